@@ -1,0 +1,35 @@
+# Every target installs what it needs into .venv first; what is installed once is not installed again.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: demo test test-slow bench lint clean help
+help:
+	@echo "make demo       shard, train with 2 processes, validate, evaluate, report (minutes)"
+	@echo "make test       the default tests"
+	@echo "make test-slow  the long ones: ten kills, the whole demo path"
+	@echo "make bench      speed, as ratios against named peers or limits"
+	@echo "make lint       ruff"
+
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
+	touch $(READY)
+
+demo: $(READY)
+	$(BIN)/python -m launchers.demo
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+test-slow: $(READY)
+	$(BIN)/python -m pytest -m slow
+
+bench: $(READY)
+	$(BIN)/python -m bench
+
+lint: $(READY)
+	$(BIN)/ruff check .
+
+clean:
+	rm -rf .venv build *.egg-info

@@ -1,0 +1,28 @@
+"""Every error a user can cause or meet, drawn in one place.
+
+    DistganError            the command line prints it as one message, without a traceback, and exits with code 2
+    ├── ConfigError         the user wrote something wrong (also a ValueError); all faults of a configuration in one message
+    ├── DataError           shards or source files are missing, damaged or not what was asked for (also a RuntimeError)
+    ├── RunError            a run folder, checkpoint or weights file does not fit what was asked (also a RuntimeError)
+    └── LaunchError         the processes of a run do not fit together (also a RuntimeError)
+"""
+
+
+class DistganError(Exception):
+    """Base of all errors that carry a message for the user."""
+
+
+class ConfigError(DistganError, ValueError):
+    """Names the key, what was found and what is allowed."""
+
+
+class DataError(DistganError, RuntimeError):
+    """Names the file, the sample and the bytes."""
+
+
+class RunError(DistganError, RuntimeError):
+    """Names the run folder or file and the next command."""
+
+
+class LaunchError(DistganError, RuntimeError):
+    """Names what the launcher started and what this process sees."""

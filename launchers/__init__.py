@@ -1,0 +1,1 @@
+"""Where a run runs: here, in local processes, on Slurm."""

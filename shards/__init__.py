@@ -1,0 +1,1 @@
+"""Anything -> verified WebDataset shards with an index."""

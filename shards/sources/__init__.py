@@ -1,0 +1,1 @@
+"""One file for each kind of source; the file name is the name on the command line."""
