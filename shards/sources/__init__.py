@@ -1,1 +1,58 @@
-"""One file for each kind of source; the file name is the name on the command line."""
+"""One file for each kind of source; the file name is the name on the command line.
+
+A source module offers
+
+    EXAMPLES            list of (what it does, command line) for --help
+    add_options(parser) its own command line options
+    Source(args)        what those options name; ConfigError for options that are wrong
+
+and a `Source`, which is pickled to the writer processes, has
+
+    options: dict       what decides the bytes, in JSON types; a rerun must have the same. Keys are names of options without the dashes
+    origin: dict        what is recorded but may change between reruns, such as the folder the files were in
+    keys: list[str]     one unique key per possible sample, in any order
+    check(workers)      looks at every sample before anything is written, and returns a `Check`
+    sample: dict        the kind of sample, as in dataset.json; complete after `check`
+    group(i) -> str     samples of one group (one recording, one picture) stay on one side of the train/validation split; call after `check`
+    make(i) -> dict     sample i as {"__key__": str, field: bytes, ...}: a pure function, so any number of writers gives the same bytes
+"""
+
+import difflib
+import importlib
+import pkgutil
+from dataclasses import dataclass, field
+from types import ModuleType
+
+from distgan.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One sample that is not as it should be."""
+
+    sample: int  # number in Source.keys
+    name: str  # what the user calls it: a file name
+    reason: str
+    usable: bool  # False: no sample can be made of it
+
+
+@dataclass
+class Check:
+    """What a source found in its samples; `notes` are sentences about all of them."""
+
+    findings: list[Finding] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def names() -> list[str]:
+    """The sources there are."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+
+
+def load(name: str) -> ModuleType:
+    """The source module of that name; ConfigError, with the nearest name, if there is none."""
+    if name not in names():
+        near = difflib.get_close_matches(name, names(), 1)
+        meant = f"; did you mean {near[0]}?" if near else ""
+        raise ConfigError(f"no source {name!r}; there are: {', '.join(names())}{meant}")
+    return importlib.import_module(f"{__name__}.{name}")

@@ -1,0 +1,70 @@
+"""Apply a function to many items in several processes, results in order."""
+
+import multiprocessing
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import wait
+from typing import Any
+
+from distgan.errors import DataError
+
+_CHUNK = 16  # items that travel together, so that small samples are not all overhead
+_AHEAD = 4  # chunks per worker that may wait, so that a slow disk does not fill the memory
+
+_function: Callable[[Any], Any]
+
+
+def default_workers() -> int:
+    """Processes that may run here at once: cpusets and Slurm's binding count, not the whole node."""
+    return min(8, len(os.sched_getaffinity(0)))
+
+
+def ordered_map(function: Callable[[Any], Any], items: Sequence[Any], workers: int) -> Iterator[Any]:
+    """`map(function, items)` in `workers` processes; function and items are pickled. An exception of the function is raised here.
+
+    DataError if a process was killed. Processes are spawned, not forked: a fork copies the locks of a progress bar's thread.
+    """
+    if workers <= 1 or len(items) <= 1:
+        yield from map(function, items)
+        return
+    chunk = max(1, min(_CHUNK, len(items) // (2 * workers)))
+    starts = iter(range(0, len(items), chunk))
+    waiting: deque[Future[list[Any]]] = deque()
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin, (function,))
+    try:
+        for _ in range(_AHEAD * workers):
+            _submit(pool, waiting, items, starts, chunk)
+        while waiting:
+            results = waiting.popleft().result()
+            _submit(pool, waiting, items, starts, chunk)
+            yield from results
+    except BrokenProcessPool as error:
+        raise DataError("a worker process was killed (out of memory?); finished shards are kept, so run the same line again, "
+                        "with fewer --workers if memory is short") from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _submit(pool: ProcessPoolExecutor, waiting: deque, items: Sequence[Any], starts: Iterator[int], chunk: int) -> None:
+    if (start := next(starts, None)) is not None:
+        waiting.append(pool.submit(_apply, items[start:start + chunk]))
+
+
+def _begin(function: Callable[[Any], Any]) -> None:
+    global _function
+    _function = function
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A pool's processes wait for ever when their parent is killed: each holds the other end of the queue it waits on."""
+    wait([multiprocessing.parent_process().sentinel])
+    os._exit(1)
+
+
+def _apply(items: Sequence[Any]) -> list[Any]:
+    return [_function(item) for item in items]
