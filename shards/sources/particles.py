@@ -71,6 +71,7 @@ class Particle:
     momentum: float
     mass: float
     charge: int
+    length: float = math.inf  # of the path in cm, for one that ends in an interaction
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -124,8 +125,8 @@ def event(rng: np.random.Generator) -> tuple[str, list[Particle]]:
     if kind == "beam":  # pions that cross the chamber
         particles = [Particle(0.0, rng.uniform(0.1, 0.9) * WINDOW_CM, 0.03 * rng.standard_normal(), _log_uniform(rng, 600, 4000),
                               MASS_MEV["pion"], _sign(rng)) for _ in range(rng.integers(1, 4))]
-    elif kind == "star":  # a beam pion meets a nucleus at (x, y); followed backwards, as a stiff particle of the opposite charge
-        particles = [Particle(x, y, math.pi, 4000.0, MASS_MEV["pion"], _sign(rng))]
+    elif kind == "star":  # a beam pion, so stiff that its bend is less than the width of a track, meets a nucleus at (x, y)
+        particles = [Particle(0.0, y, 0.0, 4000.0, MASS_MEV["pion"], _sign(rng), length=x)]
         for _ in range(rng.integers(2, 6)):
             mass = MASS_MEV[str(rng.choice(["pion", "proton", "proton", "muon"]))]
             particles.append(Particle(x, y, rng.uniform(-2.6, 2.6), _log_uniform(rng, 120, 900), mass, _sign(rng)))
@@ -145,7 +146,7 @@ def track(rng: np.random.Generator, particle: Particle, knock_ons: bool = True) 
     """(x, y, mean number of bubbles) of every step until the particle stops or leaves the chamber, and those of its knock-on electrons."""
     steps: list[tuple[float, float, float]] = []
     x, y, direction, momentum, mass = particle.x, particle.y, particle.direction, particle.momentum, particle.mass
-    for _ in range(MAX_STEPS):
+    for _ in range(math.ceil(min(MAX_STEPS, particle.length / STEP_CM))):
         energy = math.hypot(momentum, mass)
         beta = momentum / energy
         steps.append((x, y, BUBBLES_PER_CM * STEP_CM / beta**2))
