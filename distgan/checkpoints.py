@@ -1,0 +1,122 @@
+"""The state of a run, written whole or not at all, verified when read, falling back to the one before.
+
+    checkpoints/00001200/networks.safetensors   weights, buffers and averages of every player: `G.net.*`, `G.ema.*`, `D.net.*`
+                         training.pt            optimizers and counters; loads with weights_only=True
+                         checkpoint.json        step, samples, monitor state, sizes and SHA-256 of the other two; written last
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from distgan import __version__, console
+from distgan.errors import RunError
+
+FORMAT = 1
+_FILES = ("networks.safetensors", "training.pt")
+
+
+def save(folder: Path, step: int, players: dict[str, Any], state: dict[str, Any]) -> Path:
+    """Write checkpoint `step`. A kill at any moment leaves either all of it or nothing under its name."""
+    folder.mkdir(parents=True, exist_ok=True)
+    final, temporary = folder / f"{step:08d}", folder / f".tmp-{step:08d}"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    tensors = {f"{name}.{key}": value.detach().cpu().contiguous() for name, player in players.items() for key, value in player.tensors().items()}
+    broken = [key for key, value in tensors.items() if value.is_floating_point() and not torch.isfinite(value).all()]
+    if broken:
+        raise RunError(f"not saved: {', '.join(broken[:3])} holds values that are not finite; the last good checkpoint is kept in {folder}")
+    save_file(tensors, temporary / _FILES[0])
+    torch.save({name: player.state() for name, player in players.items()}, temporary / _FILES[1])
+    files = {name: {"bytes": (temporary / name).stat().st_size, "sha256": _sha256(temporary / name)} for name in _FILES}
+    about = {"format": FORMAT, "distgan": __version__, "step": step, **state, "files": files}
+    (temporary / "checkpoint.json").write_text(json.dumps(about, indent=1))
+    for path in (*temporary.iterdir(), temporary):
+        _sync(path)
+    if final.exists():  # of an attempt that was rolled back to before this step
+        shutil.rmtree(final)
+    os.replace(temporary, final)
+    _sync(folder)
+    return final
+
+
+def newest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
+    """The newest intact checkpoint and its state; None where there is none.
+
+    Damaged ones are named and passed over; RunError if there are checkpoints but none is intact.
+    """
+    found = present(folder)
+    for path in reversed(found):
+        try:
+            return path, verify(path)
+        except RunError as error:
+            console.say(f"warning: {error}; falling back to the checkpoint before it")
+    if found:
+        raise RunError(f"none of the {len(found)} checkpoints in {folder} is intact; move the folder away to train from the start")
+    return None
+
+
+def verify(path: Path) -> dict[str, Any]:
+    """checkpoint.json of an intact checkpoint; RunError says what is wrong with another."""
+    try:
+        about = json.loads((path / "checkpoint.json").read_text())
+        if about["format"] != FORMAT:
+            raise RunError(f"checkpoint {path} has format {about['format']} (distgan {about['distgan']}), this is distgan {__version__}, format {FORMAT}")
+        for name in _FILES:
+            if _sha256(path / name) != about["files"][name]["sha256"]:
+                raise RunError(f"checkpoint {path} is damaged: {name} is not what was written")
+        return about
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"checkpoint {path} is damaged: {error}") from error
+
+
+def load(path: Path, players: dict[str, Any]) -> None:
+    """Put a verified checkpoint into the players of this process, whatever ranks and engine wrote it."""
+    tensors = load_file(path / _FILES[0])
+    states = torch.load(path / _FILES[1], map_location="cpu", weights_only=True)
+    try:
+        for name, player in players.items():
+            player.load({key[len(name) + 1:]: value for key, value in tensors.items() if key.startswith(f"{name}.")}, states[name])
+    except (KeyError, RuntimeError, ValueError) as error:
+        raise RunError(f"checkpoint {path} does not fit this network: {error}") from error
+
+
+def present(folder: Path) -> list[Path]:
+    """Checkpoint folders, oldest first."""
+    return sorted(path for path in folder.glob("[0-9]" * 8) if path.is_dir()) if folder.is_dir() else []
+
+
+def prune(folder: Path, keep: int, best: int | None) -> None:
+    """Delete all but the newest `keep` and the best one, and what a killed save left behind."""
+    found = present(folder)
+    for path in found[:-keep]:
+        if best is None or path.name != f"{best:08d}":
+            shutil.rmtree(path)
+    for path in folder.glob(".tmp-*"):
+        shutil.rmtree(path)
+
+
+def discard_after(folder: Path, step: int) -> None:
+    """Delete checkpoints of a later step: they were found damaged, or belong to a future that is being trained again."""
+    for path in present(folder):
+        if int(path.name) > step:
+            shutil.rmtree(path)
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

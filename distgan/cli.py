@@ -1,0 +1,52 @@
+"""The `distgan` command: one line per verb, imported only when used."""
+
+import importlib
+import os
+import sys
+from collections.abc import Callable
+
+from distgan import __version__, console
+from distgan.errors import DistganError
+
+VERBS = {
+    "shard": ("shards.build", "turn images, or the built-in particle generator, into WebDataset shards"),
+    "train": ("distgan.train", "train a recipe or a run file; the same program as distgan/train.py"),
+    "run": ("launchers.local", "train with several processes on this machine"),
+    "report": ("distgan.report", "one HTML page and a table from run folders"),
+}
+
+
+def guarded(command: Callable[[list[str]], int], argv: list[str]) -> int:
+    """Call a verb; an error the user can act on becomes one message and exit code 2, without a traceback."""
+    try:
+        return command(argv)
+    except DistganError as error:
+        if console.TALKS:
+            print(f"error: {error}", file=sys.stderr, flush=True)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # `distgan … | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def main() -> None:
+    argv = sys.argv[1:]
+    if argv and argv[0] in VERBS:
+        verb = importlib.import_module(VERBS[argv[0]][0])
+        code = guarded(verb.main, argv[1:])
+        if argv[0] == "train":
+            from distgan.ranks import leave
+
+            leave(code)
+        sys.exit(code)
+    if argv and argv[0] == "--version":
+        print(f"distgan {__version__}")
+        sys.exit(0)
+    print("distgan: train GANs on images and audio; one run, any cluster\n\nusage: distgan VERB …   (distgan VERB --help)\n")
+    for name, (_, meaning) in VERBS.items():
+        print(f"  {name:8} {meaning}")
+    if argv and argv[0] not in ("-h", "--help"):
+        print(f"\nerror: no verb {argv[0]!r}; there are: {', '.join(VERBS)}", file=sys.stderr)
+        sys.exit(2)

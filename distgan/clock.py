@@ -1,0 +1,44 @@
+"""The one clock of a run: samples seen. Every schedule is a pure function of it, so nothing needs to be stepped, saved or corrected on resume."""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Clock:
+    """Where a run stands after `step` steps. The number of ranks does not appear: it may change between two steps."""
+
+    per_step: int   # real samples that one step takes from the stream: global batch x D steps
+    train: int      # samples in the training split, that is, in one epoch
+    step: int = 0
+
+    @property
+    def samples(self) -> int:
+        return self.step * self.per_step
+
+    @property
+    def epoch(self) -> float:
+        return self.samples / self.train
+
+    def at(self, step: int) -> "Clock":
+        return dataclasses.replace(self, step=step)
+
+    def steps(self, epochs: float) -> int:
+        """The number of steps that see at least `epochs` epochs."""
+        return -(-round(epochs * self.train) // self.per_step)
+
+    def due(self, every: float, start: float = 0, end: float | None = None) -> bool:
+        """True for the step in which a multiple of `every` epochs, in (`start`, `end`], was reached."""
+        low = max(self.samples - self.per_step, round(start * self.train))
+        high = self.samples if end is None else min(self.samples, round(end * self.train))
+        period = max(round(every * self.train), 1)
+        return low < high and high // period > low // period
+
+    def due_in(self, schedule: tuple[tuple[float | None, float], ...]) -> bool:
+        """`((200, 10), (800, 20), (None, 50))`: every 10 epochs up to epoch 200, every 20 up to 800, every 50 after."""
+        starts = (0.0, *(until for until, _ in schedule[:-1]))
+        return any(self.due(every, start, until) for start, (until, every) in zip(starts, schedule, strict=True))
+
+
+def step_decay(epoch: float, every: float | None, factor: float) -> float:
+    """Learning-rate factor that falls by `factor` every `every` epochs (torch's StepLR, in epochs); 1.0 without `every`."""
+    return factor ** int(epoch // every) if every else 1.0

@@ -1,0 +1,58 @@
+"""Score a generator with all ranks: sample numbers are dealt out, features come back with their numbers, one process computes.
+
+Sample i is generated from noise (seed, i), in chunks of fixed shape, so the set of samples does not depend on the number of ranks.
+"""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+
+from distgan import console, signals
+from distgan.batches import Data
+from distgan.features import extractor, frechet
+from distgan.ranks import Ranks
+
+CHUNK = 16  # samples per forward pass, the last one filled up: a fixed shape gives the same bits for the same sample
+
+
+class Evaluator:
+    def __init__(self, ranks: Ranks, data: Data, samples: int, inception: str | None):
+        self._ranks, self._data, self._samples = ranks, data, samples
+        self._extract = extractor(inception).to(ranks.device)
+        self._real: torch.Tensor | None = None
+        self._seen = False
+
+    @property
+    def metric(self) -> str:
+        """`fid` with Inception's weights, else `frechet_standin`."""
+        return self._extract.metric
+
+    def __call__(self, sample: Callable[[np.ndarray], torch.Tensor]) -> dict[str, object]:
+        """`sample(numbers [n])` -> images [n, channels, size, size] in [-1, 1]. Every rank calls this and gets the result."""
+        if not self._seen:  # the training set does not change during a run
+            self._real = self._features("features of reals", len(self._data.train), self._reals)
+            self._seen = True
+        fake = self._features("features of samples", self._samples, lambda numbers: signals.to_bytes(sample(numbers)))
+        score = self._ranks.alone(lambda: frechet(self._real, fake))
+        return {"metric": self.metric, "score": score, "samples": self._samples, "reals": len(self._data.train), "extractor": self._extract.label}
+
+    def _reals(self, numbers: np.ndarray) -> torch.Tensor:
+        return torch.stack([self._data.decode(self._data.train, int(i)) for i in numbers])
+
+    @torch.no_grad()
+    def _features(self, label: str, total: int, images: Callable[[np.ndarray], torch.Tensor]) -> torch.Tensor | None:
+        numbers, rows = [np.zeros(0, np.int64)], []
+        with console.bar(label, total, "images") as bar:
+            for chunk in self._mine(total):
+                filled = np.resize(chunk, CHUNK)
+                rows.append(self._extract(images(filled).to(self._ranks.device))[: len(chunk)].cpu())
+                numbers.append(chunk)
+                bar.advance(len(chunk) * self._ranks.size)
+        width = rows[0].shape[1] if rows else 0
+        return self._ranks.gather(np.concatenate(numbers), torch.cat(rows) if rows else torch.zeros(0, width), total)
+
+    def _mine(self, total: int) -> Iterator[np.ndarray]:
+        """Every size-th chunk of the numbers 0..total-1."""
+        for start in range(self._ranks.rank * CHUNK, total, self._ranks.size * CHUNK):
+            yield np.arange(start, min(start + CHUNK, total))

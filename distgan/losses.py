@@ -1,0 +1,28 @@
+"""Adversarial losses: plain functions of logits, each with its source. `d_` is what the discriminator minimises, `g_` the generator."""
+
+import torch
+from torch.nn import functional as F
+
+
+def d_vanilla(real: torch.Tensor, fake: torch.Tensor, real_label: float = 1.0, fake_label: float = 0.0) -> torch.Tensor:
+    """Mean of the two binary cross-entropies (Goodfellow et al. 2014, eq. 1), with soft labels (Salimans et al. 2016, 3.4).
+
+    real, fake: logits of any shape. The mean of both halves, so that an undecided D stands at log 2 = 0.693.
+    """
+    return 0.5 * (F.binary_cross_entropy_with_logits(real, torch.full_like(real, real_label))
+                  + F.binary_cross_entropy_with_logits(fake, torch.full_like(fake, fake_label)))
+
+
+def g_vanilla(fake: torch.Tensor) -> torch.Tensor:
+    """The non-saturating loss -log D(G(z)) (Goodfellow et al. 2014, section 3)."""
+    return F.softplus(-fake).mean()
+
+
+def d_hinge(real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
+    """Lim and Ye 2017; Miyato et al. 2018, eq. 16."""
+    return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
+
+
+def g_hinge(fake: torch.Tensor) -> torch.Tensor:
+    """-E[D(G(z))] (Miyato et al. 2018, eq. 17)."""
+    return -fake.mean()

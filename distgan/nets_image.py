@@ -1,0 +1,76 @@
+"""Image networks shared by recipes."""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from distgan.normalization import GroupBatchNorm2d, spectral_norm
+from distgan.ranks import Ranks
+
+
+class SelfAttention2d(nn.Module):
+    """Self-attention over positions with a learned residual weight that starts at 0 (Zhang et al. 2019, SAGAN, eq. 1-3).
+
+    x: [batch, channels, height, width] -> the same shape. Query and key have channels // reduction channels. No biases: the softmax cancels
+    the key's, so its gradient would be rounding noise that Adam blows up to full steps.
+    """
+
+    def __init__(self, channels: int, reduction: int = 8, norm=lambda layer: layer):
+        super().__init__()
+        inner = max(channels // reduction, 1)
+        self.query, self.key, self.value = (norm(nn.Conv2d(channels, c, 1, bias=False)) for c in (inner, inner, channels))
+        self.gamma = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        query, key, value = (layer(x).flatten(2).transpose(1, 2) for layer in (self.query, self.key, self.value))
+        mixed = F.scaled_dot_product_attention(query, key, value, scale=1.0)  # SAGAN does not scale by 1/sqrt(d)
+        return x + self.gamma * mixed.transpose(1, 2).reshape(x.shape)
+
+
+class Generator64(nn.Module):
+    """DCGAN generator (Radford et al. 2016): noise [batch, latent] -> images [batch, channels, 64, 64] in [-1, 1]."""
+
+    def __init__(self, latent: int, width: int, channels: int, attention: tuple[int, ...], reduction: int, group: int, ranks: Ranks):
+        super().__init__()
+        widths = [width * 8, width * 4, width * 2, width]
+        layers: list[nn.Module] = [nn.ConvTranspose2d(latent, widths[0], 4, 1, 0, bias=False)]
+        for i, (here, size) in enumerate(zip(widths, (4, 8, 16, 32), strict=True)):
+            layers += [GroupBatchNorm2d(here, group, ranks), nn.ReLU(inplace=True)]
+            layers += [SelfAttention2d(here, reduction)] if size in attention else []
+            layers += [nn.ConvTranspose2d(here, (*widths, channels)[i + 1], 4, 2, 1, bias=i == 3)]
+        self.layers = nn.Sequential(*layers, nn.Tanh())
+        self.apply(dcgan_init)
+
+    def forward(self, noise: torch.Tensor) -> torch.Tensor:
+        return self.layers(noise[:, :, None, None])
+
+
+class Discriminator64(nn.Module):
+    """Strided convolutions, spectral normalisation on every one, LeakyReLU(0.2): images [batch, channels, 64, 64] -> logits [batch]."""
+
+    def __init__(self, width: int, channels: int, attention: tuple[int, ...], reduction: int):
+        super().__init__()
+        layers: list[nn.Module] = []
+        before = channels
+        for here, size in zip((width, width * 2, width * 4, width * 8), (32, 16, 8, 4), strict=True):
+            layers += [nn.Conv2d(before, here, 4, 2, 1), nn.LeakyReLU(0.2, inplace=True)]
+            layers += [SelfAttention2d(here, reduction)] if size in attention else []
+            before = here
+        self.layers = nn.Sequential(*layers, nn.Conv2d(before, 1, 4))
+        self.apply(dcgan_init)
+        for module in list(self.modules()):
+            if isinstance(module, nn.Conv2d):
+                spectral_norm(module)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.layers(images).flatten()
+
+
+def dcgan_init(module: nn.Module) -> None:
+    """Convolution weights N(0, 0.02), batch-norm weights N(1, 0.02), biases 0 (Radford et al. 2016, section 4)."""
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+        nn.init.normal_(module.weight, 0.0, 0.02)
+    elif isinstance(module, GroupBatchNorm2d):
+        nn.init.normal_(module.weight, 1.0, 0.02)
+    if getattr(module, "bias", None) is not None:
+        nn.init.zeros_(module.bias)

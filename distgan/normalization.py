@@ -1,0 +1,135 @@
+"""Normalisation whose result depends neither on how many ranks share a batch nor on how many micro-batches an update takes.
+
+Both layers here change their state once per update of their own network (`begin_update` … `end_update`, called by the player), never
+in a forward pass. Forward passes of a network while another one is updated leave no trace.
+"""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.nn.utils import parametrize
+
+from distgan.ranks import Ranks
+
+
+class GroupBatchNorm2d(nn.Module):
+    """Batch normalisation over fixed groups of the global batch (ghost batch normalisation, Hoffer et al. 2017).
+
+    `group` neighbouring samples of the global batch share statistics, however many ranks hold them: a group inside one rank's batch needs no
+    communication; one that spans ranks sums its moments among them, differentiably. Ranks hold neighbouring slices of a micro-batch,
+    and `config.breakdown` sees to it that a micro-batch holds whole groups. Equals torch's BatchNorm2d where one group is one batch.
+    """
+
+    def __init__(self, channels: int, group: int, ranks: Ranks, eps: float = 1e-5, momentum: float = 0.1):
+        super().__init__()
+        self.channels, self.group, self.eps, self.momentum, self._ranks = channels, group, eps, momentum, ranks
+        self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
+        self.counting, self.pending = False, None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """x: [samples, channels, height, width] -> the same shape."""
+        if not self.training:
+            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
+        if len(x) % self.group == 0:
+            return torch.cat([self._inside(part) for part in x.split(self.group)])
+        return self._across(x)
+
+    def _inside(self, x):
+        # With momentum 1 the "running" arguments receive this group's mean and unbiased variance.
+        mean, var = torch.zeros_like(self.running_mean), torch.ones_like(self.running_var)
+        y = F.batch_norm(x, mean, var, self.weight, self.bias, True, 1.0, self.eps)
+        self._count(mean, var, 1)
+        return y
+
+    def _across(self, x):
+        total = len(x) * self._ranks.size
+        if total % self.group:
+            raise RuntimeError(f"{len(x)} samples on each of {self._ranks.size} ranks are no whole number of groups of {self.group}")
+        # Cut this rank's slice where groups end, and put each piece's moments into the row of its group: [groups, count | sum | sum of squares].
+        start, pixels = self._ranks.rank * len(x), x[0, 0].numel()
+        cuts = [c - start for c in range(start - start % self.group + self.group, start + len(x), self.group)]
+        first = start // self.group
+        pieces = torch.tensor_split(x, cuts)
+        table = x.new_zeros(total // self.group, 2 * self.channels + 1, dtype=torch.float64)
+        rows = []
+        for piece in pieces:
+            var, mean = (m.double() for m in torch.var_mean(piece, (0, 2, 3), correction=0))
+            count = torch.full_like(mean[:1], len(piece) * pixels)
+            rows.append(torch.cat([count, mean * count, (var + mean * mean) * count]))  # float64: no cancellation worth naming
+        table = torch.cat([table[:first], torch.stack(rows), table[first + len(rows):]])
+        table = self._ranks.sum(table)
+        count, mean, square = table[:, :1], *(table[:, 1:] / table[:, :1]).split(self.channels, 1)
+        var = (square - mean * mean).clamp_min(0)
+        self._count(mean.sum(0).to(x.dtype), (var * count / (count - 1)).sum(0).to(x.dtype), len(table))
+        scale = self.weight * (var + self.eps).rsqrt().to(x.dtype)  # [groups, channels]
+        shift = self.bias - mean.to(x.dtype) * scale
+        return torch.cat([piece * scale[first + i, :, None, None] + shift[first + i, :, None, None] for i, piece in enumerate(pieces)])
+
+    @torch.no_grad()
+    def _count(self, mean, var, groups):
+        if self.counting:
+            row = torch.cat([mean, var, mean.new_tensor([groups])]).detach()
+            self.pending = row if self.pending is None else self.pending + row
+
+    @torch.no_grad()
+    def _settle(self, row):
+        mean, var = (row[:-1] / row[-1]).split(self.channels)
+        self.running_mean.lerp_(mean, self.momentum)
+        self.running_var.lerp_(var, self.momentum)
+
+
+class SpectralNorm(nn.Module):
+    """Parametrisation W / sigma(W) with u, v from power iteration (Miyato et al. 2018, eq. 6 and algorithm 1).
+
+    torch's own iterates in every forward pass in training mode, so its weights would depend on the number of micro-batches.
+    """
+
+    def __init__(self, weight: torch.Tensor, eps: float = 1e-12):
+        super().__init__()
+        self.eps = eps
+        matrix = weight.detach().flatten(1)
+        self.register_buffer("u", F.normalize(torch.randn(matrix.shape[0]), dim=0, eps=eps))
+        self.register_buffer("v", F.normalize(torch.randn(matrix.shape[1]), dim=0, eps=eps))
+        self.iterate(weight, 15)
+
+    def forward(self, weight: torch.Tensor) -> torch.Tensor:
+        # Cloned, so that the next iteration does not change what this graph still needs.
+        return weight / torch.vdot(self.u.clone(), weight.flatten(1) @ self.v.clone())
+
+    @torch.no_grad()
+    def iterate(self, weight: torch.Tensor, times: int = 1) -> None:
+        matrix = weight.flatten(1)
+        for _ in range(times):
+            self.u.copy_(F.normalize(matrix @ self.v, dim=0, eps=self.eps))
+            self.v.copy_(F.normalize(matrix.T @ self.u, dim=0, eps=self.eps))
+
+
+def spectral_norm(layer: nn.Module) -> nn.Module:
+    """Divide the layer's weight by its largest singular value."""
+    parametrize.register_parametrization(layer, "weight", SpectralNorm(layer.weight))
+    return layer
+
+
+def begin_update(net: nn.Module) -> None:
+    """One power iteration, and start counting batch statistics."""
+    for module in net.modules():
+        if isinstance(module, parametrize.ParametrizationList):
+            for norm in module:
+                if isinstance(norm, SpectralNorm):
+                    norm.iterate(module.original)
+        elif isinstance(module, GroupBatchNorm2d):
+            module.counting, module.pending = True, None
+
+
+def end_update(net: nn.Module, ranks: Ranks, keep: bool = True) -> None:
+    """Move running statistics once by the mean over all groups of the update, the same on all ranks; drop them without `keep`."""
+    norms = [module for module in net.modules() if isinstance(module, GroupBatchNorm2d)]
+    counted = [module for module in norms if module.pending is not None]
+    if keep and counted:
+        rows = ranks.mean(torch.cat([module.pending for module in counted]))
+        for module, row in zip(counted, rows.split([len(module.pending) for module in counted]), strict=True):
+            module._settle(row)
+    for module in norms:
+        module.counting, module.pending = False, None

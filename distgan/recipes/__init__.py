@@ -1,0 +1,33 @@
+"""A recipe is one file here; its name is the file's name. Nothing is registered. A YAML file here is a preset: a recipe with other values."""
+
+import difflib
+import importlib
+import pkgutil
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from distgan import config
+from distgan.errors import ConfigError
+
+FOLDER = Path(__file__).parent
+
+
+def names() -> list[str]:
+    return sorted([m.name for m in pkgutil.iter_modules(__path__)] + [p.stem for p in FOLDER.glob("*.yaml")])
+
+
+def resolve(what: str) -> tuple[ModuleType, dict[str, Any]]:
+    """A recipe's name, a preset's name or the path of a run file -> (the recipe's module, the settings written there)."""
+    tree: dict[str, Any] = {"recipe": what}
+    if what.endswith((".yaml", ".yml")):
+        tree = config.read_yaml(Path(what))
+    elif (FOLDER / f"{what}.yaml").is_file() and "/" not in what:
+        tree = config.read_yaml(FOLDER / f"{what}.yaml")
+    name = str(tree.get("recipe", ""))
+    modules = [m.name for m in pkgutil.iter_modules(__path__)]
+    if name not in modules:
+        close = difflib.get_close_matches(name, names(), 1)
+        raise ConfigError(f"no recipe {name!r}" + (f" (did you mean {close[0]}?)" if close else "")
+                          + f"; there are: {', '.join(names())}; or give a run file that ends in .yaml and names one: `recipe: {modules[0]}`")
+    return importlib.import_module(f"{__name__}.{name}"), tree

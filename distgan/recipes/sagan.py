@@ -1,0 +1,122 @@
+"""Self-Attention GAN for small sets of 64x64 images (Zhang et al. 2019, with a DCGAN backbone)."""
+
+from functools import partial
+from typing import Literal
+
+import numpy as np
+import torch
+from pydantic import Field, field_validator
+
+from distgan import config, draws, signals
+from distgan.batches import Data, Micro
+from distgan.clock import Clock, step_decay
+from distgan.config import Breakdown, Positive, Share
+from distgan.errors import ConfigError
+from distgan.losses import d_vanilla, g_vanilla
+from distgan.nets_image import Discriminator64, Generator64
+from distgan.player import Log, Player
+from distgan.ranks import Ranks
+
+REFERENCE_BATCH = 16
+
+
+class Settings(config.Run):
+    recipe: str = "sagan"
+    batch: int = Field(REFERENCE_BATCH, gt=0, description="the global batch: samples per update over all ranks and micro-batches")
+    epochs: Positive = Field(2000, description="how far to train; a longer run is the same run, continued")
+    latent: int = Field(128, gt=0, description="size of the noise vector")
+    ngf: int = Field(64, gt=0, description="generator channels at 32x32; 8 times as many at 4x4")
+    ndf: int = Field(64, gt=0, description="discriminator channels at 32x32; 8 times as many at 4x4")
+    attention: tuple[Literal[8, 16, 32], ...] = Field((16,), description="resolutions with self-attention, in both networks: of 8, 16, 32")
+    attention_reduction: Literal[8, 4] = Field(8, description="query and key have channels // this")
+    bn_group: int | None = Field(None, gt=0, description="samples that share batch-norm statistics; null: the largest divisor of batch up to 16")
+    g_lr: Positive = Field(2e-4, description="Adam learning rate of the generator")
+    d_lr: Positive = Field(2e-4, description="Adam learning rate of the discriminator")
+    betas: tuple[Share, Share] = Field((0.0, 0.9), description="Adam beta1 and beta2")
+    weight_decay: float = Field(1e-5, ge=0, description="Adam weight decay")
+    lr_every: Positive | None = Field(500, description="epochs between two learning-rate drops; null: constant")
+    lr_factor: Positive = Field(0.5, description="factor of each drop")
+    clip: Positive | None = Field(1.0, description="largest gradient norm, in both networks; null: no limit")
+    ema: float | None = Field(0.9999, gt=0, lt=1, description="decay of the generator's moving average, warmed up; null: none")
+    real_label: Share = Field(0.9, description="what D is taught to say of reals (label smoothing)")
+    fake_label: Share = Field(0.0, description="what D is taught to say of samples")
+    hflip: Share = Field(0.5, description="chance of a left-right mirror image")
+    vflip: Share = Field(0.5, description="chance of a top-bottom mirror image")
+    d_steps: int = Field(1, gt=0, description="updates of D per step, each on fresh reals")
+    g_steps: int = Field(1, gt=0, description="updates of G per step")
+
+    @field_validator("betas")
+    @classmethod
+    def _below_one(cls, value):
+        if max(value) >= 1:
+            raise ValueError("both must be below 1")
+        return value
+
+    @property
+    def group(self) -> int:
+        return self.bn_group or config.reference_group(self.batch, REFERENCE_BATCH)
+
+
+class Recipe:
+    def __init__(self, run: Settings, ranks: Ranks, share: Breakdown, shape: tuple[int, int, int]):
+        channels, size = shape[0], shape[1]
+        if size != 64:
+            raise ConfigError(f"data: sagan draws 64x64 images, this data set is {size}x{size}; make it again with --size 64")
+        self.run, self.batches_per_step = run, run.d_steps
+        adam = partial(torch.optim.Adam, betas=run.betas, weight_decay=run.weight_decay)
+        schedule = partial(step_decay, every=run.lr_every, factor=run.lr_factor)
+        G = Generator64(run.latent, run.ngf, channels, run.attention, run.attention_reduction, share.group, ranks)
+        D = Discriminator64(run.ndf, channels, run.attention, run.attention_reduction)
+        self.G = Player(ranks, G, partial(adam, lr=run.g_lr), clip=run.clip, ema=run.ema, schedule=schedule)
+        self.D = Player(ranks, D, partial(adam, lr=run.d_lr), clip=run.clip, schedule=schedule)
+        self.players = {"G": self.G, "D": self.D}
+        self.device = ranks.device
+
+    def step(self, batches: list[list[Micro]], now: Clock) -> Log:
+        """One step: `d_steps` updates of D, each on a batch of its own, then `g_steps` of G. Returns the numbers of the last of each."""
+        for batch in batches:
+            d = self.D.update(self._d_loss, batch, now.epoch)
+        for i in range(self.run.g_steps):
+            g = self.G.update(partial(self._g_loss, turn=i), batches[-1], now.epoch)
+        return {f"d/{name}": value for name, value in d.items()} | {f"g/{name}": value for name, value in g.items()}
+
+    def _d_loss(self, micro: Micro) -> tuple[torch.Tensor, Log]:
+        run = self.run
+        real = signals.flip(signals.to_unit(micro.real), run.seed, micro.address, run.hflip, run.vflip)
+        with torch.no_grad():
+            fake = self.G.bare(micro.noise(run.seed, "noise/d", run.latent, run.batch))
+        # One pass over both: nothing in D mixes samples.
+        real_logit, fake_logit = self.D(torch.cat([real, fake])).chunk(2)
+        loss = d_vanilla(real_logit, fake_logit, run.real_label, run.fake_label)
+        return loss, {"real_prob": real_logit.sigmoid().mean(), "fake_prob": fake_logit.sigmoid().mean()}
+
+    def _g_loss(self, micro: Micro, turn: int) -> tuple[torch.Tensor, Log]:
+        with self.D.frozen() as judge:
+            logit = judge(self.G(micro.noise(self.run.seed, f"noise/g/{turn}", self.run.latent, self.run.batch)))
+        return g_vanilla(logit), {"fake_prob": logit.sigmoid().mean()}
+
+    def sample(self, numbers: np.ndarray, purpose: str = "noise/sample") -> torch.Tensor:
+        """Images [n, channels, 64, 64] in [-1, 1] of the averaged generator; image i depends on the seed and i alone."""
+        noise = torch.cat([draws.normal(self.run.seed, purpose, int(i), (1, self.run.latent)) for i in numbers])
+        with self.G.averaged() as generator:
+            return generator(noise.to(self.device))
+
+    def validate(self, data: Data) -> dict[str, float]:
+        """On one rank, over the whole validation set: does D know the training reals better than held-out ones?
+
+        `overfit` is r_v of Karras et al. 2020 (ADA, eq. 1), on logits: 0 where held-out reals look like training reals, 1 where they look like samples.
+        """
+        held_out, size = len(data.validation), 64
+        with self.D.judging() as judge:
+            def logits(chunks):
+                return torch.cat([judge(signals.to_unit(chunk.to(self.device))) for chunk in chunks])
+
+            real = logits(data.chunks(data.validation, size))
+            seen = logits(data.chunks(data.train, size, limit=held_out))
+            fake = logits(signals.to_bytes(self.sample(np.arange(i, min(i + size, held_out)), "noise/validation"))
+                          for i in range(0, held_out, size))
+        gap = float(seen.mean() - fake.mean())
+        numbers = {"d_loss": d_vanilla(real, fake, self.run.real_label, self.run.fake_label), "g_loss": g_vanilla(fake),
+                   "real_prob": real.sigmoid().mean(), "train_prob": seen.sigmoid().mean(), "fake_prob": fake.sigmoid().mean(),
+                   "overfit": float(seen.mean() - real.mean()) / gap if abs(gap) > 1e-6 else 0.0}
+        return {f"valid/{name}": float(value) for name, value in numbers.items()}

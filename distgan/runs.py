@@ -1,0 +1,134 @@
+"""A run folder: what was asked, what happened, and the numbers. Imports no torch.
+
+    config.yaml overrides.yaml identity.json   what was resolved, what was asked, what was hashed
+    status.json                                state, cause, attempt, step, samples seen, best, heartbeat
+    events.jsonl journal.jsonl                 append-only: what happened; the numbers (keys `who/what`)
+    attempts/000/attempt.json                  one per start
+    checkpoints/ samples/ eval/ report.html
+    DONE                                       the only proof of success
+"""
+
+import datetime
+import fcntl
+import json
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from distgan.config import Run, flatten
+from distgan.errors import RunError
+
+
+def now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def write(path: Path, text: str) -> None:
+    """Replace a small file whole: a reader sees the old or the new one."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text)
+    os.replace(temporary, path)
+
+
+class RunFolder:
+    """Opened by rank 0 only; the other ranks never write."""
+
+    def __init__(self, run: Run, fingerprint: str, asked: dict[str, Any]):
+        """Make the folder, or enter the one this run already has. RunError, before anything is written, if it belongs to another run."""
+        identity = run.identity(fingerprint)
+        default = Path(run.machine.runs) / (run.experiment or run.recipe) / f"{run.delta()}-{identity['id']}"
+        self.path = Path(run.machine.folder) if run.machine.folder else default
+        self._check(identity)
+        try:
+            for name in ("attempts", "checkpoints", "samples", "eval"):
+                (self.path / name).mkdir(parents=True, exist_ok=True)
+            self._lock = open(self.path / ".lock", "w")  # noqa: SIM115 (held until the process ends)
+        except OSError as error:
+            raise RunError(f"cannot write the run folder {self.path}: {error.strerror}") from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise RunError(f"another process is training in {self.path} (see its status.json); two would overwrite each other") from None
+        if not (self.path / "identity.json").exists():
+            write(self.path / "overrides.yaml", yaml.safe_dump(asked, sort_keys=False))
+            write(self.path / "identity.json", json.dumps(identity, indent=1))
+        write(self.path / "config.yaml", yaml.safe_dump(run.model_dump(mode="json"), sort_keys=False))
+        self.attempt = len(list((self.path / "attempts").iterdir()))
+        self._status: dict[str, Any] = {"attempt": self.attempt, "pid": os.getpid(), "host": socket.gethostname()}
+
+    def _check(self, identity: dict[str, Any]) -> None:
+        if not self.path.exists() or not any(self.path.iterdir()):
+            return
+        try:
+            found = json.loads((self.path / "identity.json").read_text())
+            theirs = {**dict(flatten(found["settings"])), "data": found["data"]}
+        except FileNotFoundError:
+            raise RunError(f"{self.path} is not empty and no run folder (it has no identity.json); choose another machine.folder") from None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise RunError(f"{self.path / 'identity.json'} is damaged: {error}") from error
+        mine = {**dict(flatten(identity["settings"])), "data": identity["data"]}
+        differ = [f"  {key}: the folder has {theirs.get(key, 'no such setting')}, asked is {mine.get(key, 'no such setting')}"
+                  for key in sorted(mine.keys() | theirs.keys()) if mine.get(key) != theirs.get(key)]
+        if differ:
+            raise RunError("\n".join([f"the run folder {self.path} belongs to another run; nothing was changed:", *differ,
+                                      "Leave out machine.folder to give this run a folder of its own, or ask for the settings above"]))
+
+    # ---- what happened
+    def begin(self, facts: dict[str, Any]) -> None:
+        """Record a start of this run: launcher, versions, processes."""
+        folder = self.path / "attempts" / f"{self.attempt:03d}"
+        folder.mkdir()
+        self._facts = {"started": now(), "ended": None, "cause": None, "host": socket.gethostname(), **facts}
+        write(folder / "attempt.json", json.dumps(self._facts, indent=1))
+
+    def end(self, state: str, cause: str | None) -> None:
+        """Record how this attempt ended."""
+        self._facts |= {"ended": now(), "cause": cause or state}
+        write(self.path / "attempts" / f"{self.attempt:03d}" / "attempt.json", json.dumps(self._facts, indent=1))
+        self.status(state=state, cause=cause)
+
+    def event(self, name: str, **details: Any) -> None:
+        self._append("events.jsonl", [{"time": now(), "event": name, **details}])
+
+    def status(self, **changes: Any) -> None:
+        self._status |= changes | {"heartbeat": now()}
+        write(self.path / "status.json", json.dumps(self._status, indent=1))
+
+    # ---- the numbers
+    def journal(self, rows: list[dict[str, Any]]) -> None:
+        self._append("journal.jsonl", rows)
+
+    def rewind(self, step: int) -> None:
+        """Forget journal rows after `step`: they are about to be trained again, or were torn by a crash."""
+        path = self.path / "journal.jsonl"
+        if not path.exists():
+            return
+        kept = []
+        for line in path.read_text().splitlines():
+            try:
+                if json.loads(line)["step"] <= step:
+                    kept.append(line + "\n")
+            except (ValueError, KeyError, TypeError):
+                continue
+        write(path, "".join(kept))
+
+    def _append(self, name: str, rows: list[dict[str, Any]]) -> None:
+        path = self.path / name
+        with open(path, "ab+") as file:
+            if file.tell() and (file.seek(-1, os.SEEK_END) or file.read(1) != b"\n"):
+                file.write(b"\n")  # a crash tore the last line: keep the next one apart from it
+            file.write("".join(json.dumps(row) + "\n" for row in rows).encode())
+
+    # ---- success
+    def done(self) -> int | None:
+        """The step at which the run was finished, or None."""
+        try:
+            return int(json.loads((self.path / "DONE").read_text())["step"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def finish(self, step: int, epochs: float) -> None:
+        write(self.path / "DONE", json.dumps({"step": step, "epochs": epochs, "time": now()}))

@@ -1,0 +1,166 @@
+"""What happens before the first step and after the last: help, dry run, set-up, the record of an attempt."""
+
+import platform
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+import yaml
+from torch import nn
+
+from distgan import __version__, config, console, draws, recipes
+from distgan.batches import Data
+from distgan.config import Breakdown, Run
+from distgan.evaluator import Evaluator
+from distgan.loop import STOPPED, Loop
+from distgan.ranks import Ranks
+from distgan.runs import RunFolder
+
+USAGE = """usage: distgan train RECIPE|RUN.yaml data=FOLDER [key=value …] [--dry-run] [--help]
+
+  accelerate launch --multi_gpu --num_processes 2 distgan/train.py sagan data=data/particles   (also starts 2 CPU processes)
+  torchrun --nproc-per-node 2 distgan/train.py sagan data=data/particles batch=32
+  python distgan/train.py sagan data=data/particles epochs=1 machine.folder=runs/debug          (one process: a debugger works)
+
+The batch is the global batch: the number of processes does not change the result. The same line again continues the run.
+Make data first: distgan shard particles data/particles
+"""
+
+
+def show_help(what: str | None) -> int:
+    """Print usage, and every setting of the recipe where one is named."""
+    console.say(USAGE)
+    if what is None or "=" in what:
+        console.say(f"Recipes: {', '.join(recipes.names())}. `distgan train {recipes.names()[0]} --help` lists every setting.")
+        return 0
+    module, tree = recipes.resolve(what)
+    given = dict(config.flatten({key: value for key, value in tree.items() if key != "recipe"}))
+    console.say(f"Settings of {what} ({module.__doc__.strip().splitlines()[0]})\n")
+    for key, default, meaning in config.describe(module.Settings):
+        console.say(f"  {f'{key}={given.get(key, default)}':44} {meaning}")
+    return 0
+
+
+class _Setup:
+    """Everything a run needs, built in the order in which faults should be told: data, processes, batch, networks, weights files."""
+
+    def __init__(self, module: ModuleType, run: Run):
+        self.data = Data(run.data, run.machine.verify)
+        self.ranks = Ranks(run.machine.device, run.machine.timeout_s)
+        self.share = config.breakdown(run.batch, self.ranks.size, run.machine.accumulation, run.group)
+        self.ranks.same("the data set or the settings", run.identity(self.data.fingerprint)["id"])
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(draws.key(run.seed, "init"))  # networks start alike on all ranks, devices and world sizes
+            self.recipe = module.Recipe(run, self.ranks, self.share, self.data.shape)
+        self.evaluator = Evaluator(self.ranks, self.data, run.evaluate.samples, run.evaluate.inception)
+
+
+def train(module: ModuleType, run: Run, asked: dict[str, Any]) -> int:
+    """Train, or continue, or say that nothing is left to do. Returns the exit code."""
+    setup = _Setup(module, run)
+    ranks = setup.ranks
+    opened: list[RunFolder] = []
+
+    def enter() -> tuple[str, int | None]:
+        opened.append(RunFolder(run, setup.data.fingerprint, asked))
+        return str(opened[0].path), opened[0].done()
+
+    path, done = ranks.alone(enter)
+    folder = opened[0] if ranks.first else None
+    loop = Loop(run, setup.recipe, setup.data, setup.share, ranks, folder, setup.evaluator)
+    if done is not None and done >= loop.last:
+        console.say(f"{path} is finished (step {done}, asked are {loop.last}); nothing to do. Look at it: distgan report {shlex.quote(path)}")
+        ranks.close()
+        return 0
+    console.say(f"run folder {path}\n{setup.share}; {len(setup.data.train)} training images, {len(setup.data.validation)} held out; on {ranks.device.type}")
+    if folder:
+        folder.begin(_facts(setup))
+    try:
+        state = loop.train()
+    except BaseException as error:
+        if folder:
+            folder.end("failed", f"{type(error).__name__}: {error}")
+            folder.event("failed", cause=f"{type(error).__name__}: {error}")
+        raise
+    if folder:
+        folder.end(state, "asked to stop" if state == "stopped" else None)
+    ranks.close()
+    if state == "stopped":
+        console.say(f"saved and stopped; the same line continues the run in {path}")
+        return STOPPED
+    console.say(f"finished; next: distgan report {shlex.quote(path)}")
+    return 0
+
+
+def dry_run(module: ModuleType, run: Run) -> int:
+    """Print what would be trained, and its size; write nothing."""
+    setup = _Setup(module, run)
+    console.say(yaml.safe_dump(run.model_dump(mode="json"), sort_keys=False))
+    identity = run.identity(setup.data.fingerprint)["id"]
+    console.say(f"run identity        {identity}  ({run.delta()}-{identity})")
+    console.say(f"breakdown           {setup.share}")
+    loop = Loop(run, setup.recipe, setup.data, setup.share, setup.ranks, None, setup.evaluator)
+    console.say(f"length              {loop.last} steps of {loop.clock.per_step} images, {len(setup.data.train)} images an epoch")
+    total = 0
+    for name, player in setup.recipe.players.items():
+        count = sum(p.numel() for p in player.bare.parameters())
+        total += count
+        console.say(f"parameters of {name}     {count:,}")
+    weights, saved, activations = _bytes(setup)
+    console.say(f"memory, estimated   {_mb(weights + activations)} per rank: weights, gradients, optimizer and averages {_mb(weights)}, "
+                f"activations {_mb(activations)}")
+    console.say(f"checkpoint          {_mb(saved)}")
+    setup.ranks.close()
+    return 0
+
+
+def _mb(size: float) -> str:
+    return f"{size / 1e6:.1f} MB"
+
+
+def _bytes(setup: _Setup) -> tuple[int, int, int]:
+    """Estimated bytes: (persistent in memory, in a checkpoint, activations of one micro-batch that backward keeps)."""
+    weights = saved = 0
+    for player in setup.recipe.players.values():
+        network = sum(p.numel() * p.element_size() for p in player.bare.parameters())
+        average = network if player.average is not player.bare else 0
+        moments = 2 * network  # Adam's two; RMSprop keeps one
+        weights += 2 * network + moments + average
+        saved += network + moments + average
+    share = setup.share
+    counted: list[int] = []
+    leaves = [m for p in setup.recipe.players.values() for m in p.bare.modules() if not list(m.children()) and isinstance(m, nn.Module)]
+    leaves += [m for p in setup.recipe.players.values() if p.average is not p.bare for m in p.average.modules() if not list(m.children())]
+    hooks = [m.register_forward_hook(lambda module, args, out: counted.append(out.numel() * out.element_size())) for m in leaves]
+    images = setup.recipe.sample([0])
+    with setup.recipe.players["D"].judging() as judge:
+        judge(torch.cat([images, images]))
+    for hook in hooks:
+        hook.remove()
+    return weights, saved, sum(counted) * share.per_rank
+
+
+def _facts(setup: _Setup) -> dict[str, Any]:
+    """What an attempt ran on."""
+    share: Breakdown = setup.share
+    cuda = torch.cuda.get_device_name(setup.ranks.device) if setup.ranks.device.type == "cuda" else None
+    return {"argv": sys.argv, "processes": setup.ranks.size, "device": cuda or setup.ranks.device.type, "threads": torch.get_num_threads(),
+            "batch": {"global": share.batch, "ranks": share.ranks, "accumulation": share.accumulation, "per_rank": share.per_rank,
+                      "group": share.group},
+            "versions": {"distgan": __version__, "python": platform.python_version(), "torch": torch.__version__},
+            "git": _git()}
+
+
+def _git() -> dict[str, Any] | None:
+    """Commit of the code that runs, and whether files differ from it; None outside a checkout."""
+    def ask(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+    try:
+        return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain", "--untracked-files=no"))}
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -1,0 +1,37 @@
+"""Train one run: accelerate launch distgan/train.py RECIPE|RUN.yaml data=FOLDER [key=value …]
+
+The same program under torchrun, accelerate launch, plain python and as `distgan train`. Running the same line again continues the run.
+"""
+
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+if Path(sys.path[0] or ".").resolve() == HERE:  # run as a file: Python put distgan/ first, where our files could hide other modules
+    sys.path[0] = str(HERE.parent)
+
+from distgan import config, errors, recipes  # noqa: E402
+
+
+def main(argv: list[str]) -> int:
+    """Returns the exit code: 0 done, 75 saved and stopped on request, 2 refused."""
+    from distgan import start
+
+    words, flags = [a for a in argv if not a.startswith("-")], {a for a in argv if a.startswith("-")}
+    if "-h" in flags or "--help" in flags:
+        return start.show_help(words[0] if words else None)
+    if unknown := flags - {"--dry-run"}:
+        raise errors.ConfigError(f"unknown option {', '.join(sorted(unknown))}; there are --dry-run and --help; settings are given as key=value")
+    if not words or "=" in words[0]:
+        raise errors.ConfigError(f"the first word names a recipe ({', '.join(recipes.names())}) or a run file; --help shows how")
+    module, tree = recipes.resolve(words[0])
+    asked = config.override({}, words[1:])
+    run = config.settle(module.Settings, config.override(tree, words[1:]))
+    return start.dry_run(module, run) if "--dry-run" in flags else start.train(module, run, asked)
+
+
+if __name__ == "__main__":
+    from distgan.cli import guarded
+    from distgan.ranks import leave
+
+    leave(guarded(main, sys.argv[1:]))

@@ -1,0 +1,44 @@
+"""Several processes on this machine: the `accelerate launch` line that starts as many as asked for, with or without GPUs."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+import distgan
+
+TRAIN = Path(distgan.__file__).with_name("train.py")
+
+
+def command(processes: int, arguments: list[str]) -> list[str]:
+    """The line that trains with this many local processes.
+
+    `--multi_gpu` also where there is no GPU: `accelerate launch --cpu --num_processes 2` starts one process and says nothing
+    (accelerate #2741), while this starts as many as asked for and the trainer then takes gloo on the CPU.
+    """
+    if processes == 1:
+        return [sys.executable, str(TRAIN), *arguments]
+    launch = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--multi_gpu", "--num_machines", "1", "--mixed_precision", "no",
+              "--dynamo_backend", "no", "--main_process_port", "0", "--num_processes", str(processes)]
+    return [*launch, str(TRAIN), *arguments]
+
+
+def main(argv: list[str]) -> int:
+    """`distgan run --processes 2 sagan data=…`: replaces this process, so signals and the exit code are the launcher's."""
+    parser = argparse.ArgumentParser(
+        prog="distgan run", description="Train with several processes on this machine (one per GPU, or gloo on the CPU).",
+        epilog="example: distgan run --processes 2 sagan data=data/particles batch=16", allow_abbrev=False)
+    parser.add_argument("--processes", type=int, default=1, metavar="N", help="processes to start; the result does not depend on it (default 1)")
+    parser.add_argument("--show", action="store_true", help="print the command instead of running it")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="RECIPE|RUN.yaml key=value …", help="what `distgan train` takes")
+    options = parser.parse_args(argv)
+    if options.processes < 1:
+        parser.error(f"--processes: found {options.processes}, allowed are 1 and more")
+    line = command(options.processes, options.arguments)
+    if options.show:
+        import shlex
+
+        print(shlex.join(line))
+        return 0
+    sys.stdout.flush()
+    os.execvpe(line[0], line, os.environ)
