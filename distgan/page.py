@@ -217,7 +217,7 @@ def _settings(run: Run) -> str:
     chosen, resolved = flat(run.overrides), flat(run.config)
     if not resolved and not chosen:
         return ""
-    rows = "".join(f'<tr{" class=\"set\"" if key in chosen else ""}><td>{e(key)}</td><td><code>{e(value)}</code></td></tr>'
+    rows = "".join(f'<tr class="{"set" if key in chosen else "default"}"><td>{e(key)}</td><td><code>{e(value)}</code></td></tr>'
                    for key, value in (chosen | resolved).items())
     return (f'<h2>Settings <small>marked: set by the user ({len(chosen)}); the rest are defaults; run id {e(run.identity.get("id", "–"))}</small></h2>'
             f'<div class="settings"><table>{rows}</table></div>')
