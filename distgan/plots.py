@@ -30,11 +30,11 @@ def curves(rows: list[dict], settings: Watch, best: dict | None = None) -> dict[
     """{title: svg element} for every drawing that has data."""
     drawings = {
         "Losses": lambda ax: lines(ax, rows, {"D loss": ("d/loss", BLUE), "G loss": ("g/loss", ORANGE)}),
-        "What D believes": lambda ax: _probabilities(ax, rows, settings),
+        "D(x) and D(G(z))": lambda ax: _probabilities(ax, rows, settings),
         "Score": lambda ax: _score(ax, rows, best),
-        "Held-out images": lambda ax: _validation(ax, rows, settings),
+        "D on held-out images": lambda ax: _validation(ax, rows, settings),
         "Gradient norms": lambda ax: lines(ax, rows, {"D": ("d/grad_norm", BLUE), "G": ("g/grad_norm", ORANGE)}),
-        "Learning rates": lambda ax: lines(ax, rows, {"D": ("d/lr", BLUE), "G": ("g/lr", ORANGE)}, smooth=False),
+        "Learning rates": lambda ax: lines(ax, rows, {"D": ("d/lr", BLUE), "G": ("g/lr", ORANGE)}, smooth=False, dashes=True),
     }
     drawn = {title: _draw(title, paint) for title, paint in drawings.items()}
     return {title: svg for title, svg in drawn.items() if svg}
@@ -64,8 +64,11 @@ def _draw(title: str, paint) -> str | None:
     return svg.replace("<svg ", f'<svg role="img" aria-label="{title}" ', 1)
 
 
-def lines(ax, rows: list[dict], keys: dict[str, tuple[str, str]], smooth: bool = True) -> bool:
-    """Draw `{label: (journal key, colour)}`: a smoothed line over faint raw data; crosses at the foot mark what is not finite."""
+def lines(ax, rows: list[dict], keys: dict[str, tuple[str, str]], smooth: bool = True, dashes: bool = False) -> bool:
+    """Draw `{label: (journal key, colour)}`: a smoothed line over faint raw data; crosses at the foot mark what is not finite.
+
+    `dashes` for lines that may lie on each other: those after the first are dashed.
+    """
     levels = []
     for label, (key, colour) in keys.items():
         table = series(rows, key)
@@ -77,7 +80,8 @@ def lines(ax, rows: list[dict], keys: dict[str, tuple[str, str]], smooth: bool =
         x, y = finite.T
         window = max(len(y) // 40, 1)
         if not smooth or window < 2:
-            ax.plot(x, y, color=colour, label=label, linewidth=1.4, marker="o" if len(y) < 20 else None, markersize=3)
+            style = (0, (3, 2)) if dashes and levels else "-"
+            ax.plot(x, y, color=colour, label=label, linewidth=1.4, linestyle=style, marker="o" if len(y) < 20 else None, markersize=3)
             levels.append(y)
             continue
         _raw(ax, x, y, colour)
