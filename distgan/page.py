@@ -41,7 +41,7 @@ table { border-collapse: collapse; width: 100%; font-size: 13px; } th { text-ali
 th, td { padding: 3px 14px 3px 0; vertical-align: top; border-bottom: 1px solid var(--line); overflow-wrap: anywhere; }
 td.time { white-space: nowrap; width: 1%; } td.n, th.n { text-align: right; white-space: nowrap; } tr.set td { background: var(--mark); } .good { color: var(--good); } .bad { color: var(--bad); }
 .finding { border-left: 3px solid var(--warn); padding: 2px 0 2px 12px; margin: 10px 0; } .finding.note { border-color: var(--line); }
-.curves { display: grid; grid-template-columns: repeat(auto-fit, minmax(430px, 1fr)); gap: 14px 24px; } .curves svg { width: 100%; height: auto; }
+.curves { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(430px, 100%), 1fr)); gap: 14px 24px; } .curves svg { width: 100%; height: auto; }
 svg text { font-family: system-ui, -apple-system, "Segoe UI", Roboto, sans-serif !important; }
 .samples { display: flex; flex-wrap: wrap; gap: 18px; } .samples > figure { flex: 1 1 420px; } .thumbs { flex: 1 1 520px; display: grid; align-content: start;
   grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); gap: 12px; } figure { margin: 0; } img { width: 100%; display: block; border-radius: 4px; }
@@ -99,9 +99,9 @@ def number(value, digits: int = 4) -> str:
 def _facts(run: Run) -> str:
     data, batch = run.identity.get("data") or {}, (list(run.attempts.values()) or [{}])[-1]
     best, speed = run.best or {}, run.recent("images_per_second")
-    split = f"of {number(data.get('train'))} for training, {number(data.get('validation'))} held out" if data else ""
+    split = f"{number(data.get('train'))} train, {number(data.get('validation'))} held out" if data else ""
     facts = [
-        ("images seen", number(run.images_seen, 9), split),
+        ("images seen", f"{run.images_seen:,}", split),
         ("epochs", number(run.epoch), f"of {run.config['epochs']}" if run.config.get("epochs") else ""),
         (f"best {best.get('metric', 'score')}", number(best.get("score")), f"epoch {number(best['epoch'])}" if best.get("epoch") is not None else ""),
         ("wall time", clock(run.wall_s), f"{len(run.attempts)} attempt{'s' if len(run.attempts) != 1 else ''}"),

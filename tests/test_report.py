@@ -134,7 +134,7 @@ def test_the_page_is_one_whole_file(finished):
 def test_the_page_says_what_the_run_is(finished):
     folder, page = finished
     text = Reader(page).text
-    for part in ("ngf=96-1a2b3c4d", "done", "frechet_standin", "epoch 600 of 600", "of 297 for training, 33 held out", "16 = 2 ranks × 1 accumulation × 8",
+    for part in ("ngf=96-1a2b3c4d", "done", "frechet_standin", "epoch 600 of 600", "297 train, 33 held out", "16 = 2 ranks × 1 accumulation × 8",
                  "torch 2.11.0", "distgan train sagan.yaml ngf=96", "seeded stand-in", "evaluate.samples", "d_overfitting", "0123456789abcdef", "cleaner images"):
         assert part in text, part
     assert Reader(page).tags.count("img") == 9
