@@ -36,12 +36,12 @@ p { margin: 6px 0; } .verdict { font-size: 15px; }
 .badge { display: inline-block; padding: 1px 9px; border-radius: 9px; font-size: 12px; font-weight: 600; color: #fff; background: #66707c;
   vertical-align: 3px; margin-right: 6px; } .done { background: #1a7f4b; } .running { background: #2563c9; } .failed { background: #c9302c; }
 dl { display: grid; grid-template-columns: repeat(auto-fit, minmax(128px, 1fr)); gap: 10px 18px; margin: 16px 0 0; padding: 12px 16px;
-  background: var(--panel); border-radius: 8px; } dd { margin: 0; font-size: 16px; font-weight: 600; } dd small { font-weight: 400; color: var(--soft); }
+  background: var(--panel); border-radius: 8px; } dd { margin: 0; font-size: 16px; font-weight: 600; } dd small { display: block; font-weight: 400; color: var(--soft); font-size: 12px; line-height: 1.35; }
 table { border-collapse: collapse; width: 100%; font-size: 13px; } th { text-align: left; font-weight: 500; color: var(--soft); }
 th, td { padding: 3px 14px 3px 0; vertical-align: top; border-bottom: 1px solid var(--line); overflow-wrap: anywhere; }
-td.n, th.n { text-align: right; white-space: nowrap; } tr.set td { background: var(--mark); } .good { color: var(--good); } .bad { color: var(--bad); }
+td.time { white-space: nowrap; width: 1%; } td.n, th.n { text-align: right; white-space: nowrap; } tr.set td { background: var(--mark); } .good { color: var(--good); } .bad { color: var(--bad); }
 .finding { border-left: 3px solid var(--warn); padding: 2px 0 2px 12px; margin: 10px 0; } .finding.note { border-color: var(--line); }
-.curves { display: grid; grid-template-columns: repeat(auto-fit, minmax(430px, 1fr)); gap: 14px 24px; } .curves svg { width: 100%; height: auto; }
+.curves { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(430px, 100%), 1fr)); gap: 14px 24px; } .curves svg { width: 100%; height: auto; }
 svg text { font-family: system-ui, -apple-system, "Segoe UI", Roboto, sans-serif !important; }
 .samples { display: flex; flex-wrap: wrap; gap: 18px; } .samples > figure { flex: 1 1 420px; } .thumbs { flex: 1 1 520px; display: grid; align-content: start;
   grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); gap: 12px; } figure { margin: 0; } img { width: 100%; display: block; border-radius: 4px; }
@@ -73,7 +73,7 @@ def verdict(run: Run, now: datetime | None = None) -> str:
         parts.append(f"best {run.best.get('metric')} {number(run.best.get('score'))} at epoch {number(run.best.get('epoch'))}")
     elif run.rows:
         parts.append("not evaluated yet")
-    warnings = [finding.rule.replace("_", " ") for finding in run.findings if finding.level == "warning"]
+    warnings = [finding.rule for finding in run.findings if finding.level == "warning"]
     judged = any(signal.ok is not None for signal in run.signals[:5])
     parts.append(f"{len(warnings)} warning{'s' if len(warnings) > 1 else ''} ({', '.join(warnings)})" if warnings else
                  "no warnings" if judged else "too few journal lines to judge its health")
@@ -99,15 +99,14 @@ def number(value, digits: int = 4) -> str:
 def _facts(run: Run) -> str:
     data, batch = run.identity.get("data") or {}, (list(run.attempts.values()) or [{}])[-1]
     best, speed = run.best or {}, run.recent("images_per_second")
-    split = f"of {number(data.get('train'))} for training, {number(data.get('validation'))} held out" if data else ""
+    split = f"{number(data.get('train'))} train, {number(data.get('validation'))} held out" if data else ""
     facts = [
-        ("images seen", number(run.images_seen, 9), split),
+        ("images seen", f"{run.images_seen:,}", split),
         ("epochs", number(run.epoch), f"of {run.config['epochs']}" if run.config.get("epochs") else ""),
         (f"best {best.get('metric', 'score')}", number(best.get("score")), f"epoch {number(best['epoch'])}" if best.get("epoch") is not None else ""),
         ("wall time", clock(run.wall_s), f"{len(run.attempts)} attempt{'s' if len(run.attempts) != 1 else ''}"),
         ("processes", number(batch.get("processes")), batch.get("device") or ""),
         ("speed", number(speed, 3), "images/s" if speed is not None else ""),
-        ("data", data.get("fingerprint") or "–", ""),
     ]
     return "<dl>" + "".join(f"<div><dt>{e(name)}</dt><dd>{e(value)} <small>{e(note)}</small></dd></div>" for name, value, note in facts) + "</dl>"
 
@@ -116,7 +115,7 @@ def _findings(run: Run) -> str:
     if not run.findings:
         return ""
     return "<h2>Findings</h2>" + "".join(
-        f'<div class="finding {e(f.level)}"><b>{e(f.rule.replace("_", " "))}</b> <span class="soft">since epoch {e(number(f.epoch))}</span>'
+        f'<div class="finding {e(f.level)}"><b>{e(f.rule)}</b> <span class="soft">since epoch {e(number(f.epoch))}</span>'
         f'<p>{e(f.message)}.</p><p><span class="soft">Moves:</span> {e(f.advice)}.</p></div>' for f in run.findings)
 
 
@@ -137,14 +136,14 @@ def _curves(run: Run) -> str:
     if not drawn:
         return ""
     last = run.evaluations[-1] if run.evaluations else None
-    notes = ["faint: every step, line: smoothed"]
+    notes = ["Faint: as journalled, line: smoothed"]
     if last:
         notes.append(f"{last.get('metric')}: {number(last.get('samples'))} generated against {number(last.get('reals'))} real images, "
                      f"features {last.get('extractor')}")
     if run.metric == "frechet_standin":
         notes.append("a stand-in for the usual features, which had no weights here: compare it only between runs of the same extractor")
-    return f'<h2>Curves <small>{e("; ".join(notes))}</small></h2><div class="curves">' + "".join(
-        f"<figure>{svg}</figure>" for svg in drawn.values()) + "</div>"
+    return ('<h2>Curves</h2><div class="curves">' + "".join(f"<figure>{svg}</figure>" for svg in drawn.values()) + "</div>"
+            f'<p class="soft">{e("; ".join(notes))}.</p>')
 
 
 def pick(steps: list[int], best: int | None, count: int = GRIDS) -> list[int]:
@@ -217,9 +216,10 @@ def _settings(run: Run) -> str:
     chosen, resolved = flat(run.overrides), flat(run.config)
     if not resolved and not chosen:
         return ""
-    rows = "".join(f'<tr{" class=\"set\"" if key in chosen else ""}><td>{e(key)}</td><td><code>{e(value)}</code></td></tr>'
+    rows = "".join(f'<tr class="{"set" if key in chosen else "default"}"><td>{e(key)}</td><td><code>{e(value)}</code></td></tr>'
                    for key, value in (chosen | resolved).items())
-    return (f'<h2>Settings <small>marked: set by the user ({len(chosen)}); the rest are defaults; run id {e(run.identity.get("id", "–"))}</small></h2>'
+    return (f'<h2>Settings <small>marked: set by the user ({len(chosen)}); the rest are defaults; run id {e(run.identity.get("id", "–"))}, '
+            f'data {e((run.identity.get("data") or {}).get("fingerprint", "–"))}</small></h2>'
             f'<div class="settings"><table>{rows}</table></div>')
 
 
@@ -250,7 +250,7 @@ def _events(run: Run) -> str:
         return ""
     tail = run.events[-EVENTS:]
     rows = "".join(
-        f'<tr><td class="n" style="text-align: left">{e(_moment(event.get("time")))}</td><td>{e(event.get("event", "–"))}</td><td><code>'
+        f'<tr><td class="time">{e(_moment(event.get("time")))}</td><td class="time">{e(event.get("event", "–"))}</td><td><code>'
         + e("  ".join(f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in event.items() if key not in ("time", "event")))
         + "</code></td></tr>" for event in reversed(tail))
     return f"<h2>Events <small>the last {len(tail)} of {len(run.events)}, newest first</small></h2><table>{rows}</table>"

@@ -10,7 +10,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, ScalarFormatter
 
 from distgan.watch import SCORES, Watch, series
 
@@ -30,11 +30,11 @@ def curves(rows: list[dict], settings: Watch, best: dict | None = None) -> dict[
     """{title: svg element} for every drawing that has data."""
     drawings = {
         "Losses": lambda ax: lines(ax, rows, {"D loss": ("d/loss", BLUE), "G loss": ("g/loss", ORANGE)}),
-        "What D believes": lambda ax: _probabilities(ax, rows, settings),
+        "D(x) and D(G(z))": lambda ax: _probabilities(ax, rows, settings),
         "Score": lambda ax: _score(ax, rows, best),
-        "Held-out images": lambda ax: _validation(ax, rows, settings),
+        "D on held-out images": lambda ax: _validation(ax, rows, settings),
         "Gradient norms": lambda ax: lines(ax, rows, {"D": ("d/grad_norm", BLUE), "G": ("g/grad_norm", ORANGE)}),
-        "Learning rates": lambda ax: lines(ax, rows, {"D": ("d/lr", BLUE), "G": ("g/lr", ORANGE)}, smooth=False),
+        "Learning rates": lambda ax: lines(ax, rows, {"D": ("d/lr", BLUE), "G": ("g/lr", ORANGE)}, smooth=False, dashes=True),
     }
     drawn = {title: _draw(title, paint) for title, paint in drawings.items()}
     return {title: svg for title, svg in drawn.items() if svg}
@@ -51,6 +51,7 @@ def _draw(title: str, paint) -> str | None:
         ax.set_title(title, pad=18)
         ax.set_xlabel("epoch", loc="right", labelpad=1)
         ax.margins(x=0.01)
+        ax.set_xlim(left=0)
         if ax.get_legend_handles_labels()[0]:
             ax.legend(loc="lower left", bbox_to_anchor=(-0.02, 0.985), ncols=5, handlelength=1.2, columnspacing=1.2, borderaxespad=0.2)
         out = io.StringIO()
@@ -64,8 +65,11 @@ def _draw(title: str, paint) -> str | None:
     return svg.replace("<svg ", f'<svg role="img" aria-label="{title}" ', 1)
 
 
-def lines(ax, rows: list[dict], keys: dict[str, tuple[str, str]], smooth: bool = True) -> bool:
-    """Draw `{label: (journal key, colour)}`: a smoothed line over faint raw data; crosses at the foot mark what is not finite."""
+def lines(ax, rows: list[dict], keys: dict[str, tuple[str, str]], smooth: bool = True, dashes: bool = False) -> bool:
+    """Draw `{label: (journal key, colour)}`: a smoothed line over faint raw data; crosses at the foot mark what is not finite.
+
+    `dashes` for lines that may lie on each other: those after the first are dashed.
+    """
     levels = []
     for label, (key, colour) in keys.items():
         table = series(rows, key)
@@ -75,9 +79,10 @@ def lines(ax, rows: list[dict], keys: dict[str, tuple[str, str]], smooth: bool =
         if not len(finite):
             continue
         x, y = finite.T
-        window = max(len(y) // 40, 1)
+        window = max(len(y) // 40, 5) if len(y) >= 40 else 1
         if not smooth or window < 2:
-            ax.plot(x, y, color=colour, label=label, linewidth=1.4, marker="o" if len(y) < 20 else None, markersize=3)
+            style = (0, (3, 2)) if dashes and levels else "-"
+            ax.plot(x, y, color=colour, label=label, linewidth=1.4, linestyle=style, marker="o" if len(y) < 20 else None, markersize=3)
             levels.append(y)
             continue
         _raw(ax, x, y, colour)
@@ -92,7 +97,7 @@ def lines(ax, rows: list[dict], keys: dict[str, tuple[str, str]], smooth: bool =
 
 def _raw(ax, x: np.ndarray, y: np.ndarray, colour: str) -> None:
     if len(x) <= RAW_POINTS:
-        ax.plot(x, y, color=colour, alpha=0.25, linewidth=0.6)
+        ax.plot(x, y, color=colour, alpha=0.35, linewidth=0.6)
         return
     edges = np.linspace(0, len(x), BINS + 1).astype(int)[:-1]
     ax.fill_between(x[edges], np.minimum.reduceat(y, edges), np.maximum.reduceat(y, edges), color=colour, alpha=0.18, linewidth=0)
@@ -110,7 +115,8 @@ def _scale(ax, levels: np.ndarray) -> None:
     """Logarithmic where the values span more than a decade, with plain numbers on the axis."""
     if levels.min() <= 0 or levels.max() <= 10 * levels.min():
         if abs(levels).max() < 1e-2:
-            ax.ticklabel_format(axis="y", style="sci", scilimits=(0, 0), useMathText=False)
+            ax.set_ylim(0, 1.15 * levels.max() or None)
+            ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
         return
     ax.set_yscale("log")
     if levels.max() < 1e3 and levels.min() >= 1e-3:

@@ -39,7 +39,7 @@ def line(run: Run) -> tuple[str, ...]:
     score = f"{best.get('metric')} {number(best.get('score'))} @ {number(best.get('epoch'))}" if best else "–"
     numbers = [number(run.recent(key), 3) for key in ("d/loss", "g/loss", "d/real_prob", "d/fake_prob", "images_per_second")]
     warnings = [finding.rule for finding in run.findings if finding.level == "warning"]
-    return (run.name, run.state, number(run.epoch), number(run.images_seen, 9), score, *numbers, ", ".join(warnings) or "–")
+    return (run.name, run.state, number(run.epoch), f"{run.images_seen:,}", score, *numbers, ", ".join(warnings) or "–")
 
 
 def table(runs: list[Run]) -> str:

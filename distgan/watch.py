@@ -97,11 +97,11 @@ def read_journal(path: Path | str) -> list[dict]:
 
 def series(rows: list[dict], *keys: str) -> np.ndarray:
     """[n, 1 + len(keys)] float64: epoch and the values of all lines that hold every key, one per step, in order of steps."""
-    found = {}
-    for row in rows:
-        if all(key in row for key in keys):
-            found[row["step"]] = (row["epoch"], *(_number(row[key]) for key in keys))
-    return np.array([found[step] for step in sorted(found)], dtype=float).reshape(-1, 1 + len(keys))
+    held = [row for row in rows if all(key in row for key in keys)]
+    table = np.array([(row["epoch"], *[_number(row[key]) for key in keys]) for row in held], dtype=float).reshape(-1, 1 + len(keys))
+    # Of lines with the same step the last counts: look for the first in the reversed order.
+    _, first = np.unique(np.array([row["step"] for row in held], dtype=np.int64)[::-1], return_index=True)
+    return table[len(held) - 1 - first]
 
 
 def score_key(rows: list[dict]) -> str | None:
@@ -110,7 +110,10 @@ def score_key(rows: list[dict]) -> str | None:
 
 
 def check(rows: list[dict], settings: Watch) -> list[Finding]:
-    """What is wrong at the end of the journal: at most one finding per rule, warnings first."""
+    """What is wrong at the end of the journal: at most one finding per rule, warnings first.
+
+    It reads the whole journal (0.4 s for 37,000 lines), so a loop asks at its evaluations, not at every step.
+    """
     rules: tuple[Callable, ...] = (_nonfinite, _d_loss, _d_too_strong, _real_prob_low, _g_loss, _overfit, _score_flat)
     found = [finding for rule in rules if (finding := rule(rows, settings))]
     return sorted(found, key=lambda finding: finding.level != "warning")
@@ -129,7 +132,7 @@ def healthy(rows: list[dict], s: Watch) -> list[Signal]:
     d_loss, g_loss = recent("d/loss", s.window), recent("g/loss", s.window)
     ratio = g_loss[0] / d_loss[0] if d_loss[0] and g_loss[0] is not None else None
     limit = _g_loss_limit(_medians(_finite(series(rows, "g/loss")), s.window)[:, 1], s)
-    mark, last, evaluations = _score_mark(rows, s)
+    mark, last, _ = _score_mark(rows, s)
     bad = _nonfinite_lines(rows[-s.window:])
     return [
         signal("D(x)", *recent("d/real_prob", s.window), s.real_prob_low, s.real_prob_high, "real images, as D sees them"),
@@ -140,8 +143,8 @@ def healthy(rows: list[dict], s: Watch) -> list[Signal]:
         signal("G loss / D loss", ratio, d_loss[1] and g_loss[1], 1 / s.loss_ratio, s.loss_ratio, "of comparable size"),
         signal("overfit of D", *recent("valid/overfit", s.valid_window), None, s.overfit_high,
                "(train − held-out) / (train − fake): 0 none, 1 held-out images look generated"),
-        signal("epochs without a better score", last[0] - mark[0] if mark is not None else None, evaluations > 0, None,
-               s.score_flat_epochs, f"a better score is lower by {s.score_flat_change:.0%} at the least"),
+        Signal("epochs without a better score", float(last[0] - mark[0]) if mark is not None else None, None, s.score_flat_epochs,
+               _score_flat(rows, s) is None if mark is not None else None, f"a better score is lower by {s.score_flat_change:.0%} at the least"),
         signal("lines with NaN or infinity", float(len(bad)) if rows else None, True, None, 0.0, f"of the last {s.window}"),
     ]
 
@@ -180,7 +183,7 @@ def _d_loss(rows: list[dict], s: Watch) -> Finding | None:
     collapsed = above[-1] < s.d_loss_collapsed
     limit = s.d_loss_floor + (s.d_loss_collapsed if collapsed else s.d_loss_strong)
     means = "the discriminator may have collapsed: it has nothing left to learn, and G gets no usable gradient" if collapsed else "D too strong"
-    return Finding("d_loss_low", "warning", found[since, 0], f"D loss {found[-1, 1]:.3g} (median of {s.window} lines), healthy above "
+    return Finding("d_loss_low", "warning", float(found[since, 0]), f"D loss {found[-1, 1]:.3g} (median of {s.window} lines), healthy above "
                    f"{s.d_loss_floor + s.d_loss_strong:.3g}, limit {limit:.3g}: {means}",
                    "train D less: D:G steps 1:2 (1:3 where D is still too strong), or d_lr 2e-4→1e-4")
 
@@ -192,7 +195,7 @@ def _d_too_strong(rows: list[dict], s: Watch) -> Finding | None:
                    (real < s.real_prob_high / s.release) | (fake > s.fake_prob_low * s.release))
     if since is None:
         return None
-    return Finding("d_too_strong", "warning", found[since, 0], f"D(x) {real[-1]:.3g}, above {s.real_prob_high:g}, while D(G(z)) "
+    return Finding("d_too_strong", "warning", float(found[since, 0]), f"D(x) {real[-1]:.3g}, above {s.real_prob_high:g}, while D(G(z)) "
                    f"{fake[-1]:.2g}, below {s.fake_prob_low:g} (medians of {s.window} lines): D too strong, it tells every image apart",
                    "one more G step (D:G steps 1:2, then 1:3), or d_lr 2e-4→1e-4")
 
@@ -202,7 +205,7 @@ def _real_prob_low(rows: list[dict], s: Watch) -> Finding | None:
     since = _since(found[:, 1] < s.real_prob_low, found[:, 1] >= s.real_prob_low * s.release)
     if since is None:
         return None
-    return Finding("real_prob_low", "warning", found[since, 0], f"D(x) {found[-1, 1]:.3g} (median of {s.window} lines), healthy "
+    return Finding("real_prob_low", "warning", float(found[since, 0]), f"D(x) {found[-1, 1]:.3g} (median of {s.window} lines), healthy "
                    f"{s.real_prob_low:g}–{s.real_prob_high:g}; D(G(z)) {found[-1, 2]:.3g}: D takes real images for generated ones",
                    "let D catch up: D:G steps 1:1, d_lr not below g_lr; where the score falls all the same, leave it: "
                    "with real labels of 0.9 a D that cannot tell the two apart ends at 0.45")
@@ -221,7 +224,7 @@ def _g_loss(rows: list[dict], s: Watch) -> Finding | None:
     if since is None:
         return None
     at = int(found[:, 1].argmin())
-    return Finding("g_loss_exploding", "warning", found[since, 0], f"G loss {found[-1, 1]:.3g} (median of {s.window} lines), limit "
+    return Finding("g_loss_exploding", "warning", float(found[since, 0]), f"G loss {found[-1, 1]:.3g} (median of {s.window} lines), limit "
                    f"{limit[-1]:.3g}; its lowest was {found[at, 1]:.3g} at epoch {found[at, 0]:.4g}: exploding, the learning rate is too high",
                    "lower the learning rate: g_lr and d_lr 2e-4→1e-4, then 5e-5; gradient clipping 1.0→0.5; "
                    "with D(x) → 1 and D(G(z)) → 0, one more G step")
@@ -232,7 +235,7 @@ def _overfit(rows: list[dict], s: Watch) -> Finding | None:
     since = _since(found[:, 1] > s.overfit_high, found[:, 1] < s.overfit_high / s.release)
     if since is None:
         return None
-    return Finding("d_overfitting", "warning", found[since, 0], f"valid/overfit {found[-1, 1]:.3g} (median of {s.valid_window} validations), "
+    return Finding("d_overfitting", "warning", float(found[since, 0]), f"valid/overfit {found[-1, 1]:.3g} (median of {s.valid_window} validations), "
                    f"healthy below {s.overfit_high:g}: D has memorised the training images, held-out ones look generated to it",
                    "stop early and keep the best checkpoint; weight decay 1e-5; a smaller D (ndf); "
                    "more or cleaner images (flips only: rotation, affine and colour jitter hurt on this data)")
@@ -256,7 +259,7 @@ def _score_flat(rows: list[dict], s: Watch) -> Finding | None:
     if mark is None or evaluations < s.score_flat_evaluations or last[0] - mark[0] < s.score_flat_epochs:
         return None
     name = score_key(rows).partition("/")[2]
-    return Finding("score_flat", "warning", mark[0], f"{name} flat for {last[0] - mark[0]:.4g} epochs ({evaluations} evaluations): {mark[1]:.4g} at "
+    return Finding("score_flat", "warning", float(mark[0]), f"{name} flat for {last[0] - mark[0]:.4g} epochs ({evaluations} evaluations): {mark[1]:.4g} at "
                    f"epoch {mark[0]:.4g}, now {last[1]:.4g}",
                    "change the schedule (decay earlier, 2500–3000 epochs) or stop early; then ngf = ndf = 96, attention at 8×8 and 32×32, "
                    "StyleGAN2, cleaner data; if it jumped up, return to an earlier checkpoint and lower both rates (D 5e-5, G 1e-4)")
