@@ -5,6 +5,7 @@
                         deepghs/hfutils plus crc32. Written last, so it is the commit mark of the shard: a tar without it is unfinished
     manifest.json       every shard of the split with its samples, bytes and sha256, the fields, and one fingerprint of the whole
     SHA256SUMS          for `sha256sum -c SHA256SUMS`
+    ../dataset.json     what all splits were made from (written by shards.build)
 """
 
 import hashlib
@@ -21,6 +22,7 @@ from typing import Any
 from distgan.errors import DataError
 
 MANIFEST = "manifest.json"
+DATASET = "dataset.json"
 VERSION = 1
 
 # webdataset 1.0.2 splits at the first dot of the base name, and drops names that do not fit this pattern.

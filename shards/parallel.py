@@ -20,7 +20,8 @@ _function: Callable[[Any], Any]
 
 def default_workers() -> int:
     """Processes that may run here at once: cpusets and Slurm's binding count, not the whole node."""
-    return min(8, len(os.sched_getaffinity(0)))
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(8, allowed)
 
 
 def ordered_map(function: Callable[[Any], Any], items: Sequence[Any], workers: int) -> Iterator[Any]:

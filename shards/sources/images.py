@@ -10,7 +10,7 @@ What is done to each, in this order, and why:
    the usual choice for GAN training sets and the safe one for FID (Parmar et al. 2022, "On Aliased Resizing")
 5. values are rounded to 8 bits once, at the end
 
-What makes an image low quality is in `LowQuality`. The format of an image is a PNG in its sample, `key.png`, beside `key.json`.
+What makes an image low quality is in `LowQuality`. A sample is `key.png` and `key.json`: file, width, height and mode before all this.
 """
 
 import argparse
@@ -29,13 +29,14 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from distgan import console
-from distgan.errors import ConfigError
+from distgan.errors import ConfigError, DataError
 from shards.parallel import ordered_map
 from shards.sources import Check, Finding
 
 EXAMPLES = [("every image below a folder, grayscale if all of them are", "distgan shard images OUT --from photos --size 64"),
             ("in colour, without damaged, blank, tiny, saturated or repeated ones",
              "distgan shard images OUT --from photos --channels 3 --drop-low-quality")]
+RECIPE = "wgan_flowers"
 
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp")
 SIZES = (8, 2048)
@@ -97,6 +98,7 @@ class Source:
 
     def check(self, workers: int) -> Check:
         """Decode every image once; choose the number of channels if it was not given."""
+        self.looks = []
         with console.bar("checking", len(self.files), "images") as bar:
             for look in ordered_map(self._look, self.files, workers):
                 self.looks.append(look)
@@ -156,7 +158,10 @@ class Source:
         return self.looks[i].digest
 
     def make(self, i: int) -> dict[str, Any]:
-        image, about = decode(self.folder / self.files[i])
+        try:
+            image, about = decode(self.folder / self.files[i])
+        except Exception as error:
+            raise DataError(f"{self.folder / shown(self.files[i])} could be read when it was checked, not any more: {_reason(error)}") from error
         square = to_square(image, self.size).convert("L" if self.channels == 1 else "RGB")
         png = io.BytesIO()
         square.save(png, "PNG")
@@ -198,7 +203,7 @@ def to_square(image: Image.Image, size: int) -> Image.Image:
     """The centred square, resized to `size` x `size`, in mode L or RGB."""
     side = min(image.size)
     left, upper = (image.width - side) // 2, (image.height - side) // 2
-    square = image.resize((size, size), Image.Resampling.LANCZOS, box=(left, upper, left + side, upper + side))
+    square = image.crop((left, upper, left + side, upper + side)).resize((size, size), Image.Resampling.LANCZOS)
     if square.mode == "F":
         square = Image.fromarray(np.clip(np.rint(np.asarray(square)), 0, 255).astype(np.uint8))
     return square

@@ -32,6 +32,7 @@ from shards.sources import Check
 
 EXAMPLES = [("330 images of 64 x 64: about 300 to train on, the rest to validate", "distgan shard particles OUT"),
             ("more of them, and larger", "distgan shard particles OUT --n 5000 --size 128 --seed 1")]
+RECIPE = "sagan"
 
 MASS_MEV = {"electron": 0.511, "muon": 105.66, "pion": 139.57, "proton": 938.27}
 ELECTRON = MASS_MEV["electron"]
