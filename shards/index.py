@@ -25,7 +25,7 @@ MANIFEST = "manifest.json"
 DATASET = "dataset.json"
 VERSION = 1
 
-# webdataset 1.0.2 splits at the first dot of the base name, and drops names that do not fit this pattern.
+# As webdataset 1.0.2: the field begins at the first dot of the base name.
 _MEMBER = re.compile(r"((?:.*/)?[^./][^/.]*)\.([^/]+)", re.DOTALL)
 _META = re.compile(r"__[^/]*__(/|$)")
 _CHUNK = 1 << 20
@@ -105,7 +105,10 @@ def is_written(shard: Path) -> bool:
 
 
 def split_member(member: str) -> tuple[str, str] | None:
-    """`dir/key.a.png` -> (`dir/key`, `a.png`) as webdataset does, or None for a member that webdataset skips."""
+    """`dir/key.a.png` -> (`dir/key`, `a.png`) as webdataset does, or None for a member that is not part of a sample.
+
+    Skipped are what webdataset skips, and hidden files, such as the `._key.png` of archives made on a Mac.
+    """
     found = _MEMBER.fullmatch(member)
     return (found[1], found[2].lower()) if found and not _META.match(member) else None
 
@@ -128,13 +131,13 @@ def samples_of(shard: Path, index: dict[str, Any], fields: list[str] | None = No
         samples[-1][field] = (entry["offset"], entry["size"], entry["crc32"])
     if not keys:
         raise DataError(f"{shard}: holds no samples")
+    if len(set(keys)) != len(keys):
+        repeated = next(key for place, key in enumerate(keys) if key in keys[:place])
+        raise DataError(f"{shard}: the members of sample {repeated} are not neighbours, or its key occurs twice")
     fields = fields or sorted(samples[0])
     for key, sample in zip(keys, samples, strict=True):
         if sorted(sample) != fields:
             raise DataError(f"{shard}: sample {key} has the fields {sorted(sample)}, expected {fields}")
-    if len(set(keys)) != len(keys):
-        repeated = next(key for place, key in enumerate(keys) if key in keys[:place])
-        raise DataError(f"{shard}: the members of sample {repeated} are not neighbours, or its key occurs twice")
     return keys, fields, [[sample[field] for field in fields] for sample in samples]
 
 

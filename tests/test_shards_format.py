@@ -1,5 +1,6 @@
 """Shards as other programs and the reader see them: plain tar, stock webdataset, sha256sum, pickling and forking."""
 
+import gc
 import json
 import os
 import pickle
@@ -63,6 +64,8 @@ def test_members_are_ustar_without_owner_or_time(folder):
     assert (folder / "train-000000.tar").stat().st_size % tarfile.RECORDSIZE == 0
 
 
+# webdataset leaves its tars to be closed by the garbage collector.
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_stock_webdataset_reads_the_same_samples(folder):
     stock = webdataset.WebDataset([str(path) for path in sorted(folder.glob("*.tar"))], shardshuffle=False)
     shard_set = ShardSet(folder)
@@ -70,6 +73,8 @@ def test_stock_webdataset_reads_the_same_samples(folder):
     assert len(read) == 103
     for i, other in enumerate(read):
         assert {"__key__": other["__key__"], **{field: other[field] for field in shard_set.fields}} == shard_set[i]
+    del stock
+    gc.collect()
 
 
 def test_pickled_and_forked_copies_read(folder):
@@ -124,11 +129,15 @@ def test_an_adopted_tar_may_hold_folders_and_fields_in_any_order(tmp_path):
     assert ShardSet(tmp_path)[0] == {"__key__": "d.x/0", "a": b"d.x/0.A", "z": b"d.x/0.z"}
 
 
-@pytest.mark.parametrize("member", ["a.png", "a.x.png", "d.e/a.png", "a", ".png", "d/.hidden.png", "__meta__/a.png", "__key__", "a.", "d/a.B"])
+@pytest.mark.parametrize("member", ["a.png", "a.x.png", "d.e/a.png", "a", ".png", "__meta__/a.png", "__key__", "a.", "d/a.B"])
 def test_members_are_split_as_webdataset_does(member):
     stock = [] if webdataset.tariterators.meta_prefix == member[:2] and "__" in member[2:] else [webdataset.tariterators.base_plus_ext(member)]
     expected = None if not stock or stock[0][0] is None or not stock[0][1] else (stock[0][0], stock[0][1].lower())
     assert split_member(member) == expected
+
+
+def test_hidden_files_are_not_samples():
+    assert split_member("d/._key.png") is None
 
 
 @pytest.mark.parametrize("key", ["a.b", "__x__", "", "a/b.c", "/a", "a/", "../a", "./a", "a\0b", "x" * 300])
@@ -174,7 +183,7 @@ def test_a_missing_set_says_which_command_makes_it(folder, tmp_path):
         ShardSet(folder.parent)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(data=st.dictionaries(st.from_regex(r"[a-zA-Z0-9_-]{1,20}", fullmatch=True).filter(lambda key: not key.startswith("__")),
                             st.binary(max_size=2000), min_size=1, max_size=12))
 def test_any_bytes_come_back(tmp_path_factory, data):
