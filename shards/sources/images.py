@@ -125,7 +125,7 @@ class Source:
         several = [file for file, look in readable if look.frames > 1]
         notes = [f"{len(coloured)} of {len(readable)} images have colour; written with {self.channels} channel{'s' if self.channels > 1 else ''}"]
         if several:
-            notes.append(f"{len(several)} files hold several frames, the first is used: {shown(several[0])}{', …' if len(several) > 1 else ''}")
+            notes.append(f"only the first frame is used of files with several: {len(several)}, such as {shown(several[0])}")
         if self.others:
             notes.append("not images, left alone: " + ", ".join(f"{n} {kind}" for kind, n in sorted(self.others.items())))
         return notes
