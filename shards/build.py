@@ -4,8 +4,8 @@
     OUT/train/train-000000.tar …         and index, manifest.json, SHA256SUMS: see shards.index
     OUT/validation/validation-000000.tar …
 
-Nothing is written before the source is checked. dataset.json comes first, with "complete": false, so a run that was killed can be run again:
-shards that are whole are kept, the others written, the bytes are those of a run that was never killed.
+Nothing is written before the source is checked. dataset.json comes first, with "complete": false, so a run that was killed can be run
+again: shards that are whole are kept, the others written, the bytes are those of a run that was never killed.
 """
 
 import argparse
@@ -87,7 +87,8 @@ def _write_split(source: Any, folder: Path, numbers: list[int], per_shard: int, 
     for left_over in folder.glob(f"*{_TEMPORARY}*"):
         left_over.unlink()
     name = folder.name
-    shards = [(folder / f"{name}-{k:06d}.tar", numbers[start:start + per_shard]) for k, start in enumerate(range(0, len(numbers), per_shard))]
+    shards = [(folder / f"{name}-{start // per_shard:06d}.tar", numbers[start:start + per_shard])
+              for start in range(0, len(numbers), per_shard)]
     missing = [(shard, samples) for shard, samples in shards if not is_written(shard)]
     todo = [i for _, samples in missing for i in samples]
     if len(missing) < len(shards):
@@ -113,21 +114,28 @@ def _begun(out: Path, name: str, options: dict[str, Any]) -> bool:
     if not (out / DATASET).is_file():
         found = sorted(path.name for path in out.iterdir() if _TEMPORARY not in path.name) if out.is_dir() else []
         if found:
-            raise ConfigError(f"{out} is not empty ({', '.join(found[:3])}{', …' if len(found) > 3 else ''}) and has no {DATASET}; choose a new folder")
+            some = ", ".join(found[:3] + ["…"] * (len(found) > 3))
+            raise ConfigError(f"{out} is not empty ({some}) and has no {DATASET}; choose a new folder")
         return False
     there = load_json(out / DATASET)
+    if there.get("version") != VERSION:
+        raise ConfigError(f"{out / DATASET} has version {there.get('version')}; this program continues version {VERSION}; "
+                          "choose another folder")
     differ = [] if there.get("source") == name else [f"  source: {there.get('source')} there, {name} now"]
     before = there.get("options", {})
     differ += [f"  --{option}: {before.get(option)} there, {options.get(option)} now"
                for option in dict.fromkeys([*options, *before]) if not differ and before.get(option) != options.get(option)]
     if differ:
-        raise ConfigError("\n".join([f"{out} was made with other options; nothing was overwritten", *differ, "choose another folder, or delete this one"]))
+        raise ConfigError("\n".join([f"{out} was made with other options; nothing was overwritten", *differ,
+                                     "choose another folder, or delete this one"]))
     return True
 
 
 def _is_complete(out: Path) -> bool:
     """Reads every shard: what is found damaged is written again."""
     dataset = load_json(out / DATASET)
+    if not dataset["complete"]:
+        return False
     try:
         manifests = {part: load_manifest(out / part) for part in dataset["samples"]}
     except DataError:
@@ -138,7 +146,7 @@ def _is_complete(out: Path) -> bool:
                 if not is_written(out / part / shard["file"]):
                     return False
                 bar.advance()
-    return bool(dataset["complete"])
+    return True
 
 
 @contextlib.contextmanager
@@ -228,9 +236,11 @@ def _parser(name: str, module: Any) -> argparse.ArgumentParser:
                                             f"then: {_next_command(module, 'OUT')}")
     parser.add_argument("out", metavar="OUT", help="folder to make, with train/ and validation/ in it")
     module.add_options(parser)
-    parser.add_argument("--validation", type=float, default=0.1, metavar="SHARE", help="share of the samples for validation (default: %(default)s)")
+    parser.add_argument("--validation", type=float, default=0.1, metavar="SHARE",
+                        help="share of the samples for validation, at most 0.5 (default: %(default)s)")
     parser.add_argument("--per-shard", type=int, default=1000, metavar="N", help="samples in one tar (default: %(default)s)")
-    parser.add_argument("--drop-low-quality", action="store_true", help="leave out samples that are unreadable or of low quality; both are reported")
+    parser.add_argument("--drop-low-quality", action="store_true",
+                        help="leave out samples that are unreadable or of low quality; they are reported with or without it")
     parser.add_argument("--workers", type=int, default=default_workers(), metavar="N",
                         help="processes that make samples; the bytes do not depend on it (default here: %(default)s)")
     return parser

@@ -1,8 +1,8 @@
 """What lies beside a tar shard and says what is in it.
 
-    train-000000.tar    USTAR, members `key.field`, fixed time and owner: equal input gives equal bytes; `tar xf` and stock webdataset read it
-    train-000000.json   the index: {"filesize", "hash_lfs": sha256 of the tar, "files": {member: {"offset", "size", "crc32"}}}, the layout of
-                        deepghs/hfutils plus crc32. Written last, so it is the commit mark of the shard: a tar without it is unfinished
+    train-000000.tar    USTAR, members `key.field`, fixed time and owner: equal input gives equal bytes; tar and stock webdataset read it
+    train-000000.json   the index: {"filesize", "hash_lfs": sha256 of the tar, "files": {member: {"offset", "size", "crc32"}}}, the layout
+                        of deepghs/hfutils plus crc32. Written last, so it is the commit mark: a tar without it is unfinished
     manifest.json       every shard of the split with its samples, bytes and sha256, the fields, and one fingerprint of the whole
     SHA256SUMS          for `sha256sum -c SHA256SUMS`
     ../dataset.json     what all splits were made from (written by shards.build)
@@ -113,7 +113,8 @@ def split_member(member: str) -> tuple[str, str] | None:
     return (found[1], found[2].lower()) if found and not _META.match(member) else None
 
 
-def samples_of(shard: Path, index: dict[str, Any], fields: list[str] | None = None) -> tuple[list[str], list[str], list[list[tuple[int, int, int]]]]:
+def samples_of(shard: Path, index: dict[str, Any],
+               fields: list[str] | None = None) -> tuple[list[str], list[str], list[list[tuple[int, int, int]]]]:
     """Keys, fields, and for each sample one (offset, size, crc32) per field.
 
     Neighbouring members with the same key are one sample; all samples must have exactly `fields` (by default those of the first).
@@ -195,7 +196,7 @@ def index_tar(shard: str | Path) -> dict[str, Any]:
     """Index a tar made by anyone (webdataset's ShardWriter, `tar cf`), after checking that it is whole; return the index.
 
     DataError, naming the member, for a tar that is truncated (also exactly between two members, which tar itself accepts), has bytes
-    after its end, a member that occurs twice, or one that is a link, a device, or leaves the folder; and for an existing index of another tar.
+    after its end, a member that occurs twice, or one that is a link, a device, or leaves the folder; and if its index is of another tar.
     """
     shard = Path(shard)
     if not shard.is_file():

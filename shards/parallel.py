@@ -44,8 +44,8 @@ def ordered_map(function: Callable[[Any], Any], items: Sequence[Any], workers: i
             _submit(pool, waiting, items, starts, chunk)
             yield from results
     except BrokenProcessPool as error:
-        raise DataError("a worker process was killed (out of memory?); finished shards are kept, so run the same line again, "
-                        "with fewer --workers if memory is short") from error
+        raise DataError("a worker process was killed (out of memory?) or could not start; finished shards are kept, so run the same line "
+                        "again, with fewer --workers if memory is short") from error
     finally:
         pool.shutdown(cancel_futures=True)
 

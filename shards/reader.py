@@ -150,4 +150,4 @@ def _require_manifest(folder: Path) -> None:
     dataset = folder.parent / DATASET
     source = load_json(dataset).get("source") if dataset.is_file() else "particles"
     what = f"{folder} holds no {MANIFEST}: its shards are unfinished or were never made" if folder.is_dir() else f"no folder {folder}"
-    raise DataError(f"{what}; make it with: distgan shard {source} {folder.parent}   (`distgan shard --help` lists all sources and options)")
+    raise DataError(f"{what}; make it with: distgan shard {source} {folder.parent}   (`distgan shard --help` lists all sources)")

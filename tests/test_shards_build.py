@@ -22,7 +22,6 @@ from PIL import Image
 from distgan.errors import ConfigError, DataError
 from shards import sources
 from shards.build import _alone, main
-from shards.parallel import ordered_map
 from shards.reader import ShardSet
 from shards.sources.particles import Source
 from shards.split import split
@@ -32,7 +31,8 @@ REPOSITORY = Path(__file__).parent.parent
 
 def contents(folder: Path) -> dict[str, str]:
     """Relative path -> sha256 of every file."""
-    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.rglob("*")) if path.is_file()}
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def shard(*words) -> int:
@@ -164,11 +164,18 @@ def test_a_complete_set_says_so_and_is_left_alone(reference, capsys):
 
 def test_other_options_are_refused_with_both_values(reference, photos):
     before = contents(reference)
-    with pytest.raises(ConfigError, match=r"(?s)nothing was overwritten.*--n: 120 there, 121 now.*--seed: 0 there, 5 now.*--per-shard: 18 there, 1000 now"):
+    with pytest.raises(ConfigError, match=r"(?s)nothing was overwritten.*--n: 120 there, 121 now.*--seed: 0 there, 5 now.*"
+                                          r"--per-shard: 18 there, 1000 now"):
         shard("particles", reference, "--n", 121, "--size", 32, "--seed", 5)
     with pytest.raises(ConfigError, match="source: particles there, images now"):
         shard("images", reference, "--from", photos)
     assert contents(reference) == before
+
+
+def test_a_set_of_another_version_is_refused(tmp_path):
+    (tmp_path / "dataset.json").write_text('{"version": 2}')
+    with pytest.raises(ConfigError, match="has version 2; this program continues version 1"):
+        shard("particles", tmp_path)
 
 
 def test_a_folder_with_other_things_in_it_is_refused(tmp_path):
@@ -188,14 +195,15 @@ def test_two_writers_at_once_are_refused(tmp_path):
 
 
 def test_unreadable_images_stop_it_before_anything_is_written(photos, tmp_path):
-    with pytest.raises(DataError, match=r"(?s)1 of 14 samples cannot be read; nothing was written.*broken.png +unreadable: .*--drop-low-quality"):
+    with pytest.raises(DataError, match=r"(?s)1 of 14 samples cannot be read; nothing was written.*broken.png +unreadable: .*"
+                                        r"--drop-low-quality"):
         shard("images", tmp_path / "out", "--from", photos, "--workers", 1)
     assert not (tmp_path / "out").exists()
 
 
 def test_the_command_exits_with_2_and_names_the_file(photos, tmp_path):
-    done = subprocess.run([sys.executable, "-W", "error", "-m", "shards.build", "images", tmp_path / "out", "--from", photos], cwd=REPOSITORY,
-                          capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-W", "error", "-m", "shards.build", "images", tmp_path / "out", "--from", photos],
+                          cwd=REPOSITORY, capture_output=True, text=True)
     assert done.returncode == 2 and "broken.png" in done.stderr and "Traceback" not in done.stderr
     assert not (tmp_path / "out").exists()
 
@@ -205,7 +213,8 @@ def test_low_quality_is_left_out_only_when_asked_and_always_reported(photos, tmp
     shard("images", tmp_path / "less", *words, "--drop-low-quality")
     assert "2 left out" in (said := capsys.readouterr().out) and "blank.png" in said and "broken.png" in said
     less = json.loads((tmp_path / "less" / "dataset.json").read_text())
-    assert less["samples"] == {"train": 11, "validation": 1} and [entry["name"] for entry in less["left_out"]] == ["blank.png", "broken.png"]
+    assert less["samples"] == {"train": 11, "validation": 1}
+    assert [entry["name"] for entry in less["left_out"]] == ["blank.png", "broken.png"]
     (photos / "broken.png").unlink()
     shard("images", tmp_path / "all", *words)
     assert "1 of low quality, kept" in (said := capsys.readouterr().out) and "blank.png" in said
@@ -280,30 +289,6 @@ def test_help_teaches_each_source_and_the_next_command(capsys):
         assert exited.value.code == 0
         one = capsys.readouterr().out
         assert f"distgan shard {name} OUT" in one and "then: accelerate launch distgan/train.py" in one
-
-
-def double(item: int) -> int:
-    return 2 * item
-
-
-def fail_at_7(item: int) -> int:
-    if item == 7:
-        raise DataError("item 7 is bad")
-    return item
-
-
-def die_at_7(item: int) -> int:
-    if item == 7:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return item
-
-
-def test_parallel_results_are_in_order_and_failures_come_through():
-    assert list(ordered_map(double, range(500), 2)) == list(range(0, 1000, 2))
-    with pytest.raises(DataError, match="item 7 is bad"):
-        list(ordered_map(fail_at_7, range(40), 2))
-    with pytest.raises(DataError, match="a worker process was killed"):
-        list(ordered_map(die_at_7, range(40), 2))
 
 
 def test_shards_can_be_read_without_torch():

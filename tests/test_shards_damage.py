@@ -147,7 +147,8 @@ def test_a_manifest_cannot_name_files_elsewhere(folder):
         ShardSet(folder)
 
 
-@pytest.mark.parametrize("damage", ["cut inside a member", "cut between members", "empty", "garbage appended", "header zeroed", "end block overwritten"])
+@pytest.mark.parametrize("damage", ["cut inside a member", "cut between members", "empty", "garbage appended", "header zeroed",
+                                    "end block overwritten"])
 def test_a_damaged_foreign_tar_is_refused(folder, damage):
     """Without an index there is no hash to compare with; stock webdataset and GNU tar read all but the first and third without an error."""
     shard = folder / "x-000001.tar"

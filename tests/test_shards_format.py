@@ -129,11 +129,12 @@ def test_an_adopted_tar_may_hold_folders_and_fields_in_any_order(tmp_path):
     assert ShardSet(tmp_path)[0] == {"__key__": "d.x/0", "a": b"d.x/0.A", "z": b"d.x/0.z"}
 
 
-@pytest.mark.parametrize("member", ["a.png", "a.x.png", "d.e/a.png", "a", ".png", "__meta__/a.png", "__key__", "a.", "d/a.B"])
+@pytest.mark.parametrize("member", [
+    "a.png", "a.x.png", "d.e/a.png", "a", ".png", "__meta__/a.png", "__key__", "a.", "d/a.B"])
 def test_members_are_split_as_webdataset_does(member):
-    stock = [] if webdataset.tariterators.meta_prefix == member[:2] and "__" in member[2:] else [webdataset.tariterators.base_plus_ext(member)]
-    expected = None if not stock or stock[0][0] is None or not stock[0][1] else (stock[0][0], stock[0][1].lower())
-    assert split_member(member) == expected
+    skipped = member.startswith(webdataset.tariterators.meta_prefix) and webdataset.tariterators.meta_suffix in member[2:]
+    key, field = (None, None) if skipped else webdataset.tariterators.base_plus_ext(member)
+    assert split_member(member) == ((key, field.lower()) if key and field else None)
 
 
 def test_hidden_files_are_not_samples():

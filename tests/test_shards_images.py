@@ -94,8 +94,8 @@ def test_bilevel_and_cmyk(tmp_path):
     np.testing.assert_array_equal(images["b"][0, 0], (255, 0, 0))
 
 
-@pytest.mark.parametrize(("orientation", "turned"), [(1, lambda a: a), (2, np.fliplr), (3, lambda a: np.rot90(a, 2)), (6, lambda a: np.rot90(a, -1)),
-                                                     (8, np.rot90)])
+@pytest.mark.parametrize(("orientation", "turned"), [
+    (1, lambda a: a), (2, np.fliplr), (3, lambda a: np.rot90(a, 2)), (6, lambda a: np.rot90(a, -1)), (8, np.rot90)])
 def test_exif_orientation_is_applied(tmp_path, orientation, turned):
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -128,7 +128,7 @@ def test_the_number_of_channels_follows_the_pixels_not_the_mode(tmp_path):
     assert {image.shape for image in made(tmp_path).values()} == {(8, 8, 3)}
     assert {image.shape for image in made(tmp_path, channels=1).values()} == {(8, 8)}
     images = source(tmp_path)
-    assert "1 of 2 images have colour; written with 3 channels" in images.check(1).notes
+    assert "1 of 2 images have colour; written as colour" in images.check(1).notes
     assert images.sample == {"kind": "image", "channels": 3, "size": 8}
 
 

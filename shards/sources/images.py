@@ -79,7 +79,8 @@ class Source:
             raise ConfigError(f"--from {self.folder}: no such folder")
         self.files, self.others = find_images(self.folder)
         if not self.files:
-            raise ConfigError(f"--from {self.folder}: holds no images ({', '.join(EXTENSIONS)}; any case), {sum(self.others.values())} other files")
+            raise ConfigError(f"--from {self.folder}: holds no images ({', '.join(EXTENSIONS)}; any case), "
+                              f"{sum(self.others.values())} other files")
         self.keys = keys_of(self.files)
         self.options: dict[str, Any] = {"size": args.size, "channels": args.channels, "from": self._contents()}
         self.origin: dict[str, Any] = {"folder": args.folder}
@@ -123,7 +124,7 @@ class Source:
         readable = [(file, look) for file, look in zip(self.files, self.looks, strict=True) if not look.fault]
         coloured = [file for file, look in readable if look.colour]
         several = [file for file, look in readable if look.frames > 1]
-        notes = [f"{len(coloured)} of {len(readable)} images have colour; written with {self.channels} channel{'s' if self.channels > 1 else ''}"]
+        notes = [f"{len(coloured)} of {len(readable)} images have colour; written as {'colour' if self.channels == 3 else 'grayscale'}"]
         if several:
             notes.append(f"only the first frame is used of files with several: {len(several)}, such as {shown(several[0])}")
         if self.others:
@@ -161,7 +162,8 @@ class Source:
         try:
             image, about = decode(self.folder / self.files[i])
         except Exception as error:
-            raise DataError(f"{self.folder / shown(self.files[i])} could be read when it was checked, not any more: {_reason(error)}") from error
+            file = self.folder / shown(self.files[i])
+            raise DataError(f"{file} could be read when it was checked, not any more: {_reason(error)}") from error
         square = to_square(image, self.size).convert("L" if self.channels == 1 else "RGB")
         png = io.BytesIO()
         square.save(png, "PNG")
@@ -237,7 +239,8 @@ def keys_of(files: list[str]) -> list[str]:
     plain = [re.sub(r"[^A-Za-z0-9-]+", "_", os.path.splitext(file)[0]).strip("_") for file in files]
     count = Counter(key.casefold() for key in plain)
     return [key if key and len(key) <= KEY_LENGTH and count[key.casefold()] == 1
-            else f"{key[:KEY_LENGTH - 13]}-{hashlib.sha256(os.fsencode(file)).hexdigest()[:12]}" for key, file in zip(plain, files, strict=True)]
+            else f"{key[:KEY_LENGTH - 13]}-{hashlib.sha256(os.fsencode(file)).hexdigest()[:12]}"
+            for key, file in zip(plain, files, strict=True)]
 
 
 def shown(file: str) -> str:
