@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -58,6 +59,8 @@ def _submit(pool: ProcessPoolExecutor, waiting: deque, items: Sequence[Any], sta
 def _begin(function: Callable[[Any], Any]) -> None:
     global _function
     _function = function
+    # Ctrl-C goes to all of them; the parent alone decides, and says it once.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
