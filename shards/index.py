@@ -1,10 +1,11 @@
 """What lies beside a tar shard and says what is in it.
 
-    train-000000.tar    USTAR, members `key.field`, fixed time and owner: equal input gives equal bytes; `tar xf` and stock webdataset read it
-    train-000000.json   the index: {"filesize", "hash_lfs": sha256 of the tar, "files": {member: {"offset", "size", "crc32"}}}, the layout of
-                        deepghs/hfutils plus crc32. Written last, so it is the commit mark of the shard: a tar without it is unfinished
+    train-000000.tar    USTAR, members `key.field`, fixed time and owner: equal input gives equal bytes; tar and stock webdataset read it
+    train-000000.json   the index: {"filesize", "hash_lfs": sha256 of the tar, "files": {member: {"offset", "size", "crc32"}}}, the layout
+                        of deepghs/hfutils plus crc32. Written last, so it is the commit mark: a tar without it is unfinished
     manifest.json       every shard of the split with its samples, bytes and sha256, the fields, and one fingerprint of the whole
     SHA256SUMS          for `sha256sum -c SHA256SUMS`
+    ../dataset.json     what all splits were made from (written by shards.build)
 """
 
 import hashlib
@@ -21,9 +22,10 @@ from typing import Any
 from distgan.errors import DataError
 
 MANIFEST = "manifest.json"
+DATASET = "dataset.json"
 VERSION = 1
 
-# webdataset 1.0.2 splits at the first dot of the base name, and drops names that do not fit this pattern.
+# As webdataset 1.0.2: the field begins at the first dot of the base name.
 _MEMBER = re.compile(r"((?:.*/)?[^./][^/.]*)\.([^/]+)", re.DOTALL)
 _META = re.compile(r"__[^/]*__(/|$)")
 _CHUNK = 1 << 20
@@ -103,12 +105,16 @@ def is_written(shard: Path) -> bool:
 
 
 def split_member(member: str) -> tuple[str, str] | None:
-    """`dir/key.a.png` -> (`dir/key`, `a.png`) as webdataset does, or None for a member that webdataset skips."""
+    """`dir/key.a.png` -> (`dir/key`, `a.png`) as webdataset does, or None for a member that is not part of a sample.
+
+    Skipped are what webdataset skips, and hidden files, such as the `._key.png` of archives made on a Mac.
+    """
     found = _MEMBER.fullmatch(member)
     return (found[1], found[2].lower()) if found and not _META.match(member) else None
 
 
-def samples_of(shard: Path, index: dict[str, Any], fields: list[str] | None = None) -> tuple[list[str], list[str], list[list[tuple[int, int, int]]]]:
+def samples_of(shard: Path, index: dict[str, Any],
+               fields: list[str] | None = None) -> tuple[list[str], list[str], list[list[tuple[int, int, int]]]]:
     """Keys, fields, and for each sample one (offset, size, crc32) per field.
 
     Neighbouring members with the same key are one sample; all samples must have exactly `fields` (by default those of the first).
@@ -126,13 +132,13 @@ def samples_of(shard: Path, index: dict[str, Any], fields: list[str] | None = No
         samples[-1][field] = (entry["offset"], entry["size"], entry["crc32"])
     if not keys:
         raise DataError(f"{shard}: holds no samples")
+    if len(set(keys)) != len(keys):
+        repeated = next(key for place, key in enumerate(keys) if key in keys[:place])
+        raise DataError(f"{shard}: the members of sample {repeated} are not neighbours, or its key occurs twice")
     fields = fields or sorted(samples[0])
     for key, sample in zip(keys, samples, strict=True):
         if sorted(sample) != fields:
             raise DataError(f"{shard}: sample {key} has the fields {sorted(sample)}, expected {fields}")
-    if len(set(keys)) != len(keys):
-        repeated = next(key for place, key in enumerate(keys) if key in keys[:place])
-        raise DataError(f"{shard}: the members of sample {repeated} are not neighbours, or its key occurs twice")
     return keys, fields, [[sample[field] for field in fields] for sample in samples]
 
 
@@ -190,7 +196,7 @@ def index_tar(shard: str | Path) -> dict[str, Any]:
     """Index a tar made by anyone (webdataset's ShardWriter, `tar cf`), after checking that it is whole; return the index.
 
     DataError, naming the member, for a tar that is truncated (also exactly between two members, which tar itself accepts), has bytes
-    after its end, a member that occurs twice, or one that is a link, a device, or leaves the folder; and for an existing index of another tar.
+    after its end, a member that occurs twice, or one that is a link, a device, or leaves the folder; and if its index is of another tar.
     """
     shard = Path(shard)
     if not shard.is_file():

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +21,8 @@ _function: Callable[[Any], Any]
 
 def default_workers() -> int:
     """Processes that may run here at once: cpusets and Slurm's binding count, not the whole node."""
-    return min(8, len(os.sched_getaffinity(0)))
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(8, allowed)
 
 
 def ordered_map(function: Callable[[Any], Any], items: Sequence[Any], workers: int) -> Iterator[Any]:
@@ -43,8 +45,8 @@ def ordered_map(function: Callable[[Any], Any], items: Sequence[Any], workers: i
             _submit(pool, waiting, items, starts, chunk)
             yield from results
     except BrokenProcessPool as error:
-        raise DataError("a worker process was killed (out of memory?); finished shards are kept, so run the same line again, "
-                        "with fewer --workers if memory is short") from error
+        raise DataError("a worker process was killed (out of memory?) or could not start; finished shards are kept, so run the same line "
+                        "again, with fewer --workers if memory is short") from error
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -57,6 +59,8 @@ def _submit(pool: ProcessPoolExecutor, waiting: deque, items: Sequence[Any], sta
 def _begin(function: Callable[[Any], Any]) -> None:
     global _function
     _function = function
+    # Ctrl-C goes to all of them; the parent alone decides, and says it once.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from distgan import console
 from distgan.errors import ConfigError, DataError
-from shards.index import MANIFEST, index_path, load_index, load_manifest, samples_of, sha256_of
+from shards.index import DATASET, MANIFEST, index_path, load_index, load_json, load_manifest, samples_of, sha256_of
 
 _OPEN_SHARDS = 256  # well below the usual limit of 1,024 descriptors of a process
 
@@ -147,5 +147,7 @@ def _require_manifest(folder: Path) -> None:
     splits = sorted(path.parent.name for path in folder.glob(f"*/{MANIFEST}"))
     if splits:
         raise DataError(f"{folder} has no {MANIFEST}; did you mean {' or '.join(str(folder / split) for split in splits)}?")
+    dataset = folder.parent / DATASET
+    source = load_json(dataset).get("source") if dataset.is_file() else "particles"
     what = f"{folder} holds no {MANIFEST}: its shards are unfinished or were never made" if folder.is_dir() else f"no folder {folder}"
-    raise DataError(f"{what}; make it with: distgan shard particles {folder.parent}   (`distgan shard --help` lists all sources)")
+    raise DataError(f"{what}; make it with: distgan shard {source} {folder.parent}   (`distgan shard --help` lists all sources)")

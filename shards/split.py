@@ -13,8 +13,8 @@ def rank(name: str) -> bytes:
 def split(keys: list[str], groups: list[str], share: float) -> dict[str, list[int]]:
     """{"train": samples, "validation": samples}: numbers into `keys`, each in the order in which they are written.
 
-    `share` in (0, 0.5] goes to validation: round(share * n) samples and at least 1, exactly if every sample is its own group. Otherwise whole
-    groups are taken as long as they fit, so the share can be a little less; if none fits, the smallest is taken.
+    `share` in (0, 0.5] goes to validation: round(share * n) samples and at least 1, exactly if every sample is its own group. Otherwise
+    whole groups are taken as long as they fit, so the share can be a little less; if none fits, the smallest is taken.
     ConfigError if all samples are of one group.
 
     Samples are written in the order of the hash of their key: a reader that only shuffles within a buffer then still mixes the classes

@@ -3,6 +3,7 @@
 A source module offers
 
     EXAMPLES            list of (what it does, command line) for --help
+    RECIPE              the recipe to name as the next command
     add_options(parser) its own command line options
     Source(args)        what those options name; ConfigError for options that are wrong
 

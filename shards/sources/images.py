@@ -10,7 +10,7 @@ What is done to each, in this order, and why:
    the usual choice for GAN training sets and the safe one for FID (Parmar et al. 2022, "On Aliased Resizing")
 5. values are rounded to 8 bits once, at the end
 
-What makes an image low quality is in `LowQuality`. The format of an image is a PNG in its sample, `key.png`, beside `key.json`.
+What makes an image low quality is in `LowQuality`. A sample is `key.png` and `key.json`: file, width, height and mode before all this.
 """
 
 import argparse
@@ -29,13 +29,14 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from distgan import console
-from distgan.errors import ConfigError
+from distgan.errors import ConfigError, DataError
 from shards.parallel import ordered_map
 from shards.sources import Check, Finding
 
 EXAMPLES = [("every image below a folder, grayscale if all of them are", "distgan shard images OUT --from photos --size 64"),
             ("in colour, without damaged, blank, tiny, saturated or repeated ones",
              "distgan shard images OUT --from photos --channels 3 --drop-low-quality")]
+RECIPE = "wgan_flowers"
 
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp")
 SIZES = (8, 2048)
@@ -78,7 +79,8 @@ class Source:
             raise ConfigError(f"--from {self.folder}: no such folder")
         self.files, self.others = find_images(self.folder)
         if not self.files:
-            raise ConfigError(f"--from {self.folder}: holds no images ({', '.join(EXTENSIONS)}; any case), {sum(self.others.values())} other files")
+            raise ConfigError(f"--from {self.folder}: holds no images ({', '.join(EXTENSIONS)}; any case), "
+                              f"{sum(self.others.values())} other files")
         self.keys = keys_of(self.files)
         self.options: dict[str, Any] = {"size": args.size, "channels": args.channels, "from": self._contents()}
         self.origin: dict[str, Any] = {"folder": args.folder}
@@ -97,6 +99,7 @@ class Source:
 
     def check(self, workers: int) -> Check:
         """Decode every image once; choose the number of channels if it was not given."""
+        self.looks = []
         with console.bar("checking", len(self.files), "images") as bar:
             for look in ordered_map(self._look, self.files, workers):
                 self.looks.append(look)
@@ -121,9 +124,9 @@ class Source:
         readable = [(file, look) for file, look in zip(self.files, self.looks, strict=True) if not look.fault]
         coloured = [file for file, look in readable if look.colour]
         several = [file for file, look in readable if look.frames > 1]
-        notes = [f"{len(coloured)} of {len(readable)} images have colour; written with {self.channels} channel{'s' if self.channels > 1 else ''}"]
+        notes = [f"{len(coloured)} of {len(readable)} images have colour; written as {'colour' if self.channels == 3 else 'grayscale'}"]
         if several:
-            notes.append(f"{len(several)} files hold several frames, the first is used: {shown(several[0])}{', …' if len(several) > 1 else ''}")
+            notes.append(f"only the first frame is used of files with several: {len(several)}, such as {shown(several[0])}")
         if self.others:
             notes.append("not images, left alone: " + ", ".join(f"{n} {kind}" for kind, n in sorted(self.others.items())))
         return notes
@@ -156,7 +159,11 @@ class Source:
         return self.looks[i].digest
 
     def make(self, i: int) -> dict[str, Any]:
-        image, about = decode(self.folder / self.files[i])
+        try:
+            image, about = decode(self.folder / self.files[i])
+        except Exception as error:
+            file = self.folder / shown(self.files[i])
+            raise DataError(f"{file} could be read when it was checked, not any more: {_reason(error)}") from error
         square = to_square(image, self.size).convert("L" if self.channels == 1 else "RGB")
         png = io.BytesIO()
         square.save(png, "PNG")
@@ -198,7 +205,7 @@ def to_square(image: Image.Image, size: int) -> Image.Image:
     """The centred square, resized to `size` x `size`, in mode L or RGB."""
     side = min(image.size)
     left, upper = (image.width - side) // 2, (image.height - side) // 2
-    square = image.resize((size, size), Image.Resampling.LANCZOS, box=(left, upper, left + side, upper + side))
+    square = image.crop((left, upper, left + side, upper + side)).resize((size, size), Image.Resampling.LANCZOS)
     if square.mode == "F":
         square = Image.fromarray(np.clip(np.rint(np.asarray(square)), 0, 255).astype(np.uint8))
     return square
@@ -232,7 +239,8 @@ def keys_of(files: list[str]) -> list[str]:
     plain = [re.sub(r"[^A-Za-z0-9-]+", "_", os.path.splitext(file)[0]).strip("_") for file in files]
     count = Counter(key.casefold() for key in plain)
     return [key if key and len(key) <= KEY_LENGTH and count[key.casefold()] == 1
-            else f"{key[:KEY_LENGTH - 13]}-{hashlib.sha256(os.fsencode(file)).hexdigest()[:12]}" for key, file in zip(plain, files, strict=True)]
+            else f"{key[:KEY_LENGTH - 13]}-{hashlib.sha256(os.fsencode(file)).hexdigest()[:12]}"
+            for key, file in zip(plain, files, strict=True)]
 
 
 def shown(file: str) -> str:

@@ -6,8 +6,8 @@ and masses in MeV, lengths in cm, angles in rad.
 - bending: radius R = p / (2.998 B) for charge 1, B in T
 - energy loss by collisions: Bethe, in the form for particles much heavier than the electron and without density correction; also used for
   electrons, where the loss by bremsstrahlung, E / X0 per cm on average, is what matters
-- multiple scattering: Highland's angle 13.6 MeV / (beta p) sqrt(dx / X0) in the plane, for each step; without its logarithmic term, which is
-  meant for a whole layer and does not add up over steps
+- multiple scattering: Highland's angle 13.6 MeV / (beta p) sqrt(dx / X0) in the plane, for each step; without its logarithmic term,
+  which is meant for a whole layer and does not add up over steps
 - knock-on electrons: number proportional to 1 / T^2 up to the largest energy transfer, emitted at the angle that kinematics fixes
 - number of bubbles along a track proportional to 1 / beta^2, Poisson
 - photograph: Gaussian optics, saturating film, vignetting, shot and read-out noise
@@ -32,11 +32,12 @@ from shards.sources import Check
 
 EXAMPLES = [("330 images of 64 x 64: about 300 to train on, the rest to validate", "distgan shard particles OUT"),
             ("more of them, and larger", "distgan shard particles OUT --n 5000 --size 128 --seed 1")]
+RECIPE = "sagan"
 
 MASS_MEV = {"electron": 0.511, "muon": 105.66, "pion": 139.57, "proton": 938.27}
 ELECTRON = MASS_MEV["electron"]
 
-# Roughly CF3Br.
+# A liquid roughly like CF3Br.
 DENSITY_G_CM3 = 1.5
 Z_OVER_A = 0.46
 MEAN_EXCITATION_MEV = 250e-6

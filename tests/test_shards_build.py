@@ -1,0 +1,296 @@
+"""`distgan shard`: the same bytes for any number of writers and kills, nothing overwritten, and every refusal says what to do."""
+
+import hashlib
+import io
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from argparse import Namespace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import webdataset
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from distgan.errors import ConfigError, DataError
+from shards import sources
+from shards.build import _alone, main
+from shards.reader import ShardSet
+from shards.sources.particles import Source
+from shards.split import split
+
+REPOSITORY = Path(__file__).parent.parent
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Relative path -> sha256 of every file."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def shard(*words) -> int:
+    return main([str(word) for word in words])
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory) -> Path:
+    """120 images in 6 + 1 shards, written by one process."""
+    folder = tmp_path_factory.mktemp("reference") / "p"
+    assert shard("particles", folder, "--n", 120, "--size", 32, "--per-shard", 18, "--workers", 1) == 0
+    return folder
+
+
+@pytest.fixture
+def photos(tmp_path) -> Path:
+    """12 noise images, one blank, one broken."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for i in range(12):
+        Image.fromarray(np.random.default_rng(i).integers(0, 256, (20, 20), dtype=np.uint8)).save(folder / f"{i:02d}.png")
+    Image.new("L", (20, 20)).save(folder / "blank.png")
+    (folder / "broken.png").write_bytes((folder / "00.png").read_bytes()[:200])
+    return folder
+
+
+def test_what_is_on_disk(reference):
+    assert set(contents(reference)) == {
+        "dataset.json", *(f"{part}/{name}" for part in ("train", "validation") for name in ("manifest.json", "SHA256SUMS")),
+        *(f"train/train-{k:06d}.{kind}" for k in range(6) for kind in ("tar", "json")),
+        "validation/validation-000000.tar", "validation/validation-000000.json"}
+    dataset = json.loads((reference / "dataset.json").read_text())
+    assert dataset == {
+        "version": 1, "source": "particles",
+        "options": {"n": 120, "size": 32, "seed": 0, "validation": 0.1, "per-shard": 18, "drop-low-quality": False},
+        "origin": {}, "sample": {"kind": "image", "channels": 1, "size": 32}, "samples": {"train": 108, "validation": 12},
+        "left_out": [], "low_quality_kept": [], "notes": [], "complete": True, "fingerprint": dataset["fingerprint"]}
+    assert len(dataset["fingerprint"]) == 16
+
+
+def test_samples_are_those_of_the_source_once_each(reference):
+    source = Source(Namespace(n=120, size=32, seed=0))
+    expected = {key: source.make(i) for i, key in enumerate(source.keys)}
+    found = [sample for part in ("train", "validation") for sample in ShardSet(reference / part, verify="sha256")]
+    assert len(found) == 120 and {sample["__key__"]: sample for sample in found} == expected
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_stock_webdataset_decodes_the_images(reference):
+    urls = [str(path) for path in sorted((reference / "train").glob("*.tar"))]
+    ours = ShardSet(reference / "train")
+    for i, sample in enumerate(webdataset.WebDataset(urls, shardshuffle=False).decode("pil")):
+        assert sample["png"].size == (32, 32) and sample["json"]["event"] in ("beam", "star", "v0", "gamma")
+        with Image.open(io.BytesIO(ours[i]["png"])) as image:
+            np.testing.assert_array_equal(np.asarray(sample["png"])[..., 0], np.asarray(image))
+    assert i + 1 == len(ours)
+
+
+def test_three_writers_give_the_same_bytes_as_one(reference, tmp_path):
+    shard("particles", tmp_path / "p", "--n", 120, "--size", 32, "--per-shard", 18, "--workers", 3)
+    assert contents(tmp_path / "p") == contents(reference)
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_writer_killed_at_any_moment_is_run_again(reference, tmp_path, workers):
+    out, dice = tmp_path / "p", random.Random(workers)
+    words = ["particles", str(out), "--n", "120", "--size", "32", "--per-shard", "18", "--workers", str(workers)]
+    slow = ("import sys, time; import shards.sources.particles as p; fast = p.Source.make\n"
+            "def make(self, i): time.sleep(0.01); return fast(self, i)\n"
+            "p.Source.make = make\nfrom shards.build import main\n"
+            "if __name__ == '__main__': main(sys.argv[1:])\n")
+    script = tmp_path / "slow.py"
+    script.write_text(slow)
+    for already in (0, 2, 4):
+        process = subprocess.Popen([sys.executable, script, *words], cwd=REPOSITORY, env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+                                   stdout=subprocess.DEVNULL)
+        deadline = time.monotonic() + 60
+        while len(list(out.glob("train/*-*.json"))) <= already and time.monotonic() < deadline:
+            time.sleep(0.005)
+        time.sleep(dice.uniform(0, 0.1))
+        started = children(process.pid)
+        assert process.poll() is None and len(started) >= (workers if workers > 1 else 0), "killed while it works"
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert not json.loads((out / "dataset.json").read_text())["complete"]
+        with pytest.raises(DataError, match=f"train holds no manifest.json: .* make it with: distgan shard particles {out}"):
+            ShardSet(out / "train")
+        while any(is_running(child) for child in started):
+            assert time.monotonic() < deadline, "workers outlive a killed writer"
+            time.sleep(0.01)
+    shard(*words)
+    assert contents(out) == contents(reference)
+
+
+def test_finished_shards_are_kept_and_missing_or_damaged_ones_written_again(reference, tmp_path, capsys):
+    words = ("particles", tmp_path / "p", "--n", 120, "--size", 32, "--per-shard", 18, "--workers", 1)
+    shard(*words)
+    train = tmp_path / "p" / "train"
+    (train / "train-000001.json").unlink()
+    (train / "train-000002.tar").unlink()
+    damaged = bytearray((train / "train-000003.tar").read_bytes())
+    damaged[2000] ^= 1
+    (train / "train-000003.tar").write_bytes(damaged)
+    (train / "train-000004.tar.tmp123").write_bytes(b"left over by a kill")
+    kept = (train / "train-000000.tar").stat().st_mtime_ns
+    shard(*words)
+    assert contents(tmp_path / "p") == contents(reference)
+    assert (train / "train-000000.tar").stat().st_mtime_ns == kept
+    assert "train: 3 of 6 shards are whole already, kept" in capsys.readouterr().out
+
+
+def test_a_complete_set_says_so_and_is_left_alone(reference, capsys):
+    before = {path: path.stat().st_mtime_ns for path in reference.rglob("*")}
+    assert shard("particles", reference, "--n", 120, "--size", 32, "--per-shard", 18, "--workers", 2) == 0
+    assert "is complete: 108 train, 12 validation" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in reference.rglob("*")} == before
+
+
+def test_other_options_are_refused_with_both_values(reference, photos):
+    before = contents(reference)
+    with pytest.raises(ConfigError, match=r"(?s)nothing was overwritten.*--n: 120 there, 121 now.*--seed: 0 there, 5 now.*"
+                                          r"--per-shard: 18 there, 1000 now"):
+        shard("particles", reference, "--n", 121, "--size", 32, "--seed", 5)
+    with pytest.raises(ConfigError, match="source: particles there, images now"):
+        shard("images", reference, "--from", photos)
+    assert contents(reference) == before
+
+
+def test_a_set_of_another_version_is_refused(tmp_path):
+    (tmp_path / "dataset.json").write_text('{"version": 2}')
+    with pytest.raises(ConfigError, match="has version 2; this program continues version 1"):
+        shard("particles", tmp_path)
+
+
+def test_a_folder_with_other_things_in_it_is_refused(tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(ConfigError, match=r"is not empty \(thesis.txt\)"):
+        shard("particles", tmp_path)
+    with pytest.raises(ConfigError, match="thesis.txt is a file"):
+        shard("particles", tmp_path / "thesis.txt")
+    assert contents(tmp_path) == {"thesis.txt": hashlib.sha256(b"mine").hexdigest()}
+
+
+def test_two_writers_at_once_are_refused(tmp_path):
+    with _alone(tmp_path), pytest.raises(DataError, match="another process is writing"), _alone(tmp_path):
+        pass
+    with _alone(tmp_path):
+        pass
+
+
+def test_unreadable_images_stop_it_before_anything_is_written(photos, tmp_path):
+    with pytest.raises(DataError, match=r"(?s)1 of 14 samples cannot be read; nothing was written.*broken.png +unreadable: .*"
+                                        r"--drop-low-quality"):
+        shard("images", tmp_path / "out", "--from", photos, "--workers", 1)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command_exits_with_2_and_names_the_file(photos, tmp_path):
+    done = subprocess.run([sys.executable, "-W", "error", "-m", "shards.build", "images", tmp_path / "out", "--from", photos],
+                          cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 2 and "broken.png" in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_low_quality_is_left_out_only_when_asked_and_always_reported(photos, tmp_path, capsys):
+    words = ("--from", photos, "--size", 16, "--workers", 1)
+    shard("images", tmp_path / "less", *words, "--drop-low-quality")
+    assert "2 left out" in (said := capsys.readouterr().out) and "blank.png" in said and "broken.png" in said
+    less = json.loads((tmp_path / "less" / "dataset.json").read_text())
+    assert less["samples"] == {"train": 11, "validation": 1}
+    assert [entry["name"] for entry in less["left_out"]] == ["blank.png", "broken.png"]
+    (photos / "broken.png").unlink()
+    shard("images", tmp_path / "all", *words)
+    assert "1 of low quality, kept" in (said := capsys.readouterr().out) and "blank.png" in said
+    everything = json.loads((tmp_path / "all" / "dataset.json").read_text())
+    assert everything["samples"] == {"train": 12, "validation": 1} and everything["left_out"] == []
+    assert [entry["name"] for entry in everything["low_quality_kept"]] == ["blank.png"]
+    assert everything["origin"] == {"folder": str(photos)}
+
+
+def test_images_by_two_writers_moved_or_changed(photos, tmp_path):
+    (photos / "broken.png").unlink()
+    words = ("--size", 16, "--per-shard", 4)
+    shard("images", tmp_path / "a", "--from", photos, *words, "--workers", 1)
+    shard("images", tmp_path / "b", "--from", photos, *words, "--workers", 2)
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+    moved = photos.rename(tmp_path / "moved")
+    assert shard("images", tmp_path / "a", "--from", moved, *words) == 0
+    (moved / "03.png").unlink()
+    with pytest.raises(ConfigError, match="--from: 13 images with sha256 .* there, 12 images with sha256 .* now"):
+        shard("images", tmp_path / "a", "--from", moved, *words)
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+
+
+KEYS = st.lists(st.text("abcdef0123456789", min_size=1, max_size=8), min_size=2, max_size=60, unique=True)
+
+
+@given(keys=KEYS, share=st.floats(0.01, 0.5), shuffled=st.randoms())
+def test_the_split_is_exact_disjoint_and_does_not_see_the_order(keys, share, shuffled):
+    parts = split(keys, keys, share)
+    assert sorted(parts["train"] + parts["validation"]) == list(range(len(keys)))
+    assert len(parts["validation"]) == max(1, int(share * len(keys) + 0.5)) and parts["train"]
+    other = list(keys)
+    shuffled.shuffle(other)
+    assert {part: [other[i] for i in numbers] for part, numbers in split(other, other, share).items()} == \
+           {part: [keys[i] for i in numbers] for part, numbers in parts.items()}
+
+
+@given(sizes=st.lists(st.integers(1, 9), min_size=2, max_size=20), share=st.floats(0.01, 0.5))
+def test_groups_are_never_divided(sizes, share):
+    groups = [f"g{group}" for group, size in enumerate(sizes) for _ in range(size)]
+    parts = split([f"k{i}" for i in range(len(groups))], groups, share)
+    train, validation = ({groups[i] for i in parts[part]} for part in ("train", "validation"))
+    assert train and validation and not train & validation
+    assert len(parts["validation"]) <= max(share * len(groups) + 0.5, min(sizes))
+
+
+def test_one_group_cannot_be_split():
+    with pytest.raises(ConfigError, match="all 3 samples are of one group"):
+        split(["a", "b", "c"], ["same"] * 3, 0.1)
+    with pytest.raises(ConfigError, match="there are no samples"):
+        split([], [], 0.1)
+
+
+@pytest.mark.parametrize("validation", ["0", "-0.1", "0.51", "nan"])
+def test_wrong_options_are_named_together(tmp_path, validation):
+    with pytest.raises(ConfigError, match=r"(?s)--validation .*at most 0.5.*--per-shard 0.*--workers 0"):
+        shard("particles", tmp_path / "out", f"--validation={validation}", "--per-shard", 0, "--workers", 0)
+
+
+def test_an_unknown_source_is_answered_with_the_nearest():
+    with pytest.raises(ConfigError, match="no source 'partcles'; there are: images, particles; did you mean particles"):
+        shard("partcles", "out")
+
+
+def test_help_teaches_each_source_and_the_next_command(capsys):
+    assert shard() == shard("--help") == 0
+    said = capsys.readouterr().out
+    for name in sources.names():
+        assert f"distgan shard {name} OUT" in said
+        with pytest.raises(SystemExit) as exited:
+            shard(name, "--help")
+        assert exited.value.code == 0
+        one = capsys.readouterr().out
+        assert f"distgan shard {name} OUT" in one and "then: accelerate launch distgan/train.py" in one
+
+
+def test_shards_can_be_read_without_torch():
+    code = "import sys, shards.reader, shards.build, shards.sources.images, shards.sources.particles; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True)
