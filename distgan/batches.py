@@ -33,7 +33,7 @@ class Micro:
     batch: int              # the number of the global batch in the run, where noise for it is drawn
 
     def noise(self, seed: int, purpose: str, size: int, total: int) -> torch.Tensor:
-        """Standard normal [per_rank, size] on the device: this rank's rows of the [total, size] drawn for the whole global batch."""
+        """Standard normal float32 [per_rank, size] on the device: this rank's rows of the [total, size] drawn for the whole global batch."""
         return draws.normal(seed, purpose, self.batch, (total, size))[self.slots].to(self.real.device)
 
 

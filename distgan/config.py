@@ -67,6 +67,8 @@ class Run(Section):
     experiment: str = Field("", pattern=r"^([A-Za-z0-9_][A-Za-z0-9._-]*)?$", description="name of the parent folder of the run; the recipe's name if empty")
     seed: int = Field(0, ge=0, description="every random number is drawn from (seed, purpose, index)")
     batch: int = Field(gt=0, description="the global batch: samples per update over all ranks and micro-batches")
+    precision: Literal["float32", "float64"] = Field(
+        "float32", description="of weights and arithmetic; float64 is for proving that two ways of starting a run are equal")
     epochs: Positive = Field(description="how far to train; a longer run is the same run, continued")
     validate_every: Positive = Field(10, description="epochs between two validations, on rank 0, over the whole validation set")
     sample_every: Positive = Field(10, description="epochs between two sample grids from the same noise")

@@ -24,7 +24,7 @@ def normal(seed: int, purpose: str, index: int, shape: tuple[int, ...]):
     """Standard normal float32 tensor of `shape` on the CPU, a pure function of its address: draw the whole global batch, then cut by rank."""
     import torch
 
-    return torch.randn(shape, generator=torch.Generator().manual_seed(key(seed, purpose, index)))
+    return torch.randn(shape, dtype=torch.float32, generator=torch.Generator().manual_seed(key(seed, purpose, index)))
 
 
 def uniform(seed: int, purpose: str, index: np.ndarray, salt: int = 0) -> np.ndarray:

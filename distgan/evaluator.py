@@ -48,9 +48,8 @@ class Evaluator:
                 filled = np.resize(chunk, CHUNK)
                 rows.append(self._extract(images(filled).to(self._ranks.device))[: len(chunk)].cpu())
                 numbers.append(chunk)
-                bar.advance(len(chunk) * self._ranks.size)
-        width = rows[0].shape[1] if rows else 0
-        return self._ranks.gather(np.concatenate(numbers), torch.cat(rows) if rows else torch.zeros(0, width), total)
+                bar.advance(min(len(chunk) * self._ranks.size, total - bar.done))
+        return self._ranks.gather(np.concatenate(numbers), torch.cat(rows) if rows else torch.zeros(0), total)
 
     def _mine(self, total: int) -> Iterator[np.ndarray]:
         """Every size-th chunk of the numbers 0..total-1."""

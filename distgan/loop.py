@@ -38,6 +38,7 @@ class Loop:
         self.warned: list[str] = []
         self.skips = 0
         self.stop = False
+        self.began = self.flushed = time.perf_counter()
 
     # ---- the loop
     def train(self) -> str:
@@ -50,7 +51,6 @@ class Loop:
             signal.signal(number, self._ask_to_stop)
         stream = iter(Stream(self.data, self.run.seed, self.share, self.ranks.rank, self.ranks.device, start=now.samples,
                              workers=self.run.machine.workers, resident_bytes=self.run.machine.resident_mb << 20))
-        self.began = self.flushed = time.perf_counter()
         state = "done"
         with console.bar("training", self.last, "steps", start=now.step) as bar:
             while now.step < self.last:
@@ -137,7 +137,7 @@ class Loop:
         if not self.rows:
             return None
         names = list(self.rows[0][2])
-        table = self.ranks.mean(torch.stack([torch.stack([log[name].float() for name in names]) for _, _, log in self.rows])).tolist()
+        table = self.ranks.mean(torch.stack([torch.stack([log[name].double() for name in names]) for _, _, log in self.rows])).tolist()
         rows = [{"step": at.step, "samples": at.samples, "epoch": round(at.epoch, 6), "seconds": round(seconds, 3),
                  **dict(zip(names, values, strict=True))} for (at, seconds, _), values in zip(self.rows, table, strict=True)]
         elapsed, steps = time.perf_counter() - self.flushed, len(rows) * self.run.machine.journal_every

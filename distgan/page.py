@@ -15,7 +15,7 @@ from PIL import Image
 
 from distgan.console import clock
 from distgan.plots import curves
-from distgan.run_folder import Run
+from distgan.history import History
 from distgan.watch import Signal
 
 GRIDS = 8
@@ -50,7 +50,7 @@ code, pre { font: 12px/1.5 ui-monospace, "SF Mono", Menlo, Consolas, monospace; 
 """
 
 
-def render(run: Run, now: datetime | None = None) -> str:
+def render(run: History, now: datetime | None = None) -> str:
     """The page of a run, as it stands at `now`."""
     now = now or datetime.now(UTC)
     sections = [_facts(run), _findings(run), _curves(run), _samples(run), _health(run), _checkpoints(run), _settings(run), _attempts(run), _events(run)]
@@ -63,7 +63,7 @@ def render(run: Run, now: datetime | None = None) -> str:
             + f'\n<p class="soft">Written {e(now.strftime("%Y-%m-%d %H:%M"))} UTC by distgan report.</p>\n</body>\n</html>\n')
 
 
-def verdict(run: Run, now: datetime | None = None) -> str:
+def verdict(run: History, now: datetime | None = None) -> str:
     """One line: how far, how good, what is wrong."""
     epochs = run.config.get("epochs")
     parts = [f"epoch {run.epoch:.4g}" + (f" of {epochs}" if epochs else "")]
@@ -96,7 +96,7 @@ def number(value, digits: int = 4) -> str:
     return f"{value:,.0f}" if abs(value) >= 10 ** digits else f"{value:.{digits}g}"
 
 
-def _facts(run: Run) -> str:
+def _facts(run: History) -> str:
     data, batch = run.identity.get("data") or {}, (list(run.attempts.values()) or [{}])[-1]
     best, speed = run.best or {}, run.recent("images_per_second")
     split = f"{number(data.get('train'))} train, {number(data.get('validation'))} held out" if data else ""
@@ -111,7 +111,7 @@ def _facts(run: Run) -> str:
     return "<dl>" + "".join(f"<div><dt>{e(name)}</dt><dd>{e(value)} <small>{e(note)}</small></dd></div>" for name, value, note in facts) + "</dl>"
 
 
-def _findings(run: Run) -> str:
+def _findings(run: History) -> str:
     if not run.findings:
         return ""
     return "<h2>Findings</h2>" + "".join(
@@ -119,7 +119,7 @@ def _findings(run: Run) -> str:
         f'<p>{e(f.message)}.</p><p><span class="soft">Moves:</span> {e(f.advice)}.</p></div>' for f in run.findings)
 
 
-def _health(run: Run) -> str:
+def _health(run: History) -> str:
     def span(s: Signal) -> str:
         if s.low is not None and s.high is not None:
             return f"{s.low:.3g} – {s.high:.3g}"
@@ -131,7 +131,7 @@ def _health(run: Run) -> str:
     return ('<h2>Health</h2><table><tr><th>signal</th><th class="n">now</th><th class="n">healthy</th><th></th><th>what it says</th></tr>' + rows + "</table>")
 
 
-def _curves(run: Run) -> str:
+def _curves(run: History) -> str:
     drawn = curves(run.rows, run.settings, run.best)
     if not drawn:
         return ""
@@ -158,7 +158,7 @@ def pick(steps: list[int], best: int | None, count: int = GRIDS) -> list[int]:
     return sorted(wanted)
 
 
-def _samples(run: Run) -> str:
+def _samples(run: History) -> str:
     if not run.samples:
         return ""
     best = (run.best or {}).get("step")
@@ -190,7 +190,7 @@ def picture(path: Path, pixels: int) -> str | None:
     return "data:image/jpeg;base64," + base64.b64encode(out.getvalue()).decode("ascii")
 
 
-def _checkpoints(run: Run) -> str:
+def _checkpoints(run: History) -> str:
     if not run.checkpoints:
         return ""
     best = (run.best or {}).get("step")
@@ -212,7 +212,7 @@ def flat(section: dict, prefix: str = "") -> dict[str, str]:
     return out
 
 
-def _settings(run: Run) -> str:
+def _settings(run: History) -> str:
     chosen, resolved = flat(run.overrides), flat(run.config)
     if not resolved and not chosen:
         return ""
@@ -223,7 +223,7 @@ def _settings(run: Run) -> str:
             f'<div class="settings"><table>{rows}</table></div>')
 
 
-def _attempts(run: Run) -> str:
+def _attempts(run: History) -> str:
     rows, before = "", None
     for name, attempt in run.attempts.items():
         batch, git = attempt.get("batch") or {}, attempt.get("git") or {}
@@ -245,7 +245,7 @@ def _attempts(run: Run) -> str:
             f"<table><tr>{heads}</tr>{rows}</table>")
 
 
-def _events(run: Run) -> str:
+def _events(run: History) -> str:
     if not run.events:
         return ""
     tail = run.events[-EVENTS:]

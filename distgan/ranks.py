@@ -105,7 +105,7 @@ class Ranks:
             unique, counts = np.unique(numbers, return_counts=True)
             raise RuntimeError(f"{len(numbers)} rows gathered for {total}: missing {np.setdiff1d(np.arange(total), unique)[:5]}, "
                                f"twice {unique[counts > 1][:5]}")
-        return torch.from_numpy(np.concatenate([r for _, r in parts])[np.argsort(numbers)])
+        return torch.from_numpy(np.concatenate([r for n, r in parts if len(n)])[np.argsort(numbers)])
 
     # ---- decisions
     def any(self, *flags: bool) -> tuple[bool, ...]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from distgan.console import say
 from distgan.errors import RunError
 from distgan.page import number, render
-from distgan.run_folder import Run, find_runs, read_run
+from distgan.history import History, find_runs, read_history
 
 HELP = """Prints one line per run and writes report.html into each run folder: one file that opens anywhere, with the curves, sample grids,
 health and findings, settings, attempts and events of the run. Nothing else in the folder is changed, and a run
@@ -26,14 +26,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run folder, or a folder that holds runs up to two levels below")
     parser.add_argument("--no-page", action="store_true", help="print the table only, write no report.html")
     args = parser.parse_args(argv)
-    runs = [read_run(folder) for folder in find_runs(args.runs)]
+    runs = [read_history(folder) for folder in find_runs(args.runs)]
     say(table(runs))
     for run in runs if not args.no_page else []:
         say(f"wrote {write_page(run)}")
     return 0
 
 
-def line(run: Run) -> tuple[str, ...]:
+def line(run: History) -> tuple[str, ...]:
     """The run as one row of COLUMNS."""
     best = run.best
     score = f"{best.get('metric')} {number(best.get('score'))} @ {number(best.get('epoch'))}" if best else "–"
@@ -42,7 +42,7 @@ def line(run: Run) -> tuple[str, ...]:
     return (run.name, run.state, number(run.epoch), f"{run.images_seen:,}", score, *numbers, ", ".join(warnings) or "–")
 
 
-def table(runs: list[Run]) -> str:
+def table(runs: list[History]) -> str:
     """Columns under COLUMNS, text to the left and numbers to the right; the same on a terminal and in a file."""
     rows = [COLUMNS, *map(line, runs)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(COLUMNS))]
@@ -52,7 +52,7 @@ def table(runs: list[Run]) -> str:
     return "\n".join(text.rstrip() for text in aligned)
 
 
-def write_page(run: Run) -> Path:
+def write_page(run: History) -> Path:
     """Writes RUN/report.html whole or not at all."""
     path = run.folder / "report.html"
     partial = run.folder / f".report.html.{os.getpid()}"

@@ -118,8 +118,10 @@ class RunFolder:
     def _append(self, name: str, rows: list[dict[str, Any]]) -> None:
         path = self.path / name
         with open(path, "ab+") as file:
-            if file.tell() and (file.seek(-1, os.SEEK_END) or file.read(1) != b"\n"):
-                file.write(b"\n")  # a crash tore the last line: keep the next one apart from it
+            if file.seek(0, os.SEEK_END):
+                file.seek(-1, os.SEEK_END)
+                if file.read(1) != b"\n":
+                    file.write(b"\n")  # a crash tore the last line: keep the next one apart from it
             file.write("".join(json.dumps(row) + "\n" for row in rows).encode())
 
     # ---- success

@@ -6,9 +6,9 @@ import torch
 from distgan import draws
 
 
-def to_unit(images: torch.Tensor) -> torch.Tensor:
-    """uint8 [batch, channels, height, width] -> float32 in [-1, 1]."""
-    return images.float().div_(127.5).sub_(1)
+def to_unit(images: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """uint8 [batch, channels, height, width] -> `dtype` in [-1, 1]."""
+    return images.to(dtype).div_(127.5).sub_(1)
 
 
 def to_bytes(images: torch.Tensor) -> torch.Tensor:

@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 from distgan import report
 from distgan.errors import RunError
 from distgan.page import pick, verdict
-from distgan.run_folder import find_runs, read_run
+from distgan.history import find_runs, read_history
 
 VOID = {"meta", "br", "img"}
 TRAINING = {"d/loss": 0.65, "d/real_prob": 0.66, "d/fake_prob": 0.32, "g/loss": 1.1, "g/fake_prob": 0.33, "d/grad_norm": 0.6, "g/grad_norm": 0.8}
@@ -155,7 +155,7 @@ def test_curves_have_names_of_their_own(finished):
 
 
 def test_wall_time_counts_a_killed_attempt_to_its_last_event(finished):
-    assert read_run(finished[0]).wall_s == 2 * 3600 + 1.5 * 3600
+    assert read_history(finished[0]).wall_s == 2 * 3600 + 1.5 * 3600
 
 
 def test_the_table_has_a_line_for_each_run(tmp_path, capsys):
@@ -246,7 +246,7 @@ def test_a_silent_run_is_doubted(tmp_path):
     folder = invent(tmp_path / "sagan/silent-00000000", grids=0)
     status = json.loads((folder / "status.json").read_text()) | {"state": "running"}
     (folder / "status.json").write_text(json.dumps(status))
-    assert "no heartbeat for" in verdict(read_run(folder))
+    assert "no heartbeat for" in verdict(read_history(folder))
 
 
 def test_the_grids_picked_are_the_first_the_best_the_last_and_some_between():

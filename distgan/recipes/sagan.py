@@ -16,6 +16,7 @@ from distgan.losses import d_vanilla, g_vanilla
 from distgan.nets_image import Discriminator64, Generator64
 from distgan.player import Log, Player
 from distgan.ranks import Ranks
+from distgan.watch import Watch
 
 REFERENCE_BATCH = 16
 
@@ -42,6 +43,7 @@ class Settings(config.Run):
     fake_label: Share = Field(0.0, description="what D is taught to say of samples")
     hflip: Share = Field(0.5, description="chance of a left-right mirror image")
     vflip: Share = Field(0.5, description="chance of a top-bottom mirror image")
+    watch: Watch = Watch(d_loss_floor=0.163)  # the mean cross-entropy of a perfect D, taught 0.9 and 0.0
     d_steps: int = Field(1, gt=0, description="updates of D per step, each on fresh reals")
     g_steps: int = Field(1, gt=0, description="updates of G per step")
 
@@ -63,14 +65,14 @@ class Recipe:
         if size != 64:
             raise ConfigError(f"data: sagan draws 64x64 images, this data set is {size}x{size}; make it again with --size 64")
         self.run, self.batches_per_step = run, run.d_steps
+        self.dtype, self.device = getattr(torch, run.precision), ranks.device
         adam = partial(torch.optim.Adam, betas=run.betas, weight_decay=run.weight_decay)
         schedule = partial(step_decay, every=run.lr_every, factor=run.lr_factor)
         G = Generator64(run.latent, run.ngf, channels, run.attention, run.attention_reduction, share.group, ranks)
         D = Discriminator64(run.ndf, channels, run.attention, run.attention_reduction)
-        self.G = Player(ranks, G, partial(adam, lr=run.g_lr), clip=run.clip, ema=run.ema, schedule=schedule)
-        self.D = Player(ranks, D, partial(adam, lr=run.d_lr), clip=run.clip, schedule=schedule)
+        self.G = Player(ranks, G.to(self.dtype), partial(adam, lr=run.g_lr), clip=run.clip, ema=run.ema, schedule=schedule)
+        self.D = Player(ranks, D.to(self.dtype), partial(adam, lr=run.d_lr), clip=run.clip, schedule=schedule)
         self.players = {"G": self.G, "D": self.D}
-        self.device = ranks.device
 
     def step(self, batches: list[list[Micro]], now: Clock) -> Log:
         """One step: `d_steps` updates of D, each on a batch of its own, then `g_steps` of G. Returns the numbers of the last of each."""
@@ -82,9 +84,9 @@ class Recipe:
 
     def _d_loss(self, micro: Micro) -> tuple[torch.Tensor, Log]:
         run = self.run
-        real = signals.flip(signals.to_unit(micro.real), run.seed, micro.address, run.hflip, run.vflip)
+        real = signals.flip(signals.to_unit(micro.real, self.dtype), run.seed, micro.address, run.hflip, run.vflip)
         with torch.no_grad():
-            fake = self.G.bare(micro.noise(run.seed, "noise/d", run.latent, run.batch))
+            fake = self.G.bare(self._noise(micro, "noise/d"))
         # One pass over both: nothing in D mixes samples.
         real_logit, fake_logit = self.D(torch.cat([real, fake])).chunk(2)
         loss = d_vanilla(real_logit, fake_logit, run.real_label, run.fake_label)
@@ -92,14 +94,17 @@ class Recipe:
 
     def _g_loss(self, micro: Micro, turn: int) -> tuple[torch.Tensor, Log]:
         with self.D.frozen() as judge:
-            logit = judge(self.G(micro.noise(self.run.seed, f"noise/g/{turn}", self.run.latent, self.run.batch)))
+            logit = judge(self.G(self._noise(micro, f"noise/g/{turn}")))
         return g_vanilla(logit), {"fake_prob": logit.sigmoid().mean()}
+
+    def _noise(self, micro: Micro, purpose: str) -> torch.Tensor:
+        return micro.noise(self.run.seed, purpose, self.run.latent, self.run.batch).to(self.dtype)
 
     def sample(self, numbers: np.ndarray, purpose: str = "noise/sample") -> torch.Tensor:
         """Images [n, channels, 64, 64] in [-1, 1] of the averaged generator; image i depends on the seed and i alone."""
         noise = torch.cat([draws.normal(self.run.seed, purpose, int(i), (1, self.run.latent)) for i in numbers])
         with self.G.averaged() as generator:
-            return generator(noise.to(self.device))
+            return generator(noise.to(self.device, self.dtype))
 
     def validate(self, data: Data) -> dict[str, float]:
         """On one rank, over the whole validation set: does D know the training reals better than held-out ones?
@@ -109,7 +114,7 @@ class Recipe:
         held_out, size = len(data.validation), 64
         with self.D.judging() as judge:
             def logits(chunks):
-                return torch.cat([judge(signals.to_unit(chunk.to(self.device))) for chunk in chunks])
+                return torch.cat([judge(signals.to_unit(chunk.to(self.device), self.dtype)) for chunk in chunks])
 
             real = logits(data.chunks(data.validation, size))
             seen = logits(data.chunks(data.train, size, limit=held_out))

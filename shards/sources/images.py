@@ -36,7 +36,7 @@ from shards.sources import Check, Finding
 EXAMPLES = [("every image below a folder, grayscale if all of them are", "distgan shard images OUT --from photos --size 64"),
             ("in colour, without damaged, blank, tiny, saturated or repeated ones",
              "distgan shard images OUT --from photos --channels 3 --drop-low-quality")]
-RECIPE = "wgan_flowers"
+RECIPE = "sagan"
 
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp")
 SIZES = (8, 2048)

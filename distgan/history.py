@@ -21,7 +21,7 @@ HEARTBEAT_OLD_S = 600.0
 
 
 @dataclass(frozen=True)
-class Run:
+class History:
     """Everything a report says comes from here."""
 
     folder: Path
@@ -136,10 +136,10 @@ def is_run(folder: Path) -> bool:
     return any((folder / mark).is_file() for mark in MARKS)
 
 
-def read_run(folder: Path) -> Run:
+def read_history(folder: Path) -> History:
     """Reads a run folder; RunError where a file in it is damaged."""
     folder = folder.resolve()
-    return Run(
+    return History(
         folder=folder,
         config=_mapping(folder, "config.yaml"),
         overrides=_mapping(folder, "overrides.yaml"),
