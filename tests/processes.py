@@ -1,0 +1,56 @@
+"""Start the trainer as users do: real processes, gloo on the CPU."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+TRAIN = ROOT / "distgan" / "train.py"
+BIN = Path(sys.executable).parent
+# Small networks; float64, in which the only difference between two ways of starting a run is rounding of 1e-16.
+TINY = ["ngf=4", "ndf=4", "latent=8", "batch=12", "evaluate.samples=24"]
+
+
+def line(way: str, processes: int = 1, program: Path = TRAIN) -> list[str]:
+    """The command of one way to start a run."""
+    return {
+        "python": [sys.executable, str(program)],
+        "distgan": [str(BIN / "distgan"), "train"],
+        "torchrun": [str(BIN / "torchrun"), "--standalone", "--nproc-per-node", str(processes), str(program)],
+        "accelerate": [str(BIN / "accelerate"), "launch", "--multi_gpu", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no",
+                       "--main_process_port", "0", "--num_processes", str(processes), str(program)],
+    }[way]
+
+
+def environment(**more: str) -> dict[str, str]:
+    """This environment without what a surrounding launcher may have left, one thread per process."""
+    clean = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")}
+    return clean | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT), **more}
+
+
+def start(command: list[str], *arguments: str, cwd: Path, **env: str) -> subprocess.Popen:
+    return subprocess.Popen([*command, *arguments], cwd=cwd, env=environment(**env), text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def run(command: list[str], *arguments: str, cwd: Path, code: int | None = 0, **env: str) -> str:
+    """Run to the end; the output, stderr included. Fails the test on another exit code."""
+    process = start(command, *arguments, cwd=cwd, **env)
+    output, _ = process.communicate(timeout=240)
+    assert code is None or process.returncode == code, output[-4000:]
+    return output
+
+
+def journal(folder: Path) -> dict[int, dict]:
+    """Training rows by step; fails on a step that stands twice."""
+    rows = [json.loads(text) for text in (folder / "journal.jsonl").read_text().splitlines()]
+    training = [row for row in rows if "d/loss" in row]
+    assert len({row["step"] for row in training}) == len(training)
+    return {row["step"]: row for row in training}
+
+
+def largest_difference(a: dict[int, dict], b: dict[int, dict], steps: int) -> float:
+    """The largest relative difference of any loss in the first `steps` steps, which both must have."""
+    names = ("d/loss", "g/loss")
+    return max(abs(a[s][n] - b[s][n]) / abs(a[s][n]) for s in range(1, steps + 1) for n in names)
