@@ -1,0 +1,123 @@
+"""Killed at any moment, the same command goes on, and the end is the end of a run that was never killed, bit for bit."""
+
+import random
+import shutil
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from processes import TINY, journal, line, run, start
+from safetensors.torch import load_file
+
+from distgan import checkpoints
+
+EPOCHS = 24
+ASK = [f"epochs={EPOCHS}", "machine.checkpoint_every=1", "machine.flush_steps=3", *TINY]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(particles, tmp_path_factory):
+    where = tmp_path_factory.mktemp("undisturbed")
+    began = time.monotonic()
+    run(line("torchrun", 2), "sagan", f"data={particles}", f"machine.folder={where / 'run'}", *ASK, cwd=where)
+    return where / "run", time.monotonic() - began
+
+
+def kill(process) -> None:
+    """SIGKILL the launcher and every process below it."""
+    below = psutil.Process(process.pid).children(recursive=True)
+    for one in [psutil.Process(process.pid), *below]:
+        try:
+            one.kill()
+        except psutil.NoSuchProcess:
+            pass
+    process.communicate()
+    psutil.wait_procs(below, timeout=20)
+
+
+def final(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(checkpoints.present(folder / "checkpoints")[-1] / "networks.safetensors")
+
+
+def kill_and_finish(times: int, particles, where: Path, undisturbed, seed: int) -> None:
+    folder, seconds = undisturbed
+    arguments = ["sagan", f"data={particles}", f"machine.folder={where / 'run'}", *ASK]
+    rng = random.Random(seed)
+    killed = 0
+    while killed < times:
+        process = start(line("torchrun", 2), *arguments, cwd=where)
+        # From the moment workers start to a little before the run could be over.
+        time.sleep(rng.uniform(2.0, max(seconds - 1.0, 3.0)) if killed % 3 else rng.uniform(2.0, 6.0))
+        if process.poll() is not None:
+            shutil.rmtree(where / "run")  # it finished first: start again
+            continue
+        kill(process)
+        killed += 1
+    output = run(line("torchrun", 2), *arguments, cwd=where)
+    assert (where / "run" / "DONE").exists()
+    mine, theirs = final(where / "run"), final(folder)
+    assert mine.keys() == theirs.keys()
+    different = [name for name in mine if not torch.equal(mine[name], theirs[name])]
+    assert not different, f"{different[:5]} after {output[-500:]}"
+    # The journal has every step once, with the numbers of the undisturbed run.
+    mine, theirs = journal(where / "run"), journal(folder)
+    assert list(mine) == list(theirs)
+    assert all(mine[step][name] == theirs[step][name] for step in theirs for name in ("d/loss", "g/loss", "d/grad_norm"))
+
+
+def test_two_kills_change_nothing(particles, tmp_path, undisturbed):
+    kill_and_finish(2, particles, tmp_path, undisturbed, seed=1)
+
+
+@pytest.mark.slow
+def test_ten_kills_change_nothing(particles, tmp_path, undisturbed):
+    kill_and_finish(10, particles, tmp_path, undisturbed, seed=2)
+
+
+def test_another_number_of_processes_goes_on(particles, tmp_path):
+    """Two processes, then three, then one, against one process all the way."""
+    from test_equal_runs import ROUNDING
+
+    whole, legs = tmp_path / "whole", tmp_path / "legs"
+    ask = ["sagan", f"data={particles}", "precision=float64", "machine.checkpoint_every=1", *TINY]
+    run(line("python"), *ask, "epochs=6", f"machine.folder={whole}", cwd=tmp_path)
+    for epochs, command in ((2, line("torchrun", 2)), (4, line("torchrun", 3)), (6, line("python"))):
+        output = run(command, *ask, f"epochs={epochs}", f"machine.folder={legs}", cwd=tmp_path)
+        assert epochs == 2 or "continuing from step" in output
+    mine, theirs = journal(legs), journal(whole)
+    assert max(abs(mine[s][n] / theirs[s][n] - 1) for s in theirs for n in ("d/loss", "g/loss")) < ROUNDING
+    a, b = final(legs), final(whole)
+    assert max(float((a[name] - b[name]).abs().max()) for name in a) < ROUNDING
+
+
+def test_asked_to_stop_it_saves_and_goes_on(particles, tmp_path, undisturbed):
+    """SIGTERM: all ranks agree, save at the step where they are and leave with 75 (the launcher turns that into 1)."""
+    folder, _ = undisturbed
+    ask = ["sagan", f"data={particles}", f"machine.folder={tmp_path / 'run'}", *ASK]
+    process = start(line("torchrun", 2), *ask, cwd=tmp_path)
+    while not (tmp_path / "run" / "journal.jsonl").exists() or len((tmp_path / "run" / "journal.jsonl").read_text().splitlines()) < 20:
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.terminate()
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert "the same line continues the run" in output
+    assert not (tmp_path / "run" / "DONE").exists()
+    run(line("torchrun", 2), *ask, cwd=tmp_path)
+    a, b = final(tmp_path / "run"), final(folder)
+    assert all(torch.equal(a[name], b[name]) for name in b)
+
+
+def test_running_a_finished_run_says_so(particles, tmp_path):
+    ask = ["sagan", f"data={particles}", "epochs=1", *TINY]
+    run(line("python"), *ask, cwd=tmp_path)
+    (folder,) = (tmp_path / "runs" / "sagan").iterdir()
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+    output = run(line("python"), *ask, cwd=tmp_path)
+    assert "is finished" in output and "distgan report" in output
+    changed = [path.name for path, at in before.items() if path.stat().st_mtime_ns != at]
+    assert set(changed) <= {".lock", "config.yaml"}
+    # A longer run is the same run, continued.
+    assert "continuing from step" in run(line("python"), *ask[:-len(TINY) - 1], "epochs=2", *TINY, cwd=tmp_path)
