@@ -1,6 +1,7 @@
 """Feature extractors for Fréchet distances. The name of a score comes from here: only pytorch-fid's own weights may be called FID."""
 
 import hashlib
+import warnings
 from pathlib import Path
 from unittest import mock
 
@@ -63,7 +64,8 @@ class Inception(nn.Module):
                            "(pytorch-fid's pt_inception-2015-12-05-6726825d.pth): a score on other weights is no FID")
         weights = torch.load(file, map_location="cpu", weights_only=True)
         # pytorch-fid can only download its weights; for the length of this call the download is this file.
-        with mock.patch.object(inception, "load_state_dict_from_url", lambda *args, **kwargs: weights):
+        with mock.patch.object(inception, "load_state_dict_from_url", lambda *args, **kwargs: weights), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="torchvision")  # pytorch-fid calls torchvision by names it has deprecated
             self.net = inception.InceptionV3([inception.InceptionV3.BLOCK_INDEX_BY_DIM[2048]])
         self.requires_grad_(False).eval()
 

@@ -1,0 +1,135 @@
+"""Fréchet distances with known answers, extractors by their right names, and the same samples for any number of ranks."""
+
+import hashlib
+
+import numpy as np
+import pytest
+import torch
+
+from distgan import features
+from distgan.batches import Data
+from distgan.errors import RunError
+from distgan.evaluator import Evaluator
+from distgan.features import Inception, StandIn, frechet
+from distgan.ranks import Ranks
+
+
+def gaussian(n, d, mean=0.0, scale=1.0, seed=0):
+    x = torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    x = (x - x.mean(0)) @ torch.linalg.inv(torch.linalg.cholesky(torch.cov(x.T))).T  # mean 0, covariance 1, exactly
+    return x * scale + mean
+
+
+@pytest.mark.parametrize(("n", "m"), [(400, 300), (60, 500)])
+def test_closed_form_of_two_gaussians(n, m):
+    d = 40
+    a, b = gaussian(n, d, mean=0.5, scale=2.0), gaussian(m, d, mean=-0.5, scale=1.0, seed=1)
+    assert frechet(a, b) == pytest.approx(d * 1.0 + d * (2.0 - 1.0) ** 2, rel=1e-9)  # |shift|^2 + d (s1 - s2)^2
+
+
+@pytest.mark.parametrize(("n", "d"), [(30, 100), (300, 20), (2, 5)])
+def test_identical_sets_are_at_zero(n, d):
+    x = torch.randn(n, d)
+    assert frechet(x, x) == pytest.approx(0, abs=1e-9)
+
+
+def test_fewer_samples_than_dimensions_against_the_matrix_square_root():
+    a, b = torch.randn(20, 50).double(), torch.randn(30, 50).double() * 1.5
+    values = torch.linalg.eigvals(torch.cov(a.T) @ torch.cov(b.T)).real.clamp_min(0)
+    expected = (a.mean(0) - b.mean(0)).square().sum() + torch.cov(a.T).trace() + torch.cov(b.T).trace() - 2 * values.sqrt().sum()
+    assert frechet(a, b) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_refusals():
+    with pytest.raises(ValueError, match="at least 2 rows"):
+        frechet(torch.randn(1, 3), torch.randn(5, 3))
+    with pytest.raises(ValueError, match="not finite"):
+        frechet(torch.full((5, 3), float("nan")), torch.randn(5, 3))
+
+
+def test_the_stand_in_is_the_same_everywhere_and_never_called_fid():
+    a, b = StandIn(), StandIn()
+    images = torch.randint(0, 256, (4, 1, 64, 64), dtype=torch.uint8)
+    assert torch.equal(a(images), b(images))
+    assert a(images).shape == (4, 480)
+    assert a.metric == "frechet_standin"
+    assert "fid" not in (a.metric + a.label).lower()
+
+
+def test_inception_takes_only_the_published_file(tmp_path):
+    with pytest.raises(RunError, match="no such file"):
+        Inception(str(tmp_path / "missing.pth"))
+    (tmp_path / "other.pth").write_bytes(b"something else")
+    with pytest.raises(RunError, match="a score on other weights is no FID"):
+        Inception(str(tmp_path / "other.pth"))
+
+
+def test_inception_is_pytorch_fids_network_with_the_files_weights(tmp_path, monkeypatch):
+    """The published file cannot be had here: seeded weights of the same shapes take its place, digest and all."""
+    from pytorch_fid import inception
+
+    torch.manual_seed(0)
+    with monkeypatch.context() as patch:
+        patch.setattr(inception, "load_state_dict_from_url", lambda *args, **kwargs: pytest.fail("a download was tried"))
+        patch.setattr("warnings.warn", lambda *args, **kwargs: None)  # torchvision's, of names that pytorch-fid uses
+        net = inception._inception_v3(num_classes=1008, aux_logits=False, pretrained=False)
+        net.Mixed_5b = inception.FIDInceptionA(192, pool_features=32)
+        net.Mixed_5c = inception.FIDInceptionA(256, pool_features=64)
+        net.Mixed_5d = inception.FIDInceptionA(288, pool_features=64)
+        net.Mixed_6b = inception.FIDInceptionC(768, channels_7x7=128)
+        net.Mixed_6c = inception.FIDInceptionC(768, channels_7x7=160)
+        net.Mixed_6d = inception.FIDInceptionC(768, channels_7x7=160)
+        net.Mixed_6e = inception.FIDInceptionC(768, channels_7x7=192)
+        net.Mixed_7b = inception.FIDInceptionE_1(1280)
+        net.Mixed_7c = inception.FIDInceptionE_2(2048)
+        for module in net.modules():
+            if isinstance(module, torch.nn.Conv2d):
+                torch.nn.init.kaiming_normal_(module.weight)
+        weights = {name: value.clone() for name, value in net.state_dict().items()}
+        torch.save(weights, tmp_path / "weights.pth")
+        patch.setattr(features, "INCEPTION_SHA256", hashlib.sha256((tmp_path / "weights.pth").read_bytes()).hexdigest())
+        ours = Inception(str(tmp_path / "weights.pth"))
+        patch.setattr(inception, "load_state_dict_from_url", lambda *args, **kwargs: weights)
+        theirs = inception.InceptionV3([3]).eval()
+    images = torch.randint(0, 256, (2, 1, 64, 64), dtype=torch.uint8)
+    expected = theirs(images.float().div(255).repeat(1, 3, 1, 1))[0].flatten(1)
+    torch.testing.assert_close(ours(images), expected)
+    assert ours.metric == "fid"
+
+
+class Dealt:
+    """One of `size` ranks, alone in this process: keeps what it would send."""
+
+    first, device = True, torch.device("cpu")
+
+    def __init__(self, rank, size):
+        self.rank, self.size = rank, size
+
+    def gather(self, index, rows, total):
+        self.kept = index, rows
+        return None
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+def test_samples_are_dealt_once_and_do_not_depend_on_the_ranks(particles, size):
+    total, data = 83, Data(str(particles))
+
+    def sample(numbers):
+        return torch.stack([torch.full((1, 64, 64), float(np.sin(i))) for i in numbers])
+
+    def kept(rank, size):
+        ranks = Dealt(rank, size)
+        evaluator = Evaluator(ranks, data, total, None)
+        evaluator._features("samples", total, lambda numbers: ((sample(numbers) + 1) * 127).to(torch.uint8))
+        return ranks.kept
+
+    whole = kept(0, 1)[1]
+    numbers, rows = zip(*[kept(rank, size) for rank in range(size)], strict=True)
+    numbers = np.concatenate(numbers)
+    assert sorted(numbers) == list(range(total))
+    assert torch.equal(torch.cat([r for r in rows if len(r)])[np.argsort(numbers)], whole)
+
+
+def test_a_missing_or_repeated_sample_is_noticed():
+    with pytest.raises(RuntimeError, match=r"missing \[2\], twice \[1\]"):
+        Ranks("cpu").gather(np.array([0, 1, 1]), torch.zeros(3, 2), 3)

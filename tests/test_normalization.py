@@ -1,0 +1,140 @@
+"""Group batch norm and spectral norm against torch's own, and against themselves when a batch is shared."""
+
+import pytest
+import torch
+from torch import nn
+
+from distgan import normalization
+from distgan.normalization import GroupBatchNorm2d, begin_update, end_update, spectral_norm
+
+
+class Together:
+    """Stands for `Ranks`: `size` ranks in one process, whose `sum` is given the others' tables."""
+
+    def __init__(self, rank=0, size=1, others=None):
+        self.rank, self.size, self._others = rank, size, others
+
+    def sum(self, x):
+        return x + sum(self._others)
+
+    def mean(self, x):
+        return x
+
+    def __deepcopy__(self, memo):
+        return self
+
+
+def batch(n=12, channels=3, size=5):
+    return torch.randn(n, channels, size, size, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 2 + 1
+
+
+def test_one_group_is_torchs_batch_norm():
+    ours, theirs = GroupBatchNorm2d(3, 12, Together()).double(), nn.BatchNorm2d(3).double()
+    x = batch()
+    begin_update(ours)
+    torch.testing.assert_close(ours(x), theirs(x))
+    end_update(ours, Together())
+    torch.testing.assert_close(ours.running_mean, theirs.running_mean)
+    torch.testing.assert_close(ours.running_var, theirs.running_var)
+    torch.testing.assert_close(ours.eval()(x), theirs.eval()(x))
+
+
+def test_groups_are_normalised_apart():
+    ours, theirs = GroupBatchNorm2d(3, 4, Together()).double(), nn.BatchNorm2d(3).double()
+    x = batch()
+    torch.testing.assert_close(ours(x), torch.cat([theirs(part) for part in x.split(4)]))
+
+
+@pytest.mark.parametrize(("ranks", "group"), [(2, 12), (3, 12), (3, 6), (4, 6), (4, 4), (6, 4)])
+def test_groups_that_span_ranks_give_the_same_output_and_gradient(ranks, group):
+    """Every split of 12 samples over ranks, groups cut anywhere, against one rank that holds all of them."""
+    x, weight = batch().requires_grad_(), torch.randn(12, 3, 5, 5, dtype=torch.float64)
+    whole = GroupBatchNorm2d(3, group, Together()).double()
+    expected = whole(x)
+    expected_grad, = torch.autograd.grad((expected * weight).sum(), x)
+
+    layers, tables = [], []
+    parts = x.chunk(ranks)
+
+    class Recording(Together):
+        def sum(self, table):
+            tables.append(table)
+            return table
+
+    for rank, part in enumerate(parts):
+        GroupBatchNorm2d(3, group, Recording(rank, ranks)).double()._across(part)
+    for rank, part in enumerate(parts):
+        others = [table for r, table in enumerate(tables) if r != rank]
+        layers.append(GroupBatchNorm2d(3, group, Together(rank, ranks, others)).double()._across(part))
+    found = torch.cat(layers)
+    torch.testing.assert_close(found, expected)
+    # In one process the graph runs through all tables: the gradient is the one that summing over ranks gives.
+    grad, = torch.autograd.grad((found * weight).sum(), x)
+    torch.testing.assert_close(grad, expected_grad)
+
+
+def test_running_statistics_move_once_per_update_however_the_batch_is_cut():
+    whole, cut = (GroupBatchNorm2d(3, 4, Together()).double() for _ in range(2))
+    x = batch()
+    for layer, parts in ((whole, [x]), (cut, x.split(4))):
+        layer(x + 7)  # outside an update: leaves no trace
+        begin_update(layer)
+        for part in parts:
+            layer(part)
+        end_update(layer, Together())
+        layer(x - 7)
+    torch.testing.assert_close(cut.running_mean, whole.running_mean)
+    torch.testing.assert_close(cut.running_var, whole.running_var)
+    assert not torch.equal(whole.running_mean, torch.zeros(3, dtype=torch.float64))
+
+
+def test_a_skipped_update_leaves_the_statistics():
+    layer = GroupBatchNorm2d(3, 4, Together()).double()
+    begin_update(layer)
+    layer(batch())
+    end_update(layer, Together(), keep=False)
+    assert torch.equal(layer.running_mean, torch.zeros(3, dtype=torch.float64))
+
+
+def test_part_of_a_group_is_refused():
+    with pytest.raises(RuntimeError, match="10 samples on each of 1 ranks are no whole number of groups of 4"):
+        GroupBatchNorm2d(3, 4, Together())(batch(10).float())
+
+
+def test_spectral_norm_equals_torchs_for_the_same_vectors():
+    torch.manual_seed(0)
+    ours, theirs = nn.Conv2d(3, 8, 4), nn.Conv2d(3, 8, 4)
+    theirs.load_state_dict(ours.state_dict())
+    spectral_norm(ours)
+    torch.nn.utils.parametrizations.spectral_norm(theirs).eval()
+    mine, torchs = ours.parametrizations.weight[0], theirs.parametrizations.weight[0]
+    torchs._u.copy_(mine.u)
+    torchs._v.copy_(mine.v)
+    x = torch.randn(2, 3, 8, 8)
+    torch.testing.assert_close(ours(x), theirs(x))
+    g_mine, = torch.autograd.grad(ours(x).square().sum(), ours.parametrizations.weight.original)
+    g_torch, = torch.autograd.grad(theirs(x).square().sum(), theirs.parametrizations.weight.original)
+    torch.testing.assert_close(g_mine, g_torch)
+
+
+def test_the_largest_singular_value_becomes_one():
+    torch.manual_seed(0)
+    layer = spectral_norm(nn.Conv2d(3, 8, 4))
+    for _ in range(200):
+        begin_update(layer)
+    assert torch.linalg.svdvals(layer.weight.detach().flatten(1))[0].item() == pytest.approx(1, abs=1e-5)
+
+
+def test_forward_passes_do_not_move_the_vectors():
+    layer = spectral_norm(nn.Conv2d(3, 8, 4)).train()
+    before = layer.parametrizations.weight[0].u.clone()
+    layer(torch.randn(1, 3, 8, 8))
+    assert torch.equal(layer.parametrizations.weight[0].u, before)
+    begin_update(layer)
+    assert not torch.equal(layer.parametrizations.weight[0].u, before)
+
+
+def test_a_network_without_these_layers_is_left_alone():
+    net = nn.Linear(2, 2)
+    begin_update(net)
+    normalization.end_update(net, Together())

@@ -1,0 +1,106 @@
+"""One side of the game, in one process; tests/test_equal_runs.py has several."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from distgan.player import Player
+from distgan.ranks import Ranks
+
+
+@pytest.fixture(scope="module")
+def ranks():
+    return Ranks("cpu")
+
+
+def player(ranks, **options):
+    torch.manual_seed(0)
+    return Player(ranks, nn.Linear(3, 2), lambda p: torch.optim.SGD(p, lr=0.1), **options)
+
+
+def square(p):
+    return lambda x: (p(x).square().mean(), {"size": x.abs().mean()})
+
+
+def test_micro_batches_give_the_mean_of_the_whole(ranks):
+    x = torch.randn(8, 3)
+    one, four = player(ranks), player(ranks)
+    log = one.update(square(one), [x], 0.0)
+    logs = four.update(square(four), list(x.split(2)), 0.0)
+    torch.testing.assert_close(four.bare.weight, one.bare.weight)
+    torch.testing.assert_close(logs["loss"], log["loss"])
+    torch.testing.assert_close(logs["size"], log["size"])
+    torch.testing.assert_close(logs["grad_norm"], log["grad_norm"])
+
+
+def test_the_gradient_norm_is_clipped_and_logged_as_it_was(ranks):
+    p = player(ranks, clip=0.01)
+    before = p.bare.weight.detach().clone(), p.bare.bias.detach().clone()
+    log = p.update(square(p), [torch.randn(8, 3)], 0.0)
+    moved = torch.cat([(before[0] - p.bare.weight).flatten(), before[1] - p.bare.bias]).norm()
+    assert moved.item() == pytest.approx(0.1 * 0.01, rel=1e-3)
+    assert log["grad_norm"] > 0.01
+
+
+def test_a_frozen_player_passes_gradients_on_and_takes_none(ranks):
+    p = player(ranks)
+    x = torch.randn(4, 3, requires_grad=True)
+    with p.frozen() as bare:
+        loss = bare(x).sum()
+    loss.backward()
+    assert x.grad is not None
+    assert all(weight.grad is None for weight in p.bare.parameters())
+    assert all(weight.requires_grad for weight in p.bare.parameters())
+
+
+def test_a_gradient_that_is_not_finite_skips_the_update(ranks):
+    p = player(ranks, ema=0.9)
+    before = copy.deepcopy(p.tensors())
+    log = p.update(square(p), [torch.full((2, 3), float("nan"))], 0.0)
+    assert log["skipped"] == 1
+    assert p.updates == 0
+    assert all(torch.equal(before[name], value) for name, value in p.tensors().items())
+    assert p.update(square(p), [torch.randn(2, 3)], 0.0)["skipped"] == 0
+
+
+def test_the_average_follows_with_a_warmed_up_decay(ranks):
+    p = player(ranks, ema=0.5)
+    expected = p.bare.weight.detach().clone()
+    for n in range(1, 21):
+        p.update(square(p), [torch.randn(8, 3)], 0.0)
+        decay = min(0.5, (1 + n) / (10 + n))
+        expected = decay * expected + (1 - decay) * p.bare.weight.detach()
+    torch.testing.assert_close(p.average.weight, expected)
+    assert not p.average.weight.requires_grad
+    assert not p.average.training
+
+
+def test_the_rate_is_a_function_of_the_epoch_alone(ranks):
+    p = player(ranks, schedule=lambda epoch: 0.5 if epoch >= 10 else 1.0)
+    x = [torch.randn(2, 3)]
+    assert p.update(square(p), x, 9.9)["lr"].item() == pytest.approx(0.1)
+    assert p.update(square(p), x, 10.0)["lr"].item() == pytest.approx(0.05)
+    assert p.update(square(p), x, 3.0)["lr"].item() == pytest.approx(0.1)
+
+
+def test_modes_come_back(ranks):
+    p = player(ranks, ema=0.9)
+    with p.judging() as bare:
+        assert not bare.training
+        assert not torch.is_grad_enabled()
+    with p.averaged() as average:
+        assert average is not p.bare
+    assert p.bare.training
+    assert torch.is_grad_enabled()
+    assert not p.average.training
+
+
+def test_state_survives_a_round_trip(ranks):
+    a, b = player(ranks, ema=0.9), player(ranks, ema=0.9)
+    for _ in range(3):
+        a.update(square(a), [torch.randn(2, 3)], 0.0)
+    b.load(copy.deepcopy(a.tensors()), copy.deepcopy(a.state()))
+    assert b.updates == 3
+    assert all(torch.equal(b.tensors()[name], value) for name, value in a.tensors().items())
