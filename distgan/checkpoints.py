@@ -2,7 +2,7 @@
 
     checkpoints/00001200/networks.safetensors   weights, buffers and averages of every player: `G.net.*`, `G.ema.*`, `D.net.*`
                          training.pt            optimizers and counters; loads with weights_only=True
-                         checkpoint.json        step, samples, monitor state, sizes and SHA-256 of the other two; written last
+                         checkpoint.json        step, samples, monitor state, sizes and SHA-256 of the others; written last
 """
 
 import hashlib
@@ -36,6 +36,7 @@ def save(folder: Path, step: int, players: dict[str, Any], state: dict[str, Any]
     torch.save({name: player.state() for name, player in players.items()}, temporary / _FILES[1])
     files = {name: {"bytes": (temporary / name).stat().st_size, "sha256": _sha256(temporary / name)} for name in _FILES}
     about = {"format": FORMAT, "distgan": __version__, "step": step, **state, "files": files}
+    about["digest"] = _digest(about)
     (temporary / "checkpoint.json").write_text(json.dumps(about, indent=1))
     for path in (*temporary.iterdir(), temporary):
         _sync(path)
@@ -68,6 +69,8 @@ def verify(path: Path) -> dict[str, Any]:
         about = json.loads((path / "checkpoint.json").read_text())
         if about["format"] != FORMAT:
             raise RunError(f"checkpoint {path} has format {about['format']} (distgan {about['distgan']}), this is distgan {__version__}, format {FORMAT}")
+        if about["digest"] != _digest(about):
+            raise RunError(f"checkpoint {path} is damaged: checkpoint.json is not what was written")
         for name in _FILES:
             if _sha256(path / name) != about["files"][name]["sha256"]:
                 raise RunError(f"checkpoint {path} is damaged: {name} is not what was written")
@@ -107,6 +110,12 @@ def discard_after(folder: Path, step: int) -> None:
     for path in present(folder):
         if int(path.name) > step:
             shutil.rmtree(path)
+
+
+def _digest(about: dict[str, Any]) -> str:
+    """Of checkpoint.json itself, without this number."""
+    rest = {key: value for key, value in about.items() if key != "digest"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def _sha256(path: Path) -> str:

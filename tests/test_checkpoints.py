@@ -1,0 +1,135 @@
+"""Whole or not at all; verified; the one before where the newest is damaged."""
+
+import shutil
+
+import pytest
+import torch
+from torch import nn
+
+from distgan import checkpoints
+from distgan.errors import RunError
+from distgan.player import Player
+from distgan.ranks import Ranks
+
+STATE = {"samples": 0, "epoch": 0.0, "best": None, "warned": []}
+
+
+def players(seed=0):
+    torch.manual_seed(seed)
+    player = Player(Ranks("cpu"), nn.Linear(3, 2), lambda p: torch.optim.Adam(p, lr=0.1), ema=0.9)
+    for _ in range(3):
+        player.update(lambda x: (player(x).square().mean(), {}), [torch.randn(4, 3)], 0.0)
+    return {"G": player}
+
+
+def equal(a, b):
+    return all(torch.equal(value, b["G"].tensors()[name]) for name, value in a["G"].tensors().items())
+
+
+def test_everything_comes_back(tmp_path):
+    a, b = players(0), players(1)
+    checkpoints.save(tmp_path, 3, a, STATE)
+    path, state = checkpoints.newest(tmp_path)
+    assert state["step"] == 3
+    assert not equal(a, b)
+    checkpoints.load(path, b)
+    assert equal(a, b)
+    # The optimizer too: the next update is the same.
+    x = [torch.ones(2, 3)]
+    for p in (a["G"], b["G"]):
+        p.update(lambda x, p=p: (p(x).square().mean(), {}), x, 0.0)
+    assert equal(a, b)
+
+
+@pytest.mark.parametrize("name", ["networks.safetensors", "training.pt", "checkpoint.json"])
+@pytest.mark.parametrize("damage", ["flip", "truncate", "remove"])
+def test_a_damaged_checkpoint_is_passed_over(name, damage, tmp_path, capsys):
+    checkpoints.save(tmp_path, 1, players(0), STATE)
+    path = checkpoints.save(tmp_path, 2, players(1), STATE) / name
+    content = path.read_bytes()
+    if damage == "flip":
+        path.write_bytes(content[:40] + bytes([content[40] ^ 1]) + content[41:])
+    elif damage == "truncate":
+        path.write_bytes(content[:-7])
+    else:
+        path.unlink()
+    assert checkpoints.newest(tmp_path)[1]["step"] == 1
+    assert f"{tmp_path / '00000002'} is damaged" in capsys.readouterr().out
+
+
+def test_any_flipped_bit_of_the_description_is_noticed(tmp_path):
+    path = checkpoints.save(tmp_path, 1, players(), STATE)
+    content = (path / "checkpoint.json").read_bytes()
+    for at in range(0, len(content), 3):
+        if content[at:at + 1].isspace() and (content[at] ^ 1) in b" \t\n\r!":
+            continue  # white space between values carries nothing
+        (path / "checkpoint.json").write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1:])
+        with pytest.raises(RunError):
+            checkpoints.verify(path)
+
+
+def test_none_intact_is_an_error_and_none_at_all_is_not(tmp_path):
+    assert checkpoints.newest(tmp_path / "nothing") is None
+    path = checkpoints.save(tmp_path, 1, players(), STATE)
+    (path / "training.pt").unlink()
+    with pytest.raises(RunError, match="none of the 1 checkpoints"):
+        checkpoints.newest(tmp_path)
+
+
+def test_a_killed_save_leaves_nothing_under_the_final_name(tmp_path, monkeypatch):
+    checkpoints.save(tmp_path, 1, players(0), STATE)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints.os, "replace", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            checkpoints.save(tmp_path, 2, players(1), STATE)
+    assert [path.name for path in checkpoints.present(tmp_path)] == ["00000001"]
+    checkpoints.save(tmp_path, 2, players(1), STATE)
+    checkpoints.prune(tmp_path, keep=2, best=None)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["00000001", "00000002"]
+
+
+def test_values_that_are_not_finite_are_not_saved(tmp_path):
+    broken = players()
+    with torch.no_grad():
+        broken["G"].bare.weight[0, 0] = float("nan")
+    with pytest.raises(RunError, match="G.net.weight holds values that are not finite"):
+        checkpoints.save(tmp_path, 1, broken, STATE)
+    assert not checkpoints.present(tmp_path)
+
+
+def test_the_newest_and_the_best_are_kept(tmp_path):
+    for step in range(1, 7):
+        checkpoints.save(tmp_path, step, players(), STATE)
+        checkpoints.prune(tmp_path, keep=2, best=2 if step > 1 else None)
+    assert [int(path.name) for path in checkpoints.present(tmp_path)] == [2, 5, 6]
+
+
+def test_another_format_is_refused_with_both_versions(tmp_path):
+    path = checkpoints.save(tmp_path, 1, players(), STATE)
+    about = (path / "checkpoint.json").read_text()
+    (path / "checkpoint.json").write_text(about.replace('"format": 1', '"format": 99'))
+    with pytest.raises(RunError, match="has format 99"):
+        checkpoints.verify(path)
+
+
+def test_a_checkpoint_of_other_networks_is_refused(tmp_path):
+    path = checkpoints.save(tmp_path, 1, players(), STATE)
+    other = {"G": Player(Ranks("cpu"), nn.Linear(4, 2), lambda p: torch.optim.Adam(p, lr=0.1), ema=0.9)}
+    with pytest.raises(RunError, match="does not fit this network"):
+        checkpoints.load(path, other)
+
+
+def test_nothing_is_unpickled(tmp_path):
+    """training.pt is loaded with weights_only: a pickle that would run code is refused."""
+    import pickle
+
+    path = checkpoints.save(tmp_path, 1, players(), STATE)
+
+    class Harmful:
+        def __reduce__(self):
+            return (shutil.rmtree, (str(tmp_path),))
+
+    torch.save({"G": Harmful()}, path / "training.pt")
+    with pytest.raises((RunError, pickle.UnpicklingError)):
+        checkpoints.load(path, players())
+    assert path.exists()

@@ -1,0 +1,99 @@
+"""Several real processes: who they are, what they agree on, and that rank 0 may take its time."""
+
+import textwrap
+
+import pytest
+from processes import line, run
+
+from distgan.errors import LaunchError
+from distgan.ranks import Ranks
+
+
+def together(tmp_path, body, processes=2, code=0, **env):
+    program = tmp_path / "program.py"
+    program.write_text("import os, sys, time\nimport numpy as np, torch\nfrom distgan.ranks import Ranks, leave\n"
+                       "from distgan.errors import DataError, LaunchError\n" + textwrap.dedent(body))
+    return run(line("torchrun", processes, program), cwd=tmp_path, code=code, **env)
+
+
+def test_sums_means_flags_and_gathers(tmp_path):
+    output = together(tmp_path, """
+        r = Ranks("cpu", 60)
+        x = torch.tensor([1.0 + r.rank], requires_grad=True)
+        (r.sum(x * x) * (r.rank + 1)).backward()
+        assert r.size == 3 and r.sum(torch.tensor(2.0)).item() == 6
+        assert x.grad.item() == 2 * x.item() * (1 + 2 + 3), x.grad      # the sum's gradient is summed over ranks
+        assert r.mean(torch.tensor([float(r.rank)])).item() == 1
+        assert r.any(r.rank == 2, False) == (True, False)
+        mine = np.arange(r.rank, 7, 3) if r.rank else np.arange(0, 7, 3)
+        rows = r.gather(mine, torch.tensor(mine)[:, None] * 10.0, 7)
+        assert (rows[:, 0].tolist() == [0, 10, 20, 30, 40, 50, 60]) if r.first else rows is None
+        empty = r.gather(np.arange(2) if r.first else np.zeros(0, int), torch.ones(2, 4) if r.first else torch.zeros(0), 2)
+        r.same("the weather", "fine")
+        try:
+            r.same("the rank", str(r.rank))
+        except LaunchError as error:
+            print("told:", error)
+        r.close()
+        leave(0)
+    """, processes=3)
+    assert output.count("told: the rank differs among ranks: rank 0: 0, rank 1: 1, rank 2: 2") == 3
+
+
+def test_rank_0_may_take_longer_than_the_time_out(tmp_path):
+    """A collective time-out of 3 s, 10 s of work on rank 0 alone, and training collectives after it."""
+    output = together(tmp_path, """
+        r = Ranks("cpu", 3)
+        print("got", r.alone(lambda: (time.sleep(10), 42)[1]))
+        print("sum", r.sum(torch.ones(1)).item())
+        r.close()
+        leave(0)
+    """)
+    assert output.count("got 42") == 2
+    assert output.count("sum 2.0") == 2
+
+
+def test_what_rank_0_raises_all_raise(tmp_path):
+    output = together(tmp_path, """
+        r = Ranks("cpu", 60)
+        def work():
+            raise DataError("shard 7 is damaged")
+        try:
+            r.alone(work)
+        except DataError as error:
+            print("told:", error)
+        r.close()
+        leave(0)
+    """)
+    assert output.count("told: shard 7 is damaged") == 2
+
+
+def test_a_gpu_that_is_not_there(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(LaunchError, match="no CUDA device"):
+        Ranks("cuda")
+
+
+@pytest.mark.parametrize("variable", ["SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE"])
+def test_processes_that_would_each_be_rank_0_are_refused(variable, monkeypatch):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    monkeypatch.setenv(variable, "2")
+    with pytest.raises(LaunchError, match=f"{variable}=2.*torchrun or accelerate launch"):
+        Ranks("cpu")
+
+
+def test_a_launchers_count_that_accelerate_does_not_see_is_refused(tmp_path):
+    """Two processes, each of which Accelerate believes to be alone, as under torchrun without cpu=True on a machine without a GPU."""
+    output = together(tmp_path, """
+        import accelerate
+        from distgan import ranks
+        class Alone(accelerate.Accelerator):
+            num_processes, process_index = 1, 0
+        ranks.Accelerator = Alone
+        try:
+            Ranks("cpu", 60)
+        except LaunchError as error:
+            print("told:", error)
+        leave(0)
+    """)
+    assert output.count("told: the launcher started 2 processes (WORLD_SIZE=2), but this one sees 1") == 2
