@@ -14,8 +14,8 @@ import yaml
 from PIL import Image
 
 from distgan.console import clock
-from distgan.plots import curves
 from distgan.history import History
+from distgan.plots import curves
 from distgan.watch import Signal
 
 GRIDS = 8
@@ -97,7 +97,8 @@ def number(value, digits: int = 4) -> str:
 
 
 def _facts(run: History) -> str:
-    data, batch = run.identity.get("data") or {}, (list(run.attempts.values()) or [{}])[-1]
+    batch = (list(run.attempts.values()) or [{}])[-1]
+    data = batch.get("data") or {}
     best, speed = run.best or {}, run.recent("images_per_second")
     split = f"{number(data.get('train'))} train, {number(data.get('validation'))} held out" if data else ""
     facts = [
@@ -219,7 +220,7 @@ def _settings(run: History) -> str:
     rows = "".join(f'<tr class="{"set" if key in chosen else "default"}"><td>{e(key)}</td><td><code>{e(value)}</code></td></tr>'
                    for key, value in (chosen | resolved).items())
     return (f'<h2>Settings <small>marked: set by the user ({len(chosen)}); the rest are defaults; run id {e(run.identity.get("id", "–"))}, '
-            f'data {e((run.identity.get("data") or {}).get("fingerprint", "–"))}</small></h2>'
+            f'data {e(run.identity.get("data", "–"))}</small></h2>'
             f'<div class="settings"><table>{rows}</table></div>')
 
 

@@ -45,7 +45,7 @@ class RunFolder:
         try:
             for name in ("attempts", "checkpoints", "samples", "eval"):
                 (self.path / name).mkdir(parents=True, exist_ok=True)
-            self._lock = open(self.path / ".lock", "w")  # noqa: SIM115 (held until the process ends)
+            self._lock = open(self.path / ".lock", "w")
         except OSError as error:
             raise RunError(f"cannot write the run folder {self.path}: {error.strerror}") from error
         try:

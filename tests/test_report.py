@@ -14,8 +14,8 @@ from PIL import Image, ImageDraw
 
 from distgan import report
 from distgan.errors import RunError
-from distgan.page import pick, verdict
 from distgan.history import find_runs, read_history
+from distgan.page import pick, verdict
 
 VOID = {"meta", "br", "img"}
 TRAINING = {"d/loss": 0.65, "d/real_prob": 0.66, "d/fake_prob": 0.32, "g/loss": 1.1, "g/fake_prob": 0.33, "d/grad_norm": 0.6, "g/grad_norm": 0.8}
@@ -31,7 +31,7 @@ def invent(folder, lines=60, epochs=600, grids=10, side=64, overrides=None):
     (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
     (folder / "overrides.yaml").write_text(yaml.safe_dump(overrides))
     (folder / "identity.json").write_text(json.dumps({"id": "1a2b3c4d", "settings": config,
-                                                      "data": {"fingerprint": "0123456789abcdef", "train": 297, "validation": 33}}))
+                                                      "data": "0123456789abcdef-fedcba9876543210"}))
     draw, rows, events, best = random.Random(1), [], [], None
     for i in range(lines):
         epoch, t = (i + 1) * epochs / lines, (i + 1) / lines
@@ -58,7 +58,7 @@ def invent(folder, lines=60, epochs=600, grids=10, side=64, overrides=None):
         (folder / f"attempts/{number:03}").mkdir(parents=True)
         (folder / f"attempts/{number:03}/attempt.json").write_text(json.dumps(
             {"started": f"2026-03-01T{start}:00+00:00", "ended": end and f"2026-03-01T{end}:00+00:00", "cause": cause, "host": "node1",
-             "argv": ["distgan", "train", "sagan.yaml", "ngf=96"], "processes": 2, "device": "cpu", "git": {"commit": "d101ff5" * 5, "dirty": True},
+             "argv": ["distgan", "train", "sagan.yaml", "ngf=96"], "processes": 2, "data": {"train": 297, "validation": 33}, "device": "cpu", "git": {"commit": "d101ff5" * 5, "dirty": True},
              "batch": {"global": 16, "ranks": 2, "accumulation": 1, "per_rank": 8}, "versions": {"torch": "2.11.0", "numpy": "2.3.0"}}))
     (folder / "eval").mkdir()
     (folder / f"eval/{last['step']:08}.json").write_text(json.dumps(

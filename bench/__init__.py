@@ -1,0 +1,1 @@
+"""Speed as ratios against named peers or limits, measured in one run: `make bench`."""

@@ -1,0 +1,38 @@
+"""`make demo`: the whole way on this machine, with the commands a user would type, printed before each runs."""
+
+import os
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+FOLDER = Path("demo")
+# Narrow networks and a higher rate than sagan's 64 channels and 2e-4, so that minutes on two cores show something.
+SETTINGS = ["ngf=32", "ndf=32", "g_lr=5e-4", "d_lr=5e-4", "epochs=160", "evaluate.schedule=[[null,20]]", "machine.checkpoint_every=20"]
+STEPS = [
+    ["distgan", "shard", "particles", str(FOLDER / "particles")],
+    ["accelerate", "launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no",
+     "distgan/train.py", "sagan", f"data={FOLDER / 'particles'}", f"machine.folder={FOLDER / 'run'}", *SETTINGS],
+    ["distgan", "report", str(FOLDER / "run")],
+]
+
+
+def main() -> int:
+    """Run every step in the project's folder; the exit code of the first that fails."""
+    root = Path(__file__).parents[1]
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}", "OMP_NUM_THREADS": "1"}
+    began = time.monotonic()
+    for step in STEPS:
+        print(f"\n$ {shlex.join(step)}", flush=True)
+        code = subprocess.run(step, cwd=root, env=environment).returncode
+        if code:
+            return code
+    minutes = (time.monotonic() - began) / 60
+    print(f"\n{minutes:.1f} minutes. Open {root / FOLDER / 'run' / 'report.html'} in a browser; the newest sample grid is the last file in "
+          f"{FOLDER / 'run' / 'samples'}.\nThe same again continues or says that it is finished; `rm -r {FOLDER}` starts over.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
