@@ -51,7 +51,7 @@ class Loop:
             signal.signal(number, self._ask_to_stop)
         stream = iter(Stream(self.data, self.run.seed, self.share, self.ranks.rank, self.ranks.device, start=now.samples,
                              workers=self.run.machine.workers, resident_bytes=self.run.machine.resident_mb << 20))
-        state = "done"
+        state, shown = "done", None
         with console.bar("training", self.last, "steps", start=now.step) as bar:
             while now.step < self.last:
                 batches = [next(stream) for _ in range(self.recipe.batches_per_step)]
@@ -60,7 +60,8 @@ class Loop:
                 now = now.at(now.step + 1)
                 if now.step % self.run.machine.journal_every == 0 or now.step == self.last:
                     self.rows.append((now, time.perf_counter() - self.began, log))
-                shown = self.flush(now) if now.step % self.run.machine.flush_steps == 0 else None
+                if now.step % self.run.machine.flush_steps == 0:
+                    shown = self.flush(now)
                 bar.advance(1, shown, f"epoch {now.epoch:.1f}  {bar.rate * self.clock.per_step:.4g} images/s")
                 (stop,) = self.ranks.any(self.stop)
                 improved = self.check(now)

@@ -30,6 +30,17 @@ def started() -> tuple[str, int]:
     return "", 1
 
 
+def _refuse_what_is_not_built() -> None:
+    """An Accelerate configuration can ask for an engine or precision; taking no notice would train something else than was asked for."""
+    asked = {"ACCELERATE_MIXED_PRECISION": "mixed_precision", "ACCELERATE_USE_DEEPSPEED": "DeepSpeed", "ACCELERATE_USE_FSDP": "FSDP",
+             "ACCELERATE_DYNAMO_BACKEND": "dynamo_backend"}
+    found = [f"{meaning} ({name}={os.environ[name]})" for name, meaning in asked.items()
+             if os.environ.get(name, "no").lower() not in ("no", "false", "")]
+    if found:
+        raise LaunchError(f"accelerate was configured for {', '.join(found)}; this version trains in DDP with precision=float32 or float64. "
+                          "Use `accelerate launch --config_file configs/accelerate.yaml`")
+
+
 class Ranks:
     """What a process may ask of, and do with, the others."""
 
@@ -41,12 +52,15 @@ class Ranks:
         if count > 1 and source != "WORLD_SIZE":
             raise LaunchError(f"{source}={count}: {count} processes were started, but without RANK and WORLD_SIZE each would train alone as rank 0. "
                               "Start them with torchrun or accelerate launch")
+        _refuse_what_is_not_built()
+        # cuDNN would otherwise round convolutions to TF32 (10 bits) under the name of float32.
+        torch.backends.cudnn.allow_tf32 = False
         # Buffers are not broadcast before each forward pass: with it, two forwards of D before one backward fail, and a forward on
         # rank 0 alone waits for the others for ever (pytorch #22095, #54059). Ours are equal on all ranks by construction.
         ddp = DistributedDataParallelKwargs(broadcast_buffers=False)
         group = InitProcessGroupKwargs(timeout=datetime.timedelta(seconds=timeout_s))
         # Without cpu=True Accelerate finds no backend on a machine without a GPU, and each process believes to be alone.
-        self._accelerator = Accelerator(cpu=on_cpu, kwargs_handlers=[ddp, group])
+        self._accelerator = Accelerator(cpu=on_cpu, mixed_precision="no", kwargs_handlers=[ddp, group])
         self.rank, self.size = self._accelerator.process_index, self._accelerator.num_processes
         self.device, self.first = self._accelerator.device, self.rank == 0
         if count != self.size:

@@ -132,5 +132,9 @@ class RunFolder:
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
+    def unfinish(self) -> None:
+        """A longer run was asked for: until it is reached, this one is not done."""
+        (self.path / "DONE").unlink(missing_ok=True)
+
     def finish(self, step: int, epochs: float) -> None:
         write(self.path / "DONE", json.dumps({"step": step, "epochs": epochs, "time": now()}))

@@ -78,6 +78,7 @@ def train(module: ModuleType, run: Run, asked: dict[str, Any]) -> int:
         return 0
     console.say(f"run folder {path}\n{setup.share}; {len(setup.data.train)} training images, {len(setup.data.validation)} held out; on {ranks.device.type}")
     if folder:
+        folder.unfinish()
         folder.begin(_facts(setup))
     try:
         state = loop.train()
