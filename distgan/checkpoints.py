@@ -47,6 +47,10 @@ def save(folder: Path, step: int, players: dict[str, Any], state: dict[str, Any]
     return final
 
 
+class _Damaged(RunError):
+    """Not what was written: the checkpoint before it serves. A checkpoint of another version is not damaged, and not passed over."""
+
+
 def newest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
     """The newest intact checkpoint and its state; None where there is none.
 
@@ -56,7 +60,7 @@ def newest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
     for path in reversed(found):
         try:
             return path, verify(path)
-        except RunError as error:
+        except _Damaged as error:
             console.say(f"warning: {error}; falling back to the checkpoint before it")
     if found:
         raise RunError(f"none of the {len(found)} checkpoints in {folder} is intact; move the folder away to train from the start")
@@ -70,13 +74,13 @@ def verify(path: Path) -> dict[str, Any]:
         if about["format"] != FORMAT:
             raise RunError(f"checkpoint {path} has format {about['format']} (distgan {about['distgan']}), this is distgan {__version__}, format {FORMAT}")
         if about["digest"] != _digest(about):
-            raise RunError(f"checkpoint {path} is damaged: checkpoint.json is not what was written")
+            raise _Damaged(f"checkpoint {path} is damaged: checkpoint.json is not what was written")
         for name in _FILES:
             if _sha256(path / name) != about["files"][name]["sha256"]:
-                raise RunError(f"checkpoint {path} is damaged: {name} is not what was written")
+                raise _Damaged(f"checkpoint {path} is damaged: {name} is not what was written")
         return about
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"checkpoint {path} is damaged: {error}") from error
+        raise _Damaged(f"checkpoint {path} is damaged: {error}") from error
 
 
 def load(path: Path, players: dict[str, Any]) -> None:

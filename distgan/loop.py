@@ -98,7 +98,7 @@ class Loop:
             found = checkpoints.newest(self.folder.path / "checkpoints")
             step = found[1]["step"] if found else 0
             checkpoints.discard_after(self.folder.path / "checkpoints", step)
-            self.folder.rewind(step)
+            self.folder.rewind(step if found else -1)
             self.seen = watch.read_journal(self.folder.path / "journal.jsonl")
             self.folder.event("resume" if found else "start", step=step, attempt=self.folder.attempt)
             return found

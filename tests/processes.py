@@ -46,7 +46,9 @@ def journal(folder: Path) -> dict[int, dict]:
     """Training rows by step; fails on a step that stands twice."""
     rows = [json.loads(text) for text in (folder / "journal.jsonl").read_text().splitlines()]
     training = [row for row in rows if "d/loss" in row]
-    assert len({row["step"] for row in training}) == len(training)
+    for key in ("d/loss", "valid/d_loss", "eval/frechet_standin"):
+        steps = [row["step"] for row in rows if key in row]
+        assert len(set(steps)) == len(steps), f"{key} stands twice for a step"
     return {row["step"]: row for row in training}
 
 
