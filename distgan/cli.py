@@ -3,10 +3,11 @@
 import importlib
 import os
 import sys
+import time
 from collections.abc import Callable
 
 from distgan import __version__, console
-from distgan.errors import DistganError
+from distgan.errors import DataError, DistganError, LaunchError
 
 VERBS = {
     "shard": ("shards.build", "turn images, or the built-in particle generator, into WebDataset shards"),
@@ -14,6 +15,7 @@ VERBS = {
     "run": ("launchers.local", "train with several processes on this machine"),
     "report": ("distgan.report", "one HTML page and a table from run folders"),
 }
+OWN_WAIT_S = 3
 
 
 def guarded(command: Callable[[list[str]], int], argv: list[str]) -> int:
@@ -23,6 +25,10 @@ def guarded(command: Callable[[list[str]], int], argv: list[str]) -> int:
     except DistganError as error:
         if console.TALKS:
             print(f"error: {error}", file=sys.stderr, flush=True)
+        elif isinstance(error, DataError | LaunchError) and not error.everywhere:
+            # This process's own trouble, of which rank 0 may know nothing. If all of them have it, the launcher ends this one meanwhile.
+            time.sleep(OWN_WAIT_S if isinstance(error, LaunchError) else 0)
+            print(f"error: rank {os.environ['RANK']}: {error}", file=sys.stderr, flush=True)
         return 2
     except KeyboardInterrupt:
         return 130

@@ -14,8 +14,8 @@ import yaml
 from PIL import Image
 
 from distgan.console import clock
-from distgan.plots import curves
 from distgan.history import History
+from distgan.plots import curves
 from distgan.watch import Signal
 
 GRIDS = 8

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from distgan.console import say
 from distgan.errors import RunError
-from distgan.page import number, render
 from distgan.history import History, find_runs, read_history
+from distgan.page import number, render
 
 HELP = """Prints one line per run and writes report.html into each run folder: one file that opens anywhere, with the curves, sample grids,
 health and findings, settings, attempts and events of the run. Nothing else in the folder is changed, and a run

@@ -46,17 +46,17 @@ def show_help(what: str | None) -> int:
 
 
 class _Setup:
-    """Everything a run needs, built in the order in which faults should be told: data, processes, batch, networks, weights files."""
+    """Everything a run needs, built in the order in which faults should be told: processes, data, batch, networks, weights files."""
 
     def __init__(self, module: ModuleType, run: Run):
-        self.data = Data(run.data, run.machine.verify)
         self.ranks = Ranks(run.machine.device, run.machine.timeout_s)
-        self.share = config.breakdown(run.batch, self.ranks.size, run.machine.accumulation, run.group)
+        self.data = self.ranks.together(lambda: Data(run.data, run.machine.verify))
+        self.share = config.breakdown(run.batch, self.ranks.size, run.machine.accumulation, run.group, run.group_of)
         self.ranks.same("the data set or the settings", run.identity(self.data.fingerprint)["id"])
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(draws.key(run.seed, "init"))  # networks start alike on all ranks, devices and world sizes
             self.recipe = module.Recipe(run, self.ranks, self.share, self.data.shape)
-        self.evaluator = Evaluator(self.ranks, self.data, run.evaluate.samples, run.evaluate.inception)
+        self.evaluator = self.ranks.together(lambda: Evaluator(self.ranks, self.data, run.evaluate.samples, run.evaluate.inception))
 
 
 def train(module: ModuleType, run: Run, asked: dict[str, Any]) -> int:

@@ -21,13 +21,12 @@ def main(argv: list[str]) -> int:
     if "-h" in flags or "--help" in flags:
         return start.show_help(words[0] if words else None)
     if unknown := flags - {"--dry-run"}:
-        raise errors.ConfigError(f"unknown option {', '.join(sorted(unknown))}; there are --dry-run and --help; settings are given as key=value")
+        raise errors.ConfigError(f"unknown option {', '.join(sorted(unknown))[:60]}; there are --dry-run and --help; settings are given as key=value")
     if not words or "=" in words[0]:
         raise errors.ConfigError(f"the first word names a recipe ({', '.join(recipes.names())}) or a run file; --help shows how")
     module, tree = recipes.resolve(words[0])
-    asked = config.override({}, words[1:])
-    run = config.settle(module.Settings, config.override(tree, words[1:]))
-    return start.dry_run(module, run) if "--dry-run" in flags else start.train(module, run, asked)
+    run = config.settle(module.Settings, tree, words[1:])
+    return start.dry_run(module, run) if "--dry-run" in flags else start.train(module, run, config.override({}, words[1:]))
 
 
 if __name__ == "__main__":

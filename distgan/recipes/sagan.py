@@ -22,12 +22,12 @@ REFERENCE_BATCH = 16
 
 
 class Settings(config.Run):
-    recipe: str = "sagan"
-    batch: int = Field(REFERENCE_BATCH, gt=0, description="the global batch: samples per update over all ranks and micro-batches")
+    recipe: Literal["sagan"] = Field("sagan", description="the system to train")
+    batch: int = Field(REFERENCE_BATCH, gt=0, le=config.MAX_BATCH, description="the global batch: samples per update over all ranks and micro-batches")
     epochs: Positive = Field(2000, description="how far to train; a longer run is the same run, continued")
-    latent: int = Field(128, gt=0, description="size of the noise vector")
-    ngf: int = Field(64, gt=0, description="generator channels at 32x32; 8 times as many at 4x4")
-    ndf: int = Field(64, gt=0, description="discriminator channels at 32x32; 8 times as many at 4x4")
+    latent: int = Field(128, gt=0, le=65536, description="size of the noise vector")
+    ngf: int = Field(64, gt=0, le=1024, description="generator channels at 32x32; 8 times as many at 4x4")
+    ndf: int = Field(64, gt=0, le=1024, description="discriminator channels at 32x32; 8 times as many at 4x4")
     attention: tuple[Literal[8, 16, 32], ...] = Field((16,), description="resolutions with self-attention, in both networks: of 8, 16, 32")
     attention_reduction: Literal[8, 4] = Field(8, description="query and key have channels // this")
     bn_group: int | None = Field(None, gt=0, description="samples that share batch-norm statistics; null: the largest divisor of batch up to 16")
