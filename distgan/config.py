@@ -174,7 +174,7 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+"), list("-+0123456789"))
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+$"), list("-+0123456789"))
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -230,9 +230,12 @@ def settle(model: type[Run], tree: dict[str, Any], assignments: list[str] | None
         run = model.model_validate(tree)
     except pydantic.ValidationError as error:
         known = [key for key, _, _ in describe(model)]
-        lines += [f"  {_fault(fault, known)}" for fault in error.errors()]
+        faults = error.errors()
+        # A list whose items are wrong is also "too short" to pydantic: the items say enough.
+        lines += [f"  {_fault(fault, known)}" for fault in faults
+                  if not any(other["loc"][:-1] == fault["loc"] for other in faults)]
     if lines:
-        raise ConfigError("\n".join([f"{_count(len(lines))} in the settings of {_shown(tree.get('recipe', 'the run')).strip(chr(39))}:", *lines]))
+        raise ConfigError("\n".join([f"{_count(len(lines))} in the settings of {_shown(tree.get('recipe', 'the run'))[1:-1]}:", *lines]))
     return run
 
 
@@ -241,8 +244,8 @@ def _count(n: int) -> str:
 
 
 def _shown(value: Any) -> str:
-    """A value as the user would find it again, not longer than a line."""
-    text = repr(value)
+    """A value as the user wrote it, not longer than a line."""
+    text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= 100 else f"{text[:60]}… ({len(text)} characters)"
 
 
@@ -256,7 +259,9 @@ def _fault(fault: dict[str, Any], known: list[str]) -> str:
         return f"{key.rpartition('.')[0]}: found {_shown(fault['input'])}, which is too short"
     if fault["type"] == "missing":
         return f"{key}: missing; give it as {key}=…"
-    message = fault["msg"].removeprefix("Value error, ")
+    message = fault["msg"].removeprefix("Value error, ").replace("valid tuple", "list").replace("Tuple", "list")
+    if fault["type"] in ("model_type", "model_attributes_type"):
+        message = f"a section, whose keys are given as {key}.name=value"
     return f"{key}: found {_shown(fault['input'])}; {message[:1].lower() + message[1:]}"
 
 
