@@ -15,7 +15,20 @@ VERBS = {
     "run": ("launchers.local", "train with several processes on this machine"),
     "report": ("distgan.report", "one HTML page and a table from run folders"),
 }
-OWN_WAIT_S = 3
+WAIT_S = 3
+
+
+def _leave_it_to_rank_0(error: DistganError) -> None:
+    """On another rank: wait, because a launcher ends all processes when the first one leaves, and rank 0 may not have told it yet.
+
+    What only this process has met (damaged data at once, else what is left after the wait) it tells itself.
+    """
+    own = f"error: rank {os.environ['RANK']}: {error}"
+    if isinstance(error, DataError) and not error.everywhere:
+        print(own, file=sys.stderr, flush=True)
+    time.sleep(WAIT_S)
+    if isinstance(error, LaunchError) and not error.everywhere:
+        print(own, file=sys.stderr, flush=True)
 
 
 def guarded(command: Callable[[list[str]], int], argv: list[str]) -> int:
@@ -25,10 +38,8 @@ def guarded(command: Callable[[list[str]], int], argv: list[str]) -> int:
     except DistganError as error:
         if console.TALKS:
             print(f"error: {error}", file=sys.stderr, flush=True)
-        elif isinstance(error, DataError | LaunchError) and not error.everywhere:
-            # This process's own trouble, of which rank 0 may know nothing. If all of them have it, the launcher ends this one meanwhile.
-            time.sleep(OWN_WAIT_S if isinstance(error, LaunchError) else 0)
-            print(f"error: rank {os.environ['RANK']}: {error}", file=sys.stderr, flush=True)
+        else:
+            _leave_it_to_rank_0(error)
         return 2
     except KeyboardInterrupt:
         return 130

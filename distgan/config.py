@@ -235,7 +235,7 @@ def settle(model: type[Run], tree: dict[str, Any], assignments: list[str] | None
         lines += [f"  {_fault(fault, known)}" for fault in faults
                   if not any(other["loc"][:-1] == fault["loc"] for other in faults)]
     if lines:
-        raise ConfigError("\n".join([f"{_count(len(lines))} in the settings of {_shown(tree.get('recipe', 'the run'))[1:-1]}:", *lines]))
+        raise ConfigError("\n".join([f"{_count(len(lines))} in the settings of {defaults(model).get('recipe', 'the run')}:", *lines]))
     return run
 
 

@@ -26,7 +26,7 @@ def resolve(what: str) -> tuple[ModuleType, dict[str, Any]]:
         tree = config.read_yaml(FOLDER / f"{what}.yaml")
     name = str(tree.get("recipe", ""))
     if not name:
-        raise ConfigError(f"{what[:60] or repr(what)} names no recipe; there are: {', '.join(names())}; as in `recipe: {names()[0]}`")
+        raise ConfigError(f"{what or repr(what)} names no recipe; there are: {', '.join(names())}; as in `recipe: {names()[0]}`")
     modules = [m.name for m in pkgutil.iter_modules(__path__)]
     if name not in modules:
         close = difflib.get_close_matches(name, names(), 1)
