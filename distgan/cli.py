@@ -1,5 +1,6 @@
 """The `distgan` command: one line per verb, imported only when used."""
 
+import difflib
 import importlib
 import os
 import sys
@@ -65,5 +66,6 @@ def main() -> None:
     for name, (_, meaning) in VERBS.items():
         print(f"  {name:8} {meaning}")
     if argv and argv[0] not in ("-h", "--help"):
-        print(f"\nerror: no verb {argv[0]!r}; there are: {', '.join(VERBS)}", file=sys.stderr)
+        close = difflib.get_close_matches(argv[0], VERBS, 1)
+        print(f"\nerror: no verb {argv[0]!r}{f' (did you mean {close[0]}?)' if close else ''}; there are: {', '.join(VERBS)}", file=sys.stderr)
         sys.exit(2)

@@ -51,6 +51,7 @@ class RunFolder:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
+            self._lock.close()
             raise RunError(f"another process is training in {self.path} (see its status.json); two would overwrite each other") from None
         if not (self.path / "identity.json").exists():
             write(self.path / "overrides.yaml", yaml.safe_dump(asked, sort_keys=False))
@@ -77,6 +78,10 @@ class RunFolder:
         if differ:
             raise RunError("\n".join([f"the run folder {self.path} belongs to another run; nothing was changed:", *differ,
                                       "Leave out machine.folder to give this run a folder of its own, or ask for the settings above"]))
+
+    def close(self) -> None:
+        """Let another process train here; the end of this process does so too."""
+        self._lock.close()
 
     # ---- what happened
     def begin(self, facts: dict[str, Any]) -> None:
