@@ -137,7 +137,7 @@ class Stream:
             else:
                 numbers, images = next(loaded)
                 if isinstance(images, DataError):
-                    raise images
+                    raise DataError(str(images))  # a new one: `images` would hold this frame, and the loader, until a collection
                 if not np.array_equal(numbers, positions):
                     raise RuntimeError(f"the loader delivered stream positions {numbers[:3]}… where {positions[:3]}… were due")
             batch, offset = divmod(int(positions[0]), self._share.batch)
