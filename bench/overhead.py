@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations, parametrize
 
-from distgan import config, signals
+from distgan import config, sharing, signals
 from distgan.batches import Data, Stream
 from distgan.clock import Clock
 from distgan.nets_image import Discriminator64, Generator64
@@ -68,7 +68,7 @@ def straight(G, D, images):
 
 def trainer(data, ranks):
     run = config.settle(sagan.Settings, {"recipe": "sagan", "data": "-", "ngf": WIDTH, "ndf": WIDTH, "batch": BATCH})
-    share = config.breakdown(BATCH, 1, 1, run.group)
+    share = sharing.breakdown(BATCH, 1, 1, run.group)
     recipe = sagan.Recipe(run, ranks, share, data.shape)
     clock = Clock(BATCH, len(data.train))
     logs = []

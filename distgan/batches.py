@@ -17,8 +17,8 @@ import torch
 from PIL import Image
 
 from distgan import console, draws
-from distgan.config import Breakdown
 from distgan.errors import DataError
+from distgan.sharing import Breakdown
 from shards.reader import ShardSet
 
 
@@ -45,9 +45,13 @@ class Data:
         try:
             about = json.loads((root / "dataset.json").read_text())
             self.channels, self.size = int(about["sample"]["channels"]), int(about["sample"]["size"])
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
+            if (root / "manifest.json").is_file():
+                raise DataError(f"{folder} is one split of a data set; name the folder that holds both: data={root.parent}") from None
             raise DataError(f"no shards in {folder}: {root / 'dataset.json'} is missing. Make them: distgan shard particles {folder}") from None
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except OSError as error:
+            raise DataError(f"cannot read {root / 'dataset.json'}: {error.strerror}") from None
+        except (ValueError, KeyError, TypeError) as error:
             raise DataError(f"{root / 'dataset.json'} is damaged ({error!r}); run `distgan shard` again into a new folder") from None
         self.train, self.validation = ShardSet(root / "train", verify), ShardSet(root / "validation", verify)
         self.fingerprint = f"{self.train.fingerprint}-{self.validation.fingerprint}"
@@ -132,13 +136,15 @@ class Stream:
                 images = self._images[torch.from_numpy(samples)]
             else:
                 numbers, images = next(loaded)
+                if isinstance(images, DataError):
+                    raise DataError(str(images))  # a new one: `images` would hold this frame, and the loader, until a collection
                 if not np.array_equal(numbers, positions):
                     raise RuntimeError(f"the loader delivered stream positions {numbers[:3]}… where {positions[:3]}… were due")
             batch, offset = divmod(int(positions[0]), self._share.batch)
             yield Micro(images.to(self._device, non_blocking=True), positions, address, slice(offset, offset + len(positions)), batch)
 
-    def _load(self, batch: int) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
-        """(positions, images) from decoding processes. The sampler deals only this rank's positions: never hand it to `prepare`."""
+    def _load(self, batch: int) -> Iterator[tuple[np.ndarray, torch.Tensor | DataError]]:
+        """(positions, images or what is wrong with one) from decoding processes. The sampler deals only this rank's positions: never hand it to `prepare`."""
         loader = torch.utils.data.DataLoader(
             _Decoded(self._data, self._seed), batch_sampler=self._positions(batch), num_workers=self._workers, collate_fn=_collate,
             pin_memory=self._device.type == "cuda")
@@ -149,10 +155,14 @@ class _Decoded(torch.utils.data.Dataset):
     def __init__(self, data: Data, seed: int):
         self._data, self._seed = data, seed
 
-    def __getitem__(self, position: int) -> tuple[int, torch.Tensor]:
+    def __getitem__(self, position: int) -> tuple[int, torch.Tensor | DataError]:
         (sample,), _ = locate(np.array([position]), len(self._data.train), self._seed)
-        return position, self._data.decode(self._data.train, int(sample))
+        try:
+            return position, self._data.decode(self._data.train, int(sample))
+        except DataError as error:  # handed over: a loader that is left to raise it adds its traceback to the message
+            return position, error
 
 
 def _collate(rows):
-    return np.array([position for position, _ in rows]), torch.stack([image for _, image in rows])
+    fault = next((image for _, image in rows if isinstance(image, DataError)), None)
+    return np.array([position for position, _ in rows]), fault or torch.stack([image for _, image in rows])

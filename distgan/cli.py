@@ -1,12 +1,14 @@
 """The `distgan` command: one line per verb, imported only when used."""
 
+import difflib
 import importlib
 import os
 import sys
+import time
 from collections.abc import Callable
 
 from distgan import __version__, console
-from distgan.errors import DistganError
+from distgan.errors import DataError, DistganError, LaunchError
 
 VERBS = {
     "shard": ("shards.build", "turn images, or the built-in particle generator, into WebDataset shards"),
@@ -14,6 +16,20 @@ VERBS = {
     "run": ("launchers.local", "train with several processes on this machine"),
     "report": ("distgan.report", "one HTML page and a table from run folders"),
 }
+WAIT_S = 3
+
+
+def _leave_it_to_rank_0(error: DistganError) -> None:
+    """On another rank: wait, because a launcher ends all processes when the first one leaves, and rank 0 may not have told it yet.
+
+    What only this process has met (damaged data at once, else what is left after the wait) it tells itself.
+    """
+    own = f"error: rank {os.environ['RANK']}: {error}"
+    if isinstance(error, DataError) and not error.everywhere:
+        print(own, file=sys.stderr, flush=True)
+    time.sleep(WAIT_S)
+    if isinstance(error, LaunchError) and not error.everywhere:
+        print(own, file=sys.stderr, flush=True)
 
 
 def guarded(command: Callable[[list[str]], int], argv: list[str]) -> int:
@@ -23,6 +39,8 @@ def guarded(command: Callable[[list[str]], int], argv: list[str]) -> int:
     except DistganError as error:
         if console.TALKS:
             print(f"error: {error}", file=sys.stderr, flush=True)
+        else:
+            _leave_it_to_rank_0(error)
         return 2
     except KeyboardInterrupt:
         return 130
@@ -48,5 +66,6 @@ def main() -> None:
     for name, (_, meaning) in VERBS.items():
         print(f"  {name:8} {meaning}")
     if argv and argv[0] not in ("-h", "--help"):
-        print(f"\nerror: no verb {argv[0]!r}; there are: {', '.join(VERBS)}", file=sys.stderr)
+        close = difflib.get_close_matches(argv[0], VERBS, 1)
+        print(f"\nerror: no verb {argv[0]!r}{f' (did you mean {close[0]}?)' if close else ''}; there are: {', '.join(VERBS)}", file=sys.stderr)
         sys.exit(2)

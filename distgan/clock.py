@@ -1,6 +1,7 @@
 """The one clock of a run: samples seen. Every schedule is a pure function of it, so nothing needs to be stepped, saved or corrected on resume."""
 
 import dataclasses
+import math
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,8 +24,9 @@ class Clock:
         return dataclasses.replace(self, step=step)
 
     def steps(self, epochs: float) -> int:
-        """The number of steps that see at least `epochs` epochs."""
-        return -(-round(epochs * self.train) // self.per_step)
+        """The least number of steps, at least one, that see `epochs` epochs."""
+        samples = math.ceil(round(epochs * self.train, 6))  # rounded first: 0.1 * 30 is a little more than 3
+        return max(-(-samples // self.per_step), 1)
 
     def due(self, every: float, start: float = 0, end: float | None = None) -> bool:
         """True for the step in which a multiple of `every` epochs, in (`start`, `end`], was reached."""

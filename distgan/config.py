@@ -1,6 +1,5 @@
 """The settings of a run: a recipe's defaults, a YAML file, `key.path=value`, checked at once. Imports no torch."""
 
-import dataclasses
 import difflib
 import hashlib
 import json
@@ -13,9 +12,10 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from distgan.errors import ConfigError
+from distgan.sharing import MAX_BATCH
 from distgan.watch import Watch
 
-Positive = Annotated[float, Field(gt=0)]
+Positive = Annotated[float, Field(gt=0, le=1e9)]  # with an end, so that epochs x samples stays an integer that can be computed
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -24,12 +24,21 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, coerce_numbers_to_str=True)
 
+    @pydantic.field_validator("*", mode="before")
+    @classmethod
+    def _plain(cls, value, info):
+        if isinstance(value, bool) and cls.model_fields[info.field_name].annotation is not bool:  # which pydantic would take for 1 or 0
+            raise ValueError("this setting is not true or false")
+        if isinstance(value, str) and "\0" in value:
+            raise ValueError("a NUL character cannot be part of a value")
+        return value
+
 
 class Evaluate(Section):
     schedule: tuple[tuple[Positive | None, Positive], ...] = Field(
         ((200, 10), (800, 20), (None, 50)), min_length=1,
         description="[until epoch, every n epochs] pairs; the last 'until' is null. Also evaluated before the first step and after the last")
-    samples: int = Field(500, ge=2, description="generated images per evaluation")
+    samples: int = Field(500, ge=2, le=1_000_000, description="generated images per evaluation")
     inception: str | None = Field(
         None, description="path of pytorch-fid's Inception weights; without it the score is a seeded stand-in, frechet_standin")
 
@@ -56,17 +65,17 @@ class Machine(Section):
     flush_steps: int = Field(20, gt=0, description="fetch numbers from the device, and write the journal, every n steps")
     checkpoint_every: Positive = Field(10, description="epochs between two checkpoints")
     keep: int = Field(3, gt=0, description="newest checkpoints to keep; the best one is kept as well")
-    timeout_s: int = Field(1800, gt=0, description="a collective that takes longer ends the run; rank-0 work is not bound by it")
+    timeout_s: int = Field(1800, gt=0, le=10_000_000, description="a collective that takes longer ends the run; rank-0 work is not bound by it")
 
 
 class Run(Section):
     """What every recipe understands; a recipe's `Settings` adds its own keys and defaults."""
 
     recipe: str = Field(description="the system to train")
-    data: str = Field(description="folder made by `distgan shard`, with train/ and validation/")
-    experiment: str = Field("", pattern=r"^([A-Za-z0-9_][A-Za-z0-9._-]*)?$", description="name of the parent folder of the run; the recipe's name if empty")
+    data: str = Field(min_length=1, description="folder made by `distgan shard`, with train/ and validation/")
+    experiment: str = Field("", description="name of the parent folder of the run; the recipe's name if empty")
     seed: int = Field(0, ge=0, description="every random number is drawn from (seed, purpose, index)")
-    batch: int = Field(gt=0, description="the global batch: samples per update over all ranks and micro-batches")
+    batch: int = Field(gt=0, le=MAX_BATCH, description="the global batch: samples per update over all ranks and micro-batches")
     precision: Literal["float32", "float64"] = Field(
         "float32", description="of weights and arithmetic; float64 is for proving that two ways of starting a run are equal")
     epochs: Positive = Field(description="how far to train; a longer run is the same run, continued")
@@ -77,10 +86,21 @@ class Run(Section):
     watch: Watch = Watch()
     machine: Machine = Machine()
 
+    @pydantic.field_validator("experiment")
+    @classmethod
+    def _folder_name(cls, value):
+        if not re.fullmatch(r"([A-Za-z0-9_][A-Za-z0-9._-]{0,99})?", value):
+            raise ValueError("a folder's name of at most 100 letters, digits, _ - and ., which does not begin with - or .")
+        return value
+
     @property
     def group(self) -> int:
         """Samples of the global batch that share batch-norm statistics; 1 where a recipe has none."""
         return 1
+
+    def group_of(self, batch: int) -> int:
+        """`group` if the batch were another one."""
+        return self.model_copy(update={"batch": batch}).group
 
     @classmethod
     def where(cls) -> set[str]:
@@ -132,14 +152,27 @@ def describe(model: type[BaseModel], prefix: str = "") -> list[tuple[str, str, s
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML in which a key that stands twice is an error, not the last one's silent victory."""
+    """YAML for settings: 1e-4 is a number (YAML 1.1 wants 1.0e-4), 2026-01-31 a word, a key that stands twice an error, not the last one's
+    silent victory, and so is an alias: a few of them unfold into gigabytes, or into themselves.
+    """
+
+    yaml_implicit_resolvers = {first: [rule for rule in rules if rule[0] != "tag:yaml.org,2002:timestamp"]
+                               for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()}
+
+    def compose_node(self, parent, index):
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.constructor.ConstructorError(None, None, "aliases (*name) are not read; write the value out", self.peek_event().start_mark)
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node, deep=False):
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         twice = {str(key) for key in keys if keys.count(key) > 1}
         if twice:
-            raise ConfigError(f"{node.start_mark.name}: key {', '.join(sorted(twice))} stands twice in one mapping")
+            raise yaml.constructor.ConstructorError(None, None, f"key {', '.join(sorted(twice))} stands twice in one mapping", node.start_mark)
         return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+$"), list("-+0123456789"))
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -149,21 +182,31 @@ def read_yaml(path: Path) -> dict[str, Any]:
             tree = yaml.load(file, _Loader) or {}  # _Loader is a SafeLoader
     except OSError as error:
         raise ConfigError(f"cannot read the run file {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{path} is not valid YAML: {error}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{path} is not valid YAML: nested too deeply") from error
     if not isinstance(tree, dict):
         raise ConfigError(f"{path} must hold `key: value` lines, found {type(tree).__name__}")
     return tree
 
 
 def override(tree: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
-    """Apply `a.b=value` in order; values are YAML, later ones win. Returns a new tree."""
+    """Apply `a.b=value` in order; values are YAML, later ones win. Returns a new tree; one ConfigError lists every fault."""
+    tree, wrong = _assign(tree, assignments)
+    if wrong:
+        raise ConfigError("\n".join([f"{_count(len(wrong))} on the command line:", *wrong]))
+    return tree
+
+
+def _assign(tree: dict[str, Any], assignments: list[str]) -> tuple[dict[str, Any], list[str]]:
+    """(a new tree, a line for each assignment that is wrong)."""
     tree = json.loads(json.dumps(tree, default=str))
     wrong = []
     for text in assignments:
         key, equals, value = text.partition("=")
-        if not equals or not re.fullmatch(r"[A-Za-z_][\w.]*", key):
-            wrong.append(f"  {text!r} is not of the form key=value, as in batch=32 or evaluate.samples=500")
+        if not equals or not re.fullmatch(r"\w[\w.]*", key):
+            wrong.append(f"  {_shown(text)} is not of the form key=value, as in batch=32 or evaluate.samples=500")
             continue
         *parents, leaf = key.split(".")
         node = tree
@@ -173,76 +216,48 @@ def override(tree: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
             node = node[parent]
         try:
             node[leaf] = yaml.load(value, _Loader)  # _Loader is a SafeLoader
-        except yaml.YAMLError:
-            wrong.append(f"  {key}: found {value!r}, which is not valid YAML; quote it")
-    if wrong:
-        raise ConfigError("\n".join([f"{_count(len(wrong))} on the command line:", *wrong]))
-    return tree
+        except (yaml.YAMLError, ValueError, RecursionError):
+            wrong.append(f"  {key}: found {_shown(value)}, which is not valid YAML; quote it")
+    return tree, wrong
 
 
-def settle(model: type[Run], tree: dict[str, Any]) -> Run:
-    """Check `tree` against a recipe's settings; one ConfigError lists every fault."""
+def settle(model: type[Run], tree: dict[str, Any], assignments: list[str] | None = None) -> Run:
+    """Check `tree` with `assignments` applied against a recipe's settings; one ConfigError lists every fault of both."""
+    tree, lines = _assign(tree, assignments or [])
     try:
-        return model.model_validate(tree)
+        run = model.model_validate(tree)
     except pydantic.ValidationError as error:
         known = [key for key, _, _ in describe(model)]
-        lines = [f"  {_fault(fault, known)}" for fault in error.errors()]
-        raise ConfigError("\n".join([f"{_count(len(lines))} in the settings of {tree.get('recipe', 'the run')}:", *lines])) from None
+        faults = error.errors()
+        # A list whose items are wrong is also "too short" to pydantic: the items say enough.
+        lines += [f"  {_fault(fault, known)}" for fault in faults
+                  if not any(other["loc"][:-1] == fault["loc"] for other in faults)]
+    if lines:
+        raise ConfigError("\n".join([f"{_count(len(lines))} in the settings of {defaults(model).get('recipe', 'the run')}:", *lines]))
+    return run
 
 
 def _count(n: int) -> str:
     return "1 error" if n == 1 else f"{n} errors"
 
 
+def _shown(value: Any) -> str:
+    """A value as the user wrote it, not longer than a line."""
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 100 else f"{text[:60]}… ({len(text)} characters)"
+
+
 def _fault(fault: dict[str, Any], known: list[str]) -> str:
     """One pydantic error -> `key: found X, allowed Y`."""
     key = ".".join(str(part) for part in fault["loc"])
     if fault["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(key, known, 1, 0.6) or [k for k in known if k.rpartition(".")[2] == key.rpartition(".")[2]]
-        return f"{key}: unknown key" + (f"; did you mean {close[0]}?" if close else "; `--help` after the recipe lists every key")
+        close = [k for k in known if k.rpartition(".")[2] == key.rpartition(".")[2]] or difflib.get_close_matches(key, known, 1, 0.6)
+        return f"{_shown(key)[1:-1]}: unknown key" + (f"; did you mean {close[0]}?" if close else "; `--help` after the recipe lists every key")
+    if fault["type"] == "missing" and isinstance(fault["loc"][-1], int):
+        return f"{key.rpartition('.')[0]}: found {_shown(fault['input'])}, which is too short"
     if fault["type"] == "missing":
         return f"{key}: missing; give it as {key}=…"
-    message = fault["msg"].removeprefix("Value error, ")
-    return f"{key}: found {fault['input']!r}; {message[:1].lower() + message[1:]}"
-
-
-@dataclasses.dataclass(frozen=True)
-class Breakdown:
-    """How a global batch is shared: ranks x accumulation x per_rank = batch, in batch-norm groups of `group` samples."""
-
-    batch: int
-    ranks: int
-    accumulation: int
-    per_rank: int
-    group: int
-
-    def __str__(self) -> str:
-        return f"batch {self.batch} = {self.ranks} ranks x {self.accumulation} micro-batches x {self.per_rank} per rank, in groups of {self.group}"
-
-
-def breakdown(batch: int, ranks: int, accumulation: int, group: int = 1) -> Breakdown:
-    """Share a global batch, or raise ConfigError with the values that fit.
-
-    `group` is the number of neighbouring samples of the global batch that share batch-norm statistics; a micro-batch must hold whole groups.
-    """
-    share = ranks * accumulation
-    if batch % share:
-        fits = [n for n in range(1, batch + 1) if batch % n == 0]
-        raise ConfigError(
-            f"a global batch of {batch} cannot be shared by {ranks} ranks x {accumulation} micro-batches: {share} does not divide {batch}. "
-            f"Fit: batch={batch // share * share or share} or batch={(batch // share + 1) * share}; or ranks x accumulation = "
-            f"{', '.join(map(str, fits))}")
-    micro = batch // accumulation
-    if micro % group:
-        fits = [k for k in range(1, batch + 1) if batch % k == 0 and batch // k % group == 0 and batch % (k * ranks) == 0]
-        also = f"machine.accumulation={', '.join(map(str, fits))}" if fits else f"another batch than {batch}"
-        raise ConfigError(
-            f"batch normalisation over groups of {group} samples does not fit micro-batches of {micro} samples ({batch} / "
-            f"{accumulation}): the statistics of a group need all its samples in one forward pass. "
-            f"Fit: {also}, or a bn_group that divides {micro} (this is another run: its statistics differ)")
-    return Breakdown(batch, ranks, accumulation, batch // share, group)
-
-
-def reference_group(batch: int, reference: int) -> int:
-    """The default batch-norm group: the largest divisor of `batch` that is no larger than the recipe's reference batch."""
-    return max(n for n in range(1, min(batch, reference) + 1) if batch % n == 0)
+    message = fault["msg"].removeprefix("Value error, ").replace("valid tuple", "list").replace("Tuple", "list")
+    if fault["type"] in ("model_type", "model_attributes_type"):
+        message = f"a section, whose keys are given as {key}.name=value"
+    return f"{key}: found {_shown(fault['input'])}; {message[:1].lower() + message[1:]}"

@@ -11,6 +11,8 @@
 class DistganError(Exception):
     """Base of all errors that carry a message for the user."""
 
+    everywhere = False  # True: all processes of the run raise it together, so rank 0 alone tells it
+
 
 class ConfigError(DistganError, ValueError):
     """Names the key, what was found and what is allowed."""

@@ -10,6 +10,7 @@ import torch
 
 from distgan import console, signals
 from distgan.batches import Data
+from distgan.errors import DataError
 from distgan.features import extractor, frechet
 from distgan.ranks import Ranks
 
@@ -19,6 +20,8 @@ CHUNK = 16  # samples per forward pass, the last one filled up: a fixed shape gi
 class Evaluator:
     def __init__(self, ranks: Ranks, data: Data, samples: int, inception: str | None):
         self._ranks, self._data, self._samples = ranks, data, samples
+        if len(data.train) < 2:
+            raise DataError(f"the training split holds {len(data.train)} sample, a Fréchet distance needs at least 2; shard more images")
         self._extract = extractor(inception).to(ranks.device)
         self._real: torch.Tensor | None = None
         self._seen = False
@@ -40,8 +43,13 @@ class Evaluator:
     def _reals(self, numbers: np.ndarray) -> torch.Tensor:
         return torch.stack([self._data.decode(self._data.train, int(i)) for i in numbers])
 
-    @torch.no_grad()
     def _features(self, label: str, total: int, images: Callable[[np.ndarray], torch.Tensor]) -> torch.Tensor | None:
+        # A damaged sample meets only the rank it was dealt to: all of them must leave together.
+        numbers, rows = self._ranks.together(lambda: self._my_features(label, total, images))
+        return self._ranks.gather(numbers, rows, total)
+
+    @torch.no_grad()
+    def _my_features(self, label: str, total: int, images: Callable[[np.ndarray], torch.Tensor]) -> tuple[np.ndarray, torch.Tensor]:
         numbers, rows = [np.zeros(0, np.int64)], []
         with console.bar(label, total, "images") as bar:
             for chunk in self._mine(total):
@@ -49,7 +57,7 @@ class Evaluator:
                 rows.append(self._extract(images(filled).to(self._ranks.device))[: len(chunk)].cpu())
                 numbers.append(chunk)
                 bar.advance(min(len(chunk) * self._ranks.size, total - bar.done))
-        return self._ranks.gather(np.concatenate(numbers), torch.cat(rows) if rows else torch.zeros(0), total)
+        return np.concatenate(numbers), torch.cat(rows) if rows else torch.zeros(0)
 
     def _mine(self, total: int) -> Iterator[np.ndarray]:
         """Every size-th chunk of the numbers 0..total-1."""

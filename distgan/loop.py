@@ -12,11 +12,12 @@ import torch
 from distgan import checkpoints, console, pictures, runs, signals, watch
 from distgan.batches import Data, Micro, Stream
 from distgan.clock import Clock
-from distgan.config import Breakdown, Run
+from distgan.config import Run
 from distgan.errors import RunError
 from distgan.evaluator import Evaluator
 from distgan.ranks import Ranks
 from distgan.runs import RunFolder
+from distgan.sharing import Breakdown
 
 GRID = 64          # images of a sample grid
 RECENT = 5000      # training rows that `watch` looks back on; rows of validations and evaluations are all kept

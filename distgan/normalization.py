@@ -17,7 +17,7 @@ class GroupBatchNorm2d(nn.Module):
 
     `group` neighbouring samples of the global batch share statistics, however many ranks hold them: a group inside one rank's batch needs no
     communication; one that spans ranks sums its moments among them, differentiably. Ranks hold neighbouring slices of a micro-batch,
-    and `config.breakdown` sees to it that a micro-batch holds whole groups. Equals torch's BatchNorm2d where one group is one batch.
+    and `sharing.breakdown` sees to it that a micro-batch holds whole groups. Equals torch's BatchNorm2d where one group is one batch.
     """
 
     def __init__(self, channels: int, group: int, ranks: Ranks, eps: float = 1e-5, momentum: float = 0.1):

@@ -14,7 +14,7 @@ from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGr
 from torch import nn
 
 from distgan import errors
-from distgan.errors import LaunchError
+from distgan.errors import DistganError, LaunchError
 
 # How many processes each launcher says it started, most specific first.
 _COUNTS = ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
@@ -41,6 +41,24 @@ def _refuse_what_is_not_built() -> None:
                           "Use `accelerate launch --config_file configs/accelerate.yaml`")
 
 
+def _check_environment() -> None:
+    """LaunchError where the variables of a launcher are there in part, or do not fit each other."""
+    env = os.environ
+    source, count = started()
+    if count > 1 and source != "WORLD_SIZE":
+        raise LaunchError(f"{source}={count}: {count} processes were started, but without RANK and WORLD_SIZE each would train alone as rank 0. "
+                          "Start them with torchrun or accelerate launch")
+    numbers = {name: env[name] for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_PORT") if name in env}
+    wrong = [f"{name}={value!r} is no number" for name, value in numbers.items() if not value.isdigit()]
+    if count > 1:
+        wrong += [f"{name} is missing" for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if not env.get(name)]
+    if not wrong and int(env.get("RANK", 0)) >= count:
+        wrong = [f"RANK={env['RANK']}, allowed are 0 to {count - 1} with WORLD_SIZE={env.get('WORLD_SIZE', 'missing')}"]
+    if wrong:
+        raise LaunchError(f"the environment names a process group that cannot be joined: {'; '.join(wrong)}. "
+                          "torchrun and accelerate launch set these variables; unset them to train in one process")
+
+
 class Ranks:
     """What a process may ask of, and do with, the others."""
 
@@ -48,10 +66,8 @@ class Ranks:
         if device == "cuda" and not torch.cuda.is_available():
             raise LaunchError("machine.device=cuda, but torch sees no CUDA device here; machine.device=auto takes the CPU then")
         on_cpu = device == "cpu" or not torch.cuda.is_available()
+        _check_environment()
         source, count = started()
-        if count > 1 and source != "WORLD_SIZE":
-            raise LaunchError(f"{source}={count}: {count} processes were started, but without RANK and WORLD_SIZE each would train alone as rank 0. "
-                              "Start them with torchrun or accelerate launch")
         _refuse_what_is_not_built()
         # cuDNN would otherwise round convolutions to TF32 (10 bits) under the name of float32.
         torch.backends.cudnn.allow_tf32 = False
@@ -147,8 +163,28 @@ class Ranks:
         dist.broadcast_object_list(box, src=0, group=self._wait)
         if box[1] is not None:
             kind = getattr(errors, box[1], RuntimeError)
-            raise kind(box[2] if kind is not RuntimeError else f"rank 0: {box[1]}: {box[2]}")
+            error = kind(box[2] if kind is not RuntimeError else f"rank 0: {box[1]}: {box[2]}")
+            error.everywhere = True
+            raise error
         return box[0]
+
+    def together(self, work: Callable[[], Any]) -> Any:
+        """Every rank calls `work()` and gets its result; if any meets an error for the user, all raise that of the first such rank."""
+        result, fault = None, None
+        try:
+            result = work()
+        except DistganError as error:
+            fault = error
+        faults: list[Any] = [fault]
+        if self.size > 1:
+            faults = [None] * self.size
+            dist.all_gather_object(faults, fault, group=self._wait)
+        for rank, error in enumerate(faults):
+            if error is not None:
+                error = type(error)(f"rank {rank}: {error}" if rank else str(error))
+                error.everywhere = True
+                raise error
+        return result
 
     def same(self, what: str, value: str) -> None:
         """Raise LaunchError unless every rank holds an equal value."""
@@ -156,7 +192,9 @@ class Ranks:
             box: list[Any] = [None] * self.size
             dist.all_gather_object(box, value, group=self._control)
             if len(set(box)) > 1:
-                raise LaunchError(f"{what} differs among ranks: " + ", ".join(f"rank {r}: {v}" for r, v in enumerate(box)))
+                error = LaunchError(f"{what} differs among ranks: " + ", ".join(f"rank {r}: {v}" for r, v in enumerate(box)))
+                error.everywhere = True
+                raise error
 
     def close(self) -> None:
         """Leave the group; nothing may be asked of the others afterwards."""

@@ -41,16 +41,17 @@ class RunFolder:
         identity = run.identity(fingerprint)
         default = Path(run.machine.runs) / (run.experiment or run.recipe) / f"{run.delta()}-{identity['id']}"
         self.path = Path(run.machine.folder) if run.machine.folder else default
-        self._check(identity)
         try:
+            self._check(identity)
             for name in ("attempts", "checkpoints", "samples", "eval"):
                 (self.path / name).mkdir(parents=True, exist_ok=True)
-            self._lock = open(self.path / ".lock", "w")
+            self._lock = open(self.path / ".lock", "a")
         except OSError as error:
             raise RunError(f"cannot write the run folder {self.path}: {error.strerror}") from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
+            self._lock.close()
             raise RunError(f"another process is training in {self.path} (see its status.json); two would overwrite each other") from None
         if not (self.path / "identity.json").exists():
             write(self.path / "overrides.yaml", yaml.safe_dump(asked, sort_keys=False))
@@ -60,12 +61,14 @@ class RunFolder:
         self._status: dict[str, Any] = {"attempt": self.attempt, "pid": os.getpid(), "host": socket.gethostname()}
 
     def _check(self, identity: dict[str, Any]) -> None:
-        if not self.path.exists() or not any(self.path.iterdir()):
+        # A start that was killed before it had written its identity leaves empty folders and these: the same line may begin again.
+        unborn = (".lock", "overrides.yaml", ".overrides.yaml.tmp", ".identity.json.tmp")
+        if not self.path.exists() or self.path.is_dir() and all(path.is_dir() or path.name in unborn for path in self.path.rglob("*")):
             return
         try:
             found = json.loads((self.path / "identity.json").read_text())
             theirs = {**dict(flatten(found["settings"])), "data": found["data"]}
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             raise RunError(f"{self.path} is not empty and no run folder (it has no identity.json); choose another machine.folder") from None
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise RunError(f"{self.path / 'identity.json'} is damaged: {error}") from error
@@ -75,6 +78,10 @@ class RunFolder:
         if differ:
             raise RunError("\n".join([f"the run folder {self.path} belongs to another run; nothing was changed:", *differ,
                                       "Leave out machine.folder to give this run a folder of its own, or ask for the settings above"]))
+
+    def close(self) -> None:
+        """Let another process train here; the end of this process does so too."""
+        self._lock.close()
 
     # ---- what happened
     def begin(self, facts: dict[str, Any]) -> None:

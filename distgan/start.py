@@ -12,13 +12,14 @@ import torch
 import yaml
 from torch import nn
 
-from distgan import __version__, config, console, draws, recipes
+from distgan import __version__, config, console, draws, recipes, sharing
 from distgan.batches import Data
-from distgan.config import Breakdown, Run
+from distgan.config import Run
 from distgan.evaluator import Evaluator
 from distgan.loop import STOPPED, Loop
 from distgan.ranks import Ranks
 from distgan.runs import RunFolder
+from distgan.sharing import Breakdown
 
 USAGE = """usage: distgan train RECIPE|RUN.yaml data=FOLDER [key=value …] [--dry-run] [--help]
 
@@ -46,17 +47,17 @@ def show_help(what: str | None) -> int:
 
 
 class _Setup:
-    """Everything a run needs, built in the order in which faults should be told: data, processes, batch, networks, weights files."""
+    """Everything a run needs, built in the order in which faults should be told: processes, data, batch, networks, weights files."""
 
     def __init__(self, module: ModuleType, run: Run):
-        self.data = Data(run.data, run.machine.verify)
         self.ranks = Ranks(run.machine.device, run.machine.timeout_s)
-        self.share = config.breakdown(run.batch, self.ranks.size, run.machine.accumulation, run.group)
+        self.data = self.ranks.together(lambda: Data(run.data, run.machine.verify))
+        self.share = sharing.breakdown(run.batch, self.ranks.size, run.machine.accumulation, run.group, run.group_of)
         self.ranks.same("the data set or the settings", run.identity(self.data.fingerprint)["id"])
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(draws.key(run.seed, "init"))  # networks start alike on all ranks, devices and world sizes
             self.recipe = module.Recipe(run, self.ranks, self.share, self.data.shape)
-        self.evaluator = Evaluator(self.ranks, self.data, run.evaluate.samples, run.evaluate.inception)
+        self.evaluator = self.ranks.together(lambda: Evaluator(self.ranks, self.data, run.evaluate.samples, run.evaluate.inception))
 
 
 def train(module: ModuleType, run: Run, asked: dict[str, Any]) -> int:

@@ -5,12 +5,23 @@ The same program under torchrun, accelerate launch, plain python and as `distgan
 
 import sys
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 HERE = Path(__file__).resolve().parent
 if Path(sys.path[0] or ".").resolve() == HERE:  # run as a file: Python put distgan/ first, where our files could hide other modules
     sys.path[0] = str(HERE.parent)
 
 from distgan import config, errors, recipes  # noqa: E402
+
+
+def plan(words: list[str]) -> tuple[ModuleType, config.Run, dict[str, Any]]:
+    """RECIPE|RUN.yaml key=value … -> (the recipe's module, the settings, what of them the command line asked for); ConfigError."""
+    if not words or "=" in words[0]:
+        raise errors.ConfigError(f"the first word names a recipe ({', '.join(recipes.names())}) or a run file; --help shows how")
+    module, tree = recipes.resolve(words[0])
+    run = config.settle(module.Settings, tree, words[1:])
+    return module, run, config.override({}, words[1:])
 
 
 def main(argv: list[str]) -> int:
@@ -21,12 +32,8 @@ def main(argv: list[str]) -> int:
     if "-h" in flags or "--help" in flags:
         return start.show_help(words[0] if words else None)
     if unknown := flags - {"--dry-run"}:
-        raise errors.ConfigError(f"unknown option {', '.join(sorted(unknown))}; there are --dry-run and --help; settings are given as key=value")
-    if not words or "=" in words[0]:
-        raise errors.ConfigError(f"the first word names a recipe ({', '.join(recipes.names())}) or a run file; --help shows how")
-    module, tree = recipes.resolve(words[0])
-    asked = config.override({}, words[1:])
-    run = config.settle(module.Settings, config.override(tree, words[1:]))
+        raise errors.ConfigError(f"unknown option {', '.join(sorted(unknown))[:60]}; there are --dry-run and --help; settings are given as key=value")
+    module, run, asked = plan(words)
     return start.dry_run(module, run) if "--dry-run" in flags else start.train(module, run, asked)
 
 

@@ -23,6 +23,17 @@ def command(processes: int, arguments: list[str]) -> list[str]:
     return [*launch, str(TRAIN), *arguments]
 
 
+def refuse_early(processes: int, arguments: list[str]) -> None:
+    """Tell faults of the settings and the data here: of processes that refuse to start, the launcher would print a traceback of its own."""
+    from distgan import config, train
+    from distgan.batches import Data
+
+    if not {"-h", "--help"}.intersection(arguments):
+        _, run, _ = train.plan([word for word in arguments if not word.startswith("-")])
+        config.breakdown(run.batch, processes, run.machine.accumulation, run.group, run.group_of)
+        Data(run.data)
+
+
 def main(argv: list[str]) -> int:
     """`distgan run --processes 2 sagan data=…`: replaces this process, so signals and the exit code are the launcher's."""
     parser = argparse.ArgumentParser(
@@ -40,5 +51,7 @@ def main(argv: list[str]) -> int:
 
         print(shlex.join(line))
         return 0
+    if options.processes > 1:
+        refuse_early(options.processes, options.arguments)
     sys.stdout.flush()
     os.execvpe(line[0], line, os.environ)

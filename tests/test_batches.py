@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distgan import config, signals
+from distgan import sharing, signals
 from distgan.batches import Data, Stream, locate, permutation
 from distgan.errors import DataError
 
@@ -18,7 +18,7 @@ def data(particles):
 
 def leg(data, start, steps, ranks, accumulation, batch):
     """What all ranks together see in `steps` batches: [(position, address)], in the order of the global batch."""
-    share = config.breakdown(batch, ranks, accumulation)
+    share = sharing.breakdown(batch, ranks, accumulation)
     streams = [iter(Stream(data, 3, share, rank, torch.device("cpu"), start=start, resident_bytes=1 << 30)) for rank in range(ranks)]
     seen = []
     for _ in range(steps):
@@ -60,7 +60,7 @@ def test_epochs_are_shuffled_apart():
 
 
 def test_workers_deliver_what_memory_delivers(data):
-    share = config.breakdown(12, 2, 2)
+    share = sharing.breakdown(12, 2, 2)
     memory, workers = (iter(Stream(data, 0, share, 1, torch.device("cpu"), start=24, workers=2, resident_bytes=size)) for size in (1 << 30, 0))
     for _ in range(3):
         for a, b in zip(next(memory), next(workers), strict=True):
@@ -69,8 +69,8 @@ def test_workers_deliver_what_memory_delivers(data):
 
 
 def test_noise_is_cut_from_the_global_batch(data):
-    whole = next(iter(Stream(data, 0, config.breakdown(12, 1, 1), 0, torch.device("cpu"), resident_bytes=1 << 30)))
-    parts = [next(iter(Stream(data, 0, config.breakdown(12, 3, 2), r, torch.device("cpu"), resident_bytes=1 << 30))) for r in range(3)]
+    whole = next(iter(Stream(data, 0, sharing.breakdown(12, 1, 1), 0, torch.device("cpu"), resident_bytes=1 << 30)))
+    parts = [next(iter(Stream(data, 0, sharing.breakdown(12, 3, 2), r, torch.device("cpu"), resident_bytes=1 << 30))) for r in range(3)]
     rows = {(m.slots.start, m.slots.stop): m.noise(5, "noise/d", 8, 12) for part in parts for m in part}
     assert torch.equal(torch.cat([rows[at] for at in sorted(rows)]), whole[0].noise(5, "noise/d", 8, 12))
 

@@ -22,12 +22,14 @@ def resolve(what: str) -> tuple[ModuleType, dict[str, Any]]:
     tree: dict[str, Any] = {"recipe": what}
     if what.endswith((".yaml", ".yml")):
         tree = config.read_yaml(Path(what))
-    elif (FOLDER / f"{what}.yaml").is_file() and "/" not in what:
+    elif what in (path.stem for path in FOLDER.glob("*.yaml")):
         tree = config.read_yaml(FOLDER / f"{what}.yaml")
     name = str(tree.get("recipe", ""))
+    if not name:
+        raise ConfigError(f"{what or repr(what)} names no recipe; there are: {', '.join(names())}; as in `recipe: {names()[0]}`")
     modules = [m.name for m in pkgutil.iter_modules(__path__)]
     if name not in modules:
         close = difflib.get_close_matches(name, names(), 1)
-        raise ConfigError(f"no recipe {name!r}" + (f" (did you mean {close[0]}?)" if close else "")
+        raise ConfigError(f"no recipe {name[:60]!r}" + (f" (did you mean {close[0]}?)" if close else "")
                           + f"; there are: {', '.join(names())}; or give a run file that ends in .yaml and names one: `recipe: {modules[0]}`")
     return importlib.import_module(f"{__name__}.{name}"), tree

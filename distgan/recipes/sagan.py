@@ -7,27 +7,28 @@ import numpy as np
 import torch
 from pydantic import Field, field_validator
 
-from distgan import config, draws, signals
+from distgan import config, draws, sharing, signals
 from distgan.batches import Data, Micro
 from distgan.clock import Clock, step_decay
-from distgan.config import Breakdown, Positive, Share
+from distgan.config import Positive, Share
 from distgan.errors import ConfigError
 from distgan.losses import d_vanilla, g_vanilla
 from distgan.nets_image import Discriminator64, Generator64
 from distgan.player import Log, Player
 from distgan.ranks import Ranks
+from distgan.sharing import Breakdown
 from distgan.watch import Watch
 
 REFERENCE_BATCH = 16
 
 
 class Settings(config.Run):
-    recipe: str = "sagan"
-    batch: int = Field(REFERENCE_BATCH, gt=0, description="the global batch: samples per update over all ranks and micro-batches")
+    recipe: Literal["sagan"] = Field("sagan", description="the system to train")
+    batch: int = Field(REFERENCE_BATCH, gt=0, le=sharing.MAX_BATCH, description="the global batch: samples per update over all ranks and micro-batches")
     epochs: Positive = Field(2000, description="how far to train; a longer run is the same run, continued")
-    latent: int = Field(128, gt=0, description="size of the noise vector")
-    ngf: int = Field(64, gt=0, description="generator channels at 32x32; 8 times as many at 4x4")
-    ndf: int = Field(64, gt=0, description="discriminator channels at 32x32; 8 times as many at 4x4")
+    latent: int = Field(128, gt=0, le=65536, description="size of the noise vector")
+    ngf: int = Field(64, gt=0, le=1024, description="generator channels at 32x32; 8 times as many at 4x4")
+    ndf: int = Field(64, gt=0, le=1024, description="discriminator channels at 32x32; 8 times as many at 4x4")
     attention: tuple[Literal[8, 16, 32], ...] = Field((16,), description="resolutions with self-attention, in both networks: of 8, 16, 32")
     attention_reduction: Literal[8, 4] = Field(8, description="query and key have channels // this")
     bn_group: int | None = Field(None, gt=0, description="samples that share batch-norm statistics; null: the largest divisor of batch up to 16")
@@ -56,7 +57,7 @@ class Settings(config.Run):
 
     @property
     def group(self) -> int:
-        return self.bn_group or config.reference_group(self.batch, REFERENCE_BATCH)
+        return self.bn_group or sharing.reference_group(self.batch, REFERENCE_BATCH)
 
 
 class Recipe:

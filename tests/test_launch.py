@@ -1,0 +1,140 @@
+"""What the commands print before anything is trained."""
+
+import re
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from processes import BIN, TINY, environment, line, run
+
+from distgan import checkpoints, cli, train
+from launchers import local
+
+VERBS = ("shard", "train", "run", "report")
+
+
+def test_there_are_these_verbs():
+    assert tuple(cli.VERBS) == VERBS
+
+
+def distgan(*words: str, code: int = 0) -> tuple[str, str]:
+    done = subprocess.run([str(BIN / "distgan"), *words], env=environment(), capture_output=True, text=True, timeout=60)
+    assert done.returncode == code, done.stderr
+    return done.stdout, done.stderr
+
+
+# ---- help
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_teaches(verb):
+    out, err = distgan(verb, "--help")
+    assert err == "" and out.startswith("usage: ") and len(out.splitlines()) >= 8
+    assert re.search(rf"^ *(example: )?(distgan {verb}|python distgan/train.py) \S+", out, re.MULTILINE), out  # a line to copy
+
+
+def test_help_of_a_recipe_lists_every_setting(capsys):
+    assert cli.guarded(train.main, ["sagan", "--help"]) == 0
+    out = capsys.readouterr().out
+    for part in ("  batch=16 ", "  data=(required) ", "  evaluate.samples=500 ", "  machine.keep=3 ", "  ngf=64 ", "  watch.window=25 "):
+        assert part in out
+
+
+def test_an_unknown_verb():
+    out, err = distgan("shrad", code=2)
+    assert "error: no verb 'shrad' (did you mean shard?); there are: shard, train, run, report" in err and "Traceback" not in err
+    assert distgan()[0] == out
+    assert re.fullmatch(r"distgan \d+\.\d+\.\d+\n", distgan("--version")[0])
+
+
+# ---- distgan run
+def test_run_shows_a_line_that_starts_two_processes(capsys):
+    """--multi_gpu, although there may be no GPU: with --cpu, accelerate starts a single process and says nothing."""
+    assert local.main(["--processes", "2", "--show", "sagan", "data=my data", "epochs=1"]) == 0
+    words = shlex.split(capsys.readouterr().out)
+    assert words[words.index("--num_processes") + 1] == "2" and "--multi_gpu" in words and "--cpu" not in words
+    assert Path(words[-4]).samefile(train.__file__) and words[-3:] == ["sagan", "data=my data", "epochs=1"]
+
+
+def test_the_line_for_one_process_is_plain_python(capsys):
+    assert local.main(["--show", "sagan"]) == 0
+    words = shlex.split(capsys.readouterr().out)
+    assert len(words) == 3 and Path(words[1]).samefile(train.__file__)
+
+
+def test_two_processes_start(particles, tmp_path):
+    output = run([str(BIN / "distgan"), "run", "--processes", "2"], "sagan", f"data={particles}", "--dry-run", *TINY, cwd=tmp_path)
+    assert output.count("batch 12 = 2 ranks x 1 micro-batches x 6 per rank, in groups of 12") == 1
+
+
+def test_less_than_one_process_is_refused(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        local.main(["--processes", "0", "sagan"])
+    assert "--processes: found 0, allowed are 1 and more" in capsys.readouterr().err
+
+
+# ---- dry run
+# Weights of 4 x 4 kernels; generator 128 -> 512 -> 256 -> 128 -> 64 -> 1 channels without biases but in the last layer.
+G_LAYERS = 16 * (128 * 512 + 512 * 256 + 256 * 128 + 128 * 64 + 64 * 1) + 1
+G_NORMS = 2 * (512 + 256 + 128 + 64)
+# Discriminator 1 -> 64 -> 128 -> 256 -> 512 -> 1, with biases; spectral normalisation has buffers, no parameters.
+D_LAYERS = 16 * (1 * 64 + 64 * 128 + 128 * 256 + 256 * 512 + 512 * 1) + 64 + 128 + 256 + 512 + 1
+# At 16 x 16, where both networks have 128 channels: query and key of 128 // 8, value of 128, and the weight of the residual.
+ATTENTION = 128 * 16 + 128 * 16 + 128 * 128 + 1
+
+
+@pytest.fixture
+def dry(particles, tmp_path, monkeypatch, capsys):
+    """`dry("ngf=4")` -> what a dry run prints; it must leave no file."""
+    monkeypatch.chdir(tmp_path)
+
+    def check(*words: str) -> str:
+        capsys.readouterr()
+        assert cli.guarded(train.main, ["sagan", f"data={particles}", *words, "--dry-run"]) == 0
+        assert list(tmp_path.iterdir()) == []
+        return capsys.readouterr().out
+
+    return check
+
+
+def test_a_dry_run_prints_what_would_be_trained(dry, particles):
+    out = dry()
+    settings = yaml.safe_load(out[:out.index("run identity")])
+    assert settings["batch"] == 16 and settings["data"] == str(particles) and settings["evaluate"]["samples"] == 500
+    assert f"parameters of G     {G_LAYERS + G_NORMS + ATTENTION:,}\n" in out and "3,824,514" in out
+    assert f"parameters of D     {D_LAYERS + ATTENTION:,}\n" in out and "2,783,170" in out
+    assert "breakdown           batch 16 = 1 ranks x 1 micro-batches x 16 per rank, in groups of 16\n" in out
+    assert f"length              {-(-2000 * 54 // 16)} steps of 16 images, 54 images an epoch\n" in out
+    assert re.search(r"run identity        [0-9a-f]{8}  \(default-[0-9a-f]{8}\)\n", out)
+    # Weights, gradients and two moments of Adam for both, and the average of G, 4 bytes each.
+    both, generator = G_LAYERS + G_NORMS + D_LAYERS + 2 * ATTENTION, G_LAYERS + G_NORMS + ATTENTION
+    assert f"weights, gradients, optimizer and averages {4 * (4 * both + generator) / 1e6:.1f} MB" in out
+
+
+def test_the_identity_of_a_dry_run_is_that_of_the_run(dry, particles, tmp_path):
+    name = re.search(r"\((\S+)\)", dry("epochs=1", *TINY, "evaluate.samples=2").split("run identity")[1])[1]
+    run(line("python"), "sagan", f"data={particles}", "epochs=1", *TINY, "evaluate.samples=2", cwd=tmp_path)
+    assert [path.name for path in (tmp_path / "runs" / "sagan").iterdir()] == [name]
+
+
+@pytest.mark.parametrize("words", [["ngf=64", "ndf=64"], ["ngf=16", "ndf=16"], ["ngf=16", "ndf=32", "ema=null", "precision=float64"]])
+def test_the_size_of_a_checkpoint_is_known_before(dry, particles, tmp_path, words):
+    """Within 5 % of a real one, whose optimizers have taken a step."""
+    import torch
+
+    from distgan.config import settle
+    from distgan.recipes import resolve
+    from distgan.start import _Setup
+
+    told = float(re.search(r"^checkpoint +([\d.]+) MB$", dry(*words), re.MULTILINE)[1])
+    module, tree = resolve("sagan")
+    setup = _Setup(module, settle(module.Settings, tree, [f"data={particles}", "batch=2", *words]))
+    for player in setup.recipe.players.values():
+        for parameter in player.bare.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        player.optimizer.step()
+    written = checkpoints.save(tmp_path / "checkpoints", 1, setup.recipe.players, {"samples": 2})
+    real = sum(path.stat().st_size for path in written.iterdir()) / 1e6
+    shutil.rmtree(tmp_path / "checkpoints")
+    assert abs(told / real - 1) < 0.05, (told, real)
