@@ -25,12 +25,12 @@ def command(processes: int, arguments: list[str]) -> list[str]:
 
 def refuse_early(processes: int, arguments: list[str]) -> None:
     """Tell faults of the settings and the data here: of processes that refuse to start, the launcher would print a traceback of its own."""
-    from distgan import config, train
+    from distgan import sharing, train
     from distgan.batches import Data
 
     if not {"-h", "--help"}.intersection(arguments):
         _, run, _ = train.plan([word for word in arguments if not word.startswith("-")])
-        config.breakdown(run.batch, processes, run.machine.accumulation, run.group, run.group_of)
+        sharing.breakdown(run.batch, processes, run.machine.accumulation, run.group, run.group_of)
         Data(run.data)
 
 
