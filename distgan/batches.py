@@ -41,7 +41,7 @@ class Data:
     """A folder made by `distgan shard`: the training split, the validation split, and what their samples are."""
 
     def __init__(self, folder: str, verify: str = "size"):
-        root = Path(folder)
+        root = Path(folder).expanduser()
         try:
             about = json.loads((root / "dataset.json").read_text())
             self.channels, self.size = int(about["sample"]["channels"]), int(about["sample"]["size"])

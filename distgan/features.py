@@ -54,7 +54,7 @@ class Inception(nn.Module):
         super().__init__()
         from pytorch_fid import inception
 
-        file = Path(path)
+        file = Path(path).expanduser()
         if not file.is_file():
             raise RunError(f"evaluate.inception={path}: no such file. Leave it out to score with the stand-in network (frechet_standin)")
         with open(file, "rb") as stream:

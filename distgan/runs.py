@@ -39,8 +39,8 @@ class RunFolder:
     def __init__(self, run: Run, fingerprint: str, asked: dict[str, Any]):
         """Make the folder, or enter the one this run already has. RunError, before anything is written, if it belongs to another run."""
         identity = run.identity(fingerprint)
-        default = Path(run.machine.runs) / (run.experiment or run.recipe) / f"{run.delta()}-{identity['id']}"
-        self.path = Path(run.machine.folder) if run.machine.folder else default
+        default = Path(run.machine.runs).expanduser() / (run.experiment or run.recipe) / f"{run.delta()}-{identity['id']}"
+        self.path = Path(run.machine.folder).expanduser() if run.machine.folder else default
         try:
             self._check(identity)
             for name in ("attempts", "checkpoints", "samples", "eval"):
@@ -56,7 +56,7 @@ class RunFolder:
         if not (self.path / "identity.json").exists():
             write(self.path / "overrides.yaml", yaml.safe_dump(asked, sort_keys=False))
             write(self.path / "identity.json", json.dumps(identity, indent=1))
-        write(self.path / "config.yaml", yaml.safe_dump(run.model_dump(mode="json"), sort_keys=False))
+        self._run = run
         self.attempt = len(list((self.path / "attempts").iterdir()))
         self._status: dict[str, Any] = {"attempt": self.attempt, "pid": os.getpid(), "host": socket.gethostname()}
 
@@ -88,6 +88,7 @@ class RunFolder:
         """Record a start of this run: launcher, versions, processes."""
         folder = self.path / "attempts" / f"{self.attempt:03d}"
         folder.mkdir()
+        write(self.path / "config.yaml", yaml.safe_dump(self._run.model_dump(mode="json"), sort_keys=False))
         self._facts = {"started": now(), "ended": None, "cause": None, "host": socket.gethostname(), **facts}
         write(folder / "attempt.json", json.dumps(self._facts, indent=1))
 

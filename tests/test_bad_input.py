@@ -219,7 +219,7 @@ def test_a_damaged_sample_that_a_decoding_process_meets(data):
     import torch
 
     from distgan.batches import Data, Stream
-    from distgan.config import breakdown
+    from distgan.sharing import breakdown
 
     name = damage(data)
     stream = iter(Stream(Data("data"), 0, breakdown(6, 1, 1), 0, torch.device("cpu"), workers=1))
@@ -287,11 +287,11 @@ def test_a_start_that_was_killed_early_can_be_repeated(folder):
 
     folder.close()
     Path("begun/identity.json").unlink()
-    Path("begun/config.yaml").unlink()
     again = RunFolder(Settings(data="data", machine={"folder": "begun"}), "f", {})
     again.close()
     assert Path("begun/identity.json").exists()
     Path("begun/identity.json").unlink()
+    Path("begun/journal.jsonl").touch()
     with pytest.raises(RunError, match="no identity.json"):
         RunFolder(Settings(data="data", machine={"folder": "begun"}), "f", {})
 

@@ -247,3 +247,10 @@ def test_settings_need_no_torch():
     program = "import sys; sys.modules['torch'] = None; from distgan import config, runs, draws, console; print(config.override({}, ['a=1']))"
     done = subprocess.run([sys.executable, "-c", program], env=environment(), capture_output=True, text=True)
     assert done.stdout == "{'a': 1}\n", done.stderr
+
+
+def test_where_a_weights_file_lies_is_not_part_of_the_run():
+    """The file itself can only be the published one; whether there is one decides what the score is."""
+    here, there, none = (of(f"evaluate.inception={path}") for path in ("/a/weights.pth", "/b/w.pth", "null"))
+    assert here.identity("f")["id"] == there.identity("f")["id"] != none.identity("f")["id"]
+    assert here.delta() == "inceptionpublished"

@@ -33,6 +33,16 @@ def test_every_way_of_starting_gives_the_same_losses(way, processes, particles, 
     assert found < ROUNDING
 
 
+def test_float32_agrees_until_rounding_crosses_a_kink(particles, tmp_path):
+    """The default precision, a width of 4: few enough activations that 20 steps pass before one of them matters."""
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    one = train(line("python"), particles, tmp_path / "one", "precision=float32")
+    two = train(line("torchrun", 2), particles, tmp_path / "two", "precision=float32")
+    assert largest_difference(one, two, 3) < 1e-5
+    assert largest_difference(one, two, STEPS) < 1e-2
+
+
 def test_accumulation_gives_the_same_losses(particles, tmp_path):
     """Two micro-batches of 6 on each of 2 ranks' halves, with batch-norm groups that fit: against one process that takes all 24 at once."""
     (tmp_path / "a").mkdir()
