@@ -44,12 +44,17 @@ class Loop:
     # ---- the loop
     def train(self) -> str:
         """Train to the end, or until asked to stop. Returns the state: `done` or `stopped`."""
+        before = {number: signal.signal(number, self._ask_to_stop) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            return self._train()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _train(self) -> str:
         now = self.resume()
         if now.step == 0:
             self.check(now)
-        # The last call for signals comes after all ranks are set up: before it, the default action is right.
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._ask_to_stop)
         stream = iter(Stream(self.data, self.run.seed, self.share, self.ranks.rank, self.ranks.device, start=now.samples,
                              workers=self.run.machine.workers, resident_bytes=self.run.machine.resident_mb << 20))
         state, shown = "done", None
@@ -66,14 +71,18 @@ class Loop:
                 bar.advance(1, shown, f"epoch {now.epoch:.1f}  {bar.rate * self.clock.per_step:.4g} images/s")
                 (stop,) = self.ranks.any(self.stop)
                 improved = self.check(now)
-                if improved or stop or now.step == self.last or now.due(self.run.machine.checkpoint_every):
+                early = bool(self.run.patience and self.best and now.epoch - self.best["epoch"] >= self.run.patience)
+                if improved or stop or early or now.step == self.last or now.due(self.run.machine.checkpoint_every):
                     self.save(now)
-                if stop:
-                    state = "stopped"
+                if stop or early:
+                    state = "done" if early else "stopped"
                     break
         if self.folder and state == "done":
-            self.folder.finish(now.step, self.run.epochs)
-            self.folder.event("done", step=now.step, epoch=now.epoch)
+            early = now.step < self.last
+            if early:
+                console.say(f"finished early: no better {self.best['metric']} for {self.run.patience:g} epochs")
+            self.folder.finish(now.step, now.epoch, early)
+            self.folder.event("done", step=now.step, epoch=now.epoch, early=early)
         return state
 
     def _due(self, batches: list[list[Micro]], now: Clock) -> None:

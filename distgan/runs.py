@@ -133,16 +133,18 @@ class RunFolder:
             file.write("".join(json.dumps(row) + "\n" for row in rows).encode())
 
     # ---- success
-    def done(self) -> int | None:
-        """The step at which the run was finished, or None."""
+    def done(self, last: int) -> str | None:
+        """How the run was finished, if it was, at step `last` or early; None where training is to begin or go on."""
         try:
-            return int(json.loads((self.path / "DONE").read_text())["step"])
+            found = json.loads((self.path / "DONE").read_text())
+            step, early = int(found["step"]), bool(found["early"])
         except (OSError, ValueError, KeyError, TypeError):
             return None
+        return f"early, at step {step}" if early else f"at step {step}" if step >= last else None
 
     def unfinish(self) -> None:
         """A longer run was asked for: until it is reached, this one is not done."""
         (self.path / "DONE").unlink(missing_ok=True)
 
-    def finish(self, step: int, epochs: float) -> None:
-        write(self.path / "DONE", json.dumps({"step": step, "epochs": epochs, "time": now()}))
+    def finish(self, step: int, epoch: float, early: bool) -> None:
+        write(self.path / "DONE", json.dumps({"step": step, "epoch": epoch, "early": early, "time": now()}))

@@ -14,6 +14,7 @@ from torch import nn
 
 from distgan import __version__, config, console, draws, recipes, sharing
 from distgan.batches import Data
+from distgan.clock import Clock
 from distgan.config import Run
 from distgan.evaluator import Evaluator
 from distgan.loop import STOPPED, Loop
@@ -65,37 +66,47 @@ def train(module: ModuleType, run: Run, asked: dict[str, Any]) -> int:
     setup = _Setup(module, run)
     ranks = setup.ranks
     opened: list[RunFolder] = []
+    last = Clock(setup.share.batch * setup.recipe.batches_per_step, len(setup.data.train)).steps(run.epochs)
 
-    def enter() -> tuple[str, int | None]:
+    def enter() -> tuple[str, str | None]:
         opened.append(RunFolder(run, setup.data.fingerprint, asked))
-        return str(opened[0].path), opened[0].done()
+        return str(opened[0].path), opened[0].done(last)
 
     path, done = ranks.alone(enter)
     folder = opened[0] if ranks.first else None
-    loop = Loop(run, setup.recipe, setup.data, setup.share, ranks, folder, setup.evaluator)
-    if done is not None and done >= loop.last:
-        console.say(f"{path} is finished (step {done}, asked are {loop.last}); nothing to do. Look at it: distgan report {shlex.quote(path)}")
-        ranks.close()
-        return 0
-    console.say(f"run folder {path}\n{setup.share}; {len(setup.data.train)} training images, {len(setup.data.validation)} held out; on {ranks.device.type}")
-    if folder:
-        folder.unfinish()
-        folder.begin(_facts(setup))
+    try:
+        if done:
+            console.say(f"{path} is finished ({done}; asked are {last} steps); nothing to do. Look at it: distgan report {shlex.quote(path)}")
+            state = "done"
+        else:
+            console.say(f"run folder {path}\n{setup.share}; {len(setup.data.train)} training images, {len(setup.data.validation)} held out; "
+                        f"on {ranks.device.type}")
+            state = _attempt(setup, run, folder)
+            console.say(f"saved and stopped; the same line continues the run in {path}" if state == "stopped"
+                        else f"finished; next: distgan report {shlex.quote(path)}")
+    finally:
+        if folder:
+            folder.close()
+    ranks.close()
+    return STOPPED if state == "stopped" else 0
+
+
+def _attempt(setup: _Setup, run: Run, folder: RunFolder | None) -> str:
+    """Train, and record in the run folder that and how it was tried."""
+    loop = Loop(run, setup.recipe, setup.data, setup.share, setup.ranks, folder, setup.evaluator)
+    if not folder:
+        return loop.train()
+    folder.unfinish()
+    folder.begin(_facts(setup))
     try:
         state = loop.train()
     except BaseException as error:
-        if folder:
-            folder.end("failed", f"{type(error).__name__}: {error}")
-            folder.event("failed", cause=f"{type(error).__name__}: {error}")
+        cause = f"{type(error).__name__}: {error}"
+        folder.end("failed", cause)
+        folder.event("failed", cause=cause)
         raise
-    if folder:
-        folder.end(state, "asked to stop" if state == "stopped" else None)
-    ranks.close()
-    if state == "stopped":
-        console.say(f"saved and stopped; the same line continues the run in {path}")
-        return STOPPED
-    console.say(f"finished; next: distgan report {shlex.quote(path)}")
-    return 0
+    folder.end(state, "asked to stop" if state == "stopped" else None)
+    return state
 
 
 def dry_run(module: ModuleType, run: Run) -> int:

@@ -1,8 +1,11 @@
 """Fixtures shared by all tests."""
 
 import pytest
+import torch
 
 from shards import build
+
+torch.set_num_threads(1)  # as each process of a run has; more would wait for each other on a machine that does other things
 
 
 @pytest.fixture(scope="session")

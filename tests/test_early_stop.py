@@ -1,0 +1,22 @@
+"""`patience`: the score decides when a run is finished, and the decision stands."""
+
+import json
+
+from distgan import start
+from distgan.evaluator import Evaluator
+from distgan.recipes import sagan
+
+
+def test_no_better_score_for_long_finishes_early(particles, tmp_path, monkeypatch, capsys):
+    scores = iter([9.0, 5.0, 4.0, 4.5, 4.0, 6.0, 7.0, 8.0])
+    monkeypatch.setattr(Evaluator, "__call__", lambda self, sample: {"metric": "frechet_standin", "score": next(scores), "samples": 2, "reals": 2})
+    run = sagan.Settings(data=str(particles), ngf=4, ndf=4, batch=27, epochs=50, patience=3, validate_every=50, sample_every=50,
+                         evaluate={"schedule": [[None, 1]]}, machine={"folder": str(tmp_path / "run")})
+    assert start.train(sagan, run, {}) == 0
+    done = json.loads((tmp_path / "run" / "DONE").read_text())
+    assert (done["epoch"], done["early"]) == (5.0, True)   # best at epoch 2, not better (equal is not) at 3, 4, 5
+    assert json.loads((tmp_path / "run" / "status.json").read_text())["best"]["epoch"] == 2.0
+    assert sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())[-1] == "00000010"
+    assert "finished early: no better frechet_standin for 3 epochs" in capsys.readouterr().out
+    assert start.train(sagan, run, {}) == 0
+    assert "is finished (early, at step 10; asked are 100 steps)" in capsys.readouterr().out
