@@ -8,6 +8,7 @@
     DONE                                       the only proof of success
 """
 
+import contextlib
 import datetime
 import fcntl
 import json
@@ -29,10 +30,20 @@ def now() -> str:
 
 
 def write(path: Path, text: str) -> None:
-    """Replace a small file whole: a reader sees the old or the new one."""
+    """Replace a small file whole: a reader sees the old or the new one. RunError where it cannot be written."""
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text)
-    os.replace(temporary, path)
+    with _said(path):
+        temporary.write_text(text)
+        os.replace(temporary, path)
+
+
+@contextlib.contextmanager
+def _said(path: Path):
+    """A full disk or a lost mount, as a message for the user."""
+    try:
+        yield
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {error.strerror}; run the same line again when it can be written") from error
 
 
 class RunFolder:
@@ -125,7 +136,7 @@ class RunFolder:
         if not path.exists():
             return
         kept = []
-        for line in path.read_text().splitlines():
+        for line in path.read_text(errors="replace").splitlines():
             try:
                 if json.loads(line)["step"] <= step:
                     kept.append(line + "\n")
@@ -135,7 +146,7 @@ class RunFolder:
 
     def _append(self, name: str, rows: list[dict[str, Any]]) -> None:
         path = self.path / name
-        with open(path, "ab+") as file:
+        with _said(path), open(path, "ab+") as file:
             if file.seek(0, os.SEEK_END):
                 file.seek(-1, os.SEEK_END)
                 if file.read(1) != b"\n":

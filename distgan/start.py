@@ -1,5 +1,6 @@
 """What happens before the first step and after the last: help, dry run, set-up, the record of an attempt."""
 
+import contextlib
 import platform
 import shlex
 import subprocess
@@ -15,6 +16,7 @@ from torch import nn
 from distgan import __version__, config, console, draws, recipes, sharing
 from distgan.batches import Data
 from distgan.config import Run
+from distgan.errors import RunError
 from distgan.evaluator import Evaluator
 from distgan.loop import STOPPED, Loop
 from distgan.ranks import Ranks
@@ -85,8 +87,9 @@ def train(module: ModuleType, run: Run, asked: dict[str, Any]) -> int:
         state = loop.train()
     except BaseException as error:
         if folder:
-            folder.end("failed", f"{type(error).__name__}: {error}")
-            folder.event("failed", cause=f"{type(error).__name__}: {error}")
+            with contextlib.suppress(RunError):  # on a full disk the record of the failure fails as well: the failure is what must be told
+                folder.end("failed", f"{type(error).__name__}: {error}")
+                folder.event("failed", cause=f"{type(error).__name__}: {error}")
         raise
     if folder:
         folder.end(state, "asked to stop" if state == "stopped" else None)
