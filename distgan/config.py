@@ -107,15 +107,22 @@ class Run(Section):
         """Keys that say where and how far to run, not what the run is."""
         return {"machine", "experiment", "epochs", "data"}
 
+    def _what(self) -> dict[str, Any]:
+        """What the run is, as plain data. Only one file of Inception weights is taken, so where it lies is no part of it."""
+        tree = self.model_dump(mode="json", exclude=self.where())
+        if self.evaluate.inception:
+            tree["evaluate"]["inception"] = "pytorch-fid"
+        return tree
+
     def identity(self, fingerprint: str) -> dict[str, Any]:
         """`{"id": 8 hex digits, "settings": ..., "data": fingerprint}`: two runs with equal identities are one run."""
-        hashed = {"settings": self.model_dump(mode="json", exclude=self.where()), "data": fingerprint}
+        hashed = {"settings": self._what(), "data": fingerprint}
         digest = hashlib.sha256(json.dumps(hashed, sort_keys=True).encode()).hexdigest()
         return {"id": digest[:8], **hashed}
 
     def delta(self) -> str:
         """What differs from the recipe's defaults, as a name for people: `ngf32,batch12`; `default` where nothing does."""
-        mine = dict(flatten(self.model_dump(mode="json", exclude=self.where() | {"recipe"})))
+        mine = dict(flatten({key: value for key, value in self._what().items() if key != "recipe"}))
         usual = dict(flatten(defaults(type(self))))
         changed = [f"{key.rpartition('.')[2]}{value}" for key, value in mine.items() if key not in usual or usual[key] != value]
         return re.sub(r"[^A-Za-z0-9.,_-]+", "_", ",".join(changed))[:60] or "default"
