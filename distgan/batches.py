@@ -64,9 +64,10 @@ class Data:
         """uint8 [channels, size, size]; DataError names the sample."""
         sample = split[index]
         try:
-            with Image.open(io.BytesIO(sample["png"])) as image:
+            # PNG alone: of shards from elsewhere Pillow would open anything, and start Ghostscript for a PostScript file of that name.
+            with Image.open(io.BytesIO(sample["png"]), formats=("PNG",)) as image:
                 pixels = torch.from_numpy(np.array(image.convert("L" if self.channels == 1 else "RGB")))
-        except (OSError, KeyError, ValueError) as error:
+        except Exception as error:  # SyntaxError for a broken chunk, DecompressionBombError for a size that is a lie
             raise DataError(f"sample {sample['__key__']} does not decode: {error}") from error
         pixels = pixels[None] if self.channels == 1 else pixels.permute(2, 0, 1)
         if pixels.shape != self.shape:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from distgan import __version__, console
@@ -23,10 +24,22 @@ _FILES = ("networks.safetensors", "training.pt")
 
 
 def save(folder: Path, step: int, players: dict[str, Any], state: dict[str, Any]) -> Path:
-    """Write checkpoint `step`. A kill at any moment leaves either all of it or nothing under its name."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write checkpoint `step`. A kill at any moment leaves either all of it or nothing under its name; RunError where it cannot be written."""
     final, temporary = folder / f"{step:08d}", folder / f".tmp-{step:08d}"
     shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        _write(folder, final, temporary, step, players, state)
+    except (OSError, RuntimeError, SafetensorError) as error:  # a full disk is an OSError to Python only, not to torch and safetensors
+        shutil.rmtree(temporary, ignore_errors=True)  # gives a full disk its last bytes back
+        if isinstance(error, RunError):
+            raise
+        raise RunError(f"cannot write checkpoint {final}: {error}; the one before it is kept. Make room or give access, and run the same line "
+                       "again") from error
+    return final
+
+
+def _write(folder: Path, final: Path, temporary: Path, step: int, players: dict[str, Any], state: dict[str, Any]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
     temporary.mkdir()
     tensors = {f"{name}.{key}": value.detach().cpu().contiguous() for name, player in players.items() for key, value in player.tensors().items()}
     broken = [key for key, value in tensors.items() if value.is_floating_point() and not torch.isfinite(value).all()]
@@ -44,7 +57,6 @@ def save(folder: Path, step: int, players: dict[str, Any], state: dict[str, Any]
         shutil.rmtree(final)
     os.replace(temporary, final)
     _sync(folder)
-    return final
 
 
 class _Damaged(RunError):

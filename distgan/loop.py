@@ -37,7 +37,6 @@ class Loop:
         self.rows: list[tuple[Clock, float, dict[str, torch.Tensor]]] = []   # not yet fetched from the device
         self.seen: list[dict[str, Any]] = []                                 # rank 0: what `watch` looks at
         self.warned: list[str] = []
-        self.skips = 0
         self.stop = False
         self.began = self.flushed = time.perf_counter()
 
@@ -66,6 +65,7 @@ class Loop:
                 now = now.at(now.step + 1)
                 if now.step % self.run.machine.journal_every == 0 or now.step == self.last:
                     self.rows.append((now, time.perf_counter() - self.began, log))
+                self._refuse_to_skip_on(now)
                 if now.step % self.run.machine.flush_steps == 0:
                     shown = self.flush(now)
                 bar.advance(1, shown, f"epoch {now.epoch:.1f}  {bar.rate * self.clock.per_step:.4g} images/s")
@@ -155,15 +155,17 @@ class Loop:
         rows[-1]["images_per_second"] = round(steps * self.clock.per_step / max(elapsed, 1e-9), 2)
         self.rows, self.flushed = [], time.perf_counter()
         self._write(rows)
-        for row in rows:
-            skipped = any(value for name, value in row.items() if name.endswith("/skipped"))
-            self.skips = self.skips + 1 if skipped else 0
         if self.folder:
             self._status(now)
-        if self.skips >= self.run.max_skips:
-            raise RunError(f"{self.skips} updates in a row had a gradient that is not finite, up to step {now.step}; the last good checkpoint is kept. "
+        return {name: value for name, value in zip(names, table[-1], strict=True) if name.endswith("/loss")}
+
+    def _refuse_to_skip_on(self, now: Clock) -> None:
+        """Players count, not journal rows: a run stops at the same step whatever is journalled. The count is the same on all ranks."""
+        skips = max(player.skips for player in self.recipe.players.values())
+        if skips >= self.run.max_skips:
+            self.flush(now)
+            raise RunError(f"{skips} updates in a row had a gradient that is not finite, up to step {now.step}; the last good checkpoint is kept. "
                            "Lower g_lr and d_lr, or look for broken images with `distgan shard … --drop-low-quality`")
-        return {name: rows[-1][name] for name in names if name.endswith("/loss")}
 
     def _write(self, rows: list[dict[str, Any]]) -> None:
         """Rank 0: to the journal. JSON knows no NaN, so a number that is not finite is written as null beside `nonfinite`."""

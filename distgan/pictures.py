@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from distgan.errors import RunError
+
 
 def grid(images: torch.Tensor, columns: int = 8) -> np.ndarray:
     """uint8 [n, channels, height, width] -> uint8 [rows * (height + 1) + 1, columns * (width + 1) + 1, channels], with gray lines between."""
@@ -19,8 +21,11 @@ def grid(images: torch.Tensor, columns: int = 8) -> np.ndarray:
 
 
 def save_grid(path: Path, images: torch.Tensor) -> None:
-    """Write a grid, whole or not at all."""
+    """Write a grid, whole or not at all; RunError where it cannot be written."""
     sheet = grid(images)
     temporary = path.with_name(f".{path.name}")
-    Image.fromarray(sheet[:, :, 0] if sheet.shape[2] == 1 else sheet).save(temporary, format="PNG")
-    temporary.replace(path)
+    try:
+        Image.fromarray(sheet[:, :, 0] if sheet.shape[2] == 1 else sheet).save(temporary, format="PNG")
+        temporary.replace(path)
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {error.strerror}; run the same line again when it can be written") from error

@@ -25,6 +25,7 @@ class Player:
         self._rates = [group["lr"] for group in self.optimizer.param_groups]
         self.average = copy.deepcopy(self.bare).requires_grad_(False).eval() if ema else self.bare
         self.updates = 0
+        self.skips = 0  # updates in a row, up to the last one, whose gradient was not finite
 
     def __call__(self, *args: torch.Tensor) -> torch.Tensor:
         """The network, inside its own update."""
@@ -67,6 +68,7 @@ class Player:
             logs.append({"loss": loss, **log})
         norm = nn.utils.clip_grad_norm_(self.bare.parameters(), self._clip or float("inf"))
         finite = bool(torch.isfinite(norm))
+        self.skips = 0 if finite else self.skips + 1
         normalization.end_update(self.bare, self._ranks, keep=finite)
         if finite:
             self.optimizer.step()
@@ -102,14 +104,14 @@ class Player:
 
     def state(self) -> dict[str, Any]:
         """What is needed beside `tensors` to go on: plain data and the optimizer's tensors."""
-        return {"optimizer": self.optimizer.state_dict(), "updates": self.updates}
+        return {"optimizer": self.optimizer.state_dict(), "updates": self.updates, "skips": self.skips}
 
     def load(self, tensors: dict[str, torch.Tensor], state: dict[str, Any]) -> None:
         self.bare.load_state_dict({name[4:]: value for name, value in tensors.items() if name.startswith("net.")})
         if self.average is not self.bare:
             self.average.load_state_dict({name[4:]: value for name, value in tensors.items() if name.startswith("ema.")})
         self.optimizer.load_state_dict(state["optimizer"])
-        self.updates = state["updates"]
+        self.updates, self.skips = state["updates"], state.get("skips", 0)  # checkpoints of the first days have no skips
 
 
 @contextlib.contextmanager

@@ -8,16 +8,19 @@
     DONE                                       the only proof of success
 """
 
+import contextlib
 import datetime
 import fcntl
 import json
 import os
 import socket
+import weakref
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from distgan import console
 from distgan.config import Run, flatten
 from distgan.errors import RunError
 
@@ -27,10 +30,20 @@ def now() -> str:
 
 
 def write(path: Path, text: str) -> None:
-    """Replace a small file whole: a reader sees the old or the new one."""
+    """Replace a small file whole: a reader sees the old or the new one. RunError where it cannot be written."""
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text)
-    os.replace(temporary, path)
+    with _said(path):
+        temporary.write_text(text)
+        os.replace(temporary, path)
+
+
+@contextlib.contextmanager
+def _said(path: Path):
+    """A full disk or a lost mount, as a message for the user."""
+    try:
+        yield
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {error.strerror}; run the same line again when it can be written") from error
 
 
 class RunFolder:
@@ -48,17 +61,26 @@ class RunFolder:
             self._lock = open(self.path / ".lock", "a")
         except OSError as error:
             raise RunError(f"cannot write the run folder {self.path}: {error.strerror}") from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._lock.close()
-            raise RunError(f"another process is training in {self.path} (see its status.json); two would overwrite each other") from None
+        self._take_lock()
+        self._check(identity)  # again: between the first look and the lock another run may have come and gone
         if not (self.path / "identity.json").exists():
             write(self.path / "overrides.yaml", yaml.safe_dump(asked, sort_keys=False))
             write(self.path / "identity.json", json.dumps(identity, indent=1))
         self._run = run
         self.attempt = len(list((self.path / "attempts").iterdir()))
         self._status: dict[str, Any] = {"attempt": self.attempt, "pid": os.getpid(), "host": socket.gethostname()}
+
+    def _take_lock(self) -> None:
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._lock.close()
+            raise RunError(f"another process is training in {self.path} (see its status.json); two would overwrite each other") from None
+        except OSError as error:  # Lustre without -o flock, some network mounts
+            console.say(f"warning: {self.path} cannot be locked ({error.strerror}); see to it that no other process trains there")
+        # A forked decoding process would hold the lock for the seconds in which it notices that this one was killed.
+        held = weakref.ref(self._lock)
+        os.register_at_fork(after_in_child=lambda: (lock := held()) and lock.close())
 
     def _check(self, identity: dict[str, Any]) -> None:
         # A start that was killed before it had written its identity leaves empty folders and these: the same line may begin again.
@@ -115,7 +137,7 @@ class RunFolder:
         if not path.exists():
             return
         kept = []
-        for line in path.read_text().splitlines():
+        for line in path.read_text(errors="replace").splitlines():
             try:
                 if json.loads(line)["step"] <= step:
                     kept.append(line + "\n")
@@ -125,7 +147,7 @@ class RunFolder:
 
     def _append(self, name: str, rows: list[dict[str, Any]]) -> None:
         path = self.path / name
-        with open(path, "ab+") as file:
+        with _said(path), open(path, "ab+") as file:
             if file.seek(0, os.SEEK_END):
                 file.seek(-1, os.SEEK_END)
                 if file.read(1) != b"\n":

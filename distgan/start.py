@@ -1,5 +1,6 @@
 """What happens before the first step and after the last: help, dry run, set-up, the record of an attempt."""
 
+import contextlib
 import platform
 import shlex
 import subprocess
@@ -16,6 +17,7 @@ from distgan import __version__, config, console, draws, recipes, sharing
 from distgan.batches import Data
 from distgan.clock import Clock
 from distgan.config import Run
+from distgan.errors import RunError
 from distgan.evaluator import Evaluator
 from distgan.loop import STOPPED, Loop
 from distgan.ranks import Ranks
@@ -102,8 +104,9 @@ def _attempt(setup: _Setup, run: Run, folder: RunFolder | None) -> str:
         state = loop.train()
     except BaseException as error:
         cause = f"{type(error).__name__}: {error}"
-        folder.end("failed", cause)
-        folder.event("failed", cause=cause)
+        with contextlib.suppress(RunError):  # on a full disk the record of the failure fails as well: the failure is what must be told
+            folder.end("failed", cause)
+            folder.event("failed", cause=cause)
         raise
     folder.end(state, "asked to stop" if state == "stopped" else None)
     return state

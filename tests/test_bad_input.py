@@ -3,10 +3,12 @@
 Most cases call the command in this process; those in which the launcher, the shell or the exit code matter start it as users do.
 """
 
+import errno
 import fcntl
 import json
 import os
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
@@ -345,3 +347,35 @@ def test_the_lock_goes_with_the_process(folder):
             fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
         folder.close()
         fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_a_forked_process_does_not_keep_the_lock(folder):
+    """A decoding process lives on for seconds after its rank was killed; the run must be free to start again at once."""
+    ready, begun = os.pipe()
+    child = os.fork()
+    if not child:
+        os.write(begun, b"!")
+        signal.pause()
+    try:
+        os.read(ready, 1)
+        folder.close()
+        with open("begun/.lock", "a") as other:
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+def test_a_file_system_without_locks_is_said(folder, monkeypatch, capsys):
+    from distgan.batches import Data
+    from distgan.recipes.sagan import Settings
+    from distgan.runs import RunFolder
+
+    def unsupported(*args):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    folder.close()
+    monkeypatch.setattr(fcntl, "flock", unsupported)
+    RunFolder(Settings(data="data", machine={"folder": "begun"}), Data("data").fingerprint, {}).close()
+    said = capsys.readouterr().out
+    assert "begun cannot be locked (Function not implemented)" in said and "another process" not in said

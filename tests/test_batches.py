@@ -1,5 +1,8 @@
 """Order is a pure function of the position; a stream is dealt exactly once, whatever the ranks, accumulation and legs."""
 
+import struct
+import zlib
+
 import numpy as np
 import pytest
 import torch
@@ -102,3 +105,20 @@ def test_the_validation_set_comes_whole_with_its_last_chunk(data):
     sizes = [len(chunk) for chunk in data.chunks(data.validation, 4)]
     assert sizes == [4, 2]
     assert sum(len(chunk) for chunk in data.chunks(data.train, 4, limit=6)) == 6
+
+
+def chunk(name, content):
+    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+
+def png(size, *chunks):
+    return b"".join([b"\x89PNG\r\n\x1a\n", chunk(b"IHDR", struct.pack(">IIBBBBB", size, size, 8, 0, 0, 0, 0)), *chunks])
+
+
+@pytest.mark.parametrize("content", [b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 64\n%%EndComments\nshowpage\n", png(60000, chunk(b"IDAT", b"")),
+                                     png(64, chunk(b"IDAT", zlib.compress(bytes(64 * 65))[:9]), b"\0\0\0\1\0\0\0|????????"), b""], ids=["PostScript", "bomb", "chunk", "empty"])
+def test_what_is_no_png_is_named_and_not_opened(data, content):
+    """Intact shards that someone else has made: the checksums fit."""
+    with pytest.raises(DataError, match="sample k does not decode: ") as caught:
+        data.decode([{"__key__": "k", "png": content}], 0)
+    assert "Ghostscript" not in str(caught.value)

@@ -88,6 +88,24 @@ def test_a_killed_save_leaves_nothing_under_the_final_name(tmp_path, monkeypatch
     assert sorted(path.name for path in tmp_path.iterdir()) == ["00000001", "00000002"]
 
 
+@pytest.mark.parametrize("limit", [1, 900])
+def test_a_full_disk_is_said_and_leaves_the_one_before(limit, tmp_path):
+    """Files may grow to `limit` bytes: the weights meet it, or the optimizers."""
+    import resource
+    import signal
+
+    checkpoints.save(tmp_path, 1, players(), STATE)
+    usual, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, usual[1]))
+    try:
+        with pytest.raises(RunError, match=r"cannot write checkpoint .*00000002: .*; the one before it is kept"):
+            checkpoints.save(tmp_path, 2, players(), STATE)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert [path.name for path in tmp_path.iterdir()] == ["00000001"]
+
+
 def test_values_that_are_not_finite_are_not_saved(tmp_path):
     broken = players()
     with torch.no_grad():

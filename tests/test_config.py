@@ -166,6 +166,13 @@ CHANGES = {"latent": 8, "ngf": 8, "ndf": 8, "attention": [], "attention_reductio
            "evaluate": {"samples": 9}, "watch": {"window": 9}}
 
 
+def test_where_the_inception_weights_lie_does_not_change_the_identity():
+    """All paths name the same file, whose SHA-256 is checked; that it is used at all does change the run."""
+    there, here, none = (settle(Settings, BASE, more) for more in (["evaluate.inception=/scratch/a.pth"], ["evaluate.inception=b.pth"], []))
+    assert there.identity("f") == here.identity("f") and there.delta() == here.delta()
+    assert there.identity("f")["id"] != none.identity("f")["id"] and none.delta() == "default"
+
+
 def test_every_other_setting_changes_the_identity():
     assert CHANGES.keys() | Settings.where() | {"recipe"} == Settings.model_fields.keys()
     ids = {name: settle(Settings, BASE | {name: value}).identity("abc")["id"] for name, value in CHANGES.items()}

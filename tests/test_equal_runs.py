@@ -100,6 +100,35 @@ def test_a_loader_that_shards_twice_fails_at_the_first_step(particles, tmp_path)
     assert "step 1, rank 0: the batch holds stream positions" in output
 
 
+NAN_AT = """
+    from distgan import signals
+    usual, calls = signals.to_unit, []
+    def to_unit(images, *dtype):
+        calls.append(1)
+        return usual(images, *dtype).mul_(float("nan") if {} else 1)
+    import os
+    signals.to_unit = to_unit
+"""
+
+
+def test_numbers_that_are_not_finite_are_skipped_and_shown(particles, tmp_path):
+    """One update in five, and in one of them the bar is given its numbers."""
+    program = broken(tmp_path, NAN_AT.format("len(calls) % 5 == 0"))
+    rows = train(line("python", program=program), particles, tmp_path, "machine.flush_steps=1", epochs=3)
+    assert 1 <= sum(row["d/skipped"] for row in rows.values()) < len(rows)
+
+
+@pytest.mark.parametrize("journal_every", [1, 4])
+def test_a_run_that_skips_all_stops_at_the_same_step_whatever_is_journalled(journal_every, particles, tmp_path):
+    """One rank alone has the bad numbers; all skip, and one message tells it."""
+    program = broken(tmp_path, NAN_AT.format("os.environ['RANK'] == '1'"))
+    output = run(line("torchrun", 2, program), "sagan", f"data={particles}", f"machine.folder={tmp_path / 'run'}", "epochs=9", "max_skips=6",
+                 f"machine.journal_every={journal_every}", "machine.flush_steps=3", *TINY, cwd=tmp_path, code=1)
+    assert output.count("error: 6 updates in a row had a gradient that is not finite, up to step 6;") == 1
+    assert "[rank" not in output
+    assert sorted(journal(tmp_path / "run")) == [step for step in range(1, 7) if step % journal_every == 0]
+
+
 def broken(where: Path, fault: str) -> Path:
     """The trainer with a fault put in."""
     import textwrap

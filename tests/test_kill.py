@@ -110,6 +110,17 @@ def test_asked_to_stop_it_saves_and_goes_on(particles, tmp_path, undisturbed):
     assert all(torch.equal(a[name], b[name]) for name in b)
 
 
+@pytest.mark.parametrize("limit_kb", [2, 60])
+def test_a_disk_that_is_full_is_one_message_and_the_run_goes_on_later(limit_kb, particles, tmp_path):
+    """No file may grow beyond the limit: the first sample grid meets it, or the first checkpoint."""
+    ask = ["sagan", f"data={particles}", f"machine.folder={tmp_path / 'run'}", "epochs=2", *TINY]
+    limited = ["bash", "-c", f"trap '' XFSZ; ulimit -f {limit_kb}; exec \"$@\"", "bash"]
+    output = run([*limited, *line("torchrun", 2)], *ask, cwd=tmp_path, code=1)
+    assert output.count("error: cannot write") == 1 and "File too large" in output and "[rank" not in output
+    run(line("torchrun", 2), *ask, cwd=tmp_path)
+    assert len(journal(tmp_path / "run")) == 9
+
+
 def test_running_a_finished_run_says_so(particles, tmp_path):
     ask = ["sagan", f"data={particles}", "epochs=1", *TINY]
     run(line("python"), *ask, cwd=tmp_path)

@@ -62,7 +62,13 @@ def test_a_gradient_that_is_not_finite_skips_the_update(ranks):
     assert log["skipped"] == 1
     assert p.updates == 0
     assert all(torch.equal(before[name], value) for name, value in p.tensors().items())
+    p.update(square(p), [torch.full((2, 3), float("inf"))], 0.0)
+    assert p.skips == 2
+    again = player(ranks, ema=0.9)
+    again.load(p.tensors(), p.state())
+    assert again.skips == 2
     assert p.update(square(p), [torch.randn(2, 3)], 0.0)["skipped"] == 0
+    assert p.skips == 0
 
 
 def test_the_average_follows_with_a_warmed_up_decay(ranks):
