@@ -3,18 +3,22 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test test-slow bench lint clean help
+.PHONY: install demo test test-slow bench lint clean help
 help:
+	@echo "make install    into .venv; every other target does it by itself"
 	@echo "make demo       shard, train with 2 processes, validate, evaluate, report (minutes)"
 	@echo "make test       the default tests"
-	@echo "make test-slow  the long ones: ten kills, the whole demo path"
+	@echo "make test-slow  the long ones: ten kills, the whole demo"
 	@echo "make bench      speed, as ratios against named peers or limits"
 	@echo "make lint       ruff"
 
 $(READY): pyproject.toml constraints.txt
+	@echo "installing into .venv: about 5 GB, a minute or more"
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
 	touch $(READY)
+
+install: $(READY)
 
 demo: $(READY)
 	$(BIN)/python -m launchers.demo

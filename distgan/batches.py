@@ -19,6 +19,7 @@ from PIL import Image
 from distgan import console, draws
 from distgan.errors import DataError
 from distgan.sharing import Breakdown
+from shards.index import fingerprint
 from shards.reader import ShardSet
 
 
@@ -54,7 +55,7 @@ class Data:
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(f"{root / 'dataset.json'} is damaged ({error!r}); run `distgan shard` again into a new folder") from None
         self.train, self.validation = ShardSet(root / "train", verify), ShardSet(root / "validation", verify)
-        self.fingerprint = f"{self.train.fingerprint}-{self.validation.fingerprint}"
+        self.fingerprint = fingerprint([self.train.fingerprint, self.validation.fingerprint])
 
     @property
     def shape(self) -> tuple[int, int, int]:

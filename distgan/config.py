@@ -146,14 +146,15 @@ def defaults(model: type[BaseModel]) -> dict[str, Any]:
     return found
 
 
-def describe(model: type[BaseModel], prefix: str = "") -> list[tuple[str, str, str]]:
-    """Rows of (key, default, meaning) for every setting, in the order of definition."""
+def describe(model: type[BaseModel], prefix: str = "", usual: dict[str, Any] | None = None) -> list[tuple[str, str, str]]:
+    """Rows of (key, default, meaning) for every setting, in the order of definition; `usual` are defaults that a recipe gives a section."""
     rows = []
+    usual = defaults(model) | (usual or {})
     for name, field in model.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            rows += describe(field.annotation, f"{prefix}{name}.")
+            rows += describe(field.annotation, f"{prefix}{name}.", usual.get(name))
         else:
-            value = "(required)" if field.is_required() else json.dumps(defaults(model)[name])
+            value = "(required)" if field.is_required() else json.dumps(usual[name])
             rows.append((prefix + name, value, field.description or ""))
     return rows
 

@@ -155,7 +155,7 @@ def read_history(folder: Path) -> History:
     )
 
 
-_LOOKED = f"Looked for one of {', '.join(MARKS)} in it and up to two levels below. `distgan train CONFIG` makes a run."
+_LOOKED = f"Looked for one of {', '.join(MARKS)} in it and up to two levels below. `distgan train RECIPE data=FOLDER` makes a run."
 
 
 def _inside(folder: Path, path: Path) -> bool:

@@ -99,6 +99,8 @@ class Loop:
     def _ask_to_stop(self, number, frame):
         if self.stop and number == signal.SIGINT:
             raise KeyboardInterrupt
+        if not self.stop:
+            console.say("asked to stop: saving at the end of this step, or of the evaluation that runs; Ctrl-C again leaves at once")
         self.stop = True
 
     # ---- where a run stands
@@ -224,5 +226,5 @@ class Loop:
         for finding in findings:
             if finding.rule not in self.warned:
                 self.folder.event("warning", step=now.step, epoch=now.epoch, rule=finding.rule, message=finding.message, advice=finding.advice)
-                console.say(f"{finding.level}: {finding.message} {finding.advice}")
+                console.say(f"{finding.level}: {finding.message}. Moves: {finding.advice}")
         self.warned = [finding.rule for finding in findings]

@@ -66,7 +66,7 @@ def render(run: History, now: datetime | None = None) -> str:
 def verdict(run: History, now: datetime | None = None) -> str:
     """One line: how far, how good, what is wrong."""
     epochs = run.config.get("epochs")
-    parts = [f"epoch {run.epoch:.4g}" + (f" of {epochs}" if epochs else "")]
+    parts = [f"epoch {run.epoch:.4g}" + (f" of {epochs:.4g}" if epochs else "")]
     if not run.rows:
         parts = ["has just begun: the journal is empty"]
     if run.best:
@@ -103,11 +103,11 @@ def _facts(run: History) -> str:
     split = f"{number(data.get('train'))} train, {number(data.get('validation'))} held out" if data else ""
     facts = [
         ("images seen", f"{run.images_seen:,}", split),
-        ("epochs", number(run.epoch), f"of {run.config['epochs']}" if run.config.get("epochs") else ""),
+        ("epochs", number(run.epoch), f"of {number(run.config['epochs'])}" if run.config.get("epochs") else ""),
         (f"best {best.get('metric', 'score')}", number(best.get("score")), f"epoch {number(best['epoch'])}" if best.get("epoch") is not None else ""),
         ("wall time", clock(run.wall_s), f"{len(run.attempts)} attempt{'s' if len(run.attempts) != 1 else ''}"),
         ("processes", number(batch.get("processes")), batch.get("device") or ""),
-        ("speed", number(speed, 3), "images/s" if speed is not None else ""),
+        ("recent speed", number(speed, 3), "images/s" if speed is not None else ""),
     ]
     return "<dl>" + "".join(f"<div><dt>{e(name)}</dt><dd>{e(value)} <small>{e(note)}</small></dd></div>" for name, value, note in facts) + "</dl>"
 

@@ -10,7 +10,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, ScalarFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from distgan.watch import SCORES, Watch, series
 
@@ -122,7 +122,7 @@ def _scale(ax, levels: np.ndarray) -> None:
     if levels.max() < 1e3 and levels.min() >= 1e-3:
         few = levels.max() < 100 * levels.min()
         ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,)))
-        ax.yaxis.set_major_formatter(ScalarFormatter())
+        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         ax.yaxis.set_minor_formatter(NullFormatter())
 
 

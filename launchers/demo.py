@@ -7,32 +7,35 @@ import sys
 import time
 from pathlib import Path
 
-FOLDER = Path("demo")
 # Narrow networks and higher rates than sagan's 64 channels and 2e-4, so that minutes on two cores show something; batch-norm groups that
 # lie inside a rank, which spares two processes a quarter of the step.
 SETTINGS = ["ngf=32", "ndf=32", "g_lr=1e-3", "d_lr=1e-3", "bn_group=8", "epochs=160", "evaluate.schedule=[[null,10]]",
             "machine.checkpoint_every=10"]
-STEPS = [
-    ["distgan", "shard", "particles", str(FOLDER / "particles")],
-    ["accelerate", "launch", "--config_file", "configs/accelerate.yaml", "--main_process_port", "0", "--num_processes", "2",
-     "distgan/train.py", "sagan", f"data={FOLDER / 'particles'}", f"machine.folder={FOLDER / 'run'}", *SETTINGS],
-    ["distgan", "report", str(FOLDER / "run")],
-]
 
 
-def main() -> int:
-    """Run every step in the project's folder; the exit code of the first that fails."""
+def steps(folder: Path) -> list[list[str]]:
+    """The commands, in order."""
+    return [
+        ["distgan", "shard", "particles", f"{folder}/particles"],
+        ["accelerate", "launch", "--config_file", "configs/accelerate.yaml", "--main_process_port", "0", "--num_processes", "2",
+         "distgan/train.py", "sagan", f"data={folder}/particles", f"machine.folder={folder}/run", *SETTINGS],
+        ["distgan", "report", f"{folder}/run"],
+    ]
+
+
+def main(folder: Path = Path("demo")) -> int:
+    """Run every step from the project's folder; the exit code of the first that fails."""
     root = Path(__file__).parents[1]
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}", "OMP_NUM_THREADS": "1"}
     began = time.monotonic()
-    for step in STEPS:
+    for step in steps(folder):
         print(f"\n$ {shlex.join(step)}", flush=True)
         code = subprocess.run(step, cwd=root, env=environment).returncode
         if code:
             return code
     minutes = (time.monotonic() - began) / 60
-    print(f"\n{minutes:.1f} minutes. Open {root / FOLDER / 'run' / 'report.html'} in a browser; the newest sample grid is the last file in "
-          f"{FOLDER / 'run' / 'samples'}.\nThe same again continues or says that it is finished; `rm -r {FOLDER}` starts over.")
+    print(f"\n{minutes:.1f} minutes. Open {root / folder / 'run' / 'report.html'} in a browser; the newest sample grid is the last file in "
+          f"{folder}/run/samples.\nThe same again continues or says that it is finished; `rm -r {folder}` starts over.")
     return 0
 
 

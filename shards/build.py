@@ -11,7 +11,6 @@ again: shards that are whole are kept, the others written, the bytes are those o
 import argparse
 import contextlib
 import fcntl
-import hashlib
 import json
 import os
 import sys
@@ -23,7 +22,7 @@ from typing import Any
 from distgan import console
 from distgan.errors import ConfigError, DataError, DistganError
 from shards import sources
-from shards.index import DATASET, VERSION, commit, is_written, load_json, load_manifest, write_manifest
+from shards.index import DATASET, VERSION, commit, fingerprint, is_written, load_json, load_manifest, write_manifest
 from shards.parallel import default_workers, ordered_map
 from shards.sources import Check, Finding
 from shards.split import split
@@ -75,7 +74,7 @@ def build(name: str, source: Any, out: Path, options: dict[str, Any], workers: i
         _commit_dataset(out, dataset)
         prints = [_write_split(source, out / part, [kept[i] for i in numbers], options["per-shard"], workers)["fingerprint"]
                   for part, numbers in parts.items()]
-        dataset |= {"complete": True, "fingerprint": hashlib.sha256("".join(prints).encode()).hexdigest()[:16]}
+        dataset |= {"complete": True, "fingerprint": fingerprint(prints)}
         _commit_dataset(out, dataset)
     _report(out, dataset, check.findings, absent)
     return dataset
@@ -221,7 +220,7 @@ def _overview() -> str:
 
 
 def _next_command(module: Any, out: str) -> str:
-    return f"accelerate launch distgan/train.py {module.RECIPE} data={out}"
+    return f"distgan run --processes 2 {module.RECIPE} data={out}"
 
 
 def _summary(module: Any) -> str:

@@ -288,7 +288,7 @@ def test_help_teaches_each_source_and_the_next_command(capsys):
             shard(name, "--help")
         assert exited.value.code == 0
         one = capsys.readouterr().out
-        assert f"distgan shard {name} OUT" in one and "then: accelerate launch distgan/train.py" in one
+        assert f"distgan shard {name} OUT" in one and "then: distgan run --processes 2" in one
 
 
 def test_shards_can_be_read_without_torch():

@@ -1,0 +1,21 @@
+"""`make demo`, whole: shards, two processes through accelerate launch, validation, evaluation, report."""
+
+import json
+
+import pytest
+
+from launchers import demo
+
+
+@pytest.mark.slow
+def test_the_demo_learns_and_reports(tmp_path, capfd):
+    assert demo.main(tmp_path) == 0
+    rows = [json.loads(text) for text in (tmp_path / "run" / "journal.jsonl").read_text().splitlines()]
+    scores = [row["eval/frechet_standin"] for row in rows if "eval/frechet_standin" in row]
+    assert scores[0] > 5 * scores[-1], scores
+    assert any("valid/overfit" in row for row in rows)
+    assert (tmp_path / "run" / "DONE").exists()
+    assert "frechet_standin" in (tmp_path / "run" / "report.html").read_text()
+    assert "report.html in a browser" in capfd.readouterr().out
+    assert demo.main(tmp_path) == 0
+    assert "is finished" in capfd.readouterr().out
