@@ -67,7 +67,8 @@ class RunFolder:
             write(self.path / "overrides.yaml", yaml.safe_dump(asked, sort_keys=False))
             write(self.path / "identity.json", json.dumps(identity, indent=1))
         write(self.path / "config.yaml", yaml.safe_dump(run.model_dump(mode="json"), sort_keys=False))
-        self.attempt = len(list((self.path / "attempts").iterdir()))
+        # One more than the last, not their number: someone may have removed old ones.
+        self.attempt = max((int(path.name) for path in (self.path / "attempts").iterdir() if path.name.isdecimal()), default=-1) + 1
         self._status: dict[str, Any] = {"attempt": self.attempt, "pid": os.getpid(), "host": socket.gethostname()}
 
     def _take_lock(self) -> None:
