@@ -123,6 +123,7 @@ class Loop:
         def write():
             began = time.perf_counter()
             folder = self.folder.path / "checkpoints"
+            self.folder.sync()
             checkpoints.save(folder, now.step, self.recipe.players, state)
             checkpoints.prune(folder, self.run.machine.keep, self.best and self.best["step"])
             self.folder.event("checkpoint", step=now.step, seconds=round(time.perf_counter() - began, 3))
