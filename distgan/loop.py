@@ -21,6 +21,7 @@ from distgan.sharing import Breakdown
 
 GRID = 64          # images of a sample grid
 RECENT = 5000      # training rows that `watch` looks back on; rows of validations and evaluations are all kept
+HEARTBEAT_S = 5.0  # at the most this often is status.json written between checkpoints
 STOPPED = 75       # exit code of a run that saved and left on request: run the same line again (sysexits.h EX_TEMPFAIL)
 
 
@@ -38,7 +39,7 @@ class Loop:
         self.seen: list[dict[str, Any]] = []                                 # rank 0: what `watch` looks at
         self.warned: list[str] = []
         self.stop = False
-        self.began = self.flushed = time.perf_counter()
+        self.began = self.flushed = self.told = time.perf_counter()
 
     # ---- the loop
     def train(self) -> str:
@@ -134,6 +135,7 @@ class Loop:
         def write():
             began = time.perf_counter()
             folder = self.folder.path / "checkpoints"
+            self.folder.sync()
             checkpoints.save(folder, now.step, self.recipe.players, state)
             checkpoints.prune(folder, self.run.machine.keep, self.best and self.best["step"])
             self.folder.event("checkpoint", step=now.step, seconds=round(time.perf_counter() - began, 3))
@@ -142,6 +144,7 @@ class Loop:
         self.ranks.alone(write)
 
     def _status(self, now: Clock) -> None:
+        self.told = time.perf_counter()
         self.folder.status(state="running", cause=None, step=now.step, samples=now.samples, epoch=now.epoch, best=self.best)
 
     # ---- numbers
@@ -157,7 +160,7 @@ class Loop:
         rows[-1]["images_per_second"] = round(steps * self.clock.per_step / max(elapsed, 1e-9), 2)
         self.rows, self.flushed = [], time.perf_counter()
         self._write(rows)
-        if self.folder:
+        if self.folder and time.perf_counter() - self.told > HEARTBEAT_S:
             self._status(now)
         return {name: value for name, value in zip(names, table[-1], strict=True) if name.endswith("/loss")}
 

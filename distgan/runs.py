@@ -33,7 +33,10 @@ def write(path: Path, text: str) -> None:
     """Replace a small file whole: a reader sees the old or the new one. RunError where it cannot be written."""
     temporary = path.with_name(f".{path.name}.tmp")
     with _said(path):
-        temporary.write_text(text)
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())  # or a power cut may leave the new name with nothing in it
         os.replace(temporary, path)
 
 
@@ -67,7 +70,8 @@ class RunFolder:
             write(self.path / "overrides.yaml", yaml.safe_dump(asked, sort_keys=False))
             write(self.path / "identity.json", json.dumps(identity, indent=1))
         self._run = run
-        self.attempt = len(list((self.path / "attempts").iterdir()))
+        # One more than the last, not their number: someone may have removed old ones.
+        self.attempt = max((int(path.name) for path in (self.path / "attempts").iterdir() if path.name.isdecimal()), default=-1) + 1
         self._status: dict[str, Any] = {"attempt": self.attempt, "pid": os.getpid(), "host": socket.gethostname()}
 
     def _take_lock(self) -> None:
@@ -130,6 +134,13 @@ class RunFolder:
     # ---- the numbers
     def journal(self, rows: list[dict[str, Any]]) -> None:
         self._append("journal.jsonl", rows)
+
+    def sync(self) -> None:
+        """On return the journal is on the disk: before a checkpoint is, or a power cut would leave steps that no journal knows."""
+        path = self.path / "journal.jsonl"
+        if path.exists():
+            with _said(path), open(path, "rb") as file:
+                os.fsync(file.fileno())
 
     def rewind(self, step: int) -> None:
         """Forget journal rows after `step`: they are about to be trained again, or were torn by a crash."""

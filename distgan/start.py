@@ -49,11 +49,18 @@ def show_help(what: str | None) -> int:
     return 0
 
 
+# What may differ among the ranks of one run: where things lie, and what decides no collective.
+PLACES = {"data": True, "experiment": True, "evaluate": {"inception"}, "machine": {"runs", "folder", "device", "workers", "resident_mb", "verify"}}
+
+
 class _Setup:
     """Everything a run needs, built in the order in which faults should be told: processes, data, batch, networks, weights files."""
 
     def __init__(self, module: ModuleType, run: Run):
         self.ranks = Ranks(run.machine.device, run.machine.timeout_s)
+        # Each rank has read its own run file: an older one, with other epochs, say, would leave the others waiting at the end.
+        for key, value in config.flatten(run.model_dump(mode="json", exclude=PLACES)):
+            self.ranks.same(f"the setting {key}", str(value))
         self.data = self.ranks.together(lambda: Data(run.data, run.machine.verify))
         self.share = sharing.breakdown(run.batch, self.ranks.size, run.machine.accumulation, run.group, run.group_of)
         self.ranks.same("the data set or the settings", run.identity(self.data.fingerprint)["id"])

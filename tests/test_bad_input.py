@@ -252,15 +252,20 @@ def test_a_data_set_made_with_other_options(refused):
 
 
 # ---- the run folder
+def begun():
+    """What a start of the run in the folder `begun` gives to RunFolder."""
+    from distgan.batches import Data
+    from distgan.recipes.sagan import Settings
+
+    return Settings(data="data", machine={"folder": "begun"}), Data("data").fingerprint, {"data": "data"}
+
+
 @pytest.fixture
 def folder(data, tmp_path):
     """The folder of a run that was begun, as a start leaves it."""
-    from distgan.batches import Data
-    from distgan.recipes.sagan import Settings
     from distgan.runs import RunFolder
 
-    settings = Settings(data="data", machine={"folder": "begun"})
-    opened = RunFolder(settings, Data("data").fingerprint, {"data": "data"})
+    opened = RunFolder(*begun())
     yield opened
     opened.close()
 
@@ -296,6 +301,16 @@ def test_a_start_that_was_killed_early_can_be_repeated(folder):
     Path("begun/journal.jsonl").touch()
     with pytest.raises(RunError, match="no identity.json"):
         RunFolder(Settings(data="data", machine={"folder": "begun"}), "f", {})
+
+
+def test_removed_attempts_do_not_stop_the_next(folder):
+    folder.close()
+    for name in ("000", "002", "notes"):
+        Path("begun/attempts", name).mkdir()
+    again = type(folder)(*begun())
+    again.begin({})
+    again.close()
+    assert Path("begun/attempts/003/attempt.json").exists()
 
 
 # ---- two processes
@@ -367,15 +382,11 @@ def test_a_forked_process_does_not_keep_the_lock(folder):
 
 
 def test_a_file_system_without_locks_is_said(folder, monkeypatch, capsys):
-    from distgan.batches import Data
-    from distgan.recipes.sagan import Settings
-    from distgan.runs import RunFolder
-
     def unsupported(*args):
         raise OSError(errno.ENOSYS, "Function not implemented")
 
     folder.close()
     monkeypatch.setattr(fcntl, "flock", unsupported)
-    RunFolder(Settings(data="data", machine={"folder": "begun"}), Data("data").fingerprint, {}).close()
+    type(folder)(*begun()).close()
     said = capsys.readouterr().out
     assert "begun cannot be locked (Function not implemented)" in said and "another process" not in said

@@ -129,6 +129,15 @@ def test_a_run_that_skips_all_stops_at_the_same_step_whatever_is_journalled(jour
     assert sorted(journal(tmp_path / "run")) == [step for step in range(1, 7) if step % journal_every == 0]
 
 
+@pytest.mark.parametrize("word", ["epochs=1", "machine.flush_steps=2"])
+def test_ranks_with_other_settings_are_refused(word, particles, tmp_path):
+    """Of two nodes one has an older run file: that ended in a time-out, or in gloo's abort."""
+    key = word.partition("=")[0]
+    program = broken(tmp_path, f"import os, sys\nif os.environ['RANK'] == '1':\n    sys.argv.append('{word}')\n")
+    output = run(line("torchrun", 2, program), "sagan", f"data={particles}", "epochs=2", *TINY, cwd=tmp_path, code=1)
+    assert output.count(f"error: the setting {key} differs among ranks: rank 0: ") == 1 and "[rank" not in output
+
+
 def broken(where: Path, fault: str) -> Path:
     """The trainer with a fault put in."""
     import textwrap

@@ -121,6 +121,24 @@ def test_a_disk_that_is_full_is_one_message_and_the_run_goes_on_later(limit_kb, 
     assert len(journal(tmp_path / "run")) == 9
 
 
+def test_the_journal_is_on_the_disk_before_the_checkpoint_that_counts_on_it(particles, tmp_path):
+    """A power cut takes what was not synced. Told by a program that prints every file as it is synced."""
+    from test_equal_runs import broken
+
+    program = broken(tmp_path, """
+        import os
+        usual = os.fsync
+        def fsync(number):
+            usual(number)
+            print("synced", os.path.basename(os.readlink(f"/proc/self/fd/{number}")))
+        os.fsync = fsync
+    """)
+    output = run(line("python", program=program), "sagan", f"data={particles}", f"machine.folder={tmp_path / 'run'}", "epochs=1", *TINY, cwd=tmp_path)
+    synced = [text.split()[1] for text in output.splitlines() if text.startswith("synced ")]
+    assert {".identity.json.tmp", "journal.jsonl", "networks.safetensors", ".tmp-00000005"} <= set(synced)
+    assert synced.index("journal.jsonl") < synced.index("networks.safetensors")
+
+
 def test_running_a_finished_run_says_so(particles, tmp_path):
     ask = ["sagan", f"data={particles}", "epochs=1", *TINY]
     run(line("python"), *ask, cwd=tmp_path)
