@@ -42,8 +42,8 @@ def breakdown(batch: int, ranks: int, accumulation: int, group: int = 1, group_o
         fault = (f"batch normalisation over groups of {group} samples does not fit micro-batches of {micro} samples ({batch} / {accumulation}): "
                  "the statistics of a group need all its samples in one forward pass")
     near = batch // share
-    # A batch with the same groups comes first: with other groups the statistics would change as well.
-    same = [n for n in range(near + 1, near + 1000) if fits(n * share, ranks, accumulation) and group_of and group_of(n * share) == group]
+    # Where only the groups do not fit, a batch with the same groups comes first.
+    same = [n for n in range(near + 1, near + 1000) if group_of and batch % share == 0 and group_of(n * share) == group]
     batches = [next((n * share for n in some if fits(n * share, ranks, accumulation)), None)
                for some in (range(near, max(near - 1000, 0), -1), same or range(near + 1, near + 1000))]
     ways = {"batch": [n for n in batches if n and n != batch and n <= MAX_BATCH],
