@@ -33,7 +33,7 @@ def test_sums_means_flags_and_gathers(tmp_path):
         try:
             r.same("the rank", str(r.rank))
         except LaunchError as error:
-            print("told:", error)
+            print(f"told: {error}")
         r.close()
         leave(0)
     """, processes=3)
@@ -44,8 +44,8 @@ def test_rank_0_may_take_longer_than_the_time_out(tmp_path):
     """A collective time-out of 3 s, 10 s of work on rank 0 alone, and training collectives after it."""
     output = together(tmp_path, """
         r = Ranks("cpu", 3)
-        print("got", r.alone(lambda: (time.sleep(10), 42)[1]))
-        print("sum", r.sum(torch.ones(1)).item())
+        print(f"got {r.alone(lambda: (time.sleep(10), 42)[1])}")
+        print(f"sum {r.sum(torch.ones(1)).item()}")
         r.close()
         leave(0)
     """)
@@ -61,7 +61,7 @@ def test_what_rank_0_raises_all_raise(tmp_path):
         try:
             r.alone(work)
         except DataError as error:
-            print("told:", error)
+            print(f"told: {error}")
         r.close()
         leave(0)
     """)
@@ -93,7 +93,7 @@ def test_a_launchers_count_that_accelerate_does_not_see_is_refused(tmp_path):
         try:
             Ranks("cpu", 60)
         except LaunchError as error:
-            print("told:", error)
+            print(f"told: {error}")
         leave(0)
     """)
     assert output.count("told: the launcher started 2 processes (WORLD_SIZE=2), but this one sees 1") == 2
