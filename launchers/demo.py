@@ -9,7 +9,7 @@ from pathlib import Path
 
 # Narrow networks and higher rates than sagan's 64 channels and 2e-4, so that minutes on two cores show something; batch-norm groups that
 # lie inside a rank, which spares two processes a quarter of the step.
-SETTINGS = ["ngf=32", "ndf=32", "g_lr=1e-3", "d_lr=1e-3", "bn_group=8", "epochs=160", "evaluate.schedule=[[null,10]]",
+SETTINGS = ["ngf=32", "ndf=32", "g_lr=1e-3", "d_lr=1e-3", "bn_group=8", "epochs=130", "evaluate.schedule=[[null,10]]",
             "machine.checkpoint_every=10"]
 
 
