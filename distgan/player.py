@@ -114,6 +114,11 @@ class Player:
         self.updates, self.skips = state["updates"], state.get("skips", 0)  # checkpoints of the first days have no skips
 
 
+def last(logs: list[Log]) -> Log:
+    """The numbers of a step of several updates: those of the last one, and how many were skipped."""
+    return logs[-1] | {"skipped": torch.stack([log["skipped"] for log in logs]).sum()}
+
+
 @contextlib.contextmanager
 def _evaluating(net: nn.Module):
     was = net.training

@@ -26,10 +26,21 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run folder, or a folder that holds runs up to two levels below")
     parser.add_argument("--no-page", action="store_true", help="print the table only, write no report.html")
     args = parser.parse_args(argv)
-    runs = [read_history(folder) for folder in find_runs(args.runs)]
-    say(table(runs))
+    runs, lines, broken = [], [COLUMNS], []
+    for folder in find_runs(args.runs):
+        try:
+            run = read_history(folder)
+            lines.append(line(run))
+            runs.append(run)
+        except (RunError, TypeError, ValueError, KeyError, AttributeError) as error:  # the last four: JSON of another shape than ours
+            broken.append(f"{folder} cannot be read: {error}")
+    if not runs:
+        raise RunError("\n".join(broken))
+    say(table(lines))
     for run in runs if not args.no_page else []:
         say(f"wrote {write_page(run)}")
+    for text in broken:
+        say(f"warning: {text}")
     return 0
 
 
@@ -42,9 +53,8 @@ def line(run: History) -> tuple[str, ...]:
     return (run.name, run.state, number(run.epoch), f"{run.images_seen:,}", score, *numbers, ", ".join(warnings) or "–")
 
 
-def table(runs: list[History]) -> str:
+def table(rows: list[tuple[str, ...]]) -> str:
     """Columns under COLUMNS, text to the left and numbers to the right; the same on a terminal and in a file."""
-    rows = [COLUMNS, *map(line, runs)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(COLUMNS))]
     left = {COLUMNS.index(name) for name in ("run", "state", "best", "warnings")}
     aligned = ("  ".join(cell.ljust(width) if i in left else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths, strict=True)))

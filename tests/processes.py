@@ -6,6 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import torch
+from safetensors.torch import load_file
+
+from distgan import checkpoints
+
 ROOT = Path(__file__).parents[1]
 TRAIN = ROOT / "distgan" / "train.py"
 BIN = Path(sys.executable).parent
@@ -52,7 +57,23 @@ def journal(folder: Path) -> dict[int, dict]:
     return {row["step"]: row for row in training}
 
 
-def largest_difference(a: dict[int, dict], b: dict[int, dict], steps: int) -> float:
-    """The largest relative difference of any loss in the first `steps` steps, which both must have."""
-    names = ("d/loss", "g/loss")
+def final(folder: Path) -> dict[str, torch.Tensor]:
+    """Weights, buffers and averages of the newest checkpoint."""
+    return load_file(checkpoints.present(folder / "checkpoints")[-1] / "networks.safetensors")
+
+
+def ends_differ_by(a: Path, b: Path) -> float:
+    """The largest difference of two runs' final networks, and of all validations and scores (relative): both must have the same."""
+    x, y = final(a), final(b)
+    assert x.keys() == y.keys()
+    found = max(float((x[name].double() - y[name].double()).abs().max()) for name in x)
+    checks = [[(row["step"], key, value) for row in map(json.loads, (folder / "journal.jsonl").read_text().splitlines())
+               for key, value in row.items() if key.startswith(("valid/", "eval/"))] for folder in (a, b)]
+    assert [row[:2] for row in checks[0]] == [row[:2] for row in checks[1]]
+    return max([found, *(abs(p[2] - q[2]) / max(abs(p[2]), 1e-3) for p, q in zip(*checks, strict=True))])
+
+
+def largest_difference(a: Path, b: Path, steps: int) -> float:
+    """The largest relative difference of any loss in the first `steps` steps of two run folders, which both must have."""
+    names, a, b = ("d/loss", "g/loss"), journal(a), journal(b)
     return max(abs(a[s][n] - b[s][n]) / abs(a[s][n]) for s in range(1, steps + 1) for n in names)

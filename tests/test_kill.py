@@ -8,10 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-from processes import TINY, journal, line, run, start
-from safetensors.torch import load_file
-
-from distgan import checkpoints
+from processes import TINY, final, journal, line, run, start
 
 EPOCHS = 24
 ASK = [f"epochs={EPOCHS}", "machine.checkpoint_every=1", "machine.flush_steps=3", *TINY]
@@ -35,10 +32,6 @@ def kill(process) -> None:
             pass
     process.communicate()
     psutil.wait_procs(below, timeout=20)
-
-
-def final(folder: Path) -> dict[str, torch.Tensor]:
-    return load_file(checkpoints.present(folder / "checkpoints")[-1] / "networks.safetensors")
 
 
 def kill_and_finish(times: int, particles, where: Path, undisturbed, seed: int) -> None:

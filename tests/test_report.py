@@ -263,3 +263,12 @@ def test_no_torch_is_imported(finished):
     done = subprocess.run([sys.executable, "-c", code, str(finished[0])], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1].endswith("report.html")
+
+
+def test_one_broken_run_does_not_hide_the_others(tmp_path, capsys):
+    good, bad = invent(tmp_path / "a", grids=1), invent(tmp_path / "b", grids=1)
+    (bad / "status.json").write_text('{"epoch": "x", "samples": "y", "best": 3}')
+    assert report.main([str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert f"wrote {good / 'report.html'}" in out
+    assert f"warning: {bad} cannot be read" in out

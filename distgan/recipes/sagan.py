@@ -14,7 +14,7 @@ from distgan.config import Positive, Share
 from distgan.errors import ConfigError
 from distgan.losses import d_vanilla, g_vanilla
 from distgan.nets_image import Discriminator64, Generator64
-from distgan.player import Log, Player
+from distgan.player import Log, Player, last
 from distgan.ranks import Ranks
 from distgan.sharing import Breakdown
 from distgan.watch import Watch
@@ -77,10 +77,8 @@ class Recipe:
 
     def step(self, batches: list[list[Micro]], now: Clock) -> Log:
         """One step: `d_steps` updates of D, each on a batch of its own, then `g_steps` of G. Returns the numbers of the last of each."""
-        for batch in batches:
-            d = self.D.update(self._d_loss, batch, now.epoch)
-        for i in range(self.run.g_steps):
-            g = self.G.update(partial(self._g_loss, turn=i), batches[-1], now.epoch)
+        d = last([self.D.update(self._d_loss, batch, now.epoch) for batch in batches])
+        g = last([self.G.update(partial(self._g_loss, turn=i), batches[-1], now.epoch) for i in range(self.run.g_steps)])
         return {f"d/{name}": value for name, value in d.items()} | {f"g/{name}": value for name, value in g.items()}
 
     def _d_loss(self, micro: Micro) -> tuple[torch.Tensor, Log]:
