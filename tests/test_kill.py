@@ -44,6 +44,7 @@ def kill_and_finish(times: int, particles, where: Path, undisturbed, seed: int) 
         # From the moment workers start to a little before the run could be over.
         time.sleep(rng.uniform(2.0, max(seconds - 1.0, 3.0)) if killed % 3 else rng.uniform(2.0, 6.0))
         if process.poll() is not None:
+            process.communicate()
             shutil.rmtree(where / "run")  # it finished first: start again
             continue
         kill(process)
