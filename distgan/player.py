@@ -111,7 +111,7 @@ class Player:
         if self.average is not self.bare:
             self.average.load_state_dict({name[4:]: value for name, value in tensors.items() if name.startswith("ema.")})
         self.optimizer.load_state_dict(state["optimizer"])
-        self.updates, self.skips = state["updates"], state.get("skips", 0)  # checkpoints of the first days have no skips
+        self.updates, self.skips = state["updates"], state["skips"]
 
 
 def last(logs: list[Log]) -> Log:
