@@ -1,0 +1,62 @@
+"""An image as the bytes of a tar member, and back.
+
+    payload   field   what it is
+    png       png     lossless; what people and other programs open
+    jpeg      jpg     lossy (quality 95, full chroma), small
+    raw       npy     uint8 with NumPy's header; decodes fifty times faster than PNG, and stock webdataset decodes it too
+
+Pixels are uint8 [height, width] for one channel, [height, width, 3] for three.
+"""
+
+import functools
+import io
+
+import numpy as np
+from PIL import Image
+
+FIELDS = {"png": "png", "jpeg": "jpg", "raw": "npy"}
+_FORMATS = {"png": "PNG", "jpg": "JPEG", "jpeg": "JPEG"}
+IMAGE_FIELDS = (*_FORMATS, "npy")
+
+
+def encode(pixels: np.ndarray, payload: str) -> tuple[str, bytes]:
+    """uint8 [height, width] or [height, width, 3] -> (field, bytes); `payload` is png, jpeg or raw."""
+    field = FIELDS[payload]
+    if field == "npy":
+        return field, _header(pixels.shape) + np.ascontiguousarray(pixels).tobytes()
+    file = io.BytesIO()
+    how = {"quality": 95, "subsampling": 0} if field == "jpg" else {}
+    Image.fromarray(pixels).save(file, _FORMATS[field], **how)
+    return field, file.getvalue()
+
+
+def decode(data: bytes, field: str, out: np.ndarray) -> None:
+    """The image in `data` -> `out`, uint8 [height, width, channels]. ValueError if it has another size; anything if it is damaged."""
+    if field == "npy":
+        out[...] = _pixels(data, out).reshape(out.shape)
+        return
+    # The named format alone: of shards from elsewhere Pillow would open anything, and start Ghostscript for a PostScript file of that name.
+    with Image.open(io.BytesIO(data), formats=(_FORMATS[field],)) as image:
+        if image.size != (out.shape[1], out.shape[0]):
+            raise ValueError(f"an image of {image.width}x{image.height} pixels where {out.shape[1]}x{out.shape[0]} are due")
+        mode = "L" if out.shape[2] == 1 else "RGB"
+        out[...] = np.asarray(image if image.mode == mode else image.convert(mode)).reshape(out.shape)
+
+
+def _pixels(data: bytes, out: np.ndarray) -> np.ndarray:
+    shape = out.shape[:2] if out.shape[2] == 1 else out.shape
+    head = _header(shape)
+    if len(data) == len(head) + out.nbytes and data.startswith(head):
+        return np.frombuffer(data, np.uint8, offset=len(head))
+    pixels = np.load(io.BytesIO(data), allow_pickle=False)  # made by someone else: another header, or another array
+    if pixels.dtype != np.uint8 or pixels.shape not in (shape, out.shape):
+        raise ValueError(f"an array of {pixels.dtype} {list(pixels.shape)} where uint8 {list(shape)} is due")
+    return pixels
+
+
+@functools.lru_cache
+def _header(shape: tuple[int, ...]) -> bytes:
+    """What NumPy writes before the values of a uint8 array in C order."""
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    return file.getvalue()
