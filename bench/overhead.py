@@ -15,8 +15,9 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrizations, parametrize
 
 from distgan import config, sharing, signals
-from distgan.batches import Data, Stream
+from distgan.batches import Stream
 from distgan.clock import Clock
+from distgan.data import Data
 from distgan.nets_image import Discriminator64, Generator64
 from distgan.normalization import GroupBatchNorm2d
 from distgan.ranks import Ranks
@@ -87,7 +88,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         build.main(["particles", f"{folder}/data"])
         data = Data(f"{folder}/data")
-        images = torch.stack([data.decode(data.train, i) for i in range(len(data.train))])
+        images = data.decode(data.train, range(len(data.train)))
         assert torch.equal(signals.to_bytes(signals.to_unit(images)), images)
         ways = {"straight-line PyTorch": straight(plain(Generator64(128, WIDTH, 1, (16,), 8, BATCH, ranks)),
                                                   plain(Discriminator64(WIDTH, 1, (16,), 8)), images),

@@ -1,33 +1,28 @@
-"""Shards -> training batches of this rank, resumable to the sample; shards -> the whole validation set.
+"""Shards -> training batches of this rank, resumable to the sample.
 
-Stream position p -> epoch p // n, sample permutation(seed, epoch)[p % n]. The stream has no end, so there is no tail to drop, pad or hang on,
-and the only state is the number of samples seen. Batch k of the run is positions [k B, (k+1) B) for the global batch B; a rank takes
-neighbouring positions, so that the order inside the global batch is the same for any number of ranks.
+The order is a pure function of the position in an endless stream (`order`), so the only state is the number of samples seen. Batch k of the run is
+positions [k B, (k+1) B) for the global batch B; a rank takes neighbouring positions, so that the order inside the global batch is the same for any
+number of ranks.
 """
 
 import dataclasses
-import functools
-import io
-import json
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 
-from distgan import console, draws
+from distgan import draws
+from distgan.data import Data
 from distgan.errors import DataError
+from distgan.order import Order
 from distgan.sharing import Breakdown
-from shards.index import fingerprint
-from shards.reader import ShardSet
 
 
 @dataclasses.dataclass(frozen=True)
 class Micro:
     """A micro-batch of this rank."""
 
-    real: torch.Tensor      # uint8 [per_rank, channels, size, size], on the device
+    real: torch.Tensor      # on the device: images uint8 [per_rank, channels, size, size]; pairs int16 or float32 [per_rank, 2, frames]
     positions: np.ndarray   # int64 [per_rank], in the endless stream
     address: np.ndarray     # int64 [per_rank], one number per (epoch, sample): where augmentations are drawn
     slots: slice            # where these samples stand in the global batch: cut noise drawn for all of it with this
@@ -38,87 +33,25 @@ class Micro:
         return draws.normal(seed, purpose, self.batch, (total, size))[self.slots].to(self.real.device)
 
 
-class Data:
-    """A folder made by `distgan shard`: the training split, the validation split, and what their samples are."""
-
-    def __init__(self, folder: str, verify: str = "size"):
-        root = Path(folder).expanduser()
-        try:
-            about = json.loads((root / "dataset.json").read_text())
-            self.channels, self.size = int(about["sample"]["channels"]), int(about["sample"]["size"])
-        except (FileNotFoundError, NotADirectoryError):
-            if (root / "manifest.json").is_file():
-                raise DataError(f"{folder} is one split of a data set; name the folder that holds both: data={root.parent}") from None
-            raise DataError(f"no shards in {folder}: {root / 'dataset.json'} is missing. Make them: distgan shard particles {folder}") from None
-        except OSError as error:
-            raise DataError(f"cannot read {root / 'dataset.json'}: {error.strerror}") from None
-        except (ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{root / 'dataset.json'} is damaged ({error!r}); run `distgan shard` again into a new folder") from None
-        self.train, self.validation = ShardSet(root / "train", verify), ShardSet(root / "validation", verify)
-        self.fingerprint = fingerprint([self.train.fingerprint, self.validation.fingerprint])
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        return self.channels, self.size, self.size
-
-    def decode(self, split: ShardSet, index: int) -> torch.Tensor:
-        """uint8 [channels, size, size]; DataError names the sample."""
-        sample = split[index]
-        try:
-            # PNG alone: of shards from elsewhere Pillow would open anything, and start Ghostscript for a PostScript file of that name.
-            with Image.open(io.BytesIO(sample["png"]), formats=("PNG",)) as image:
-                pixels = torch.from_numpy(np.array(image.convert("L" if self.channels == 1 else "RGB")))
-        except Exception as error:  # SyntaxError for a broken chunk, DecompressionBombError for a size that is a lie
-            raise DataError(f"sample {sample['__key__']} does not decode: {error}") from error
-        pixels = pixels[None] if self.channels == 1 else pixels.permute(2, 0, 1)
-        if pixels.shape != self.shape:
-            raise DataError(f"sample {sample['__key__']} is {tuple(pixels.shape)}, the data set says {self.shape}")
-        return pixels
-
-    def resident(self, split: ShardSet, label: str) -> torch.Tensor:
-        """All samples of a split, uint8 [n, channels, size, size], in shard order."""
-        images = torch.empty(len(split), *self.shape, dtype=torch.uint8)
-        with console.bar(f"decoding {label}", len(split), "images") as bar:
-            for i in range(len(split)):
-                images[i] = self.decode(split, i)
-                bar.advance()
-        return images
-
-    def chunks(self, split: ShardSet, size: int, limit: int | None = None) -> Iterator[torch.Tensor]:
-        """The first `limit` samples, or all, in shard order, `size` at a time; the last chunk holds what is left."""
-        end = len(split) if limit is None else min(limit, len(split))
-        for start in range(0, end, size):
-            yield torch.stack([self.decode(split, i) for i in range(start, min(start + size, end))])
-
-
-@functools.lru_cache(4)
-def permutation(n: int, seed: int, epoch: int) -> np.ndarray:
-    """The order of one epoch, a pure function of its arguments."""
-    return draws.numpy_generator(seed, "order", epoch).permutation(n)
-
-
-def locate(positions: np.ndarray, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Stream positions -> (sample numbers, addresses for augmentation = epoch * n + sample)."""
-    epochs, at = np.divmod(positions, n)
-    samples = np.array([permutation(n, seed, int(e))[a] for e, a in zip(epochs, at, strict=True)])
-    return samples, epochs * n + samples
-
-
 class Stream:
-    """Endless global batches from `start` samples seen; yields this rank's micro-batches of each."""
+    """Endless global batches from `start` samples seen; yields this rank's micro-batches of each.
+
+    `crop`: frames of the window cut out of each pair, at a place drawn from its address. `window`: see `Order`. A training set of at most
+    `resident_bytes` is decoded once and kept on the device; otherwise `workers` processes decode ahead.
+    """
 
     def __init__(self, data: Data, seed: int, share: Breakdown, rank: int, device: torch.device, *,
-                 start: int = 0, workers: int = 0, resident_bytes: int = 0):
-        self._data, self._seed, self._share, self._rank, self._device, self._start = data, seed, share, rank, device, start
-        self._workers, self._loader = workers, None
-        fits = len(data.train) * int(np.prod(data.shape)) <= resident_bytes
-        self._images = data.resident(data.train, "training set") if fits else None
+                 start: int = 0, workers: int = 0, resident_bytes: int = 0, window: int = 0, crop: int | None = None):
+        data.sample.require_crop(crop)
+        self._share, self._rank, self._device, self._start, self._workers = share, rank, device, start, workers
+        self._decoded = _Decoded(data, Order(len(data.train), seed, window, tuple(data.train.bounds)), seed, crop)
+        fits = data.sample.even and len(data.train) * data.sample.bytes <= resident_bytes
+        self._resident = data.resident(data.train, "training set").to(device) if fits else None
 
     def __iter__(self) -> Iterator[list[Micro]]:
-        share, batch = self._share, self._start // self._share.batch
-        micros = self._micros(batch)
+        micros = self._micros(self._start // self._share.batch)
         while True:
-            yield [next(micros) for _ in range(share.accumulation)]
+            yield [next(micros) for _ in range(self._share.accumulation)]
 
     def _positions(self, batch: int) -> Iterator[np.ndarray]:
         """This rank's positions of one micro-batch after the other."""
@@ -130,41 +63,70 @@ class Stream:
             batch += 1
 
     def _micros(self, batch: int) -> Iterator[Micro]:
-        n = len(self._data.train)
-        loaded = self._load(batch)
-        for positions in self._positions(batch):
-            samples, address = locate(positions, n, self._seed)
-            if self._images is not None:
-                images = self._images[torch.from_numpy(samples)]
-            else:
-                numbers, images = next(loaded)
-                if isinstance(images, DataError):
-                    raise DataError(str(images))  # a new one: `images` would hold this frame, and the loader, until a collection
-                if not np.array_equal(numbers, positions):
-                    raise RuntimeError(f"the loader delivered stream positions {numbers[:3]}… where {positions[:3]}… were due")
-            batch, offset = divmod(int(positions[0]), self._share.batch)
-            yield Micro(images.to(self._device, non_blocking=True), positions, address, slice(offset, offset + len(positions)), batch)
+        if self._resident is not None:
+            delivered = (self._decoded.pick(self._resident, positions) for positions in self._positions(batch))
+        else:
+            delivered = self._load(batch)
+            if self._device.type == "cuda":
+                delivered = _one_ahead(delivered, self._device)
+        for positions, (found, address, real) in zip(self._positions(batch), delivered, strict=True):
+            if isinstance(real, DataError):
+                raise DataError(str(real))  # a new one: `real` would hold this frame, and the loader, until a collection
+            if not np.array_equal(found, positions):
+                raise RuntimeError(f"the loader delivered stream positions {found[:3]}… where {positions[:3]}… were due")
+            at, offset = divmod(int(positions[0]), self._share.batch)
+            yield Micro(real, positions, address, slice(offset, offset + len(positions)), at)
 
-    def _load(self, batch: int) -> Iterator[tuple[np.ndarray, torch.Tensor | DataError]]:
-        """(positions, images or what is wrong with one) from decoding processes. The sampler deals only this rank's positions: never hand it to `prepare`."""
-        loader = torch.utils.data.DataLoader(
-            _Decoded(self._data, self._seed), batch_sampler=self._positions(batch), num_workers=self._workers, collate_fn=_collate,
-            pin_memory=self._device.type == "cuda")
-        return iter(loader) if self._images is None else iter(())
+    def _load(self, batch: int) -> Iterator["_Delivered"]:
+        """From decoding processes. The sampler deals only this rank's positions: never hand the loader to `prepare`."""
+        return iter(torch.utils.data.DataLoader(self._decoded, batch_sampler=self._positions(batch), num_workers=self._workers,
+                                                collate_fn=_as_it_is, pin_memory=self._device.type == "cuda"))
+
+
+_Delivered = tuple[np.ndarray, np.ndarray, torch.Tensor | DataError]  # positions, addresses, samples or what is wrong with one of them
 
 
 class _Decoded(torch.utils.data.Dataset):
-    def __init__(self, data: Data, seed: int):
-        self._data, self._seed = data, seed
+    """Whole micro-batches by stream position, decoded straight into one array."""
 
-    def __getitem__(self, position: int) -> tuple[int, torch.Tensor | DataError]:
-        (sample,), _ = locate(np.array([position]), len(self._data.train), self._seed)
+    def __init__(self, data: Data, order: Order, seed: int, crop: int | None):
+        self._data, self._order, self._seed, self._crop = data, order, seed, crop
+
+    def __getitems__(self, positions: np.ndarray) -> _Delivered:
+        samples, address = self._order.locate(positions)
         try:
-            return position, self._data.decode(self._data.train, int(sample))
+            return positions, address, self._data.decode(self._data.train, samples.tolist(), self._crop, self._places(address))
         except DataError as error:  # handed over: a loader that is left to raise it adds its traceback to the message
-            return position, error
+            return positions, address, error
+
+    def pick(self, resident: torch.Tensor, positions: np.ndarray) -> _Delivered:
+        """The same from samples in memory."""
+        samples, address = self._order.locate(positions)
+        return positions, address, self._data.sample.pick(resident, torch.from_numpy(samples), self._crop, self._places(address))
+
+    def _places(self, address: np.ndarray) -> np.ndarray | None:
+        return None if self._crop is None else draws.uniform(self._seed, "augment/crop", address)
 
 
-def _collate(rows):
-    fault = next((image for _, image in rows if isinstance(image, DataError)), None)
-    return np.array([position for position, _ in rows]), fault or torch.stack([image for _, image in rows])
+def _as_it_is(delivered: _Delivered) -> _Delivered:
+    return delivered
+
+
+def _one_ahead(delivered: Iterator[_Delivered], device: torch.device) -> Iterator[_Delivered]:
+    """Copies the next batch to the GPU, from pinned memory and on a stream of its own, while the present one is used."""
+    side = torch.cuda.Stream(device)
+
+    def copied() -> _Delivered:
+        positions, address, real = next(delivered)
+        if isinstance(real, torch.Tensor):
+            with torch.cuda.stream(side):
+                real = real.to(device, non_blocking=True)
+        return positions, address, real
+
+    waiting = copied()
+    while True:
+        present, waiting = waiting, copied()
+        torch.cuda.current_stream(device).wait_stream(side)
+        if isinstance(present[2], torch.Tensor):
+            present[2].record_stream(torch.cuda.current_stream(device))
+        yield present

@@ -5,7 +5,7 @@ import hashlib
 import json
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import pydantic
 import yaml
@@ -71,6 +71,8 @@ class Machine(Section):
 class Run(Section):
     """What every recipe understands; a recipe's `Settings` adds its own keys and defaults."""
 
+    kind: ClassVar[str] = "image"  # of sample that the recipe trains on: image or pair
+
     recipe: str = Field(description="the system to train")
     data: str = Field(min_length=1, description="folder made by `distgan shard`, with train/ and validation/")
     experiment: str = Field("", description="name of the parent folder of the run; the recipe's name if empty")
@@ -78,6 +80,8 @@ class Run(Section):
     batch: int = Field(gt=0, le=MAX_BATCH, description="the global batch: samples per update over all ranks and micro-batches")
     precision: Literal["float32", "float64"] = Field(
         "float32", description="of weights and arithmetic; float64 is for proving that two ways of starting a run are equal")
+    shuffle_window: int | None = Field(
+        None, gt=0, description="shards that are shuffled together, for slow storage: 8, say; null: the whole training set")
     epochs: Positive = Field(description="how far to train; a longer run is the same run, continued")
     validate_every: Positive = Field(10, description="epochs between two validations, on rank 0, over the whole validation set")
     sample_every: Positive = Field(10, description="epochs between two sample grids from the same noise")
@@ -93,6 +97,11 @@ class Run(Section):
         if not re.fullmatch(r"([A-Za-z0-9_][A-Za-z0-9._-]{0,99})?", value):
             raise ValueError("a folder's name of at most 100 letters, digits, _ - and ., which does not begin with - or .")
         return value
+
+    @property
+    def crop(self) -> int | None:
+        """Frames of the window that is cut out of a pair of signals in training; None: whole samples, as for images."""
+        return None
 
     @property
     def group(self) -> int:

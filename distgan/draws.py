@@ -27,6 +27,13 @@ def normal(seed: int, purpose: str, index: int, shape: tuple[int, ...]):
     return torch.randn(shape, dtype=torch.float32, generator=torch.Generator().manual_seed(key(seed, purpose, index)))
 
 
+def normal_each(seed: int, purpose: str, index: np.ndarray, shape: tuple[int, ...]):
+    """Standard normal float32 tensor [n, *shape] on the CPU: one stretch of `shape` for each element of the integer array `index` [n]."""
+    import torch
+
+    return torch.cat([normal(seed, purpose, int(i), (1, *shape)) for i in index])
+
+
 def uniform(seed: int, purpose: str, index: np.ndarray, salt: int = 0) -> np.ndarray:
     """One number in [0, 1) for each element of the integer array `index`, each from its own address.
 

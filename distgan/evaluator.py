@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from distgan import console, signals
-from distgan.batches import Data
+from distgan.data import Data
 from distgan.errors import DataError
 from distgan.features import extractor, frechet
 from distgan.ranks import Ranks
@@ -41,7 +41,7 @@ class Evaluator:
         return {"metric": self.metric, "score": score, "samples": self._samples, "reals": len(self._data.train), "extractor": self._extract.label}
 
     def _reals(self, numbers: np.ndarray) -> torch.Tensor:
-        return torch.stack([self._data.decode(self._data.train, int(i)) for i in numbers])
+        return self._data.decode(self._data.train, numbers.tolist())
 
     def _features(self, label: str, total: int, images: Callable[[np.ndarray], torch.Tensor]) -> torch.Tensor | None:
         # A damaged sample meets only the rank it was dealt to: all of them must leave together.

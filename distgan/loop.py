@@ -10,9 +10,10 @@ import numpy as np
 import torch
 
 from distgan import checkpoints, console, pictures, runs, signals, watch
-from distgan.batches import Data, Micro, Stream
+from distgan.batches import Micro, Stream
 from distgan.clock import Clock
 from distgan.config import Run
+from distgan.data import Data
 from distgan.errors import RunError
 from distgan.evaluator import Evaluator
 from distgan.ranks import Ranks
@@ -56,7 +57,8 @@ class Loop:
         if now.step == 0:
             self.check(now)
         stream = iter(Stream(self.data, self.run.seed, self.share, self.ranks.rank, self.ranks.device, start=now.samples,
-                             workers=self.run.machine.workers, resident_bytes=self.run.machine.resident_mb << 20))
+                             workers=self.run.machine.workers, resident_bytes=self.run.machine.resident_mb << 20,
+                             window=self.run.shuffle_window or 0, crop=self.run.crop))
         state, shown = "done", None
         with console.bar("training", self.last, "steps", start=now.step) as bar:
             while now.step < self.last:

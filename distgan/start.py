@@ -14,9 +14,9 @@ import yaml
 from torch import nn
 
 from distgan import __version__, config, console, draws, recipes, sharing
-from distgan.batches import Data
 from distgan.clock import Clock
 from distgan.config import Run
+from distgan.data import Data
 from distgan.errors import RunError
 from distgan.evaluator import Evaluator
 from distgan.loop import STOPPED, Loop
@@ -62,6 +62,7 @@ class _Setup:
         for key, value in config.flatten(run.model_dump(mode="json", exclude=PLACES)):
             self.ranks.same(f"the setting {key}", str(value))
         self.data = self.ranks.together(lambda: Data(run.data, run.machine.verify))
+        self.data.require(run.recipe, run.kind, run.crop)
         self.share = sharing.breakdown(run.batch, self.ranks.size, run.machine.accumulation, run.group, run.group_of)
         self.ranks.same("the data set or the settings", run.identity(self.data.fingerprint)["id"])
         with torch.random.fork_rng(devices=[]):

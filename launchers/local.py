@@ -26,12 +26,12 @@ def command(processes: int, arguments: list[str]) -> list[str]:
 def refuse_early(processes: int, arguments: list[str]) -> None:
     """Tell faults of the settings and the data here: of processes that refuse to start, the launcher would print a traceback of its own."""
     from distgan import sharing, train
-    from distgan.batches import Data
+    from distgan.data import Data
 
     if not {"-h", "--help"}.intersection(arguments):
         _, run, _ = train.plan([word for word in arguments if not word.startswith("-")])
         sharing.breakdown(run.batch, processes, run.machine.accumulation, run.group, run.group_of)
-        Data(run.data)
+        Data(run.data).require(run.recipe, run.kind, run.crop)
 
 
 def main(argv: list[str]) -> int:

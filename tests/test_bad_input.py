@@ -220,7 +220,8 @@ def test_a_damaged_sample_that_a_decoding_process_meets(data):
     """The loader must not add its traceback."""
     import torch
 
-    from distgan.batches import Data, Stream
+    from distgan.batches import Stream
+    from distgan.data import Data
     from distgan.sharing import breakdown
 
     name = damage(data)
@@ -254,7 +255,7 @@ def test_a_data_set_made_with_other_options(refused):
 # ---- the run folder
 def begun():
     """What a start of the run in the folder `begun` gives to RunFolder."""
-    from distgan.batches import Data
+    from distgan.data import Data
     from distgan.recipes.sagan import Settings
 
     return Settings(data="data", machine={"folder": "begun"}), Data("data").fingerprint, {"data": "data"}

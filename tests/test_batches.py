@@ -1,99 +1,182 @@
-"""Order is a pure function of the position; a stream is dealt exactly once, whatever the ranks, accumulation and legs."""
+"""Every sample exactly once an epoch, whatever the data, ranks, workers, accumulation and legs; and batches hold what the shards hold."""
 
+import itertools
 import struct
 import zlib
 
 import numpy as np
 import pytest
+import sets
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from distgan import sharing, signals
-from distgan.batches import Data, Stream, locate, permutation
-from distgan.errors import DataError
+from distgan import sharing
+from distgan.batches import Stream
+from distgan.data import Data
+from distgan.errors import ConfigError, DataError
+from distgan.order import Order
+
+CPU = torch.device("cpu")
+BATCH = 12
+KEPT = 1 << 30
 
 
 @pytest.fixture(scope="module")
-def data(particles):
-    return Data(str(particles))
+def folders(tmp_path_factory):
+    """Data sets by (samples, samples per shard), made when they are asked for."""
+    made = {}
+
+    def folder(n, per_shard):
+        if (n, per_shard) not in made:
+            made[n, per_shard] = Data(str(sets.images(tmp_path_factory.mktemp("set") / "d", n, per_shard)))
+        return made[n, per_shard]
+
+    return folder
 
 
-def leg(data, start, steps, ranks, accumulation, batch):
-    """What all ranks together see in `steps` batches: [(position, address)], in the order of the global batch."""
+def leg(data, start, batches, *, ranks, accumulation=1, workers=0, resident=0, window=0, batch=BATCH):
+    """What all ranks together are delivered in some batches: [(position, address, sample by its pixels)], in the order of the global batch."""
     share = sharing.breakdown(batch, ranks, accumulation)
-    streams = [iter(Stream(data, 3, share, rank, torch.device("cpu"), start=start, resident_bytes=1 << 30)) for rank in range(ranks)]
+    rows = []
+    for rank in range(ranks):
+        stream = iter(Stream(data, 3, share, rank, CPU, start=start, workers=workers, resident_bytes=resident, window=window))
+        for micros in itertools.islice(stream, batches):
+            assert len(micros) == accumulation
+            for micro in micros:
+                numbers = micro.real[:, 0, 0, :2].long() @ torch.tensor([256, 1])
+                slots = range(micro.batch * batch + micro.slots.start, micro.batch * batch + micro.slots.stop)
+                assert list(slots) == micro.positions.tolist()
+                rows += zip(micro.positions.tolist(), micro.address.tolist(), numbers.tolist(), strict=True)
+        del stream  # as a kill does: what workers have decoded ahead is thrown away
+    return sorted(rows)
+
+
+def requires_exactly_once(data, seen, window):
+    n, total = len(data.train), len(seen)
+    assert [position for position, _, _ in seen] == list(range(total))
+    for epoch in range(total // n):
+        assert sorted(sample for _, _, sample in seen[epoch * n:(epoch + 1) * n]) == list(range(n))
+    samples, address = Order(n, 3, window, tuple(data.train.bounds)).locate(np.arange(total))
+    assert [sample for _, _, sample in seen] == samples.tolist()
+    assert [a for _, a, _ in seen] == address.tolist()  # augmentations are functions of it
+
+
+def run_legs(data, legs, window):
     seen = []
-    for _ in range(steps):
-        micros = [micro for stream in streams for micro in next(stream)]
-        rows = [(slot, p, a) for m in micros for slot, p, a in zip(range(m.slots.start, m.slots.stop), m.positions, m.address, strict=True)]
-        assert sorted(slot for slot, _, _ in rows) == list(range(batch))
-        seen += [(int(p), int(a)) for _, p, a in sorted(rows)]
-    return seen
+    for ranks, accumulation, workers, batches, resident in legs:
+        seen += leg(data, len(seen), batches, ranks=ranks, accumulation=accumulation if BATCH % (ranks * accumulation) == 0 else 1,
+                    workers=workers, resident=resident, window=window)
+    requires_exactly_once(data, seen, window)
 
 
-@settings(max_examples=25, deadline=None)
-@given(st.lists(st.tuples(st.sampled_from([1, 2, 3, 4, 6, 12]), st.sampled_from([1, 2]), st.integers(1, 4)), min_size=1, max_size=4))
-def test_every_sample_once_per_epoch_over_any_legs(legs):
-    data = pytest.data
-    batch, start, seen = 12, 0, []
-    for ranks, accumulation, steps in legs:
-        if batch % (ranks * accumulation):
-            accumulation = 1
-        seen += leg(data, start, steps, ranks, accumulation, batch)
-        start += steps * batch
-    assert [p for p, _ in seen] == list(range(start))
-    n = len(data.train)
-    for epoch in range(start // n):
-        assert sorted(a - epoch * n for _, a in seen[epoch * n:(epoch + 1) * n]) == list(range(n))
-    whole = locate(np.arange(start), n, 3)[1]
-    assert [a for _, a in seen] == whole.tolist()
+RANKS = st.sampled_from([1, 2, 3, 4, 6, 12])
 
 
-@pytest.fixture(autouse=True)
-def _data_for_properties(data):
-    pytest.data = data
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(1, 60), st.integers(1, 25), st.integers(0, 3),
+       st.lists(st.tuples(RANKS, st.sampled_from([1, 2]), st.just(0), st.integers(1, 6), st.sampled_from([0, KEPT])), min_size=1, max_size=4))
+def test_every_sample_once_an_epoch_over_any_legs(folders, n, per_shard, window, legs):
+    run_legs(folders(n, per_shard), legs, window)
 
 
-def test_epochs_are_shuffled_apart():
-    a, b = permutation(100, 0, 0), permutation(100, 0, 1)
-    assert sorted(a) == sorted(b) == list(range(100))
-    assert not np.array_equal(a, b)
-    assert not np.array_equal(a, permutation(100, 1, 0))
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more processes than cores
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(1, 60), st.integers(1, 25),
+       st.lists(st.tuples(RANKS, st.sampled_from([1, 2]), st.integers(1, 3), st.integers(1, 4), st.just(0)).filter(lambda leg: leg[0] * leg[2] <= 12),
+                min_size=1, max_size=2))
+def test_every_sample_once_with_processes_that_decode_ahead(folders, n, per_shard, legs):
+    run_legs(folders(n, per_shard), legs, 0)
 
 
-def test_workers_deliver_what_memory_delivers(data):
-    share = sharing.breakdown(12, 2, 2)
-    memory, workers = (iter(Stream(data, 0, share, 1, torch.device("cpu"), start=24, workers=2, resident_bytes=size)) for size in (1 << 30, 0))
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(1, 80), st.integers(1, 25), st.integers(0, 3),
+       st.lists(st.tuples(RANKS, st.sampled_from([1, 2]), st.integers(0, 3), st.integers(1, 8), st.just(0)), min_size=1, max_size=4))
+def test_every_sample_once_over_many_more_legs(folders, n, per_shard, window, legs):
+    run_legs(folders(n, per_shard), legs, window)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(1, 50), st.integers(1, 12), st.integers(1, 5), st.integers(1, 4))
+def test_any_number_of_ranks_and_batch_size(folders, n, ranks, per_rank, batches):
+    data = folders(n, 10)
+    requires_exactly_once(data, leg(data, 0, batches, ranks=ranks, batch=ranks * per_rank), 0)
+
+
+@pytest.mark.parametrize("payload", ["png", "raw"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_memory_and_processes_deliver_the_same_pixels(tmp_path, payload, channels):
+    data = Data(str(sets.images(tmp_path / "d", 30, payload=payload, channels=channels)))
+    share = sharing.breakdown(BATCH, 2, 2)
+    memory, workers, here = (iter(Stream(data, 0, share, 1, CPU, start=24, workers=w, resident_bytes=r)) for w, r in ((0, KEPT), (2, 0), (0, 0)))
     for _ in range(3):
-        for a, b in zip(next(memory), next(workers), strict=True):
-            assert torch.equal(a.real, b.real)
-            assert np.array_equal(a.positions, b.positions)
+        for a, b, c in zip(next(memory), next(workers), next(here), strict=True):
+            assert torch.equal(a.real, b.real) and torch.equal(a.real, c.real)
+            assert a.real.stride() == b.real.stride() == c.real.stride()  # the same sums in convolutions
+            assert a.real.shape == (3, channels, 4, 4)
 
 
-def test_noise_is_cut_from_the_global_batch(data):
-    whole = next(iter(Stream(data, 0, sharing.breakdown(12, 1, 1), 0, torch.device("cpu"), resident_bytes=1 << 30)))
-    parts = [next(iter(Stream(data, 0, sharing.breakdown(12, 3, 2), r, torch.device("cpu"), resident_bytes=1 << 30))) for r in range(3)]
-    rows = {(m.slots.start, m.slots.stop): m.noise(5, "noise/d", 8, 12) for part in parts for m in part}
-    assert torch.equal(torch.cat([rows[at] for at in sorted(rows)]), whole[0].noise(5, "noise/d", 8, 12))
+# ---- pairs of signals
+CROP = 20
 
 
-def test_a_flip_belongs_to_the_sample_not_to_the_batch():
-    images = torch.randint(0, 256, (6, 1, 4, 4)).float()
-    address = np.array([5, 900, 31, 7, 8, 9])
-    flipped = signals.flip(images, 0, address, 0.5, 0.5)
-    alone = torch.cat([signals.flip(images[i:i + 1], 0, address[i:i + 1], 0.5, 0.5) for i in range(6)])
-    assert torch.equal(flipped, alone)
-    assert torch.equal(signals.flip(images, 0, address, 1.0, 0.0), images.flip(3))
-    assert torch.equal(signals.flip(images, 0, address, 0.0, 1.0), images.flip(2))
-    assert torch.equal(signals.flip(images, 0, address, 0.0, 0.0), images)
+@pytest.mark.parametrize("payload", ["wav", "flac"])
+@pytest.mark.parametrize("frames", [100, [64, 100, 9000] * 20])
+def test_both_of_a_pair_are_cropped_alike_at_a_place_of_their_address(tmp_path, payload, frames):
+    data = Data(str(sets.pairs(tmp_path / "d", 27, frames=frames if isinstance(frames, int) else frames[:30], payload=payload)))
+    share = sharing.breakdown(BATCH, 2, 1)
+    seen = {}
+    for start, workers, resident in ((0, 0, 0), (0, 2, 0), (0, 0, KEPT)):
+        for rank in range(2):
+            stream = iter(Stream(data, 0, share, rank, CPU, start=start, workers=workers, resident_bytes=resident, crop=CROP))
+            for (micro,) in itertools.islice(stream, 5):
+                assert micro.real.shape == (6, 2, CROP) and micro.real.dtype == torch.int16
+                assert torch.equal(micro.real[:, 0], -micro.real[:, 1])
+                assert (micro.real[:, 0].diff() == 1).all()
+                for address, first in zip(micro.address.tolist(), micro.real[:, 0, 0].tolist(), strict=True):
+                    assert seen.setdefault(address, first) == first
+    places = [first - 100 * (address % 27) for address, first in seen.items()]
+    assert len(set(places)) > 20 and min(places) >= 0
 
 
-def test_bytes_and_units_are_inverse():
-    levels = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16)
-    assert torch.equal(signals.to_bytes(signals.to_unit(levels)), levels)
-    assert signals.to_unit(levels).min() == -1
-    assert signals.to_unit(levels).max() == 1
+def test_the_window_reaches_both_ends(tmp_path):
+    data = Data(str(sets.pairs(tmp_path / "d", 1, frames=100)))
+    for at, start in ((0.0, 0), (0.999999, 80), (0.5, 40)):
+        (window,) = data.decode(data.train, [0], CROP, np.array([at]))
+        assert window[0].tolist() == list(range(start, start + CROP))
+
+
+def test_clips_of_different_lengths_need_a_crop_that_fits(tmp_path):
+    data = Data(str(sets.pairs(tmp_path / "d", 3, frames=[64, 100, 70, 80, 90, 60])))
+    with pytest.raises(ConfigError, match="60 to 100 frames; a recipe that takes them whole needs one length"):
+        Stream(data, 0, sharing.breakdown(3, 1, 1), 0, CPU)
+    with pytest.raises(ConfigError, match="windows of 61 frames are asked for, the shortest clip has 60"):
+        Stream(data, 0, sharing.breakdown(3, 1, 1), 0, CPU, crop=61)
+    assert [chunk.shape for chunk in data.chunks(data.validation, 2)] == [(1, 2, 80), (1, 2, 90), (1, 2, 60)]
+
+
+def test_a_recipe_for_images_refuses_pairs(tmp_path):
+    with pytest.raises(ConfigError, match="sagan trains on images, this data set holds pairs"):
+        Data(str(sets.pairs(tmp_path / "d", 3))).require("sagan", "image", None)
+
+
+def test_a_pair_that_is_not_as_the_data_set_says_is_named(tmp_path):
+    data = Data(str(sets.pairs(tmp_path / "d", 3, frames=[50, 60, 60, 60, 60, 60])))
+    data = Data(str(tmp_path / "d"))
+    object.__setattr__(data.sample, "length", 55)
+    with pytest.raises(DataError, match="sample 000000 does not decode: input has .* 50, 1, 1000"):
+        data.decode(data.train, [0])
+
+
+# ---- the validation set, and what surrounds a batch
+def test_noise_is_cut_from_the_global_batch(folders):
+    data = folders(20, 10)
+    whole = next(iter(Stream(data, 0, sharing.breakdown(BATCH, 1, 1), 0, CPU, resident_bytes=KEPT)))
+    parts = [next(iter(Stream(data, 0, sharing.breakdown(BATCH, 3, 2), rank, CPU, resident_bytes=KEPT))) for rank in range(3)]
+    rows = {(m.slots.start, m.slots.stop): m.noise(5, "noise/d", 8, BATCH) for part in parts for m in part}
+    assert torch.equal(torch.cat([rows[at] for at in sorted(rows)]), whole[0].noise(5, "noise/d", 8, BATCH))
 
 
 def test_a_folder_without_shards_says_how_to_make_them(tmp_path):
@@ -101,7 +184,8 @@ def test_a_folder_without_shards_says_how_to_make_them(tmp_path):
         Data(str(tmp_path))
 
 
-def test_the_validation_set_comes_whole_with_its_last_chunk(data):
+def test_the_validation_set_comes_whole_with_its_last_chunk(particles):
+    data = Data(str(particles))
     sizes = [len(chunk) for chunk in data.chunks(data.validation, 4)]
     assert sizes == [4, 2]
     assert sum(len(chunk) for chunk in data.chunks(data.train, 4, limit=6)) == 6
@@ -115,10 +199,21 @@ def png(size, *chunks):
     return b"".join([b"\x89PNG\r\n\x1a\n", chunk(b"IHDR", struct.pack(">IIBBBBB", size, size, 8, 0, 0, 0, 0)), *chunks])
 
 
+class OneSample:
+    def __init__(self, content):
+        self.content = content
+
+    def fields_of(self, i, fields):
+        return {"png": self.content}
+
+    def key(self, i):
+        return "k"
+
+
 @pytest.mark.parametrize("content", [b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 64\n%%EndComments\nshowpage\n", png(60000, chunk(b"IDAT", b"")),
                                      png(64, chunk(b"IDAT", zlib.compress(bytes(64 * 65))[:9]), b"\0\0\0\1\0\0\0|????????"), b""], ids=["PostScript", "bomb", "chunk", "empty"])
-def test_what_is_no_png_is_named_and_not_opened(data, content):
+def test_what_is_no_png_is_named_and_not_opened(particles, content):
     """Intact shards that someone else has made: the checksums fit."""
     with pytest.raises(DataError, match="sample k does not decode: ") as caught:
-        data.decode([{"__key__": "k", "png": content}], 0)
+        Data(str(particles)).decode(OneSample(content), [0])
     assert "Ghostscript" not in str(caught.value)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from distgan import features
-from distgan.batches import Data
+from distgan.data import Data
 from distgan.errors import RunError
 from distgan.evaluator import Evaluator
 from distgan.features import Inception, StandIn, frechet

@@ -18,6 +18,7 @@ LAYERS = [
     {"distgan.config"},
     {"distgan.runs", "distgan.history"},
     {"distgan.ranks"},
+    {"distgan.order", "distgan.data"},
     {"distgan.normalization", "distgan.batches", "distgan.features"},
     {"distgan.nets_image", "distgan.player"},
     {"distgan.recipes"},

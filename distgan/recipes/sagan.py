@@ -8,9 +8,10 @@ import torch
 from pydantic import Field, field_validator
 
 from distgan import config, draws, sharing, signals
-from distgan.batches import Data, Micro
+from distgan.batches import Micro
 from distgan.clock import Clock, step_decay
 from distgan.config import Positive, Share
+from distgan.data import Data
 from distgan.errors import ConfigError
 from distgan.losses import d_vanilla, g_vanilla
 from distgan.nets_image import Discriminator64, Generator64
