@@ -122,9 +122,9 @@ class Loop:
         if found is None:
             return self.clock
         path, state = found
-        if state["samples"] != self.clock.at(state["step"]).samples:
-            raise RunError(f"checkpoint {path} stands at {state['samples']} samples after {state['step']} steps, "
-                           f"these settings would stand at {self.clock.at(state['step']).samples}")
+        for name, value in self._stream_state(self.clock.at(state["step"])).items():
+            if state[name] != value:
+                raise RunError(f"checkpoint {path} was written at {name} {state[name]}; with these settings and data it would be {value}")
         checkpoints.load(path, self.recipe.players)
         self.best, self.warned = state["best"], state["warned"]
         console.say(f"continuing from step {state['step']} of {self.last}, epoch {self.clock.at(state['step']).epoch:.1f}")
@@ -132,7 +132,7 @@ class Loop:
 
     def save(self, now: Clock) -> None:
         self.flush(now)
-        state = {"samples": now.samples, "epoch": now.epoch, "best": self.best, "warned": self.warned}
+        state = {**self._stream_state(now), "epoch": now.epoch, "best": self.best, "warned": self.warned}
 
         def write():
             began = time.perf_counter()
@@ -144,6 +144,10 @@ class Loop:
             self._status(now)
 
         self.ranks.alone(write)
+
+    def _stream_state(self, now: Clock) -> dict[str, Any]:
+        """All that decides which samples come next."""
+        return {"samples": now.samples, "seed": self.run.seed, "data": self.data.fingerprint}
 
     def _status(self, now: Clock) -> None:
         self.told = time.perf_counter()
