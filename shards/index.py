@@ -2,7 +2,7 @@
 
     train-000000.tar    USTAR, members `key.field`, fixed time and owner: equal input gives equal bytes; tar and stock webdataset read it
     train-000000.json   the index: {"filesize", "hash_lfs": sha256 of the tar, "files": {member: {"offset", "size", "crc32"}}}, the layout
-                        of deepghs/hfutils plus crc32. Written last, so it is the commit mark: a tar without it is unfinished
+                        of deepghs/hfutils plus crc32 (and "blocks", see describe_member). Written last, so it is the commit mark: a tar without it is unfinished
     manifest.json       every shard of the split with its samples, bytes and sha256, the fields, and one fingerprint of the whole
     SHA256SUMS          for `sha256sum -c SHA256SUMS`
     ../dataset.json     what all splits were made from (written by shards.build)
@@ -24,6 +24,7 @@ from distgan.errors import DataError
 MANIFEST = "manifest.json"
 DATASET = "dataset.json"
 VERSION = 1
+BLOCK = 16 << 10  # bytes of a wav member under one checksum of their own: a crop of a second reads little more than it needs
 
 # As webdataset 1.0.2: the field begins at the first dot of the base name.
 _MEMBER = re.compile(r"((?:.*/)?[^./][^/.]*)\.([^/]+)", re.DOTALL)
@@ -62,7 +63,20 @@ def index_path(shard: Path) -> Path:
     return shard.with_suffix(".json")
 
 
-def write_index(shard: Path, files: dict[str, dict[str, int]], sha256: str) -> None:
+def describe_member(offset: int, name: str, data: bytes) -> dict[str, Any]:
+    """The index entry of a member whose data begin at byte `offset` of the tar.
+
+    {"offset", "size", "crc32"}; for a field that ends in `wav`, the one that is read in parts, and more than one block of data also
+    "blocks": the crc32 of each block of 16 KiB, the last one shorter, so that a part is checked without reading the whole.
+    """
+    entry: dict[str, Any] = {"offset": offset, "size": len(data), "crc32": zlib.crc32(data)}
+    if len(data) > BLOCK and name.lower().endswith("wav"):
+        view = memoryview(data)
+        entry["blocks"] = [zlib.crc32(view[start:start + BLOCK]) for start in range(0, len(data), BLOCK)]
+    return entry
+
+
+def write_index(shard: Path, files: dict[str, dict[str, Any]], sha256: str) -> None:
     """Commit the shard: after this call it counts as written."""
     commit(index_path(shard), json.dumps({"filesize": shard.stat().st_size, "hash_lfs": sha256, "files": files}).encode())
 
@@ -207,7 +221,7 @@ def index_tar(shard: str | Path) -> dict[str, Any]:
         if index["hash_lfs"] != sha256:
             raise DataError(f"{index_path(shard)} is the index of another tar (sha256 {index['hash_lfs'][:12]}, not {sha256[:12]}); "
                             "restore the tar, or delete the index to accept the tar as it is")
-    files: dict[str, dict[str, int]] = {}
+    files: dict[str, dict[str, Any]] = {}
     with open(shard, "rb") as file:
         for member in _members(shard):
             _refuse_unsafe(shard, member)
@@ -219,7 +233,7 @@ def index_tar(shard: str | Path) -> dict[str, Any]:
             data = file.read(member.size)
             if len(data) != member.size:
                 raise DataError(f"{shard} is truncated inside {member.name}: {len(data)} of {member.size} bytes")
-            files[member.name] = {"offset": member.offset_data, "size": member.size, "crc32": zlib.crc32(data)}
+            files[member.name] = describe_member(member.offset_data, member.name, data)
     samples_of(shard, {"files": files})
     write_index(shard, files, sha256)
     return load_index(shard)
