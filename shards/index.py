@@ -264,7 +264,10 @@ def index_tar(shard: str | Path) -> dict[str, Any]:
     shard = Path(shard)
     if not shard.exists():
         raise DataError(f"{shard} is missing")
-    before = load_index(shard) if index_path(shard).exists() else None
+    try:
+        before = load_index(shard) if index_path(shard).exists() else None
+    except DataError as error:
+        raise DataError(f"{error}; move {index_path(shard).name} away, or delete it, to have the tar indexed") from error
     sha256 = hashlib.sha256()
     files: dict[str, dict[str, Any]] = {}
     for name, offset, data in members(shard, sha256):
