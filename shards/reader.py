@@ -181,9 +181,10 @@ class ShardSet:
         begin, end = first * BLOCK, min(-(-stop // BLOCK) * BLOCK, size)
         data = self._read(place, self._offsets[place] + begin, end - begin)
         view = memoryview(data)
-        for number, at in enumerate(range(0, end - begin, BLOCK), first):
-            if zlib.crc32(view[at:at + BLOCK]) != blocks[number] or len(data) != end - begin:
-                raise self._damaged(place, begin + at, min(begin + at + BLOCK, size), max(len(data) - at, 0))
+        for number, at in enumerate(range(begin, end, BLOCK), first):
+            block, stop_at = view[at - begin:at - begin + BLOCK], min(at + BLOCK, end)
+            if zlib.crc32(block) != blocks[number] or len(block) != stop_at - at:
+                raise self._damaged(place, at, stop_at, len(block))
         return data[start - begin:stop - begin]
 
     def _place(self, i: int, field: str) -> int:
