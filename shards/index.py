@@ -2,10 +2,10 @@
 
     train-000000.tar    USTAR, members `key.field`, fixed time and owner: equal input gives equal bytes; tar and stock webdataset read it
     train-000000.json   the index: {"filesize", "hash_lfs": sha256 of the tar, "files": {member: {"offset", "size", "crc32"}}}, the layout
-                        of deepghs/hfutils plus crc32. Written last, so it is the commit mark: a tar without it is unfinished
+                        of deepghs/hfutils plus crc32 (and "blocks", see describe_member). Written last, so it is the commit mark: a tar without it is unfinished
     manifest.json       every shard of the split with its samples, bytes and sha256, the fields, and one fingerprint of the whole
     SHA256SUMS          for `sha256sum -c SHA256SUMS`
-    ../dataset.json     what all splits were made from (written by shards.build)
+    ../dataset.json     what all splits were made from (written by shards.build and shards.adopt)
 """
 
 import hashlib
@@ -13,22 +13,24 @@ import json
 import os
 import re
 import zlib
-from collections.abc import Iterator
+from operator import itemgetter
 from pathlib import Path
-from tarfile import BLOCKSIZE, ReadError, TarInfo
-from tarfile import open as open_tar
 from typing import Any
 
+import numpy as np
+
 from distgan.errors import DataError
+from shards.members import members
 
 MANIFEST = "manifest.json"
 DATASET = "dataset.json"
 VERSION = 1
+BLOCK = 16 << 10  # bytes of a wav member under one checksum of their own: a crop of a second reads little more than it needs
 
 # As webdataset 1.0.2: the field begins at the first dot of the base name.
 _MEMBER = re.compile(r"((?:.*/)?[^./][^/.]*)\.([^/]+)", re.DOTALL)
 _META = re.compile(r"__[^/]*__(/|$)")
-_CHUNK = 1 << 20
+_PART = re.compile(r"[^/\0]+")
 
 
 def commit(path: Path, data: bytes) -> None:
@@ -62,7 +64,20 @@ def index_path(shard: Path) -> Path:
     return shard.with_suffix(".json")
 
 
-def write_index(shard: Path, files: dict[str, dict[str, int]], sha256: str) -> None:
+def describe_member(offset: int, name: str, data: bytes) -> dict[str, Any]:
+    """The index entry of a member whose data begin at byte `offset` of the tar.
+
+    {"offset", "size", "crc32"}; for a field that ends in `wav`, the one that is read in parts, and more than one block of data also
+    "blocks": the crc32 of each block of 16 KiB, the last one shorter, so that a part is checked without reading the whole.
+    """
+    entry: dict[str, Any] = {"offset": offset, "size": len(data), "crc32": zlib.crc32(data)}
+    if len(data) > BLOCK and name.lower().endswith("wav"):
+        view = memoryview(data)
+        entry["blocks"] = [zlib.crc32(view[start:start + BLOCK]) for start in range(0, len(data), BLOCK)]
+    return entry
+
+
+def write_index(shard: Path, files: dict[str, dict[str, Any]], sha256: str) -> None:
     """Commit the shard: after this call it counts as written."""
     commit(index_path(shard), json.dumps({"filesize": shard.stat().st_size, "hash_lfs": sha256, "files": files}).encode())
 
@@ -73,7 +88,9 @@ def load_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_bytes())
     except FileNotFoundError as error:
         raise DataError(f"{path} is missing") from error
-    except ValueError as error:
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is damaged: not JSON ({error})") from error
     if not isinstance(value, dict):
         raise DataError(f"{path} is damaged: expected a JSON object, found {type(value).__name__}")
@@ -85,14 +102,25 @@ def load_index(shard: Path) -> dict[str, Any]:
     path = index_path(shard)
     index = load_json(path)
     try:
-        filesize, sha256, files = int(index["filesize"]), str(index["hash_lfs"]), index["files"]
-        for member, entry in files.items():
-            offset, size, crc32 = entry["offset"], entry["size"], entry["crc32"]
-            if not (0 <= offset <= offset + size <= filesize and 0 <= crc32 < 2**32):
-                raise DataError(f"{path} is damaged: {member} at bytes {offset}..{offset + size} of a shard of {filesize} bytes")
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        index = {"filesize": int(index["filesize"]), "hash_lfs": str(index["hash_lfs"]), "files": index["files"]}
+        table = member_table(index)
+        outside = (table < 0).any(1) | (table[:, 0] + table[:, 1] > index["filesize"]) | (table[:, 2] >= 2**32)
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise DataError(f"{path} is not a shard index: {type(error).__name__} {error}") from error
-    return {"filesize": filesize, "hash_lfs": sha256, "files": files}
+    if outside.any():
+        at = int(outside.argmax())
+        member, (offset, size, _) = list(index["files"])[at], table[at].tolist()
+        raise DataError(f"{path} is damaged: {member} at bytes {offset}..{offset + size} of a shard of {index['filesize']} bytes")
+    return index
+
+
+def member_table(index: dict[str, Any]) -> np.ndarray:
+    """int64 [members, 3]: offset, size and crc32 of each, in the order of the index. ValueError for what is not an integer below 2**62."""
+    entries = index["files"].values()
+    table = np.array([list(map(itemgetter(name), entries)) for name in ("offset", "size", "crc32")]).reshape(3, -1).T
+    if table.shape != (len(entries), 3) or len(entries) and (table.dtype != np.int64 or table.max() >= 2**62):
+        raise ValueError("an offset, size or crc32 is not a whole number below 2**62")
+    return table.astype(np.int64, copy=False)
 
 
 def is_written(shard: Path) -> bool:
@@ -100,7 +128,7 @@ def is_written(shard: Path) -> bool:
     try:
         index = load_index(shard)
         return shard.stat().st_size == index["filesize"] and sha256_of(shard) == index["hash_lfs"]
-    except (DataError, FileNotFoundError):
+    except (DataError, OSError):
         return False
 
 
@@ -113,44 +141,55 @@ def split_member(member: str) -> tuple[str, str] | None:
     return (found[1], found[2].lower()) if found and not _META.match(member) else None
 
 
-def samples_of(shard: Path, index: dict[str, Any],
-               fields: list[str] | None = None) -> tuple[list[str], list[str], list[list[tuple[int, int, int]]]]:
-    """Keys, fields, and for each sample one (offset, size, crc32) per field.
+def samples_of(shard: Path, index: dict[str, Any], fields: list[str] | None = None) -> tuple[list[str], list[str], np.ndarray]:
+    """Keys, fields, and int64 [samples, fields]: the number of the member, in the order of the index, that holds a field of a sample.
 
     Neighbouring members with the same key are one sample; all samples must have exactly `fields` (by default those of the first).
     """
     keys: list[str] = []
-    samples: list[dict[str, tuple[int, int, int]]] = []
-    for member, entry in index["files"].items():
+    columns: dict[str, int] = {}
+    rows, places = [], []
+    for member in index["files"]:
         parts = split_member(member)
         if parts is None:
             raise DataError(f"{index_path(shard)}: {member!r} is not a name of the form key.field")
         key, field = parts
         if not keys or key != keys[-1]:
             keys.append(key)
-            samples.append({})
-        samples[-1][field] = (entry["offset"], entry["size"], entry["crc32"])
+        rows.append(len(keys) - 1)
+        places.append(columns.setdefault(field, len(columns)))
     if not keys:
-        raise DataError(f"{shard}: holds no samples")
+        raise DataError(f"{shard}: holds no samples: no member has a name of the form key.field, such as 000123.png")
     if len(set(keys)) != len(keys):
-        repeated = next(key for place, key in enumerate(keys) if key in keys[:place])
+        seen: set[str] = set()
+        repeated = next(key for key in keys if key in seen or seen.add(key))
         raise DataError(f"{shard}: the members of sample {repeated} are not neighbours, or its key occurs twice")
-    fields = fields or sorted(samples[0])
-    for key, sample in zip(keys, samples, strict=True):
-        if sorted(sample) != fields:
-            raise DataError(f"{shard}: sample {key} has the fields {sorted(sample)}, expected {fields}")
-    return keys, fields, [[sample[field] for field in fields] for sample in samples]
+    names = list(columns)
+    fields = fields or sorted(names[place] for row, place in zip(rows, places, strict=True) if row == 0)
+    table = np.full((len(keys), len(columns)), -1, dtype=np.int64)
+    table[rows, places] = np.arange(len(rows))
+    if sorted(columns) != fields or len(rows) != table.size or (table < 0).any():
+        _name_the_irregular(shard, keys, fields, rows, [names[place] for place in places])
+    return keys, fields, table[:, [columns[field] for field in fields]]
 
 
-def write_manifest(folder: Path, name: str, samples: int | None = None) -> dict[str, Any]:
-    """Collect the committed shards `name-*.tar` of `folder` into manifest.json and SHA256SUMS, and return the manifest.
+def _name_the_irregular(shard: Path, keys: list[str], fields: list[str], rows: list[int], found: list[str]) -> None:
+    samples: list[list[str]] = [[] for _ in keys]
+    for row, field in zip(rows, found, strict=True):
+        samples[row].append(field)
+    key, sample = next((key, sorted(sample)) for key, sample in zip(keys, samples, strict=True) if sorted(sample) != fields)
+    raise DataError(f"{shard}: sample {key} has the fields {sample}, expected {fields}; all samples of a set have the same fields, each once")
+
+
+def write_manifest(folder: Path, name: str, samples: int | None = None, pattern: str | None = None) -> dict[str, Any]:
+    """Collect the committed shards of `folder`, by default `name-*.tar`, into manifest.json and SHA256SUMS, and return the manifest.
 
     DataError if a shard has no valid index, a key occurs in two shards, or the samples are not the expected number.
     """
     shards: list[dict[str, Any]] = []
     seen: set[str] = set()
     fields: list[str] | None = None
-    for shard in sorted(folder.glob(f"{name}-*.tar")):
+    for shard in sorted(folder.glob(pattern or f"{name}-*.tar")):
         index = load_index(shard)
         if shard.stat().st_size != index["filesize"]:
             raise DataError(f"{shard} has {shard.stat().st_size} bytes, its index says {index['filesize']}")
@@ -174,10 +213,13 @@ def load_manifest(folder: Path) -> dict[str, Any]:
     manifest = load_json(path)
     try:
         version, hashes = manifest["version"], [shard["sha256"] for shard in manifest["shards"]]
-        names, total = [shard["file"] for shard in manifest["shards"]], sum(shard["samples"] for shard in manifest["shards"])
+        names, counts = [shard["file"] for shard in manifest["shards"]], [shard["samples"] for shard in manifest["shards"]]
+        sizes, fields = [shard["bytes"] for shard in manifest["shards"]], manifest["fields"]
         if version != VERSION:
             raise DataError(f"{path} has version {version}; this program reads version {VERSION}")
-        if manifest["fingerprint"] != fingerprint(hashes) or manifest["samples"] != total or not manifest["fields"]:
+        if not fields or {type(field) for field in fields} != {str} or not all(type(number) is int for number in counts + sizes):
+            raise DataError(f"{path} is damaged: fields, samples or bytes are not what they should be")
+        if manifest["fingerprint"] != fingerprint(hashes) or manifest["samples"] != sum(counts) or len(set(names)) != len(names):
             raise DataError(f"{path} is damaged: its fingerprint or number of samples does not fit its shards")
         for name in names:
             if name != os.path.basename(name) or not name.endswith(".tar"):
@@ -192,61 +234,52 @@ def fingerprint(hashes: list[str]) -> str:
     return hashlib.sha256("".join(hashes).encode()).hexdigest()[:16]
 
 
+def parts_of(dataset: dict[str, Any], root: Path) -> dict[str, tuple[Path, list[str] | None]]:
+    """{"train": (folder, tar files or None for all of them), "validation": ...} of a dataset.json in `root`.
+
+    DataError for a folder that is not `root` or one in it, and for parts that share a shard.
+    """
+    parts = dataset.get("parts", {part: {"folder": part} for part in ("train", "validation")})
+    try:
+        found = {part: (parts[part]["folder"], parts[part].get("shards")) for part in ("train", "validation")}
+        for folder, shards in found.values():
+            if not _PART.fullmatch(folder) or folder == "..":
+                raise DataError(f"{root / DATASET} names the folder {folder!r}; allowed are one plain name and '.'")
+            if shards is not None and (not isinstance(shards, list) or not all(isinstance(name, str) for name in shards)):
+                raise TypeError("shards is not a list of file names")
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{root / DATASET} is damaged: parts: {type(error).__name__} {error}") from error
+    (train, some), (validation, others) = found.values()
+    if train == validation and (some is None or others is None or set(some) & set(others)):
+        raise DataError(f"{root / DATASET} is damaged: training and validation share shards of {train!r}")
+    return {part: (root / folder, shards) for part, (folder, shards) in found.items()}
+
+
 def index_tar(shard: str | Path) -> dict[str, Any]:
     """Index a tar made by anyone (webdataset's ShardWriter, `tar cf`), after checking that it is whole; return the index.
 
-    DataError, naming the member, for a tar that is truncated (also exactly between two members, which tar itself accepts), has bytes
-    after its end, a member that occurs twice, or one that is a link, a device, or leaves the folder; and if its index is of another tar.
+    DataError, naming the member, for what shards.members refuses, for a member that occurs twice, for samples that differ in their fields;
+    and if the index that is there is of another tar. The tar is only read.
     """
     shard = Path(shard)
-    if not shard.is_file():
+    if not shard.exists():
         raise DataError(f"{shard} is missing")
-    sha256 = sha256_of(shard)
-    if index_path(shard).exists():
-        index = load_index(shard)
-        if index["hash_lfs"] != sha256:
-            raise DataError(f"{index_path(shard)} is the index of another tar (sha256 {index['hash_lfs'][:12]}, not {sha256[:12]}); "
-                            "restore the tar, or delete the index to accept the tar as it is")
-    files: dict[str, dict[str, int]] = {}
-    with open(shard, "rb") as file:
-        for member in _members(shard):
-            _refuse_unsafe(shard, member)
-            if not member.isreg() or split_member(member.name) is None:
-                continue
-            if member.name in files:
-                raise DataError(f"{shard}: member {member.name} occurs twice")
-            file.seek(member.offset_data)
-            data = file.read(member.size)
-            if len(data) != member.size:
-                raise DataError(f"{shard} is truncated inside {member.name}: {len(data)} of {member.size} bytes")
-            files[member.name] = {"offset": member.offset_data, "size": member.size, "crc32": zlib.crc32(data)}
-    samples_of(shard, {"files": files})
-    write_index(shard, files, sha256)
-    return load_index(shard)
-
-
-def _members(shard: Path) -> Iterator[TarInfo]:
-    """All members, then a check that the archive ends where they end: tarfile takes any damaged header for the end."""
     try:
-        with open_tar(shard, "r:") as tar:
-            yield from tar
-            end = tar.offset
-    except ReadError as error:
-        raise DataError(f"{shard} is not an uncompressed tar, or is damaged: {error}") from error
-    with open(shard, "rb") as file:
-        file.seek(end)
-        if file.read(BLOCKSIZE) != bytes(BLOCKSIZE):
-            raise DataError(f"{shard} is truncated or damaged at byte {end}: expected a member or the end-of-archive block")
-        while chunk := file.read(_CHUNK):
-            if chunk.strip(b"\0"):
-                raise DataError(f"{shard} is damaged: data after the end-of-archive block at byte {end}")
-
-
-def _refuse_unsafe(shard: Path, member: TarInfo) -> None:
-    name = member.name
-    if member.issym() or member.islnk():
-        raise DataError(f"{shard}: member {name} is a link; only files and folders are allowed")
-    if not (member.isreg() or member.isdir()) or member.sparse is not None:
-        raise DataError(f"{shard}: member {name} is a device, pipe or sparse file; only files and folders are allowed")
-    if name.startswith("/") or ".." in name.split("/"):
-        raise DataError(f"{shard}: member {name} leaves the folder; absolute names and '..' are not allowed")
+        before = load_index(shard) if index_path(shard).exists() else None
+    except DataError as error:
+        raise DataError(f"{error}; move {index_path(shard).name} away, or delete it, to have the tar indexed") from error
+    sha256 = hashlib.sha256()
+    files: dict[str, dict[str, Any]] = {}
+    for name, offset, data in members(shard, sha256):
+        if split_member(name) is None:
+            continue
+        if name in files:
+            raise DataError(f"{shard}: member {name} occurs twice")
+        files[name] = describe_member(offset, name, data)
+    if before and before["hash_lfs"] != sha256.hexdigest():
+        raise DataError(f"{index_path(shard)} is the index of another tar (sha256 {before['hash_lfs'][:12]}, not {sha256.hexdigest()[:12]}); "
+                        "restore the tar, or delete the index to accept the tar as it is")
+    samples_of(shard, {"files": files})
+    if before is None or before["files"] != files:
+        write_index(shard, files, sha256.hexdigest())
+    return load_index(shard)
