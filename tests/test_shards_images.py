@@ -15,7 +15,7 @@ from shards.sources.images import Source, find_images, keys_of, shown
 
 
 def source(folder: Path, **changes) -> Source:
-    return Source(Namespace(**{"folder": str(folder), "size": 8, "channels": None, **changes}))
+    return Source(Namespace(**{"folder": str(folder), "size": 8, "channels": None, "range": None, "payload": "png", **changes}))
 
 
 def made(folder: Path, **changes) -> dict[str, np.ndarray]:
@@ -129,7 +129,7 @@ def test_the_number_of_channels_follows_the_pixels_not_the_mode(tmp_path):
     assert {image.shape for image in made(tmp_path, channels=1).values()} == {(8, 8)}
     images = source(tmp_path)
     assert "1 of 2 images have colour; written as colour" in images.check(1).notes
-    assert images.sample == {"kind": "image", "channels": 3, "size": 8}
+    assert images.sample == {"kind": "image", "channels": 3, "size": 8, "field": "png"}
 
 
 def test_metadata_is_that_of_the_file(tmp_path):

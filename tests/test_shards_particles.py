@@ -16,7 +16,7 @@ from shards.sources.particles import ELECTRON, MASS_MEV, STEP_CM, WINDOW_CM, Par
 
 
 def source(**changes) -> Source:
-    return Source(Namespace(**{"n": 60, "size": 64, "seed": 0, **changes}))
+    return Source(Namespace(**{"n": 60, "size": 64, "seed": 0, "payload": "png", **changes}))
 
 
 def picture(sample: dict) -> np.ndarray:
