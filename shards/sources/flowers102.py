@@ -139,10 +139,10 @@ class Source:
 
     def _unpack(self) -> None:
         """The wanted photographs of the archive, one after the other, in a file that goes when this source does."""
-        handle, self.unpacked = tempfile.mkstemp(prefix="distgan-flowers102-")
-        weakref.finalize(self, Path(self.unpacked).unlink, missing_ok=True)
         archive = self.folder / ARCHIVE
         try:
+            handle, self.unpacked = tempfile.mkstemp(prefix="distgan-flowers102-")
+            weakref.finalize(self, Path(self.unpacked).unlink, missing_ok=True)
             with open(handle, "wb") as file, tarfile.open(archive, "r|gz", bufsize=1 << 20) as members, \
                     console.bar("unpacking", len(self.numbers), "images") as bar:
                 for member in members:
@@ -157,7 +157,7 @@ class Source:
         except (tarfile.TarError, EOFError, zlib.error) as error:
             raise DataError(f"{archive} is damaged, or not a gzipped tar: {error}; get it again: {PAGE}{ARCHIVE}") from error
         except OSError as error:
-            raise DataError(f"cannot unpack {archive} into {self.unpacked}: {error.strerror or error}; "
+            raise DataError(f"cannot unpack {archive} into {tempfile.gettempdir()}: {error.strerror or error}; "
                             "set TMPDIR to a folder with room for it, or unpack jpg/ and move the archive away") from error
 
     def _refuse_missing(self) -> None:
@@ -220,7 +220,7 @@ def _load_mat(path: Path, names: list[str]) -> list[list[int]]:
     from scipy.io import loadmat  # half a second that the help of other sources need not wait for
 
     try:
-        found = loadmat(path, variable_names=names)
+        found = loadmat(path)
     except Exception as error:  # a damaged file raises anything
         raise DataError(f"{path} cannot be read as a MATLAB file: {reason(error)}") from error
     for name in names:
