@@ -83,7 +83,7 @@ def test_photographs_labels_and_splits_are_those_of_torchvision(official):
         theirs = Tiny(official.parent, split=split, download=False)
         expected = {path.name: label + 1 for path, label in zip(theirs._image_files, theirs._labels, strict=True)}
         assert {about["file"]: about["label"] for about in ours if about["split"] == split} == expected and len(expected) == count
-    assert len({sample["__key__"] for sample in samples(official)}) == 48
+    assert [sample["__key__"] for sample in samples(official)] == [f"image_{number:05d}" for number in range(1, 49)]
     assert {about["label"] for about in ours} == set(range(1, 13))
 
 
@@ -204,7 +204,7 @@ def test_a_member_that_occurs_twice_is_refused(folder):
 
 
 @pytest.mark.parametrize("damage", [lambda whole: whole[:len(whole) // 2], lambda whole: b"not gzip", lambda whole: b"",
-                                    lambda whole: whole[:5000] + bytes(500) + whole[5500:]])
+                                    lambda whole: whole[:-8] + bytes(8)])
 def test_a_damaged_archive_is_refused(folder, damage):
     (folder / ARCHIVE).write_bytes(damage((folder / ARCHIVE).read_bytes()))
     with pytest.raises(DataError, match=f"102flowers.tgz is damaged, or not a gzipped tar: .*; get it again: {PAGE}102flowers.tgz"):

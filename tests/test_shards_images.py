@@ -68,6 +68,15 @@ def test_32_bits_are_scaled_by_the_stated_range_and_clipping_is_said(tmp_path, d
     assert "values outside --range -1000 4100 were clipped in 1 images, most in b.tif: 50.00% of its values" in notes
 
 
+def test_a_wild_value_is_clipped_before_its_neighbours_see_it(tmp_path):
+    values = noise(1, (32, 32)).astype(np.float32)
+    for name, wild in (("a", 1e9), ("b", 255)):
+        values[16, 16] = wild
+        Image.fromarray(values).save(tmp_path / f"{name}.tif")
+    images = made(tmp_path, range=[0.0, 255.0])
+    np.testing.assert_array_equal(images["a"], images["b"])
+
+
 def test_the_stated_range_is_for_32_bits_alone(tmp_path):
     Image.fromarray(noise(0)).save(tmp_path / "a.png")
     Image.fromarray(noise(1, dtype=np.uint16)).save(tmp_path / "b.png")

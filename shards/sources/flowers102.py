@@ -9,14 +9,15 @@ the flower. A Fréchet distance holds for one treatment: it is not comparable wi
 
 The md5 of each published file that is there is checked; it covers the photographs only in 102flowers.tgz, so that is read where it is there, and
 the unpacked folder jpg/ otherwise. The archive is compressed as one stream, and writers want any photograph at any time; so its photographs
-are unpacked, once, one after the other into one temporary file (345 MB, in TMPDIR, removed at the end) in which every one has a known place.
-No name from the archive becomes the name of a file. Both ways give the same shards.
+are unpacked, once, one after the other into one temporary file (345 MB, in TMPDIR, removed at the end, though not by a process that is killed)
+in which every one has a known place. No name from the archive becomes the name of a file. Both ways give the same shards.
 
 A sample is `image_NNNNN.png` (or .jpg, .npy: `--payload`) and `image_NNNNN.json`: file, label 1..102 as published, official split, and width,
 height and mode of the photograph.
 """
 
 import argparse
+import gzip
 import hashlib
 import io
 import json
@@ -143,7 +144,7 @@ class Source:
         try:
             handle, self.unpacked = tempfile.mkstemp(prefix="distgan-flowers102-")
             weakref.finalize(self, Path(self.unpacked).unlink, missing_ok=True)
-            with open(handle, "wb") as file, tarfile.open(archive, "r|gz", bufsize=1 << 20) as members, \
+            with open(handle, "wb") as file, gzip.open(archive) as stream, tarfile.open(fileobj=stream, mode="r|") as members, \
                     console.bar("unpacking", len(self.numbers), "images") as bar:
                 for member in members:
                     found = _MEMBER.fullmatch(member.name)
@@ -154,7 +155,9 @@ class Source:
                         self.places[number] = (file.tell(), member.size)
                         file.write(members.extractfile(member).read())
                         bar.advance()
-        except (tarfile.TarError, EOFError, zlib.error) as error:
+                while stream.read(1 << 20):
+                    pass  # to the checksum at the end
+        except (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error) as error:
             raise DataError(f"{archive} is damaged, or not a gzipped tar: {error}; get it again: {PAGE}{ARCHIVE}") from error
         except OSError as error:
             raise DataError(f"cannot unpack {archive} into {tempfile.gettempdir()}: {error.strerror or error}; "
