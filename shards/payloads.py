@@ -8,6 +8,7 @@
 Pixels are uint8 [height, width] for one channel, [height, width, 3] for three.
 """
 
+import argparse
 import functools
 import io
 
@@ -17,6 +18,13 @@ from PIL import Image
 FIELDS = {"png": "png", "jpeg": "jpg", "raw": "npy"}
 _FORMATS = {"png": "PNG", "jpg": "JPEG", "jpeg": "JPEG"}
 IMAGE_FIELDS = (*_FORMATS, "npy")
+
+
+def add_option(parser: argparse.ArgumentParser) -> None:
+    """`--payload`, the same for every source of images."""
+    parser.add_argument("--payload", choices=tuple(FIELDS), default="png",
+                        help="how an image is stored: png, lossless, opens everywhere; jpeg, small, but lossy; raw, uint8 in .npy, "
+                             "decodes about 50 times faster than png and takes more room (default: %(default)s)")
 
 
 def encode(pixels: np.ndarray, payload: str) -> tuple[str, bytes]:

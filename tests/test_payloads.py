@@ -1,5 +1,6 @@
 """Payloads come back as they went in, and what is something else is refused."""
 
+import argparse
 import io
 
 import numpy as np
@@ -24,6 +25,22 @@ def test_lossless_payloads_come_back(payload, shape):
     np.testing.assert_array_equal(out.reshape(shape), image)
     with pytest.raises(ValueError, match="8x9 are due|where uint8"):
         payloads.decode(data, field, np.zeros((9, 8, out.shape[2]), np.uint8))
+
+
+def test_raw_is_what_numpy_writes():
+    file = io.BytesIO()
+    np.save(file, pixels(8, 8, 3))
+    assert payloads.encode(pixels(8, 8, 3), "raw") == ("npy", file.getvalue())
+
+
+def test_the_option_offers_what_there_is(capsys):
+    parser = argparse.ArgumentParser()
+    payloads.add_option(parser)
+    assert parser.parse_args([]).payload == "png"
+    assert {payloads.encode(pixels(8, 8), parser.parse_args(["--payload", name]).payload)[0] for name in payloads.FIELDS} == {"png", "jpg", "npy"}
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--payload", "webp"])
+    assert "invalid choice: 'webp'" in capsys.readouterr().err
 
 
 def test_jpeg_comes_back_nearly():

@@ -11,11 +11,12 @@ import pytest
 from PIL import Image
 
 from distgan.errors import ConfigError, DataError
+from shards import payloads
 from shards.sources.images import Source, find_images, keys_of, shown
 
 
 def source(folder: Path, **changes) -> Source:
-    return Source(Namespace(**{"folder": str(folder), "size": 8, "channels": None, **changes}))
+    return Source(Namespace(**{"folder": str(folder), "size": 8, "channels": None, "range": None, "payload": "png", **changes}))
 
 
 def made(folder: Path, **changes) -> dict[str, np.ndarray]:
@@ -53,6 +54,61 @@ def test_big_endian_16_bit_tiff(tmp_path):
     values = noise(1, dtype=np.uint16)
     Image.frombytes("I;16B", (8, 8), values.astype(">u2").tobytes()).save(tmp_path / "a.tiff")
     np.testing.assert_array_equal(made(tmp_path)["a"], np.rint(values / 257).astype(np.uint8))
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.float32])
+def test_32_bits_are_scaled_by_the_stated_range_and_clipping_is_said(tmp_path, dtype):
+    """-1000 -> 0, 4100 -> 255, so 20 to a level: 80 -> 54, 1000 -> 100."""
+    Image.fromarray(np.array([[-1000, 80, 1000, 4100]] * 8, dtype).repeat(2, 1)).save(tmp_path / "a.tif")
+    Image.fromarray(np.array([[-5000, 80, 1000, 9000]] * 8, dtype).repeat(2, 1)).save(tmp_path / "b.tif")
+    images = made(tmp_path, range=[-1000.0, 4100.0])
+    for key in "ab":
+        np.testing.assert_array_equal(images[key][0], [0, 0, 54, 54, 100, 100, 255, 255])
+    notes = source(tmp_path, range=[-1000.0, 4100.0]).check(1).notes
+    assert "values outside --range -1000 4100 were clipped in 1 images, most in b.tif: 50.00% of its values" in notes
+
+
+def test_a_wild_value_is_clipped_before_its_neighbours_see_it(tmp_path):
+    values = noise(1, (32, 32)).astype(np.float32)
+    for name, wild in (("a", 1e9), ("b", 255)):
+        values[16, 16] = wild
+        Image.fromarray(values).save(tmp_path / f"{name}.tif")
+    images = made(tmp_path, range=[0.0, 255.0])
+    np.testing.assert_array_equal(images["a"], images["b"])
+
+
+def test_the_stated_range_is_for_32_bits_alone(tmp_path):
+    Image.fromarray(noise(0)).save(tmp_path / "a.png")
+    Image.fromarray(noise(1, dtype=np.uint16)).save(tmp_path / "b.png")
+    images, others = made(tmp_path, range=[0.0, 1.0]), made(tmp_path)
+    for key in "ab":
+        np.testing.assert_array_equal(images[key], others[key])
+
+
+def test_pixels_that_are_not_finite_are_refused(tmp_path):
+    Image.fromarray(np.full((8, 8), np.nan, np.float32)).save(tmp_path / "nan.tif")
+    (finding,) = source(tmp_path, range=[0.0, 1.0]).check(1).findings
+    assert "some pixels are not finite numbers" in finding.reason and not finding.usable
+
+
+@pytest.mark.parametrize("limits", [[1.0, 1.0], [2.0, 1.0], [0.0, float("inf")], [float("nan"), 1.0]])
+def test_wrong_ranges_are_refused(tmp_path, limits):
+    with pytest.raises(ConfigError, match="--range .*: two finite numbers, the lower first"):
+        source(tmp_path, range=limits)
+
+
+@pytest.mark.parametrize(("payload", "field"), [("jpeg", "jpg"), ("raw", "npy")])
+@pytest.mark.parametrize("shape", [(8, 8), (8, 8, 3)])
+def test_other_payloads_hold_the_same_pixels(tmp_path, payload, field, shape):
+    Image.fromarray(np.add.outer(np.arange(8) * 9, noise(0, shape[1:]) // 2).astype(np.uint8)).save(tmp_path / "a.png")
+    images = source(tmp_path, payload=payload)
+    images.check(1)
+    assert images.sample["field"] == field and images.options["payload"] == payload
+    sample = images.make(0)
+    assert set(sample) == {"__key__", field, "json"}
+    pixels = np.zeros((8, 8, images.channels), np.uint8)
+    payloads.decode(sample[field], field, pixels)
+    assert np.abs(pixels.reshape(shape).astype(int) - made(tmp_path)["a"]).max() <= (8 if payload == "jpeg" else 0)
 
 
 def test_a_dim_16_bit_image_stays_dim(tmp_path):
@@ -129,7 +185,7 @@ def test_the_number_of_channels_follows_the_pixels_not_the_mode(tmp_path):
     assert {image.shape for image in made(tmp_path, channels=1).values()} == {(8, 8)}
     images = source(tmp_path)
     assert "1 of 2 images have colour; written as colour" in images.check(1).notes
-    assert images.sample == {"kind": "image", "channels": 3, "size": 8}
+    assert images.sample == {"kind": "image", "channels": 3, "size": 8, "field": "png"}
 
 
 def test_metadata_is_that_of_the_file(tmp_path):

@@ -11,12 +11,13 @@ from PIL import Image
 
 from distgan.draws import numpy_generator
 from distgan.errors import ConfigError
+from shards import payloads
 from shards.sources import particles
 from shards.sources.particles import ELECTRON, MASS_MEV, STEP_CM, WINDOW_CM, Particle, Source, track
 
 
 def source(**changes) -> Source:
-    return Source(Namespace(**{"n": 60, "size": 64, "seed": 0, **changes}))
+    return Source(Namespace(**{"n": 60, "size": 64, "seed": 0, "payload": "png", **changes}))
 
 
 def picture(sample: dict) -> np.ndarray:
@@ -97,6 +98,14 @@ def test_an_image_depends_on_its_seed_and_number_alone():
     few, many = source(n=10), source(n=1000)
     many.make(3)
     assert few.make(7) == many.make(7) != source(seed=1).make(7)
+
+
+@pytest.mark.parametrize(("payload", "field"), [("jpeg", "jpg"), ("raw", "npy")])
+def test_other_payloads_hold_the_same_image(payload, field):
+    other, pixels = source(payload=payload), np.zeros((64, 64, 1), np.uint8)
+    assert other.sample == {"kind": "image", "channels": 1, "size": 64, "field": field} and other.options["payload"] == payload
+    payloads.decode(other.make(7)[field], field, pixels)
+    assert np.abs(pixels[..., 0].astype(int) - picture(source().make(7))).max() <= (20 if payload == "jpeg" else 0)
 
 
 def test_a_larger_image_shows_the_same_event():

@@ -4,32 +4,36 @@ What is done to each, in this order, and why:
 
 1. the camera's orientation (EXIF) is applied, so that no picture lies on its side
 2. 16-bit values are divided by 257, the full range 0..65535 -> 0..255, the same for every image: stretching each image to its own range
-   would make a dim particle as bright as a strong one
+   would make a dim particle as bright as a strong one. 32-bit integers and floats have no full range: `--range` states it
 3. transparency is composited on black, before resizing, so that invisible colours do not bleed into edges
 4. the largest centred square is cut out, and resized with Pillow's Lanczos filter, which widens with the reduction and so does not alias;
    the usual choice for GAN training sets and the safe one for FID (Parmar et al. 2022, "On Aliased Resizing")
 5. values are rounded to 8 bits once, at the end
 
-What makes an image low quality is in `LowQuality`. A sample is `key.png` and `key.json`: file, width, height and mode before all this.
+What makes an image low quality is in `LowQuality`. A sample is `key.png` (or .jpg, .npy: `--payload`) and `key.json`: file, width, height
+and mode before all this.
 """
 
 import argparse
+import functools
 import hashlib
-import io
 import json
+import math
 import os
 import re
 import warnings
 from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from distgan import console
 from distgan.errors import ConfigError, DataError
+from shards import payloads
 from shards.parallel import ordered_map
 from shards.sources import Check, Finding
 
@@ -60,6 +64,7 @@ class Look:
     digest: str = ""
     colour: bool = False
     frames: int = 1
+    outside: float = 0.0  # share of the values that --range clips
     fault: str = ""
     weakness: str = ""
 
@@ -68,13 +73,19 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--from", dest="folder", metavar="FOLDER", required=True, help="where the images are, at any depth")
     parser.add_argument("--size", type=int, default=64, help="width and height in pixels (default: %(default)s)")
     parser.add_argument("--channels", type=int, choices=(1, 3), help="1 grayscale, 3 colour (default: 1 if every image is gray, else 3)")
+    parser.add_argument("--range", type=float, nargs=2, metavar=("LOW", "HIGH"),
+                        help="the values of 32-bit integer and float images that become 0 and 255 (default: such images are refused)")
+    payloads.add_option(parser)
 
 
 class Source:
     def __init__(self, args: argparse.Namespace):
         self.folder, self.size, self.channels = Path(args.folder), args.size, args.channels
+        self.range, self.payload = args.range, args.payload
         if not SIZES[0] <= args.size <= SIZES[1]:
             raise ConfigError(f"--size {args.size}: from {SIZES[0]} to {SIZES[1]} pixels")
+        if args.range and not -math.inf < args.range[0] < args.range[1] < math.inf:
+            raise ConfigError(f"--range {args.range[0]:g} {args.range[1]:g}: two finite numbers, the lower first")
         if not self.folder.is_dir():
             raise ConfigError(f"--from {self.folder}: no such folder")
         self.files, self.others = find_images(self.folder)
@@ -82,7 +93,8 @@ class Source:
             raise ConfigError(f"--from {self.folder}: holds no images ({', '.join(EXTENSIONS)}; any case), "
                               f"{sum(self.others.values())} other files")
         self.keys = keys_of(self.files)
-        self.options: dict[str, Any] = {"size": args.size, "channels": args.channels, "from": self._contents()}
+        self.options: dict[str, Any] = {
+            "size": args.size, "channels": args.channels, "range": args.range, "payload": args.payload, "from": self._contents()}
         self.origin: dict[str, Any] = {"folder": args.folder}
         self.sample: dict[str, Any] = {}
         self.looks: list[Look] = []
@@ -99,26 +111,13 @@ class Source:
 
     def check(self, workers: int) -> Check:
         """Decode every image once; choose the number of channels if it was not given."""
-        self.looks = []
-        with console.bar("checking", len(self.files), "images") as bar:
-            for look in ordered_map(self._look, self.files, workers):
-                self.looks.append(look)
-                bar.advance()
-        check = Check()
-        first: dict[str, str] = {}
-        for i, (file, look) in enumerate(zip(self.files, self.looks, strict=True)):
-            reason = look.fault or look.weakness
-            if not look.fault and look.digest in first:
-                reason = f"duplicate of {first[look.digest]}"
-            elif not look.fault:
-                first[look.digest] = shown(file)
-            if reason:
-                check.findings.append(Finding(i, shown(file), reason, usable=not look.fault))
+        look = functools.partial(look_at, size=self.size, limits=self.range)
+        paths, names = [self.folder / file for file in self.files], [shown(file) for file in self.files]
+        self.looks, findings = look_at_all(look, paths, names, workers)
         if self.channels is None:
             self.channels = 3 if any(look.colour for look in self.looks) else 1
-        self.sample = {"kind": "image", "channels": self.channels, "size": self.size}
-        check.notes = self._notes()
-        return check
+        self.sample = {"kind": "image", "channels": self.channels, "size": self.size, "field": payloads.FIELDS[self.payload]}
+        return Check(findings, self._notes())
 
     def _notes(self) -> list[str]:
         readable = [(file, look) for file, look in zip(self.files, self.looks, strict=True) if not look.fault]
@@ -127,69 +126,101 @@ class Source:
         notes = [f"{len(coloured)} of {len(readable)} images have colour; written as {'colour' if self.channels == 3 else 'grayscale'}"]
         if several:
             notes.append(f"only the first frame is used of files with several: {len(several)}, such as {shown(several[0])}")
+        if clipped := [(file, look) for file, look in readable if look.outside]:
+            file, look = max(clipped, key=lambda one: one[1].outside)
+            notes.append(f"values outside --range {self.range[0]:g} {self.range[1]:g} were clipped in {len(clipped)} images, most in "
+                         f"{shown(file)}: {look.outside:.2%} of its values")
         if self.others:
             notes.append("not images, left alone: " + ", ".join(f"{n} {kind}" for kind, n in sorted(self.others.items())))
         return notes
-
-    def _look(self, file: str) -> Look:
-        # Image decoders raise anything on damaged files: OSError, SyntaxError, struct.error, IndexError, zlib.error.
-        try:
-            image, _ = decode(self.folder / file)
-        except Exception as error:
-            return Look(fault=f"unreadable: {_reason(error)}")
-        values = np.asarray(image)
-        square = np.asarray(to_square(image, self.size))
-        shorter = min(image.size)
-        saturated = float(np.mean(square >= LowQuality.SATURATED_LEVEL))
-        weakness = ""
-        if shorter < LowQuality.TINY * self.size:
-            weakness = f"tiny: shorter side {shorter} pixels, less than {LowQuality.TINY * self.size:g}"
-        elif saturated > LowQuality.SATURATED_SHARE:
-            weakness = f"saturated: {saturated:.1%} of the values at the top, more than {LowQuality.SATURATED_SHARE:.0%}"
-        elif float(square.std()) < LowQuality.BLANK_STD:
-            weakness = f"blank: standard deviation {square.std():.2f} of 255 levels, less than {LowQuality.BLANK_STD:g}"
-        colour = values.ndim == 3 and bool(np.any(values != values[..., :1]))
-        # A gray image is the same picture whether its file has one channel or three.
-        plain = values if values.ndim == 2 or colour else values[..., 0]
-        digest = hashlib.sha256(f"{plain.shape}".encode() + np.ascontiguousarray(plain, dtype="<f4").tobytes()).hexdigest()
-        return Look(digest, colour, image.info.get("frames", 1), "", weakness)
 
     def group(self, i: int) -> str:
         """Images with the same pixels are one group: a copy of a training image must not be in validation."""
         return self.looks[i].digest
 
     def make(self, i: int) -> dict[str, Any]:
+        name = shown(self.files[i])
         try:
-            image, about = decode(self.folder / self.files[i])
+            image, about = decode(self.folder / self.files[i], self.range)
         except Exception as error:
-            file = self.folder / shown(self.files[i])
-            raise DataError(f"{file} could be read when it was checked, not any more: {_reason(error)}") from error
-        square = to_square(image, self.size).convert("L" if self.channels == 1 else "RGB")
-        png = io.BytesIO()
-        square.save(png, "PNG")
-        return {"__key__": self.keys[i], "png": png.getvalue(), "json": json.dumps({"file": shown(self.files[i]), **about}).encode()}
+            raise DataError(f"{self.folder / name} could be read when it was checked, not any more: {reason(error)}") from error
+        field, data = encode(image, self.size, self.channels, self.payload)
+        return {"__key__": self.keys[i], field: data, "json": json.dumps({"file": name, **about}).encode()}
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "looks": []}
 
 
-def decode(path: Path) -> tuple[Image.Image, dict[str, Any]]:
-    """The first frame, upright, in mode RGB, L, or F with 16-bit values scaled to 0..255; and the size and mode of the file.
+def look_at(file: Path | BinaryIO, size: int, limits: Sequence[float] | None = None) -> Look:
+    """Decode one image and judge the square of `size` pixels that would be made of it."""
+    # Image decoders raise anything on damaged files: OSError, SyntaxError, struct.error, IndexError, zlib.error.
+    try:
+        image, _ = decode(file, limits)
+    except Exception as error:
+        return Look(fault=f"unreadable: {reason(error)}")
+    values = np.asarray(image)
+    square = np.asarray(to_square(image, size))
+    shorter = min(image.size)
+    saturated = float(np.mean(square >= LowQuality.SATURATED_LEVEL))
+    weakness = ""
+    if shorter < LowQuality.TINY * size:
+        weakness = f"tiny: shorter side {shorter} pixels, less than {LowQuality.TINY * size:g}"
+    elif saturated > LowQuality.SATURATED_SHARE:
+        weakness = f"saturated: {saturated:.1%} of the values at the top, more than {LowQuality.SATURATED_SHARE:.0%}"
+    elif float(square.std()) < LowQuality.BLANK_STD:
+        weakness = f"blank: standard deviation {square.std():.2f} of 255 levels, less than {LowQuality.BLANK_STD:g}"
+    colour = values.ndim == 3 and bool(np.any(values != values[..., :1]))
+    # A gray image is the same picture whether its file has one channel or three.
+    plain = values if values.ndim == 2 or colour else values[..., 0]
+    digest = hashlib.sha256(f"{plain.shape}".encode() + np.ascontiguousarray(plain, dtype="<f4").tobytes()).hexdigest()
+    return Look(digest, colour, image.info["frames"], image.info["outside"], "", weakness)
 
-    Raises whatever the decoder raises, and ValueError for pixels without a stated range.
+
+def look_at_all(look: Callable[[Any], Look], items: Sequence[Any], names: list[str], workers: int) -> tuple[list[Look], list[Finding]]:
+    """`look(item)` of every item, in `workers` processes, and what is wrong: unreadable, of low quality, or the pixels of one before it."""
+    looks: list[Look] = []
+    with console.bar("checking", len(items), "images") as bar:
+        for seen in ordered_map(look, items, workers):
+            looks.append(seen)
+            bar.advance()
+    findings: list[Finding] = []
+    first: dict[str, str] = {}
+    for i, (name, seen) in enumerate(zip(names, looks, strict=True)):
+        fault = seen.fault or seen.weakness
+        if not seen.fault and seen.digest in first:
+            fault = f"duplicate of {first[seen.digest]}"
+        elif not seen.fault:
+            first[seen.digest] = name
+        if fault:
+            findings.append(Finding(i, name, fault, usable=not seen.fault))
+    return looks, findings
+
+
+def decode(file: Path | BinaryIO, limits: Sequence[float] | None = None) -> tuple[Image.Image, dict[str, Any]]:
+    """The first frame, upright, in mode RGB, L, or F with values scaled to 0..255; and the size and mode of the file.
+
+    16-bit values are scaled by their full range, 32-bit values from `limits` (low, high), clipped; info["outside"] is the share clipped.
+    Raises whatever the decoder raises, and ValueError for pixels without a stated range or that are not finite.
     """
     with warnings.catch_warnings():
         # Pillow warns about damaged metadata that it steps over, and about large images, which are usual here; it still refuses huge ones.
         warnings.simplefilter("ignore")
-        with Image.open(path) as opened:
+        with Image.open(file) as opened:
             about = {"width": opened.width, "height": opened.height, "mode": opened.mode}
             frames, sixteen = getattr(opened, "n_frames", 1), opened.mode in MODES_16_BIT or (opened.mode == "I" and opened.format == "PPM")
             opened.load()
             image = ImageOps.exif_transpose(opened)
-    if image.mode in ("I", "F") and not sixteen:
-        raise ValueError(f"pixels of mode {image.mode} have no stated range; convert them to 8 or 16 bits")
+    outside = 0.0
     if sixteen:
         image = Image.fromarray(np.asarray(image).astype(np.float32) / 257)
+    elif image.mode in ("I", "F"):
+        if not limits:
+            raise ValueError(f"pixels of mode {image.mode} have no stated range; state it with --range LOW HIGH, or convert them")
+        levels = (np.asarray(image).astype(np.float64) - limits[0]) * (255 / (limits[1] - limits[0]))
+        if not np.isfinite(levels).all():
+            raise ValueError("some pixels are not finite numbers")
+        outside = float(np.mean((levels < 0) | (levels > 255)))
+        image = Image.fromarray(np.clip(levels, 0, 255).astype(np.float32))
     elif image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image).convert("RGB")
@@ -197,7 +228,7 @@ def decode(path: Path) -> tuple[Image.Image, dict[str, Any]]:
         image = image.convert("L")
     else:
         image = image.convert("RGB")
-    image.info["frames"] = frames
+    image.info |= {"frames": frames, "outside": outside}
     return image, about
 
 
@@ -209,6 +240,11 @@ def to_square(image: Image.Image, size: int) -> Image.Image:
     if square.mode == "F":
         square = Image.fromarray(np.clip(np.rint(np.asarray(square)), 0, 255).astype(np.uint8))
     return square
+
+
+def encode(image: Image.Image, size: int, channels: int, payload: str) -> tuple[str, bytes]:
+    """What `decode` gave -> (field, bytes) of its square of `size` pixels."""
+    return payloads.encode(np.asarray(to_square(image, size).convert("L" if channels == 1 else "RGB")), payload)
 
 
 def find_images(folder: Path) -> tuple[list[str], dict[str, int]]:
@@ -248,7 +284,7 @@ def shown(file: str) -> str:
     return os.fsencode(file).decode("utf-8", "backslashreplace")
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
     if isinstance(error, Image.UnidentifiedImageError):
         return "not an image that Pillow knows, or its header is damaged"
     return f"{error} ({type(error).__name__})"

@@ -17,17 +17,16 @@ Image i depends on the seed and i alone (for one version of NumPy and Pillow).
 """
 
 import argparse
-import io
 import json
 import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from distgan.draws import numpy_generator
 from distgan.errors import ConfigError
+from shards import payloads
 from shards.sources import Check
 
 EXAMPLES = [("330 images of 64 x 64: about 300 to train on, the rest to validate", "distgan shard particles OUT"),
@@ -79,6 +78,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--n", type=int, default=330, help="number of images, training and validation together (default: %(default)s)")
     parser.add_argument("--size", type=int, default=64, help="width and height in pixels (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="another seed gives other images (default: %(default)s)")
+    payloads.add_option(parser)
 
 
 class Source:
@@ -92,10 +92,10 @@ class Source:
             faults.append(f"--seed {args.seed}: 0 or more")
         if faults:
             raise ConfigError("\n".join(faults))
-        self.seed, self.size = args.seed, args.size
-        self.options: dict[str, Any] = {"n": args.n, "size": args.size, "seed": args.seed}
+        self.seed, self.size, self.payload = args.seed, args.size, args.payload
+        self.options: dict[str, Any] = {"n": args.n, "size": args.size, "seed": args.seed, "payload": args.payload}
         self.origin: dict[str, Any] = {}
-        self.sample: dict[str, Any] = {"kind": "image", "channels": 1, "size": args.size}
+        self.sample: dict[str, Any] = {"kind": "image", "channels": 1, "size": args.size, "field": payloads.FIELDS[args.payload]}
         self.keys = [f"{i:07d}" for i in range(args.n)]
 
     def check(self, workers: int) -> Check:
@@ -107,9 +107,8 @@ class Source:
 
     def make(self, i: int) -> dict[str, Any]:
         kind, tracks, picture = photograph(numpy_generator(self.seed, "particles", i), self.size)
-        png = io.BytesIO()
-        Image.fromarray(picture).save(png, "PNG")
-        return {"__key__": self.keys[i], "png": png.getvalue(), "json": json.dumps({"event": kind, "tracks": tracks}).encode()}
+        field, data = payloads.encode(picture, self.payload)
+        return {"__key__": self.keys[i], field: data, "json": json.dumps({"event": kind, "tracks": tracks}).encode()}
 
 
 def photograph(rng: np.random.Generator, size: int) -> tuple[str, int, np.ndarray]:
