@@ -45,8 +45,8 @@ class Stream:
         data.sample.require_crop(crop)
         self._share, self._rank, self._device, self._start, self._workers = share, rank, device, start, workers
         self._decoded = _Decoded(data, Order(len(data.train), seed, window, tuple(data.train.bounds)), seed, crop)
-        fits = data.sample.even and len(data.train) * data.sample.bytes <= resident_bytes
-        self._resident = data.resident(data.train, "training set").to(device) if fits else None
+        if data.sample.even and len(data.train) * data.sample.bytes <= resident_bytes:
+            self._decoded.resident = data.resident(data.train, "training set").to(device)
 
     def __iter__(self) -> Iterator[list[Micro]]:
         micros = self._micros(self._start // self._share.batch)
@@ -63,13 +63,7 @@ class Stream:
             batch += 1
 
     def _micros(self, batch: int) -> Iterator[Micro]:
-        if self._resident is not None:
-            delivered = (self._decoded.pick(self._resident, positions) for positions in self._positions(batch))
-        else:
-            delivered = self._load(batch)
-            if self._device.type == "cuda":
-                delivered = _one_ahead(delivered, self._device)
-        for positions, (found, address, real) in zip(self._positions(batch), delivered, strict=True):
+        for positions, (found, address, real) in zip(self._positions(batch), self._delivered(batch), strict=True):
             if isinstance(real, DataError):
                 raise DataError(str(real))  # a new one: `real` would hold this frame, and the loader, until a collection
             if not np.array_equal(found, positions):
@@ -77,10 +71,16 @@ class Stream:
             at, offset = divmod(int(positions[0]), self._share.batch)
             yield Micro(real, positions, address, slice(offset, offset + len(positions)), at)
 
-    def _load(self, batch: int) -> Iterator["_Delivered"]:
-        """From decoding processes. The sampler deals only this rank's positions: never hand the loader to `prepare`."""
-        return iter(torch.utils.data.DataLoader(self._decoded, batch_sampler=self._positions(batch), num_workers=self._workers,
-                                                collate_fn=_as_it_is, pin_memory=self._device.type == "cuda"))
+    def _delivered(self, batch: int) -> Iterator["_Delivered"]:
+        positions = self._positions(batch)
+        if self._decoded.resident is not None:
+            return map(self._decoded.pick, positions)
+        if self._workers:  # the sampler deals only this rank's positions: never hand the loader to `prepare`
+            delivered = iter(torch.utils.data.DataLoader(self._decoded, batch_sampler=positions, num_workers=self._workers,
+                                                         collate_fn=_as_it_is, pin_memory=self._device.type == "cuda"))
+        else:
+            delivered = map(self._decoded.__getitems__, positions)
+        return _one_ahead(delivered, self._device) if self._device.type == "cuda" else delivered
 
 
 _Delivered = tuple[np.ndarray, np.ndarray, torch.Tensor | DataError]  # positions, addresses, samples or what is wrong with one of them
@@ -91,6 +91,7 @@ class _Decoded(torch.utils.data.Dataset):
 
     def __init__(self, data: Data, order: Order, seed: int, crop: int | None):
         self._data, self._order, self._seed, self._crop = data, order, seed, crop
+        self.resident: torch.Tensor | None = None
 
     def __getitems__(self, positions: np.ndarray) -> _Delivered:
         samples, address = self._order.locate(positions)
@@ -99,10 +100,10 @@ class _Decoded(torch.utils.data.Dataset):
         except DataError as error:  # handed over: a loader that is left to raise it adds its traceback to the message
             return positions, address, error
 
-    def pick(self, resident: torch.Tensor, positions: np.ndarray) -> _Delivered:
+    def pick(self, positions: np.ndarray) -> _Delivered:
         """The same from samples in memory."""
         samples, address = self._order.locate(positions)
-        return positions, address, self._data.sample.pick(resident, torch.from_numpy(samples), self._crop, self._places(address))
+        return positions, address, self._data.sample.pick(self.resident, torch.from_numpy(samples), self._crop, self._places(address))
 
     def _places(self, address: np.ndarray) -> np.ndarray | None:
         return None if self._crop is None else draws.uniform(self._seed, "augment/crop", address)
