@@ -3,12 +3,8 @@
 import hashlib
 import io
 import json
-import os
-import random
-import signal
 import subprocess
 import sys
-import time
 from argparse import Namespace
 from pathlib import Path
 
@@ -18,32 +14,21 @@ import webdataset
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from shard_runs import ROOT, SMALL, contents, shard
 
 from distgan.errors import ConfigError, DataError
 from shards import sources
-from shards.build import _alone, main
+from shards.plan import locked
 from shards.reader import ShardSet
 from shards.sources.particles import Source
 from shards.split import split
-
-REPOSITORY = Path(__file__).parent.parent
-
-
-def contents(folder: Path) -> dict[str, str]:
-    """Relative path -> sha256 of every file."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-
-
-def shard(*words) -> int:
-    return main([str(word) for word in words])
 
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory) -> Path:
     """120 images in 6 + 1 shards, written by one process."""
     folder = tmp_path_factory.mktemp("reference") / "p"
-    assert shard("particles", folder, "--n", 120, "--size", 32, "--per-shard", 18, "--workers", 1) == 0
+    assert shard("particles", folder, *SMALL, "--workers", 1) == 0
     return folder
 
 
@@ -67,7 +52,7 @@ def test_what_is_on_disk(reference):
     dataset = json.loads((reference / "dataset.json").read_text())
     assert dataset == {
         "version": 1, "source": "particles",
-        "options": {"n": 120, "size": 32, "seed": 0, "validation": 0.1, "per-shard": 18, "drop-low-quality": False},
+        "options": {"n": 120, "size": 32, "seed": 0, "validation": 0.1, "per-shard": 18, "drop-unreadable": False, "drop-low-quality": False},
         "origin": {}, "sample": {"kind": "image", "channels": 1, "size": 32}, "samples": {"train": 108, "validation": 12},
         "left_out": [], "low_quality_kept": [], "notes": [], "complete": True, "fingerprint": dataset["fingerprint"]}
     assert len(dataset["fingerprint"]) == 16
@@ -92,54 +77,12 @@ def test_stock_webdataset_decodes_the_images(reference):
 
 
 def test_three_writers_give_the_same_bytes_as_one(reference, tmp_path):
-    shard("particles", tmp_path / "p", "--n", 120, "--size", 32, "--per-shard", 18, "--workers", 3)
+    shard("particles", tmp_path / "p", *SMALL, "--workers", 3)
     assert contents(tmp_path / "p") == contents(reference)
 
 
-def children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def is_running(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
-@pytest.mark.parametrize("workers", [1, 2])
-def test_a_writer_killed_at_any_moment_is_run_again(reference, tmp_path, workers):
-    out, dice = tmp_path / "p", random.Random(workers)
-    words = ["particles", str(out), "--n", "120", "--size", "32", "--per-shard", "18", "--workers", str(workers)]
-    slow = ("import sys, time; import shards.sources.particles as p; fast = p.Source.make\n"
-            "def make(self, i): time.sleep(0.01); return fast(self, i)\n"
-            "p.Source.make = make\nfrom shards.build import main\n"
-            "if __name__ == '__main__': main(sys.argv[1:])\n")
-    script = tmp_path / "slow.py"
-    script.write_text(slow)
-    for already in (0, 2, 4):
-        process = subprocess.Popen([sys.executable, script, *words], cwd=REPOSITORY, env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-                                   stdout=subprocess.DEVNULL)
-        deadline = time.monotonic() + 60
-        while len(list(out.glob("train/*-*.json"))) <= already and time.monotonic() < deadline:
-            time.sleep(0.005)
-        time.sleep(dice.uniform(0, 0.1))
-        started = children(process.pid)
-        assert process.poll() is None and len(started) >= (workers if workers > 1 else 0), "killed while it works"
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        assert not json.loads((out / "dataset.json").read_text())["complete"]
-        with pytest.raises(DataError, match=f"train holds no manifest.json: .* make it with: distgan shard particles {out}"):
-            ShardSet(out / "train")
-        while any(is_running(child) for child in started):
-            assert time.monotonic() < deadline, "workers outlive a killed writer"
-            time.sleep(0.01)
-    shard(*words)
-    assert contents(out) == contents(reference)
-
-
 def test_finished_shards_are_kept_and_missing_or_damaged_ones_written_again(reference, tmp_path, capsys):
-    words = ("particles", tmp_path / "p", "--n", 120, "--size", 32, "--per-shard", 18, "--workers", 1)
+    words = ("particles", tmp_path / "p", *SMALL, "--workers", 1)
     shard(*words)
     train = tmp_path / "p" / "train"
     (train / "train-000001.json").unlink()
@@ -152,12 +95,12 @@ def test_finished_shards_are_kept_and_missing_or_damaged_ones_written_again(refe
     shard(*words)
     assert contents(tmp_path / "p") == contents(reference)
     assert (train / "train-000000.tar").stat().st_mtime_ns == kept
-    assert "train: 3 of 6 shards are whole already, kept" in capsys.readouterr().out
+    assert "4 of 7 shards are whole already, kept" in capsys.readouterr().out
 
 
 def test_a_complete_set_says_so_and_is_left_alone(reference, capsys):
     before = {path: path.stat().st_mtime_ns for path in reference.rglob("*")}
-    assert shard("particles", reference, "--n", 120, "--size", 32, "--per-shard", 18, "--workers", 2) == 0
+    assert shard("particles", reference, *SMALL, "--workers", 2) == 0
     assert "is complete: 108 train, 12 validation" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in reference.rglob("*")} == before
 
@@ -188,9 +131,9 @@ def test_a_folder_with_other_things_in_it_is_refused(tmp_path):
 
 
 def test_two_writers_at_once_are_refused(tmp_path):
-    with _alone(tmp_path), pytest.raises(DataError, match="another process is writing"), _alone(tmp_path):
+    with locked(tmp_path, alone=True), pytest.raises(DataError, match="another process is writing"), locked(tmp_path, alone=True):
         pass
-    with _alone(tmp_path):
+    with locked(tmp_path, alone=True):
         pass
 
 
@@ -203,7 +146,7 @@ def test_unreadable_images_stop_it_before_anything_is_written(photos, tmp_path):
 
 def test_the_command_exits_with_2_and_names_the_file(photos, tmp_path):
     done = subprocess.run([sys.executable, "-W", "error", "-m", "shards.build", "images", tmp_path / "out", "--from", photos],
-                          cwd=REPOSITORY, capture_output=True, text=True)
+                          cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2 and "broken.png" in done.stderr and "Traceback" not in done.stderr
     assert not (tmp_path / "out").exists()
 
@@ -293,4 +236,4 @@ def test_help_teaches_each_source_and_the_next_command(capsys):
 
 def test_shards_can_be_read_without_torch():
     code = "import sys, shards.reader, shards.build, shards.sources.images, shards.sources.particles; sys.exit('torch' in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True)
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
