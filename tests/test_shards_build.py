@@ -3,10 +3,12 @@
 import hashlib
 import io
 import json
+import resource
 import subprocess
 import sys
 from argparse import Namespace
 from pathlib import Path
+from tarfile import USTAR_FORMAT, TarInfo
 
 import numpy as np
 import pytest
@@ -20,8 +22,10 @@ from distgan.errors import ConfigError, DataError
 from shards import sources
 from shards.plan import locked
 from shards.reader import ShardSet
+from shards.sources import particles
 from shards.sources.particles import Source
 from shards.split import split
+from shards.writer import header
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +99,8 @@ def test_finished_shards_are_kept_and_missing_or_damaged_ones_written_again(refe
     shard(*words)
     assert contents(tmp_path / "p") == contents(reference)
     assert (train / "train-000000.tar").stat().st_mtime_ns == kept
-    assert "4 of 7 shards are whole already, kept" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "verifying: 6/6 shards" in said and "4 of 7 shards are whole already, kept" in said and "sharding: 120/120 images" in said
 
 
 def test_a_complete_set_says_so_and_is_left_alone(reference, capsys):
@@ -167,6 +172,14 @@ def test_low_quality_is_left_out_only_when_asked_and_always_reported(photos, tmp
     assert everything["origin"] == {"folder": str(photos)}
 
 
+def test_unreadable_ones_can_be_left_out_alone(photos, tmp_path, capsys):
+    shard("images", tmp_path / "out", "--from", photos, "--size", 16, "--workers", 1, "--drop-unreadable")
+    assert "1 left out" in (said := capsys.readouterr().out) and "1 of low quality, kept" in said
+    dataset = json.loads((tmp_path / "out" / "dataset.json").read_text())
+    assert [entry["name"] for entry in dataset["left_out"]] == ["broken.png"] and dataset["samples"] == {"train": 12, "validation": 1}
+    assert [entry["name"] for entry in dataset["low_quality_kept"]] == ["blank.png"]
+
+
 def test_images_by_two_writers_moved_or_changed(photos, tmp_path):
     (photos / "broken.png").unlink()
     words = ("--size", 16, "--per-shard", 4)
@@ -231,7 +244,58 @@ def test_help_teaches_each_source_and_the_next_command(capsys):
             shard(name, "--help")
         assert exited.value.code == 0
         one = capsys.readouterr().out
-        assert f"distgan shard {name} OUT" in one and "then: distgan run --processes 2" in one
+        assert f"distgan shard {name} OUT" in one and "then: distgan check OUT\n" in one and "--task slurm" in one
+    assert "then: distgan run --processes 2 sagan data=OUT" in said
+
+
+def test_a_source_without_a_recipe_names_the_check_alone(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(particles, "RECIPE", None)
+    shard("particles", tmp_path / "a b", "--n", 4, "--size", 16, "--workers", 1)
+    said = capsys.readouterr().out
+    assert said.endswith(f"next: distgan check '{tmp_path}/a b'\n")
+
+
+@given(name=st.one_of(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=110),
+                      st.lists(st.text("ab\udc80", min_size=1, max_size=60), min_size=1, max_size=6).map("/".join)),
+       size=st.integers(0, 8**11 - 1))
+def test_headers_are_those_of_tarfile(name, size):
+    member = TarInfo(name)
+    member.size, member.mode = size, 0o444
+    try:
+        expected = member.tobuf(USTAR_FORMAT, encoding="utf-8")
+    except ValueError:
+        with pytest.raises(DataError, match="cannot be the name of a tar member"):
+            header(name, size)
+    else:
+        assert header(name, size) == expected
+
+
+def test_what_has_no_room_in_a_header_is_refused():
+    for name, size in (("x", 8**11), ("x" * 101, 1), ("\ud800", 1)):
+        with pytest.raises(DataError, match="cannot be the name of a tar member"):
+            header(name, size)
+
+
+def test_a_full_disk_is_one_sentence_and_what_is_written_stays(reference, tmp_path):
+    """A limit on the size of files stands for the disk."""
+    out = tmp_path / "p"
+    shard("particles", out, *SMALL, "--workers", 1, "--task", "2/7")
+    before = contents(out)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, limits[1]))
+    try:
+        with pytest.raises(DataError, match=r"cannot write .*train-000000.tar: File too large; shards that are finished are kept"):
+            shard("particles", out, *SMALL, "--workers", 1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert contents(out) == before
+    shard("particles", out, *SMALL, "--workers", 1)
+    assert contents(out) == contents(reference)
+
+
+def test_a_folder_that_cannot_be_made_is_one_sentence():
+    with pytest.raises(DataError, match="cannot write /proc/nowhere/p: "):
+        shard("particles", "/proc/nowhere/p", "--n", 4, "--workers", 1)
 
 
 def test_shards_can_be_read_without_torch():
