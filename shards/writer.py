@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from tarfile import BLOCKSIZE, RECORDSIZE, USTAR_FORMAT, TarInfo
-from typing import Any
+from typing import Any, BinaryIO
 
 from distgan.errors import DataError
 from shards.index import describe_member, publish, write_index
@@ -132,6 +132,20 @@ def remove_left_over(shard: Path) -> None:
             temporary.unlink()
 
 
+def _open_locked(path: Path) -> BinaryIO:
+    """A new file that `remove_left_over` of another process leaves alone."""
+    while True:
+        file = open(path, "wb")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError:  # a file system without locks
+            return file
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.stat(path), os.fstat(file.fileno())):
+                return file
+        file.close()  # removed between open and lock
+
+
 @contextlib.contextmanager
 def file_system(path: Path) -> Iterator[None]:
     """A full disk or a folder that is not ours becomes one sentence."""
@@ -150,9 +164,7 @@ class _Tar:
         self.sha256, self.position = hashlib.sha256(), 0
         self.files: dict[str, dict[str, Any]] = {}
         with file_system(shard):
-            self.file = open(self.temporary, "wb")
-            with contextlib.suppress(OSError):  # a file system without locks
-                fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self.file = _open_locked(self.temporary)
 
     def add(self, stretch: Stretch) -> None:
         for name, entry in stretch.files.items():

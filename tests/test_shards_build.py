@@ -1,5 +1,6 @@
 """`distgan shard`: the same bytes for any number of writers and kills, nothing overwritten, and every refusal says what to do."""
 
+import fcntl
 import hashlib
 import io
 import json
@@ -25,7 +26,7 @@ from shards.reader import ShardSet
 from shards.sources import particles
 from shards.sources.particles import Source
 from shards.split import split
-from shards.writer import header
+from shards.writer import header, write_shard
 
 
 @pytest.fixture(scope="module")
@@ -274,6 +275,27 @@ def test_what_has_no_room_in_a_header_is_refused():
     for name, size in (("x", 8**11), ("x" * 101, 1), ("\ud800", 1)):
         with pytest.raises(DataError, match="cannot be the name of a tar member"):
             header(name, size)
+
+
+def test_a_key_repeated_far_apart_is_refused(tmp_path):
+    with pytest.raises(DataError, match="x-000000.tar: key 'k3' is repeated"):
+        write_shard(tmp_path / "x-000000.tar", [{"__key__": f"k{i % 40}", "txt": b""} for i in range(44)][3:])
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_removed_before_it_was_locked_is_made_again(tmp_path, monkeypatch):
+    """As when a second process, with the same task, clears up at that moment."""
+    removed, flock = [], fcntl.flock
+
+    def clear_then_lock(file, how):
+        if not removed:
+            removed.append(next(tmp_path.iterdir()))
+            removed[0].unlink()
+        flock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", clear_then_lock)
+    assert write_shard(tmp_path / "x-000000.tar", [{"__key__": "k", "txt": b""}]) == 1
+    assert removed and set(contents(tmp_path)) == {"x-000000.tar", "x-000000.json"}
 
 
 def test_a_full_disk_is_one_sentence_and_what_is_written_stays(reference, tmp_path):
