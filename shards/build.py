@@ -5,30 +5,30 @@
     OUT/validation/validation-000000.tar …
 
 Nothing is written before the source is checked. dataset.json comes first, with "complete": false, so a run that was killed can be run
-again: shards that are whole are kept, the others written, the bytes are those of a run that was never killed.
+again: shards that are whole are kept, the others written, the bytes are those of a run that was never killed. The tasks of a job array
+(`--task K/N`) do the same, each with its own shards, and `--finish` notices a task that was lost.
 """
 
 import argparse
-import contextlib
-import fcntl
-import json
 import os
+import re
+import shlex
 import sys
-from collections.abc import Iterator
-from itertools import islice
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from distgan import console
 from distgan.errors import ConfigError, DataError, DistganError
 from shards import sources
-from shards.index import DATASET, VERSION, commit, fingerprint, is_written, load_json, load_manifest, write_manifest
-from shards.parallel import default_workers, ordered_map
-from shards.sources import Check, Finding
-from shards.split import split
-from shards.writer import write_shard
+from shards.index import DATASET, VERSION, load_json, load_manifest
+from shards.parallel import default_workers
+from shards.plan import Task, build, finish, missing, shard_files, table
 
-SHOWN = 30  # findings on the terminal; dataset.json has all of them
+ARRAY = """
+On a cluster, as a job array: the tasks write different shards, in any order, and the bytes are those of one run.
+  sbatch --array=0-7 --wrap 'the same line --task slurm'
+  the same line --finish""".strip()
 _TEMPORARY = ".tmp"
 
 
@@ -40,70 +40,23 @@ def main(argv: list[str]) -> int:
     name = argv[0]
     module = sources.load(name)
     args = _parser(name, module).parse_args(argv[1:])
-    _check_options(args)
+    task = _check_options(args)
     source = module.Source(args)
-    options = {**source.options, "validation": args.validation, "per-shard": args.per_shard, "drop-low-quality": args.drop_low_quality}
-    out = Path(args.out)
-    if _begun(out, name, options) and _is_complete(out):
-        console.say(f"{out} is complete: {_counts(load_json(out / DATASET))}; every shard was read and has its sha256")
-        return 0
-    build(name, source, out, options, args.workers)
+    options = {**source.options, "validation": args.validation, "per-shard": args.per_shard,
+               "drop-unreadable": args.drop_unreadable, "drop-low-quality": args.drop_low_quality}
+    out, line = Path(args.out), _line(argv)
+    if _begun(out, name, options) and _is_complete(out, task):
+        console.say(f"{out} is complete: {_counts(load_json(out / DATASET))}; every shard{' of this task' if task else ''} was read and has its sha256")
+    elif args.finish:
+        _report(out, finish(out, line))
+    else:
+        dataset = build(name, source, out, options, args.workers, task)
+        if task:
+            mine, every = shard_files(out, dataset)[task[0]::task[1]], shard_files(out, dataset)
+            console.say(f"{out}: task {args.task} is done, {len(mine)} of {len(every)} shards; after all tasks: {line} --finish")
+        else:
+            _report(out, dataset)
     return 0
-
-
-def build(name: str, source: Any, out: Path, options: dict[str, Any], workers: int) -> dict[str, Any]:
-    """Check, split and write `source`, and return what dataset.json says.
-
-    `options` decide the bytes (those of the source, and validation, per-shard, drop-low-quality). DataError if the source has samples that
-    cannot be read and drop-low-quality is off; then nothing is written.
-    """
-    check: Check = source.check(workers)
-    left_out = [finding for finding in check.findings if options["drop-low-quality"] or not finding.usable]
-    if left_out and not options["drop-low-quality"]:
-        raise DataError(f"{len(left_out)} of {len(source.keys)} samples cannot be read; nothing was written\n{_table(left_out)}\n"
-                        "repair them, or leave them (and all of low quality) out with --drop-low-quality")
-    absent = {finding.sample for finding in left_out}
-    kept = [i for i in range(len(source.keys)) if i not in absent]
-    parts = split([source.keys[i] for i in kept], [source.group(i) for i in kept], options["validation"])
-    dataset = {"version": VERSION, "source": name, "options": options, "origin": source.origin, "sample": source.sample,
-               "samples": {part: len(numbers) for part, numbers in parts.items()},
-               "left_out": _plain(left_out), "low_quality_kept": _plain(f for f in check.findings if f.sample not in absent),
-               "notes": check.notes, "complete": False, "fingerprint": None}
-    out.mkdir(parents=True, exist_ok=True)
-    with _alone(out):
-        _commit_dataset(out, dataset)
-        prints = [_write_split(source, out / part, [kept[i] for i in numbers], options["per-shard"], workers)["fingerprint"]
-                  for part, numbers in parts.items()]
-        dataset |= {"complete": True, "fingerprint": fingerprint(prints)}
-        _commit_dataset(out, dataset)
-    _report(out, dataset, check.findings, absent)
-    return dataset
-
-
-def _write_split(source: Any, folder: Path, numbers: list[int], per_shard: int, workers: int) -> dict[str, Any]:
-    """Write those shards of one split that are not whole yet, and return the manifest."""
-    folder.mkdir(exist_ok=True)
-    for left_over in folder.glob(f"*{_TEMPORARY}*"):
-        left_over.unlink()
-    name = folder.name
-    shards = [(folder / f"{name}-{start // per_shard:06d}.tar", numbers[start:start + per_shard])
-              for start in range(0, len(numbers), per_shard)]
-    missing = [(shard, samples) for shard, samples in shards if not is_written(shard)]
-    todo = [i for _, samples in missing for i in samples]
-    if len(missing) < len(shards):
-        console.say(f"{folder}: {len(shards) - len(missing)} of {len(shards)} shards are whole already, kept")
-    unit = "images" if source.sample["kind"] == "image" else "samples"
-    with console.bar(f"sharding {name}", len(numbers), unit, start=len(numbers) - len(todo)) as bar, \
-            contextlib.closing(_counted(ordered_map(source.make, todo, workers), bar)) as made:
-        for shard, samples in missing:
-            write_shard(shard, islice(made, len(samples)))
-    return write_manifest(folder, name, len(numbers))
-
-
-def _counted(made: Iterator[dict], bar: console.Bar) -> Iterator[dict]:
-    for sample in made:
-        bar.advance()
-        yield sample
 
 
 def _begun(out: Path, name: str, options: dict[str, Any]) -> bool:
@@ -130,82 +83,77 @@ def _begun(out: Path, name: str, options: dict[str, Any]) -> bool:
     return True
 
 
-def _is_complete(out: Path) -> bool:
-    """Reads every shard: what is found damaged is written again."""
+def _is_complete(out: Path, task: Task | None) -> bool:
+    """Reads every shard, with a task its own: what is found damaged is written again."""
     dataset = load_json(out / DATASET)
     if not dataset["complete"]:
         return False
     try:
-        manifests = {part: load_manifest(out / part) for part in dataset["samples"]}
+        for part in dataset["samples"]:
+            load_manifest(out / part)
     except DataError:
         return False
-    with console.bar("verifying", sum(len(manifest["shards"]) for manifest in manifests.values()), "shards") as bar:
-        for part, manifest in manifests.items():
-            for shard in manifest["shards"]:
-                if not is_written(out / part / shard["file"]):
-                    return False
-                bar.advance()
-    return True
+    shards = shard_files(out, dataset)
+    return not missing(shards[task[0]::task[1]] if task else shards)
 
 
-@contextlib.contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    """One writer at a time. The lock ends with the process, so a killed one blocks nobody."""
-    folder = os.open(out, os.O_RDONLY)
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(folder)
-        raise DataError(f"another process is writing into {out}; wait for it, or stop it and run this line again") from error
-    except OSError:
-        pass  # a file system without locks
-    try:
-        yield
-    finally:
-        os.close(folder)
-
-
-def _commit_dataset(out: Path, dataset: dict[str, Any]) -> None:
-    commit(out / DATASET, (json.dumps(dataset, indent=1) + "\n").encode())
-
-
-def _check_options(args: argparse.Namespace) -> None:
-    faults = []
+def _check_options(args: argparse.Namespace) -> Task | None:
+    faults: list[str] = []
+    task = None
     if not 0 < args.validation <= 0.5:
         faults.append(f"--validation {args.validation:g}: more than 0, at most 0.5 of the samples")
     if args.per_shard < 1:
         faults.append(f"--per-shard {args.per_shard}: at least 1 sample")
     if args.workers < 1:
         faults.append(f"--workers {args.workers}: at least 1 process")
+    try:
+        task = None if args.task is None else parse_task(args.task, os.environ)
+    except ConfigError as error:
+        faults.append(str(error))
     if faults:
         raise ConfigError("\n".join(faults))
+    return task
 
 
-def _plain(findings) -> list[dict[str, str]]:
-    return [{"name": finding.name, "reason": finding.reason} for finding in findings]
+def parse_task(text: str, environment: Mapping[str, str]) -> Task:
+    """`3/8` -> (3, 8); `slurm` -> the place of this task in its job array. ConfigError for anything else."""
+    if text == "slurm":
+        try:
+            first, count, mine = (int(environment[f"SLURM_ARRAY_TASK_{name}"]) for name in ("MIN", "COUNT", "ID"))
+        except (KeyError, ValueError) as error:
+            raise ConfigError("--task slurm: this is not a task of a job array; start it with sbatch --array=0-7, or write --task K/N") from error
+        number = mine - first
+    elif found := re.fullmatch(r"(\d+)/(\d+)", text):
+        number, count = int(found[1]), int(found[2])
+    else:
+        raise ConfigError(f"--task {text}: K/N, such as 0/8, or slurm")
+    if not 0 <= number < count:
+        raise ConfigError(f"--task {text}: task {number} of {count}; tasks are numbered from 0 to {count - 1}"
+                          + (", without gaps: for some tasks of an array write --task K/N" if text == "slurm" else ""))
+    return number, count
 
 
-def _table(findings: list[Finding]) -> str:
-    width = min(60, max(len(finding.name) for finding in findings))
-    lines = [f"  {finding.name:<{width}}  {finding.reason}" for finding in findings[:SHOWN]]
-    if len(findings) > SHOWN:
-        lines.append(f"  … and {len(findings) - SHOWN} more")
-    return "\n".join(lines)
+def _line(argv: list[str]) -> str:
+    """The command line for the whole set: without --task and --finish."""
+    words = [word for before, word in zip(["", *argv], argv, strict=False)
+             if word not in ("--finish", "--task") and before != "--task" and not word.startswith("--task=")]
+    return f"distgan shard {shlex.join(words)}"
 
 
 def _counts(dataset: dict[str, Any]) -> str:
     return ", ".join(f"{count} {part}" for part, count in dataset["samples"].items())
 
 
-def _report(out: Path, dataset: dict[str, Any], findings: list[Finding], absent: set[int]) -> None:
+def _report(out: Path, dataset: dict[str, Any]) -> None:
     for note in dataset["notes"]:
         console.say(note)
-    for title, some in (("left out", [f for f in findings if f.sample in absent]),
-                        ("of low quality, kept (leave them out with --drop-low-quality)", [f for f in findings if f.sample not in absent])):
-        if some:
-            console.say(f"{len(some)} {title}:\n{_table(some)}")
+    for title, findings in (("left out", dataset["left_out"]),
+                            ("of low quality, kept (leave them out with --drop-low-quality)", dataset["low_quality_kept"])):
+        if findings:
+            console.say(f"{len(findings)} {title}:\n{table(findings)}")
     console.say(f"{out}: {_counts(dataset)}; fingerprint {dataset['fingerprint']}")
-    console.say(f"next: {_next_command(sources.load(dataset['source']), str(out))}")
+    for command in _next_commands(sources.load(dataset["source"]), str(out)):
+        console.say(f"next: {command}")
 
 
 def _overview() -> str:
@@ -215,12 +163,13 @@ def _overview() -> str:
     for name in sources.names():
         module = sources.load(name)
         lines += ["", f"  {name}: {_summary(module)}"] + [f"    {line}\n        {what}" for what, line in module.EXAMPLES]
-        lines.append(f"    then: {_next_command(module, 'OUT')}")
+        lines += [f"    then: {command}" for command in _next_commands(module, "OUT")]
     return "\n".join(lines)
 
 
-def _next_command(module: Any, out: str) -> str:
-    return f"distgan run --processes 2 {module.RECIPE} data={out}"
+def _next_commands(module: Any, out: str) -> list[str]:
+    check = f"distgan check {shlex.quote(out)}"
+    return [check, f"distgan run --processes 2 {module.RECIPE} {shlex.quote(f'data={out}')}"] if module.RECIPE else [check]
 
 
 def _summary(module: Any) -> str:
@@ -231,17 +180,22 @@ def _parser(name: str, module: Any) -> argparse.ArgumentParser:
     examples = "\n".join(f"  {line}\n      {what}" for what, line in module.EXAMPLES)
     parser = argparse.ArgumentParser(f"distgan shard {name}", description=_summary(module), allow_abbrev=False,
                                      formatter_class=argparse.RawDescriptionHelpFormatter,
-                                     epilog=f"examples:\n{examples}\n\nRunning the same line again finishes what was interrupted.\n"
-                                            f"then: {_next_command(module, 'OUT')}")
+                                     epilog=f"examples:\n{examples}\n\nRunning the same line again finishes what was interrupted.\n{ARRAY}\n\n"
+                                            + "\n".join(f"then: {command}" for command in _next_commands(module, "OUT")))
     parser.add_argument("out", metavar="OUT", help="folder to make, with train/ and validation/ in it")
     module.add_options(parser)
     parser.add_argument("--validation", type=float, default=0.1, metavar="SHARE",
                         help="share of the samples for validation, at most 0.5 (default: %(default)s)")
     parser.add_argument("--per-shard", type=int, default=1000, metavar="N", help="samples in one tar (default: %(default)s)")
+    parser.add_argument("--drop-unreadable", action="store_true",
+                        help="leave out samples that cannot be read, instead of stopping; they are reported")
     parser.add_argument("--drop-low-quality", action="store_true",
                         help="leave out samples that are unreadable or of low quality; they are reported with or without it")
     parser.add_argument("--workers", type=int, default=default_workers(), metavar="N",
                         help="processes that make samples; the bytes do not depend on it (default here: %(default)s)")
+    part = parser.add_mutually_exclusive_group()
+    part.add_argument("--task", metavar="K/N", help="write only the shards of task K of N, 0 <= K < N; slurm: of this task of a job array")
+    part.add_argument("--finish", action="store_true", help="write nothing but manifests, after all tasks; names what a lost task left out")
     return parser
 
 

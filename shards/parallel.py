@@ -13,8 +13,7 @@ from typing import Any
 
 from distgan.errors import DataError
 
-_CHUNK = 16  # items that travel together, so that small samples are not all overhead
-_AHEAD = 4  # chunks per worker that may wait, so that a slow disk does not fill the memory
+_AHEAD = 3  # chunks per worker that may wait, so that a slow disk does not fill the memory
 
 _function: Callable[[Any], Any]
 
@@ -25,15 +24,16 @@ def default_workers() -> int:
     return min(8, allowed)
 
 
-def ordered_map(function: Callable[[Any], Any], items: Sequence[Any], workers: int) -> Iterator[Any]:
+def ordered_map(function: Callable[[Any], Any], items: Sequence[Any], workers: int, together: int = 16) -> Iterator[Any]:
     """`map(function, items)` in `workers` processes; function and items are pickled. An exception of the function is raised here.
 
+    At most `together` items travel as one chunk, so that small ones are not all overhead.
     DataError if a process was killed. Processes are spawned, not forked: a fork copies the locks of a progress bar's thread.
     """
     if workers <= 1 or len(items) <= 1:
         yield from map(function, items)
         return
-    chunk = max(1, min(_CHUNK, len(items) // (2 * workers)))
+    chunk = max(1, min(together, len(items) // (2 * workers)))
     starts = iter(range(0, len(items), chunk))
     waiting: deque[Future[list[Any]]] = deque()
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin, (function,))

@@ -1,16 +1,15 @@
 """`distgan shard`: the same bytes for any number of writers and kills, nothing overwritten, and every refusal says what to do."""
 
+import fcntl
 import hashlib
 import io
 import json
-import os
-import random
-import signal
+import resource
 import subprocess
 import sys
-import time
 from argparse import Namespace
 from pathlib import Path
+from tarfile import USTAR_FORMAT, TarInfo
 
 import numpy as np
 import pytest
@@ -18,32 +17,23 @@ import webdataset
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from shard_runs import ROOT, SMALL, contents, shard
 
 from distgan.errors import ConfigError, DataError
 from shards import sources
-from shards.build import _alone, main
+from shards.plan import locked
 from shards.reader import ShardSet
+from shards.sources import particles
 from shards.sources.particles import Source
 from shards.split import split
-
-REPOSITORY = Path(__file__).parent.parent
-
-
-def contents(folder: Path) -> dict[str, str]:
-    """Relative path -> sha256 of every file."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-
-
-def shard(*words) -> int:
-    return main([str(word) for word in words])
+from shards.writer import header, write_shard
 
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory) -> Path:
     """120 images in 6 + 1 shards, written by one process."""
     folder = tmp_path_factory.mktemp("reference") / "p"
-    assert shard("particles", folder, "--n", 120, "--size", 32, "--per-shard", 18, "--workers", 1) == 0
+    assert shard("particles", folder, *SMALL, "--workers", 1) == 0
     return folder
 
 
@@ -67,14 +57,14 @@ def test_what_is_on_disk(reference):
     dataset = json.loads((reference / "dataset.json").read_text())
     assert dataset == {
         "version": 1, "source": "particles",
-        "options": {"n": 120, "size": 32, "seed": 0, "validation": 0.1, "per-shard": 18, "drop-low-quality": False},
-        "origin": {}, "sample": {"kind": "image", "channels": 1, "size": 32}, "samples": {"train": 108, "validation": 12},
+        "options": {"n": 120, "size": 32, "seed": 0, "payload": "png", "validation": 0.1, "per-shard": 18, "drop-unreadable": False, "drop-low-quality": False},
+        "origin": {}, "sample": {"kind": "image", "channels": 1, "size": 32, "field": "png"}, "samples": {"train": 108, "validation": 12},
         "left_out": [], "low_quality_kept": [], "notes": [], "complete": True, "fingerprint": dataset["fingerprint"]}
     assert len(dataset["fingerprint"]) == 16
 
 
 def test_samples_are_those_of_the_source_once_each(reference):
-    source = Source(Namespace(n=120, size=32, seed=0))
+    source = Source(Namespace(n=120, size=32, seed=0, payload="png"))
     expected = {key: source.make(i) for i, key in enumerate(source.keys)}
     found = [sample for part in ("train", "validation") for sample in ShardSet(reference / part, verify="sha256")]
     assert len(found) == 120 and {sample["__key__"]: sample for sample in found} == expected
@@ -92,54 +82,12 @@ def test_stock_webdataset_decodes_the_images(reference):
 
 
 def test_three_writers_give_the_same_bytes_as_one(reference, tmp_path):
-    shard("particles", tmp_path / "p", "--n", 120, "--size", 32, "--per-shard", 18, "--workers", 3)
+    shard("particles", tmp_path / "p", *SMALL, "--workers", 3)
     assert contents(tmp_path / "p") == contents(reference)
 
 
-def children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def is_running(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
-@pytest.mark.parametrize("workers", [1, 2])
-def test_a_writer_killed_at_any_moment_is_run_again(reference, tmp_path, workers):
-    out, dice = tmp_path / "p", random.Random(workers)
-    words = ["particles", str(out), "--n", "120", "--size", "32", "--per-shard", "18", "--workers", str(workers)]
-    slow = ("import sys, time; import shards.sources.particles as p; fast = p.Source.make\n"
-            "def make(self, i): time.sleep(0.01); return fast(self, i)\n"
-            "p.Source.make = make\nfrom shards.build import main\n"
-            "if __name__ == '__main__': main(sys.argv[1:])\n")
-    script = tmp_path / "slow.py"
-    script.write_text(slow)
-    for already in (0, 2, 4):
-        process = subprocess.Popen([sys.executable, script, *words], cwd=REPOSITORY, env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-                                   stdout=subprocess.DEVNULL)
-        deadline = time.monotonic() + 60
-        while len(list(out.glob("train/*-*.json"))) <= already and time.monotonic() < deadline:
-            time.sleep(0.005)
-        time.sleep(dice.uniform(0, 0.1))
-        started = children(process.pid)
-        assert process.poll() is None and len(started) >= (workers if workers > 1 else 0), "killed while it works"
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        assert not json.loads((out / "dataset.json").read_text())["complete"]
-        with pytest.raises(DataError, match=f"train holds no manifest.json: .* make it with: distgan shard particles {out}"):
-            ShardSet(out / "train")
-        while any(is_running(child) for child in started):
-            assert time.monotonic() < deadline, "workers outlive a killed writer"
-            time.sleep(0.01)
-    shard(*words)
-    assert contents(out) == contents(reference)
-
-
 def test_finished_shards_are_kept_and_missing_or_damaged_ones_written_again(reference, tmp_path, capsys):
-    words = ("particles", tmp_path / "p", "--n", 120, "--size", 32, "--per-shard", 18, "--workers", 1)
+    words = ("particles", tmp_path / "p", *SMALL, "--workers", 1)
     shard(*words)
     train = tmp_path / "p" / "train"
     (train / "train-000001.json").unlink()
@@ -152,12 +100,13 @@ def test_finished_shards_are_kept_and_missing_or_damaged_ones_written_again(refe
     shard(*words)
     assert contents(tmp_path / "p") == contents(reference)
     assert (train / "train-000000.tar").stat().st_mtime_ns == kept
-    assert "train: 3 of 6 shards are whole already, kept" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "verifying: 6/6 shards" in said and "4 of 7 shards are whole already, kept" in said and "sharding: 120/120 images" in said
 
 
 def test_a_complete_set_says_so_and_is_left_alone(reference, capsys):
     before = {path: path.stat().st_mtime_ns for path in reference.rglob("*")}
-    assert shard("particles", reference, "--n", 120, "--size", 32, "--per-shard", 18, "--workers", 2) == 0
+    assert shard("particles", reference, *SMALL, "--workers", 2) == 0
     assert "is complete: 108 train, 12 validation" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in reference.rglob("*")} == before
 
@@ -188,9 +137,9 @@ def test_a_folder_with_other_things_in_it_is_refused(tmp_path):
 
 
 def test_two_writers_at_once_are_refused(tmp_path):
-    with _alone(tmp_path), pytest.raises(DataError, match="another process is writing"), _alone(tmp_path):
+    with locked(tmp_path, alone=True), pytest.raises(DataError, match="another process is writing"), locked(tmp_path, alone=True):
         pass
-    with _alone(tmp_path):
+    with locked(tmp_path, alone=True):
         pass
 
 
@@ -203,7 +152,7 @@ def test_unreadable_images_stop_it_before_anything_is_written(photos, tmp_path):
 
 def test_the_command_exits_with_2_and_names_the_file(photos, tmp_path):
     done = subprocess.run([sys.executable, "-W", "error", "-m", "shards.build", "images", tmp_path / "out", "--from", photos],
-                          cwd=REPOSITORY, capture_output=True, text=True)
+                          cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2 and "broken.png" in done.stderr and "Traceback" not in done.stderr
     assert not (tmp_path / "out").exists()
 
@@ -222,6 +171,14 @@ def test_low_quality_is_left_out_only_when_asked_and_always_reported(photos, tmp
     assert everything["samples"] == {"train": 12, "validation": 1} and everything["left_out"] == []
     assert [entry["name"] for entry in everything["low_quality_kept"]] == ["blank.png"]
     assert everything["origin"] == {"folder": str(photos)}
+
+
+def test_unreadable_ones_can_be_left_out_alone(photos, tmp_path, capsys):
+    shard("images", tmp_path / "out", "--from", photos, "--size", 16, "--workers", 1, "--drop-unreadable")
+    assert "1 left out" in (said := capsys.readouterr().out) and "1 of low quality, kept" in said
+    dataset = json.loads((tmp_path / "out" / "dataset.json").read_text())
+    assert [entry["name"] for entry in dataset["left_out"]] == ["broken.png"] and dataset["samples"] == {"train": 12, "validation": 1}
+    assert [entry["name"] for entry in dataset["low_quality_kept"]] == ["blank.png"]
 
 
 def test_images_by_two_writers_moved_or_changed(photos, tmp_path):
@@ -275,7 +232,7 @@ def test_wrong_options_are_named_together(tmp_path, validation):
 
 
 def test_an_unknown_source_is_answered_with_the_nearest():
-    with pytest.raises(ConfigError, match="no source 'partcles'; there are: images, particles; did you mean particles"):
+    with pytest.raises(ConfigError, match="no source 'partcles'; there are: .*images, .*; did you mean particles"):
         shard("partcles", "out")
 
 
@@ -288,9 +245,81 @@ def test_help_teaches_each_source_and_the_next_command(capsys):
             shard(name, "--help")
         assert exited.value.code == 0
         one = capsys.readouterr().out
-        assert f"distgan shard {name} OUT" in one and "then: distgan run --processes 2" in one
+        assert f"distgan shard {name} OUT" in one and "then: distgan check OUT\n" in one and "--task slurm" in one
+    assert "then: distgan run --processes 2 sagan data=OUT" in said
+
+
+def test_a_source_without_a_recipe_names_the_check_alone(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(particles, "RECIPE", None)
+    shard("particles", tmp_path / "a b", "--n", 4, "--size", 16, "--workers", 1)
+    said = capsys.readouterr().out
+    assert said.endswith(f"next: distgan check '{tmp_path}/a b'\n")
+
+
+@given(name=st.one_of(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=110),
+                      st.lists(st.text("ab\udc80", min_size=1, max_size=60), min_size=1, max_size=6).map("/".join)),
+       size=st.integers(0, 8**11 - 1))
+def test_headers_are_those_of_tarfile(name, size):
+    member = TarInfo(name)
+    member.size, member.mode = size, 0o444
+    try:
+        expected = member.tobuf(USTAR_FORMAT, encoding="utf-8")
+    except ValueError:
+        with pytest.raises(DataError, match="cannot be the name of a tar member"):
+            header(name, size)
+    else:
+        assert header(name, size) == expected
+
+
+def test_what_has_no_room_in_a_header_is_refused():
+    for name, size in (("x", 8**11), ("x" * 101, 1), ("\ud800", 1)):
+        with pytest.raises(DataError, match="cannot be the name of a tar member"):
+            header(name, size)
+
+
+def test_a_key_repeated_far_apart_is_refused(tmp_path):
+    with pytest.raises(DataError, match="x-000000.tar: key 'k3' is repeated"):
+        write_shard(tmp_path / "x-000000.tar", [{"__key__": f"k{i % 40}", "txt": b""} for i in range(44)][3:])
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_removed_before_it_was_locked_is_made_again(tmp_path, monkeypatch):
+    """As when a second process, with the same task, clears up at that moment."""
+    removed, flock = [], fcntl.flock
+
+    def clear_then_lock(file, how):
+        if not removed:
+            removed.append(next(tmp_path.iterdir()))
+            removed[0].unlink()
+        flock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", clear_then_lock)
+    assert write_shard(tmp_path / "x-000000.tar", [{"__key__": "k", "txt": b""}]) == 1
+    assert removed and set(contents(tmp_path)) == {"x-000000.tar", "x-000000.json"}
+
+
+def test_a_full_disk_is_one_sentence_and_what_is_written_stays(reference, tmp_path):
+    """A limit on the size of files stands for the disk."""
+    out = tmp_path / "p"
+    shard("particles", out, *SMALL, "--workers", 1, "--task", "2/7")
+    before = contents(out)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, limits[1]))
+    try:
+        with pytest.raises(DataError, match=r"cannot write .*train-000000.tar: File too large; shards that are finished are kept"):
+            shard("particles", out, *SMALL, "--workers", 1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert contents(out) == before
+    shard("particles", out, *SMALL, "--workers", 1)
+    assert contents(out) == contents(reference)
+
+
+def test_a_folder_that_cannot_be_made_is_one_sentence():
+    with pytest.raises(DataError, match="cannot write /proc/nowhere/p: "):
+        shard("particles", "/proc/nowhere/p", "--n", 4, "--workers", 1)
 
 
 def test_shards_can_be_read_without_torch():
     code = "import sys, shards.reader, shards.build, shards.sources.images, shards.sources.particles; sys.exit('torch' in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True)
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

@@ -1,0 +1,183 @@
+"""`distgan shard --task K/N` and `--finish`: the tasks of a job array write what one program would have written."""
+
+import fcntl
+import json
+import shlex
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from processes import environment
+from shard_runs import ROOT, SMALL, contents, shard
+
+from distgan.errors import ConfigError, DataError
+from shards.build import parse_task
+from shards.reader import ShardSet
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("reference") / "p"
+    assert shard("particles", folder, *SMALL, "--workers", 1) == 0
+    return folder
+
+
+@pytest.fixture
+def lost(tmp_path) -> Path:
+    """Three of four tasks are done: shards 1 and 5 are missing. Number 6 is the shard of the validation split."""
+    for k in (0, 2, 3):
+        assert shard("particles", tmp_path / "p", *SMALL, "--workers", 1, "--task", f"{k}/4") == 0
+    return tmp_path / "p"
+
+
+def test_four_tasks_at_once_and_finish_give_the_bytes_of_one_run(reference, tmp_path, capsys):
+    out = tmp_path / "p"
+    line = [sys.executable, "-m", "shards.build", "particles", out, *map(str, SMALL)]
+    with ThreadPoolExecutor(5) as pool:  # one of them twice
+        done = list(pool.map(lambda k: subprocess.run([*line, "--workers", str(1 + k % 2), "--task", f"{k}/4"], env=environment(), cwd=ROOT,
+                                                      capture_output=True, text=True), (0, 1, 2, 3, 1)))
+    assert [task.returncode for task in done] == [0] * 5, [task.stderr for task in done]
+    assert f"task 3/4 is done, 1 of 7 shards; after all tasks: distgan shard particles {out}" in done[3].stdout
+    assert not json.loads((out / "dataset.json").read_text())["complete"] and not list(out.rglob("manifest.json"))
+    with pytest.raises(DataError, match="train holds no manifest.json"):
+        ShardSet(out / "train")
+    shard("particles", out, *SMALL, "--finish")
+    said = capsys.readouterr().out
+    assert f"next: distgan check {out}\n" in said and f"next: distgan run --processes 2 sagan data={out}" in said
+    assert contents(out) == contents(reference)
+
+
+def test_a_task_writes_every_nth_shard(tmp_path):
+    shard("particles", tmp_path, *SMALL, "--workers", 1, "--task", "2/3")
+    assert sorted(path.name for path in tmp_path.rglob("*.tar")) == ["train-000002.tar", "train-000005.tar"]
+    shard("particles", tmp_path, *SMALL, "--workers", 1, "--task", "6/7")
+    assert [path.name for path in tmp_path.rglob("validation/*.tar")] == ["validation-000000.tar"]
+    assert shard("particles", tmp_path, *SMALL, "--workers", 1, "--task", "9/10") == 0, "more tasks than shards"
+
+
+def test_finish_names_what_a_lost_task_left_out_and_its_lines_mend_it(lost, reference, capsys):
+    damaged = lost / "train" / "train-000003.tar"
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"x")
+    before = contents(lost)
+    with pytest.raises(DataError, match=r"3 of 7 shards are missing or damaged: 1, 3, 5\n") as raised:
+        shard("particles", lost, *SMALL, "--finish")
+    assert contents(lost) == before
+    lines = [line.strip() for line in str(raised.value).splitlines() if "--task" in line]
+    assert [line.rpartition(" ")[2] for line in lines] == ["1/7", "3/7", "5/7"]
+    assert str(raised.value).endswith(f"with: distgan shard particles {lost} {' '.join(map(str, SMALL))}")
+    for line in lines:
+        assert line.startswith("distgan shard ") and shard(*shlex.split(line)[2:]) == 0
+    shard("particles", lost, *SMALL, "--finish")
+    assert contents(lost) == contents(reference)
+    assert shard("particles", lost, *SMALL, "--finish") == 0
+    assert "is complete: 108 train, 12 validation" in capsys.readouterr().out
+
+
+def test_the_plain_line_finishes_what_tasks_began(lost, reference, capsys):
+    kept = (lost / "train" / "train-000000.tar").stat().st_mtime_ns
+    shard("particles", lost, *SMALL, "--workers", 1)
+    assert "5 of 7 shards are whole already, kept" in capsys.readouterr().out
+    assert contents(lost) == contents(reference)
+    assert (lost / "train" / "train-000000.tar").stat().st_mtime_ns == kept
+
+
+def test_a_task_mends_its_shards_of_a_complete_set_and_leaves_the_others(reference, tmp_path, capsys):
+    out = tmp_path / "p"
+    shutil.copytree(reference, out)
+    assert shard("particles", out, *SMALL, "--task", "1/4") == 0
+    assert "every shard of this task was read" in capsys.readouterr().out and contents(out) == contents(reference)
+    (out / "train" / "train-000001.json").unlink()
+    shard("particles", out, *SMALL, "--task", "0/4")
+    assert contents(out).keys() == contents(reference).keys() - {"train/train-000001.json"}, "not its own"
+    shard("particles", out, *SMALL, "--task", "1/4", "--workers", 1)
+    assert not json.loads((out / "dataset.json").read_text())["complete"]
+    shard("particles", out, *SMALL, "--finish")
+    assert contents(out) == contents(reference)
+
+
+def test_a_task_removes_what_killed_tasks_left_of_its_own_shards_only(tmp_path):
+    train = tmp_path / "p" / "train"
+    train.mkdir(parents=True)
+    own, written, other = (train / name for name in ("train-000000.tar.tmp-node7-9", "train-000003.tar.tmp-node7-9", "train-000001.tar.tmp-node7-9"))
+    for path in (own, written, other):
+        path.write_bytes(b"begun")
+    shutil.copyfile(dataset_of(tmp_path), tmp_path / "p" / "dataset.json")
+    with open(written, "r+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        shard("particles", tmp_path / "p", *SMALL, "--workers", 1, "--task", "0/3")
+    assert not own.exists() and written.exists() and other.exists()
+    shard("particles", tmp_path / "p", *SMALL, "--workers", 1)
+    assert not written.exists() and not other.exists()
+
+
+def dataset_of(folder: Path) -> Path:
+    """dataset.json as a task that has nothing to write leaves it."""
+    shard("particles", folder / "begun", *SMALL, "--workers", 1, "--task", "9/10")
+    return folder / "begun" / "dataset.json"
+
+
+def test_tasks_share_the_folder_and_a_whole_run_has_it_alone(tmp_path):
+    words = ("particles", tmp_path, *SMALL, "--workers", 1)
+    shard(*words, "--task", "0/7")
+    for mode, refused in ((fcntl.LOCK_SH, [(), ("--finish",)]), (fcntl.LOCK_EX, [(), ("--finish",), ("--task", "1/7")])):
+        with open(tmp_path / "dataset.json"), subprocess.Popen([sys.executable, "-c", HOLD, tmp_path, str(int(mode))],
+                                                               stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+            assert holder.stdout.readline() == b"locked\n"
+            for more in refused:
+                with pytest.raises(DataError, match="another process is writing into"):
+                    shard(*words, *more)
+            if mode == fcntl.LOCK_SH:
+                assert shard(*words, "--task", "1/7") == 0
+
+
+HOLD = "import fcntl, os, sys; fcntl.flock(os.open(sys.argv[1], os.O_RDONLY), int(sys.argv[2])); print('locked', flush=True); sys.stdin.read()"
+
+
+def test_tasks_with_other_options_are_refused(lost):
+    before = contents(lost)
+    with pytest.raises(ConfigError, match=r"(?s)nothing was overwritten.*--seed: 0 there, 1 now"):
+        shard("particles", lost, *SMALL, "--seed", 1, "--task", "1/4")
+    with pytest.raises(ConfigError, match="--per-shard: 18 there, 1000 now"):
+        shard("particles", lost, "--n", 120, "--size", 32, "--finish")
+    assert contents(lost) == before
+
+
+def test_tasks_that_find_other_samples_are_refused(lost):
+    """As with another version of a library, which reads an image that this one cannot."""
+    dataset = json.loads((lost / "dataset.json").read_text())
+    (lost / "dataset.json").write_text(json.dumps(dataset | {"left_out": [{"name": "x", "reason": "unreadable"}]}))
+    before = contents(lost)
+    with pytest.raises(DataError, match="was written for other samples: left_out differ"):
+        shard("particles", lost, *SMALL, "--workers", 1, "--task", "1/4")
+    assert contents(lost) == before
+
+
+def test_finish_without_any_task_says_how_to_start_them(tmp_path):
+    with pytest.raises(DataError, match=rf"no task has begun. Start them: distgan shard particles {tmp_path}/p --n 120 .* --task K/N"):
+        shard("particles", tmp_path / "p", *SMALL, "--finish")
+
+
+@pytest.mark.parametrize("text", ["4/4", "-1/4", "1", "1/0", "a/b", "1/4/2", ""])
+def test_wrong_tasks_are_refused(tmp_path, text):
+    with pytest.raises(ConfigError, match=r"(?s)--per-shard 0.*--task"):
+        shard("particles", tmp_path / "p", f"--task={text}", "--per-shard", 0)
+    with pytest.raises(SystemExit):
+        shard("particles", tmp_path / "p", "--task", "0/2", "--finish")
+
+
+def test_a_task_finds_its_place_in_a_slurm_array_only_when_asked(tmp_path, monkeypatch):
+    array = {"SLURM_ARRAY_TASK_MIN": "5", "SLURM_ARRAY_TASK_COUNT": "7", "SLURM_ARRAY_TASK_ID": "8"}
+    assert parse_task("slurm", array) == (3, 7) and parse_task("0/2", array) == (0, 2)
+    with pytest.raises(ConfigError, match="not a task of a job array"):
+        parse_task("slurm", {})
+    with pytest.raises(ConfigError, match="task 7 of 7; .*from 0 to 6, without gaps"):
+        parse_task("slurm", array | {"SLURM_ARRAY_TASK_ID": "12"})
+    for name, value in array.items():
+        monkeypatch.setenv(name, value)
+    shard("particles", tmp_path / "one", *SMALL, "--workers", 1, "--task", "slurm")
+    assert [path.name for path in tmp_path.rglob("*.tar")] == ["train-000003.tar"]
+    shard("particles", tmp_path / "whole", *SMALL, "--workers", 1)
+    assert len(list((tmp_path / "whole").rglob("*.tar"))) == 7
