@@ -142,7 +142,7 @@ def split_member(member: str) -> tuple[str, str] | None:
 
 
 def samples_of(shard: Path, index: dict[str, Any], fields: list[str] | None = None) -> tuple[list[str], list[str], np.ndarray]:
-    """Keys, fields, and int64 [samples, fields]: the number of the member, in the order of the index, that holds a field of a sample.
+    """Keys, fields, and int64 [samples, fields, 3]: offset, size and crc32 of each member.
 
     Neighbouring members with the same key are one sample; all samples must have exactly `fields` (by default those of the first).
     """
@@ -166,11 +166,11 @@ def samples_of(shard: Path, index: dict[str, Any], fields: list[str] | None = No
         raise DataError(f"{shard}: the members of sample {repeated} are not neighbours, or its key occurs twice")
     names = list(columns)
     fields = fields or sorted(names[place] for row, place in zip(rows, places, strict=True) if row == 0)
-    table = np.full((len(keys), len(columns)), -1, dtype=np.int64)
-    table[rows, places] = np.arange(len(rows))
-    if sorted(columns) != fields or len(rows) != table.size or (table < 0).any():
+    numbers = np.full((len(keys), len(columns)), -1, dtype=np.int64)
+    numbers[rows, places] = np.arange(len(rows))
+    if sorted(columns) != fields or len(rows) != numbers.size or (numbers < 0).any():
         _name_the_irregular(shard, keys, fields, rows, [names[place] for place in places])
-    return keys, fields, table[:, [columns[field] for field in fields]]
+    return keys, fields, member_table(index)[numbers[:, [columns[field] for field in fields]]]
 
 
 def _name_the_irregular(shard: Path, keys: list[str], fields: list[str], rows: list[int], found: list[str]) -> None:

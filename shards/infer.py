@@ -10,7 +10,7 @@ import soundfile
 from PIL import Image
 
 from distgan import console
-from distgan.errors import ConfigError
+from distgan.errors import ConfigError, DataError
 from shards.payloads import IMAGE_FIELDS
 from shards.reader import ShardSet
 from shards.waves import HEAD_BYTES, WAVE_FIELDS, wav_layout
@@ -60,11 +60,12 @@ def _image(parts: dict[str, ShardSet], field: str) -> tuple[dict[str, Any], list
         return _image_header(shard_set.fields_of(i, (field,))[field], _extension(field))
 
     found, faults = _every(parts, look, "images")
+    if not found:
+        return {"kind": "unknown", "fields": parts["train"].fields}, [_told("images cannot be read", faults)]
     kinds = Counter((width, height) for width, height, _ in found)
-    (width, height), _ = kinds.most_common(1)[0] if kinds else ((0, 0), 0)
+    (width, height), _ = kinds.most_common(1)[0]
     one_size = len(kinds) == 1 and width == height and not faults
-    sample = {"kind": "image", "channels": max((channels for _, _, channels in found), default=1), "size": width if one_size else None,
-              "field": field}
+    sample = {"kind": "image", "channels": max(channels for _, _, channels in found), "size": width if one_size else None, "field": field}
     if faults:
         return sample, [_told("images cannot be read", faults)]
     if not one_size:
@@ -102,7 +103,9 @@ def _every(parts: dict[str, ShardSet], look: Callable[[ShardSet, int], tuple], u
             for i in range(len(shard_set)):
                 try:
                     found.append(look(shard_set, i))
-                except (ValueError, OSError, SyntaxError, soundfile.SoundFileError, Image.DecompressionBombError) as error:
+                except DataError:
+                    raise
+                except Exception as error:  # decoders raise anything on damaged headers
                     faults.append(f"{shard_set.folder.name}/{shard_set.key(i)}: {error}")
                 bar.advance()
     return found, faults

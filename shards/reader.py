@@ -23,7 +23,6 @@ from shards.index import (
     load_index,
     load_json,
     load_manifest,
-    member_table,
     parts_of,
     samples_of,
     sha256_of,
@@ -100,35 +99,34 @@ class ShardSet:
             if index["hash_lfs"] != shard["sha256"] or index["filesize"] != shard["bytes"]:
                 raise DataError(f"{index_path(path)} is stale or of another shard: it describes sha256 {index['hash_lfs'][:12]} "
                                 f"of {index['filesize']} bytes, {MANIFEST} has {shard['sha256'][:12]} of {shard['bytes']}")
-            keys, _, members = samples_of(path, index, self.fields)
+            keys, _, table = samples_of(path, index, self.fields)
             if len(keys) != shard["samples"]:
                 raise DataError(f"{index_path(path)} lists {len(keys)} samples, {MANIFEST} has {shard['samples']}")
-            self._add_blocks(path, index, members)
-            table = member_table(index)[members.ravel()]
-            self._offsets.frombytes(table[:, 0].tobytes())
-            self._sizes.frombytes(table[:, 1].tobytes())
-            self._crcs.frombytes(table[:, 2].astype(np.uint32).tobytes())
+            self._add_blocks(path, index, table)
+            self._offsets.frombytes(table[..., 0].tobytes())
+            self._sizes.frombytes(table[..., 1].tobytes())
+            self._crcs.frombytes(table[..., 2].astype(np.uint32).tobytes())
             names = [key.encode() for key in keys]
             self._keys += b"".join(names)
             self._key_ends.frombytes((self._key_ends[-1] + np.cumsum([len(name) for name in names])).tobytes())
             self.bounds.append(self.bounds[-1] + len(keys))
         self._keys = bytes(self._keys)
 
-    def _add_blocks(self, path: Path, index: dict[str, Any], members: np.ndarray) -> None:
+    def _add_blocks(self, path: Path, index: dict[str, Any], table: np.ndarray) -> None:
         columns = [column for column, field in enumerate(self.fields) if field.endswith("wav")]
-        entries = list(index["files"].values()) if columns else []
+        blocks = {entry["offset"]: entry["blocks"] for entry in index["files"].values() if "blocks" in entry} if columns else {}
         for column in columns:
-            for row, member in enumerate(members[:, column].tolist()):
-                if (blocks := entries[member].get("blocks")) is None:
+            for row, (offset, size) in enumerate(table[:, column, :2].tolist()):
+                if offset not in blocks:
                     continue
+                place = (self.bounds[-1] + row) * len(self.fields) + column
                 try:
-                    checked = array("I", blocks)
+                    self._blocks[place] = array("I", blocks[offset])
                 except (TypeError, OverflowError):
-                    checked = array("I")
-                if len(checked) != -(-entries[member]["size"] // BLOCK):
-                    raise DataError(f"{index_path(path)} is damaged: the blocks of {list(index['files'])[member]} are not "
-                                    f"one crc32 for every {BLOCK} of its {entries[member]['size']} bytes")
-                self._blocks[(self.bounds[-1] + row) * len(self.fields) + column] = checked
+                    self._blocks[place] = array("I")
+                if len(self._blocks[place]) != -(-size // BLOCK):
+                    raise DataError(f"{index_path(path)} is damaged: the blocks of the member at byte {offset} are not "
+                                    f"one crc32 for every {BLOCK} of its {size} bytes")
 
     def __len__(self) -> int:
         return self.bounds[-1]

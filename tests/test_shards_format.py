@@ -1,6 +1,7 @@
 """Shards as other programs and the reader see them: plain tar, stock webdataset, sha256sum, pickling and forking."""
 
 import gc
+import hashlib
 import json
 import os
 import pickle
@@ -18,7 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distgan.errors import ConfigError, DataError
-from shards.index import index_tar, load_index, split_member, write_manifest
+from shards.index import index_tar, load_index, sha256_of, split_member, write_manifest
+from shards.members import members
 from shards.reader import ShardSet
 from shards.writer import write_shard
 
@@ -64,17 +66,10 @@ def test_members_are_ustar_without_owner_or_time(folder):
     assert (folder / "train-000000.tar").stat().st_size % tarfile.RECORDSIZE == 0
 
 
-# webdataset leaves its tars to be closed by the garbage collector.
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_stock_webdataset_reads_the_same_samples(folder):
-    stock = webdataset.WebDataset([str(path) for path in sorted(folder.glob("*.tar"))], shardshuffle=False)
     shard_set = ShardSet(folder)
-    read = list(stock)
-    assert len(read) == 103
-    for i, other in enumerate(read):
-        assert {"__key__": other["__key__"], **{field: other[field] for field in shard_set.fields}} == shard_set[i]
-    del stock
-    gc.collect()
+    assert stock_samples(sorted(folder.glob("*.tar"))) == [shard_set[i] for i in range(103)]
 
 
 def test_pickled_and_forked_copies_read(folder):
@@ -100,19 +95,70 @@ def test_open_files_are_limited_and_closed(folder, monkeypatch):
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-def test_shards_of_the_stock_writer_can_be_adopted(tmp_path):
-    with webdataset.ShardWriter(f"{tmp_path}/w-%06d.tar", maxcount=30, verbose=0, encoder=False) as writer:
-        for i in range(70):
-            writer.write(sample(i))
-    for shard in sorted(tmp_path.glob("*.tar")):
+def stock_samples(paths: list[Path]) -> list[dict]:
+    """What stock webdataset reads; it leaves its tars to be closed by the garbage collector."""
+    read = [{name: value for name, value in sample.items() if name not in ("__url__", "__local_path__")}
+            for sample in webdataset.WebDataset([str(path) for path in paths], shardshuffle=False)]
+    gc.collect()
+    return read
+
+
+def adopted(folder: Path) -> ShardSet:
+    for shard in folder.glob("*.tar"):
         index_tar(shard)
-        with tarfile.open(shard) as tar:
-            expected = {member.name: (member.offset_data, member.size) for member in tar}
-        assert {name: (entry["offset"], entry["size"]) for name, entry in load_index(shard)["files"].items()} == expected
-        assert index_tar(shard) == load_index(shard), "indexing twice is allowed"
-    write_manifest(tmp_path, "w")
-    shard_set = ShardSet(tmp_path)
-    assert [shard_set[i] for i in range(70)] == [sample(i) for i in range(70)]
+    write_manifest(folder, "w", pattern="*.tar")
+    return ShardSet(folder, "sha256")
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_shards_of_the_stock_writer_are_read_as_stock_reads_them(tmp_path):
+    """PAX headers with the time of writing; shards of different sizes; keys with folders."""
+    with webdataset.ShardWriter(f"{tmp_path}/w-%06d.tar", maxcount=30, maxsize=20000, verbose=0, encoder=False) as writer:
+        for i in range(70):
+            writer.write({**sample(i), "__key__": f"d.{i % 3}/{i:03d}"})
+    shards = sorted(tmp_path.glob("*.tar"))
+    shard_set = adopted(tmp_path)
+    assert len(shard_set) == 70 and len({*np.diff(shard_set.bounds)}) > 1
+    assert [shard_set[i] for i in range(70)] == stock_samples(shards)
+    assert index_tar(shards[0]) == load_index(shards[0]), "indexing twice is allowed"
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("form", ["gnu", "oldgnu", "posix", "ustar", "v7"])
+def test_tars_of_tar_are_read_as_stock_and_tarfile_read_them(tmp_path, form):
+    """`tar cf`: folders, names beyond ASCII, and long ones in each way there is."""
+    rng = np.random.default_rng(0)
+    (tmp_path / "files" / "d.x").mkdir(parents=True)
+    long = {"gnu": 180, "oldgnu": 180, "posix": 180, "ustar": 80, "v7": 60}[form]
+    names = [name for key in ("0", "d.x/1", "d.x/é", "d.x/" + "n" * long) for name in (f"{key}.bin", f"{key}.seg.png")]
+    for k, name in enumerate(names):
+        (tmp_path / "files" / name).write_bytes(rng.bytes(300 * k))
+    subprocess.run(["tar", "cf", "../f.tar", f"--format={form}", "--sort=name", "."], cwd=tmp_path / "files", check=True)
+    read = list(members(tmp_path / "f.tar"))
+    with tarfile.open(tmp_path / "f.tar") as tar:
+        assert read == [(member.name, member.offset_data, tar.extractfile(member).read()) for member in tar if member.isfile()]
+    shard_set = adopted(tmp_path)
+    assert [shard_set[i] for i in range(4)] == stock_samples([tmp_path / "f.tar"])
+
+
+@settings(max_examples=40, deadline=None)
+@given(names=st.lists(st.from_regex(r"([a-zé]{1,60}/){0,4}[a-z0-9]{1,120}\.[a-z]{1,3}", fullmatch=True), max_size=5, unique=True),
+       form=st.sampled_from([tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]), mtime=st.sampled_from([0, 1.5, -3, 1e11]))
+def test_members_are_those_of_tarfile(tmp_path_factory, names, form, mtime):
+    path = tmp_path_factory.getbasetemp() / "any.tar"
+    with tarfile.open(path, "w", format=form) as tar:
+        for name in names:
+            header = tarfile.TarInfo(name)
+            header.size, header.mtime = len(name), mtime if form == tarfile.PAX_FORMAT else 0
+            try:
+                tar.addfile(header, BytesIO(name.encode()))
+            except ValueError:  # too long for USTAR
+                assert form == tarfile.USTAR_FORMAT
+    with tarfile.open(path) as tar:
+        expected = [(member.name, member.offset_data, tar.extractfile(member).read()) for member in tar]
+    sha256 = hashlib.sha256()
+    assert list(members(path, sha256)) == expected
+    assert sha256.hexdigest() == sha256_of(path)
 
 
 def test_an_adopted_tar_may_hold_folders_and_fields_in_any_order(tmp_path):
