@@ -19,7 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distgan.errors import ConfigError, DataError
-from shards.index import index_tar, load_index, sha256_of, split_member, write_manifest
+from shards.files import sha256_of
+from shards.index import index_tar, load_index, split_member, write_manifest
 from shards.members import members
 from shards.reader import ShardSet
 from shards.writer import write_shard
