@@ -12,6 +12,7 @@ from distgan.data import Data
 from distgan.errors import ConfigError, DataError
 from shards import adopt, payloads, waves
 from shards.reader import open_parts
+from shards.split import rank
 
 
 def tar(path: Path, members: dict[str, bytes]) -> Path:
@@ -58,6 +59,7 @@ def test_one_folder_of_tars_holds_out_whole_tars(tmp_path, capsys):
     assert dataset["sample"] == {"kind": "image", "channels": 3, "size": 8, "field": "png"} and dataset["complete"]
     assert dataset["source"] == "index" and dataset["samples"] == {"train": 55, "validation": 5} and dataset["notes"] == []
     assert sorted(dataset["parts"]["train"]["shards"] + dataset["parts"]["validation"]["shards"]) == sorted(path.name for path in before)
+    assert dataset["parts"]["validation"]["shards"] == [min((path.name for path in before), key=rank)]
     sets = open_parts(tmp_path, "sha256")
     assert {sets[part][i]["__key__"] for part in sets for i in range(len(sets[part]))} == {f"d.x/{i}" for i in range(60)}
     assert Data(str(tmp_path)).fingerprint == dataset["fingerprint"]
