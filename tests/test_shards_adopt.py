@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from distgan.data import Data
 from distgan.errors import ConfigError, DataError
@@ -160,6 +161,26 @@ def test_kinds_of_pictures(tmp_path, payload, colour, channels):
         tar(tmp_path / f"{k}.tar", {f"{k}.{field}": picture(k, 16, payload, colour)})
     index(tmp_path)
     assert about(tmp_path)["sample"] == {"kind": "image", "channels": channels, "size": 16, "field": field}
+
+
+def test_pictures_that_are_no_squares_or_have_16_bits_are_told(tmp_path, capsys):
+    for k in range(2):
+        tar(tmp_path / "flat" / f"{k}.tar", {f"{k}.png": picture(k, (8, 16))})
+    index(tmp_path / "flat")
+    assert about(tmp_path / "flat")["sample"]["size"] is None and "found 2 of 16x8" in capsys.readouterr().out
+    file = io.BytesIO()
+    Image.fromarray(np.full((8, 8), 999, np.uint16)).save(file, "PNG")
+    for k, data in enumerate((picture(1), file.getvalue())):
+        tar(tmp_path / "deep" / f"{k}.tar", {f"{k}.png": data})
+    index(tmp_path / "deep")
+    assert about(tmp_path / "deep")["sample"]["size"] is None and "1: values of mode I;16; allowed are 8 bits" in capsys.readouterr().out
+
+
+def test_pairs_of_two_rates_are_told(tmp_path, capsys):
+    for k, rate in enumerate((8000, 16000)):
+        tar(tmp_path / f"{k}.tar", {f"{k}.{part}.wav": sound(k, rate=rate) for part in ("input", "target")})
+    index(tmp_path)
+    assert about(tmp_path)["sample"]["kind"] == "unknown" and "1 pairs of int16 at 16000 Hz" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("field", "data", "message"), [
