@@ -17,8 +17,10 @@ SILENCE = 1e-10  # RMS, of a full scale of 1
 EXACT = 0.05     # a fraction of a sample below it is not corrected: whole samples move without interpolation
 
 _REACH = 24      # samples on either side that the interpolation takes
+_FADE = 256      # samples
 _STEPS = 16      # points per sample at which the peak is looked for, before the parabola
 _FINE = np.arange(-_STEPS, _STEPS + 1) / _STEPS
+_SLOPE = .2     # of the band, at its top, that counts less and less
 _FLOOR = 1e-12   # of the largest cross spectrum: below it there is rounding, no phase
 _PIECE = 4096    # samples that a third must have to measure drift with it
 _DRIFT = 256     # samples of drift that are looked for
@@ -94,7 +96,7 @@ def _correlations(reference: np.ndarray, observed: np.ndarray, max_delay: int) -
     reference, observed = (np.asarray(x, np.float64) for x in (reference, observed))
     if min(len(reference), len(observed)) == 0:
         return None
-    reference, observed = reference - reference.mean(), observed - observed.mean()
+    reference, observed = _centred(reference), _centred(observed)
     energies = reference @ reference, observed @ observed
     if not all(energy > SILENCE**2 * len(x) for energy, x in zip(energies, (reference, observed), strict=True)):
         return None
@@ -102,10 +104,22 @@ def _correlations(reference: np.ndarray, observed: np.ndarray, max_delay: int) -
     n = next_fast_len(max(len(reference), len(observed), lags + 1) + lags, real=True)
     cross = rfft(observed, n) * np.conj(rfft(reference, n))
     size = np.abs(cross)
-    phat, plain = (np.concatenate([c[-lags:], c[:lags + 1]]) for c in (irfft(cross / (size + _FLOOR * size.max()), n), irfft(cross, n)))
+    # The interpolation is exact only below the Nyquist frequency, and the top of a band is rarely more than a filter's slope.
+    slope = np.sin(np.pi / 2 * np.clip((1 - np.linspace(0, 1, len(cross))) / _SLOPE, 0, 1)) ** 2
+    phat, plain = (np.concatenate([c[-lags:], c[:lags + 1]]) for c in (irfft(slope * cross / (size + _FLOOR * size.max()), n), irfft(cross, n)))
     d = np.arange(-lags, lags + 1)
     norm = np.sqrt(_overlap_energy(reference, -d, len(observed)) * _overlap_energy(observed, d, len(reference)))
     return phat, plain / np.maximum(norm, _SLIVER * math.sqrt(energies[0] * energies[1]))
+
+
+def _centred(x: np.ndarray) -> np.ndarray:
+    """Without its mean, and faded in and out: a hard end fills bands where the recording has nothing, and both recordings end at the same place."""
+    n = min(_FADE, len(x) // 4)
+    ramp = np.sin(np.pi / 2 * (np.arange(n) + 0.5) / max(n, 1)) ** 2
+    x = x - x.mean()
+    x[:n] *= ramp
+    x[len(x) - n:] *= ramp[::-1]
+    return x
 
 
 def _overlap_energy(x: np.ndarray, shifts: np.ndarray, other: int) -> np.ndarray:

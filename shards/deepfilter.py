@@ -67,7 +67,7 @@ def load(rate: int, weights: Path | None) -> DeepFilterNet:
                       "there is a network, and name that file, or the folder DeepFilterNet3 that is in it")
     elif weights.is_dir():
         faults += _folder_faults(weights)
-    elif not zipfile.is_zipfile(weights) or (found := git_hash(weights)) not in PUBLISHED:
+    elif not zipfile.is_zipfile(weights) or git_hash(weights) not in PUBLISHED:
         faults.append(f"{weights} is none of the published files: git hash-object gives {git_hash(weights)}; there are: "
                       f"{', '.join(f'{name} {key}' for key, name in PUBLISHED.items())}. Weights of your own: name their folder")
     if faults:
