@@ -1,8 +1,8 @@
 """How exactly shards/align.py finds the delay of degraded and denoised speech: `python -m bench.alignment [REPEATS]`, 360 pairs each.
 
 Clips of 2.5 to 4 s at 16 kHz, a part of speech that goes on at both ends -> room -> noise -> denoiser -> a fractional delay within ±2,000 samples,
-half of them inverted; searched within ±2,400. Every combination of denoiser, noise, SNR, room and polarity occurs REPEATS times. Speech: half from
-the synthesiser, half from espeak-ng where it is installed.
+half of them inverted; searched within ±2,400. Every combination of denoiser, noise, SNR, room and polarity occurs REPEATS times. All rows but the
+last three are of no and moderate reverberation. Speech: half from the synthesiser, half from espeak-ng where it is installed.
 """
 
 import itertools
@@ -116,13 +116,16 @@ def main(repeats: int = 4) -> None:
     heads = ("pairs", "n", "> 20 samples %", "<= 1 %", "<= 0.05 %", "median error", "95th percentile", "polarity right %",
              "plain correlation agrees %", "reported as mismatch %", "reported as drift %")
     print("| " + " | ".join(heads) + " |\n|" + "---|" * len(heads))
+    usual = [outcome for outcome in outcomes if outcome.case.room != "heavy"]
     for denoiser, noise in itertools.product(DENOISERS, degrade.NOISES):
-        print(row(f"{denoiser}, {noise}", [o for o in outcomes if (o.case.denoiser, o.case.noise) == (denoiser, noise)]))
-    for field, values, unit in (("snr_db", SNRS, "dB"), ("room", ROOMS, "reverberation"), ("polarity", (1, -1), "polarity")):
-        for value in values:
-            print(row(f"{value} {unit}", [o for o in outcomes if getattr(o.case, field) == value]))
-    print(row("no or moderate reverberation", [o for o in outcomes if o.case.room != "heavy"]))
-    print(row("all", outcomes))
+        print(row(f"{denoiser}, {noise}", [o for o in usual if (o.case.denoiser, o.case.noise) == (denoiser, noise)]))
+    for snr_db in SNRS:
+        print(row(f"{snr_db} dB", [o for o in usual if o.case.snr_db == snr_db]))
+    for polarity, label in ((1, "as it was"), (-1, "inverted")):
+        print(row(label, [o for o in usual if o.case.polarity == polarity]))
+    print(row("**all of these**", usual))
+    for room in ROOMS:
+        print(row(f"{room} reverberation", [o for o in outcomes if o.case.room == room]))
     other = mismatched(len(outcomes) // 4, voices)
     print(f"\n{len(other)} mismatched pairs: {100 * np.mean(np.array(other) < align.MISMATCH):.1f} % reported; largest correlation {max(other):.3f}, "
           f"smallest of the matched {min(o.delay.correlation for o in outcomes):.3f}")

@@ -96,27 +96,29 @@ def _correlations(reference: np.ndarray, observed: np.ndarray, max_delay: int) -
     reference, observed = (np.asarray(x, np.float64) for x in (reference, observed))
     if min(len(reference), len(observed)) == 0:
         return None
-    reference, observed = _centred(reference), _centred(observed)
+    reference, observed = reference - reference.mean(), observed - observed.mean()
     energies = reference @ reference, observed @ observed
     if not all(energy > SILENCE**2 * len(x) for energy, x in zip(energies, (reference, observed), strict=True)):
         return None
     lags = max_delay + _REACH
     n = next_fast_len(max(len(reference), len(observed), lags + 1) + lags, real=True)
-    cross = rfft(observed, n) * np.conj(rfft(reference, n))
+    plain = irfft(rfft(observed, n) * np.conj(rfft(reference, n)), n)
+    cross = rfft(_faded(observed), n) * np.conj(rfft(_faded(reference), n))
     size = np.abs(cross)
     # The interpolation is exact only below the Nyquist frequency, and the top of a band is rarely more than a filter's slope.
     slope = np.sin(np.pi / 2 * np.clip((1 - np.linspace(0, 1, len(cross))) / _SLOPE, 0, 1)) ** 2
-    phat, plain = (np.concatenate([c[-lags:], c[:lags + 1]]) for c in (irfft(slope * cross / (size + _FLOOR * size.max()), n), irfft(cross, n)))
+    phat = irfft(slope * cross / (size + _FLOOR * size.max()), n)
+    phat, plain = (np.concatenate([c[-lags:], c[:lags + 1]]) for c in (phat, plain))
     d = np.arange(-lags, lags + 1)
     norm = np.sqrt(_overlap_energy(reference, -d, len(observed)) * _overlap_energy(observed, d, len(reference)))
     return phat, plain / np.maximum(norm, _SLIVER * math.sqrt(energies[0] * energies[1]))
 
 
-def _centred(x: np.ndarray) -> np.ndarray:
-    """Without its mean, and faded in and out: a hard end fills bands where the recording has nothing, and both recordings end at the same place."""
+def _faded(x: np.ndarray) -> np.ndarray:
+    """Faded in and out: a hard end fills bands where the recording has nothing, and both recordings end at the same place."""
     n = min(_FADE, len(x) // 4)
     ramp = np.sin(np.pi / 2 * (np.arange(n) + 0.5) / max(n, 1)) ** 2
-    x = x - x.mean()
+    x = x.copy()
     x[:n] *= ramp
     x[len(x) - n:] *= ramp[::-1]
     return x

@@ -3,9 +3,11 @@
 The package is not maintained: it asks for NumPy 1 and for a name that torchaudio no longer has, yet runs without either.
 """
 
+import configparser
 import contextlib
 import hashlib
 import importlib.util
+import pickle
 import sys
 import tempfile
 import types
@@ -38,11 +40,18 @@ class DeepFilterNet:
 
     def __init__(self, folder: Path):
         with _missing_torchaudio_names():
-            from df import enhance
-        self._enhance = enhance.enhance
-        # 3 values in release 0.5.6, 4 in later sources.
-        self._model, self._state, *_ = enhance.init_df(model_base_dir=str(folder), log_level="NONE", log_file=None)
-        _all_loaded(self._model, folder)
+            from df.enhance import enhance, init_df
+        self._enhance = enhance
+        try:
+            # 3 values in release 0.5.6, 4 in later sources.
+            self._model, self._state, *_ = init_df(model_base_dir=str(folder), log_level="NONE", log_file=None)
+            wrong = _not_loaded(self._model, folder)
+        except (SystemExit, OSError, RuntimeError, ValueError, KeyError, EOFError, configparser.Error, pickle.UnpicklingError) as error:
+            raise ConfigError(f"the weights of deepfilternet in {folder} cannot be loaded: {type(error).__name__}: {error}") from error
+        if wrong:
+            raise ConfigError(f"the checkpoint in {folder} does not fit its config.ini: {len(wrong)} tensors are not in it, the first is {wrong[0]}")
+        if self._state.sr() != RATE:
+            raise ConfigError(f"the network in {folder} is for {self._state.sr()} Hz; allowed is {RATE}")
 
     @torch.no_grad()
     def __call__(self, noisy: Tensor, clean: Tensor, strengths: Sequence[Strength], lengths: Sequence[int] | None = None) -> Tensor:
@@ -59,7 +68,7 @@ def load(rate: int, weights: Path | None) -> DeepFilterNet:
         faults.append(f"not installed: {', '.join(absent)} (this is Python {sys.version_info.major}.{sys.version_info.minor}; "
                       "deepfilterlib has wheels for 3.10 and 3.11). Install them without what they ask for, which is an old NumPy:\n"
                       "  python -m pip install --no-deps deepfilternet==0.5.6 deepfilterlib==0.5.6\n"
-                      "  python -m pip install loguru appdirs requests packaging")
+                      "  python -m pip install loguru appdirs")
     if rate != RATE:
         faults.append(f"rate {rate} Hz; DeepFilterNet takes {RATE} Hz alone")
     if weights is None or not weights.exists():
@@ -110,14 +119,12 @@ def _checkpoints(folder: Path) -> list[Path]:
     return best or sorted((folder / "checkpoints").glob("model*.ckpt"))
 
 
-def _all_loaded(model: torch.nn.Module, folder: Path) -> None:
-    """The package loads what fits and logs the rest; a network that is partly untrained must not pass."""
+def _not_loaded(model: torch.nn.Module, folder: Path) -> list[str]:
+    """Tensors of the network that are not the checkpoint's: the package loads what fits and lets the rest stay untrained."""
     path = max(_checkpoints(folder), key=lambda p: int(p.name.split(".")[0].split("_")[-1]))
     saved = {key.replace("clc", "df"): value for key, value in torch.load(path, map_location="cpu", weights_only=True).items()}
-    wrong = [key for key, value in model.state_dict().items()
-             if not (key.endswith(".h0") or "erb_comp" in key) and (key not in saved or not torch.equal(value.cpu(), saved[key]))]
-    if wrong:
-        raise ConfigError(f"{path} does not fit its config.ini: {len(wrong)} tensors of the network are not in it, the first is {wrong[0]}")
+    return [key for key, value in model.state_dict().items()
+            if not (key.endswith(".h0") or "erb_comp" in key) and (key not in saved or not torch.equal(value.cpu(), saved[key]))]
 
 
 @contextlib.contextmanager
