@@ -25,6 +25,7 @@ from distgan.errors import ConfigError
 NAMES = ("erb", "wiener", "deepfilternet")
 DEFAULT = "erb"
 
+LEAST_RATE = 8000      # Hz
 BANDS = 32
 MIXED_HZ = 5000.0      # below it, gains of bands and of bins are averaged: DeepFilterNet's second stage works there
 SMOOTHING = 0.98       # of the a-priori SNR from frame to frame
@@ -66,6 +67,8 @@ def load(name: str, rate: int, weights: Path | None = None) -> Denoiser:
         return deepfilter.load(rate, weights)
     if name not in NAMES:
         raise ConfigError(f"no denoiser {name!r}; there are: {', '.join(NAMES)}")
+    if rate < LEAST_RATE:
+        raise ConfigError(f"sound of {rate} Hz; the denoiser {name} takes {LEAST_RATE} Hz and more")
     if weights is not None:
         raise ConfigError(f"the denoiser {name} has no weights; found {weights}. Leave them out, or take deepfilternet")
     return Erb(rate) if name == "erb" else Wiener(rate)
