@@ -2,7 +2,8 @@
 
 Generalised cross-correlation with phase transform, GCC-PHAT (Knapp and Carter 1976): every frequency counts alike, so the peak is as narrow as
 the sampling allows, and heavy reverberation or a strong low voice does not move it. The largest absolute value is the peak, so inverted polarity
-is found and told. Between samples the correlation is interpolated by windowed sinc functions.
+is found and told. Next to that peak, the frequencies that the reference has decide: where it has none, the phase is noise. Between samples the
+correlations are interpolated by windowed sinc functions.
 """
 
 import math
@@ -12,15 +13,19 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.fft import irfft, next_fast_len, rfft
 
-MISMATCH = 0.3   # correlation below it: not the same utterance. Matched pairs have 0.5 and more at -5 dB, unmatched ones below 0.15
+# Correlation below it: not the same utterance, or one so reverberant (direct path 9 dB and more below the rest) that it is not to be told.
+# Of different utterances of 2.5 s and more it stays below 0.15.
+MISMATCH = 0.3
 SILENCE = 1e-10  # RMS, of a full scale of 1
 EXACT = 0.05     # a fraction of a sample below it is not corrected: whole samples move without interpolation
 
 _REACH = 24      # samples on either side that the interpolation takes
+_BAND_DB = -60   # of the strongest block of frequencies: blocks of the reference below it are empty
+_BLOCKS = 256    # of the whole band
 _FADE = 256      # samples
 _STEPS = 16      # points per sample at which the peak is looked for, before the parabola
 _FINE = np.arange(-_STEPS, _STEPS + 1) / _STEPS
-_SLOPE = .2     # of the band, at its top, that counts less and less
+_SLOPE = 0.2     # of the band, at its top, that counts less and less
 _FLOOR = 1e-12   # of the largest cross spectrum: below it there is rounding, no phase
 _PIECE = 4096    # samples that a third must have to measure drift with it
 _DRIFT = 256     # samples of drift that are looked for
@@ -45,7 +50,7 @@ def estimate(reference: np.ndarray, observed: np.ndarray, max_delay: int) -> Del
     """float [n] and [m], delays within ±max_delay samples. Silence (or NaN) on either side has correlation 0.0."""
     if (found := _correlations(reference, observed, max_delay)) is None:
         return UNKNOWN
-    delay = _read(*found, max_delay)
+    delay = _read(found, max_delay)
     return replace(delay, drift=_drift(reference, observed, round(delay.samples)))
 
 
@@ -54,12 +59,11 @@ def pooled(pairs: Iterable[tuple[np.ndarray, np.ndarray]], max_delay: int) -> De
 
     Right where single recordings are too noisy. `correlation` is the mean over the pairs at that delay; drift is not measured.
     """
-    total, count = None, 0
+    total, count = 0.0, 0
     for reference, observed in pairs:
         if (found := _correlations(reference, observed, max_delay)) is not None:
-            total = np.array(found) if total is None else total + found
-            count += 1
-    return UNKNOWN if total is None else _read(total[0] / count, total[1] / count, max_delay)
+            total, count = total + found, count + 1
+    return _read(total / count, max_delay) if count else UNKNOWN
 
 
 def advance(x: np.ndarray, samples: float) -> np.ndarray:
@@ -91,8 +95,9 @@ def _fraction(x: np.ndarray, samples: float) -> np.ndarray:
     return irfft(rfft(x.astype(np.float64), n) * ramp, n)[:len(x)].astype(x.dtype)
 
 
-def _correlations(reference: np.ndarray, observed: np.ndarray, max_delay: int) -> tuple[np.ndarray, np.ndarray] | None:
-    """(GCC-PHAT, normalised cross-correlation) at lags ±(max_delay + _REACH); None if one side is silent."""
+def _correlations(reference: np.ndarray, observed: np.ndarray, max_delay: int) -> np.ndarray | None:
+    """[3, 2 * lags + 1] at lags ±(max_delay + _REACH): GCC-PHAT, the same of the frequencies that the reference has, and the normalised
+    cross-correlation. None if one side is silent."""
     reference, observed = (np.asarray(x, np.float64) for x in (reference, observed))
     if min(len(reference), len(observed)) == 0:
         return None
@@ -103,15 +108,18 @@ def _correlations(reference: np.ndarray, observed: np.ndarray, max_delay: int) -
     lags = max_delay + _REACH
     n = next_fast_len(max(len(reference), len(observed), lags + 1) + lags, real=True)
     plain = irfft(rfft(observed, n) * np.conj(rfft(reference, n)), n)
-    cross = rfft(_faded(observed), n) * np.conj(rfft(_faded(reference), n))
+    spectrum = rfft(_faded(reference), n)
+    cross = rfft(_faded(observed), n) * np.conj(spectrum)
     size = np.abs(cross)
     # The interpolation is exact only below the Nyquist frequency, and the top of a band is rarely more than a filter's slope.
     slope = np.sin(np.pi / 2 * np.clip((1 - np.linspace(0, 1, len(cross))) / _SLOPE, 0, 1)) ** 2
-    phat = irfft(slope * cross / (size + _FLOOR * size.max()), n)
-    phat, plain = (np.concatenate([c[-lags:], c[:lags + 1]]) for c in (phat, plain))
+    phases = slope * cross / (size + _FLOOR * size.max())
+    phat, band = irfft(phases, n), irfft(phases * _occupied(spectrum), n)
+    found = np.stack([np.concatenate([c[-lags:], c[:lags + 1]]) for c in (phat, band, plain)])
     d = np.arange(-lags, lags + 1)
     norm = np.sqrt(_overlap_energy(reference, -d, len(observed)) * _overlap_energy(observed, d, len(reference)))
-    return phat, plain / np.maximum(norm, _SLIVER * math.sqrt(energies[0] * energies[1]))
+    found[2] /= np.maximum(norm, _SLIVER * math.sqrt(energies[0] * energies[1]))
+    return found
 
 
 def _faded(x: np.ndarray) -> np.ndarray:
@@ -124,24 +132,32 @@ def _faded(x: np.ndarray) -> np.ndarray:
     return x
 
 
+def _occupied(spectrum: np.ndarray) -> np.ndarray:
+    """For each frequency, whether there is power in its block."""
+    power, width = np.square(np.abs(spectrum)), max(1, len(spectrum) // _BLOCKS)
+    blocks = np.add.reduceat(power, np.arange(0, len(power), width))
+    return np.repeat(blocks > blocks.max() * 10 ** (_BAND_DB / 10), width)[:len(power)]
+
+
 def _overlap_energy(x: np.ndarray, shifts: np.ndarray, other: int) -> np.ndarray:
     """Energy of x[shift:shift + other], for each shift."""
     cumulated = np.concatenate([[0.0], np.cumsum(x * x)])
     return cumulated[np.clip(shifts + other, 0, len(x))] - cumulated[np.clip(shifts, 0, len(x))]
 
 
-def _read(phat: np.ndarray, plain: np.ndarray, max_delay: int) -> Delay:
-    """The delay that two correlations at lags ±(max_delay + _REACH) tell; its drift is not known yet."""
-    at = _peak(phat, max_delay)
+def _read(found: np.ndarray, max_delay: int) -> Delay:
+    """The delay that correlations tell; its drift is not known yet."""
+    phat, band, plain = found
+    at = _peak(band, max_delay, round(_peak(phat, max_delay)))
     rho = float(_interpolate(plain, np.array([at]), max_delay)[0])
-    return Delay(at, 1 if _interpolate(phat, np.array([at]), max_delay)[0] >= 0 else -1, min(1.0, abs(rho)),
+    return Delay(at, 1 if _interpolate(band, np.array([at]), max_delay)[0] >= 0 else -1, min(1.0, abs(rho)),
                  abs(_peak(plain, max_delay) - at) <= 1, 0.0)
 
 
-def _peak(correlation: np.ndarray, max_delay: int) -> float:
-    """Lag of the largest absolute value within ±max_delay, between samples."""
-    inner = correlation[_REACH:len(correlation) - _REACH]
-    whole = int(np.argmax(np.abs(inner))) - max_delay
+def _peak(correlation: np.ndarray, max_delay: int, whole: int | None = None) -> float:
+    """Lag of the largest absolute value within ±max_delay, between samples; of the one next to `whole` if that is given."""
+    if whole is None:
+        whole = int(np.argmax(np.abs(correlation[_REACH:len(correlation) - _REACH]))) - max_delay
     values = np.abs(_interpolate(correlation, whole + _FINE, max_delay))
     best = min(max(int(np.argmax(values)), 1), len(values) - 2)
     before, top, after = values[best - 1:best + 2]
@@ -167,6 +183,6 @@ def _drift(reference: np.ndarray, observed: np.ndarray, whole: int) -> float:
     delays = []
     for at in (start, stop - piece):
         found = _correlations(reference[at:at + piece], observed[at + whole:at + whole + piece], _DRIFT)
-        delays.append(UNKNOWN if found is None else _read(*found, _DRIFT))
+        delays.append(UNKNOWN if found is None else _read(found, _DRIFT))
     first, last = delays
     return last.samples - first.samples if min(first.correlation, last.correlation) >= MISMATCH else 0.0

@@ -150,8 +150,9 @@ def erb_edges(rate: int, size: int, bands: int = BANDS, least: int = 2) -> np.nd
 
 
 def _stft(x: Tensor, size: int, hop: int, window: Tensor) -> Tensor:
-    # Zeros before and after, where reflection would need more samples than a short recording has.
-    return torch.stft(x, size, hop, window=window, center=True, pad_mode="constant", return_complex=True)
+    # Zeros before, where reflection would need more samples than a short recording has, and after, so that the last sample lies in as many
+    # frames as if the row were longer.
+    return torch.stft(torch.nn.functional.pad(x, (0, size)), size, hop, window=window, center=True, pad_mode="constant", return_complex=True)
 
 
 def _column(values: list[float], like: Tensor) -> Tensor:

@@ -56,7 +56,10 @@ def test_an_empty_top_of_the_band_does_not_pull():
     low = np.sinc(np.arange(-100, 101) / 2) * np.hanning(201)
     x = np.convolve(np.random.default_rng(0).standard_normal(50000), low, "same")
     y = align.advance(x, -7.3)
-    assert abs(align.estimate(x[1000:49000], y[1000:49000], 50).samples - 7.3) < 0.02
+    assert abs(align.estimate(x[1000:49000], y[1000:49000], 50).samples - 7.3) < 0.01
+    noisy = y + np.random.default_rng(1).standard_normal(50000)
+    for start in range(1000, 40000, 3000):
+        assert abs(align.estimate(x[start:start + 3000], noisy[start:start + 3000], 50).samples - 7.3) < 0.07
 
 
 @pytest.mark.parametrize("samples", [0.5, -0.5, 20.3, -20.3])
@@ -141,7 +144,7 @@ def test_speech_after_noise_room_and_denoiser():
     """A part of the table of bench/alignment.py."""
     voices = alignment.corpus()
     every = alignment.cases()
-    some = [every[i] for i in np.random.default_rng(0).permutation(len(every))[:150]]
+    some = [every[i] for i in np.random.default_rng(0).permutation(len(every))[:110]]
     outcomes = alignment.measure(some, 1, voices)
     assert all(abs(o.error) <= 1 and o.delay.polarity == o.case.polarity for o in outcomes)
     usual = [o for o in outcomes if o.case.room != "heavy"]
