@@ -18,7 +18,7 @@ from shards import degrade, denoise
 CONDITIONS = (("pink", 10), ("pink", 0), ("babble", 5), ("white", 10))
 BANDS_HZ = (0, 500, 1000, 2000, 4000, 8000)
 FLOOR_DB, ACTIVE_DB = -80, -40
-STRENGTHS = {"mild": denoise.Strength(-12, 0, 1, 0), "middle": denoise.Strength(-25, 2, 1.5, 0), "strong": denoise.Strength(-35, 4, 2.5, 0)}
+STRENGTHS = {"mild": denoise.Strength(-12, 0, 1, 0), "middle": denoise.Strength(-25, 2, 1.25, 0), "strong": denoise.Strength(-35, 4, 1.5, 0)}
 
 
 def si_sdr(x: np.ndarray, reference: np.ndarray) -> float:

@@ -44,8 +44,8 @@ class Strength:
 
 
 def draw(rng: np.random.Generator) -> Strength:
-    """A strength at random: floor -35 to -12 dB, jitter 0 to 4 dB, oversubtraction 1 to 2.5."""
-    return Strength(rng.uniform(-35, -12), rng.uniform(0, 4), rng.uniform(1, 2.5), int(rng.integers(2**62)))
+    """A strength at random: floor -35 to -12 dB, jitter 0 to 4 dB, oversubtraction 1 to 1.5."""
+    return Strength(rng.uniform(-35, -12), rng.uniform(0, 4), rng.uniform(1, 1.5), int(rng.integers(2**62)))
 
 
 class Denoiser(Protocol):

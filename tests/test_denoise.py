@@ -101,7 +101,7 @@ def test_jitter_and_oversubtraction_do_damage_by_their_own_seed():
 def test_strengths_are_drawn_from_the_stated_ranges():
     drawn = [denoise.draw(np.random.default_rng(i)) for i in range(200)]
     assert drawn[0] == denoise.draw(np.random.default_rng(0)) and len({s.seed for s in drawn}) == 200
-    for name, low, high in (("floor_db", -35, -12), ("jitter_db", 0, 4), ("oversubtract", 1, 2.5)):
+    for name, low, high in (("floor_db", -35, -12), ("jitter_db", 0, 4), ("oversubtract", 1, 1.5)):
         values = [getattr(s, name) for s in drawn]
         assert low <= min(values) < low + 0.1 * (high - low) and high - 0.1 * (high - low) < max(values) <= high
 
