@@ -91,3 +91,14 @@ def test_without_espeak_it_says_how_to_get_it(monkeypatch):
     assert speech.espeak_path() is None
     with pytest.raises(ConfigError, match="apt-get install espeak-ng"):
         speech.espeak("Seven.", "en-us", 160)
+
+
+def test_a_shorter_vocal_tract_has_higher_formants(monkeypatch):
+    """Log frequency, weighted with power, between the first formants and the third; the same words and the same pitch."""
+    def middle(tract):
+        monkeypatch.setattr(speech, "_voice", lambda speaker: speech._Voice(100.0, tract, 0.01, 1.0))
+        power, f = np.abs(np.fft.rfft(utterance(1, seconds=3.0))) ** 2, np.fft.rfftfreq(48000, 1 / 16000)
+        inside = (f > 250) & (f < 4000)
+        return np.average(np.log(f[inside]), weights=power[inside])
+
+    assert 0.5 < (middle(1.2) - middle(1.0)) / np.log(1.2) < 1.5
