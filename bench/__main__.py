@@ -1,9 +1,9 @@
-"""Run every benchmark, or those named: python -m bench [reading] [overhead] [equality]"""
+"""Run every benchmark, or those named: python -m bench [reading] [overhead] [equality] [alignment] [denoising]"""
 
 import importlib
 import sys
 
-NAMES = ("reading", "overhead", "equality")
+NAMES = ("reading", "overhead", "equality", "alignment", "denoising")
 
 if __name__ == "__main__":
     asked = sys.argv[1:] or NAMES
