@@ -20,7 +20,9 @@ from shards.sources.images import keys_of, shown
 
 SOUNDS = (".aif", ".aiff", ".au", ".caf", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".w64", ".wav")
 ARRAYS = (".npy",)
+_SEEKABLE = (".aif", ".aiff", ".au", ".caf", ".flac", ".w64", ".wav")  # the others are decoded from their beginning: Ogg's last page is missed
 INPUT, TARGET = "input", "target"
+SILENT_PEAK = 1e-3  # -60 dB of full scale
 _FILTER_REACH = 64  # samples of the lower rate within which the resampling filter has died away
 
 
@@ -199,21 +201,25 @@ def frames_and_rate(path: Path) -> tuple[int, int]:
     return about.frames, about.samplerate
 
 
-def read_span(path: Path, found: int, rate: int, first: int, frames: int) -> np.ndarray:
-    """float32 frames [first, first + frames) at `rate` of a sound file of rate `found`, channels averaged; shorter where the file ends.
+def read_span(path: Path, rate: int, first: int, frames: int) -> np.ndarray:
+    """float32 frames [first, first + frames) of a sound file resampled to `rate`, channels averaged; shorter where the file ends.
 
     As if the whole file were resampled and then cut: the stretch that is read begins at a frame both rates share, with a margin for the filter.
     """
-    common = math.gcd(found, rate)
-    step_found, step = found // common, rate // common
-    margin = 0 if found == rate else math.ceil(_FILTER_REACH / min(step_found, step))
-    begin = max(0, first // step - margin)
-    end = -(-(first + frames) // step) + margin
     try:
-        samples = soundfile.read(path, dtype="float32", always_2d=True, start=begin * step_found, stop=end * step_found)[0].mean(1)
-    except (soundfile.LibsndfileError, OSError, TypeError, ValueError) as error:
+        with soundfile.SoundFile(path) as file:
+            found = file.samplerate
+            common = math.gcd(found, rate)
+            step_found, step = found // common, rate // common
+            margin = 0 if found == rate else math.ceil(_FILTER_REACH / min(step_found, step))
+            begin = max(0, first // step - margin)
+            end = -(-(first + frames) // step) + margin
+            skip = begin * step_found if path.suffix.lower() in _SEEKABLE else 0
+            file.seek(min(skip, file.frames))
+            samples = file.read(end * step_found - skip, dtype="float32", always_2d=True)[begin * step_found - skip:].mean(1)
+    except (soundfile.LibsndfileError, OSError, TypeError) as error:
         raise DataError(f"{path} cannot be read as sound: {error}") from error
-    if found != rate:
+    if found != rate and len(samples):
         samples = waves.resample(samples, found, rate)
     return samples[first - begin * step:][:frames]
 
