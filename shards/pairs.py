@@ -15,7 +15,7 @@ import soundfile
 
 from distgan import console
 from distgan.errors import ConfigError, DataError
-from shards import waves
+from shards import align, waves
 from shards.sources.images import keys_of, shown
 
 SOUNDS = (".aif", ".aiff", ".au", ".caf", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".w64", ".wav")
@@ -222,6 +222,12 @@ def read_span(path: Path, rate: int, first: int, frames: int) -> np.ndarray:
     if found != rate and len(samples):
         samples = waves.resample(samples, found, rate)
     return samples[first - begin * step:][:frames]
+
+
+def to_take_out(delay: align.Delay) -> float:
+    """Samples by which the observed is to be advanced: whole where that is nearly so, as moving whole samples changes nothing else."""
+    whole = round(delay.samples)
+    return whole if abs(delay.samples - whole) < align.EXACT else round(delay.samples, 3)
 
 
 def clipped_share(samples: np.ndarray) -> float:

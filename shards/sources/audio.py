@@ -21,7 +21,7 @@ import numpy as np
 from distgan import console
 from distgan.errors import ConfigError, DataError
 from shards import align, waves
-from shards.pairs import INPUT, SILENT_PEAK, TARGET, FilePairs, clipped_share, named, pair_sample, read_span
+from shards.pairs import INPUT, SILENT_PEAK, TARGET, FilePairs, clipped_share, named, pair_sample, read_span, to_take_out
 from shards.parallel import ordered_map
 from shards.sources import Check, Finding
 
@@ -161,7 +161,7 @@ class Source:
         if abs(delay.drift) > DRIFT_SAMPLES:
             weak.append(f"delay drifts by {delay.drift:.1f} samples")
         if self.align:
-            late = _corrected(delay)
+            late = to_take_out(delay)
             return Look("", ", ".join(weak), max(0, math.ceil(-late)), min(len(target), math.floor(len(given) - late)), uneven, delay)
         if abs(delay.samples) > DELAY_SAMPLES:
             weak.append(f"input is {'late' if delay.samples > 0 else 'early'} by {abs(delay.samples):.1f} samples; --align takes that out")
@@ -180,7 +180,7 @@ class Source:
         about = {"group": self.group(i), "name": self.files.names[recording], "start_seconds": first / self.rate,
                  "correlation": round(look.delay.correlation, 3)}
         if self.align:
-            late = _corrected(look.delay)
+            late = to_take_out(look.delay)
             begin = max(0, first + math.floor(late) - _MARGIN)
             given = align.advance(read_span(given_path, self.rate, begin, frames + 2 * _MARGIN + 1), first + late - begin)[:frames]
             given = given * look.delay.polarity
@@ -192,9 +192,3 @@ class Source:
         write = waves.write_wav if self.payload == "wav" else waves.write_flac
         return {"__key__": self.keys[i], f"{INPUT}.{self.payload}": write(waves.to_int16(given), self.rate),
                 f"{TARGET}.{self.payload}": write(waves.to_int16(target), self.rate), "json": json.dumps(about).encode()}
-
-
-def _corrected(delay: align.Delay) -> float:
-    """The delay to take out: whole where it is so nearly, as moving whole samples changes nothing else."""
-    whole = round(delay.samples)
-    return whole if abs(delay.samples - whole) < align.EXACT else round(delay.samples, 3)
