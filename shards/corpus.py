@@ -4,6 +4,8 @@ Speech has `stretches` (recording, first frame), `take(i)` -> float32 [frames] a
 rooms are a dict of impulse responses by name, float32. All at one rate, mono.
 """
 
+import re
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,7 @@ NOISES = ("white", "pink", "babble")
 BABBLE_VOICES, BABBLE_S = 8, 4.0
 ROOMS, ROOM_T60_S, ROOM_DRR_DB = 48, (0.15, 0.6), (-3.0, 9.0)
 LARGEST_ROOMS = 2**28  # values of all impulse responses together: every process holds them
+ESPEAK_TOP_HZ = 11025
 TAKES = 2  # stretches spoken by one synthetic speaker
 
 
@@ -114,6 +117,15 @@ def recorded_rooms(folder: Path, files: list[str], rate: int) -> dict[str, np.nd
 def voice_used(asked: str | None) -> str:
     """espeak or formant; not asked, or auto: espeak where it is installed."""
     return asked if asked in ("espeak", "formant") else "espeak" if speech.espeak_path() else "formant"
+
+
+def voice_release(voice: str) -> str:
+    """The voice with the release of its program, which decides what it says to the last bit."""
+    if voice != "espeak":
+        return voice
+    told = subprocess.run([str(speech.espeak_path()), "--version"], capture_output=True, text=True, timeout=60, check=False).stdout
+    release = re.search(r"\d+(\.\d+)+\S*", told)
+    return f"espeak {release.group() if release else 'of unknown release'}"
 
 
 def spoken(voice: str, seed: int, purpose: str, i: int, speaker: int, rate: int, frames: int) -> np.ndarray:

@@ -87,7 +87,7 @@ class Source:
                        if "speech" in self.folders else corpus.MadeSpeech(self.voice, self.seed, self.rate, self.frames, self.margin, args.n or MADE))
         self.keys = [f"{i:07d}" for i in range(len(self.speech.stretches))]
         self.options: dict[str, Any] = {
-            "n": args.n, "seed": args.seed, "voice": self.voice, "rate": args.rate, "save-segment-length": args.save_segment_length,
+            "n": args.n, "seed": args.seed, "voice": self.voice and corpus.voice_release(self.voice), "rate": args.rate, "save-segment-length": args.save_segment_length,
             "segment-length": args.segment_length, "snr": list(args.snr), "reverb": args.reverb, "denoiser": args.denoiser,
             "max-delay": args.max_delay, "weights": self._weights_contents(),
             **{name: contents(self.folders[name], self.files[name]) if name in self.folders else None for name in FOLDERS}}
@@ -151,6 +151,8 @@ class Source:
         self.noise = (corpus.RecordedNoise(self.folders["noise"], self.files["noise"], self.rate) if "noise" in self.folders
                       else corpus.MadeNoise(self.voice, self.seed, self.rate))
         check = Check(notes=list(self.speech.notes))
+        if "speech" not in self.folders and self.voice == "espeak" and self.rate > 2 * corpus.ESPEAK_TOP_HZ:
+            check.notes.append(f"espeak-ng's speech ends at {corpus.ESPEAK_TOP_HZ} Hz; above it there is noise alone")
         if "speech" in self.folders:
             with console.bar("checking", len(self.keys), "stretches of speech") as bar:
                 for i, (reason, usable) in enumerate(ordered_map(self._look, range(len(self.keys)), workers)):
@@ -160,7 +162,8 @@ class Source:
                     bar.advance()
         poor = {finding.sample for finding in check.findings}
         fit = [i for i in range(len(self.keys)) if i not in poor]
-        check.notes.append(self._measure_latency([fit[k * len(fit) // POOL] for k in range(POOL)] if len(fit) > POOL else fit, workers))
+        if fit:
+            check.notes.append(self._measure_latency([fit[k * len(fit) // POOL] for k in range(POOL)] if len(fit) > POOL else fit, workers))
         return check
 
     def _look(self, i: int) -> tuple[str, bool]:
@@ -170,7 +173,7 @@ class Source:
             return str(error), False
         if not np.isfinite(clean).all():
             return "has values that are not finite", False
-        return ("silent" if np.abs(clean).max() < SILENT_PEAK else ""), True
+        return ("silent" if np.abs(clean[self.margin:self.margin + self.frames]).max() < SILENT_PEAK else ""), True
 
     def _measure_latency(self, numbers: list[int], workers: int) -> str:
         """Pool the delay over these samples; returns the sentence about it."""
@@ -181,6 +184,9 @@ class Source:
                 bar.advance(len(some))
         own = [align.estimate(clean, denoised, self.margin) for clean, denoised in pairs]
         self.latency = align.pooled(pairs, self.margin)
+        if self.latency.correlation < align.MISMATCH:
+            raise DataError(f"what the denoiser {self.denoiser} gives hardly correlates with the clean speech: {self.latency.correlation:.2f} over "
+                            f"{len(pairs)} pairs, below {align.MISMATCH:g}; nothing was written. Look at --weights and --rate, or raise --snr")
         agree, drift = sum(not self._disagrees(delay) for delay in own), sum(abs(delay.drift) > DRIFT_SAMPLES for delay in own)
         self.sample |= {"latency": {"samples": to_take_out(self.latency), "polarity": self.latency.polarity, "pairs": len(pairs), "agree": agree}}
         return (f"the denoiser {self.denoiser} is late by {self.latency.samples:.2f} samples, polarity {self.latency.polarity:+d}, correlation "
@@ -213,7 +219,7 @@ class Source:
         mixture = degrade.mix(self.speech.take(i), noise, snr, self.rate, None if rir is None else self.rooms[rir])
         about = {"group": self.group(i), "speech": self.group(i), "start_seconds": (self.speech.stretches[i][1] + self.margin) / self.rate,
                  "noise": noise_name, "rir": rir, "snr_db": round(snr, 3), "denoiser": self.denoiser,
-                 "strength": {name: value for name, value in asdict(strength).items() if name != "seed"}}
+                 "strength": {name: round(value, 3) for name, value in asdict(strength).items() if name != "seed"}}
         return Degraded(mixture, strength, about)
 
     def _denoised(self, samples: list[Degraded]) -> np.ndarray:
