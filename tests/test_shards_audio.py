@@ -109,6 +109,7 @@ def test_a_delay_is_reported_or_taken_out(tmp_path, delay, polarity):
         about = json.loads(sample["json"])
         assert about["delay_samples"] == pytest.approx(delay, abs=0.02) and about["polarity"] == polarity
         start = round(about["start_seconds"] * RATE)
+        assert -delay <= start and start + len(target) <= len(clean) - delay, "only where there are both"
         np.testing.assert_allclose(target, clean[start:start + len(target)], atol=1e-4)
         inner = slice(40 if start < 40 else 0, len(target) - 40 if start + len(target) > len(clean) - 40 else None)
         np.testing.assert_allclose(given[inner], 0.8 * target[inner], atol=5e-3, err_msg="also where pieces meet; not where the recording ends")

@@ -61,6 +61,8 @@ def test_resolution_at_662_kev_is_4_7_percent_full_width_at_half_maximum(monkeyp
     peak = energies[abs(energies - 661.7) < 100]
     assert 2.355 * peak.std() / peak.mean() == pytest.approx(0.047, abs=0.003) and peak.mean() == pytest.approx(661.7, abs=2)
     assert len(peak) / 6000 == pytest.approx(0.4, abs=0.03)
+    lower = energies[abs(energies - 356) < 60]
+    assert lower.std() / peak.std() == pytest.approx((356 / 661.7) ** 0.5, rel=0.06), "the square root of the energy"
 
 
 def test_the_preamplifier_rises_decays_and_undershoots_to_a_zero_integral():
@@ -104,7 +106,7 @@ def test_records_hold_a_pulse_pile_up_and_stay_in_the_range_of_the_adc():
 def test_coloured_noise_falls_with_frequency_and_its_ends_do_not_meet():
     noise = np.stack([waveform._coloured(numpy_generator(i, "test"), 512, 1.0) for i in range(200)])
     power = np.mean(np.abs(np.fft.rfft(noise * np.hanning(512))) ** 2, axis=0)
-    assert power[8] / power[64] == pytest.approx(64, rel=0.4), "1 / f^2"
+    assert power[8] / power[64] == pytest.approx(64, rel=0.4) and power[32] / power[200] == pytest.approx((200 / 32) ** 2, rel=0.4), "1 / f^2"
     assert np.abs(noise[:, -1] - noise[:, 0]).mean() > 10 * np.abs(np.diff(noise)).mean()
 
 
