@@ -189,7 +189,7 @@ class Source:
                             f"{len(pairs)} pairs, below {align.MISMATCH:g}; nothing was written. Look at --weights and --rate, or raise --snr")
         agree, drift = sum(not self._disagrees(delay) for delay in own), sum(abs(delay.drift) > DRIFT_SAMPLES for delay in own)
         self.sample |= {"latency": {"samples": to_take_out(self.latency), "polarity": self.latency.polarity, "pairs": len(pairs), "agree": agree}}
-        return (f"the denoiser {self.denoiser} is late by {self.latency.samples:.2f} samples, polarity {self.latency.polarity:+d}, correlation "
+        return (f"the denoiser {self.denoiser} is late by {to_take_out(self.latency):g} samples, polarity {self.latency.polarity:+d}, correlation "
                 f"{self.latency.correlation:.2f}, pooled over {len(pairs)} pairs: {agree} agree within 1 sample, {drift} drift by more than 1")
 
     def _denoised_pairs(self, numbers: list[int]) -> list[tuple[np.ndarray, np.ndarray]]:
