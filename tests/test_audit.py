@@ -17,7 +17,8 @@ from shards.audit import images
 from shards.audit.findings import CHECKS, Checks
 from shards.audit.images import perceptual_hash
 from shards.audit.samples import Place
-from shards.index import commit, fingerprint, load_index, write_manifest
+from shards.files import commit
+from shards.index import fingerprint, load_index, write_manifest
 from shards.payloads import encode
 from shards.writer import write_shard
 

@@ -23,7 +23,8 @@ from shards import sources
 from shards.audit import images, integrity, pairs
 from shards.audit.findings import FAIL, SIGNED, Checks, summary
 from shards.audit.samples import places, read, stretches
-from shards.index import DATASET, commit
+from shards.files import commit
+from shards.index import DATASET
 from shards.parallel import default_workers, ordered_map
 
 VERSION = 1
