@@ -1,4 +1,4 @@
-"""How exactly shards/align.py finds the delay of degraded and denoised speech: `python -m bench.alignment [REPEATS]`, 360 pairs each.
+"""How exactly shards/sound/align.py finds the delay of degraded and denoised speech: `python -m bench.alignment [REPEATS]`, 360 pairs each.
 
 Clips of 2.5 to 4 s at 16 kHz, a part of speech that goes on at both ends -> room -> noise -> denoiser -> a fractional delay within ±2,000 samples,
 half of them inverted; searched within ±2,400. Every combination of denoiser, noise, SNR, room and polarity occurs REPEATS times. All rows but the
@@ -16,7 +16,7 @@ import torch
 
 from distgan.console import bar
 from distgan.draws import numpy_generator
-from shards import align, degrade, denoise, speech
+from shards.sound import align, degrade, denoise, speech
 
 RATE, REACH, SEARCH = 16000, 2000, 2400
 SECONDS = (2.5, 4.0)

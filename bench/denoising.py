@@ -13,7 +13,7 @@ import torch
 
 from bench.alignment import RATE, corpus
 from distgan.draws import numpy_generator
-from shards import degrade, denoise
+from shards.sound import degrade, denoise
 
 CONDITIONS = (("pink", 10), ("pink", 0), ("babble", 5), ("white", 10))
 BANDS_HZ = (0, 500, 1000, 2000, 4000, 8000)

@@ -11,9 +11,10 @@ import torch
 
 from distgan import console
 from distgan.errors import ConfigError, DataError
-from shards import payloads, waves
+from shards import payloads
 from shards.index import fingerprint
 from shards.reader import ShardSet, open_parts
+from shards.sound import waves
 
 
 class Data:

@@ -13,7 +13,7 @@ from distgan import console
 from distgan.errors import ConfigError, DataError
 from shards.payloads import IMAGE_FIELDS
 from shards.reader import ShardSet
-from shards.waves import HEAD_BYTES, WAVE_FIELDS, wav_layout
+from shards.sound.waves import HEAD_BYTES, WAVE_FIELDS, wav_layout
 
 _GRAY = ("1", "L", "LA")
 _COLOUR = ("P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from shards import payloads, waves
+from shards import payloads
 from shards.index import fingerprint, write_manifest
+from shards.sound import waves
 from shards.writer import write_shard
 
 

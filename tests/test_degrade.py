@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from shards import align, degrade
+from shards.sound import align, degrade
 
 RATE = 16000
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from distgan.errors import ConfigError
-from shards import align, deepfilter, degrade, denoise, speech
+from shards.sound import align, deepfilter, degrade, denoise, speech
 
 RATE = 16000
 EMBEDDED = ("erb", "wiener")

@@ -8,7 +8,8 @@ import pytest
 import soundfile
 from PIL import Image
 
-from shards import payloads, waves
+from shards import payloads
+from shards.sound import waves
 
 
 def pixels(*shape):

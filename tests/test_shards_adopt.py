@@ -11,8 +11,9 @@ from PIL import Image
 
 from distgan.data import Data
 from distgan.errors import ConfigError, DataError
-from shards import adopt, payloads, waves
+from shards import adopt, payloads
 from shards.reader import open_parts
+from shards.sound import waves
 from shards.split import rank
 
 

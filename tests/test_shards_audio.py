@@ -10,10 +10,11 @@ import pytest
 import soundfile
 
 from distgan.errors import ConfigError, DataError
-from shards import align, build, speech, waves
+from shards import build
 from shards.index import load_json
-from shards.pairs import clipped_share, read_span
 from shards.reader import ShardSet
+from shards.sound import align, speech, waves
+from shards.sound.pairs import clipped_share, read_span
 from shards.sources.audio import Source
 
 RATE = 8000

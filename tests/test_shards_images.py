@@ -12,7 +12,8 @@ from PIL import Image
 
 from distgan.errors import ConfigError, DataError
 from shards import payloads
-from shards.sources.images import Source, find_images, keys_of, shown
+from shards.folders import find_files, keys_of, shown
+from shards.sources.images import EXTENSIONS, Source
 
 
 def source(folder: Path, **changes) -> Source:
@@ -256,7 +257,7 @@ def test_files_are_found_at_any_depth_in_any_case_once(tmp_path):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "b" / "up").symlink_to(tmp_path, target_is_directory=True)
-    assert find_images(tmp_path) == (["A.TIFF", "b/c/x.JPeG", "b/x.png"], {".txt": 1, "without extension": 1})
+    assert find_files(tmp_path, EXTENSIONS) == (["A.TIFF", "b/c/x.JPeG", "b/x.png"], {".txt": 1, "without extension": 1})
 
 
 def test_keys_are_safe_and_unique():

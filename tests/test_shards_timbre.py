@@ -11,9 +11,10 @@ import soundfile
 import torch
 
 from distgan.errors import ConfigError, DataError
-from shards import align, build, corpus, degrade, denoise, speech, waves
+from shards import build
 from shards.index import load_json
 from shards.reader import ShardSet
+from shards.sound import align, corpus, degrade, denoise, speech, waves
 from shards.sources.timbre import Source
 
 RATE = 16000

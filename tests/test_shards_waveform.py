@@ -12,7 +12,7 @@ from scipy.integrate import quad
 
 from distgan.draws import numpy_generator
 from distgan.errors import ConfigError, DataError
-from shards import waves
+from shards.sound import waves
 from shards.sources import waveform
 from shards.sources.waveform import COUPLING, DECAY, ELECTRON_KEV, FULL_SCALE_KEV, PEAKING, Source, preamplified, record, shaped
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from distgan.errors import ConfigError, DataError
-from shards import speech
+from shards.sound import speech
 
 needs_espeak = pytest.mark.skipif(speech.espeak_path() is None, reason="espeak-ng is not installed: speech from it is not tested")
 

@@ -188,7 +188,8 @@ def _parser() -> argparse.ArgumentParser:
             rows.append(f"  {check.name:14}  {warn:8} {fail:8} {check.unit:11} {check.meaning}{source}")
     parser = argparse.ArgumentParser("distgan check", description="Are shards as they were written, and is what is in them fit to train on?",
                                      allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter,
-                                     epilog="\n".join(["exit code: 0 nothing to object to, 1 at least one FAIL (with --strict: or WARN), "
+                                     epilog="\n".join(["example: distgan check data/photos --threshold contrast=3,1", "",
+                                                       "exit code: 0 nothing to object to, 1 at least one FAIL (with --strict: or WARN), "
                                                        "2 the check itself was not possible", *rows, "",
                                                        "Thresholds for sound are not applied to other waveforms (source waveform, or a rate outside "
                                                        "4 kHz to 1 MHz); there the values are reported."]))

@@ -1,6 +1,6 @@
 """What one pair of recordings is like: an input to repair, and the target it should become.
 
-Delay, polarity, drift and correlation are those of shards.align. Thresholds that are made for sound are not applied to other waveforms, such as
+Delay, polarity, drift and correlation are those of shards.sound.align. Thresholds that are made for sound are not applied to other waveforms, such as
 the pulses of a detector: there the input is shaped, shifted and offset on purpose, so these values are reported and not graded.
 """
 
@@ -13,11 +13,11 @@ import numpy as np
 from scipy.signal import welch
 
 from distgan.errors import DataError
-from shards import align
 from shards.audit.findings import SIGNED, SOUND_ONLY, Checks, Finding
 from shards.audit.samples import Place, read
 from shards.index import DATASET
-from shards.waves import WAVE_FIELDS, read_flac, read_wav, to_float
+from shards.sound import align
+from shards.sound.waves import WAVE_FIELDS, read_flac, read_wav, to_float
 
 SOUND_RATES = (4_000, 1_000_000)  # Hz; below and above, it is not sound that was recorded
 SEARCHED_S = 0.05  # of delay in either direction

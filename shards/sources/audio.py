@@ -20,9 +20,9 @@ import numpy as np
 
 from distgan import console
 from distgan.errors import ConfigError, DataError
-from shards import align, waves
-from shards.pairs import INPUT, SILENT_PEAK, TARGET, FilePairs, clipped_share, named, pair_sample, read_span, to_take_out
 from shards.parallel import ordered_map
+from shards.sound import align, waves
+from shards.sound.pairs import INPUT, SILENT_PEAK, TARGET, FilePairs, clipped_share, named, pair_sample, read_span, to_take_out
 from shards.sources import Check, Finding
 
 EXAMPLES = [("recordings of equal names in takes/input and takes/target, in pieces of 2 s", "distgan shard audio OUT --from takes --segment 2"),

@@ -19,10 +19,7 @@ import functools
 import hashlib
 import json
 import math
-import os
-import re
 import warnings
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +31,7 @@ from PIL import Image, ImageOps
 from distgan import console
 from distgan.errors import ConfigError, DataError
 from shards import payloads
+from shards.folders import contents, find_files, keys_of, shown
 from shards.parallel import ordered_map
 from shards.sources import Check, Finding
 
@@ -45,7 +43,6 @@ RECIPE = "sagan"
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp")
 SIZES = (8, 2048)
 MODES_16_BIT = ("I;16", "I;16B", "I;16L")
-KEY_LENGTH = 80  # a USTAR name has at most 100 bytes
 
 
 class LowQuality:
@@ -88,26 +85,16 @@ class Source:
             raise ConfigError(f"--range {args.range[0]:g} {args.range[1]:g}: two finite numbers, the lower first")
         if not self.folder.is_dir():
             raise ConfigError(f"--from {self.folder}: no such folder")
-        self.files, self.others = find_images(self.folder)
+        self.files, self.others = find_files(self.folder, EXTENSIONS)
         if not self.files:
             raise ConfigError(f"--from {self.folder}: holds no images ({', '.join(EXTENSIONS)}; any case), "
                               f"{sum(self.others.values())} other files")
         self.keys = keys_of(self.files)
         self.options: dict[str, Any] = {
-            "size": args.size, "channels": args.channels, "range": args.range, "payload": args.payload, "from": self._contents()}
+            "size": args.size, "channels": args.channels, "range": args.range, "payload": args.payload, "from": contents(self.folder, self.files, "images")}
         self.origin: dict[str, Any] = {"folder": args.folder}
         self.sample: dict[str, Any] = {}
         self.looks: list[Look] = []
-
-    def _contents(self) -> str:
-        """Names the files by their contents: a moved or copied folder is the same source, one with a changed file is not."""
-        total = hashlib.sha256()
-        with console.bar("hashing", len(self.files), "images") as bar:
-            for file in self.files:
-                with open(self.folder / file, "rb") as opened:
-                    total.update(os.fsencode(file) + b"\0" + hashlib.file_digest(opened, "sha256").digest())
-                bar.advance()
-        return f"{len(self.files)} images with sha256 {total.hexdigest()[:16]}"
 
     def check(self, workers: int) -> Check:
         """Decode every image once; choose the number of channels if it was not given."""
@@ -245,43 +232,6 @@ def to_square(image: Image.Image, size: int) -> Image.Image:
 def encode(image: Image.Image, size: int, channels: int, payload: str) -> tuple[str, bytes]:
     """What `decode` gave -> (field, bytes) of its square of `size` pixels."""
     return payloads.encode(np.asarray(to_square(image, size).convert("L" if channels == 1 else "RGB")), payload)
-
-
-def find_images(folder: Path) -> tuple[list[str], dict[str, int]]:
-    """Images below a folder, sorted, relative to it with '/'; and how many other files there are by extension. Hidden files do not count.
-
-    Links to folders are followed, as data sets on clusters are often made of them, but no folder is entered twice.
-    """
-    files: list[str] = []
-    others: Counter[str] = Counter()
-    entered: set[str] = set()
-    for place, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        if (real := os.path.realpath(place)) in entered:
-            folders.clear()
-            continue
-        entered.add(real)
-        for name in names:
-            extension = os.path.splitext(name)[1].lower()
-            if extension in EXTENSIONS and not name.startswith("."):
-                files.append(Path(place, name).relative_to(folder).as_posix())
-            elif not name.startswith("."):
-                others[extension or "without extension"] += 1
-    return sorted(files, key=os.fsencode), dict(others)
-
-
-def keys_of(files: list[str]) -> list[str]:
-    """`cats/Tom 1.png` -> `cats_Tom_1`; where two files would have one key, or it is too long, with a hash of the name at its end."""
-    plain = [re.sub(r"[^A-Za-z0-9-]+", "_", os.path.splitext(file)[0]).strip("_") for file in files]
-    count = Counter(key.casefold() for key in plain)
-    return [key if key and len(key) <= KEY_LENGTH and count[key.casefold()] == 1
-            else f"{key[:KEY_LENGTH - 13]}-{hashlib.sha256(os.fsencode(file)).hexdigest()[:12]}"
-            for key, file in zip(plain, files, strict=True)]
-
-
-def shown(file: str) -> str:
-    """A file name that can be printed and stored: bytes that are not UTF-8 are shown as \\xNN."""
-    return os.fsencode(file).decode("utf-8", "backslashreplace")
 
 
 def reason(error: Exception) -> str:

@@ -27,11 +27,11 @@ import torch
 from distgan import console
 from distgan.draws import numpy_generator
 from distgan.errors import ConfigError, DataError
-from shards import align, corpus, degrade, denoise, speech, waves
-from shards.pairs import SILENT_PEAK, SOUNDS, contents, find_files, pair_sample, to_take_out
+from shards.folders import contents, find_files, shown
 from shards.parallel import ordered_map
+from shards.sound import align, corpus, degrade, denoise, speech, waves
+from shards.sound.pairs import SILENT_PEAK, SOUNDS, pair_sample, to_take_out
 from shards.sources import Check, Finding
-from shards.sources.images import shown
 
 EXAMPLES = [("400 pairs of 4 s from synthetic speech, noise and rooms", "distgan shard timbre OUT"),
             ("from recordings, with the network itself at 48 kHz",
@@ -120,7 +120,7 @@ class Source:
             if not ok:
                 faults.append(fault)
         for name, folder in self.folders.items():
-            self.files[name] = find_files(folder, SOUNDS)
+            self.files[name] = find_files(folder, SOUNDS)[0]
             if not self.files[name]:
                 faults.append(f"--{name} {folder}: {'holds no sound files' if folder.is_dir() else 'no such folder'}")
         try:
@@ -141,7 +141,7 @@ class Source:
         if self.weights is None:
             return None
         if self.weights.is_dir():
-            return contents(self.weights, find_files(self.weights, (".ini", ".ckpt", ".best")))
+            return contents(self.weights, find_files(self.weights, (".ini", ".ckpt", ".best"))[0])
         return contents(self.weights.parent, [self.weights.name])
 
     def check(self, workers: int) -> Check:

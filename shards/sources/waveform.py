@@ -28,9 +28,9 @@ import numpy as np
 from distgan import console
 from distgan.draws import numpy_generator
 from distgan.errors import ConfigError, DataError
-from shards import waves
-from shards.pairs import ARRAYS, SOUNDS, ArrayPairs, FilePairs, pair_sample
 from shards.parallel import ordered_map
+from shards.sound import waves
+from shards.sound.pairs import ARRAYS, SOUNDS, ArrayPairs, FilePairs, pair_sample
 from shards.sources import Check, Finding
 
 EXAMPLES = [("2000 generated records of 1024 samples", "distgan shard waveform OUT"),

@@ -13,9 +13,9 @@ import numpy as np
 from distgan import console
 from distgan.draws import key, numpy_generator
 from distgan.errors import ConfigError, DataError
-from shards import degrade, speech, waves
-from shards.pairs import frames_and_rate, named, read_span
-from shards.sources.images import shown
+from shards.folders import shown
+from shards.sound import degrade, speech, waves
+from shards.sound.pairs import frames_and_rate, named, read_span
 
 NOISES = ("white", "pink", "babble")
 BABBLE_VOICES, BABBLE_S = 8, 4.0

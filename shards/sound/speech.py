@@ -15,7 +15,7 @@ import numpy as np
 
 from distgan.draws import numpy_generator
 from distgan.errors import ConfigError, DataError
-from shards import waves
+from shards.sound import waves
 
 # Formants 1 to 3 in Hz of: heed, hid, head, had, hod, hawed, hood, who'd, hud, heard.
 VOWELS = np.array([[270, 2290, 3010], [390, 1990, 2550], [530, 1840, 2480], [660, 1720, 2410], [730, 1090, 2440],

@@ -4,7 +4,7 @@
                     every 10 ms, jitter on the gains, half per-bin gains below 5 kHz. The kind of damage DeepFilterNet does (Schröter et al.
                     2022), not its output
     wiener          blind, as for a recording of which nothing else is known: decision-directed Wiener gains (Ephraim and Malah 1984)
-    deepfilternet   the network itself, with the user's own weights: shards/deepfilter.py
+    deepfilternet   the network itself, with the user's own weights: shards/sound/deepfilter.py
 
 All take a batch of float32 [B, T] on any device and return the same, without delay; what a row becomes depends on that row alone.
 """
@@ -62,7 +62,7 @@ class Denoiser(Protocol):
 def load(name: str, rate: int, weights: Path | None = None) -> Denoiser:
     """The denoiser of that name for sound of `rate` Hz; `weights` are those of deepfilternet. ConfigError says what is missing."""
     if name == "deepfilternet":
-        from shards import deepfilter
+        from shards.sound import deepfilter
 
         return deepfilter.load(rate, weights)
     if name not in NAMES:

@@ -1,7 +1,6 @@
 """Paired signals in files: which belong together, what they hold, and stretches of them."""
 
 import functools
-import hashlib
 import math
 import os
 import zipfile
@@ -13,10 +12,9 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from distgan import console
 from distgan.errors import ConfigError, DataError
-from shards import align, waves
-from shards.sources.images import keys_of, shown
+from shards.folders import contents, find_files, keys_of, shown
+from shards.sound import align, waves
 
 SOUNDS = (".aif", ".aiff", ".au", ".caf", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".w64", ".wav")
 ARRAYS = (".npy",)
@@ -31,35 +29,6 @@ def pair_sample(rate: int, extension: str, dtype: str, lengths: Iterable[int], *
     lengths = list(lengths)
     return {"kind": "pair", "rate": rate, "fields": [f"{INPUT}.{extension}", f"{TARGET}.{extension}"], "dtype": dtype,
             "length": min(lengths, default=0), "longest": max(lengths, default=0), **more}
-
-
-def find_files(folder: Path, extensions: tuple[str, ...]) -> list[str]:
-    """Files with these extensions, in any case, at any depth below a folder: sorted, relative to it with '/'. Hidden files do not count.
-
-    Links to folders are followed, as data sets on clusters are often made of them, but no folder is entered twice.
-    """
-    files: list[str] = []
-    entered: set[str] = set()
-    for place, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        if (real := os.path.realpath(place)) in entered:
-            folders.clear()
-            continue
-        entered.add(real)
-        files += [Path(place, name).relative_to(folder).as_posix() for name in names
-                  if name.lower().endswith(extensions) and not name.startswith(".")]
-    return sorted(files, key=os.fsencode)
-
-
-def contents(folder: Path, files: list[str], what: str = "files") -> str:
-    """Names files by what is in them: a moved or copied folder is the same, one with a changed file is not."""
-    total = hashlib.sha256()
-    with console.bar("hashing", len(files), what) as bar:
-        for file in files:
-            with open(folder / file, "rb") as opened:
-                total.update(os.fsencode(file) + b"\0" + hashlib.file_digest(opened, "sha256").digest())
-            bar.advance()
-    return f"{len(files)} {what} with sha256 {total.hexdigest()[:16]}"
 
 
 def named(files: Iterable[str], most: int = 20) -> str:
@@ -98,7 +67,7 @@ class FilePairs:
     def _by_stem(folder: Path, extensions: tuple[str, ...]) -> dict[str, str]:
         if not folder.is_dir():
             raise ConfigError(f"{folder}: no such folder")
-        files = find_files(folder, extensions)
+        files = find_files(folder, extensions)[0]
         stems = [os.path.splitext(file)[0] for file in files]
         twice = {stem for stem, n in Counter(stems).items() if n > 1}
         if twice:

@@ -47,7 +47,7 @@ def room(rng: np.random.Generator, rate: int, t60: float, drr_db: float) -> np.n
     at, n = round(EARLY_S * rate), round(t60 * rate)
     tail = rng.standard_normal(n) * 10 ** (-3 * np.arange(n) / n)
     tail[:at] = 0
-    tail *= 10 ** (-drr_db / 20) / math.sqrt(tail @ tail + _SILENCE)
+    tail *= 10 ** (-drr_db / 20) / math.sqrt(float(np.sum(tail**2)) + _SILENCE)  # a sum: a dot product's last bits depend on the number of threads
     tail[0] = 1
     return np.concatenate([np.zeros(at), tail]).astype(np.float32)
 

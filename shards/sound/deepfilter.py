@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from distgan.errors import ConfigError
-from shards.denoise import Strength
+from shards.sound.denoise import Strength
 
 RATE = 48000
 URL = "https://github.com/Rikorose/DeepFilterNet/raw/main/models"

@@ -1,0 +1,60 @@
+"""Folders of files that a user has: what is in them, by name and by content."""
+
+import hashlib
+import os
+import re
+from collections import Counter
+from pathlib import Path
+
+from distgan import console
+
+KEY_LENGTH = 80  # of a sample's key: a USTAR name has at most 100 bytes
+
+
+def find_files(folder: Path, extensions: tuple[str, ...]) -> tuple[list[str], dict[str, int]]:
+    """Files with these extensions, in any case, at any depth: sorted, relative to `folder` with '/'; and how many others there are by extension.
+    Hidden files do not count.
+
+    Links to folders are followed, as data sets on clusters are often made of them, but no folder is entered twice.
+    """
+    files: list[str] = []
+    others: Counter[str] = Counter()
+    entered: set[str] = set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        if (real := os.path.realpath(place)) in entered:
+            folders.clear()
+            continue
+        entered.add(real)
+        for name in names:
+            extension = os.path.splitext(name)[1].lower()
+            if extension in extensions and not name.startswith("."):
+                files.append(Path(place, name).relative_to(folder).as_posix())
+            elif not name.startswith("."):
+                others[extension or "without extension"] += 1
+    return sorted(files, key=os.fsencode), dict(others)
+
+
+def contents(folder: Path, files: list[str], what: str = "files") -> str:
+    """Names files by what is in them: a moved or copied folder is the same, one with a changed file is not."""
+    total = hashlib.sha256()
+    with console.bar("hashing", len(files), what) as bar:
+        for file in files:
+            with open(folder / file, "rb") as opened:
+                total.update(os.fsencode(file) + b"\0" + hashlib.file_digest(opened, "sha256").digest())
+            bar.advance()
+    return f"{len(files)} {what} with sha256 {total.hexdigest()[:16]}"
+
+
+def keys_of(files: list[str]) -> list[str]:
+    """`cats/Tom 1.png` -> `cats_Tom_1`; where two files would have one key, or it is too long, with a hash of the name at its end."""
+    plain = [re.sub(r"[^A-Za-z0-9-]+", "_", os.path.splitext(file)[0]).strip("_") for file in files]
+    count = Counter(key.casefold() for key in plain)
+    return [key if key and len(key) <= KEY_LENGTH and count[key.casefold()] == 1
+            else f"{key[:KEY_LENGTH - 13]}-{hashlib.sha256(os.fsencode(file)).hexdigest()[:12]}"
+            for key, file in zip(plain, files, strict=True)]
+
+
+def shown(file: str) -> str:
+    """A file name that can be printed and stored: bytes that are not UTF-8 are shown as \\xNN."""
+    return os.fsencode(file).decode("utf-8", "backslashreplace")
