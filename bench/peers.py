@@ -54,7 +54,7 @@ def made(function: Callable, n: int, unit: str) -> list:
     """`function` of 0 … n-1, in as many processes as there are cores."""
     results = []
     with console.bar(f"making {unit}", n, unit) as bar:
-        for one in ordered_map(function, range(n), default_workers()):
+        for one in ordered_map(function, range(n), default_workers() if n > 1000 else 1):
             results.append(one)
             bar.advance()
     return results
@@ -116,8 +116,7 @@ def clocked(work: Callable[[], int]) -> tuple[float, float]:
 
     CPU is user + system of this process and of those it started and saw end: the workers of a loader end with it, inside `work`.
     """
-    gc.collect()
-    gc.freeze()  # what other ways left behind is not looked through again and again while this one runs
+    gc.collect()  # what others left behind
     began, wall = _cpu(), time.perf_counter()
     n = work()
     return (_cpu() - began) / n * 1e6, (time.perf_counter() - wall) / n * 1e6
@@ -137,6 +136,8 @@ class Rounds:
     def __init__(self, label: str, ways: dict[str, Callable[[], int]], rounds: int, only: str = ""):
         ways = {name: way for name, way in ways.items() if only in name}
         self.times: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
+        gc.collect()
+        gc.freeze()  # the data in memory and what is imported need not be looked through again and again, in one way more often than in another
         with console.bar(label, rounds * len(ways), "passes") as bar:
             for _ in range(rounds):
                 for name, way in ways.items():
@@ -144,6 +145,7 @@ class Rounds:
                         warnings.simplefilter("ignore")
                         self.times[name].append(clocked(way))
                     bar.advance(note=name)
+        gc.unfreeze()
 
     def cpu(self, name: str) -> float | None:
         return statistics.median(cpu for cpu, _ in self.times[name]) if name in self.times else None

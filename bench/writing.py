@@ -17,8 +17,8 @@ from pathlib import Path
 from bench import peers
 from bench.peers import PER_SHARD
 from distgan import console
-from shards import build
 from shards.index import DATASET, fingerprint, index_path
+from shards.plan import build
 from shards.sources import Check
 
 OURS, TWO, STOCK, ROUNDS = "distgan, 1 worker", "distgan, 2 workers", "webdataset ShardWriter", 5
@@ -109,7 +109,7 @@ def write(root: Path, source: Packed, rounds: int, there: set[str], only: str) -
         source.close()
         options = {"validation": 0.1, "per-shard": PER_SHARD, "drop-unreadable": False, "drop-low-quality": False}
         with contextlib.redirect_stdout(io.StringIO()):
-            build.build("images", source, emptied(), options, workers)
+            build("images", source, emptied(), options, workers)
         return n
 
     def other(writer: Callable) -> int:
