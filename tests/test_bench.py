@@ -87,6 +87,6 @@ def test_what_was_asked_is_said(capsys):
 
 
 def test_a_missing_peer_is_named_with_what_to_install(capsys, monkeypatch):
-    monkeypatch.setattr(peers, "PEERS", [("gone", "no_such_module", "no-such-loader")])
+    monkeypatch.setattr(peers, "PEERS", [("gone", "no_such_module", "no-such-loader", "pip install no-such-loader")])
     assert peers.installed() == set()
-    assert "no-such-loader" in (text := capsys.readouterr().out) and "[bench]" in text
+    assert "left out: no-such-loader (No module named 'no_such_module'); to compare with it: pip install no-such-loader" in capsys.readouterr().out
