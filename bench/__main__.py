@@ -1,4 +1,4 @@
-"""Run every benchmark, or those named: python -m bench [reading] [writing] [shuffling] [overhead] [equality] [--quick] [--only TEXT]"""
+"""Run every benchmark, or those named: python -m bench [reading] [writing] [shuffling] [overhead] [equality] [--quick] [--only PATTERN]"""
 
 import argparse
 import importlib
@@ -11,7 +11,7 @@ def main() -> None:
     parser = argparse.ArgumentParser("python -m bench", description="Speed, as ratios against named peers or limits, measured in one run.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(NAMES)}; default: all")
     parser.add_argument("--quick", action="store_true", help=f"a few samples, to see that {', '.join(PEERS)} work; the figures mean nothing")
-    parser.add_argument("--only", default="", metavar="TEXT", help="of reading and writing, the rows whose name contains TEXT")
+    parser.add_argument("--only", default="", metavar="PATTERN", help="of reading and writing, the rows whose name matches, as in 'limit|CRC|in order'")
     args = parser.parse_args()
     if unknown := set(args.names) - set(NAMES):
         parser.error(f"no benchmark {', '.join(sorted(unknown))}; there are: {', '.join(NAMES)}")

@@ -134,7 +134,10 @@ def litdata(folder: Path, fields: tuple[str, ...], workers: int) -> Callable[[],
 
 def compare(kind: str, samples: list[tuple[bytes, ...]], fast: list[tuple[bytes, ...]], about: dict, fields: tuple[str, ...],
             fast_fields: tuple[str, ...], root: Path, rounds: tuple[int, int], there: set[str], only: str) -> peers.Rounds:
-    """Write `samples` in every format, and `fast`, the same with a payload that needs no decoding, in ours; then measure all; without workers is returned."""
+    """Write `samples` in every format, and `fast`, the same with a payload that needs no decoding, in ours; measure all with 0 and 2 workers.
+
+    Returns what was measured with none.
+    """
     label = "PNG" if kind == "images" else "FLAC"
     other = "raw uint8" if kind == "images" else "WAV"
     per_shard = len(samples) // 20
@@ -182,12 +185,12 @@ def main(quick: bool = False, only: str = "") -> None:
         pngs = peers.made(peers.image, 128 if quick else 20_000, "images")
         console.say(f"{len(pngs)} PNGs of {np.mean([len(data) for data in pngs]):.0f} bytes; load {os.getloadavg()[0]:.1f} on {os.cpu_count()} CPUs")
         alone = compare("images", [(png,) for png in pngs], [(peers.raw(png),) for png in pngs], peers.IMAGE, ("png",), ("npy",),
-                           root / "images", rounds, there, only)
+                        root / "images", rounds, there, only)
         del pngs
         flacs = peers.made(peers.pair, 64 if quick else 2000, "pairs")
         console.say(f"{len(flacs)} pairs of FLAC, {np.mean([len(data) for both in flacs for data in both]):.0f} bytes each")
         pairs = compare("pairs", flacs, [peers.wav(both) for both in flacs], peers.PAIR, ("input.flac", "target.flac"),
-                           ("input.wav", "target.wav"), root / "pairs", rounds, there, only)
+                        ("input.wav", "target.wav"), root / "pairs", rounds, there, only)
     print()
     peers.asked("PNG, ours", alone.cpu_ratio(OURS, LIMIT), 1.06, "x the limit")
     peers.asked("PNG, ours", alone.cpu_ratio(OURS, STOCK), 0.65, "x stock webdataset")
