@@ -42,7 +42,7 @@ def image(i: int) -> bytes:
 
 
 def pair(i: int) -> tuple[bytes, bytes]:
-    """FLAC of 1 s at 48 kHz, noisy and clean, about 44 kB each: bursts of low noise, as loud and as quiet as syllables, and hiss."""
+    """FLAC of 1 s at 48 kHz, noisy and clean, about 47 kB each: bursts of low noise, as loud and as quiet as syllables, and hiss."""
     from scipy import signal  # here, so that processes that only write start sooner
 
     rng = draws.numpy_generator(0, "bench/pair", i)
