@@ -1,10 +1,10 @@
-"""Run every benchmark, or those named: python -m bench [reading] [writing] [shuffling] [overhead] [equality] [--quick] [--only PATTERN]"""
+"""Run every benchmark, or those named: python -m bench [reading] [writing] [shuffling] [overhead] … [--quick] [--only PATTERN]"""
 
 import argparse
 import importlib
 
 PEERS = ("reading", "writing", "shuffling")
-NAMES = (*PEERS, "overhead", "equality")
+NAMES = (*PEERS, "overhead", "equality", "alignment", "denoising")
 
 
 def main() -> None:

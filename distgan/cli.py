@@ -13,6 +13,7 @@ from distgan.errors import DataError, DistganError, LaunchError
 VERBS = {
     "shard": ("shards.build", "turn images, or the built-in particle generator, into WebDataset shards"),
     "index": ("shards.adopt", "make tars that others wrote a data set to train on, without touching them"),
+    "check": ("shards.audit", "examine shards: damage, and the quality of images and pairs in them"),
     "train": ("distgan.train", "train a recipe or a run file; the same program as distgan/train.py"),
     "run": ("launchers.local", "train with several processes on this machine"),
     "report": ("distgan.report", "one HTML page and a table from run folders"),

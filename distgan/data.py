@@ -27,7 +27,8 @@ class Data:
         except (FileNotFoundError, NotADirectoryError):
             if (root / "manifest.json").is_file():
                 raise DataError(f"{folder} is one split of a data set; name the folder that holds both: data={root.parent}") from None
-            raise DataError(f"no shards in {folder}: {root / 'dataset.json'} is missing. Make them: distgan shard particles {folder}") from None
+            raise DataError(f"no shards in {folder}: {root / 'dataset.json'} is missing. Make them: distgan shard particles {folder}; "
+                            f"or, where WebDataset tars lie there: distgan index {folder}") from None
         except OSError as error:
             raise DataError(f"cannot read {root / 'dataset.json'}: {error.strerror}") from None
         except (ValueError, KeyError, TypeError) as error:

@@ -14,7 +14,8 @@ from typing import Any
 
 from distgan import console
 from distgan.errors import ConfigError, DataError
-from shards.index import DATASET, MANIFEST, VERSION, commit, fingerprint, index_tar, load_json, load_manifest, parts_of, write_manifest
+from shards.files import commit
+from shards.index import DATASET, MANIFEST, VERSION, fingerprint, index_tar, load_json, load_manifest, parts_of, write_manifest
 from shards.infer import infer
 from shards.reader import ShardSet, open_parts
 from shards.split import rank

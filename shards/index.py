@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from distgan.errors import DataError
+from shards.files import commit, sha256_of
 from shards.members import members
 
 MANIFEST = "manifest.json"
@@ -31,32 +32,6 @@ BLOCK = 16 << 10  # bytes of a wav member under one checksum of their own: a cro
 _MEMBER = re.compile(r"((?:.*/)?[^./][^/.]*)\.([^/]+)", re.DOTALL)
 _META = re.compile(r"__[^/]*__(/|$)")
 _PART = re.compile(r"[^/\0]+")
-
-
-def commit(path: Path, data: bytes) -> None:
-    """Write `data` so that `path` is either as before or complete, also after a kill or a power cut."""
-    temporary = path.with_name(f"{path.name}.tmp{os.getpid()}")
-    with open(temporary, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    publish(temporary, path)
-
-
-def publish(temporary: Path, path: Path) -> None:
-    """Give a complete, synced file its final name; on return the name is on disk too."""
-    os.replace(temporary, path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def sha256_of(path: Path) -> str:
-    """The 64 hex digits that `sha256sum` prints."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def index_path(shard: Path) -> Path:

@@ -40,11 +40,12 @@ def encode(pixels: np.ndarray, payload: str) -> tuple[str, bytes]:
 
 def decode(data: bytes, field: str, out: np.ndarray) -> None:
     """The image in `data` -> `out`, uint8 [height, width, channels]. ValueError if it has another size; anything if it is damaged."""
-    if field == "npy":
+    kind = field.rpartition(".")[2]  # of `left.png`, too
+    if kind == "npy":
         out[...] = _pixels(data, out).reshape(out.shape)
         return
     # The named format alone: of shards from elsewhere Pillow would open anything, and start Ghostscript for a PostScript file of that name.
-    with Image.open(io.BytesIO(data), formats=(_FORMATS[field],)) as image:
+    with Image.open(io.BytesIO(data), formats=(_FORMATS[kind],)) as image:
         if image.size != (out.shape[1], out.shape[0]):
             raise ValueError(f"an image of {image.width}x{image.height} pixels where {out.shape[1]}x{out.shape[0]} are due")
         mode = "L" if out.shape[2] == 1 else "RGB"

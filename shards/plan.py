@@ -16,7 +16,8 @@ from typing import Any
 
 from distgan import console
 from distgan.errors import DataError
-from shards.index import DATASET, VERSION, commit, fingerprint, index_path, is_written, load_json, write_manifest
+from shards.files import commit
+from shards.index import DATASET, VERSION, fingerprint, index_path, is_written, load_json, write_manifest
 from shards.parallel import ordered_map
 from shards.sources import Check
 from shards.split import split

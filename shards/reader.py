@@ -14,19 +14,8 @@ import numpy as np
 
 from distgan import console
 from distgan.errors import ConfigError, DataError
-from shards.index import (
-    BLOCK,
-    DATASET,
-    MANIFEST,
-    fingerprint,
-    index_path,
-    load_index,
-    load_json,
-    load_manifest,
-    parts_of,
-    samples_of,
-    sha256_of,
-)
+from shards.files import sha256_of
+from shards.index import BLOCK, DATASET, MANIFEST, fingerprint, index_path, load_index, load_json, load_manifest, parts_of, samples_of
 
 _OPEN_SHARDS = max(64, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4)  # usually 256 of the 1,024 descriptors of a process
 

@@ -9,7 +9,6 @@ import fcntl
 import hashlib
 import os
 import re
-import socket
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -18,7 +17,8 @@ from tarfile import BLOCKSIZE, RECORDSIZE, USTAR_FORMAT, TarInfo
 from typing import Any, BinaryIO
 
 from distgan.errors import DataError
-from shards.index import describe_member, publish, write_index
+from shards.files import publish, temporary_of
+from shards.index import describe_member, write_index
 
 STRETCH = 16  # samples: enough that small ones are not all overhead, few enough that long recordings do not fill the memory
 
@@ -117,11 +117,6 @@ def _stock_header(name: str, size: int) -> bytes:
 _EMPTY = _stock_header("", 0)
 _MODE_OWNER, _TIME, _REST = _EMPTY[100:124], _EMPTY[136:148], _EMPTY[155:]
 _CHECKSUM = sum(_EMPTY[:124]) + sum(_EMPTY[136:148]) + sum(b" " * 8) + sum(_EMPTY[156:])  # it counts itself as spaces
-
-
-def temporary_of(path: Path) -> Path:
-    """The name of a file while it is written: of this process alone, also where several machines share the folder."""
-    return path.with_name(f"{path.name}.tmp-{socket.gethostname()}-{os.getpid()}")
 
 
 def remove_left_over(shard: Path) -> None:

@@ -4,11 +4,11 @@ import tarfile
 from pathlib import Path
 
 
-def block(name: bytes, size: bytes | int = 0, kind: bytes = b"0", prefix: bytes = b"") -> bytes:
+def block(name: bytes, size: bytes | int = 0, kind: bytes = b"0", prefix: bytes = b"", magic: bytes = b"ustar\00000") -> bytes:
     """A header with a right checksum; `size` is a number, or the 12 bytes of the field."""
     size = b"%011o\0" % size if isinstance(size, int) else size
     head = name.ljust(100, b"\0") + b"0000644\0" + b"0000000\0" * 2 + size + b"00000000000\0" + b" " * 8 + kind
-    head = (head.ljust(257, b"\0") + b"ustar\00000").ljust(345, b"\0") + prefix
+    head = (head.ljust(257, b"\0") + magic).ljust(345, b"\0") + prefix
     head = head.ljust(512, b"\0")
     return head[:148] + b"%06o\0 " % sum(head) + head[156:]
 

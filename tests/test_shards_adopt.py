@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from distgan.data import Data
 from distgan.errors import ConfigError, DataError
 from shards import adopt, payloads, waves
 from shards.reader import open_parts
+from shards.split import rank
 
 
 def tar(path: Path, members: dict[str, bytes]) -> Path:
@@ -58,6 +60,7 @@ def test_one_folder_of_tars_holds_out_whole_tars(tmp_path, capsys):
     assert dataset["sample"] == {"kind": "image", "channels": 3, "size": 8, "field": "png"} and dataset["complete"]
     assert dataset["source"] == "index" and dataset["samples"] == {"train": 55, "validation": 5} and dataset["notes"] == []
     assert sorted(dataset["parts"]["train"]["shards"] + dataset["parts"]["validation"]["shards"]) == sorted(path.name for path in before)
+    assert dataset["parts"]["validation"]["shards"] == [min((path.name for path in before), key=rank)]
     sets = open_parts(tmp_path, "sha256")
     assert {sets[part][i]["__key__"] for part in sets for i in range(len(sets[part]))} == {f"d.x/{i}" for i in range(60)}
     assert Data(str(tmp_path)).fingerprint == dataset["fingerprint"]
@@ -158,6 +161,26 @@ def test_kinds_of_pictures(tmp_path, payload, colour, channels):
         tar(tmp_path / f"{k}.tar", {f"{k}.{field}": picture(k, 16, payload, colour)})
     index(tmp_path)
     assert about(tmp_path)["sample"] == {"kind": "image", "channels": channels, "size": 16, "field": field}
+
+
+def test_pictures_that_are_no_squares_or_have_16_bits_are_told(tmp_path, capsys):
+    for k in range(2):
+        tar(tmp_path / "flat" / f"{k}.tar", {f"{k}.png": picture(k, (8, 16))})
+    index(tmp_path / "flat")
+    assert about(tmp_path / "flat")["sample"]["size"] is None and "found 2 of 16x8" in capsys.readouterr().out
+    file = io.BytesIO()
+    Image.fromarray(np.full((8, 8), 999, np.uint16)).save(file, "PNG")
+    for k, data in enumerate((picture(1), file.getvalue())):
+        tar(tmp_path / "deep" / f"{k}.tar", {f"{k}.png": data})
+    index(tmp_path / "deep")
+    assert about(tmp_path / "deep")["sample"]["size"] is None and "1: values of mode I;16; allowed are 8 bits" in capsys.readouterr().out
+
+
+def test_pairs_of_two_rates_are_told(tmp_path, capsys):
+    for k, rate in enumerate((8000, 16000)):
+        tar(tmp_path / f"{k}.tar", {f"{k}.{part}.wav": sound(k, rate=rate) for part in ("input", "target")})
+    index(tmp_path)
+    assert about(tmp_path)["sample"]["kind"] == "unknown" and "1 pairs of int16 at 16000 Hz" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("field", "data", "message"), [

@@ -15,7 +15,7 @@ import pytest
 from tars import base256, block, long_name, padded, pax, write
 
 from distgan.errors import DataError
-from shards.index import index_path, index_tar, is_written, load_index, write_manifest
+from shards.index import fingerprint, index_path, index_tar, is_written, load_index, samples_of, write_manifest
 from shards.reader import ShardSet
 from shards.writer import write_shard
 
@@ -235,8 +235,20 @@ def test_a_missing_index_is_named(folder):
                                   '{"filesize": 9, "hash_lfs": "", "files": {"a.b": 7}}', '{"filesize": 9, "hash_lfs": "", "files": 7}',
                                   '{"filesize": 9, "hash_lfs": "", "files": {}}', "[" * 100000])
 def test_a_damaged_index_is_named(folder, text):
-    (folder / "x-000001.json").write_text(text)
-    with pytest.raises(DataError, match="x-000001.json"):
+    shard = folder / "x-000001.tar"
+    index_path(shard).write_text(text)
+    with pytest.raises(DataError, match="x-000001"):
+        samples_of(shard, load_index(shard))
+    with pytest.raises(DataError, match="x-000001"):
+        ShardSet(folder)
+
+
+def test_a_manifest_that_lists_a_shard_twice_is_refused(folder):
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["shards"] = manifest["shards"][:1] * 2
+    manifest["fingerprint"] = fingerprint([shard["sha256"] for shard in manifest["shards"]])
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(DataError, match="manifest.json is damaged"):
         ShardSet(folder)
 
 

@@ -17,9 +17,11 @@ import pytest
 import webdataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tars import block, write
 
 from distgan.errors import ConfigError, DataError
-from shards.index import index_tar, load_index, sha256_of, split_member, write_manifest
+from shards.files import sha256_of
+from shards.index import index_tar, load_index, split_member, write_manifest
 from shards.members import members
 from shards.reader import ShardSet
 from shards.writer import write_shard
@@ -139,6 +141,12 @@ def test_tars_of_tar_are_read_as_stock_and_tarfile_read_them(tmp_path, form):
         assert read == [(member.name, member.offset_data, tar.extractfile(member).read()) for member in tar if member.isfile()]
     shard_set = adopted(tmp_path)
     assert [shard_set[i] for i in range(4)] == stock_samples([tmp_path / "f.tar"])
+
+
+def test_times_in_old_gnu_headers_are_no_prefix(tmp_path):
+    """Old GNU archives have times of access where USTAR has what stands before the name."""
+    tar = write(tmp_path / "f.tar", block(b"b.bin", prefix=b"14500000000\0", magic=b"ustar  \0"))
+    assert [name for name, _, _ in members(tar)] == ["a.bin", "b.bin"]
 
 
 @settings(max_examples=40, deadline=None)

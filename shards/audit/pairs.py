@@ -1,0 +1,230 @@
+"""What one pair of recordings is like: an input to repair, and the target it should become.
+
+Delay, polarity, drift and correlation are those of shards.align. Thresholds that are made for sound are not applied to other waveforms, such as
+the pulses of a detector: there the input is shaped, shifted and offset on purpose, so these values are reported and not graded.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.signal import welch
+
+from distgan.errors import DataError
+from shards import align
+from shards.audit.findings import SIGNED, SOUND_ONLY, Checks, Finding
+from shards.audit.samples import Place, read
+from shards.index import DATASET
+from shards.waves import WAVE_FIELDS, read_flac, read_wav, to_float
+
+SOUND_RATES = (4_000, 1_000_000)  # Hz; below and above, it is not sound that was recorded
+SEARCHED_S = 0.05  # of delay in either direction
+FRAME_S = 0.02
+ACTIVE_DB = -40.0  # of the 95th percentile of the frames
+EDGE_DB = -80.0  # of the largest value of the spectrum: speech of 1 s without an s reaches 0.61 of the band there, and only 0.25 at -50
+CLIP_PEAK, CLIP_LEVEL, CLIP_RUN = 0.9, 0.99, 3
+CLEAN_SNR_DB = 15.0  # above it, what any denoiser changes is more than the noise it takes away
+_LOWEST = 1e-10
+
+
+@dataclass(frozen=True)
+class Look:
+    """One pair; `values` by name of the check, without those that cannot be measured on it."""
+
+    place: Place
+    faults: dict[str, str]  # check -> what is wrong
+    values: dict[str, float]
+    input_digest: bytes = b""
+    target_digest: bytes = b""
+
+
+class Examiner:
+    """Called in worker processes with a stretch of places."""
+
+    def __init__(self, dataset: dict[str, Any], fields: list[str]):
+        self.sample: dict[str, Any] = dataset.get("sample", {})
+        names = self.sample.get("fields") or [field for field in fields if field.rpartition(".")[2] in WAVE_FIELDS]
+        if len(names) != 2 or not set(names) <= set(fields):
+            raise DataError(f"{DATASET} names {names} as input and target; the samples have the fields {fields}")
+        self.input, self.target = names
+        self.snr_range = declared_range(dataset)
+
+    def __call__(self, stretch: list[Place]) -> list[Look]:
+        return [self._look(place, read(place)) for place in stretch]
+
+    def waves(self, place: Place) -> tuple[np.ndarray, np.ndarray, int]:
+        """(input, target, rate): float32 [frames] of the first channel; raises whatever the decoders raise."""
+        sample = read(place)
+        (observed, rate), (reference, _) = _decode(sample[self.input], self.input), _decode(sample[self.target], self.target)
+        return to_float(observed)[:, 0], to_float(reference)[:, 0], rate
+
+    def _look(self, place: Place, sample: dict[str, bytes]) -> Look:
+        try:
+            (observed, rate), (reference, target_rate) = _decode(sample[self.input], self.input), _decode(sample[self.target], self.target)
+        except Exception as error:
+            return Look(place, {"undecodable": f"{error} ({type(error).__name__})"}, {})
+        faults: dict[str, str] = {}
+        if wrong := self._format(observed, rate, reference, target_rate):
+            faults["format"] = "; ".join(wrong)
+        about = _about(sample.get("json", b"{}"))
+        digests = [hashlib.sha256(side).digest()[:16] for side in (observed, reference)]
+        values = measure(to_float(observed)[:, 0], to_float(reference)[:, 0], rate)
+        snr = about.get("snr_db")
+        if isinstance(snr, int | float):
+            values["snr"] = float(snr)
+            if self.snr_range:
+                values["snr-declared"] = max(self.snr_range[0] - snr, snr - self.snr_range[1], 0.0)
+            if about.get("denoiser") and about.get("rir") is None and "si-sdr" in values:
+                values["denoiser"] = min(snr, CLEAN_SNR_DB) - values["si-sdr"]
+        return Look(place, faults, values, *digests)
+
+    def _format(self, observed: np.ndarray, rate: int, reference: np.ndarray, target_rate: int) -> list[str]:
+        wrong = []
+        for side, samples, hz in (("input", observed, rate), ("target", reference, target_rate)):
+            stated = self.sample
+            found = {"rate": hz, "dtype": samples.dtype.newbyteorder("=").name, "channels": samples.shape[1]}
+            for name, due in {"rate": stated.get("rate", rate), "dtype": stated.get("dtype"), "channels": 1}.items():
+                if due is not None and found[name] != due:
+                    wrong.append(f"{side}: {name} {found[name]}, {due} is due")
+            if not stated.get("length", 0) <= len(samples) <= stated.get("longest", len(samples)):
+                wrong.append(f"{side}: {len(samples)} frames, {stated['length']}..{stated['longest']} are due")
+        return wrong
+
+
+def _decode(data: bytes, field: str) -> tuple[np.ndarray, int]:
+    """([frames, channels], rate)."""
+    samples, rate = (read_flac if field.endswith("flac") else read_wav)(data)
+    if not len(samples):
+        raise ValueError("holds no frames")
+    return samples, rate
+
+
+def _about(data: bytes) -> dict[str, Any]:
+    try:
+        about = json.loads(data)
+    except ValueError:
+        return {}
+    return about if isinstance(about, dict) else {}
+
+
+def declared_range(dataset: dict[str, Any]) -> tuple[float, float] | None:
+    """(lowest, highest) SNR in dB that dataset.json declares."""
+    declared = dataset.get("options", {}).get("snr")
+    if isinstance(declared, list) and len(declared) == 2 and all(isinstance(value, int | float) for value in declared):
+        return declared[0], declared[1]
+    return None
+
+
+def measure(observed: np.ndarray, reference: np.ndarray, rate: int) -> dict[str, float]:
+    """Values of one pair by name of the check; float32 [n] and [m]. Of what is not finite, only how much of it there is."""
+    bad = int((~np.isfinite(observed)).sum() + (~np.isfinite(reference)).sum())
+    values = {"not-finite": float(bad), "length": (len(observed) - len(reference)) / rate}
+    if bad:
+        return values
+    common = min(len(observed), len(reference))
+    x, t = observed[:common].astype(np.float64), reference[:common].astype(np.float64)
+    values["identical"] = float(np.array_equal(x, t))
+    values["silent"] = min(_db(np.abs(side).max()) for side in (x, t))
+    values["dc"] = max((side.mean() for side in (x, t)), key=abs)
+    values["clipped"] = max(clipped(x), clipped(t))
+    if not (x.any() and t.any()):
+        return values
+    active = _active(t, max(int(FRAME_S * rate), 1))
+    values["active"] = float(active.mean())
+    level = np.repeat(active, max(int(FRAME_S * rate), 1))
+    n = min(len(level), common)
+    values["level"] = _db(_rms(x[:n][level[:n]])) - _db(_rms(t[:n][level[:n]]))
+    values["bandwidth"] = bandwidth(t)
+    values["si-sdr"] = si_sdr(x, t)
+    found = align.estimate(t, x, min(int(SEARCHED_S * rate), common // 4))
+    values["correlation"] = found.correlation
+    if found.correlation >= align.MISMATCH:  # else there is no delay to speak of
+        values |= {"delay": found.samples, "drift": found.drift, "polarity": float(found.polarity < 0)}
+    return values
+
+
+def si_sdr(x: np.ndarray, target: np.ndarray) -> float:
+    """Scale-invariant signal-to-distortion ratio in dB (Le Roux et al. 2019), within ±100."""
+    # Sums, not dot products: those start threads, which wait for those of the other processes.
+    scaled = (x * target).sum() / (target**2).sum() * target
+    kept, rest = (scaled**2).sum(), ((x - scaled) ** 2).sum()
+    return float(np.clip(10 * np.log10(max(kept, 1e-30) / max(rest, 1e-30)), -100, 100))
+
+
+def clipped(x: np.ndarray) -> float:
+    """Share of the values in runs of 3 or more at 0.99 or more of the peak; 0 where the peak is not above 0.9."""
+    peak = np.abs(x).max()
+    if peak <= CLIP_PEAK:
+        return 0.0
+    high = np.concatenate([[0], (np.abs(x) >= CLIP_LEVEL * peak).astype(np.int8), [0]])
+    starts, ends = np.flatnonzero(np.diff(high) == 1), np.flatnonzero(np.diff(high) == -1)
+    runs = ends - starts
+    return float(runs[runs >= CLIP_RUN].sum() / len(x))
+
+
+def bandwidth(x: np.ndarray) -> float:
+    """The highest frequency whose power is above -80 dB of the largest, as a share of Nyquist's."""
+    _, power = welch(x, nperseg=min(1024, len(x)), detrend=False)
+    above = np.flatnonzero(power > 10 ** (EDGE_DB / 10) * power.max())
+    return float(above[-1] / (len(power) - 1)) if len(above) else 0.0
+
+
+def _active(x: np.ndarray, frame: int) -> np.ndarray:
+    """bool [frames]: which frames are louder than -40 dB of the 95th percentile; the whole is one frame if it is shorter."""
+    whole = x[:len(x) // frame * frame].reshape(-1, frame) if len(x) >= frame else x[None]
+    power = (whole**2).mean(1)
+    return power > 10 ** (ACTIVE_DB / 10) * np.percentile(power, 95)
+
+
+def _rms(x: np.ndarray) -> float:
+    return float(np.sqrt((x**2).mean())) if len(x) else 0.0
+
+
+def _db(amplitude: float) -> float:
+    return float(20 * np.log10(max(amplitude, _LOWEST)))
+
+
+def not_graded(dataset: dict[str, Any]) -> tuple[str, ...]:
+    """Names of the checks whose values are only reported for this data."""
+    rate = dataset.get("sample", {}).get("rate", SOUND_RATES[0])
+    sound = dataset.get("source") != "waveform" and SOUND_RATES[0] <= rate <= SOUND_RATES[1]
+    return () if sound else SOUND_ONLY
+
+
+def findings(looks: list[Look], checks: Checks, ungraded: tuple[str, ...]) -> list[Finding]:
+    """All findings about these pairs."""
+    found: list[Finding] = []
+    for look in looks:
+        for name, detail in look.faults.items():
+            _add(found, checks, look, name, 1.0, detail)
+        for check in checks.of("pairs"):
+            value = look.values.get("si-sdr" if check.name.startswith("si-sdr") else check.name)
+            if value is not None and check.name not in ungraded:
+                signed = f"{value:+.4g} {check.unit}" if check.name in SIGNED else ""
+                _add(found, checks, look, check.name, abs(value) if check.name in SIGNED else value, signed)
+    _copies(looks, checks, found)
+    return found
+
+
+def _add(found: list[Finding], checks: Checks, look: Look, name: str, value: float, detail: str, other: Place | None = None) -> None:
+    check, place = checks.named(name, "pairs"), look.place
+    if level := check.level(value):
+        told = (value, check.threshold(level)) if check.unit else (None, None)
+        found.append(Finding(name, level, place.split, place.shard.name, place.key, *told, check.unit, detail, str(other or "")))
+
+
+def _copies(looks: list[Look], checks: Checks, found: list[Finding]) -> None:
+    """A target that is in both splits, and a pair that is twice in one. One target with several inputs is as it should be."""
+    pairs: dict[tuple[str, bytes, bytes], Look] = {}
+    first_split = looks[0].place.split if looks else ""
+    targets = {look.target_digest: look for look in looks if look.place.split == first_split and look.target_digest}
+    for look in looks:
+        if not look.target_digest:
+            continue
+        other = pairs.setdefault((look.place.split, look.input_digest, look.target_digest), look)
+        if other is not look:
+            _add(found, checks, look, "duplicate", 1.0, f"the input and target of {other.place}", other.place)
+        if look.place.split != first_split and look.target_digest in targets:
+            _add(found, checks, look, "duplicate-leak", 1.0, f"the target of {targets[look.target_digest].place}", targets[look.target_digest].place)

@@ -1,0 +1,37 @@
+"""Files that are written whole or not at all."""
+
+import hashlib
+import os
+import socket
+from pathlib import Path
+
+
+def commit(path: Path, data: bytes) -> None:
+    """Write `data` so that `path` is either as before or complete, also after a kill or a power cut."""
+    temporary = temporary_of(path)
+    with open(temporary, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    publish(temporary, path)
+
+
+def temporary_of(path: Path) -> Path:
+    """The name of a file while it is written: of this process alone, also where several machines share the folder."""
+    return path.with_name(f"{path.name}.tmp-{socket.gethostname()}-{os.getpid()}")
+
+
+def publish(temporary: Path, path: Path) -> None:
+    """Give a complete, synced file its final name; on return the name is on disk too."""
+    os.replace(temporary, path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def sha256_of(path: Path) -> str:
+    """The 64 hex digits that `sha256sum` prints."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
