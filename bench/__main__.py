@@ -1,14 +1,26 @@
-"""Run every benchmark, or those named: python -m bench [reading] [overhead] [equality] [alignment] [denoising]"""
+"""Run every benchmark, or those named: python -m bench [reading] [writing] [shuffling] [overhead] … [--quick] [--only PATTERN]"""
 
+import argparse
 import importlib
-import sys
 
-NAMES = ("reading", "overhead", "equality", "alignment", "denoising")
+PEERS = ("reading", "writing", "shuffling")
+NAMES = (*PEERS, "overhead", "equality", "alignment", "denoising")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser("python -m bench", description="Speed, as ratios against named peers or limits, measured in one run.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(NAMES)}; default: all")
+    parser.add_argument("--quick", action="store_true", help=f"a few samples, to see that {', '.join(PEERS)} work; the figures mean nothing")
+    parser.add_argument("--only", default="", metavar="PATTERN", help="of reading and writing, the rows whose name matches, as in 'limit|CRC|in order'")
+    args = parser.parse_args()
+    if unknown := set(args.names) - set(NAMES):
+        parser.error(f"no benchmark {', '.join(sorted(unknown))}; there are: {', '.join(NAMES)}")
+    for name in args.names or (PEERS if args.quick else NAMES):
+        module = importlib.import_module(f"bench.{name}")
+        print(f"\n== {name}: {module.__doc__.splitlines()[0]}", flush=True)
+        options = {"quick": args.quick, "only": args.only} if name in PEERS else {}
+        module.main(**options)
+
 
 if __name__ == "__main__":
-    asked = sys.argv[1:] or NAMES
-    if unknown := set(asked) - set(NAMES):
-        sys.exit(f"no benchmark {', '.join(sorted(unknown))}; there are: {', '.join(NAMES)}")
-    for name in asked:
-        print(f"\n== {name}: {importlib.import_module(f'bench.{name}').__doc__.splitlines()[0]}", flush=True)
-        importlib.import_module(f"bench.{name}").main()
+    main()

@@ -1,63 +1,199 @@
-"""CPU microseconds per 64x64 PNG: ours in random order with CRC, against decoding alone (the limit) and stock webdataset in file order.
+"""CPU time and samples/s of reading: PNGs of 64x64 and pairs of 1 s at 48 kHz, ours against decoding alone and against other loaders.
 
-CPU time of one process, median of 5 interleaved rounds: wall time on a shared machine measures the neighbours.
+Every way ends in the same decoded batch of 64 in the main process, from files in the page cache; PNG and FLAC are decoded by the same functions.
+A pass is the whole set, the start of loaders and workers included. Ours reads in a global random order and checks every sample's CRC.
 """
 
-import io
-import statistics
-import tempfile
-import time
-import warnings
+import itertools
+import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from torch.utils.data import DataLoader, Dataset
 
-from distgan.batches import Data, permutation
-from shards import build
+from bench import peers
+from bench.peers import BATCH, SIZE
+from bench.writing import SHARDS, plain
+from distgan import console, draws
+from distgan.batches import Stream
+from distgan.data import Data
+from distgan.sharing import breakdown
+from shards import payloads, waves
 
-N, ROUNDS, BATCH = 2000, 5, 64
+LIMIT, OURS, STOCK = "decoding alone, bytes in memory (the limit)", "distgan, shuffled, CRC", "webdataset, in order"
+ONE_CORE, TWO_WORKERS = 5, 3  # rounds
 
 
-def decode(data: bytes) -> torch.Tensor:
-    with Image.open(io.BytesIO(data)) as image:
-        return torch.from_numpy(np.array(image.convert("L")))[None]
+def fill(samples: list[tuple[bytes, ...]], numbers: Iterable[int]) -> torch.Tensor:
+    """A batch decoded in one piece, as distgan.data does it."""
+    numbers = list(numbers)
+    if len(samples[0]) == 1:
+        batch = np.empty((len(numbers), SIZE, SIZE, 3), np.uint8)
+        for out, i in zip(batch, numbers, strict=True):
+            payloads.decode(samples[i][0], "png", out)
+    else:
+        batch = np.empty((len(numbers), 2, peers.RATE), np.int16)
+        for out, i in zip(batch, numbers, strict=True):
+            for row, data in zip(out, samples[i], strict=True):
+                row[:] = waves.read_flac(data)[0][:, 0]
+    return torch.from_numpy(batch)
 
 
-def main() -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        build.main(["particles", f"{folder}/data", "--n", str(N), "--per-shard", "500"])
-        data = Data(f"{folder}/data")
-        samples = [data.train[i]["png"] for i in range(len(data.train))]
-        order = permutation(len(samples), 0, 0)
-        tars = sorted(str(path) for path in Path(folder, "data", "train").glob("*.tar"))
+def decode(parts: Iterable[bytes]) -> torch.Tensor:
+    """One sample, for loaders that put batches together themselves."""
+    return fill([tuple(parts)], [0])[0]
 
-        def limit():
-            return (decode(samples[i]) for i in range(len(samples)))
 
-        def ours():
-            return (data.decode(data.train, int(i)) for i in order)
+def ours(data: Data, workers: int, resident: bool = False) -> Callable[[], int]:
+    stream = Stream(data, 0, breakdown(BATCH, 1, 1), 0, torch.device("cpu"), workers=workers, resident_bytes=1 << 40 if resident else 0)
+    return lambda: sum(len(micros[0].real) for micros in itertools.islice(stream, len(data.train) // BATCH))
 
-        def webdataset():
-            import webdataset as wds
 
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                yield from (decode(sample["png"]) for sample in wds.WebDataset(tars, shardshuffle=False))
+def counted(loader: Iterable) -> int:
+    return sum(len(batch[0]) if isinstance(batch, (list, tuple)) else len(batch) for batch in loader)
 
-        ways = {"decode only (limit)": limit, "distgan, shuffled, CRC": ours, "webdataset, in order": webdataset}
-        times: dict[str, list[float]] = {name: [] for name in ways}
-        for _ in range(ROUNDS):
-            for name, way in ways.items():
-                began, batch = time.process_time(), []
-                for image in way():
-                    batch.append(image)
-                    if len(batch) == BATCH:
-                        torch.stack(batch)
-                        batch = []
-                times[name].append((time.process_time() - began) / len(samples) * 1e6)
-        base = statistics.median(times["decode only (limit)"])
-        for name, values in times.items():
-            middle = statistics.median(values)
-            print(f"{name:26} {middle:8.1f} us/image  [{min(values):.1f}..{max(values):.1f}]  {middle / base:.2f} x the limit")
+
+class InMemory(Dataset):
+    def __init__(self, samples: list[tuple[bytes, ...]]):
+        self.samples = samples
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitems__(self, numbers: list[int]) -> torch.Tensor:
+        return fill(self.samples, numbers)
+
+
+def limit(samples: list[tuple[bytes, ...]], workers: int) -> Callable[[], int]:
+    if workers:  # the batch is whole already: nothing to collate
+        return lambda: counted(DataLoader(InMemory(samples), BATCH, num_workers=workers, collate_fn=_whole))
+    return lambda: sum(len(fill(samples, range(start, min(start + BATCH, len(samples))))) for start in range(0, len(samples), BATCH))
+
+
+def _whole(batch: torch.Tensor) -> torch.Tensor:
+    return batch
+
+
+class Files(Dataset):
+    """One file for each member, in one folder."""
+
+    def __init__(self, folder: Path, fields: tuple[str, ...], n: int):
+        self.names = [[f"{folder}/s{i:06d}.{field}" for field in fields] for i in range(n)]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, i: int) -> torch.Tensor:
+        return decode(Path(name).read_bytes() for name in self.names[i])
+
+
+def files(folder: Path, fields: tuple[str, ...], samples: list[tuple[bytes, ...]], workers: int) -> Callable[[], int]:
+    return lambda: counted(DataLoader(Files(folder, fields, len(samples)), BATCH, shuffle=True, num_workers=workers))
+
+
+def webdataset(folder: Path, fields: tuple[str, ...], workers: int, shuffle: int = 0) -> Callable[[], int]:
+    import webdataset as wds
+
+    tars = sorted(str(path) for path in folder.glob("*.tar"))
+
+    def run() -> int:
+        data = wds.WebDataset(tars, shardshuffle=100 if shuffle else False)
+        data = data.shuffle(shuffle) if shuffle else data
+        data = data.map(lambda sample: (decode(sample[field] for field in fields),)).batched(BATCH)
+        return counted(DataLoader(data, batch_size=None, num_workers=workers))
+
+    return run
+
+
+def mosaicml(folder: Path, fields: tuple[str, ...], workers: int) -> Callable[[], int]:
+    import streaming
+
+    class Decoded(streaming.StreamingDataset):
+        def __getitem__(self, i):
+            sample = super().__getitem__(i)
+            return decode(sample[field] for field in fields)
+
+    streaming.base.util.clean_stale_shared_memory()  # an earlier one that was not closed properly
+    data = Decoded(local=str(folder), shuffle=True, batch_size=BATCH)
+    return lambda: counted(DataLoader(data, BATCH, num_workers=workers))
+
+
+def litdata(folder: Path, fields: tuple[str, ...], workers: int) -> Callable[[], int]:
+    import litdata
+
+    class Decoded(litdata.StreamingDataset):
+        def __getitem__(self, i):
+            sample = super().__getitem__(i)
+            return decode(sample[field] for field in fields)
+
+    data = Decoded(str(folder), shuffle=True)
+    return lambda: counted(litdata.StreamingDataLoader(data, batch_size=BATCH, num_workers=workers))
+
+
+def compare(kind: str, samples: list[tuple[bytes, ...]], fast: list[tuple[bytes, ...]], about: dict, fields: tuple[str, ...],
+            fast_fields: tuple[str, ...], root: Path, rounds: tuple[int, int], there: set[str], only: str) -> peers.Rounds:
+    """Write `samples` in every format, and `fast`, the same with a payload that needs no decoding, in ours; measure all with 0 and 2 workers.
+
+    Returns what was measured with none.
+    """
+    label = "PNG" if kind == "images" else "FLAC"
+    other = "raw uint8" if kind == "images" else "WAV"
+    per_shard = len(samples) // 20
+    described = [about | ({"field": names[0]} if kind == "images" else {"fields": names}) for names in (fields, fast_fields)]
+    data = Data(str(peers.write_data(root / "ours", described[0], fields, samples, per_shard)))
+    data_fast = Data(str(peers.write_data(root / "fast", described[1], fast_fields, fast, per_shard)))
+    for name in there:
+        SHARDS[name](root / name, fields, samples, per_shard)
+    plain(root / "files", fields, samples)
+
+    results = []
+    for workers, count in zip((0, 2), rounds, strict=True):
+        ways = {LIMIT: limit(samples, workers), OURS: ours(data, workers), f"distgan, {other} payload": ours(data_fast, workers)}
+        if workers == 0:
+            ways["distgan, resident"] = ours(data_fast, 0, resident=True)
+            ways["distgan, bytes and CRC only"] = lambda: random_reads(data, fields)
+        ways["a folder of files, shuffled"] = files(root / "files", fields, samples, workers)
+        if "webdataset" in there:
+            ways[STOCK] = webdataset(root / "webdataset", fields, workers)
+            ways["webdataset, shuffle(1000)"] = webdataset(root / "webdataset", fields, workers, shuffle=1000)
+            ways["webdataset, in order, our tars"] = webdataset(root / "ours" / "train", fields, workers)
+        if "mosaicml" in there:
+            ways["mosaicml-streaming, shuffled"] = mosaicml(root / "mosaicml", fields, workers)
+        if "litdata" in there:
+            ways["litdata, shuffled"] = litdata(root / "litdata", fields, workers)
+        measured = peers.Rounds(f"reading {kind}, {workers} workers", ways, count, only)
+        measured.table(f"{label}, {workers} workers", LIMIT)
+        results.append(measured)
+    return results[0]
+
+
+def random_reads(data: Data, fields: tuple[str, ...]) -> int:
+    split = data.train
+    order = draws.numpy_generator(0, "bench/reads").permutation(len(split)).tolist()
+    for i in order:
+        split.fields_of(i, fields)
+    return len(order)
+
+
+def main(quick: bool = False, only: str = "") -> None:
+    torch.set_num_threads(1)
+    rounds = (1, 1) if quick else (ONE_CORE, TWO_WORKERS)
+    there = peers.installed()
+    with peers.scratch() as root:
+        pngs = peers.made(peers.image, 128 if quick else 20_000, "images")
+        console.say(f"{len(pngs)} PNGs of {np.mean([len(data) for data in pngs]):.0f} bytes; load {os.getloadavg()[0]:.1f} on {os.cpu_count()} CPUs")
+        alone = compare("images", [(png,) for png in pngs], [(peers.raw(png),) for png in pngs], peers.IMAGE, ("png",), ("npy",),
+                        root / "images", rounds, there, only)
+        del pngs
+        flacs = peers.made(peers.pair, 64 if quick else 2000, "pairs")
+        console.say(f"{len(flacs)} pairs of FLAC, {np.mean([len(data) for both in flacs for data in both]):.0f} bytes each")
+        pairs = compare("pairs", flacs, [peers.wav(both) for both in flacs], peers.PAIR, ("input.flac", "target.flac"),
+                        ("input.wav", "target.wav"), root / "pairs", rounds, there, only)
+    print()
+    peers.asked("PNG, ours", alone.cpu_ratio(OURS, LIMIT), 1.06, "x the limit")
+    peers.asked("PNG, ours", alone.cpu_ratio(OURS, STOCK), 0.65, "x stock webdataset")
+    peers.asked("raw uint8, ours", alone.cpu("distgan, raw uint8 payload"), 15, "us")
+    peers.asked("random read with CRC", alone.cpu("distgan, bytes and CRC only"), 8, "us")
+    peers.asked("WAV pairs, ours", pairs.cpu("distgan, WAV payload"), 140, "us")
