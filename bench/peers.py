@@ -17,9 +17,10 @@ from pathlib import Path
 import numpy as np
 
 from distgan import console, draws
-from shards import payloads, waves
+from shards import payloads
 from shards.index import DATASET, write_manifest
 from shards.parallel import default_workers, ordered_map
+from shards.sound import waves
 from shards.writer import write_shard
 
 SIZE, RATE = 64, 48000

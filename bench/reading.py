@@ -20,7 +20,8 @@ from distgan import console, draws
 from distgan.batches import Stream
 from distgan.data import Data
 from distgan.sharing import breakdown
-from shards import payloads, waves
+from shards import payloads
+from shards.sound import waves
 
 LIMIT, OURS, STOCK = "decoding alone, bytes in memory (the limit)", "distgan, shuffled, CRC", "webdataset, in order"
 ONE_CORE, TWO_WORKERS = 5, 3  # rounds
