@@ -69,8 +69,9 @@ class InMemory(Dataset):
 
 def limit(samples: list[tuple[bytes, ...]], workers: int) -> Callable[[], int]:
     if workers:  # the batch is whole already: nothing to collate
-        return lambda: counted(DataLoader(InMemory(samples), BATCH, num_workers=workers, collate_fn=_whole))
-    return lambda: sum(len(fill(samples, range(start, min(start + BATCH, len(samples))))) for start in range(0, len(samples), BATCH))
+        return lambda: counted(DataLoader(InMemory(samples), BATCH, shuffle=True, num_workers=workers, collate_fn=_whole))
+    order = draws.numpy_generator(0, "bench/limit").permutation(len(samples)).tolist()  # random, as ours is: memory likes order, too
+    return lambda: sum(len(fill(samples, order[start:start + BATCH])) for start in range(0, len(samples), BATCH))
 
 
 def _whole(batch: torch.Tensor) -> torch.Tensor:

@@ -1,9 +1,14 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and their checksums."""
 
 import hashlib
 import os
 import socket
 from pathlib import Path
+
+try:  # the same function five times as fast, by carry-less multiplication; every sample that is read passes through it
+    from isal.isal_zlib import crc32 as crc32
+except ImportError:  # no wheel for this platform
+    from zlib import crc32 as crc32
 
 
 def commit(path: Path, data: bytes) -> None:

@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import re
-import zlib
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from distgan.errors import DataError
-from shards.files import commit, sha256_of
+from shards.files import commit, crc32, sha256_of
 from shards.members import members
 
 MANIFEST = "manifest.json"
@@ -45,10 +44,10 @@ def describe_member(offset: int, name: str, data: bytes) -> dict[str, Any]:
     {"offset", "size", "crc32"}; for a field that ends in `wav`, the one that is read in parts, and more than one block of data also
     "blocks": the crc32 of each block of 16 KiB, the last one shorter, so that a part is checked without reading the whole.
     """
-    entry: dict[str, Any] = {"offset": offset, "size": len(data), "crc32": zlib.crc32(data)}
+    entry: dict[str, Any] = {"offset": offset, "size": len(data), "crc32": crc32(data)}
     if len(data) > BLOCK and name.lower().endswith("wav"):
         view = memoryview(data)
-        entry["blocks"] = [zlib.crc32(view[start:start + BLOCK]) for start in range(0, len(data), BLOCK)]
+        entry["blocks"] = [crc32(view[start:start + BLOCK]) for start in range(0, len(data), BLOCK)]
     return entry
 
 

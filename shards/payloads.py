@@ -14,10 +14,13 @@ import io
 
 import numpy as np
 from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
 
 FIELDS = {"png": "png", "jpeg": "jpg", "raw": "npy"}
-_FORMATS = {"png": "PNG", "jpg": "JPEG", "jpeg": "JPEG"}
-IMAGE_FIELDS = (*_FORMATS, "npy")
+# The named format alone: of shards from elsewhere Image.open would open anything, and start Ghostscript for a PostScript file of that name.
+_READERS = {"png": PngImageFile, "jpg": JpegImageFile, "jpeg": JpegImageFile}
+IMAGE_FIELDS = (*_READERS, "npy")
 
 
 def add_option(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +37,7 @@ def encode(pixels: np.ndarray, payload: str) -> tuple[str, bytes]:
         return field, _header(pixels.shape) + np.ascontiguousarray(pixels).tobytes()
     file = io.BytesIO()
     how = {"quality": 95, "subsampling": 0} if field == "jpg" else {}
-    Image.fromarray(pixels).save(file, _FORMATS[field], **how)
+    Image.fromarray(pixels).save(file, "JPEG" if field == "jpg" else "PNG", **how)
     return field, file.getvalue()
 
 
@@ -44,12 +47,12 @@ def decode(data: bytes, field: str, out: np.ndarray) -> None:
     if kind == "npy":
         out[...] = _pixels(data, out).reshape(out.shape)
         return
-    # The named format alone: of shards from elsewhere Pillow would open anything, and start Ghostscript for a PostScript file of that name.
-    with Image.open(io.BytesIO(data), formats=(_FORMATS[kind],)) as image:
-        if image.size != (out.shape[1], out.shape[0]):
+    with _READERS[kind](io.BytesIO(data)) as image:
+        if image.size != (out.shape[1], out.shape[0]):  # before anything is unpacked: the size may be a lie
             raise ValueError(f"an image of {image.width}x{image.height} pixels where {out.shape[1]}x{out.shape[0]} are due")
         mode = "L" if out.shape[2] == 1 else "RGB"
-        out[...] = np.asarray(image if image.mode == mode else image.convert(mode)).reshape(out.shape)
+        pixels = (image if image.mode == mode else image.convert(mode)).tobytes()
+    out[...] = np.frombuffer(pixels, np.uint8).reshape(out.shape)
 
 
 def _pixels(data: bytes, out: np.ndarray) -> np.ndarray:

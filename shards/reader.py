@@ -3,7 +3,6 @@
 import operator
 import os
 import resource
-import zlib
 from array import array
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ import numpy as np
 
 from distgan import console
 from distgan.errors import ConfigError, DataError
-from shards.files import sha256_of
+from shards.files import crc32, sha256_of
 from shards.index import BLOCK, DATASET, MANIFEST, fingerprint, index_path, load_index, load_json, load_manifest, parts_of, samples_of
 
 _OPEN_SHARDS = max(64, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4)  # usually 256 of the 1,024 descriptors of a process
@@ -134,7 +133,7 @@ class ShardSet:
             place = self._place(i, fields[0])
             size = self._sizes[place]
             data = self._read(place, self._offsets[place], size)
-            if zlib.crc32(data) != self._crcs[place] or len(data) != size:
+            if crc32(data) != self._crcs[place] or len(data) != size:
                 raise self._damaged(place, 0, size, len(data))
             return {fields[0]: data}
         places = [self._place(i, field) for field in fields]
@@ -145,7 +144,7 @@ class ShardSet:
         for field, place in zip(fields, places, strict=True):
             size, at = self._sizes[place], self._offsets[place] - start
             sample[field] = data = block[at:at + size]
-            if zlib.crc32(data) != self._crcs[place] or len(data) != size:
+            if crc32(data) != self._crcs[place] or len(data) != size:
                 raise self._damaged(place, 0, size, len(data))
         return sample
 
@@ -170,7 +169,7 @@ class ShardSet:
         view = memoryview(data)
         for number, at in enumerate(range(begin, end, BLOCK), first):
             block, stop_at = view[at - begin:at - begin + BLOCK], min(at + BLOCK, end)
-            if zlib.crc32(block) != blocks[number] or len(block) != stop_at - at:
+            if crc32(block) != blocks[number] or len(block) != stop_at - at:
                 raise self._damaged(place, at, stop_at, len(block))
         return data[start - begin:stop - begin]
 

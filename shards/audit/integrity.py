@@ -2,7 +2,6 @@
 
 import json
 import os
-import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from tarfile import BLOCKSIZE, HeaderError, TarInfo
@@ -11,6 +10,7 @@ from typing import Any
 from distgan import console
 from distgan.errors import DataError
 from shards.audit.findings import Checks, Finding
+from shards.files import crc32
 from shards.index import (
     DATASET,
     MANIFEST,
@@ -195,7 +195,7 @@ def _examine_members(shard: Shard, files: dict[str, dict[str, Any]]) -> None:
             block = file.read(before + size)
             header, data = block[:before], block[before:]
             shard.members += 1
-            if len(data) != size or zlib.crc32(data) != entry["crc32"]:
+            if len(data) != size or crc32(data) != entry["crc32"]:
                 what = f"only {len(data)} of {size} bytes are there" if len(data) != size else "not what was written"
                 shard.faults.append(("crc32", key, f"{member} at bytes {offset}..{offset + size}: {what}"))
                 shard.damaged.add(key)
