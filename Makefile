@@ -3,13 +3,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: install demo test test-slow bench lint clean help
+.PHONY: install demo test test-slow bench peers lint clean help
 help:
 	@echo "make install    into .venv; every other target does it by itself"
 	@echo "make demo       shard, train with 2 processes, validate, evaluate, report (minutes)"
 	@echo "make test       the default tests"
 	@echo "make test-slow  the long ones: ten kills, the whole demo"
 	@echo "make bench      speed, as ratios against named peers or limits"
+	@echo "make peers      what \`make bench\` compares with beside webdataset: litdata, mosaicml-streaming"
 	@echo "make lint       ruff"
 
 $(READY): pyproject.toml constraints.txt
@@ -31,6 +32,10 @@ test-slow: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m bench
+
+peers: $(READY)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,bench]'
+	$(BIN)/python -m pip install --quiet --no-deps mosaicml-streaming==0.13.0
 
 lint: $(READY)
 	$(BIN)/ruff check .
