@@ -1,7 +1,9 @@
 """Every sample exactly once an epoch, whatever the data, ranks, workers, accumulation and legs; and batches hold what the shards hold."""
 
+import contextlib
 import itertools
 import struct
+import types
 import zlib
 
 import numpy as np
@@ -11,7 +13,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from distgan import sharing
+from distgan import batches, sharing
 from distgan.batches import Stream
 from distgan.data import Data
 from distgan.errors import ConfigError, DataError
@@ -35,13 +37,13 @@ def folders(tmp_path_factory):
     return folder
 
 
-def leg(data, start, batches, *, ranks, accumulation=1, workers=0, resident=0, window=0, batch=BATCH):
+def leg(data, start, count, *, ranks, accumulation=1, workers=0, resident=0, window=0, batch=BATCH):
     """What all ranks together are delivered in some batches: [(position, address, sample by its pixels)], in the order of the global batch."""
     share = sharing.breakdown(batch, ranks, accumulation)
     rows = []
     for rank in range(ranks):
         stream = iter(Stream(data, 3, share, rank, CPU, start=start, workers=workers, resident_bytes=resident, window=window))
-        for micros in itertools.islice(stream, batches):
+        for micros in itertools.islice(stream, count):
             assert len(micros) == accumulation
             for micro in micros:
                 numbers = micro.real[:, 0, 0, :2].long() @ torch.tensor([256, 1])
@@ -64,8 +66,8 @@ def requires_exactly_once(data, seen, window):
 
 def run_legs(data, legs, window):
     seen = []
-    for ranks, accumulation, workers, batches, resident in legs:
-        seen += leg(data, len(seen), batches, ranks=ranks, accumulation=accumulation if BATCH % (ranks * accumulation) == 0 else 1,
+    for ranks, accumulation, workers, count, resident in legs:
+        seen += leg(data, len(seen), count, ranks=ranks, accumulation=accumulation if BATCH % (ranks * accumulation) == 0 else 1,
                     workers=workers, resident=resident, window=window)
     requires_exactly_once(data, seen, window)
 
@@ -100,9 +102,9 @@ def test_every_sample_once_over_many_more_legs(folders, n, per_shard, window, le
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(1, 50), st.integers(1, 12), st.integers(1, 5), st.integers(1, 4))
-def test_any_number_of_ranks_and_batch_size(folders, n, ranks, per_rank, batches):
+def test_any_number_of_ranks_and_batch_size(folders, n, ranks, per_rank, count):
     data = folders(n, 10)
-    requires_exactly_once(data, leg(data, 0, batches, ranks=ranks, batch=ranks * per_rank), 0)
+    requires_exactly_once(data, leg(data, 0, count, ranks=ranks, batch=ranks * per_rank), 0)
 
 
 @pytest.mark.parametrize("payload", ["png", "raw"])
@@ -116,6 +118,27 @@ def test_memory_and_processes_deliver_the_same_pixels(tmp_path, payload, channel
             assert torch.equal(a.real, b.real) and torch.equal(a.real, c.real)
             assert a.real.stride() == b.real.stride() == c.real.stride()  # the same sums in convolutions
             assert a.real.shape == (3, channels, 4, 4)
+
+
+def test_copying_one_batch_ahead_changes_nothing(folders, monkeypatch):
+    """The order of what a GPU would be given; the streams themselves need one."""
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "stream", contextlib.nullcontext)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: types.SimpleNamespace(wait_stream=lambda other: None))
+    monkeypatch.setattr(torch.Tensor, "record_stream", lambda self, stream: None)
+    delivered = [(np.array([i]), np.array([i]), torch.tensor([i])) for i in range(5)]
+    assert [int(real) for _, _, real in itertools.islice(batches._one_ahead(iter(delivered), CPU), 4)] == [0, 1, 2, 3]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_gpu_is_given_the_same_batches(folders, workers):
+    share = sharing.breakdown(BATCH, 1, 2)
+    ahead, here = (iter(Stream(folders(60, 10), 0, share, 0, device, workers=workers)) for device in (torch.device("cuda"), CPU))
+    for _ in range(6):
+        for a, b in zip(next(ahead), next(here), strict=True):
+            assert torch.equal(a.real.cpu(), b.real) and np.array_equal(a.positions, b.positions) and a.slots == b.slots
 
 
 # ---- pairs of signals
