@@ -43,6 +43,7 @@ class Stream:
     def __init__(self, data: Data, seed: int, share: Breakdown, rank: int, device: torch.device, *,
                  start: int = 0, workers: int = 0, resident_bytes: int = 0, window: int = 0, crop: int | None = None):
         data.sample.require_crop(crop)
+        assert start % share.batch == 0, "a run stands between two batches"
         self._share, self._rank, self._device, self._start, self._workers = share, rank, device, start, workers
         self._decoded = _Decoded(data, Order(len(data.train), seed, window, tuple(data.train.bounds)), seed, crop)
         if data.sample.even and len(data.train) * data.sample.bytes <= resident_bytes:

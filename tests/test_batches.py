@@ -64,47 +64,49 @@ def requires_exactly_once(data, seen, window):
     assert [a for _, a, _ in seen] == address.tolist()  # augmentations are functions of it
 
 
-def run_legs(data, legs, window):
+def run_legs(data, batch, legs, window):
     seen = []
     for ranks, accumulation, workers, count, resident in legs:
-        seen += leg(data, len(seen), count, ranks=ranks, accumulation=accumulation if BATCH % (ranks * accumulation) == 0 else 1,
-                    workers=workers, resident=resident, window=window)
+        seen += leg(data, len(seen), count, ranks=ranks, accumulation=accumulation, workers=workers, resident=resident, window=window, batch=batch)
     requires_exactly_once(data, seen, window)
 
 
-RANKS = st.sampled_from([1, 2, 3, 4, 6, 12])
+NONE = st.just(0)
+
+
+@st.composite
+def batch_and_legs(draw, workers=NONE, most=4):
+    """A global batch, and how it is shared from one stop to the next: (ranks, accumulation, workers, batches, resident)."""
+    batch = draw(st.sampled_from([5, 7, 8, 9, 10, 11, 12, 24, 60]))
+    legs = []
+    for _ in range(draw(st.integers(1, most))):
+        ranks = draw(st.sampled_from([r for r in range(1, 13) if batch % r == 0]))
+        accumulation = draw(st.sampled_from([a for a in (1, 2, 3) if batch % (ranks * a) == 0]))
+        legs.append((ranks, accumulation, draw(workers) if ranks <= 6 else min(1, draw(workers)), draw(st.integers(1, 6)), draw(st.sampled_from([0, KEPT]))))
+    return batch, legs
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.integers(1, 60), st.integers(1, 25), st.integers(0, 3),
-       st.lists(st.tuples(RANKS, st.sampled_from([1, 2]), st.just(0), st.integers(1, 6), st.sampled_from([0, KEPT])), min_size=1, max_size=4))
-def test_every_sample_once_an_epoch_over_any_legs(folders, n, per_shard, window, legs):
-    run_legs(folders(n, per_shard), legs, window)
+@given(st.integers(1, 60), st.integers(1, 25), st.integers(0, 3), batch_and_legs())
+def test_every_sample_once_an_epoch_over_any_legs(folders, n, per_shard, window, shared):
+    run_legs(folders(n, per_shard), *shared, window)
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more processes than cores
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.integers(1, 60), st.integers(1, 25),
-       st.lists(st.tuples(RANKS, st.sampled_from([1, 2]), st.integers(1, 3), st.integers(1, 4), st.just(0)).filter(lambda leg: leg[0] * leg[2] <= 12),
-                min_size=1, max_size=2))
-def test_every_sample_once_with_processes_that_decode_ahead(folders, n, per_shard, legs):
-    run_legs(folders(n, per_shard), legs, 0)
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(1, 60), st.integers(1, 25), st.integers(0, 3), batch_and_legs(st.integers(1, 3), most=2))
+def test_every_sample_once_with_processes_that_decode_ahead(folders, n, per_shard, window, shared):
+    batch, legs = shared
+    run_legs(folders(n, per_shard), batch, [(*leg[:4], 0) for leg in legs], window)
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.integers(1, 80), st.integers(1, 25), st.integers(0, 3),
-       st.lists(st.tuples(RANKS, st.sampled_from([1, 2]), st.integers(0, 3), st.integers(1, 8), st.just(0)), min_size=1, max_size=4))
-def test_every_sample_once_over_many_more_legs(folders, n, per_shard, window, legs):
-    run_legs(folders(n, per_shard), legs, window)
-
-
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.integers(1, 50), st.integers(1, 12), st.integers(1, 5), st.integers(1, 4))
-def test_any_number_of_ranks_and_batch_size(folders, n, ranks, per_rank, count):
-    data = folders(n, 10)
-    requires_exactly_once(data, leg(data, 0, count, ranks=ranks, batch=ranks * per_rank), 0)
+@given(st.integers(1, 80), st.integers(1, 25), st.integers(0, 3), batch_and_legs(st.integers(0, 3)))
+def test_every_sample_once_over_many_more_legs(folders, n, per_shard, window, shared):
+    batch, legs = shared
+    run_legs(folders(n, per_shard), batch, [(*leg[:4], 0) for leg in legs], window)
 
 
 @pytest.mark.parametrize("payload", ["png", "raw"])
