@@ -60,7 +60,7 @@ class Machine(Section):
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes a GPU where there is one")
     workers: int = Field(2, ge=0, description="decoding processes per rank, for data that does not fit in memory")
     resident_mb: int = Field(1024, ge=0, description="decode the training set once into memory where it is smaller than this")
-    verify: Literal["size", "sha256"] = Field("size", description="how shards are checked at start; each sample's crc32 is always checked")
+    verify: Literal["size", "sha256"] = Field("size", description="how shards are checked at start, size or sha256 (every byte); each sample's crc32 is always checked")
     journal_every: int = Field(1, gt=0, description="write the numbers of every n-th step")
     flush_steps: int = Field(20, gt=0, description="fetch numbers from the device, and write the journal, every n steps")
     checkpoint_every: Positive = Field(10, description="epochs between two checkpoints")
@@ -74,7 +74,7 @@ class Run(Section):
     kind: ClassVar[str] = "image"  # of sample that the recipe trains on: image or pair
 
     recipe: str = Field(description="the system to train")
-    data: str = Field(min_length=1, description="folder made by `distgan shard`, with train/ and validation/")
+    data: str = Field(min_length=1, description="folder made by `distgan shard`, or adopted by `distgan index`")
     experiment: str = Field("", description="name of the parent folder of the run; the recipe's name if empty")
     seed: int = Field(0, ge=0, description="every random number is drawn from (seed, purpose, index)")
     batch: int = Field(gt=0, le=MAX_BATCH, description="the global batch: samples per update over all ranks and micro-batches")

@@ -187,7 +187,7 @@ def _report(root: Path, dataset: dict[str, Any]) -> None:
         console.say(f"next: unpack them and make images of one size\n  mkdir unpacked && for tar in {tars}; do tar xf $tar -C unpacked; done\n"
                     "  distgan shard images OUT --from unpacked --size 64")
     elif sample["kind"] == "image":
-        console.say(f"next: distgan run --processes 2 sagan data={root}")
+        console.say(f"next: distgan check {root}\nnext: distgan run --processes 2 sagan data={root}")
     elif sample["kind"] == "pair":
         console.say(f"next: distgan check {root}")
     else:
@@ -197,7 +197,7 @@ def _report(root: Path, dataset: dict[str, Any]) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "distgan index", allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Make tars that others wrote (webdataset's ShardWriter, tar cf) a data set to train on. The tars are only read, and every\n"
+        description="Make tars that others wrote (webdataset's ShardWriter, tar --sort=name -cf) a data set to train on. The tars are only read, and every\n"
                     "byte of them: cut, damaged or unsafe ones are refused. Running it again finds any that changed.",
         epilog="examples:\n"
                "  distgan index tars                             tars/*.tar: a tenth of the tars, at least one, for validation\n"
@@ -205,7 +205,7 @@ def _parser() -> argparse.ArgumentParser:
                "  distgan index data --train a --validation b    the same with other names\n"
                "  distgan index tars --image left.png            the field that is the image, in samples with several\n"
                "  distgan index tars --input noisy.wav --target clean.wav\n\n"
-               "then: distgan run --processes 2 sagan data=FOLDER")
+               "then: distgan check FOLDER\nthen: distgan run --processes 2 sagan data=FOLDER")
     parser.add_argument("folder", metavar="FOLDER", help="where the tars are, or the folders that hold them")
     parser.add_argument("--train", metavar="NAME", help=f"the folder for training (default: {' or '.join(TRAIN)})")
     parser.add_argument("--validation", metavar="NAME|SHARE", help=f"the folder for validation (default: {', '.join(VALIDATION)}), or the "

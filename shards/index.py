@@ -137,7 +137,8 @@ def samples_of(shard: Path, index: dict[str, Any], fields: list[str] | None = No
     if len(set(keys)) != len(keys):
         seen: set[str] = set()
         repeated = next(key for key in keys if key in seen or seen.add(key))
-        raise DataError(f"{shard}: the members of sample {repeated} are not neighbours, or its key occurs twice")
+        raise DataError(f"{shard}: the members of sample {repeated} are not neighbours, or its key occurs twice; "
+                        "a tar in order of names has them together: tar --sort=name -cf")
     names = list(columns)
     fields = fields or sorted(names[place] for row, place in zip(rows, places, strict=True) if row == 0)
     numbers = np.full((len(keys), len(columns)), -1, dtype=np.int64)

@@ -8,6 +8,7 @@ import contextlib
 import fcntl
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from itertools import islice
@@ -71,13 +72,22 @@ def finish(out: Path, line: str) -> dict[str, Any]:
         shards = shard_files(out, dataset)
         if lost := missing(shards):
             numbers = [shards.index(shard) for shard in lost]
-            more = ["  …"] if len(numbers) > SHOWN else []
+            tasks = _tasks(numbers, len(shards))
+            more = ["  …"] if len(tasks) > SHOWN else []
             raise DataError("\n".join([
                 f"{out}: {len(numbers)} of {len(shards)} shards are missing or damaged: {', '.join(map(str, numbers))}",
                 "run again the tasks that write them (task k/N writes the shards s with s mod N = k), for instance",
-                *(f"  {line} --task {number}/{len(shards)}" for number in numbers[:SHOWN]), *more,
+                *(f"  {line} --task {task}" for task in tasks[:SHOWN]), *more,
                 f"or write all of them, and finish, with: {line}"]))
         return _complete(out, dataset)
+
+
+def _tasks(numbers: list[int], count: int) -> list[str]:
+    """K/N that write the shards `numbers` of `count`: one where they are those of one lost task, else one for each."""
+    for n in range(1, count):
+        if list(range(numbers[0] % n, count, n)) == numbers:
+            return [f"{numbers[0] % n}/{n}"]
+    return [f"{number}/{count}" for number in numbers]
 
 
 def shard_files(out: Path, dataset: dict[str, Any]) -> list[Path]:
@@ -196,6 +206,7 @@ def _plain(findings) -> list[dict[str, str]]:
 
 def table(findings: list[dict[str, str]]) -> str:
     """One line for each {"name", "reason"}, for a message."""
-    width = min(60, max(len(finding["name"]) for finding in findings))
-    lines = [f"  {finding['name']:<{width}}  {finding['reason']}" for finding in findings[:SHOWN]]
-    return "\n".join([*lines, *([f"  … and {len(findings) - SHOWN} more"] if len(findings) > SHOWN else [])])
+    rows = list(Counter((finding["name"], finding["reason"]) for finding in findings).items())  # the pieces of one recording are one line
+    width = min(60, max(len(name) for (name, _), _ in rows))
+    lines = [f"  {name:<{width}}  {reason}{f' ({times} pieces)' if times > 1 else ''}" for (name, reason), times in rows[:SHOWN]]
+    return "\n".join([*lines, *([f"  … and {len(rows) - SHOWN} more"] if len(rows) > SHOWN else [])])

@@ -260,5 +260,7 @@ def _require_manifest(folder: Path) -> None:
     dataset = folder.parent / DATASET
     source = load_json(dataset).get("source") if dataset.is_file() else "particles"
     what = f"{folder} holds no {MANIFEST}: its shards are unfinished or were never made" if folder.is_dir() else f"no folder {folder}"
+    if dataset.is_file() and source != "index" and folder.is_dir():
+        raise DataError(f"{what}; run the `distgan shard` line of {folder.parent} again, which writes what is missing; after all tasks of a job array, with --finish")
     command = f"distgan index {folder.parent}" if source == "index" else f"distgan shard {source} {folder.parent}"
     raise DataError(f"{what}; make it with: {command}   (`distgan shard --help` lists all sources)")

@@ -277,7 +277,7 @@ def test_a_set_of_an_unknown_kind_is_examined_as_files(tmp_path, capsys):
     assert "does not say what a sample is" in out and out.splitlines()[-1].startswith("next: ")
 
 
-def test_tars_that_others_made(tmp_path, no_pictures):
+def test_tars_that_others_made(tmp_path, no_pictures, capsys):
     """All in one folder, divided by `distgan index`; then one is damaged."""
     root = image_set(tmp_path / "made")
     (tmp_path / "theirs").mkdir()
@@ -289,6 +289,16 @@ def test_tars_that_others_made(tmp_path, no_pictures):
     change(tmp_path / "theirs/train-000001.tar", 514, b"xyz")
     code, report = check(tmp_path / "theirs")
     assert code == 1 and {(f["check"], f["shard"]) for f in report["findings"]} == {("sha256", "train-000001.tar"), ("crc32", "train-000001.tar")}
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == f"next: restore what is named above, or replace it; then: distgan index {tmp_path / 'theirs'}"
+
+
+@pytest.mark.parametrize(("source", "kind", "verdict", "text"), [
+    ("index", "images", "fail", "write those tars again, and index them: distgan index root"), ("index", "none", "pass", "distgan index root, which says how to go on"),
+    ("audio", "pairs", "pass", "no recipe of this version trains on pairs"), ("images", "images", "pass", "distgan run --processes 2 sagan data=root"),
+    ("images", "images", "fail", "shard it again")])
+def test_the_next_line_is_one_that_works(source, kind, verdict, text):
+    assert text in audit._next(Path("root"), {"source": source, "examined": {"kind": kind}, "verdict": verdict}, [])
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -65,7 +65,7 @@ def test_one_folder_of_tars_holds_out_whole_tars(tmp_path, capsys):
     sets = open_parts(tmp_path, "sha256")
     assert {sets[part][i]["__key__"] for part in sets for i in range(len(sets[part]))} == {f"d.x/{i}" for i in range(60)}
     assert Data(str(tmp_path)).fingerprint == dataset["fingerprint"]
-    assert "55 train, 5 validation" in (out := capsys.readouterr().out) and f"next: distgan run --processes 2 sagan data={tmp_path}" in out
+    assert "55 train, 5 validation" in (out := capsys.readouterr().out) and f"next: distgan check {tmp_path}\nnext: distgan run --processes 2 sagan data={tmp_path}" in out
 
 
 def test_an_adopted_set_can_be_trained_on(tmp_path):

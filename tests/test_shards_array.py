@@ -14,6 +14,7 @@ from processes import environment
 from shard_runs import ROOT, SMALL, contents, shard
 
 from distgan.errors import ConfigError, DataError
+from shards import plan
 from shards.build import parse_task
 from shards.reader import ShardSet
 
@@ -59,14 +60,14 @@ def test_a_task_writes_every_nth_shard(tmp_path):
 
 
 def test_finish_names_what_a_lost_task_left_out_and_its_lines_mend_it(lost, reference, capsys):
-    damaged = lost / "train" / "train-000003.tar"
+    damaged = lost / "train" / "train-000002.tar"
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"x")
     before = contents(lost)
-    with pytest.raises(DataError, match=r"3 of 7 shards are missing or damaged: 1, 3, 5\n") as raised:
+    with pytest.raises(DataError, match=r"3 of 7 shards are missing or damaged: 1, 2, 5\n") as raised:
         shard("particles", lost, *SMALL, "--finish")
     assert contents(lost) == before
     lines = [line.strip() for line in str(raised.value).splitlines() if "--task" in line]
-    assert [line.rpartition(" ")[2] for line in lines] == ["1/7", "3/7", "5/7"]
+    assert [line.rpartition(" ")[2] for line in lines] == ["1/7", "2/7", "5/7"]
     assert str(raised.value).endswith(f"with: distgan shard particles {lost} {' '.join(map(str, SMALL))}")
     for line in lines:
         assert line.startswith("distgan shard ") and shard(*shlex.split(line)[2:]) == 0
@@ -74,6 +75,19 @@ def test_finish_names_what_a_lost_task_left_out_and_its_lines_mend_it(lost, refe
     assert contents(lost) == contents(reference)
     assert shard("particles", lost, *SMALL, "--finish") == 0
     assert "is complete: 108 train, 12 validation" in capsys.readouterr().out
+
+
+def test_finish_names_one_lost_task_by_one_line(lost):
+    with pytest.raises(DataError, match=r"2 of 7 shards are missing or damaged: 1, 5\n") as raised:
+        shard("particles", lost, *SMALL, "--finish")
+    assert [line.rpartition(" ")[2] for line in str(raised.value).splitlines() if "--task" in line] == ["1/4"]
+    for count in (1, 2, 7, 30):
+        for n in range(1, count + 1):
+            for task in range(min(n, count)):
+                numbers = list(range(task, count, n))
+                (line,) = plan._tasks(numbers, count)
+                k, m = map(int, line.split("/"))
+                assert k < m and list(range(k, count, m)) == numbers
 
 
 def test_the_plain_line_finishes_what_tasks_began(lost, reference, capsys):

@@ -20,7 +20,7 @@ from PIL import Image
 from shard_runs import ROOT, SMALL, contents, shard
 
 from distgan.errors import ConfigError, DataError
-from shards import sources
+from shards import plan, sources
 from shards.plan import locked
 from shards.reader import ShardSet
 from shards.sources import particles
@@ -323,3 +323,9 @@ def test_a_folder_that_cannot_be_made_is_one_sentence():
 def test_shards_can_be_read_without_torch():
     code = "import sys, shards.reader, shards.build, shards.sources.images, shards.sources.particles; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_pieces_of_one_recording_are_one_line_of_a_message():
+    findings = [{"name": "a.wav", "reason": "late"}, {"name": "a.wav", "reason": "late"}, {"name": "a.wav", "reason": "silent"}, {"name": "long.wav", "reason": "late"}]
+    assert plan.table(findings) == "  a.wav     late (2 pieces)\n  a.wav     silent\n  long.wav  late"
+    assert plan.table([{"name": f"{i}", "reason": "late"} for i in range(32)]).endswith("\n  … and 2 more")

@@ -84,6 +84,8 @@ def test_the_stated_range_is_for_32_bits_alone(tmp_path):
     images, others = made(tmp_path, range=[0.0, 1.0]), made(tmp_path)
     for key in "ab":
         np.testing.assert_array_equal(images[key], others[key])
+    told = "--range is for 32-bit values: 16-bit images keep their full range, 0 to 65535: 1, such as b.png"
+    assert told in source(tmp_path, range=[0.0, 1.0]).check(1).notes and told not in source(tmp_path).check(1).notes
 
 
 def test_pixels_that_are_not_finite_are_refused(tmp_path):

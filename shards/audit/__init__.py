@@ -161,20 +161,27 @@ def _row(row: dict[str, Any]) -> str:
     if row["unit"] == "":
         limits, spread = "any", None
     example = "/".join(filter(None, (worst["split"], worst["key"] or worst["shard"]))) if worst else ""
-    detail = f"{example}: {worst['detail']}" if worst and worst["detail"] else example
+    detail = ": ".join(filter(None, (example, worst["detail"]))) if worst else ""
     found = row["fails"] + row["warns"]
     return _COLUMNS.format(level, row["check"], found, f"{row['share']:.1%}" if found else "", f"{spread['median']:.3g}" if spread else "",
                            f"{value:.3g}" if value is not None and row["unit"] else "", f"{limits} {row['unit']}".strip(), detail).rstrip()
 
 
 def _next(root: Path, report: dict[str, Any], rows: list[dict[str, Any]]) -> str:
+    name, kind, adopted = report["source"], report["examined"]["kind"], report["source"] == "index"
     if any(row["level"] == FAIL for row in rows if row["of"] in ("files", "members")):
+        if adopted:
+            return f"restore what is named above, or replace it; then: distgan index {root}"
         return f"restore what is named above; or run the `distgan shard` line of {root} again, which keeps whole shards and writes the others"
+    if report["verdict"] == "fail" and adopted:
+        return f"repair or leave out what is named above, write those tars again, and index them: distgan index {root}"
+    if kind == "none" and adopted:
+        return f"distgan index {root}, which says how to go on"
     if report["verdict"] == "fail":
         return "repair or leave out what is named above at its source, and shard it again (--drop-low-quality leaves out what a source itself finds)"
-    name = report["source"]
-    recipe = sources.load(name).RECIPE if name in sources.names() else "sagan" if report["examined"]["kind"] == "images" else None
-    return f"distgan run --processes 2 {recipe} {shlex.quote(f'data={root}')}" if recipe else f"train on it: data={root}"
+    recipe = sources.load(name).RECIPE if name in sources.names() else "sagan" if kind == "images" else None
+    return f"distgan run --processes 2 {recipe} {shlex.quote(f'data={root}')}" if recipe else (
+        f"a recipe of your own (docs/architecture.md, Adding a system); no recipe of this version trains on {kind}")
 
 
 def _parser() -> argparse.ArgumentParser:

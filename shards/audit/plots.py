@@ -6,6 +6,8 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 from PIL import Image
 from scipy.signal import ShortTimeFFT, welch
 from scipy.signal.windows import hann
@@ -45,7 +47,7 @@ def draw_images(out: Path, looks: list[images.Look], examiner: images.Examiner, 
         reasons: dict[str, list[Finding]] = {}
         for finding in alone:
             reasons.setdefault(f"{finding.split}/{finding.key}", []).append(finding)
-        cells = [(examiner.pixels(places[name]), f"{', '.join(map(_reason, own))}\n{name}", _COLOUR[own[0].level])
+        cells = [(examiner.pixels(places[name]), "\n".join([*map(_reason, own), name]), _COLOUR[own[0].level])
                  for name, own in list(reasons.items())[:SHOWN]]
         names.append(_sheet(out / "flagged.png", f"{len(cells)} of {len(reasons)} images with findings of their own, FAIL first", cells))
     if alike:
@@ -129,9 +131,9 @@ def _save(figure: Figure, path: Path) -> str:
 
 def _sheet(path: Path, title: str, cells: list[tuple[np.ndarray | None, str, str]], pairs: bool = False) -> str:
     """Images in rows, each with a caption below; `pairs`: two and two belong together."""
-    columns = min(6 if pairs else 8, max(len(cells), 4))
+    columns = 6 if pairs else min(8, max(len(cells), 6))
     rows = -(-len(cells) // columns)
-    step_x, step_y = CELL + 12, CELL + 12 + 12 * (1 + any("\n" in caption for _, caption, _ in cells))
+    step_x, step_y = CELL + 12, CELL + 12 + 12 * max(1 + caption.count("\n") for _, caption, _ in cells)
     width, height, head = columns * step_x + 12, rows * step_y + 12, 34
     canvas = np.full((height, width, 3), 255, np.uint8)
     with mpl.rc_context(STYLE):
@@ -145,9 +147,11 @@ def _sheet(path: Path, title: str, cells: list[tuple[np.ndarray | None, str, str
             canvas[y:y + CELL, x:x + CELL] = 235 if pixels is None else _enlarged(pixels)
             if pixels is None:
                 ax.text(x + CELL / 2, y + CELL / 2, "no image", ha="center", va="center", color=GRAY)
-            lines = [line if len(line) <= 24 else f"…{line[-23:]}" for line in caption.split("\n")]
+            ax.add_patch(Rectangle((x - 0.5, y - 0.5), CELL + 1, CELL + 1, fill=False, color=GRAY, linewidth=0.5))
+            lines = [line if len(line) <= 20 else f"…{line[-19:]}" for line in caption.split("\n")]
             for k, line in enumerate(lines):
-                ax.text(x, y + CELL + 4 + 12 * k, line, fontsize=6.5, va="top", color=colour if k == 0 else "black")
+                last = k == len(lines) - 1 and k > 0
+                ax.text(x, y + CELL + 4 + 12 * k, line, fontsize=6.5, va="top", color="black" if last else colour)
         ax.imshow(canvas, extent=(0, width, height, 0), interpolation="none")
         figure.text(12 / width, 1 - 10 / (height + head), title, va="top", fontsize=10, fontweight="bold")
         return _save(figure, path)
@@ -178,6 +182,7 @@ def _histogram(ax, series: dict[str, list[float]], check: Check | None) -> None:
         ax.text(0.5, 0.5, "not measured", ha="center", va="center", transform=ax.transAxes, color=GRAY)
         return
     low, high = min(values.min() for values in series.values()), max(values.max() for values in series.values())
+    ax.xaxis.set_major_locator(MaxNLocator(6))
     margin = 0.02 * (high - low) or max(0.1 * abs(high), 0.1)
     edges = np.linspace(low - margin, high + margin, 41)
     for (name, values), colour in zip(series.items(), (BLUE, GREEN), strict=False):

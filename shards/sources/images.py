@@ -64,6 +64,7 @@ class Look:
     outside: float = 0.0  # share of the values that --range clips
     fault: str = ""
     weakness: str = ""
+    sixteen: bool = False
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -71,7 +72,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", type=int, default=64, help="width and height in pixels (default: %(default)s)")
     parser.add_argument("--channels", type=int, choices=(1, 3), help="1 grayscale, 3 colour (default: 1 if every image is gray, else 3)")
     parser.add_argument("--range", type=float, nargs=2, metavar=("LOW", "HIGH"),
-                        help="the values of 32-bit integer and float images that become 0 and 255 (default: such images are refused)")
+                        help="the values of 32-bit integer and float images that become 0 and 255 (default: such images are refused); "
+                             "16-bit ones always use their full range")
     payloads.add_option(parser)
 
 
@@ -117,6 +119,8 @@ class Source:
             file, look = max(clipped, key=lambda one: one[1].outside)
             notes.append(f"values outside --range {self.range[0]:g} {self.range[1]:g} were clipped in {len(clipped)} images, most in "
                          f"{shown(file)}: {look.outside:.2%} of its values")
+        if self.range and (full := [file for file, look in readable if look.sixteen]):
+            notes.append(f"--range is for 32-bit values: 16-bit images keep their full range, 0 to 65535: {len(full)}, such as {shown(full[0])}")
         if self.others:
             notes.append("not images, left alone: " + ", ".join(f"{n} {kind}" for kind, n in sorted(self.others.items())))
         return notes
@@ -160,7 +164,7 @@ def look_at(file: Path | BinaryIO, size: int, limits: Sequence[float] | None = N
     # A gray image is the same picture whether its file has one channel or three.
     plain = values if values.ndim == 2 or colour else values[..., 0]
     digest = hashlib.sha256(f"{plain.shape}".encode() + np.ascontiguousarray(plain, dtype="<f4").tobytes()).hexdigest()
-    return Look(digest, colour, image.info["frames"], image.info["outside"], "", weakness)
+    return Look(digest, colour, image.info["frames"], image.info["outside"], "", weakness, image.info["sixteen"])
 
 
 def look_at_all(look: Callable[[Any], Look], items: Sequence[Any], names: list[str], workers: int) -> tuple[list[Look], list[Finding]]:
@@ -215,7 +219,7 @@ def decode(file: Path | BinaryIO, limits: Sequence[float] | None = None) -> tupl
         image = image.convert("L")
     else:
         image = image.convert("RGB")
-    image.info |= {"frames": frames, "outside": outside}
+    image.info |= {"frames": frames, "outside": outside, "sixteen": sixteen}
     return image, about
 
 
