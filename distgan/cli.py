@@ -45,6 +45,8 @@ def guarded(command: Callable[[list[str]], int], argv: list[str]) -> int:
             _leave_it_to_rank_0(error)
         return 2
     except KeyboardInterrupt:
+        if console.TALKS:
+            print("interrupted; the same line again goes on", file=sys.stderr, flush=True)
         return 130
     except BrokenPipeError:  # `distgan … | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from shard_runs import ROOT, SMALL, contents, shard
 
+from distgan.cli import guarded
 from distgan.errors import ConfigError, DataError
 from shards import plan, sources
 from shards.plan import locked
@@ -329,3 +330,10 @@ def test_pieces_of_one_recording_are_one_line_of_a_message():
     findings = [{"name": "a.wav", "reason": "late"}, {"name": "a.wav", "reason": "late"}, {"name": "a.wav", "reason": "silent"}, {"name": "long.wav", "reason": "late"}]
     assert plan.table(findings) == "  a.wav     late (2 pieces)\n  a.wav     silent\n  long.wav  late"
     assert plan.table([{"name": f"{i}", "reason": "late"} for i in range(32)]).endswith("\n  … and 2 more")
+
+
+def test_an_interrupt_is_told_without_a_traceback(capsys):
+    def interrupted(argv):
+        raise KeyboardInterrupt
+
+    assert guarded(interrupted, []) == 130 and capsys.readouterr().err == "interrupted; the same line again goes on\n"

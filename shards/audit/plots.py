@@ -148,10 +148,9 @@ def _sheet(path: Path, title: str, cells: list[tuple[np.ndarray | None, str, str
             if pixels is None:
                 ax.text(x + CELL / 2, y + CELL / 2, "no image", ha="center", va="center", color=GRAY)
             ax.add_patch(Rectangle((x - 0.5, y - 0.5), CELL + 1, CELL + 1, fill=False, color=GRAY, linewidth=0.5))
-            lines = [line if len(line) <= 20 else f"…{line[-19:]}" for line in caption.split("\n")]
-            for k, line in enumerate(lines):
-                last = k == len(lines) - 1 and k > 0
-                ax.text(x, y + CELL + 4 + 12 * k, line, fontsize=6.5, va="top", color="black" if last else colour)
+            *told, name = caption.split("\n")
+            for k, line in enumerate([*told, name if len(name) <= 20 else f"…{name[-19:]}"]):
+                ax.text(x, y + CELL + 4 + 12 * k, line, fontsize=6.5, va="top", color=colour if k < len(told) else "black")
         ax.imshow(canvas, extent=(0, width, height, 0), interpolation="none")
         figure.text(12 / width, 1 - 10 / (height + head), title, va="top", fontsize=10, fontweight="bold")
         return _save(figure, path)
