@@ -127,7 +127,8 @@ class Loop:
                 raise RunError(f"checkpoint {path} was written at {name} {state[name]}; with these settings and data it would be {value}")
         checkpoints.load(path, self.recipe.players)
         self.best, self.warned = state["best"], state["warned"]
-        console.say(f"continuing from step {state['step']} of {self.last}, epoch {self.clock.at(state['step']).epoch:.1f}")
+        where = f"continuing from step {state['step']} of" if state["step"] < self.last else f"already at step {state['step']}, asked for are"
+        console.say(f"{where} {self.last}, epoch {self.clock.at(state['step']).epoch:.1f}")
         return self.clock.at(state["step"])
 
     def save(self, now: Clock) -> None:

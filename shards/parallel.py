@@ -1,5 +1,6 @@
 """Apply a function to many items in several processes, results in order."""
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -38,7 +39,9 @@ def ordered_map(function: Callable[[Any], Any], items: Sequence[Any], workers: i
     waiting: deque[Future[list[Any]]] = deque()
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin, (function,))
     try:
-        for _ in range(_AHEAD * workers):
+        with _deaf_to_interrupts():
+            _submit(pool, waiting, items, starts, chunk)  # starts all processes
+        for _ in range(_AHEAD * workers - 1):
             _submit(pool, waiting, items, starts, chunk)
         while waiting:
             results = waiting.popleft().result()
@@ -56,11 +59,22 @@ def _submit(pool: ProcessPoolExecutor, waiting: deque, items: Sequence[Any], sta
         waiting.append(pool.submit(_apply, items[start:start + chunk]))
 
 
+@contextlib.contextmanager
+def _deaf_to_interrupts():
+    """Processes begin as deaf to Ctrl-C as this one is: while they import, it would end them with tracebacks. The parent alone decides."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def _begin(function: Callable[[Any], Any]) -> None:
     global _function
     _function = function
-    # Ctrl-C goes to all of them; the parent alone decides, and says it once.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

@@ -273,8 +273,9 @@ def test_a_set_of_an_unknown_kind_is_examined_as_files(tmp_path, capsys):
     root = write_set(tmp_path, [{"__key__": "a", "txt": b"1"}], [{"__key__": "b", "txt": b"2"}], {"kind": "text"})
     code, report = check(root)
     assert code == 0 and report["examined"]["kind"] == "none" and report["examined"]["members"] == 2
+    assert [(finding["check"], finding["level"]) for finding in report["findings"]] == [("unseen", "WARN")]
     out = capsys.readouterr().out
-    assert "does not say what a sample is" in out and out.splitlines()[-1].startswith("next: ")
+    assert "WARN  unseen" in out and out.splitlines()[-1].startswith("next: ")
 
 
 def test_tars_that_others_made(tmp_path, no_pictures, capsys):

@@ -218,3 +218,19 @@ def test_measures_have_their_closed_forms():
     half_band = np.sinc(np.arange(-200, 201) / 2) * np.blackman(401)
     assert 0.5 < pairs.bandwidth(np.convolve(rng(0).standard_normal(RATE), half_band)) < 0.53
     assert pairs.measure(np.zeros(10, np.float32), np.zeros(12, np.float32), 1000)["length"] == -0.002
+
+
+def test_a_room_may_hide_what_belongs_together(tmp_path, voices):
+    """In heavy reverberation matched pairs correlate little: a WARN down to half the limit; without a room it is another utterance."""
+    x, o = voices[7], voices[6]
+    for share, level in ((0.35, "WARN"), (0.0, "FAIL")):
+        far = (share * x / np.sqrt((x**2).mean()) + np.sqrt(1 - share**2) * rng(3).standard_normal(len(x)) * 1.3).astype(np.float32) * 0.05
+        observed = far if share else o
+        code, report = check(pair_set(tmp_path / level, voices, pair("far", observed, x, rir="hall"), pair("near", observed, x)))
+        graded = {(f["key"], f["check"]): f["level"] for f in report["findings"] if f["check"].startswith("correlation")}
+        assert graded == {("far", "correlation-room"): level, ("near", "correlation"): "FAIL"}
+
+
+def test_what_the_source_doubts_is_told(tmp_path, voices):
+    _, report = check(pair_set(tmp_path, voices, pair("odd", noisy(voices[7], 1), voices[7], doubt="drifts by 3 samples")))
+    assert [(f["check"], f["level"], f["key"], f["detail"]) for f in report["findings"]] == [("doubt", "WARN", "odd", "drifts by 3 samples")]

@@ -251,7 +251,7 @@ def test_what_decides_the_bytes_is_in_the_options(folders, tmp_path, monkeypatch
 
 @pytest.mark.skipif(speech.espeak_path() is None, reason="espeak-ng is not installed")
 def test_espeak_speaks():
-    timbre = checked(voice="auto", n=2)
+    timbre = checked(voice="auto", n=3)
     _, target, about = opened(timbre.make(0))
     assert about["speech"] == "espeak-00000" and 0.1 < np.abs(target).max() <= 0.5 + 1e-4
 

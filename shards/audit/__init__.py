@@ -21,7 +21,7 @@ from distgan import __version__, console
 from distgan.errors import ConfigError, DataError
 from shards import sources
 from shards.audit import images, integrity, pairs
-from shards.audit.findings import FAIL, SIGNED, Checks, summary
+from shards.audit.findings import FAIL, SIGNED, WARN, Checks, Finding, summary
 from shards.audit.samples import places, read, stretches
 from shards.files import commit
 from shards.index import DATASET
@@ -46,6 +46,8 @@ def main(argv: list[str]) -> int:
     files = integrity.examine(root, checks, args.workers)
     quality = _Quality(files, checks, args.limit, args.workers)
     findings = files.findings + quality.findings
+    if quality.kind == "none" and files.dataset.get("sample"):
+        findings.append(Finding("unseen", WARN, "", DATASET, "", None, None, "", "no kind and size of one sample is stated there"))
     failed = any(finding.level == FAIL for finding in findings) or (args.strict and bool(findings))
     rows = [summary(check, findings, _total(check.of, files, quality), check.name not in quality.ungraded, quality.measured(check.name))
             for check in checks.of("files", "members", quality.kind)]
@@ -139,9 +141,7 @@ def _say(root: Path, out: Path, report: dict[str, Any], quality: _Quality, drawn
     if all(row["level"] == "ok" for row in rows if row["of"] in ("files", "members")):
         console.say(f"integrity ok: {examined['shards']} shards, {examined['members']} members, {examined['bytes'] / 1e6:.1f} MB are as they were "
                     "written (sha256, crc32, tar headers, index, manifest, SHA256SUMS)")
-    if quality.kind == "none":
-        console.say(f"{DATASET} does not say what a sample is (image or pair): what is inside was not looked at")
-    elif examined["samples"] < examined["of"]:
+    if examined["samples"] < examined["of"]:
         console.say(f"looked at {examined['samples']} of {examined['of']} {quality.kind}, drawn at random (--limit)")
     if quality.ungraded:
         console.say("info: reported, not graded, because this is not sound: input and target of a detector are shaped, shifted and offset on purpose")

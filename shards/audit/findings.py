@@ -53,6 +53,7 @@ CHECKS = (
     Check("key-repeated", "members", 0, None, "", "a key occurs in both splits"),
     Check("left-over", "files", 0, None, "", "a temporary file of a writer that was killed"),
     Check("stray", "files", 0, None, "", "a file that is not part of the data"),
+    Check("unseen", "files", 0, None, "", "dataset.json does not say what one sample is, or images have several sizes: what is inside was not looked at"),
 
     Check("undecodable", "images", None, 0, "", "no image, or a damaged one"),
     Check("size", "images", None, 0, "", "not of the size that dataset.json states"),
@@ -63,8 +64,8 @@ CHECKS = (
     Check("duplicate", "images", 0, None, "", "the same pixels as another image of the split"),
     Check("duplicate-leak", "images", None, 0, "", "the same pixels as an image of the other split"),
     Check("near-duplicate", "images", 0.95, None, "r", "correlation with another image of the split; "
-          "candidates have 64-bit DCT hashes within 8 bits", "distinct particle images: r < 0.93; JPEG 30, noise, brightness, rescaling: r > 0.95"),
-    Check("near-leak", "images", None, 0.95, "r", "the same, with an image of the other split"),
+          "candidates have 64-bit DCT hashes within 8 bits", "JPEG 30, brightness, rescaling, light noise: r > 0.95; one pair of 40,000 distinct particle images: 0.956"),
+    Check("near-leak", "images", 0.95, 0.98, "r", "the same, with an image of the other split"),
 
     Check("undecodable", "pairs", None, 0, "", "no sound, or damaged sound"),
     Check("format", "pairs", None, 0, "", "rate, channels, type or length are not those that dataset.json states"),
@@ -79,6 +80,9 @@ CHECKS = (
     Check("level", "pairs", 6, 20, "dB", "level of the input against the target, over active frames, either sign", "gains of DeepFilterNet's own data: -6…6 dB"),
     Check("correlation", "pairs", None, 0.3, "|rho|", "below: not the same utterance", "mismatched pairs: 0.02…0.12, matched: 0.57 and more (measured)",
           low=True),
+    Check("correlation-room", "pairs", 0.3, 0.15, "|rho|", "the same where KEY.json names a room (rir)", "a fifth of matched pairs in heavy reverberation: below 0.3 (measured)",
+          low=True),
+    Check("doubt", "pairs", 0, None, "", "the source that made the pair says in KEY.json what it doubts"),
     Check("delay", "pairs", 0.5, 2, "samples", "what is left between input and target, either sign", _RESIDUAL),
     Check("drift", "pairs", 1, None, "samples", "delay of the last third minus that of the first, either sign", _RESIDUAL),
     Check("polarity", "pairs", None, 0, "", "the input is inverted"),
@@ -92,7 +96,7 @@ CHECKS = (
     Check("duplicate-leak", "pairs", None, 0, "", "the same target as a pair of the other split"),
 )
 # What a waveform that is no sound need not have: a detector's pulse is shaped on purpose, so its levels, mean, edges and delay differ between input and target.
-SOUND_ONLY = ("silent", "active", "dc", "clipped", "level", "correlation", "delay", "drift", "polarity", "si-sdr-low", "si-sdr-high", "denoiser",
+SOUND_ONLY = ("silent", "active", "dc", "clipped", "level", "correlation", "correlation-room", "delay", "drift", "polarity", "si-sdr-low", "si-sdr-high", "denoiser",
                "bandwidth")
 
 SIGNED = ("length", "dc", "level", "delay", "drift")  # graded by their magnitude

@@ -71,6 +71,10 @@ class Examiner:
         about = _about(sample.get("json", b"{}"))
         digests = [hashlib.sha256(side).digest()[:16] for side in (observed, reference)]
         values = measure(to_float(observed)[:, 0], to_float(reference)[:, 0], rate)
+        if about.get("rir") and "correlation" in values:
+            values["correlation-room"] = values.pop("correlation")
+        if about.get("doubt"):
+            faults["doubt"] = str(about["doubt"])
         snr = about.get("snr_db")
         if isinstance(snr, int | float):
             values["snr"] = float(snr)

@@ -71,7 +71,8 @@ def draw_pairs(out: Path, looks: list[pairs.Look], examiner: pairs.Examiner, fin
         sdr["declared SNR"] = declared
     panels = [
         ("Distortion of the input", "dB", sdr, check("si-sdr-low")),
-        ("Correlation at the best delay", "|rho|", _values(looks, "correlation"), check("correlation")),
+        ("Correlation at the best delay", "|rho|", _values(looks, "correlation") + _values(looks, "correlation-room"),
+         check("correlation")),
         ("Delay that is left", "samples, positive: input late", _values(looks, "delay"), check("delay")),
         ("Level of the input against the target", "dB", _values(looks, "level"), check("level")),
         ("Active share of the target", "share of frames of 20 ms", [] if ungraded else _values(looks, "active"), check("active")),

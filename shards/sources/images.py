@@ -4,7 +4,8 @@ What is done to each, in this order, and why:
 
 1. the camera's orientation (EXIF) is applied, so that no picture lies on its side
 2. 16-bit values are divided by 257, the full range 0..65535 -> 0..255, the same for every image: stretching each image to its own range
-   would make a dim particle as bright as a strong one. 32-bit integers and floats have no full range: `--range` states it
+   would make a dim particle as bright as a strong one. 32-bit integers and floats have no full range: `--range` states it, and a camera's
+   12 bits in a file of 16 too
 3. transparency is composited on black, before resizing, so that invisible colours do not bleed into edges
 4. the largest centred square is cut out, and resized with Pillow's Lanczos filter, which widens with the reduction and so does not alias;
    the usual choice for GAN training sets and the safe one for FID (Parmar et al. 2022, "On Aliased Resizing")
@@ -64,7 +65,6 @@ class Look:
     outside: float = 0.0  # share of the values that --range clips
     fault: str = ""
     weakness: str = ""
-    sixteen: bool = False
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -72,8 +72,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", type=int, default=64, help="width and height in pixels (default: %(default)s)")
     parser.add_argument("--channels", type=int, choices=(1, 3), help="1 grayscale, 3 colour (default: 1 if every image is gray, else 3)")
     parser.add_argument("--range", type=float, nargs=2, metavar=("LOW", "HIGH"),
-                        help="the values of 32-bit integer and float images that become 0 and 255 (default: such images are refused); "
-                             "16-bit ones always use their full range")
+                        help="the values of 16-bit, 32-bit and float images that become 0 and 255, such as 0 4095 for 12 bits (default: "
+                             "the full range of 16 bits; others are refused)")
     payloads.add_option(parser)
 
 
@@ -119,8 +119,6 @@ class Source:
             file, look = max(clipped, key=lambda one: one[1].outside)
             notes.append(f"values outside --range {self.range[0]:g} {self.range[1]:g} were clipped in {len(clipped)} images, most in "
                          f"{shown(file)}: {look.outside:.2%} of its values")
-        if self.range and (full := [file for file, look in readable if look.sixteen]):
-            notes.append(f"--range is for 32-bit values: 16-bit images keep their full range, 0 to 65535: {len(full)}, such as {shown(full[0])}")
         if self.others:
             notes.append("not images, left alone: " + ", ".join(f"{n} {kind}" for kind, n in sorted(self.others.items())))
         return notes
@@ -164,7 +162,7 @@ def look_at(file: Path | BinaryIO, size: int, limits: Sequence[float] | None = N
     # A gray image is the same picture whether its file has one channel or three.
     plain = values if values.ndim == 2 or colour else values[..., 0]
     digest = hashlib.sha256(f"{plain.shape}".encode() + np.ascontiguousarray(plain, dtype="<f4").tobytes()).hexdigest()
-    return Look(digest, colour, image.info["frames"], image.info["outside"], "", weakness, image.info["sixteen"])
+    return Look(digest, colour, image.info["frames"], image.info["outside"], "", weakness)
 
 
 def look_at_all(look: Callable[[Any], Look], items: Sequence[Any], names: list[str], workers: int) -> tuple[list[Look], list[Finding]]:
@@ -190,7 +188,7 @@ def look_at_all(look: Callable[[Any], Look], items: Sequence[Any], names: list[s
 def decode(file: Path | BinaryIO, limits: Sequence[float] | None = None) -> tuple[Image.Image, dict[str, Any]]:
     """The first frame, upright, in mode RGB, L, or F with values scaled to 0..255; and the size and mode of the file.
 
-    16-bit values are scaled by their full range, 32-bit values from `limits` (low, high), clipped; info["outside"] is the share clipped.
+    Values of more than 8 bits are scaled from `limits` (low, high) and clipped, info["outside"] being the share clipped; without limits, 16-bit ones by their full range.
     Raises whatever the decoder raises, and ValueError for pixels without a stated range or that are not finite.
     """
     with warnings.catch_warnings():
@@ -202,9 +200,9 @@ def decode(file: Path | BinaryIO, limits: Sequence[float] | None = None) -> tupl
             opened.load()
             image = ImageOps.exif_transpose(opened)
     outside = 0.0
-    if sixteen:
+    if sixteen and not limits:
         image = Image.fromarray(np.asarray(image).astype(np.float32) / 257)
-    elif image.mode in ("I", "F"):
+    elif sixteen or image.mode in ("I", "F"):
         if not limits:
             raise ValueError(f"pixels of mode {image.mode} have no stated range; state it with --range LOW HIGH, or convert them")
         levels = (np.asarray(image).astype(np.float64) - limits[0]) * (255 / (limits[1] - limits[0]))
@@ -219,7 +217,7 @@ def decode(file: Path | BinaryIO, limits: Sequence[float] | None = None) -> tupl
         image = image.convert("L")
     else:
         image = image.convert("RGB")
-    image.info |= {"frames": frames, "outside": outside, "sixteen": sixteen}
+    image.info |= {"frames": frames, "outside": outside}
     return image, about
 
 

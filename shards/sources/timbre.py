@@ -103,8 +103,9 @@ class Source:
         faults = []
         self.files = {}
         saved, segment = args.save_segment_length, args.segment_length
+        least = 2 if "speech" in self.folders else corpus.TAKES + 1
         for ok, fault in (
-                (args.n is None or args.n >= 2, f"--n {args.n}: at least 2 pairs, one to train and one to validate"),
+                (args.n is None or args.n >= least, f"--n {args.n}: at least {least} pairs, of two recordings: one to train on, one to validate"),
                 (args.seed >= 0, f"--seed {args.seed}: 0 or more"),
                 (args.rate in RATES, f"--rate {args.rate}: {RATES[0]} or {RATES[1]}"),
                 (0.1 <= segment <= 60, f"--segment-length {segment:g}: from 0.1 to 60 seconds"),
