@@ -23,6 +23,7 @@ from distgan.errors import DataError
 
 FILE, FOLDER = (b"0", b"\0", b"7"), b"5"
 _LONG_NAME, _LONG_LINK, _PAX_ALL = b"L", b"K", b"g"
+_OF_OTHERS = (_LONG_LINK, _PAX_ALL)  # extended headers that name no member
 _EXTENSIONS = (_LONG_NAME, _LONG_LINK, _PAX_ALL, b"x", b"X")
 _KINDS = {b"1": "a link", b"2": "a link", b"3": "a device", b"4": "a device", b"6": "a device, pipe or socket", b"S": "a sparse file",
           b"M": "a part of a file in several archives", b"V": "the label of an archive", b"D": "the list of a folder"}
@@ -58,12 +59,16 @@ class _Archive:
 
     def members(self) -> Iterator[tuple[str, int, bytes]]:
         extended: dict[str, str] = {}  # what the headers before a member say of it
+        described = False  # by a header that may name it; of two, each program believes another
         while (header := self._take(BLOCKSIZE)) != _ZEROS:
             at = self.position - BLOCKSIZE
             self._check_header(header, at)
             kind = header[156:157]
             if kind in _EXTENSIONS:
                 name = f"(extended header) {_plain_name(header)!r}"
+                if described and kind not in _OF_OTHERS:
+                    raise DataError(f"{self.shard} is damaged at byte {at}: a second extended header before one member")
+                described |= kind not in _OF_OTHERS
                 extended |= self._extension(kind, self._data(name, self._size(_number(header[124:136]), name, at), at, _LARGEST_EXTENSION), at)
                 continue
             name = self._name(extended.get("path") or _plain_name(header), at)
@@ -78,8 +83,8 @@ class _Archive:
             else:
                 raise DataError(f"{self.shard}: member {name} is {_KINDS.get(kind, f'of unknown kind {kind!r}')}; "
                                 "only files and folders are allowed")
-            extended = {}
-        if extended:
+            extended, described = {}, False
+        if described:
             raise DataError(f"{self.shard} is damaged at byte {self.position}: an extended header without its member")
         while chunk := self._read(_CHUNK):
             if chunk.strip(b"\0"):
@@ -142,7 +147,10 @@ class _Archive:
         if kind == _LONG_LINK:
             return {}
         if kind == _LONG_NAME:
-            return {"path": self._name(data.partition(b"\0")[0], at)}
+            name, end, _ = data.partition(b"\0")
+            if not end:  # some programs read on behind a size that is too small
+                raise DataError(f"{self.shard} is damaged at byte {at}: a long name without an end")
+            return {"path": self._name(name, at)}
         records = self._records(data, at)
         if sparse := next((word for word in records if word.startswith("GNU.sparse")), None):
             raise DataError(f"{self.shard}: member {records.get('GNU.sparse.name', '')} at byte {at} is a sparse file ({sparse}); "

@@ -328,6 +328,9 @@ UNSAFE = {
     "extended header without a member": (pax(path="c.bin"), "an extended header without its member"),
     "damaged records": (block(b"b/PaxHeader", 9, b"x") + padded(b"99 path=b") + block(b"b.bin"), "at byte 1024: an extended header that cannot"),
     "a record of no length": (block(b"b/PaxHeader", 9, b"x") + padded(b"0 path=b\n") + block(b"b.bin"), "an extended header that cannot"),
+    "two names": (pax(path="c.bin") + pax(path="d.bin") + block(b"b.bin"), "at byte 2048: a second extended header before one member"),
+    "two names, GNU and PAX": (long_name(b"c.bin") + pax(path="d.bin") + block(b"b.bin"), "at byte 2048: a second extended header"),
+    "long name without an end": (block(b"././@LongLink", 3, b"L") + padded(b"c.bin\0") + block(b"b.bin"), "at byte 1024: a long name without an end"),
     "one name for all": (pax(path="c.bin").replace(pax(path="c.bin")[:512], block(b"g", 14, b"g")) + block(b"b.bin"), "one path"),
 }
 
