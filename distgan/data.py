@@ -12,6 +12,7 @@ import torch
 from distgan import console
 from distgan.errors import ConfigError, DataError
 from shards import payloads
+from shards.described import sample_of
 from shards.index import fingerprint
 from shards.reader import ShardSet, open_parts
 from shards.sound import waves
@@ -23,8 +24,8 @@ class Data:
     def __init__(self, folder: str, verify: str = "size"):
         root = Path(folder).expanduser()
         try:
-            about = json.loads((root / "dataset.json").read_text())
-            self.sample = _sample(about["sample"])
+            about = json.loads((root / "dataset.json").read_bytes())
+            self.sample = _sample(sample_of(about))
         except (FileNotFoundError, NotADirectoryError):
             if (root / "manifest.json").is_file():
                 raise DataError(f"{folder} is one split of a data set; name the folder that holds both: data={root.parent}") from None
@@ -32,11 +33,13 @@ class Data:
                             f"or, where WebDataset tars lie there: distgan index {folder}") from None
         except OSError as error:
             raise DataError(f"cannot read {root / 'dataset.json'}: {error.strerror}") from None
-        except (ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{root / 'dataset.json'} is damaged ({error!r}); run `distgan shard` again into a new folder") from None
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{root / 'dataset.json'} is damaged ({error}); run `distgan shard` again into a new folder") from None
         parts = open_parts(root, verify)
         self.train, self.validation = parts["train"], parts["validation"]
         self.fingerprint = fingerprint([self.train.fingerprint, self.validation.fingerprint])
+        if (stated := about.get("fingerprint")) not in (None, self.fingerprint):  # a shard left out of `parts` is noticed by this alone
+            raise DataError(f"{root / 'dataset.json'} is damaged, or of other shards: it has fingerprint {stated}, they have {self.fingerprint}")
 
     @property
     def kind(self) -> str:
@@ -107,7 +110,7 @@ class Images:
         fields = (self.field,)
         for out, i in zip(batch, numbers, strict=True):
             try:
-                payloads.decode(split.fields_of(i, fields)[self.field], self.field, out)
+                payloads.decode(split.fields_of(i, fields)[self.field], self.field, out, strict=True)
             except DataError:
                 raise
             except Exception as error:  # anything: SyntaxError for a broken chunk, DecompressionBombError for a size that is a lie
@@ -164,7 +167,7 @@ class Pairs:
 
     def _window(self, split: ShardSet, i: int, crop: int | None, at: float) -> list[np.ndarray]:
         """Input and target, [frames] each. Of a short window in WAV files, only its bytes and the headers are read."""
-        if crop and 2 * crop < self.length and self.fields[0].endswith("wav"):
+        if crop and 2 * crop < self.length and all(field.endswith("wav") for field in self.fields):
             sizes = [split.size(i, field) for field in self.fields]
             layouts = [waves.wav_layout(split.part(i, field, 0, min(waves.HEAD_BYTES, size)), size)
                        for field, size in zip(self.fields, sizes, strict=True)]
@@ -172,8 +175,7 @@ class Pairs:
             return [np.frombuffer(split.part(i, field, *layout.span(start, crop)), layout.dtype)
                     for field, layout in zip(self.fields, layouts, strict=True)]
         sample = split.fields_of(i, self.fields)
-        read = waves.read_flac if self.fields[0].endswith("flac") else waves.read_wav
-        both = [read(sample[field]) for field in self.fields]
+        both = [(waves.read_flac if field.endswith("flac") else waves.read_wav)(sample[field]) for field in self.fields]
         start = self._start([(*wave.shape, rate, wave.dtype) for wave, rate in both], crop, at)
         return [wave[start:start + crop if crop else None, 0] for wave, _ in both]
 
@@ -213,10 +215,8 @@ def _undecodable(split: ShardSet, i: int, error: Exception) -> DataError:
 def _sample(about: dict[str, Any]) -> Images | Pairs:
     """The entry `sample` of dataset.json; DataError where nothing can be trained on it."""
     if about["kind"] == "pair":
-        if about["dtype"] not in ("int16", "float32"):
-            raise ValueError(f"dtype {about['dtype']!r}")
-        return Pairs(int(about["rate"]), int(about["length"]), int(about["longest"]), tuple(about["fields"]), np.dtype(about["dtype"]))
-    if about["kind"] == "image" and about["size"] is not None:
-        return Images(int(about["channels"]), int(about["size"]), str(about.get("field", "png")))
+        return Pairs(about["rate"], about["length"], about["longest"], tuple(about["fields"]), np.dtype(about["dtype"]))
+    if about["kind"] == "image" and about.get("size"):
+        return Images(about["channels"], about["size"], about.get("field", "png"))
     raise DataError("images of different sizes cannot be trained on; unpack them and make one size: distgan shard images OUT --from FOLDER --size 64"
                     if about["kind"] == "image" else f"samples of kind {about['kind']!r} cannot be trained on; there are images and pairs")

@@ -20,6 +20,7 @@ from PIL.PngImagePlugin import PngImageFile
 FIELDS = {"png": "png", "jpeg": "jpg", "raw": "npy"}
 # The named format alone: of shards from elsewhere Image.open would open anything, and start Ghostscript for a PostScript file of that name.
 _READERS = {"png": PngImageFile, "jpg": JpegImageFile, "jpeg": JpegImageFile}
+_GRAY = ("1", "L", "LA")
 IMAGE_FIELDS = (*_READERS, "npy")
 
 
@@ -41,8 +42,11 @@ def encode(pixels: np.ndarray, payload: str) -> tuple[str, bytes]:
     return field, file.getvalue()
 
 
-def decode(data: bytes, field: str, out: np.ndarray) -> None:
-    """The image in `data` -> `out`, uint8 [height, width, channels]. ValueError if it has another size; anything if it is damaged."""
+def decode(data: bytes, field: str, out: np.ndarray, strict: bool = False) -> None:
+    """The image in `data` -> `out`, uint8 [height, width, channels]. ValueError if it has another size; anything if it is damaged.
+
+    `strict`: ValueError, too, for colour where gray is due: no set is made like that, so its dataset.json is damaged.
+    """
     kind = field.rpartition(".")[2]  # of `left.png`, too
     if kind == "npy":
         out[...] = _pixels(data, out).reshape(out.shape)
@@ -51,6 +55,8 @@ def decode(data: bytes, field: str, out: np.ndarray) -> None:
         if image.size != (out.shape[1], out.shape[0]):  # before anything is unpacked: the size may be a lie
             raise ValueError(f"an image of {image.width}x{image.height} pixels where {out.shape[1]}x{out.shape[0]} are due")
         mode = "L" if out.shape[2] == 1 else "RGB"
+        if strict and mode == "L" and image.mode not in _GRAY:
+            raise ValueError(f"an image of mode {image.mode} where a gray one is due")
         pixels = (image if image.mode == mode else image.convert(mode)).tobytes()
     out[...] = np.frombuffer(pixels, np.uint8).reshape(out.shape)
 

@@ -260,6 +260,8 @@ FILES = {
     "of another run": (lambda root: edit(root / "dataset.json", fingerprint="0" * 16), ("dataset", "FAIL")),
     "another number": (lambda root: edit(root / "dataset.json", samples={"train": 19, "validation": 10}), ("dataset", "FAIL")),
     "no dataset.json": (lambda root: (root / "dataset.json").unlink(), ("dataset", "FAIL")),
+    "no sample": (lambda root: edit(root / "dataset.json", sample={}), ("dataset", "FAIL")),
+    "another kind": (lambda root: edit(root / "dataset.json", sample={"kind": "imagf"}), ("dataset", "FAIL")),
     "no manifest": (lambda root: (root / "train/manifest.json").unlink(), ("manifest", "FAIL")),
     "no sums": (lambda root: (root / "train/SHA256SUMS").unlink(), ("sums", "FAIL")),
     "wrong sums": (lambda root: change(root / "train/SHA256SUMS", 70, b"x"), ("sums", "FAIL")),
@@ -270,7 +272,7 @@ FILES = {
 
 
 def test_a_set_of_an_unknown_kind_is_examined_as_files(tmp_path, capsys):
-    root = write_set(tmp_path, [{"__key__": "a", "txt": b"1"}], [{"__key__": "b", "txt": b"2"}], {"kind": "text"})
+    root = write_set(tmp_path, [{"__key__": "a", "txt": b"1"}], [{"__key__": "b", "txt": b"2"}], {"kind": "unknown"})
     code, report = check(root)
     assert code == 0 and report["examined"]["kind"] == "none" and report["examined"]["members"] == 2
     assert [(finding["check"], finding["level"]) for finding in report["findings"]] == [("unseen", "WARN")]

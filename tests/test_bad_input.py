@@ -168,6 +168,8 @@ def test_a_truncated_shard(data, tmp_path):
 @pytest.mark.parametrize(("file", "text", "said"), [
     ("dataset.json", "{", "dataset.json is damaged"),
     ("dataset.json", '{"sample": {"channels": "x"}}', "dataset.json is damaged"),
+    ("dataset.json", "[" * 100_000, "dataset.json is damaged"),
+    ("dataset.json", "[]", "dataset.json is damaged (it does not say what a sample is)"),
     ("train/manifest.json", "{}", "train/manifest.json is not a manifest"),
     ("train/manifest.json", "\x00", "train/manifest.json is damaged"),
     ("train/train-000000.json", "[]", "train/train-000000.json is damaged"),

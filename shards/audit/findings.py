@@ -144,6 +144,19 @@ class Checks:
         return next(check for check in self.of(*kinds) if check.name == name)
 
 
+class FileFindings:
+    """Those about files and tar members, which have no value."""
+
+    def __init__(self, checks: Checks):
+        self.checks, self.list = checks, []
+
+    def add(self, name: str, split: str, shard: str, key: str, detail: str) -> None:
+        check = self.checks.named(name, "files", "members")
+        level = check.level(1)
+        if level:
+            self.list.append(Finding(name, level, split, shard, key, None, None, "", detail))
+
+
 def summary(check: Check, findings: list[Finding], total: int, graded: bool, values: list[float]) -> dict[str, Any]:
     """One row of the table: how many findings, of how many, the worst, and how the measured values are spread. Level "none": not measurable here."""
     own = [finding for finding in findings if finding.check == check.name]

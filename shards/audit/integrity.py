@@ -9,8 +9,9 @@ from typing import Any
 
 from distgan import console
 from distgan.errors import DataError
-from shards.audit.findings import Checks, Finding
-from shards.files import crc32
+from shards.audit.findings import Checks, FileFindings, Finding
+from shards.described import sample_of
+from shards.files import crc32, sha256_of
 from shards.index import (
     DATASET,
     MANIFEST,
@@ -22,7 +23,6 @@ from shards.index import (
     load_manifest,
     parts_of,
     samples_of,
-    sha256_of,
     split_member,
 )
 from shards.members import members
@@ -57,7 +57,7 @@ class Integrity:
 
 def examine(root: Path, checks: Checks, workers: int) -> Integrity:
     """Read every byte of every shard. DataError only if there is nothing to examine."""
-    findings = _Findings(checks)
+    findings = FileFindings(checks)
     dataset, parts = _dataset(root, findings)
     folders = list(dict.fromkeys(folder for folder, _ in parts.values()))
     if not dataset and not any((folder / MANIFEST).is_file() for folder in folders):
@@ -78,7 +78,7 @@ def examine(root: Path, checks: Checks, workers: int) -> Integrity:
     return Integrity(dataset, shards, findings.list, _files(root, manifests, findings))
 
 
-def _items(parts: _Parts, manifests: dict[Path, dict | None], findings: "_Findings") -> list[tuple[str, Path, dict | None, list[str] | None]]:
+def _items(parts: _Parts, manifests: dict[Path, dict | None], findings: "FileFindings") -> list[tuple[str, Path, dict | None, list[str] | None]]:
     """(split, tar, its entry in the manifest, fields) of every shard; without a manifest, of what lies there."""
     items = []
     for split, (folder, names) in parts.items():
@@ -94,18 +94,7 @@ def _items(parts: _Parts, manifests: dict[Path, dict | None], findings: "_Findin
     return items
 
 
-class _Findings:
-    def __init__(self, checks: Checks):
-        self.checks, self.list = checks, []
-
-    def add(self, name: str, split: str, shard: str, key: str, detail: str) -> None:
-        check = self.checks.named(name, "files", "members")
-        level = check.level(1)
-        if level:
-            self.list.append(Finding(name, level, split, shard, key, None, None, "", detail))
-
-
-def _dataset(root: Path, findings: _Findings) -> tuple[dict[str, Any], _Parts]:
+def _dataset(root: Path, findings: FileFindings) -> tuple[dict[str, Any], _Parts]:
     """dataset.json, {} if it cannot be read; and where its splits are, or would usually be."""
     try:
         dataset = load_json(root / DATASET)
@@ -113,12 +102,17 @@ def _dataset(root: Path, findings: _Findings) -> tuple[dict[str, Any], _Parts]:
     except DataError as error:
         findings.add("dataset", "", "", "", str(error))
         return {}, parts_of({}, root)
+    try:
+        sample_of(dataset)
+    except ValueError as error:
+        findings.add("dataset", "", "", "", f"{root / DATASET} is damaged: {error}")
+        dataset["sample"] = None
     if dataset.get("complete") is not True:
         findings.add("dataset", "", "", "", f"{DATASET} says that it was never finished; run the `distgan shard` line again")
     return dataset, parts
 
 
-def _manifest(folder: Path, findings: _Findings) -> dict[str, Any] | None:
+def _manifest(folder: Path, findings: FileFindings) -> dict[str, Any] | None:
     try:
         manifest = load_manifest(folder)
     except DataError as error:
@@ -136,7 +130,7 @@ def _manifest(folder: Path, findings: _Findings) -> dict[str, Any] | None:
     return manifest
 
 
-def _counts_and_fingerprint(dataset: dict[str, Any], parts: _Parts, manifests: dict[Path, dict | None], findings: _Findings) -> None:
+def _counts_and_fingerprint(dataset: dict[str, Any], parts: _Parts, manifests: dict[Path, dict | None], findings: FileFindings) -> None:
     stated: Any = dataset.get("samples")
     prints = []
     for split, (folder, names) in parts.items():
@@ -247,7 +241,7 @@ def _note_group(shard: Shard, key: str, data: bytes) -> None:
         shard.groups.setdefault(group, key)
 
 
-def _both_sides(shards: list[Shard], findings: _Findings) -> None:
+def _both_sides(shards: list[Shard], findings: FileFindings) -> None:
     """Keys and groups that occur in both splits."""
     places: dict[str, str] = {}
     groups: dict[str, tuple[str, str]] = {}
@@ -268,7 +262,7 @@ def _both_sides(shards: list[Shard], findings: _Findings) -> None:
                 findings.add("group-leak", shard.split, shard.path.name, key, f"group {group!r} is in train too: {groups[group][1]}")
 
 
-def _files(root: Path, manifests: dict[Path, dict | None], findings: _Findings) -> int:
+def _files(root: Path, manifests: dict[Path, dict | None], findings: FileFindings) -> int:
     """Temporary files of killed writers, and files that no one expects; returns the number of files."""
     count = 0
     for folder in dict.fromkeys([root, *manifests]):
