@@ -5,8 +5,10 @@ import os
 import re
 from collections import Counter
 from pathlib import Path
+from typing import NoReturn
 
 from distgan import console
+from distgan.errors import DataError
 
 KEY_LENGTH = 80  # of a sample's key: a USTAR name has at most 100 bytes
 
@@ -15,12 +17,16 @@ def find_files(folder: Path, extensions: tuple[str, ...]) -> tuple[list[str], di
     """Files with these extensions, in any case, at any depth: sorted, relative to `folder` with '/'; and how many others there are by extension.
     Hidden files do not count.
 
-    Links to folders are followed, as data sets on clusters are often made of them, but no folder is entered twice.
+    Links to folders are followed, as data sets on clusters are often made of them, but no folder is entered twice. DataError for a folder that
+    cannot be read, and for broken links, pipes and devices with these extensions: a set must not become smaller, nor a program wait, unnoticed.
     """
+    def refuse(error: OSError) -> NoReturn:
+        raise DataError(f"{shown(error.filename)} cannot be read: {error.strerror}") from error
+
     files: list[str] = []
     others: Counter[str] = Counter()
     entered: set[str] = set()
-    for place, folders, names in os.walk(folder, followlinks=True):
+    for place, folders, names in os.walk(folder, followlinks=True, onerror=refuse if folder.is_dir() else None):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         if (real := os.path.realpath(place)) in entered:
             folders.clear()
@@ -29,7 +35,10 @@ def find_files(folder: Path, extensions: tuple[str, ...]) -> tuple[list[str], di
         for name in names:
             extension = os.path.splitext(name)[1].lower()
             if extension in extensions and not name.startswith("."):
-                files.append(Path(place, name).relative_to(folder).as_posix())
+                file = Path(place, name)
+                if not file.is_file():
+                    raise DataError(f"{shown(str(file))} is a broken link, a pipe or a device; take it out of the folder")
+                files.append(file.relative_to(folder).as_posix())
             elif not name.startswith("."):
                 others[extension or "without extension"] += 1
     return sorted(files, key=os.fsencode), dict(others)
@@ -40,8 +49,11 @@ def contents(folder: Path, files: list[str], what: str = "files") -> str:
     total = hashlib.sha256()
     with console.bar("hashing", len(files), what) as bar:
         for file in files:
-            with open(folder / file, "rb") as opened:
-                total.update(os.fsencode(file) + b"\0" + hashlib.file_digest(opened, "sha256").digest())
+            try:
+                with open(folder / file, "rb") as opened:
+                    total.update(os.fsencode(file) + b"\0" + hashlib.file_digest(opened, "sha256").digest())
+            except OSError as error:
+                raise DataError(f"{shown(str(folder / file))} cannot be read: {error.strerror}") from error
             bar.advance()
     return f"{len(files)} {what} with sha256 {total.hexdigest()[:16]}"
 

@@ -3,7 +3,6 @@
 import functools
 import math
 import os
-import zipfile
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -118,17 +117,21 @@ class ArrayPairs:
     @functools.cached_property
     def _rows(self) -> dict[str, np.ndarray]:
         try:
-            with np.load(self.path, allow_pickle=False) as file:
-                if not isinstance(file, np.lib.npyio.NpzFile):
-                    raise ConfigError(f"{self.path} is one array; an .npz with the arrays {INPUT} and {TARGET} is due")
+            file = np.load(self.path, allow_pickle=False)
+            if not isinstance(file, np.lib.npyio.NpzFile):
+                raise ConfigError(f"{self.path} is one array; an .npz with the arrays {INPUT} and {TARGET} is due")
+            with file:
                 lacking = [name for name in (INPUT, TARGET) if name not in file]
                 if lacking:
                     raise ConfigError(f"{self.path} has no array {' and no '.join(lacking)}; it has {named(file.files)}")
                 rows = {name: file[name] for name in (INPUT, TARGET, "group") if name in file}
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            if isinstance(error, ConfigError):
-                raise
+        except ConfigError:
+            raise
+        except Exception as error:  # anything: zlib.error, TokenError, MemoryError for a shape that is a lie, NotImplementedError
             raise DataError(f"{self.path} cannot be read as .npz: {error}") from error
+        for name, values in rows.items():
+            if not isinstance(values, np.ndarray):  # NumPy gives the bytes of what is no array
+                raise DataError(f"{self.path} cannot be read as .npz: {name} is no array")
         for name in (INPUT, TARGET):
             if rows[name].dtype.kind not in "fiu":
                 raise ConfigError(f"{self.path}: {name} holds {rows[name].dtype}; numbers are due")
@@ -151,7 +154,7 @@ class ArrayPairs:
 def _array(path: Path) -> np.ndarray:
     try:
         values = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except Exception as error:  # anything: TokenError, MemoryError for a shape that is a lie
         raise DataError(f"{path} cannot be read as .npy: {error}") from error
     if not isinstance(values, np.ndarray) or values.ndim != 1 or values.dtype.kind not in "fiu":
         raise DataError(f"{path} must hold numbers in one dimension")

@@ -43,6 +43,7 @@ RECIPE = "sagan"
 
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp")
 SIZES = (8, 2048)
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # whatever the name says; not PostScript: Pillow has Ghostscript run it
 MODES_16_BIT = ("I;16", "I;16B", "I;16L")
 
 
@@ -194,7 +195,7 @@ def decode(file: Path | BinaryIO, limits: Sequence[float] | None = None) -> tupl
     with warnings.catch_warnings():
         # Pillow warns about damaged metadata that it steps over, and about large images, which are usual here; it still refuses huge ones.
         warnings.simplefilter("ignore")
-        with Image.open(file) as opened:
+        with Image.open(file, formats=FORMATS) as opened:
             about = {"width": opened.width, "height": opened.height, "mode": opened.mode}
             frames, sixteen = getattr(opened, "n_frames", 1), opened.mode in MODES_16_BIT or (opened.mode == "I" and opened.format == "PPM")
             opened.load()
