@@ -9,13 +9,14 @@ and which tars are for training. Running it again reads every tar and finds any 
 
 import argparse
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 from distgan import console
 from distgan.errors import ConfigError, DataError
 from shards.files import commit
-from shards.index import DATASET, MANIFEST, VERSION, fingerprint, index_tar, load_json, load_manifest, parts_of, write_manifest
+from shards.index import DATASET, MANIFEST, VERSION, fingerprint, index_path, index_tar, load_json, load_manifest, parts_of, write_manifest
 from shards.infer import infer
 from shards.reader import ShardSet, open_parts
 from shards.split import rank
@@ -152,7 +153,13 @@ def _no_tars(root: Path, inside: list[str]) -> str:
 
 
 def _tars(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*.tar"))
+    """DataError for names that manifest.json and SHA256SUMS cannot hold, and for a tar whose index would take their place."""
+    tars = sorted(folder.glob("*.tar"))
+    for tar in tars:
+        if not re.fullmatch(r"[^\0-\x1f\x7f\\\ud800-\udfff]+", tar.name) or index_path(tar).name in (MANIFEST, DATASET):
+            raise DataError(f"{folder}: the name {tar.name!r} is not UTF-8, has a backslash or control characters, or is that of {MANIFEST} or {DATASET}; "
+                            "give the tar another one")
+    return tars
 
 
 def _refuse_missing(folder: Path, paths: list[Path]) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import secrets
 import socket
 from pathlib import Path
 
@@ -14,16 +15,22 @@ except ImportError:  # no wheel for this platform
 def commit(path: Path, data: bytes) -> None:
     """Write `data` so that `path` is either as before or complete, also after a kill or a power cut."""
     temporary = temporary_of(path)
-    with open(temporary, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    publish(temporary, path)
+    with open(temporary, "xb") as file:
+        try:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+            publish(temporary, path)
+        except OSError:  # a full disk
+            temporary.unlink(missing_ok=True)
+            raise
 
 
 def temporary_of(path: Path) -> Path:
-    """The name of a file while it is written: of this process alone, also where several machines share the folder."""
-    return path.with_name(f"{path.name}.tmp-{socket.gethostname()}-{os.getpid()}")
+    """The name of a file while it is written: of this process alone, also where several machines, or containers with equal process numbers,
+    share the folder. Nobody can foresee it and put a link there; still, open it with "x", which follows none.
+    """
+    return path.with_name(f"{path.name}.tmp-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}")
 
 
 def publish(temporary: Path, path: Path) -> None:

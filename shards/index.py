@@ -134,6 +134,10 @@ def samples_of(shard: Path, index: dict[str, Any], fields: list[str] | None = No
         places.append(columns.setdefault(field, len(columns)))
     if not keys:
         raise DataError(f"{shard}: holds no samples: no member has a name of the form key.field, such as 000123.png")
+    try:
+        "".join(keys).encode()
+    except UnicodeEncodeError as error:  # half of a \\u escape: a damaged index
+        raise DataError(f"{index_path(shard)} is damaged: the key {error.object[error.start:error.start + 20]!r}… is not Unicode") from error
     if len(set(keys)) != len(keys):
         seen: set[str] = set()
         repeated = next(key for key in keys if key in seen or seen.add(key))
@@ -237,8 +241,8 @@ def index_tar(shard: str | Path) -> dict[str, Any]:
     and if the index that is there is of another tar. The tar is only read.
     """
     shard = Path(shard)
-    if not shard.exists():
-        raise DataError(f"{shard} is missing")
+    if not shard.is_file():
+        raise DataError(f"{shard} is {'not a file' if shard.exists() else 'missing'}")
     try:
         before = load_index(shard) if index_path(shard).exists() else None
     except DataError as error:

@@ -228,7 +228,7 @@ class _Descriptor:
     """An open file that is closed with its last user, so that closing the oldest cannot close one that a thread is reading."""
 
     def __init__(self, path: Path, prefetch: bool):
-        self.number = os.open(path, os.O_RDONLY)
+        self.number = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # what became a pipe meanwhile fails, and does not wait
         if prefetch and hasattr(os, "posix_fadvise"):
             # Let the kernel read the whole shard ahead, in order: cold random reads become twice as fast.
             os.posix_fadvise(self.number, 0, 0, os.POSIX_FADV_WILLNEED)

@@ -23,7 +23,8 @@ from shards.index import describe_member, write_index
 STRETCH = 16  # samples: enough that small ones are not all overhead, few enough that long recordings do not fill the memory
 
 # No dot in the last part of a key: webdataset would take what follows it for the field.
-KEY = re.compile(r"(?!__)(?:(?!\.)[^/\0]+/)*[^./\0]+")
+# Nor what readers refuse: control characters, and what is no UTF-8.
+KEY = re.compile(r"(?!__)(?:(?!\.)[^/\0-\x1f\x7f\ud800-\udfff]+/)*[^./\0-\x1f\x7f\ud800-\udfff]+")
 FIELD = re.compile(r"[a-z0-9_]+(?:\.[a-z0-9_]+)*")
 
 
@@ -130,7 +131,7 @@ def remove_left_over(shard: Path) -> None:
 def _open_locked(path: Path) -> BinaryIO:
     """A new file that `remove_left_over` of another process leaves alone."""
     while True:
-        file = open(path, "wb")
+        file = open(path, "xb")
         try:
             fcntl.flock(file, fcntl.LOCK_EX)
         except OSError:  # a file system without locks

@@ -159,7 +159,8 @@ def test_exit_codes(tmp_path, no_pictures, capsys):
     root = image_set(tmp_path / "data", sample("copy", png(picture(3))))
     assert check(root)[0] == 0
     assert check(root, "--strict")[0] == 1
-    for wrong in (["--workers", "0"], ["--limit", "0"], ["--threshold", "delay"], ["--threshold", "dellay=1,2"], ["--threshold", "size=1,2"]):
+    for wrong in (["--workers", "0"], ["--limit", "0"], ["--threshold", "delay"], ["--threshold", "dellay=1,2"], ["--threshold", "size=1,2"], ["--threshold", "delay=nan,1"],
+                  ["--threshold", "delay=1,inf"]):
         assert guarded(audit.main, [str(root), *wrong]) == 2
     assert guarded(audit.main, [str(tmp_path / "nothing")]) == 2
     (tmp_path / "empty").mkdir()

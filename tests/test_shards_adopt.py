@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import tarfile
 from pathlib import Path
 
@@ -346,3 +347,12 @@ def test_links_to_tars_elsewhere_can_be_indexed(tmp_path):
         (tmp_path / "mine" / path.name).symlink_to(path)
     assert index(tmp_path / "mine") == 0 and len(Data(str(tmp_path / "mine")).train) == 10
     assert sorted(path.suffix for path in (tmp_path / "theirs").iterdir()) == [".tar"] * 3
+
+
+@pytest.mark.parametrize("name", [b"\xff.tar", b"a\nb.tar", b"a\\b.tar", b"manifest.tar", b"dataset.tar"])
+def test_a_tar_whose_name_no_list_can_hold_is_refused(tmp_path, name):
+    for tar in (b"a.tar", name):
+        (tmp_path / os.fsdecode(tar)).touch()
+    with pytest.raises(DataError, match="give the tar another"):
+        adopt.main([str(tmp_path)])
+    assert len(list(tmp_path.iterdir())) == 2, "nothing was written"

@@ -349,6 +349,27 @@ def test_an_unsafe_or_irregular_foreign_tar_is_refused_by_member(tmp_path, name)
     assert [path.name for path in tmp_path.iterdir()] == ["f-0.tar"]
 
 
+def test_what_is_no_file_is_refused_at_once(folder, tmp_path):
+    """A pipe would be waited for: in place of a tar, also while a set is open."""
+    os.mkfifo(tmp_path / "f.tar")
+    with pytest.raises(DataError, match="f.tar is not a file"):
+        index_tar(tmp_path / "f.tar")
+    shard_set = ShardSet(folder)
+    shard = folder / shard_set.shards[0]["file"]
+    shard.unlink()
+    os.mkfifo(shard)
+    with pytest.raises(DataError, match=f"{shard.name} cannot be read"):
+        shard_set[0]
+
+
+def test_an_index_with_half_an_escape_is_refused(tmp_path):
+    index_tar(write(tmp_path / "t.tar", block("é.bin".encode())))
+    index = tmp_path / "t.json"
+    index.write_text(index.read_text().replace(r"\u00e9", r"\ud8e9"))
+    with pytest.raises(DataError, match="t.json is damaged: the key .* is not Unicode"):
+        samples_of(tmp_path / "t.tar", load_index(tmp_path / "t.tar"))
+
+
 def tar_of(path: Path, *names: str) -> Path:
     with tarfile.open(path, "w") as tar:
         for name in names:

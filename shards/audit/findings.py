@@ -130,6 +130,8 @@ class Checks:
         name, _, values = text.partition("=")
         try:
             warn, fail = (None if value == "-" else float(value) for value in values.split(","))
+            if not all(limit is None or math.isfinite(limit) for limit in (warn, fail)):
+                raise ValueError("not finite")
         except ValueError as error:
             raise ConfigError(f"--threshold {text}: expected NAME=WARN,FAIL, such as delay=1,4 or near-leak=0.98,- ('-': never)") from error
         known = sorted({check.name for check in CHECKS if check.unit})
