@@ -242,3 +242,14 @@ def test_what_is_no_png_is_named_and_not_opened(particles, content):
     with pytest.raises(DataError, match="sample k does not decode: ") as caught:
         Data(str(particles)).decode(OneSample(content), [0])
     assert "Ghostscript" not in str(caught.value)
+
+
+def test_a_loader_that_was_divided_twice_is_noticed_at_once(tmp_path, monkeypatch):
+    data = Data(str(sets.images(tmp_path / "d", 27)))
+    stream = Stream(data, 0, sharing.breakdown(BATCH, 2, 1), 0, CPU)
+    honest = Stream._delivered
+    monkeypatch.setattr(Stream, "_delivered", lambda self, batch: itertools.islice(honest(self, batch), 0, None, 2))
+    batches = iter(stream)
+    next(batches)
+    with pytest.raises(RuntimeError, match="the loader delivered stream positions"):
+        next(batches)

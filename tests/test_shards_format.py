@@ -247,3 +247,11 @@ def test_any_bytes_come_back(tmp_path_factory, data):
     write_manifest(folder, "h", len(data))
     read = [ShardSet(folder)[i] for i in range(len(data))]
     assert read == [{"__key__": key, "x": value, "y.z": value[::-1]} for key, value in data.items()]
+
+
+def test_checksums_of_signed_bytes_are_read(tmp_path):
+    """As some old programs wrote them, which took bytes above 127 for negative."""
+    head = block("é.bin".encode())
+    rest = head[:148] + b" " * 8 + head[156:]
+    head = head[:148] + b"%06o\0 " % sum(byte - 256 * (byte > 127) for byte in rest) + head[156:]
+    assert [name for name, *_ in members(write(tmp_path / "a.tar", head))] == ["a.bin", "é.bin"]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import sets
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -250,3 +251,11 @@ def test_a_million_samples_open_in_six_seconds_and_300_mb(tmp_path):
     out = subprocess.run([sys.executable, "-c", OPEN, str(tmp_path)], capture_output=True, text=True, check=True).stdout.split()
     samples, seconds, megabytes = map(float, out)
     assert samples == 1e6 and seconds < 6 and megabytes < 300, out
+
+
+def test_no_more_shards_are_open_than_allowed(tmp_path, monkeypatch):
+    monkeypatch.setattr("shards.reader._OPEN_SHARDS", 2)
+    shard_set = ShardSet(sets.images(tmp_path / "d", 50) / "train")
+    for i in (0, 10, 20, 30, 40, 0, 49):
+        assert shard_set.fields_of(i, ("json",)) == {"json": b"{}"}
+        assert len(shard_set._descriptors) <= 2
