@@ -232,7 +232,7 @@ def test_a_missing_set_says_which_command_makes_it(folder, tmp_path):
         ShardSet(tmp_path / "data" / "train")
     (tmp_path / "dataset.json").write_text(json.dumps({"source": "images"}))
     (tmp_path / "train").mkdir()
-    with pytest.raises(DataError, match=f"unfinished.*distgan shard images {tmp_path} "):
+    with pytest.raises(DataError, match=f"unfinished.*run the `distgan shard` line of {tmp_path} again"):
         ShardSet(tmp_path / "train")
     with pytest.raises(DataError, match=f"did you mean {folder}\\?"):
         ShardSet(folder.parent)
