@@ -44,18 +44,30 @@ def find_files(folder: Path, extensions: tuple[str, ...]) -> tuple[list[str], di
     return sorted(files, key=os.fsencode), dict(others)
 
 
-def contents(folder: Path, files: list[str], what: str = "files") -> str:
-    """Names files by what is in them: a moved or copied folder is the same, one with a changed file is not."""
-    total = hashlib.sha256()
-    with console.bar("hashing", len(files), what) as bar:
-        for file in files:
-            try:
-                with open(folder / file, "rb") as opened:
-                    total.update(os.fsencode(file) + b"\0" + hashlib.file_digest(opened, "sha256").digest())
-            except OSError as error:
-                raise DataError(f"{shown(str(folder / file))} cannot be read: {error.strerror}") from error
-            bar.advance()
-    return f"{len(files)} {what} with sha256 {total.hexdigest()[:16]}"
+class Contents:
+    """What is in files, by their sha256: a moved or copied folder is the same, one with a changed file is not."""
+
+    def __init__(self, folder: Path, files: list[str], what: str = "files"):
+        self.digests: dict[str, bytes] = {}
+        self._what = what
+        with console.bar("hashing", len(files), what) as bar:
+            for file in files:
+                try:
+                    with open(folder / file, "rb") as opened:
+                        self.digests[file] = hashlib.file_digest(opened, "sha256").digest()
+                except OSError as error:
+                    raise DataError(f"{shown(str(folder / file))} cannot be read: {error.strerror}") from error
+                bar.advance()
+        self._first = {digest: file for file, digest in reversed(self.digests.items())}
+
+    def __str__(self) -> str:
+        """`12 files with sha256 0123456789abcdef`, as it stands in the options of a data set."""
+        total = hashlib.sha256(b"".join(os.fsencode(file) + b"\0" + digest for file, digest in self.digests.items()))
+        return f"{len(self.digests)} {self._what} with sha256 {total.hexdigest()[:16]}"
+
+    def first(self, file: str) -> str:
+        """The first file that holds the same bytes: the file itself, or what it is a copy of."""
+        return self._first[self.digests[file]]
 
 
 def keys_of(files: list[str]) -> list[str]:

@@ -1,6 +1,7 @@
 """Folders of users' files: nothing in them makes a program wait, fail with a traceback, or take fewer files than there are."""
 
 import os
+import re
 import zipfile
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from PIL import Image
 
 from distgan.errors import DataError
-from shards.folders import contents, find_files
+from shards.folders import Contents, find_files
 from shards.sound.pairs import ArrayPairs, FilePairs
 from shards.sources import images
 
@@ -42,7 +43,7 @@ def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
 
 def test_a_file_that_goes_away_is_named(tmp_path):
     with pytest.raises(DataError, match="gone.png cannot be read: No such file"):
-        contents(tmp_path, ["gone.png"])
+        Contents(tmp_path, ["gone.png"])
 
 
 def header(shape: str) -> bytes:
@@ -86,3 +87,13 @@ def test_postscript_is_no_image(tmp_path, monkeypatch):
     (tmp_path / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n")
     with pytest.raises(Image.UnidentifiedImageError):
         images.decode(tmp_path / "a.png")
+
+
+def test_contents_name_files_by_their_bytes(tmp_path):
+    for name, data in (("a", b"1"), ("b", b"2"), ("c", b"1")):
+        (tmp_path / name).write_bytes(data)
+    there = Contents(tmp_path, ["a", "b", "c"], "things")
+    assert [there.first(name) for name in "abc"] == ["a", "b", "a"]
+    assert re.fullmatch("3 things with sha256 [0-9a-f]{16}", str(there)) and str(there) == str(Contents(tmp_path, ["a", "b", "c"], "things"))
+    (tmp_path / "c").write_bytes(b"3")
+    assert str(Contents(tmp_path, ["a", "b", "c"], "things")) != str(there)

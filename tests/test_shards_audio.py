@@ -217,3 +217,11 @@ def test_built_as_shards(takes, tmp_path):
     groups = [{json.loads(shard[i]["json"])["group"] for i in range(3)} for shard in (ShardSet(tmp_path / "out" / part)
                                                                                         for part in ("train", "validation"))]
     assert not groups[0] & groups[1]
+
+
+def test_copies_under_two_names_are_one_recording(tmp_path):
+    for name, k in (("a.wav", 1), ("b.wav", 2), ("copy of a.wav", 1)):
+        put(tmp_path, name, 0.5 * voice(k), voice(k))
+    audio = source(tmp_path)
+    audio.check(1)
+    assert [audio.group(i) for i in range(3)] == ["a", "b", "a"]

@@ -279,6 +279,17 @@ def test_file_names_that_are_not_utf_8_can_be_shown(tmp_path):
     assert json.loads(images.make(0)["json"])["file"] == "caf\\xe9.png"
 
 
+def test_an_image_that_another_takes_the_place_of_is_told(tmp_path):
+    for k, name in enumerate("ab"):
+        Image.fromarray(noise(k)).save(tmp_path / f"{name}.png")
+    images = source(tmp_path)
+    images.check(1)
+    Image.fromarray(noise(7)).save(tmp_path / "a.png")
+    with pytest.raises(DataError, match="a.png could be read when it was checked, not any more: it was changed in the meantime"):
+        images.make(0)
+    assert images.make(1)["__key__"] == "b"
+
+
 def test_an_image_that_vanishes_after_the_check_is_named(tmp_path):
     Image.fromarray(noise(1)).save(tmp_path / "a.png")
     images = source(tmp_path)

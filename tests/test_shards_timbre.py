@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import shutil
 from argparse import Namespace
 from pathlib import Path
 
@@ -280,3 +281,10 @@ def test_built_as_shards(tmp_path):
     train, validation = ({json.loads(shard[i]["json"])["group"] for i in range(len(shard))}
                          for shard in (ShardSet(tmp_path / "out" / part) for part in ("train", "validation")))
     assert not train & validation and len(train | validation) == 4
+
+
+def test_copies_under_two_names_are_one_recording(folders, tmp_path):
+    for name in ("one.wav", "two.wav"):
+        shutil.copy(Path(folders["speech"]) / "middle.wav", tmp_path / name)
+    timbre = source(speech=str(tmp_path), n=None, voice="formant")
+    assert len(timbre.keys) >= 2 and {timbre.group(i) for i in range(len(timbre.keys))} == {"one.wav"}

@@ -12,7 +12,7 @@ import numpy as np
 import soundfile
 
 from distgan.errors import ConfigError, DataError
-from shards.folders import contents, find_files, keys_of, shown
+from shards.folders import Contents, find_files, keys_of, shown
 from shards.sound import align, waves
 
 SOUNDS = (".aif", ".aiff", ".au", ".caf", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".w64", ".wav")
@@ -79,8 +79,11 @@ class FilePairs:
         return self.folders[0] / self.files[i][0], self.folders[1] / self.files[i][1]
 
     def contents(self) -> str:
-        return "; ".join(f"{side}: {contents(folder, [pair[k] for pair in self.files])}"
-                         for k, (side, folder) in enumerate(zip((INPUT, TARGET), self.folders, strict=True)))
+        """Names both sides by what is in them; recordings with the same target, under whatever names, become one group."""
+        inputs, targets = (Contents(folder, [pair[k] for pair in self.files]) for k, folder in enumerate(self.folders))
+        keys = {target: key for (_, target), key in zip(self.files, self.keys, strict=True)}
+        self.groups = [keys[targets.first(target)] for _, target in self.files]
+        return f"{INPUT}: {inputs}; {TARGET}: {targets}"
 
     def one_rate(self) -> int | None:
         """The rate of all files in Hz, None if no header tells one; ConfigError if they differ."""
@@ -141,7 +144,7 @@ class ArrayPairs:
         return {name: value for name, value in self.__dict__.items() if name != "_rows"}  # each process reads the file once
 
     def contents(self) -> str:
-        return contents(self.path.parent, [self.path.name], "file")
+        return str(Contents(self.path.parent, [self.path.name], "file"))
 
     def one_rate(self) -> None:
         """Arrays name no rate."""

@@ -170,7 +170,7 @@ class Source:
         return Look("", ", ".join(weak), 0, min(len(given), len(target)), uneven, delay)
 
     def group(self, i: int) -> str:
-        return self.files.keys[self.pieces[i][0]]
+        return self.files.groups[self.pieces[i][0]]
 
     def make(self, i: int) -> dict[str, Any]:
         recording, first, frames = self.pieces[i]

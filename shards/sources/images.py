@@ -18,6 +18,7 @@ and mode before all this.
 import argparse
 import functools
 import hashlib
+import io
 import json
 import math
 import warnings
@@ -32,7 +33,7 @@ from PIL import Image, ImageOps
 from distgan import console
 from distgan.errors import ConfigError, DataError
 from shards import payloads
-from shards.folders import contents, find_files, keys_of, shown
+from shards.folders import Contents, find_files, keys_of, shown
 from shards.parallel import ordered_map
 from shards.sources import Check, Finding
 
@@ -92,9 +93,9 @@ class Source:
         if not self.files:
             raise ConfigError(f"--from {self.folder}: holds no images ({', '.join(EXTENSIONS)}; any case), "
                               f"{sum(self.others.values())} other files")
-        self.keys = keys_of(self.files)
+        self.keys, self.contents = keys_of(self.files), Contents(self.folder, self.files, "images")
         self.options: dict[str, Any] = {
-            "size": args.size, "channels": args.channels, "range": args.range, "payload": args.payload, "from": contents(self.folder, self.files, "images")}
+            "size": args.size, "channels": args.channels, "range": args.range, "payload": args.payload, "from": str(self.contents)}
         self.origin: dict[str, Any] = {"folder": args.folder}
         self.sample: dict[str, Any] = {}
         self.looks: list[Look] = []
@@ -131,7 +132,10 @@ class Source:
     def make(self, i: int) -> dict[str, Any]:
         name = shown(self.files[i])
         try:
-            image, about = decode(self.folder / self.files[i], self.range)
+            file = (self.folder / self.files[i]).read_bytes()
+            if hashlib.sha256(file).digest() != self.contents.digests[self.files[i]]:  # it might be a copy of one on the other side of the split
+                raise DataError("it was changed in the meantime; run the same line again, into a new folder")
+            image, about = decode(io.BytesIO(file), self.range)
         except Exception as error:
             raise DataError(f"{self.folder / name} could be read when it was checked, not any more: {reason(error)}") from error
         field, data = encode(image, self.size, self.channels, self.payload)
@@ -240,4 +244,4 @@ def encode(image: Image.Image, size: int, channels: int, payload: str) -> tuple[
 def reason(error: Exception) -> str:
     if isinstance(error, Image.UnidentifiedImageError):
         return "not an image that Pillow knows, or its header is damaged"
-    return f"{error} ({type(error).__name__})"
+    return str(error) if isinstance(error, DataError) else f"{error} ({type(error).__name__})"

@@ -27,7 +27,7 @@ import torch
 from distgan import console
 from distgan.draws import numpy_generator
 from distgan.errors import ConfigError, DataError
-from shards.folders import contents, find_files, shown
+from shards.folders import Contents, find_files, shown
 from shards.parallel import ordered_map
 from shards.sound import align, corpus, degrade, denoise, speech, waves
 from shards.sound.pairs import SILENT_PEAK, SOUNDS, pair_sample, to_take_out
@@ -86,11 +86,12 @@ class Source:
         self.speech = (corpus.RecordedSpeech(self.folders["speech"], self.files["speech"], self.rate, self.frames, self.margin, args.n)
                        if "speech" in self.folders else corpus.MadeSpeech(self.voice, self.seed, self.rate, self.frames, self.margin, args.n or MADE))
         self.keys = [f"{i:07d}" for i in range(len(self.speech.stretches))]
+        self.contents = {name: Contents(folder, self.files[name]) for name, folder in self.folders.items()}
         self.options: dict[str, Any] = {
             "n": args.n, "seed": args.seed, "voice": self.voice and corpus.voice_release(self.voice), "rate": args.rate, "save-segment-length": args.save_segment_length,
             "segment-length": args.segment_length, "snr": list(args.snr), "reverb": args.reverb, "denoiser": args.denoiser,
             "max-delay": args.max_delay, "weights": self._weights_contents(),
-            **{name: contents(self.folders[name], self.files[name]) if name in self.folders else None for name in FOLDERS}}
+            **{name: str(self.contents[name]) if name in self.folders else None for name in FOLDERS}}
         self.origin: dict[str, Any] = {name: str(folder) for name, folder in self.folders.items()}
         self.sample = pair_sample(self.rate, "wav", "int16", [self.frames], segment=round(args.segment_length * args.rate))
         # Read or made once, by `check`, and taken along to the processes.
@@ -142,8 +143,8 @@ class Source:
         if self.weights is None:
             return None
         if self.weights.is_dir():
-            return contents(self.weights, find_files(self.weights, (".ini", ".ckpt", ".best"))[0])
-        return contents(self.weights.parent, [self.weights.name])
+            return str(Contents(self.weights, find_files(self.weights, (".ini", ".ckpt", ".best"))[0]))
+        return str(Contents(self.weights.parent, [self.weights.name]))
 
     def check(self, workers: int) -> Check:
         """Read or make noise and rooms, listen to every stretch of recorded speech, and measure the denoiser's latency."""
@@ -201,7 +202,9 @@ class Source:
         return abs(own.samples - self.latency.samples) > 1 or own.polarity != self.latency.polarity
 
     def group(self, i: int) -> str:
-        return shown(self.speech.stretches[i][0])
+        """The recording; of copies under several names, the first."""
+        recording = self.speech.stretches[i][0]
+        return shown(self.contents["speech"].first(recording) if "speech" in self.contents else recording)
 
     def make(self, i: int) -> dict[str, Any]:
         return self.make_batch([i])[0]
@@ -218,7 +221,7 @@ class Source:
         rir = list(self.rooms)[rng.integers(len(self.rooms))] if rng.random() < self.reverb else None
         strength = denoise.draw(rng)
         mixture = degrade.mix(self.speech.take(i), noise, snr, self.rate, None if rir is None else self.rooms[rir])
-        about = {"group": self.group(i), "speech": self.group(i), "start_seconds": (self.speech.stretches[i][1] + self.margin) / self.rate,
+        about = {"group": self.group(i), "speech": shown(self.speech.stretches[i][0]), "start_seconds": (self.speech.stretches[i][1] + self.margin) / self.rate,
                  "noise": noise_name, "rir": rir, "snr_db": round(snr, 3), "denoiser": self.denoiser,
                  "strength": {name: round(value, 3) for name, value in asdict(strength).items() if name != "seed"}}
         return Degraded(mixture, strength, about)
