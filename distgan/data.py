@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +137,7 @@ class Pairs:
     longest: int
     fields: tuple[str, str]   # members of input and target: …wav or …flac
     dtype: np.dtype           # int16 or float32
+    _heads: dict[str, np.ndarray] = field(default_factory=dict, compare=False, repr=False)  # of a split, [n, 2, 2]: first byte, frames; 0: not read yet
     kind = "pair"
 
     @property
@@ -168,16 +169,23 @@ class Pairs:
     def _window(self, split: ShardSet, i: int, crop: int | None, at: float) -> list[np.ndarray]:
         """Input and target, [frames] each. Of a short window in WAV files, only its bytes and the headers are read."""
         if crop and 2 * crop < self.length and all(field.endswith("wav") for field in self.fields):
-            sizes = [split.size(i, field) for field in self.fields]
-            layouts = [waves.wav_layout(split.part(i, field, 0, min(waves.HEAD_BYTES, size)), size)
-                       for field, size in zip(self.fields, sizes, strict=True)]
+            layouts = self._layouts(split, i)
             start = self._start([(layout.frames, layout.channels, layout.rate, layout.dtype) for layout in layouts], crop, at)
+            self._heads[split.fingerprint][i] = [(layout.start, layout.frames) for layout in layouts]
             return [np.frombuffer(split.part(i, field, *layout.span(start, crop)), layout.dtype)
                     for field, layout in zip(self.fields, layouts, strict=True)]
         sample = split.fields_of(i, self.fields)
         both = [(waves.read_flac if field.endswith("flac") else waves.read_wav)(sample[field]) for field in self.fields]
         start = self._start([(*wave.shape, rate, wave.dtype) for wave, rate in both], crop, at)
         return [wave[start:start + crop if crop else None, 0] for wave, _ in both]
+
+    def _layouts(self, split: ShardSet, i: int) -> list[waves.Layout]:
+        """Where the values of input and target lie: from the headers, or as they were found the first time."""
+        heads = self._heads.setdefault(split.fingerprint, np.zeros((len(split), 2, 2), np.uint32))[i].tolist()
+        if all(start for start, _ in heads):
+            return [waves.Layout(start, frames, 1, self.rate, self.dtype) for start, frames in heads]
+        sizes = [split.size(i, field) for field in self.fields]
+        return [waves.wav_layout(split.part(i, field, 0, min(waves.HEAD_BYTES, size)), size) for field, size in zip(self.fields, sizes, strict=True)]
 
     def _start(self, both: list[tuple[int, int, int, np.dtype]], crop: int | None, at: float) -> int:
         """The first frame of the window; `both` are (frames, channels, rate, type) of input and target."""

@@ -18,6 +18,7 @@ from distgan.batches import Stream
 from distgan.data import Data
 from distgan.errors import ConfigError, DataError
 from distgan.order import Order
+from shards import adopt
 
 CPU = torch.device("cpu")
 BATCH = 12
@@ -171,6 +172,32 @@ def test_the_window_reaches_both_ends(tmp_path):
     for at, start in ((0.0, 0), (0.999999, 80), (0.5, 40)):
         (window,) = data.decode(data.train, [0], CROP, np.array([at]))
         assert window[0].tolist() == list(range(start, start + CROP))
+
+
+def test_a_crop_reads_the_header_once_and_then_its_own_bytes_alone(tmp_path, monkeypatch):
+    data = Data(str(sets.pairs(tmp_path / "d", 2, frames=30_000)))
+    reads = []
+    usual = data.train.part
+    monkeypatch.setattr(data.train, "part", lambda i, field, start, stop: reads.append((field, start, stop)) or usual(i, field, start, stop))
+    first, again = (data.decode(data.train, [1], CROP, np.array([at])) for at in (0.2, 0.7))
+    assert [stop - start for _, start, stop in reads] == [4096, 4096, 2 * CROP, 2 * CROP, 2 * CROP, 2 * CROP]
+    assert torch.equal(first[0, 0], -first[0, 1]) and again[0, 0, 0] - first[0, 0, 0] == int(0.7 * 29981) - int(0.2 * 29981)
+
+
+def test_splits_of_one_folder_are_kept_apart(tmp_path):
+    """As `distgan index` makes them of a flat folder: the same place in both splits is another sample."""
+    made = sets.pairs(tmp_path / "d", 4, 2, held_out=2, frames=[30_000, 31_000, 32_000, 33_000, 34_000, 35_000])
+    (tmp_path / "flat").mkdir()
+    for tar in made.glob("*/*.tar"):
+        tar.rename(tmp_path / "flat" / tar.name)
+    assert adopt.main([str(tmp_path / "flat")]) == 0
+    data = Data(str(tmp_path / "flat"))
+    for _ in range(2):
+        for split in (data.train, data.validation):
+            for i in range(len(split)):
+                (window,) = data.decode(split, [i], CROP, np.array([0.9999999]))
+                number = int(split.key(i))
+                assert int(window[0, -1]) == int(np.array(29_999 + 1100 * number).astype(np.int16))
 
 
 def test_clips_of_different_lengths_need_a_crop_that_fits(tmp_path):
