@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from shard_runs import SMALL, shard
 
 from shards import build
 
@@ -13,4 +14,12 @@ def particles(tmp_path_factory):
     """Sixty particle images: 54 to train on, 6 held out."""
     folder = tmp_path_factory.mktemp("shards") / "particles"
     assert build.main(["particles", str(folder), "--n", "60", "--workers", "1"]) == 0
+    return folder
+
+
+@pytest.fixture(scope="session")
+def reference(tmp_path_factory):
+    """120 images in 6 + 1 shards, written by one undisturbed process: what other ways of writing them must end with."""
+    folder = tmp_path_factory.mktemp("reference") / "p"
+    assert shard("particles", folder, *SMALL, "--workers", 1) == 0
     return folder

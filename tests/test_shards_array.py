@@ -19,13 +19,6 @@ from shards.build import parse_task
 from shards.reader import ShardSet
 
 
-@pytest.fixture(scope="module")
-def reference(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("reference") / "p"
-    assert shard("particles", folder, *SMALL, "--workers", 1) == 0
-    return folder
-
-
 @pytest.fixture
 def lost(tmp_path) -> Path:
     """Three of four tasks are done: shards 1 and 5 are missing. Number 6 is the shard of the validation split."""

@@ -30,14 +30,6 @@ from shards.split import split
 from shards.writer import header, write_shard
 
 
-@pytest.fixture(scope="module")
-def reference(tmp_path_factory) -> Path:
-    """120 images in 6 + 1 shards, written by one process."""
-    folder = tmp_path_factory.mktemp("reference") / "p"
-    assert shard("particles", folder, *SMALL, "--workers", 1) == 0
-    return folder
-
-
 @pytest.fixture
 def photos(tmp_path) -> Path:
     """12 noise images, one blank, one broken."""

@@ -145,6 +145,13 @@ class Checks:
     def named(self, name: str, *kinds: str) -> Check:
         return next(check for check in self.of(*kinds) if check.name == name)
 
+    def judge(self, found: list[Finding], kind: str, name: str, place: Any, value: float, detail: str, other: Any = "") -> None:
+        """Add a finding about the sample at `place` (see samples.Place) if the value is one; `other`: the place of the sample it is like."""
+        check = self.named(name, kind)
+        if level := check.level(value):
+            told = (value, check.threshold(level)) if check.unit else (None, None)
+            found.append(Finding(name, level, place.split, place.shard.name, place.key, *told, check.unit, detail, str(other)))
+
 
 class FileFindings:
     """Those about files and tar members, which have no value."""

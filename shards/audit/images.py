@@ -107,21 +107,14 @@ def findings(looks: list[Look], checks: Checks) -> list[Finding]:
     found: list[Finding] = []
     for look in looks:
         for name, detail in look.faults.items():
-            _add(found, checks, look, name, 1.0, detail)
+            checks.judge(found, "images", name, look.place, 1.0, detail)
         for name in ("contrast", "range", "saturated"):
             if name in look.values:
-                _add(found, checks, look, name, look.values[name], "")
+                checks.judge(found, "images", name, look.place, look.values[name], "")
     decoded = [look for look in looks if look.values]
     copies = _copies(decoded, checks, found)
     _alike([look for i, look in enumerate(decoded) if i not in copies and look.values["range"] > 0], checks, found)
     return found
-
-
-def _add(found: list[Finding], checks: Checks, look: Look, name: str, value: float, detail: str, other: Place | None = None) -> None:
-    check, place = checks.named(name, "images"), look.place
-    if level := check.level(value):
-        told = (value, check.threshold(level)) if check.unit else (None, None)
-        found.append(Finding(name, level, place.split, place.shard.name, place.key, *told, check.unit, detail, str(other or "")))
 
 
 def _copies(looks: list[Look], checks: Checks, found: list[Finding]) -> set[int]:
@@ -134,9 +127,9 @@ def _copies(looks: list[Look], checks: Checks, found: list[Finding]) -> set[int]
             continue
         copies.add(i)
         if other.place.split == look.place.split:
-            _add(found, checks, look, "duplicate", 1.0, f"the pixels of {other.place}", other.place)
+            checks.judge(found, "images", "duplicate", look.place, 1.0, f"the pixels of {other.place}", other.place)
         else:
-            _add(found, checks, look, "duplicate-leak", 1.0, f"the pixels of {other.place}", other.place)
+            checks.judge(found, "images", "duplicate-leak", look.place, 1.0, f"the pixels of {other.place}", other.place)
     return copies
 
 
@@ -164,4 +157,4 @@ def _compare(look: Look, other: Look, name: str, bits: int, checks: Checks, foun
     a, b = (np.frombuffer(blocks, np.uint8).astype(np.float64) for blocks in (look.blocks, other.blocks))
     a, b = a - a.mean(), b - b.mean()
     correlation = float(a @ b / max(np.linalg.norm(a) * np.linalg.norm(b), 1e-9))
-    _add(found, checks, look, name, correlation, f"like {other.place}, hashes {bits} bits apart", other.place)
+    checks.judge(found, "images", name, look.place, correlation, f"like {other.place}, hashes {bits} bits apart", other.place)

@@ -202,21 +202,14 @@ def findings(looks: list[Look], checks: Checks, ungraded: tuple[str, ...]) -> li
     found: list[Finding] = []
     for look in looks:
         for name, detail in look.faults.items():
-            _add(found, checks, look, name, 1.0, detail)
+            checks.judge(found, "pairs", name, look.place, 1.0, detail)
         for check in checks.of("pairs"):
             value = look.values.get("si-sdr" if check.name.startswith("si-sdr") else check.name)
             if value is not None and check.name not in ungraded:
                 signed = f"{value:+.4g} {check.unit}" if check.name in SIGNED else ""
-                _add(found, checks, look, check.name, abs(value) if check.name in SIGNED else value, signed)
+                checks.judge(found, "pairs", check.name, look.place, abs(value) if check.name in SIGNED else value, signed)
     _copies(looks, checks, found)
     return found
-
-
-def _add(found: list[Finding], checks: Checks, look: Look, name: str, value: float, detail: str, other: Place | None = None) -> None:
-    check, place = checks.named(name, "pairs"), look.place
-    if level := check.level(value):
-        told = (value, check.threshold(level)) if check.unit else (None, None)
-        found.append(Finding(name, level, place.split, place.shard.name, place.key, *told, check.unit, detail, str(other or "")))
 
 
 def _copies(looks: list[Look], checks: Checks, found: list[Finding]) -> None:
@@ -229,6 +222,6 @@ def _copies(looks: list[Look], checks: Checks, found: list[Finding]) -> None:
             continue
         other = pairs.setdefault((look.place.split, look.input_digest, look.target_digest), look)
         if other is not look:
-            _add(found, checks, look, "duplicate", 1.0, f"the input and target of {other.place}", other.place)
+            checks.judge(found, "pairs", "duplicate", look.place, 1.0, f"the input and target of {other.place}", other.place)
         if look.place.split != first_split and look.target_digest in targets:
-            _add(found, checks, look, "duplicate-leak", 1.0, f"the target of {targets[look.target_digest].place}", targets[look.target_digest].place)
+            checks.judge(found, "pairs", "duplicate-leak", look.place, 1.0, f"the target of {targets[look.target_digest].place}", targets[look.target_digest].place)
