@@ -16,12 +16,13 @@ Log = dict[str, torch.Tensor]
 
 class Player:
     def __init__(self, ranks: Ranks, net: nn.Module, optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer], *,
-                 clip: float | None = None, ema: float | None = None, schedule: Callable[[float], float] = lambda epoch: 1.0):
-        """`clip`: largest gradient norm; `ema`: decay of the average of weights and buffers; `schedule`: epoch -> learning-rate factor."""
-        self._ranks, self._clip, self._decay, self._schedule = ranks, clip, ema, schedule
+                 clip: float | None = None, clamp: float | None = None, ema: float | None = None, schedule: Callable[[float], float] = lambda epoch: 1.0):
+        """`clip`: largest gradient norm; `clamp`: largest weight, after each step (WGAN); `ema`: decay of the average of weights and buffers; `schedule`: epoch -> learning-rate factor."""
+        self._ranks, self._clip, self._clamp, self._decay, self._schedule = ranks, clip, clamp, ema, schedule
         self.net = ranks.wrap(net)
         self.bare = ranks.bare(self.net)
         self.optimizer = optimizer(self.bare.parameters())
+        self._limit_weights()
         self._rates = [group["lr"] for group in self.optimizer.param_groups]
         self.average = copy.deepcopy(self.bare).requires_grad_(False).eval() if ema else self.bare
         self.updates = 0
@@ -30,6 +31,15 @@ class Player:
     def __call__(self, *args: torch.Tensor) -> torch.Tensor:
         """The network, inside its own update."""
         return self.net(*args)
+
+    def inside(self, *args: torch.Tensor) -> torch.Tensor:
+        """The same, but starting no collective: for terms of its own loss beside the first, such as a gradient penalty."""
+        return self.bare(*args)
+
+    @torch.no_grad()
+    def fakes(self, *args: torch.Tensor) -> torch.Tensor:
+        """Its output without gradient: what another player learns from."""
+        return self.bare(*args)
 
     @contextlib.contextmanager
     def frozen(self):
@@ -72,10 +82,18 @@ class Player:
         normalization.end_update(self.bare, self._ranks, keep=finite)
         if finite:
             self.optimizer.step()
+            self._limit_weights()
             self.updates += 1
             self._follow()
         means = {name: torch.stack([log[name].detach() for log in logs]).mean() for name in logs[0]}
         return means | {"grad_norm": norm, "lr": norm.new_tensor(self._rates[0] * factor), "skipped": norm.new_tensor(float(not finite))}
+
+    @torch.no_grad()
+    def _limit_weights(self):
+        """Every weight into [-clamp, clamp] (Arjovsky et al. 2017, algorithm 1)."""
+        if self._clamp:
+            for p in self.bare.parameters():
+                p.clamp_(-self._clamp, self._clamp)
 
     @torch.no_grad()
     def _follow(self):

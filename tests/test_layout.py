@@ -21,6 +21,7 @@ LAYERS = [
     {"distgan.order", "distgan.data"},
     {"distgan.normalization", "distgan.batches", "distgan.features"},
     {"distgan.nets_image", "distgan.player"},
+    {"distgan.from_noise"},
     {"distgan.recipes"},
     {"distgan.checkpoints", "distgan.evaluator"},
     {"distgan.loop"},
