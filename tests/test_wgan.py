@@ -1,7 +1,5 @@
 """The Wasserstein system: its networks, its two ways to bound the critic, and equal runs with both."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
@@ -10,9 +8,10 @@ from processes import ends_differ_by, largest_difference, line, run
 from test_equal_runs import ROUNDING, STEPS, TOLERANCE, broken
 from torch import nn
 
-from distgan import config, losses, sharing
+from distgan import losses, runfile, sharing
 from distgan.batches import Micro
 from distgan.clock import Clock
+from distgan.config import Machine
 from distgan.errors import ConfigError
 from distgan.normalization import GroupBatchNorm2d
 from distgan.ranks import Ranks
@@ -32,14 +31,14 @@ def flowers(tmp_path_factory):
 
 
 def settings(*words: str) -> Settings:
-    return config.settle(Settings, {"recipe": "wgan_flowers", "data": "-"}, list(words))
+    return runfile.settle(Settings, {"recipe": "wgan_flowers", "data": "-"}, list(words))
 
 
 def recipe(*words: str) -> Recipe:
     """In one process, on the CPU."""
     chosen = settings(*words)
     torch.manual_seed(0)
-    return Recipe(chosen, Ranks("cpu"), sharing.breakdown(chosen.batch, 1, 1, chosen.group), (3, 64, 64))
+    return Recipe(chosen, Ranks(Machine(device="cpu")), sharing.breakdown(chosen.batch, 1, 1, chosen.group), (3, 64, 64))
 
 
 def batches(count: int, size: int = 12) -> list[list[Micro]]:
@@ -95,7 +94,7 @@ def test_the_networks_are_those_of_the_documents():
         assert critic(images).shape == (2,)
     kinds = [type(layer) for layer in made.D.bare.layers]
     assert kinds[:5] == [nn.Conv2d, nn.LeakyReLU, nn.Conv2d, GroupBatchNorm2d, nn.LeakyReLU] and kinds[-1] is nn.Conv2d
-    assert {type(player.optimizer) for player in made.players.values()} == {torch.optim.RMSprop} and made.batches_per_step == 5
+    assert {type(player.engine.optimizer) for player in made.players.values()} == {torch.optim.RMSprop} and made.batches_per_step == 5
 
 
 def test_the_critic_of_a_penalty_mixes_no_samples():
@@ -175,7 +174,7 @@ def test_settings_that_are_refused(words, said):
 def test_settings_read_back_as_they_were_written():
     for words in (["penalty=10"], ["weight_clip=null", "spectral_norm=[D]"], ["critic_norm=none"]):
         run = settings(*words)
-        assert config.settle(Settings, run.model_dump(mode="json")) == run
+        assert runfile.settle(Settings, run.model_dump(mode="json")) == run
 
 
 # ---- one run, any cluster

@@ -64,13 +64,13 @@ class Recipe:
     def __init__(self, run: Settings, ranks: Ranks, share: Breakdown, shape: tuple[int, int, int]):
         channels = from_noise.channels(shape, run.recipe)
         self.run, self.batches_per_step = run, run.d_steps
-        self.dtype = getattr(torch, run.precision)
+        self.dtype = ranks.dtype
         adam = partial(torch.optim.Adam, betas=run.betas, weight_decay=run.weight_decay)
         schedule = partial(step_decay, every=run.lr_every, factor=run.lr_factor)
         G = Generator64(run.latent, run.ngf, channels, run.attention, run.attention_reduction, share.group, ranks)
         D = Discriminator64(run.ndf, channels, run.attention, run.attention_reduction)
-        self.G = Player(ranks, G.to(self.dtype), partial(adam, lr=run.g_lr), clip=run.clip, ema=run.ema, schedule=schedule)
-        self.D = Player(ranks, D.to(self.dtype), partial(adam, lr=run.d_lr), clip=run.clip, schedule=schedule)
+        self.G = Player(ranks, G, partial(adam, lr=run.g_lr), clip=run.clip, ema=run.ema, schedule=schedule)
+        self.D = Player(ranks, D, partial(adam, lr=run.d_lr), clip=run.clip, schedule=schedule)
         self.players = {"G": self.G, "D": self.D}
 
     def step(self, batches: list[list[Micro]], now: Clock) -> Log:

@@ -92,7 +92,7 @@ class Settings(config.Run):
 class Recipe:
     def __init__(self, run: Settings, ranks: Ranks, share: Breakdown, shape: tuple[int, int, int]):
         channels = from_noise.channels(shape, run.recipe)
-        self.run, self.batches_per_step, self.dtype = run, run.n_critic, getattr(torch, run.precision)
+        self.run, self.batches_per_step, self.dtype = run, run.n_critic, ranks.dtype
         # Statistics of real and generated images must not mix: one pass over both only where no group would hold some of each.
         self._one_pass = run.normalisation != "batch" or share.per_rank % share.group == 0
         norms = {"batch": lambda width: GroupBatchNorm2d(width, share.group, ranks), "layer": partial(nn.GroupNorm, 1), "none": None}
@@ -100,8 +100,8 @@ class Recipe:
         D = Discriminator64(run.ndf, channels, run.attention, run.attention_reduction, spectral="D" in run.spectral_norm, norm=norms[run.normalisation])
         optimizer = partial(torch.optim.Adam, betas=run.betas) if run.optimizer == "adam" else torch.optim.RMSprop
         schedule = partial(step_decay, every=run.lr_every, factor=run.lr_factor)
-        self.G = Player(ranks, G.to(self.dtype), partial(optimizer, lr=run.g_lr), ema=run.ema, schedule=schedule)
-        self.D = Player(ranks, D.to(self.dtype), partial(optimizer, lr=run.d_lr), clamp=run.weight_clip if run.penalty is None else None, schedule=schedule)
+        self.G = Player(ranks, G, partial(optimizer, lr=run.g_lr), ema=run.ema, schedule=schedule)
+        self.D = Player(ranks, D, partial(optimizer, lr=run.d_lr), clamp=run.weight_clip if run.penalty is None else None, schedule=schedule)
         self.players = {"G": self.G, "D": self.D}
 
     def step(self, batches: list[list[Micro]], now: Clock) -> Log:
