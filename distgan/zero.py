@@ -27,9 +27,9 @@ _ELEMENTWISE = (torch.optim.Adam, torch.optim.AdamW, torch.optim.RMSprop, torch.
 class Zero(Engine):
     def __init__(self, ranks: Ranks, net: nn.Module, optimizer: MakeOptimizer, *, accumulation: int):
         self._stage = ranks.asked.zero_stage
-        if self._stage and ranks.precision in ("fp16", "float64"):
-            raise LaunchError(f"precision={ranks.precision} under ZeRO {self._stage}: DeepSpeed steps float32 copies of the weights, and scales no loss "
-                              "of ours. precision=float32, tf32 or bf16, machine.zero_stage=0 or machine.engine=ddp")
+        if ranks.precision == "float64" or ranks.precision == "fp16" and self._stage:
+            raise LaunchError(f"precision={ranks.precision} under ZeRO {self._stage}: DeepSpeed reduces no float64, and at stages 1 and 2 knows nothing of "
+                              "our loss scale. Use precision=float32, tf32 or bf16, or machine.engine=ddp")
         self._deepspeed = _import(ranks)
         super().__init__(ranks, net, optimizer, accumulation=accumulation)
 
@@ -38,12 +38,11 @@ class Zero(Engine):
             raise LaunchError(f"ZeRO {self._stage} cannot share {type(self.optimizer).__name__} among ranks; it can share "
                               f"{', '.join(kind.__name__ for kind in _ELEMENTWISE)}. machine.zero_stage=0 or machine.engine=ddp takes any")
         self._numbers = {p: i for i, p in enumerate(p for group in self.optimizer.param_groups for p in group["params"])}
-        self._members = [[p for p in group["params"] if p.requires_grad] for group in self.optimizer.param_groups]
+        self._members = [self._order([p for p in group["params"] if p.requires_grad]) for group in self.optimizer.param_groups]
         # DeepSpeed sends weights as bytes, which needs the usual order, and lays them end to end in it.
         self.bare.to(memory_format=torch.contiguous_format)
         engine, *_ = self._deepspeed.initialize(model=_Loss(self.inside), optimizer=self.optimizer, config=self._settings(),
                                                 mpu=_OneGroup(self._deepspeed.comm, self.ranks), dist_init_required=False)
-        engine.communication_data_type = self.ranks.dtype
         for buffer in self.bare.buffers():  # DeepSpeed sends only weights
             self._deepspeed.comm.broadcast(buffer, 0)
         if self._stage:
@@ -104,7 +103,7 @@ class Zero(Engine):
         state: dict[int, dict[str, Any]] = {}
         for stretch, members in self._stretches():
             for key, value in self.optimizer.state.get(stretch, {}).items():
-                whole = self._gather(value, members) if _by_element(key, value) else [copy.copy(value) for _ in members]
+                whole = self._gather(value, members) if _by_element(key, value) else [copy.deepcopy(value) for _ in members]
                 for p, piece in zip(members, whole, strict=True):
                     state.setdefault(self._numbers[p], {})[key] = piece
         return state
@@ -121,10 +120,15 @@ class Zero(Engine):
             states = [optimizer_state.get(self._numbers[p], {}) for p in members]
             for key, value in states[0].items():
                 shared = _by_element(key, value)
-                state.setdefault(number, {})[key] = self._cut([each[key] for each in states], stretch) if shared else copy.copy(value)
+                state.setdefault(number, {})[key] = self._cut([each[key] for each in states], stretch) if shared else copy.deepcopy(value)
         self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
 
     # ---- stretches
+    def _order(self, members: list[nn.Parameter]) -> list[nn.Parameter]:
+        """The order in which DeepSpeed lays weights end to end."""
+        dealt = self.ranks.asked.deepspeed.get("zero_optimization", {}).get("round_robin_gradients")
+        return [p for rank in range(self.ranks.size) for p in members[rank::self.ranks.size]] if dealt else members
+
     def _stretches(self) -> list[tuple[torch.Tensor, list[nn.Parameter]]]:
         """For each group of the optimizer: this rank's stretch of its weights laid end to end, and the weights."""
         return [(group["params"][0], members) for group, members in zip(self.optimizer.param_groups, self._members, strict=True)]
