@@ -122,12 +122,12 @@ class Engine:
             self._scaler.load_state_dict(extra["scaler"])
 
 
-def build(ranks: Ranks, net: nn.Module, optimizer: MakeOptimizer, *, accumulation: int, clip: float | None) -> Engine:
+def build(ranks: Ranks, net: nn.Module, optimizer: MakeOptimizer, *, accumulation: int) -> Engine:
     """The engine that the run was started with."""
     if ranks.asked.engine == "deepspeed":
         from distgan.zero import Zero
 
-        return Zero(ranks, net, optimizer, accumulation=accumulation, clip=clip)
+        return Zero(ranks, net, optimizer, accumulation=accumulation)
     return Engine(ranks, net, optimizer, accumulation=accumulation)
 
 
