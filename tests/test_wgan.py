@@ -13,6 +13,7 @@ from distgan.batches import Micro, Stream
 from distgan.clock import Clock
 from distgan.data import Data
 from distgan.errors import ConfigError
+from distgan.from_noise import overfit
 from distgan.normalization import GroupBatchNorm2d
 from distgan.ranks import Ranks
 from distgan.recipes.wgan_flowers import Recipe, Settings
@@ -75,6 +76,14 @@ def test_the_penalty_is_taken_between_real_and_generated_samples():
     penalty = losses.gradient_penalty(square, real, fake, torch.tensor([0.25, 1.0]))
     assert seen[0].flatten().tolist() == [2.5, 4.0]
     assert penalty.item() == pytest.approx((1.5 ** 2 + 3 ** 2) / 2)
+
+
+def test_overfit_is_a_share_of_a_gap_that_is_there():
+    draw = torch.Generator().manual_seed(0)
+    held_out, seen, fake = (torch.randn(400, generator=draw) + mean for mean in (1.0, 2.0, 0.0))
+    assert overfit(held_out, seen, fake) == pytest.approx(0.5, abs=0.1)
+    assert overfit(held_out, fake, seen) == 0          # training images look generated: no gap to share
+    assert overfit(held_out, seen, seen + 0.01) == 0 == overfit(held_out, seen + 0.01, seen)
 
 
 # ---- the networks
