@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from bench import peers
-from distgan import config, draws, sharing
+from distgan import draws, runfile, sharing
 from distgan.data import Data
 from distgan.loop import Loop
 from distgan.ranks import Ranks
@@ -27,9 +27,9 @@ def write_images(root: Path, n: int) -> Path:
 
 def loop(module: ModuleType, settings: list[str], data: Data, folder: Path, steps: int) -> Loop:
     """All that a run of `steps` steps holds in one process, built as distgan/start.py builds it; it is scored by nothing."""
-    run = config.settle(module.Settings, {"recipe": module.__name__.rpartition(".")[2]},
+    run = runfile.settle(module.Settings, {"recipe": module.__name__.rpartition(".")[2]},
                          [*settings, *QUIET, f"data={data}", f"machine.folder={folder}"])
-    ranks = Ranks(run.machine.device, run.machine.timeout_s)
+    ranks = Ranks(run.machine, run.precision)
     share = sharing.breakdown(run.batch, ranks.size, run.machine.accumulation, run.group, run.group_of)
     torch.manual_seed(draws.key(run.seed, "init"))
     samples = Data(str(data))
