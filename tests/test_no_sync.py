@@ -12,7 +12,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from bench import training
-from distgan.recipes import sagan
+from distgan import engines
+from distgan.recipes import sagan, wgan_flowers
 
 aten = torch.ops.aten
 # lift_fresh: torch.tensor and new_tensor, which on a GPU copy from ordinary memory.
@@ -49,11 +50,18 @@ def arrays_stay_on_the_host(monkeypatch):
 
 
 @pytest.fixture
-def loop(tmp_path):
-    settings = ["ngf=4", "ndf=4", "latent=8", "batch=8", "machine.flush_steps=5", "machine.device=cpu"]
-    loop = training.loop(sagan, settings, training.write_images(tmp_path / "data", 32), tmp_path / "run", steps=10)
+def opened(tmp_path):
+    """A function: (recipe's module, settings) -> its loop."""
+    loops = []
+
+    def loop(module, *settings):
+        tiny = ["ngf=4", "ndf=4", "latent=8", "batch=8", "machine.flush_steps=5", "machine.device=cpu", *settings]
+        loops.append(training.loop(module, tiny, training.write_images(tmp_path / "data", 32), tmp_path / "run", steps=10))
+        return loops[0]
+
     yield loop
-    loop.folder.close()
+    for loop in loops:
+        loop.folder.close()
 
 
 def watched(loop) -> None:
@@ -70,15 +78,30 @@ def watched(loop) -> None:
         loop.train()
 
 
-def test_no_step_waits(loop):
+def test_no_step_waits(opened):
+    loop = opened(sagan)
     watched(loop)
     assert loop.recipe.G.updates == 10
+
+
+@pytest.mark.parametrize("settings", [[], ["penalty=10", "optimizer=adam"], ["rotation=15", "jitter=0.2", "ema=0.99"]], ids=" ".join)
+def test_no_step_of_wgan_flowers_waits(opened, settings, monkeypatch):
+    step = engines.step_where
+
+    def asked_on_the_cpu(optimizer, finite):
+        with _disable_current_modes():  # RMSprop has no fused implementation: there, and only there, a CPU is asked whether to step
+            step(optimizer, finite)
+
+    if "optimizer=adam" not in settings:
+        monkeypatch.setattr(engines, "step_where", asked_on_the_cpu)
+    watched(opened(wgan_flowers, *settings))
 
 
 @pytest.mark.parametrize("wait", [
     lambda x: x.sum().item(), lambda x: bool(torch.isfinite(x).all()), lambda x: x[x > 0], lambda x: x.new_tensor(1.0), lambda x: torch.tensor([1.0]),
     lambda x: x.nonzero(), lambda x: torch.equal(x, x), lambda x: x.tolist()], ids=["item", "bool", "mask", "new_tensor", "tensor", "nonzero", "equal", "tolist"])
-def test_a_step_that_waits_is_caught(loop, wait):
+def test_a_step_that_waits_is_caught(opened, wait):
+    loop = opened(sagan)
     loss = loop.recipe._g_loss
     loop.recipe._g_loss = lambda micro, turn: (wait(micro.real), loss(micro, turn))[1]
     with pytest.raises(AssertionError, match="would wait for a GPU"):
