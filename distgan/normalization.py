@@ -28,6 +28,8 @@ class GroupBatchNorm2d(nn.Module):
         self.register_buffer("running_var", torch.ones(channels))
         # What the groups of an update add up to: means, variances, number of groups. Changed in place, so that CUDA graphs may hold.
         self.register_buffer("total", torch.zeros(2 * channels + 1), persistent=False)
+        # Where one group's are written: beside them stands that it is one.
+        self.register_buffer("blank", torch.cat([torch.zeros(2 * channels), torch.ones(1)]), persistent=False)
         self.counting = False
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -43,17 +45,20 @@ class GroupBatchNorm2d(nn.Module):
         return self._across(x)
 
     def _inside(self, x):
+        if not self.counting:
+            return F.batch_norm(x, None, None, self.weight, self.bias, True, 1.0, self.eps)
+        row = self.blank.clone()
         # With momentum 1 the "running" arguments receive this group's mean and unbiased variance.
-        mean, var = torch.zeros_like(self.running_mean), torch.ones_like(self.running_var)
-        y = F.batch_norm(x, mean, var, self.weight, self.bias, True, 1.0, self.eps)
-        self._count(mean, var, 1)
+        y = F.batch_norm(x, *row[:-1].split(self.channels), self.weight, self.bias, True, 1.0, self.eps)
+        self.total += row
         return y
 
     def _synchronised(self, x):
         """A group that is the whole micro-batch of all ranks, by the kernels of torch's SyncBatchNorm: what `_across` computes, faster on GPUs."""
-        mean, var = torch.zeros_like(self.running_mean), torch.ones_like(self.running_var)
-        y = self._ranks.batch_norm(x, mean, var, self.weight, self.bias, self.eps)
-        self._count(mean, var, 1)
+        row = self.blank.clone()
+        y = self._ranks.batch_norm(x, *row[:-1].split(self.channels), self.weight, self.bias, self.eps)
+        if self.counting:
+            self.total += row
         return y
 
     def _across(self, x):
