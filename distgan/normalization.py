@@ -50,7 +50,7 @@ class GroupBatchNorm2d(nn.Module):
         row = self.blank.clone()
         # With momentum 1 the "running" arguments receive this group's mean and unbiased variance.
         y = F.batch_norm(x, *row[:-1].split(self.channels), self.weight, self.bias, True, 1.0, self.eps)
-        self.total += row
+        self.total.add_(row)  # `+=` would also set the buffer anew
         return y
 
     def _synchronised(self, x):
@@ -58,7 +58,7 @@ class GroupBatchNorm2d(nn.Module):
         row = self.blank.clone()
         y = self._ranks.batch_norm(x, *row[:-1].split(self.channels), self.weight, self.bias, self.eps)
         if self.counting:
-            self.total += row
+            self.total.add_(row)
         return y
 
     def _across(self, x):
