@@ -11,6 +11,8 @@ from torch.nn.utils import parametrize
 
 from distgan.ranks import Ranks
 
+MOMENTUM = 0.1  # of running statistics, per update
+
 
 class GroupBatchNorm2d(nn.Module):
     """Batch normalisation over fixed groups of the global batch (ghost batch normalisation, Hoffer et al. 2017).
@@ -20,9 +22,9 @@ class GroupBatchNorm2d(nn.Module):
     and `sharing.breakdown` sees to it that a micro-batch holds whole groups. Equals torch's BatchNorm2d where one group is one batch.
     """
 
-    def __init__(self, channels: int, group: int, ranks: Ranks, eps: float = 1e-5, momentum: float = 0.1):
+    def __init__(self, channels: int, group: int, ranks: Ranks, eps: float = 1e-5):
         super().__init__()
-        self.channels, self.group, self.eps, self.momentum, self._ranks = channels, group, eps, momentum, ranks
+        self.channels, self.group, self.eps, self._ranks = channels, group, eps, ranks
         self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
         self.register_buffer("running_mean", torch.zeros(channels))
         self.register_buffer("running_var", torch.ones(channels))
@@ -90,13 +92,6 @@ class GroupBatchNorm2d(nn.Module):
         if self.counting:
             self.total += torch.cat([mean, var, torch.full_like(mean[:1], groups)])
 
-    @torch.no_grad()
-    def _settle(self, total, keep):
-        mean, var = (total[:-1] / total[-1]).split(self.channels)
-        keep = keep & (total[-1] > 0)
-        for running, found in ((self.running_mean, mean), (self.running_var, var)):
-            running.lerp_(torch.where(keep, found, running), self.momentum)
-
 
 class SpectralNorm(nn.Module):
     """Parametrisation W / sigma(W) with u, v from power iteration (Miyato et al. 2018, eq. 6 and algorithm 1).
@@ -133,6 +128,7 @@ def spectral_norm(layer: nn.Module) -> nn.Module:
 
 def begin_update(net: nn.Module) -> None:
     """One power iteration, and start counting batch statistics."""
+    norms = []
     for module in net.modules():
         if isinstance(module, parametrize.ParametrizationList):
             for norm in module:
@@ -140,15 +136,23 @@ def begin_update(net: nn.Module) -> None:
                     norm.iterate(module.original)
         elif isinstance(module, GroupBatchNorm2d):
             module.counting = True
-            module.total.zero_()
+            norms.append(module)
+    if norms:
+        torch._foreach_zero_([norm.total for norm in norms])
 
 
+@torch.no_grad()
 def end_update(net: nn.Module, ranks: Ranks, finite: torch.Tensor) -> None:
     """Move running statistics once by the mean over all groups of the update, the same on all ranks; leave them where `finite` is not 1.0."""
     norms = [module for module in net.modules() if isinstance(module, GroupBatchNorm2d)]
-    for module in norms:
-        module.counting = False
-    if norms:
-        totals = ranks.mean(torch.cat([module.total for module in norms]))
-        for module, total in zip(norms, totals.split([len(module.total) for module in norms]), strict=True):
-            module._settle(total, finite.bool())
+    for norm in norms:
+        norm.counting = False
+    if not norms:
+        return
+    # All layers in one piece: by themselves they would take longer than the rest of a small update.
+    totals = ranks.mean(torch.cat([norm.total for norm in norms])).split([len(norm.total) for norm in norms])
+    found = torch.cat([total[:-1] / total[-1] for total in totals])  # not a number where nothing was counted
+    running = [statistic for norm in norms for statistic in (norm.running_mean, norm.running_var)]
+    before = torch.cat(running)
+    after = torch.where(finite.bool() & found.isfinite(), before.lerp(found, MOMENTUM), before)
+    torch._foreach_copy_(running, after.split([len(statistic) for statistic in running]))
