@@ -37,12 +37,19 @@ class Casting(nn.Module):
             net.to(memory_format=torch.channels_last)
 
     def forward(self, *args: torch.Tensor) -> torch.Tensor:
+        return self._cast(self._call[0], args)
+
+    def uncompiled(self, *args: torch.Tensor) -> torch.Tensor:
+        """The same where it is to be differentiated twice, which torch refuses for what it compiled."""
+        return self._cast(self.net, args)
+
+    def _cast(self, call: Callable[..., torch.Tensor], args: tuple[torch.Tensor, ...]) -> torch.Tensor:
         if self._last:
             args = tuple(x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x for x in args)
         if self._autocast is None:
-            return self._call[0](*args)
+            return call(*args)
         with torch.autocast(self._device, self._autocast):
-            out = self._call[0](*args)
+            out = call(*args)
         return out.to(self._dtype)
 
 
