@@ -1,4 +1,4 @@
-"""One network and its optimizer, on one process or shared by DDP: forward, backward, reduce, clip, step. `zero` does the same with DeepSpeed.
+"""One network and its optimizer, in one process or shared by DDP: forward, backward, reduce, clip, step. `zero` does the same with DeepSpeed.
 
 Nothing here waits for the device: whether a gradient is finite is decided on it, and the optimizer steps, or does not, accordingly.
 """
@@ -77,6 +77,8 @@ class Engine:
     # ---- an update
     def begin(self) -> None:
         self.optimizer.zero_grad(set_to_none=True)
+        if self.ranks.machine.compile:
+            torch.compiler.cudagraph_mark_step_begin()  # outputs of the update before may be written over
 
     def backward(self, loss_of: Loss, *, last: bool) -> Log:
         """Forward and backward of one micro-batch; with the last, gradients are the mean over micro-batches and ranks, after one reduction.
@@ -156,14 +158,23 @@ def step_where(optimizer: torch.optim.Optimizer, finite: torch.Tensor) -> None:
 @torch.no_grad()
 def _step_and_put_back(optimizer: torch.optim.Optimizer, finite: torch.Tensor) -> None:
     parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-    new = [p for p in parameters if not optimizer.state.get(p)]
+    if not all(optimizer.state.get(p) for p in parameters):
+        _make_state_or_put_back(optimizer, parameters, finite)
+        return
+    values = _stepped(optimizer, parameters)
+    # In one piece: a few kernels, where each weight and each of its moments by itself would take three.
+    before = torch.cat([value.flatten() for value in values])
+    optimizer.step()
+    kept = torch.where(finite.bool(), torch.cat([value.flatten() for value in values]), before)
+    torch._foreach_copy_(values, [part.view(value.shape) for part, value in zip(kept.split([v.numel() for v in values]), values, strict=True)])
+
+
+def _make_state_or_put_back(optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter], finite: torch.Tensor) -> None:
+    """The first step. State made in it starts at zero, which is what it goes back to."""
     before = {value: value.clone() for value in _stepped(optimizer, parameters)}
     optimizer.step()
-    keep = finite.bool()
-    # State made in this step starts at zero, which is what it goes back to.
-    before |= {value: torch.zeros_like(value) for value in _stepped(optimizer, new) if value not in before}
-    for value, old in before.items():
-        value.copy_(torch.where(keep, value, old))
+    for value in _stepped(optimizer, parameters):
+        value.copy_(torch.where(finite.bool(), value, before.get(value, torch.zeros_like(value))))
 
 
 def _stepped(optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter]) -> list[torch.Tensor]:
