@@ -129,6 +129,7 @@ def test_options_of_the_networks(norm):
 def test_the_penalty_differentiates_a_network_that_is_compiled(monkeypatch):
     """torch refuses to differentiate what it compiled twice; any call of it is refused here."""
     monkeypatch.setattr(torch, "compile", lambda net, **how: lambda x: net(_once(x)))
+    monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", lambda: None)  # which imports the whole compiler
     made = recipe(*SMALL, "penalty=10", "machine.compile=default")
     assert torch.isfinite(made.step(batches(2), Clock(24, 54))["d/penalty"])
 
