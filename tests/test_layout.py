@@ -22,7 +22,7 @@ LAYERS = [
     {"distgan.normalization", "distgan.batches", "distgan.features"},
     {"distgan.nets_image", "distgan.player"},
     {"distgan.recipes"},
-    {"distgan.checkpoints", "distgan.evaluator"},
+    {"distgan.checkpoints", "distgan.evaluator", "distgan.doctor"},
     {"distgan.loop"},
     {"distgan.start"},
     {"distgan.train", "distgan.plots"},
