@@ -12,7 +12,7 @@ HERE = Path(__file__).resolve().parent
 if Path(sys.path[0] or ".").resolve() == HERE:  # run as a file: Python put distgan/ first, where our files could hide other modules
     sys.path[0] = str(HERE.parent)
 
-from distgan import config, errors, recipes  # noqa: E402
+from distgan import config, errors, recipes, runfile  # noqa: E402
 
 
 def plan(words: list[str]) -> tuple[ModuleType, config.Run, dict[str, Any]]:
@@ -20,14 +20,15 @@ def plan(words: list[str]) -> tuple[ModuleType, config.Run, dict[str, Any]]:
     if not words or "=" in words[0]:
         raise errors.ConfigError(f"the first word names a recipe ({', '.join(recipes.names())}) or a run file; --help shows how")
     module, tree = recipes.resolve(words[0])
-    run = config.settle(module.Settings, tree, words[1:])
-    return module, run, config.override({}, words[1:])
+    run = runfile.settle(module.Settings, tree, words[1:])
+    return module, run, runfile.override({}, words[1:])
 
 
 def main(argv: list[str]) -> int:
     """Returns the exit code: 0 done, 75 saved and stopped on request, 2 refused; of --doctor 1 where the steps are not those of one process."""
     from distgan import start
 
+    argv = [a for a in argv if not a.startswith("--local_rank=")]  # which the deepspeed launcher adds; LOCAL_RANK says it, too
     words, flags = [a for a in argv if not a.startswith("-")], {a for a in argv if a.startswith("-")}
     if "-h" in flags or "--help" in flags:
         return start.show_help(words[0] if words else None)
