@@ -24,6 +24,7 @@ LAYERS = [
     {"distgan.engines"},
     {"distgan.zero"},
     {"distgan.nets_image", "distgan.player"},
+    {"distgan.from_noise"},
     {"distgan.recipes"},
     {"distgan.checkpoints", "distgan.evaluator", "distgan.doctor"},
     {"distgan.loop"},
