@@ -96,7 +96,7 @@ def train(module: ModuleType, run: Run, asked: dict[str, Any]) -> int:
             state = "done"
         else:
             console.say(f"run folder {path}\n{setup.share}; {len(setup.data.train)} training images, {len(setup.data.validation)} held out; "
-                        f"on {ranks.device.type}")
+                        f"on {ranks.device.type}, {_engine(ranks)}")
             state = _attempt(setup, run, folder)
             console.say(f"saved and stopped; the same line continues the run in {path}" if state == "stopped"
                         else f"finished; next: distgan report {shlex.quote(path)}")
@@ -200,11 +200,16 @@ def _facts(setup: _Setup) -> dict[str, Any]:
     """What an attempt ran on."""
     share: Breakdown = setup.share
     cuda = torch.cuda.get_device_name(setup.ranks.device) if setup.ranks.device.type == "cuda" else None
-    return {"argv": sys.argv, "data": {"train": len(setup.data.train), "validation": len(setup.data.validation)}, "processes": setup.ranks.size, "device": cuda or setup.ranks.device.type, "threads": torch.get_num_threads(),
+    return {"argv": sys.argv, "data": {"train": len(setup.data.train), "validation": len(setup.data.validation)}, "processes": setup.ranks.size,
+            "engine": _engine(setup.ranks), "device": cuda or setup.ranks.device.type, "threads": torch.get_num_threads(),
             "batch": {"global": share.batch, "ranks": share.ranks, "accumulation": share.accumulation, "per_rank": share.per_rank,
                       "group": share.group},
             "versions": {"distgan": __version__, "python": platform.python_version(), "torch": torch.__version__},
             "git": _git()}
+
+
+def _engine(ranks: Ranks) -> str:
+    return str(ranks.asked) if ranks.size > 1 else "one process"
 
 
 def _git() -> dict[str, Any] | None:
