@@ -124,7 +124,7 @@ class Report:
 def _advice(run: Run, ranks: Ranks) -> str:
     """What this run has beyond one process, each thing by which it can be left out."""
     machine = run.machine
-    ways = {"precision=float64 (a fault stays, rounding goes)": run.precision != "float64", "precision=float32": run.precision in ("tf32", "bf16", "fp16"),
+    ways = {"precision=float64 (a fault stays, rounding goes)": run.precision != "float64" and ranks.asked.engine == "ddp", "precision=float32": run.precision in ("tf32", "bf16", "fp16"),
             "machine.engine=ddp": ranks.asked.engine != "ddp", "machine.accumulation=1": machine.accumulation > 1, "machine.compile=null": bool(machine.compile),
             "machine.channels_last=false": machine.channels_last, "machine.sync_batchnorm=false": machine.sync_batchnorm,
             "machine.optimizer=loop": machine.optimizer != "loop", "one process": ranks.size > 1}
@@ -148,7 +148,7 @@ def check(module: ModuleType, run: Run, ranks: Ranks, data: Data, share: Breakdo
 
     rows = ranks.alone(compare)
     _forget(run)
-    engine = ranks.asked.engine if ranks.size > 1 else "no engine"
+    engine = "no engine" if ranks.size == 1 else f"DeepSpeed ZeRO {ranks.asked.zero_stage}" if ranks.asked.engine == "deepspeed" else "DDP"
     return Report(f"{share}, {engine}, {run.precision}", rows, time.perf_counter() - began, _advice(run, ranks))
 
 

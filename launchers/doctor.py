@@ -71,15 +71,15 @@ def works(gpus: list[tuple[int, int]]) -> list[Row]:
     """Engines, precisions and options on GPUs of these compute capabilities, or on the CPU where there is none."""
     new = bool(gpus) and min(gpus) >= (8, 0)
     where = f"on {len(gpus)} GPU{'s' * (len(gpus) > 1)}" if gpus else "on the CPU"
-    slow = "" if gpus else "; slower than float32 on most CPUs: for trying out"
+    slow = "" if gpus else "; slower than float32 on most CPUs: to try things out"
     return [
         ("one process", "yes", f"{where}: python distgan/train.py …"),
         ("machine.engine=ddp", "yes", "NCCL, one process per GPU" if gpus else "gloo, any number of processes"),
         _deepspeed(bool(gpus)),
         ("precision=float32, float64", "yes", where),
-        ("precision=tf32", *(("yes", where) if new else ("no", "a GPU of compute capability 8.0 or more has it; precision=float32"))),
+        ("precision=tf32", *(("yes", where) if new else ("no", "a GPU of compute capability 8.0 or more has it; precision=float32 is the same here"))),
         ("precision=bf16", *(("yes", where + slow) if new or not gpus else ("no", "a GPU of compute capability 8.0 or more has it; precision=fp16"))),
-        ("precision=fp16", *(("yes", where) if gpus else ("no", "made for GPUs; precision=bf16"))),
+        ("precision=fp16", "yes", where + slow),
         _compile(bool(gpus)),
         ("machine.sync_batchnorm", *(("yes", where) if len(gpus) > 1 else ("no", "for several GPUs; the usual batch normalisation gives the same numbers"))),
     ]
