@@ -29,22 +29,23 @@ STEPS = 3  # a GAN amplifies rounding with every step, and every fault known to 
 
 
 class Tolerance(NamedTuple):
-    """(of the first step, which no update has amplified, of later ones): the largest difference that is taken for rounding.
+    """For each of the three steps, the largest difference that is taken for rounding; measured, with a margin, in docs/engines.md.
 
-    Measured, with a margin, in docs/engines.md; tests/test_doctor.py puts faults in that lie above.
+    The first steps tell faults: tests/test_doctor.py puts some in, which lie above. In the third, 15 updates of a critic may have amplified 1e-6 to 0.2.
     """
 
-    numbers: tuple[float, float]  # losses and gradient norms
-    state: tuple[float, float]    # optimizers' state, which is the gradients; buffers
-    weights: tuple[float, float]  # weights and averages: where a gradient is rounding alone, Adam makes a whole step of it
+    numbers: tuple[float, float, float]  # losses and gradient norms
+    state: tuple[float, float, float]    # optimizers' state, in which the gradients are; buffers
+    weights: tuple[float, float, float]  # weights and averages: where a gradient is rounding alone, Adam makes a whole step of it
 
 
+_HALF = Tolerance((1e-2, 5e-2, 5e-1), (2e-1, 2e-1, 3e-1), (5e-1, 5e-1, 7e-1))
 TOLERANCES = {
-    "float64": Tolerance((1e-9, 1e-9), (1e-9, 1e-9), (1e-9, 1e-9)),
-    "float32": Tolerance((1e-3, 3e-2), (2e-2, 1e-1), (3e-1, 3e-1)),
-    "tf32": Tolerance((1e-2, 5e-2), (1e-1, 3e-1), (5e-1, 5e-1)),
-    "bf16": Tolerance((1e-2, 5e-2), (1e-1, 3e-1), (5e-1, 5e-1)),
-    "fp16": Tolerance((1e-2, 5e-2), (1e-1, 3e-1), (5e-1, 5e-1)),
+    "float64": Tolerance((1e-9, 1e-9, 1e-9), (1e-9, 1e-9, 1e-9), (1e-9, 1e-9, 1e-9)),
+    "float32": Tolerance((5e-3, 2e-2, 5e-1), (3e-2, 5e-2, 3e-1), (3e-1, 3e-1, 5e-1)),
+    "tf32": _HALF,
+    "bf16": _HALF,
+    "fp16": _HALF,
 }
 AMONG_RANKS = 1e-6  # ranks step with one reduced gradient: what differs is no rounding
 
@@ -95,7 +96,7 @@ class Report:
         for what in dict.fromkeys(row.what for row in self.rows):
             steps = {row.step: row for row in self.rows if row.what == what}
             cells = [f"{steps[k].apart:.1e}{' ' if steps[k].holds else '!'}" if k in steps else "" for k in range(1, STEPS + 1)]
-            allowed = " … ".join(dict.fromkeys(f"{row.allowed:.0e}" for row in steps.values()))
+            allowed = " ".join(dict.fromkeys(f"{row.allowed:.0e}" for row in steps.values()))
             size = steps[max(steps)].of_size
             lines.append((what, *cells, allowed, "" if size is None else f"{size:.1e}"))
         console.table(("difference in", *(f"step {k} " for k in range(1, STEPS + 1)), "allowed", "of its size"), lines)
@@ -160,7 +161,7 @@ class _Trace:
     """What is left of three steps."""
 
     logs: list[dict[str, float]]          # numbers of each step, means over ranks
-    states: dict[int, _State]             # after 0 steps, after the first and after the last, on the CPU
+    states: list[_State]                  # after 0, 1, … steps, on the CPU
     ranks_apart: torch.Tensor             # [players]: this rank's distance from the mean of all, relative to how far that moved
 
 
@@ -169,14 +170,14 @@ def _play(module: ModuleType, run: Run, ranks: Ranks, data: Data, share: Breakdo
     recipe = recipes.build(module, run, ranks, share, data.shape)
     clock = Clock(share.batch * recipe.batches_per_step, len(data.train))
     stream = iter(Stream(data, run.seed, share, ranks.rank, ranks.device, window=run.shuffle_window or 0, crop=run.crop))
-    states, logs = {0: _state(recipe.players)}, []
+    states, logs = [_state(recipe.players)], []
     for k in range(STEPS):
         logs.append(recipe.step([next(stream) for _ in range(recipe.batches_per_step)], clock.at(k)))
-        if k + 1 in (1, STEPS):
-            states[k + 1] = _state(recipe.players)
+        states.append(_state(recipe.players))
     names = [name for name in logs[0] if name.endswith(("/loss", "/grad_norm", "/skipped"))]
     table = ranks.mean(torch.stack([torch.stack([log[name].double() for name in names]) for log in logs])).tolist()
-    return _Trace([dict(zip(names, row, strict=True)) for row in table], states, _apart(recipe.players, states[0], states[STEPS], ranks))
+    apart = _apart(recipe.players, states[0], states[STEPS], ranks)
+    return _Trace([dict(zip(names, row, strict=True)) for row in table], states if ranks.first else [], apart)
 
 
 def _state(players: dict[str, Player]) -> _State:
@@ -217,14 +218,14 @@ def _differences(mine: _Trace, one: _Trace, precision: str, ranks_apart: torch.T
         size = max(abs(log[name]) for log in one.logs)
         for k, (a, b) in enumerate(zip(mine.logs, one.logs, strict=True)):
             if a[name] != b[name] or not name.endswith("/skipped"):
-                yield Difference(name, k + 1, _ratio(abs(a[name] - b[name]), size), allowed.numbers[k > 0])
+                yield Difference(name, k + 1, _ratio(abs(a[name] - b[name]), size), allowed.numbers[k])
         if name.endswith("/skipped") and all(log[name] for log in one.logs):
-            yield Difference(f"{name} in every step: nothing could be compared, and this", STEPS, math.inf, allowed.numbers[1])
+            yield Difference(f"{name} in every step: nothing could be compared, and this", STEPS, math.inf, allowed.numbers[-1])
     for player, kind in one.states[STEPS]:
-        for k in (1, STEPS):
-            apart, of_size = _relative(mine.states[k][player, kind], one.states[k][player, kind], one.states[0][player, kind])
-            limits = allowed.weights if kind.endswith("weights") else allowed.state
-            yield Difference(f"{kind} of {player}", k, apart, limits[k > 1], of_size)
+        limits = allowed.weights if kind.endswith("weights") else allowed.state
+        for k, limit in enumerate(limits):
+            apart, of_size = _relative(mine.states[k + 1][player, kind], one.states[k + 1][player, kind], one.states[0][player, kind])
+            yield Difference(f"{kind} of {player}", k + 1, apart, limit, of_size)
     players = dict.fromkeys(player for player, _ in one.states[STEPS])
     for player, apart in zip(players, ranks_apart.tolist(), strict=True):
         yield Difference(f"{player} among ranks", STEPS, apart, AMONG_RANKS)

@@ -107,6 +107,8 @@ FAULTS = {"noise per rank": (noise_per_rank, {}), "the same noise on every rank"
           "gradients not averaged": (gradients_not_averaged, {}), "gradients not divided": (not_divided, {}), "D not frozen": (not_frozen, {}),
           "clipped to 1": (clipped, {}), "a learning rate of 1.1": (faster, {}), "an average that does not follow": (average_left_behind, {})}
 
+ONLY_FLOAT32 = ("a learning rate of 1.1",)  # is no larger than the rounding of bf16
+
 
 def zero_clipped():
     """The key left out, and nothing said in the step either: DeepSpeed's own default holds."""
@@ -140,13 +142,14 @@ def checked(ranks: Ranks, data: Data, fault=contextlib.nullcontext, accumulation
 
 def main(folder: str, engine: str, stage: str | None = None) -> None:
     data, found = Data(folder), {}
-    faults = FAULTS if engine == "ddp" else ZERO_FAULTS
+    faults = FAULTS if engine == "ddp" else ZERO_FAULTS if stage != "0" else {k: v for k, v in ZERO_FAULTS.items() if "DeepSpeed" not in k}
     for precision in ("float64", "float32", "bf16") if engine == "ddp" else ("float32",):
         ranks = Ranks(Machine(device="cpu", engine=engine, zero_stage=stage and int(stage)), precision)
         reports = {"": checked(ranks, data)}
-        reports |= {name: checked(ranks, data, fault, **changes) for name, (fault, changes) in faults.items()}
+        reports |= {name: checked(ranks, data, fault, **changes) for name, (fault, changes) in faults.items()
+                    if precision == "float32" or precision == "bf16" and name not in ONLY_FLOAT32}
         reports["again"] = checked(ranks, data, **ALONE)
-        found[precision] = {name: (report.worst.apart / report.worst.allowed, str(report.worst)) for name, report in reports.items()}
+        found[precision] = {name: (min(report.worst.apart / report.worst.allowed, 1e12), str(report.worst)) for name, report in reports.items()}
     if ranks.first:
         print("FOUND " + json.dumps(found), flush=True)
     ranks.close()
