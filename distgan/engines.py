@@ -1,4 +1,4 @@
-"""One network and its optimizer, on one process or shared by DDP: forward, backward, reduce, clip, step. `zero` does the same with DeepSpeed.
+"""One network and its optimizer, in one process or shared by DDP: forward, backward, reduce, clip, step. `zero` does the same with DeepSpeed.
 
 Nothing here waits for the device: whether a gradient is finite is decided on it, and the optimizer steps, or does not, accordingly.
 """
@@ -37,12 +37,19 @@ class Casting(nn.Module):
             net.to(memory_format=torch.channels_last)
 
     def forward(self, *args: torch.Tensor) -> torch.Tensor:
+        return self._cast(self._call[0], args)
+
+    def uncompiled(self, *args: torch.Tensor) -> torch.Tensor:
+        """The same where it is to be differentiated twice, which torch refuses for what it compiled."""
+        return self._cast(self.net, args)
+
+    def _cast(self, call: Callable[..., torch.Tensor], args: tuple[torch.Tensor, ...]) -> torch.Tensor:
         if self._last:
             args = tuple(x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x for x in args)
         if self._autocast is None:
-            return self._call[0](*args)
+            return call(*args)
         with torch.autocast(self._device, self._autocast):
-            out = self._call[0](*args)
+            out = call(*args)
         return out.to(self._dtype)
 
 
@@ -70,6 +77,8 @@ class Engine:
     # ---- an update
     def begin(self) -> None:
         self.optimizer.zero_grad(set_to_none=True)
+        if self.ranks.machine.compile:
+            torch.compiler.cudagraph_mark_step_begin()  # outputs of the update before may be written over
 
     def backward(self, loss_of: Loss, *, last: bool) -> Log:
         """Forward and backward of one micro-batch; with the last, gradients are the mean over micro-batches and ranks, after one reduction.

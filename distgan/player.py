@@ -38,7 +38,7 @@ class Player:
 
     def inside(self, *args: torch.Tensor) -> torch.Tensor:
         """The same in the same precision, but starting no collective: for terms of its own loss beside the first, such as a gradient penalty."""
-        return self.engine.inside(*args)
+        return self.engine.inside.uncompiled(*args)
 
     @torch.no_grad()
     def fakes(self, *args: torch.Tensor) -> torch.Tensor:

@@ -71,7 +71,9 @@ class Zero(Engine):
 
     # ---- an update
     def begin(self) -> None:
-        self._wrapped.optimizer.zero_grad()
+        super().begin()
+        if self._stage:
+            self._wrapped.optimizer.zero_grad()
 
     def backward(self, loss_of: Loss, *, last: bool) -> Log:
         """As in `Engine`; at stage 2 the gradient is reduced in every micro-batch, because no rank has room for the whole of it."""

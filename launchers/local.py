@@ -26,12 +26,13 @@ def command(processes: int, arguments: list[str]) -> list[str]:
 
 def refuse_early(processes: int, arguments: list[str]) -> None:
     """Tell faults of the settings and the data here: of processes that refuse to start, the launcher would print a traceback of its own."""
-    from distgan import sharing, train
+    from distgan import launched, sharing, train
     from distgan.data import Data
 
     if not {"-h", "--help"}.intersection(arguments):
         _, run, _ = train.plan([word for word in arguments if not word.startswith("-")])
         sharing.breakdown(run.batch, processes, run.machine.accumulation, run.group, run.group_of)
+        launched.engine(run.machine, run.precision)
         Data(run.data).require(run.recipe, run.kind, run.crop)
 
 

@@ -254,6 +254,11 @@ FAULTS = {"clipping left to DeepSpeed": CASES["penalty"], "weights clamped alone
           "D not frozen": CASES["sgd"], "D not frozen, gradients kept": CASES["sgd"]}
 
 
+def own_group(ranks: Ranks) -> bool:
+    """Whether gradients travel in another group than the run's, whose time-out is machine.timeout_s."""
+    return players(Case(), ranks)[0].engine._wrapped.seq_data_parallel_group is not torch.distributed.group.WORLD
+
+
 def refused(optimizer, stage: int, precision: str = "float32") -> str:
     try:
         players(Case(optimizer), start(Case(precision=precision), stage))
@@ -266,6 +271,7 @@ def main(stage: int) -> None:
     found = {name: run(case, stage) for name, case in CASES.items()}
     found["resumed, adam"] = resumed(Case(ADAM, clip=0.5, accumulation=2), stage)
     found["resumed, rmsprop and clamp"] = resumed(Case(RMSPROP, clamp=0.1), stage)
+    found["groups of DeepSpeed's own"] = float(own_group(start(Case(), stage)))
     found["bf16"] = run(Case(SGD, precision="bf16"), stage)
     found["refused"] = [refused(ADAM, stage, "float64")]
     if stage:
