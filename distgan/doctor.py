@@ -39,7 +39,7 @@ class Tolerance(NamedTuple):
     weights: tuple[float, float, float]  # weights and averages: where a gradient is rounding alone, Adam makes a whole step of it
 
 
-_HALF = Tolerance((1e-2, 5e-2, 5e-1), (2e-1, 2e-1, 3e-1), (5e-1, 5e-1, 7e-1))
+_HALF = Tolerance((1e-2, 5e-2, 5e-1), (2e-1, 3e-1, 3e-1), (5e-1, 5e-1, 7e-1))
 TOLERANCES = {
     "float64": Tolerance((1e-9, 1e-9, 1e-9), (1e-9, 1e-9, 1e-9), (1e-9, 1e-9, 1e-9)),
     "float32": Tolerance((5e-3, 2e-2, 5e-1), (3e-2, 5e-2, 3e-1), (3e-1, 3e-1, 5e-1)),
