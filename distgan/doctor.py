@@ -96,7 +96,8 @@ class Report:
         for what in dict.fromkeys(row.what for row in self.rows):
             steps = {row.step: row for row in self.rows if row.what == what}
             cells = [f"{steps[k].apart:.1e}{' ' if steps[k].holds else '!'}" if k in steps else "" for k in range(1, STEPS + 1)]
-            allowed = " ".join(dict.fromkeys(f"{row.allowed:.0e}" for row in steps.values()))
+            limits = [f"{row.allowed:.0e}" for row in steps.values()]
+            allowed = " ".join(limits if len(set(limits)) > 1 else limits[:1])
             size = steps[max(steps)].of_size
             lines.append((what, *cells, allowed, "" if size is None else f"{size:.1e}"))
         console.table(("difference in", *(f"step {k} " for k in range(1, STEPS + 1)), "allowed", "of its size"), lines)
