@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -46,13 +47,16 @@ def main(argv: list[str]) -> int:
     options = parser.parse_args(argv)
     if options.processes < 1:
         parser.error(f"--processes: found {options.processes}, allowed are 1 and more")
-    line = command(options.processes, options.arguments)
-    if options.show:
-        import shlex
+    return replace(options.processes, options.arguments, options.show)
 
+
+def replace(processes: int, arguments: list[str], show: bool) -> int:
+    """Become the launcher, or with `show` only print its line."""
+    line = command(processes, arguments)
+    if show:
         print(shlex.join(line))
         return 0
-    if options.processes > 1:
-        refuse_early(options.processes, options.arguments)
+    if processes > 1:
+        refuse_early(processes, arguments)
     sys.stdout.flush()
     os.execvpe(line[0], line, os.environ)
