@@ -2,7 +2,7 @@
 
     python tests/kinks.py sagan data/particles 0 40
 
-prints, by seed, the smallest |x| / rms(x) of all inputs of ReLUs, in float64. A difference of rounding that is larger moves an activation across the
+prints, by seed, the smallest |x| / rms(x) of all inputs of ReLUs, in float64; the rms is that of the layer in one sample. A difference of rounding that is larger moves an activation across the
 kink and changes a gradient by a jump, which is no fault: docs/equality.md. The matrix takes a seed whose smallest is well above float32's rounding.
 """
 
@@ -25,8 +25,9 @@ def margin(system, data: str, seed: int) -> float:
     nearest = []
 
     def look(layer, args):
-        x = args[0].detach()
-        nearest.append(float(x.abs().min() / x.square().mean().sqrt()))
+        x = args[0].detach().flatten(1).abs()
+        ratio = x / x.square().mean(1, keepdim=True).sqrt()
+        nearest.append(float(ratio[ratio > 0].min()))  # exactly 0 is what a dead channel gives, under every engine
 
     for player in setup.recipe.players.values():
         for layer in player.bare.modules():
