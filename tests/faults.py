@@ -6,13 +6,11 @@ Every trial trains anew, in processes that are started once; the last line is JS
 import contextlib
 import json
 import sys
-from pathlib import Path
 from unittest.mock import patch
-
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
 import torch
 import torch.distributed as dist
+from distgan.engines import Engine
 from matrix import QUIET, tensors_apart
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.nn.parallel import DistributedDataParallel
@@ -21,7 +19,6 @@ from distgan import draws, engines, normalization, sharing, signals
 from distgan.batches import Stream
 from distgan.clock import Clock
 from distgan.data import Data
-from distgan.engines import Engine
 from distgan.evaluator import Evaluator
 from distgan.normalization import SpectralNorm
 from distgan.player import Player
