@@ -14,9 +14,10 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations, parametrize
 
-from distgan import config, sharing, signals
+from distgan import runfile, sharing, signals
 from distgan.batches import Stream
 from distgan.clock import Clock
+from distgan.config import Machine
 from distgan.data import Data
 from distgan.nets_image import Discriminator64, Generator64
 from distgan.normalization import GroupBatchNorm2d
@@ -68,7 +69,7 @@ def straight(G, D, images):
 
 
 def trainer(data, ranks):
-    run = config.settle(sagan.Settings, {"recipe": "sagan", "data": "-", "ngf": WIDTH, "ndf": WIDTH, "batch": BATCH})
+    run = runfile.settle(sagan.Settings, {"recipe": "sagan", "data": "-", "ngf": WIDTH, "ndf": WIDTH, "batch": BATCH})
     share = sharing.breakdown(BATCH, 1, 1, run.group)
     recipe = sagan.Recipe(run, ranks, share, data.shape)
     clock = Clock(BATCH, len(data.train))
@@ -84,7 +85,7 @@ def trainer(data, ranks):
 
 def main() -> None:
     torch.set_num_threads(1)
-    ranks = Ranks("cpu")
+    ranks = Ranks(Machine(device="cpu"))
     with tempfile.TemporaryDirectory() as folder:
         build.main(["particles", f"{folder}/data"])
         data = Data(f"{folder}/data")

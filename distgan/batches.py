@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from distgan import draws
+from distgan import draws, signals
 from distgan.data import Data
 from distgan.errors import DataError
 from distgan.order import Order
@@ -30,7 +30,7 @@ class Micro:
 
     def noise(self, seed: int, purpose: str, size: int, total: int) -> torch.Tensor:
         """Standard normal float32 [per_rank, size] on the device: this rank's rows of the [total, size] drawn for the whole global batch."""
-        return draws.normal(seed, purpose, self.batch, (total, size))[self.slots].to(self.real.device)
+        return signals.send(draws.normal(seed, purpose, self.batch, (total, size))[self.slots], self.real.device)
 
 
 class Stream:

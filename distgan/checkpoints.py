@@ -20,11 +20,17 @@ from distgan import __version__, console
 from distgan.errors import RunError
 
 FORMAT = 1
+Held = tuple[dict[str, torch.Tensor], dict[str, Any]]  # what a player's tensors() and state() return
 _FILES = ("networks.safetensors", "training.pt")
 
 
-def save(folder: Path, step: int, players: dict[str, Any], state: dict[str, Any]) -> Path:
-    """Write checkpoint `step`. A kill at any moment leaves either all of it or nothing under its name; RunError where it cannot be written."""
+def held(players: dict[str, Any]) -> dict[str, Held]:
+    """What `save` writes of players. Collective: under DeepSpeed each rank has a part of an optimizer's state."""
+    return {name: (player.tensors(), player.state()) for name, player in players.items()}
+
+
+def save(folder: Path, step: int, players: dict[str, Held], state: dict[str, Any]) -> Path:
+    """Write checkpoint `step` of players' (tensors, state). A kill at any moment leaves either all of it or nothing under its name; RunError where it cannot be written."""
     final, temporary = folder / f"{step:08d}", folder / f".tmp-{step:08d}"
     shutil.rmtree(temporary, ignore_errors=True)
     try:
@@ -38,15 +44,15 @@ def save(folder: Path, step: int, players: dict[str, Any], state: dict[str, Any]
     return final
 
 
-def _write(folder: Path, final: Path, temporary: Path, step: int, players: dict[str, Any], state: dict[str, Any]) -> None:
+def _write(folder: Path, final: Path, temporary: Path, step: int, players: dict[str, Held], state: dict[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     temporary.mkdir()
-    tensors = {f"{name}.{key}": value.detach().cpu().contiguous() for name, player in players.items() for key, value in player.tensors().items()}
+    tensors = {f"{name}.{key}": value.detach().cpu().contiguous() for name, (tensors, _) in players.items() for key, value in tensors.items()}
     broken = [key for key, value in tensors.items() if value.is_floating_point() and not torch.isfinite(value).all()]
     if broken:
         raise RunError(f"not saved: {', '.join(broken[:3])} holds values that are not finite; the last good checkpoint is kept in {folder}")
     save_file(tensors, temporary / _FILES[0])
-    torch.save({name: player.state() for name, player in players.items()}, temporary / _FILES[1])
+    torch.save({name: rest for name, (_, rest) in players.items()}, temporary / _FILES[1])
     files = {name: {"bytes": (temporary / name).stat().st_size, "sha256": _sha256(temporary / name)} for name in _FILES}
     about = {"format": FORMAT, "distgan": __version__, "step": step, **state, "files": files}
     about["digest"] = _digest(about)

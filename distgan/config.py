@@ -1,17 +1,13 @@
-"""The settings of a run: a recipe's defaults, a YAML file, `key.path=value`, checked at once. Imports no torch."""
+"""The settings of a run: every key with its default, range and meaning; what makes two runs one. Imports no torch."""
 
-import difflib
 import hashlib
 import json
 import re
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import pydantic
-import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
-from distgan.errors import ConfigError
 from distgan.sharing import MAX_BATCH
 from distgan.watch import Watch
 
@@ -58,6 +54,18 @@ class Machine(Section):
     folder: str | None = Field(None, description="the run folder itself, instead of runs/<experiment>/<changes>-<identity>")
     accumulation: int = Field(1, gt=0, description="micro-batches per update; ranks x accumulation x per-rank batch = batch")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes a GPU where there is one")
+    engine: Literal["auto", "ddp", "deepspeed"] = Field(
+        "auto", description="what shares an update among processes; auto: deepspeed where accelerate or deepspeed launched it so, else ddp")
+    zero_stage: int | None = Field(None, ge=0, le=3, description="of DeepSpeed, 0 to 2; null: what accelerate was configured with, or 0")
+    deepspeed_config: str | None = Field(None, description="path of a DeepSpeed JSON file with tuning keys, such as bucket sizes")
+    compile: Literal["default", "reduce-overhead", "max-autotune"] | None = Field(
+        None, description="torch.compile of each network; reduce-overhead: with CUDA graphs; null: none")
+    channels_last: bool = Field(False, description="keep images as [batch, height, width, channels] in memory, which some GPUs prefer")
+    optimizer: Literal["auto", "fused", "foreach", "loop"] = Field(
+        "auto", description="how an optimizer goes through the weights; auto: fused where torch has it")
+    bucket_mb: int = Field(25, gt=0, le=1000, description="DDP sends gradients in pieces of this size, while the backward pass goes on")
+    sync_batchnorm: bool = Field(False, description="on GPUs, torch's SyncBatchNorm kernels where a batch-norm group is a micro-batch of all ranks")
+    self_check: bool = Field(False, description="before the first step, take three and compare with one process; see `distgan doctor`")
     workers: int = Field(2, ge=0, description="decoding processes per rank, for data that does not fit in memory")
     resident_mb: int = Field(1024, ge=0, description="decode the training set once into memory where it is smaller than this")
     verify: Literal["size", "sha256"] = Field("size", description="how shards are checked at start, size or sha256 (every byte); each sample's crc32 is always checked")
@@ -78,8 +86,8 @@ class Run(Section):
     experiment: str = Field("", description="name of the parent folder of the run; the recipe's name if empty")
     seed: int = Field(0, ge=0, description="every random number is drawn from (seed, purpose, index)")
     batch: int = Field(gt=0, le=MAX_BATCH, description="the global batch: samples per update over all ranks and micro-batches")
-    precision: Literal["float32", "float64"] = Field(
-        "float32", description="of weights and arithmetic; float64 is for proving that two ways of starting a run are equal")
+    precision: Literal["float32", "tf32", "bf16", "fp16", "float64"] = Field(
+        "float32", description="of the networks' arithmetic; weights, losses and scores stay float32. tf32, bf16, fp16: faster on GPUs; float64: proves two runs equal")
     shuffle_window: int | None = Field(
         None, gt=0, description="shards that are shuffled together, for slow storage: 8, say; null: the whole training set")
     epochs: Positive = Field(description="how far to train; a longer run is the same run, continued")
@@ -166,115 +174,3 @@ def describe(model: type[BaseModel], prefix: str = "", usual: dict[str, Any] | N
             value = "(required)" if field.is_required() else json.dumps(usual[name])
             rows.append((prefix + name, value, field.description or ""))
     return rows
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML for settings: 1e-4 is a number (YAML 1.1 wants 1.0e-4), 2026-01-31 a word, a key that stands twice an error, not the last one's
-    silent victory, and so is an alias: a few of them unfold into gigabytes, or into themselves.
-    """
-
-    yaml_implicit_resolvers = {first: [rule for rule in rules if rule[0] != "tag:yaml.org,2002:timestamp"]
-                               for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()}
-
-    def compose_node(self, parent, index):
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.constructor.ConstructorError(None, None, "aliases (*name) are not read; write the value out", self.peek_event().start_mark)
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node, deep=False):
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        twice = {str(key) for key in keys if keys.count(key) > 1}
-        if twice:
-            raise yaml.constructor.ConstructorError(None, None, f"key {', '.join(sorted(twice))} stands twice in one mapping", node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+$"), list("-+0123456789"))
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML mapping; a ConfigError names the file and the line."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            tree = yaml.load(file, _Loader) or {}  # _Loader is a SafeLoader
-    except OSError as error:
-        raise ConfigError(f"cannot read the run file {path}: {error.strerror}") from error
-    except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from error
-    except RecursionError as error:
-        raise ConfigError(f"{path} is not valid YAML: nested too deeply") from error
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{path} must hold `key: value` lines, found {type(tree).__name__}")
-    return tree
-
-
-def override(tree: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
-    """Apply `a.b=value` in order; values are YAML, later ones win. Returns a new tree; one ConfigError lists every fault."""
-    tree, wrong = _assign(tree, assignments)
-    if wrong:
-        raise ConfigError("\n".join([f"{_count(len(wrong))} on the command line:", *wrong]))
-    return tree
-
-
-def _assign(tree: dict[str, Any], assignments: list[str]) -> tuple[dict[str, Any], list[str]]:
-    """(a new tree, a line for each assignment that is wrong)."""
-    tree = json.loads(json.dumps(tree, default=str))
-    wrong = []
-    for text in assignments:
-        key, equals, value = text.partition("=")
-        if not equals or not re.fullmatch(r"\w[\w.]*", key):
-            wrong.append(f"  {_shown(text)} is not of the form key=value, as in batch=32 or evaluate.samples=500")
-            continue
-        *parents, leaf = key.split(".")
-        node = tree
-        for parent in parents:
-            if not isinstance(node.get(parent), dict):
-                node[parent] = {}
-            node = node[parent]
-        try:
-            node[leaf] = yaml.load(value, _Loader)  # _Loader is a SafeLoader
-        except (yaml.YAMLError, ValueError, RecursionError):
-            wrong.append(f"  {key}: found {_shown(value)}, which is not valid YAML; quote it")
-    return tree, wrong
-
-
-def settle(model: type[Run], tree: dict[str, Any], assignments: list[str] | None = None) -> Run:
-    """Check `tree` with `assignments` applied against a recipe's settings; one ConfigError lists every fault of both."""
-    tree, lines = _assign(tree, assignments or [])
-    try:
-        run = model.model_validate(tree)
-    except pydantic.ValidationError as error:
-        known = [key for key, _, _ in describe(model)]
-        faults = error.errors()
-        # A list whose items are wrong is also "too short" to pydantic: the items say enough.
-        lines += [f"  {_fault(fault, known)}" for fault in faults
-                  if not any(other["loc"][:-1] == fault["loc"] for other in faults)]
-    if lines:
-        raise ConfigError("\n".join([f"{_count(len(lines))} in the settings of {defaults(model).get('recipe', 'the run')}:", *lines]))
-    return run
-
-
-def _count(n: int) -> str:
-    return "1 error" if n == 1 else f"{n} errors"
-
-
-def _shown(value: Any) -> str:
-    """A value as the user wrote it, not longer than a line."""
-    text = json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= 100 else f"{text[:60]}… ({len(text)} characters)"
-
-
-def _fault(fault: dict[str, Any], known: list[str]) -> str:
-    """One pydantic error -> `key: found X, allowed Y`."""
-    key = ".".join(str(part) for part in fault["loc"])
-    if fault["type"] == "extra_forbidden":
-        close = [k for k in known if k.rpartition(".")[2] == key.rpartition(".")[2]] or difflib.get_close_matches(key, known, 1, 0.6)
-        return f"{_shown(key)[1:-1]}: unknown key" + (f"; did you mean {close[0]}?" if close else "; `--help` after the recipe lists every key")
-    if fault["type"] == "missing" and isinstance(fault["loc"][-1], int):
-        return f"{key.rpartition('.')[0]}: found {_shown(fault['input'])}, which is too short"
-    if fault["type"] == "missing":
-        return f"{key}: missing; give it as {key}=…"
-    message = fault["msg"].removeprefix("Value error, ").replace("valid tuple", "list").replace("Tuple", "list")
-    if fault["type"] in ("model_type", "model_attributes_type"):
-        message = f"a section, whose keys are given as {key}.name=value"
-    return f"{key}: found {_shown(fault['input'])}; {message[:1].lower() + message[1:]}"

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from distgan import console
+from distgan import console, signals
 from distgan.errors import ConfigError, DataError
 from shards import payloads
 from shards.described import sample_of
@@ -122,7 +122,7 @@ class Images:
 
     def pick(self, whole: torch.Tensor, numbers: torch.Tensor, crop: None, at: None) -> torch.Tensor:
         """Some of what `resident` gave, on its device."""
-        return whole.permute(0, 2, 3, 1).index_select(0, numbers.to(whole.device)).permute(0, 3, 1, 2)
+        return whole.permute(0, 2, 3, 1).index_select(0, signals.send(numbers, whole.device)).permute(0, 3, 1, 2)
 
     def require_crop(self, crop: int | None) -> None:
         assert crop is None
@@ -201,7 +201,7 @@ class Pairs:
     def pick(self, whole: torch.Tensor, numbers: torch.Tensor, crop: int | None, at: np.ndarray | None) -> torch.Tensor:
         """Some of what `resident` gave, on its device."""
         if crop is None:
-            return whole.index_select(0, numbers.to(whole.device))
+            return whole.index_select(0, signals.send(numbers, whole.device))
         starts = (at * (whole.shape[2] - crop + 1)).astype(np.int64).tolist()
         return torch.stack([whole[i, :, start:start + crop] for i, start in zip(numbers.tolist(), starts, strict=True)])
 

@@ -68,7 +68,6 @@ class Loop:
                 now = now.at(now.step + 1)
                 if now.step % self.run.machine.journal_every == 0 or now.step == self.last:
                     self.rows.append((now, time.perf_counter() - self.began, log))
-                self._refuse_to_skip_on(now)
                 if now.step % self.run.machine.flush_steps == 0:
                     shown = self.flush(now)
                 bar.advance(1, shown, f"epoch {now.epoch:.1f}  {bar.rate * self.clock.per_step:.4g} images/s")
@@ -134,12 +133,13 @@ class Loop:
     def save(self, now: Clock) -> None:
         self.flush(now)
         state = {**self._stream_state(now), "epoch": now.epoch, "best": self.best, "warned": self.warned}
+        players = checkpoints.held(self.recipe.players)
 
         def write():
             began = time.perf_counter()
             folder = self.folder.path / "checkpoints"
             self.folder.sync()
-            checkpoints.save(folder, now.step, self.recipe.players, state)
+            checkpoints.save(folder, now.step, players, state)
             checkpoints.prune(folder, self.run.machine.keep, self.best and self.best["step"])
             self.folder.event("checkpoint", step=now.step, seconds=round(time.perf_counter() - began, 3))
             self._status(now)
@@ -157,8 +157,11 @@ class Loop:
     # ---- numbers
     def flush(self, now: Clock) -> dict[str, float] | None:
         """Fetch waiting numbers from the device, average them over ranks, write them; returns what a person wants to see. Collective."""
-        if not self.rows:
-            return None
+        shown = self._fetch(now) if self.rows else None
+        self._refuse_to_skip_on(now)
+        return shown
+
+    def _fetch(self, now: Clock) -> dict[str, float]:
         names = list(self.rows[0][2])
         table = self.ranks.mean(torch.stack([torch.stack([log[name].double() for name in names]) for _, _, log in self.rows])).tolist()
         rows = [{"step": at.step, "samples": at.samples, "epoch": round(at.epoch, 6), "seconds": round(seconds, 3),
@@ -172,11 +175,10 @@ class Loop:
         return {name: value for name, value in zip(names, table[-1], strict=True) if name.endswith("/loss")}
 
     def _refuse_to_skip_on(self, now: Clock) -> None:
-        """Players count, not journal rows: a run stops at the same step whatever is journalled. The count is the same on all ranks."""
-        skips = max(player.skips for player in self.recipe.players.values())
-        if skips >= self.run.max_skips:
-            self.flush(now)
-            raise RunError(f"{skips} updates in a row had a gradient that is not finite, up to step {now.step}; the last good checkpoint is kept. "
+        """Players count, not journal rows, and on the device: fetched with the numbers, so that no step waits for it. The same on all ranks."""
+        worst = int(max(player.worst.item() for player in self.recipe.players.values()))
+        if worst >= self.run.max_skips:
+            raise RunError(f"{worst} updates in a row had a gradient that is not finite, up to step {now.step}; the last good checkpoint is kept. "
                            "Lower g_lr and d_lr, or look for broken images with `distgan shard … --drop-low-quality`")
 
     def _write(self, rows: list[dict[str, Any]]) -> None:

@@ -26,14 +26,20 @@ class GroupBatchNorm2d(nn.Module):
         self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
         self.register_buffer("running_mean", torch.zeros(channels))
         self.register_buffer("running_var", torch.ones(channels))
-        self.counting, self.pending = False, None
+        # What the groups of an update add up to: means, variances, number of groups. Changed in place, so that CUDA graphs may hold.
+        self.register_buffer("total", torch.zeros(2 * channels + 1), persistent=False)
+        self.counting = False
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x: [samples, channels, height, width] -> the same shape."""
         if not self.training:
             return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
+        if len(x) == self.group:
+            return self._inside(x)
         if len(x) % self.group == 0:
             return torch.cat([self._inside(part) for part in x.split(self.group)])
+        if x.is_cuda and self._ranks.machine.sync_batchnorm and len(x) * self._ranks.size == self.group:
+            return self._synchronised(x)
         return self._across(x)
 
     def _inside(self, x):
@@ -43,15 +49,22 @@ class GroupBatchNorm2d(nn.Module):
         self._count(mean, var, 1)
         return y
 
+    def _synchronised(self, x):
+        """A group that is the whole micro-batch of all ranks, by the kernels of torch's SyncBatchNorm: what `_across` computes, faster on GPUs."""
+        mean, var = torch.zeros_like(self.running_mean), torch.ones_like(self.running_var)
+        y = self._ranks.batch_norm(x, mean, var, self.weight, self.bias, self.eps)
+        self._count(mean, var, 1)
+        return y
+
     def _across(self, x):
         total = len(x) * self._ranks.size
         if total % self.group:
             raise RuntimeError(f"{len(x)} samples on each of {self._ranks.size} ranks are no whole number of groups of {self.group}")
         # Cut this rank's slice where groups end, and put each piece's moments into the row of its group: [groups, count | sum | sum of squares].
-        start, pixels = self._ranks.rank * len(x), x[0, 0].numel()
+        start, pixels, dtype = self._ranks.rank * len(x), x[0, 0].numel(), self.weight.dtype
         cuts = [c - start for c in range(start - start % self.group + self.group, start + len(x), self.group)]
         first = start // self.group
-        pieces = torch.tensor_split(x, cuts)
+        pieces = torch.tensor_split(x.to(dtype), cuts)  # bf16 and fp16 are too coarse for moments
         table = x.new_zeros(total // self.group, 2 * self.channels + 1, dtype=torch.float64)
         rows = []
         for piece in pieces:
@@ -62,22 +75,22 @@ class GroupBatchNorm2d(nn.Module):
         table = self._ranks.sum(table)
         count, mean, square = table[:, :1], *(table[:, 1:] / table[:, :1]).split(self.channels, 1)
         var = (square - mean * mean).clamp_min(0)
-        self._count(mean.sum(0).to(x.dtype), (var * count / (count - 1)).sum(0).to(x.dtype), len(table))
-        scale = self.weight * (var + self.eps).rsqrt().to(x.dtype)  # [groups, channels]
-        shift = self.bias - mean.to(x.dtype) * scale
-        return torch.cat([piece * scale[first + i, :, None, None] + shift[first + i, :, None, None] for i, piece in enumerate(pieces)])
+        self._count(mean.sum(0).to(dtype), (var * count / (count - 1)).sum(0).to(dtype), len(table))
+        scale = self.weight * (var + self.eps).rsqrt().to(dtype)  # [groups, channels]
+        shift = self.bias - mean.to(dtype) * scale
+        return torch.cat([piece * scale[first + i, :, None, None] + shift[first + i, :, None, None] for i, piece in enumerate(pieces)]).to(x.dtype)
 
     @torch.no_grad()
     def _count(self, mean, var, groups):
         if self.counting:
-            row = torch.cat([mean, var, mean.new_tensor([groups])]).detach()
-            self.pending = row if self.pending is None else self.pending + row
+            self.total += torch.cat([mean, var, torch.full_like(mean[:1], groups)])
 
     @torch.no_grad()
-    def _settle(self, row):
-        mean, var = (row[:-1] / row[-1]).split(self.channels)
-        self.running_mean.lerp_(mean, self.momentum)
-        self.running_var.lerp_(var, self.momentum)
+    def _settle(self, total, keep):
+        mean, var = (total[:-1] / total[-1]).split(self.channels)
+        keep = keep & (total[-1] > 0)
+        for running, found in ((self.running_mean, mean), (self.running_var, var)):
+            running.lerp_(torch.where(keep, found, running), self.momentum)
 
 
 class SpectralNorm(nn.Module):
@@ -95,8 +108,9 @@ class SpectralNorm(nn.Module):
         self.iterate(weight, 15)
 
     def forward(self, weight: torch.Tensor) -> torch.Tensor:
-        # Cloned, so that the next iteration does not change what this graph still needs.
-        return weight / torch.vdot(self.u.clone(), weight.flatten(1) @ self.v.clone())
+        # Cloned, so that the next iteration does not change what this graph still needs. Never in bf16: sigma scales the whole layer.
+        with torch.autocast(weight.device.type, enabled=False):
+            return weight / torch.vdot(self.u.clone(), weight.flatten(1) @ self.v.clone())
 
     @torch.no_grad()
     def iterate(self, weight: torch.Tensor, times: int = 1) -> None:
@@ -120,16 +134,16 @@ def begin_update(net: nn.Module) -> None:
                 if isinstance(norm, SpectralNorm):
                     norm.iterate(module.original)
         elif isinstance(module, GroupBatchNorm2d):
-            module.counting, module.pending = True, None
+            module.counting = True
+            module.total.zero_()
 
 
-def end_update(net: nn.Module, ranks: Ranks, keep: bool = True) -> None:
-    """Move running statistics once by the mean over all groups of the update, the same on all ranks; drop them without `keep`."""
+def end_update(net: nn.Module, ranks: Ranks, finite: torch.Tensor) -> None:
+    """Move running statistics once by the mean over all groups of the update, the same on all ranks; leave them where `finite` is not 1.0."""
     norms = [module for module in net.modules() if isinstance(module, GroupBatchNorm2d)]
-    counted = [module for module in norms if module.pending is not None]
-    if keep and counted:
-        rows = ranks.mean(torch.cat([module.pending for module in counted]))
-        for module, row in zip(counted, rows.split([len(module.pending) for module in counted]), strict=True):
-            module._settle(row)
     for module in norms:
-        module.counting, module.pending = False, None
+        module.counting = False
+    if norms:
+        totals = ranks.mean(torch.cat([module.total for module in norms]))
+        for module, total in zip(norms, totals.split([len(module.total) for module in norms]), strict=True):
+            module._settle(total, finite.bool())

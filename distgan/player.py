@@ -1,47 +1,61 @@
-"""One side of the game: a network with its optimizer, schedule, clipping and moving average. Hides how an update is shared and reduced."""
+"""One side of the game: a network with its optimizer, schedule, clipping and moving average. An engine shares and reduces its updates."""
 
 import contextlib
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
-from distgan import normalization
+from distgan import engines, normalization
+from distgan.engines import Log
 from distgan.ranks import Ranks
-
-Log = dict[str, torch.Tensor]
 
 
 class Player:
-    def __init__(self, ranks: Ranks, net: nn.Module, optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer], *,
-                 clip: float | None = None, ema: float | None = None, schedule: Callable[[float], float] = lambda epoch: 1.0):
-        """`clip`: largest gradient norm; `ema`: decay of the average of weights and buffers; `schedule`: epoch -> learning-rate factor."""
-        self._ranks, self._clip, self._decay, self._schedule = ranks, clip, ema, schedule
-        self.net = ranks.wrap(net)
-        self.bare = ranks.bare(self.net)
-        self.optimizer = optimizer(self.bare.parameters())
-        self._rates = [group["lr"] for group in self.optimizer.param_groups]
-        self.average = copy.deepcopy(self.bare).requires_grad_(False).eval() if ema else self.bare
-        self.updates = 0
-        self.skips = 0  # updates in a row, up to the last one, whose gradient was not finite
+    def __init__(self, ranks: Ranks, net: nn.Module, optimizer: engines.MakeOptimizer, *, clip: float | None = None, clamp: float | None = None,
+                 ema: float | None = None, schedule: Callable[[float], float] = lambda epoch: 1.0):
+        """`clip`: largest gradient norm; `clamp`: largest weight, after each step (WGAN); `ema`: decay of the average of weights and buffers;
+        `schedule`: epoch -> learning-rate factor.
+        """
+        self._ranks, self._clip, self._clamp, self._decay, self._schedule = ranks, clip, clamp, ema, schedule
+        net = net.to(ranks.device, ranks.dtype)
+        self.average = copy.deepcopy(net).requires_grad_(False).eval() if ema else net
+        self.engine = engines.build(ranks, net, optimizer, accumulation=ranks.machine.accumulation, clip=clip)
+        self.bare = self.engine.bare
+        if clamp:
+            self.engine.clamp(clamp)
+        self._rates = [group["lr"] for group in self.engine.optimizer.param_groups]
+        self._pairs = list(zip(_values(self.average), _values(self.bare), strict=True)) if ema else []
+        # Counted on the device: nothing in a step waits for it.
+        self.updates, self.skips, self.worst = (torch.zeros((), device=ranks.device, dtype=torch.float64) for _ in range(3))
 
     def __call__(self, *args: torch.Tensor) -> torch.Tensor:
         """The network, inside its own update."""
-        return self.net(*args)
+        return self.engine(*args)
+
+    def inside(self, *args: torch.Tensor) -> torch.Tensor:
+        """The same in the same precision, but starting no collective: for terms of its own loss beside the first, such as a gradient penalty."""
+        return self.engine.inside(*args)
+
+    @torch.no_grad()
+    def fakes(self, *args: torch.Tensor) -> torch.Tensor:
+        """Its output without gradient: what another player learns from."""
+        return self.engine.inside(*args)
 
     @contextlib.contextmanager
     def frozen(self):
         """`with D.frozen() as d:` gradients pass through `d` to its input but do not reach its weights, and no rank waits for another."""
         self.bare.requires_grad_(False)
         try:
-            yield self.bare
+            yield self.engine.inside
         finally:
             self.bare.requires_grad_(True)
 
     def judging(self):
-        """`with D.judging() as d:` the bare network in eval mode, without gradients: safe on one rank alone."""
+        """`with D.judging() as d:` the bare network in eval mode, without gradients and in full precision: safe on one rank alone."""
         return _evaluating(self.bare)
 
     def averaged(self):
@@ -56,43 +70,38 @@ class Player:
         Returns the logged means over this rank's micro-batches, plus `grad_norm`, `lr` and `skipped`.
         """
         factor = self._schedule(epoch)
-        for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
+        for group, rate in zip(self.engine.optimizer.param_groups, self._rates, strict=True):
             group["lr"] = rate * factor
-        self.optimizer.zero_grad(set_to_none=True)
         normalization.begin_update(self.bare)
-        logs: list[Log] = []
-        for i, micro in enumerate(batch):
-            with contextlib.nullcontext() if i == len(batch) - 1 else self._ranks.no_sync(self.net):
-                loss, log = loss_of(micro)
-                (loss / len(batch)).backward()
-            logs.append({"loss": loss, **log})
-        norm = nn.utils.clip_grad_norm_(self.bare.parameters(), self._clip or float("inf"))
-        finite = bool(torch.isfinite(norm))
-        self.skips = 0 if finite else self.skips + 1
-        normalization.end_update(self.bare, self._ranks, keep=finite)
-        if finite:
-            self.optimizer.step()
-            self.updates += 1
-            self._follow()
-        means = {name: torch.stack([log[name].detach() for log in logs]).mean() for name in logs[0]}
-        return means | {"grad_norm": norm, "lr": norm.new_tensor(self._rates[0] * factor), "skipped": norm.new_tensor(float(not finite))}
+        self.engine.begin()
+        logs = [self.engine.backward(partial(loss_of, micro), last=i == len(batch) - 1) for i, micro in enumerate(batch)]
+        norm, finite = self.engine.step(self._clip)
+        normalization.end_update(self.bare, self._ranks, finite)
+        if self._clamp:
+            self.engine.clamp(self._clamp)
+        self._follow(finite)
+        means = logs[0] if len(logs) == 1 else {name: torch.stack([log[name] for log in logs]).mean() for name in logs[0]}
+        means = {name: value.detach() for name, value in means.items()}
+        return means | {"grad_norm": norm, "lr": torch.full_like(norm, self._rates[0] * factor), "skipped": 1 - finite}
 
     @torch.no_grad()
-    def _follow(self):
-        """Move the average: weights and running statistics alike, so that they belong together.
+    def _follow(self, finite: torch.Tensor) -> None:
+        """Count, and move the average: weights and running statistics alike, so that they belong together.
 
         The decay rises as min(decay, (1 + n) / (10 + n)) over the first updates (TensorFlow's ExponentialMovingAverage with num_updates):
         otherwise 0.9999 would keep the untrained network for ten thousand updates.
         """
-        if self.average is self.bare:
-            return
-        weight = 1 - min(self._decay, (1 + self.updates) / (10 + self.updates))
-        mine, theirs = self.average.state_dict(), self.bare.state_dict()
-        for name, value in theirs.items():
-            if value.is_floating_point():
-                mine[name].lerp_(value, weight)
+        self.updates += finite
+        self.skips.add_(1).mul_(1 - finite)
+        torch.maximum(self.worst, self.skips, out=self.worst)
+        if self._pairs:
+            weight = (1 - ((1 + self.updates) / (10 + self.updates)).clamp_max(self._decay)) * finite
+            weight = weight.to(self._ranks.dtype)
+        for mine, theirs in self._pairs:
+            if mine.is_floating_point():
+                mine.lerp_(theirs, weight)
             else:
-                mine[name].copy_(value)
+                mine.copy_(theirs)
 
     # ---- state
     def tensors(self) -> dict[str, torch.Tensor]:
@@ -103,15 +112,22 @@ class Player:
         return state
 
     def state(self) -> dict[str, Any]:
-        """What is needed beside `tensors` to go on: plain data and the optimizer's tensors."""
-        return {"optimizer": self.optimizer.state_dict(), "updates": self.updates, "skips": self.skips}
+        """What is needed beside `tensors` to go on: plain data and the optimizer's tensors, whole under any engine. Collective."""
+        return {"optimizer": self.engine.optimizer_state(), "updates": int(self.updates), "skips": int(self.skips), **self.engine.extra_state()}
 
     def load(self, tensors: dict[str, torch.Tensor], state: dict[str, Any]) -> None:
-        self.bare.load_state_dict({name[4:]: value for name, value in tensors.items() if name.startswith("net.")})
         if self.average is not self.bare:
             self.average.load_state_dict({name[4:]: value for name, value in tensors.items() if name.startswith("ema.")})
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.updates, self.skips = state["updates"], state["skips"]
+        optimizer = state["optimizer"].get("state", state["optimizer"])  # until version 0.1 with its groups
+        self.engine.load({name[4:]: value for name, value in tensors.items() if name.startswith("net.")}, optimizer, state)
+        self.updates.fill_(state["updates"])
+        self.skips.fill_(state["skips"])
+        self.worst.fill_(state["skips"])
+
+
+def _values(net: nn.Module) -> list[torch.Tensor]:
+    """Weights and buffers that are part of the state."""
+    return list(net.state_dict(keep_vars=True).values())
 
 
 def last(logs: list[Log]) -> Log:

@@ -1,6 +1,7 @@
 """The processes of a run. No other file imports accelerate or torch.distributed: everything here also works, and does nothing, in one process."""
 
 import contextlib
+import dataclasses
 import datetime
 import os
 import sys
@@ -13,68 +14,30 @@ import torch.distributed as dist
 from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 from torch import nn
 
-from distgan import errors
+from distgan import errors, launched
+from distgan.config import Machine
 from distgan.errors import DistganError, LaunchError
 
-# How many processes each launcher says it started, most specific first.
-_COUNTS = ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
 # Rank 0 may validate or evaluate for hours; this bounds only how long the others wait for it. A rank 0 that dies is noticed at once.
 _WAIT = datetime.timedelta(hours=12)
-
-
-def started() -> tuple[str, int]:
-    """The variable in which a launcher left its process count, and the count; ("", 1) when started without one."""
-    for name in _COUNTS:
-        if os.environ.get(name, "").isdigit():
-            return name, int(os.environ[name])
-    return "", 1
-
-
-def _refuse_what_is_not_built() -> None:
-    """An Accelerate configuration can ask for an engine or precision; taking no notice would train something else than was asked for."""
-    asked = {"ACCELERATE_MIXED_PRECISION": "mixed_precision", "ACCELERATE_USE_DEEPSPEED": "DeepSpeed", "ACCELERATE_USE_FSDP": "FSDP",
-             "ACCELERATE_DYNAMO_BACKEND": "dynamo_backend"}
-    found = [f"{meaning} ({name}={os.environ[name]})" for name, meaning in asked.items()
-             if os.environ.get(name, "no").lower() not in ("no", "false", "")]
-    if found:
-        raise LaunchError(f"accelerate was configured for {', '.join(found)}; this version trains in DDP with precision=float32 or float64. "
-                          "Use `accelerate launch --config_file configs/accelerate.yaml`")
-
-
-def _check_environment() -> None:
-    """LaunchError where the variables of a launcher are there in part, or do not fit each other."""
-    env = os.environ
-    source, count = started()
-    if count > 1 and source != "WORLD_SIZE":
-        raise LaunchError(f"{source}={count}: {count} processes were started, but without RANK and WORLD_SIZE each would train alone as rank 0. "
-                          "Start them with torchrun or accelerate launch")
-    numbers = {name: env[name] for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_PORT") if name in env}
-    wrong = [f"{name}={value!r} is no number" for name, value in numbers.items() if not value.isdigit()]
-    if count > 1:
-        wrong += [f"{name} is missing" for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if not env.get(name)]
-    if not wrong and int(env.get("RANK", 0)) >= count:
-        wrong = [f"RANK={env['RANK']}, allowed are 0 to {count - 1} with WORLD_SIZE={env.get('WORLD_SIZE', 'missing')}"]
-    if wrong:
-        raise LaunchError(f"the environment names a process group that cannot be joined: {'; '.join(wrong)}. "
-                          "torchrun and accelerate launch set these variables; unset them to train in one process")
+_HERE = Machine()
 
 
 class Ranks:
     """What a process may ask of, and do with, the others."""
 
-    def __init__(self, device: str = "auto", timeout_s: int = 1800):
-        if device == "cuda" and not torch.cuda.is_available():
+    def __init__(self, machine: Machine = _HERE, precision: str = "float32"):
+        if machine.device == "cuda" and not torch.cuda.is_available():
             raise LaunchError("machine.device=cuda, but torch sees no CUDA device here; machine.device=auto takes the CPU then")
-        on_cpu = device == "cpu" or not torch.cuda.is_available()
-        _check_environment()
-        source, count = started()
-        _refuse_what_is_not_built()
-        # cuDNN would otherwise round convolutions to TF32 (10 bits) under the name of float32.
-        torch.backends.cudnn.allow_tf32 = False
+        on_cpu = machine.device == "cpu" or not torch.cuda.is_available()
+        launched.check()
+        source, count = launched.started()
+        self.asked = launched.engine(machine, precision)
+        self._compute(machine, precision)
         # Buffers are not broadcast before each forward pass: with it, two forwards of D before one backward fail, and a forward on
         # rank 0 alone waits for the others for ever (pytorch #22095, #54059). Ours are equal on all ranks by construction.
-        ddp = DistributedDataParallelKwargs(broadcast_buffers=False)
-        group = InitProcessGroupKwargs(timeout=datetime.timedelta(seconds=timeout_s))
+        ddp = DistributedDataParallelKwargs(broadcast_buffers=False, bucket_cap_mb=machine.bucket_mb, gradient_as_bucket_view=True)
+        group = InitProcessGroupKwargs(timeout=datetime.timedelta(seconds=machine.timeout_s))
         # Without cpu=True Accelerate finds no backend on a machine without a GPU, and each process believes to be alone.
         self._accelerator = Accelerator(cpu=on_cpu, mixed_precision="no", kwargs_handlers=[ddp, group])
         self.rank, self.size = self._accelerator.process_index, self._accelerator.num_processes
@@ -85,8 +48,16 @@ class Ranks:
         self._control = self._wait = None
         if self.size > 1:
             # Flags and messages travel over gloo: no kernel is launched and the device is not synchronised for them.
-            self._control = dist.new_group(backend="gloo", timeout=datetime.timedelta(seconds=timeout_s))
+            self._control = dist.new_group(backend="gloo", timeout=datetime.timedelta(seconds=machine.timeout_s))
             self._wait = dist.new_group(backend="gloo", timeout=_WAIT)
+
+    def _compute(self, machine: Machine, precision: str) -> None:
+        """The types of numbers: `dtype` of weights and losses, `autocast` of the networks' arithmetic, or None."""
+        self.machine, self.precision = machine, precision
+        self.dtype = torch.float64 if precision == "float64" else torch.float32
+        self.autocast = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
+        # cuDNN would otherwise round convolutions to TF32 (10 bits) under the name of float32.
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
 
     def __deepcopy__(self, memo):
         """A copied network (an average) still belongs to the same processes."""
@@ -97,10 +68,6 @@ class Ranks:
         """Move to the device; with several ranks, copy rank 0's weights to all and average gradients in every backward pass."""
         return self._accelerator.prepare_model(net)
 
-    def bare(self, net: nn.Module) -> nn.Module:
-        """The network inside `wrap`: calling it starts no collective."""
-        return self._accelerator.unwrap_model(net)
-
     def no_sync(self, net: nn.Module):
         """No gradient averaging inside: for all micro-batches of an update but the last. Must hold the forward pass too."""
         return net.no_sync() if self.size > 1 else contextlib.nullcontext()
@@ -109,6 +76,12 @@ class Ranks:
     def sum(self, x: torch.Tensor) -> torch.Tensor:
         """Sum over ranks; differentiable, with the gradient summed over ranks as well."""
         return _Sum.apply(x) if self.size > 1 else x
+
+    def batch_norm(self, x, mean, var, weight, bias, eps: float) -> torch.Tensor:
+        """Batch normalisation over all samples of all ranks, on GPUs; `mean` and `var` receive this batch's own. Not differentiable twice."""
+        from torch.nn.modules._functions import SyncBatchNorm
+
+        return SyncBatchNorm.apply(x.contiguous(), weight, bias, mean, var, eps, 1.0, dist.group.WORLD, self.size)
 
     def mean(self, x: torch.Tensor) -> torch.Tensor:
         """Mean over ranks, without gradient."""
@@ -203,16 +176,30 @@ class Ranks:
             dist.destroy_process_group()
 
 
+class Solo(Ranks):
+    """One process of a run as if it were alone, computing in the same types on the same device: what the others are compared with."""
+
+    def __init__(self, ranks: Ranks):
+        self._compute(ranks.machine.model_copy(update={"compile": None, "channels_last": False, "sync_batchnorm": False}), ranks.precision)
+        self.asked = dataclasses.replace(ranks.asked, engine="ddp")
+        self.rank, self.size, self.first, self.device = 0, 1, True, ranks.device
+
+    def wrap(self, net: nn.Module) -> nn.Module:
+        return net
+
+
 def leave(code: int) -> None:
     """End the process. Gloo's threads sometimes abort an interpreter that winds down (4 of 100 runs), so ranks of a group leave directly."""
     sys.stdout.flush()
     sys.stderr.flush()
-    if started()[1] > 1:
+    if launched.started()[1] > 1:
         os._exit(code)
     sys.exit(code)
 
 
 class _Sum(torch.autograd.Function):
+    """Sum over ranks; its gradient is the sum of the ranks' gradients, in which a penalty on gradients may differentiate again."""
+
     @staticmethod
     def forward(ctx, x):
         total = x.clone()
@@ -221,6 +208,4 @@ class _Sum(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad):
-        total = grad.clone()
-        dist.all_reduce(total)
-        return total
+        return _Sum.apply(grad)

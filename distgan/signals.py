@@ -13,6 +13,11 @@ from torch.nn import functional as F
 from distgan import draws
 
 
+def send(values: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """To the device without waiting for it: a copy from ordinary memory would wait for all that was asked of a GPU before."""
+    return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)
+
+
 def to_unit(images: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     """uint8 [batch, channels, height, width] -> `dtype` in [-1, 1]."""
     return images.to(dtype).div_(127.5).sub_(1)
@@ -26,7 +31,7 @@ def to_bytes(images: torch.Tensor) -> torch.Tensor:
 def flip(images: torch.Tensor, seed: int, address: np.ndarray, horizontal: float, vertical: float) -> torch.Tensor:
     """Mirror each image left-right and top-bottom with the given probabilities."""
     for purpose, chance, axis in (("augment/hflip", horizontal, 3), ("augment/vflip", vertical, 2)):
-        chosen = torch.from_numpy(draws.uniform(seed, purpose, address) < chance).to(images.device)
+        chosen = send(torch.from_numpy(draws.uniform(seed, purpose, address) < chance), images.device)
         images = torch.where(chosen[:, None, None, None], images.flip(axis), images)
     return images
 
@@ -41,7 +46,8 @@ def affine(images: torch.Tensor, seed: int, address: np.ndarray, degrees: float,
     # Rows of the map from places in the new image to places in the old one, both in [-1, 1]; turned in pixels, so that wide images stay unskewed.
     height, width = images.shape[2:]
     rows = [[turn.cos(), -turn.sin() * height / width, -right], [turn.sin() * width / height, turn.cos(), -down]]
-    grid = F.affine_grid(torch.stack([torch.stack(row, 1) for row in rows], 1).to(images), list(images.shape), align_corners=False)
+    map_back = send(torch.stack([torch.stack(row, 1) for row in rows], 1).to(images.dtype), images.device)
+    grid = F.affine_grid(map_back, list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
 
 
@@ -77,13 +83,13 @@ def shift(pairs: torch.Tensor, seed: int, address: np.ndarray, fraction: float) 
     """Both of a pair later or earlier by the same number of frames, up to ±fraction of the length; the edge's value fills the gap, nothing wraps."""
     frames = pairs.shape[2]
     late = _between(seed, "augment/shift", address, -fraction, fraction).mul(frames).round().long()
-    source = (torch.arange(frames) - late[:, None]).clamp(0, frames - 1).to(pairs.device)
+    source = send((torch.arange(frames) - late[:, None]).clamp(0, frames - 1), pairs.device)
     return pairs.gather(2, source[:, None].expand(-1, pairs.shape[1], -1))
 
 
 def input_noise(pairs: torch.Tensor, seed: int, address: np.ndarray, std: float) -> torch.Tensor:
     """White noise of standard deviation `std` on the input alone: the target stays as it is."""
-    noise = draws.normal_each(seed, "augment/noise", address, pairs.shape[2:]).to(pairs)
+    noise = send(draws.normal_each(seed, "augment/noise", address, pairs.shape[2:]).to(pairs.dtype), pairs.device)
     return torch.stack([pairs[:, 0] + std * noise, pairs[:, 1]], 1)
 
 
@@ -94,4 +100,4 @@ def _between(seed: int, purpose: str, address: np.ndarray, low: float, high: flo
 
 def _column(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     """[batch] -> [batch, 1, …], to be multiplied with `like`."""
-    return values.to(like).reshape(-1, *[1] * (like.ndim - 1))
+    return send(values.to(like.dtype), like.device).reshape(-1, *[1] * (like.ndim - 1))

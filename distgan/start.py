@@ -57,7 +57,7 @@ class _Setup:
     """Everything a run needs, built in the order in which faults should be told: processes, data, batch, networks, weights files."""
 
     def __init__(self, module: ModuleType, run: Run):
-        self.ranks = Ranks(run.machine.device, run.machine.timeout_s)
+        self.ranks = Ranks(run.machine, run.precision)
         # Each rank has read its own run file: an older one, with other epochs, say, would leave the others waiting at the end.
         for key, value in config.flatten(run.model_dump(mode="json", exclude=PLACES)):
             self.ranks.same(f"the setting {key}", str(value))

@@ -12,7 +12,7 @@ HERE = Path(__file__).resolve().parent
 if Path(sys.path[0] or ".").resolve() == HERE:  # run as a file: Python put distgan/ first, where our files could hide other modules
     sys.path[0] = str(HERE.parent)
 
-from distgan import config, errors, recipes  # noqa: E402
+from distgan import config, errors, recipes, runfile  # noqa: E402
 
 
 def plan(words: list[str]) -> tuple[ModuleType, config.Run, dict[str, Any]]:
@@ -20,8 +20,8 @@ def plan(words: list[str]) -> tuple[ModuleType, config.Run, dict[str, Any]]:
     if not words or "=" in words[0]:
         raise errors.ConfigError(f"the first word names a recipe ({', '.join(recipes.names())}) or a run file; --help shows how")
     module, tree = recipes.resolve(words[0])
-    run = config.settle(module.Settings, tree, words[1:])
-    return module, run, config.override({}, words[1:])
+    run = runfile.settle(module.Settings, tree, words[1:])
+    return module, run, runfile.override({}, words[1:])
 
 
 def main(argv: list[str]) -> int:

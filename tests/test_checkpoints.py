@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from distgan import checkpoints
+from distgan.config import Machine
 from distgan.errors import RunError
 from distgan.player import Player
 from distgan.ranks import Ranks
@@ -16,7 +17,7 @@ STATE = {"samples": 0, "epoch": 0.0, "best": None, "warned": []}
 
 def players(seed=0):
     torch.manual_seed(seed)
-    player = Player(Ranks("cpu"), nn.Linear(3, 2), lambda p: torch.optim.Adam(p, lr=0.1), ema=0.9)
+    player = Player(Ranks(Machine(device="cpu")), nn.Linear(3, 2), lambda p: torch.optim.Adam(p, lr=0.1), ema=0.9)
     for _ in range(3):
         player.update(lambda x: (player(x).square().mean(), {}), [torch.randn(4, 3)], 0.0)
     return {"G": player}
@@ -28,7 +29,7 @@ def equal(a, b):
 
 def test_everything_comes_back(tmp_path):
     a, b = players(0), players(1)
-    checkpoints.save(tmp_path, 3, a, STATE)
+    checkpoints.save(tmp_path, 3, checkpoints.held(a), STATE)
     path, state = checkpoints.newest(tmp_path)
     assert state["step"] == 3
     assert not equal(a, b)
@@ -44,8 +45,8 @@ def test_everything_comes_back(tmp_path):
 @pytest.mark.parametrize("name", ["networks.safetensors", "training.pt", "checkpoint.json"])
 @pytest.mark.parametrize("damage", ["flip", "truncate", "remove"])
 def test_a_damaged_checkpoint_is_passed_over(name, damage, tmp_path, capsys):
-    checkpoints.save(tmp_path, 1, players(0), STATE)
-    path = checkpoints.save(tmp_path, 2, players(1), STATE) / name
+    checkpoints.save(tmp_path, 1, checkpoints.held(players(0)), STATE)
+    path = checkpoints.save(tmp_path, 2, checkpoints.held(players(1)), STATE) / name
     content = path.read_bytes()
     if damage == "flip":
         path.write_bytes(content[:40] + bytes([content[40] ^ 1]) + content[41:])
@@ -58,7 +59,7 @@ def test_a_damaged_checkpoint_is_passed_over(name, damage, tmp_path, capsys):
 
 
 def test_any_flipped_bit_of_the_description_is_noticed(tmp_path):
-    path = checkpoints.save(tmp_path, 1, players(), STATE)
+    path = checkpoints.save(tmp_path, 1, checkpoints.held(players()), STATE)
     content = (path / "checkpoint.json").read_bytes()
     for at in range(0, len(content), 3):
         if content[at:at + 1].isspace() and (content[at] ^ 1) in b" \t\n\r!":
@@ -70,20 +71,20 @@ def test_any_flipped_bit_of_the_description_is_noticed(tmp_path):
 
 def test_none_intact_is_an_error_and_none_at_all_is_not(tmp_path):
     assert checkpoints.newest(tmp_path / "nothing") is None
-    path = checkpoints.save(tmp_path, 1, players(), STATE)
+    path = checkpoints.save(tmp_path, 1, checkpoints.held(players()), STATE)
     (path / "training.pt").unlink()
     with pytest.raises(RunError, match="none of the 1 checkpoints"):
         checkpoints.newest(tmp_path)
 
 
 def test_a_killed_save_leaves_nothing_under_the_final_name(tmp_path, monkeypatch):
-    checkpoints.save(tmp_path, 1, players(0), STATE)
+    checkpoints.save(tmp_path, 1, checkpoints.held(players(0)), STATE)
     with monkeypatch.context() as patch:
         patch.setattr(checkpoints.os, "replace", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            checkpoints.save(tmp_path, 2, players(1), STATE)
+            checkpoints.save(tmp_path, 2, checkpoints.held(players(1)), STATE)
     assert [path.name for path in checkpoints.present(tmp_path)] == ["00000001"]
-    checkpoints.save(tmp_path, 2, players(1), STATE)
+    checkpoints.save(tmp_path, 2, checkpoints.held(players(1)), STATE)
     checkpoints.prune(tmp_path, keep=2, best=None)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["00000001", "00000002"]
 
@@ -94,12 +95,12 @@ def test_a_full_disk_is_said_and_leaves_the_one_before(limit, tmp_path):
     import resource
     import signal
 
-    checkpoints.save(tmp_path, 1, players(), STATE)
+    checkpoints.save(tmp_path, 1, checkpoints.held(players()), STATE)
     usual, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, usual[1]))
     try:
         with pytest.raises(RunError, match=r"cannot write checkpoint .*00000002: .*; the one before it is kept"):
-            checkpoints.save(tmp_path, 2, players(), STATE)
+            checkpoints.save(tmp_path, 2, checkpoints.held(players()), STATE)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, usual)
         signal.signal(signal.SIGXFSZ, handler)
@@ -111,29 +112,29 @@ def test_values_that_are_not_finite_are_not_saved(tmp_path):
     with torch.no_grad():
         broken["G"].bare.weight[0, 0] = float("nan")
     with pytest.raises(RunError, match="G.net.weight holds values that are not finite"):
-        checkpoints.save(tmp_path, 1, broken, STATE)
+        checkpoints.save(tmp_path, 1, checkpoints.held(broken), STATE)
     assert not checkpoints.present(tmp_path)
 
 
 def test_the_newest_and_the_best_are_kept(tmp_path):
     for step in range(1, 7):
-        checkpoints.save(tmp_path, step, players(), STATE)
+        checkpoints.save(tmp_path, step, checkpoints.held(players()), STATE)
         checkpoints.prune(tmp_path, keep=2, best=2 if step > 1 else None)
     assert [int(path.name) for path in checkpoints.present(tmp_path)] == [2, 5, 6]
 
 
 def test_another_format_is_refused_with_both_versions(tmp_path):
-    path = checkpoints.save(tmp_path, 1, players(), STATE)
+    path = checkpoints.save(tmp_path, 1, checkpoints.held(players()), STATE)
     about = (path / "checkpoint.json").read_text()
     (path / "checkpoint.json").write_text(about.replace('"format": 1', '"format": 99'))
-    checkpoints.save(tmp_path, 0, players(), STATE)
+    checkpoints.save(tmp_path, 0, checkpoints.held(players()), STATE)
     with pytest.raises(RunError, match="has format 99"):
         checkpoints.newest(tmp_path)  # not passed over for the older one: that would throw newer training away
 
 
 def test_a_checkpoint_of_other_networks_is_refused(tmp_path):
-    path = checkpoints.save(tmp_path, 1, players(), STATE)
-    other = {"G": Player(Ranks("cpu"), nn.Linear(4, 2), lambda p: torch.optim.Adam(p, lr=0.1), ema=0.9)}
+    path = checkpoints.save(tmp_path, 1, checkpoints.held(players()), STATE)
+    other = {"G": Player(Ranks(Machine(device="cpu")), nn.Linear(4, 2), lambda p: torch.optim.Adam(p, lr=0.1), ema=0.9)}
     with pytest.raises(RunError, match="does not fit this network"):
         checkpoints.load(path, other)
 
@@ -142,7 +143,7 @@ def test_nothing_is_unpickled(tmp_path):
     """training.pt is loaded with weights_only: a pickle that would run code is refused."""
     import pickle
 
-    path = checkpoints.save(tmp_path, 1, players(), STATE)
+    path = checkpoints.save(tmp_path, 1, checkpoints.held(players()), STATE)
 
     class Harmful:
         def __reduce__(self):

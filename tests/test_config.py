@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from processes import environment
 
 from distgan import config
-from distgan.config import override, settle
 from distgan.errors import ConfigError
 from distgan.recipes import names, resolve
 from distgan.recipes.sagan import Settings
+from distgan.runfile import override, settle
 from distgan.sharing import breakdown, reference_group
 from distgan.watch import Watch
 
@@ -251,7 +251,7 @@ def test_the_default_group_is_the_largest_divisor_up_to_the_reference(batch, ref
 
 
 def test_settings_need_no_torch():
-    program = "import sys; sys.modules['torch'] = None; from distgan import config, runs, draws, console; print(config.override({}, ['a=1']))"
+    program = "import sys; sys.modules['torch'] = None; from distgan import runfile, runs, draws, console; print(runfile.override({}, ['a=1']))"
     done = subprocess.run([sys.executable, "-c", program], env=environment(), capture_output=True, text=True)
     assert done.stdout == "{'a': 1}\n", done.stderr
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from distgan import features
+from distgan.config import Machine
 from distgan.data import Data
 from distgan.errors import RunError
 from distgan.evaluator import Evaluator
@@ -127,4 +128,4 @@ def test_samples_are_dealt_once_and_do_not_depend_on_the_ranks(particles, size):
 
 def test_a_missing_or_repeated_sample_is_noticed():
     with pytest.raises(RuntimeError, match=r"missing \[2\], twice \[1\]"):
-        Ranks("cpu").gather(np.array([0, 1, 1]), torch.zeros(3, 2), 3)
+        Ranks(Machine(device="cpu")).gather(np.array([0, 1, 1]), torch.zeros(3, 2), 3)

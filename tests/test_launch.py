@@ -123,8 +123,8 @@ def test_the_size_of_a_checkpoint_is_known_before(dry, particles, tmp_path, word
     """Within 5 % of a real one, whose optimizers have taken a step."""
     import torch
 
-    from distgan.config import settle
     from distgan.recipes import resolve
+    from distgan.runfile import settle
     from distgan.start import _Setup
 
     told = float(re.search(r"^checkpoint +([\d.]+) MB$", dry(*words), re.MULTILINE)[1])
@@ -133,8 +133,8 @@ def test_the_size_of_a_checkpoint_is_known_before(dry, particles, tmp_path, word
     for player in setup.recipe.players.values():
         for parameter in player.bare.parameters():
             parameter.grad = torch.zeros_like(parameter)
-        player.optimizer.step()
-    written = checkpoints.save(tmp_path / "checkpoints", 1, setup.recipe.players, {"samples": 2})
+        player.engine.optimizer.step()
+    written = checkpoints.save(tmp_path / "checkpoints", 1, checkpoints.held(setup.recipe.players), {"samples": 2})
     real = sum(path.stat().st_size for path in written.iterdir()) / 1e6
     shutil.rmtree(tmp_path / "checkpoints")
     assert abs(told / real - 1) < 0.05, (told, real)

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from distgan import losses
+from distgan.config import Machine
 from distgan.nets_image import Discriminator64, Generator64, SelfAttention2d
 from distgan.ranks import Ranks
 
@@ -46,7 +47,7 @@ def test_attention_starts_as_the_identity_and_mixes_all_positions():
 
 @pytest.mark.parametrize("attention", [(), (16,), (8, 16, 32)])
 def test_shapes_and_ranges(attention):
-    ranks = Ranks("cpu")
+    ranks = Ranks(Machine(device="cpu"))
     G, D = Generator64(5, 4, 3, attention, 8, 2, ranks), Discriminator64(4, 3, attention, 8)
     images = G(torch.randn(2, 5))
     assert images.shape == (2, 3, 64, 64)
@@ -70,7 +71,7 @@ def test_every_convolution_of_d_is_spectrally_normalised():
 
 def test_initial_weights_are_dcgans():
     torch.manual_seed(0)
-    G = Generator64(64, 16, 1, (16,), 8, 2, Ranks("cpu"))
+    G = Generator64(64, 16, 1, (16,), 8, 2, Ranks(Machine(device="cpu")))
     first = G.layers[0].weight
     assert first.mean().abs().item() < 1e-3
     assert first.std().item() == pytest.approx(0.02, rel=0.02)

@@ -7,6 +7,8 @@ from torch import nn
 from distgan import normalization
 from distgan.normalization import GroupBatchNorm2d, begin_update, end_update, spectral_norm
 
+FINE = torch.tensor(1.0)
+
 
 class Together:
     """Stands for `Ranks`: `size` ranks in one process, whose `sum` is given the others' tables."""
@@ -33,7 +35,7 @@ def test_one_group_is_torchs_batch_norm():
     x = batch()
     begin_update(ours)
     torch.testing.assert_close(ours(x), theirs(x))
-    end_update(ours, Together())
+    end_update(ours, Together(), FINE)
     torch.testing.assert_close(ours.running_mean, theirs.running_mean)
     torch.testing.assert_close(ours.running_var, theirs.running_var)
     torch.testing.assert_close(ours.eval()(x), theirs.eval()(x))
@@ -81,7 +83,7 @@ def test_running_statistics_move_once_per_update_however_the_batch_is_cut():
         begin_update(layer)
         for part in parts:
             layer(part)
-        end_update(layer, Together())
+        end_update(layer, Together(), FINE)
         layer(x - 7)
     torch.testing.assert_close(cut.running_mean, whole.running_mean)
     torch.testing.assert_close(cut.running_var, whole.running_var)
@@ -92,7 +94,7 @@ def test_a_skipped_update_leaves_the_statistics():
     layer = GroupBatchNorm2d(3, 4, Together()).double()
     begin_update(layer)
     layer(batch())
-    end_update(layer, Together(), keep=False)
+    end_update(layer, Together(), torch.tensor(0.0))
     assert torch.equal(layer.running_mean, torch.zeros(3, dtype=torch.float64))
 
 
@@ -137,4 +139,4 @@ def test_forward_passes_do_not_move_the_vectors():
 def test_a_network_without_these_layers_is_left_alone():
     net = nn.Linear(2, 2)
     begin_update(net)
-    normalization.end_update(net, Together())
+    normalization.end_update(net, Together(), FINE)

@@ -6,13 +6,14 @@ import pytest
 import torch
 from torch import nn
 
+from distgan.config import Machine
 from distgan.player import Player
 from distgan.ranks import Ranks
 
 
 @pytest.fixture(scope="module")
 def ranks():
-    return Ranks("cpu")
+    return Ranks(Machine(device="cpu"))
 
 
 def player(ranks, **options):
@@ -26,7 +27,7 @@ def square(p):
 
 def test_micro_batches_give_the_mean_of_the_whole(ranks):
     x = torch.randn(8, 3)
-    one, four = player(ranks), player(ranks)
+    one, four = player(ranks), player(Ranks(Machine(device="cpu", accumulation=4)))
     log = one.update(square(one), [x], 0.0)
     logs = four.update(square(four), list(x.split(2)), 0.0)
     torch.testing.assert_close(four.bare.weight, one.bare.weight)

@@ -5,20 +5,21 @@ import textwrap
 import pytest
 from processes import line, run
 
+from distgan.config import Machine
 from distgan.errors import LaunchError
 from distgan.ranks import Ranks
 
 
 def together(tmp_path, body, processes=2, code=0, **env):
     program = tmp_path / "program.py"
-    program.write_text("import os, sys, time\nimport numpy as np, torch\nfrom distgan.ranks import Ranks, leave\n"
+    program.write_text("import os, sys, time\nimport numpy as np, torch\nfrom distgan.config import Machine\nfrom distgan.ranks import Ranks, leave\n"
                        "from distgan.errors import DataError, LaunchError\n" + textwrap.dedent(body))
     return run(line("torchrun", processes, program), cwd=tmp_path, code=code, **env)
 
 
 def test_sums_means_flags_and_gathers(tmp_path):
     output = together(tmp_path, """
-        r = Ranks("cpu", 60)
+        r = Ranks(Machine(device="cpu", timeout_s=60))
         x = torch.tensor([1.0 + r.rank], requires_grad=True)
         (r.sum(x * x) * (r.rank + 1)).backward()
         assert r.size == 3 and r.sum(torch.tensor(2.0)).item() == 6
@@ -43,7 +44,7 @@ def test_sums_means_flags_and_gathers(tmp_path):
 def test_rank_0_may_take_longer_than_the_time_out(tmp_path):
     """A collective time-out of 3 s, 10 s of work on rank 0 alone, and training collectives after it."""
     output = together(tmp_path, """
-        r = Ranks("cpu", 3)
+        r = Ranks(Machine(device="cpu", timeout_s=3))
         print(f"got {r.alone(lambda: (time.sleep(10), 42)[1])}")
         print(f"sum {r.sum(torch.ones(1)).item()}")
         r.close()
@@ -55,7 +56,7 @@ def test_rank_0_may_take_longer_than_the_time_out(tmp_path):
 
 def test_what_rank_0_raises_all_raise(tmp_path):
     output = together(tmp_path, """
-        r = Ranks("cpu", 60)
+        r = Ranks(Machine(device="cpu", timeout_s=60))
         def work():
             raise DataError("shard 7 is damaged")
         try:
@@ -71,7 +72,7 @@ def test_what_rank_0_raises_all_raise(tmp_path):
 def test_a_gpu_that_is_not_there(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(LaunchError, match="no CUDA device"):
-        Ranks("cuda")
+        Ranks(Machine(device="cuda"))
 
 
 @pytest.mark.parametrize("variable", ["SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE"])
@@ -79,7 +80,7 @@ def test_processes_that_would_each_be_rank_0_are_refused(variable, monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     monkeypatch.setenv(variable, "2")
     with pytest.raises(LaunchError, match=f"{variable}=2.*torchrun or accelerate launch"):
-        Ranks("cpu")
+        Ranks(Machine(device="cpu"))
 
 
 def test_a_launchers_count_that_accelerate_does_not_see_is_refused(tmp_path):
@@ -91,7 +92,7 @@ def test_a_launchers_count_that_accelerate_does_not_see_is_refused(tmp_path):
             num_processes, process_index = 1, 0
         ranks.Accelerator = Alone
         try:
-            Ranks("cpu", 60)
+            Ranks(Machine(device="cpu", timeout_s=60))
         except LaunchError as error:
             print(f"told: {error}")
         leave(0)
@@ -103,4 +104,4 @@ def test_a_launchers_count_that_accelerate_does_not_see_is_refused(tmp_path):
 def test_an_engine_or_precision_that_would_be_ignored_is_refused(variable, value, monkeypatch):
     monkeypatch.setenv(variable, value)
     with pytest.raises(LaunchError, match=f"{variable}={value}.*configs/accelerate.yaml"):
-        Ranks("cpu")
+        Ranks(Machine(device="cpu"))

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from distgan import config
+from distgan import runfile
 from distgan.errors import ConfigError
 
 FOLDER = Path(__file__).parent
@@ -21,9 +21,9 @@ def resolve(what: str) -> tuple[ModuleType, dict[str, Any]]:
     """A recipe's name, a preset's name or the path of a run file -> (the recipe's module, the settings written there)."""
     tree: dict[str, Any] = {"recipe": what}
     if what.endswith((".yaml", ".yml")):
-        tree = config.read_yaml(Path(what))
+        tree = runfile.read_yaml(Path(what))
     elif what in (path.stem for path in FOLDER.glob("*.yaml")):
-        tree = config.read_yaml(FOLDER / f"{what}.yaml")
+        tree = runfile.read_yaml(FOLDER / f"{what}.yaml")
     name = str(tree.get("recipe", ""))
     if not name:
         raise ConfigError(f"{what or repr(what)} names no recipe; there are: {', '.join(names())}; as in `recipe: {names()[0]}`")

@@ -67,13 +67,13 @@ class Recipe:
         if size != 64:
             raise ConfigError(f"data: sagan draws 64x64 images, this data set is {size}x{size}; make it again with --size 64")
         self.run, self.batches_per_step = run, run.d_steps
-        self.dtype, self.device = getattr(torch, run.precision), ranks.device
+        self.dtype, self.device = ranks.dtype, ranks.device
         adam = partial(torch.optim.Adam, betas=run.betas, weight_decay=run.weight_decay)
         schedule = partial(step_decay, every=run.lr_every, factor=run.lr_factor)
         G = Generator64(run.latent, run.ngf, channels, run.attention, run.attention_reduction, share.group, ranks)
         D = Discriminator64(run.ndf, channels, run.attention, run.attention_reduction)
-        self.G = Player(ranks, G.to(self.dtype), partial(adam, lr=run.g_lr), clip=run.clip, ema=run.ema, schedule=schedule)
-        self.D = Player(ranks, D.to(self.dtype), partial(adam, lr=run.d_lr), clip=run.clip, schedule=schedule)
+        self.G = Player(ranks, G, partial(adam, lr=run.g_lr), clip=run.clip, ema=run.ema, schedule=schedule)
+        self.D = Player(ranks, D, partial(adam, lr=run.d_lr), clip=run.clip, schedule=schedule)
         self.players = {"G": self.G, "D": self.D}
 
     def step(self, batches: list[list[Micro]], now: Clock) -> Log:
@@ -85,8 +85,7 @@ class Recipe:
     def _d_loss(self, micro: Micro) -> tuple[torch.Tensor, Log]:
         run = self.run
         real = signals.flip(signals.to_unit(micro.real, self.dtype), run.seed, micro.address, run.hflip, run.vflip)
-        with torch.no_grad():
-            fake = self.G.bare(self._noise(micro, "noise/d"))
+        fake = self.G.fakes(self._noise(micro, "noise/d"))
         # One pass over both: nothing in D mixes samples.
         real_logit, fake_logit = self.D(torch.cat([real, fake])).chunk(2)
         loss = d_vanilla(real_logit, fake_logit, run.real_label, run.fake_label)
