@@ -122,16 +122,15 @@ class Engine:
             self._scaler.load_state_dict(extra["scaler"])
 
 
-def build(ranks: Ranks, net: nn.Module, optimizer: MakeOptimizer, *, accumulation: int, clip: float | None) -> Engine:
+def build(ranks: Ranks, net: nn.Module, optimizer: MakeOptimizer, *, accumulation: int) -> Engine:
     """The engine that the run was started with."""
     if ranks.asked.engine == "deepspeed":
         from distgan.zero import Zero
 
-        return Zero(ranks, net, optimizer, accumulation=accumulation, clip=clip)
+        return Zero(ranks, net, optimizer, accumulation=accumulation)
     return Engine(ranks, net, optimizer, accumulation=accumulation)
 
 
-@torch.no_grad()
 def step_where(optimizer: torch.optim.Optimizer, finite: torch.Tensor) -> None:
     """`optimizer.step()` if `finite` (a scalar on the device) is 1.0, else nothing, without asking the device which.
 
@@ -141,10 +140,14 @@ def step_where(optimizer: torch.optim.Optimizer, finite: torch.Tensor) -> None:
         optimizer.grad_scale, optimizer.found_inf = None, 1 - finite
         optimizer.step()
         return
-    if finite.device.type == "cpu":  # asking costs nothing here
-        if finite:
-            optimizer.step()
-        return
+    if finite.device.type != "cpu":
+        _step_and_put_back(optimizer, finite)
+    elif finite:  # asking costs nothing here
+        optimizer.step()
+
+
+@torch.no_grad()
+def _step_and_put_back(optimizer: torch.optim.Optimizer, finite: torch.Tensor) -> None:
     parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     new = [p for p in parameters if not optimizer.state.get(p)]
     before = {value: value.clone() for value in _stepped(optimizer, parameters)}

@@ -1,5 +1,7 @@
 """Adversarial losses: plain functions of logits, each with its source. `d_` is what the discriminator minimises, `g_` the generator."""
 
+from collections.abc import Callable
+
 import torch
 from torch.nn import functional as F
 
@@ -26,3 +28,25 @@ def d_hinge(real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
 def g_hinge(fake: torch.Tensor) -> torch.Tensor:
     """-E[D(G(z))] (Miyato et al. 2018, eq. 17)."""
     return -fake.mean()
+
+
+def d_wasserstein(real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
+    """-E[D(x)] + E[D(G(z))] (Arjovsky et al. 2017, eq. 2 and algorithm 1): minus the estimate of the Wasserstein distance, for an unbounded D."""
+    return fake.mean() - real.mean()
+
+
+def g_wasserstein(fake: torch.Tensor) -> torch.Tensor:
+    """-E[D(G(z))] (Arjovsky et al. 2017, algorithm 1)."""
+    return -fake.mean()
+
+
+def gradient_penalty(critic: Callable[[torch.Tensor], torch.Tensor], real: torch.Tensor, fake: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
+    """E[(|grad D(x)| - 1)^2] at points x between real and generated samples (Gulrajani et al. 2017, eq. 3 and algorithm 1).
+
+    `share` [batch], in [0, 1): how much of each point is the real sample. `critic` gives one number per sample that depends on that sample alone
+    (ibid., section 4). The result is one term of D's loss: it can be differentiated by D's weights.
+    """
+    share = share.reshape(-1, *[1] * (real.ndim - 1))
+    between = (share * real + (1 - share) * fake).detach().requires_grad_()
+    (slope,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
+    return (torch.linalg.vector_norm(slope.flatten(1), dim=1) - 1).square().mean()

@@ -1,5 +1,7 @@
 """Image networks shared by recipes."""
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 
@@ -28,9 +30,10 @@ class SelfAttention2d(nn.Module):
 
 
 class Generator64(nn.Module):
-    """DCGAN generator (Radford et al. 2016): noise [batch, latent] -> images [batch, channels, 64, 64] in [-1, 1]."""
+    """DCGAN generator (Radford et al. 2016): noise [batch, latent] -> images [batch, channels, 64, 64] in [-1, 1]. `spectral`: spectral norm throughout."""
 
-    def __init__(self, latent: int, width: int, channels: int, attention: tuple[int, ...], reduction: int, group: int, ranks: Ranks):
+    def __init__(self, latent: int, width: int, channels: int, attention: tuple[int, ...], reduction: int, group: int, ranks: Ranks, *,
+                 spectral: bool = False):
         super().__init__()
         widths = [width * 8, width * 4, width * 2, width]
         layers: list[nn.Module] = [nn.ConvTranspose2d(latent, widths[0], 4, 1, 0, bias=False)]
@@ -40,30 +43,42 @@ class Generator64(nn.Module):
             layers += [nn.ConvTranspose2d(here, (*widths, channels)[i + 1], 4, 2, 1, bias=i == 3)]
         self.layers = nn.Sequential(*layers, nn.Tanh())
         self.apply(dcgan_init)
+        if spectral:
+            _spectral_norms(self)
 
     def forward(self, noise: torch.Tensor) -> torch.Tensor:
         return self.layers(noise[:, :, None, None])
 
 
 class Discriminator64(nn.Module):
-    """Strided convolutions, spectral normalisation on every one, LeakyReLU(0.2): images [batch, channels, 64, 64] -> logits [batch]."""
+    """The generator's mirror image, with LeakyReLU(0.2) and without a last sigmoid: images [batch, channels, 64, 64] -> logits [batch].
 
-    def __init__(self, width: int, channels: int, attention: tuple[int, ...], reduction: int):
+    `spectral`: spectral normalisation of every convolution; `norm`: channels -> a layer after each but the first and the last (DCGAN, section 3).
+    """
+
+    def __init__(self, width: int, channels: int, attention: tuple[int, ...], reduction: int, *,
+                 spectral: bool = True, norm: Callable[[int], nn.Module] | None = None):
         super().__init__()
         layers: list[nn.Module] = []
         before = channels
         for here, size in zip((width, width * 2, width * 4, width * 8), (32, 16, 8, 4), strict=True):
-            layers += [nn.Conv2d(before, here, 4, 2, 1), nn.LeakyReLU(0.2, inplace=True)]
+            follows = [norm(here)] if norm and size < 32 else []
+            layers += [nn.Conv2d(before, here, 4, 2, 1, bias=not follows), *follows, nn.LeakyReLU(0.2, inplace=True)]
             layers += [SelfAttention2d(here, reduction)] if size in attention else []
             before = here
         self.layers = nn.Sequential(*layers, nn.Conv2d(before, 1, 4))
         self.apply(dcgan_init)
-        for module in list(self.modules()):
-            if isinstance(module, nn.Conv2d):
-                spectral_norm(module)
+        if spectral:
+            _spectral_norms(self)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return self.layers(images).flatten()
+
+
+def _spectral_norms(net: nn.Module) -> None:
+    for module in list(net.modules()):
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            spectral_norm(module)
 
 
 def dcgan_init(module: nn.Module) -> None:

@@ -74,7 +74,7 @@ def verdict(run: History, now: datetime | None = None) -> str:
     elif run.rows:
         parts.append("not evaluated yet")
     warnings = [finding.rule for finding in run.findings if finding.level == "warning"]
-    judged = any(signal.ok is not None for signal in run.signals[:5])
+    judged = any(signal.ok is not None for signal in run.signals[:-2])
     parts.append(f"{len(warnings)} warning{'s' if len(warnings) > 1 else ''} ({', '.join(warnings)})" if warnings else
                  "no warnings" if judged else "too few journal lines to judge its health")
     if run.status.get("cause") and run.state != "done":

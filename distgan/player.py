@@ -23,7 +23,7 @@ class Player:
         self._ranks, self._clip, self._clamp, self._decay, self._schedule = ranks, clip, clamp, ema, schedule
         net = net.to(ranks.device, ranks.dtype)
         self.average = copy.deepcopy(net).requires_grad_(False).eval() if ema else net
-        self.engine = engines.build(ranks, net, optimizer, accumulation=ranks.machine.accumulation, clip=clip)
+        self.engine = engines.build(ranks, net, optimizer, accumulation=ranks.machine.accumulation)
         self.bare = self.engine.bare
         if clamp:
             self.engine.clamp(clamp)

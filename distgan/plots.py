@@ -115,7 +115,8 @@ def _scale(ax, levels: np.ndarray) -> None:
     """Logarithmic where the values span more than a decade, with plain numbers on the axis."""
     if levels.min() <= 0 or levels.max() <= 10 * levels.min():
         if abs(levels).max() < 1e-2:
-            ax.set_ylim(0, 1.15 * levels.max() or None)
+            if levels.min() >= 0:
+                ax.set_ylim(0, 1.15 * levels.max() or None)
             ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
         return
     ax.set_yscale("log")

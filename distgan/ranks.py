@@ -180,7 +180,7 @@ class Solo(Ranks):
     """One process of a run as if it were alone, computing in the same types on the same device: what the others are compared with."""
 
     def __init__(self, ranks: Ranks):
-        self._compute(ranks.machine.model_copy(update={"compile": None, "channels_last": False, "sync_batchnorm": False}), ranks.precision)
+        self._compute(ranks.machine.model_copy(update={"accumulation": 1, "compile": None, "channels_last": False, "sync_batchnorm": False}), ranks.precision)
         self.asked = dataclasses.replace(ranks.asked, engine="ddp")
         self.rank, self.size, self.first, self.device = 0, 1, True, ranks.device
 

@@ -28,6 +28,7 @@ def main(argv: list[str]) -> int:
     """Returns the exit code: 0 done, 75 saved and stopped on request, 2 refused."""
     from distgan import start
 
+    argv = [a for a in argv if not a.startswith("--local_rank=")]  # which the deepspeed launcher adds; LOCAL_RANK says it, too
     words, flags = [a for a in argv if not a.startswith("-")], {a for a in argv if a.startswith("-")}
     if "-h" in flags or "--help" in flags:
         return start.show_help(words[0] if words else None)

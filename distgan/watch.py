@@ -27,6 +27,8 @@ class Watch(BaseModel):
     window: int = Field(25, ge=1, description="training lines of the journal whose median is judged")
     valid_window: int = Field(3, ge=1, description="validation lines whose median is judged")
     release: float = Field(1.1, ge=1, description="a finding ends when the median is back past its threshold by this factor")
+    unbounded: bool = Field(False, description="D is an unbounded critic (Wasserstein): no range of its losses and outputs is healthy or not, "
+                            "so only overfitting, scores and numbers that are not finite are judged")
     d_loss_collapsed: float = Field(0.05, ge=0, description="D loss below this: the discriminator may have collapsed")
     d_loss_strong: float = Field(0.1, ge=0, description="D loss below this: D too strong")
     d_loss_floor: float = Field(0.0, ge=0, description="least D loss that label smoothing allows (0.325 for the sum of both terms with "
@@ -114,13 +116,14 @@ def check(rows: list[dict], settings: Watch) -> list[Finding]:
 
     It reads the whole journal (0.4 s for 37,000 lines), so a loop asks at its evaluations, not at every step.
     """
-    rules: tuple[Callable, ...] = (_nonfinite, _d_loss, _d_too_strong, _real_prob_low, _g_loss, _overfit, _score_flat)
+    bounded: tuple[Callable, ...] = () if settings.unbounded else (_d_loss, _d_too_strong, _real_prob_low, _g_loss)
+    rules = (_nonfinite, *bounded, _overfit, _score_flat)
     found = [finding for rule in rules if (finding := rule(rows, settings))]
     return sorted(found, key=lambda finding: finding.level != "warning")
 
 
 def healthy(rows: list[dict], s: Watch) -> list[Signal]:
-    """The signals of a healthy run, each with its recent value and range."""
+    """The signals of a healthy run, each with its recent value and range; the last two need no full window."""
     def signal(name: str, value: float | None, enough: bool, low: float | None, high: float | None, meaning: str) -> Signal:
         fits = value is not None and (low is None or value >= low) and (high is None or value <= high)
         return Signal(name, value, low, high, fits if enough and value is not None else None, meaning)
@@ -134,13 +137,16 @@ def healthy(rows: list[dict], s: Watch) -> list[Signal]:
     limit = _g_loss_limit(_medians(_finite(series(rows, "g/loss")), s.window)[:, 1], s)
     mark, last, _ = _score_mark(rows, s)
     bad = _nonfinite_lines(rows[-s.window:])
-    return [
+    probabilities = [
         signal("D(x)", *recent("d/real_prob", s.window), s.real_prob_low, s.real_prob_high, "real images, as D sees them"),
         signal("D(G(z))", *recent("d/fake_prob", s.window), s.fake_prob_low, s.fake_prob_high,
                "generated images, as D sees them; should drift towards 0.5"),
         signal("D loss", *d_loss, s.d_loss_floor + s.d_loss_strong, None, "near its floor D has nothing left to learn and G no gradient"),
         signal("G loss", *g_loss, None, float(limit[-1]) if len(limit) else s.g_loss_high, "against its own lowest median"),
         signal("G loss / D loss", ratio, d_loss[1] and g_loss[1], 1 / s.loss_ratio, s.loss_ratio, "of comparable size"),
+    ]
+    return [
+        *(() if s.unbounded else probabilities),
         signal("overfit of D", *recent("valid/overfit", s.valid_window), None, s.overfit_high,
                "(train − held-out) / (train − fake): 0 none, 1 held-out images look generated"),
         Signal("epochs without a better score", float(last[0] - mark[0]) if mark is not None else None, None, s.score_flat_epochs,

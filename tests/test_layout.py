@@ -14,7 +14,7 @@ LAYERS = [
     {"distgan", "distgan.errors"},
     {"distgan.console", "distgan.draws", "distgan.clock"},
     {"shards"},
-    {"distgan.watch", "distgan.sharing", "distgan.signals", "distgan.losses", "distgan.pictures"},
+    {"distgan.watch", "distgan.sharing", "distgan.signals", "distgan.losses", "distgan.pictures", "distgan.tuning"},
     {"distgan.config"},
     {"distgan.runfile", "distgan.launched"},
     {"distgan.runs", "distgan.history"},
@@ -24,6 +24,7 @@ LAYERS = [
     {"distgan.engines"},
     {"distgan.zero"},
     {"distgan.nets_image", "distgan.player"},
+    {"distgan.from_noise"},
     {"distgan.recipes"},
     {"distgan.checkpoints", "distgan.evaluator"},
     {"distgan.loop"},
@@ -102,7 +103,8 @@ def test_a_step_fits_on_one_screen(path):
             assert node.end_lineno - node.lineno < 45
 
 
-@pytest.mark.parametrize("name", ["config", "runfile", "launched", "sharing", "watch", "runs", "history", "report", "page", "plots", "clock", "console", "draws"])
+@pytest.mark.parametrize("name", ["config", "runfile", "launched", "tuning", "sharing", "watch", "runs", "history", "report", "page", "plots",
+                                  "clock", "console", "draws"])
 def test_a_login_node_needs_no_torch(name):
     """What plans, checks and reports runs imports no torch at its top."""
     assert "torch" not in [module.split(".")[0] for module in imports(ROOT / "distgan" / f"{name}.py", top_only=True)]

@@ -98,10 +98,3 @@ def test_a_launchers_count_that_accelerate_does_not_see_is_refused(tmp_path):
         leave(0)
     """)
     assert output.count("told: the launcher started 2 processes (WORLD_SIZE=2), but this one sees 1") == 2
-
-
-@pytest.mark.parametrize(("variable", "value"), [("ACCELERATE_MIXED_PRECISION", "bf16"), ("ACCELERATE_USE_DEEPSPEED", "true")])
-def test_an_engine_or_precision_that_would_be_ignored_is_refused(variable, value, monkeypatch):
-    monkeypatch.setenv(variable, value)
-    with pytest.raises(LaunchError, match=f"{variable}={value}.*configs/accelerate.yaml"):
-        Ranks(Machine(device="cpu"))

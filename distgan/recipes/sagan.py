@@ -7,12 +7,11 @@ import numpy as np
 import torch
 from pydantic import Field, field_validator
 
-from distgan import config, draws, sharing, signals
+from distgan import config, from_noise, sharing, signals
 from distgan.batches import Micro
 from distgan.clock import Clock, step_decay
 from distgan.config import Positive, Share
 from distgan.data import Data
-from distgan.errors import ConfigError
 from distgan.losses import d_vanilla, g_vanilla
 from distgan.nets_image import Discriminator64, Generator64
 from distgan.player import Log, Player, last
@@ -63,11 +62,9 @@ class Settings(config.Run):
 
 class Recipe:
     def __init__(self, run: Settings, ranks: Ranks, share: Breakdown, shape: tuple[int, int, int]):
-        channels, size = shape[0], shape[1]
-        if size != 64:
-            raise ConfigError(f"data: sagan draws 64x64 images, this data set is {size}x{size}; make it again with --size 64")
+        channels = from_noise.channels(shape, run.recipe)
         self.run, self.batches_per_step = run, run.d_steps
-        self.dtype, self.device = ranks.dtype, ranks.device
+        self.dtype = ranks.dtype
         adam = partial(torch.optim.Adam, betas=run.betas, weight_decay=run.weight_decay)
         schedule = partial(step_decay, every=run.lr_every, factor=run.lr_factor)
         G = Generator64(run.latent, run.ngf, channels, run.attention, run.attention_reduction, share.group, ranks)
@@ -101,26 +98,12 @@ class Recipe:
 
     def sample(self, numbers: np.ndarray, purpose: str = "noise/sample") -> torch.Tensor:
         """Images [n, channels, 64, 64] in [-1, 1] of the averaged generator; image i depends on the seed and i alone."""
-        noise = torch.cat([draws.normal(self.run.seed, purpose, int(i), (1, self.run.latent)) for i in numbers])
-        with self.G.averaged() as generator:
-            return generator(noise.to(self.device, self.dtype))
+        return from_noise.sample(self.G, numbers, self.run.seed, purpose, self.run.latent)
 
     def validate(self, data: Data) -> dict[str, float]:
-        """On one rank, over the whole validation set: does D know the training reals better than held-out ones?
-
-        `overfit` is r_v of Karras et al. 2020 (ADA, eq. 1), on logits: 0 where held-out reals look like training reals, 1 where they look like samples.
-        """
-        held_out, size = len(data.validation), 64
-        with self.D.judging() as judge:
-            def logits(chunks):
-                return torch.cat([judge(signals.to_unit(chunk.to(self.device), self.dtype)) for chunk in chunks])
-
-            real = logits(data.chunks(data.validation, size))
-            seen = logits(data.chunks(data.train, size, limit=held_out))
-            fake = logits(signals.to_bytes(self.sample(np.arange(i, min(i + size, held_out)), "noise/validation"))
-                          for i in range(0, held_out, size))
-        gap = float(seen.mean() - fake.mean())
+        """On one rank, over the whole validation set: does D know the training reals better than held-out ones?"""
+        real, seen, fake = from_noise.judge(self.D, data, self.sample)
         numbers = {"d_loss": d_vanilla(real, fake, self.run.real_label, self.run.fake_label), "g_loss": g_vanilla(fake),
                    "real_prob": real.sigmoid().mean(), "train_prob": seen.sigmoid().mean(), "fake_prob": fake.sigmoid().mean(),
-                   "overfit": float(seen.mean() - real.mean()) / gap if abs(gap) > 1e-6 else 0.0}
+                   "overfit": from_noise.overfit(real, seen, fake)}
         return {f"valid/{name}": float(value) for name, value in numbers.items()}

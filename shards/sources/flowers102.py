@@ -41,7 +41,7 @@ from shards.sources.images import SIZES, Look, decode, encode, look_at, look_at_
 EXAMPLES = [("all 8,189 photographs at 64 x 64; --help says which files FOLDER must hold", "distgan shard flowers102 OUT --from FOLDER"),
             ("the official test set alone, larger, decoded faster when training",
              "distgan shard flowers102 OUT --from FOLDER --splits test --size 128 --payload raw")]
-RECIPE = "sagan"
+RECIPE = "wgan_flowers"
 
 PAGE = "https://www.robots.ox.ac.uk/~vgg/data/flowers/102/"
 ARCHIVE, LABELS, SETS = "102flowers.tgz", "imagelabels.mat", "setid.mat"

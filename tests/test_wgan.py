@@ -1,0 +1,236 @@
+"""The Wasserstein system: its networks, its two ways to bound the critic, and equal runs with both."""
+
+import numpy as np
+import pytest
+import torch
+from flowers import look_alike
+from processes import ends_differ_by, largest_difference, line, run
+from test_equal_runs import ROUNDING, STEPS, TOLERANCE, broken
+from torch import nn
+
+from distgan import losses, runfile, sharing
+from distgan.batches import Micro
+from distgan.clock import Clock
+from distgan.config import Machine
+from distgan.errors import ConfigError
+from distgan.normalization import GroupBatchNorm2d
+from distgan.ranks import Ranks
+from distgan.recipes.wgan_flowers import Recipe, Settings
+from shards import build
+
+SMALL = ["ngf=4", "ndf=4", "latent=8", "batch=12", "n_critic=2"]
+
+
+@pytest.fixture(scope="module")
+def flowers(tmp_path_factory):
+    """Sixty look-alikes of flowers: 54 to train on, 6 held out."""
+    root = tmp_path_factory.mktemp("flowers")
+    options = ["--from", str(look_alike(root, each=5)), "--unofficial", "--workers", "1"]
+    assert build.main(["flowers102", str(root / "data"), *options]) == 0
+    return root / "data"
+
+
+def settings(*words: str) -> Settings:
+    return runfile.settle(Settings, {"recipe": "wgan_flowers", "data": "-"}, list(words))
+
+
+def recipe(*words: str) -> Recipe:
+    """In one process, on the CPU."""
+    chosen = settings(*words)
+    torch.manual_seed(0)
+    return Recipe(chosen, Ranks(Machine(device="cpu")), sharing.breakdown(chosen.batch, 1, 1, chosen.group), (3, 64, 64))
+
+
+def batches(count: int, size: int = 12) -> list[list[Micro]]:
+    """Batches of noise, each at its own place of the stream."""
+    reals = torch.randint(0, 256, (count, size, 3, 64, 64), dtype=torch.uint8)
+    places = np.arange(count * size).reshape(count, size)
+    return [[Micro(real, at, at, slice(0, size), k)] for k, (real, at) in enumerate(zip(reals, places, strict=True))]
+
+
+# ---- losses
+def test_the_losses_by_hand():
+    real, fake = torch.tensor([3.0, 1.0]), torch.tensor([-1.0, 0.0])
+    assert losses.d_wasserstein(real, fake).item() == -2.5
+    assert losses.g_wasserstein(fake).item() == 0.5
+
+
+def test_the_penalty_of_a_linear_critic_by_hand():
+    """D(x) = w·x has the gradient w everywhere: (|w| - 1)², whose own gradient is 2 (|w| - 1) w / |w|."""
+    weight = torch.tensor([3.0, 0.0, 4.0], requires_grad=True)
+    penalty = losses.gradient_penalty(lambda x: x @ weight, torch.randn(5, 3), torch.randn(5, 3), torch.rand(5))
+    assert penalty.item() == pytest.approx(16)
+    penalty.backward()
+    torch.testing.assert_close(weight.grad, 2 * 4 * weight.detach() / 5)
+
+
+def test_the_penalty_is_taken_between_real_and_generated_samples():
+    seen = []
+
+    def square(x):  # the gradient at x is x
+        seen.append(x)
+        return x.square().sum((1, 2, 3)) / 2
+
+    real, fake = torch.full((2, 1, 1, 1), 4.0), torch.full((2, 1, 1, 1), 2.0)
+    penalty = losses.gradient_penalty(square, real, fake, torch.tensor([0.25, 1.0]))
+    assert seen[0].flatten().tolist() == [2.5, 4.0]
+    assert penalty.item() == pytest.approx((1.5 ** 2 + 3 ** 2) / 2)
+
+
+# ---- the networks
+def test_the_networks_are_those_of_the_documents():
+    made = recipe()
+    sizes = {name: sum(p.numel() for p in player.bare.parameters()) for name, player in made.players.items()}
+    convolutions = {"G": (100 * 512 + 512 * 256 + 256 * 128 + 128 * 64 + 64 * 3) * 16 + 3,
+                    "D": (3 * 64 + 64 * 128 + 128 * 256 + 256 * 512 + 512) * 16 + 64 + 1}
+    assert sizes == {"G": convolutions["G"] + 2 * (512 + 256 + 128 + 64), "D": convolutions["D"] + 2 * (128 + 256 + 512)}
+    shapes = []
+    for layer in made.G.bare.layers:
+        if isinstance(layer, nn.ConvTranspose2d):
+            layer.register_forward_hook(lambda module, args, out: shapes.append(tuple(out.shape[1:])))
+    images = made.sample(np.arange(2))
+    assert shapes == [(512, 4, 4), (256, 8, 8), (128, 16, 16), (64, 32, 32), (3, 64, 64)]
+    with made.D.judging() as critic:
+        assert critic(images).shape == (2,)
+    kinds = [type(layer) for layer in made.D.bare.layers]
+    assert kinds[:5] == [nn.Conv2d, nn.LeakyReLU, nn.Conv2d, GroupBatchNorm2d, nn.LeakyReLU] and kinds[-1] is nn.Conv2d
+    assert {type(player.engine.optimizer) for player in made.players.values()} == {torch.optim.RMSprop} and made.batches_per_step == 5
+
+
+def test_the_critic_of_a_penalty_mixes_no_samples():
+    made = recipe(*SMALL, "penalty=10", "attention=[16]", "optimizer=adam")
+    kinds = [type(layer) for layer in made.D.bare.layers]
+    assert nn.GroupNorm in kinds and GroupBatchNorm2d not in kinds
+    images = torch.randn(4, 3, 64, 64)
+    torch.testing.assert_close(made.D.bare(images)[:1], made.D.bare(images[:1]))
+
+
+@pytest.mark.parametrize("norm", ["batch", "layer", "none"])
+def test_options_of_the_networks(norm):
+    made = recipe(*SMALL, f"critic_norm={norm}", "spectral_norm=[G, D]", "attention=[8, 32]", "ema=0.9")
+    for player in made.players.values():
+        layers = [m for m in player.bare.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
+        assert len(layers) == 5 + 2 * 3 and all(hasattr(layer, "parametrizations") for layer in layers)
+    log = made.step(batches(2), Clock(24, 54))
+    assert all(torch.isfinite(value) for value in log.values())
+    assert made.sample(np.arange(3)).shape == (3, 3, 64, 64)
+
+
+# ---- a step
+def test_all_weights_of_the_critic_stay_clipped():
+    made = recipe(*SMALL)
+    for _ in range(3):
+        made.step(batches(2), Clock(24, 54))
+        largest = {name: p.abs().max().item() for name, p in made.D.bare.named_parameters()}
+        assert max(largest.values()) == pytest.approx(0.01) and any(p.abs().max() > 0.01 for p in made.G.bare.parameters())
+    made = recipe(*SMALL, "penalty=10")
+    made.step(batches(2), Clock(24, 54))
+    assert max(p.abs().max() for p in made.D.bare.parameters()) > 0.5
+
+
+def test_each_critic_update_sees_a_batch_of_its_own(monkeypatch):
+    made, seen, noise = recipe(*SMALL[:-1], "n_critic=3", "penalty=10"), [], []
+    given = batches(3)
+    usual = made._noise
+    monkeypatch.setattr(made, "_noise", lambda micro, purpose: noise.append(usual(micro, purpose)) or noise[-1])
+    monkeypatch.setattr(made, "_real", lambda micro: seen.append(micro) or torch.zeros(12, 3, 64, 64))
+    made.step(given, Clock(36, 54))
+    assert [id(micro) for micro in seen] == [id(micro) for (micro,) in given]
+    assert len({tuple(row.flatten().tolist()) for row in noise}) == 3 + 1
+
+
+def test_augmentations_are_options():
+    plain, changed = recipe(*SMALL, "hflip=0"), recipe(*SMALL, "hflip=0", "rotation=15", "translation=0.1", "jitter=0.2")
+    ((micro,),) = batches(1)
+    assert torch.equal(plain._real(micro), micro.real / 127.5 - 1)
+    assert changed._real(micro).shape == (12, 3, 64, 64) and not torch.equal(changed._real(micro), plain._real(micro))
+
+
+# ---- settings
+def test_the_defaults_of_the_documents():
+    run = settings()
+    assert (run.batch, run.group, run.epochs, run.latent, run.n_critic, run.g_lr, run.d_lr) == (256, 256, 500, 100, 5, 1e-4, 1e-4)
+    assert (run.weight_clip, run.optimizer, run.hflip, run.normalisation, run.penalty) == (0.01, "rmsprop", 0.5, "batch", None)
+    assert settings("penalty=10").normalisation == "layer"
+    assert settings("batch=300").group == 150
+
+
+@pytest.mark.parametrize(("words", "said"), [
+    (["penalty=10", "critic_norm=batch"], "critic_norm: found \"batch\"; batch normalisation makes the critic's score of a sample depend on the others"),
+    (["penalty=10", "weight_clip=0.1"], "weight_clip: found 0.1; with penalty=10 no weight is clipped"),
+    (["weight_clip=null"], "nothing else bounds the critic"),
+    (["penalty=0"], "penalty: found 0"),
+    (["n_critic=0"], "n_critic: found 0"),
+    (["spectral_norm=[C]"], "spectral_norm.0: found \"C\""),
+    (["optimizer=sgd"], "optimizer: found \"sgd\""),
+    (["betas=[0, 1]"], "both must be below 1"),
+])
+def test_settings_that_are_refused(words, said):
+    with pytest.raises(ConfigError) as caught:
+        settings(*words)
+    assert said in str(caught.value)
+
+
+def test_settings_read_back_as_they_were_written():
+    for words in (["penalty=10"], ["weight_clip=null", "spectral_norm=[D]"], ["critic_norm=none"]):
+        run = settings(*words)
+        assert runfile.settle(Settings, run.model_dump(mode="json")) == run
+
+
+# ---- one run, any cluster
+def train(command, flowers, where, *more):
+    """20 steps in float64; the run folder."""
+    where.mkdir(exist_ok=True)
+    words = [f"data={flowers}", "epochs=8.8", "precision=float64", "evaluate.samples=12", f"machine.folder={where / 'run'}", *SMALL, *more]
+    run(command, "wgan_flowers", *words, cwd=where)
+    return where / "run"
+
+
+MODES = {"clipping": [], "penalty": ["penalty=10", "optimizer=adam"]}
+
+
+@pytest.fixture(scope="module", params=MODES)
+def mode(request, flowers, tmp_path_factory):
+    """(settings, the run folder of one process)"""
+    words = MODES[request.param]
+    return words, train(line("python"), flowers, tmp_path_factory.mktemp("reference"), *words)
+
+
+def test_two_processes_give_the_same_losses(mode, flowers, tmp_path):
+    words, reference = mode
+    found = train(line("torchrun", 2), flowers, tmp_path, *words)
+    print(f"{words}: largest relative difference {largest_difference(reference, found, STEPS):.1e}")
+    assert largest_difference(reference, found, STEPS) < ROUNDING
+    assert ends_differ_by(reference, found) < 1e-6
+
+
+@pytest.mark.parametrize("words", [["bn_group=6"], ["bn_group=3"], MODES["penalty"] + ["bn_group=6"]], ids=" ".join)
+def test_accumulation_gives_the_same_losses(words, flowers, tmp_path):
+    """Two micro-batches on each of 2 ranks: a group is a micro-batch of both, or of one."""
+    whole = train(line("python"), flowers, tmp_path / "a", *words)
+    parts = train(line("torchrun", 2), flowers, tmp_path / "b", *words, "machine.accumulation=2")
+    assert largest_difference(whole, parts, STEPS) < ROUNDING
+    assert ends_differ_by(whole, parts) < 1e-6
+
+
+FAULTS = {
+    "statistics of real and generated images mixed": ([], """
+        from distgan.recipes import wgan_flowers
+        wgan_flowers.Recipe._one_pass = property(lambda self: True, lambda self, value: None)
+    """),
+    "the same points of penalty on every rank": (MODES["penalty"], """
+        import numpy as np
+        from distgan import draws
+        usual = draws.uniform
+        draws.uniform = lambda seed, purpose, index, *salt: usual(seed, purpose, np.arange(len(index)) if purpose == "penalty" else index, *salt)
+    """),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_put_back_is_noticed(fault, flowers, tmp_path):
+    words, text = FAULTS[fault]
+    (tmp_path / "b").mkdir()
+    whole = train(line("python"), flowers, tmp_path / "a", *words)
+    parts = train(line("torchrun", 2, broken(tmp_path, text)), flowers, tmp_path / "b", *words)
+    assert largest_difference(whole, parts, STEPS) > TOLERANCE

@@ -1,0 +1,69 @@
+"""DeepSpeed engines against torch by hand: real processes, one start for each ZeRO stage, which runs all cases of tests/zero_cases.py."""
+
+import importlib.metadata
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from processes import line, run
+
+from distgan.errors import LaunchError
+from distgan.ranks import Ranks
+from distgan.zero import Zero
+
+CASES = Path(__file__).parent / "zero_cases.py"
+TOLERANCE = 2e-5
+# Gradients of half a batch are rounded to 8 bits before they are averaged; the reference rounds those of the whole batch.
+TOLERANCES = {"bf16": 5e-3, "fp16": 0.0}
+
+
+@pytest.fixture(scope="module", params=[0, 1, 2], ids="ZeRO {}".format)
+def found(request, tmp_path_factory):
+    """(stage, what the cases of that stage found). Without a compiler in reach: nothing may be built."""
+    folder = tmp_path_factory.mktemp("zero")
+    output = run(line("torchrun", 2, CASES), str(request.param), cwd=folder, PATH=str(folder), TORCH_EXTENSIONS_DIR=str(folder / "built"))
+    assert not (folder / "built").exists()
+    lines = [text for text in output.splitlines() if text]
+    assert len(lines) == 1, f"DeepSpeed is not quiet:\n{output}"
+    return request.param, json.loads(lines[0].removeprefix("FOUND "))
+
+
+def test_players_in_deepspeed_are_those_of_one_process(found):
+    stage, numbers = found
+    numbers = {name: value for name, value in numbers.items() if name not in ("faults", "refused")}
+    assert len(numbers) >= 15
+    assert {name: value for name, value in numbers.items() if value > TOLERANCES.get(name, TOLERANCE)} == {}
+
+
+def test_faults_put_back_are_seen(found):
+    stage, numbers = found
+    faults = numbers["faults"]
+    if stage:
+        assert faults["clipping left to DeepSpeed"] > 100 * TOLERANCE
+        assert faults["weights clamped alone"] > 100 * TOLERANCE
+    if stage == 2:
+        assert "already been reduced" in faults["D not frozen"]
+    else:  # the gradient that G's update leaves in D is thrown away when D's begins
+        assert faults["D not frozen"] < TOLERANCE
+    assert faults["D not frozen, gradients kept"] > 100 * TOLERANCE if stage < 2 else True
+
+
+def test_what_would_train_something_else_is_refused(found):
+    stage, numbers = found
+    assert all("float64" in text for text in numbers["refused"][:1])
+    if stage:
+        assert f"precision=fp16 under ZeRO {stage}" in numbers["refused"][1]
+        assert f"ZeRO {stage} cannot share LBFGS" in numbers["refused"][2]
+
+
+@pytest.mark.parametrize(("version", "told"), [(None, r"not installed: pip install 'distgan\[deepspeed\]'"), ("0.18.9", "deepspeed 0.18.9 is too old, 0.19")])
+def test_a_deepspeed_that_is_missing_or_old(version, told, monkeypatch):
+    def look_up(name):
+        if version is None:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return version
+
+    monkeypatch.setattr(importlib.metadata, "version", look_up)
+    with pytest.raises(LaunchError, match=told):
+        Zero(Ranks(), torch.nn.Linear(1, 1), torch.optim.SGD, accumulation=1)
