@@ -1,4 +1,4 @@
-"""One network and its optimizer, on one process or shared by DDP: forward, backward, reduce, clip, step. `zero` does the same with DeepSpeed.
+"""One network and its optimizer, in one process or shared by DDP: forward, backward, reduce, clip, step. `zero` does the same with DeepSpeed.
 
 Nothing here waits for the device: whether a gradient is finite is decided on it, and the optimizer steps, or does not, accordingly.
 """
@@ -70,6 +70,8 @@ class Engine:
     # ---- an update
     def begin(self) -> None:
         self.optimizer.zero_grad(set_to_none=True)
+        if self.ranks.machine.compile:
+            torch.compiler.cudagraph_mark_step_begin()  # outputs of the update before may be written over
 
     def backward(self, loss_of: Loss, *, last: bool) -> Log:
         """Forward and backward of one micro-batch; with the last, gradients are the mean over micro-batches and ranks, after one reduction.

@@ -117,7 +117,7 @@ class Recipe:
         log = {"wasserstein": -loss, "real_score": real_score.mean(), "fake_score": fake_score.mean()}
         if self.run.penalty is not None:
             # Each position of the stream is seen by one critic update only, so it is the address of a number of its own.
-            share = torch.from_numpy(draws.uniform(self.run.seed, "penalty", micro.positions)).to(real)
+            share = signals.send(torch.from_numpy(draws.uniform(self.run.seed, "penalty", micro.positions)).to(self.dtype), real.device)
             log["penalty"] = gradient_penalty(self.D.inside, real, fake, share)
             loss = loss + self.run.penalty * log["penalty"]
         return loss, log
