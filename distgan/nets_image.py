@@ -53,11 +53,12 @@ class Generator64(nn.Module):
 class Discriminator64(nn.Module):
     """The generator's mirror image, with LeakyReLU(0.2) and without a last sigmoid: images [batch, channels, 64, 64] -> logits [batch].
 
-    `spectral`: spectral normalisation of every convolution; `norm`: channels -> a layer after each but the first and the last (DCGAN, section 3).
+    `spectral`: spectral normalisation of every convolution; `norm`: channels -> a layer after each but the first and the last (DCGAN, section 3);
+    `offset`: whether the last convolution has a bias.
     """
 
     def __init__(self, width: int, channels: int, attention: tuple[int, ...], reduction: int, *,
-                 spectral: bool = True, norm: Callable[[int], nn.Module] | None = None):
+                 spectral: bool = True, norm: Callable[[int], nn.Module] | None = None, offset: bool = True):
         super().__init__()
         layers: list[nn.Module] = []
         before = channels
@@ -66,7 +67,7 @@ class Discriminator64(nn.Module):
             layers += [nn.Conv2d(before, here, 4, 2, 1, bias=not follows), *follows, nn.LeakyReLU(0.2, inplace=True)]
             layers += [SelfAttention2d(here, reduction)] if size in attention else []
             before = here
-        self.layers = nn.Sequential(*layers, nn.Conv2d(before, 1, 4))
+        self.layers = nn.Sequential(*layers, nn.Conv2d(before, 1, 4, bias=offset))
         self.apply(dcgan_init)
         if spectral:
             _spectral_norms(self)

@@ -82,7 +82,7 @@ def test_the_networks_are_those_of_the_documents():
     made = recipe()
     sizes = {name: sum(p.numel() for p in player.bare.parameters()) for name, player in made.players.items()}
     convolutions = {"G": (100 * 512 + 512 * 256 + 256 * 128 + 128 * 64 + 64 * 3) * 16 + 3,
-                    "D": (3 * 64 + 64 * 128 + 128 * 256 + 256 * 512 + 512) * 16 + 64 + 1}
+                    "D": (3 * 64 + 64 * 128 + 128 * 256 + 256 * 512 + 512) * 16 + 64}
     assert sizes == {"G": convolutions["G"] + 2 * (512 + 256 + 128 + 64), "D": convolutions["D"] + 2 * (128 + 256 + 512)}
     shapes = []
     for layer in made.G.bare.layers:
