@@ -9,7 +9,7 @@ ACCUMULATED, DDP2, DDP3 = Way(accumulation=2), Way("torchrun", 2), Way("torchrun
 ZERO1, ZERO2 = Way("torchrun", 2, zero=1), Way("torchrun", 2, zero=2)
 # Between them: a row of ways, each of which begins what another one ends. DeepSpeed's own checkpoints would refuse another number of processes.
 DAILY = [("sagan", DDP2, REFERENCE), ("sagan", ZERO2, DDP3), ("sagan", REFERENCE, ZERO1), ("sagan", ACCUMULATED, DDP2)]
-NIGHTLY = [("sagan", DDP3, ZERO2), ("sagan", ZERO1, ZERO2)]
+NIGHTLY = [("sagan", DDP3, ZERO2), ("wgan, clip", ZERO2, REFERENCE), ("wgan, gradient penalty", DDP2, ZERO1)]
 
 
 def named(cells):
