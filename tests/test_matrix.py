@@ -39,7 +39,8 @@ def measured():
     yield cells
     if os.environ.get("DISTGAN_WRITE_DOCS"):
         for precision, rows in cells.items():
-            matrix.write(precision, rows)
+            if rows:
+                matrix.write(precision, rows)
 
 
 def compare(system, way, precision, references, measured, particles, where):
@@ -69,6 +70,7 @@ def test_float64_differs_by_rounding_only(system, way, references, measured, par
     assert compare(system, way, "float64", references, measured, particles, tmp_path) < ROUNDING
 
 
+@pytest.mark.skipif("DISTGAN_WRITE_DOCS" in os.environ, reason="the table is written when all tests are over")
 @pytest.mark.parametrize(("precision", "cells", "limit"), [("float32", DAILY + SLOW, TOLERANCE), ("float64", EXACT, ROUNDING)])
 def test_the_table_in_the_docs_has_every_cell(precision, cells, limit):
     table = matrix.parse(matrix.DOCS.read_text(), precision)

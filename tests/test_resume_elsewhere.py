@@ -1,5 +1,7 @@
 """Ten steps saved under one engine and number of processes, ten more under another: the run of one process that was never stopped."""
 
+import json
+
 import matrix
 import pytest
 from matrix import REFERENCE, STEPS, SYSTEMS, TOLERANCE, Way
@@ -32,6 +34,8 @@ def goes_on(name, first, then, uninterrupted, particles, where):
     system = next(system for system in SYSTEMS if system.name == name)
     folder = first.train(system, particles, where / "run", steps=HALF)
     then.train(system, particles, folder)
+    resumed = [json.loads(text) for text in (folder / "events.jsonl").read_text().splitlines() if '"resume"' in text]
+    assert [event["step"] for event in resumed] == [HALF]  # and not begun again
     whole = uninterrupted(system)
     losses, weights = matrix.losses_apart(whole, folder, first=HALF + 1), matrix.weights_apart(whole, folder, system.networks)
     print(f"{name}, {first.name} -> {then.name}: losses {losses:.1e}, " + ", ".join(f"{k} {v:.1e}" for k, v in weights.items()))
