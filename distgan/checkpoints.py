@@ -29,6 +29,15 @@ def held(players: dict[str, Any]) -> dict[str, Held]:
     return {name: (player.tensors(), player.state()) for name, player in players.items()}
 
 
+def digest(players: dict[str, Any]) -> str:
+    """SHA-256 of all weights, buffers and averages."""
+    found = hashlib.sha256()
+    for player in players.values():
+        for value in player.tensors().values():
+            found.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return found.hexdigest()
+
+
 def save(folder: Path, step: int, players: dict[str, Held], state: dict[str, Any]) -> Path:
     """Write checkpoint `step` of players' (tensors, state). A kill at any moment leaves either all of it or nothing under its name; RunError where it cannot be written."""
     final, temporary = folder / f"{step:08d}", folder / f".tmp-{step:08d}"

@@ -13,7 +13,7 @@ import torch
 import yaml
 from torch import nn
 
-from distgan import __version__, config, console, doctor, recipes, sharing
+from distgan import __version__, checkpoints, config, console, doctor, recipes, sharing
 from distgan.clock import Clock
 from distgan.config import Run
 from distgan.data import Data
@@ -74,6 +74,8 @@ class _Setup(_Ground):
         super().__init__(run)
         self.module = module
         self.recipe = recipes.build(module, run, self.ranks, self.share, self.data.shape)
+        if self.ranks.size > 1:  # weights are sent from rank 0, buffers and averages are not: another torch draws other numbers
+            self.ranks.same("what the networks start from", checkpoints.digest(self.recipe.players))
         self.evaluator = self.ranks.together(lambda: Evaluator(self.ranks, self.data, run.evaluate.samples, run.evaluate.inception))
 
 

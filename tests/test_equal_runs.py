@@ -142,6 +142,13 @@ def test_ranks_with_other_settings_are_refused(word, particles, tmp_path):
     assert output.count(f"error: the setting {key} differs among ranks: rank 0: ") == 1 and "[rank" not in output
 
 
+def test_networks_that_start_apart_are_refused(particles, tmp_path):
+    """DDP sends rank 0's weights to all, and no buffers: spectral norm's vectors, drawn by another version of torch, would stay different."""
+    program = broken(tmp_path, "import os, torch\nseed = torch.manual_seed\ntorch.manual_seed = lambda n: seed(n + int(os.environ['RANK']))\n")
+    output = run(line("torchrun", 2, program), "sagan", f"data={particles}", "epochs=2", *TINY, cwd=tmp_path, code=1)
+    assert output.count("error: what the networks start from differs among ranks: rank 0: ") == 1 and "[rank" not in output
+
+
 def broken(where: Path, fault: str) -> Path:
     """The trainer with a fault put in."""
     import textwrap
