@@ -1,109 +1,114 @@
-"""Steps of sagan through the trainer's own parts against a straight-line PyTorch loop with the same networks, data in memory.
+"""Steps/s of `sagan` and `wgan_flowers` through the trainer's loop against straight-line PyTorch with the same networks, data in memory.
 
-The straight-line loop uses torch's BatchNorm2d and spectral_norm, shuffles with randperm, keeps no journal and decides nothing. CPU time of one process,
-one thread, rounds interleaved; above 1.0 the trainer is slower.
+The trainer runs whole, stream, checks of what is due, players, flags, journal and run folder, but for validations, scores and checkpoints. What it is
+compared with is bench/straight.py. CPU: time of one process and one thread. GPU: wall time, the device waited for at both ends of a round. Rounds are interleaved.
 """
 
-import copy
+import argparse
+import re
 import statistics
-import tempfile
-import time
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
 
 import torch
-from torch import nn
-from torch.nn import functional as F
-from torch.nn.utils import parametrizations, parametrize
 
-from distgan import runfile, sharing, signals
-from distgan.batches import Stream
-from distgan.clock import Clock
-from distgan.config import Machine
-from distgan.data import Data
-from distgan.nets_image import Discriminator64, Generator64
-from distgan.normalization import GroupBatchNorm2d
-from distgan.ranks import Ranks
-from distgan.recipes import sagan
-from shards import build
+from bench import peers, straight, training
+from distgan import recipes
 
-ROUNDS, STEPS, WIDTH, BATCH = 5, 10, 32, 16
+ASKED = 0.97
+OURS, DEFAULT = "distgan", "straight-line PyTorch"
+# Settings, steps of a round, rounds: on a CPU small enough for minutes, on a GPU as the recipes have them.
+SIZES = {"cpu": {"sagan": (["ngf=32", "ndf=32"], 10, 7), "wgan_flowers": (["ngf=32", "ndf=32", "batch=32"], 4, 7)},
+         "cuda": {"sagan": ([], 100, 9), "wgan_flowers": ([], 20, 9)}}
+QUICK = (["ngf=4", "ndf=4", "batch=4"], 2, 2)
+# Torch's default, and the fastest it has: so that the choice of an implementation is not what is compared.
+OPTIMIZERS = {"sagan": {DEFAULT: torch.optim.Adam, f"{DEFAULT}, fused Adam": partial(torch.optim.Adam, fused=True)},
+              "wgan_flowers": {DEFAULT: torch.optim.RMSprop, f"{DEFAULT}, foreach RMSprop": partial(torch.optim.RMSprop, foreach=True)}}
 
 
-def plain(net: nn.Module) -> nn.Module:
-    """The same network with torch's own layers."""
-    for name, child in net.named_children():
-        if isinstance(child, GroupBatchNorm2d):
-            setattr(net, name, nn.BatchNorm2d(child.channels))
-        else:
-            plain(child)
-    if parametrize.is_parametrized(net, "weight"):
-        parametrize.remove_parametrizations(net, "weight")
-        parametrizations.spectral_norm(net)
-    return net
+class Turns:
+    """Seconds per step of the trainer and of others: each time the trainer has taken `steps` steps, each of the others takes as many.
+
+    So the trainer's loop is the one that users run, and no other process or thread disturbs it.
+    """
+
+    def __init__(self, others: dict[str, Iterator[None]], steps: int, device: torch.device):
+        self._others, self._steps, self._device = others, steps, device
+        self.seconds: dict[str, list[float]] = {OURS: [], **{name: [] for name in others}}
+
+    def before(self, step: int) -> None:
+        """To be called ahead of each of the trainer's steps."""
+        if step % self._steps:
+            return
+        if step:
+            self._took(OURS)
+        for name, steps in self._others.items():
+            self._began = training.clock(self._device)
+            for _ in range(self._steps):
+                next(steps)
+            self._took(name)
+        self._began = training.clock(self._device)
+
+    def _took(self, name: str) -> None:
+        self.seconds[name].append((training.clock(self._device) - self._began) / self._steps)
+
+    def rounds(self, name: str) -> list[float]:
+        """Without what warmed up: the trainer's first round, and the first of the others, which came ahead of it, and the one after."""
+        return self.seconds[name][1 if name == OURS else 2:]
 
 
-def straight(G, D, images):
-    """A GAN step as one would write it by hand."""
-    average = copy.deepcopy(G)
-    g_adam, d_adam = (torch.optim.Adam(net.parameters(), 2e-4, betas=(0.0, 0.9), weight_decay=1e-5) for net in (G, D))
-    while True:
-        real = images[torch.randperm(len(images))[:BATCH]].float().div(127.5).sub(1)
-        real = torch.where((torch.rand(BATCH) < 0.5)[:, None, None, None], real.flip(3), real)
-        real = torch.where((torch.rand(BATCH) < 0.5)[:, None, None, None], real.flip(2), real)
-        with torch.no_grad():
-            fake = G(torch.randn(BATCH, 128))
-        d_adam.zero_grad()
-        a, b = D(torch.cat([real, fake])).chunk(2)
-        (0.5 * (F.binary_cross_entropy_with_logits(a, torch.full_like(a, 0.9)) + F.softplus(b).mean())).backward()
-        nn.utils.clip_grad_norm_(D.parameters(), 1.0)
-        d_adam.step()
-        D.requires_grad_(False)
-        g_adam.zero_grad()
-        F.softplus(-D(G(torch.randn(BATCH, 128)))).mean().backward()
-        nn.utils.clip_grad_norm_(G.parameters(), 1.0)
-        g_adam.step()
-        D.requires_grad_(True)
-        with torch.no_grad():
-            for mean, now in zip(average.state_dict().values(), G.state_dict().values(), strict=True):
-                mean.lerp_(now, 1e-4) if mean.is_floating_point() else mean.copy_(now)
-        yield
+def measure(system: str, device: str, settings: list[str], steps: int, rounds: int, folder: Path) -> dict[str, list[float]]:
+    """{way: seconds per step of each round}"""
+    module, _ = recipes.resolve(system)
+    settings = [*settings, f"machine.device={device}", f"machine.flush_steps={min(steps, 20)}", "machine.resident_mb=100000"]
+    loop = training.loop(module, settings, folder / "data", folder / system, (rounds + 1) * steps + 1)
+    images = loop.data.decode(loop.data.train, range(len(loop.data.train))).contiguous().to(loop.ranks.device)
+
+    def by_hand(make):
+        players = module.Recipe(loop.run, loop.ranks, loop.share, loop.data.shape).players
+        G, D = (straight.plain(players[name].bare) for name in ("G", "D"))
+        return getattr(straight, system)(loop.run, G, D, images, make)
+
+    turns = Turns({name: by_hand(make) for name, make in OPTIMIZERS[system].items()}, steps, loop.ranks.device)
+    training.before_each_step(loop.recipe, turns.before)
+    loop.train()
+    loop.folder.close()
+    return {name: turns.rounds(name) for name in turns.seconds}
 
 
-def trainer(data, ranks):
-    run = runfile.settle(sagan.Settings, {"recipe": "sagan", "data": "-", "ngf": WIDTH, "ndf": WIDTH, "batch": BATCH})
-    share = sharing.breakdown(BATCH, 1, 1, run.group)
-    recipe = sagan.Recipe(run, ranks, share, data.shape)
-    clock = Clock(BATCH, len(data.train))
-    logs = []
-    for step, batch in enumerate(Stream(data, 0, share, 0, ranks.device, resident_bytes=1 << 30)):
-        logs.append(recipe.step([batch], clock.at(step)))
-        ranks.any(False)
-        if len(logs) == 20:
-            torch.stack([torch.stack([v.double() for v in log.values()]) for log in logs]).tolist()
-            logs = []
-        yield
+def report(system: str, device: str, settings: list[str], seconds: dict[str, list[float]]) -> None:
+    ratios = {name: statistics.median(theirs / ours for theirs, ours in zip(values, seconds[OURS], strict=True)) for name, values in seconds.items()}
+    kind = "CPU" if device == "cpu" else "wall"
+    print(f"\n| {system} {' '.join(settings)}, {device} | {kind} ms per step [min..max] | distgan's steps/s, relative |\n|---|---|---|")
+    for name, values in seconds.items():
+        print(f"| {name} | {statistics.median(values) * 1e3:.2f} [{min(values) * 1e3:.2f}..{max(values) * 1e3:.2f}] | {ratios[name]:.3f} |")
+    for name in list(ratios)[1:]:
+        peers.asked(f"{system}, {device}: distgan against {name}", ratios[name], ASKED, "x its steps/s", least=True)
+    sys.stdout.flush()
 
 
-def main() -> None:
+def main(quick: bool = False, only: str = "") -> None:
+    """Each device in a process of its own: a process group is made once, for one device."""
+    for device in ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]:
+        subprocess.run([sys.executable, "-m", "bench.overhead", "--device", device, "--only", only, *(["--quick"] if quick else [])], check=True)
+
+
+def on(device: str, quick: bool, only: str) -> None:
     torch.set_num_threads(1)
-    ranks = Ranks(Machine(device="cpu"))
-    with tempfile.TemporaryDirectory() as folder:
-        build.main(["particles", f"{folder}/data"])
-        data = Data(f"{folder}/data")
-        images = data.decode(data.train, range(len(data.train)))
-        assert torch.equal(signals.to_bytes(signals.to_unit(images)), images)
-        ways = {"straight-line PyTorch": straight(plain(Generator64(128, WIDTH, 1, (16,), 8, BATCH, ranks)),
-                                                  plain(Discriminator64(WIDTH, 1, (16,), 8)), images),
-                "distgan": trainer(data, ranks)}
-        times: dict[str, list[float]] = {name: [] for name in ways}
-        for turn in range(ROUNDS + 1):
-            for name, steps in ways.items():
-                began = time.process_time()
-                for _ in range(STEPS):
-                    next(steps)
-                if turn:  # the first round warms up
-                    times[name].append((time.process_time() - began) / STEPS)
-    base = statistics.median(times["straight-line PyTorch"])
-    for name, values in times.items():
-        middle = statistics.median(values)
-        print(f"{name:24} {middle * 1e3:8.1f} ms CPU per step  [{min(values) * 1e3:.1f}..{max(values) * 1e3:.1f}]  "
-              f"{base / middle:.3f} x the straight-line steps/s")
+    with peers.scratch() as folder:
+        training.write_images(folder / "data", 64 if quick else 2048)
+        for system in (name for name in SIZES[device] if re.search(only, name)):
+            settings, steps, rounds = QUICK if quick else SIZES[device][system]
+            report(system, device, settings, measure(system, device, settings, steps, rounds, folder))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser("python -m bench.overhead", description=__doc__.splitlines()[0])
+    parser.add_argument("--device", choices=tuple(SIZES), help="default: the CPU, and a GPU where there is one")
+    parser.add_argument("--quick", action="store_true", help="a few steps of small networks: to see that it works")
+    parser.add_argument("--only", default="", metavar="PATTERN", help="sagan or wgan_flowers")
+    asked = parser.parse_args()
+    on(asked.device, asked.quick, asked.only) if asked.device else main(asked.quick, asked.only)

@@ -7,6 +7,8 @@ import time
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
 
 # One process of a run talks: the others would repeat every line.
 TALKS = os.environ.get("RANK", "0") == "0"
@@ -22,6 +24,19 @@ def say(text: str = "") -> None:
 def numbers(values: dict[str, float]) -> str:
     """`{"d/loss": 0.61234}` -> `d/loss 0.612`."""
     return "  ".join(f"{name} {value:.4g}" for name, value in values.items())
+
+
+def table(columns: tuple[str, ...], rows: list[tuple[str, ...]], right: bool = True) -> None:
+    """Print columns under headings, with `right` all but the first to the right; on rank 0 only."""
+    if not TALKS:
+        return
+    shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for i, name in enumerate(columns):
+        shown.add_column(Text(name), justify="right" if right and i else "left", no_wrap=True)
+    for row in rows:
+        shown.add_row(*map(Text, row))
+    # Off a terminal rich would take 80 columns for given, and cut.
+    Console(width=None if sys.stdout.isatty() else 160).print(shown)
 
 
 class Bar:

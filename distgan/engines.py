@@ -37,12 +37,19 @@ class Casting(nn.Module):
             net.to(memory_format=torch.channels_last)
 
     def forward(self, *args: torch.Tensor) -> torch.Tensor:
+        return self._cast(self._call[0], args)
+
+    def uncompiled(self, *args: torch.Tensor) -> torch.Tensor:
+        """The same where it is to be differentiated twice, which torch refuses for what it compiled."""
+        return self._cast(self.net, args)
+
+    def _cast(self, call: Callable[..., torch.Tensor], args: tuple[torch.Tensor, ...]) -> torch.Tensor:
         if self._last:
             args = tuple(x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x for x in args)
         if self._autocast is None:
-            return self._call[0](*args)
+            return call(*args)
         with torch.autocast(self._device, self._autocast):
-            out = self._call[0](*args)
+            out = call(*args)
         return out.to(self._dtype)
 
 
@@ -151,14 +158,23 @@ def step_where(optimizer: torch.optim.Optimizer, finite: torch.Tensor) -> None:
 @torch.no_grad()
 def _step_and_put_back(optimizer: torch.optim.Optimizer, finite: torch.Tensor) -> None:
     parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-    new = [p for p in parameters if not optimizer.state.get(p)]
+    if not all(optimizer.state.get(p) for p in parameters):
+        _make_state_or_put_back(optimizer, parameters, finite)
+        return
+    values = _stepped(optimizer, parameters)
+    # In one piece: a few kernels, where each weight and each of its moments by itself would take three.
+    before = torch.cat([value.flatten() for value in values])
+    optimizer.step()
+    kept = torch.where(finite.bool(), torch.cat([value.flatten() for value in values]), before)
+    torch._foreach_copy_(values, [part.view(value.shape) for part, value in zip(kept.split([v.numel() for v in values]), values, strict=True)])
+
+
+def _make_state_or_put_back(optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter], finite: torch.Tensor) -> None:
+    """The first step. State made in it starts at zero, which is what it goes back to."""
     before = {value: value.clone() for value in _stepped(optimizer, parameters)}
     optimizer.step()
-    keep = finite.bool()
-    # State made in this step starts at zero, which is what it goes back to.
-    before |= {value: torch.zeros_like(value) for value in _stepped(optimizer, new) if value not in before}
-    for value, old in before.items():
-        value.copy_(torch.where(keep, value, old))
+    for value in _stepped(optimizer, parameters):
+        value.copy_(torch.where(finite.bool(), value, before.get(value, torch.zeros_like(value))))
 
 
 def _stepped(optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter]) -> list[torch.Tensor]:

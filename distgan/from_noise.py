@@ -46,6 +46,9 @@ def judge(D: Player, data: Data, draw: Callable[[np.ndarray, str], torch.Tensor]
 def overfit(held_out: torch.Tensor, seen: torch.Tensor, fake: torch.Tensor) -> float:
     """r_v of Karras et al. 2020 (ADA, eq. 1) on D's outputs without an activation: 0 where held-out reals look like training reals,
     1 where they look like samples.
+
+    Also 0 where D does not tell training reals from samples beyond chance (two standard errors): a share of that gap would be noise.
     """
     gap = float(seen.mean() - fake.mean())
-    return float(seen.mean() - held_out.mean()) / gap if abs(gap) > 1e-6 else 0.0
+    chance = float((seen.var() / len(seen) + fake.var() / len(fake)).sqrt()) if len(seen) > 1 else 0.0
+    return float(seen.mean() - held_out.mean()) / gap if gap > max(2 * chance, 1e-6) else 0.0

@@ -34,6 +34,9 @@ class Asked:
     zero_stage: int = 0
     deepspeed: dict[str, Any] = dataclasses.field(default_factory=dict)
 
+    def __str__(self) -> str:
+        return f"DeepSpeed ZeRO {self.zero_stage}" if self.engine == "deepspeed" else "DDP"
+
 
 def started() -> tuple[str, int]:
     """The variable in which a launcher left its process count, and the count; ("", 1) when started without one."""

@@ -53,8 +53,9 @@ class Generator64(nn.Module):
 class Discriminator64(nn.Module):
     """The generator's mirror image, with LeakyReLU(0.2) and without a last sigmoid: images [batch, channels, 64, 64] -> logits [batch].
 
-    `spectral`: spectral normalisation of every convolution; `norm`: channels -> a layer after each but the first and the last (DCGAN, section 3);
-    `offset`: whether the last convolution has a bias.
+    `spectral`: spectral normalisation of every convolution; `norm`: channels -> a layer after each but the first and the last (DCGAN, section 3).
+    `offset`: the last convolution has a bias. A Wasserstein loss does not depend on it, so its gradient would be rounding noise that RMSprop and Adam
+    blow up to full steps.
     """
 
     def __init__(self, width: int, channels: int, attention: tuple[int, ...], reduction: int, *,

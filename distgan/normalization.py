@@ -11,6 +11,8 @@ from torch.nn.utils import parametrize
 
 from distgan.ranks import Ranks
 
+MOMENTUM = 0.1  # of running statistics, per update
+
 
 class GroupBatchNorm2d(nn.Module):
     """Batch normalisation over fixed groups of the global batch (ghost batch normalisation, Hoffer et al. 2017).
@@ -20,14 +22,16 @@ class GroupBatchNorm2d(nn.Module):
     and `sharing.breakdown` sees to it that a micro-batch holds whole groups. Equals torch's BatchNorm2d where one group is one batch.
     """
 
-    def __init__(self, channels: int, group: int, ranks: Ranks, eps: float = 1e-5, momentum: float = 0.1):
+    def __init__(self, channels: int, group: int, ranks: Ranks, eps: float = 1e-5):
         super().__init__()
-        self.channels, self.group, self.eps, self.momentum, self._ranks = channels, group, eps, momentum, ranks
+        self.channels, self.group, self.eps, self._ranks = channels, group, eps, ranks
         self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
         self.register_buffer("running_mean", torch.zeros(channels))
         self.register_buffer("running_var", torch.ones(channels))
         # What the groups of an update add up to: means, variances, number of groups. Changed in place, so that CUDA graphs may hold.
         self.register_buffer("total", torch.zeros(2 * channels + 1), persistent=False)
+        # Where one group's are written: beside them stands that it is one.
+        self.register_buffer("blank", torch.cat([torch.zeros(2 * channels), torch.ones(1)]), persistent=False)
         self.counting = False
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -43,17 +47,20 @@ class GroupBatchNorm2d(nn.Module):
         return self._across(x)
 
     def _inside(self, x):
+        if not self.counting:
+            return F.batch_norm(x, None, None, self.weight, self.bias, True, 1.0, self.eps)
+        row = self.blank.clone()
         # With momentum 1 the "running" arguments receive this group's mean and unbiased variance.
-        mean, var = torch.zeros_like(self.running_mean), torch.ones_like(self.running_var)
-        y = F.batch_norm(x, mean, var, self.weight, self.bias, True, 1.0, self.eps)
-        self._count(mean, var, 1)
+        y = F.batch_norm(x, *row[:-1].split(self.channels), self.weight, self.bias, True, 1.0, self.eps)
+        self.total.add_(row)  # `+=` would also set the buffer anew
         return y
 
     def _synchronised(self, x):
         """A group that is the whole micro-batch of all ranks, by the kernels of torch's SyncBatchNorm: what `_across` computes, faster on GPUs."""
-        mean, var = torch.zeros_like(self.running_mean), torch.ones_like(self.running_var)
-        y = self._ranks.batch_norm(x, mean, var, self.weight, self.bias, self.eps)
-        self._count(mean, var, 1)
+        row = self.blank.clone()
+        y = self._ranks.batch_norm(x, *row[:-1].split(self.channels), self.weight, self.bias, self.eps)
+        if self.counting:
+            self.total.add_(row)
         return y
 
     def _across(self, x):
@@ -84,13 +91,6 @@ class GroupBatchNorm2d(nn.Module):
     def _count(self, mean, var, groups):
         if self.counting:
             self.total += torch.cat([mean, var, torch.full_like(mean[:1], groups)])
-
-    @torch.no_grad()
-    def _settle(self, total, keep):
-        mean, var = (total[:-1] / total[-1]).split(self.channels)
-        keep = keep & (total[-1] > 0)
-        for running, found in ((self.running_mean, mean), (self.running_var, var)):
-            running.lerp_(torch.where(keep, found, running), self.momentum)
 
 
 class SpectralNorm(nn.Module):
@@ -128,6 +128,7 @@ def spectral_norm(layer: nn.Module) -> nn.Module:
 
 def begin_update(net: nn.Module) -> None:
     """One power iteration, and start counting batch statistics."""
+    norms = []
     for module in net.modules():
         if isinstance(module, parametrize.ParametrizationList):
             for norm in module:
@@ -135,15 +136,23 @@ def begin_update(net: nn.Module) -> None:
                     norm.iterate(module.original)
         elif isinstance(module, GroupBatchNorm2d):
             module.counting = True
-            module.total.zero_()
+            norms.append(module)
+    if norms:
+        torch._foreach_zero_([norm.total for norm in norms])
 
 
+@torch.no_grad()
 def end_update(net: nn.Module, ranks: Ranks, finite: torch.Tensor) -> None:
     """Move running statistics once by the mean over all groups of the update, the same on all ranks; leave them where `finite` is not 1.0."""
     norms = [module for module in net.modules() if isinstance(module, GroupBatchNorm2d)]
-    for module in norms:
-        module.counting = False
-    if norms:
-        totals = ranks.mean(torch.cat([module.total for module in norms]))
-        for module, total in zip(norms, totals.split([len(module.total) for module in norms]), strict=True):
-            module._settle(total, finite.bool())
+    for norm in norms:
+        norm.counting = False
+    if not norms:
+        return
+    # All layers in one piece: by themselves they would take longer than the rest of a small update.
+    totals = ranks.mean(torch.cat([norm.total for norm in norms])).split([len(norm.total) for norm in norms])
+    found = torch.cat([total[:-1] / total[-1] for total in totals])  # not a number where nothing was counted
+    running = [statistic for norm in norms for statistic in (norm.running_mean, norm.running_var)]
+    before = torch.cat(running)
+    after = torch.where(finite.bool() & found.isfinite(), before.lerp(found, MOMENTUM), before)
+    torch._foreach_copy_(running, after.split([len(statistic) for statistic in running]))

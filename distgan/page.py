@@ -229,10 +229,11 @@ def _attempts(run: History) -> str:
     for name, attempt in run.attempts.items():
         batch, git = attempt.get("batch") or {}, attempt.get("git") or {}
         split = (f"{batch.get('global')} = {batch.get('ranks')} ranks × {batch.get('accumulation')} accumulation × {batch.get('per_rank')}" if batch else "–")
+        where = [str(attempt[key]) for key in ("device", "engine") if attempt.get(key)]
         commit = str(git.get("commit") or "–")[:12] + (" + changes" if git.get("dirty") else "")
         rows += (f'<tr><td>{e(name)}</td><td>{e(_moment(attempt.get("started")))}</td><td>{e(_moment(attempt.get("ended")))}</td>'
                  f'<td>{e(attempt.get("cause") or "–")}</td><td>{e(attempt.get("host") or "–")}</td>'
-                 f'<td>{e(number(attempt.get("processes")))} × {e(attempt.get("device") or "?")}</td><td>{e(split)}</td><td><code>{e(commit)}</code></td></tr>')
+                 f'<td>{e(number(attempt.get("processes")))} × {e(", ".join(where) or "?")}</td><td>{e(split)}</td><td><code>{e(commit)}</code></td></tr>')
         around = (attempt.get("argv"), attempt.get("versions"))
         if around != before:
             argv = " ".join(map(str, attempt.get("argv") or []))

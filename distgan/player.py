@@ -38,7 +38,7 @@ class Player:
 
     def inside(self, *args: torch.Tensor) -> torch.Tensor:
         """The same in the same precision, but starting no collective: for terms of its own loss beside the first, such as a gradient penalty."""
-        return self.engine.inside(*args)
+        return self.engine.inside.uncompiled(*args)
 
     @torch.no_grad()
     def fakes(self, *args: torch.Tensor) -> torch.Tensor:
@@ -97,11 +97,11 @@ class Player:
         if self._pairs:
             weight = (1 - ((1 + self.updates) / (10 + self.updates)).clamp_max(self._decay)) * finite
             weight = weight.to(self._ranks.dtype)
-        for mine, theirs in self._pairs:
-            if mine.is_floating_point():
-                mine.lerp_(theirs, weight)
-            else:
-                mine.copy_(theirs)
+            floating = [(mine, theirs) for mine, theirs in self._pairs if mine.is_floating_point()]
+            _approach(*zip(*floating, strict=True), weight)
+            for mine, theirs in self._pairs:
+                if not mine.is_floating_point():
+                    mine.copy_(theirs)
 
     # ---- state
     def tensors(self) -> dict[str, torch.Tensor]:
@@ -123,6 +123,17 @@ class Player:
         self.updates.fill_(state["updates"])
         self.skips.fill_(state["skips"])
         self.worst.fill_(state["skips"])
+
+
+def _approach(mine: tuple[torch.Tensor, ...], theirs: tuple[torch.Tensor, ...], weight: torch.Tensor) -> None:
+    """mine += weight * (theirs - mine)"""
+    if weight.is_cuda:  # three kernels for all; on a CPU, one pass over each
+        gaps = torch._foreach_sub(theirs, mine)
+        torch._foreach_mul_(gaps, weight)
+        torch._foreach_add_(mine, gaps)
+    else:
+        for one, other in zip(mine, theirs, strict=True):
+            one.lerp_(other, weight)
 
 
 def _values(net: nn.Module) -> list[torch.Tensor]:

@@ -13,7 +13,7 @@ import torch
 import yaml
 from torch import nn
 
-from distgan import __version__, config, console, draws, recipes, sharing
+from distgan import __version__, config, console, doctor, recipes, sharing
 from distgan.clock import Clock
 from distgan.config import Run
 from distgan.data import Data
@@ -24,7 +24,7 @@ from distgan.ranks import Ranks
 from distgan.runs import RunFolder
 from distgan.sharing import Breakdown
 
-USAGE = """usage: distgan train RECIPE|RUN.yaml data=FOLDER [key=value …] [--dry-run] [--help]
+USAGE = """usage: distgan train RECIPE|RUN.yaml data=FOLDER [key=value …] [--dry-run|--doctor] [--help]
 
   accelerate launch --multi_gpu --num_processes 2 distgan/train.py sagan data=data/particles   (also starts 2 CPU processes)
   torchrun --nproc-per-node 2 distgan/train.py sagan data=data/particles batch=32
@@ -53,10 +53,10 @@ def show_help(what: str | None) -> int:
 PLACES = {"data": True, "experiment": True, "evaluate": {"inception"}, "machine": {"runs", "folder", "device", "workers", "resident_mb", "verify"}}
 
 
-class _Setup:
-    """Everything a run needs, built in the order in which faults should be told: processes, data, batch, networks, weights files."""
+class _Ground:
+    """What a run stands on, in the order in which faults should be told: processes, settings, data, batch."""
 
-    def __init__(self, module: ModuleType, run: Run):
+    def __init__(self, run: Run):
         self.ranks = Ranks(run.machine, run.precision)
         # Each rank has read its own run file: an older one, with other epochs, say, would leave the others waiting at the end.
         for key, value in config.flatten(run.model_dump(mode="json", exclude=PLACES)):
@@ -65,9 +65,15 @@ class _Setup:
         self.data.require(run.recipe, run.kind, run.crop)
         self.share = sharing.breakdown(run.batch, self.ranks.size, run.machine.accumulation, run.group, run.group_of)
         self.ranks.same("the data set or the settings", run.identity(self.data.fingerprint)["id"])
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(draws.key(run.seed, "init"))  # networks start alike on all ranks, devices and world sizes
-            self.recipe = module.Recipe(run, self.ranks, self.share, self.data.shape)
+
+
+class _Setup(_Ground):
+    """Everything a run needs: also networks and weights files."""
+
+    def __init__(self, module: ModuleType, run: Run):
+        super().__init__(run)
+        self.module = module
+        self.recipe = recipes.build(module, run, self.ranks, self.share, self.data.shape)
         self.evaluator = self.ranks.together(lambda: Evaluator(self.ranks, self.data, run.evaluate.samples, run.evaluate.inception))
 
 
@@ -90,7 +96,7 @@ def train(module: ModuleType, run: Run, asked: dict[str, Any]) -> int:
             state = "done"
         else:
             console.say(f"run folder {path}\n{setup.share}; {len(setup.data.train)} training images, {len(setup.data.validation)} held out; "
-                        f"on {ranks.device.type}")
+                        f"on {ranks.device.type}, {_engine(ranks)}")
             state = _attempt(setup, run, folder)
             console.say(f"saved and stopped; the same line continues the run in {path}" if state == "stopped"
                         else f"finished; next: distgan report {shlex.quote(path)}")
@@ -103,13 +109,12 @@ def train(module: ModuleType, run: Run, asked: dict[str, Any]) -> int:
 
 def _attempt(setup: _Setup, run: Run, folder: RunFolder | None) -> str:
     """Train, and record in the run folder that and how it was tried."""
-    loop = Loop(run, setup.recipe, setup.data, setup.share, setup.ranks, folder, setup.evaluator)
     if not folder:
-        return loop.train()
+        return _checked(setup, run, None).train()
     folder.unfinish()
     folder.begin(_facts(setup))
     try:
-        state = loop.train()
+        state = _checked(setup, run, folder).train()
     except BaseException as error:
         cause = f"{type(error).__name__}: {error}"
         with contextlib.suppress(RunError):  # on a full disk the record of the failure fails as well: the failure is what must be told
@@ -118,6 +123,29 @@ def _attempt(setup: _Setup, run: Run, folder: RunFolder | None) -> str:
         raise
     folder.end(state, "asked to stop" if state == "stopped" else None)
     return state
+
+
+def _checked(setup: _Setup, run: Run, folder: RunFolder | None) -> Loop:
+    """The loop, where no self-check is asked for or it holds. The check comes first: the loop's clock starts when it is made."""
+    if run.machine.self_check:
+        report = doctor.check(setup.module, run, setup.ranks, setup.data, setup.share)
+        if folder:
+            folder.event("self_check", **report.summary())
+        if not report.holds:
+            report.show()
+        report.require()
+        console.say(f"self-check: {report.verdict()}")
+    return Loop(run, setup.recipe, setup.data, setup.share, setup.ranks, folder, setup.evaluator)
+
+
+def self_check(module: ModuleType, run: Run) -> int:
+    """`--doctor`: compare three steps with those of one process, write nothing. Returns 0 where they agree, else 1."""
+    ground = _Ground(run)
+    report = doctor.check(module, run, ground.ranks, ground.data, ground.share)
+    report.show()
+    console.say(report.verdict())
+    ground.ranks.close()
+    return 0 if report.holds else 1
 
 
 def dry_run(module: ModuleType, run: Run) -> int:
@@ -172,11 +200,16 @@ def _facts(setup: _Setup) -> dict[str, Any]:
     """What an attempt ran on."""
     share: Breakdown = setup.share
     cuda = torch.cuda.get_device_name(setup.ranks.device) if setup.ranks.device.type == "cuda" else None
-    return {"argv": sys.argv, "data": {"train": len(setup.data.train), "validation": len(setup.data.validation)}, "processes": setup.ranks.size, "device": cuda or setup.ranks.device.type, "threads": torch.get_num_threads(),
+    return {"argv": sys.argv, "data": {"train": len(setup.data.train), "validation": len(setup.data.validation)}, "processes": setup.ranks.size,
+            "engine": _engine(setup.ranks), "device": cuda or setup.ranks.device.type, "threads": torch.get_num_threads(),
             "batch": {"global": share.batch, "ranks": share.ranks, "accumulation": share.accumulation, "per_rank": share.per_rank,
                       "group": share.group},
             "versions": {"distgan": __version__, "python": platform.python_version(), "torch": torch.__version__},
             "git": _git()}
+
+
+def _engine(ranks: Ranks) -> str:
+    return str(ranks.asked) if ranks.size > 1 else "one process"
 
 
 def _git() -> dict[str, Any] | None:

@@ -11,7 +11,7 @@ _SWITCH, _COUNT, _MAPPING = "true or false", "a whole number above 0", "a mappin
 _ZERO = {"reduce_bucket_size": _COUNT, "allgather_bucket_size": _COUNT, "overlap_comm": _SWITCH, "contiguous_gradients": _SWITCH,
          "reduce_scatter": _SWITCH, "allgather_partitions": _SWITCH, "round_robin_gradients": _SWITCH}
 # What DeepSpeed prints.
-_TOP = {"steps_per_print": _COUNT, "wall_clock_breakdown": _SWITCH, "memory_breakdown": _SWITCH, "dump_state": _SWITCH, "comms_logger": _MAPPING}
+_TOP = {"steps_per_print": _COUNT, "wall_clock_breakdown": _SWITCH, "comms_logger": _MAPPING}
 # Keys with another home; "auto" leaves them to it.
 _ELSEWHERE = {"train_batch_size": "batch (the global batch)", "train_micro_batch_size_per_gpu": "batch and machine.accumulation",
               "gradient_accumulation_steps": "machine.accumulation", "gradient_clipping": "the recipe's own (clip=… in sagan)",

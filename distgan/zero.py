@@ -71,7 +71,9 @@ class Zero(Engine):
 
     # ---- an update
     def begin(self) -> None:
-        self._wrapped.optimizer.zero_grad()
+        super().begin()
+        if self._stage:
+            self._wrapped.optimizer.zero_grad()
 
     def backward(self, loss_of: Loss, *, last: bool) -> Log:
         """As in `Engine`; at stage 2 the gradient is reduced in every micro-batch, because no rank has room for the whole of it."""
@@ -214,8 +216,10 @@ def _import(ranks: Ranks) -> Any:
     if tuple(int(part) for part in re.findall(r"\d+", version)[:2]) < _OLDEST:
         raise LaunchError(f"deepspeed {version} is too old, {'.'.join(map(str, _OLDEST))} is needed: pip install -U 'distgan[deepspeed]'")
     os.environ["DS_ACCELERATOR"] = ranks.device.type  # else it takes a GPU where there is one
-    import deepspeed
-
+    try:
+        import deepspeed
+    except Exception as error:  # of any kind: some releases look for a CUDA toolkit at this point
+        raise LaunchError(f"deepspeed {version} is installed, but cannot be imported: {type(error).__name__}: {error}") from error
     # On a CPU it would compile an operator for inference when it starts; this dictionary tells which ones it may.
     deepspeed.ops.__compatible_ops__ = {}
     deepspeed.init_distributed(dist_init_required=False)  # in the group that `ranks` has made

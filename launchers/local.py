@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -25,12 +26,13 @@ def command(processes: int, arguments: list[str]) -> list[str]:
 
 def refuse_early(processes: int, arguments: list[str]) -> None:
     """Tell faults of the settings and the data here: of processes that refuse to start, the launcher would print a traceback of its own."""
-    from distgan import sharing, train
+    from distgan import launched, sharing, train
     from distgan.data import Data
 
     if not {"-h", "--help"}.intersection(arguments):
         _, run, _ = train.plan([word for word in arguments if not word.startswith("-")])
         sharing.breakdown(run.batch, processes, run.machine.accumulation, run.group, run.group_of)
+        launched.engine(run.machine, run.precision)
         Data(run.data).require(run.recipe, run.kind, run.crop)
 
 
@@ -45,13 +47,16 @@ def main(argv: list[str]) -> int:
     options = parser.parse_args(argv)
     if options.processes < 1:
         parser.error(f"--processes: found {options.processes}, allowed are 1 and more")
-    line = command(options.processes, options.arguments)
-    if options.show:
-        import shlex
+    return replace(options.processes, options.arguments, options.show)
 
+
+def replace(processes: int, arguments: list[str], show: bool) -> int:
+    """Become the launcher, or with `show` only print its line."""
+    line = command(processes, arguments)
+    if show:
         print(shlex.join(line))
         return 0
-    if options.processes > 1:
-        refuse_early(options.processes, options.arguments)
+    if processes > 1:
+        refuse_early(processes, arguments)
     sys.stdout.flush()
     os.execvpe(line[0], line, os.environ)

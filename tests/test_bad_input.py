@@ -95,7 +95,7 @@ def test_bytes_that_are_no_text(data, tmp_path):
 
 
 @pytest.mark.parametrize(("words", "said"), [
-    ([], "the first word names a recipe (sagan) or a run file"),
+    ([], "the first word names a recipe (sagan, wgan_flowers) or a run file"),
     (["data=data"], "the first word names a recipe"),
     (["sagan"], "data: missing; give it as data=…"),
     (["sagan", "data=data", "batch"], '"batch" is not of the form key=value'),

@@ -11,9 +11,10 @@ import yaml
 from processes import BIN, TINY, environment, line, run
 
 from distgan import checkpoints, cli, train
+from distgan.errors import LaunchError
 from launchers import local
 
-VERBS = ("shard", "index", "check", "train", "run", "report")
+VERBS = ("shard", "index", "check", "train", "run", "doctor", "report")
 
 
 def test_there_are_these_verbs():
@@ -43,7 +44,7 @@ def test_help_of_a_recipe_lists_every_setting(capsys):
 
 def test_an_unknown_verb():
     out, err = distgan("shrad", code=2)
-    assert "error: no verb 'shrad' (did you mean shard?); there are: shard, index, check, train, run, report" in err and "Traceback" not in err
+    assert "error: no verb 'shrad' (did you mean shard?); there are: shard, index, check, train, run, doctor, report" in err and "Traceback" not in err
     assert distgan()[0] == out
     assert re.fullmatch(r"distgan \d+\.\d+\.\d+\n", distgan("--version")[0])
 
@@ -66,6 +67,11 @@ def test_the_line_for_one_process_is_plain_python(capsys):
 def test_two_processes_start(particles, tmp_path):
     output = run([str(BIN / "distgan"), "run", "--processes", "2"], "sagan", f"data={particles}", "--dry-run", *TINY, cwd=tmp_path)
     assert output.count("batch 12 = 2 ranks x 1 micro-batches x 6 per rank, in groups of 12") == 1
+
+
+def test_an_engine_that_is_not_trained_is_refused_before_processes_start(particles):
+    with pytest.raises(LaunchError, match="ZeRO stage 3 is refused"):
+        local.main(["--processes", "2", "sagan", f"data={particles}", "machine.engine=deepspeed", "machine.zero_stage=3"])
 
 
 def test_less_than_one_process_is_refused(capsys):

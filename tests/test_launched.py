@@ -144,6 +144,7 @@ def test_a_files_precision_may_be_the_runs(engine, file):
     ({"fp16": {"enabled": True}}, "fp16: found"),
     ({"torch_autocast": {"enabled": True, "dtype": "bfloat16"}}, "torch_autocast: found"),
     ({"prescale_gradients": True}, "prescale_gradients: not a key that is taken"),
+    ({"flops_profiler": {"enabled": True}}, "flops_profiler: not a key that is taken"),
     ({"steps_per_print": True}, "steps_per_print: found true, allowed is a whole number above 0"),
     ({"zero_optimization": 2}, "zero_optimization: found 2, allowed is a mapping"),
     ({"zero_optimization": {"stage": 3, "stage3_max_live_parameters": 1}}, "ZeRO stage 3 is refused.*zero.json; allowed are 0, 1 and 2"),

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from distgan import player as player_module
 from distgan.config import Machine
 from distgan.player import Player
 from distgan.ranks import Ranks
@@ -111,3 +112,24 @@ def test_state_survives_a_round_trip(ranks):
     b.load(copy.deepcopy(a.tensors()), copy.deepcopy(a.state()))
     assert b.updates == 3
     assert all(torch.equal(b.tensors()[name], value) for name, value in a.tensors().items())
+
+
+class OnGpu:
+    """A weight that says it lies on a GPU."""
+
+    def __init__(self, value):
+        self.value, self.is_cuda = torch.tensor(value), True
+
+    @classmethod
+    def __torch_function__(cls, function, types, args=(), kwargs=None):
+        return function(*(arg.value if isinstance(arg, cls) else arg for arg in args), **(kwargs or {}))
+
+
+def test_an_average_moves_alike_on_a_gpu():
+    ways = []
+    for weight in (torch.tensor(0.3), OnGpu(0.3)):
+        torch.manual_seed(0)
+        mine, theirs = ([torch.randn(3, 2), torch.randn(4)] for _ in range(2))
+        player_module._approach(tuple(mine), tuple(theirs), weight)
+        ways.append(mine)
+    torch.testing.assert_close(*ways)

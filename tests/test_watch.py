@@ -48,6 +48,17 @@ def test_a_short_journal_raises_nothing(rows):
     assert {signal.ok for signal in healthy(rows, Watch()) if "/" not in signal.name and signal.name.startswith(("D", "G"))} == {None}
 
 
+def test_an_unbounded_critic_is_not_judged_by_its_losses():
+    """A Wasserstein critic's loss is minus a distance of any scale, and G's may have any sign."""
+    rows = journal(**{"d/loss": lambda t: -20 - 300 * t, "g/loss": lambda t: 0.01 + 400 * t})
+    for row in rows:
+        row.pop("d/real_prob", None), row.pop("d/fake_prob", None)
+    assert set(rules(rows)) == {"d_loss_low", "g_loss_exploding"}
+    assert check(rows, Watch(unbounded=True)) == []
+    assert [signal.name for signal in healthy(rows, Watch(unbounded=True)) if not signal.ok] == []
+    assert set(rules(journal(**{"valid/overfit": late(0.9, 0.1)}), Watch(unbounded=True))) == {"d_overfitting"}
+
+
 def test_single_noisy_steps_raise_nothing():
     rows = journal()
     for row in [row for row in rows if "d/loss" in row][-40::8]:

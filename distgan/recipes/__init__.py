@@ -7,8 +7,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from distgan import runfile
+from distgan import draws, runfile
+from distgan.config import Run
 from distgan.errors import ConfigError
+from distgan.sharing import Breakdown
 
 FOLDER = Path(__file__).parent
 
@@ -33,3 +35,12 @@ def resolve(what: str) -> tuple[ModuleType, dict[str, Any]]:
         raise ConfigError(f"no recipe {name[:60]!r}" + (f" (did you mean {close[0]}?)" if close else "")
                           + f"; there are: {', '.join(names())}; or give a run file that ends in .yaml and names one: `recipe: {modules[0]}`")
     return importlib.import_module(f"{__name__}.{name}"), tree
+
+
+def build(module: ModuleType, run: Run, ranks: Any, share: Breakdown, shape: tuple[int, ...]) -> Any:
+    """The recipe with its networks, which start alike on all ranks, devices and world sizes; torch's generator is left as it was."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(draws.key(run.seed, "init"))
+        return module.Recipe(run, ranks, share, shape)

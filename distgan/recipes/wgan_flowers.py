@@ -97,9 +97,8 @@ class Recipe:
         self._one_pass = run.normalisation != "batch" or share.per_rank % share.group == 0
         norms = {"batch": lambda width: GroupBatchNorm2d(width, share.group, ranks), "layer": partial(nn.GroupNorm, 1), "none": None}
         G = Generator64(run.latent, run.ngf, channels, run.attention, run.attention_reduction, share.group, ranks, spectral="G" in run.spectral_norm)
-        # Without an offset: it cancels in every loss of the critic, so its gradient would be rounding noise that RMSprop blows up to full steps.
-        D = Discriminator64(run.ndf, channels, run.attention, run.attention_reduction, spectral="D" in run.spectral_norm, norm=norms[run.normalisation],
-                            offset=False)
+        D = Discriminator64(run.ndf, channels, run.attention, run.attention_reduction, spectral="D" in run.spectral_norm,
+                            norm=norms[run.normalisation], offset=False)
         optimizer = partial(torch.optim.Adam, betas=run.betas) if run.optimizer == "adam" else torch.optim.RMSprop
         schedule = partial(step_decay, every=run.lr_every, factor=run.lr_factor)
         self.G = Player(ranks, G, partial(optimizer, lr=run.g_lr), ema=run.ema, schedule=schedule)
@@ -119,7 +118,7 @@ class Recipe:
         log = {"wasserstein": -loss, "real_score": real_score.mean(), "fake_score": fake_score.mean()}
         if self.run.penalty is not None:
             # Each position of the stream is seen by one critic update only, so it is the address of a number of its own.
-            share = signals.send(torch.from_numpy(draws.uniform(self.run.seed, "penalty", micro.positions)).to(self.dtype), real.device)
+            share = signals.send(torch.from_numpy(draws.uniform(self.run.seed, "penalty", micro.positions)).to(real.dtype), real.device)
             log["penalty"] = gradient_penalty(self.D.inside, real, fake, share)
             loss = loss + self.run.penalty * log["penalty"]
         return loss, log
