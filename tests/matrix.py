@@ -4,6 +4,7 @@ A new system is one entry of SYSTEMS. Every run takes 20 steps of the same globa
 """
 
 import dataclasses
+import json
 import re
 from pathlib import Path
 
@@ -46,6 +47,11 @@ class Way:
         return (how + ("" if self.zero is None else f", DeepSpeed ZeRO {self.zero}")
                 + (f", accumulation {self.accumulation}" if self.accumulation > 1 else ""))
 
+    @property
+    def engine(self) -> str:
+        """As a run's record of an attempt names it: a run that took another one would compare DDP with DDP."""
+        return "one process" if self.processes == 1 else "DDP" if self.zero is None else f"DeepSpeed ZeRO {self.zero}"
+
     def words(self) -> list[str]:
         engine = [] if self.zero is None else ["machine.engine=deepspeed", f"machine.zero_stage={self.zero}"]
         return [f"machine.accumulation={self.accumulation}", *engine]
@@ -54,6 +60,7 @@ class Way:
         """Train `system` in this way for `steps` steps; the run folder."""
         run(line(self.launcher, self.processes), *system.words(steps), f"data={data}", f"machine.folder={folder}", *self.words(), *more, cwd=folder.parent)
         assert sorted(journal(folder)) == list(range(1, steps + 1))  # of a run that was continued, too
+        assert attempts(folder)[-1] == (self.processes, self.accumulation, self.engine)
         return folder
 
 
@@ -67,6 +74,12 @@ REFERENCE = Way()
 PLAIN = (Way(accumulation=2), Way(accumulation=4), Way("accelerate", 2), Way("torchrun", 2), Way("torchrun", 2, accumulation=2))
 ZERO = tuple(Way("torchrun", 2, zero=stage) for stage in (0, 1, 2))
 NIGHTLY = (Way("torchrun", 3), *(Way("torchrun", 3, zero=stage) for stage in (0, 1, 2)), Way("torchrun", 2, accumulation=2, zero=2))
+
+
+def attempts(folder: Path) -> list[tuple[int, int, str]]:
+    """(processes, accumulation, engine) of each start of a run."""
+    found = [json.loads((path / "attempt.json").read_text()) for path in sorted((folder / "attempts").iterdir())]
+    return [(one["processes"], one["batch"]["accumulation"], one["engine"]) for one in found]
 
 
 # ---- how far two runs lie apart
