@@ -64,6 +64,7 @@ class Loop:
             while now.step < self.last:
                 batches = [next(stream) for _ in range(self.recipe.batches_per_step)]
                 self._due(batches, now)
+                asked = self.ranks.any_later(self.stop)  # the answer comes in while the step is taken
                 log = self.recipe.step(batches, now)
                 now = now.at(now.step + 1)
                 if now.step % self.run.machine.journal_every == 0 or now.step == self.last:
@@ -71,7 +72,7 @@ class Loop:
                 if now.step % self.run.machine.flush_steps == 0:
                     shown = self.flush(now)
                 bar.advance(1, shown, f"epoch {now.epoch:.1f}  {bar.rate * self.clock.per_step:.4g} images/s")
-                (stop,) = self.ranks.any(self.stop)
+                (stop,) = asked()
                 improved = self.check(now)
                 early = bool(self.run.patience and self.best and now.epoch - self.best["epoch"] >= self.run.patience)
                 if improved or stop or early or now.step == self.last or now.due(self.run.machine.checkpoint_every):

@@ -4,6 +4,8 @@ Both layers here change their state once per update of their own network (`begin
 in a forward pass. Forward passes of a network while another one is updated leave no trace.
 """
 
+from collections.abc import Callable, Sequence
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -38,10 +40,8 @@ class GroupBatchNorm2d(nn.Module):
         """x: [samples, channels, height, width] -> the same shape."""
         if not self.training:
             return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
-        if len(x) == self.group:
-            return self._inside(x)
         if len(x) % self.group == 0:
-            return torch.cat([self._inside(part) for part in x.split(self.group)])
+            return _joined([self._inside(part) for part in x.split(self.group)])
         if x.is_cuda and self._ranks.machine.sync_batchnorm and len(x) * self._ranks.size == self.group:
             return self._synchronised(x)
         return self._across(x)
@@ -67,30 +67,64 @@ class GroupBatchNorm2d(nn.Module):
         total = len(x) * self._ranks.size
         if total % self.group:
             raise RuntimeError(f"{len(x)} samples on each of {self._ranks.size} ranks are no whole number of groups of {self.group}")
-        # Cut this rank's slice where groups end, and put each piece's moments into the row of its group: [groups, count | sum | sum of squares].
-        start, pixels, dtype = self._ranks.rank * len(x), x[0, 0].numel(), self.weight.dtype
-        cuts = [c - start for c in range(start - start % self.group + self.group, start + len(x), self.group)]
-        first = start // self.group
-        pieces = torch.tensor_split(x.to(dtype), cuts)  # bf16 and fp16 are too coarse for moments
-        table = x.new_zeros(total // self.group, 2 * self.channels + 1, dtype=torch.float64)
-        rows = []
-        for piece in pieces:
-            var, mean = (m.double() for m in torch.var_mean(piece, (0, 2, 3), correction=0))
-            count = torch.full_like(mean[:1], len(piece) * pixels)
-            rows.append(torch.cat([count, mean * count, (var + mean * mean) * count]))  # float64: no cancellation worth naming
-        table = torch.cat([table[:first], torch.stack(rows), table[first + len(rows):]])
-        table = self._ranks.sum(table)
-        count, mean, square = table[:, :1], *(table[:, 1:] / table[:, :1]).split(self.channels, 1)
-        var = (square - mean * mean).clamp_min(0)
-        self._count(mean.sum(0).to(dtype), (var * count / (count - 1)).sum(0).to(dtype), len(table))
-        scale = self.weight * (var + self.eps).rsqrt().to(dtype)  # [groups, channels]
-        shift = self.bias - mean.to(dtype) * scale
-        return torch.cat([piece * scale[first + i, :, None, None] + shift[first + i, :, None, None] for i, piece in enumerate(pieces)]).to(x.dtype)
-
-    @torch.no_grad()
-    def _count(self, mean, var, groups):
+        # bf16 and fp16 are too coarse for moments
+        y, mean, var = _Across.apply(x.to(self.weight.dtype), self.weight, self.bias, self._ranks, self.group, self.eps)
         if self.counting:
-            self.total += torch.cat([mean, var, torch.full_like(mean[:1], groups)])
+            self.total.add_(torch.cat([mean.sum(0), var.sum(0), torch.full_like(mean[0, :1], len(mean))]))
+        return y.to(x.dtype)
+
+
+class _Across(torch.autograd.Function):
+    """Batch normalisation over groups that span ranks: one sum over ranks in each direction, elsewhere torch's fused kernels.
+
+    Returns the normalised x and, for each group of the micro-batch of all ranks, mean and unbiased variance [groups, channels].
+    """
+
+    @staticmethod
+    def forward(ctx, x, weight, bias, ranks, group, eps):
+        # Cut this rank's slice where groups end; each piece's moments go into the row of its group: [groups, mean | mean of squares].
+        start, groups, channels = ranks.rank * len(x), len(x) * ranks.size // group, x.shape[1]
+        first, pixels = start // group, x[0, 0].numel()
+        pieces = torch.tensor_split(x, list(range((first + 1) * group - start, len(x), group)))
+        table = x.new_zeros(groups, 2 * channels, dtype=torch.float64)  # float64: no cancellation worth naming
+        for row, piece in zip(table[first:], pieces, strict=False):
+            mean, var = (moment.double() for moment in torch.batch_norm_update_stats(piece, None, None, 0.0))
+            row.copy_(torch.cat([mean, var + mean * mean]).mul_(len(piece) / group))
+        mean, square = ranks.sum(table).split(channels, 1)
+        var = (square - mean * mean).clamp_min_(0)
+        count = group * pixels
+        mean, var, unbiased = mean.to(x.dtype), var.to(x.dtype), (var * (count / max(count - 1, 1))).to(x.dtype)
+        y = _joined([F.batch_norm(piece, mean[first + i], var[first + i], weight, bias, False, 0.0, eps) for i, piece in enumerate(pieces)])
+        ctx.save_for_backward(x, weight, mean, var)
+        ctx.shape = ranks, first, count, eps, [len(piece) for piece in pieces]
+        ctx.mark_non_differentiable(mean, unbiased)
+        return y, mean, unbiased
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, dy, *_):
+        x, weight, mean, var = ctx.saved_tensors
+        ranks, first, count, eps, sizes = ctx.shape
+        table = x.new_zeros(len(mean), 2 * len(weight), dtype=torch.float64)  # [groups, sum of dy | sum of dy times normalised x]
+        parts, here = [], range(first, first + len(sizes))
+        for group, piece, gradient in zip(here, x.split(sizes), dy.split(sizes), strict=True):
+            # As if the statistics were constants: what they depend on follows below, when all ranks' sums are known.
+            dx, d_weight, d_bias = torch.ops.aten.native_batch_norm_backward(
+                gradient, piece, weight, mean[group], var[group], None, None, False, eps, [True, True, True])
+            parts.append((dx, d_weight, d_bias))
+            table[group] = torch.cat([d_bias, d_weight])
+        from_mean, from_scale = (ranks.sum(table) / count).to(x.dtype).split(len(weight), 1)
+        inverse = (var + eps).rsqrt()
+        slope = -weight * inverse * inverse * from_scale
+        offset = -weight * inverse * from_mean - slope * mean
+        for group, piece, (dx, _, _) in zip(here, x.split(sizes), parts, strict=True):
+            dx.addcmul_(piece, slope[group, :, None, None]).add_(offset[group, :, None, None])
+        dx, d_weight, d_bias = zip(*parts, strict=True)
+        return _joined(dx), sum(d_weight), sum(d_bias), None, None, None
+
+
+def _joined(pieces: Sequence[torch.Tensor]) -> torch.Tensor:
+    return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
 
 
 class SpectralNorm(nn.Module):
@@ -142,17 +176,25 @@ def begin_update(net: nn.Module) -> None:
 
 
 @torch.no_grad()
-def end_update(net: nn.Module, ranks: Ranks, finite: torch.Tensor) -> None:
-    """Move running statistics once by the mean over all groups of the update, the same on all ranks; leave them where `finite` is not 1.0."""
+def end_update(net: nn.Module, ranks: Ranks) -> Callable[[torch.Tensor], None]:
+    """Stop counting, and begin to take the mean over ranks; what is returned, called with `finite`, settles the running statistics.
+
+    They move once, by the mean over all groups of the update, the same on all ranks; or not at all where `finite` is not 1.0.
+    """
     norms = [module for module in net.modules() if isinstance(module, GroupBatchNorm2d)]
     for norm in norms:
         norm.counting = False
-    if not norms:
-        return
     # All layers in one piece: by themselves they would take longer than the rest of a small update.
-    totals = ranks.mean(torch.cat([norm.total for norm in norms])).split([len(norm.total) for norm in norms])
-    found = torch.cat([total[:-1] / total[-1] for total in totals])  # not a number where nothing was counted
-    running = [statistic for norm in norms for statistic in (norm.running_mean, norm.running_var)]
-    before = torch.cat(running)
-    after = torch.where(finite.bool() & found.isfinite(), before.lerp(found, MOMENTUM), before)
-    torch._foreach_copy_(running, after.split([len(statistic) for statistic in running]))
+    totals = ranks.mean_later(torch.cat([norm.total for norm in norms])) if norms else None
+
+    @torch.no_grad()
+    def settle(finite: torch.Tensor) -> None:
+        if totals:
+            found = torch.cat([total[:-1] / total[-1] for total in totals().split([len(norm.total) for norm in norms])])
+            running = [statistic for norm in norms for statistic in (norm.running_mean, norm.running_var)]
+            before = torch.cat(running)
+            # Not a number where nothing was counted.
+            after = torch.where(finite.bool() & found.isfinite(), before.lerp(found, MOMENTUM), before)
+            torch._foreach_copy_(running, after.split([len(statistic) for statistic in running]))
+
+    return settle

@@ -75,8 +75,9 @@ class Player:
         normalization.begin_update(self.bare)
         self.engine.begin()
         logs = [self.engine.backward(partial(loss_of, micro), last=i == len(batch) - 1) for i, micro in enumerate(batch)]
+        settle = normalization.end_update(self.bare, self._ranks)  # statistics travel while the optimizer works
         norm, finite = self.engine.step(self._clip)
-        normalization.end_update(self.bare, self._ranks, finite)
+        settle(finite)
         if self._clamp:
             self.engine.clamp(self._clamp)
         self._follow(finite)

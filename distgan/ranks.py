@@ -74,8 +74,10 @@ class Ranks:
 
     # ---- tensors
     def sum(self, x: torch.Tensor) -> torch.Tensor:
-        """Sum over ranks; differentiable, with the gradient summed over ranks as well."""
-        return _Sum.apply(x) if self.size > 1 else x
+        """Sum over ranks, without gradient; `x` itself may be written over."""
+        if self.size > 1:
+            dist.all_reduce(x)
+        return x
 
     def batch_norm(self, x, mean, var, weight, bias, eps: float) -> torch.Tensor:
         """Batch normalisation over all samples of all ranks, on GPUs; `mean` and `var` receive this batch's own. Not differentiable twice."""
@@ -85,11 +87,20 @@ class Ranks:
 
     def mean(self, x: torch.Tensor) -> torch.Tensor:
         """Mean over ranks, without gradient."""
+        return self.mean_later(x)()
+
+    def mean_later(self, x: torch.Tensor) -> Callable[[], torch.Tensor]:
+        """Begin to take the mean; the function that is returned waits for it."""
         if self.size == 1:
-            return x
+            return lambda: x
         total = x.detach().clone()
-        dist.all_reduce(total)
-        return total / self.size
+        work = dist.all_reduce(total, async_op=True)
+
+        def result():
+            work.wait()
+            return total / self.size
+
+        return result
 
     def gather(self, index: np.ndarray, rows: torch.Tensor, total: int) -> torch.Tensor | None:
         """Rows numbered by `index` from all ranks -> on rank 0 the rows 0..total-1 in order, elsewhere None.
@@ -113,11 +124,20 @@ class Ranks:
     # ---- decisions
     def any(self, *flags: bool) -> tuple[bool, ...]:
         """Each flag, true everywhere if it is true on any rank."""
+        return self.any_later(*flags)()
+
+    def any_later(self, *flags: bool) -> Callable[[], tuple[bool, ...]]:
+        """Begin to ask; the function that is returned waits for the answer."""
         if self.size == 1:
-            return flags
+            return lambda: flags
         box = torch.tensor(flags, dtype=torch.uint8)
-        dist.all_reduce(box, dist.ReduceOp.MAX, group=self._control)
-        return tuple(bool(flag) for flag in box.tolist())
+        work = dist.all_reduce(box, dist.ReduceOp.MAX, group=self._control, async_op=True)
+
+        def result():
+            work.wait()
+            return tuple(bool(flag) for flag in box.tolist())
+
+        return result
 
     def alone(self, work: Callable[[], Any]) -> Any:
         """Rank 0 calls `work()`; every rank gets its result, or raises if it raised. `work` must start no collective.
@@ -195,17 +215,3 @@ def leave(code: int) -> None:
     if launched.started()[1] > 1:
         os._exit(code)
     sys.exit(code)
-
-
-class _Sum(torch.autograd.Function):
-    """Sum over ranks; its gradient is the sum of the ranks' gradients, in which a penalty on gradients may differentiate again."""
-
-    @staticmethod
-    def forward(ctx, x):
-        total = x.clone()
-        dist.all_reduce(total)
-        return total
-
-    @staticmethod
-    def backward(ctx, grad):
-        return _Sum.apply(grad)

@@ -97,7 +97,7 @@ def schedule_stepped_by_every_process():
 
 @contextlib.contextmanager
 def running_statistics_of_each_rank():
-    with patch.object(normalization, "end_update", lambda net, ranks, finite, usual=normalization.end_update: usual(net, Solo(ranks), finite)):
+    with patch.object(normalization, "end_update", lambda net, ranks, usual=normalization.end_update: usual(net, Solo(ranks))):
         yield
 
 

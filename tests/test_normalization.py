@@ -1,5 +1,8 @@
 """Group batch norm and spectral norm against torch's own, and against themselves when a batch is shared."""
 
+import concurrent.futures
+import threading
+
 import pytest
 import torch
 from torch import nn
@@ -11,16 +14,13 @@ FINE = torch.tensor(1.0)
 
 
 class Together:
-    """Stands for `Ranks`: `size` ranks in one process, whose `sum` is given the others' tables."""
+    """Stands for `Ranks`: one of `size` ranks in one process."""
 
-    def __init__(self, rank=0, size=1, others=None):
-        self.rank, self.size, self._others = rank, size, others
+    def __init__(self, rank=0, size=1):
+        self.rank, self.size = rank, size
 
-    def sum(self, x):
-        return x + sum(self._others)
-
-    def mean(self, x):
-        return x
+    def mean_later(self, x):
+        return lambda: x
 
     def __deepcopy__(self, memo):
         return self
@@ -35,7 +35,7 @@ def test_one_group_is_torchs_batch_norm():
     x = batch()
     begin_update(ours)
     torch.testing.assert_close(ours(x), theirs(x))
-    end_update(ours, Together(), FINE)
+    end_update(ours, Together())(FINE)
     torch.testing.assert_close(ours.running_mean, theirs.running_mean)
     torch.testing.assert_close(ours.running_var, theirs.running_var)
     torch.testing.assert_close(ours.eval()(x), theirs.eval()(x))
@@ -55,24 +55,36 @@ def test_groups_that_span_ranks_give_the_same_output_and_gradient(ranks, group):
     expected = whole(x)
     expected_grad, = torch.autograd.grad((expected * weight).sum(), x)
 
-    layers, tables = [], []
-    parts = x.chunk(ranks)
+    expected_weight_grad = torch.autograd.grad((whole(x) * weight).sum(), whole.weight)[0]
 
-    class Recording(Together):
+    meeting, tables = threading.Barrier(ranks), [None] * ranks
+
+    class Threads(Together):
         def sum(self, table):
-            tables.append(table)
-            return table
+            tables[self.rank] = table.clone()
+            meeting.wait(60)
+            total = sum(tables)
+            meeting.wait(60)
+            return total
 
-    for rank, part in enumerate(parts):
-        GroupBatchNorm2d(3, group, Recording(rank, ranks)).double()._across(part)
-    for rank, part in enumerate(parts):
-        others = [table for r, table in enumerate(tables) if r != rank]
-        layers.append(GroupBatchNorm2d(3, group, Together(rank, ranks, others)).double()._across(part))
-    found = torch.cat(layers)
-    torch.testing.assert_close(found, expected)
-    # In one process the graph runs through all tables: the gradient is the one that summing over ranks gives.
-    grad, = torch.autograd.grad((found * weight).sum(), x)
-    torch.testing.assert_close(grad, expected_grad)
+    def work(rank):
+        layer, part = GroupBatchNorm2d(3, group, Threads(rank, ranks)).double(), x.detach().chunk(ranks)[rank].clone().requires_grad_()
+        begin_update(layer)
+        y = layer._across(part)
+        (y * weight.chunk(ranks)[rank]).sum().backward()
+        end_update(layer, Together())(FINE)
+        return y, part.grad, layer.weight.grad, layer.running_mean, layer.running_var
+
+    with concurrent.futures.ThreadPoolExecutor(ranks) as pool:
+        y, grad, weight_grad, mean, var = zip(*pool.map(work, range(ranks)), strict=True)
+    torch.testing.assert_close(torch.cat(y), expected)
+    torch.testing.assert_close(torch.cat(grad), expected_grad)
+    torch.testing.assert_close(sum(weight_grad), expected_weight_grad)
+    begin_update(whole)
+    whole(x)
+    end_update(whole, Together())(FINE)
+    for each_mean, each_var in zip(mean, var, strict=True):
+        torch.testing.assert_close((each_mean, each_var), (whole.running_mean, whole.running_var))
 
 
 def test_running_statistics_move_once_per_update_however_the_batch_is_cut():
@@ -83,7 +95,7 @@ def test_running_statistics_move_once_per_update_however_the_batch_is_cut():
         begin_update(layer)
         for part in parts:
             layer(part)
-        end_update(layer, Together(), FINE)
+        end_update(layer, Together())(FINE)
         layer(x - 7)
     torch.testing.assert_close(cut.running_mean, whole.running_mean)
     torch.testing.assert_close(cut.running_var, whole.running_var)
@@ -94,7 +106,7 @@ def test_a_skipped_update_leaves_the_statistics():
     layer = GroupBatchNorm2d(3, 4, Together()).double()
     begin_update(layer)
     layer(batch())
-    end_update(layer, Together(), torch.tensor(0.0))
+    end_update(layer, Together())(torch.tensor(0.0))
     assert torch.equal(layer.running_mean, torch.zeros(3, dtype=torch.float64))
 
 
@@ -139,4 +151,4 @@ def test_forward_passes_do_not_move_the_vectors():
 def test_a_network_without_these_layers_is_left_alone():
     net = nn.Linear(2, 2)
     begin_update(net)
-    normalization.end_update(net, Together(), FINE)
+    normalization.end_update(net, Together())(FINE)

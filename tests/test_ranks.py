@@ -20,10 +20,7 @@ def together(tmp_path, body, processes=2, code=0, **env):
 def test_sums_means_flags_and_gathers(tmp_path):
     output = together(tmp_path, """
         r = Ranks(Machine(device="cpu", timeout_s=60))
-        x = torch.tensor([1.0 + r.rank], requires_grad=True)
-        (r.sum(x * x) * (r.rank + 1)).backward()
         assert r.size == 3 and r.sum(torch.tensor(2.0)).item() == 6
-        assert x.grad.item() == 2 * x.item() * (1 + 2 + 3), x.grad      # the sum's gradient is summed over ranks
         assert r.mean(torch.tensor([float(r.rank)])).item() == 1
         assert r.any(r.rank == 2, False) == (True, False)
         mine = np.arange(r.rank, 7, 3) if r.rank else np.arange(0, 7, 3)
