@@ -127,8 +127,8 @@ def _one_ahead(delivered: Iterator[_Delivered], device: torch.device) -> Iterato
 
     waiting = copied()
     while True:
+        torch.cuda.current_stream(device).wait_stream(side)  # before the next copy is asked for, or its end would be waited for as well
         present, waiting = waiting, copied()
-        torch.cuda.current_stream(device).wait_stream(side)
         if isinstance(present[2], torch.Tensor):
             present[2].record_stream(torch.cuda.current_stream(device))
         yield present

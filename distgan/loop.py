@@ -78,7 +78,7 @@ class Loop:
                 if improved or stop or early or now.step == self.last or now.due(self.run.machine.checkpoint_every):
                     self.save(now)
                 if stop or early:
-                    state = "done" if early else "stopped"
+                    state = "done" if early or now.step == self.last else "stopped"
                     break
         if self.folder and state == "done":
             early = now.step < self.last

@@ -106,15 +106,14 @@ class _Across(torch.autograd.Function):
         x, weight, mean, var = ctx.saved_tensors
         ranks, first, count, eps, sizes = ctx.shape
         table = x.new_zeros(len(mean), 2 * len(weight), dtype=torch.float64)  # [groups, sum of dy | sum of dy times normalised x]
-        parts, here = [], range(first, first + len(sizes))
+        parts, here, inverse = [], range(first, first + len(sizes)), (var + eps).rsqrt()
         for group, piece, gradient in zip(here, x.split(sizes), dy.split(sizes), strict=True):
             # As if the statistics were constants: what they depend on follows below, when all ranks' sums are known.
             dx, d_weight, d_bias = torch.ops.aten.native_batch_norm_backward(
-                gradient, piece, weight, mean[group], var[group], None, None, False, eps, [True, True, True])
+                gradient, piece, weight, mean[group], var[group], mean[group], inverse[group], False, eps, [True, True, True])  # CUDA needs all four
             parts.append((dx, d_weight, d_bias))
             table[group] = torch.cat([d_bias, d_weight])
         from_mean, from_scale = (ranks.sum(table) / count).to(x.dtype).split(len(weight), 1)
-        inverse = (var + eps).rsqrt()
         slope = -weight * inverse * inverse * from_scale
         offset = -weight * inverse * from_mean - slope * mean
         for group, piece, (dx, _, _) in zip(here, x.split(sizes), parts, strict=True):

@@ -1,6 +1,7 @@
 """What happens before the first step and after the last: help, dry run, set-up, the record of an attempt."""
 
 import contextlib
+import json
 import platform
 import shlex
 import subprocess
@@ -61,6 +62,8 @@ class _Ground:
         # Each rank has read its own run file: an older one, with other epochs, say, would leave the others waiting at the end.
         for key, value in config.flatten(run.model_dump(mode="json", exclude=PLACES)):
             self.ranks.same(f"the setting {key}", str(value))
+        # Also from accelerate's configuration and DeepSpeed's file, which another machine may have otherwise: bucket sizes say who waits for what.
+        self.ranks.same("the engine that was asked for", " ".join([str(self.ranks.asked), json.dumps(self.ranks.asked.deepspeed, sort_keys=True)]))
         self.data = self.ranks.together(lambda: Data(run.data, run.machine.verify))
         self.data.require(run.recipe, run.kind, run.crop)
         self.share = sharing.breakdown(run.batch, self.ranks.size, run.machine.accumulation, run.group, run.group_of)

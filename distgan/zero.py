@@ -120,9 +120,10 @@ class Zero(Engine):
         for number, (stretch, members) in enumerate(self._stretches()):
             stretch.copy_(self._cut(members, stretch))
             states = [optimizer_state.get(self._numbers[p], {}) for p in members]
-            for key, value in states[0].items():
-                shared = _by_element(key, value)
-                state.setdefault(number, {})[key] = self._cut([each[key] for each in states], stretch) if shared else copy.deepcopy(value)
+            for key, value in {key: value for each in states for key, value in each.items()}.items():
+                # A weight that never had a gradient has no state, and starts at zero like all.
+                whole = [each.get(key, torch.zeros_like(p)) for each, p in zip(states, members, strict=True)] if _by_element(key, value) else None
+                state.setdefault(number, {})[key] = self._cut(whole, stretch) if whole else copy.deepcopy(value)
         self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
 
     # ---- stretches

@@ -157,3 +157,19 @@ def broken(where: Path, fault: str) -> Path:
     program.write_text(textwrap.dedent(fault) + "\nimport sys\nfrom distgan.cli import guarded\nfrom distgan.ranks import leave\n"
                        "from distgan.train import main\nif __name__ == '__main__':\n    leave(guarded(main, sys.argv[1:]))\n")
     return program
+
+
+def test_ranks_with_other_engines_are_refused(particles, tmp_path):
+    """Of two nodes one has another configuration of accelerate's, which is no setting of the run: that ended in a time-out."""
+    program = broken(tmp_path, "import os\nif os.environ['RANK'] == '1':\n    os.environ['ACCELERATE_USE_DEEPSPEED'] = 'true'\n")
+    output = run(line("torchrun", 2, program), "sagan", f"data={particles}", "epochs=2", *TINY, cwd=tmp_path, code=1)
+    assert output.count("error: the engine that was asked for differs among ranks: rank 0: DDP {}, rank 1: DeepSpeed ZeRO 0 {}") == 1
+    assert "[rank" not in output
+
+
+def test_a_run_that_is_asked_to_stop_in_its_last_step_is_done(particles, tmp_path):
+    late = ("import os, signal\nfrom distgan.loop import Loop\ndue = Loop._due\ndef late(self, batches, now):\n"
+            "    if now.step == self.last - 1:\n        os.kill(os.getpid(), signal.SIGTERM)\n    due(self, batches, now)\nLoop._due = late\n")
+    output = run(line("python", program=broken(tmp_path, late)), "sagan", f"data={particles}", f"machine.folder={tmp_path / 'run'}", "epochs=1", *TINY,
+                 cwd=tmp_path)
+    assert "asked to stop" in output and "finished; next" in output

@@ -6,6 +6,7 @@ import threading
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from distgan import normalization
 from distgan.normalization import GroupBatchNorm2d, begin_update, end_update, spectral_norm
@@ -85,6 +86,25 @@ def test_groups_that_span_ranks_give_the_same_output_and_gradient(ranks, group):
     end_update(whole, Together())(FINE)
     for each_mean, each_var in zip(mean, var, strict=True):
         torch.testing.assert_close((each_mean, each_var), (whole.running_mean, whole.running_var))
+
+
+def test_the_backward_kernel_across_ranks_gets_all_statistics():
+    """In channels_last, CUDA's asserts that it has mean and 1 / deviation also where they are constants; no other kernel misses them."""
+    found = []
+
+    class Calls(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            if function.overloadpacket is torch.ops.aten.native_batch_norm_backward:
+                found.append([statistic.shape for statistic in args[3:7] if statistic is not None])
+            return function(*args, **(kwargs or {}))
+
+    class Alone(Together):
+        def sum(self, table):
+            return table
+
+    with Calls():
+        GroupBatchNorm2d(3, 12, Alone()).double()._across(batch().requires_grad_()).sum().backward()
+    assert found == [[(3,)] * 4]
 
 
 def test_running_statistics_move_once_per_update_however_the_batch_is_cut():
