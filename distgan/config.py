@@ -93,7 +93,7 @@ class Run(Section):
     epochs: Positive = Field(description="how far to train; a longer run is the same run, continued")
     validate_every: Positive = Field(10, description="epochs between two validations, on rank 0, over the whole validation set")
     sample_every: Positive = Field(10, description="epochs between two sample grids from the same noise")
-    max_skips: int = Field(20, gt=0, description="stop after this many updates in a row with a gradient that is not finite")
+    max_skips: int = Field(20, gt=0, description="stop after this many updates in a row with a gradient that is not finite; looked at every machine.flush_steps")
     patience: Positive | None = Field(None, description="finish early when the score has not been better for this many epochs; null: never")
     evaluate: Evaluate = Evaluate()
     watch: Watch = Watch()

@@ -64,6 +64,7 @@ class _Ground:
             self.ranks.same(f"the setting {key}", str(value))
         # Also from accelerate's configuration and DeepSpeed's file, which another machine may have otherwise: bucket sizes say who waits for what.
         self.ranks.same("the engine that was asked for", " ".join([str(self.ranks.asked), json.dumps(self.ranks.asked.deepspeed, sort_keys=True)]))
+        self.ranks.same("the kind of device", self.ranks.device.type)
         self.data = self.ranks.together(lambda: Data(run.data, run.machine.verify))
         self.data.require(run.recipe, run.kind, run.crop)
         self.share = sharing.breakdown(run.batch, self.ranks.size, run.machine.accumulation, run.group, run.group_of)
