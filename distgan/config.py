@@ -55,14 +55,14 @@ class Machine(Section):
     accumulation: int = Field(1, gt=0, description="micro-batches per update; ranks x accumulation x per-rank batch = batch")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes a GPU where there is one")
     engine: Literal["auto", "ddp", "deepspeed"] = Field(
-        "auto", description="what shares an update among processes; auto: deepspeed where accelerate or deepspeed launched it so, else ddp")
+        "auto", description="what shares an update among processes: ddp, deepspeed; auto: deepspeed where accelerate or deepspeed launched it so")
     zero_stage: int | None = Field(None, ge=0, le=3, description="of DeepSpeed, 0 to 2; null: what accelerate was configured with, or 0")
     deepspeed_config: str | None = Field(None, description="path of a DeepSpeed JSON file with tuning keys, such as bucket sizes")
     compile: Literal["default", "reduce-overhead", "max-autotune"] | None = Field(
-        None, description="torch.compile of each network; reduce-overhead: with CUDA graphs; null: none")
+        None, description="torch.compile of each network, a minute or more at the first step: default, reduce-overhead (CUDA graphs), max-autotune; null: none")
     channels_last: bool = Field(False, description="keep images as [batch, height, width, channels] in memory, which some GPUs prefer")
     optimizer: Literal["auto", "fused", "foreach", "loop"] = Field(
-        "auto", description="how an optimizer goes through the weights; auto: fused where torch has it")
+        "auto", description="how an optimizer goes through the weights: fused, foreach, loop; auto: fused where torch has it, else torch's own choice")
     bucket_mb: int = Field(25, gt=0, le=1000, description="DDP sends gradients in pieces of this size, while the backward pass goes on")
     sync_batchnorm: bool = Field(False, description="on GPUs, torch's SyncBatchNorm kernels where a batch-norm group is a micro-batch of all ranks")
     self_check: bool = Field(False, description="before the first step, take three and compare with one process; see `distgan doctor`")

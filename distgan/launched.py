@@ -75,7 +75,7 @@ def engine(machine: Machine, precision: str) -> Asked:
         wrong += more
     elif _text("ACCELERATE_USE_DEEPSPEED"):
         wrong.append("machine.engine=ddp, but accelerate was configured for DeepSpeed; leave machine.engine out, or start with configs/accelerate.yaml")
-    elif started()[1] > 1 or machine.engine == "ddp":
+    else:
         wrong += [f"machine.{name}={value} is for DeepSpeed, and this run's engine is ddp; set machine.engine=deepspeed or leave it out"
                   for name in ("zero_stage", "deepspeed_config") if (value := getattr(machine, name)) is not None]
     if wrong:

@@ -102,7 +102,7 @@ def train(module: ModuleType, run: Run, asked: dict[str, Any]) -> int:
             state = "done"
         else:
             console.say(f"run folder {path}\n{setup.share}; {len(setup.data.train)} training images, {len(setup.data.validation)} held out; "
-                        f"on {ranks.device.type}, {_engine(ranks)}")
+                        f"on {ranks.device.type}, {_engine(ranks)}, {_options(run)}")
             state = _attempt(setup, run, folder)
             console.say(f"saved and stopped; the same line continues the run in {path}" if state == "stopped"
                         else f"finished; next: distgan report {shlex.quote(path)}")
@@ -215,7 +215,16 @@ def _facts(setup: _Setup) -> dict[str, Any]:
 
 
 def _engine(ranks: Ranks) -> str:
-    return str(ranks.asked) if ranks.size > 1 else "one process"
+    if ranks.size > 1:
+        return str(ranks.asked)
+    return "one process" + (", which has nothing to share by DeepSpeed" if ranks.machine.engine == "deepspeed" else "")
+
+
+def _options(run: Run) -> str:
+    """Precision, and what else was asked of the arithmetic: `bf16, compile=default`."""
+    usual = config.Machine()
+    asked = [(name, getattr(run.machine, name)) for name in ("compile", "channels_last", "optimizer", "bucket_mb", "sync_batchnorm")]
+    return ", ".join([run.precision, *(f"{name}={value}" for name, value in asked if value != getattr(usual, name))])
 
 
 def _git() -> dict[str, Any] | None:

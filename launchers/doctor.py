@@ -41,6 +41,8 @@ def main(argv: list[str]) -> int:
         if options.processes > 1 or options.engine or options.zero is not None or options.show:
             parser.error("these options are for the check of a run; name a recipe: distgan doctor --processes 2 sagan data=data/particles")
         return survey()
+    if options.processes == 1 and (options.engine == "deepspeed" or options.zero is not None):
+        parser.error("one process has nothing to share by DeepSpeed; add --processes 2")
     engine = options.engine or ("deepspeed" if options.zero is not None else None)
     more = [f"machine.engine={engine}"] * bool(engine) + [f"machine.zero_stage={options.zero}"] * (options.zero is not None)
     return local.replace(options.processes, [*options.arguments, *more, "--doctor"], options.show)
