@@ -32,6 +32,11 @@ class Micro:
         """Standard normal float32 [per_rank, size] on the device: this rank's rows of the [total, size] drawn for the whole global batch."""
         return signals.send(draws.normal(seed, purpose, self.batch, (total, size))[self.slots], self.real.device)
 
+    def uniform(self, seed: int, purpose: str, size: int) -> torch.Tensor:
+        """float32 [per_rank, size] in [0, 1) on the device, each number from its own address: position in the stream and column."""
+        index = self.positions[:, None] * size + np.arange(size)
+        return signals.send(torch.from_numpy(draws.uniform(seed, purpose, index)).float(), self.real.device)
+
 
 class Stream:
     """Endless global batches from `start` samples seen; yields this rank's micro-batches of each.

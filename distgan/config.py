@@ -80,6 +80,7 @@ class Run(Section):
     """What every recipe understands; a recipe's `Settings` adds its own keys and defaults."""
 
     kind: ClassVar[str] = "image"  # of sample that the recipe trains on: image or pair
+    judged_by: ClassVar[str | None] = None  # the number of the validation that says which checkpoint is best, lower is better; None: the Fréchet score of samples
 
     recipe: str = Field(description="the system to train")
     data: str = Field(min_length=1, description="folder made by `distgan shard`, or adopted by `distgan index`")
@@ -95,7 +96,7 @@ class Run(Section):
     sample_every: Positive = Field(10, description="epochs between two sample grids from the same noise")
     max_skips: int = Field(20, gt=0, description="stop after this many updates in a row with a gradient that is not finite; looked at every machine.flush_steps")
     patience: Positive | None = Field(None, description="finish early when the score has not been better for this many epochs; null: never")
-    evaluate: Evaluate = Evaluate()
+    grow: str | None = Field(None, description="start from a trained run of narrower networks: RUN@best, RUN@last, RUN@STEP; null: from the start")
     watch: Watch = Watch()
     machine: Machine = Machine()
 
@@ -105,6 +106,11 @@ class Run(Section):
         if not re.fullmatch(r"([A-Za-z0-9_][A-Za-z0-9._-]{0,99})?", value):
             raise ValueError("a folder's name of at most 100 letters, digits, _ - and ., which does not begin with - or .")
         return value
+
+    @property
+    def scored(self) -> Evaluate | None:
+        """When and how samples get a Fréchet score: the section `evaluate` of recipes that `judged_by` gives no number of the validation."""
+        return getattr(self, "evaluate", None)
 
     @property
     def crop(self) -> int | None:
@@ -128,12 +134,16 @@ class Run(Section):
     def _what(self) -> dict[str, Any]:
         """The settings that make the run what it is. Of a weights file, whether there is one: only one can be (features.py), wherever it lies."""
         what = self.model_dump(mode="json", exclude=self.where())
-        what["evaluate"]["inception"] = "published" if self.evaluate.inception else None
+        if self.scored:
+            what["evaluate"]["inception"] = "published" if self.scored.inception else None
         return what
 
-    def identity(self, fingerprint: str) -> dict[str, Any]:
-        """`{"id": 8 hex digits, "settings": ..., "data": fingerprint}`: two runs with equal identities are one run."""
-        hashed = {"settings": self._what(), "data": fingerprint}
+    def identity(self, fingerprint: str, start: str | None = None) -> dict[str, Any]:
+        """`{"id": 8 hex digits, "settings": ..., "data": fingerprint}`: two runs with equal identities are one run.
+
+        `start`: the digest of the checkpoint that `grow` names, which counts instead of its place.
+        """
+        hashed = {"settings": self._what() | ({"grow": start} if start else {}), "data": fingerprint}
         digest = hashlib.sha256(json.dumps(hashed, sort_keys=True).encode()).hexdigest()
         return {"id": digest[:8], **hashed}
 

@@ -1,15 +1,17 @@
 """What the image recipes that start from noise share: samples, and what D says of images it was not trained on."""
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import numpy as np
 import torch
 
-from distgan import draws, signals
+from distgan import draws, pictures, signals
 from distgan.data import Data
 from distgan.errors import ConfigError
 from distgan.player import Player
 
+GRID = 64   # images of a sample grid
 CHUNK = 64  # images that are judged at once
 
 
@@ -25,6 +27,11 @@ def sample(G: Player, numbers: Iterable[int], seed: int, purpose: str, latent: i
     noise = torch.cat([draws.normal(seed, purpose, int(i), (1, latent)) for i in numbers])
     with G.averaged() as generator:
         return generator(noise.to(next(generator.parameters())))
+
+
+def show(draw: Callable[[np.ndarray, str], torch.Tensor], path: Path) -> None:
+    """Write a grid of 64 samples, of the same noise each time. `draw` is the recipe's `sample`."""
+    pictures.save_grid(path, signals.to_bytes(draw(np.arange(GRID), "noise/grid")))
 
 
 def judge(D: Player, data: Data, draw: Callable[[np.ndarray, str], torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -1,27 +1,26 @@
 """The one training loop: batches, step, journal, checks, save. It knows when; the recipe knows how; `watch` knows what it means."""
 
-import json
-import math
+import shutil
 import signal
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from distgan import checkpoints, console, pictures, runs, signals, watch
+from distgan import checkpoints, console, watch
 from distgan.batches import Micro, Stream
+from distgan.checks import Checks
 from distgan.clock import Clock
 from distgan.config import Run
 from distgan.data import Data
 from distgan.errors import RunError
 from distgan.evaluator import Evaluator
 from distgan.ranks import Ranks
+from distgan.recorder import Recorder
 from distgan.runs import RunFolder
 from distgan.sharing import Breakdown
 
-GRID = 64          # images of a sample grid
-RECENT = 5000      # training rows that `watch` looks back on; rows of validations and evaluations are all kept
 HEARTBEAT_S = 5.0  # at the most this often is status.json written between checkpoints
 STOPPED = 75       # exit code of a run that saved and left on request: run the same line again (sysexits.h EX_TEMPFAIL)
 
@@ -30,17 +29,14 @@ class Loop:
     """What one process holds while it trains. `folder` is None on all ranks but the first."""
 
     def __init__(self, run: Run, recipe: Any, data: Data, share: Breakdown, ranks: Ranks,
-                 folder: RunFolder | None, evaluator: Evaluator):
+                 folder: RunFolder | None, evaluator: Evaluator | None):
         self.run, self.recipe, self.data, self.share, self.ranks, self.folder = run, recipe, data, share, ranks, folder
         self.clock = Clock(share.batch * recipe.batches_per_step, len(data.train))
         self.last = self.clock.steps(run.epochs)
-        self.evaluator = evaluator
-        self.best: dict[str, Any] | None = None
-        self.rows: list[tuple[Clock, float, dict[str, torch.Tensor]]] = []   # not yet fetched from the device
-        self.seen: list[dict[str, Any]] = []                                 # rank 0: what `watch` looks at
-        self.warned: list[str] = []
+        self.recorder = Recorder(ranks, folder, run.machine.journal_every)
+        self.checks = Checks(run, recipe, data, ranks, folder, self.recorder, evaluator, self.last)
         self.stop = False
-        self.began = self.flushed = self.told = time.perf_counter()
+        self.told = time.perf_counter()
 
     # ---- the loop
     def train(self) -> str:
@@ -68,22 +64,25 @@ class Loop:
                 log = self.recipe.step(batches, now)
                 now = now.at(now.step + 1)
                 if now.step % self.run.machine.journal_every == 0 or now.step == self.last:
-                    self.rows.append((now, time.perf_counter() - self.began, log))
+                    self.recorder.add(now, log)
                 if now.step % self.run.machine.flush_steps == 0:
                     shown = self.flush(now)
-                bar.advance(1, shown, f"epoch {now.epoch:.1f}  {bar.rate * self.clock.per_step:.4g} images/s")
+                bar.advance(1, shown, f"epoch {now.epoch:.1f}  {bar.rate * self.clock.per_step:.4g} {self.run.kind}s/s")
                 (stop,) = asked()
                 improved = self.check(now)
-                early = bool(self.run.patience and self.best and now.epoch - self.best["epoch"] >= self.run.patience)
+                best = self.checks.best
+                early = bool(self.run.patience and best and now.epoch - best["epoch"] >= self.run.patience)
                 if improved or stop or early or now.step == self.last or now.due(self.run.machine.checkpoint_every):
                     self.save(now)
                 if stop or early:
                     state = "done" if early or now.step == self.last else "stopped"
                     break
+        if state == "done":
+            self._results()
         if self.folder and state == "done":
             early = now.step < self.last
             if early:
-                console.say(f"finished early: no better {self.best['metric']} for {self.run.patience:g} epochs")
+                console.say(f"finished early: no better {self.checks.best['metric']} for {self.run.patience:g} epochs")
             self.folder.finish(now.step, now.epoch, early)
             self.folder.event("done", step=now.step, epoch=now.epoch, early=early)
         return state
@@ -114,26 +113,38 @@ class Loop:
             step = found[1]["step"] if found else 0
             checkpoints.discard_after(self.folder.path / "checkpoints", step)
             self.folder.rewind(step if found else -1)
-            self.seen = watch.read_journal(self.folder.path / "journal.jsonl")
+            self.recorder.remember(watch.read_journal(self.folder.path / "journal.jsonl"))
             self.folder.event("resume" if found else "start", step=step, attempt=self.folder.attempt)
             return found
 
         found = self.ranks.alone(choose)
         if found is None:
+            self._grow()
             return self.clock
         path, state = found
         for name, value in self._stream_state(self.clock.at(state["step"])).items():
             if state[name] != value:
                 raise RunError(f"checkpoint {path} was written at {name} {state[name]}; with these settings and data it would be {value}")
         checkpoints.load(path, self.recipe.players)
-        self.best, self.warned = state["best"], state["warned"]
+        self.checks.best, self.checks.warned = state["best"], state["warned"]
         where = f"continuing from step {state['step']} of" if state["step"] < self.last else f"already at step {state['step']}, asked for are"
         console.say(f"{where} {self.last}, epoch {self.clock.at(state['step']).epoch:.1f}")
         return self.clock.at(state["step"])
 
+    def _grow(self) -> None:
+        """Start from narrower networks, where that is asked for. The same on all ranks."""
+        if self.run.grow:
+            from distgan import grow
+
+            source = grow.locate(self.run.grow)
+            shapes = grow.widen(source, self.recipe.players)
+            if self.folder:
+                self.folder.event("grown", source=str(source), shapes=shapes)
+            console.say("\n".join([f"grown from {source}:", *(f"  {line}" for line in shapes)]))
+
     def save(self, now: Clock) -> None:
         self.flush(now)
-        state = {**self._stream_state(now), "epoch": now.epoch, "best": self.best, "warned": self.warned}
+        state = {**self._stream_state(now), "epoch": now.epoch, "best": self.checks.best, "warned": self.checks.warned}
         players = checkpoints.held(self.recipe.players)
 
         def write():
@@ -141,7 +152,7 @@ class Loop:
             folder = self.folder.path / "checkpoints"
             self.folder.sync()
             checkpoints.save(folder, now.step, players, state)
-            checkpoints.prune(folder, self.run.machine.keep, self.best and self.best["step"])
+            checkpoints.prune(folder, self.run.machine.keep, self.checks.best and self.checks.best["step"])
             self.folder.event("checkpoint", step=now.step, seconds=round(time.perf_counter() - began, 3))
             self._status(now)
 
@@ -153,91 +164,51 @@ class Loop:
 
     def _status(self, now: Clock) -> None:
         self.told = time.perf_counter()
-        self.folder.status(state="running", cause=None, step=now.step, samples=now.samples, epoch=now.epoch, best=self.best)
+        self.folder.status(state="running", cause=None, step=now.step, samples=now.samples, epoch=now.epoch, best=self.checks.best)
 
     # ---- numbers
     def flush(self, now: Clock) -> dict[str, float] | None:
-        """Fetch waiting numbers from the device, average them over ranks, write them; returns what a person wants to see. Collective."""
-        shown = self._fetch(now) if self.rows else None
+        """Write the waiting numbers; returns what a person wants to see. Collective."""
+        shown = self.recorder.flush()
         self._refuse_to_skip_on(now)
+        if self.folder and shown and time.perf_counter() - self.told > HEARTBEAT_S:
+            self._status(now)
         return shown
 
-    def _fetch(self, now: Clock) -> dict[str, float]:
-        names = list(self.rows[0][2])
-        table = self.ranks.mean(torch.stack([torch.stack([log[name].double() for name in names]) for _, _, log in self.rows])).tolist()
-        rows = [{"step": at.step, "samples": at.samples, "epoch": round(at.epoch, 6), "seconds": round(seconds, 3),
-                 **dict(zip(names, values, strict=True))} for (at, seconds, _), values in zip(self.rows, table, strict=True)]
-        elapsed, steps = time.perf_counter() - self.flushed, len(rows) * self.run.machine.journal_every
-        rows[-1]["images_per_second"] = round(steps * self.clock.per_step / max(elapsed, 1e-9), 2)
-        self.rows, self.flushed = [], time.perf_counter()
-        self._write(rows)
-        if self.folder and time.perf_counter() - self.told > HEARTBEAT_S:
-            self._status(now)
-        return {name: value for name, value in zip(names, table[-1], strict=True) if name.endswith("/loss")}
+    def check(self, now: Clock) -> bool:
+        """Whatever is due at this step. True if the score is the best so far. Collective."""
+        if not any(self.checks.due(now)):
+            return False
+        self.flush(now)
+        return self.checks.check(now)
 
     def _refuse_to_skip_on(self, now: Clock) -> None:
         """Players count, not journal rows, and on the device: fetched with the numbers, so that no step waits for it. The same on all ranks."""
         worst = int(max(player.worst.item() for player in self.recipe.players.values()))
         if worst >= self.run.max_skips:
             raise RunError(f"{worst} updates in a row had a gradient that is not finite, up to step {now.step}; the last good checkpoint is kept. "
-                           "Lower g_lr and d_lr, or look for broken images with `distgan shard … --drop-low-quality`")
+                           "Lower g_lr and d_lr, or look for broken samples with `distgan check`")
 
-    def _write(self, rows: list[dict[str, Any]]) -> None:
-        """Rank 0: to the journal. JSON knows no NaN, so a number that is not finite is written as null beside `nonfinite`."""
-        if not self.folder:
+    # ---- deliverables
+    def _results(self) -> None:
+        """What the recipe makes of the best checkpoint when training is over: RUN/results, whole or not at all. Collective."""
+        if not hasattr(self.recipe, "results"):
             return
-        for row in rows:
-            bad = [name for name, value in row.items() if isinstance(value, float) and not math.isfinite(value)]
-            row |= {name: None for name in bad} | ({"nonfinite": bad} if bad else {})
-        self.folder.journal(rows)
-        training = [row for row in self.seen if "d/loss" in row]
-        self.seen = [row for row in self.seen if "d/loss" not in row] + training[-RECENT:] + rows
+        def begin() -> tuple[str, str | None]:
+            shutil.rmtree(self.folder.path / ".results", ignore_errors=True)
+            (self.folder.path / ".results").mkdir()
+            best = self.folder.path / "checkpoints" / f"{self.checks.best['step'] if self.checks.best else 0:08d}"
+            return str(self.folder.path / ".results"), str(best) if best.is_dir() else None
 
-    # ---- checks
-    def check(self, now: Clock) -> bool:
-        """Whatever is due at this step: a grid, a validation, an evaluation. True if the score is the best so far. Collective."""
-        run, ends = self.run, now.step in (0, self.last)
-        grid, validate = ends or now.due(run.sample_every), ends or now.due(run.validate_every)
-        evaluate = ends or now.due_in(run.evaluate.schedule)
-        if not (grid or validate or evaluate):
-            return False
-        self.flush(now)
-        began = time.perf_counter()
-        head = {"step": now.step, "samples": now.samples, "epoch": round(now.epoch, 6)}
-        if grid or validate:
-            self.ranks.alone(lambda: self._on_rank_0(head, grid, validate))
-        improved = evaluate and self._evaluate(head)
-        if self.folder:
-            self._warn(now)
-        self.flushed += time.perf_counter() - began  # checks do not count as training time
-        return improved
+        temporary, best = self.ranks.alone(begin)
+        if best:
+            checkpoints.load(Path(best), self.recipe.players)
+        self.recipe.results(self.data, self.ranks, Path(temporary))
 
-    def _on_rank_0(self, head: dict[str, Any], grid: bool, validate: bool) -> None:
-        if grid:
-            images = self.recipe.sample(np.arange(GRID), "noise/grid")
-            pictures.save_grid(self.folder.path / "samples" / f"{head['step']:08d}.png", signals.to_bytes(images))
-        if validate:
-            numbers = self.recipe.validate(self.data)
-            self._write([head | numbers])
-            self.folder.event("validation", **head, **numbers)
+        def end() -> None:
+            final = self.folder.path / "results"
+            shutil.rmtree(final, ignore_errors=True)
+            Path(temporary).replace(final)
+            self.folder.event("results", files=sum(1 for path in final.rglob("*") if path.is_file()), step=int(Path(best).name) if best else self.last)
 
-    def _evaluate(self, head: dict[str, Any]) -> bool:
-        result = self.evaluator(self.recipe.sample)
-        improved = self.best is None or result["score"] < self.best["score"]
-        if improved:
-            self.best = head | {"score": result["score"], "metric": result["metric"]}
-        if self.folder:
-            self._write([head | {f"eval/{result['metric']}": result["score"]}])
-            runs.write(self.folder.path / "eval" / f"{head['step']:08d}.json", json.dumps(head | result, indent=1))
-            self.folder.event("best" if improved else "evaluation", **head, metric=result["metric"], score=result["score"])
-            console.say(f"epoch {head['epoch']:.1f}  {result['metric']} {result['score']:.4g}" + ("  best so far" if improved else ""))
-        return improved
-
-    def _warn(self, now: Clock) -> None:
-        """Rank 0: say what `watch` found, once for as long as it stays."""
-        findings = watch.check(sorted(self.seen, key=lambda row: row["step"]), self.run.watch)
-        for finding in findings:
-            if finding.rule not in self.warned:
-                self.folder.event("warning", step=now.step, epoch=now.epoch, rule=finding.rule, message=finding.message, advice=finding.advice)
-                console.say(f"{finding.level}: {finding.message}. Moves: {finding.advice}")
-        self.warned = [finding.rule for finding in findings]
+        self.ranks.alone(end)

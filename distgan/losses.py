@@ -5,6 +5,8 @@ from collections.abc import Callable
 import torch
 from torch.nn import functional as F
 
+MODES = ("lsgan", "vanilla", "hinge", "wgan")
+
 
 def d_vanilla(real: torch.Tensor, fake: torch.Tensor, real_label: float = 1.0, fake_label: float = 0.0) -> torch.Tensor:
     """Mean of the two binary cross-entropies (Goodfellow et al. 2014, eq. 1), with soft labels (Salimans et al. 2016, 3.4).
@@ -38,6 +40,28 @@ def d_wasserstein(real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
 def g_wasserstein(fake: torch.Tensor) -> torch.Tensor:
     """-E[D(G(z))] (Arjovsky et al. 2017, algorithm 1)."""
     return -fake.mean()
+
+
+def d_lsgan(real: torch.Tensor, fake: torch.Tensor, real_label: float = 1.0, fake_label: float = 0.0) -> torch.Tensor:
+    """E[(D(x) - b)^2] + E[(D(G(z)) - a)^2] (Mao et al. 2017, eq. 2, without its factor 1/2): with labels 1 and 0 an undecided D stands at 0.5."""
+    return (real - real_label).square().mean() + (fake - fake_label).square().mean()
+
+
+def g_lsgan(fake: torch.Tensor, real_label: float = 1.0) -> torch.Tensor:
+    """E[(D(G(z)) - c)^2] (ibid.), c being what D is taught to say of reals."""
+    return (fake - real_label).square().mean()
+
+
+def d_adversarial(mode: str, real: torch.Tensor, fake: torch.Tensor, real_label: float = 1.0, fake_label: float = 0.0) -> torch.Tensor:
+    """D's loss of one of MODES; only lsgan and vanilla know labels."""
+    if mode in ("hinge", "wgan"):
+        return {"hinge": d_hinge, "wgan": d_wasserstein}[mode](real, fake)
+    return {"lsgan": d_lsgan, "vanilla": d_vanilla}[mode](real, fake, real_label, fake_label)
+
+
+def g_adversarial(mode: str, fake: torch.Tensor, real_label: float = 1.0) -> torch.Tensor:
+    """G's loss of one of MODES; only lsgan knows the label."""
+    return g_lsgan(fake, real_label) if mode == "lsgan" else {"vanilla": g_vanilla, "hinge": g_hinge, "wgan": g_wasserstein}[mode](fake)
 
 
 def gradient_penalty(critic: Callable[[torch.Tensor], torch.Tensor], real: torch.Tensor, fake: torch.Tensor, share: torch.Tensor) -> torch.Tensor:

@@ -99,7 +99,7 @@ def number(value, digits: int = 4) -> str:
 def _facts(run: History) -> str:
     batch = (list(run.attempts.values()) or [{}])[-1]
     data = batch.get("data") or {}
-    best, speed = run.best or {}, run.recent("images_per_second")
+    best, speed = run.best or {}, run.recent("samples_per_second")
     split = f"{number(data.get('train'))} train, {number(data.get('validation'))} held out" if data else ""
     facts = [
         ("images seen", f"{run.images_seen:,}", split),

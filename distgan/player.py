@@ -54,6 +54,14 @@ class Player:
         finally:
             self.bare.requires_grad_(True)
 
+    def tune(self, lr: float | None = None, weight_decay: float | None = None) -> None:
+        """Change the learning rate, before its schedule, or the weight decay from the next update on."""
+        if lr is not None:
+            self._rates = [lr] * len(self._rates)
+        if weight_decay is not None:
+            for group in self.engine.optimizer.param_groups:
+                group["weight_decay"] = weight_decay
+
     def judging(self):
         """`with D.judging() as d:` the bare network in eval mode, without gradients and in full precision: safe on one rank alone."""
         return _evaluating(self.bare)

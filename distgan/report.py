@@ -48,7 +48,7 @@ def line(run: History) -> tuple[str, ...]:
     """The run as one row of COLUMNS."""
     best = run.best
     score = f"{best.get('metric')} {number(best.get('score'))} @ {number(best.get('epoch'))}" if best else "–"
-    numbers = [number(run.recent(key), 3) for key in ("d/loss", "g/loss", "d/real_prob", "d/fake_prob", "images_per_second")]
+    numbers = [number(run.recent(key), 3) for key in ("d/loss", "g/loss", "d/real_prob", "d/fake_prob", "samples_per_second")]
     warnings = [finding.rule for finding in run.findings if finding.level == "warning"]
     return (run.name, run.state, number(run.epoch), f"{run.images_seen:,}", score, *numbers, ", ".join(warnings) or "–")
 

@@ -52,9 +52,9 @@ def _said(path: Path):
 class RunFolder:
     """Opened by rank 0 only; the other ranks never write."""
 
-    def __init__(self, run: Run, fingerprint: str, asked: dict[str, Any]):
+    def __init__(self, run: Run, fingerprint: str, asked: dict[str, Any], start: str | None = None):
         """Make the folder, or enter the one this run already has. RunError, before anything is written, if it belongs to another run."""
-        identity = run.identity(fingerprint)
+        identity = run.identity(fingerprint, start)
         default = Path(run.machine.runs).expanduser() / (run.experiment or run.recipe) / f"{run.delta()}-{identity['id']}"
         self.path = Path(run.machine.folder).expanduser() if run.machine.folder else default
         try:
@@ -118,9 +118,9 @@ class RunFolder:
         self._facts = {"started": now(), "ended": None, "cause": None, "host": socket.gethostname(), **facts}
         write(folder / "attempt.json", json.dumps(self._facts, indent=1))
 
-    def end(self, state: str, cause: str | None) -> None:
+    def end(self, state: str, cause: str | None, **facts: Any) -> None:
         """Record how this attempt ended."""
-        self._facts |= {"ended": now(), "cause": cause or state}
+        self._facts |= {"ended": now(), "cause": cause or state, **facts}
         write(self.path / "attempts" / f"{self.attempt:03d}" / "attempt.json", json.dumps(self._facts, indent=1))
         self.status(state=state, cause=cause)
 

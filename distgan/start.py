@@ -3,18 +3,20 @@
 import contextlib
 import json
 import platform
+import resource
 import shlex
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import torch
 import yaml
-from torch import nn
 
 from distgan import __version__, checkpoints, config, console, doctor, recipes, sharing
+from distgan.batches import Stream
 from distgan.clock import Clock
 from distgan.config import Run
 from distgan.data import Data
@@ -68,7 +70,8 @@ class _Ground:
         self.data = self.ranks.together(lambda: Data(run.data, run.machine.verify))
         self.data.require(run.recipe, run.kind, run.crop)
         self.share = sharing.breakdown(run.batch, self.ranks.size, run.machine.accumulation, run.group, run.group_of)
-        self.ranks.same("the data set or the settings", run.identity(self.data.fingerprint)["id"])
+        self.start = self.ranks.together(lambda: _source(run))
+        self.ranks.same("the data set or the settings", run.identity(self.data.fingerprint, self.start)["id"])
 
 
 class _Setup(_Ground):
@@ -80,7 +83,17 @@ class _Setup(_Ground):
         self.recipe = recipes.build(module, run, self.ranks, self.share, self.data.shape)
         if self.ranks.size > 1:  # weights are sent from rank 0, buffers and averages are not: another torch draws other numbers
             self.ranks.same("what the networks start from", checkpoints.digest(self.recipe.players))
-        self.evaluator = self.ranks.together(lambda: Evaluator(self.ranks, self.data, run.evaluate.samples, run.evaluate.inception))
+        scored = run.scored
+        self.evaluator = self.ranks.together(lambda: Evaluator(self.ranks, self.data, scored.samples, scored.inception)) if scored else None
+
+
+def _source(run: Run) -> str | None:
+    """The digest of the checkpoint that this run starts from."""
+    if not run.grow:
+        return None
+    from distgan import grow
+
+    return checkpoints.verify(grow.locate(run.grow))["digest"]
 
 
 def train(module: ModuleType, run: Run, asked: dict[str, Any]) -> int:
@@ -91,7 +104,7 @@ def train(module: ModuleType, run: Run, asked: dict[str, Any]) -> int:
     last = Clock(setup.share.batch * setup.recipe.batches_per_step, len(setup.data.train)).steps(run.epochs)
 
     def enter() -> tuple[str, str | None]:
-        opened.append(RunFolder(run, setup.data.fingerprint, asked))
+        opened.append(RunFolder(run, setup.data.fingerprint, asked, setup.start))
         return str(opened[0].path), opened[0].done(last)
 
     path, done = ranks.alone(enter)
@@ -101,7 +114,7 @@ def train(module: ModuleType, run: Run, asked: dict[str, Any]) -> int:
             console.say(f"{path} is finished ({done}; asked are {last} steps); nothing to do. Look at it: distgan report {shlex.quote(path)}")
             state = "done"
         else:
-            console.say(f"run folder {path}\n{setup.share}; {len(setup.data.train)} training images, {len(setup.data.validation)} held out; "
+            console.say(f"run folder {path}\n{setup.share}; {len(setup.data.train)} training {run.kind}s, {len(setup.data.validation)} held out; "
                         f"on {ranks.device.type}, {_engine(ranks)}, {_options(run)}")
             state = _attempt(setup, run, folder)
             console.say(f"saved and stopped; the same line continues the run in {path}" if state == "stopped"
@@ -124,10 +137,10 @@ def _attempt(setup: _Setup, run: Run, folder: RunFolder | None) -> str:
     except BaseException as error:
         cause = f"{type(error).__name__}: {error}"
         with contextlib.suppress(RunError):  # on a full disk the record of the failure fails as well: the failure is what must be told
-            folder.end("failed", cause)
+            folder.end("failed", cause, peak_memory_mb=_peak_mb(setup.ranks))
             folder.event("failed", cause=cause)
         raise
-    folder.end(state, "asked to stop" if state == "stopped" else None)
+    folder.end(state, "asked to stop" if state == "stopped" else None, peak_memory_mb=_peak_mb(setup.ranks))
     return state
 
 
@@ -158,11 +171,11 @@ def dry_run(module: ModuleType, run: Run) -> int:
     """Print what would be trained, and its size; write nothing."""
     setup = _Setup(module, run)
     console.say(yaml.safe_dump(run.model_dump(mode="json"), sort_keys=False))
-    identity = run.identity(setup.data.fingerprint)["id"]
+    identity = run.identity(setup.data.fingerprint, setup.start)["id"]
     console.say(f"run identity        {identity}  ({run.delta()}-{identity})")
     console.say(f"breakdown           {setup.share}")
     loop = Loop(run, setup.recipe, setup.data, setup.share, setup.ranks, None, setup.evaluator)
-    console.say(f"length              {loop.last} steps of {loop.clock.per_step} images, {len(setup.data.train)} images an epoch")
+    console.say(f"length              {loop.last} steps of {loop.clock.per_step} {run.kind}s, {len(setup.data.train)} {run.kind}s an epoch")
     total = 0
     for name, player in setup.recipe.players.items():
         count = sum(p.numel() for p in player.bare.parameters())
@@ -181,7 +194,7 @@ def _mb(size: float) -> str:
 
 
 def _bytes(setup: _Setup) -> tuple[int, int, int]:
-    """Estimated bytes: (persistent in memory, in a checkpoint, activations of one micro-batch that backward keeps)."""
+    """Bytes: (persistent in memory, estimated; in a checkpoint, estimated; what one micro-batch keeps for backward, counted in a step)."""
     weights = saved = 0
     for player in setup.recipe.players.values():
         network = sum(p.numel() * p.element_size() for p in player.bare.parameters())
@@ -189,17 +202,40 @@ def _bytes(setup: _Setup) -> tuple[int, int, int]:
         moments = 2 * network  # Adam's two; RMSprop keeps one
         weights += 2 * network + moments + average
         saved += network + moments + average
-    share = setup.share
-    counted: list[int] = []
-    leaves = [m for p in setup.recipe.players.values() for m in p.bare.modules() if not list(m.children()) and isinstance(m, nn.Module)]
-    leaves += [m for p in setup.recipe.players.values() if p.average is not p.bare for m in p.average.modules() if not list(m.children())]
-    hooks = [m.register_forward_hook(lambda module, args, out: counted.append(out.numel() * out.element_size())) for m in leaves]
-    images = setup.recipe.sample([0])
-    with setup.recipe.players["D"].judging() as judge:
-        judge(torch.cat([images, images]))
-    for hook in hooks:
-        hook.remove()
-    return weights, saved, sum(counted) * share.per_rank
+    return weights, saved, max(_kept(setup).values())
+
+
+def _kept(setup: _Setup) -> dict[str, int]:
+    """Bytes of activations that backward needs, by player: the first step is taken, on nothing that is saved."""
+    kept: dict[str, int] = {}
+    for name, player in setup.recipe.players.items():
+        player.update = partial(_counted, player.update, player, name, kept)
+    stream = iter(Stream(setup.data, setup.recipe.run.seed, setup.share, setup.ranks.rank, setup.ranks.device, crop=setup.recipe.run.crop))
+    setup.recipe.step([next(stream) for _ in range(setup.recipe.batches_per_step)], Clock(setup.share.batch * setup.recipe.batches_per_step, len(setup.data.train)))
+    return kept
+
+
+def _counted(update: Any, player: Any, name: str, kept: dict[str, int], loss_of: Any, batch: Any, epoch: float) -> Any:
+    """An update on one micro-batch, with the bytes it keeps."""
+    found: dict[int, int] = {}
+    weights = {p.data_ptr() for p in player.bare.parameters()}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.data_ptr() not in weights:
+            found[tensor.data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        log = update(loss_of, batch, epoch)
+    kept[name] = max(kept.get(name, 0), sum(found.values()) // len(batch))
+    return log
+
+
+def _peak_mb(ranks: Ranks) -> float:
+    """The most memory this attempt held on rank 0: allocated on the GPU, or resident in the process."""
+    if ranks.device.type == "cuda":
+        return round(torch.cuda.max_memory_allocated(ranks.device) / 1e6, 1)
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6, 1)
 
 
 def _facts(setup: _Setup) -> dict[str, Any]:

@@ -39,7 +39,7 @@ def invent(folder, lines=60, epochs=600, grids=10, side=64, overrides=None):
         row = at | {key: value * draw.uniform(0.8, 1.2) for key, value in TRAINING.items()}
         row["d/loss"] *= 1.6 - t
         row["g/loss"] *= 0.7 + 1.2 * t + 0.3 * math.sin(9 * t)
-        row |= {"d/lr": 2e-4 * 0.5 ** (epoch // 200), "g/lr": 2e-4 * 0.5 ** (epoch // 200), "images_per_second": draw.uniform(180, 220)}
+        row |= {"d/lr": 2e-4 * 0.5 ** (epoch // 200), "g/lr": 2e-4 * 0.5 ** (epoch // 200), "samples_per_second": draw.uniform(180, 220)}
         rows.append(row)
         if i % 10 == 9:
             score = 30 + 350 * math.exp(-6 * t) * draw.uniform(0.8, 1.2)

@@ -1,6 +1,7 @@
 """Self-Attention GAN for small sets of 64x64 images (Zhang et al. 2019, with a DCGAN backbone)."""
 
 from functools import partial
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -44,6 +45,7 @@ class Settings(config.Run):
     fake_label: Share = Field(0.0, description="what D is taught to say of samples")
     hflip: Share = Field(0.5, description="chance of a left-right mirror image")
     vflip: Share = Field(0.5, description="chance of a top-bottom mirror image")
+    evaluate: config.Evaluate = config.Evaluate()
     watch: Watch = Watch(d_loss_floor=0.163)  # the mean cross-entropy of a perfect D, taught 0.9 and 0.0
     d_steps: int = Field(1, gt=0, description="updates of D per step, each on fresh reals")
     g_steps: int = Field(1, gt=0, description="updates of G per step")
@@ -99,6 +101,16 @@ class Recipe:
     def sample(self, numbers: np.ndarray, purpose: str = "noise/sample") -> torch.Tensor:
         """Images [n, channels, 64, 64] in [-1, 1] of the averaged generator; image i depends on the seed and i alone."""
         return from_noise.sample(self.G, numbers, self.run.seed, purpose, self.run.latent)
+
+    def show(self, data: Data, path: Path) -> None:
+        """A grid of samples, of the same noise each time."""
+        from_noise.show(self.sample, path)
+
+    def retune(self, run: Settings) -> None:
+        """Take over settings that were changed in flight."""
+        self.run = run
+        self.G.tune(run.g_lr, run.weight_decay)
+        self.D.tune(run.d_lr, run.weight_decay)
 
     def validate(self, data: Data) -> dict[str, float]:
         """On one rank, over the whole validation set: does D know the training reals better than held-out ones?"""

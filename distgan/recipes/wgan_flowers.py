@@ -1,6 +1,7 @@
 """Wasserstein GAN for 64x64 colour images, Oxford 102 Flowers (Arjovsky et al. 2017; Gulrajani et al. 2017 with a gradient penalty)."""
 
 from functools import partial
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -52,6 +53,7 @@ class Settings(config.Run):
     rotation: float = Field(0.0, ge=0, le=180, description="turn each image by up to ± this many degrees; usual is 15")
     translation: Share = Field(0.0, description="shift each image by up to ± this share of its size; usual is 0.1")
     jitter: Share = Field(0.0, description="change brightness, contrast and saturation by up to ± this share; usual is 0.2")
+    evaluate: config.Evaluate = config.Evaluate()
     watch: Watch = Watch(unbounded=True)
 
     @field_validator("betas")
@@ -140,6 +142,16 @@ class Recipe:
     def sample(self, numbers: np.ndarray, purpose: str = "noise/sample") -> torch.Tensor:
         """Images [n, channels, 64, 64] in [-1, 1] of the generator, averaged where there is an average; image i depends on the seed and i alone."""
         return from_noise.sample(self.G, numbers, self.run.seed, purpose, self.run.latent)
+
+    def show(self, data: Data, path: Path) -> None:
+        """A grid of samples, of the same noise each time."""
+        from_noise.show(self.sample, path)
+
+    def retune(self, run: Settings) -> None:
+        """Take over settings that were changed in flight."""
+        self.run = run
+        self.G.tune(run.g_lr)
+        self.D.tune(run.d_lr)
 
     def validate(self, data: Data) -> dict[str, float]:
         """On one rank: the critic's estimate of the Wasserstein distance of samples from all held-out images, and from as many training images."""

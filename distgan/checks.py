@@ -1,0 +1,78 @@
+"""What is looked at between two steps: pictures, validation, score, health. The loop says when there is time for it; `watch` says what it means."""
+
+import json
+import math
+import time
+from typing import Any
+
+from distgan import console, runs, watch
+from distgan.clock import Clock
+from distgan.config import Run
+from distgan.data import Data
+from distgan.evaluator import Evaluator
+from distgan.ranks import Ranks
+from distgan.recorder import Recorder, head
+from distgan.runs import RunFolder
+
+
+class Checks:
+    """`folder` is None on all ranks but the first, `evaluator` where a number of the validation is the score."""
+
+    def __init__(self, run: Run, recipe: Any, data: Data, ranks: Ranks, folder: RunFolder | None, recorder: Recorder, evaluator: Evaluator | None,
+                 last: int):
+        self.best: dict[str, Any] | None = None
+        self.warned: list[str] = []
+        self._run, self._recipe, self._data, self._ranks, self._folder = run, recipe, data, ranks, folder
+        self._recorder, self._evaluator, self._last = recorder, evaluator, last
+
+    def due(self, now: Clock) -> tuple[bool, bool, bool]:
+        """(show, validate, evaluate) at this step."""
+        run, ends = self._run, now.step in (0, self._last)
+        return (ends or now.due(run.sample_every), ends or now.due(run.validate_every),
+                run.scored is not None and (ends or now.due_in(run.scored.schedule)))
+
+    def check(self, now: Clock) -> bool:
+        """Whatever is due at this step, after the waiting numbers were written. True if the score is the best so far. Collective."""
+        show, validate, evaluate = self.due(now)
+        began = time.perf_counter()
+        result = self._ranks.alone(lambda: self._on_rank_0(now, show, validate)) if show or validate else None
+        if evaluate:
+            result = self._evaluator(self._recipe.sample)
+        improved = result is not None and self._judge(now, result)
+        if self._folder:
+            self._warn(now)
+        self._recorder.pause(time.perf_counter() - began)  # checks do not count as training time
+        return improved
+
+    def _on_rank_0(self, now: Clock, show: bool, validate: bool) -> dict[str, Any] | None:
+        """Returns the score, where a number of the validation is the score."""
+        if show:
+            self._recipe.show(self._data, self._folder.path / "samples" / f"{now.step:08d}.png")
+        if not validate:
+            return None
+        numbers = self._recipe.validate(self._data)
+        self._recorder.write([head(now) | numbers])
+        self._folder.event("validation", **head(now), **numbers)
+        key = self._run.judged_by
+        return {"metric": key.rpartition("/")[2], "score": numbers[key], "samples": len(self._data.validation)} if key else None
+
+    def _judge(self, now: Clock, result: dict[str, Any]) -> bool:
+        """Keep the score if it is the best so far, and write it down. The same on all ranks."""
+        improved = math.isfinite(result["score"]) and (self.best is None or result["score"] < self.best["score"])
+        if improved:
+            self.best = head(now) | {"score": result["score"], "metric": result["metric"]}
+        if self._folder:
+            self._recorder.write([head(now) | {f"eval/{result['metric']}": result["score"]}])
+            runs.write(self._folder.path / "eval" / f"{now.step:08d}.json", json.dumps(head(now) | result, indent=1))
+            self._folder.event("best" if improved else "evaluation", **head(now), metric=result["metric"], score=result["score"])
+            console.say(f"epoch {now.epoch:.1f}  {result['metric']} {result['score']:.4g}" + ("  best so far" if improved else ""))
+        return improved
+
+    def _warn(self, now: Clock) -> None:
+        """Rank 0: say what `watch` found, once for as long as it stays."""
+        findings = watch.check(sorted(self._recorder.seen, key=lambda row: row["step"]), self._run.watch)
+        for finding in findings:
+            if finding.rule not in self.warned:
+                self._folder.event("warning", step=now.step, epoch=now.epoch, rule=finding.rule, message=finding.message, advice=finding.advice)
+                console.say(f"{finding.level}: {finding.message}. Moves: {finding.advice}")
+        self.warned = [finding.rule for finding in findings]

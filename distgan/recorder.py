@@ -1,0 +1,70 @@
+"""The numbers of a run on their way from the device to the journal. All ranks hold one; rank 0 writes."""
+
+import itertools
+import math
+import time
+from typing import Any
+
+import torch
+
+from distgan.clock import Clock
+from distgan.ranks import Ranks
+from distgan.runs import RunFolder
+
+RECENT = 5000  # training rows that `watch` looks back on; rows of validations and evaluations are all kept
+
+
+class Recorder:
+    """`folder` is None on all ranks but the first."""
+
+    def __init__(self, ranks: Ranks, folder: RunFolder | None, every: int):
+        """`every`: steps between two journalled rows."""
+        self.seen: list[dict[str, Any]] = []  # rank 0: what `watch` looks at
+        self._ranks, self._folder, self._every = ranks, folder, every
+        self._rows: list[tuple[Clock, float, dict[str, torch.Tensor]]] = []  # not yet fetched from the device
+        self._began = self._flushed = time.perf_counter()
+
+    def add(self, now: Clock, log: dict[str, torch.Tensor]) -> None:
+        self._rows.append((now, time.perf_counter() - self._began, log))
+
+    def flush(self) -> dict[str, float] | None:
+        """Fetch waiting numbers from the device, average them over ranks, write them; returns what a person wants to see. Collective."""
+        if not self._rows:
+            return None
+        rows: list[dict[str, Any]] = []
+        for names, logged in itertools.groupby(self._rows, lambda row: list(row[2])):  # a recipe may begin to log more, as its GAN loss starts
+            logged = list(logged)
+            table = self._ranks.mean(torch.stack([torch.stack([log[name].double() for name in names]) for _, _, log in logged])).tolist()
+            rows += [{**head(at), "seconds": round(seconds, 3), **dict(zip(names, values, strict=True))}
+                     for (at, seconds, _), values in zip(logged, table, strict=True)]
+        shown = {name: value for name, value in rows[-1].items() if name.endswith("/loss")}
+        elapsed = time.perf_counter() - self._flushed
+        rows[-1]["samples_per_second"] = round(len(rows) * self._every * self._rows[-1][0].per_step / max(elapsed, 1e-9), 2)
+        self._rows, self._flushed = [], time.perf_counter()
+        self.write(rows)
+        return shown
+
+    def pause(self, seconds: float) -> None:
+        """Time that does not count as training."""
+        self._flushed += seconds
+
+    def write(self, rows: list[dict[str, Any]]) -> None:
+        """Rank 0: to the journal. JSON knows no NaN, so a number that is not finite is written as null beside `nonfinite`."""
+        if not self._folder:
+            return
+        for row in rows:
+            bad = [name for name, value in row.items() if isinstance(value, float) and not math.isfinite(value)]
+            row |= {name: None for name in bad} | ({"nonfinite": bad} if bad else {})
+        self._folder.journal(rows)
+        self.remember(self.seen + rows)
+
+    def remember(self, rows: list[dict[str, Any]]) -> None:
+        """What `watch` is to look at: a run that was continued sees the same as one that never stopped."""
+        training = [row for row in rows if "seconds" in row]
+        old = {id(row) for row in training[:-RECENT]}
+        self.seen = [row for row in rows if id(row) not in old] if old else rows
+
+
+def head(now: Clock) -> dict[str, Any]:
+    """How a row of the journal begins."""
+    return {"step": now.step, "samples": now.samples, "epoch": round(now.epoch, 6)}
