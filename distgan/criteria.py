@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from distgan.watch import Watch
+from distgan.thresholds import Watch
 
 
 @dataclass(frozen=True)

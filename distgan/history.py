@@ -13,8 +13,10 @@ import numpy as np
 import yaml
 from pydantic import ValidationError
 
+from distgan.criteria import Criterion, criteria
 from distgan.errors import RunError
-from distgan.watch import SCORES, Finding, Signal, Watch, check, healthy, read_journal, score_key, series
+from distgan.journal import read_journal, score_key, series
+from distgan.watch import Finding, Signal, Watch, check, healthy, present
 
 MARKS = ("status.json", "identity.json", "journal.jsonl")  # any of these makes a folder a run
 HEARTBEAT_OLD_S = 600.0
@@ -51,7 +53,11 @@ class History:
 
     @cached_property
     def findings(self) -> list[Finding]:
-        return check(self.rows, self.settings)
+        return check(self.rows, self.settings, present(self.config, self.rows))
+
+    @cached_property
+    def criteria(self) -> list[Criterion]:
+        return criteria(self.rows, self.config, self.settings, [event for event in self.events if event.get("event") == "warning"])
 
     @cached_property
     def signals(self) -> list[Signal]:
@@ -59,7 +65,7 @@ class History:
 
     @cached_property
     def metric(self) -> str | None:
-        """`frechet_standin` or `fid`; None before the first evaluation."""
+        """`frechet_standin`, `fid`, or the number of the validation that judges the recipe; None before the first evaluation."""
         key = score_key(self.rows)
         return key.partition("/")[2] if key else None
 
@@ -68,7 +74,8 @@ class History:
         """{"step", "epoch", "score", "metric"} of the best evaluation: as the run recorded it, else from the journal."""
         if self.status.get("best"):
             return self.status["best"]
-        found = [(row[key], row) for row in self.rows for key in SCORES if key.endswith(f"/{self.metric}") and isinstance(row.get(key), float)]
+        key = f"eval/{self.metric}"
+        found = [(row[key], row) for row in self.rows if isinstance(row.get(key), float)]
         score, row = min(found, key=lambda pair: pair[0], default=(None, None))
         return {"step": row["step"], "epoch": row["epoch"], "score": score, "metric": self.metric} if row else None
 

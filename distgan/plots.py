@@ -12,7 +12,8 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from distgan.watch import SCORES, Watch, series
+from distgan.journal import SCORES, series
+from distgan.watch import Watch
 
 INK = "#010203"  # replaced by currentColor in the drawing
 BLUE, ORANGE, GREEN, RED = "#3b82f6", "#f08c2e", "#2fa36b", "#e5484d"
@@ -130,7 +131,8 @@ def _scale(ax, levels: np.ndarray) -> None:
 def _probabilities(ax, rows: list[dict], settings: Watch) -> bool:
     if not lines(ax, rows, {"D(x)": ("d/real_prob", BLUE), "D(G(z))": ("d/fake_prob", ORANGE)}):
         return False
-    ax.axhspan(settings.real_prob_low, settings.real_prob_high, color=GREEN, alpha=0.12, linewidth=0, label="healthy D(x)")
+    low, high = settings.healthy.get("d/real_prob", (None, None))
+    ax.axhspan(low or 0, 1 if high is None else high, color=GREEN, alpha=0.12, linewidth=0, label="healthy D(x)")
     ax.set_yscale("linear")
     ax.set_ylim(0, 1)
     return True
@@ -159,6 +161,7 @@ def _validation(ax, rows: list[dict], settings: Watch) -> bool:
         return False
     both = series(rows, "valid/train_prob", "valid/real_prob")
     ax.fill_between(*both.T, color=GREEN, alpha=0.12, linewidth=0)
-    ax.axhline(settings.overfit_high, color=RED, linewidth=0.8, linestyle=(0, (2, 3)), alpha=0.7)
+    if settings.overfit_high is not None:
+        ax.axhline(settings.overfit_high, color=RED, linewidth=0.8, linestyle=(0, (2, 3)), alpha=0.7)
     ax.set_yscale("linear")
     return True

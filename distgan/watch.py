@@ -1,289 +1,181 @@
-"""What the numbers of a run mean: pure functions of its journal. Imports no torch.
+"""What the numbers of a run mean, and what to do: pure functions of its journal and its settings. Imports no torch.
 
-A rule judges the median of a window of journal lines, so a single noisy step raises nothing; a finding begins when the median passes
-its threshold and ends only when the median is back past it by the factor `release`. With fewer lines than a window nothing is found,
-except numbers that are not finite. The advice names the moves of the tuning guides of the sagan and capacity systems.
+The rules are in rules.py, their thresholds and the tuning guides in thresholds.py; here is what the loop and the report ask.
 """
 
-import json
-import math
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
 
-from distgan.errors import RunError
+from distgan import rules
+from distgan.journal import finite, gaps, medians, read_journal, recent, score_key, series
+from distgan.thresholds import WAVEFORM, Finding, Move, Rule, Signal, Watch
 
-SCORES = ("eval/fid", "eval/frechet_standin")  # lower is better; which of them a run writes depends on the weights it has
+__all__ = ["WAVEFORM", "Decision", "Finding", "Move", "Signal", "Watch", "adapt", "check", "decide", "healthy", "present", "read_journal",
+           "score_key", "series", "shown"]
+
+RATES = ("g_lr", "d_lr")
 
 
-class Watch(BaseModel):
-    """Thresholds of the rules; the defaults are those of the sagan recipe."""
+def check(rows: list[dict], settings: Watch, values: dict[str, Any] | None = None) -> list[Finding]:
+    """What is wrong at the end of the journal: at most one finding per rule, warnings first, then in the order of `thresholds.Rule`.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    values: the run's present settings, from which the advice names its moves. Of a long journal it judges `journal.recent`, so a run that
+    keeps no more and one that was continued get the same answer.
+    """
+    rows, values = recent(rows), values or {}
+    found = {finding.rule: finding for rule in (*rules.ALWAYS, *(() if settings.unbounded else rules.BOUNDED)) if (finding := rule(rows, settings, values))}
+    told = [dataclasses.replace(found[rule], advice=advice(found[rule], settings, values)) for rule in get_args(Rule) if rule in found]
+    return sorted(told, key=lambda finding: finding.level != "warning")
 
-    window: int = Field(25, ge=1, description="training lines of the journal whose median is judged")
-    valid_window: int = Field(3, ge=1, description="validation lines whose median is judged")
-    release: float = Field(1.1, ge=1, description="a finding ends when the median is back past its threshold by this factor")
-    unbounded: bool = Field(False, description="D is an unbounded critic (Wasserstein): no range of its losses and outputs is healthy or not, "
-                            "so only overfitting, scores and numbers that are not finite are judged")
-    d_loss_collapsed: float = Field(0.05, ge=0, description="D loss below this: the discriminator may have collapsed")
-    d_loss_strong: float = Field(0.1, ge=0, description="D loss below this: D too strong")
-    d_loss_floor: float = Field(0.0, ge=0, description="least D loss that label smoothing allows (0.325 for the sum of both terms with "
-                                "real labels of 0.9); the two thresholds above count from here")
-    real_prob_low: float = Field(0.5, ge=0, le=1, description="D(x) below this: D takes real images for generated ones")
-    real_prob_high: float = Field(0.8, ge=0, le=1, description="upper end of the healthy range of D(x)")
-    fake_prob_low: float = Field(0.05, ge=0, le=1, description="D(G(z)) below this while D(x) is above its range: D too strong")
-    fake_prob_high: float = Field(0.6, ge=0, le=1, description="upper end of the healthy range of D(G(z)), which should drift towards 0.5")
-    g_loss_growth: float = Field(4.0, ge=1, description="G loss above this many times its own lowest median: exploding")
-    g_loss_high: float = Field(5.0, ge=0, description="G loss below this never counts as exploding (5: D(G(z)) is still 0.7 %)")
-    loss_ratio: float = Field(5.0, ge=1, description="G and D losses within this factor of each other are of comparable size")
-    overfit_high: float = Field(0.6, ge=0, description="valid/overfit above this: D overfits (0.6 is the target of Karras et al. 2020)")
-    score_flat_epochs: float = Field(100, gt=0, description="epochs without a better score until it counts as flat")
-    score_flat_change: float = Field(0.01, ge=0, lt=1, description="fraction by which a score must fall to count as better")
-    score_flat_evaluations: int = Field(3, ge=1, description="evaluations without a better score that are needed as well")
-    nonfinite_lines: int = Field(3, ge=1, description="lines with numbers that are not finite, within a window, for a warning")
+
+# ---- moves
+def moves(rule: str, settings: Watch, values: dict[str, Any], in_flight: bool) -> dict[str, Any]:
+    """{setting: its value after the guide's next move}; of two moves of one setting, the first that has anything left."""
+    changes: dict[str, Any] = {}
+    for move in settings.moves.get(rule, ()):
+        if move.in_flight == in_flight and move.setting in values and move.setting not in changes:
+            new = move.next(values[move.setting])
+            if new is not None:
+                changes[move.setting] = new
+    return changes
+
+
+def advice(finding: Finding, settings: Watch, values: dict[str, Any]) -> str:
+    """`d_lr 1e-4→5e-5, lambda_l1 10→5; not in flight: base_filters_d 32→24; …`. A note names no moves."""
+    parts = [finding.advice]
+    if finding.level == "warning":
+        now, later = (", ".join(f"{name} {shown(values[name])}→{shown(new)}" for name, new in moves(finding.rule, settings, values, flight).items())
+                      for flight in (True, False))
+        parts = [now, later and f"not in flight: {later}", *parts]
+    return "; ".join(part for part in parts if part)
+
+
+def shown(value: Any) -> str:
+    """A setting as one would write it: 5e-5, 24, [0.9, 1.1]."""
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(shown, value))}]"
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "null"}[value]
+    if not isinstance(value, float):
+        return str(value)
+    text = f"{value:.4g}" if abs(value) >= 1e-3 or value == 0 else f"{value:.3e}"
+    digits, _, power = text.partition("e")
+    return f"{digits.rstrip('0').rstrip('.')}e{int(power)}" if power else text
+
+
+def present(values: dict[str, Any], rows: list[dict]) -> dict[str, Any]:
+    """The settings of a run with what was changed in flight, as its journal tells (`adapt/g_lr`)."""
+    return values | {key.removeprefix("adapt/"): value for row in rows for key, value in row.items() if key.startswith("adapt/")}
+
+
+# ---- what to do
+def adapt(findings: Sequence[Finding], settings: Watch, values: dict[str, Any]) -> dict[str, Any]:
+    """New values of settings: the moves, of those that can be made in flight, of the first warning that has any left; {} if none has."""
+    return _answer(findings, settings, values)[1]
+
+
+def _answer(findings: Sequence[Finding], settings: Watch, values: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
+    answers = ((finding.rule, moves(finding.rule, settings, values, True)) for finding in findings if finding.level == "warning")
+    return next(((rule, changes) for rule, changes in answers if changes), (None, {}))
 
 
 @dataclass(frozen=True)
-class Finding:
-    """A rule that holds at the end of the journal, and since which epoch."""
+class Decision:
+    """What to do now about which rule; `memory` is plain data, to be kept in checkpoints and given to the next `decide`."""
 
-    rule: str
-    level: str  # "warning": something should be changed; "note": worth knowing
-    epoch: float
-    message: str
-    advice: str
-
-
-@dataclass(frozen=True)
-class Signal:
-    """A number to keep an eye on: its recent value, its healthy range (None: open end), and whether it lies there (None: too few lines)."""
-
-    name: str
-    value: float | None
-    low: float | None
-    high: float | None
-    ok: bool | None
-    meaning: str
+    action: Literal["nothing", "adapt", "rollback", "stop"] = "nothing"
+    rule: str | None = None
+    changes: dict[str, Any] = field(default_factory=dict)  # settings and their new values, with adapt and rollback
+    memory: dict[str, Any] = field(default_factory=dict)   # {"epoch": of the last intervention, "rollbacks": n, "answered": {rule: times}}
 
 
-def read_journal(path: Path | str) -> list[dict]:
-    """The lines of a journal in order, [] if there is none yet.
+def decide(findings: Sequence[Finding], settings: Watch, values: dict[str, Any], memory: dict[str, Any], epoch: float) -> Decision:
+    """The answer of `on_trouble` to these findings at this epoch; notes are never answered.
 
-    A last line torn by a crash is left out. Lines that a resumed attempt wrote again replace the earlier ones.
-    Raises RunError for damage anywhere else, with the line number.
+    A function of its arguments alone, so a run that was continued from a checkpoint decides as one that never stopped.
+    After a rollback the clock has gone back: the epochs to settle count from the first call with the earlier epoch.
     """
-    path = Path(path)
-    rows: list[dict] = []
-    lines = path.read_bytes().split(b"\n") if path.is_file() else []
-    last = max((n for n, line in enumerate(lines) if line.strip()), default=-1)
-    for n, line in enumerate(lines[:last + 1]):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-            step, _ = int(row["step"]), float(row["epoch"])
-        except (ValueError, KeyError, TypeError) as error:
-            if n == last:
-                break
-            raise RunError(f"{path}, line {n + 1}: not a journal line (a JSON object with step and epoch): {line[:60]!r}; "
-                           "only the last line may be torn. Remove the line to go on without it") from error
-        while rows and rows[-1]["step"] > step:
-            rows.pop()
-        rows.append(row)
-    return rows
+    warnings = [finding for finding in findings if finding.level == "warning"]
+    if memory and epoch < memory["epoch"]:
+        memory = memory | {"epoch": epoch}
+    if settings.on_trouble == "warn" or not warnings or memory and epoch - memory["epoch"] < settings.settle_epochs:
+        return Decision(memory=memory)
+
+    def act(action: str, rule: str, changes: dict[str, Any] | None = None) -> Decision:
+        answered = memory.get("answered", {})
+        return Decision(action, rule, changes or {}, {"epoch": epoch, "rollbacks": memory.get("rollbacks", 0) + (action == "rollback"),
+                                                      "answered": answered | {rule: answered.get(rule, 0) + 1}})
+
+    if settings.on_trouble == "stop":
+        return act("stop", warnings[0].rule)
+    if settings.on_trouble == "adapt":
+        rule, changes = _answer(warnings, settings, values)
+        return act("adapt", rule, changes) if rule else Decision(memory=memory)
+    rule = next((finding.rule for finding in warnings if finding.rule in settings.rollback_on), None)
+    if rule is None:
+        return Decision(memory=memory)
+    if memory.get("rollbacks", 0) >= settings.max_rollbacks:
+        return act("stop", rule)
+    return act("rollback", rule, {name: float(f"{values[name] / 2:.12g}") for name in RATES if values.get(name)})
 
 
-def series(rows: list[dict], *keys: str) -> np.ndarray:
-    """[n, 1 + len(keys)] float64: epoch and the values of all lines that hold every key, one per step, in order of steps."""
-    held = [row for row in rows if all(key in row for key in keys)]
-    table = np.array([(row["epoch"], *[_number(row[key]) for key in keys]) for row in held], dtype=float).reshape(-1, 1 + len(keys))
-    # Of lines with the same step the last counts: look for the first in the reversed order.
-    _, first = np.unique(np.array([row["step"] for row in held], dtype=np.int64)[::-1], return_index=True)
-    return table[len(held) - 1 - first]
-
-
-def score_key(rows: list[dict]) -> str | None:
-    """The score this run was measured with last: one of SCORES, None before the first evaluation."""
-    return next((key for row in reversed(rows) for key in SCORES if key in row), None)
-
-
-def check(rows: list[dict], settings: Watch) -> list[Finding]:
-    """What is wrong at the end of the journal: at most one finding per rule, warnings first.
-
-    It reads the whole journal (0.4 s for 37,000 lines), so a loop asks at its evaluations, not at every step.
-    """
-    bounded: tuple[Callable, ...] = () if settings.unbounded else (_d_loss, _d_too_strong, _real_prob_low, _g_loss)
-    rules = (_nonfinite, *bounded, _overfit, _score_flat)
-    found = [finding for rule in rules if (finding := rule(rows, settings))]
-    return sorted(found, key=lambda finding: finding.level != "warning")
-
-
+# ---- signals
 def healthy(rows: list[dict], s: Watch) -> list[Signal]:
     """The signals of a healthy run, each with its recent value and range; the last two need no full window."""
+    rows = recent(rows)
+
     def signal(name: str, value: float | None, enough: bool, low: float | None, high: float | None, meaning: str) -> Signal:
         fits = value is not None and (low is None or value >= low) and (high is None or value <= high)
         return Signal(name, value, low, high, fits if enough and value is not None else None, meaning)
 
-    def recent(key: str, window: int) -> tuple[float | None, bool]:
-        values = _finite(series(rows, key))[-window:, 1]
+    def median(table: np.ndarray, window: int) -> tuple[float | None, bool]:
+        values = table[-window:, -1]
         return (float(np.median(values)) if len(values) else None), len(values) >= window
 
-    d_loss, g_loss = recent("d/loss", s.window), recent("g/loss", s.window)
+    def inside(key: str) -> tuple[float | None, float | None]:
+        return s.healthy.get(key, (None, None))
+
+    def ranged(name: str, key: str, meaning: str) -> list[Signal]:
+        table = finite(rows, key)
+        return [signal(name, *median(table, s.window), *inside(key), meaning)] if inside(key) != (None, None) and (len(table) or not rows) else []
+
+    d_loss, g_loss = median(finite(rows, "d/loss"), s.window), median(finite(rows, "g/loss"), s.window)
     ratio = g_loss[0] / d_loss[0] if d_loss[0] and g_loss[0] is not None else None
-    limit = _g_loss_limit(_medians(_finite(series(rows, "g/loss")), s.window)[:, 1], s)
-    mark, last, _ = _score_mark(rows, s)
-    bad = _nonfinite_lines(rows[-s.window:])
-    probabilities = [
-        signal("D(x)", *recent("d/real_prob", s.window), s.real_prob_low, s.real_prob_high, "real images, as D sees them"),
-        signal("D(G(z))", *recent("d/fake_prob", s.window), s.fake_prob_low, s.fake_prob_high,
-               "generated images, as D sees them; should drift towards 0.5"),
-        signal("D loss", *d_loss, s.d_loss_floor + s.d_loss_strong, None, "near its floor D has nothing left to learn and G no gradient"),
-        signal("G loss", *g_loss, None, float(limit[-1]) if len(limit) else s.g_loss_high, "against its own lowest median"),
-        signal("G loss / D loss", ratio, d_loss[1] and g_loss[1], 1 / s.loss_ratio, s.loss_ratio, "of comparable size"),
+    limit = rules.g_loss_limit(medians(finite(rows, "g/loss"), s.window)[:, 1], s)
+    found = gaps(rows)
+    gap, rising = np.column_stack([found, found[:, 2] - found[:, 1]]), finite(rows, "valid/l1")
+    mark, last, _ = rules.score_mark(rows, s)
+    bad = rules.nonfinite_lines(rows[-s.window:])
+    d_range = inside("d/loss") if "d/loss" in s.healthy else (s.d_loss_floor + (s.d_loss_strong or 0.0), s.d_loss_weak)
+    g_range = inside("g/loss") if "g/loss" in s.healthy else (None, float(limit[-1]) if len(limit) and s.g_loss_growth else s.g_loss_high)
+    named = {"d/real_prob": ("D(x)", "real samples, as D sees them"),
+             "d/fake_prob": ("D(G(z))", "generated samples, as D sees them; should drift towards 0.5")}
+    bounded = [
+        *(one for key in ("d/real_prob", "d/fake_prob") for one in ranged(named[key][0], key, named[key][1])),
+        signal("D loss", *d_loss, *d_range, "near its floor D has nothing left to learn and G no gradient"),
+        signal("G loss", *g_loss, *g_range, "healthy range" if "g/loss" in s.healthy else "against its own lowest median"),
+        *([] if len(gap) else [signal("G loss / D loss", ratio, d_loss[1] and g_loss[1], 1 / s.loss_ratio, s.loss_ratio, "of comparable size")]),
     ]
+    others = [one for key in s.healthy if key not in ("d/loss", "g/loss", *named) for one in ranged(key, key, "healthy range")]
+    diversity, overfit = finite(rows, "valid/diversity"), finite(rows, "valid/overfit")
     return [
-        *(() if s.unbounded else probabilities),
-        signal("overfit of D", *recent("valid/overfit", s.valid_window), None, s.overfit_high,
-               "(train − held-out) / (train − fake): 0 none, 1 held-out images look generated"),
-        Signal("epochs without a better score", float(last[0] - mark[0]) if mark is not None else None, None, s.score_flat_epochs,
-               _score_flat(rows, s) is None if mark is not None else None, f"a better score is lower by {s.score_flat_change:.0%} at the least"),
+        *(() if s.unbounded else bounded), *others,
+        *([signal("validation L1 − training L1", *median(gap, s.valid_window), None, s.gap_healthy, "a gap means overfitting")] if len(gap) else []),
+        *([signal("validation L1", *median(rising, s.valid_window), None, _risen(rising, s), f"may be {s.valid_rise:.0%} above its lowest median")]
+          if len(rising) >= s.valid_window and s.valid_rise is not None else []),
+        *([signal("diversity of samples", *median(diversity, s.valid_window), s.diversity_low, None, "against real samples: 1 is healthy, 0 mode collapse")]
+          if len(diversity) and s.diversity_low is not None else []),
+        *([signal("overfit of D", *median(overfit, s.valid_window), None, s.overfit_high,
+                  "(train − held-out) / (train − fake): 0 none, 1 held-out samples look generated")] if s.overfit_high and (len(overfit) or not len(gap)) else []),
+        Signal("epochs without a better score", float(last[0] - mark[0]) if mark is not None else None, None, s.score_flat_epochs or float("inf"),
+               rules.score_flat(rows, s, {}) is None if mark is not None else None, f"a better score is lower by {s.score_flat_change:.0%} at the least"),
         signal("lines with NaN or infinity", float(len(bad)) if rows else None, True, None, 0.0, f"of the last {s.window}"),
     ]
 
 
-def _number(value) -> float:
-    """JSON has no NaN: null counts as one."""
-    return float(value) if isinstance(value, int | float) else math.nan
-
-
-def _finite(table: np.ndarray) -> np.ndarray:
-    return table[np.isfinite(table).all(axis=1)]
-
-
-def _medians(table: np.ndarray, window: int) -> np.ndarray:
-    """[n, k] -> [n - window + 1, k]: epoch at which each full window ends, and the medians over it."""
-    if len(table) < window:
-        return table[:0]
-    views = np.lib.stride_tricks.sliding_window_view(table[:, 1:], window, axis=0)
-    return np.column_stack([table[window - 1:, 0], np.median(views, axis=-1)])
-
-
-def _since(bad: np.ndarray, good: np.ndarray) -> int | None:
-    """Index at which the state now in force began: it starts at `bad` and ends at `good`; None when it is not in force."""
-    ended = np.flatnonzero(good)
-    start = ended[-1] + 1 if len(ended) else 0
-    begun = np.flatnonzero(bad[start:])
-    return int(start + begun[0]) if len(begun) else None
-
-
-def _d_loss(rows: list[dict], s: Watch) -> Finding | None:
-    found = _medians(_finite(series(rows, "d/loss")), s.window)
-    above = found[:, 1] - s.d_loss_floor
-    since = _since(above < s.d_loss_strong, above >= s.d_loss_strong * s.release)
-    if since is None:
-        return None
-    collapsed = above[-1] < s.d_loss_collapsed
-    limit = s.d_loss_floor + (s.d_loss_collapsed if collapsed else s.d_loss_strong)
-    means = "the discriminator may have collapsed: it has nothing left to learn, and G gets no usable gradient" if collapsed else "D too strong"
-    return Finding("d_loss_low", "warning", float(found[since, 0]), f"D loss {found[-1, 1]:.3g} (median of {s.window} lines), healthy above "
-                   f"{s.d_loss_floor + s.d_loss_strong:.3g}, limit {limit:.3g}: {means}",
-                   "train D less: D:G steps 1:2 (1:3 where D is still too strong), or d_lr 2e-4→1e-4")
-
-
-def _d_too_strong(rows: list[dict], s: Watch) -> Finding | None:
-    found = _medians(_finite(series(rows, "d/real_prob", "d/fake_prob")), s.window)
-    real, fake = found[:, 1], found[:, 2]
-    since = _since((real > s.real_prob_high) & (fake < s.fake_prob_low),
-                   (real < s.real_prob_high / s.release) | (fake > s.fake_prob_low * s.release))
-    if since is None:
-        return None
-    return Finding("d_too_strong", "warning", float(found[since, 0]), f"D(x) {real[-1]:.3g}, above {s.real_prob_high:g}, while D(G(z)) "
-                   f"{fake[-1]:.2g}, below {s.fake_prob_low:g} (medians of {s.window} lines): D too strong, it tells every image apart",
-                   "one more G step (D:G steps 1:2, then 1:3), or d_lr 2e-4→1e-4")
-
-
-def _real_prob_low(rows: list[dict], s: Watch) -> Finding | None:
-    found = _medians(_finite(series(rows, "d/real_prob", "d/fake_prob")), s.window)
-    since = _since(found[:, 1] < s.real_prob_low, found[:, 1] >= s.real_prob_low * s.release)
-    if since is None:
-        return None
-    return Finding("real_prob_low", "warning", float(found[since, 0]), f"D(x) {found[-1, 1]:.3g} (median of {s.window} lines), healthy "
-                   f"{s.real_prob_low:g}–{s.real_prob_high:g}; D(G(z)) {found[-1, 2]:.3g}: D takes real images for generated ones",
-                   "let D catch up: D:G steps 1:1, d_lr not below g_lr; where the score falls all the same, leave it: "
-                   "with real labels of 0.9 a D that cannot tell the two apart ends at 0.45")
-
-
-def _g_loss_limit(medians: np.ndarray, s: Watch) -> np.ndarray:
-    """What the G loss may reach: measured against its lowest median so far, which an explosion cannot move."""
-    lowest = np.minimum.accumulate(medians) if len(medians) else medians
-    return np.maximum(s.g_loss_growth * lowest, s.g_loss_high)
-
-
-def _g_loss(rows: list[dict], s: Watch) -> Finding | None:
-    found = _medians(_finite(series(rows, "g/loss")), s.window)
-    limit = _g_loss_limit(found[:, 1], s)
-    since = _since(found[:, 1] > limit, found[:, 1] < limit / s.release)
-    if since is None:
-        return None
-    at = int(found[:, 1].argmin())
-    return Finding("g_loss_exploding", "warning", float(found[since, 0]), f"G loss {found[-1, 1]:.3g} (median of {s.window} lines), limit "
-                   f"{limit[-1]:.3g}; its lowest was {found[at, 1]:.3g} at epoch {found[at, 0]:.4g}: exploding, the learning rate is too high",
-                   "lower the learning rate: g_lr and d_lr 2e-4→1e-4, then 5e-5; gradient clipping 1.0→0.5; "
-                   "with D(x) → 1 and D(G(z)) → 0, one more G step")
-
-
-def _overfit(rows: list[dict], s: Watch) -> Finding | None:
-    found = _medians(_finite(series(rows, "valid/overfit")), s.valid_window)
-    since = _since(found[:, 1] > s.overfit_high, found[:, 1] < s.overfit_high / s.release)
-    if since is None:
-        return None
-    return Finding("d_overfitting", "warning", float(found[since, 0]), f"valid/overfit {found[-1, 1]:.3g} (median of {s.valid_window} validations), "
-                   f"healthy below {s.overfit_high:g}: D has memorised the training images, held-out ones look generated to it",
-                   "stop early and keep the best checkpoint; weight decay 1e-5; a smaller D (ndf); "
-                   "more or cleaner images (flips only: rotation, affine and colour jitter hurt on this data)")
-
-
-def _score_mark(rows: list[dict], s: Watch) -> tuple[np.ndarray | None, np.ndarray | None, int]:
-    """(epoch, score) of the last clear improvement, of the last evaluation, and how many evaluations came after the former."""
-    key = score_key(rows)
-    scores = _finite(series(rows, key)) if key else np.empty((0, 2))
-    if not len(scores):
-        return None, None, 0
-    at = 0
-    for i, score in enumerate(scores[:, 1]):
-        if score < scores[at, 1] - abs(scores[at, 1]) * s.score_flat_change:
-            at = i
-    return scores[at], scores[-1], len(scores) - 1 - at
-
-
-def _score_flat(rows: list[dict], s: Watch) -> Finding | None:
-    mark, last, evaluations = _score_mark(rows, s)
-    if mark is None or evaluations < s.score_flat_evaluations or last[0] - mark[0] < s.score_flat_epochs:
-        return None
-    name = score_key(rows).partition("/")[2]
-    return Finding("score_flat", "warning", float(mark[0]), f"{name} flat for {last[0] - mark[0]:.4g} epochs ({evaluations} evaluations): {mark[1]:.4g} at "
-                   f"epoch {mark[0]:.4g}, now {last[1]:.4g}",
-                   "change the schedule (decay earlier, 2500–3000 epochs) or stop early; then ngf = ndf = 96, attention at 8×8 and 32×32, "
-                   "StyleGAN2, cleaner data; if it jumped up, return to an earlier checkpoint and lower both rates (D 5e-5, G 1e-4)")
-
-
-def _nonfinite_lines(rows: list[dict]) -> list[tuple[float, list[str]]]:
-    """(epoch, keys) of the lines that hold a NaN, an infinity or null."""
-    bad = [(row["epoch"], [key for key, value in row.items() if "/" in key and not math.isfinite(_number(value))]) for row in rows]
-    return [(epoch, keys) for epoch, keys in bad if keys]
-
-
-def _nonfinite(rows: list[dict], s: Watch) -> Finding | None:
-    bad = _nonfinite_lines(rows[-s.window:])
-    if not bad:
-        return None
-    total = min(len(rows), s.window)
-    lasting = len(bad) >= min(s.nonfinite_lines, total)
-    names = ", ".join(sorted({key for _, keys in bad for key in keys}))
-    return Finding("nonfinite", "warning" if lasting else "note", bad[0][0], f"NaN or infinity in {len(bad)} of the last {total} lines: {names}",
-                   "unstable: learning rate 5e-5, gradient clipping 0.5; go back to a checkpoint from before" if lasting else
-                   "nothing while it stays single: such a step is skipped")
+def _risen(valid: np.ndarray, s: Watch) -> float:
+    return float(medians(valid, s.valid_window)[:, 1].min() * (1 + s.valid_rise))
