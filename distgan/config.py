@@ -6,6 +6,7 @@ import re
 from typing import Annotated, Any, ClassVar, Literal
 
 import pydantic
+import pydantic_core
 from pydantic import BaseModel, ConfigDict, Field
 
 from distgan.sharing import MAX_BATCH
@@ -100,6 +101,15 @@ class Run(Section):
     watch: Watch = Watch()
     machine: Machine = Machine()
 
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _over_the_recipes_own(cls, tree):
+        """A key that is not given in a section keeps the default that the recipe gives the section, which may differ from the section's own."""
+        if not isinstance(tree, dict):
+            return tree
+        sections = {name: field.default for name, field in cls.model_fields.items() if isinstance(field.default, BaseModel)}
+        return tree | {name: _over(default.model_dump(mode="json"), tree[name]) for name, default in sections.items() if isinstance(tree.get(name), dict)}
+
     @pydantic.field_validator("experiment")
     @classmethod
     def _folder_name(cls, value):
@@ -155,6 +165,11 @@ class Run(Section):
         return re.sub(r"[^A-Za-z0-9.,_-]+", "_", ",".join(changed))[:60] or "default"
 
 
+def _over(usual: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """`given` laid over `usual`, mapping by mapping."""
+    return usual | {key: _over(usual[key], value) if isinstance(value, dict) and isinstance(usual.get(key), dict) else value for key, value in given.items()}
+
+
 def flatten(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     """`{"a": {"b": 1}}` -> `[("a.b", 1)]`."""
     rows: list[tuple[str, Any]] = []
@@ -169,7 +184,7 @@ def defaults(model: type[BaseModel]) -> dict[str, Any]:
     for name, field in model.model_fields.items():
         if not field.is_required():
             value = field.get_default(call_default_factory=True)
-            found[name] = value.model_dump(mode="json") if isinstance(value, BaseModel) else json.loads(json.dumps(value))
+            found[name] = value.model_dump(mode="json") if isinstance(value, BaseModel) else pydantic_core.to_jsonable_python(value)
     return found
 
 
@@ -181,6 +196,6 @@ def describe(model: type[BaseModel], prefix: str = "", usual: dict[str, Any] | N
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             rows += describe(field.annotation, f"{prefix}{name}.", usual.get(name))
         else:
-            value = "(required)" if field.is_required() else json.dumps(usual[name])
+            value = "(required)" if field.is_required() else "{…}" if isinstance(usual[name], dict) else json.dumps(usual[name])
             rows.append((prefix + name, value, field.description or ""))
     return rows
