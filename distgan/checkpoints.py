@@ -126,11 +126,11 @@ def present(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("[0-9]" * 8) if path.is_dir()) if folder.is_dir() else []
 
 
-def prune(folder: Path, keep: int, best: int | None) -> None:
-    """Delete all but the newest `keep` and the best one, and what a killed save left behind."""
+def prune(folder: Path, keep: int, also: set[int | None]) -> None:
+    """Delete all but the newest `keep` and those of the steps `also`, and what a killed save left behind."""
     found = present(folder)
     for path in found[:-keep]:
-        if best is None or path.name != f"{best:08d}":
+        if int(path.name) not in also:
             shutil.rmtree(path)
     for path in folder.glob(".tmp-*"):
         shutil.rmtree(path)

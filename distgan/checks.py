@@ -21,9 +21,23 @@ class Checks:
     def __init__(self, run: Run, recipe: Any, data: Data, ranks: Ranks, folder: RunFolder | None, recorder: Recorder, evaluator: Evaluator | None,
                  last: int):
         self.best: dict[str, Any] | None = None
-        self.warned: list[str] = []
+        self.warned: list[str] = []           # rules whose findings are in force
+        self.troubled = False                 # one of them is a warning
+        self.healthy: int | None = None       # step of the last checkpoint that was saved while no warning was in force
+        self.changed: dict[str, Any] = {}     # settings as they were changed in flight
+        self.memory: dict[str, Any] = {}      # of `watch.decide`
         self._run, self._recipe, self._data, self._ranks, self._folder = run, recipe, data, ranks, folder
         self._recorder, self._evaluator, self._last = recorder, evaluator, last
+
+    def state(self) -> dict[str, Any]:
+        """For a checkpoint: plain data."""
+        return {name: getattr(self, name) for name in _STATE}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        for name in _STATE:
+            setattr(self, name, state.get(name, getattr(self, name)))  # a checkpoint of version 0.1 has fewer
+        if self.changed:
+            self._retune()
 
     def due(self, now: Clock) -> tuple[bool, bool, bool]:
         """(show, validate, evaluate) at this step."""
@@ -31,18 +45,20 @@ class Checks:
         return (ends or now.due(run.sample_every), ends or now.due(run.validate_every),
                 run.scored is not None and (ends or now.due_in(run.scored.schedule)))
 
-    def check(self, now: Clock) -> bool:
-        """Whatever is due at this step, after the waiting numbers were written. True if the score is the best so far. Collective."""
+    def check(self, now: Clock) -> tuple[bool, watch.Decision]:
+        """Whatever is due at this step, after the waiting numbers were written: is the score the best so far, and what to do about trouble. Collective."""
         show, validate, evaluate = self.due(now)
         began = time.perf_counter()
         result = self._ranks.alone(lambda: self._on_rank_0(now, show, validate)) if show or validate else None
         if evaluate:
             result = self._evaluator(self._recipe.sample)
         improved = result is not None and self._judge(now, result)
-        if self._folder:
-            self._warn(now)
+        self.warned, self.troubled, decision = self._ranks.alone(lambda: self._watch(now))
+        self.memory = decision.memory
+        if decision.action == "adapt":
+            self.change(now, decision)
         self._recorder.pause(time.perf_counter() - began)  # checks do not count as training time
-        return improved
+        return improved, decision
 
     def _on_rank_0(self, now: Clock, show: bool, validate: bool) -> dict[str, Any] | None:
         """Returns the score, where a number of the validation is the score."""
@@ -68,11 +84,31 @@ class Checks:
             console.say(f"epoch {now.epoch:.1f}  {result['metric']} {result['score']:.4g}" + ("  best so far" if improved else ""))
         return improved
 
-    def _warn(self, now: Clock) -> None:
-        """Rank 0: say what `watch` found, once for as long as it stays."""
-        findings = watch.check(sorted(self._recorder.seen, key=lambda row: row["step"]), self._run.watch)
+    def _watch(self, now: Clock) -> tuple[list[str], bool, watch.Decision]:
+        """Rank 0: say what `watch` found, once for as long as it stays, and decide what to do. Returns the rules, whether one warns, the decision."""
+        settings, values = self._run.watch, self._run.model_dump(mode="json")
+        findings = watch.check(sorted(self._recorder.seen, key=lambda row: row["step"]), settings, values)
         for finding in findings:
             if finding.rule not in self.warned:
                 self._folder.event("warning", step=now.step, epoch=now.epoch, rule=finding.rule, message=finding.message, advice=finding.advice)
                 console.say(f"{finding.level}: {finding.message}. Moves: {finding.advice}")
-        self.warned = [finding.rule for finding in findings]
+        troubled = any(finding.level == "warning" for finding in findings)
+        return [finding.rule for finding in findings], troubled, watch.decide(findings, settings, values, self.memory, now.epoch)
+
+    def change(self, now: Clock, decision: watch.Decision, **facts: Any) -> None:
+        """Go on with other settings. The same on all ranks. `facts` go into the event."""
+        before = {name: getattr(self._run, name) for name in decision.changes}
+        self.changed = self.changed | decision.changes
+        self._retune()
+        if self._folder:
+            moves = ", ".join(f"{name} {watch.shown(before[name])}→{watch.shown(value)}" for name, value in decision.changes.items())
+            self._recorder.write([head(now) | {f"adapt/{name}": value for name, value in decision.changes.items()}])
+            self._folder.event(decision.action, step=now.step, epoch=now.epoch, rule=decision.rule, changes=decision.changes, moves=moves, **facts)
+            console.say(f"{decision.action} because of {decision.rule}: {moves or 'nothing left to change'}")
+
+    def _retune(self) -> None:
+        self._run = type(self._run).model_validate(self._run.model_dump(mode="json") | self.changed)
+        self._recipe.retune(self._run)
+
+
+_STATE = ("best", "warned", "troubled", "healthy", "changed", "memory")

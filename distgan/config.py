@@ -128,6 +128,11 @@ class Run(Section):
         return None
 
     @property
+    def whole_from(self) -> float:
+        """The epoch from which a step updates every player: later than 0 where the GAN loss starts later."""
+        return 0.0
+
+    @property
     def group(self) -> int:
         """Samples of the global batch that share batch-norm statistics; 1 where a recipe has none."""
         return 1

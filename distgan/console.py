@@ -70,6 +70,11 @@ class Bar:
             left = (self.total - self.done) / max(self.rate, 1e-9)
             print(f"{self.label}: {self.done}/{self.total} {self.unit}  {text}  {clock(left)} left", flush=True)
 
+    def back(self, done: int) -> None:
+        """Begin again from `done` units."""
+        self._start -= self.done - done
+        self._shown, self.done = min(self._shown, done), done
+
     def close(self) -> None:
         """Take the bar off the terminal; off a terminal, print the last line."""
         if self._rich:

@@ -172,7 +172,8 @@ def _play(module: ModuleType, run: Run, ranks: Ranks, data: Data, share: Breakdo
     clock = Clock(share.batch * recipe.batches_per_step, len(data.train))
     stream = iter(Stream(data, run.seed, share, ranks.rank, ranks.device, window=run.shuffle_window or 0, crop=run.crop))
     states, logs = [_state(recipe.players)], []
-    for k in range(STEPS):
+    first = clock.steps(run.whole_from) if run.whole_from else 0  # steps that update all there is
+    for k in range(first, first + STEPS):
         logs.append(recipe.step([next(stream) for _ in range(recipe.batches_per_step)], clock.at(k)))
         states.append(_state(recipe.players))
     names = [name for name in logs[0] if name.endswith(("/loss", "/grad_norm", "/skipped"))]

@@ -3,6 +3,7 @@
 import shutil
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,10 +53,10 @@ class Loop:
         now = self.resume()
         if now.step == 0:
             self.check(now)
-        stream = iter(Stream(self.data, self.run.seed, self.share, self.ranks.rank, self.ranks.device, start=now.samples,
-                             workers=self.run.machine.workers, resident_bytes=self.run.machine.resident_mb << 20,
-                             window=self.run.shuffle_window or 0, crop=self.run.crop))
-        state, shown = "done", None
+            if self.run.watch.on_trouble == "rollback":
+                self.save(now)  # there is always a healthy one to go back to
+        stream = self._stream(now)
+        state, shown, why = "done", None, None
         with console.bar("training", self.last, "steps", start=now.step) as bar:
             while now.step < self.last:
                 batches = [next(stream) for _ in range(self.recipe.batches_per_step)]
@@ -69,11 +70,19 @@ class Loop:
                     shown = self.flush(now)
                 bar.advance(1, shown, f"epoch {now.epoch:.1f}  {bar.rate * self.clock.per_step:.4g} {self.run.kind}s/s")
                 (stop,) = asked()
-                improved = self.check(now)
+                improved, decision = self.check(now)
+                if decision.action == "rollback":
+                    now = self._go_back(now, decision)
+                    stream = self._stream(now)
+                    bar.back(now.step)
+                    continue
                 best = self.checks.best
-                early = bool(self.run.patience and best and now.epoch - best["epoch"] >= self.run.patience)
+                early = bool(self.run.patience and best and now.epoch - best["epoch"] >= self.run.patience) or decision.action == "stop"
                 if improved or stop or early or now.step == self.last or now.due(self.run.machine.checkpoint_every):
                     self.save(now)
+                if early:
+                    why = (f"watch.on_trouble=stop, because of {decision.rule}" if decision.action == "stop"
+                           else f"no better {best['metric']} for {self.run.patience:g} epochs")
                 if stop or early:
                     state = "done" if early or now.step == self.last else "stopped"
                     break
@@ -81,11 +90,16 @@ class Loop:
             self._results()
         if self.folder and state == "done":
             early = now.step < self.last
-            if early:
-                console.say(f"finished early: no better {self.checks.best['metric']} for {self.run.patience:g} epochs")
+            if early and why:
+                console.say(f"finished early: {why}")
             self.folder.finish(now.step, now.epoch, early)
-            self.folder.event("done", step=now.step, epoch=now.epoch, early=early)
+            self.folder.event("done", step=now.step, epoch=now.epoch, early=why)
         return state
+
+    def _stream(self, now: Clock) -> Iterator[list[Micro]]:
+        return iter(Stream(self.data, self.run.seed, self.share, self.ranks.rank, self.ranks.device, start=now.samples,
+                           workers=self.run.machine.workers, resident_bytes=self.run.machine.resident_mb << 20,
+                           window=self.run.shuffle_window or 0, crop=self.run.crop))
 
     def _due(self, batches: list[list[Micro]], now: Clock) -> None:
         """Every rank holds just the stream positions that are due: a loader that shards twice, or skips, fails at the first step."""
@@ -126,7 +140,7 @@ class Loop:
             if state[name] != value:
                 raise RunError(f"checkpoint {path} was written at {name} {state[name]}; with these settings and data it would be {value}")
         checkpoints.load(path, self.recipe.players)
-        self.checks.best, self.checks.warned = state["best"], state["warned"]
+        self.checks.restore(state)
         where = f"continuing from step {state['step']} of" if state["step"] < self.last else f"already at step {state['step']}, asked for are"
         console.say(f"{where} {self.last}, epoch {self.clock.at(state['step']).epoch:.1f}")
         return self.clock.at(state["step"])
@@ -142,9 +156,31 @@ class Loop:
                 self.folder.event("grown", source=str(source), shapes=shapes)
             console.say("\n".join([f"grown from {source}:", *(f"  {line}" for line in shapes)]))
 
+    def _go_back(self, now: Clock, decision: watch.Decision) -> Clock:
+        """To the last healthy checkpoint, with the settings that were decided on; saved anew, so that a restart goes on from there with them."""
+        def choose():
+            folder = self.folder.path / "checkpoints"
+            path = folder / f"{self.checks.healthy:08d}"
+            state = checkpoints.verify(path)
+            checkpoints.discard_after(folder, state["step"])
+            self.folder.rewind(state["step"])
+            self.recorder.remember(watch.read_journal(self.folder.path / "journal.jsonl"))
+            return path, state
+
+        path, state = self.ranks.alone(choose)
+        came_from, now = now.step, self.clock.at(state["step"])
+        checkpoints.load(path, self.recipe.players)
+        changed = self.checks.changed
+        self.checks.restore(state | {"changed": changed, "memory": decision.memory})
+        self.checks.change(now, decision, from_step=came_from, to_step=now.step)
+        self.save(now)
+        return now
+
     def save(self, now: Clock) -> None:
         self.flush(now)
-        state = {**self._stream_state(now), "epoch": now.epoch, "best": self.checks.best, "warned": self.checks.warned}
+        if not self.checks.troubled:
+            self.checks.healthy = now.step
+        state = {**self._stream_state(now), "epoch": now.epoch, **self.checks.state()}
         players = checkpoints.held(self.recipe.players)
 
         def write():
@@ -152,7 +188,7 @@ class Loop:
             folder = self.folder.path / "checkpoints"
             self.folder.sync()
             checkpoints.save(folder, now.step, players, state)
-            checkpoints.prune(folder, self.run.machine.keep, self.checks.best and self.checks.best["step"])
+            checkpoints.prune(folder, self.run.machine.keep, {self.checks.best and self.checks.best["step"], self.checks.healthy})
             self.folder.event("checkpoint", step=now.step, seconds=round(time.perf_counter() - began, 3))
             self._status(now)
 
@@ -175,10 +211,10 @@ class Loop:
             self._status(now)
         return shown
 
-    def check(self, now: Clock) -> bool:
-        """Whatever is due at this step. True if the score is the best so far. Collective."""
+    def check(self, now: Clock) -> tuple[bool, watch.Decision]:
+        """Whatever is due at this step: is the score the best so far, and what to do about trouble. Collective."""
         if not any(self.checks.due(now)):
-            return False
+            return False, watch.Decision()
         self.flush(now)
         return self.checks.check(now)
 

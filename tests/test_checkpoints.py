@@ -85,7 +85,7 @@ def test_a_killed_save_leaves_nothing_under_the_final_name(tmp_path, monkeypatch
             checkpoints.save(tmp_path, 2, checkpoints.held(players(1)), STATE)
     assert [path.name for path in checkpoints.present(tmp_path)] == ["00000001"]
     checkpoints.save(tmp_path, 2, checkpoints.held(players(1)), STATE)
-    checkpoints.prune(tmp_path, keep=2, best=None)
+    checkpoints.prune(tmp_path, keep=2, also=set())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["00000001", "00000002"]
 
 
@@ -119,7 +119,7 @@ def test_values_that_are_not_finite_are_not_saved(tmp_path):
 def test_the_newest_and_the_best_are_kept(tmp_path):
     for step in range(1, 7):
         checkpoints.save(tmp_path, step, checkpoints.held(players()), STATE)
-        checkpoints.prune(tmp_path, keep=2, best=2 if step > 1 else None)
+        checkpoints.prune(tmp_path, keep=2, also={2 if step > 1 else None})
     assert [int(path.name) for path in checkpoints.present(tmp_path)] == [2, 5, 6]
 
 
