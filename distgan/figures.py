@@ -72,7 +72,7 @@ def spectrograms(path: Path, items: list[list[tuple[str, np.ndarray]]], rate: fl
                 image = ax.imshow(level - top, origin="lower", aspect="auto", cmap="magma", vmin=-RANGE_DB, vmax=0, interpolation="nearest",
                                   extent=(0, end_s, 0, rate / 2000))
                 title = title if np.isfinite(wave).all() else f"not finite: {title}"
-                ax.set_title("\n".join(textwrap.wrap(_plain(title), LETTERS // columns)[:2]), fontsize=9, fontweight="normal")
+                ax.set_title("\n".join(textwrap.wrap(plain(title), LETTERS // columns)[:2]), fontsize=9, fontweight="normal")
                 ax.set_xlabel("time in s", labelpad=1)
             for ax in row[len(shown):]:
                 ax.set_axis_off()
@@ -100,14 +100,14 @@ def _figure(height_in: float) -> Figure:
     return figure
 
 
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
     """Printable ASCII, which every font has: a name in other letters would be drawn as boxes, with a warning for each."""
     name = str(name).encode("ascii", "replace").decode()
     return "".join(letter if letter.isprintable() else " " for letter in name)
 
 
 def _short(name: str, letters: int) -> str:
-    name = _plain(name)
+    name = plain(name)
     return name if len(name) <= letters else f"{name[:letters - 1]}~"
 
 

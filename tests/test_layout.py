@@ -16,7 +16,8 @@ LAYERS = [
     {"shards"},
     {"distgan.journal", "distgan.thresholds"},
     {"distgan.rules"},
-    {"distgan.watch", "distgan.criteria", "distgan.sharing", "distgan.signals", "distgan.losses", "distgan.pictures", "distgan.figures", "distgan.tuning"},
+    {"distgan.watch", "distgan.criteria", "distgan.sharing", "distgan.signals", "distgan.losses", "distgan.pictures", "distgan.figures",
+     "distgan.interventions", "distgan.tuning"},
     {"distgan.config"},
     {"distgan.runfile", "distgan.launched"},
     {"distgan.runs", "distgan.history"},
@@ -32,7 +33,8 @@ LAYERS = [
     {"distgan.checks"},
     {"distgan.loop"},
     {"distgan.start"},
-    {"distgan.train", "distgan.plots"},
+    {"distgan.train", "distgan.plots", "distgan.markup"},
+    {"distgan.exhibits"},
     {"distgan.page"},
     {"distgan.report"},
     {"distgan.cli"},
@@ -106,7 +108,9 @@ def test_a_step_fits_on_one_screen(path):
             assert node.end_lineno - node.lineno < 45
 
 
-@pytest.mark.parametrize("name", ["config", "runfile", "launched", "tuning", "sharing", "watch", "journal", "thresholds", "rules", "criteria", "runs", "history", "report", "page", "plots", "figures",
+@pytest.mark.parametrize("name", ["config", "runfile", "launched", "tuning", "sharing", "watch", "journal", "thresholds", "rules", "criteria",
+                                  "runs", "history", "report", "page", "plots", "figures",
+                                  "interventions", "markup", "exhibits",
                                   "clock", "console", "draws"])
 def test_a_login_node_needs_no_torch(name):
     """What plans, checks and reports runs imports no torch at its top."""
