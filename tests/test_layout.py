@@ -17,7 +17,8 @@ LAYERS = [
     {"distgan.journal", "distgan.thresholds"},
     {"distgan.progress"},
     {"distgan.rules"},
-    {"distgan.watch", "distgan.criteria", "distgan.sharing", "distgan.signals", "distgan.losses", "distgan.pictures", "distgan.tuning"},
+    {"distgan.watch", "distgan.criteria", "distgan.sharing", "distgan.signals", "distgan.losses", "distgan.pictures", "distgan.figures",
+     "distgan.interventions", "distgan.tuning"},
     {"distgan.config"},
     {"distgan.runfile", "distgan.launched"},
     {"distgan.runs", "distgan.history"},
@@ -33,7 +34,8 @@ LAYERS = [
     {"distgan.checks"},
     {"distgan.loop"},
     {"distgan.start"},
-    {"distgan.train", "distgan.plots"},
+    {"distgan.train", "distgan.plots", "distgan.markup"},
+    {"distgan.exhibits"},
     {"distgan.page"},
     {"distgan.report"},
     {"distgan.cli"},
@@ -107,7 +109,8 @@ def test_a_step_fits_on_one_screen(path):
             assert node.end_lineno - node.lineno < 45
 
 
-@pytest.mark.parametrize("name", ["config", "runfile", "launched", "tuning", "sharing", "watch", "journal", "thresholds", "progress", "rules", "criteria", "runs", "history", "report", "page", "plots",
+@pytest.mark.parametrize("name", ["config", "runfile", "launched", "tuning", "sharing", "watch", "journal", "thresholds", "progress", "rules",
+                                  "criteria", "runs", "history", "report", "page", "plots", "figures", "interventions", "markup", "exhibits",
                                   "clock", "console", "draws"])
 def test_a_login_node_needs_no_torch(name):
     """What plans, checks and reports runs imports no torch at its top."""
