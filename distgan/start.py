@@ -242,7 +242,8 @@ def _facts(setup: _Setup) -> dict[str, Any]:
     """What an attempt ran on."""
     share: Breakdown = setup.share
     cuda = torch.cuda.get_device_name(setup.ranks.device) if setup.ranks.device.type == "cuda" else None
-    return {"argv": sys.argv, "data": {"train": len(setup.data.train), "validation": len(setup.data.validation)}, "processes": setup.ranks.size,
+    data = {"train": len(setup.data.train), "validation": len(setup.data.validation), "shape": setup.data.shape}
+    return {"argv": sys.argv, "data": data, "processes": setup.ranks.size,
             "engine": _engine(setup.ranks), "device": cuda or setup.ranks.device.type, "threads": torch.get_num_threads(),
             "batch": {"global": share.batch, "ranks": share.ranks, "accumulation": share.accumulation, "per_rank": share.per_rank,
                       "group": share.group},
