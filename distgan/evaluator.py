@@ -3,7 +3,7 @@
 Sample i is generated from noise (seed, i), in chunks of fixed shape, so the set of samples does not depend on the number of ranks.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import torch

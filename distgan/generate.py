@@ -12,7 +12,7 @@ USAGE = """usage: distgan generate RUN[@best|@last|@STEP] [count=N] [out=FOLDER]
 Makes images of a trained run's generator: images/00000.png …, result.csv (a line for each, with the critic's score) and grid.png.
 Image i depends on the run's seed and i alone, so a larger count adds files and changes none.
 
-  RUN      a run folder; its best checkpoint, or the last one, or the one of a step
+  RUN      a run folder: its best checkpoint, or the last one, or the one of a step
   count    how many (default: 64)
   out      folder to make (default: RUN/generated-STEP)
 
@@ -59,10 +59,16 @@ def _options(words: list[str]) -> tuple[int, str | None, str]:
 
 
 def _locate(text: str) -> Path:
+    """The checkpoint folder. Of a run alone its best, or the last one where no checkpoint has the best score, as the results after training."""
     from distgan import grow
 
     try:
-        return grow.locate(text)
+        try:
+            return grow.locate(text)
+        except ConfigError:
+            if not (Path(text).expanduser() / "checkpoints").is_dir():
+                raise
+            return grow.locate(f"{text}@last")
     except ConfigError as error:
         raise ConfigError(str(error).removeprefix("grow: ")) from error
 
