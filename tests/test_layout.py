@@ -30,7 +30,7 @@ LAYERS = [
     {"distgan.from_noise", "distgan.results"},
     {"distgan.recipes"},
     {"distgan.checkpoints", "distgan.doctor"},
-    {"distgan.checks"},
+    {"distgan.checks", "distgan.grow"},
     {"distgan.loop"},
     {"distgan.start"},
     {"distgan.train", "distgan.plots", "distgan.generate"},
