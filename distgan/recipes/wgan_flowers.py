@@ -20,10 +20,20 @@ from distgan.normalization import GroupBatchNorm2d
 from distgan.player import Log, Player, last
 from distgan.ranks import Ranks
 from distgan.sharing import Breakdown
-from distgan.watch import Watch
+from distgan.watch import Move, Watch
 
 REFERENCE_BATCH = 256
 WEIGHT_CLIP = 0.01
+_SLOWER = tuple(Move(setting=name, factor=0.5, limit=1.25e-5) for name in ("g_lr", "d_lr"))
+_BETTER_CRITIC = (Move(setting="n_critic", add=2, limit=10, in_flight=False), Move(setting="penalty", to=10, in_flight=False),
+                  Move(setting="optimizer", to="adam", in_flight=False))
+# The options that the documents name, as moves. An unbounded critic has no range to leave, so its other rules raise nothing.
+GUIDE = {
+    "nonfinite": _SLOWER,
+    "mode_collapse": (*_SLOWER, *_BETTER_CRITIC),
+    "d_overfitting": (Move(setting="rotation", add=15, limit=15), Move(setting="jitter", add=0.2, limit=0.2), Move(setting="translation", add=0.1, limit=0.1)),
+    "score_flat": (*_SLOWER, *_BETTER_CRITIC, Move(setting="lr_every", to=100, in_flight=False), Move(setting="attention", to=(16,), in_flight=False)),
+}
 
 
 class Settings(config.Run):
@@ -56,7 +66,7 @@ class Settings(config.Run):
     evaluate: config.Evaluate = config.Evaluate()
     results: int | None = Field(None, ge=0, le=1_000_000, description="image files to write after training, with the best checkpoint; null: as many as the "
                                                                       "data set has real images; 0: none")
-    watch: Watch = Watch(unbounded=True)
+    watch: Watch = Watch(unbounded=True, moves=GUIDE)
 
     @field_validator("betas")
     @classmethod
