@@ -101,7 +101,8 @@ def train(module: ModuleType, run: Run, asked: dict[str, Any]) -> int:
     setup = _Setup(module, run)
     ranks = setup.ranks
     opened: list[RunFolder] = []
-    last = Clock(setup.share.batch * setup.recipe.batches_per_step, len(setup.data.train)).steps(run.epochs)
+    clock = Clock(setup.share.batch * setup.recipe.batches_per_step, len(setup.data.train))
+    last = clock.steps(run.epochs)
 
     def enter() -> tuple[str, str | None]:
         opened.append(RunFolder(run, setup.data.fingerprint, asked, setup.start))
@@ -115,7 +116,7 @@ def train(module: ModuleType, run: Run, asked: dict[str, Any]) -> int:
             state = "done"
         else:
             console.say(f"run folder {path}\n{setup.share}; {len(setup.data.train)} training {run.kind}s, {len(setup.data.validation)} held out; "
-                        f"on {ranks.device.type}, {_engine(ranks)}, {_options(run)}")
+                        f"on {ranks.device.type}, {_engine(ranks)}, {_options(run)}" + (f"\nnote: {more}" if (more := clock.overshoot(run.epochs)) else ""))
             state = _attempt(setup, run, folder)
             console.say(f"saved and stopped; the same line continues the run in {path}" if state == "stopped"
                         else f"finished; next: distgan report {shlex.quote(path)}")
@@ -242,7 +243,7 @@ def _facts(setup: _Setup) -> dict[str, Any]:
     """What an attempt ran on."""
     share: Breakdown = setup.share
     cuda = torch.cuda.get_device_name(setup.ranks.device) if setup.ranks.device.type == "cuda" else None
-    data = {"kind": setup.data.kind, "train": len(setup.data.train), "validation": len(setup.data.validation)}
+    data = {"kind": setup.data.kind, "train": len(setup.data.train), "validation": len(setup.data.validation), "shape": setup.data.shape}
     return {"argv": sys.argv, "data": data, "processes": setup.ranks.size,
             "engine": _engine(setup.ranks), "device": cuda or setup.ranks.device.type, "threads": torch.get_num_threads(),
             "batch": {"global": share.batch, "ranks": share.ranks, "accumulation": share.accumulation, "per_rank": share.per_rank,

@@ -106,6 +106,12 @@ class Dealt:
     def __init__(self, rank, size):
         self.rank, self.size = rank, size
 
+    def together(self, work):
+        return work()
+
+    def gather(self, numbers, rows, total):
+        return numbers, rows
+
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5])
 def test_samples_are_dealt_once_and_do_not_depend_on_the_ranks(particles, size):
@@ -115,9 +121,8 @@ def test_samples_are_dealt_once_and_do_not_depend_on_the_ranks(particles, size):
         return torch.stack([torch.full((1, 64, 64), float(np.sin(i))) for i in numbers])
 
     def kept(rank, size):
-        ranks = Dealt(rank, size)
-        evaluator = Evaluator(ranks, data, total, None)
-        return evaluator._my_features("samples", total, lambda numbers: ((sample(numbers) + 1) * 127).to(torch.uint8))
+        evaluator = Evaluator(Dealt(rank, size), data, total, None)
+        return evaluator._features("samples", total, lambda numbers: ((sample(numbers) + 1) * 127).to(torch.uint8))
 
     whole = kept(0, 1)[1]
     numbers, rows = zip(*[kept(rank, size) for rank in range(size)], strict=True)

@@ -9,7 +9,7 @@ import torch
 from pydantic import Field, ValidationInfo, field_validator
 from torch import nn
 
-from distgan import config, draws, from_noise, sharing, signals
+from distgan import config, draws, from_noise, results, sharing, signals
 from distgan.batches import Micro
 from distgan.clock import Clock, step_decay
 from distgan.config import Positive, Share
@@ -20,10 +20,20 @@ from distgan.normalization import GroupBatchNorm2d
 from distgan.player import Log, Player, last
 from distgan.ranks import Ranks
 from distgan.sharing import Breakdown
-from distgan.watch import Watch
+from distgan.watch import Move, Watch
 
 REFERENCE_BATCH = 256
 WEIGHT_CLIP = 0.01
+_SLOWER = tuple(Move(setting=name, factor=0.5, limit=1.25e-5) for name in ("g_lr", "d_lr"))
+_BETTER_CRITIC = (Move(setting="n_critic", add=2, limit=10, in_flight=False), Move(setting="penalty", to=10, in_flight=False),
+                  Move(setting="optimizer", to="adam", in_flight=False))
+# The options that the documents name, as moves. An unbounded critic has no range to leave, so its other rules raise nothing.
+GUIDE = {
+    "nonfinite": _SLOWER,
+    "mode_collapse": (*_SLOWER, *_BETTER_CRITIC),
+    "d_overfitting": (Move(setting="rotation", add=15, limit=15), Move(setting="jitter", add=0.2, limit=0.2), Move(setting="translation", add=0.1, limit=0.1)),
+    "score_flat": (*_SLOWER, *_BETTER_CRITIC, Move(setting="lr_every", to=100, in_flight=False), Move(setting="attention", to=(16,), in_flight=False)),
+}
 
 
 class Settings(config.Run):
@@ -54,7 +64,9 @@ class Settings(config.Run):
     translation: Share = Field(0.0, description="shift each image by up to ± this share of its size; usual is 0.1")
     jitter: Share = Field(0.0, description="change brightness, contrast and saturation by up to ± this share; usual is 0.2")
     evaluate: config.Evaluate = config.Evaluate()
-    watch: Watch = Watch(unbounded=True)
+    results: int | None = Field(None, ge=0, le=1_000_000, description="image files to write after training, with the best checkpoint; null: as many as the "
+                                                                      "data set has real images; 0: none")
+    watch: Watch = Watch(unbounded=True, moves=GUIDE)
 
     @field_validator("betas")
     @classmethod
@@ -73,6 +85,13 @@ class Settings(config.Run):
             raise ValueError("nothing else bounds the critic, and its scores would grow without end; give penalty=10, or spectral_norm=[D]")
         return value
 
+    @field_validator("results")
+    @classmethod
+    def _a_set(cls, value):
+        if value == 1:
+            raise ValueError("a Fréchet distance needs at least 2 images; 0 writes none")
+        return value
+
     @field_validator("critic_norm")
     @classmethod
     def _one_sample_at_a_time(cls, value, info: ValidationInfo):
@@ -80,6 +99,11 @@ class Settings(config.Run):
             raise ValueError("batch normalisation makes the critic's score of a sample depend on the others of its batch, and the penalty holds for "
                              "each sample alone (Gulrajani et al. 2017, section 4); critic_norm=layer or none")
         return value
+
+    @classmethod
+    def where(cls) -> set[str]:
+        """How many files are written afterwards does not change what was trained."""
+        return super().where() | {"results"}
 
     @property
     def normalisation(self) -> str:
@@ -159,3 +183,9 @@ class Recipe:
         numbers = {"d_loss": d_wasserstein(real, fake), "g_loss": g_wasserstein(fake), "wasserstein": -d_wasserstein(real, fake),
                    "train_wasserstein": -d_wasserstein(seen, fake), "overfit": from_noise.overfit(real, seen, fake)}
         return {f"valid/{name}": float(value) for name, value in numbers.items()}
+
+    def results(self, data: Data, ranks: Ranks, folder: Path) -> None:
+        """Image files of the trained generator, a line for each, and the score of these files against all real images. Collective."""
+        count = len(data.train) + len(data.validation) if self.run.results is None else self.run.results
+        if count:
+            results.write(folder, ranks, data, self.sample, self.D, count, self.run.evaluate.inception)
