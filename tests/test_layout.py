@@ -15,7 +15,7 @@ LAYERS = [
     {"distgan.console", "distgan.draws", "distgan.clock"},
     {"shards"},
     {"distgan.watch", "distgan.sharing", "distgan.signals", "distgan.losses", "distgan.pictures", "distgan.tuning"},
-    {"distgan.config"},
+    {"distgan.config", "distgan.augment"},
     {"distgan.runfile", "distgan.launched"},
     {"distgan.runs", "distgan.history"},
     {"distgan.ranks"},
