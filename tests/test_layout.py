@@ -19,7 +19,7 @@ LAYERS = [
     {"distgan.rules"},
     {"distgan.watch", "distgan.criteria", "distgan.sharing", "distgan.signals", "distgan.losses", "distgan.pictures", "distgan.figures",
      "distgan.interventions", "distgan.tuning"},
-    {"distgan.config"},
+    {"distgan.config", "distgan.augment"},
     {"distgan.runfile", "distgan.launched"},
     {"distgan.runs", "distgan.history"},
     {"distgan.ranks"},
