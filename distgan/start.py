@@ -246,6 +246,7 @@ def _facts(setup: _Setup) -> dict[str, Any]:
     data = {"kind": setup.data.kind, "train": len(setup.data.train), "validation": len(setup.data.validation), "shape": setup.data.shape}
     return {"argv": sys.argv, "data": data, "processes": setup.ranks.size,
             "engine": _engine(setup.ranks), "device": cuda or setup.ranks.device.type, "threads": torch.get_num_threads(),
+            "parameters": {name: sum(p.numel() for p in player.bare.parameters()) for name, player in setup.recipe.players.items()},
             "batch": {"global": share.batch, "ranks": share.ranks, "accumulation": share.accumulation, "per_rank": share.per_rank,
                       "group": share.group},
             "versions": {"distgan": __version__, "python": platform.python_version(), "torch": torch.__version__},
