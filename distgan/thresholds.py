@@ -149,6 +149,11 @@ class Finding:
     message: str
     advice: str  # the guide's moves from the run's present settings, then what else helps
 
+    @property
+    def name(self) -> str:
+        """Under which it was told: a note that becomes a warning is told again."""
+        return self.rule if self.level == "warning" else f"{self.rule} ({self.level})"
+
 
 @dataclass(frozen=True)
 class Signal:
