@@ -117,7 +117,9 @@ def _jumped(rows: list[dict], s: Watch) -> tuple[float, str] | None:
         return None
     value = scores[1:, 1]
     best = np.minimum.accumulate(scores[:, 1])[:-1]
-    over = (value > s.score_jump * best) & (value - best > s.score_lost * (scores[0, 1] - best)) & (best > 0)
+    # Ratios, as a stand-in score may fall from 370 to 0.7 and a FID from 150 to 50. The first score is positive where the best is.
+    way = np.maximum(scores[0, 1], best) / np.where(best > 0, best, np.inf)
+    over = (best > 0) & (value > best * np.maximum(s.score_jump, way ** s.score_lost))
     at = since(np.concatenate([[False], over[1:] & over[:-1]]), ~over)
     if at is None:
         return None

@@ -1,5 +1,6 @@
 """Each criterion of the documents: met, not met, and not yet to be said."""
 
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -10,6 +11,8 @@ from distgan.criteria import criteria
 from distgan.runfile import _Loader
 from distgan.thresholds import Rule
 from distgan.watch import WAVEFORM, Watch, check
+
+PAGE = Path(__file__).parents[1] / "docs/watch.md"
 
 
 def of(rows, watch=WAVEFORM, config=None, warnings=()):
@@ -86,7 +89,7 @@ def test_fid_below_fifty(score, ok):
 
 def test_the_capacity_ranges_are_those_of_its_section():
     """The section that docs/watch.md gives for the capacity study."""
-    with open("docs/watch.md", encoding="utf-8") as file:
+    with open(PAGE, encoding="utf-8") as file:
         block = next(text for text in file.read().split("```yaml\n")[1:] if "capacity" in text.split("```")[0]).split("```")[0]
     watch = Watch(**yaml.load(block, _Loader)["watch"])
     assert watch.healthy == {"d/real_prob": (0.75, 0.85), "d/fake_prob": (0.35, 0.5), "d/loss": (0.3, 0.8), "g/loss": (0.5, 1.5)}
@@ -123,7 +126,7 @@ def test_repaired_audio_beats_its_input():
 
 
 def test_the_page_on_rules_names_every_rule_and_threshold_with_its_default():
-    with open("docs/watch.md", encoding="utf-8") as file:
+    with open(PAGE, encoding="utf-8") as file:
         text = file.read()
     for name, field in Watch.model_fields.items():
         assert f"`{name}`" in text or f"watch.{name}" in text or f"`{name}=" in text, name

@@ -96,6 +96,11 @@ def test_flat_score_after_a_hundred_epochs():
     assert "stop early" in found["score_flat"].advice
 
 
+def test_two_evaluations_are_too_few_to_call_a_score_flat():
+    rows = [{"step": i, "epoch": 200.0 * i, "eval/fid": 9.0} for i in range(4)]
+    assert check(rows[:3], Watch()) == [] and set(rules(rows)) == {"score_flat"}
+
+
 def test_a_score_that_falls_slowly_is_not_flat():
     assert check(journal(lines=2000, score=lambda epoch: 100 - epoch / 50), Watch()) == []
 
