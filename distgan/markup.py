@@ -25,7 +25,7 @@ dl { display: grid; grid-template-columns: repeat(auto-fit, minmax(128px, 1fr));
 table { border-collapse: collapse; width: 100%; font-size: 13px; } th { text-align: left; font-weight: 500; color: var(--soft); }
 th, td { padding: 3px 14px 3px 0; vertical-align: top; border-bottom: 1px solid var(--line); overflow-wrap: anywhere; }
 td.time { white-space: nowrap; width: 1%; } td.n, th.n { text-align: right; white-space: nowrap; } tr.set td { background: var(--mark); }
-.good { color: var(--good); } .bad { color: var(--bad); }
+.good { color: var(--good); } .bad { color: var(--bad); } td.good, td.bad { white-space: nowrap; }
 .finding { border-left: 3px solid var(--warn); padding: 2px 0 2px 12px; margin: 10px 0; } .finding.note { border-color: var(--line); }
 .curves { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(430px, 100%), 1fr)); gap: 14px 24px; } .curves svg { width: 100%; height: auto; }
 svg text { font-family: system-ui, -apple-system, "Segoe UI", Roboto, sans-serif !important; }

@@ -97,6 +97,14 @@ def test_a_key_has_its_drawing(key, title):
     assert list(curves(lines_of([0.3, 0.2, 0.4], key), Watch())) == [title]
 
 
+@pytest.mark.parametrize("span", [1, 5, 30, 500, 1e6])
+@pytest.mark.parametrize("low", [1e-7, 3e-4, 0.02, 7.0, 4e5])
+def test_numbers_on_axes_are_plain(low, span):
+    drawn = curves(lines_of(np.geomspace(low, low * span, 9).tolist(), "d/penalty"), Watch())["Gradient penalty"]
+    assert "mathdefault" not in drawn and "$" not in drawn
+    assert len(re.findall(r"<text [^>]*>[-−+0-9.e]+</text>", drawn)) > 6
+
+
 def test_nothing_is_drawn_of_nothing():
     assert curves([], Watch()) == {} and curves(lines_of([1.0], "seconds_slept"), Watch(), marks=[(1.0, "adapt")]) == {}
 
@@ -118,11 +126,11 @@ def test_the_gap_is_red_where_it_is_not_healthy(valid, beyond):
     ax = axes()
     assert plots._paired(ax, rows, Watch(), "l1")
     areas = {to_hex(area.get_facecolor()[0]): sum(len(path.vertices) for path in area.get_paths()) for area in ax.collections}
-    assert areas[GREEN] > 0 and (areas.get(RED, 0) > 0) == beyond
+    assert areas[GREEN] > 0 and (areas.get(RED, 0) > 0) == beyond == ("gap beyond" in [area.get_label() for area in ax.collections])
 
 
 def test_marks_stand_where_watch_changed_something():
-    rows = lines_of([0.3] * 9, "d/loss") + [{"step": 9, "epoch": 4.0, "adapt/d_lr": 1e-5}, {"step": 9, "epoch": 7.0, "adapt/aug_scale_range": [0.9, 1.1]}]
+    rows = lines_of([0.3] * 9, "d/loss") + [{"step": 2, "epoch": 2.0, "adapt/g_lr": 1e-5}, {"step": 9, "epoch": 4.0, "adapt/d_lr": 1e-5}, {"step": 9, "epoch": 7.0, "adapt/aug_scale_range": [0.9, 1.1]}]
     events = [{"event": "adapt", "epoch": 4.0, "rule": "x", "changes": {"d_lr": 1e-5}}, {"event": "rollback", "epoch": 2.0, "rule": "y", "from_step": 9, "to_step": 2},
               {"event": "best", "epoch": 1.0}]
     assert marks(interventions(events), rows) == [(2.0, "rollback"), (4.0, "adapt"), (7.0, "adapt")]
@@ -168,6 +176,15 @@ def test_many_small_pictures(plain):
         Image.new("RGB", (64, 64), (i, 0, 0)).save(plain / f"results/{i:05}.png")
     page = page_of(plain)
     assert "36 of 50 pictures" in page and len(links(page)) == 36
+
+
+def test_a_sheet_before_small_pictures(plain):
+    (plain / "results/images").mkdir(parents=True)
+    Image.new("RGB", (520, 520)).save(plain / "results/grid.png")
+    for i in range(50):
+        Image.new("RGB", (64, 64), (i, 0, 0)).save(plain / f"results/images/{i:05}.png")
+    page = page_of(plain)
+    assert "37 of 51 pictures" in page and len(links(page)) == 37 and page.count("max-width: 520px") == 1
 
 
 def test_sounds_can_be_heard(made):
@@ -230,7 +247,7 @@ def test_text_of_results_and_events_is_no_markup(plain):
               for action, epoch, moves, changes in (("adapt", EVIL, EVIL, None), ("rollback", 1e999, None, {EVIL: EVIL}), ("stop", 2, [EVIL], 3), ("adapt", None, None, [1]))]
     (plain / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
     with open(plain / "journal.jsonl", "a") as journal:
-        journal.write(json.dumps({"step": 999, "epoch": 9.0, f"adapt/{EVIL}": EVIL, f"eval/{EVIL}$\\frac{{": 1.0, "eval/名": 2.0}) + "\n")
+        journal.write(json.dumps({"step": 999, "epoch": 9.0, f"adapt/{EVIL}": EVIL, f"eval/$\\frac{{${EVIL}": 1.0, "eval/名": 2.0}) + "\n")
     page = page_of(plain)
     assert len(links(page)) == 2 and EVIL in Reader(page).text and e(EVIL) in page
 
