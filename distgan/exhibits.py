@@ -96,7 +96,7 @@ def _pictures(run: History) -> str:
     for path in paths[:SMALL_SHOWN + LARGE_SHOWN]:
         width, height = _size(path)
         if max(width, height) <= SMALL_PIXELS:
-            small.append(_figure(path, SMALL_PIXELS, _name(run, path)))
+            small.append(_figure(path, SMALL_PIXELS, path.name))
         elif len(large) < LARGE_SHOWN:
             large.append(f'<div style="max-width: {min(width, LARGE_PIXELS)}px">{_figure(path, LARGE_PIXELS, _name(run, path))}</div>')
     shown = len(small[:SMALL_SHOWN]) + len(large)

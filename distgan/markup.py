@@ -32,7 +32,7 @@ svg text { font-family: system-ui, -apple-system, "Segoe UI", Roboto, sans-serif
 .samples { display: flex; flex-wrap: wrap; gap: 18px; } .samples > figure { flex: 1 1 420px; } .thumbs { flex: 1 1 520px; display: grid; align-content: start;
   grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); gap: 12px; } figure { margin: 0; } img { width: 100%; display: block; border-radius: 4px; }
 .thumbs.small { grid-template-columns: repeat(auto-fill, minmax(96px, 1fr)); } audio { width: 100%; min-width: 180px; height: 32px; display: block; }
-table.sounds td { border: 0; } details { margin: 10px 0; } summary { cursor: pointer; color: var(--soft); } .scroll { overflow-x: auto; }
+table.sounds td { border: 0; } figcaption { overflow-wrap: anywhere; } details { margin: 10px 0; } summary { cursor: pointer; color: var(--soft); } .scroll { overflow-x: auto; }
 .settings { columns: 3 300px; column-gap: 28px; } .settings table { break-inside: auto; } .settings tr { break-inside: avoid; }
 code, pre { font: 12px/1.5 ui-monospace, "SF Mono", Menlo, Consolas, monospace; overflow-wrap: anywhere; }
 """
