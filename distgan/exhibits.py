@@ -16,7 +16,7 @@ from distgan.markup import e, number
 
 GRIDS = 8
 THUMB_PIXELS, LARGE_PIXELS = 320, 1024
-SMALL_PIXELS, SMALL_SHOWN, LARGE_SHOWN = 256, 36, 3  # of results: many small pictures, or a few large ones, one below the other
+SMALL_PIXELS, SMALL_SHOWN, LARGE_SHOWN = 256, 36, 3  # of results: a few large pictures, one below the other, and many small ones
 SOUND_BYTES = 2_000_000  # of all sounds together; a page is to be mailed, too
 CSV_SHOWN, CSV_BYTES, CSV_LINES, CSV_COLUMNS, CSV_LETTERS = 3, 65536, 8, 12, 60
 PICTURES, TABLES = (".png", ".jpg", ".jpeg"), (".csv",)
@@ -90,23 +90,27 @@ def results(run: History) -> str:
 
 
 def _pictures(run: History) -> str:
+    """The first small pictures on a sheet, after the first large ones, none larger than it is."""
     paths = [path for path in run.results if path.suffix.lower() in PICTURES]
-    if not paths:
-        return ""
-    small = _longest(paths[0]) <= SMALL_PIXELS
-    shown = paths[:SMALL_SHOWN if small else LARGE_SHOWN]
-    figures = "".join(_figure(path, SMALL_PIXELS if small else LARGE_PIXELS, _name(run, path)) for path in shown)
-    more = f'<p class="soft">{len(shown)} of {len(paths):,} pictures</p>' if len(paths) > len(shown) else ""
-    return (f'<div class="thumbs small">{figures}</div>' if small else figures) + more
+    small, large = [], []
+    for path in paths[:SMALL_SHOWN + LARGE_SHOWN]:
+        width, height = _size(path)
+        if max(width, height) <= SMALL_PIXELS:
+            small.append(_figure(path, SMALL_PIXELS, path.name))
+        elif len(large) < LARGE_SHOWN:
+            large.append(f'<div style="max-width: {min(width, LARGE_PIXELS)}px">{_figure(path, LARGE_PIXELS, _name(run, path))}</div>')
+    shown = len(small[:SMALL_SHOWN]) + len(large)
+    more = f'<p class="soft">{shown} of {len(paths):,} pictures</p>' if len(paths) > shown else ""
+    return "".join(large) + (f'<div class="thumbs small">{"".join(small[:SMALL_SHOWN])}</div>' if small else "") + more
 
 
-def _longest(path: Path) -> int:
-    """Pixels of the longer side; 0 where the file cannot be read."""
+def _size(path: Path) -> tuple[int, int]:
+    """Width and height in pixels; 0, 0 where the file cannot be read."""
     try:
         with Image.open(path) as image:
-            return max(image.size)
+            return image.size
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return 0
+        return 0, 0
 
 
 def _name(run: History, path: Path) -> str:

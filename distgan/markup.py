@@ -25,14 +25,14 @@ dl { display: grid; grid-template-columns: repeat(auto-fit, minmax(128px, 1fr));
 table { border-collapse: collapse; width: 100%; font-size: 13px; } th { text-align: left; font-weight: 500; color: var(--soft); }
 th, td { padding: 3px 14px 3px 0; vertical-align: top; border-bottom: 1px solid var(--line); overflow-wrap: anywhere; }
 td.time { white-space: nowrap; width: 1%; } td.n, th.n { text-align: right; white-space: nowrap; } tr.set td { background: var(--mark); }
-.good { color: var(--good); } .bad { color: var(--bad); }
+.good { color: var(--good); } .bad { color: var(--bad); } td.good, td.bad { white-space: nowrap; }
 .finding { border-left: 3px solid var(--warn); padding: 2px 0 2px 12px; margin: 10px 0; } .finding.note { border-color: var(--line); }
 .curves { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(430px, 100%), 1fr)); gap: 14px 24px; } .curves svg { width: 100%; height: auto; }
 svg text { font-family: system-ui, -apple-system, "Segoe UI", Roboto, sans-serif !important; }
 .samples { display: flex; flex-wrap: wrap; gap: 18px; } .samples > figure { flex: 1 1 420px; } .thumbs { flex: 1 1 520px; display: grid; align-content: start;
   grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); gap: 12px; } figure { margin: 0; } img { width: 100%; display: block; border-radius: 4px; }
 .thumbs.small { grid-template-columns: repeat(auto-fill, minmax(96px, 1fr)); } audio { width: 100%; min-width: 180px; height: 32px; display: block; }
-table.sounds td { border: 0; } details { margin: 10px 0; } summary { cursor: pointer; color: var(--soft); } .scroll { overflow-x: auto; }
+table.sounds td { border: 0; } figcaption { overflow-wrap: anywhere; } details { margin: 10px 0; } summary { cursor: pointer; color: var(--soft); } .scroll { overflow-x: auto; }
 .settings { columns: 3 300px; column-gap: 28px; } .settings table { break-inside: auto; } .settings tr { break-inside: avoid; }
 code, pre { font: 12px/1.5 ui-monospace, "SF Mono", Menlo, Consolas, monospace; overflow-wrap: anywhere; }
 """

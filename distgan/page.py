@@ -71,7 +71,8 @@ def _facts(run: History) -> str:
 
 def _criteria(run: History) -> str:
     words = {True: '<td class="good">met</td>', False: '<td class="bad">not met</td>', None: '<td class="soft">unknown</td>'}
-    rows = "".join(f"<tr><td>{e(one.name)}</td>{words[one.met]}<td>{e(one.found)}</td><td>{e(one.asked)}</td></tr>" for one in run.criteria)
+    rows = "".join(f'<tr><td class="time">{e(one.name)}</td>'
+                   f"{words[one.met]}<td>{e(one.found)}</td><td>{e(one.asked)}</td></tr>" for one in run.criteria)
     return "<h2>Success criteria</h2>" + table(("criterion", "", "found", "asked"), rows) if rows else ""
 
 
@@ -168,7 +169,7 @@ def _attempts(run: History) -> str:
         split = (f"{batch.get('global')} = {batch.get('ranks')} ranks × {batch.get('accumulation')} accumulation × {batch.get('per_rank')}" if batch else "–")
         where = [str(attempt[key]) for key in ("device", "engine") if attempt.get(key)]
         commit = str(git.get("commit") or "–")[:12] + (" + changes" if git.get("dirty") else "")
-        rows += (f'<tr><td>{e(name)}</td><td>{e(moment(attempt.get("started")))}</td><td>{e(moment(attempt.get("ended")))}</td>'
+        rows += (f'<tr><td class="time">{e(name)}</td><td>{e(moment(attempt.get("started")))}</td><td>{e(moment(attempt.get("ended")))}</td>'
                  f'<td>{e(attempt.get("cause") or "–")}</td><td>{e(attempt.get("host") or "–")}</td>'
                  f'<td>{e(number(attempt.get("processes")))} × {e(", ".join(where) or "?")}</td><td>{e(split)}</td><td><code>{e(commit)}</code></td></tr>')
         around = (attempt.get("argv"), attempt.get("versions"))

@@ -136,11 +136,10 @@ def _scale(ax, levels: np.ndarray) -> None:
             ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
         return
     ax.set_yscale("log")
-    if levels.max() < 1e3 and levels.min() >= 1e-3:
-        few = levels.max() < 100 * levels.min()
-        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,)))
-        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        ax.yaxis.set_minor_formatter(NullFormatter())
+    span = levels.max() / levels.min()
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if span < 100 else (1,)))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))  # matplotlib's own are formulas, which STYLE has switched off
+    ax.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _mark(ax, marks: Sequence[tuple[float, str]]) -> None:
@@ -212,8 +211,9 @@ def _paired(ax, rows: list[dict], settings: Watch, name: str) -> bool:
         limits = ax.get_ylim()
         epoch, train, valid = found.T
         ax.fill_between(epoch, train, train + settings.gap_healthy, color=GREEN, alpha=0.1, linewidth=0, label=f"healthy gap (to {settings.gap_healthy:g})")
-        ax.fill_between(epoch, train + settings.gap_healthy, valid, where=valid > train + settings.gap_healthy, interpolate=True, color=RED, alpha=0.2,
-                        linewidth=0, label="gap beyond")
+        beyond = valid > train + settings.gap_healthy
+        if beyond.any():
+            ax.fill_between(epoch, train + settings.gap_healthy, valid, where=beyond, interpolate=True, color=RED, alpha=0.2, linewidth=0, label="gap beyond")
         ax.set_ylim(limits)
     return True
 

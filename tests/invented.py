@@ -7,6 +7,7 @@ import struct
 
 import numpy as np
 import yaml
+from PIL import Image
 
 from distgan import figures
 
@@ -25,8 +26,11 @@ def wav(path, wave):
                      + b"data" + struct.pack("<I", len(data)) + data)
 
 
-def invent_pair(folder, recipe="waveform", epochs=30, per_epoch=8, start=0, pictures=3, sound=False, results=False):
-    """A run whose L1 falls, with a gap that opens; `watch` halves d_lr at a third and goes back at half. `start`: epoch from which there is a GAN loss."""
+def invent_pair(folder, recipe="waveform", epochs=30, per_epoch=8, start=0, pictures=3, sound=False, results=False, quiet=False, drawn=False):
+    """A run whose L1 falls, with a gap that opens; unless `quiet`, `watch` halves d_lr at a third and goes back at half.
+
+    `start`: epoch from which there is a GAN loss; `drawn`: real pictures, which take their time.
+    """
     for name in ("samples", "eval", "checkpoints/00000240", "attempts/000"):
         (folder / name).mkdir(parents=True)
     key = "l1" if recipe == "waveform" else "stft"
@@ -61,7 +65,7 @@ def invent_pair(folder, recipe="waveform", epochs=30, per_epoch=8, start=0, pict
                           "valid/input_si_sdr": 5.0, "valid/input_lsd": 8.0}
             rows.append(at | valid)
             rows.append(at | {f"eval/{key}": valid[f"valid/{key}"]})
-        if step == epochs * per_epoch // 3:
+        if step == epochs * per_epoch // 3 and not quiet:
             rows.append(at | {"adapt/d_lr": 5e-5})
             changed = True
     events = [
@@ -70,7 +74,7 @@ def invent_pair(folder, recipe="waveform", epochs=30, per_epoch=8, start=0, pict
         {"time": "2026-03-01T10:07:00+00:00", "event": "adapt", "step": epochs * per_epoch // 3, "epoch": epochs / 3, "rule": "d_loss_low", "changes": {"d_lr": 5e-5},
          "moves": "d_lr 1e-4→5e-5"},
         {"time": "2026-03-01T10:12:00+00:00", "event": "rollback", "step": 120, "epoch": epochs / 2, "rule": "nonfinite", "changes": {"g_lr": 1e-4, "d_lr": 2.5e-5},
-         "moves": "g_lr 2e-4→1e-4, d_lr 5e-5→2.5e-5", "from_step": 150, "to_step": 120}]
+         "moves": "g_lr 2e-4→1e-4, d_lr 5e-5→2.5e-5", "from_step": 150, "to_step": 120}][:1 if quiet else 4]
     last, best = rows[-1], min((row for row in rows if f"eval/{key}" in row), key=lambda row: row[f"eval/{key}"])
     (folder / "journal.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
@@ -80,7 +84,7 @@ def invent_pair(folder, recipe="waveform", epochs=30, per_epoch=8, start=0, pict
     (folder / "eval/00000240.json").write_text(json.dumps({"metric": key, "score": last[f"eval/{key}"], "samples": 24, "step": last["step"]}))
     for n in range(pictures):
         step = n * last["step"] // max(pictures - 1, 1)
-        draw_clips(folder / f"samples/{step:08}.png", recipe, 0.5 ** n)
+        draw_clips(folder / f"samples/{step:08}.png", recipe if drawn else None, 0.5 ** n)
         if sound:
             for k in range(2):
                 for name, wave in versions(k, 0.5 ** n).items():
@@ -88,7 +92,7 @@ def invent_pair(folder, recipe="waveform", epochs=30, per_epoch=8, start=0, pict
     if results:
         (folder / "results").mkdir()
         for k in range(6):
-            draw_clips(folder / f"results/speaker{k}.png", recipe, 0.1, [k])
+            draw_clips(folder / f"results/speaker{k}.png", recipe if drawn else None, 0.1, [k])
         (folder / "results/measures.csv").write_text("key,l1,si_sdr\n" + "".join(f"speaker{k},0.0{k + 1},{8 + k}.5\n" for k in range(40)))
     return folder
 
@@ -99,6 +103,9 @@ def versions(k, wrong):
 
 
 def draw_clips(path, recipe, wrong, which=(0, 1, 2)):
+    if recipe is None:
+        Image.new("RGB", (1020, 300), (0, 0, int(255 * wrong))).save(path)
+        return
     made = {k: versions(k, wrong) for k in which}
     if recipe == "waveform":
         figures.overlay(path, [(f"clip{k}", one["before"], one["clean"], one["after"]) for k, one in made.items()], RATE)
