@@ -4,6 +4,7 @@ Sample i is generated from noise (seed, i), in chunks of fixed shape, so the set
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 import torch
@@ -11,8 +12,9 @@ import torch
 from distgan import console, signals
 from distgan.data import Data
 from distgan.errors import DataError
-from distgan.features import extractor, frechet
+from distgan.features import extractor, frechet, nearest
 from distgan.ranks import Ranks
+from shards.reader import ShardSet
 
 CHUNK = 16  # samples per forward pass, the last one filled up: a fixed shape gives the same bits for the same sample
 
@@ -24,6 +26,7 @@ class Evaluator:
             raise DataError(f"the training split holds {len(data.train)} sample, a Fréchet distance needs at least 2; shard more images")
         self._extract = extractor(inception).to(ranks.device)
         self._real: torch.Tensor | None = None
+        self._held_out: torch.Tensor | None = None
         self._seen = False
 
     @property
@@ -32,16 +35,20 @@ class Evaluator:
         return self._extract.metric
 
     def __call__(self, sample: Callable[[np.ndarray], torch.Tensor]) -> dict[str, object]:
-        """`sample(numbers [n])` -> images [n, channels, size, size] in [-1, 1]. Every rank calls this and gets the result."""
-        if not self._seen:  # the training set does not change during a run
-            self._real = self._features("features of reals", len(self._data.train), self._reals)
+        """`sample(numbers [n])` -> images [n, channels, size, size] in [-1, 1]. Every rank calls this and gets the result.
+
+        `score` is against the training images; `nearest` (see `features.nearest`) tells copies of them.
+        """
+        if not self._seen:  # the data do not change during a run
+            self._real, self._held_out = (self._features(f"features of {name} images", len(split), partial(self._reals, split)) if len(split) else None
+                                          for name, split in (("training", self._data.train), ("held-out", self._data.validation)))
             self._seen = True
         fake = self._features("features of samples", self._samples, lambda numbers: signals.to_bytes(sample(numbers)))
-        score = self._ranks.alone(lambda: frechet(self._real, fake))
-        return {"metric": self.metric, "score": score, "samples": self._samples, "reals": len(self._data.train), "extractor": self._extract.label}
+        score, apart = self._ranks.alone(lambda: (frechet(self._real, fake), nearest(fake, self._real, self._held_out)))
+        return {"metric": self.metric, "score": score, "nearest": apart, "samples": self._samples, "reals": len(self._data.train), "extractor": self._extract.label}
 
-    def _reals(self, numbers: np.ndarray) -> torch.Tensor:
-        return self._data.decode(self._data.train, numbers.tolist())
+    def _reals(self, split: ShardSet, numbers: np.ndarray) -> torch.Tensor:
+        return self._data.decode(split, numbers.tolist())
 
     def _features(self, label: str, total: int, images: Callable[[np.ndarray], torch.Tensor]) -> torch.Tensor | None:
         # A damaged sample meets only the rank it was dealt to: all of them must leave together.

@@ -91,12 +91,11 @@ def g_relativistic(real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
     return F.softplus(real - fake).mean()
 
 
-def zero_centred_penalty(critic: Callable[[torch.Tensor], torch.Tensor], samples: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(E[|grad D(x)|^2] at `samples`, D's outputs there [batch]): R1 at reals, R2 at generated ones (Mescheder et al. 2018, eq. 9).
+def zero_centred_penalty(critic: Callable[[torch.Tensor], torch.Tensor], samples: torch.Tensor) -> torch.Tensor:
+    """E[|grad D(x)|^2] at `samples`: R1 at reals, R2 at generated ones (Mescheder et al. 2018, eq. 9 and 10); D's loss takes each times gamma / 2.
 
-    D's loss takes each times gamma / 2. `critic` gives one number per sample that depends on that sample alone. Can be differentiated by D's weights.
+    `critic` gives one number per sample that depends on that sample alone. The result can be differentiated by D's weights.
     """
     samples = samples.detach().requires_grad_()
-    said = critic(samples)
-    (slope,) = torch.autograd.grad(said.sum(), samples, create_graph=True)
-    return slope.square().flatten(1).sum(1).mean(), said
+    (slope,) = torch.autograd.grad(critic(samples).sum(), samples, create_graph=True)
+    return slope.square().flatten(1).sum(1).mean()
