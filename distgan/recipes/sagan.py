@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from distgan import augment, config, from_noise, sharing, signals
 from distgan.batches import Micro
@@ -49,7 +49,7 @@ class Settings(config.Run):
     vflip: Share = Field(0.5, description="chance of a top-bottom mirror image")
     diffaugment: tuple[augment.ImagePolicy, ...] = Field((), description="changes of all that D sees, reals and samples: of color, translation, cutout")
     evaluate: config.Evaluate = config.Evaluate()
-    watch: Watch = Field(Watch(d_loss_floor=0.163), validate_default=True)  # the mean cross-entropy of a perfect D, taught 0.9 and 0.0
+    watch: Watch = Watch(d_loss_floor=0.163)  # the mean cross-entropy of a perfect D, taught 0.9 and 0.0
     d_steps: int = Field(1, gt=0, description="updates of D per step, each on fresh reals")
     g_steps: int = Field(1, gt=0, description="updates of G per step")
 
@@ -67,12 +67,11 @@ class Settings(config.Run):
             raise ValueError("nothing bounds D, and its scores would grow without end; leave D in spectral_norm")
         return value
 
-    @field_validator("watch")
-    @classmethod
-    def _of_the_loss(cls, value, info: ValidationInfo):
-        """hinge and wgan give D's loss and outputs no healthy range; lsgan's D can reach its labels, whatever they are."""
-        suited = {"hinge": {"unbounded": True}, "wgan": {"unbounded": True}, "lsgan": {"d_loss_floor": 0.0}}
-        return value.model_copy(update=suited.get(info.data.get("loss"), {}))
+    @model_validator(mode="after")
+    def _watched(self):
+        """hinge and wgan give D's loss and outputs no healthy range; lsgan's loss can reach 0 whatever the labels."""
+        suited = {"hinge": {"unbounded": True}, "wgan": {"unbounded": True}, "lsgan": {"d_loss_floor": 0.0}}.get(self.loss, {})
+        return self.model_copy(update={"watch": self.watch.model_copy(update=suited)}) if suited else self
 
     @property
     def group(self) -> int:
