@@ -14,6 +14,7 @@ import torch
 from flowers import look_alike
 from PIL import Image
 from processes import BIN, line, run
+from safetensors.torch import load_file
 from torch import nn
 
 from distgan import draws, generate, pictures, results
@@ -21,6 +22,7 @@ from distgan.config import Machine
 from distgan.data import Data
 from distgan.errors import ConfigError, RunError
 from distgan.features import StandIn
+from distgan.nets_image import Generator64
 from distgan.player import Player
 from distgan.ranks import Ranks
 from distgan.recipes import wgan_flowers
@@ -182,6 +184,21 @@ def test_training_ends_with_as_many_files_as_real_images_a_table_and_a_score(tra
     assert f"240 images: frechet_standin {found['score']:.4g} against all 240 real ones" in said
     assert json.loads((folder / "events.jsonl").read_text().splitlines()[-2])["event"] == "results"
     assert not (folder / ".results").exists() and (folder / "DONE").exists()
+
+
+def test_the_files_are_of_the_averaged_generator_in_eval_mode(trained):
+    """Drawn anew, without the recipe: the average's weights and running statistics, noise by number, eval mode."""
+    folder, _, _ = trained
+    event = json.loads((folder / "events.jsonl").read_text().splitlines()[-2])
+    tensors = load_file(folder / "checkpoints" / f"{event['step']:08d}" / "networks.safetensors")
+    network = Generator64(8, 4, 3, (), 8, 8, Ranks(Machine(device="cpu")))
+    network.load_state_dict({name.removeprefix("G.ema."): value for name, value in tensors.items() if name.startswith("G.ema.")})
+    noise = torch.cat([draws.normal(0, "noise/results", i, (1, 8)) for i in range(16)])
+    with torch.no_grad():
+        images = network.eval()(noise)
+    expected = ((images + 1) / 2 * 255).round().clamp(0, 255).permute(0, 2, 3, 1).numpy()
+    found = np.stack([np.asarray(Image.open(folder / f"results/images/{i:05d}.png")) for i in range(16)])
+    assert (expected != found).mean() < 1e-3 and np.abs(expected - found).max() <= 1  # (x + 1) * 127.5 may round otherwise in the last bit
 
 
 def test_the_files_do_not_depend_on_the_number_of_processes(trained, tmp_path):
