@@ -1,20 +1,17 @@
 """Networks of the timbre system: a generator that repairs a waveform, and a discriminator that looks at spectrograms. No batch norm; weight norm throughout."""
 
-import copy
-
 import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
 from torch.nn.utils.parametrize import is_parametrized, remove_parametrizations
 
-from distgan.nets_audio import ExactConvTranspose1d
+from distgan.nets_audio import SLOPE, ConvDown1d, ExactConvTranspose1d
 
 KERNEL, STRIDE = 4, 2  # of the convolutions that halve and double the number of spectrogram frames
 LEAST_POWER = 1e-6     # of a bin of the spectrogram, at full scale 1
 COMPRESSION = 0.3      # exponent of magnitudes that the network sees
 LARGEST_GAIN = 3.0     # natural logarithm: 26 dB, up and down
-SLOPE = 0.2
 
 
 class Repair(nn.Module):
@@ -27,11 +24,11 @@ class Repair(nn.Module):
     def __init__(self, width: int, size: int, hop: int):
         """`size`, `hop`: FFT and step of the spectrogram, in frames."""
         super().__init__()
-        self.size, self.hop = size, hop
+        self.width, self.size, self.hop = width, size, hop
         self.register_buffer("window", torch.hann_window(size), persistent=False)
         bins = size // 2 + 1
         self.stem = weight_norm(nn.Conv1d(3 * bins, width, 3, padding=1))
-        self.down = nn.ModuleList([weight_norm(nn.Conv1d(width, width, KERNEL, STRIDE)) for _ in range(2)])
+        self.down = nn.ModuleList([weight_norm(ConvDown1d(width, width, KERNEL, STRIDE)) for _ in range(2)])
         self.middle = nn.Sequential(*[Residual(width, dilation) for dilation in (1, 3, 9)])
         self.up = nn.ModuleList([ExactConvTranspose1d(width, width, KERNEL, STRIDE) for _ in range(2)])
         for layer in self.up:
@@ -47,8 +44,7 @@ class Repair(nn.Module):
         skipped = []
         for layer in self.down:
             skipped.append(x)
-            # A frame before and one or two after: half as many frames come out, rounded up, whatever their number.
-            x = F.silu(layer(F.pad(x, (1, 1 + x.shape[2] % 2))))
+            x = F.silu(layer(x))
         x = self.middle(x)
         for layer in self.up:
             before = skipped.pop()
@@ -57,6 +53,18 @@ class Repair(nn.Module):
         gain = LARGEST_GAIN * torch.tanh(gain / LARGEST_GAIN)
         repaired = spectrum * torch.polar(gain.exp(), turn)
         return torch.istft(repaired, self.size, self.hop, window=self.window, length=waves.shape[1])
+
+    def plain(self) -> "Repair":
+        """A copy for inference whose weight norms are worked into ordinary weights: the same function, and nothing of torch's parametrizations in its state.
+
+        Made anew: a deep copy would share the classes that torch makes for parametrized modules, and removing from the copy would break the original.
+        """
+        copy = Repair(self.width, self.size, self.hop).to(self.head.weight).train(self.training)
+        copy.load_state_dict(self.state_dict())
+        for module in list(copy.modules()):
+            if is_parametrized(module):
+                remove_parametrizations(module, "weight")
+        return copy
 
 
 def _seen(spectrum: torch.Tensor) -> torch.Tensor:
@@ -108,12 +116,3 @@ class SpectrogramJudge(nn.Module):
         for layer in self.layers:
             x = F.leaky_relu(layer(x), SLOPE)
         return self.score(x).flatten(1)
-
-
-def plain(net: nn.Module) -> nn.Module:
-    """A copy for inference, whose weight norms are worked into ordinary weights: the same function, faster, and nothing of torch's parametrizations in its state."""
-    net = copy.deepcopy(net)
-    for module in list(net.modules()):
-        if is_parametrized(module):
-            remove_parametrizations(module, "weight", leave_parametrized=True)
-    return net

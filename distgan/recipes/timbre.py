@@ -38,18 +38,18 @@ class Settings(config.Run):
     sample_every: Positive = Field(5, description="epochs between two pictures, with sound, of the same held-out pairs")
     stft_resolutions: tuple[tuple[Frames, Frames, Frames], ...] = Field(
         STFT_RESOLUTIONS, min_length=1, description="[FFT, hop, window] in frames, of the STFT loss and of the discriminator's spectrograms")
-    segment_length: Frames = Field(16000, description="frames of the window cut out of both members of a pair in training, at one place")
+    segment_length: Frames = Field(16000, validate_default=True, description="frames of the window cut out of both members of a pair in training, at one place")
     save_segment_length: Frames | None = Field(None, description="frames that every stored pair must have at the least; null: segment_length is enough")
     gain: tuple[Positive, Positive] = Field((0.8, 1.0), description="both members of a pair times one factor drawn from this range")
     polarity: Share = Field(0.0, description="chance that both members of a pair are turned upside down")
     g_width: int = Field(256, gt=0, le=8192, description="channels of the generator")
     g_fft: int = Field(512, ge=4, le=65536, description="FFT of the spectrogram in which the generator works, in frames: 32 ms at 16 kHz")
-    g_hop: int = Field(128, gt=0, le=65536, description="its hop, at most half of it")
-    d_width: int = Field(16, gt=0, le=2048, description="channels of the discriminator's first layer; 4 times as many in the last")
+    g_hop: int = Field(128, gt=0, le=65536, validate_default=True, description="its hop, at most half of it")
+    d_width: int = Field(8, gt=0, le=2048, description="channels of the discriminator's first layer; 4 times as many in the last")
     lambda_l1: Weight = Field(10.0, description="weight of the mean absolute difference of waveforms")
     lambda_stft: Weight = Field(1.0, description="weight of the multi-resolution STFT loss")
     lambda_adversarial: Weight = Field(0.1, description="weight of the GAN loss once it has started; 0: never, and D is not trained")
-    gan_start_epoch: float = Field(5, ge=0, le=1e9, description="before this epoch G learns by L1 and STFT alone, and D does not learn")
+    gan_start_epoch: float = Field(5, ge=0, le=1e9, validate_default=True, description="before this epoch G learns by L1 and STFT alone, and D does not learn")
     gan_loss: Literal[MODES] = Field("lsgan", description="lsgan, vanilla, hinge or wgan")
     real_label: Share = Field(1.0, description="what D is taught to say of clean speech, and G's aim (lsgan, vanilla)")
     fake_label: Share = Field(0.0, description="what D is taught to say of repaired speech (lsgan, vanilla)")
@@ -68,7 +68,7 @@ class Settings(config.Run):
     def _whole_windows(cls, value):
         for size, hop, window in value:
             if not hop <= window <= size:
-                raise ValueError(f"[{size}, {hop}, {window}]: the hop is at most the window, the window at most the FFT")
+                raise ValueError("of [FFT, hop, window] the hop is at most the window, the window at most the FFT")
         return value
 
     @field_validator("segment_length")
@@ -76,7 +76,7 @@ class Settings(config.Run):
     def _longer_than_reflections(cls, value, info: ValidationInfo):
         largest = max((size for size, _, _ in info.data.get("stft_resolutions", ())), default=0)
         if value <= largest // 2:
-            raise ValueError(f"{value} frames are too short for an FFT of {largest}, which wants more than {largest // 2}; shorten stft_resolutions or lengthen this")
+            raise ValueError(f"too short for an FFT of {largest}, which wants more than {largest // 2} frames; see stft_resolutions")
         return value
 
     @field_validator("save_segment_length")
@@ -84,7 +84,7 @@ class Settings(config.Run):
     def _holds_a_segment(cls, value, info: ValidationInfo):
         segment = info.data.get("segment_length")
         if value is not None and segment is not None and value < segment:
-            raise ValueError(f"{value} frames are stored, and segment_length={segment} are to be cut out of them; at least as many must be stored")
+            raise ValueError(f"less than segment_length={segment}, which is cut out of what is stored")
         return value
 
     @field_validator("gain")
@@ -219,7 +219,7 @@ class Recipe:
 
     def _results(self, data: Data, folder: Path) -> None:
         with self.G.averaged() as average:
-            repair = nets_timbre.plain(average)
+            repair = average.plain()
             every = range(len(data.validation))
             listening.write_table(folder / "measures.csv", (listening.repaired(data, i, repair, self.run.stft_resolutions) for i in every))
             for i in listening.spread(len(data.validation), GIVEN):
