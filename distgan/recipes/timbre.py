@@ -222,7 +222,6 @@ class Recipe:
             repair = average.plain()
             every = range(len(data.validation))
             listening.write_table(folder / "measures.csv", (listening.repaired(data, i, repair, self.run.stft_resolutions) for i in every))
-            for i in listening.spread(len(data.validation), GIVEN):
-                pair = listening.repaired(data, i, repair, self.run.stft_resolutions)
-                listening.draw(folder / f"{pair.name}.png", [pair], data.sample.rate)
-                listening.write_sound(folder, "", [pair], data.sample.rate)
+            some = [listening.repaired(data, i, repair, self.run.stft_resolutions) for i in listening.spread(len(data.validation), GIVEN)]
+        listening.draw(folder / "spectrograms.png", some, data.sample.rate)
+        listening.write_sound(folder, "", some, data.sample.rate)
