@@ -67,7 +67,7 @@ def damaged(folder: Path, n: int, *, held_out: int = 5, frames: int | list[int] 
 
     def sample(i):
         rng = np.random.default_rng(i)
-        target = 0.1 * rng.standard_normal(lengths[i]) * np.sin(np.arange(lengths[i]) / rng.uniform(20, 60)) ** 2
+        target = rng.uniform(0.03, 0.1) * rng.standard_normal(lengths[i]) * np.sin(np.arange(lengths[i]) / rng.uniform(20, 60)) ** 2
         given = 0.6 * target + 0.02 * rng.standard_normal(lengths[i])
         both = {f"{side}.wav": waves.write_wav(waves.to_int16(wave), rate) for side, wave in (("input", given), ("target", target))}
         return {"__key__": f"{i:06d}", **both, "json": b"{}"}
