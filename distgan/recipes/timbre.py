@@ -18,13 +18,21 @@ from distgan.losses import MODES, STFT_RESOLUTIONS, d_adversarial, g_adversarial
 from distgan.player import Log, Player
 from distgan.ranks import Ranks
 from distgan.sharing import Breakdown
-from distgan.watch import Watch
+from distgan.watch import Move, Watch
 
 CHUNK = 8  # held-out pairs that are repaired at once
 SHOWN = 3  # held-out pairs in a picture
 GIVEN = 8  # held-out pairs whose sound is among the results
 Frames = Annotated[int, Field(gt=0, le=1_000_000_000)]
 Weight = Annotated[float, Field(ge=0, le=1e9)]
+
+# Ranges are of lsgan with labels 1 and 0, where a D that cannot tell stands at 0.5. G's GAN loss is one of three and small: that it stands still is no fault.
+_LESS_GAN = (Move(setting="d_lr", factor=0.5, limit=2.5e-5), Move(setting="lambda_adversarial", factor=0.5, limit=0.0125))
+_SLOWER = (Move(setting="g_lr", factor=0.5, limit=6.25e-5), Move(setting="d_lr", factor=0.5, limit=2.5e-5))
+_MILDER = (Move(setting="weight_decay", add=1e-5, limit=5e-5), Move(setting="g_width", factor=0.5, limit=64, in_flight=False))
+WATCH = Watch(healthy={"d/loss": (0.1, 0.75)}, d_loss_weak=1.0, stagnant_change=None, gap_high=0.02, gap_healthy=0.01, score_flat_epochs=20,
+              moves={"nonfinite": _SLOWER, "g_loss_exploding": _SLOWER, "d_loss_low": _LESS_GAN, "d_too_strong": _LESS_GAN,
+                     "d_loss_high": (Move(setting="d_lr", factor=2, limit=8e-4),), "overfitting": _MILDER, "validation_rising": _MILDER})
 
 
 class Settings(config.Run):
@@ -61,7 +69,7 @@ class Settings(config.Run):
     lr_factor: Positive = Field(0.5, description="factor of each drop")
     clip: Positive | None = Field(5.0, description="largest gradient norm, in both networks; null: no limit")
     ema: float | None = Field(0.99, gt=0, lt=1, description="decay of the generator's moving average, warmed up; null: none")
-    watch: Watch = Watch(unbounded=True)
+    watch: Watch = WATCH
 
     @field_validator("stft_resolutions")
     @classmethod
