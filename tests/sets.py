@@ -59,3 +59,18 @@ def write(folder: Path, about: dict, sample, n: int, held_out: int, per_shard: i
                "left_out": [], "low_quality_kept": [], "notes": [], "complete": True, "fingerprint": fingerprint(prints)}
     (folder / "dataset.json").write_text(json.dumps(dataset))
     return folder
+
+
+def damaged(folder: Path, n: int, *, held_out: int = 5, frames: int | list[int] = 400, rate: int = 8000) -> Path:
+    """Pairs that can be repaired: the target is noise of changing loudness, the input is it with more noise and too soft."""
+    lengths = [frames] * (n + held_out) if isinstance(frames, int) else frames
+
+    def sample(i):
+        rng = np.random.default_rng(i)
+        target = rng.uniform(0.03, 0.1) * rng.standard_normal(lengths[i]) * np.sin(np.arange(lengths[i]) / rng.uniform(20, 60)) ** 2
+        given = 0.6 * target + 0.02 * rng.standard_normal(lengths[i])
+        both = {f"{side}.wav": waves.write_wav(waves.to_int16(wave), rate) for side, wave in (("input", given), ("target", target))}
+        return {"__key__": f"{i:06d}", **both, "json": b"{}"}
+
+    about = {"kind": "pair", "rate": rate, "fields": ["input.wav", "target.wav"], "dtype": "int16", "length": min(lengths), "longest": max(lengths)}
+    return write(folder, about, sample, n, held_out, 10)
