@@ -25,7 +25,7 @@ LAYERS = [
     {"distgan.normalization", "distgan.batches", "distgan.features"},
     {"distgan.engines"},
     {"distgan.zero"},
-    {"distgan.nets_image", "distgan.player"},
+    {"distgan.nets_image", "distgan.nets_audio", "distgan.player"},
     {"distgan.from_noise"},
     {"distgan.recipes"},
     {"distgan.checkpoints", "distgan.evaluator", "distgan.doctor"},
