@@ -18,6 +18,20 @@ def particles(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def pulses(tmp_path_factory):
+    """Sixty pairs of detector pulses of 128 samples: 54 to train on, 6 held out."""
+    folder = tmp_path_factory.mktemp("shards") / "pulses"
+    assert build.main(["waveform", str(folder), "--n", "60", "--length", "128", "--workers", "1"]) == 0
+    return folder
+
+
+@pytest.fixture(scope="session")
+def sets(request):
+    """A function: the name of one of these fixtures -> its folder, made when first asked for."""
+    return request.getfixturevalue
+
+
+@pytest.fixture(scope="session")
 def reference(tmp_path_factory):
     """120 images in 6 + 1 shards, written by one undisturbed process: what other ways of writing them must end with."""
     folder = tmp_path_factory.mktemp("reference") / "p"

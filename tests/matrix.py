@@ -13,12 +13,13 @@ from processes import ROOT, final, journal, line, run
 
 STEPS = 20
 BATCH, GROUP = 12, 3  # 4 micro-batches and 2 x 2 hold whole batch-norm groups; those of 3 processes span ranks
-TRAIN = 54            # training images of the fixture `particles`
+TRAIN = {"particles": 54, "pulses": 54}  # training samples of these fixtures
 TOLERANCE = 2e-5      # float32: the promise
 ROUNDING = 1e-9       # float64: any fault of sharing, seeding or averaging lies above, rounding below
 DOCS = ROOT / "docs" / "engines.md"
 # Nothing but training between the first step and the last.
-QUIET = ("evaluate.samples=8", "evaluate.schedule=[[null, 1000]]", "validate_every=1000", "sample_every=1000", "machine.checkpoint_every=1000")
+CALM = ("validate_every=1000", "sample_every=1000", "machine.checkpoint_every=1000")
+QUIET = ("evaluate.samples=8", "evaluate.schedule=[[null, 1000]]", *CALM)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,10 +29,12 @@ class System:
     settings: tuple[str, ...]
     updates: int = 1  # of D in a step, each on a batch of its own
     networks: tuple[str, ...] = ("G.net", "G.ema", "D.net")
+    data: str = "particles"  # the fixture with its data set
 
     def words(self, steps: int = STEPS) -> list[str]:
         """Recipe and settings of a run of `steps` steps."""
-        return [self.recipe, f"epochs={steps * BATCH * self.updates / TRAIN:.9f}", f"batch={BATCH}", f"bn_group={GROUP}", *QUIET, *self.settings]
+        usual = [f"bn_group={GROUP}", *QUIET] if self.data == "particles" else CALM  # pairs have no Fréchet score, and their networks no batch norm
+        return [self.recipe, f"epochs={steps * BATCH * self.updates / TRAIN[self.data]:.9f}", f"batch={BATCH}", *usual, *self.settings]
 
 
 @dataclasses.dataclass(frozen=True)

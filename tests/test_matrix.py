@@ -19,14 +19,14 @@ def named(cells):
 
 
 @pytest.fixture(scope="module")
-def references(particles, tmp_path_factory):
+def references(sets, tmp_path_factory):
     """A function: the run folder of one process that takes the whole global batch, trained when first asked for."""
     found = {}
 
     def reference(system, precision):
         if (system.name, precision) not in found:
             folder = tmp_path_factory.mktemp("reference") / "run"
-            found[system.name, precision] = REFERENCE.train(system, particles, folder, f"precision={precision}")
+            found[system.name, precision] = REFERENCE.train(system, sets(system.data), folder, f"precision={precision}")
         return found[system.name, precision]
 
     return reference
@@ -43,9 +43,9 @@ def measured():
                 matrix.write(precision, rows)
 
 
-def compare(system, way, precision, references, measured, particles, where):
+def compare(system, way, precision, references, measured, sets, where):
     reference = references(system, precision)
-    found = way.train(system, particles, where / "run", f"precision={precision}")
+    found = way.train(system, sets(system.data), where / "run", f"precision={precision}")
     losses, weights = matrix.losses_apart(reference, found), matrix.weights_apart(reference, found, system.networks)
     print(f"{precision}, {system.name}, {way.name}: losses {losses:.1e}, " + ", ".join(f"{name} {value:.1e}" for name, value in weights.items()))
     measured[precision][way.name, system.name] = f"{losses:.1e} · {max(weights.values()):.1e}"
@@ -53,21 +53,21 @@ def compare(system, way, precision, references, measured, particles, where):
 
 
 @pytest.mark.parametrize(("system", "way"), **named(DAILY))
-def test_float32(system, way, references, measured, particles, tmp_path):
-    assert compare(system, way, "float32", references, measured, particles, tmp_path) < TOLERANCE
+def test_float32(system, way, references, measured, sets, tmp_path):
+    assert compare(system, way, "float32", references, measured, sets, tmp_path) < TOLERANCE
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("system", "way"), **named(SLOW))
-def test_float32_nightly(system, way, references, measured, particles, tmp_path):
-    assert compare(system, way, "float32", references, measured, particles, tmp_path) < TOLERANCE
+def test_float32_nightly(system, way, references, measured, sets, tmp_path):
+    assert compare(system, way, "float32", references, measured, sets, tmp_path) < TOLERANCE
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("system", "way"), **named(EXACT))
-def test_float64_differs_by_rounding_only(system, way, references, measured, particles, tmp_path):
+def test_float64_differs_by_rounding_only(system, way, references, measured, sets, tmp_path):
     """tests/test_equal_runs.py holds the same for sagan in every default run."""
-    assert compare(system, way, "float64", references, measured, particles, tmp_path) < ROUNDING
+    assert compare(system, way, "float64", references, measured, sets, tmp_path) < ROUNDING
 
 
 @pytest.mark.skipif("DISTGAN_WRITE_DOCS" in os.environ, reason="the table is written when all tests are over")

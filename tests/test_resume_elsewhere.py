@@ -19,21 +19,21 @@ def named(cells):
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(particles, tmp_path_factory):
+def uninterrupted(sets, tmp_path_factory):
     found = {}
 
     def run(system):
         if system.name not in found:
-            found[system.name] = REFERENCE.train(system, particles, tmp_path_factory.mktemp("uninterrupted") / "run")
+            found[system.name] = REFERENCE.train(system, sets, tmp_path_factory.mktemp("uninterrupted") / "run")
         return found[system.name]
 
     return run
 
 
-def goes_on(name, first, then, uninterrupted, particles, where):
+def goes_on(name, first, then, uninterrupted, sets, where):
     system = next(system for system in SYSTEMS if system.name == name)
-    folder = first.train(system, particles, where / "run", steps=HALF)
-    then.train(system, particles, folder)
+    folder = first.train(system, sets(system.data), where / "run", steps=HALF)
+    then.train(system, sets(system.data), folder)
     resumed = [json.loads(text) for text in (folder / "events.jsonl").read_text().splitlines() if '"resume"' in text]
     assert [event["step"] for event in resumed] == [HALF]  # and not begun again
     whole = uninterrupted(system)
@@ -43,11 +43,11 @@ def goes_on(name, first, then, uninterrupted, particles, where):
 
 
 @pytest.mark.parametrize(("name", "first", "then"), **named(DAILY))
-def test_it_goes_on(name, first, then, uninterrupted, particles, tmp_path):
-    goes_on(name, first, then, uninterrupted, particles, tmp_path)
+def test_it_goes_on(name, first, then, uninterrupted, sets, tmp_path):
+    goes_on(name, first, then, uninterrupted, sets, tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "first", "then"), **named(NIGHTLY))
-def test_it_goes_on_nightly(name, first, then, uninterrupted, particles, tmp_path):
-    goes_on(name, first, then, uninterrupted, particles, tmp_path)
+def test_it_goes_on_nightly(name, first, then, uninterrupted, sets, tmp_path):
+    goes_on(name, first, then, uninterrupted, sets, tmp_path)
