@@ -16,7 +16,7 @@ LAYERS = [
     {"shards"},
     {"distgan.journal", "distgan.thresholds"},
     {"distgan.rules"},
-    {"distgan.watch", "distgan.criteria", "distgan.sharing", "distgan.signals", "distgan.losses", "distgan.pictures", "distgan.tuning"},
+    {"distgan.watch", "distgan.criteria", "distgan.sharing", "distgan.signals", "distgan.losses", "distgan.pictures", "distgan.figures", "distgan.tuning"},
     {"distgan.config"},
     {"distgan.runfile", "distgan.launched"},
     {"distgan.runs", "distgan.history"},
@@ -106,7 +106,7 @@ def test_a_step_fits_on_one_screen(path):
             assert node.end_lineno - node.lineno < 45
 
 
-@pytest.mark.parametrize("name", ["config", "runfile", "launched", "tuning", "sharing", "watch", "journal", "thresholds", "rules", "criteria", "runs", "history", "report", "page", "plots",
+@pytest.mark.parametrize("name", ["config", "runfile", "launched", "tuning", "sharing", "watch", "journal", "thresholds", "rules", "criteria", "runs", "history", "report", "page", "plots", "figures",
                                   "clock", "console", "draws"])
 def test_a_login_node_needs_no_torch(name):
     """What plans, checks and reports runs imports no torch at its top."""
