@@ -90,7 +90,7 @@ class Checks:
         findings = watch.check(sorted(self._recorder.seen, key=lambda row: row["step"]), settings, values)
         for finding in findings:
             if finding.rule not in self.warned:
-                self._folder.event("warning", step=now.step, epoch=now.epoch, rule=finding.rule, message=finding.message, advice=finding.advice)
+                self._folder.event("warning", step=now.step, epoch=now.epoch, rule=finding.rule, level=finding.level, message=finding.message, advice=finding.advice)
                 console.say(f"{finding.level}: {finding.message}. Moves: {finding.advice}")
         troubled = any(finding.level == "warning" for finding in findings)
         return [finding.rule for finding in findings], troubled, watch.decide(findings, settings, values, self.memory, now.epoch)
