@@ -145,7 +145,7 @@ def test_the_numbers_of_the_documents():
     watch = repaired.watch
     assert watch.healthy["d/loss"] == (0.2, 0.7) and (watch.d_loss_strong, watch.d_loss_collapsed, watch.d_loss_weak) == (0.1, 0.05, 1.0)
     assert (watch.stagnant_change, watch.stagnant_after, watch.gap_healthy, watch.gap_high, watch.on_trouble) == (0.01, 5, 0.1, 0.2, "warn")
-    assert failing.watch == watch
+    assert failing.watch == watch and settings("loss=hinge", "watch.window=9").watch == watch.model_copy(update={"unbounded": True, "window": 9})
 
 
 def test_the_guide_leads_from_the_failing_run_to_the_repaired_one():

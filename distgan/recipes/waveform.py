@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 import torch
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from distgan import config, figures, losses, sharing, signals
 from distgan.batches import Micro
@@ -66,7 +66,7 @@ class Settings(config.Run):
     aug_noise_std: float = Field(0.02, ge=0, description="standard deviation of white noise added to the input alone, after its gain")
     aug_scale_range: tuple[Positive, Positive] = Field((0.9, 1.1), description="both of a pair times one factor from this range")
     aug_shift_range: Share = Field(0.1, description="both of a pair shifted alike, by up to ± this fraction of their length")
-    watch: Watch = Field(WAVEFORM, validate_default=True)
+    watch: Watch = WAVEFORM
     d_steps: int = Field(1, gt=0, le=100, description="updates of D per step, each on a fresh batch")
     g_steps: int = Field(1, gt=0, le=100, description="updates of G per step")
 
@@ -91,11 +91,13 @@ class Settings(config.Run):
             raise ValueError("nothing bounds D, and its scores would grow without end; give weight_clip=0.01")
         return value
 
-    @field_validator("watch")
+    @model_validator(mode="before")
     @classmethod
-    def _of_the_loss(cls, value, info: ValidationInfo):
+    def _of_the_loss(cls, tree):
         """hinge and wgan give D's loss and outputs no healthy range."""
-        return value.model_copy(update={"unbounded": True}) if info.data.get("loss") in ("hinge", "wgan") else value
+        if isinstance(tree, dict) and tree.get("loss") in ("hinge", "wgan") and isinstance(watch := tree.get("watch", {}), dict):
+            return tree | {"watch": {"unbounded": True} | watch}
+        return tree
 
     @property
     def crop(self) -> int | None:
