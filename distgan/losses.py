@@ -9,10 +9,10 @@ import torch
 from torch.nn import functional as F
 
 Mode = Literal["lsgan", "vanilla", "hinge", "wgan"]
+MODES: tuple[Mode, ...] = get_args(Mode)
 STFT_RESOLUTIONS = ((1024, 120, 600), (2048, 240, 1200), (512, 50, 240))  # (FFT, hop, window) in frames (Yamamoto et al. 2020, table 1)
 SILENT_RMS = 1e-3   # -60 dB of full scale: a target that is softer counts as this loud, or what is left of noise in its pauses would be all that counts
 _LEAST_POWER = 1e-8  # of one bin of a spectrogram
-MODES: tuple[Mode, ...] = get_args(Mode)
 
 
 def d_vanilla(real: torch.Tensor, fake: torch.Tensor, real_label: float = 1.0, fake_label: float = 0.0) -> torch.Tensor:
