@@ -78,7 +78,8 @@ class Checks:
         if improved:
             self.best = head(now) | {"score": result["score"], "metric": result["metric"]}
         if self._folder:
-            self._recorder.write([head(now) | {f"eval/{result['metric']}": result["score"]}])
+            beside = {"valid/nearest": result["nearest"]} if result.get("nearest") is not None else {}
+            self._recorder.write([head(now) | {f"eval/{result['metric']}": result["score"]} | beside])
             runs.write(self._folder.path / "eval" / f"{now.step:08d}.json", json.dumps(head(now) | result, indent=1))
             self._folder.event("best" if improved else "evaluation", **head(now), metric=result["metric"], score=result["score"])
             console.say(f"epoch {now.epoch:.1f}  {result['metric']} {result['score']:.4g}" + ("  best so far" if improved else ""))

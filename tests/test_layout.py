@@ -17,7 +17,7 @@ LAYERS = [
     {"distgan.journal", "distgan.thresholds"},
     {"distgan.rules"},
     {"distgan.watch", "distgan.criteria", "distgan.sharing", "distgan.signals", "distgan.losses", "distgan.pictures", "distgan.tuning"},
-    {"distgan.config"},
+    {"distgan.config", "distgan.augment"},
     {"distgan.runfile", "distgan.launched"},
     {"distgan.runs", "distgan.history"},
     {"distgan.ranks"},

@@ -9,7 +9,7 @@ import torch
 from pydantic import Field, ValidationInfo, field_validator
 from torch import nn
 
-from distgan import config, draws, from_noise, results, sharing, signals
+from distgan import augment, config, draws, from_noise, results, sharing, signals
 from distgan.batches import Micro
 from distgan.clock import Clock, step_decay
 from distgan.config import Positive, Share
@@ -63,6 +63,7 @@ class Settings(config.Run):
     rotation: float = Field(0.0, ge=0, le=180, description="turn each image by up to ± this many degrees; usual is 15")
     translation: Share = Field(0.0, description="shift each image by up to ± this share of its size; usual is 0.1")
     jitter: Share = Field(0.0, description="change brightness, contrast and saturation by up to ± this share; usual is 0.2")
+    diffaugment: tuple[augment.ImagePolicy, ...] = Field((), description="changes of all that D sees, reals and samples: of color, translation, cutout")
     evaluate: config.Evaluate = config.Evaluate()
     results: int | None = Field(None, ge=0, le=1_000_000, description="image files to write after training, with the best checkpoint; null: as many as the "
                                                                       "data set has real images; 0: none")
@@ -138,7 +139,8 @@ class Recipe:
         return {f"d/{name}": value for name, value in d.items()} | {f"g/{name}": value for name, value in g.items()}
 
     def _d_loss(self, micro: Micro) -> tuple[torch.Tensor, Log]:
-        real, fake = self._real(micro), self.G.fakes(self._noise(micro, "noise/d"))
+        real = self._shown(self._real(micro), micro, "d/real")
+        fake = self._shown(self.G.fakes(self._noise(micro, "noise/d")), micro, "d/fake")
         real_score, fake_score = self.D(torch.cat([real, fake])).chunk(2) if self._one_pass else (self.D(real), self.D(fake))
         loss = d_wasserstein(real_score, fake_score)
         log = {"wasserstein": -loss, "real_score": real_score.mean(), "fake_score": fake_score.mean()}
@@ -151,7 +153,7 @@ class Recipe:
 
     def _g_loss(self, micro: Micro) -> tuple[torch.Tensor, Log]:
         with self.D.frozen() as critic:
-            return g_wasserstein(critic(self.G(self._noise(micro, "noise/g")))), {}
+            return g_wasserstein(critic(self._shown(self.G(self._noise(micro, "noise/g")), micro, "g"))), {}
 
     def _real(self, micro: Micro) -> torch.Tensor:
         run = self.run
@@ -159,6 +161,9 @@ class Recipe:
         if run.rotation or run.translation:
             images = signals.affine(images, run.seed, micro.address, run.rotation, run.translation)
         return signals.colour_jitter(images, run.seed, micro.address, run.jitter) if run.jitter else images
+
+    def _shown(self, images: torch.Tensor, micro: Micro, purpose: str) -> torch.Tensor:
+        return augment.images(images, self.run.diffaugment, self.run.seed, f"diffaugment/{purpose}", micro.positions)
 
     def _noise(self, micro: Micro, purpose: str) -> torch.Tensor:
         return micro.noise(self.run.seed, purpose, self.run.latent, self.run.batch).to(self.dtype)
@@ -181,7 +186,8 @@ class Recipe:
         """On one rank: the critic's estimate of the Wasserstein distance of samples from all held-out images, and from as many training images."""
         real, seen, fake = from_noise.judge(self.D, data, self.sample)
         numbers = {"d_loss": d_wasserstein(real, fake), "g_loss": g_wasserstein(fake), "wasserstein": -d_wasserstein(real, fake),
-                   "train_wasserstein": -d_wasserstein(seen, fake), "overfit": from_noise.overfit(real, seen, fake)}
+                   "train_wasserstein": -d_wasserstein(seen, fake), "overfit": from_noise.overfit(real, seen, fake),
+                   "diversity": from_noise.diversity(data, self.sample)}
         return {f"valid/{name}": float(value) for name, value in numbers.items()}
 
     def results(self, data: Data, ranks: Ranks, folder: Path) -> None:
