@@ -21,13 +21,12 @@ class Evaluator:
     """Scores samples against the training images; with `whole`, against all images of the data set, held out or not."""
 
     def __init__(self, ranks: Ranks, data: Data, samples: int, inception: str | None, whole: bool = False):
-        self._ranks, self._data, self._samples = ranks, data, samples
-        self._whole = whole
+        self._ranks, self._data, self._samples, self._whole = ranks, data, samples, whole
         self.reals = len(data.train) + (len(data.validation) if whole else 0)
-        if self.reals < 2:
+        if len(data.train) < 2:
             raise DataError(f"the training split holds {len(data.train)} sample, a Fréchet distance needs at least 2; shard more images")
         self.extract = extractor(inception).to(ranks.device)
-        self._real: torch.Tensor | None = None
+        self._train: torch.Tensor | None = None
         self._held_out: torch.Tensor | None = None
         self._seen = False
 
@@ -42,27 +41,26 @@ class Evaluator:
         return self.score(self._features("features of samples", self._samples, lambda numbers: signals.to_bytes(sample(numbers))))
 
     def score(self, fake: torch.Tensor | None) -> dict[str, object]:
-        """The score of samples by their features [n, d], which rank 0 holds. Every rank calls this and gets the result.
+        """What is found of samples by their features [n, d], which rank 0 holds. Every rank calls this and gets the result.
 
-        `nearest` (see `features.nearest`) tells copies of training images.
+        `score` is against the training images, or all; `nearest` (see `features.nearest`) tells copies of the training images.
         """
         self._look_at_reals()
-        score, apart, samples = self._ranks.alone(lambda: (frechet(self._against(), fake), nearest(fake, self._real, self._held_out), len(fake)))
+        score, apart, samples = self._ranks.alone(lambda: (frechet(self._real(), fake), nearest(fake, self._train, self._held_out), len(fake)))
         return {"metric": self.metric, "score": score, "nearest": apart, "samples": samples, "reals": self.reals, "extractor": self.extract.label}
 
     def floor(self) -> dict[str, object]:
         """What real images score against real images: of two halves, dealt out alternately, so of half as many as there are."""
         self._look_at_reals()
-        score = self._ranks.alone(lambda: frechet(self._against()[::2], self._against()[1::2]) if self.reals >= 4 else None)
+        score = self._ranks.alone(lambda: frechet(self._real()[::2], self._real()[1::2]) if self.reals >= 4 else None)
         return {"score": score, "reals": [self.reals - self.reals // 2, self.reals // 2]}
 
-    def _against(self) -> torch.Tensor:
-        """Rank 0: features of the images that samples are scored against."""
-        return torch.cat([self._real, self._held_out]) if self._whole and self._held_out is not None else self._real
+    def _real(self) -> torch.Tensor:
+        return torch.cat([self._train, self._held_out]) if self._whole and self._held_out is not None else self._train
 
     def _look_at_reals(self) -> None:
         if not self._seen:  # the images do not change during a run
-            self._real, self._held_out = (
+            self._train, self._held_out = (
                 self._features(f"features of {name} images", len(part), lambda numbers, part=part: self._data.decode(part, numbers.tolist())) if len(part) else None
                 for name, part in (("training", self._data.train), ("held-out", self._data.validation)))
             self._seen = True

@@ -123,6 +123,7 @@ def test_the_score_is_that_of_the_files_against_all_real_images(tmp_path, ranks,
     expected = ((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(np.cov(a.T) + np.cov(b.T) - 2 * root)
     assert said["score"] == pytest.approx(expected, rel=1e-3)
     assert (said["metric"], said["samples"], said["reals"], said["training"], said["held_out"]) == ("frechet_standin", 50, 240, TRAINED, 12)
+    assert said["nearest"] > 1  # noise is no copy
     assert said["real_halves"]["reals"] == [120, 120] and 0 < said["real_halves"]["score"] < said["score"] / 10
 
 
