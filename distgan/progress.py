@@ -44,7 +44,7 @@ def validation_rising(rows: list[dict], s: Watch, values: dict[str, Any]) -> Fin
     if at is None:
         return None
     low = int(found[:, 1].argmin())
-    how = (f"rising, {rise[-1]:.0%} above its lowest, {found[low, 1]:.3g} at epoch {found[low, 0]:.4g}" if swing[-1] < s.valid_rise
+    how = (f"rising, {rise[-1]:.0%} above its lowest, {found[low, 1]:.3g} at epoch {found[low, 0]:.4g}" if swing[-1] < s.valid_rise / s.release
            else f"fluctuating by {swing[-1]:.0%} from one validation to the next without a new low")
     return Finding("validation_rising", "warning", float(found[at, 0]), f"validation L1 {found[-1, 1]:.3g} (median of {s.valid_window} validations) is {how}, "
                    f"limit {s.valid_rise:.0%}: it should fall as the training L1 does", "keep the best checkpoint; early stopping (patience)")
