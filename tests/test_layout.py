@@ -29,7 +29,7 @@ LAYERS = [
     {"distgan.from_noise"},
     {"distgan.recipes"},
     {"distgan.checkpoints", "distgan.evaluator", "distgan.doctor"},
-    {"distgan.checks"},
+    {"distgan.checks", "distgan.grow"},
     {"distgan.loop"},
     {"distgan.start"},
     {"distgan.train", "distgan.plots"},
