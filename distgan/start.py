@@ -244,6 +244,7 @@ def _facts(setup: _Setup) -> dict[str, Any]:
     cuda = torch.cuda.get_device_name(setup.ranks.device) if setup.ranks.device.type == "cuda" else None
     return {"argv": sys.argv, "data": {"train": len(setup.data.train), "validation": len(setup.data.validation)}, "processes": setup.ranks.size,
             "engine": _engine(setup.ranks), "device": cuda or setup.ranks.device.type, "threads": torch.get_num_threads(),
+            "parameters": {name: sum(p.numel() for p in player.bare.parameters()) for name, player in setup.recipe.players.items()},
             "batch": {"global": share.batch, "ranks": share.ranks, "accumulation": share.accumulation, "per_rank": share.per_rank,
                       "group": share.group},
             "versions": {"distgan": __version__, "python": platform.python_version(), "torch": torch.__version__},
