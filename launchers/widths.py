@@ -10,6 +10,7 @@ from distgan.errors import RunError
 from distgan.history import is_run, read_history
 
 WITHIN = 0.10  # scores this close are taken for equal: about what another seed changes
+LEARNT = 0.50  # of the untrained networks' score: above it there is nothing to compare yet
 OVERFITTING = ("d_overfitting", "overfitting")
 
 
@@ -111,6 +112,10 @@ def recommend(rows: list[Row], limit_gb: float | None = None) -> tuple[int | Non
     if len(kept) < 2:
         return None, [*left_out.values(), "at least two finished widths whose scores were measured alike are needed to compare"]
     best = min(kept, key=lambda row: row.score)
+    untrained = max((row.scores[0][1] for row in kept if row.scores and row.scores[0][0] == 0), default=None)
+    if untrained and best.score > LEARNT * untrained:
+        return None, [*left_out.values(), f"the best score, {best.score:.4g} at {best.width}, is {best.score / untrained:.0%} of the untrained networks' "
+                      f"{untrained:.4g}: no width has learnt enough to be compared; train longer (epochs=…)"]
     close = [row for row in kept if row.score <= best.score * (1 + WITHIN)]
     chosen = min([row for row in close if not row.overfits] or close, key=lambda row: row.width)
     return chosen.width, [*_why(chosen, best, kept), *left_out.values()]

@@ -63,14 +63,14 @@ def _frame(ax, title: str, rows: list[Row], ticks: bool = True) -> None:
     ax.spines[["top", "right"]].set_visible(False)
     ax.grid(axis="y", alpha=0.2)
     ax.set_axisbelow(True)
-    ax.margins(y=0.12)
+    ax.margins(y=0.3)
     ax.tick_params(labelsize=8.5)
     if ticks:
         ax.set_xticks(range(len(rows)), [str(row.width) for row in rows])
         ax.set_xlim(-0.6, len(rows) - 0.4)
         ax.set_xlabel("ngf = ndf", fontsize=8.5)
     if ax.get_legend_handles_labels()[0]:
-        ax.legend(frameon=False, fontsize=8)
+        ax.legend(frameon=False, fontsize=8, loc="upper right" if not ticks else "upper left", ncols=2 if not ticks else 3)
 
 
 def _scores(ax, rows: list[Row], recommended: int | None) -> None:
