@@ -96,10 +96,10 @@ def _own(words: list[str]) -> tuple[dict[str, Any], list[str], list[str]]:
     own: dict[str, Any] = {}
     settings, faults = [], []
     for word in words:
-        key, _, value = word.partition("=")
+        key, equals, value = word.partition("=")
         if key in NOT_HERE:
             faults.append(f"  {word}: no setting of a study; use {NOT_HERE[key]}")
-        elif key in ("widths", "processes", "memory_gb"):
+        elif equals and key in ("widths", "processes", "memory_gb"):
             own[key] = value
         else:
             settings.append(word)
