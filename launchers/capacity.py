@@ -3,13 +3,14 @@
 import argparse
 import os
 import signal
+import socket
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from distgan import console, runfile, runs, train
-from distgan.errors import ConfigError
+from distgan.errors import ConfigError, RunError
 from launchers import local, widths
 
 HELP = """Trains sagan with the settings of the study (`distgan train capacity --help` lists them) at ngf = ndf = each of these widths, one after the other,
@@ -190,7 +191,6 @@ def _train(study: Study, mine: list[int]) -> int:
 # ---- measuring
 def report(study: Study) -> None:
     """Write and print the table and the plot. Tasks of a job array may do so at the same time: the last one to look has seen all."""
-    study.home.mkdir(parents=True, exist_ok=True)
     rows = _measure(study)
     while True:
         _write(study, rows)
@@ -207,10 +207,21 @@ def _measure(study: Study) -> list[widths.Row]:
 
 
 def _write(study: Study, rows: list[widths.Row]) -> None:
+    """Each file whole or not at all, whoever else writes it."""
     from launchers import widths_plot
 
-    runs.write(study.home / "capacity.md", widths.text(rows, study.memory_gb))
-    runs.write(study.home / "capacity.csv", widths.table_csv(rows))
-    temporary = study.home / f".capacity.{os.getpid()}.png"
-    widths_plot.draw(rows, widths.recommend(rows, study.memory_gb)[0], temporary)
-    temporary.replace(study.home / "capacity.png")
+    files = {
+        "capacity.md": lambda path: path.write_text(widths.text(rows, study.memory_gb), encoding="utf-8"),
+        "capacity.csv": lambda path: path.write_text(widths.table_csv(rows), encoding="utf-8"),
+        "capacity.png": lambda path: widths_plot.draw(rows, widths.recommend(rows, study.memory_gb)[0], path),
+    }
+    for name, write in files.items():
+        temporary = study.home / f".{name}.{socket.gethostname()}.{os.getpid()}"
+        try:
+            study.home.mkdir(parents=True, exist_ok=True)
+            write(temporary)
+            temporary.replace(study.home / name)
+        except OSError as error:
+            raise RunError(f"cannot write {study.home / name}: {error.strerror}; the runs are not harmed: the same line with --report writes it") from error
+        finally:
+            temporary.unlink(missing_ok=True)
