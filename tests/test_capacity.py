@@ -66,6 +66,8 @@ def test_the_preset_is_the_study_of_the_documents():
              "d_steps": 1, "g_steps": 2, "clip": 1.0}
     assert {key: getattr(settings, key) for key in asked} == asked
     assert settings.machine.checkpoint_every == 200
+    assert settings.watch.healthy == {"d/real_prob": (0.75, 0.85), "d/fake_prob": (0.35, 0.5), "d/loss": (0.3, 0.8), "g/loss": (0.5, 1.5)}
+    assert settings.watch.real_prob_high == 0.85 and settings.watch.d_loss_floor == 0.163  # what the preset leaves out stays sagan's
 
 
 # ---- measuring
