@@ -126,6 +126,7 @@ def test_the_narrowest_of_the_best_is_recommended():
     assert why[:3] == ["96 has the best fid, 60",
                        "80: 65 (+8%) lies within 10% of it, with 83% of its parameters, 83% of its time per epoch, 83% of its memory",
                        "64: 100 (+67%) is worse by more than 10%"]
+    assert why[3] == "wider is no better: 128: 63 (+5%)"
 
 
 def test_the_widest_is_recommended_where_it_alone_is_good():
