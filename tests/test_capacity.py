@@ -326,7 +326,10 @@ def test_a_training_study_stops_and_goes_on(particles, tmp_path):
     while not list(tmp_path.glob("runs/capacity/*/journal.jsonl")) and time.monotonic() < deadline:
         time.sleep(0.1)
     os.kill(study.pid, signal.SIGINT)
-    out, _ = study.communicate(timeout=200)
+    try:
+        out, _ = study.communicate(timeout=100)
+    finally:
+        study.kill()
     assert study.returncode == 75, out
     (status,) = tmp_path.glob("runs/capacity/*/status.json")
     assert json.loads(status.read_text())["state"] == "stopped" and "saved and stopped" in out
