@@ -158,9 +158,10 @@ def _widened(net: nn.Module, narrow: Tensors, fresh: Tensors) -> Tensors:
             _start(kernel, old, new)
             if kernel.vectors:
                 u, v = (side + name for name in kernel.vectors)
+                old, new = old.transpose(0, kernel.out), new.transpose(0, kernel.out)  # as spectral norm sees them: rows are output channels
                 _quieten(old, new, narrow[u], narrow[v])
-                # v runs over all axes of the weight but the first
-                grown[v] = torch.zeros_like(new[0])
+                # v runs over all axes of the weight but that of the output channels
+                grown[v] = torch.zeros_like(new[0], memory_format=torch.contiguous_format)
                 _copy(narrow[v].view(old.shape[1:]), grown[v])
                 grown[v] = grown[v].flatten()
                 grown[u].zero_()

@@ -146,7 +146,7 @@ class _Child:
         self._process: subprocess.Popen | None = None
 
     def __enter__(self):
-        known = [number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is not signal.SIG_IGN]  # nohup
+        known = [signal.SIGINT, signal.SIGTERM] + [signal.SIGHUP] * (signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN)  # which nohup asks for
         self._before = {number: signal.signal(number, self._pass_on) for number in known}
         return self
 

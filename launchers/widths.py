@@ -137,6 +137,9 @@ def _why(chosen: Row, best: Row, kept: list[Row]) -> list[str]:
     for row in sorted((row for row in kept if row.width < chosen.width), key=lambda row: row.width):
         near = row.score <= best.score * (1 + WITHIN)
         why.append(f"{beside(row)} " + ("lies as near, but its D overfits" if near else f"is worse by more than {WITHIN:.0%}"))
+    wider = [beside(row) for row in sorted(kept, key=lambda row: row.width) if row.width > chosen.width and row is not best]
+    if wider:
+        why.append(f"wider is no better: {', '.join(wider)}")
     if chosen.overfits:
         why.append(f"its D overfits{f' (valid/overfit {chosen.overfit:.2g})' if chosen.overfit is not None else ''}: it knows training images from held-out "
                    "ones; keep its best checkpoint, and look at the samples")

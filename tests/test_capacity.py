@@ -66,6 +66,8 @@ def test_the_preset_is_the_study_of_the_documents():
              "d_steps": 1, "g_steps": 2, "clip": 1.0}
     assert {key: getattr(settings, key) for key in asked} == asked
     assert settings.machine.checkpoint_every == 200
+    assert settings.watch.healthy == {"d/real_prob": (0.75, 0.85), "d/fake_prob": (0.35, 0.5), "d/loss": (0.3, 0.8), "g/loss": (0.5, 1.5)}
+    assert settings.watch.real_prob_high == 0.85 and settings.watch.d_loss_floor == 0.163  # what the preset leaves out stays sagan's
 
 
 # ---- measuring
@@ -124,6 +126,7 @@ def test_the_narrowest_of_the_best_is_recommended():
     assert why[:3] == ["96 has the best fid, 60",
                        "80: 65 (+8%) lies within 10% of it, with 83% of its parameters, 83% of its time per epoch, 83% of its memory",
                        "64: 100 (+67%) is worse by more than 10%"]
+    assert why[3] == "wider is no better: 128: 63 (+5%)"
 
 
 def test_the_widest_is_recommended_where_it_alone_is_good():
@@ -323,7 +326,10 @@ def test_a_training_study_stops_and_goes_on(particles, tmp_path):
     while not list(tmp_path.glob("runs/capacity/*/journal.jsonl")) and time.monotonic() < deadline:
         time.sleep(0.1)
     os.kill(study.pid, signal.SIGINT)
-    out, _ = study.communicate(timeout=200)
+    try:
+        out, _ = study.communicate(timeout=100)
+    finally:
+        study.kill()
     assert study.returncode == 75, out
     (status,) = tmp_path.glob("runs/capacity/*/status.json")
     assert json.loads(status.read_text())["state"] == "stopped" and "saved and stopped" in out
