@@ -135,7 +135,7 @@ BOMB = "recipe: sagan\na: &a [x, x]\n" + "".join(f"{name}: &{name} [{', '.join(f
     ("recipe: sagan\nbatch: " + "1" * 5000, "is not valid YAML"),
     ("recipe: sagan\n? [1, 2]\n: 3\n", "unhashable key"),
     ("recipe: !!python/object/apply:os.getcwd []\n", "could not determine a constructor"),
-    ("", "names no recipe; there are: r3gan, sagan"),
+    ("", "names no recipe; there are: capacity, r3gan, sagan"),
     ("recipe: [sagan]\n", "no recipe"),
     (b"\xff\xfe\x00", "is not valid YAML"),
 ], ids=range(13))

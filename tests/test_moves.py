@@ -161,7 +161,7 @@ def test_present_settings_are_those_of_the_start_and_what_the_journal_says_was_c
 
 # ---- the section in run files
 def test_a_key_of_the_section_leaves_what_the_recipe_set_in_it():
-    assert settle(wgan_flowers.Settings, {"recipe": "wgan_flowers", "data": "x"}, ["watch.window=9"]).watch == Watch(unbounded=True, window=9)
+    assert settle(wgan_flowers.Settings, {"recipe": "wgan_flowers", "data": "x"}, ["watch.window=9"]).watch == Watch(unbounded=True, moves=wgan_flowers.GUIDE, window=9)
     made = settle(sagan.Settings, SAGAN, ["watch.moves.d_loss_low=[{setting: d_lr, factor: 0.25}]", "watch.healthy={d/loss: [0.3, 0.8]}"]).watch
     assert made.d_loss_floor == 0.163 and made.moves == SAGAN_GUIDE | {"d_loss_low": (Move(setting="d_lr", factor=0.25),)}
     assert made.healthy == Watch().healthy | {"d/loss": (0.3, 0.8)}
