@@ -76,6 +76,7 @@ SYSTEMS = (
     System("wgan, clip", "wgan_flowers", ("ngf=2", "ndf=2", "latent=8", "n_critic=2", "ema=0.99", "seed=3"), updates=2),
     System("wgan, gradient penalty", "wgan_flowers", ("ngf=2", "ndf=2", "latent=8", "n_critic=2", "ema=0.99", "penalty=10", "seed=5"), updates=2),
     System("r3gan", "r3gan", ("ngf=2", "ndf=2", "latent=8", "blocks=1", "penalty_every=2", "ema=0.99", "seed=0"), grouped=False),
+    System("waveform", "waveform", ("base_filters=2", "num_layers=2", "base_filters_d=2", "num_layers_d=2", "ema=0.99", "seed=6"), data="pulses"),
 )
 REFERENCE = Way()
 PLAIN = (Way(accumulation=2), Way(accumulation=4), Way("accelerate", 2), Way("torchrun", 2), Way("torchrun", 2, accumulation=2))
