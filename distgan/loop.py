@@ -53,8 +53,8 @@ class Loop:
         now = self.resume()
         if now.step == 0:
             self.check(now)
-            if self.run.watch.on_trouble == "rollback":
-                self.save(now)  # there is always a healthy one to go back to
+            if self.run.watch.on_trouble == "rollback" or self.run.grow:
+                self.save(now)  # there is always a healthy one to go back to; a grown network may be best as it begins
         stream = self._stream(now)
         state, shown, why = "done", None, None
         with console.bar("training", self.last, "steps", start=now.step) as bar:

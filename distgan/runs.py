@@ -55,6 +55,20 @@ def place(run: Run, identity: dict[str, Any]) -> Path:
     return Path(run.machine.folder).expanduser() if run.machine.folder else default
 
 
+def begun(run: Run, fingerprint: str) -> str | None:
+    """The digest that `grow` had when this run began: its source may have trained on since, or be gone. None where it has not begun."""
+    home = place(run, run.identity(fingerprint))
+    for folder in [home] if run.machine.folder else sorted(home.parent.glob("*")):
+        try:
+            found = json.loads((folder / "identity.json").read_text())
+            asked, start = yaml.safe_load((folder / "config.yaml").read_text())["grow"], found["settings"]["grow"]
+        except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+            continue
+        if asked == run.grow and found == run.identity(fingerprint, start):
+            return start
+    return None
+
+
 class RunFolder:
     """Opened by rank 0 only; the other ranks never write."""
 

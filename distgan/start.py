@@ -15,7 +15,7 @@ from typing import Any
 import torch
 import yaml
 
-from distgan import __version__, checkpoints, config, console, doctor, recipes, sharing
+from distgan import __version__, checkpoints, config, console, doctor, recipes, runs, sharing
 from distgan.batches import Stream
 from distgan.clock import Clock
 from distgan.config import Run
@@ -70,7 +70,7 @@ class _Ground:
         self.data = self.ranks.together(lambda: Data(run.data, run.machine.verify))
         self.data.require(run.recipe, run.kind, run.crop)
         self.share = sharing.breakdown(run.batch, self.ranks.size, run.machine.accumulation, run.group, run.group_of)
-        self.start = self.ranks.together(lambda: _source(run))
+        self.start = self.ranks.alone(lambda: _source(run, self.data.fingerprint))
         self.ranks.same("the data set or the settings", run.identity(self.data.fingerprint, self.start)["id"])
 
 
@@ -87,13 +87,13 @@ class _Setup(_Ground):
         self.evaluator = self.ranks.together(lambda: Evaluator(self.ranks, self.data, scored.samples, scored.inception)) if scored else None
 
 
-def _source(run: Run) -> str | None:
-    """The digest of the checkpoint that this run starts from."""
+def _source(run: Run, fingerprint: str) -> str | None:
+    """The digest of the checkpoint that this run starts from, or started from."""
     if not run.grow:
         return None
     from distgan import grow
 
-    return checkpoints.verify(grow.locate(run.grow))["digest"]
+    return runs.begun(run, fingerprint) or checkpoints.verify(grow.locate(run.grow))["digest"]
 
 
 def train(module: ModuleType, run: Run, asked: dict[str, Any]) -> int:

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from sets import damaged
 from shard_runs import SMALL, shard
 
 from shards import build
@@ -23,6 +24,12 @@ def pulses(tmp_path_factory):
     folder = tmp_path_factory.mktemp("shards") / "pulses"
     assert build.main(["waveform", str(folder), "--n", "60", "--length", "128", "--workers", "1"]) == 0
     return folder
+
+
+@pytest.fixture(scope="session")
+def recordings(tmp_path_factory):
+    """Sixty pairs of 400 frames, the input noisier than the target: 54 to train on, 6 held out."""
+    return damaged(tmp_path_factory.mktemp("shards") / "recordings", 54, held_out=6)
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from processes import ROOT, final, journal, line, run
 
 STEPS = 20
 BATCH, GROUP = 12, 3  # 4 micro-batches and 2 x 2 hold whole batch-norm groups; those of 3 processes span ranks
-TRAIN = {"particles": 54, "pulses": 54}  # training samples of these fixtures
+TRAIN = {"particles": 54, "pulses": 54, "recordings": 54}  # training samples of these fixtures
 TOLERANCE = 2e-5      # float32: the promise
 ROUNDING = 1e-9       # float64: any fault of sharing, seeding or averaging lies above, rounding below
 DOCS = ROOT / "docs" / "engines.md"
@@ -77,6 +77,8 @@ SYSTEMS = (
     System("wgan, gradient penalty", "wgan_flowers", ("ngf=2", "ndf=2", "latent=8", "n_critic=2", "ema=0.99", "penalty=10", "seed=5"), updates=2),
     System("r3gan", "r3gan", ("ngf=2", "ndf=2", "latent=8", "blocks=1", "penalty_every=2", "ema=0.99", "seed=0"), grouped=False),
     System("waveform", "waveform", ("base_filters=2", "num_layers=2", "base_filters_d=2", "num_layers_d=2", "ema=0.99", "seed=6"), data="pulses"),
+    System("timbre", "timbre", ("g_width=4", "g_fft=64", "g_hop=16", "d_width=2", "stft_resolutions=[[64, 16, 64], [32, 8, 24]]", "segment_length=256",
+                                "gan_start_epoch=0", "g_lr=1e-4"), data="recordings"),
 )
 REFERENCE = Way()
 PLAIN = (Way(accumulation=2), Way(accumulation=4), Way("accelerate", 2), Way("torchrun", 2), Way("torchrun", 2, accumulation=2))

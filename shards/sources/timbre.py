@@ -36,7 +36,7 @@ from shards.sources import Check, Finding
 EXAMPLES = [("400 pairs of 4 s from synthetic speech, noise and rooms", "distgan shard timbre OUT"),
             ("from recordings, with the network itself at 48 kHz",
              "distgan shard timbre OUT --speech clean --noise noise --rirs rooms --rate 48000 --denoiser deepfilternet --weights DeepFilterNet3")]
-RECIPE = None
+RECIPE = "timbre"
 
 RATES = (16000, 48000)
 FOLDERS = {"speech": "clean speech", "noise": "noise", "rirs": "impulse responses"}
