@@ -221,6 +221,10 @@ def test_a_grown_run_starts_better_than_from_scratch(particles, tmp_path):
     scratch = _untrained(particles, tmp_path, 12)
     assert grown == pytest.approx(best, rel=1e-4) and grown < 0.5 * scratch, (grown, best, scratch)
     assert any(json.loads(text)["event"] == "grown" for text in (tmp_path / "wide" / "events.jsonl").read_text().splitlines())
+    # It goes on where the narrow run is gone.
+    (tmp_path / "narrow").rename(tmp_path / "away")
+    said = run(line("python"), *words, "ngf=12", "ndf=12", "epochs=0.5", "grow=narrow@best", "machine.folder=wide", cwd=tmp_path)
+    assert "continuing from step 1" in said
 
 
 def _untrained(particles, tmp_path, width: int) -> float:
