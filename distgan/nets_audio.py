@@ -57,7 +57,7 @@ class Generator1d(nn.Module):
         self.up = nn.ModuleList([ExactConvTranspose1d(before, after, kernel, stride) for before, after in zip(seen, ups, strict=True)])
         self.bend = nn.LeakyReLU(SLOPE)
         self.last = nn.Conv1d(base_filters + 1, 1, 7, padding=3)
-        self.dropped = [*ups[:-1]]  # channels of each layer that takes part in dropout: of the decoder, all but the last
+        self.dropped = ups[:num_layers // 2]  # channels of each layer that takes part in dropout: the first half of the decoder's (pix2pix: three of eight)
 
     def forward(self, x: torch.Tensor, keep: torch.Tensor | None = None) -> torch.Tensor:
         """`keep` [batch, sum(dropped)]: factors of the decoder's channels, 0 or 1 / (1 - rate); None: as in evaluation."""

@@ -34,7 +34,7 @@ from shards.sound.pairs import ARRAYS, SOUNDS, ArrayPairs, FilePairs, pair_sampl
 from shards.sources import Check, Finding
 
 EXAMPLES = [("2000 generated records of 1024 samples", "distgan shard waveform OUT"),
-            ("records in which much of a pulse drowns, as docs/waveform.md trains on", "distgan shard waveform OUT --n 440 --length 256 --noise 16"),
+            ("records in which much of a pulse drowns, as docs/waveform.md trains on", "distgan shard waveform OUT --n 440 --length 256 --noise 12"),
             ("arrays of your own, sampled at 1 MHz", "distgan shard waveform OUT --from pairs.npz --rate 1000000")]
 RECIPE = "waveform"
 
