@@ -181,14 +181,14 @@ def test_noisy_pairs_align_where_a_dot_product_does_not():
 
 
 # ---- "random crop after alignment broke the alignment"
-@pytest.mark.parametrize("resident", [0, 1 << 20])
-def test_both_members_of_a_pair_are_cut_at_one_place(resident, tmp_path):
+@pytest.mark.parametrize(("crop", "resident"), [(100, 0), (300, 0), (100, 1 << 20)], ids=["a part is read", "the whole is read", "in memory"])
+def test_both_members_of_a_pair_are_cut_at_one_place(crop, resident, tmp_path):
     """The target is the input's negative, so what is left of their sum is what was cut apart."""
     ramps = Data(str(sets.pairs(tmp_path / "set", 12, frames=400)))
-    stream, starts = iter(Stream(ramps, 0, sharing.breakdown(6, 1, 1), 0, CPU, crop=100, resident_bytes=resident)), set()
+    stream, starts = iter(Stream(ramps, 0, sharing.breakdown(6, 1, 1), 0, CPU, crop=crop, resident_bytes=resident)), set()
     for _ in range(8):
         (micro,) = next(stream)
-        assert micro.real.shape == (6, 2, 100) and not (micro.real[:, 0] + micro.real[:, 1]).any()
+        assert micro.real.shape == (6, 2, crop) and not (micro.real[:, 0] + micro.real[:, 1]).any()
         starts |= set((micro.real[:, 0, 0] % 100).tolist())
     assert len(starts) > 10
 

@@ -81,6 +81,13 @@ def test_a_lost_octave_is_seen_in_its_band(voice):
     assert (low < 1).all() and (high > 5).all()
 
 
+@pytest.mark.parametrize(("hz", "band"), [(0, 0), (250, 0), (440, 0), (750, 1), (1500, 2), (3000, 3), (5000, 4), (7999, 4)])
+def test_a_tone_is_heard_in_its_band(hz, band):
+    wave = noise(torch.zeros(1, RATE), 0.01)
+    levels = measures.band_levels(wave + 0.5 * torch.cos(2 * torch.pi * hz * torch.arange(RATE) / RATE), wave, RATE)[0]
+    assert levels.argmax() == band and levels[band] > 20
+
+
 def test_pauses_do_not_count(voice):
     quiet = torch.cat([voice, torch.zeros_like(voice)], 1)
     error = torch.cat([noise(voice, 0.01), torch.zeros_like(voice)], 1)
