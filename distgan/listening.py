@@ -53,7 +53,7 @@ def repaired(data: Data, i: int, repair: Callable[[torch.Tensor], torch.Tensor],
 def draw(path: Path, pairs: list[Repaired], rate: int) -> None:
     """One row of spectrograms for each: denoised, repaired, clean."""
     def title(pair: Repaired, what: str, prefix: str) -> str:
-        return f"{what}  SI-SDR {pair.measured[f'{prefix}si_sdr']:.1f} dB  LSD {pair.measured[f'{prefix}lsd']:.1f} dB"
+        return f"{what}  SI-SDR {pair.measured[f'{prefix}si_sdr']:.1f}  LSD {pair.measured[f'{prefix}lsd']:.1f}"
 
     figures.spectrograms(path, [[(title(pair, f"{pair.key} denoised", "input_"), pair.before), (title(pair, "repaired", ""), pair.after), ("clean", pair.clean)]
                                 for pair in pairs], rate)
