@@ -78,7 +78,8 @@ class Checks:
         if improved:
             self.best = head(now) | {"score": result["score"], "metric": result["metric"]}
         if self._folder:
-            self._recorder.write([head(now) | {f"eval/{result['metric']}": result["score"]}])
+            beside = {"valid/nearest": result["nearest"]} if result.get("nearest") is not None else {}
+            self._recorder.write([head(now) | {f"eval/{result['metric']}": result["score"]} | beside])
             runs.write(self._folder.path / "eval" / f"{now.step:08d}.json", json.dumps(head(now) | result, indent=1))
             self._folder.event("best" if improved else "evaluation", **head(now), metric=result["metric"], score=result["score"])
             console.say(f"epoch {now.epoch:.1f}  {result['metric']} {result['score']:.4g}" + ("  best so far" if improved else ""))
@@ -89,11 +90,11 @@ class Checks:
         settings, values = self._run.watch, self._run.model_dump(mode="json")
         findings = watch.check(sorted(self._recorder.seen, key=lambda row: row["step"]), settings, values)
         for finding in findings:
-            if finding.rule not in self.warned:
-                self._folder.event("warning", step=now.step, epoch=now.epoch, rule=finding.rule, message=finding.message, advice=finding.advice)
+            if finding.name not in self.warned:
+                self._folder.event("warning", step=now.step, epoch=now.epoch, rule=finding.rule, level=finding.level, message=finding.message, advice=finding.advice)
                 console.say(f"{finding.level}: {finding.message}. Moves: {finding.advice}")
         troubled = any(finding.level == "warning" for finding in findings)
-        return [finding.rule for finding in findings], troubled, watch.decide(findings, settings, values, self.memory, now.epoch)
+        return [finding.name for finding in findings], troubled, watch.decide(findings, settings, values, self.memory, now.epoch)
 
     def change(self, now: Clock, decision: watch.Decision, **facts: Any) -> None:
         """Go on with other settings. The same on all ranks. `facts` go into the event."""

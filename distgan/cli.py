@@ -17,6 +17,8 @@ VERBS = {
     "train": ("distgan.train", "train a recipe or a run file; the same program as distgan/train.py"),
     "run": ("launchers.local", "train with several processes on this machine"),
     "doctor": ("launchers.doctor", "what works on this machine; whether a run's first steps are those of one process"),
+    "capacity": ("launchers.capacity", "the capacity study: sagan at several widths, measured in one table and one plot"),
+    "generate": ("distgan.generate", "images of a trained run's generator, as files"),
     "report": ("distgan.report", "one HTML page and a table from run folders"),
 }
 WAIT_S = 3

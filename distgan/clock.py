@@ -28,6 +28,14 @@ class Clock:
         samples = math.ceil(round(epochs * self.train, 6))  # rounded first: 0.1 * 30 is a little more than 3
         return max(-(-samples // self.per_step), 1)
 
+    def overshoot(self, epochs: float) -> str | None:
+        """What to tell a user who asked for `epochs`, where whole steps take over a tenth more."""
+        last = self.at(self.steps(epochs))
+        if last.epoch <= 1.1 * epochs:
+            return None
+        return (f"a step takes {self.per_step} samples, an epoch has {self.train}: epochs={epochs:g} is rounded up to {last.step} "
+                f"step{'s' if last.step > 1 else ''}, {last.epoch:.3g} epochs")
+
     def due(self, every: float, start: float = 0, end: float | None = None) -> bool:
         """True for the step in which a multiple of `every` epochs, in (`start`, `end`], was reached."""
         low = max(self.samples - self.per_step, round(start * self.train))

@@ -166,7 +166,8 @@ class Run(Section):
         """What differs from the recipe's defaults, as a name for people: `ngf32,batch12`; `default` where nothing does."""
         mine = dict(flatten({key: value for key, value in self._what().items() if key != "recipe"}))
         usual = dict(flatten(defaults(type(self))))
-        changed = [f"{key.rpartition('.')[2]}{value}" for key, value in mine.items() if key not in usual or usual[key] != value]
+        short = {key: value for key, value in mine.items() if not key.startswith("watch.") or key == "watch.on_trouble"}  # thresholds are in the hash
+        changed = [f"{key.rpartition('.')[2]}{value}" for key, value in short.items() if key not in usual or usual[key] != value]
         return re.sub(r"[^A-Za-z0-9.,_-]+", "_", ",".join(changed))[:60] or "default"
 
 

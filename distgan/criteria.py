@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from distgan.journal import epoch_means, finite, gaps, medians, score_key
-from distgan.rules import gan_means, validation_rising
+from distgan.progress import validation_rising
+from distgan.rules import gan_means
 from distgan.thresholds import Watch
 
 FRECHET = ("eval/fid", "eval/frechet_standin")

@@ -97,3 +97,19 @@ def frechet(a: torch.Tensor, b: torch.Tensor) -> float:
     a, b = (torch.linalg.qr(x, mode="r").R if len(x) > x.shape[1] else x for x in (a, b))
     cross = torch.linalg.svdvals(a @ b.T).sum()
     return max(float(shift.square().sum() + variances - 2 * cross), 0.0)
+
+
+def nearest(samples: torch.Tensor, train: torch.Tensor, held_out: torch.Tensor | None) -> float | None:
+    """Do samples lie nearer to the training images than unseen images do? Features [n, d], [m, d] and [k, d].
+
+    The median distance from a sample to its nearest training image, divided by the median from a held-out image to its own: 1 for samples as far from
+    them as unseen reals, towards 0 for copies, above 1 for samples that look like nothing there. None without held-out images, or if those are copies.
+    """
+    usual = _to_nearest(held_out, train) if held_out is not None else 0.0
+    return _to_nearest(samples, train) / usual if usual else None
+
+
+def _to_nearest(a: torch.Tensor, b: torch.Tensor, rows: int = 512) -> float:
+    """The median over `a` of the Euclidean distance to the nearest of `b`, in float64: in float32 a copy would lie at 1e-3 of the features' size."""
+    b = b.double()
+    return float(torch.cat([torch.cdist(part.double(), b).min(1).values for part in a.split(rows)]).median())

@@ -1,10 +1,11 @@
 """Pictures of sound as PNG files: waveforms over each other, spectrograms side by side. Imports no torch.
 
-Text comes from names of samples, so nothing in it is taken for a formula, and a name is cut to what fits.
+Text comes from names of samples, so nothing in it is taken for a formula, and what is too long is cut.
 """
 
 import io
 import os
+import textwrap
 from pathlib import Path
 
 import matplotlib as mpl
@@ -55,12 +56,13 @@ def overlay(path: Path, items: list[tuple[str, np.ndarray, np.ndarray, np.ndarra
 
 def spectrograms(path: Path, items: list[list[tuple[str, np.ndarray]]], rate: float) -> None:
     """Write one row an item, each a list of (title, signal [n] at `rate` Hz) such as denoised, repaired and clean: spectrograms on one colour scale.
+    A title may take two lines.
 
     Power in a Hann window of about 32 ms, every quarter of it, in dB below the loudest point of the picture.
     RunError where the file cannot be written.
     """
     levels = [[_levels(np.asarray(wave, np.float64).reshape(-1), rate) for _, wave in row] for row in items]
-    top = max((float(level.max()) for row in levels for level, _ in row), default=0.0)
+    top = max(-40.0, *(float(level.max()) for row in levels for level, _ in row))  # silence alone is to be dark
     with mpl.rc_context({**STYLE, "axes.grid": False}):
         figure = _figure(2.35 * len(items))
         columns = max(map(len, items))
@@ -70,7 +72,7 @@ def spectrograms(path: Path, items: list[list[tuple[str, np.ndarray]]], rate: fl
                 image = ax.imshow(level - top, origin="lower", aspect="auto", cmap="magma", vmin=-RANGE_DB, vmax=0, interpolation="nearest",
                                   extent=(0, end_s, 0, rate / 2000))
                 title = title if np.isfinite(wave).all() else f"not finite: {title}"
-                ax.set_title(_short(title, LETTERS // columns), fontsize=9, fontweight="normal")
+                ax.set_title("\n".join(textwrap.wrap(plain(title), LETTERS // columns)[:2]), fontsize=9, fontweight="normal")
                 ax.set_xlabel("time in s", labelpad=1)
             for ax in row[len(shown):]:
                 ax.set_axis_off()
@@ -98,10 +100,14 @@ def _figure(height_in: float) -> Figure:
     return figure
 
 
-def _short(name: str, letters: int) -> str:
+def plain(name: str) -> str:
     """Printable ASCII, which every font has: a name in other letters would be drawn as boxes, with a warning for each."""
     name = str(name).encode("ascii", "replace").decode()
-    name = "".join(letter if letter.isprintable() else " " for letter in name)
+    return "".join(letter if letter.isprintable() else " " for letter in name)
+
+
+def _short(name: str, letters: int) -> str:
+    name = plain(name)
     return name if len(name) <= letters else f"{name[:letters - 1]}~"
 
 

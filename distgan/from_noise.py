@@ -59,3 +59,18 @@ def overfit(held_out: torch.Tensor, seen: torch.Tensor, fake: torch.Tensor) -> f
     gap = float(seen.mean() - fake.mean())
     chance = float((seen.var() / len(seen) + fake.var() / len(fake)).sqrt()) if len(seen) > 1 else 0.0
     return float(seen.mean() - held_out.mean()) / gap if gap > max(2 * chance, 1e-6) else 0.0
+
+
+def diversity(data: Data, draw: Callable[[np.ndarray, str], torch.Tensor]) -> float:
+    """How much samples of fixed noise differ among each other, beside as many training images: 1 as much as those do, towards 0 a collapse.
+
+    The root of the variance over images, averaged over pixels and channels, of up to 64 samples, divided by that of reals.
+    """
+    n = min(GRID, len(data.train))
+    real = torch.cat([signals.to_unit(chunk) for chunk in data.chunks(data.train, CHUNK, limit=n)])
+    fake = signals.to_unit(signals.to_bytes(draw(np.arange(n), "noise/grid")))
+    return _spread(fake) / max(_spread(real), 1e-6)
+
+
+def _spread(images: torch.Tensor) -> float:
+    return float(images.var(0).mean().sqrt())

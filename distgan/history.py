@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from distgan.criteria import Criterion, criteria
 from distgan.errors import RunError
+from distgan.interventions import Intervention, interventions, real
 from distgan.journal import read_journal, score_key, series
 from distgan.watch import Finding, Signal, Watch, check, healthy, present
 
@@ -34,9 +35,11 @@ class History:
     attempts: dict[str, dict]  # by number: "000"
     events: list[dict]
     rows: list[dict]
-    samples: dict[int, Path]  # sample grids by step
+    samples: dict[int, Path]  # pictures by step: sample grids, or waveforms or spectrograms of held-out clips
     evaluations: list[dict]
     checkpoints: list[tuple[int, int]]  # step, bytes
+    sounds: list[Path]   # WAV files that belong to the newest picture
+    results: list[Path]  # what the recipe made of the best checkpoint
 
     @property
     def name(self) -> str:
@@ -53,10 +56,11 @@ class History:
 
     @cached_property
     def findings(self) -> list[Finding]:
-        return check(self.rows, self.settings, present(self.config, self.rows))
+        return check(self.rows, self.settings, self.values)
 
     @cached_property
     def criteria(self) -> list[Criterion]:
+        """What makes a run of this system a success, one by one."""
         return criteria(self.rows, self.config, self.settings, [event for event in self.events if event.get("event") == "warning"])
 
     @cached_property
@@ -64,8 +68,17 @@ class History:
         return healthy(self.rows, self.settings)
 
     @cached_property
+    def values(self) -> dict:
+        """The settings with what was changed in flight."""
+        return present(self.config, self.rows)
+
+    @cached_property
+    def interventions(self) -> list[Intervention]:
+        return interventions(self.events)
+
+    @cached_property
     def metric(self) -> str | None:
-        """`frechet_standin`, `fid`, or the number of the validation that judges the recipe; None before the first evaluation."""
+        """`frechet_standin`, `fid`, `l1` …; None before the first evaluation."""
         key = score_key(self.rows)
         return key.partition("/")[2] if key else None
 
@@ -75,9 +88,26 @@ class History:
         if self.status.get("best"):
             return self.status["best"]
         key = f"eval/{self.metric}"
-        found = [(row[key], row) for row in self.rows if isinstance(row.get(key), float)]
-        score, row = min(found, key=lambda pair: pair[0], default=(None, None))
+        score, row = min(((row[key], row) for row in self.rows if real(row.get(key)) is not None), key=lambda pair: pair[0], default=(None, None))
         return {"step": row["step"], "epoch": row["epoch"], "score": score, "metric": self.metric} if row else None
+
+    @cached_property
+    def kind(self) -> str:
+        """`image` or `pair`: of samples that the run trains on."""
+        told = [(attempt.get("data") or {}).get("kind") for attempt in self.attempts.values()]
+        paired = any(key in row for row in self.rows[:200] for key in ("g/l1", "valid/l1"))
+        return next((kind for kind in told if kind in ("image", "pair")), "pair" if paired else "image")
+
+    @property
+    def unit(self) -> str:
+        """What a person calls them."""
+        return {"image": "images", "pair": "clips"}[self.kind]
+
+    @property
+    def speed(self) -> float | None:
+        """Samples a second; runs of version 0.1 have it under another name."""
+        found = self.recent("samples_per_second")
+        return self.recent("images_per_second") if found is None else found
 
     @property
     def state(self) -> str:
@@ -88,7 +118,7 @@ class History:
         return self.status.get("epoch") or (self.rows[-1]["epoch"] if self.rows else 0.0)
 
     @property
-    def images_seen(self) -> int:
+    def seen(self) -> int:
         return self.status.get("samples") or (self.rows[-1].get("samples", 0) if self.rows else 0)
 
     def recent(self, key: str, lines: int = 20) -> float | None:
@@ -96,6 +126,10 @@ class History:
         values = series(self.rows, key)[-lines:, 1]
         values = values[np.isfinite(values)]
         return float(np.median(values)) if len(values) else None
+
+    def last(self, key: str) -> float | None:
+        """The newest finite value of a journal key: of a validation, which is a mean already."""
+        return next((value for row in reversed(self.rows) if (value := real(row.get(key))) is not None), None)
 
     def epoch_of(self, step: int) -> float | None:
         """Epoch of a step, between the journal lines around it."""
@@ -146,6 +180,8 @@ def is_run(folder: Path) -> bool:
 def read_history(folder: Path) -> History:
     """Reads a run folder; RunError where a file in it is damaged."""
     folder = folder.resolve()
+    samples = {int(path.stem): path for path in sorted(folder.glob("samples/*.png")) if path.stem.isdecimal() and _own(folder, path)}
+    newest = samples[max(samples)].stem if samples else None
     return History(
         folder=folder,
         config=_mapping(folder, "config.yaml"),
@@ -155,10 +191,12 @@ def read_history(folder: Path) -> History:
         attempts={path.parent.name: _mapping(folder, path.relative_to(folder)) for path in sorted(folder.glob("attempts/*/attempt.json"))},
         events=_lines(folder, "events.jsonl"),
         rows=read_journal(folder / "journal.jsonl") if _inside(folder, folder / "journal.jsonl") else [],
-        samples={int(path.stem): path for path in sorted(folder.glob("samples/*.png")) if path.stem.isdecimal() and _inside(folder, path)},
+        samples=samples,
         evaluations=[_mapping(folder, path.relative_to(folder)) for path in sorted(folder.glob("eval/*.json"))],
         checkpoints=[(int(path.name), sum(file.lstat().st_size for file in path.rglob("*") if not file.is_dir()))
                      for path in sorted(folder.glob("checkpoints/*")) if path.name.isdecimal() and not path.is_symlink() and path.is_dir()],
+        sounds=[path for path in sorted(folder.glob(f"samples/{newest}*.wav")) if _own(folder, path)] if newest else [],
+        results=[path for path in sorted(folder.glob("results/**/*")) if _own(folder, path)],
     )
 
 
@@ -168,6 +206,11 @@ _LOOKED = f"Looked for one of {', '.join(MARKS)} in it and up to two levels belo
 def _inside(folder: Path, path: Path) -> bool:
     """Whether the file, links followed, exists inside the run folder."""
     return path.is_file() and path.resolve().is_relative_to(folder)
+
+
+def _own(folder: Path, path: Path) -> bool:
+    """Whether it is a file of the run itself, and no link."""
+    return not path.is_symlink() and _inside(folder, path)
 
 
 def _mapping(folder: Path, name: str | Path) -> dict:

@@ -53,8 +53,8 @@ class Loop:
         now = self.resume()
         if now.step == 0:
             self.check(now)
-            if self.run.watch.on_trouble == "rollback":
-                self.save(now)  # there is always a healthy one to go back to
+            if self.run.watch.on_trouble == "rollback" or self.run.grow:
+                self.save(now)  # there is always a healthy one to go back to; a grown network may be best as it begins
         stream = self._stream(now)
         state, shown, why = "done", None, None
         with console.bar("training", self.last, "steps", start=now.step) as bar:
@@ -230,11 +230,18 @@ class Loop:
         """What the recipe makes of the best checkpoint when training is over: RUN/results, whole or not at all. Collective."""
         if not hasattr(self.recipe, "results"):
             return
+
         def begin() -> tuple[str, str | None]:
             shutil.rmtree(self.folder.path / ".results", ignore_errors=True)
             (self.folder.path / ".results").mkdir()
             best = self.folder.path / "checkpoints" / f"{self.checks.best['step'] if self.checks.best else 0:08d}"
-            return str(self.folder.path / ".results"), str(best) if best.is_dir() else None
+            try:
+                checkpoints.verify(best)
+            except RunError as error:
+                why = error if best.is_dir() else f"no checkpoint is kept of step {int(best.name)}, which has the best score"
+                console.say(f"note: results are made from the last step: {why}")
+                best = None
+            return str(self.folder.path / ".results"), str(best) if best else None
 
         temporary, best = self.ranks.alone(begin)
         if best:
@@ -244,7 +251,10 @@ class Loop:
         def end() -> None:
             final = self.folder.path / "results"
             shutil.rmtree(final, ignore_errors=True)
+            if not any(Path(temporary).iterdir()):  # none were asked for
+                return Path(temporary).rmdir()
             Path(temporary).replace(final)
+            console.say(f"results in {final}")
             self.folder.event("results", files=sum(1 for path in final.rglob("*") if path.is_file()), step=int(Path(best).name) if best else self.last)
 
         self.ranks.alone(end)

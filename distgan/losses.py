@@ -3,11 +3,16 @@ And the distance of two signals' spectrograms.
 """
 
 from collections.abc import Callable
+from typing import Literal, get_args
 
 import torch
 from torch.nn import functional as F
 
-MODES = ("lsgan", "vanilla", "hinge", "wgan")
+Mode = Literal["lsgan", "vanilla", "hinge", "wgan"]
+MODES: tuple[Mode, ...] = get_args(Mode)
+STFT_RESOLUTIONS = ((1024, 120, 600), (2048, 240, 1200), (512, 50, 240))  # (FFT, hop, window) in frames (Yamamoto et al. 2020, table 1)
+SILENT_RMS = 1e-3   # -60 dB of full scale: a target that is softer counts as this loud, or what is left of noise in its pauses would be all that counts
+_LEAST_POWER = 1e-8  # of one bin of a spectrogram
 
 
 def d_vanilla(real: torch.Tensor, fake: torch.Tensor, real_label: float = 1.0, fake_label: float = 0.0) -> torch.Tensor:
@@ -54,14 +59,14 @@ def g_lsgan(fake: torch.Tensor, real_label: float = 1.0) -> torch.Tensor:
     return (fake - real_label).square().mean()
 
 
-def d_adversarial(mode: str, real: torch.Tensor, fake: torch.Tensor, real_label: float = 1.0, fake_label: float = 0.0) -> torch.Tensor:
+def d_adversarial(mode: Mode, real: torch.Tensor, fake: torch.Tensor, real_label: float = 1.0, fake_label: float = 0.0) -> torch.Tensor:
     """D's loss of one of MODES; only lsgan and vanilla know labels."""
     if mode in ("hinge", "wgan"):
         return {"hinge": d_hinge, "wgan": d_wasserstein}[mode](real, fake)
     return {"lsgan": d_lsgan, "vanilla": d_vanilla}[mode](real, fake, real_label, fake_label)
 
 
-def g_adversarial(mode: str, fake: torch.Tensor, real_label: float = 1.0) -> torch.Tensor:
+def g_adversarial(mode: Mode, fake: torch.Tensor, real_label: float = 1.0) -> torch.Tensor:
     """G's loss of one of MODES; only lsgan knows the label."""
     return g_lsgan(fake, real_label) if mode == "lsgan" else {"vanilla": g_vanilla, "hinge": g_hinge, "wgan": g_wasserstein}[mode](fake)
 
@@ -78,9 +83,27 @@ def gradient_penalty(critic: Callable[[torch.Tensor], torch.Tensor], real: torch
     return (torch.linalg.vector_norm(slope.flatten(1), dim=1) - 1).square().mean()
 
 
-STFT_RESOLUTIONS = ((1024, 120, 600), (2048, 240, 1200), (512, 50, 240))  # (FFT, hop, window) in frames (Yamamoto et al. 2020, table 1)
-SILENT_RMS = 1e-3   # -60 dB of full scale: a target that is softer counts as this loud, or what is left of noise in its pauses would be all that counts
-_LEAST_POWER = 1e-8  # of one bin of a spectrogram
+def d_relativistic(real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
+    """Softplus of D(G(z)) - D(x) over pairs (Jolicoeur-Martineau 2019, relativistic pairing GAN; Huang et al. 2024, eq. 2 with f(t) = -log(1 + e^-t)).
+
+    real, fake: [batch], sample i against sample i. An undecided D stands at log 2; a number added to all outputs changes nothing.
+    """
+    return F.softplus(fake - real).mean()
+
+
+def g_relativistic(real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
+    """The same from G's side: softplus of D(x) - D(G(z)) (Huang et al. 2024, section 2)."""
+    return F.softplus(real - fake).mean()
+
+
+def zero_centred_penalty(critic: Callable[[torch.Tensor], torch.Tensor], samples: torch.Tensor) -> torch.Tensor:
+    """E[|grad D(x)|^2] at `samples`: R1 at reals, R2 at generated ones (Mescheder et al. 2018, eq. 9 and 10); D's loss takes each times gamma / 2.
+
+    `critic` gives one number per sample that depends on that sample alone. The result can be differentiated by D's weights.
+    """
+    samples = samples.detach().requires_grad_()
+    (slope,) = torch.autograd.grad(critic(samples).sum(), samples, create_graph=True)
+    return slope.square().flatten(1).sum(1).mean()
 
 
 def stft_distance(found: torch.Tensor, target: torch.Tensor, resolutions: tuple[tuple[int, int, int], ...] = STFT_RESOLUTIONS) -> torch.Tensor:

@@ -10,8 +10,8 @@ SLOPE = 0.2
 class ConvDown1d(nn.Conv1d):
     """A convolution that gives ceil(frames / stride) frames, whatever the kernel: zeros are put at both ends, max(0, kernel - stride) // 2 of them at the front."""
 
-    def __init__(self, before: int, after: int, kernel: int, stride: int):
-        super().__init__(before, after, kernel, stride)
+    def __init__(self, before: int, after: int, kernel: int, stride: int, *, bias: bool = True):
+        super().__init__(before, after, kernel, stride, bias=bias)
         self.front = max(0, kernel - stride) // 2
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -57,7 +57,7 @@ class Generator1d(nn.Module):
         self.up = nn.ModuleList([ExactConvTranspose1d(before, after, kernel, stride) for before, after in zip(seen, ups, strict=True)])
         self.bend = nn.LeakyReLU(SLOPE)
         self.last = nn.Conv1d(base_filters + 1, 1, 7, padding=3)
-        self.dropped = [*ups[:-1]]  # channels of each layer that takes part in dropout: of the decoder, all but the last
+        self.dropped = ups[:num_layers // 2]  # channels of each layer that takes part in dropout: the first half of the decoder's (pix2pix: three of eight)
 
     def forward(self, x: torch.Tensor, keep: torch.Tensor | None = None) -> torch.Tensor:
         """`keep` [batch, sum(dropped)]: factors of the decoder's channels, 0 or 1 / (1 - rate); None: as in evaluation."""
@@ -76,20 +76,23 @@ class Generator1d(nn.Module):
 
 
 class Discriminator1d(nn.Module):
-    """PatchGAN in one dimension (Isola et al. 2017, section 3.2.2): pairs [batch, 2, frames] of input and candidate -> scores [batch, patches].
+    """PatchGAN in one dimension (Isola et al. 2017, section 3.2.2): signals [batch, channels, frames] -> scores [batch, patches].
 
     `num_layers` convolutions of kernel 4 and stride 2, channels doubling from `base_filters` up to 8 times as many, instance normalisation after all but the
-    first; then one score for each position left. `start`: what it says of everything before it has learned.
+    first; then one score for each position left. `start`: what it says of everything before it has learned. `offset`: the last convolution has a bias; a
+    Wasserstein loss does not depend on it, so its gradient would be rounding noise that Adam blows up to full steps.
     """
 
-    def __init__(self, base_filters: int, num_layers: int, start: float):
+    def __init__(self, channels: int, base_filters: int, num_layers: int, start: float = 0.0, *, offset: bool = True):
         super().__init__()
         widths = [base_filters * min(2**i, 8) for i in range(num_layers)]
         layers: list[nn.Module] = []
-        for i, (before, after) in enumerate(zip([2, *widths[:-1]], widths, strict=True)):
-            layers += [ConvDown1d(before, after, 4, 2), *([nn.GroupNorm(after, after)] if i else []), nn.LeakyReLU(SLOPE)]
-        self.layers = nn.Sequential(*layers, nn.Conv1d(widths[-1], 1, 3, padding=1))
-        nn.init.constant_(self.layers[-1].bias, start)
+        for i, (before, after) in enumerate(zip([channels, *widths[:-1]], widths, strict=True)):
+            # A bias before the normalisation would be taken out by it again.
+            layers += [ConvDown1d(before, after, 4, 2, bias=not i), *([nn.GroupNorm(after, after)] if i else []), nn.LeakyReLU(SLOPE)]
+        self.layers = nn.Sequential(*layers, nn.Conv1d(widths[-1], 1, 3, padding=1, bias=offset))
+        if offset:
+            nn.init.constant_(self.layers[-1].bias, start)
 
-    def forward(self, pairs: torch.Tensor) -> torch.Tensor:
-        return self.layers(pairs).flatten(1)
+    def forward(self, signals: torch.Tensor) -> torch.Tensor:
+        return self.layers(signals).flatten(1)

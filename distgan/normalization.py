@@ -130,12 +130,13 @@ class SpectralNorm(nn.Module):
     """Parametrisation W / sigma(W) with u, v from power iteration (Miyato et al. 2018, eq. 6 and algorithm 1).
 
     torch's own iterates in every forward pass in training mode, so its weights would depend on the number of micro-batches.
+    W's rows are output channels: axis `dim` of the weight.
     """
 
-    def __init__(self, weight: torch.Tensor, eps: float = 1e-12):
+    def __init__(self, weight: torch.Tensor, dim: int = 0, eps: float = 1e-12):
         super().__init__()
-        self.eps = eps
-        matrix = weight.detach().flatten(1)
+        self.dim, self.eps = dim, eps
+        matrix = self._matrix(weight.detach())
         self.register_buffer("u", F.normalize(torch.randn(matrix.shape[0]), dim=0, eps=eps))
         self.register_buffer("v", F.normalize(torch.randn(matrix.shape[1]), dim=0, eps=eps))
         self.iterate(weight, 15)
@@ -143,19 +144,22 @@ class SpectralNorm(nn.Module):
     def forward(self, weight: torch.Tensor) -> torch.Tensor:
         # Cloned, so that the next iteration does not change what this graph still needs. Never in bf16: sigma scales the whole layer.
         with torch.autocast(weight.device.type, enabled=False):
-            return weight / torch.vdot(self.u.clone(), weight.flatten(1) @ self.v.clone())
+            return weight / torch.vdot(self.u.clone(), self._matrix(weight) @ self.v.clone())
 
     @torch.no_grad()
     def iterate(self, weight: torch.Tensor, times: int = 1) -> None:
-        matrix = weight.flatten(1)
+        matrix = self._matrix(weight)
         for _ in range(times):
             self.u.copy_(F.normalize(matrix @ self.v, dim=0, eps=self.eps))
             self.v.copy_(F.normalize(matrix.T @ self.u, dim=0, eps=self.eps))
 
+    def _matrix(self, weight: torch.Tensor) -> torch.Tensor:
+        return weight.transpose(0, self.dim).flatten(1)
+
 
 def spectral_norm(layer: nn.Module) -> nn.Module:
     """Divide the layer's weight by its largest singular value."""
-    parametrize.register_parametrization(layer, "weight", SpectralNorm(layer.weight))
+    parametrize.register_parametrization(layer, "weight", SpectralNorm(layer.weight, 1 if isinstance(layer, nn.ConvTranspose2d) else 0))
     return layer
 
 

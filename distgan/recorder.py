@@ -7,11 +7,10 @@ from typing import Any
 
 import torch
 
+from distgan import journal
 from distgan.clock import Clock
 from distgan.ranks import Ranks
 from distgan.runs import RunFolder
-
-RECENT = 5000  # training rows that `watch` looks back on; rows of validations and evaluations are all kept
 
 
 class Recorder:
@@ -60,9 +59,7 @@ class Recorder:
 
     def remember(self, rows: list[dict[str, Any]]) -> None:
         """What `watch` is to look at: a run that was continued sees the same as one that never stopped."""
-        training = [row for row in rows if "seconds" in row]
-        old = {id(row) for row in training[:-RECENT]}
-        self.seen = [row for row in rows if id(row) not in old] if old else rows
+        self.seen = journal.recent(rows)
 
 
 def head(now: Clock) -> dict[str, Any]:

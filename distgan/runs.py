@@ -49,14 +49,33 @@ def _said(path: Path):
         raise RunError(f"cannot write {path}: {error.strerror}; run the same line again when it can be written") from error
 
 
+def place(run: Run, identity: dict[str, Any]) -> Path:
+    """The folder of a run."""
+    default = Path(run.machine.runs).expanduser() / (run.experiment or run.recipe) / f"{run.delta()}-{identity['id']}"
+    return Path(run.machine.folder).expanduser() if run.machine.folder else default
+
+
+def begun(run: Run, fingerprint: str) -> str | None:
+    """The digest that `grow` had when this run began: its source may have trained on since, or be gone. None where it has not begun."""
+    home = place(run, run.identity(fingerprint))
+    for folder in [home] if run.machine.folder else sorted(home.parent.glob("*")):
+        try:
+            found = json.loads((folder / "identity.json").read_text())
+            asked, start = yaml.safe_load((folder / "config.yaml").read_text())["grow"], found["settings"]["grow"]
+        except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+            continue
+        if asked == run.grow and found == run.identity(fingerprint, start):
+            return start
+    return None
+
+
 class RunFolder:
     """Opened by rank 0 only; the other ranks never write."""
 
     def __init__(self, run: Run, fingerprint: str, asked: dict[str, Any], start: str | None = None):
         """Make the folder, or enter the one this run already has. RunError, before anything is written, if it belongs to another run."""
         identity = run.identity(fingerprint, start)
-        default = Path(run.machine.runs).expanduser() / (run.experiment or run.recipe) / f"{run.delta()}-{identity['id']}"
-        self.path = Path(run.machine.folder).expanduser() if run.machine.folder else default
+        self.path = place(run, identity)
         try:
             self._check(identity)
             for name in ("attempts", "checkpoints", "samples", "eval"):

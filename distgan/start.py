@@ -15,7 +15,7 @@ from typing import Any
 import torch
 import yaml
 
-from distgan import __version__, checkpoints, config, console, doctor, recipes, sharing
+from distgan import __version__, checkpoints, config, console, doctor, recipes, runs, sharing
 from distgan.batches import Stream
 from distgan.clock import Clock
 from distgan.config import Run
@@ -70,7 +70,7 @@ class _Ground:
         self.data = self.ranks.together(lambda: Data(run.data, run.machine.verify))
         self.data.require(run.recipe, run.kind, run.crop)
         self.share = sharing.breakdown(run.batch, self.ranks.size, run.machine.accumulation, run.group, run.group_of)
-        self.start = self.ranks.together(lambda: _source(run))
+        self.start = self.ranks.alone(lambda: _source(run, self.data.fingerprint))
         self.ranks.same("the data set or the settings", run.identity(self.data.fingerprint, self.start)["id"])
 
 
@@ -87,13 +87,13 @@ class _Setup(_Ground):
         self.evaluator = self.ranks.together(lambda: Evaluator(self.ranks, self.data, scored.samples, scored.inception)) if scored else None
 
 
-def _source(run: Run) -> str | None:
-    """The digest of the checkpoint that this run starts from."""
+def _source(run: Run, fingerprint: str) -> str | None:
+    """The digest of the checkpoint that this run starts from, or started from."""
     if not run.grow:
         return None
     from distgan import grow
 
-    return checkpoints.verify(grow.locate(run.grow))["digest"]
+    return runs.begun(run, fingerprint) or checkpoints.verify(grow.locate(run.grow))["digest"]
 
 
 def train(module: ModuleType, run: Run, asked: dict[str, Any]) -> int:
@@ -101,7 +101,8 @@ def train(module: ModuleType, run: Run, asked: dict[str, Any]) -> int:
     setup = _Setup(module, run)
     ranks = setup.ranks
     opened: list[RunFolder] = []
-    last = Clock(setup.share.batch * setup.recipe.batches_per_step, len(setup.data.train)).steps(run.epochs)
+    clock = Clock(setup.share.batch * setup.recipe.batches_per_step, len(setup.data.train))
+    last = clock.steps(run.epochs)
 
     def enter() -> tuple[str, str | None]:
         opened.append(RunFolder(run, setup.data.fingerprint, asked, setup.start))
@@ -115,7 +116,7 @@ def train(module: ModuleType, run: Run, asked: dict[str, Any]) -> int:
             state = "done"
         else:
             console.say(f"run folder {path}\n{setup.share}; {len(setup.data.train)} training {run.kind}s, {len(setup.data.validation)} held out; "
-                        f"on {ranks.device.type}, {_engine(ranks)}, {_options(run)}")
+                        f"on {ranks.device.type}, {_engine(ranks)}, {_options(run)}" + (f"\nnote: {more}" if (more := clock.overshoot(run.epochs)) else ""))
             state = _attempt(setup, run, folder)
             console.say(f"saved and stopped; the same line continues the run in {path}" if state == "stopped"
                         else f"finished; next: distgan report {shlex.quote(path)}")
@@ -242,8 +243,10 @@ def _facts(setup: _Setup) -> dict[str, Any]:
     """What an attempt ran on."""
     share: Breakdown = setup.share
     cuda = torch.cuda.get_device_name(setup.ranks.device) if setup.ranks.device.type == "cuda" else None
-    return {"argv": sys.argv, "data": {"train": len(setup.data.train), "validation": len(setup.data.validation)}, "processes": setup.ranks.size,
+    data = {"kind": setup.data.kind, "train": len(setup.data.train), "validation": len(setup.data.validation), "shape": setup.data.shape}
+    return {"argv": sys.argv, "data": data, "processes": setup.ranks.size,
             "engine": _engine(setup.ranks), "device": cuda or setup.ranks.device.type, "threads": torch.get_num_threads(),
+            "parameters": {name: sum(p.numel() for p in player.bare.parameters()) for name, player in setup.recipe.players.items()},
             "batch": {"global": share.batch, "ranks": share.ranks, "accumulation": share.accumulation, "per_rank": share.per_rank,
                       "group": share.group},
             "versions": {"distgan": __version__, "python": platform.python_version(), "torch": torch.__version__},

@@ -131,7 +131,7 @@ class Watch(BaseModel):
                                          "where it was above it: mode collapse")
     diversity_low: float | None = Field(0.2, ge=0, le=1, description="diversity that stays below this share of that of real samples and does not grow: mode collapse")
     score_jump: float | None = Field(2.0, ge=1, description="two scores in a row above this many times the best: mode collapse")
-    score_lost: float = Field(0.25, ge=0, le=1, description="share of the way from the first to the best score that a jump must undo as well")
+    score_lost: float = Field(0.25, ge=0, le=1, description="share of the way from the first to the best score, in ratios, that a jump must undo as well")
     score_flat_epochs: float | None = Field(100, gt=0, description="epochs without a better score until it counts as flat")
     score_flat_change: float = Field(0.01, ge=0, lt=1, description="fraction by which a score must fall to count as better")
     score_flat_evaluations: int = Field(3, ge=1, description="evaluations without a better score that are needed as well")
@@ -148,6 +148,11 @@ class Finding:
     epoch: float
     message: str
     advice: str  # the guide's moves from the run's present settings, then what else helps
+
+    @property
+    def name(self) -> str:
+        """Under which it was told: a note that becomes a warning is told again."""
+        return self.rule if self.level == "warning" else f"{self.rule} ({self.level})"
 
 
 @dataclass(frozen=True)

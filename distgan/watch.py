@@ -1,6 +1,6 @@
 """What the numbers of a run mean, and what to do: pure functions of its journal and its settings. Imports no torch.
 
-The rules are in rules.py, their thresholds and the tuning guides in thresholds.py; here is what the loop and the report ask.
+The rules are in rules.py and progress.py, their thresholds and the tuning guides in thresholds.py; here is what the loop and the report ask.
 """
 
 import dataclasses
@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from distgan import rules
+from distgan import progress, rules
 from distgan.journal import finite, gaps, medians, read_journal, recent, score_key, series
 from distgan.thresholds import WAVEFORM, Finding, Move, Rule, Signal, Watch
 
@@ -148,7 +148,7 @@ def healthy(rows: list[dict], s: Watch) -> list[Signal]:
     limit = rules.g_loss_limit(medians(finite(rows, "g/loss"), s.window)[:, 1], s)
     found = gaps(rows)
     gap, rising = np.column_stack([found, found[:, 2] - found[:, 1]]), finite(rows, "valid/l1")
-    mark, last, _ = rules.score_mark(rows, s)
+    mark, last, _ = progress.score_mark(rows, s)
     bad = rules.nonfinite_lines(rows[-s.window:])
     d_range = inside("d/loss") if "d/loss" in s.healthy else (s.d_loss_floor + (s.d_loss_strong or 0.0), s.d_loss_weak)
     g_range = inside("g/loss") if "g/loss" in s.healthy else (None, float(limit[-1]) if len(limit) and s.g_loss_growth else s.g_loss_high)
@@ -172,7 +172,7 @@ def healthy(rows: list[dict], s: Watch) -> list[Signal]:
         *([signal("overfit of D", *median(overfit, s.valid_window), None, s.overfit_high,
                   "(train − held-out) / (train − fake): 0 none, 1 held-out samples look generated")] if s.overfit_high and (len(overfit) or not len(gap)) else []),
         Signal("epochs without a better score", float(last[0] - mark[0]) if mark is not None else None, None, s.score_flat_epochs or float("inf"),
-               rules.score_flat(rows, s, {}) is None if mark is not None else None, f"a better score is lower by {s.score_flat_change:.0%} at the least"),
+               progress.score_flat(rows, s, {}) is None if mark is not None else None, f"a better score is lower by {s.score_flat_change:.0%} at the least"),
         signal("lines with NaN or infinity", float(len(bad)) if rows else None, True, None, 0.0, f"of the last {s.window}"),
     ]
 

@@ -184,7 +184,7 @@ def _parser(name: str, module: Any) -> argparse.ArgumentParser:
                                             + "\n".join(f"then: {command}" for command in _next_commands(module, "OUT")))
     parser.add_argument("out", metavar="OUT", help="folder to make, with train/ and validation/ in it")
     module.add_options(parser)
-    parser.add_argument("--validation", type=float, default=0.1, metavar="SHARE",
+    parser.add_argument("--validation", type=float, default=getattr(module, "VALIDATION", 0.1), metavar="SHARE",
                         help="share of the samples for validation, at most 0.5 (default: %(default)s)")
     parser.add_argument("--per-shard", type=int, default=1000, metavar="N", help="samples in one tar (default: %(default)s)")
     parser.add_argument("--drop-unreadable", action="store_true",

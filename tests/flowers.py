@@ -1,5 +1,9 @@
-"""A look-alike of Oxford 102 Flowers in the official layout, drawn with NumPy: a species fixes petals, shape and hue, every image differs."""
+"""A look-alike of Oxford 102 Flowers in the official layout, drawn with NumPy: a species fixes petals, shape and hue, every image differs.
 
+    python tests/flowers.py FOLDER [SPECIES [OF EACH]]
+"""
+
+import sys
 import tarfile
 from pathlib import Path
 
@@ -45,3 +49,7 @@ def look_alike(root: Path, species: int = 12, each: int = 4) -> Path:
     with tarfile.open(folder / "102flowers.tgz", "w:gz") as archive:
         archive.add(folder / "jpg", "jpg")
     return folder
+
+
+if __name__ == "__main__":
+    print(look_alike(Path(sys.argv[1]), *map(int, sys.argv[2:])))

@@ -71,7 +71,7 @@ def test_an_unknown_recipe(data, tmp_path):
     code, out, err = started(line("distgan"), "sagann", "data=data", where=tmp_path)
     assert (code, out) == (2, "")
     only_one(err)
-    assert "no recipe 'sagann' (did you mean sagan?); there are: sagan" in err
+    assert "no recipe 'sagann' (did you mean sagan?); there are: r3gan, sagan" in err
 
 
 def test_a_misspelt_key(data, tmp_path):
@@ -95,7 +95,7 @@ def test_bytes_that_are_no_text(data, tmp_path):
 
 
 @pytest.mark.parametrize(("words", "said"), [
-    ([], "the first word names a recipe (sagan, wgan_flowers) or a run file"),
+    ([], "the first word names a recipe (r3gan, sagan, wgan_flowers) or a run file"),
     (["data=data"], "the first word names a recipe"),
     (["sagan"], "data: missing; give it as data=…"),
     (["sagan", "data=data", "batch"], '"batch" is not of the form key=value'),

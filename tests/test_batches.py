@@ -280,3 +280,17 @@ def test_a_loader_that_was_divided_twice_is_noticed_at_once(tmp_path, monkeypatc
     next(batches)
     with pytest.raises(RuntimeError, match="the loader delivered stream positions"):
         next(batches)
+
+
+@pytest.mark.parametrize(("ranks", "accumulation"), [(1, 1), (1, 3), (2, 1), (3, 2)])
+def test_numbers_for_dropout_belong_to_the_place_in_the_stream(folders, ranks, accumulation):
+    """Whatever ranks and micro-batches: row i of the global batch is drawn from its position, columns and purposes apart."""
+    data, rows = folders(30, 7), {}
+    for rank in range(ranks):
+        stream = iter(Stream(data, 3, sharing.breakdown(BATCH, ranks, accumulation), rank, CPU))
+        for micro in itertools.chain.from_iterable(itertools.islice(stream, 2)):
+            rows |= dict(zip(micro.positions.tolist(), micro.uniform(5, "dropout", 4).tolist(), strict=True))
+    found = torch.tensor([rows[i] for i in range(2 * BATCH)])
+    whole = torch.cat([micro.uniform(5, "dropout", 4) for (micro,) in itertools.islice(iter(Stream(data, 3, sharing.breakdown(BATCH, 1, 1), 0, CPU)), 2)])
+    assert torch.equal(found, whole)
+    assert len(set(found.flatten().tolist())) == found.numel() and 0 <= found.min() and found.max() < 1 and 0.3 < found.mean() < 0.7

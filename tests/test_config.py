@@ -135,7 +135,7 @@ BOMB = "recipe: sagan\na: &a [x, x]\n" + "".join(f"{name}: &{name} [{', '.join(f
     ("recipe: sagan\nbatch: " + "1" * 5000, "is not valid YAML"),
     ("recipe: sagan\n? [1, 2]\n: 3\n", "unhashable key"),
     ("recipe: !!python/object/apply:os.getcwd []\n", "could not determine a constructor"),
-    ("", "names no recipe; there are: sagan"),
+    ("", "names no recipe; there are: capacity, r3gan, sagan"),
     ("recipe: [sagan]\n", "no recipe"),
     (b"\xff\xfe\x00", "is not valid YAML"),
 ], ids=range(13))
@@ -163,7 +163,7 @@ def test_where_and_how_far_do_not_change_the_identity(assignment):
 CHANGES = {"latent": 8, "ngf": 8, "ndf": 8, "attention": [], "attention_reduction": 4, "bn_group": 8, "g_lr": 1, "d_lr": 1, "betas": [0, 0],
            "weight_decay": 1, "lr_every": None, "lr_factor": 1, "clip": None, "ema": None, "real_label": 1, "fake_label": 1, "hflip": 0, "vflip": 0,
            "d_steps": 2, "g_steps": 2, "seed": 1, "batch": 8, "precision": "float64", "patience": 9, "validate_every": 1, "sample_every": 1, "max_skips": 1, "shuffle_window": 8,
-           "evaluate": {"samples": 9}, "watch": {"window": 9}, "grow": "runs/a@best"}
+           "evaluate": {"samples": 9}, "watch": {"window": 9}, "grow": "runs/a@best", "loss": "hinge", "spectral_norm": [], "diffaugment": ["cutout"]}
 
 
 def test_where_the_inception_weights_lie_does_not_change_the_identity():

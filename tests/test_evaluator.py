@@ -11,7 +11,7 @@ from distgan.config import Machine
 from distgan.data import Data
 from distgan.errors import RunError
 from distgan.evaluator import Evaluator
-from distgan.features import Inception, StandIn, frechet
+from distgan.features import Inception, StandIn, frechet, nearest
 from distgan.ranks import Ranks
 
 
@@ -46,6 +46,37 @@ def test_refusals():
         frechet(torch.randn(1, 3), torch.randn(5, 3))
     with pytest.raises(ValueError, match="not finite"):
         frechet(torch.full((5, 3), float("nan")), torch.randn(5, 3))
+
+
+# ---- the nearest-neighbour check
+def test_nearest_by_hand():
+    """On a line: training images at 0, 10 and 20; held-out ones 1, 2 and 4 from their nearest, samples 3, 1 and 4."""
+    train, held_out, samples = (torch.tensor(x)[:, None] for x in ([0.0, 10.0, 20.0], [1.0, 12.0, 24.0], [3.0, 11.0, 24.0]))
+    assert nearest(samples, train, held_out) == 3 / 2
+    assert nearest(train, train, held_out) == 0
+    assert nearest(samples, train, train[:2]) is None and nearest(samples, train, None) is None
+
+
+def test_nearest_against_plain_loops_and_in_pieces():
+    train, held_out, samples = torch.randn(40, 9), torch.randn(25, 9), 2 * torch.randn(1100, 9)
+
+    def median(a):
+        return np.median([min(float(((x - y) ** 2).sum()) ** 0.5 for y in train.double().numpy()) for x in a.double().numpy()[:1099]])
+
+    assert nearest(samples[:1099], train, held_out) == pytest.approx(median(samples) / median(held_out), rel=1e-9)
+
+
+def test_an_evaluation_tells_copies_from_new_images(particles):
+    """Training images as samples are at 0, as the held-out ones by construction at 1."""
+    data = Data(str(particles))
+    evaluator = Evaluator(Ranks(Machine(device="cpu")), data, len(data.validation), None)
+
+    def drawn(split):
+        return lambda numbers: data.decode(split, (numbers % len(split)).tolist()).float() / 127.5 - 1
+
+    copies, unseen = evaluator(drawn(data.train)), evaluator(drawn(data.validation))
+    assert copies["nearest"] == pytest.approx(0, abs=1e-4) and unseen["nearest"] == pytest.approx(1)
+    assert evaluator(lambda numbers: torch.zeros(len(numbers), 1, 64, 64))["nearest"] > 2
 
 
 def test_the_stand_in_is_the_same_everywhere_and_never_called_fid():
@@ -106,6 +137,12 @@ class Dealt:
     def __init__(self, rank, size):
         self.rank, self.size = rank, size
 
+    def together(self, work):
+        return work()
+
+    def gather(self, numbers, rows, total):
+        return numbers, rows
+
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5])
 def test_samples_are_dealt_once_and_do_not_depend_on_the_ranks(particles, size):
@@ -115,9 +152,8 @@ def test_samples_are_dealt_once_and_do_not_depend_on_the_ranks(particles, size):
         return torch.stack([torch.full((1, 64, 64), float(np.sin(i))) for i in numbers])
 
     def kept(rank, size):
-        ranks = Dealt(rank, size)
-        evaluator = Evaluator(ranks, data, total, None)
-        return evaluator._my_features("samples", total, lambda numbers: ((sample(numbers) + 1) * 127).to(torch.uint8))
+        evaluator = Evaluator(Dealt(rank, size), data, total, None)
+        return evaluator._features("samples", total, lambda numbers: ((sample(numbers) + 1) * 127).to(torch.uint8))
 
     whole = kept(0, 1)[1]
     numbers, rows = zip(*[kept(rank, size) for rank in range(size)], strict=True)

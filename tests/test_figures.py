@@ -11,7 +11,7 @@ from distgan import figures
 from distgan.errors import RunError
 
 RATE = 8000
-HOSTILE = ["$\\frac{", "名前" * 40, "a\nb\x00\x1b[31m", "_hidden", "<script>"]
+HOSTILE = ["$\\frac{$", "名前" * 40, "a\nb\x00\x1b[31m", "_hidden", "<script>"]
 
 
 def tone(hz, n=4096, rate=RATE):

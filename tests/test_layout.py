@@ -15,9 +15,11 @@ LAYERS = [
     {"distgan.console", "distgan.draws", "distgan.clock"},
     {"shards"},
     {"distgan.journal", "distgan.thresholds"},
+    {"distgan.progress"},
     {"distgan.rules"},
-    {"distgan.watch", "distgan.criteria", "distgan.sharing", "distgan.signals", "distgan.losses", "distgan.pictures", "distgan.figures", "distgan.tuning"},
-    {"distgan.config", "distgan.measures"},
+    {"distgan.watch", "distgan.criteria", "distgan.sharing", "distgan.signals", "distgan.losses", "distgan.pictures", "distgan.figures",
+     "distgan.interventions", "distgan.tuning"},
+    {"distgan.config", "distgan.augment", "distgan.measures"},
     {"distgan.runfile", "distgan.launched"},
     {"distgan.runs", "distgan.history"},
     {"distgan.ranks"},
@@ -26,13 +28,15 @@ LAYERS = [
     {"distgan.engines"},
     {"distgan.zero"},
     {"distgan.nets_image", "distgan.nets_audio", "distgan.player", "distgan.listening"},
-    {"distgan.from_noise", "distgan.nets_timbre"},
+    {"distgan.evaluator", "distgan.nets_timbre"},
+    {"distgan.from_noise", "distgan.results"},
     {"distgan.recipes"},
-    {"distgan.checkpoints", "distgan.evaluator", "distgan.doctor"},
-    {"distgan.checks"},
+    {"distgan.checkpoints", "distgan.doctor"},
+    {"distgan.checks", "distgan.grow"},
     {"distgan.loop"},
     {"distgan.start"},
-    {"distgan.train", "distgan.plots"},
+    {"distgan.train", "distgan.plots", "distgan.markup", "distgan.generate"},
+    {"distgan.exhibits"},
     {"distgan.page"},
     {"distgan.report"},
     {"distgan.cli"},
@@ -106,7 +110,8 @@ def test_a_step_fits_on_one_screen(path):
             assert node.end_lineno - node.lineno < 45
 
 
-@pytest.mark.parametrize("name", ["config", "runfile", "launched", "tuning", "sharing", "watch", "journal", "thresholds", "rules", "criteria", "runs", "history", "report", "page", "plots",
+@pytest.mark.parametrize("name", ["config", "runfile", "launched", "tuning", "sharing", "watch", "journal", "thresholds", "progress", "rules",
+                                  "criteria", "runs", "history", "report", "page", "plots", "figures", "interventions", "markup", "exhibits",
                                   "clock", "console", "draws"])
 def test_a_login_node_needs_no_torch(name):
     """What plans, checks and reports runs imports no torch at its top."""

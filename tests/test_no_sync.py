@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 
 from bench import training
 from distgan import engines
-from distgan.recipes import sagan, wgan_flowers
+from distgan.recipes import r3gan, sagan, wgan_flowers
 
 aten = torch.ops.aten
 # lift_fresh: torch.tensor and new_tensor, which on a GPU copy from ordinary memory.
@@ -82,6 +82,11 @@ def test_no_step_waits(opened):
     loop = opened(sagan)
     watched(loop)
     assert loop.recipe.G.updates == 10
+
+
+@pytest.mark.parametrize("module", [sagan, r3gan])
+def test_no_step_with_augmentation_waits(opened, module):
+    watched(opened(module, "diffaugment=[color, translation, cutout]"))
 
 
 @pytest.mark.parametrize("settings", [[], ["penalty=10", "optimizer=adam"], ["rotation=15", "jitter=0.2", "ema=0.99"]], ids=" ".join)

@@ -135,9 +135,10 @@ def test_part_of_a_group_is_refused():
         GroupBatchNorm2d(3, 4, Together())(batch(10).float())
 
 
-def test_spectral_norm_equals_torchs_for_the_same_vectors():
+@pytest.mark.parametrize("kind", [nn.Conv2d, nn.ConvTranspose2d])
+def test_spectral_norm_equals_torchs_for_the_same_vectors(kind):
     torch.manual_seed(0)
-    ours, theirs = nn.Conv2d(3, 8, 4), nn.Conv2d(3, 8, 4)
+    ours, theirs = kind(3, 8, 4), kind(3, 8, 4)
     theirs.load_state_dict(ours.state_dict())
     spectral_norm(ours)
     torch.nn.utils.parametrizations.spectral_norm(theirs).eval()

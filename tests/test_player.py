@@ -133,3 +133,15 @@ def test_an_average_moves_alike_on_a_gpu():
         player_module._approach(tuple(mine), tuple(theirs), weight)
         ways.append(mine)
     torch.testing.assert_close(*ways)
+
+
+def test_rates_and_weight_decay_change_in_flight(ranks):
+    """SGD by hand: w - rate * factor * (gradient + decay * w)."""
+    p = player(ranks, schedule=lambda epoch: 0.5)
+    p.tune(lr=0.02, weight_decay=0.3)
+    before, x = p.bare.weight.detach().clone(), torch.randn(4, 3)
+    by_hand = copy.deepcopy(p.bare)
+    by_hand(x).square().mean().backward()
+    log = p.update(square(p), [x], 0.0)
+    torch.testing.assert_close(p.bare.weight, before - 0.01 * (by_hand.weight.grad + 0.3 * before))
+    assert float(log["lr"]) == pytest.approx(0.01)

@@ -14,8 +14,9 @@ from PIL import Image, ImageDraw
 
 from distgan import report
 from distgan.errors import RunError
+from distgan.exhibits import pick
 from distgan.history import find_runs, read_history
-from distgan.page import pick, verdict
+from distgan.page import verdict
 
 VOID = {"meta", "br", "img"}
 TRAINING = {"d/loss": 0.65, "d/real_prob": 0.66, "d/fake_prob": 0.32, "g/loss": 1.1, "g/fake_prob": 0.33, "d/grad_norm": 0.6, "g/grad_norm": 0.8}

@@ -18,7 +18,7 @@ from shards.sources.waveform import COUPLING, DECAY, ELECTRON_KEV, FULL_SCALE_KE
 
 
 def source(**changes) -> Source:
-    return Source(Namespace(**{"n": None, "length": None, "seed": None, "pairs": None, "rate": None, **changes}))
+    return Source(Namespace(**{"n": None, "length": None, "seed": None, "noise": None, "pairs": None, "rate": None, **changes}))
 
 
 def records(n: int, length: int = 1024) -> list:
@@ -194,8 +194,19 @@ def test_folders_of_arrays_and_sounds(tmp_path):
     np.testing.assert_allclose(values(waveforms.make(waveforms.keys.index("two")), "input"), np.linspace(-0.5, 0.5, 50), atol=1e-6)
 
 
+def test_more_noise_is_more_of_the_same_noise():
+    """The pulses, their target and the offset stay as they are."""
+    quiet, usual, loud = (record(numpy_generator(7, "test", 0), 512, noise) for noise in (0.0, 1.0, 3.0))
+    for other in (usual, loud):
+        np.testing.assert_array_equal(other[1], quiet[1])
+    step = 1.25 / 2**12
+    np.testing.assert_allclose(loud[0] - quiet[0], 3 * (usual[0] - quiet[0]), atol=4 * step)  # but for the ADC's rounding
+    assert source().options == source(noise=1.0).options, "folders made before there was this option stay complete"
+    assert source(noise=16.0).options["noise"] == 16
+
+
 def test_wrong_options_are_named_at_once():
-    with pytest.raises(ConfigError, match=r"(?s)--n 1: 2 or more.*--length 8: from 128.*--seed -1.*--rate is for pairs of your own"):
-        source(n=1, length=8, seed=-1, rate=5)
+    with pytest.raises(ConfigError, match=r"(?s)--n 1: 2 or more.*--length 8: from 128.*--noise -2.0: from 0 to 100.*--seed -1.*--rate is for pairs of your own"):
+        source(n=1, length=8, noise=-2.0, seed=-1, rate=5)
     with pytest.raises(ConfigError, match=r"(?s)--n is for generated records.*--from nowhere: no such"):
         source(n=5, pairs="nowhere")

@@ -2,39 +2,16 @@
 
 import json
 import math
-import random
 
 import pytest
+from journals import journal, late
 
 from distgan.errors import RunError
 from distgan.watch import Watch, check, healthy, read_journal, series
 
-HEALTHY = {"d/loss": 0.65, "d/real_prob": 0.66, "d/fake_prob": 0.32, "g/loss": 1.1, "g/fake_prob": 0.33, "valid/overfit": 0.1}
-STEPS_PER_EPOCH = 18
-
-
-def journal(lines=400, noise=0.15, epochs_per_line=1.0, score=lambda epoch: 200 / (1 + epoch / 60) + 20, **ramps):
-    """An invented journal: HEALTHY values with noise; a ramp `key=lambda t: value` (t from 0 to 1) replaces a signal."""
-    draw, rows = random.Random(0), []
-    for i in range(lines):
-        t, epoch = i / max(lines - 1, 1), i * epochs_per_line
-        values = {key: (ramps[key](t) if key in ramps else value) * (1 + noise * draw.uniform(-1, 1)) for key, value in HEALTHY.items()}
-        overfit = values.pop("valid/overfit")
-        step = int(epoch * STEPS_PER_EPOCH)
-        rows.append({"step": step, "samples": step * 16, "epoch": epoch, "seconds": i * 3.0, **values})
-        if i % 10 == 9:
-            rows.append({"step": step, "samples": step * 16, "epoch": epoch, "seconds": i * 3.0, "valid/overfit": overfit,
-                         "eval/frechet_standin": score(epoch)})
-    return rows
-
 
 def rules(rows, settings=None):
     return {finding.rule: finding for finding in check(rows, settings or Watch())}
-
-
-def late(value, normal, start=0.6):
-    """A signal that leaves `normal` at `start` and reaches `value` at the end."""
-    return lambda t: normal if t < start else normal + (value - normal) * min((t - start) / 0.1, 1)
 
 
 def test_a_healthy_journal_raises_nothing():
@@ -117,6 +94,11 @@ def test_flat_score_after_a_hundred_epochs():
     assert found["score_flat"].epoch == pytest.approx(149)
     assert "frechet_standin flat" in found["score_flat"].message and "FID" not in str(found)
     assert "stop early" in found["score_flat"].advice
+
+
+def test_two_evaluations_are_too_few_to_call_a_score_flat():
+    rows = [{"step": i, "epoch": 200.0 * i, "eval/fid": 9.0} for i in range(4)]
+    assert check(rows[:3], Watch()) == [] and set(rules(rows)) == {"score_flat"}
 
 
 def test_a_score_that_falls_slowly_is_not_flat():

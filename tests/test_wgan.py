@@ -8,7 +8,7 @@ from processes import ends_differ_by, largest_difference, line, run
 from test_equal_runs import ROUNDING, STEPS, TOLERANCE, broken
 from torch import nn
 
-from distgan import losses, runfile, sharing
+from distgan import losses, runfile, sharing, watch
 from distgan.batches import Micro, Stream
 from distgan.clock import Clock
 from distgan.data import Data
@@ -26,7 +26,7 @@ SMALL = ["ngf=4", "ndf=4", "latent=8", "batch=12", "n_critic=2"]
 def flowers(tmp_path_factory):
     """Sixty look-alikes of flowers: 54 to train on, 6 held out."""
     root = tmp_path_factory.mktemp("flowers")
-    options = ["--from", str(look_alike(root, each=5)), "--unofficial", "--workers", "1"]
+    options = ["--from", str(look_alike(root, each=5)), "--unofficial", "--validation", "0.1", "--workers", "1"]
     assert build.main(["flowers102", str(root / "data"), *options]) == 0
     return root / "data"
 
@@ -86,7 +86,68 @@ def test_overfit_is_a_share_of_a_gap_that_is_there():
     assert overfit(held_out, seen, seen + 0.01) == 0 == overfit(held_out, seen + 0.01, seen)
 
 
+def test_the_penalty_by_finite_differences():
+    """Gulrajani et al. 2017, eq. 3, with a network in which nothing cancels: the slope at each point, and what the penalty tells the weights."""
+    torch.manual_seed(1)
+    critic = nn.Sequential(nn.Conv2d(2, 3, 3), nn.Tanh(), nn.Flatten(), nn.Linear(12, 1)).double()
+    real, fake, share = torch.randn(3, 2, 4, 4).double(), torch.randn(3, 2, 4, 4).double(), torch.rand(3).double()
+    between = (share[:, None, None, None] * real + (1 - share[:, None, None, None]) * fake).flatten(1)
+
+    def by_differences(step=1e-5):
+        slopes = torch.stack([(critic((between + step * unit).view(3, 2, 4, 4)) - critic((between - step * unit).view(3, 2, 4, 4)))[:, 0] / (2 * step)
+                              for unit in torch.eye(32).double()], 1)
+        return ((slopes.square().sum(1).sqrt() - 1) ** 2).mean().item()
+
+    penalty = losses.gradient_penalty(lambda x: critic(x)[:, 0], real, fake, share)
+    with torch.no_grad():
+        assert penalty.item() == pytest.approx(by_differences(), rel=1e-6)
+        penalty_grad, = torch.autograd.grad(penalty, critic[0].weight)
+        for place in ((0, 0, 0, 0), (2, 1, 1, 2)):
+            kept, around = critic[0].weight[place].item(), []
+            for change in (1e-3, -1e-3):
+                critic[0].weight[place] = kept + change
+                around.append(by_differences())
+            critic[0].weight[place] = kept
+            assert penalty_grad[place].item() == pytest.approx((around[0] - around[1]) / 2e-3, rel=1e-3, abs=1e-6)
+
+
+def test_the_critic_has_no_sigmoid_because_a_distance_has_no_upper_end():
+    """The Wasserstein distance is the largest E[D(x)] - E[D(y)] over all D of slope 1 at the most (Arjovsky et al. 2017, eq. 2): those are unbounded.
+
+    Two points 10 apart have a distance of 10, which D(x) = x finds. Squeezed into (0, 1) it finds less than 1, and tells the far point, which has the
+    longest way to go, next to nothing of it.
+    """
+    real, fake = torch.tensor([10.0]), torch.tensor([0.0], requires_grad=True)
+    assert -losses.d_wasserstein(real, fake).item() == 10
+    assert torch.autograd.grad(losses.g_wasserstein(fake), fake)[0].item() == -1
+    far = torch.tensor([-10.0], requires_grad=True)
+    assert -losses.d_wasserstein(real.sigmoid(), far.sigmoid()).item() < 1
+    assert abs(torch.autograd.grad(losses.g_wasserstein(far.sigmoid()), far)[0].item()) < 1e-4
+    for words in ([], ["penalty=10"], ["spectral_norm=[D]"]):
+        critic = recipe(*SMALL, *words).D.bare.eval()
+        assert isinstance(critic.layers[-1], nn.Conv2d) and not [m for m in critic.modules() if isinstance(m, nn.Sigmoid | nn.Tanh)]
+        images = torch.rand(4, 3, 64, 64) * 2 - 1
+        with torch.no_grad():
+            before = critic(images)
+            louder = 10 / before.abs().max()
+            critic.layers[-1].register_forward_hook(lambda module, inputs, out, louder=louder: louder * out)
+            torch.testing.assert_close(critic(images), louder * before)  # up to 10: nothing after the last convolution squeezes it
+
+
 # ---- the networks
+def test_the_networks_start_as_in_the_documents():
+    """Convolutions N(0, 0.02), batch norm N(1, 0.02) with bias 0."""
+    made = recipe("penalty=10")  # clipping begins before the first step, with the gains of batch norm as in Arjovsky et al.'s code
+    for player in made.players.values():
+        for module in player.bare.modules():
+            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | GroupBatchNorm2d):
+                spread = 0.02 * 5 / (2 * module.weight.numel()) ** 0.5  # five standard errors
+                assert module.weight.std().item() == pytest.approx(0.02, abs=spread)
+                assert module.weight.mean().item() == pytest.approx(1.0 if isinstance(module, GroupBatchNorm2d) else 0.0, abs=2 * spread)
+            if getattr(module, "bias", None) is not None:
+                assert not module.bias.any()
+
+
 def test_the_networks_are_those_of_the_documents():
     made = recipe()
     sizes = {name: sum(p.numel() for p in player.bare.parameters()) for name, player in made.players.items()}
@@ -170,6 +231,17 @@ def test_each_critic_update_sees_a_batch_of_its_own(monkeypatch):
     assert len({tuple(row.flatten().tolist()) for row in noise}) == 3 + 1
 
 
+def test_no_critic_step_reuses_the_real_batch_of_another(flowers):
+    """The defect that the documents know of: five critic steps on one batch. Here a step of the loop, from the stream of the data set."""
+    made, data, seen = recipe(*SMALL[:-1], "n_critic=5", "batch=10"), Data(str(flowers)), []
+    stream = iter(Stream(data, 0, sharing.breakdown(10, 1, 1, 10), 0, torch.device("cpu"), resident_bytes=1 << 30))
+    usual = made._real
+    made._real = lambda micro: seen.append(micro.real.clone()) or usual(micro)
+    made.step([next(stream) for _ in range(made.batches_per_step)], Clock(50, 54))
+    images = torch.cat(seen).flatten(1)
+    assert [len(batch) for batch in seen] == [10] * 5 and len(torch.unique(images, dim=0)) == 50
+
+
 def test_augmentations_are_options():
     plain, changed = recipe(*SMALL, "hflip=0"), recipe(*SMALL, "hflip=0", "rotation=15", "translation=0.1", "jitter=0.2")
     ((micro,),) = batches(1)
@@ -184,6 +256,36 @@ def test_the_defaults_of_the_documents():
     assert (run.weight_clip, run.optimizer, run.hflip, run.normalisation, run.penalty) == (0.01, "rmsprop", 0.5, "batch", None)
     assert settings("penalty=10").normalisation == "layer"
     assert settings("batch=300").group == 150
+    assert (run.betas, run.lr_every, run.attention, run.spectral_norm, run.rotation, run.jitter, run.translation, run.ema, run.results) == (
+        (0.0, 0.9), None, (), (), 0, 0, 0, None, None)
+
+
+def test_each_option_of_the_documents_is_there():
+    run = settings("penalty=10", "optimizer=adam", "betas=[0, 0.9]", "lr_every=100", "lr_factor=0.5", "rotation=15", "jitter=0.2", "translation=0.1",
+                   "attention=[16]", "spectral_norm=[G, D]")
+    assert run.penalty == 10
+    for count in range(3, 11):
+        assert settings(f"n_critic={count}").n_critic == count
+
+
+def test_the_guide_names_the_options_of_the_documents():
+    """Of an unbounded critic, what the score says is judged; sagan's moves would name settings that this recipe has not."""
+    run = settings()
+    assert {move.setting for moves in run.watch.moves.values() for move in moves} <= run.model_dump().keys()
+    rows = [{"step": k, "samples": k, "epoch": 10.0 * k, "eval/frechet_standin": 20.0 if k == 0 else 10.0} for k in range(20)]
+    (found,) = watch.check(rows, run.watch, run.model_dump(mode="json"))
+    assert found.rule == "score_flat" and found.advice.startswith(
+        "g_lr 1e-4→5e-5, d_lr 1e-4→5e-5; not in flight: n_critic 5→7, penalty null→10, optimizer rmsprop→adam, lr_every null→100, attention []→[16]")
+    assert watch.adapt([found], run.watch, run.model_dump(mode="json")) == {"g_lr": 5e-5, "d_lr": 5e-5}
+    assert watch.moves("d_overfitting", run.watch, run.model_dump(mode="json"), True) == {"rotation": 15, "jitter": 0.2, "translation": 0.1}
+
+
+def test_augmentation_can_be_changed_in_flight():
+    made = recipe(*SMALL, "hflip=0")
+    ((micro,),) = batches(1)
+    before = made._real(micro)
+    made.retune(settings(*SMALL, "hflip=0", "rotation=15"))
+    assert not torch.equal(made._real(micro), before)
 
 
 @pytest.mark.parametrize(("words", "said"), [

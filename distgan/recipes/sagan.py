@@ -6,14 +6,14 @@ from typing import Literal
 
 import numpy as np
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from distgan import config, from_noise, sharing, signals
+from distgan import augment, config, from_noise, sharing, signals
 from distgan.batches import Micro
 from distgan.clock import Clock, step_decay
 from distgan.config import Positive, Share
 from distgan.data import Data
-from distgan.losses import d_vanilla, g_vanilla
+from distgan.losses import Mode, d_adversarial, g_adversarial
 from distgan.nets_image import Discriminator64, Generator64
 from distgan.player import Log, Player, last
 from distgan.ranks import Ranks
@@ -32,6 +32,8 @@ class Settings(config.Run):
     ndf: int = Field(64, gt=0, le=1024, description="discriminator channels at 32x32; 8 times as many at 4x4")
     attention: tuple[Literal[8, 16, 32], ...] = Field((16,), description="resolutions with self-attention, in both networks: of 8, 16, 32")
     attention_reduction: Literal[8, 4] = Field(8, description="query and key have channels // this")
+    spectral_norm: tuple[Literal["G", "D"], ...] = Field(("D",), description="networks with spectral normalisation of every convolution: of G, D")
+    loss: Mode = Field("vanilla", description="lsgan, vanilla, hinge or wgan; hinge and wgan know no labels, and wgan needs spectral_norm of D")
     bn_group: int | None = Field(None, gt=0, description="samples that share batch-norm statistics; null: the largest divisor of batch up to 16")
     g_lr: Positive = Field(2e-4, description="Adam learning rate of the generator")
     d_lr: Positive = Field(2e-4, description="Adam learning rate of the discriminator")
@@ -41,10 +43,11 @@ class Settings(config.Run):
     lr_factor: Positive = Field(0.5, description="factor of each drop")
     clip: Positive | None = Field(1.0, description="largest gradient norm, in both networks; null: no limit")
     ema: float | None = Field(0.9999, gt=0, lt=1, description="decay of the generator's moving average, warmed up; null: none")
-    real_label: Share = Field(0.9, description="what D is taught to say of reals (label smoothing)")
-    fake_label: Share = Field(0.0, description="what D is taught to say of samples")
+    real_label: Share = Field(0.9, description="what D is taught to say of reals (label smoothing); of lsgan and vanilla")
+    fake_label: Share = Field(0.0, description="what D is taught to say of samples; of lsgan and vanilla")
     hflip: Share = Field(0.5, description="chance of a left-right mirror image")
     vflip: Share = Field(0.5, description="chance of a top-bottom mirror image")
+    diffaugment: tuple[augment.ImagePolicy, ...] = Field((), description="changes of all that D sees, reals and samples: of color, translation, cutout")
     evaluate: config.Evaluate = config.Evaluate()
     watch: Watch = Watch(d_loss_floor=0.163)  # the mean cross-entropy of a perfect D, taught 0.9 and 0.0
     d_steps: int = Field(1, gt=0, description="updates of D per step, each on fresh reals")
@@ -56,6 +59,19 @@ class Settings(config.Run):
         if max(value) >= 1:
             raise ValueError("both must be below 1")
         return value
+
+    @field_validator("loss")
+    @classmethod
+    def _bounded(cls, value, info: ValidationInfo):
+        if value == "wgan" and "D" not in info.data.get("spectral_norm", "D"):
+            raise ValueError("nothing bounds D, and its scores would grow without end; leave D in spectral_norm")
+        return value
+
+    @model_validator(mode="after")
+    def _watched(self):
+        """hinge and wgan give D's loss and outputs no healthy range; lsgan's loss can reach 0 whatever the labels."""
+        suited = {"hinge": {"unbounded": True}, "wgan": {"unbounded": True}, "lsgan": {"d_loss_floor": 0.0}}.get(self.loss, {})
+        return self.model_copy(update={"watch": self.watch.model_copy(update=suited)}) if suited else self
 
     @property
     def group(self) -> int:
@@ -69,8 +85,8 @@ class Recipe:
         self.dtype = ranks.dtype
         adam = partial(torch.optim.Adam, betas=run.betas, weight_decay=run.weight_decay)
         schedule = partial(step_decay, every=run.lr_every, factor=run.lr_factor)
-        G = Generator64(run.latent, run.ngf, channels, run.attention, run.attention_reduction, share.group, ranks)
-        D = Discriminator64(run.ndf, channels, run.attention, run.attention_reduction)
+        G = Generator64(run.latent, run.ngf, channels, run.attention, run.attention_reduction, share.group, ranks, spectral="G" in run.spectral_norm)
+        D = Discriminator64(run.ndf, channels, run.attention, run.attention_reduction, spectral="D" in run.spectral_norm, offset=run.loss != "wgan")
         self.G = Player(ranks, G, partial(adam, lr=run.g_lr), clip=run.clip, ema=run.ema, schedule=schedule)
         self.D = Player(ranks, D, partial(adam, lr=run.d_lr), clip=run.clip, schedule=schedule)
         self.players = {"G": self.G, "D": self.D}
@@ -86,14 +102,24 @@ class Recipe:
         real = signals.flip(signals.to_unit(micro.real, self.dtype), run.seed, micro.address, run.hflip, run.vflip)
         fake = self.G.fakes(self._noise(micro, "noise/d"))
         # One pass over both: nothing in D mixes samples.
-        real_logit, fake_logit = self.D(torch.cat([real, fake])).chunk(2)
-        loss = d_vanilla(real_logit, fake_logit, run.real_label, run.fake_label)
-        return loss, {"real_prob": real_logit.sigmoid().mean(), "fake_prob": fake_logit.sigmoid().mean()}
+        real_logit, fake_logit = self.D(torch.cat([self._shown(real, micro, "d/real"), self._shown(fake, micro, "d/fake")])).chunk(2)
+        loss = d_adversarial(run.loss, real_logit, fake_logit, run.real_label, run.fake_label)
+        return loss, self._said(real=real_logit, fake=fake_logit)
 
     def _g_loss(self, micro: Micro, turn: int) -> tuple[torch.Tensor, Log]:
         with self.D.frozen() as judge:
-            logit = judge(self.G(self._noise(micro, f"noise/g/{turn}")))
-        return g_vanilla(logit), {"fake_prob": logit.sigmoid().mean()}
+            logit = judge(self._shown(self.G(self._noise(micro, f"noise/g/{turn}")), micro, f"g/{turn}"))
+        loss = g_adversarial(self.run.loss, logit, self.run.real_label)
+        return loss, {"adversarial": loss} | self._said(fake=logit)
+
+    def _said(self, **logits: torch.Tensor) -> Log:
+        """Means of what D says: probabilities where its loss makes them such, else its outputs."""
+        if self.run.loss == "vanilla":
+            return {f"{name}_prob": logit.sigmoid().mean() for name, logit in logits.items()}
+        return {f"{name}_score": logit.mean() for name, logit in logits.items()}
+
+    def _shown(self, images: torch.Tensor, micro: Micro, purpose: str) -> torch.Tensor:
+        return augment.images(images, self.run.diffaugment, self.run.seed, f"diffaugment/{purpose}", micro.positions)
 
     def _noise(self, micro: Micro, purpose: str) -> torch.Tensor:
         return micro.noise(self.run.seed, purpose, self.run.latent, self.run.batch).to(self.dtype)
@@ -115,7 +141,9 @@ class Recipe:
     def validate(self, data: Data) -> dict[str, float]:
         """On one rank, over the whole validation set: does D know the training reals better than held-out ones?"""
         real, seen, fake = from_noise.judge(self.D, data, self.sample)
-        numbers = {"d_loss": d_vanilla(real, fake, self.run.real_label, self.run.fake_label), "g_loss": g_vanilla(fake),
-                   "real_prob": real.sigmoid().mean(), "train_prob": seen.sigmoid().mean(), "fake_prob": fake.sigmoid().mean(),
-                   "overfit": from_noise.overfit(real, seen, fake)}
+        run = self.run
+        g_loss = g_adversarial(run.loss, fake, run.real_label)
+        numbers = {"d_loss": d_adversarial(run.loss, real, fake, run.real_label, run.fake_label), "g_loss": g_loss, "adversarial": g_loss,
+                   **self._said(real=real, train=seen, fake=fake), "overfit": from_noise.overfit(real, seen, fake),
+                   "diversity": from_noise.diversity(data, self.sample)}
         return {f"valid/{name}": float(value) for name, value in numbers.items()}

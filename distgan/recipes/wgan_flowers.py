@@ -9,7 +9,7 @@ import torch
 from pydantic import Field, ValidationInfo, field_validator
 from torch import nn
 
-from distgan import config, draws, from_noise, sharing, signals
+from distgan import augment, config, draws, from_noise, results, sharing, signals
 from distgan.batches import Micro
 from distgan.clock import Clock, step_decay
 from distgan.config import Positive, Share
@@ -20,10 +20,20 @@ from distgan.normalization import GroupBatchNorm2d
 from distgan.player import Log, Player, last
 from distgan.ranks import Ranks
 from distgan.sharing import Breakdown
-from distgan.watch import Watch
+from distgan.watch import Move, Watch
 
 REFERENCE_BATCH = 256
 WEIGHT_CLIP = 0.01
+_SLOWER = tuple(Move(setting=name, factor=0.5, limit=1.25e-5) for name in ("g_lr", "d_lr"))
+_BETTER_CRITIC = (Move(setting="n_critic", add=2, limit=10, in_flight=False), Move(setting="penalty", to=10, in_flight=False),
+                  Move(setting="optimizer", to="adam", in_flight=False))
+# The options that the documents name, as moves. An unbounded critic has no range to leave, so its other rules raise nothing.
+GUIDE = {
+    "nonfinite": _SLOWER,
+    "mode_collapse": (*_SLOWER, *_BETTER_CRITIC),
+    "d_overfitting": (Move(setting="rotation", add=15, limit=15), Move(setting="jitter", add=0.2, limit=0.2), Move(setting="translation", add=0.1, limit=0.1)),
+    "score_flat": (*_SLOWER, *_BETTER_CRITIC, Move(setting="lr_every", to=100, in_flight=False), Move(setting="attention", to=(16,), in_flight=False)),
+}
 
 
 class Settings(config.Run):
@@ -53,8 +63,11 @@ class Settings(config.Run):
     rotation: float = Field(0.0, ge=0, le=180, description="turn each image by up to ± this many degrees; usual is 15")
     translation: Share = Field(0.0, description="shift each image by up to ± this share of its size; usual is 0.1")
     jitter: Share = Field(0.0, description="change brightness, contrast and saturation by up to ± this share; usual is 0.2")
+    diffaugment: tuple[augment.ImagePolicy, ...] = Field((), description="changes of all that D sees, reals and samples: of color, translation, cutout")
     evaluate: config.Evaluate = config.Evaluate()
-    watch: Watch = Watch(unbounded=True)
+    results: int | None = Field(None, ge=0, le=1_000_000, description="image files to write after training, with the best checkpoint; null: as many as the "
+                                                                      "data set has real images; 0: none")
+    watch: Watch = Watch(unbounded=True, moves=GUIDE)
 
     @field_validator("betas")
     @classmethod
@@ -73,6 +86,13 @@ class Settings(config.Run):
             raise ValueError("nothing else bounds the critic, and its scores would grow without end; give penalty=10, or spectral_norm=[D]")
         return value
 
+    @field_validator("results")
+    @classmethod
+    def _a_set(cls, value):
+        if value == 1:
+            raise ValueError("a Fréchet distance needs at least 2 images; 0 writes none")
+        return value
+
     @field_validator("critic_norm")
     @classmethod
     def _one_sample_at_a_time(cls, value, info: ValidationInfo):
@@ -80,6 +100,11 @@ class Settings(config.Run):
             raise ValueError("batch normalisation makes the critic's score of a sample depend on the others of its batch, and the penalty holds for "
                              "each sample alone (Gulrajani et al. 2017, section 4); critic_norm=layer or none")
         return value
+
+    @classmethod
+    def where(cls) -> set[str]:
+        """How many files are written afterwards does not change what was trained."""
+        return super().where() | {"results"}
 
     @property
     def normalisation(self) -> str:
@@ -114,7 +139,8 @@ class Recipe:
         return {f"d/{name}": value for name, value in d.items()} | {f"g/{name}": value for name, value in g.items()}
 
     def _d_loss(self, micro: Micro) -> tuple[torch.Tensor, Log]:
-        real, fake = self._real(micro), self.G.fakes(self._noise(micro, "noise/d"))
+        real = self._shown(self._real(micro), micro, "d/real")
+        fake = self._shown(self.G.fakes(self._noise(micro, "noise/d")), micro, "d/fake")
         real_score, fake_score = self.D(torch.cat([real, fake])).chunk(2) if self._one_pass else (self.D(real), self.D(fake))
         loss = d_wasserstein(real_score, fake_score)
         log = {"wasserstein": -loss, "real_score": real_score.mean(), "fake_score": fake_score.mean()}
@@ -127,7 +153,7 @@ class Recipe:
 
     def _g_loss(self, micro: Micro) -> tuple[torch.Tensor, Log]:
         with self.D.frozen() as critic:
-            return g_wasserstein(critic(self.G(self._noise(micro, "noise/g")))), {}
+            return g_wasserstein(critic(self._shown(self.G(self._noise(micro, "noise/g")), micro, "g"))), {}
 
     def _real(self, micro: Micro) -> torch.Tensor:
         run = self.run
@@ -135,6 +161,9 @@ class Recipe:
         if run.rotation or run.translation:
             images = signals.affine(images, run.seed, micro.address, run.rotation, run.translation)
         return signals.colour_jitter(images, run.seed, micro.address, run.jitter) if run.jitter else images
+
+    def _shown(self, images: torch.Tensor, micro: Micro, purpose: str) -> torch.Tensor:
+        return augment.images(images, self.run.diffaugment, self.run.seed, f"diffaugment/{purpose}", micro.positions)
 
     def _noise(self, micro: Micro, purpose: str) -> torch.Tensor:
         return micro.noise(self.run.seed, purpose, self.run.latent, self.run.batch).to(self.dtype)
@@ -157,5 +186,12 @@ class Recipe:
         """On one rank: the critic's estimate of the Wasserstein distance of samples from all held-out images, and from as many training images."""
         real, seen, fake = from_noise.judge(self.D, data, self.sample)
         numbers = {"d_loss": d_wasserstein(real, fake), "g_loss": g_wasserstein(fake), "wasserstein": -d_wasserstein(real, fake),
-                   "train_wasserstein": -d_wasserstein(seen, fake), "overfit": from_noise.overfit(real, seen, fake)}
+                   "train_wasserstein": -d_wasserstein(seen, fake), "overfit": from_noise.overfit(real, seen, fake),
+                   "diversity": from_noise.diversity(data, self.sample)}
         return {f"valid/{name}": float(value) for name, value in numbers.items()}
+
+    def results(self, data: Data, ranks: Ranks, folder: Path) -> None:
+        """Image files of the trained generator, a line for each, and the score of these files against all real images. Collective."""
+        count = len(data.train) + len(data.validation) if self.run.results is None else self.run.results
+        if count:
+            results.write(folder, ranks, data, self.sample, self.D, count, self.run.evaluate.inception)

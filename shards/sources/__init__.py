@@ -4,6 +4,7 @@ A source module offers
 
     EXAMPLES            list of (what it does, command line) for --help
     RECIPE              the recipe to name as the next command; None while no recipe trains on it
+    VALIDATION          optional: the share of the samples for validation, where it is not 0.1
     add_options(parser) its own command line options
     Source(args)        what those options name; ConfigError for options that are wrong
 

@@ -34,11 +34,13 @@ from shards.sound.pairs import ARRAYS, SOUNDS, ArrayPairs, FilePairs, pair_sampl
 from shards.sources import Check, Finding
 
 EXAMPLES = [("2000 generated records of 1024 samples", "distgan shard waveform OUT"),
+            ("records in which much of a pulse drowns, as docs/waveform.md trains on", "distgan shard waveform OUT --n 440 --length 256 --noise 12"),
             ("arrays of your own, sampled at 1 MHz", "distgan shard waveform OUT --from pairs.npz --rate 1000000")]
-RECIPE = None
+RECIPE = "waveform"
 
 LENGTHS = (128, 1 << 20)
 RATES = (1, 1 << 29)  # a WAV header has 32 bits for the bytes per second
+NOISES = (0, 100)
 RATE_HZ = 100_000_000
 
 LINES_KEV = {356.0: 0.3, 661.7: 0.4, 1173.2: 0.15, 1332.5: 0.15}  # Ba-133, Cs-137, Co-60: share of each
@@ -65,6 +67,7 @@ ADC_RANGE, ADC_BITS = (-0.25, 1.0), 12
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--n", type=int, help="number of generated records, training and validation together (default: 2000)")
     parser.add_argument("--length", type=int, help="samples in a generated record (default: 1024)")
+    parser.add_argument("--noise", type=float, help="times as much noise and pickup in generated records (default: 1)")
     parser.add_argument("--seed", type=int, help="another seed gives other records (default: 0)")
     parser.add_argument("--from", dest="pairs", metavar="PATH", help="pairs of your own: an .npz, or a folder with input/ and target/")
     parser.add_argument("--rate", type=int, metavar="HZ", help="samples per second, for the header of those pairs; nothing is resampled "
@@ -78,7 +81,8 @@ class Source:
         if args.pairs is None:
             self.given = None
             self.n, self.length, self.seed = args.n or 2000, args.length or 1024, args.seed or 0
-            self.options: dict[str, Any] = {"n": self.n, "length": self.length, "seed": self.seed}
+            self.noise = 1.0 if args.noise is None else args.noise
+            self.options: dict[str, Any] = {"n": self.n, "length": self.length, "seed": self.seed} | ({"noise": self.noise} if self.noise != 1 else {})
             self.keys, self.rate = [f"{i:07d}" for i in range(self.n)], RATE_HZ
         else:
             self.given = FilePairs.in_one_folder(Path(args.pairs), (*ARRAYS, *SOUNDS)) if Path(args.pairs).is_dir() else ArrayPairs(Path(args.pairs))
@@ -89,7 +93,7 @@ class Source:
     @staticmethod
     def _check_options(args: argparse.Namespace) -> None:
         faults = []
-        for name, low, high in (("n", 2, math.inf), ("length", *LENGTHS), ("seed", 0, math.inf), ("rate", *RATES)):
+        for name, low, high in (("n", 2, math.inf), ("length", *LENGTHS), ("noise", *NOISES), ("seed", 0, math.inf), ("rate", *RATES)):
             value = getattr(args, name)
             if value is None:
                 continue
@@ -142,7 +146,7 @@ class Source:
 
     def make(self, i: int) -> dict[str, Any]:
         if self.given is None:
-            given, target, photons = record(numpy_generator(self.seed, "waveform", i), self.length)
+            given, target, photons = record(numpy_generator(self.seed, "waveform", i), self.length, self.noise)
             about = {"group": self.group(i), "arrival_samples": [round(t, 3) for t, _ in photons],
                      "energy_kev": [round(energy, 2) for _, energy in photons], "full_scale_kev": FULL_SCALE_KEV}
         else:
@@ -152,8 +156,11 @@ class Source:
                 "json": json.dumps(about).encode()}
 
 
-def record(rng: np.random.Generator, length: int) -> tuple[np.ndarray, np.ndarray, list[tuple[float, float]]]:
-    """(input, target, photons): float32 [length] in units of full scale; (arrival in samples, energy in keV) of those that peak inside."""
+def record(rng: np.random.Generator, length: int, noise: float = 1.0) -> tuple[np.ndarray, np.ndarray, list[tuple[float, float]]]:
+    """(input, target, photons): float32 [length] in units of full scale; (arrival in samples, energy in keV) of those that peak inside.
+
+    `noise`: times as much noise and pickup as the electronics have.
+    """
     arrivals = np.empty(0)
     while not np.any((arrivals >= 0) & (arrivals < length - PEAKING)):
         arrivals = np.sort(rng.uniform(-HISTORY, length, rng.poisson(PHOTONS_PER_SAMPLE * (HISTORY + length))))
@@ -162,7 +169,7 @@ def record(rng: np.random.Generator, length: int) -> tuple[np.ndarray, np.ndarra
     recent = arrivals > -10 * PEAKING  # the target of an earlier one is below 1e-11
     heights = energies[:, None] / FULL_SCALE_KEV
     target = (heights[recent] * shaped(since[recent])).sum(0)  # no matrix product: its last bits depend on the BLAS library
-    seen = digitised((heights * preamplified(since)).sum(0) + electronics(rng, length))
+    seen = digitised((heights * preamplified(since)).sum(0) + electronics(rng, length, noise))
     inside = [(float(t), float(energy)) for t, energy in zip(arrivals, energies, strict=True) if 0 <= t + PEAKING < length]
     return seen.astype(np.float32), target.astype(np.float32), inside
 
@@ -197,11 +204,11 @@ def shaped(t: np.ndarray) -> np.ndarray:
     return (x * np.exp(1 - x)) ** ORDER
 
 
-def electronics(rng: np.random.Generator, length: int) -> np.ndarray:
-    """Noise, pickup and offset in units of full scale, float64 [length]; the strength of the noise varies by a factor of two each way."""
+def electronics(rng: np.random.Generator, length: int, strength: float) -> np.ndarray:
+    """Noise and pickup of `strength`, and offset, in units of full scale, float64 [length]; the strength varies by a factor of two each way."""
     noise = rng.standard_normal(length) + PINK * _coloured(rng, length, 0.5) + BROWN * _coloured(rng, length, 1.0)
     pickup = PICKUP * np.sin(2 * np.pi * (rng.uniform(0.002, 0.01) * np.arange(length) + rng.random()))
-    return NOISE * math.exp(rng.uniform(-0.7, 0.7)) * (noise + pickup) + rng.uniform(-OFFSET, OFFSET)
+    return strength * NOISE * math.exp(rng.uniform(-0.7, 0.7)) * (noise + pickup) + rng.uniform(-OFFSET, OFFSET)
 
 
 def _coloured(rng: np.random.Generator, length: int, slope: float) -> np.ndarray:

@@ -1,0 +1,48 @@
+"""What `watch` did to a run, from its events and its journal. Imports no torch."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+STOPPED = "watch.on_trouble=stop"  # how the reason of an early end begins where `watch` ended the run
+
+
+@dataclass(frozen=True)
+class Intervention:
+    """Something that `watch` did to the run: `adapt`, `rollback` or `stop`."""
+
+    action: str
+    time: str | None
+    epoch: float | None  # at which the run went on; after a rollback, that of the checkpoint
+    rule: str
+    changes: str
+
+
+def interventions(events: Sequence[dict]) -> list[Intervention]:
+    """In the order in which they were made; also those that a rollback has taken out of the journal."""
+    found = []
+    for event in events:
+        action, rule, changes = event.get("event"), event.get("rule"), event.get("moves") or event.get("changes") or "–"
+        if action == "done" and str(event.get("early")).startswith(STOPPED):
+            action, rule, changes = "stop", str(event["early"]).rpartition(" ")[2], "–"
+        if action not in ("adapt", "rollback", "stop"):
+            continue
+        if isinstance(changes, dict):
+            changes = ", ".join(f"{name}→{value}" for name, value in changes.items())
+        if "from_step" in event:
+            changes = f"from step {event['from_step']} back to {event.get('to_step')}; {changes}"
+        found.append(Intervention(action, event.get("time"), real(event.get("epoch")), str(rule or "–"), str(changes)))
+    return found
+
+
+def marks(found: Sequence[Intervention], rows: Sequence[dict]) -> list[tuple[float, str]]:
+    """(epoch, action) of what curves should show, each once: of the events, and of journal lines with `adapt/…` that no event tells of."""
+    told = {(round(one.epoch, 3), one.action) for one in found if one.epoch is not None}
+    known = {epoch for epoch, _ in told}
+    told |= {(epoch, "adapt") for row in rows if any(key.startswith("adapt/") for key in row) and (epoch := round(row["epoch"], 3)) not in known}
+    return sorted(told)
+
+
+def real(value) -> float | None:
+    """A finite number, else None."""
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
