@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 import torch
 from pydantic import Field, ValidationInfo, field_validator
 
-from distgan import config, listening, measures, nets_timbre, sharing, signals
+from distgan import augment, config, listening, measures, nets_timbre, sharing, signals
 from distgan.batches import Micro
 from distgan.clock import Clock, step_decay
 from distgan.config import Positive, Share
@@ -50,6 +50,8 @@ class Settings(config.Run):
     save_segment_length: Frames | None = Field(None, description="frames that every stored pair must have at the least; null: segment_length is enough")
     gain: tuple[Positive, Positive] = Field((0.8, 1.0), description="both members of a pair times one factor drawn from this range")
     polarity: Share = Field(0.0, description="chance that both members of a pair are turned upside down")
+    diffaugment: tuple[augment.WavePolicy, ...] = Field(
+        (), description="changes of all that D sees, clean and repaired: of gain, polarity, shift, mask, noise")
     g_width: int = Field(256, gt=0, le=8192, description="channels of the generator")
     g_fft: int = Field(512, ge=4, le=65536, description="FFT of the spectrogram in which the generator works, in frames: 32 ms at 16 kHz")
     g_hop: int = Field(128, gt=0, le=65536, validate_default=True, description="its hop, at most half of it")
@@ -161,7 +163,8 @@ class Recipe:
 
     def _d_loss(self, micro: Micro) -> tuple[torch.Tensor, Log]:
         given, target = self._pair(micro)
-        real, fake = self.D(torch.cat([target, self.G.fakes(given)])).chunk(2)  # one pass over both: nothing in D mixes samples
+        shown = [self._shown(target, micro, "d/real"), self._shown(self.G.fakes(given), micro, "d/fake")]
+        real, fake = self.D(torch.cat(shown)).chunk(2)  # one pass over both: nothing in D mixes samples
         log = {"real_score": real.mean(), "fake_score": fake.mean()}
         if self.run.gan_loss == "vanilla":
             log = {"real_prob": real.sigmoid().mean(), "fake_prob": fake.sigmoid().mean()}
@@ -175,7 +178,7 @@ class Recipe:
         loss = run.lambda_l1 * log["l1"] + run.lambda_stft * log["stft"]
         if started:
             with self.D.frozen() as judge:
-                log["adversarial"] = g_adversarial(run.gan_loss, judge(repaired), run.real_label)
+                log["adversarial"] = g_adversarial(run.gan_loss, judge(self._shown(repaired, micro, "g")), run.real_label)
             loss = loss + run.lambda_adversarial * log["adversarial"]
         return loss, log
 
@@ -184,6 +187,10 @@ class Recipe:
         run = self.run
         pairs = signals.gain(signals.to_waves(micro.real, self.dtype), run.seed, micro.address, *run.gain)
         return signals.polarity(pairs, run.seed, micro.address, run.polarity).unbind(1)
+
+    def _shown(self, sound: torch.Tensor, micro: Micro, purpose: str) -> torch.Tensor:
+        """What D sees of it (DiffAugment, Zhao et al. 2020)."""
+        return augment.waves(sound[:, None], self.run.diffaugment, self.run.seed, f"diffaugment/{purpose}", micro.positions)[:, 0]
 
     def retune(self, run: Settings) -> None:
         """Take over settings that were changed in flight."""
