@@ -6,6 +6,7 @@ import csv
 import numpy as np
 import pytest
 import torch
+from processes import line, start
 from torch.nn import functional as F
 
 from distgan import draws, recipes, runfile, sharing
@@ -13,10 +14,13 @@ from distgan.batches import Micro
 from distgan.clock import Clock
 from distgan.data import Data
 from distgan.errors import ConfigError
+from distgan.history import read_history
+from distgan.journal import epoch_means, finite
 from distgan.nets_audio import ConvDown1d, Discriminator1d, ExactConvTranspose1d, Generator1d
 from distgan.ranks import Ranks
 from distgan.recipes import waveform
 from distgan.recipes.waveform import Recipe, Settings
+from shards import build
 
 TINY = ["base_filters=4", "base_filters_d=4"]
 PAIRS = [(kernel, stride) for kernel in (1, 2, 3, 4, 5, 7, 8, 11, 16) for stride in (1, 2, 3, 4, 5, 8)]
@@ -286,3 +290,37 @@ def test_results_have_every_held_out_pair(pulses, tmp_path):
     pairs = data.decode(data.validation, range(6)).numpy()
     np.testing.assert_allclose([float(row["input_l1"]) for row in rows], np.abs(pairs[:, 0] - pairs[:, 1]).mean(1), rtol=1e-4)
     assert sorted(path.name for path in tmp_path.glob("*.png")) == ["00000000.png", "overlay-00.png", "overlay-01.png"]
+
+
+# ---- the documents' story, in a few minutes: docs/waveform.md has the whole of it
+@pytest.fixture(scope="module")
+def buried(tmp_path_factory):
+    """The pulses of docs/waveform.md, most of them lost in noise."""
+    folder = tmp_path_factory.mktemp("buried") / "pulses"
+    assert build.main(["waveform", str(folder), "--n", "440", "--length", "256", "--noise", "12", "--workers", "1"]) == 0
+    return folder
+
+
+def trained(folder, *words):
+    process = start(line("distgan"), *words, f"machine.folder={folder}", "sample_every=1000", cwd=folder.parent)
+    output, _ = process.communicate(timeout=1800)
+    assert process.returncode == 0, output[-4000:]
+    return read_history(folder)
+
+
+@pytest.mark.slow
+def test_the_repaired_run_is_healthy(buried, tmp_path):
+    history = trained(tmp_path / "run", "waveform", f"data={buried}", "epochs=9")
+    met = {criterion.name: criterion.met for criterion in history.criteria}
+    assert met.pop("GAN loss of G") is not None  # which is at rest where neither side wins
+    assert met == {"D loss": True, "training and validation L1": True, "generalisation gap": True, "warnings": True}
+
+
+@pytest.mark.slow
+def test_the_failing_run_is_caught_and_recovers(buried, tmp_path):
+    history = trained(tmp_path / "run", "waveform-collapsed", f"data={buried}", "epochs=28", "watch.on_trouble=adapt")
+    found = [(event["event"], event["rule"]) for event in history.events if event["event"] in ("warning", "adapt") and event.get("level") != "note"]
+    assert found[0] == ("warning", "d_loss_low") and ("adapt", "d_loss_low") in found
+    at = next(event["epoch"] for event in history.events if event["event"] == "adapt")
+    means = epoch_means(finite(history.rows, "d/loss"), history.rows[-1]["epoch"])
+    assert means[means[:, 0] <= at][-2:, 1].max() < 0.2 < means[-3:, 1].min() and means[-3:, 1].max() < 0.7

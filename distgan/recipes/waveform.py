@@ -19,12 +19,15 @@ from distgan.nets_audio import Discriminator1d, Generator1d
 from distgan.player import Log, Player, last
 from distgan.ranks import Ranks
 from distgan.sharing import Breakdown
-from distgan.watch import WAVEFORM, Watch
+from distgan.watch import WAVEFORM, Move, Watch
 
 CHUNK = 64  # held-out pairs that are looked at together
 SHOWN = 4   # held-out pairs in a picture
 Weight = Annotated[float, Field(ge=0, le=1e9)]
 Count = Annotated[int, Field(gt=0, le=1_000_000_000)]
+# A discriminator that has won long ago leaves G little gradient: the documents' moves alone were measured not to bring it back (docs/waveform.md).
+FURTHER = (Move(setting="g_steps", add=1, limit=3), Move(setting="lambda_l1", factor=0.5, limit=1))
+GUIDE = WAVEFORM.moves | {rule: (*WAVEFORM.moves[rule], *FURTHER) for rule in ("d_loss_low", "d_too_strong", "gan_loss_stagnant")}
 
 
 class Settings(config.Run):
@@ -66,7 +69,7 @@ class Settings(config.Run):
     aug_noise_std: float = Field(0.02, ge=0, description="standard deviation of white noise added to the input alone, after its gain")
     aug_scale_range: tuple[Positive, Positive] = Field((0.9, 1.1), description="both of a pair times one factor from this range")
     aug_shift_range: Share = Field(0.1, description="both of a pair shifted alike, by up to ± this fraction of their length")
-    watch: Watch = WAVEFORM
+    watch: Watch = WAVEFORM.model_copy(update={"moves": GUIDE, "settle_epochs": 2})
     d_steps: int = Field(1, gt=0, le=100, description="updates of D per step, each on a fresh batch")
     g_steps: int = Field(1, gt=0, le=100, description="updates of G per step")
 
