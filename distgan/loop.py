@@ -169,7 +169,7 @@ class Loop:
 
         path, state = self.ranks.alone(choose)
         came_from, now = now.step, self.clock.at(state["step"])
-        checkpoints.load(path, self.recipe.players)
+        self.ranks.together(lambda: checkpoints.load(path, self.recipe.players))  # all have read it before it is saved anew
         changed = self.checks.changed
         self.checks.restore(state | {"changed": changed, "memory": decision.memory})
         self.checks.change(now, decision, from_step=came_from, to_step=now.step)

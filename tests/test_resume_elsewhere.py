@@ -24,7 +24,7 @@ def uninterrupted(sets, tmp_path_factory):
 
     def run(system):
         if system.name not in found:
-            found[system.name] = REFERENCE.train(system, sets, tmp_path_factory.mktemp("uninterrupted") / "run")
+            found[system.name] = REFERENCE.train(system, sets(system.data), tmp_path_factory.mktemp("uninterrupted") / "run")
         return found[system.name]
 
     return run
