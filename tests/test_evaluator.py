@@ -165,3 +165,30 @@ def test_samples_are_dealt_once_and_do_not_depend_on_the_ranks(particles, size):
 def test_a_missing_or_repeated_sample_is_noticed():
     with pytest.raises(RuntimeError, match=r"missing \[2\], twice \[1\]"):
         Ranks(Machine(device="cpu")).gather(np.array([0, 1, 1]), torch.zeros(3, 2), 3)
+
+
+def test_the_floor_is_the_score_that_new_reals_would_get(particles, tmp_path):
+    """bench.floor against the evaluator, which is handed new images as if they were samples."""
+    import json
+
+    from bench import floor
+    from distgan.errors import DistganError
+    from shards import build
+
+    assert build.main(["particles", str(tmp_path / "new"), "--n", "20", "--seed", "1", "--workers", "1"]) == 0
+    old, new = Data(str(particles)), Data(str(tmp_path / "new"))
+    fresh = torch.cat([*new.chunks(new.train, 16), *new.chunks(new.validation, 16)])[:15].float() / 127.5 - 1
+    expected = Evaluator(Ranks(Machine(device="cpu")), old, 15, None)(lambda numbers: fresh[numbers])
+    found = floor.reals(old, new, 15, None)
+    assert found["score"] == pytest.approx(expected["score"]) and found["nearest"] == pytest.approx(expected["nearest"])
+    run = tmp_path / "run"
+    (run / "eval").mkdir(parents=True)
+    (run / "config.yaml").write_text(json.dumps({"data": str(particles), "evaluate": {"inception": None}}))
+    for step, score in ((0, 100 * expected["score"]), (7, 2 * expected["score"]), (9, 3 * expected["score"])):
+        (run / "eval" / f"{step:08d}.json").write_text(json.dumps(expected | {"step": step, "epoch": step / 2, "score": score}))
+    (run / "journal.jsonl").write_text(json.dumps({"step": 7, "epoch": 3.5, "valid/overfit": 0.25, "valid/diversity": 0.5}) + "\n")
+    lines = floor.table(run, tmp_path / "new")
+    assert lines[2].split()[:3] == ["best,", "epoch", "4"] and lines[2].split()[-2:] == ["0.25", "0.5"]
+    assert lines[-1].startswith("best / untrained: 1/50; best / floor: 2.00; 54 training images")
+    with pytest.raises(DistganError, match="scores 21 samples, the new data set holds 20 images"):
+        floor.reals(old, new, 21, None)
