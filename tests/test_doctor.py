@@ -78,7 +78,7 @@ def test_accumulation_without_dividing_is_refused(data):
 
 
 def test_what_is_not_finite_never_agrees(data):
-    with patch.object(sagan, "d_vanilla", lambda real, fake, *labels: (real + fake).mean() * math.nan):
+    with patch.object(sagan, "d_adversarial", lambda mode, real, fake, *labels: (real + fake).mean() * math.nan):
         report = checked(Ranks(Machine(device="cpu")), data)
     assert not report.holds and "d/loss" in {row.what for row in report.rows if not row.holds}
     assert any("d/skipped in every step" in row.what for row in report.rows)
