@@ -233,8 +233,12 @@ def test_a_micro_batch_more_changes_nothing():
             torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
 
 
-def test_dropout_masks_differ_between_the_updates_of_a_step_and_have_the_rate():
-    made = recipe("dropout_rate=0.25")
+def test_dropout_masks_differ_between_the_updates_of_a_step_and_have_the_rate(monkeypatch):
+    made, asked = recipe("dropout_rate=0.25", "g_steps=2"), []
+    keep = made._keep
+    monkeypatch.setattr(made, "_keep", lambda part, purpose: asked.append(purpose) or keep(part, purpose))
+    made.step([[micro(8)]], Clock(8, 100))
+    assert asked == ["dropout/d", "dropout/g/0", "dropout/g/1"]
     masks = [made._keep(micro(8), purpose) for purpose in ("dropout/d", "dropout/g/0", "dropout/g/1")]
     assert not any(torch.equal(a, b) for a, b in zip(masks, masks[1:] + masks[:1], strict=True))
     many = torch.cat([made._keep(micro(8, batch=k), "dropout/d") for k in range(20)])
