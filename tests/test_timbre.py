@@ -327,15 +327,6 @@ def test_every_way_of_starting_gives_the_same_run(way, processes, more, folder, 
     assert ends_differ_by(reference, found) < 1e-9
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("stage", [0, 1, 2])
-def test_with_zero(stage, folder, tmp_path):
-    words = ["precision=float32", "machine.engine=deepspeed", f"machine.zero_stage={stage}"]
-    alone = train(line("python"), folder, tmp_path / "a", "precision=float32")
-    found = train(line("torchrun", 2), folder, tmp_path / "b", *words)
-    assert losses_apart(alone, found) < 1e-3
-
-
 def test_a_run_that_was_continued_ends_alike(folder, reference, tmp_path):
     """Stopped before the GAN loss starts, and within it; its schedules go on from where they were."""
     for step, code in ((5, STOPPED), (17, STOPPED), (0, 0)):
