@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from distgan import __version__, console
+from distgan import __version__, console, launched
 from distgan.errors import DataError, DistganError, LaunchError
 
 VERBS = {
@@ -21,6 +21,7 @@ VERBS = {
     "generate": ("distgan.generate", "images of a trained run's generator, as files"),
     "report": ("distgan.report", "one HTML page and a table from run folders"),
 }
+SHARED = ("train", "generate", "evaluate")  # by several processes, which leave as ranks do
 WAIT_S = 3
 
 
@@ -61,7 +62,7 @@ def main() -> None:
     if argv and argv[0] in VERBS:
         verb = importlib.import_module(VERBS[argv[0]][0])
         code = guarded(verb.main, argv[1:])
-        if argv[0] == "train":
+        if argv[0] in SHARED and launched.started()[1] > 1:
             from distgan.ranks import leave
 
             leave(code)

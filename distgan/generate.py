@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from distgan import config, console, history, recipes, runfile, sharing
+from distgan import config, console, trained
 from distgan.errors import ConfigError, RunError
 
 USAGE = """usage: distgan generate RUN[@best|@last|@STEP] [count=N] [out=FOLDER] [device=auto|cpu|cuda]
@@ -28,7 +28,7 @@ def main(argv: list[str]) -> int:
         console.say(USAGE)
         return 0 if argv else 2
     count, out, device = _options(argv[1:])
-    checkpoint = _locate(argv[0])
+    checkpoint = trained.locate(argv[0])
     where = checkpoint.parents[1]
     module, run = _settings(where, device)
     target = Path(out).expanduser() if out else where / f"generated-{checkpoint.name}"
@@ -58,41 +58,23 @@ def _options(words: list[str]) -> tuple[int, str | None, str]:
     return given["count"], given["out"], given["device"]
 
 
-def _locate(text: str) -> Path:
-    """The checkpoint folder. Of a run alone its best, or the last one where no checkpoint has the best score, as the results after training."""
-    from distgan import grow
-
-    try:
-        try:
-            return grow.locate(text)
-        except ConfigError:
-            if not (Path(text).expanduser() / "checkpoints").is_dir():
-                raise
-            return grow.locate(f"{text}@last")
-    except ConfigError as error:
-        raise ConfigError(str(error).removeprefix("grow: ")) from error
-
-
 def _settings(folder: Path, device: str) -> tuple[Any, config.Run]:
     """The recipe's module and the settings of a run, to be drawn from by one process; ConfigError where its recipe draws nothing from noise."""
-    module, tree = recipes.resolve(str(folder / "config.yaml"))
+    module, run = trained.settings(folder, device)
     if module.Settings.kind != "image":
         there = [str(folder / name) for name in ("results", "samples") if (folder / name).is_dir()]
-        raise ConfigError(f"{folder} is a run of {tree['recipe']}, which turns one signal into another and draws nothing from noise; what it made of held-out "
+        raise ConfigError(f"{folder} is a run of {run.recipe}, which turns one signal into another and draws nothing from noise; what it made of held-out "
                           f"{module.Settings.kind}s is in {' and '.join(there) or 'no folder yet: it writes samples/ while it trains'}")
-    run = runfile.settle(module.Settings, {**tree, "grow": None, "machine": {"device": device}})
-    # Samples are computed in the type of the weights: reduced precision is for training.
-    return module, run.model_copy(update={"precision": run.precision if run.precision in ("float64", "tf32") else "float32"})
+    return module, run
 
 
 def _make(module: Any, run: config.Run, checkpoint: Path, count: int, target: Path) -> None:
     """The files in `target`, all of them or none."""
-    from distgan import checkpoints, results
+    from distgan import results
     from distgan.ranks import Ranks
 
     ranks = Ranks(run.machine, run.precision)
-    recipe = recipes.build(module, run, ranks, sharing.breakdown(run.batch, 1, 1, run.group, run.group_of), _shape(run, checkpoint.parents[1]))
-    checkpoints.load(checkpoint, recipe.players)
+    recipe = trained.load(module, run, ranks, checkpoint)
     temporary = target.with_name(f".{target.name}.tmp")
     try:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -104,12 +86,3 @@ def _make(module: Any, run: config.Run, checkpoint: Path, count: int, target: Pa
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     ranks.close()
-
-
-def _shape(run: config.Run, folder: Path) -> tuple[int, ...]:
-    """Of an image, as the run recorded it; runs before that was recorded need their data set."""
-    from distgan.data import Data
-
-    attempts = history.read_history(folder).attempts
-    recorded = next((attempt["data"]["shape"] for attempt in attempts.values() if "shape" in attempt.get("data", {})), None)
-    return tuple(recorded) if recorded else Data(run.data).shape

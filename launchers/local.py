@@ -7,21 +7,38 @@ import sys
 from pathlib import Path
 
 import distgan
+from distgan.errors import LaunchError
 
 TRAIN = Path(distgan.__file__).with_name("train.py")
 
 
-def command(processes: int, arguments: list[str]) -> list[str]:
-    """The line that trains with this many local processes.
+def command(processes: int, arguments: list[str], program: tuple[str, ...] = (str(TRAIN),)) -> list[str]:
+    """The line that trains, or does what another `program` does, with this many local processes.
 
     `--multi_gpu` also where there is no GPU: `accelerate launch --cpu --num_processes 2` starts one process and says nothing
     (accelerate #2741), while this starts as many as asked for and the trainer then takes gloo on the CPU.
     """
     if processes == 1:
-        return [sys.executable, str(TRAIN), *arguments]
+        return [sys.executable, *program, *arguments]
     launch = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--multi_gpu", "--num_machines", "1", "--mixed_precision", "no",
               "--dynamo_backend", "no", "--main_process_port", "0", "--num_processes", str(processes)]
-    return [*launch, str(TRAIN), *arguments]
+    return [*launch, *program, *arguments]
+
+
+def spread(verb: str, argv: list[str], processes: int | None) -> None:
+    """Become the launcher of `distgan VERB …` in this many processes. Returns where that is done, or not wanted: it must then be this process's work.
+
+    A verb calls it when its options are read and whatever can be checked quickly is: the launcher would print a traceback below each refusal.
+    """
+    from distgan import launched
+
+    source, count = launched.started()
+    if count == 1 and (processes or 1) > 1:
+        line = command(processes, [verb, *argv], ("-m", "distgan"))
+        sys.stdout.flush()
+        os.execvpe(line[0], line, os.environ)
+    if processes not in (None, count):
+        raise LaunchError(f"processes={processes}, but the launcher started {count} ({source}={count}); leave one of the two out")
 
 
 def refuse_early(processes: int, arguments: list[str]) -> None:
