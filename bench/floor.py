@@ -12,8 +12,10 @@ import torch
 
 from distgan.data import Data
 from distgan.errors import DistganError
-from distgan.features import extractor, frechet, nearest
+from distgan.features import extractor
 from distgan.history import read_history
+from distgan.metrics.frechet import distance as frechet
+from distgan.metrics.manifold import nearest
 from shards.reader import ShardSet
 
 CHUNK = 16
