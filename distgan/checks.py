@@ -10,6 +10,7 @@ from distgan.clock import Clock
 from distgan.config import Run
 from distgan.data import Data
 from distgan.evaluator import Evaluator
+from distgan.player import retune
 from distgan.ranks import Ranks
 from distgan.recorder import Recorder, head
 from distgan.runs import RunFolder
@@ -109,7 +110,7 @@ class Checks:
 
     def _retune(self) -> None:
         self._run = type(self._run).model_validate(self._run.model_dump(mode="json") | self.changed)
-        self._recipe.retune(self._run)
+        retune(self._recipe, self._run)
 
 
 _STATE = ("best", "warned", "troubled", "healthy", "changed", "memory")

@@ -16,6 +16,15 @@ Positive = Annotated[float, Field(gt=0, le=1e9)]  # with an end, so that epochs 
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
+def _below_one(value: tuple[float, float]) -> tuple[float, float]:
+    if max(value) >= 1:
+        raise ValueError("both must be below 1")
+    return value
+
+
+Betas = Annotated[tuple[Share, Share], pydantic.AfterValidator(_below_one)]  # of Adam: 1 would never forget
+
+
 class Section(BaseModel):
     """A part of the settings: an unknown key is an error, values never change."""
 

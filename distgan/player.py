@@ -150,6 +150,16 @@ def _values(net: nn.Module) -> list[torch.Tensor]:
     return list(net.state_dict(keep_vars=True).values())
 
 
+def retune(recipe: Any, run: Any) -> None:
+    """Take over settings that were changed in flight: a recipe reads its `run` anew in every step, rates and weight decay live in the optimizers.
+
+    The rate of player G is the setting `g_lr`, that of D `d_lr`; `weight_decay`, where a recipe has it, is of all.
+    """
+    recipe.run = run
+    for name, player in recipe.players.items():
+        player.tune(getattr(run, f"{name.lower()}_lr"), getattr(run, "weight_decay", None))
+
+
 def last(logs: list[Log]) -> Log:
     """The numbers of a step of several updates: those of the last one, and how many were skipped."""
     return logs[-1] | {"skipped": torch.stack([log["skipped"] for log in logs]).sum()}

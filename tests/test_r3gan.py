@@ -12,6 +12,7 @@ from distgan import losses, runfile, sharing
 from distgan.batches import Micro
 from distgan.clock import Clock
 from distgan.data import Data
+from distgan.player import retune
 from distgan.ranks import Ranks
 from distgan.recipes import r3gan
 from distgan.recipes.r3gan import Block, Discriminator, Generator, Recipe, Settings
@@ -145,7 +146,7 @@ def test_gamma_and_rates_fall_along_a_cosine():
 
 def test_settings_changed_in_flight_are_taken_over():
     made = recipe("anneal_epochs=100", "lr_end=1")
-    made.retune(made.run.model_copy(update={"g_lr": 5e-5, "gamma": 1.0, "gamma_end": 1.0}))
+    retune(made, made.run.model_copy(update={"g_lr": 5e-5, "gamma": 1.0, "gamma_end": 1.0}))
     log = made.step([batch()], Clock(4, 4))
     assert log["g/lr"].item() == pytest.approx(5e-5) and log["d/lr"].item() == pytest.approx(2e-4)
     assert (log["d/loss"] - log["d/adversarial"]).item() == pytest.approx(0.5 * (log["d/r1"] + log["d/r2"]).item(), rel=1e-5)

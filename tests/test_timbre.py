@@ -20,6 +20,7 @@ from distgan.data import Data
 from distgan.errors import ConfigError
 from distgan.loop import STOPPED
 from distgan.losses import stft_distance
+from distgan.player import retune
 from distgan.ranks import Ranks
 from distgan.recipes.timbre import Recipe, Settings
 from shards.sound import waves
@@ -231,7 +232,7 @@ def test_diffaugment_changes_what_d_sees_in_both_updates_and_nothing_else(folder
 def test_settings_changed_in_flight_are_taken_over(folder):
     made, data = recipe("gan_start_epoch=0"), Data(str(folder))
     made.step([[micro(data, range(6))]], Clock(6, TRAIN))
-    made.retune(settings("machine.device=cpu", "g_lr=1e-3", "d_lr=2e-3", "lambda_l1=3", "gan_start_epoch=0"))
+    retune(made, settings("machine.device=cpu", "g_lr=1e-3", "d_lr=2e-3", "lambda_l1=3", "gan_start_epoch=0"))
     log = made.step([[micro(data, range(6))]], Clock(6, TRAIN))
     assert log["g/lr"].item() == pytest.approx(1e-3) and log["d/lr"].item() == pytest.approx(2e-3)
     assert log["g/loss"].item() == pytest.approx(3 * log["g/l1"].item() + log["g/stft"].item() + 0.1 * log["g/adversarial"].item())

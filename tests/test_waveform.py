@@ -17,6 +17,7 @@ from distgan.errors import ConfigError
 from distgan.history import read_history
 from distgan.journal import epoch_means, finite
 from distgan.nets_audio import ConvDown1d, Discriminator1d, ExactConvTranspose1d, Generator1d
+from distgan.player import retune
 from distgan.ranks import Ranks
 from distgan.recipes import waveform
 from distgan.recipes.waveform import Recipe, Settings
@@ -247,7 +248,7 @@ def test_dropout_masks_differ_between_the_updates_of_a_step_and_have_the_rate(mo
 
 def test_settings_can_be_changed_in_flight():
     made = recipe()
-    made.retune(settings(*TINY, "g_lr=5e-5", "d_lr=2.5e-5", "weight_decay=5e-5", "real_label=0.8", "lambda_l1=5", "dropout_rate=0.5", "aug_noise_std=0.03",
+    retune(made, settings(*TINY, "g_lr=5e-5", "d_lr=2.5e-5", "weight_decay=5e-5", "real_label=0.8", "lambda_l1=5", "dropout_rate=0.5", "aug_noise_std=0.03",
                          "g_steps=2"))
     log = made.step([[micro(8)]], Clock(8, 100))
     assert (float(log["g/lr"]), float(log["d/lr"])) == (pytest.approx(5e-5), pytest.approx(2.5e-5))

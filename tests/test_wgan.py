@@ -15,6 +15,7 @@ from distgan.data import Data
 from distgan.errors import ConfigError
 from distgan.from_noise import overfit
 from distgan.normalization import GroupBatchNorm2d
+from distgan.player import retune
 from distgan.ranks import Ranks
 from distgan.recipes.wgan_flowers import Recipe, Settings
 from shards import build
@@ -284,7 +285,7 @@ def test_augmentation_can_be_changed_in_flight():
     made = recipe(*SMALL, "hflip=0")
     ((micro,),) = batches(1)
     before = made._real(micro)
-    made.retune(settings(*SMALL, "hflip=0", "rotation=15"))
+    retune(made, settings(*SMALL, "hflip=0", "rotation=15"))
     assert not torch.equal(made._real(micro), before)
 
 

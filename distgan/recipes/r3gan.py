@@ -11,13 +11,13 @@ from typing import Literal
 
 import numpy as np
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field
 from torch import nn
 
 from distgan import augment, config, from_noise, sharing, signals
 from distgan.batches import Micro
 from distgan.clock import Clock
-from distgan.config import Positive, Share
+from distgan.config import Betas, Positive, Share
 from distgan.data import Data
 from distgan.losses import d_relativistic, g_relativistic, zero_centred_penalty
 from distgan.player import Log, Player, last
@@ -46,20 +46,13 @@ class Settings(config.Run):
     g_lr: Positive = Field(2e-4, description="Adam learning rate of the generator at the start")
     d_lr: Positive = Field(2e-4, description="Adam learning rate of the discriminator at the start")
     lr_end: Positive = Field(0.25, description="the learning rates after anneal_epochs, as a share of the first")
-    betas: tuple[Share, Share] = Field((0.0, 0.99), description="Adam beta1 and beta2")
+    betas: Betas = Field((0.0, 0.99), description="Adam beta1 and beta2")
     ema: float | None = Field(0.999, gt=0, lt=1, description="decay of the generator's moving average, warmed up; null: none")
     hflip: Share = Field(0.5, description="chance of a left-right mirror image")
     vflip: Share = Field(0.5, description="chance of a top-bottom mirror image")
     diffaugment: tuple[augment.ImagePolicy, ...] = Field((), description="changes of all that D sees, reals and samples: of color, translation, cutout")
     evaluate: config.Evaluate = config.Evaluate()
     watch: Watch = Watch(unbounded=True)  # D's outputs mean something in differences only
-
-    @field_validator("betas")
-    @classmethod
-    def _below_one(cls, value):
-        if max(value) >= 1:
-            raise ValueError("both must be below 1")
-        return value
 
     def eased(self, epoch: float, end: float) -> float:
         """From 1 at the start to `end` after `anneal_epochs`, along half a cosine."""
@@ -122,12 +115,6 @@ class Recipe:
     def show(self, data: Data, path: Path) -> None:
         """A grid of samples, of the same noise each time."""
         from_noise.show(self.sample, path)
-
-    def retune(self, run: Settings) -> None:
-        """Take over settings that were changed in flight."""
-        self.run = run
-        self.G.tune(run.g_lr)
-        self.D.tune(run.d_lr)
 
     def validate(self, data: Data) -> dict[str, float]:
         """On one rank, over the whole validation set; losses are of all held-out images against as many samples, in their order."""

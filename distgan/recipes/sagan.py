@@ -11,7 +11,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from distgan import augment, config, from_noise, sharing, signals
 from distgan.batches import Micro
 from distgan.clock import Clock, step_decay
-from distgan.config import Positive, Share
+from distgan.config import Betas, Positive, Share
 from distgan.data import Data
 from distgan.losses import Mode, d_adversarial, g_adversarial
 from distgan.nets_image import Discriminator64, Generator64
@@ -37,7 +37,7 @@ class Settings(config.Run):
     bn_group: int | None = Field(None, gt=0, description="samples that share batch-norm statistics; null: the largest divisor of batch up to 16")
     g_lr: Positive = Field(2e-4, description="Adam learning rate of the generator")
     d_lr: Positive = Field(2e-4, description="Adam learning rate of the discriminator")
-    betas: tuple[Share, Share] = Field((0.0, 0.9), description="Adam beta1 and beta2")
+    betas: Betas = Field((0.0, 0.9), description="Adam beta1 and beta2")
     weight_decay: float = Field(1e-5, ge=0, description="Adam weight decay")
     lr_every: Positive | None = Field(500, description="epochs between two learning-rate drops; null: constant")
     lr_factor: Positive = Field(0.5, description="factor of each drop")
@@ -52,13 +52,6 @@ class Settings(config.Run):
     watch: Watch = Watch(d_loss_floor=0.163)  # the mean cross-entropy of a perfect D, taught 0.9 and 0.0
     d_steps: int = Field(1, gt=0, description="updates of D per step, each on fresh reals")
     g_steps: int = Field(1, gt=0, description="updates of G per step")
-
-    @field_validator("betas")
-    @classmethod
-    def _below_one(cls, value):
-        if max(value) >= 1:
-            raise ValueError("both must be below 1")
-        return value
 
     @field_validator("loss")
     @classmethod
@@ -131,12 +124,6 @@ class Recipe:
     def show(self, data: Data, path: Path) -> None:
         """A grid of samples, of the same noise each time."""
         from_noise.show(self.sample, path)
-
-    def retune(self, run: Settings) -> None:
-        """Take over settings that were changed in flight."""
-        self.run = run
-        self.G.tune(run.g_lr, run.weight_decay)
-        self.D.tune(run.d_lr, run.weight_decay)
 
     def validate(self, data: Data) -> dict[str, float]:
         """On one rank, over the whole validation set: does D know the training reals better than held-out ones?"""

@@ -11,7 +11,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from distgan import augment, config, listening, measures, nets_timbre, sharing, signals
 from distgan.batches import Micro
 from distgan.clock import Clock, step_decay
-from distgan.config import Positive, Share
+from distgan.config import Betas, Positive, Share
 from distgan.data import Data
 from distgan.errors import ConfigError
 from distgan.losses import MODES, STFT_RESOLUTIONS, d_adversarial, g_adversarial, stft_distance
@@ -65,7 +65,7 @@ class Settings(config.Run):
     fake_label: Share = Field(0.0, description="what D is taught to say of repaired speech (lsgan, vanilla)")
     g_lr: Positive = Field(1e-3, description="Adam learning rate of the generator")
     d_lr: Positive = Field(2e-4, description="Adam learning rate of the discriminator")
-    betas: tuple[Share, Share] = Field((0.8, 0.99), description="Adam beta1 and beta2")
+    betas: Betas = Field((0.8, 0.99), description="Adam beta1 and beta2")
     weight_decay: float = Field(0.0, ge=0, description="Adam weight decay")
     lr_every: Positive | None = Field(6, description="epochs between two learning-rate drops; null: constant")
     lr_factor: Positive = Field(0.5, description="factor of each drop")
@@ -127,13 +127,6 @@ class Settings(config.Run):
             raise ValueError(f"the run ends at epochs={epochs:g}, before its GAN loss starts; lambda_adversarial=0 says that none is wanted")
         return value
 
-    @field_validator("betas")
-    @classmethod
-    def _below_one(cls, value):
-        if max(value) >= 1:
-            raise ValueError("both must be below 1")
-        return value
-
     @property
     def crop(self) -> int:
         return self.segment_length
@@ -191,12 +184,6 @@ class Recipe:
     def _shown(self, sound: torch.Tensor, micro: Micro, purpose: str) -> torch.Tensor:
         """What D sees of it (DiffAugment, Zhao et al. 2020)."""
         return augment.waves(sound[:, None], self.run.diffaugment, self.run.seed, f"diffaugment/{purpose}", micro.positions)[:, 0]
-
-    def retune(self, run: Settings) -> None:
-        """Take over settings that were changed in flight."""
-        self.run = run
-        self.G.tune(run.g_lr, run.weight_decay)
-        self.D.tune(run.d_lr, run.weight_decay)
 
     # ---- on rank 0 alone
     def validate(self, data: Data) -> dict[str, float]:

@@ -12,7 +12,7 @@ from torch import nn
 from distgan import augment, config, draws, from_noise, results, sharing, signals
 from distgan.batches import Micro
 from distgan.clock import Clock, step_decay
-from distgan.config import Positive, Share
+from distgan.config import Betas, Positive, Share
 from distgan.data import Data
 from distgan.losses import d_wasserstein, g_wasserstein, gradient_penalty
 from distgan.nets_image import Discriminator64, Generator64
@@ -53,7 +53,7 @@ class Settings(config.Run):
     attention_reduction: Literal[8, 4] = Field(8, description="query and key have channels // this")
     bn_group: int | None = Field(None, gt=0, description="samples that share batch-norm statistics; null: the largest divisor of batch up to 256")
     optimizer: Literal["rmsprop", "adam"] = Field("rmsprop", description="of both networks; adam is usual with a penalty")
-    betas: tuple[Share, Share] = Field((0.0, 0.9), description="Adam beta1 and beta2")
+    betas: Betas = Field((0.0, 0.9), description="Adam beta1 and beta2")
     g_lr: Positive = Field(1e-4, description="learning rate of the generator")
     d_lr: Positive = Field(1e-4, description="learning rate of the critic")
     lr_every: Positive | None = Field(None, description="epochs between two learning-rate drops; null: constant")
@@ -68,13 +68,6 @@ class Settings(config.Run):
     results: int | None = Field(None, ge=0, le=1_000_000, description="image files to write after training, with the best checkpoint; null: as many as the "
                                                                       "data set has real images; 0: none")
     watch: Watch = Watch(unbounded=True, moves=GUIDE)
-
-    @field_validator("betas")
-    @classmethod
-    def _below_one(cls, value):
-        if max(value) >= 1:
-            raise ValueError("both must be below 1")
-        return value
 
     @field_validator("weight_clip")
     @classmethod
@@ -175,12 +168,6 @@ class Recipe:
     def show(self, data: Data, path: Path) -> None:
         """A grid of samples, of the same noise each time."""
         from_noise.show(self.sample, path)
-
-    def retune(self, run: Settings) -> None:
-        """Take over settings that were changed in flight."""
-        self.run = run
-        self.G.tune(run.g_lr)
-        self.D.tune(run.d_lr)
 
     def validate(self, data: Data) -> dict[str, float]:
         """On one rank: the critic's estimate of the Wasserstein distance of samples from all held-out images, and from as many training images."""
