@@ -114,7 +114,7 @@ class Evaluator:
 
         found = self._ranks.alone(work)
         self.seconds["scores"] = time.perf_counter() - began
-        return found | {"reals": self.reals, "extractor": self.extract.label}
+        return found | {"reals": self.reals, "extractor": self.extract.label, "made_with": self.provenance()}
 
     # ---- all ranks
     def look_at_reals(self) -> None:
@@ -123,7 +123,7 @@ class Evaluator:
             return
         began, images = time.perf_counter(), self._images
         about = self._about()
-        file, kept = reals.path_of(images.where, self.path, about), Known(len(images), images.training)
+        file, kept = getattr(images, "file", None) or reals.path_of(images.where, self.path, about), Known(len(images), images.training)
 
         def read() -> bool:  # what is read stays on rank 0
             arrays = reals.read(file, about)

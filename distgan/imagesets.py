@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from distgan import reals
 from distgan.data import Data
 from distgan.errors import ConfigError, DataError
 from shards.folders import Contents, find_files
@@ -84,6 +85,27 @@ class Files:
             raise
         except Exception as error:  # anything: SyntaxError for a broken chunk, DecompressionBombError for a size that is a lie
             raise DataError(f"{self.folder / name} cannot be decoded: {error}") from error
+
+
+class Kept:
+    """Statistics of real images, from a file: the images themselves are not there."""
+
+    def __init__(self, file: Path):
+        self.about, self.arrays = reals.given(file)
+        self.file, self.name, self.where = file, str(file), file.parent
+        self.fingerprint, self.training, self._n = self.about["images"], self.about["training"], self.about["n"]
+        self.path = "moments" if "used" in self.about else "features"
+
+    def __len__(self) -> int:
+        return self._n
+
+    def decode(self, numbers: Sequence[int]) -> torch.Tensor:
+        raise DataError(f"{self.name} holds statistics, not images")
+
+
+def open_real(text: str) -> "Shards | Files | Kept":
+    """Also a file of statistics."""
+    return Kept(Path(text).expanduser()) if Path(text).expanduser().is_file() else open_set(text)
 
 
 def open_set(text: str, verify: str = "size") -> Shards | Files:

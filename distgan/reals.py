@@ -7,6 +7,7 @@ The 12 digits are the hash of what the arrays depend on, which also stands in th
 the preprocessing, which images, the arithmetic. A file is written whole, by one rank. One that is damaged is made again; one of other settings is never used.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -40,7 +41,8 @@ def write(path: Path, about: dict[str, Any], arrays: dict[str, torch.Tensor]) ->
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True) if os.access(path.parent, os.W_OK) else None
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         console.say(f"note: statistics of the real images are not kept: {path.parent} cannot be written ({error.strerror})")
         return False
     return True

@@ -42,8 +42,10 @@ def distance(a: torch.Tensor, b: torch.Tensor) -> float:
 def of_moments(a: Moments, b: Moments, factors=None) -> float:
     """The same from moments alone. `factors`: how to get exact factors of both where the covariances are conditioned badly, if the samples are at hand."""
     for x in (a, b):
-        if x.n < 2 or not (torch.isfinite(x.mean).all() and torch.isfinite(x.cov).all()):
-            raise ValueError(f"moments of {x.n} samples that are not all finite, or of fewer than 2")
+        if x.n < 2:
+            raise ValueError(f"a Fréchet distance needs moments of at least 2 samples, found {x.n}")
+        if not (torch.isfinite(x.mean).all() and torch.isfinite(x.cov).all()):
+            raise ValueError("moments are not finite: features were not, or are too large")
     if len(a.mean) != len(b.mean):
         raise ValueError(f"moments of {len(a.mean)} and of {len(b.mean)} features cannot be compared")
     variances = [float(x.cov.trace()) for x in (a, b)]
