@@ -12,9 +12,9 @@ from distgan.audio_scores import Clip, Resolutions
 from distgan.data import Data
 from distgan.errors import ConfigError, DataError
 from distgan.losses import STFT_RESOLUTIONS
-from shards.folders import shown
+from shards.folders import find_files, shown
 from shards.sound import waves
-from shards.sound.pairs import FilePairs
+from shards.sound.pairs import SOUNDS, FilePairs
 
 TOLD = 10  # files that an error names
 
@@ -36,6 +36,29 @@ class HeldOut:
     def __getitem__(self, i: int) -> Clip:
         given, target = signals.to_waves(self._data.decode(self._data.validation, [i]), torch.float32).unbind(1)
         return Clip(self._repair(given.to(self._device))[0].float().cpu(), target[0], given[0])
+
+
+class Loose:
+    """Sound files of a folder, at any depth, resampled to `rate`, through `repair`; what they should be is not known."""
+
+    paired = True
+
+    def __init__(self, folder: Path, rate: int, repair: Callable[[torch.Tensor], torch.Tensor], device: torch.device):
+        if not folder.is_dir():
+            raise ConfigError(f"from={folder}: no such folder")
+        self._paths = [folder / name for name in find_files(folder, SOUNDS)[0]]
+        if not self._paths:
+            raise ConfigError(f"from={folder} holds no files of the kinds {', '.join(SOUNDS)}")
+        self._repair, self._device, self.rate, self.resolutions = repair, device, rate, STFT_RESOLUTIONS
+        self.keys = [path.relative_to(folder).with_suffix("").as_posix() for path in self._paths]
+        self.snrs = [None] * len(self.keys)
+
+    @torch.no_grad()
+    def __getitem__(self, i: int) -> Clip:
+        given = torch.from_numpy(waves.load(self._paths[i], self.rate)[0])
+        if not torch.isfinite(given).all() or not len(given):
+            raise DataError(f"{self._paths[i]} holds no sound, or values that are not finite")
+        return Clip(self._repair(given[None].to(self._device))[0].float().cpu(), given, given)
 
 
 class Files:

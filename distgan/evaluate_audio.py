@@ -26,6 +26,21 @@ What each number is, and when to believe it: docs/evaluation.md
 """
 
 
+def is_meant(argv: list[str]) -> bool:
+    """Whether a line of `distgan evaluate` is about sound: a run of pairs, or folders that hold sound files. ConfigError where the run is none."""
+    places, values = options.peek(argv)
+    if len(places) == 1:
+        from distgan import recipes, trained
+
+        module, _ = recipes.resolve(str(trained.locate(places[0]).parents[1] / "config.yaml"))
+        return module.Settings.kind == "pair"
+    from shards.folders import find_files
+    from shards.sound.pairs import SOUNDS
+
+    folder = Path(values.get("real", "")).expanduser()
+    return bool(values.get("real")) and folder.is_dir() and not (folder / "dataset.json").is_file() and bool(find_files(folder, SOUNDS)[0])
+
+
 def main(argv: list[str]) -> int:
     """Returns the exit code."""
     from distgan.audio_scores import METRICS, PLAIN

@@ -14,8 +14,7 @@ import scipy.fft
 import torch
 from processes import BIN, environment, line, run
 
-from distgan import audio_scores, clips, measures, perceptual, report
-from distgan import evaluate_audio as evaluate
+from distgan import audio_scores, clips, evaluate, evaluate_audio, measures, perceptual, report
 from distgan.audio_scores import Clip, columns, score
 from distgan.embeddings import SCALE, Embedding
 from distgan.errors import ConfigError, DataError
@@ -287,7 +286,7 @@ def test_the_verb_says_how_it_is_used(tmp_path):
     shown = subprocess.run([str(BIN / "distgan"), "evaluate", "--help"], capture_output=True, text=True, env=environment(), check=True).stdout
     assert "--real CLEAN --fake REPAIRED" in shown
     with pytest.raises(ConfigError, match="embedding, embedding_weights and embedding_sha256 belong together"):
-        evaluate.main(["--real", str(tmp_path), "--fake", str(tmp_path), "--embedding", "hubert_base"])
+        evaluate_audio.main(["--real", str(tmp_path), "--fake", str(tmp_path), "--embedding", "hubert_base"])
 
 
 def test_a_data_set_without_held_out_clips_is_refused():
