@@ -21,11 +21,16 @@ from distgan.evaluator import Evaluator
 from distgan.ranks import Ranks
 
 
+def copy(data: Path, to: Path) -> Path:
+    """A data set without statistics beside it."""
+    return shutil.copytree(data, to, ignore=shutil.ignore_patterns("statistics"))
+
+
 @pytest.fixture(scope="module")
 def trained(particles, tmp_path_factory):
     """A run of one epoch, and the data set it may write statistics beside."""
     home = tmp_path_factory.mktemp("evaluate")
-    shutil.copytree(particles, home / "data")
+    copy(particles, home / "data")
     printed = run(line("python"), "sagan", f"data={home / 'data'}", f"machine.folder={home / 'run'}", "epochs=1", "machine.device=cpu", *TINY, cwd=ROOT)
     return home, printed
 
@@ -45,11 +50,11 @@ def images(folder: Path, n: int, size: int = 32, mode: str = "RGB", seed: int = 
 # ---- the promise
 def test_the_same_bits_with_1_2_3_and_5_processes(particles, tmp_path):
     """All metrics, both paths, 1,003 images that none of 2, 3 and 5 divides, and other threads in every process."""
-    whole = json.loads(json.dumps(evaluation.results(str(shutil.copytree(particles, tmp_path / "data1")))))
+    whole = json.loads(json.dumps(evaluation.results(str(copy(particles, tmp_path / "data1")))))
     assert {"score", "kernel_standin", "precision", "recall", "density", "coverage", "sliced_wasserstein", "nearest", "floor"} <= whole[0].keys()
     assert [one["samples"] for one in whole] == [1003, 1003] and whole[1]["score"] == pytest.approx(whole[0]["score"], rel=1e-8)
     for size in (2, 3, 5):
-        data = shutil.copytree(particles, tmp_path / f"data{size}")
+        data = copy(particles, tmp_path / f"data{size}")
         start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(size), str(ROOT / "tests" / "evaluation.py")]
         run(start, str(data), str(tmp_path / f"{size}.json"), cwd=ROOT, OMP_NUM_THREADS=str(size))
         assert json.loads((tmp_path / f"{size}.json").read_text()) == whole, size
@@ -106,7 +111,7 @@ def test_a_stand_in_score_is_called_so_everywhere(trained, tmp_path, capsys):
 
 # ---- statistics beside the data
 def test_statistics_are_made_once_and_verified(particles, tmp_path, ranks, capsys):
-    data = shutil.copytree(particles, tmp_path / "data")
+    data = copy(particles, tmp_path / "data")
 
     def score(**options):
         found = Evaluator(ranks, Data(str(data)), 20, None, **options).measure(lambda numbers: torch.zeros(len(numbers), 1, 64, 64))
@@ -128,14 +133,14 @@ def test_statistics_are_made_once_and_verified(particles, tmp_path, ranks, capsy
 
 
 def test_a_data_set_that_cannot_be_written_beside(particles, tmp_path, ranks, capsys):
-    data = shutil.copytree(particles, tmp_path / "data")
+    data = copy(particles, tmp_path / "data")
     (data / "statistics").write_text("in the way")
     Evaluator(ranks, Data(str(data)), 20, None).measure(lambda numbers: torch.zeros(len(numbers), 1, 64, 64))
     assert "note: statistics of the real images are not kept" in capsys.readouterr().out
 
 
 def test_statistics_of_other_settings_are_never_compared(particles, tmp_path, ranks):
-    data = shutil.copytree(particles, tmp_path / "data")
+    data = copy(particles, tmp_path / "data")
     for path, n in (("features", 20), ("moments", 20)):
         Evaluator(ranks, Data(str(data)), n, None, True, path=path).look_at_reals()
         file, = (data / "statistics").glob(f"{path}-*.safetensors")
