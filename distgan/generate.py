@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -32,7 +33,7 @@ it was interrupted, and looks at what is there first.
   distgan generate runs/timbre/default-9c0d1e2f repaired --from ~/recordings
 """
 MOST = 1_000_000
-SHARD = 64   # sounds in a shard, and in a round
+IMAGES, SOUNDS = 256, 16  # in a shard; two shards or more are a data set
 
 
 def main(argv: list[str]) -> int:
@@ -61,7 +62,7 @@ def main(argv: list[str]) -> int:
 
     local.spread("generate", argv, asked["processes"])
     made = (_images if images else _sounds)(module, run, checkpoint, asked, store)
-    console.say(f"{made}: {target}" + (f"; next: distgan check {target}" if asked["shards"] == "yes" else ""))
+    console.say(f"{made}: {target}" + (f"; next: distgan check {shlex.quote(str(target))}" if (target / "dataset.json").is_file() else ""))
     return 0
 
 
@@ -71,17 +72,21 @@ def _images(module: ModuleType, run: config.Run, checkpoint: Path, asked: dict[s
 
     ranks, count = Ranks(run.machine, run.precision), asked["n"] or 64
     recipe = ranks.together(lambda: trained.load(module, run, ranks, checkpoint))
-    first = ranks.alone(lambda: store.begin(results.COLUMNS, results.ROUND, results.CHUNK))
+    size = IMAGES if store.shards else results.ROUND
+    first = ranks.alone(lambda: store.begin(results.COLUMNS, size, results.CHUNK, count))
 
     def keep(start: int, images: Any, said: Any) -> None:
         store.add([(row, {"png": data}) for row, data in results.files(start, images, said, count)])
-        if start == 0 and not store.shards:
-            pictures.save_grid(store.target / "grid.png", images[:results.GRID])
+
+    def end() -> None:
+        if not store.shards:
+            pictures.save_grid(store.target / "grid.png", pictures.load(sorted((store.target / "images").glob("*.png"))[:results.GRID]))
+        store.finish(["--image", "png"])
 
     with console.bar("generating", count, "images", start=min(first, count)) as bar:
-        for start, made in results.rounds(ranks, recipe.sample, recipe.players["D"], range(first, count), bar):
+        for start, made in results.rounds(ranks, recipe.sample, recipe.players["D"], range(first, count), bar, size=size):
             ranks.alone(lambda start=start, made=made: keep(start, *made))
-    ranks.alone(lambda: store.finish(["--image", "png"]))
+    ranks.alone(end)
     ranks.close()
     return f"{max(first, count)} images by {checkpoint}"
 
@@ -104,7 +109,7 @@ def _sounds(module: ModuleType, run: config.Run, checkpoint: Path, asked: dict[s
     if store.shards and asked["from"]:
         raise ConfigError("shards=yes: shards hold pairs of what was made and what it should be, and files of your own have no such target; leave it out")
     count = min(asked["n"] or len(sounds.keys), len(sounds.keys))
-    first = ranks.alone(lambda: store.begin(("id", "file_name", "key", "sha256"), SHARD, 1))
+    first = ranks.alone(lambda: store.begin(("id", "file_name", "key", "sha256"), SOUNDS, 1, count))
 
     def of(index: np.ndarray) -> list[bytes]:
         found = []
@@ -116,8 +121,8 @@ def _sounds(module: ModuleType, run: config.Run, checkpoint: Path, asked: dict[s
         return found
 
     with console.bar("repairing", count, "clips", start=min(first, count)) as bar:
-        for start in range(first, count, SHARD):
-            some = range(start, min(start + SHARD, count))
+        for start in range(first, count, SOUNDS):
+            some = range(start, min(start + SOUNDS, count))
             index = np.arange(some.start + ranks.rank, some.stop, ranks.size)
             blobs = ranks.together(lambda index=index: of(index))
             per = 2 if store.shards else 1

@@ -1,6 +1,6 @@
 """A folder that `distgan generate` fills, file by file or shard by shard, and goes on filling after a kill. Written by one process.
 
-    generated.json   of which checkpoint, from what, and whether all that was asked for is there
+    generated.json   of which checkpoint, from what, and how many, once all that were asked for are there
     result.csv       a line for each file, written when the file is on the disk; or, instead of files,
     000000.tar …     shards of equal size, but for the last one; with them the index and dataset.json of `distgan index`
 """
@@ -46,27 +46,44 @@ class Store:
                       for key in self._about if not isinstance(found, dict) or found.get(key) != self._about[key]]
             raise ConfigError("\n".join([f"out={self.target} was made otherwise; nothing was overwritten", *differ, "give another folder, or move it away"]))
 
-    def begin(self, columns: tuple[str, ...], per_shard: int, multiple: int) -> int:
-        """Make the folder or enter it, look at what is there, and return how many items can stay: all that are whole, down to a multiple."""
-        self._columns, self._per_shard = columns, per_shard
+    def begin(self, columns: tuple[str, ...], per_shard: int, multiple: int, count: int) -> int:
+        """Make the folder or enter it, look at what is there, and return how many items can stay: `count` or more, or all that are whole, down to a multiple."""
+        self._columns, self._count = columns, count
         try:
             self.target.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RunError(f"cannot write {self.target}: {error.strerror}; give access, or name another folder") from error
-        runs.write(self.target / ABOUT, json.dumps({"about": self._about, "complete": False}, indent=1))
-        self._lines = [] if self.shards else self._whole(multiple)
-        if self.shards:
-            first = 0
-            while is_written(self._tar(first)) and is_written(self._tar(first + 1)):  # the last one may be short, and is made again
-                first += 1
-            self._next = first
-            return first * per_shard
-        runs.write(self.target / "result.csv", _text([columns, *self._lines]))
-        if self._lines:
-            console.say(f"{len(self._lines)} files are there already, with the bytes they should have")
-        return len(self._lines)
+        before = self._finished()
+        there = self._whole_shards(per_shard, before) if self.shards else self._whole_files(multiple)
+        runs.write(self.target / ABOUT, json.dumps({"about": self._about, "n": before if there >= count else None}, indent=1))
+        if there:
+            console.say(f"{there} are there already, whole")
+        return there
 
-    def _whole(self, multiple: int) -> list[Row]:
+    def _finished(self) -> int:
+        """How many items the folder held when it was last finished; 0 where it was not."""
+        try:
+            return int(json.loads((self.target / ABOUT).read_text())["n"] or 0)
+        except (OSError, ValueError, KeyError, TypeError):
+            return 0
+
+    def _whole_shards(self, per_shard: int, before: int) -> int:
+        self._next = 0
+        while is_written(self._tar(self._next)):
+            self._next += 1
+        if before >= self._count and self._next * per_shard >= before:
+            return before
+        self._next = max(self._next - 1, 0)  # the last one may be short, and is made again
+        return self._next * per_shard
+
+    def _whole_files(self, multiple: int) -> int:
+        lines = self._whole()
+        if len(lines) < self._count:
+            lines = lines[:len(lines) - len(lines) % multiple]
+        runs.write(self.target / "result.csv", _text([self._columns, *lines]))
+        return len(lines)
+
+    def _whole(self) -> list[Row]:
         """Lines of files that have the bytes they should, up to the first that has not."""
         try:
             with open(self.target / "result.csv", newline="", encoding="utf-8") as file:
@@ -80,7 +97,7 @@ class Store:
                     break
                 good.append(tuple(line))
                 bar.advance()
-        return good[:len(good) - len(good) % multiple]
+        return good
 
     def _has(self, name: str, sha256: str) -> bool:
         path = self.target / name
@@ -116,8 +133,9 @@ class Store:
         if self.shards and not (self.target / DATASET).is_file():
             from shards import adopt
 
-            adopt.main([str(self.target), *how])
-        runs.write(self.target / ABOUT, json.dumps({"about": self._about, "complete": True}, indent=1))
+            one = self._next == 1  # whole shards are held out, so one alone can be indexed, and no data set
+            adopt.main([str(self.target), *(["--validation", "0"] if one else how)])
+        runs.write(self.target / ABOUT, json.dumps({"about": self._about, "n": max(self._finished(), self._count)}, indent=1))
 
     def _tar(self, number: int) -> Path:
         return self.target / f"{number:06d}.tar"

@@ -7,7 +7,6 @@ from typing import Any
 
 from distgan.errors import ConfigError
 
-
 _OPTION = re.compile(r"(--)?([A-Za-z_][A-Za-z0-9_-]*)(?:(=)(.*))?", re.DOTALL)
 
 

@@ -70,8 +70,8 @@ def write_images(folder: Path, ranks: Ranks, sample: Draw, D: Player, count: int
 
 
 def rounds(ranks: Ranks, sample: Draw, D: Player, numbers: range, bar: console.Bar,
-           extract: Callable[[torch.Tensor], torch.Tensor] | None = None) -> Iterator[tuple[int, list[torch.Tensor | None]]]:
-    """Images of these numbers, ROUND at a time: (number of the first, [uint8 [n, channels, height, width], D's scores [n], features if asked for]).
+           extract: Callable[[torch.Tensor], torch.Tensor] | None = None, size: int = ROUND) -> Iterator[tuple[int, list[torch.Tensor | None]]]:
+    """Images of these numbers, `size` at a time: (number of the first, [uint8 [n, channels, height, width], D's scores [n], features if asked for]).
 
     Tensors on rank 0, None elsewhere. Collective; `numbers` begins at a multiple of CHUNK, so that an image is always made among the same others.
     """
@@ -81,8 +81,8 @@ def rounds(ranks: Ranks, sample: Draw, D: Player, numbers: range, bar: console.B
             said = critic(signals.to_unit(images, next(critic.parameters()).dtype))
         return (images, said) if extract is None else (images, said, extract(images))
 
-    for start in range(numbers.start, numbers.stop, ROUND):
-        yield start, deal(ranks, range(start, min(start + ROUND, numbers.stop)), make, bar, columns=3 if extract else 2)
+    for start in range(numbers.start, numbers.stop, size):
+        yield start, deal(ranks, range(start, min(start + size, numbers.stop)), make, bar, columns=3 if extract else 2)
 
 
 def files(start: int, images: torch.Tensor, said: torch.Tensor, count: int) -> Iterator[tuple[Row, bytes]]:
