@@ -12,8 +12,10 @@ import torch
 
 from distgan.data import Data
 from distgan.errors import DistganError
-from distgan.features import extractor, frechet, nearest
+from distgan.features import extractor
 from distgan.history import read_history
+from distgan.metrics.frechet import distance as frechet
+from distgan.metrics.manifold import nearest
 from shards.reader import ShardSet
 
 CHUNK = 16
@@ -37,7 +39,8 @@ def table(folder: Path, new: Path) -> list[str]:
     if not scores:
         raise DistganError(f"{folder} holds no evaluation of samples")
     first, best = scores[0], min(scores, key=lambda one: one["score"])
-    floor = reals(Data(run.config["data"]), Data(str(new)), best["samples"], run.config["evaluate"]["inception"])
+    weights = run.config["evaluate"]
+    floor = reals(Data(run.config["data"]), Data(str(new)), best["samples"], weights["inception"], weights.get("inception_sha256"))
     gap = next((row for row in run.rows if row["step"] == best["step"] and "valid/overfit" in row), {})
     rows = [("", best["metric"], "nearest", "gap of D", "diversity"),
             (f"untrained, step {first['step']}", _figure(first["score"]), _figure(first.get("nearest")), "", ""),
@@ -50,9 +53,9 @@ def table(folder: Path, new: Path) -> list[str]:
 
 
 @torch.no_grad()
-def reals(old: Data, new: Data, samples: int, inception: str | None) -> dict[str, float]:
+def reals(old: Data, new: Data, samples: int, inception: str | None, sha256: str | None = None) -> dict[str, float]:
     """What the evaluator would say if `samples` images of `new`, of both its parts, were generated ones."""
-    extract = extractor(inception)
+    extract = extractor(inception, sha256)
 
     def features(data: Data, split: ShardSet) -> torch.Tensor:
         return torch.cat([extract(chunk) for chunk in data.chunks(split, CHUNK)])

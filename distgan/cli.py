@@ -19,6 +19,7 @@ VERBS = {
     "doctor": ("launchers.doctor", "what works on this machine; whether a run's first steps are those of one process"),
     "capacity": ("launchers.capacity", "the capacity study: sagan at several widths, measured in one table and one plot"),
     "generate": ("distgan.generate", "images of a trained run's generator, as files"),
+    "evaluate": ("distgan.evaluate", "how near samples, or a folder's images, come to real ones, beside the floor"),
     "report": ("distgan.report", "one HTML page and a table from run folders"),
 }
 SHARED = ("train", "generate", "evaluate")  # by several processes, which leave as ranks do

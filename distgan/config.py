@@ -47,6 +47,8 @@ class Evaluate(Section):
     samples: int = Field(500, ge=2, le=1_000_000, description="generated images per evaluation")
     inception: str | None = Field(
         None, description="path of pytorch-fid's Inception weights; without it the score is a seeded stand-in, frechet_standin")
+    inception_sha256: str | None = Field(
+        None, pattern="^[0-9a-f]{64}$", description="of other weights of that network, which are then allowed; scores on them are called frechet_standin")
 
     @pydantic.field_validator("schedule")
     @classmethod
@@ -157,10 +159,11 @@ class Run(Section):
         return {"machine", "experiment", "epochs", "data"}
 
     def _what(self) -> dict[str, Any]:
-        """The settings that make the run what it is. Of a weights file, whether there is one: only one can be (features.py), wherever it lies."""
+        """The settings that make the run what it is. Of a weights file, its contents and not its place: the published ones, or those of a hash."""
         what = self.model_dump(mode="json", exclude=self.where())
         if self.scored:
-            what["evaluate"]["inception"] = "published" if self.scored.inception else None
+            other = what["evaluate"].pop("inception_sha256")
+            what["evaluate"]["inception"] = (other or "published") if self.scored.inception else None
         return what
 
     def identity(self, fingerprint: str, start: str | None = None) -> dict[str, Any]:

@@ -22,7 +22,7 @@ class Data:
     """A folder made by `distgan shard`, or adopted by `distgan index`."""
 
     def __init__(self, folder: str, verify: str = "size"):
-        root = Path(folder).expanduser()
+        self.folder = root = Path(folder).expanduser()
         try:
             about = json.loads((root / "dataset.json").read_bytes())
             self.sample = _sample(sample_of(about))

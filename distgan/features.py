@@ -1,6 +1,11 @@
-"""Feature extractors for Fréchet distances. The name of a score comes from here: only pytorch-fid's own weights may be called FID."""
+"""Feature extractors. The names of scores come from here: only the published Inception weights may give a score that name.
+
+An extractor takes uint8 [batch, 1 or 3, height, width] and gives float32 [batch, d]. It has `metric` and `kernel`, the names of Fréchet and kernel distances on its
+features; `label` for people; `digest` of its weights; `preprocessing`, one of `resizing.WAYS` or "none".
+"""
 
 import hashlib
+import io
 import warnings
 from pathlib import Path
 from unittest import mock
@@ -8,21 +13,23 @@ from unittest import mock
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from distgan import draws
-from distgan.errors import RunError
+from distgan import draws, resizing
+from distgan.errors import ConfigError, RunError
 
 # pytorch-fid's pt_inception-2015-12-05-6726825d.pth, 95,628,359 bytes
 INCEPTION_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
+STAND_IN = ("frechet_standin", "kernel_standin")
 
 
 class StandIn(nn.Module):
     """A seeded random convolutional network: distances on it tell nearer from farther, but compare with no published number.
 
-    uint8 [batch, 1 or 3, height, width] -> float32 [batch, 480]: the means over space of four layers.
+    float32 [batch, 480]: the means over space of four layers. Images must be of one size.
     """
 
-    metric, label = "frechet_standin", "seeded random network, 4 layers, 480 features, version 1"
+    (metric, kernel), label, preprocessing = STAND_IN, "seeded random network, 4 layers, 480 features, version 1", "none"
 
     def __init__(self):
         super().__init__()
@@ -31,6 +38,7 @@ class StandIn(nn.Module):
         for i, layer in enumerate(self.layers):
             weight = draws.normal(0, "features/standin", i, tuple(layer.weight.shape))
             layer.weight = nn.Parameter(weight * (2 / weight[0].numel()) ** 0.5)  # He et al. 2015
+        self.digest = hashlib.sha256(b"".join(layer.weight.detach().numpy().tobytes() for layer in self.layers)).hexdigest()
         self.requires_grad_(False).eval()
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -43,73 +51,68 @@ class StandIn(nn.Module):
 
 
 class Inception(nn.Module):
-    """pytorch-fid's InceptionV3, pool3: uint8 [batch, 1 or 3, height, width] -> float32 [batch, 2048].
+    """pytorch-fid's InceptionV3, pool3: float32 [batch, 2048]. The weights come from a local file of a known SHA-256, never from a download.
 
-    Gray images are repeated to three channels. The weights come from a local file whose SHA-256 must be the published one.
+    `sha256`: of other weights in the same shapes, for tests and for networks of one's own; distances on them are called `frechet_standin`.
+    Batch norm is folded into the convolutions and the layout is channels-last: 1.7 to 2 times as fast on CPUs, equal to 1e-5.
     """
 
-    metric, label = "fid", f"pytorch-fid Inception pool3, weights {INCEPTION_SHA256[:8]}"
-
-    def __init__(self, path: str):
+    def __init__(self, path: str, sha256: str | None = None, preprocessing: str = "bilinear"):
         super().__init__()
-        from pytorch_fid import inception
-
-        file = Path(path).expanduser()
-        if not file.is_file():
-            raise RunError(f"evaluate.inception={path}: no such file. Leave it out to score with the stand-in network (frechet_standin)")
-        with open(file, "rb") as stream:
-            found = hashlib.file_digest(stream, "sha256").hexdigest()
-        if found != INCEPTION_SHA256:
-            raise RunError(f"evaluate.inception={path}: SHA-256 is {found}, allowed is {INCEPTION_SHA256} "
-                           "(pytorch-fid's pt_inception-2015-12-05-6726825d.pth): a score on other weights is no FID")
-        weights = torch.load(file, map_location="cpu", weights_only=True)
-        # pytorch-fid can only download its weights; for the length of this call the download is this file.
-        with mock.patch.object(inception, "load_state_dict_from_url", lambda *args, **kwargs: weights), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="torchvision")  # pytorch-fid calls torchvision by names it has deprecated
-            self.net = inception.InceptionV3([inception.InceptionV3.BLOCK_INDEX_BY_DIM[2048]])
+        weights, self.digest = _weights(Path(path).expanduser(), sha256)
+        published = self.digest == INCEPTION_SHA256
+        named = "" if preprocessing == "bilinear" else f"_{preprocessing}"  # another preprocessing is another number
+        self.metric, self.kernel = (f"fid{named}", f"kid{named}") if published else STAND_IN
+        self.label = f"pytorch-fid Inception pool3, weights {self.digest[:8]}" if published else f"Inception pool3 with other weights, {self.digest[:8]}"
+        self.preprocessing = preprocessing
+        self.net = _network(weights, path)
         self.requires_grad_(False).eval()
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        x = images.float().div(255).expand(-1, 3, -1, -1)
-        return self.net(x)[0][:, :, 0, 0]
+        like = next(self.net.parameters())
+        if like.dtype != torch.float32 or torch.is_autocast_enabled(images.device.type):
+            raise ConfigError(f"features are computed in float32, found {'autocast' if like.dtype == torch.float32 else like.dtype}: in bfloat16 a set was at 13 "
+                              "from itself")
+        x = resizing.prepared(images, self.preprocessing).contiguous(memory_format=torch.channels_last)
+        # Not TF32 either, which a run may ask for; and the same kernels every time.
+        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+            return self.net(x)[0][:, :, 0, 0]
 
 
-def extractor(inception: str | None) -> StandIn | Inception:
+def _weights(file: Path, sha256: str | None) -> tuple[dict[str, torch.Tensor], str]:
+    """(The state of pytorch-fid's network, SHA-256 of the file); RunError for another file than the one asked for."""
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise RunError(f"evaluate.inception={file}: {'no such file' if isinstance(error, FileNotFoundError) else error.strerror}. "
+                       "Leave it out to score with the stand-in network (frechet_standin)") from error
+    found, asked = hashlib.sha256(data).hexdigest(), (sha256 or INCEPTION_SHA256).lower()
+    if found != asked:
+        raise RunError(f"evaluate.inception={file}: SHA-256 is {found}, allowed is {asked} "
+                       + ("(evaluate.inception_sha256)" if sha256 else "(pytorch-fid's pt_inception-2015-12-05-6726825d.pth): a score on other weights is no FID. "
+                          "For weights of your own, give their SHA-256 as evaluate.inception_sha256; scores are then called frechet_standin"))
+    try:
+        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True), found
+    except Exception as error:  # anything: the file is whole, but what is in it may be of any kind
+        raise RunError(f"evaluate.inception={file} holds no weights that torch can load: {str(error).splitlines()[0]}") from error
+
+
+def _network(weights: dict[str, torch.Tensor], path: str) -> nn.Module:
+    from pytorch_fid import inception
+
+    # pytorch-fid can only download its weights; for the length of this call the download is this file.
+    with mock.patch.object(inception, "load_state_dict_from_url", lambda *args, **kwargs: weights), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="torchvision")  # pytorch-fid calls torchvision by names it has deprecated
+        try:
+            net = inception.InceptionV3([inception.InceptionV3.BLOCK_INDEX_BY_DIM[2048]], resize_input=False, normalize_input=False).eval()
+        except (RuntimeError, TypeError, AttributeError) as error:
+            raise RunError(f"evaluate.inception={path} holds weights of another network: {str(error).splitlines()[0]}") from error
+    for module in net.modules():
+        if hasattr(module, "conv") and hasattr(module, "bn"):
+            module.conv, module.bn = fuse_conv_bn_eval(module.conv, module.bn), nn.Identity()
+    return net.to(memory_format=torch.channels_last)
+
+
+def extractor(inception: str | None, sha256: str | None = None, preprocessing: str = "bilinear") -> StandIn | Inception:
     """The network that `evaluate.inception` asks for."""
-    return Inception(inception) if inception else StandIn()
-
-
-def frechet(a: torch.Tensor, b: torch.Tensor) -> float:
-    """Fréchet distance between Gaussians fitted to features a [n, d] and b [m, d] (Dowson and Landau 1982; Heusel et al. 2017, eq. 6).
-
-    tr sqrt(S1 S2) is the sum of the singular values of A B^T, with A, B the centred features / sqrt(n - 1): no matrix square root, exact also
-    for fewer samples than dimensions, never complex. Computed in float64. Raises ValueError for fewer than 2 rows or non-finite features.
-    """
-    a, b = a.double(), b.double()
-    if min(len(a), len(b)) < 2 or a.shape[1] != b.shape[1]:
-        raise ValueError(f"a Fréchet distance needs two sets of at least 2 rows of equal width, found {tuple(a.shape)} and {tuple(b.shape)}")
-    if not (torch.isfinite(a).all() and torch.isfinite(b).all()):
-        raise ValueError("features are not finite: the generator or an image is broken")
-    shift = a.mean(0) - b.mean(0)
-    a, b = ((x - x.mean(0)) / (len(x) - 1) ** 0.5 for x in (a, b))
-    variances = a.square().sum() + b.square().sum()
-    # R of a QR decomposition has the same singular products, with at most d rows.
-    a, b = (torch.linalg.qr(x, mode="r").R if len(x) > x.shape[1] else x for x in (a, b))
-    cross = torch.linalg.svdvals(a @ b.T).sum()
-    return max(float(shift.square().sum() + variances - 2 * cross), 0.0)
-
-
-def nearest(samples: torch.Tensor, train: torch.Tensor, held_out: torch.Tensor | None) -> float | None:
-    """Do samples lie nearer to the training images than unseen images do? Features [n, d], [m, d] and [k, d].
-
-    The median distance from a sample to its nearest training image, divided by the median from a held-out image to its own: 1 for samples as far from
-    them as unseen reals, towards 0 for copies, above 1 for samples that look like nothing there. None without held-out images, or if those are copies.
-    """
-    usual = _to_nearest(held_out, train) if held_out is not None else 0.0
-    return _to_nearest(samples, train) / usual if usual else None
-
-
-def _to_nearest(a: torch.Tensor, b: torch.Tensor, rows: int = 512) -> float:
-    """The median over `a` of the Euclidean distance to the nearest of `b`, in float64: in float32 a copy would lie at 1e-3 of the features' size."""
-    b = b.double()
-    return float(torch.cat([torch.cdist(part.double(), b).min(1).values for part in a.split(rows)]).median())
+    return Inception(inception, sha256, preprocessing) if inception else StandIn()

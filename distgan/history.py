@@ -36,7 +36,8 @@ class History:
     events: list[dict]
     rows: list[dict]
     samples: dict[int, Path]  # pictures by step: sample grids, or waveforms or spectrograms of held-out clips
-    evaluations: list[dict]
+    evaluations: list[dict]  # of the training
+    asked: list[dict]        # by `distgan evaluate`
     checkpoints: list[tuple[int, int]]  # step, bytes
     sounds: list[Path]   # WAV files that belong to the newest picture
     results: list[Path]  # what the recipe made of the best checkpoint
@@ -193,6 +194,7 @@ def read_history(folder: Path) -> History:
         rows=read_journal(folder / "journal.jsonl") if _inside(folder, folder / "journal.jsonl") else [],
         samples=samples,
         evaluations=[_mapping(folder, path.relative_to(folder)) for path in sorted(folder.glob("eval/*.json"))],
+        asked=[_mapping(folder, path.relative_to(folder)) for path in sorted(folder.glob("eval/asked/*.json"))],
         checkpoints=[(int(path.name), sum(file.lstat().st_size for file in path.rglob("*") if not file.is_dir()))
                      for path in sorted(folder.glob("checkpoints/*")) if path.name.isdecimal() and not path.is_symlink() and path.is_dir()],
         sounds=[path for path in sorted(folder.glob(f"samples/{newest}*.wav")) if _own(folder, path)] if newest else [],

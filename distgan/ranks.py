@@ -79,6 +79,12 @@ class Ranks:
             dist.all_reduce(x)
         return x
 
+    def total(self, x: torch.Tensor) -> torch.Tensor:
+        """Sum over ranks of a tensor on the CPU, whatever device the run is on, and however long one rank works before it comes here; in place."""
+        if self.size > 1:
+            dist.all_reduce(x, group=self._wait)
+        return x
+
     def batch_norm(self, x, mean, var, weight, bias, eps: float) -> torch.Tensor:
         """Batch normalisation over all samples of all ranks, on GPUs; `mean` and `var` receive this batch's own. Not differentiable twice."""
         from torch.nn.modules._functions import SyncBatchNorm

@@ -34,9 +34,10 @@ ROUND = 64 * CHUNK  # images that rank 0 holds at once
 Draw = Callable[[np.ndarray, str], torch.Tensor]
 
 
-def write(folder: Path, ranks: Ranks, data: Data, sample: Draw, D: Player, count: int, inception: str | None) -> dict[str, object]:
+def write(folder: Path, ranks: Ranks, data: Data, sample: Draw, D: Player, count: int, inception: str | None,
+          sha256: str | None = None) -> dict[str, object]:
     """All of the above into an empty folder; `sample` is the recipe's, with the networks to judge loaded. Collective; every rank gets result.json."""
-    evaluator = ranks.together(lambda: Evaluator(ranks, data, count, inception, whole=True))
+    evaluator = ranks.together(lambda: Evaluator(ranks, data, count, inception, whole=True, sha256=sha256))
     result = evaluator.score(write_images(folder, ranks, sample, D, count, evaluator.extract))
     result |= {"training": len(data.train), "held_out": len(data.validation), "real_halves": evaluator.floor()}
     if evaluator.metric == "fid":

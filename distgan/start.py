@@ -84,7 +84,7 @@ class _Setup(_Ground):
         if self.ranks.size > 1:  # weights are sent from rank 0, buffers and averages are not: another torch draws other numbers
             self.ranks.same("what the networks start from", checkpoints.digest(self.recipe.players))
         scored = run.scored
-        self.evaluator = self.ranks.together(lambda: Evaluator(self.ranks, self.data, scored.samples, scored.inception)) if scored else None
+        self.evaluator = self.ranks.together(lambda: Evaluator(self.ranks, self.data, scored.samples, scored.inception, sha256=scored.inception_sha256)) if scored else None
 
 
 def _source(run: Run, fingerprint: str) -> str | None:

@@ -16,8 +16,6 @@ def locate(text: str) -> Path:
     from distgan import grow
 
     path = Path(text).expanduser()
-    if (path / "checkpoint.json").is_file() and path.name.isdecimal():
-        text = f"{path.resolve().parents[1]}@{int(path.name)}"
     try:
         try:
             return grow.locate(text)

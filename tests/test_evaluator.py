@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from distgan import features
+from distgan import console, features
 from distgan.config import Machine
 from distgan.data import Data
 from distgan.errors import RunError
-from distgan.evaluator import Evaluator
-from distgan.features import Inception, StandIn, frechet, nearest
+from distgan.evaluator import Evaluator, deal
+from distgan.features import Inception, StandIn
+from distgan.metrics.frechet import distance as frechet
+from distgan.metrics.manifold import nearest
 from distgan.ranks import Ranks
 
 
@@ -145,15 +147,15 @@ class Dealt:
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5])
-def test_samples_are_dealt_once_and_do_not_depend_on_the_ranks(particles, size):
-    total, data = 83, Data(str(particles))
+def test_samples_are_dealt_once_and_do_not_depend_on_the_ranks(size):
+    total, extract = 83, StandIn()
 
-    def sample(numbers):
-        return torch.stack([torch.full((1, 64, 64), float(np.sin(i))) for i in numbers])
+    def images(numbers):
+        return torch.stack([torch.full((1, 64, 64), int(127 * (np.sin(i) + 1)), dtype=torch.uint8) for i in numbers])
 
     def kept(rank, size):
-        evaluator = Evaluator(Dealt(rank, size), data, total, None)
-        return evaluator._features("samples", total, lambda numbers: ((sample(numbers) + 1) * 127).to(torch.uint8))
+        with console.bar("samples", total, "images") as bar:
+            return deal(Dealt(rank, size), range(total), lambda numbers: (extract(images(numbers)),), bar)[0]
 
     whole = kept(0, 1)[1]
     numbers, rows = zip(*[kept(rank, size) for rank in range(size)], strict=True)

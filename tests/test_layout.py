@@ -19,12 +19,13 @@ LAYERS = [
     {"distgan.rules"},
     {"distgan.watch", "distgan.criteria", "distgan.sharing", "distgan.signals", "distgan.losses", "distgan.pictures", "distgan.figures",
      "distgan.interventions", "distgan.tuning"},
-    {"distgan.config", "distgan.augment", "distgan.measures"},
+    {"distgan.config", "distgan.augment", "distgan.measures", "distgan.metrics", "distgan.resizing"},
     {"distgan.runfile", "distgan.launched"},
     {"distgan.runs", "distgan.history"},
     {"distgan.ranks"},
     {"distgan.order", "distgan.data", "distgan.recorder"},
-    {"distgan.normalization", "distgan.batches", "distgan.features"},
+    {"distgan.normalization", "distgan.batches", "distgan.features", "distgan.reals", "distgan.scores"},
+    {"distgan.imagesets"},
     {"distgan.engines"},
     {"distgan.zero"},
     {"distgan.nets_image", "distgan.nets_audio", "distgan.player", "distgan.listening"},
@@ -36,8 +37,8 @@ LAYERS = [
     {"distgan.mishaps", "distgan.trained"},
     {"distgan.loop"},
     {"distgan.start"},
-    {"distgan.train", "distgan.plots", "distgan.markup", "distgan.generate"},
-    {"distgan.exhibits"},
+    {"distgan.train", "distgan.plots", "distgan.markup", "distgan.generate", "distgan.evaluate"},
+    {"distgan.exhibits", "distgan.scoreboard"},
     {"distgan.page"},
     {"distgan.report"},
     {"distgan.cli"},
@@ -114,7 +115,7 @@ def test_a_step_fits_on_one_screen(path):
 
 @pytest.mark.parametrize("name", ["config", "runfile", "launched", "tuning", "sharing", "watch", "journal", "thresholds", "progress", "rules",
                                   "criteria", "runs", "history", "report", "page", "plots", "figures", "interventions", "markup", "exhibits",
-                                  "clock", "console", "draws", "options"])
+                                  "clock", "console", "draws", "options", "scoreboard", "evaluate"])
 def test_a_login_node_needs_no_torch(name):
     """What plans, checks and reports runs imports no torch at its top."""
     assert "torch" not in [module.split(".")[0] for module in imports(ROOT / "distgan" / f"{name}.py", top_only=True)]

@@ -181,4 +181,4 @@ class Recipe:
         """Image files of the trained generator, a line for each, and the score of these files against all real images. Collective."""
         count = len(data.train) + len(data.validation) if self.run.results is None else self.run.results
         if count:
-            results.write(folder, ranks, data, self.sample, self.D, count, self.run.evaluate.inception)
+            results.write(folder, ranks, data, self.sample, self.D, count, self.run.evaluate.inception, self.run.evaluate.inception_sha256)

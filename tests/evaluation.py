@@ -1,0 +1,45 @@
+"""Started by test_evaluate.py with several processes: both paths of the evaluator over 1,003 images of one generator; rank 0 writes the results.
+
+python tests/evaluation.py DATA RESULT
+"""
+
+import json
+import sys
+
+import torch
+
+from distgan import console, draws
+from distgan.config import Machine
+from distgan.data import Data
+from distgan.evaluator import Evaluator
+from distgan.nets_image import Generator64
+from distgan.ranks import Ranks, leave
+from distgan.scores import METRICS
+
+COUNT = 1003
+
+
+def results(folder: str, count: int = COUNT) -> list[dict]:
+    ranks = Ranks(Machine(device="cpu"))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        generator = Generator64(8, 4, 1, (), 8, 1, ranks).eval()
+
+    def sample(numbers):
+        return generator(draws.normal_each(0, "noise/test", numbers, (8,)))
+
+    found = []
+    for path in ("features", "moments"):
+        evaluator = Evaluator(ranks, Data(folder), count, None, path=path, metrics=METRICS, thorough=True)
+        found.append(evaluator.measure(sample))
+        found[-1]["made_with"].pop("reals_in")
+    ranks.close()
+    return found
+
+
+if __name__ == "__main__":
+    said = results(sys.argv[1])
+    if console.TALKS:
+        with open(sys.argv[2], "w") as file:
+            json.dump(said, file)
+    leave(0)
