@@ -103,21 +103,21 @@ class Player:
         if self._clamp:
             self.engine.clamp(self._clamp)
         bad = (1 - finite) * (1 - self.engine.excused) if self.engine.excused is not None else 1 - finite
-        self._follow(finite, bad)
+        self.skips.add_(bad).mul_(1 - finite)
+        self._follow(finite)
         self.recent.append(Trace(bad, [log["loss"] for log in logs], [micro.positions for micro in batch if isinstance(micro, Micro)]))
         means = logs[0] if len(logs) == 1 else {name: torch.stack([log[name] for log in logs]).mean() for name in logs[0]}
         means = {name: value.detach() for name, value in means.items()}
         return means | {"grad_norm": norm, "lr": torch.full_like(norm, self._rates[0] * factor), "skipped": 1 - finite}
 
     @torch.no_grad()
-    def _follow(self, finite: torch.Tensor, bad: torch.Tensor) -> None:
+    def _follow(self, finite: torch.Tensor) -> None:
         """Count, and move the average: weights and running statistics alike, so that they belong together.
 
         The decay rises as min(decay, (1 + n) / (10 + n)) over the first updates (TensorFlow's ExponentialMovingAverage with num_updates):
         otherwise 0.9999 would keep the untrained network for ten thousand updates.
         """
         self.updates += finite
-        self.skips.add_(bad).mul_(1 - finite)
         if self._pairs:
             weight = (1 - ((1 + self.updates) / (10 + self.updates)).clamp_max(self._decay)) * finite
             weight = weight.to(self._ranks.dtype)
