@@ -17,6 +17,8 @@ from distgan.errors import DataError
 from distgan.order import Order
 from distgan.sharing import Breakdown
 
+_Delivered = tuple[np.ndarray, np.ndarray, torch.Tensor | DataError]  # positions, addresses, samples or what is wrong with one of them
+
 
 @dataclasses.dataclass(frozen=True)
 class Micro:
@@ -89,7 +91,17 @@ class Stream:
         return _one_ahead(delivered, self._device) if self._device.type == "cuda" else delivered
 
 
-_Delivered = tuple[np.ndarray, np.ndarray, torch.Tensor | DataError]  # positions, addresses, samples or what is wrong with one of them
+def located(data: Data, seed: int, window: int, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Stream positions [k] -> (sample numbers [k], addresses [k])."""
+    return Order(len(data.train), seed, window, tuple(data.train.bounds)).locate(positions)
+
+
+def again(data: Data, seed: int, window: int, crop: int | None, positions: np.ndarray) -> _Delivered:
+    """What the stream delivered at these positions, read anew from the shards. DataError names a sample."""
+    found = _Decoded(data, Order(len(data.train), seed, window, tuple(data.train.bounds)), seed, crop).__getitems__(positions)
+    if isinstance(found[2], DataError):
+        raise found[2]
+    return found
 
 
 class _Decoded(torch.utils.data.Dataset):

@@ -27,7 +27,8 @@ class Checks:
         self.healthy: int | None = None       # step of the last checkpoint that was saved while no warning was in force
         self.changed: dict[str, Any] = {}     # settings as they were changed in flight
         self.memory: dict[str, Any] = {}      # of `watch.decide`
-        self._run, self._recipe, self._data, self._ranks, self._folder = run, recipe, data, ranks, folder
+        self.run = run                        # as it was changed in flight
+        self._recipe, self._data, self._ranks, self._folder = recipe, data, ranks, folder
         self._recorder, self._evaluator, self._last = recorder, evaluator, last
 
     def state(self) -> dict[str, Any]:
@@ -42,7 +43,7 @@ class Checks:
 
     def due(self, now: Clock) -> tuple[bool, bool, bool]:
         """(show, validate, evaluate) at this step."""
-        run, ends = self._run, now.step in (0, self._last)
+        run, ends = self.run, now.step in (0, self._last)
         return (ends or now.due(run.sample_every), ends or now.due(run.validate_every),
                 run.scored is not None and (ends or now.due_in(run.scored.schedule)))
 
@@ -70,7 +71,7 @@ class Checks:
         numbers = self._recipe.validate(self._data)
         self._recorder.write([head(now) | numbers])
         self._folder.event("validation", **head(now), **numbers)
-        key = self._run.judged_by
+        key = self.run.judged_by
         return {"metric": key.rpartition("/")[2], "score": numbers[key], "samples": len(self._data.validation)} if key else None
 
     def _judge(self, now: Clock, result: dict[str, Any]) -> bool:
@@ -88,7 +89,7 @@ class Checks:
 
     def _watch(self, now: Clock) -> tuple[list[str], bool, watch.Decision]:
         """Rank 0: say what `watch` found, once for as long as it stays, and decide what to do. Returns the rules, whether one warns, the decision."""
-        settings, values = self._run.watch, self._run.model_dump(mode="json")
+        settings, values = self.run.watch, self.run.model_dump(mode="json")
         findings = watch.check(sorted(self._recorder.seen, key=lambda row: row["step"]), settings, values)
         for finding in findings:
             if finding.name not in self.warned:
@@ -99,7 +100,7 @@ class Checks:
 
     def change(self, now: Clock, decision: watch.Decision, **facts: Any) -> None:
         """Go on with other settings. The same on all ranks. `facts` go into the event."""
-        before = {name: getattr(self._run, name) for name in decision.changes}
+        before = {name: getattr(self.run, name) for name in decision.changes}
         self.changed = self.changed | decision.changes
         self._retune()
         if self._folder:
@@ -109,8 +110,8 @@ class Checks:
             console.say(f"{decision.action} because of {decision.rule}: {moves or 'nothing left to change'}")
 
     def _retune(self) -> None:
-        self._run = type(self._run).model_validate(self._run.model_dump(mode="json") | self.changed)
-        retune(self._recipe, self._run)
+        self.run = type(self.run).model_validate(self.run.model_dump(mode="json") | self.changed)
+        retune(self._recipe, self.run)
 
 
 _STATE = ("best", "warned", "troubled", "healthy", "changed", "memory")

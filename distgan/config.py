@@ -106,7 +106,8 @@ class Run(Section):
     epochs: Positive = Field(description="how far to train; a longer run is the same run, continued")
     validate_every: Positive = Field(10, description="epochs between two validations, on rank 0, over the whole validation set")
     sample_every: Positive = Field(10, description="epochs between two sample grids from the same noise")
-    max_skips: int = Field(20, gt=0, description="stop after this many updates in a row with a gradient that is not finite; looked at every machine.flush_steps")
+    max_skips: int = Field(20, gt=0, description="so many updates of a player with a loss or gradient that is not finite, of the last twice as many: back to the last "
+                           "good checkpoint with half the rates, watch.max_rollbacks times, then stop; looked at every machine.flush_steps")
     patience: Positive | None = Field(None, description="finish early when the score has not been better for this many epochs; null: never")
     grow: str | None = Field(None, description="start from a trained run of narrower networks: RUN@best, RUN@last, RUN@STEP; null: from the start")
     watch: Watch = Watch()

@@ -17,6 +17,7 @@ from distgan.ranks import Ranks
 
 Log = dict[str, torch.Tensor]
 Loss = Callable[[], tuple[torch.Tensor, Log]]
+SCALE_FLOOR = 1.0  # of float16's loss: below it, what is not finite is no matter of scale
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
 
@@ -66,6 +67,7 @@ class Engine:
         self.optimizer = _with_implementation(optimizer, ranks.machine.optimizer, ranks.device)(self.bare.parameters())
         self._wrapped = self._wrap()
         self._scaler = torch.amp.GradScaler(ranks.device.type) if ranks.autocast is torch.float16 else None
+        self.excused: torch.Tensor | None = None  # float16: 1.0 where the last step's loss scale could still fall, so that an overflow is no bad number
 
     def _wrap(self) -> nn.Module:
         return self.ranks.wrap(self.inside)
@@ -87,7 +89,7 @@ class Engine:
         """
         with contextlib.nullcontext() if last else self.ranks.no_sync(self._wrapped):  # which must hold the forward pass too
             loss, log = loss_of()
-            mean = loss / self._accumulation if self._accumulation > 1 else loss
+            mean = unmistakable(loss / self._accumulation if self._accumulation > 1 else loss)
             (self._scaler.scale(mean) if self._scaler else mean).backward()
         return {"loss": loss.detach(), **log}
 
@@ -105,6 +107,7 @@ class Engine:
         finite = torch.isfinite(norm).to(torch.float32)
         step_where(self.optimizer, finite)
         if self._scaler:
+            self.excused = (self._scaler._scale > SCALE_FLOOR).to(torch.float32)  # asked of the tensor: get_scale() would wait for the device
             self._scaler.update()
         return norm.float(), finite
 
@@ -129,6 +132,11 @@ class Engine:
         self.optimizer.load_state_dict({"state": optimizer_state, "param_groups": self.optimizer.state_dict()["param_groups"]})
         if self._scaler and "scaler" in extra:
             self._scaler.load_state_dict(extra["scaler"])
+
+
+def unmistakable(loss: torch.Tensor) -> torch.Tensor:
+    """The same loss, to the bit, whose gradient is NaN where the loss is not finite: what one rank has met reaches all with the reduction."""
+    return loss * (1 + 0 * loss.detach())
 
 
 def build(ranks: Ranks, net: nn.Module, optimizer: MakeOptimizer, *, accumulation: int) -> Engine:

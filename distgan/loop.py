@@ -17,6 +17,7 @@ from distgan.config import Run
 from distgan.data import Data
 from distgan.errors import RunError
 from distgan.evaluator import Evaluator
+from distgan.mishaps import Mishaps
 from distgan.ranks import Ranks
 from distgan.recorder import Recorder
 from distgan.runs import RunFolder
@@ -36,6 +37,7 @@ class Loop:
         self.last = self.clock.steps(run.epochs)
         self.recorder = Recorder(ranks, folder, run.machine.journal_every)
         self.checks = Checks(run, recipe, data, ranks, folder, self.recorder, evaluator, self.last)
+        self.mishaps = Mishaps(run, recipe.players, data, share, ranks, folder, self.checks, self.clock.per_step)
         self.stop = False
         self.told = time.perf_counter()
 
@@ -141,6 +143,7 @@ class Loop:
                 raise RunError(f"checkpoint {path} was written at {name} {state[name]}; with these settings and data it would be {value}")
         checkpoints.load(path, self.recipe.players)
         self.checks.restore(state)
+        self.mishaps.restore(state)
         where = f"continuing from step {state['step']} of" if state["step"] < self.last else f"already at step {state['step']}, asked for are"
         console.say(f"{where} {self.last}, epoch {self.clock.at(state['step']).epoch:.1f}")
         return self.clock.at(state["step"])
@@ -172,15 +175,16 @@ class Loop:
         self.ranks.together(lambda: checkpoints.load(path, self.recipe.players))  # all have read it before it is saved anew
         changed = self.checks.changed
         self.checks.restore(state | {"changed": changed, "memory": decision.memory})
+        self.mishaps.restore(state)
         self.checks.change(now, decision, from_step=came_from, to_step=now.step)
         self.save(now)
         return now
 
     def save(self, now: Clock) -> None:
         self.flush(now)
-        if not self.checks.troubled:
+        if not self.checks.troubled and self.mishaps.quiet:
             self.checks.healthy = now.step
-        state = {**self._stream_state(now), "epoch": now.epoch, **self.checks.state()}
+        state = {**self._stream_state(now), "epoch": now.epoch, **self.checks.state(), **self.mishaps.state()}
         players = checkpoints.held(self.recipe.players)
 
         def write():
@@ -206,24 +210,19 @@ class Loop:
     def flush(self, now: Clock) -> dict[str, float] | None:
         """Write the waiting numbers; returns what a person wants to see. Collective."""
         shown = self.recorder.flush()
-        self._refuse_to_skip_on(now)
+        self.mishaps.look(now)
         if self.folder and shown and time.perf_counter() - self.told > HEARTBEAT_S:
             self._status(now)
         return shown
 
     def check(self, now: Clock) -> tuple[bool, watch.Decision]:
         """Whatever is due at this step: is the score the best so far, and what to do about trouble. Collective."""
-        if not any(self.checks.due(now)):
+        if not any(self.checks.due(now)) and not self.mishaps.pending:
             return False, watch.Decision()
         self.flush(now)
+        if self.mishaps.pending:
+            return False, self.mishaps.pending
         return self.checks.check(now)
-
-    def _refuse_to_skip_on(self, now: Clock) -> None:
-        """Players count, not journal rows, and on the device: fetched with the numbers, so that no step waits for it. The same on all ranks."""
-        worst = int(max(player.worst.item() for player in self.recipe.players.values()))
-        if worst >= self.run.max_skips:
-            raise RunError(f"{worst} updates in a row had a gradient that is not finite, up to step {now.step}; the last good checkpoint is kept. "
-                           "Lower g_lr and d_lr, or look for broken samples with `distgan check`")
 
     # ---- deliverables
     def _results(self) -> None:

@@ -2,16 +2,28 @@
 
 import contextlib
 import copy
+import dataclasses
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from distgan import engines, normalization
+from distgan.batches import Micro
 from distgan.engines import Log
 from distgan.ranks import Ranks
+
+
+@dataclasses.dataclass(frozen=True)
+class Trace:
+    """What an update leaves for `mishaps`, which looks when the journal's numbers are fetched: nothing here was waited for."""
+
+    skipped: torch.Tensor          # 1.0 where a loss or the gradient was not finite, on any rank; not where fp16's loss scale was only too high
+    losses: list[torch.Tensor]     # of this rank's micro-batches
+    positions: list[np.ndarray]    # of their samples, in the endless stream
 
 
 class Player:
@@ -30,7 +42,8 @@ class Player:
         self._rates = [group["lr"] for group in self.engine.optimizer.param_groups]
         self._pairs = list(zip(_values(self.average), _values(self.bare), strict=True)) if ema else []
         # Counted on the device: nothing in a step waits for it.
-        self.updates, self.skips, self.worst = (torch.zeros((), device=ranks.device, dtype=torch.float64) for _ in range(3))
+        self.updates, self.skips = (torch.zeros((), device=ranks.device, dtype=torch.float64) for _ in range(2))
+        self.recent: list[Trace] = []
 
     def __call__(self, *args: torch.Tensor) -> torch.Tensor:
         """The network, inside its own update."""
@@ -74,7 +87,8 @@ class Player:
         """One optimizer step on the mean loss over the global batch.
 
         `loss_of` takes one micro-batch of this rank and returns (mean loss over it, numbers to log). Gradients are averaged over micro-batches and
-        ranks with one reduction. A gradient norm that is not finite skips the step: the reduced gradient is the same on all ranks, so all skip.
+        ranks with one reduction. A loss that is not finite makes the gradient so; a gradient that is not finite skips the step: the reduced one
+        is the same on all ranks, so all skip.
         Returns the logged means over this rank's micro-batches, plus `grad_norm`, `lr` and `skipped`.
         """
         factor = self._schedule(epoch)
@@ -88,7 +102,10 @@ class Player:
         settle(finite)
         if self._clamp:
             self.engine.clamp(self._clamp)
+        bad = (1 - finite) * (1 - self.engine.excused) if self.engine.excused is not None else 1 - finite
+        self.skips.add_(bad).mul_(1 - finite)
         self._follow(finite)
+        self.recent.append(Trace(bad, [log["loss"] for log in logs], [micro.positions for micro in batch if isinstance(micro, Micro)]))
         means = logs[0] if len(logs) == 1 else {name: torch.stack([log[name] for log in logs]).mean() for name in logs[0]}
         means = {name: value.detach() for name, value in means.items()}
         return means | {"grad_norm": norm, "lr": torch.full_like(norm, self._rates[0] * factor), "skipped": 1 - finite}
@@ -101,8 +118,6 @@ class Player:
         otherwise 0.9999 would keep the untrained network for ten thousand updates.
         """
         self.updates += finite
-        self.skips.add_(1).mul_(1 - finite)
-        torch.maximum(self.worst, self.skips, out=self.worst)
         if self._pairs:
             weight = (1 - ((1 + self.updates) / (10 + self.updates)).clamp_max(self._decay)) * finite
             weight = weight.to(self._ranks.dtype)
@@ -131,7 +146,6 @@ class Player:
         self.engine.load({name[4:]: value for name, value in tensors.items() if name.startswith("net.")}, optimizer, state)
         self.updates.fill_(state["updates"])
         self.skips.fill_(state["skips"])
-        self.worst.fill_(state["skips"])
 
 
 def _approach(mine: tuple[torch.Tensor, ...], theirs: tuple[torch.Tensor, ...], weight: torch.Tensor) -> None:

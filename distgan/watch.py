@@ -105,22 +105,26 @@ def decide(findings: Sequence[Finding], settings: Watch, values: dict[str, Any],
     if settings.on_trouble == "warn" or not warnings or memory and epoch - memory["epoch"] < settings.settle_epochs:
         return Decision(memory=memory)
 
-    def act(action: str, rule: str, changes: dict[str, Any] | None = None) -> Decision:
-        answered = memory.get("answered", {})
-        return Decision(action, rule, changes or {}, {"epoch": epoch, "rollbacks": memory.get("rollbacks", 0) + (action == "rollback"),
-                                                      "answered": answered | {rule: answered.get(rule, 0) + 1}})
-
     if settings.on_trouble == "stop":
-        return act("stop", warnings[0].rule)
+        return _act("stop", warnings[0].rule, {}, memory, epoch)
     if settings.on_trouble == "adapt":
         rule, changes = _answer(warnings, settings, values)
-        return act("adapt", rule, changes) if rule else Decision(memory=memory)
+        return _act("adapt", rule, changes, memory, epoch) if rule else Decision(memory=memory)
     rule = next((finding.rule for finding in warnings if finding.rule in settings.rollback_on), None)
-    if rule is None:
-        return Decision(memory=memory)
+    return step_back(rule, settings, values, memory, epoch) if rule else Decision(memory=memory)
+
+
+def step_back(rule: str, settings: Watch, values: dict[str, Any], memory: dict[str, Any], epoch: float) -> Decision:
+    """Back to the last healthy checkpoint with half the rates; stop, where that was done `max_rollbacks` times."""
     if memory.get("rollbacks", 0) >= settings.max_rollbacks:
-        return act("stop", rule)
-    return act("rollback", rule, {name: float(f"{values[name] / 2:.12g}") for name in RATES if values.get(name)})
+        return _act("stop", rule, {}, memory, epoch)
+    return _act("rollback", rule, {name: float(f"{values[name] / 2:.12g}") for name in RATES if values.get(name)}, memory, epoch)
+
+
+def _act(action: str, rule: str, changes: dict[str, Any], memory: dict[str, Any], epoch: float) -> Decision:
+    answered = memory.get("answered", {})
+    return Decision(action, rule, changes, {"epoch": epoch, "rollbacks": memory.get("rollbacks", 0) + (action == "rollback"),
+                                            "answered": answered | {rule: answered.get(rule, 0) + 1}})
 
 
 # ---- signals

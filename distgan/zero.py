@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from distgan.engines import Engine, Log, Loss, MakeOptimizer
+from distgan.engines import Engine, Log, Loss, MakeOptimizer, unmistakable
 from distgan.errors import LaunchError
 from distgan.ranks import Ranks
 
@@ -79,7 +79,8 @@ class Zero(Engine):
         """As in `Engine`; at stage 2 the gradient is reduced in every micro-batch, because no rank has room for the whole of it."""
         self._wrapped.set_gradient_accumulation_boundary(last)
         loss, log = self._wrapped(loss_of)
-        self._wrapped.backward(self._scaler.scale(loss) if self._scaler else loss)  # divides by the number of micro-batches
+        mean = unmistakable(loss)
+        self._wrapped.backward(self._scaler.scale(mean) if self._scaler else mean)  # divides by the number of micro-batches
         return {"loss": loss.detach(), **log}
 
     def step(self, clip: float | None) -> tuple[torch.Tensor, torch.Tensor]:
@@ -226,10 +227,10 @@ def _import(ranks: Ranks) -> Any:
     deepspeed.init_distributed(dist_init_required=False)  # in the group that `ranks` has made
     logger = logging.getLogger("DeepSpeed")
     logger.setLevel(logging.WARNING)
-    logger.addFilter(_untested)
+    logger.addFilter(_told_elsewhere)
     return deepspeed
 
 
-def _untested(record: logging.LogRecord) -> bool:
-    """Drops the warning that a torch optimizer is untested: tests/test_zero.py tests those that are let in."""
-    return "untested optimizer" not in record.getMessage()
+def _told_elsewhere(record: logging.LogRecord) -> bool:
+    """Drops the warning that a torch optimizer is untested (tests/test_zero.py tests those that are let in), and of skipped steps (`mishaps` tells them)."""
+    return not any(words in record.getMessage() for words in ("untested optimizer", "Skipping step"))

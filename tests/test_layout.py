@@ -34,7 +34,7 @@ LAYERS = [
     {"distgan.recipes"},
     {"distgan.checkpoints", "distgan.doctor"},
     {"distgan.checks", "distgan.grow"},
-    {"distgan.trained", "distgan.generated", "distgan.evaluate_audio"},
+    {"distgan.mishaps", "distgan.trained", "distgan.generated", "distgan.evaluate_audio"},
     {"distgan.loop"},
     {"distgan.start"},
     {"distgan.train", "distgan.plots", "distgan.markup", "distgan.generate", "distgan.evaluate"},

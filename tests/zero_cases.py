@@ -96,8 +96,11 @@ def reference(case: Case, steps: int):
     def update(i: int, loss_of) -> None:
         optimizers[i].zero_grad()
         normalization.begin_update(nets[i])
-        loss_of().backward()
+        loss = loss_of()
+        loss.backward()
         norm = nn.utils.clip_grad_norm_(nets[i].parameters(), case.clip or float("inf"))
+        if not torch.isfinite(loss):
+            norm = loss.detach()  # what is added to the loss has no gradient: the update is skipped for the loss's sake
         if torch.isfinite(norm):
             optimizers[i].step()
         clamp(i)
