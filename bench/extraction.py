@@ -26,7 +26,7 @@ def main(quick: bool = False, only: str = "") -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
         file = Path(folder) / "weights.pth"
-        ours, theirs = _both(file)
+        ours, theirs = networks(file, weights.write(file))
         images = _images(8 if quick else COUNT, 0)
         batch, size = (4, 4) if quick else (50, 16)
         slow, expected = _clock(lambda: torch.cat([theirs(part.float() / 255)[0].flatten(1) for part in images.split(batch)]), measured=2)
@@ -69,8 +69,8 @@ def _images(n: int, seed: int) -> torch.Tensor:
     return torch.nn.functional.interpolate(torch.from_numpy(small.clip(0, 255)).float(), size=64, mode="bilinear").round().to(torch.uint8)
 
 
-def _both(file: Path) -> tuple[Inception, torch.nn.Module]:
-    digest = weights.write(file)
+def networks(file: Path, digest: str) -> tuple[Inception, torch.nn.Module]:
+    """(Ours, pytorch-fid's) with the weights in a file."""
     from pytorch_fid import inception
 
     with _their_download(file), warnings.catch_warnings():

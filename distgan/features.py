@@ -42,7 +42,7 @@ class StandIn(nn.Module):
         self.requires_grad_(False).eval()
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        x = images.float().div(127.5).sub(1).expand(-1, 3, -1, -1)
+        x = images.contiguous().float().div(127.5).sub(1).expand(-1, 3, -1, -1)
         means = []
         for layer in self.layers:
             x = F.leaky_relu(layer(x), 0.2)

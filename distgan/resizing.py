@@ -21,16 +21,21 @@ def prepared(images: torch.Tensor, way: str) -> torch.Tensor:
     """`way`: one of WAYS. ValueError for what is no batch of 8-bit images."""
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
         raise ValueError(f"images are uint8 [batch, 1 or 3, height, width], found {str(images.dtype).removeprefix('torch.')} {list(images.shape)}")
-    x = {"bilinear": _bilinear, "clean": _clean, "tensorflow": _tensorflow, "antialiased": _antialiased}[way](images)
+    x = {"bilinear": _bilinear, "clean": _clean, "tensorflow": _tensorflow, "antialiased": _antialiased}[way](images.contiguous())  # of pixels before channels, other kernels would round otherwise
     return x.expand(-1, 3, -1, -1)
 
 
+def _three(images: torch.Tensor) -> torch.Tensor:
+    """Gray repeated before it is resized: torch rounds otherwise for one channel than for three."""
+    return images.float().expand(-1, 3, -1, -1).contiguous()
+
+
 def _bilinear(images: torch.Tensor) -> torch.Tensor:
-    return 2 * F.interpolate(images.float().div(255), size=(SIDE, SIDE), mode="bilinear", align_corners=False) - 1
+    return 2 * F.interpolate(_three(images).div(255), size=(SIDE, SIDE), mode="bilinear", align_corners=False) - 1
 
 
 def _antialiased(images: torch.Tensor) -> torch.Tensor:
-    return (F.interpolate(images.float(), size=(SIDE, SIDE), mode="bilinear", align_corners=False, antialias=True) - 128) / 128
+    return (F.interpolate(_three(images), size=(SIDE, SIDE), mode="bilinear", align_corners=False, antialias=True) - 128) / 128
 
 
 def _clean(images: torch.Tensor) -> torch.Tensor:

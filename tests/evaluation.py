@@ -1,6 +1,6 @@
 """Started by test_evaluate.py with several processes: both paths of the evaluator over 1,003 images of one generator; rank 0 writes the results.
 
-python tests/evaluation.py DATA RESULT
+python tests/evaluation.py DATA RESULT [COUNT INCEPTION SHA256]
 """
 
 import json
@@ -19,7 +19,7 @@ from distgan.scores import METRICS
 COUNT = 1003
 
 
-def results(folder: str, count: int = COUNT) -> list[dict]:
+def results(folder: str, count: int = COUNT, inception: str | None = None, sha256: str | None = None) -> list[dict]:
     ranks = Ranks(Machine(device="cpu"))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -30,7 +30,7 @@ def results(folder: str, count: int = COUNT) -> list[dict]:
 
     found = []
     for path in ("features", "moments"):
-        evaluator = Evaluator(ranks, Data(folder), count, None, path=path, metrics=METRICS, thorough=True)
+        evaluator = Evaluator(ranks, Data(folder), count, inception, sha256=sha256, path=path, metrics=METRICS, thorough=True)
         found.append(evaluator.measure(sample))
         found[-1]["made_with"].pop("reals_in")
     ranks.close()
@@ -38,7 +38,7 @@ def results(folder: str, count: int = COUNT) -> list[dict]:
 
 
 if __name__ == "__main__":
-    said = results(sys.argv[1])
+    said = results(sys.argv[1], *map(int, sys.argv[3:4]), *sys.argv[4:])
     if console.TALKS:
         with open(sys.argv[2], "w") as file:
             json.dump(said, file)

@@ -1,11 +1,12 @@
 """The benchmarks run, measure every way of doing the same, and count the processes that a way starts."""
 
+import re
 import subprocess
 import sys
 
 import pytest
 
-from bench import peers, reading, shuffling, writing
+from bench import frechet, peers, reading, shuffling, writing
 
 # webdataset leaves the closing of its files to the collector.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
@@ -65,6 +66,14 @@ def test_shuffling(capsys):
     found = {name: float(figure) for name, figure in rows(capsys.readouterr().out).items() if name != "order"}
     assert abs(found["distgan"] - found["random (ideal)"]) < 0.3
     assert found["distgan, window of 2 shards"] < 3 < found["distgan, window of 4 shards"] < found["distgan, window of 8 shards"] < 9
+
+
+def test_frechet(capsys):
+    """Small sizes: the errors are what they should be, the ratios mean nothing."""
+    frechet.main(quick=True)
+    text = capsys.readouterr().out
+    found = [float(one) for one in re.findall(r"relative error: distgan ([^, ]+)", text)]
+    assert len(found) == 5 and max(found) < 1e-9 and "limit 300" not in text
 
 
 def test_the_clock_counts_what_a_way_starts():

@@ -203,5 +203,7 @@ def test_the_sliced_distance_is_in_grey_levels():
     assert sliced.distance(project(images), project(moved)) == pytest.approx(10, rel=0.15)
     large = images.repeat_interleave(2, 2).repeat_interleave(2, 3)
     torch.testing.assert_close(project(large), project(images), rtol=1e-5, atol=1e-3)  # averaged down to 64 x 64
+    gray = images[:, :1]
+    assert torch.equal(project(gray), project(gray.expand(-1, 3, -1, -1)))
     with pytest.raises(ValueError, match="of one shape"):
         sliced.distance(torch.zeros(0, 256), torch.zeros(3, 256))

@@ -1,11 +1,9 @@
 """Sliced Wasserstein distance of pixels: a companion that needs no network and no weights, so it is the same number everywhere.
 
-Images are averaged down to at most 64 x 64 and projected on 256 fixed directions of length 1 (Bonneel et al. 2015). Along one direction the optimal transport between
+Images are averaged down to 64 x 64 and projected on 256 fixed directions of length 1 (Bonneel et al. 2015). Along one direction the optimal transport between
 two sets is the order of their values. The distance is the root of the mean, over directions, of the squared Wasserstein-2 distances, in grey levels of 255: moving all
 pixels of all images by noise-like patterns of root mean square r gives about r. It sees colours, contrast and layout, and is blind to what a network sees in shapes.
 """
-
-import math
 
 import torch
 from torch.nn import functional as F
@@ -17,23 +15,16 @@ SIDE = 64
 
 
 class Projections:
-    """uint8 [batch, channels, height, width] -> float32 [batch, 256], for images of one shape."""
+    """uint8 [batch, 1 or 3, height, width] -> float32 [batch, 256]. Gray is repeated to three channels, smaller images are enlarged by repeating pixels."""
 
     def __init__(self):
-        self._directions: dict[tuple[int, ...], torch.Tensor] = {}
+        drawn = draws.normal(0, "metrics/sliced", 0, (3 * SIDE * SIDE, DIRECTIONS))
+        self._directions = drawn / drawn.norm(dim=0)
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        x = images.float()
-        if max(x.shape[2:]) > SIDE:
-            x = F.adaptive_avg_pool2d(x, [min(side, SIDE) for side in x.shape[2:]])
-        return x.flatten(1) @ self._fixed(tuple(x.shape[1:]), x.device)
-
-    def _fixed(self, shape: tuple[int, ...], device: torch.device) -> torch.Tensor:
-        """[pixels, 256]: the same for the same shape, on any device."""
-        if shape not in self._directions:
-            drawn = draws.normal(0, "metrics/sliced", 0, (math.prod(shape), DIRECTIONS))
-            self._directions[shape] = (drawn / drawn.norm(dim=0)).to(device)
-        return self._directions[shape]
+        self._directions = self._directions.to(images.device)
+        x = F.adaptive_avg_pool2d(images.contiguous().float(), SIDE).expand(-1, 3, -1, -1)
+        return x.flatten(1) @ self._directions
 
 
 def distance(a: torch.Tensor, b: torch.Tensor) -> float:
