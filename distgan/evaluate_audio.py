@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from distgan import __version__, console, options, runs
-from distgan.errors import ConfigError, RunError
+from distgan.errors import ConfigError, DiskError
 
 USAGE = """usage: distgan evaluate RUN[@best|@last|@STEP]|CHECKPOINT [--metrics LIST] [--processes N] …          a run of waveform or timbre
        distgan evaluate --real CLEAN --fake REPAIRED [--input DENOISED] [--metrics LIST] …             folders of sound files of the same names
@@ -122,7 +122,7 @@ def _scored(ranks: Any, clips: Any, about: dict[str, Any], asked: dict[str, Any]
         try:
             out.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise RunError(f"cannot write {out}: {error.strerror}; name another file with out=") from error
+            raise DiskError(f"cannot write {out}: {error.strerror}; name another file with out=") from error
         runs.write(out, json.dumps(result, indent=1))
         runs.write(out.with_suffix(".csv"), _table(found["clips"]))
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from distgan import console, runs
-from distgan.errors import ConfigError, RunError
+from distgan.errors import ConfigError, DiskError
 from distgan.results import save
 from shards.index import DATASET, MANIFEST, is_written
 from shards.writer import write_shard
@@ -52,7 +52,7 @@ class Store:
         try:
             self.target.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise RunError(f"cannot write {self.target}: {error.strerror}; give access, or name another folder") from error
+            raise DiskError(f"cannot write {self.target}: {error.strerror}; give access, or name another folder") from error
         before = self._finished()
         there = self._whole_shards(per_shard, before) if self.shards else self._whole_files(multiple)
         runs.write(self.target / ABOUT, json.dumps({"about": self._about, "n": before if there >= count else None}, indent=1))
@@ -126,7 +126,7 @@ class Store:
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            raise RunError(f"cannot write {self.target / 'result.csv'}: {error.strerror}; run the same line again when it can be written") from error
+            raise DiskError(f"cannot write {self.target / 'result.csv'}: {error.strerror}; run the same line again when it can be written") from error
 
     def finish(self, how: list[str]) -> None:
         """All are there. Shards become a data set; `how` tells `distgan index` what a sample is."""
