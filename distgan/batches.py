@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from distgan import draws, signals
+from distgan.clock import Clock
 from distgan.data import Data
 from distgan.errors import DataError
 from distgan.order import Order
@@ -38,6 +39,18 @@ class Micro:
         """float32 [per_rank, size] in [0, 1) on the device, each number from its own address: position in the stream and column."""
         index = self.positions[:, None] * size + np.arange(size)
         return signals.send(torch.from_numpy(draws.uniform(seed, purpose, index)).float(), self.real.device)
+
+
+def require_due(batches: list[list[Micro]], share: Breakdown, rank: int, now: Clock) -> None:
+    """Every rank holds just the stream positions that are due: a loader that shards twice, or skips, fails at the first step."""
+    start = now.samples
+    for batch in batches:
+        for k, micro in enumerate(batch):
+            first = start + (k * share.ranks + rank) * share.per_rank
+            if not np.array_equal(micro.positions, np.arange(first, first + share.per_rank)):
+                raise RuntimeError(f"step {now.step + 1}, rank {rank}: the batch holds stream positions {micro.positions[:3]}…, "
+                                   f"due are {first}…{first + share.per_rank - 1}")
+        start += share.batch
 
 
 class Stream:

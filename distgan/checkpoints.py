@@ -8,6 +8,7 @@
 import hashlib
 import json
 import os
+import pickle
 import shutil
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from distgan import __version__, console
-from distgan.errors import RunError
+from distgan.errors import DiskError, RunError
 
 FORMAT = 1
 Held = tuple[dict[str, torch.Tensor], dict[str, Any]]  # what a player's tensors() and state() return
@@ -39,7 +40,7 @@ def digest(players: dict[str, Any]) -> str:
 
 
 def save(folder: Path, step: int, players: dict[str, Held], state: dict[str, Any]) -> Path:
-    """Write checkpoint `step` of players' (tensors, state). A kill at any moment leaves either all of it or nothing under its name; RunError where it cannot be written."""
+    """Write checkpoint `step` of players' (tensors, state). A kill at any moment leaves either all of it or nothing under its name; DiskError where it cannot be written."""
     final, temporary = folder / f"{step:08d}", folder / f".tmp-{step:08d}"
     shutil.rmtree(temporary, ignore_errors=True)
     try:
@@ -48,7 +49,7 @@ def save(folder: Path, step: int, players: dict[str, Held], state: dict[str, Any
         shutil.rmtree(temporary, ignore_errors=True)  # gives a full disk its last bytes back
         if isinstance(error, RunError):
             raise
-        raise RunError(f"cannot write checkpoint {final}: {error}; the one before it is kept. Make room or give access, and run the same line "
+        raise DiskError(f"cannot write checkpoint {final}: {error}; the one before it is kept. Make room or give access, and run the same line "
                        "again") from error
     return final
 
@@ -68,6 +69,8 @@ def _write(folder: Path, final: Path, temporary: Path, step: int, players: dict[
     (temporary / "checkpoint.json").write_text(json.dumps(about, indent=1))
     for path in (*temporary.iterdir(), temporary):
         _sync(path)
+    if final.is_symlink() or final.is_file():  # nothing of ours
+        final.unlink()
     if final.exists():  # of an attempt that was rolled back to before this step
         shutil.rmtree(final)
     os.replace(temporary, final)
@@ -86,7 +89,10 @@ def newest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
     found = present(folder)
     for path in reversed(found):
         try:
-            return path, verify(path)
+            about = verify(path)
+            if about["step"] != int(path.name):
+                raise _Damaged(f"checkpoint {path} is one of step {about['step']} under another name")
+            return path, about
         except _Damaged as error:
             console.say(f"warning: {error}; falling back to the checkpoint before it")
     if found:
@@ -98,22 +104,26 @@ def verify(path: Path) -> dict[str, Any]:
     """checkpoint.json of an intact checkpoint; RunError says what is wrong with another."""
     try:
         about = json.loads((path / "checkpoint.json").read_text())
-        if about["format"] != FORMAT:
-            raise RunError(f"checkpoint {path} has format {about['format']} (distgan {about['distgan']}), this is distgan {__version__}, format {FORMAT}")
-        if about["digest"] != _digest(about):
+        if about["digest"] != _digest(about):  # taken alike in every format: a flipped bit in its number is damage, not another format
             raise _Damaged(f"checkpoint {path} is damaged: checkpoint.json is not what was written")
+        if about["format"] != FORMAT:
+            raise RunError(f"checkpoint {path} has format {about['format']} (distgan {about['distgan']}), this is distgan {__version__}, format {FORMAT}; "
+                           f"go on with distgan {about['distgan']}, or move the folder {path.parent} away to train from the start")
         for name in _FILES:
             if _sha256(path / name) != about["files"][name]["sha256"]:
                 raise _Damaged(f"checkpoint {path} is damaged: {name} is not what was written")
         return about
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise _Damaged(f"checkpoint {path} is damaged: {error}") from error
 
 
 def load(path: Path, players: dict[str, Any]) -> None:
     """Put a verified checkpoint into the players of this process, whatever ranks and engine wrote it."""
-    tensors = load_file(path / _FILES[0])
-    states = torch.load(path / _FILES[1], map_location="cpu", weights_only=True)
+    try:
+        tensors = load_file(path / _FILES[0])
+        states = torch.load(path / _FILES[1], map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, ValueError, EOFError, SafetensorError, pickle.UnpicklingError) as error:
+        raise RunError(f"checkpoint {path} cannot be read: {str(error).splitlines()[0]}") from error
     try:
         for name, player in players.items():
             player.load({key[len(name) + 1:]: value for key, value in tensors.items() if key.startswith(f"{name}.")}, states[name])
@@ -123,17 +133,19 @@ def load(path: Path, players: dict[str, Any]) -> None:
 
 def present(folder: Path) -> list[Path]:
     """Checkpoint folders, oldest first."""
-    return sorted(path for path in folder.glob("[0-9]" * 8) if path.is_dir()) if folder.is_dir() else []
+    return sorted(path for path in folder.glob("[0-9]" * 8) if path.is_dir() and not path.is_symlink()) if folder.is_dir() else []
 
 
 def prune(folder: Path, keep: int, also: set[int | None]) -> None:
     """Delete all but the newest `keep` and those of the steps `also`, and what a killed save left behind."""
-    found = present(folder)
-    for path in found[:-keep]:
-        if int(path.name) not in also:
+    try:
+        for path in present(folder)[:-keep]:
+            if int(path.name) not in also:
+                shutil.rmtree(path)
+        for path in folder.glob(".tmp-*"):
             shutil.rmtree(path)
-    for path in folder.glob(".tmp-*"):
-        shutil.rmtree(path)
+    except OSError as error:
+        raise DiskError(f"cannot delete old checkpoints in {folder}: {error}") from error
 
 
 def discard_after(folder: Path, step: int) -> None:

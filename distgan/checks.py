@@ -65,7 +65,7 @@ class Checks:
     def _on_rank_0(self, now: Clock, show: bool, validate: bool) -> dict[str, Any] | None:
         """Returns the score, where a number of the validation is the score."""
         if show:
-            self._recipe.show(self._data, self._folder.path / "samples" / f"{now.step:08d}.png")
+            self._folder.spare(lambda: self._recipe.show(self._data, self._folder.path / "samples" / f"{now.step:08d}.png"))
         if not validate:
             return None
         numbers = self._recipe.validate(self._data)
@@ -82,7 +82,7 @@ class Checks:
         if self._folder:
             beside = {"valid/nearest": result["nearest"]} if result.get("nearest") is not None else {}
             self._recorder.write([head(now) | {f"eval/{result['metric']}": result["score"]} | beside])
-            runs.write(self._folder.path / "eval" / f"{now.step:08d}.json", json.dumps(head(now) | result, indent=1))
+            self._folder.spare(lambda: runs.write(self._folder.path / "eval" / f"{now.step:08d}.json", json.dumps(head(now) | result, indent=1)))
             self._folder.event("best" if improved else "evaluation", **head(now), metric=result["metric"], score=result["score"])
             console.say(f"epoch {now.epoch:.1f}  {result['metric']} {result['score']:.4g}" + ("  best so far" if improved else ""))
         return improved

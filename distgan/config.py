@@ -85,6 +85,8 @@ class Machine(Section):
     flush_steps: int = Field(20, gt=0, description="fetch numbers from the device, and write the journal, every n steps")
     checkpoint_every: Positive = Field(10, description="epochs between two checkpoints")
     keep: int = Field(3, gt=0, description="newest checkpoints to keep; the best one is kept as well")
+    on_full_disk: Literal["stop", "warn"] = Field(
+        "stop", description="where a file of the run cannot be written: stop; or warn, go on, and try again at the next (the last checkpoint must be written)")
     timeout_s: int = Field(1800, gt=0, le=10_000_000, description="a collective that takes longer ends the run; rank-0 work is not bound by it")
 
 

@@ -4,6 +4,7 @@
     ├── ConfigError         the user wrote something wrong (also a ValueError); all faults of a configuration in one message
     ├── DataError           shards or source files are missing, damaged or not what was asked for (also a RuntimeError)
     ├── RunError            a run folder, checkpoint or weights file does not fit what was asked (also a RuntimeError)
+    │   └── DiskError       a file of the run cannot be written: no room, no access, no such disk any more
     └── LaunchError         the processes of a run do not fit together (also a RuntimeError)
 """
 
@@ -24,6 +25,10 @@ class DataError(DistganError, RuntimeError):
 
 class RunError(DistganError, RuntimeError):
     """Names the run folder or file and the next command."""
+
+
+class DiskError(RunError):
+    """Names the file and the reason; `machine.on_full_disk` says whether a run goes on without it."""
 
 
 class LaunchError(DistganError, RuntimeError):

@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from distgan.errors import RunError
+from distgan.errors import DiskError
 
 BLUE, ORANGE, GREEN, RED, GRAY = "#3b82f6", "#f08c2e", "#2fa36b", "#e5484d", "#8a8f98"
 STYLE = {
@@ -33,7 +33,7 @@ def overlay(path: Path, items: list[tuple[str, np.ndarray, np.ndarray, np.ndarra
     """Write one panel an item, (name, input [n], target [n], output [n]) at `rate` Hz: the three over each other, and target - output below.
 
     The title has the mean absolute differences. Of a waveform too long to be seen whole, the loudest stretch is shown beside it.
-    RunError where the file cannot be written.
+    DiskError where the file cannot be written.
     """
     with mpl.rc_context({**STYLE, "grid.alpha": 0.25}):
         figure = _figure(2.7 * len(items))
@@ -59,7 +59,7 @@ def spectrograms(path: Path, items: list[list[tuple[str, np.ndarray]]], rate: fl
     A title may take two lines.
 
     Power in a Hann window of about 32 ms, every quarter of it, in dB below the loudest point of the picture.
-    RunError where the file cannot be written.
+    DiskError where the file cannot be written.
     """
     levels = [[_levels(np.asarray(wave, np.float64).reshape(-1), rate) for _, wave in row] for row in items]
     top = max(-40.0, *(float(level.max()) for row in levels for level, _ in row))  # silence alone is to be dark
@@ -82,7 +82,7 @@ def spectrograms(path: Path, items: list[list[tuple[str, np.ndarray]]], rate: fl
 
 
 def save(path: Path, figure: Figure) -> None:
-    """Write a figure as PNG, whole or not at all; RunError where it cannot be written."""
+    """Write a figure as PNG, whole or not at all; DiskError where it cannot be written."""
     out = io.BytesIO()
     figure.savefig(out, format="png", dpi=DPI, metadata={"Software": None})
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
@@ -91,7 +91,7 @@ def save(path: Path, figure: Figure) -> None:
         temporary.replace(path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise RunError(f"cannot write {path}: {error.strerror}; run the same line again when it can be written") from error
+        raise DiskError(f"cannot write {path}: {error.strerror}; run the same line again when it can be written") from error
 
 
 def _figure(height_in: float) -> Figure:

@@ -11,7 +11,7 @@ import torch
 
 from distgan import figures, measures, signals
 from distgan.data import Data
-from distgan.errors import RunError
+from distgan.errors import DiskError
 from shards.sound import waves
 
 
@@ -60,14 +60,14 @@ def draw(path: Path, pairs: list[Repaired], rate: int) -> None:
 
 
 def write_sound(folder: Path, prefix: str, pairs: list[Repaired], rate: int) -> None:
-    """PREFIX + KEY.before.wav, .after.wav and .clean.wav, 16 bits; what is beyond full scale is clipped. RunError where one cannot be written."""
+    """PREFIX + KEY.before.wav, .after.wav and .clean.wav, 16 bits; what is beyond full scale is clipped. DiskError where one cannot be written."""
     for pair in pairs:
         for what, wave in (("before", pair.before), ("after", pair.after), ("clean", pair.clean)):
             path = folder / f"{prefix}{pair.name}.{what}.wav"
             try:
                 path.write_bytes(waves.write_wav(waves.to_int16(np.nan_to_num(wave)), rate))
             except OSError as error:
-                raise RunError(f"cannot write {path}: {error.strerror}; run the same line again when it can be written") from error
+                raise DiskError(f"cannot write {path}: {error.strerror}; run the same line again when it can be written") from error
 
 
 def write_table(path: Path, pairs: Iterable[Repaired]) -> None:
@@ -81,4 +81,4 @@ def write_table(path: Path, pairs: Iterable[Repaired]) -> None:
                     table.writeheader()
                 table.writerow({"key": pair.key} | {name: f"{value:.5g}" for name, value in pair.measured.items()})
     except OSError as error:
-        raise RunError(f"cannot write {path}: {error.strerror}; run the same line again when it can be written") from error
+        raise DiskError(f"cannot write {path}: {error.strerror}; run the same line again when it can be written") from error

@@ -7,10 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from distgan import checkpoints, console, watch
-from distgan.batches import Micro, Stream
+from distgan.batches import Micro, Stream, require_due
 from distgan.checks import Checks
 from distgan.clock import Clock
 from distgan.config import Run
@@ -62,7 +60,7 @@ class Loop:
         with console.bar("training", self.last, "steps", start=now.step) as bar:
             while now.step < self.last:
                 batches = [next(stream) for _ in range(self.recipe.batches_per_step)]
-                self._due(batches, now)
+                require_due(batches, self.share, self.ranks.rank, now)
                 asked = self.ranks.any_later(self.stop)  # the answer comes in while the step is taken
                 log = self.recipe.step(batches, now)
                 now = now.at(now.step + 1)
@@ -81,7 +79,7 @@ class Loop:
                 best = self.checks.best
                 early = bool(self.run.patience and best and now.epoch - best["epoch"] >= self.run.patience) or decision.action == "stop"
                 if improved or stop or early or now.step == self.last or now.due(self.run.machine.checkpoint_every):
-                    self.save(now)
+                    self.save(now, must=bool(stop or early or now.step == self.last))
                 if early:
                     why = (f"watch.on_trouble=stop, because of {decision.rule}" if decision.action == "stop"
                            else f"no better {best['metric']} for {self.run.patience:g} epochs")
@@ -102,17 +100,6 @@ class Loop:
         return iter(Stream(self.data, self.run.seed, self.share, self.ranks.rank, self.ranks.device, start=now.samples,
                            workers=self.run.machine.workers, resident_bytes=self.run.machine.resident_mb << 20,
                            window=self.run.shuffle_window or 0, crop=self.run.crop))
-
-    def _due(self, batches: list[list[Micro]], now: Clock) -> None:
-        """Every rank holds just the stream positions that are due: a loader that shards twice, or skips, fails at the first step."""
-        share, start = self.share, now.samples
-        for batch in batches:
-            for k, micro in enumerate(batch):
-                first = start + (k * share.ranks + self.ranks.rank) * share.per_rank
-                if not np.array_equal(micro.positions, np.arange(first, first + share.per_rank)):
-                    raise RuntimeError(f"step {now.step + 1}, rank {self.ranks.rank}: the batch holds stream positions {micro.positions[:3]}…, "
-                                       f"due are {first}…{first + share.per_rank - 1}")
-            start += share.batch
 
     def _ask_to_stop(self, number, frame):
         if self.stop and number == signal.SIGINT:
@@ -180,15 +167,16 @@ class Loop:
         self.save(now)
         return now
 
-    def save(self, now: Clock) -> None:
+    def save(self, now: Clock, must: bool = True) -> None:
+        """Write a checkpoint. Without `must`, machine.on_full_disk may say to go on where it cannot be written. Collective."""
         self.flush(now)
+        began, healthy = time.perf_counter(), self.checks.healthy
         if not self.checks.troubled and self.mishaps.quiet:
             self.checks.healthy = now.step
         state = {**self._stream_state(now), "epoch": now.epoch, **self.checks.state(), **self.mishaps.state()}
         players = checkpoints.held(self.recipe.players)
 
         def write():
-            began = time.perf_counter()
             folder = self.folder.path / "checkpoints"
             self.folder.sync()
             checkpoints.save(folder, now.step, players, state)
@@ -196,7 +184,9 @@ class Loop:
             self.folder.event("checkpoint", step=now.step, seconds=round(time.perf_counter() - began, 3))
             self._status(now)
 
-        self.ranks.alone(write)
+        if not self.ranks.alone(lambda: write() is None if must else self.folder.spare(write)):
+            self.checks.healthy = healthy
+        self.recorder.saved(time.perf_counter() - began)
 
     def _stream_state(self, now: Clock) -> dict[str, Any]:
         """All that decides which samples come next."""

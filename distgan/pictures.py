@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from distgan.errors import RunError
+from distgan.errors import DiskError
 
 
 def grid(images: torch.Tensor, columns: int = 8) -> np.ndarray:
@@ -21,11 +21,11 @@ def grid(images: torch.Tensor, columns: int = 8) -> np.ndarray:
 
 
 def save_grid(path: Path, images: torch.Tensor) -> None:
-    """Write a grid, whole or not at all; RunError where it cannot be written."""
+    """Write a grid, whole or not at all; DiskError where it cannot be written."""
     sheet = grid(images)
     temporary = path.with_name(f".{path.name}")
     try:
         Image.fromarray(sheet[:, :, 0] if sheet.shape[2] == 1 else sheet).save(temporary, format="PNG")
         temporary.replace(path)
     except OSError as error:
-        raise RunError(f"cannot write {path}: {error.strerror}; run the same line again when it can be written") from error
+        raise DiskError(f"cannot write {path}: {error.strerror}; run the same line again when it can be written") from error

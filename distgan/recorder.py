@@ -22,6 +22,7 @@ class Recorder:
         self._ranks, self._folder, self._every = ranks, folder, every
         self._rows: list[tuple[Clock, float, dict[str, torch.Tensor]]] = []  # not yet fetched from the device
         self._began = self._flushed = time.perf_counter()
+        self._saving = 0.0  # seconds that checkpoints have held up training since the last flush
 
     def add(self, now: Clock, log: dict[str, torch.Tensor]) -> None:
         self._rows.append((now, time.perf_counter() - self._began, log))
@@ -39,9 +40,15 @@ class Recorder:
         shown = {name: value for name, value in rows[-1].items() if name.endswith("/loss")}
         elapsed = time.perf_counter() - self._flushed
         rows[-1]["samples_per_second"] = round(len(rows) * self._every * self._rows[-1][0].per_step / max(elapsed, 1e-9), 2)
-        self._rows, self._flushed = [], time.perf_counter()
+        if self._saving:
+            rows[-1]["time/save_s"] = round(self._saving, 3)
+        self._rows, self._flushed, self._saving = [], time.perf_counter(), 0.0
         self.write(rows)
         return shown
+
+    def saved(self, seconds: float) -> None:
+        """Time for which a checkpoint held up training; it stands in the next row that is written."""
+        self._saving += seconds
 
     def pause(self, seconds: float) -> None:
         """Time that does not count as training."""

@@ -10,11 +10,13 @@
 
 import contextlib
 import datetime
+import errno
 import fcntl
 import json
 import os
 import socket
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ import yaml
 
 from distgan import console
 from distgan.config import Run, flatten
-from distgan.errors import RunError
+from distgan.errors import DiskError, RunError
 
 
 def now() -> str:
@@ -30,9 +32,9 @@ def now() -> str:
 
 
 def write(path: Path, text: str) -> None:
-    """Replace a small file whole: a reader sees the old or the new one. RunError where it cannot be written."""
+    """Replace a small file whole: a reader sees the old or the new one. DiskError where it cannot be written."""
     temporary = path.with_name(f".{path.name}.tmp")
-    with _said(path):
+    with said(path):
         with open(temporary, "w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
@@ -41,12 +43,12 @@ def write(path: Path, text: str) -> None:
 
 
 @contextlib.contextmanager
-def _said(path: Path):
-    """A full disk or a lost mount, as a message for the user."""
+def said(path: Path):
+    """A full disk, a folder that is read-only, a lost mount: a DiskError for the user."""
     try:
         yield
     except OSError as error:
-        raise RunError(f"cannot write {path}: {error.strerror}; run the same line again when it can be written") from error
+        raise DiskError(f"cannot write {path}: {error.strerror}; run the same line again when it can be written") from error
 
 
 def place(run: Run, identity: dict[str, Any]) -> Path:
@@ -62,7 +64,7 @@ def begun(run: Run, fingerprint: str) -> str | None:
         try:
             found = json.loads((folder / "identity.json").read_text())
             asked, start = yaml.safe_load((folder / "config.yaml").read_text())["grow"], found["settings"]["grow"]
-        except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError, yaml.YAMLError):
             continue
         if asked == run.grow and found == run.identity(fingerprint, start):
             return start
@@ -91,6 +93,7 @@ class RunFolder:
         self._run = run
         # One more than the last, not their number: someone may have removed old ones.
         self.attempt = max((int(path.name) for path in (self.path / "attempts").iterdir() if path.name.isdecimal()), default=-1) + 1
+        self._waiting: dict[str, list[dict[str, Any]]] = {"journal.jsonl": [], "events.jsonl": []}  # on a full disk, with on_full_disk=warn
         self._status: dict[str, Any] = {"attempt": self.attempt, "pid": os.getpid(), "host": socket.gethostname()}
 
     def _take_lock(self) -> None:
@@ -115,8 +118,8 @@ class RunFolder:
             theirs = {**dict(flatten(found["settings"])), "data": found["data"]}
         except (FileNotFoundError, NotADirectoryError):
             raise RunError(f"{self.path} is not empty and no run folder (it has no identity.json); choose another machine.folder") from None
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise RunError(f"{self.path / 'identity.json'} is damaged: {error}") from error
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise RunError(f"{self.path / 'identity.json'} is damaged: {error}. Put back what it was, or choose another machine.folder") from error
         mine = {**dict(flatten(identity["settings"])), "data": identity["data"]}
         differ = [f"  {key}: the folder has {theirs.get(key, 'no such setting')}, asked is {mine.get(key, 'no such setting')}"
                   for key in sorted(mine.keys() | theirs.keys()) if mine.get(key) != theirs.get(key)]
@@ -146,19 +149,31 @@ class RunFolder:
     def event(self, name: str, **details: Any) -> None:
         self._append("events.jsonl", [{"time": now(), "event": name, **details}])
 
+    def spare(self, work: Callable[[], Any]) -> bool:
+        """Whether `work()`, which writes a file, could do so; where it cannot, DiskError, or only a warning with machine.on_full_disk=warn."""
+        try:
+            work()
+        except DiskError as error:
+            if self._run.machine.on_full_disk == "stop":
+                raise
+            console.say(f"warning: {error}. Going on without it, because of machine.on_full_disk=warn")
+            return False
+        return True
+
     def status(self, **changes: Any) -> None:
         self._status |= changes | {"heartbeat": now()}
-        write(self.path / "status.json", json.dumps(self._status, indent=1))
+        self.spare(lambda: write(self.path / "status.json", json.dumps(self._status, indent=1)))
 
     # ---- the numbers
     def journal(self, rows: list[dict[str, Any]]) -> None:
         self._append("journal.jsonl", rows)
 
     def sync(self) -> None:
-        """On return the journal is on the disk: before a checkpoint is, or a power cut would leave steps that no journal knows."""
+        """On return the journal is on the disk: before a checkpoint is, or a power cut would leave steps that no journal knows. Else DiskError."""
         path = self.path / "journal.jsonl"
+        self._write_waiting("journal.jsonl")
         if path.exists():
-            with _said(path), open(path, "rb") as file:
+            with said(path), open(path, "rb") as file:
                 os.fsync(file.fileno())
 
     def rewind(self, step: int) -> None:
@@ -166,23 +181,39 @@ class RunFolder:
         path = self.path / "journal.jsonl"
         if not path.exists():
             return
-        kept = []
-        for line in path.read_text(errors="replace").splitlines():
+        kept, broken, lines = [], [], path.read_text(errors="replace").splitlines()
+        for n, line in enumerate(lines):
             try:
                 if json.loads(line)["step"] <= step:
                     kept.append(line + "\n")
-            except (ValueError, KeyError, TypeError):
-                continue
+            except (ValueError, KeyError, TypeError, RecursionError):
+                broken += [n + 1] * (n + 1 < len(lines) and bool(line.strip()))  # the last line may be torn
+        if broken:
+            console.say(f"warning: {path}, line {', '.join(map(str, broken[:5]))}: damaged, and left out; the numbers of these steps are lost, the run is not")
         write(path, "".join(kept))
 
     def _append(self, name: str, rows: list[dict[str, Any]]) -> None:
-        path = self.path / name
-        with _said(path), open(path, "ab+") as file:
-            if file.seek(0, os.SEEK_END):
+        self._waiting[name] += rows
+        self.spare(lambda: self._write_waiting(name))
+
+    def _write_waiting(self, name: str) -> None:
+        """The lines that are still to be written, all of them or none."""
+        rows, path = self._waiting[name], self.path / name
+        if not rows:
+            return
+        with said(path), open(path, "ab+", buffering=0) as file:
+            size = file.seek(0, os.SEEK_END)
+            if size:
                 file.seek(-1, os.SEEK_END)
-                if file.read(1) != b"\n":
-                    file.write(b"\n")  # a crash tore the last line: keep the next one apart from it
-            file.write("".join(json.dumps(row) + "\n" for row in rows).encode())
+            text = b"\n" if size and file.read(1) != b"\n" else b""  # a crash tore the last line: keep the next one apart from it
+            text += "".join(json.dumps(row) + "\n" for row in rows).encode()
+            try:
+                if file.write(text) < len(text):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            except OSError:
+                file.truncate(size)
+                raise
+        rows.clear()
 
     # ---- success
     def done(self, last: int) -> str | None:
@@ -190,7 +221,7 @@ class RunFolder:
         try:
             found = json.loads((self.path / "DONE").read_text())
             step, early = int(found["step"]), bool(found["early"])
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
         return f"early, at step {step}" if early else f"at step {step}" if step >= last else None
 
@@ -199,4 +230,6 @@ class RunFolder:
         (self.path / "DONE").unlink(missing_ok=True)
 
     def finish(self, step: int, epoch: float, early: bool) -> None:
+        for name in self._waiting:
+            self._write_waiting(name)
         write(self.path / "DONE", json.dumps({"step": step, "epoch": epoch, "early": early, "time": now()}))

@@ -1,5 +1,6 @@
 """Whole or not at all; verified; the one before where the newest is damaged."""
 
+import json
 import shutil
 
 import pytest
@@ -125,10 +126,10 @@ def test_the_newest_and_the_best_are_kept(tmp_path):
 
 def test_another_format_is_refused_with_both_versions(tmp_path):
     path = checkpoints.save(tmp_path, 1, checkpoints.held(players()), STATE)
-    about = (path / "checkpoint.json").read_text()
-    (path / "checkpoint.json").write_text(about.replace('"format": 1', '"format": 99'))
+    about = json.loads((path / "checkpoint.json").read_text()) | {"format": 99, "distgan": "9.9"}
+    (path / "checkpoint.json").write_text(json.dumps(about | {"digest": checkpoints._digest(about)}))
     checkpoints.save(tmp_path, 0, checkpoints.held(players()), STATE)
-    with pytest.raises(RunError, match="has format 99"):
+    with pytest.raises(RunError, match=r"has format 99 \(distgan 9.9\), this is distgan .*, format 1; go on with distgan 9.9, or move the folder"):
         checkpoints.newest(tmp_path)  # not passed over for the older one: that would throw newer training away
 
 

@@ -169,8 +169,9 @@ def test_ranks_with_other_engines_are_refused(particles, tmp_path):
 
 
 def test_a_run_that_is_asked_to_stop_in_its_last_step_is_done(particles, tmp_path):
-    late = ("import os, signal\nfrom distgan.loop import Loop\ndue = Loop._due\ndef late(self, batches, now):\n"
-            "    if now.step == self.last - 1:\n        os.kill(os.getpid(), signal.SIGTERM)\n    due(self, batches, now)\nLoop._due = late\n")
+    """The epoch has five steps."""
+    late = ("import os, signal\nfrom distgan import loop\ndue = loop.require_due\ndef late(batches, share, rank, now):\n"
+            "    if now.step == 4:\n        os.kill(os.getpid(), signal.SIGTERM)\n    due(batches, share, rank, now)\nloop.require_due = late\n")
     output = run(line("python", program=broken(tmp_path, late)), "sagan", f"data={particles}", f"machine.folder={tmp_path / 'run'}", "epochs=1", *TINY,
                  cwd=tmp_path)
     assert "asked to stop" in output and "finished; next" in output

@@ -331,8 +331,8 @@ def test_every_way_of_starting_gives_the_same_run(way, processes, more, folder, 
 def test_a_run_that_was_continued_ends_alike(folder, reference, tmp_path):
     """Stopped before the GAN loss starts, and within it; its schedules go on from where they were."""
     for step, code in ((5, STOPPED), (17, STOPPED), (0, 0)):
-        stop = ("import os, signal\nfrom distgan.loop import Loop\ndue = Loop._due\ndef stopped(self, batches, now):\n"
-                f"    if now.step == {step} > 0:\n        os.kill(os.getpid(), signal.SIGTERM)\n    due(self, batches, now)\nLoop._due = stopped\n")
+        stop = ("import os, signal\nfrom distgan import loop\ndue = loop.require_due\ndef stopped(batches, share, rank, now):\n"
+                f"    if now.step == {step} > 0:\n        os.kill(os.getpid(), signal.SIGTERM)\n    due(batches, share, rank, now)\nloop.require_due = stopped\n")
         found = train(line("python", program=broken(tmp_path, stop)), folder, tmp_path, code=code)
     mine, theirs = final(found), final(reference)
     assert all(torch.equal(mine[name], theirs[name]) for name in theirs)

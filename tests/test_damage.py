@@ -1,0 +1,195 @@
+"""Files of a run that are damaged, cut short, gone, or replaced: it goes on from the checkpoint before, or refuses with one message where none is left."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from processes import TINY, final, journal
+from test_checkpoints import STATE, players
+
+from distgan import checkpoints, cli, train
+from distgan.errors import RunError
+
+FILES = ("networks.safetensors", "training.pt", "checkpoint.json")
+
+
+@pytest.fixture
+def two(tmp_path):
+    """Two checkpoints, of which the newer one may be damaged."""
+    checkpoints.save(tmp_path, 1, checkpoints.held(players(0)), STATE)
+    checkpoints.save(tmp_path, 2, checkpoints.held(players(1)), STATE)
+    return tmp_path
+
+
+def passed_over(folder: Path) -> bool:
+    return checkpoints.newest(folder)[1]["step"] == 1
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_any_byte(name, two, capsys):
+    """Every byte of every file, with its lowest and with its highest bit changed."""
+    path = two / "00000002" / name
+    content, about = path.read_bytes(), checkpoints.verify(two / "00000002")
+    for at in range(len(content)):
+        for bit in (1, 128):
+            path.write_bytes(content[:at] + bytes([content[at] ^ bit]) + content[at + 1:])
+            # White space between the values of checkpoint.json carries nothing.
+            assert passed_over(two) or name == "checkpoint.json" and checkpoints.verify(two / "00000002") == about, (at, bit)
+    capsys.readouterr()
+    path.write_bytes(content)
+    assert not passed_over(two)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_any_length(name, two):
+    path = two / "00000002" / name
+    content = path.read_bytes()
+    for size in {0, 1, 8, len(content) - 1, *range(0, len(content), 61)}:
+        path.write_bytes(content[:size])
+        assert passed_over(two), size
+    path.write_bytes(content + b"\0")
+    assert passed_over(two)
+    path.unlink()
+    assert passed_over(two)
+    path.mkdir()  # a folder in its place
+    assert passed_over(two)
+
+
+def test_any_field_of_the_description(two):
+    path = two / "00000002/checkpoint.json"
+    about = json.loads(path.read_text())
+    for key in about:
+        for value in (None, [], "x", 10**30, {"a": 1}):
+            path.write_text(json.dumps(about | {key: value}))
+            assert passed_over(two) or about[key] == value, (key, value)
+        path.write_text(json.dumps({name: value for name, value in about.items() if name != key}))
+        assert passed_over(two), key
+    for text in ("", "null", "[]", "[" * 100_000, '{"a": 1}', "\udcff"):
+        path.write_bytes(text.encode(errors="surrogateescape"))
+        assert passed_over(two), text[:20]
+
+
+def test_links_and_strangers(two, tmp_path_factory):
+    """A file more is none of ours; a link counts as what it leads to, a folder that is a link is no checkpoint, and deleting never follows one."""
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (two / "00000002/notes.txt").write_text("mine")
+    (two / "00000009").symlink_to(two / "00000002")
+    (two / "0000000x").mkdir()
+    (two / "00000008").write_text("a file")
+    assert checkpoints.newest(two)[1]["step"] == 2
+    shutil.copytree(two / "00000001", elsewhere / "00000001")
+    (two / "00000010").symlink_to(elsewhere / "00000001")
+    checkpoints.discard_after(two, 2)
+    checkpoints.prune(two, 1, set())
+    assert (elsewhere / "00000001/checkpoint.json").exists()
+    checkpoints.save(two, 8, checkpoints.held(players(0)), STATE)   # over the file
+    checkpoints.save(two, 10, checkpoints.held(players(0)), STATE)  # over the link
+    assert checkpoints.newest(two)[1]["step"] == 10 and (elsewhere / "00000001/checkpoint.json").exists()
+    (two / "00000010/training.pt").unlink()
+    (two / "00000010/training.pt").symlink_to("/dev/null")
+    assert checkpoints.newest(two)[1]["step"] == 8
+
+
+def test_another_ones_checkpoint_under_the_name(two):
+    shutil.rmtree(two / "00000002")
+    shutil.copytree(two / "00000001", two / "00000002")
+    assert passed_over(two)
+
+
+def test_a_sealed_checkpoint_that_is_no_state_is_refused_without_unpickling(two):
+    """Checksums that fit, contents that do not: said, not raised as what torch or safetensors raise."""
+    path = two / "00000002"
+    for name, content in (("networks.safetensors", b"\xff" * 40), ("training.pt", b"\x80\x02K\x01."), ("training.pt", b"PK\x03\x04")):
+        kept = (path / name).read_bytes()
+        (path / name).write_bytes(content)
+        with pytest.raises(RunError, match="cannot be read"):
+            checkpoints.load(path, players())
+        (path / name).write_bytes(kept)
+
+
+# ---- a whole run
+@pytest.fixture(scope="module")
+def trained(particles, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    assert train.main(["sagan", f"data={particles}", f"machine.folder={folder}", "epochs=2", "machine.checkpoint_every=0.5", *TINY]) == 0
+    return folder
+
+
+@pytest.fixture
+def goes_on(trained, particles, tmp_path, capsys):
+    """`goes_on(damage)`: (exit code, output, folder) of the same line, after `damage(folder)`."""
+    def check(damage) -> tuple[int, str, Path]:
+        folder = tmp_path / "run"
+        shutil.copytree(trained, folder)
+        (folder / "DONE").unlink()
+        damage(folder)
+        code = cli.guarded(train.main, ["sagan", f"data={particles}", f"machine.folder={folder}", "epochs=2", "machine.checkpoint_every=0.5", *TINY])
+        captured = capsys.readouterr()
+        return code, captured.out + captured.err, folder
+    return check
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("damage", ["flip", "cut", "remove"])
+def test_the_run_goes_on_from_the_checkpoint_before(name, damage, goes_on, trained):
+    def harm(folder):
+        path = checkpoints.present(folder / "checkpoints")[-1] / name
+        content = path.read_bytes()
+        at = len(content) // 2
+        path.write_bytes(content[:at] + (bytes([content[at] ^ 4]) + content[at + 1:] if damage == "flip" else b""))
+        if damage == "remove":
+            path.unlink()
+
+    code, output, folder = goes_on(harm)
+    assert code == 0 and "falling back to the checkpoint before it" in output and "continuing from step" in output
+    mine, theirs = final(folder), final(trained)
+    assert all(torch.equal(mine[key], value) for key, value in theirs.items())
+    assert list(journal(folder)) == list(journal(trained))
+
+
+def test_where_none_is_left_it_refuses_with_one_message(goes_on):
+    def harm(folder):
+        for path in checkpoints.present(folder / "checkpoints"):
+            (path / "training.pt").write_bytes(b"")
+
+    code, output, folder = goes_on(harm)
+    assert code == 2 and output.count("error: none of the") == 1 and "Traceback" not in output
+    assert len(checkpoints.present(folder / "checkpoints")) == 3  # nothing was deleted
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"[" * 100_000, b"null", b"{}", b'"x"', b"[1]"], ids=lambda content: repr(content[:6]))
+@pytest.mark.parametrize("name", ["status.json", "config.yaml", "overrides.yaml", "events.jsonl", "DONE", "attempts/000/attempt.json"])
+def test_what_only_tells_may_be_damaged(name, content, goes_on, trained):
+    code, output, folder = goes_on(lambda folder: (folder / name).write_bytes(content))
+    assert code == 0, output
+    assert (folder / "DONE").read_text().startswith('{"step"')
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"[" * 100_000, b"null", b"{}", b'{"settings": 3, "data": 4}', b"[1]"], ids=lambda content: repr(content[:9]))
+def test_whose_run_it_is_must_be_readable(content, goes_on):
+    code, output, _ = goes_on(lambda folder: (folder / "identity.json").write_bytes(content))
+    assert code == 2 and output.count("error: ") == 1 and "identity.json" in output and "Traceback" not in output
+
+
+@pytest.mark.parametrize("torn", [b'{"step": 10, "ep', b"\xff\xff", b"{" * 100_000, b"null\n"], ids=lambda content: repr(content[:6]))
+def test_a_torn_last_line(torn, goes_on, trained):
+    def harm(folder):
+        for name in ("journal.jsonl", "events.jsonl"):
+            with open(folder / name, "ab") as file:
+                file.write(torn)
+
+    code, output, folder = goes_on(harm)
+    assert code == 0 and list(journal(folder)) == list(journal(trained))
+
+
+def test_a_damaged_line_in_the_middle_is_said(goes_on, trained):
+    def harm(folder):
+        path = folder / "journal.jsonl"
+        lines = path.read_bytes().split(b"\n")
+        lines[3] = lines[3][:20]
+        path.write_bytes(b"\n".join(lines))
+
+    code, output, _ = goes_on(harm)
+    assert code == 0 and "journal.jsonl, line 4: damaged, and left out" in output
