@@ -17,6 +17,7 @@ from distgan.data import Data
 from distgan.errors import DataError
 from distgan.order import Order
 from distgan.sharing import Breakdown
+from distgan.stopping import deaf
 
 _Delivered = tuple[np.ndarray, np.ndarray, torch.Tensor | DataError]  # positions, addresses, samples or what is wrong with one of them
 
@@ -98,7 +99,7 @@ class Stream:
             return map(self._decoded.pick, positions)
         if self._workers:  # the sampler deals only this rank's positions: never hand the loader to `prepare`
             delivered = iter(torch.utils.data.DataLoader(self._decoded, batch_sampler=positions, num_workers=self._workers,
-                                                         collate_fn=_as_it_is, pin_memory=self._device.type == "cuda"))
+                                                         collate_fn=_as_it_is, worker_init_fn=deaf, pin_memory=self._device.type == "cuda"))
         else:
             delivered = map(self._decoded.__getitems__, positions)
         return _one_ahead(delivered, self._device) if self._device.type == "cuda" else delivered

@@ -10,6 +10,7 @@ import json
 import os
 import pickle
 import shutil
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,13 @@ _FILES = ("networks.safetensors", "training.pt")
 def held(players: dict[str, Any]) -> dict[str, Held]:
     """What `save` writes of players. Collective: under DeepSpeed each rank has a part of an optimizer's state."""
     return {name: (player.tensors(), player.state()) for name, player in players.items()}
+
+
+def sums(players: dict[str, Any]) -> dict[str, int]:
+    """A checksum of each tensor of `tensors`, and how many updates each player has taken: what all ranks must hold alike."""
+    return ({f"{name}.{key}": zlib.crc32(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+             for name, player in players.items() for key, value in player.tensors().items()}
+            | {f"{name}.updates": int(player.updates) for name, player in players.items()})
 
 
 def digest(players: dict[str, Any]) -> str:

@@ -87,6 +87,8 @@ class Machine(Section):
     keep: int = Field(3, gt=0, description="newest checkpoints to keep; the best one is kept as well")
     on_full_disk: Literal["stop", "warn"] = Field(
         "stop", description="where a file of the run cannot be written: stop; or warn, go on, and try again at the next (the last checkpoint must be written)")
+    time_limit_s: Positive | None = Field(None, description="save and leave before this many seconds are over; null: what Slurm says (SLURM_JOB_END_TIME), else no limit")
+    stall_s: Positive | None = Field(3600, description="a process without progress for so long writes its stacks and leaves; null: never")
     timeout_s: int = Field(1800, gt=0, le=10_000_000, description="a collective that takes longer ends the run; rank-0 work is not bound by it")
 
 

@@ -10,6 +10,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 from rich.text import Text
 
+from distgan import watchdog
+
 # One process of a run talks: the others would repeat every line.
 TALKS = os.environ.get("RANK", "0") == "0"
 PLAIN_INTERVAL_S = 10.0
@@ -60,6 +62,7 @@ class Bar:
     def advance(self, n: int = 1, values: dict[str, float] | None = None, note: str = "") -> None:
         """Count `n` units; `note` and `values` are shown beside the rate."""
         self.done += n
+        watchdog.beat()
         if not TALKS:
             return
         text = f"{self.rate:.4g} {self.unit}/s" + (f"  {note}" if note else "") + (f"  {numbers(values)}" if values else "")

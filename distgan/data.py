@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from distgan import console, signals
+from distgan import console, signals, watchdog
 from distgan.errors import ConfigError, DataError
 from shards import payloads
 from shards.described import sample_of
@@ -77,6 +77,7 @@ class Data:
         """
         end, size = len(split) if limit is None else min(limit, len(split)), size if self.sample.even else 1
         for start in range(0, end, size):
+            watchdog.beat()
             yield self.decode(split, range(start, min(start + size, end)))
 
     def require(self, recipe: str, kind: str, crop: int | None) -> None:

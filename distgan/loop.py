@@ -1,13 +1,12 @@
 """The one training loop: batches, step, journal, checks, save. It knows when; the recipe knows how; `watch` knows what it means."""
 
 import shutil
-import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from distgan import checkpoints, console, watch
+from distgan import checkpoints, console, watch, watchdog
 from distgan.batches import Micro, Stream, require_due
 from distgan.checks import Checks
 from distgan.clock import Clock
@@ -20,6 +19,7 @@ from distgan.ranks import Ranks
 from distgan.recorder import Recorder
 from distgan.runs import RunFolder
 from distgan.sharing import Breakdown
+from distgan.stopping import Requests
 
 HEARTBEAT_S = 5.0  # at the most this often is status.json written between checkpoints
 STOPPED = 75       # exit code of a run that saved and left on request: run the same line again (sysexits.h EX_TEMPFAIL)
@@ -36,18 +36,15 @@ class Loop:
         self.recorder = Recorder(ranks, folder, run.machine.journal_every)
         self.checks = Checks(run, recipe, data, ranks, folder, self.recorder, evaluator, self.last)
         self.mishaps = Mishaps(run, recipe.players, data, share, ranks, folder, self.checks, self.clock.per_step)
-        self.stop = False
+        self.requests = Requests(ranks, folder.path if folder else None, run.machine.time_limit_s)
         self.told = time.perf_counter()
+        self.again: dict[str, Any] | None = None  # rank 0: what the attempt before lost, until this one has taken a step
 
     # ---- the loop
     def train(self) -> str:
         """Train to the end, or until asked to stop. Returns the state: `done` or `stopped`."""
-        before = {number: signal.signal(number, self._ask_to_stop) for number in (signal.SIGTERM, signal.SIGINT)}
-        try:
+        with self.requests.listening():
             return self._train()
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
     def _train(self) -> str:
         now = self.resume()
@@ -61,7 +58,7 @@ class Loop:
             while now.step < self.last:
                 batches = [next(stream) for _ in range(self.recipe.batches_per_step)]
                 require_due(batches, self.share, self.ranks.rank, now)
-                asked = self.ranks.any_later(self.stop)  # the answer comes in while the step is taken
+                asked = self.requests.begin()  # the answer comes in while the step is taken
                 log = self.recipe.step(batches, now)
                 now = now.at(now.step + 1)
                 if now.step % self.run.machine.journal_every == 0 or now.step == self.last:
@@ -69,7 +66,8 @@ class Loop:
                 if now.step % self.run.machine.flush_steps == 0:
                     shown = self.flush(now)
                 bar.advance(1, shown, f"epoch {now.epoch:.1f}  {bar.rate * self.clock.per_step:.4g} {self.run.kind}s/s")
-                (stop,) = asked()
+                stop, save = asked()
+                self._tell_lost()
                 improved, decision = self.check(now)
                 if decision.action == "rollback":
                     now = self._go_back(now, decision)
@@ -78,7 +76,7 @@ class Loop:
                     continue
                 best = self.checks.best
                 early = bool(self.run.patience and best and now.epoch - best["epoch"] >= self.run.patience) or decision.action == "stop"
-                if improved or stop or early or now.step == self.last or now.due(self.run.machine.checkpoint_every):
+                if improved or stop or save or early or now.step == self.last or now.due(self.run.machine.checkpoint_every):
                     self.save(now, must=bool(stop or early or now.step == self.last))
                 if early:
                     why = (f"watch.on_trouble=stop, because of {decision.rule}" if decision.action == "stop"
@@ -88,10 +86,12 @@ class Loop:
                     break
         if state == "done":
             self._results()
+        self.requests.leaving()
         if self.folder and state == "done":
             early = now.step < self.last
             if early and why:
                 console.say(f"finished early: {why}")
+            checkpoints.verify(self.folder.path / "checkpoints" / f"{now.step:08d}")  # DONE is the proof of success
             self.folder.finish(now.step, now.epoch, early)
             self.folder.event("done", step=now.step, epoch=now.epoch, early=why)
         return state
@@ -101,19 +101,13 @@ class Loop:
                            workers=self.run.machine.workers, resident_bytes=self.run.machine.resident_mb << 20,
                            window=self.run.shuffle_window or 0, crop=self.run.crop))
 
-    def _ask_to_stop(self, number, frame):
-        if self.stop and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        if not self.stop:
-            console.say("asked to stop: saving at the end of this step, or of the evaluation that runs; Ctrl-C again leaves at once")
-        self.stop = True
-
     # ---- where a run stands
     def resume(self) -> Clock:
         """Load the newest intact checkpoint, chosen by rank 0 for all."""
         def choose():
             found = checkpoints.newest(self.folder.path / "checkpoints")
             step = found[1]["step"] if found else 0
+            self.again = self.folder.lost(step) if found else None
             checkpoints.discard_after(self.folder.path / "checkpoints", step)
             self.folder.rewind(step if found else -1)
             self.recorder.remember(watch.read_journal(self.folder.path / "journal.jsonl"))
@@ -170,6 +164,7 @@ class Loop:
     def save(self, now: Clock, must: bool = True) -> None:
         """Write a checkpoint. Without `must`, machine.on_full_disk may say to go on where it cannot be written. Collective."""
         self.flush(now)
+        self.ranks.agree(f"after step {now.step}", checkpoints.sums(self.recipe.players))
         began, healthy = time.perf_counter(), self.checks.healthy
         if not self.checks.troubled and self.mishaps.quiet:
             self.checks.healthy = now.step
@@ -187,6 +182,8 @@ class Loop:
         if not self.ranks.alone(lambda: write() is None if must else self.folder.spare(write)):
             self.checks.healthy = healthy
         self.recorder.saved(time.perf_counter() - began)
+        self.requests.saved(time.perf_counter() - began)
+        watchdog.beat()
 
     def _stream_state(self, now: Clock) -> dict[str, Any]:
         """All that decides which samples come next."""
@@ -195,6 +192,14 @@ class Loop:
     def _status(self, now: Clock) -> None:
         self.told = time.perf_counter()
         self.folder.status(state="running", cause=None, step=now.step, samples=now.samples, epoch=now.epoch, best=self.checks.best)
+
+    def _tell_lost(self) -> None:
+        """Once, after the first step of an attempt that goes on."""
+        if self.again:
+            silent = time.time() - self.again.pop("last_sign", time.time())
+            self.folder.event("training_again", **self.again, seconds=round(silent, 1))
+            console.say(f"training again: {self.again['steps_lost']} steps lost, {silent:.0f} s after the last sign of the attempt before")
+            self.again = None
 
     # ---- numbers
     def flush(self, now: Clock) -> dict[str, float] | None:
@@ -212,7 +217,9 @@ class Loop:
         self.flush(now)
         if self.mishaps.pending:
             return False, self.mishaps.pending
-        return self.checks.check(now)
+        found = self.checks.check(now)
+        self.requests.checked()
+        return found
 
     # ---- deliverables
     def _results(self) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import datetime
 import os
+import re
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -14,13 +15,15 @@ import torch.distributed as dist
 from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 from torch import nn
 
-from distgan import errors, launched
+from distgan import errors, launched, watchdog
 from distgan.config import Machine
-from distgan.errors import DistganError, LaunchError
+from distgan.errors import DistganError, LaunchError, RunError
 
 # Rank 0 may validate or evaluate for hours; this bounds only how long the others wait for it. A rank 0 that dies is noticed at once.
 _WAIT = datetime.timedelta(hours=12)
 _HERE = Machine()
+# How gloo, NCCL and the store say so.
+_LOST = re.compile(r"(closed|reset) by (remote )?peer|timed? ?out|timeout|broken pipe|connection (refused|was likely closed)|socket|NCCL|remote process", re.IGNORECASE)
 
 
 class Ranks:
@@ -159,7 +162,8 @@ class Ranks:
             except Exception as error:
                 dist.broadcast_object_list([None, type(error).__name__, str(error)], src=0, group=self._wait)
                 raise
-        dist.broadcast_object_list(box, src=0, group=self._wait)
+        with contextlib.nullcontext() if self.first else watchdog.waiting():
+            dist.broadcast_object_list(box, src=0, group=self._wait)
         if box[1] is not None:
             kind = getattr(errors, box[1], RuntimeError)
             error = kind(box[2] if kind is not RuntimeError else f"rank 0: {box[1]}: {box[2]}")
@@ -194,6 +198,24 @@ class Ranks:
                 error = LaunchError(f"{what} differs among ranks: " + ", ".join(f"rank {r}: {v}" for r, v in enumerate(box)))
                 error.everywhere = True
                 raise error
+
+    def agree(self, when: str, sums: dict[str, int]) -> None:
+        """Raise RunError, on all ranks, unless every rank holds equal values; it names the ranks and the first names that differ from rank 0's."""
+        if self.size == 1:
+            return
+        box: list[Any] = [None] * self.size
+        dist.all_gather_object(box, sums, group=self._control)
+        apart = {rank: [name for name in box[0].keys() | theirs.keys() if box[0].get(name) != theirs.get(name)] for rank, theirs in enumerate(box)}
+        if any(apart.values()):
+            rank, names = next((rank, sorted(names)) for rank, names in apart.items() if names)
+            error = RunError(f"{when} rank {rank} holds other values than rank 0 in {', '.join(names[:3])}" + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+                             + "; nothing was saved, the last good checkpoint is kept. A machine that computes wrongly, or two versions of the program")
+            error.everywhere = True
+            raise error
+
+    def lost(self, error: BaseException) -> bool:
+        """Whether an error says that another process has gone or does not answer."""
+        return self.size > 1 and isinstance(error, RuntimeError) and not isinstance(error, DistganError) and bool(_LOST.search(str(error)))
 
     def close(self) -> None:
         """Leave the group; nothing may be asked of the others afterwards."""

@@ -25,6 +25,7 @@ import yaml
 from distgan import console
 from distgan.config import Run, flatten
 from distgan.errors import DiskError, RunError
+from distgan.journal import read_journal
 
 
 def now() -> str:
@@ -175,6 +176,13 @@ class RunFolder:
         if path.exists():
             with said(path), open(path, "rb") as file:
                 os.fsync(file.fileno())
+
+    def lost(self, step: int) -> dict[str, Any]:
+        """What goes with the rows after `step`: {"steps_lost", "last_sign": seconds since 1970, where status.json tells}. To be asked before `rewind`."""
+        found: dict[str, Any] = {"steps_lost": max(0, max((row["step"] for row in read_journal(self.path / "journal.jsonl")), default=step) - step)}
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            found["last_sign"] = datetime.datetime.fromisoformat(json.loads((self.path / "status.json").read_text())["heartbeat"]).timestamp()
+        return found
 
     def rewind(self, step: int) -> None:
         """Forget journal rows after `step`: they are about to be trained again, or were torn by a crash."""

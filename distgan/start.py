@@ -15,12 +15,12 @@ from typing import Any
 import torch
 import yaml
 
-from distgan import __version__, checkpoints, config, console, doctor, recipes, runs, sharing
+from distgan import __version__, checkpoints, config, console, doctor, recipes, runs, sharing, watchdog
 from distgan.batches import Stream
 from distgan.clock import Clock
 from distgan.config import Run
 from distgan.data import Data
-from distgan.errors import RunError
+from distgan.errors import LaunchError, RunError
 from distgan.evaluator import Evaluator
 from distgan.loop import STOPPED, Loop
 from distgan.ranks import Ranks
@@ -104,11 +104,11 @@ def train(module: ModuleType, run: Run, asked: dict[str, Any]) -> int:
     clock = Clock(setup.share.batch * setup.recipe.batches_per_step, len(setup.data.train))
     last = clock.steps(run.epochs)
 
-    def enter() -> tuple[str, str | None]:
+    def enter() -> tuple[str, str | None, int]:
         opened.append(RunFolder(run, setup.data.fingerprint, asked, setup.start))
-        return str(opened[0].path), opened[0].done(last)
+        return str(opened[0].path), opened[0].done(last), opened[0].attempt
 
-    path, done = ranks.alone(enter)
+    path, done, attempt = ranks.alone(enter)
     folder = opened[0] if ranks.first else None
     try:
         if done:
@@ -117,9 +117,16 @@ def train(module: ModuleType, run: Run, asked: dict[str, Any]) -> int:
         else:
             console.say(f"run folder {path}\n{setup.share}; {len(setup.data.train)} training {run.kind}s, {len(setup.data.validation)} held out; "
                         f"on {ranks.device.type}, {_engine(ranks)}, {_options(run)}" + (f"\nnote: {more}" if (more := clock.overshoot(run.epochs)) else ""))
-            state = _attempt(setup, run, folder)
+            ranks.alone(lambda: opened[0].begin(_facts(setup)))
+            with watchdog.watching(Path(path) / "attempts" / f"{attempt:03d}" / f"stacks-rank{ranks.rank}.txt", run.machine.stall_s):
+                state = _attempt(setup, run, folder)
             console.say(f"saved and stopped; the same line continues the run in {path}" if state == "stopped"
                         else f"finished; next: distgan report {shlex.quote(path)}")
+    except RuntimeError as error:
+        if ranks.lost(error):
+            raise LaunchError(f"another process of this run has gone, or does not answer ({str(error).splitlines()[0][:200]}); what it printed last says why, and "
+                              f"stacks-rank*.txt in {path}/attempts where it hung. The same line goes on from the last checkpoint") from error
+        raise
     finally:
         if folder:
             folder.close()
@@ -132,16 +139,16 @@ def _attempt(setup: _Setup, run: Run, folder: RunFolder | None) -> str:
     if not folder:
         return _checked(setup, run, None).train()
     folder.unfinish()
-    folder.begin(_facts(setup))
     try:
-        state = _checked(setup, run, folder).train()
+        loop = _checked(setup, run, folder)
+        state = loop.train()
     except BaseException as error:
         cause = f"{type(error).__name__}: {error}"
         with contextlib.suppress(RunError):  # on a full disk the record of the failure fails as well: the failure is what must be told
             folder.end("failed", cause, peak_memory_mb=_peak_mb(setup.ranks))
             folder.event("failed", cause=cause)
         raise
-    folder.end(state, "asked to stop" if state == "stopped" else None, peak_memory_mb=_peak_mb(setup.ranks))
+    folder.end(state, loop.requests.cause if state == "stopped" else None, peak_memory_mb=_peak_mb(setup.ranks))
     return state
 
 

@@ -25,6 +25,11 @@ def command(processes: int, arguments: list[str], program: tuple[str, ...] = (st
     return [*launch, *program, *arguments]
 
 
+def _environment() -> dict[str, str]:
+    """Of the launcher: it is to pass on the signals that ask a run to save, of which torch's elastic agent would die by itself."""
+    return {"PET_SIGNALS_TO_HANDLE": "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1,SIGUSR2", **os.environ}
+
+
 def spread(verb: str, argv: list[str], processes: int | None) -> None:
     """Become the launcher of `distgan VERB …` in this many processes. Returns where that is done, or not wanted: it must then be this process's work.
 
@@ -38,7 +43,7 @@ def spread(verb: str, argv: list[str], processes: int | None) -> None:
         # As n=8189, not --n 8189: launchers would look for options of their own that begin so.
         line = command(processes, [verb, *places, *(f"{name}={value}" for name, value in values.items())], ("-m", "distgan"))
         sys.stdout.flush()
-        os.execvpe(line[0], line, os.environ)
+        os.execvpe(line[0], line, _environment())
     if processes not in (None, count):
         raise LaunchError(f"processes={processes}, but the launcher started {count} ({source}={count}); leave one of the two out")
 
@@ -78,4 +83,4 @@ def replace(processes: int, arguments: list[str], show: bool) -> int:
     if processes > 1:
         refuse_early(processes, arguments)
     sys.stdout.flush()
-    os.execvpe(line[0], line, os.environ)
+    os.execvpe(line[0], line, _environment())

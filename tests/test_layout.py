@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 FILES = sorted(path for folder in ("distgan", "launchers", "shards") for path in (ROOT / folder).rglob("*.py"))
 # A file imports only from lines above its own.
 LAYERS = [
-    {"distgan", "distgan.errors"},
+    {"distgan", "distgan.errors", "distgan.watchdog"},
     {"distgan.console", "distgan.draws", "distgan.clock", "distgan.options"},
     {"shards"},
     {"distgan.journal", "distgan.thresholds"},
@@ -23,7 +23,7 @@ LAYERS = [
     {"distgan.runfile", "distgan.launched"},
     {"distgan.runs", "distgan.history"},
     {"distgan.ranks"},
-    {"distgan.order", "distgan.data", "distgan.recorder", "distgan.audio_scores"},
+    {"distgan.order", "distgan.data", "distgan.recorder", "distgan.stopping", "distgan.audio_scores"},
     {"distgan.normalization", "distgan.batches", "distgan.features", "distgan.reals", "distgan.scores"},
     {"distgan.imagesets", "distgan.clips"},
     {"distgan.engines"},
