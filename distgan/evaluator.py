@@ -167,7 +167,7 @@ class Evaluator:
             return self.extract(batch), self._project(batch)
 
         def absorb(numbers: np.ndarray, rows: torch.Tensor) -> None:
-            for group in range(len(sums)):
+            for group in np.unique(groups[numbers]):
                 try:
                     sums[group].add(rows[torch.from_numpy(groups[numbers] == group)])
                 except ValueError as error:
@@ -186,10 +186,10 @@ class Evaluator:
         self.seconds |= {"images" if label == "samples" else f"decoding {label}": spent["images"], label: time.perf_counter() - began}
         known = Known(total, training, *([None] if sums else []), *kept)
         if sums and self._ranks.first:
-            first, rest = sums[1], sums[0]
-            parts = {"first": first, "second": sums[2]} if len(sums) > 2 else {"first": first}
-            total_sums = sum((sums[i] for i in range(1, min(len(sums), 3))), rest)
-            known.moments = {name: one.moments() for name, one in (parts | {"all": total_sums}).items() if one.n > 1}
+            known.moments = {name: one.moments() for name, one in zip(("first", "second"), sums[1:3], strict=False) if one.n > 1}
+            for part in sums[1:3]:
+                sums[0] += part
+            known.moments["all"] = sums[0].moments()
         return known
 
     def _same_generator(self, sample: Sample) -> None:

@@ -10,13 +10,14 @@ Cholesky factor of the covariance, where n > 2 d and the covariances turn out to
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
 from distgan import draws
 
-ROWS = 4096  # rows that are held in float64 at once
+ROWS = 1024  # rows that are held in float64 at once
 _EXACT = 1e-10  # of the variances: the faster way is taken where its rounding cannot be more
 
 
@@ -34,13 +35,15 @@ def distance(a: torch.Tensor, b: torch.Tensor) -> float:
     require(a, b)
     d = a.shape[1]
     if min(len(a), len(b)) > 2 * d:
-        return of_moments(moments(a), moments(b), lambda: (_factor(a), _factor(b)))
+        return of_moments(moments(a), moments(b), lambda: (_factor(a), _factor(b)), spent=True)
     means, factors = zip(*((_mean(x), _factor(x)) for x in (a, b)), strict=True)
     return _put_together(means[0] - means[1], *(float(f.square().sum()) for f in factors), _singular(*factors))
 
 
-def of_moments(a: Moments, b: Moments, factors=None) -> float:
-    """The same from moments alone. `factors`: how to get exact factors of both where the covariances are conditioned badly, if the samples are at hand."""
+def of_moments(a: Moments, b: Moments, factors: Callable[[], tuple[torch.Tensor, torch.Tensor]] | None = None, spent: bool = False) -> float:
+    """The same from moments alone. `factors`: how to get exact factors of both where the covariances are conditioned badly, if the samples are at hand; with
+    `spent` they are what is then used, and the covariances may be written over.
+    """
     for x in (a, b):
         if x.n < 2:
             raise ValueError(f"a Fréchet distance needs moments of at least 2 samples, found {x.n}")
@@ -49,7 +52,7 @@ def of_moments(a: Moments, b: Moments, factors=None) -> float:
     if len(a.mean) != len(b.mean):
         raise ValueError(f"moments of {len(a.mean)} and of {len(b.mean)} features cannot be compared")
     variances = [float(x.cov.trace()) for x in (a, b)]
-    cross = _by_cholesky(a.cov, b.cov, sum(variances))
+    cross = _by_cholesky(a.cov, b.cov, sum(variances), spent)
     if cross is None:
         cross = _singular(*(factors() if factors else (_root(x.cov) for x in (a, b))))
     return _put_together(a.mean - b.mean, *variances, cross)
@@ -61,7 +64,7 @@ def moments(x: torch.Tensor) -> Moments:
     mean, cov = _mean(x), torch.zeros(d, d, dtype=torch.float64)
     for part in x.split(ROWS):
         add_products(cov, part.double() - mean)
-    return Moments(n, mean, mirrored(cov) / (n - 1))
+    return Moments(n, mean, mirrored(cov).div_(n - 1))
 
 
 def add_products(total: torch.Tensor, rows: torch.Tensor) -> None:
@@ -74,8 +77,8 @@ def add_products(total: torch.Tensor, rows: torch.Tensor) -> None:
 
 def mirrored(total: torch.Tensor) -> torch.Tensor:
     """The symmetric matrix whose upper half this is."""
-    upper = total.triu()
-    return upper + upper.triu(1).T
+    total = total.triu()
+    return total.add_(total.triu(1).T)
 
 
 def spread(a: torch.Tensor, b: torch.Tensor, seed: int, times: int = 50) -> tuple[float | None, str]:
@@ -166,16 +169,18 @@ def _singular(f: torch.Tensor, g: torch.Tensor) -> float:
     return float(torch.linalg.svdvals(f @ g.T).sum())
 
 
-def _by_cholesky(s: torch.Tensor, t: torch.Tensor, scale: float) -> float | None:
+def _by_cholesky(s: torch.Tensor, t: torch.Tensor, scale: float, spent: bool = False) -> float | None:
     """tr sqrt(S T) as the sum of the roots of the eigenvalues of L^T T L, with S = L L^T.
 
     None where it may be wrong by more than _EXACT of `scale`: an eigenvalue is known to within `error`, its root to within error / (2 root).
     """
-    lower, failed = torch.linalg.cholesky_ex(s)
+    lower, product = (s, t) if spent else (torch.empty_like(s), torch.empty_like(t))  # 33 MB each for 2,048 features
+    failed = torch.empty((), dtype=torch.int32)
+    torch.linalg.cholesky_ex(s, out=(lower, failed))
     if failed:
         return None
-    product = lower.T @ t @ lower
-    values = torch.linalg.eigvalsh((product + product.T) / 2)
+    torch.mm(lower.T @ t, lower, out=product)
+    values = torch.linalg.eigvalsh(product)  # of the symmetric matrix whose lower half this is
     error = 4 * torch.finfo(torch.float64).eps * float(values[-1])
     if values[0] <= error or float((error / (2 * values.sqrt())).sum()) > _EXACT * scale:
         return None

@@ -38,13 +38,14 @@ class Sums:
         self.parts[2] += hi.T @ lo
         add_products(self.parts[3], lo)
 
-    def __add__(self, other: "Sums") -> "Sums":
-        """Of both sets of rows together."""
-        both = Sums(len(self.parts[0]))
-        both.n, both.parts = self.n + other.n, [a + b for a, b in zip(self.parts, other.parts, strict=True)]
-        if both.n > MOST:
+    def __iadd__(self, other: "Sums") -> "Sums":
+        """The rows of the other set as well."""
+        if self.n + other.n > MOST:
             raise ValueError(f"more than {MOST:,} rows: sums would not be exact any more")
-        return both
+        self.n += other.n
+        for mine, theirs in zip(self.parts, other.parts, strict=True):
+            mine += theirs
+        return self
 
     def moments(self) -> Moments:
         """Mean and covariance of at least 2 rows. What is subtracted is formed in one fixed order, from sums without rounding."""
