@@ -213,9 +213,16 @@ class Ranks:
             error.everywhere = True
             raise error
 
-    def lost(self, error: BaseException) -> bool:
-        """Whether an error says that another process has gone or does not answer."""
-        return self.size > 1 and isinstance(error, RuntimeError) and not isinstance(error, DistganError) and bool(_LOST.search(str(error)))
+    @contextlib.contextmanager
+    def partners(self, path: str):
+        """What in here ends because another process has gone, or does not answer, ends with a LaunchError that says so; `path` is the run folder's."""
+        try:
+            yield
+        except RuntimeError as error:
+            if self.size == 1 or isinstance(error, DistganError) or not _LOST.search(str(error)):
+                raise
+            raise LaunchError(f"another process of this run has gone, or does not answer ({str(error).splitlines()[0][:200]}); what it printed last says why, and "
+                              f"stacks-rank*.txt in {path}/attempts where it hung. The same line goes on from the last checkpoint") from error
 
     def close(self) -> None:
         """Leave the group; nothing may be asked of the others afterwards."""

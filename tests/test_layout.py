@@ -22,6 +22,7 @@ LAYERS = [
     {"distgan.config", "distgan.augment", "distgan.measures", "distgan.metrics", "distgan.resizing", "distgan.perceptual", "distgan.embeddings"},
     {"distgan.runfile", "distgan.launched"},
     {"distgan.runs", "distgan.history"},
+    {"distgan.memory"},
     {"distgan.ranks"},
     {"distgan.order", "distgan.data", "distgan.recorder", "distgan.stopping", "distgan.audio_scores"},
     {"distgan.normalization", "distgan.batches", "distgan.features", "distgan.reals", "distgan.scores"},
@@ -122,4 +123,4 @@ def test_a_login_node_needs_no_torch(name):
 
 
 def test_few_files():
-    assert len(FILES) <= 132  # 110 at first; 13 of the evaluator and its metrics, 6 of sound's and of what is generated; 3 to spare
+    assert len(FILES) <= 138  # 110 at first; 13 of the evaluator and its metrics, 6 of sound's and of what is generated, 4 of what goes wrong; 5 to spare
