@@ -9,7 +9,7 @@ import time
 import psutil
 import pytest
 import torch
-from processes import BIN, TINY, TRAIN, final, journal, line, run, start
+from processes import TINY, TRAIN, final, journal, line, run, start
 from test_equal_runs import broken
 
 from distgan import stopping, watchdog
@@ -180,22 +180,6 @@ def test_when_a_rank_is_killed_the_other_says_so_and_leaves(killed, particles, t
     output, _ = process.communicate(timeout=60)
     assert process.returncode != 0
     assert killed == 0 or "another process of this run has gone, or does not answer" in output
-
-
-def test_under_torchrun_with_restarts_the_job_goes_on_by_itself(particles, tmp_path, undisturbed):
-    """One rank is killed: all start again, by the same command, and say what was lost. The folder's lock is free by then."""
-    command = [str(BIN / "torchrun"), "--standalone", "--nproc-per-node", "2", "--max-restarts", "5", str(TRAIN)]
-    process = start(command, *ask(particles, tmp_path, "machine.checkpoint_every=2"), cwd=tmp_path)
-    folder = tmp_path / "run"
-    while not (folder / "events.jsonl").exists() or not events(folder, "checkpoint"):
-        assert process.poll() is None
-        time.sleep(0.05)
-    workers_of(process)[1].kill()
-    output, _ = process.communicate(timeout=230)
-    assert process.returncode == 0 and (folder / "DONE").exists(), output[-3000:]
-    (again,) = events(folder, "training_again")
-    assert again["steps_lost"] >= 0 and again["seconds"] > 0 and f"training again: {again['steps_lost']} steps lost" in output
-    assert attempt(folder, 1) and list(journal(folder)) == list(journal(undisturbed))
 
 
 def test_a_validation_may_take_three_times_the_groups_time_out(particles, tmp_path):
