@@ -112,6 +112,8 @@ class Evaluator:
             with one_thread():
                 return compare(self._real, fake, metrics, (self.extract.metric, self.extract.kernel), self.reals, self._seed, self._thorough) | {"samples": fake.n}
 
+        if self._thorough:
+            console.say(f"comparing {self.reals} real images with {self._samples}")  # minutes, for many
         found = self._ranks.alone(work)
         self.seconds["scores"] = time.perf_counter() - began
         return found | {"reals": self.reals, "extractor": self.extract.label, "made_with": self.provenance()}
