@@ -160,7 +160,7 @@ class Evaluator:
         """Features, or moments, and projections of images 0 … total - 1."""
         began = time.perf_counter()
         spent = {"images": 0.0}
-        sums = [Sums(self._width) for _ in range(4 if groups.max() == 3 else groups.max() + 1)] if self.path == "moments" else []
+        sums = [Sums(self._width, self.extract.largest) for _ in range(4 if groups.max() == 3 else groups.max() + 1)] if self.path == "moments" else []
 
         def work(numbers: np.ndarray) -> tuple[torch.Tensor, ...]:
             started = time.perf_counter()
