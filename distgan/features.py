@@ -111,7 +111,7 @@ def _network(weights: dict[str, torch.Tensor], path: str) -> nn.Module:
             raise RunError(f"evaluate.inception={path} holds weights of another network: {str(error).splitlines()[0]}") from error
     for module in net.modules():
         if hasattr(module, "conv") and hasattr(module, "bn"):
-            module.conv, module.bn = fuse_conv_bn_eval(module.conv, module.bn), nn.Identity()
+            module.conv, module.bn = fuse_conv_bn_eval(module.conv.double(), module.bn.double()).float(), nn.Identity()
     return net.to(memory_format=torch.channels_last)
 
 
