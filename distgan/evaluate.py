@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from distgan import console, options, runs
+from distgan import console, evaluate_audio, options, runs
 from distgan.errors import ConfigError, RunError
 
 USAGE = """usage: distgan evaluate RUN[@best|@last|@STEP]|CHECKPOINT [--n N] [--metrics LIST] [--against all|train] …
@@ -40,8 +40,10 @@ MOST = 2**19  # sums of more are not exact
 def main(argv: list[str]) -> int:
     """Returns the exit code."""
     if not argv or {"-h", "--help"}.intersection(argv):
-        console.say(USAGE)
+        console.say(f"{USAGE}\n{evaluate_audio.USAGE}")
         return 0 if argv else 2
+    if evaluate_audio.is_meant(argv):
+        return evaluate_audio.main(argv)
     places, asked = options.parse("evaluate", argv, {
         "n": options.whole(None, 2, MOST), "metrics": options.several(METRICS, *METRICS, *PUBLISHED), "against": options.one_of("train", "all", "train"),
         "data": options.Option(None, "a folder"), "real": options.Option(None, "a folder or a file"), "fake": options.Option(None, "a folder"),

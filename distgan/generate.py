@@ -1,25 +1,39 @@
-"""`distgan generate`: images of a trained run's generator, as files."""
+"""`distgan generate`: what a trained run's generator makes, as files or as shards: images from noise, or repaired sounds."""
 
-import shutil
+import hashlib
+import json
+import shlex
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-from distgan import config, console, trained
-from distgan.errors import ConfigError, RunError
+from distgan import config, console, options, trained
+from distgan.errors import ConfigError
+from distgan.generated import Store
 
-USAGE = """usage: distgan generate RUN[@best|@last|@STEP] [count=N] [out=FOLDER] [device=auto|cpu|cuda]
+USAGE = """usage: distgan generate RUN[@best|@last|@STEP] [OUT] [--n N] [--shards yes] [--processes N] …
 
-Makes images of a trained run's generator: images/00000.png …, result.csv (a line for each, with the critic's score) and grid.png.
-Image i depends on the run's seed and i alone, so a larger count adds files and changes none.
+From noise (sagan, capacity, r3gan, wgan_flowers): images/00000.png …, result.csv (a line for each, with D's score) and grid.png.
+Of sounds (waveform, timbre): what the generator makes of the held-out clips, or of files of your own: sounds/KEY.wav … and result.csv.
 
-  RUN      a run folder: its best checkpoint, or the last one, or the one of a step
-  count    how many (default: 64)
-  out      folder to make (default: RUN/generated-STEP)
+Item i depends on the run's seed and i alone, not on the number of processes, so a larger N adds files and changes none. The same line again goes on where
+it was interrupted, and looks at what is there first.
 
-  distgan generate runs/wgan_flowers/default-1a2b3c4d count=1000
-  distgan generate runs/sagan/ngf32-5e6f7a8b@last out=images
+  RUN          a run folder: its best checkpoint, or the last one, or the one of a step
+  OUT          folder to make (default: RUN/generated-STEP); also out=OUT
+  --n          how many (default: 64 images, or all sounds); also count=N
+  --shards     yes: WebDataset tars with an index, a data set of their own, instead of files
+  --from       of sounds: a folder of sound files to repair, resampled to the run's rate, instead of the held-out clips
+  --data       the data set of a run of sounds, where it has moved
+  --processes  on this machine (default 1);   --device auto|cpu|cuda
+
+  distgan generate runs/wgan_flowers/default-1a2b3c4d flowers --n 8189 --processes 2
+  distgan generate runs/sagan/ngf32-5e6f7a8b@last more --n 50000 --shards yes
+  distgan generate runs/timbre/default-9c0d1e2f repaired --from ~/recordings
 """
 MOST = 1_000_000
+IMAGES, SOUNDS = 256, 16  # in a shard; two shards or more are a data set
 
 
 def main(argv: list[str]) -> int:
@@ -27,62 +41,116 @@ def main(argv: list[str]) -> int:
     if not argv or {"-h", "--help"}.intersection(argv):
         console.say(USAGE)
         return 0 if argv else 2
-    count, out, device = _options(argv[1:])
-    checkpoint = trained.locate(argv[0])
-    where = checkpoint.parents[1]
-    module, run = _settings(where, device)
-    target = Path(out).expanduser() if out else where / f"generated-{checkpoint.name}"
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise ConfigError(f"out={target}: exists and is not empty; give another folder, or move it away")
-    _make(module, run, checkpoint, count, target)
-    console.say(f"{count} images by {checkpoint}: {target}")
+    places, asked = options.parse("generate", argv, {
+        "n": options.whole(None, 1, MOST), "out": options.Option(None, "a folder"), "shards": options.one_of("no", "no", "yes"),
+        "from": options.Option(None, "a folder"), "data": options.Option(None, "a folder"), "device": options.one_of("auto", "auto", "cpu", "cuda"),
+        "processes": options.processes()}, (1, 2), {"count": "n"})
+    if len(places) == 2 and asked["out"]:
+        raise ConfigError(f"distgan generate: two folders to make, {places[1]} and out={asked['out']}")
+    checkpoint = trained.locate(places[0])
+    module, run = trained.settings(checkpoint.parents[1], asked["device"])
+    out = places[1] if len(places) == 2 else asked["out"]
+    target = Path(out).expanduser() if out else checkpoint.parents[1] / f"generated-{checkpoint.name}"
+    images = module.Settings.kind == "image"
+    if images and (wrong := [name for name in ("from", "data") if asked[name]]):
+        raise ConfigError(f"{wrong[0]}={asked[wrong[0]]}: {run.recipe} draws images from noise and needs nothing to begin with")
+    about = {"checkpoint_digest": json.loads((checkpoint / "checkpoint.json").read_text())["digest"], "recipe": run.recipe, "step": int(checkpoint.name),
+             "seed": run.seed, "of": "noise" if images else str(Path(asked["from"]).expanduser().resolve()) if asked["from"] else "held-out clips"}
+    store = Store(target, about, asked["shards"] == "yes")
+    store.refuse_others()
+    from launchers import local
+
+    local.spread("generate", argv, asked["processes"])
+    made = (_images if images else _sounds)(module, run, checkpoint, asked, store)
+    console.say(f"{made}: {target}" + (f"; next: distgan check {shlex.quote(str(target))}" if (target / "dataset.json").is_file() else ""))
     return 0
 
 
-def _options(words: list[str]) -> tuple[int, str | None, str]:
-    """(count, out, device); ConfigError lists every fault."""
-    given: dict[str, Any] = {"count": 64, "out": None, "device": "auto"}
-    faults = []
-    for word in words:
-        key, equals, value = word.partition("=")
-        if not equals or key not in given:
-            faults.append(f"  {word[:60]!r} is none of count=N, out=FOLDER, device=auto|cpu|cuda")
-        elif key == "count" and not (value.isascii() and value.isdecimal() and 1 <= int(value) <= MOST):
-            faults.append(f"  count: found {value[:60]!r}, allowed is 1 to {MOST:,}")
-        elif key == "device" and value not in ("auto", "cpu", "cuda"):
-            faults.append(f"  device: found {value[:60]!r}, allowed are auto, cpu and cuda")
-        else:
-            given[key] = int(value) if key == "count" else value
-    if faults:
-        raise ConfigError("\n".join(["distgan generate RUN …:", *faults]))
-    return given["count"], given["out"], given["device"]
-
-
-def _settings(folder: Path, device: str) -> tuple[Any, config.Run]:
-    """The recipe's module and the settings of a run, to be drawn from by one process; ConfigError where its recipe draws nothing from noise."""
-    module, run = trained.settings(folder, device)
-    if module.Settings.kind != "image":
-        there = [str(folder / name) for name in ("results", "samples") if (folder / name).is_dir()]
-        raise ConfigError(f"{folder} is a run of {run.recipe}, which turns one signal into another and draws nothing from noise; what it made of held-out "
-                          f"{module.Settings.kind}s is in {' and '.join(there) or 'no folder yet: it writes samples/ while it trains'}")
-    return module, run
-
-
-def _make(module: Any, run: config.Run, checkpoint: Path, count: int, target: Path) -> None:
-    """The files in `target`, all of them or none."""
-    from distgan import results
+def _images(module: ModuleType, run: config.Run, checkpoint: Path, asked: dict[str, Any], store: Store) -> str:
+    from distgan import pictures, results
     from distgan.ranks import Ranks
 
-    ranks = Ranks(run.machine, run.precision)
-    recipe = trained.load(module, run, ranks, checkpoint)
-    temporary = target.with_name(f".{target.name}.tmp")
-    try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        results.write_images(temporary, ranks, recipe.sample, recipe.players["D"], count)
-        temporary.replace(target)
-    except OSError as error:
-        raise RunError(f"cannot write {target}: {error.strerror}; make room or give access, or name another folder with out=") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    ranks, count = Ranks(run.machine, run.precision), asked["n"] or 64
+    recipe = ranks.together(lambda: trained.load(module, run, ranks, checkpoint))
+    size = IMAGES if store.shards else results.ROUND
+    first = ranks.alone(lambda: store.begin(results.COLUMNS, size, results.CHUNK, count))
+
+    def keep(start: int, images: Any, said: Any) -> None:
+        store.add([(row, {"png": data}) for row, data in results.files(start, images, said, count)])
+
+    def end() -> None:
+        if not store.shards:
+            pictures.save_grid(store.target / "grid.png", pictures.load(sorted((store.target / "images").glob("*.png"))[:results.GRID]))
+        store.finish(["--image", "png"])
+
+    with console.bar("generating", count, "images", start=min(first, count)) as bar:
+        for start, made in results.rounds(ranks, recipe.sample, recipe.players["D"], range(first, count), bar, size=size):
+            ranks.alone(lambda start=start, made=made: keep(start, *made))
+    ranks.alone(end)
     ranks.close()
+    return f"{max(first, count)} images by {checkpoint}"
+
+
+def _sounds(module: ModuleType, run: config.Run, checkpoint: Path, asked: dict[str, Any], store: Store) -> str:
+    import numpy as np
+
+    from distgan import clips
+    from distgan.data import Data
+    from distgan.losses import STFT_RESOLUTIONS
+    from distgan.ranks import Ranks
+    from shards.sound import waves
+
+    ranks = Ranks(run.machine, run.precision)
+    data = ranks.together(lambda: Data(asked["data"] or run.data))
+    recipe = ranks.together(lambda: trained.load(module, run, ranks, checkpoint))
+    repair = recipe.repairer()
+    sounds = ranks.together(lambda: clips.Loose(Path(asked["from"]).expanduser(), data.sample.rate, repair, ranks.device) if asked["from"]
+                            else clips.HeldOut(data, repair, ranks.device, STFT_RESOLUTIONS))
+    if store.shards and asked["from"]:
+        raise ConfigError("shards=yes: shards hold pairs of what was made and what it should be, and files of your own have no such target; leave it out")
+    count = min(asked["n"] or len(sounds.keys), len(sounds.keys))
+    first = ranks.alone(lambda: store.begin(("id", "file_name", "key", "sha256"), SOUNDS, 1, count))
+
+    def of(index: np.ndarray) -> list[bytes]:
+        found = []
+        for i in index.tolist():
+            clip = sounds[i]
+            both = [clip.found] + ([clip.target] if store.shards else [])
+            found += [waves.write_wav(wave.numpy(), sounds.rate) for wave in both]
+            bar.advance(min(ranks.size, bar.total - bar.done))
+        return found
+
+    with console.bar("repairing", count, "clips", start=min(first, count)) as bar:
+        for start in range(first, count, SOUNDS):
+            some = range(start, min(start + SOUNDS, count))
+            index = np.arange(some.start + ranks.rank, some.stop, ranks.size)
+            blobs = ranks.together(lambda index=index: of(index))
+            per = 2 if store.shards else 1
+            places = ((index - some.start)[:, None] * per + np.arange(per)).ravel()
+            whole = _to_the_first(ranks, places, blobs, len(some) * per)
+            ranks.alone(lambda some=some, whole=whole, per=per: store.add(list(_rows(some, sounds.keys, whole, per))))
+    ranks.alone(lambda: store.finish(["--input", "input.wav", "--target", "target.wav"]))
+    ranks.close()
+    return f"{max(first, count)} clips by {checkpoint}"
+
+
+def _rows(numbers: range, keys: list[str], blobs: list[bytes], per: int) -> Iterator[tuple[tuple[Any, ...], dict[str, bytes]]]:
+    from distgan.listening import file_name
+
+    for k, i in enumerate(numbers):
+        members = dict(zip(("input.wav", "target.wav") if per == 2 else ("wav",), blobs[k * per:(k + 1) * per], strict=True))
+        yield (i, f"sounds/{i:05d}-{file_name(keys[i])}.wav", keys[i], hashlib.sha256(blobs[k * per]).hexdigest()), members
+
+
+def _to_the_first(ranks: Any, index: Any, blobs: list[bytes], total: int) -> list[bytes] | None:
+    """Bytes numbered by `index` from all ranks -> on rank 0 those of 0..total-1 in order, elsewhere None. Collective."""
+    import numpy as np
+    import torch
+
+    lengths = ranks.gather(index, torch.tensor([[len(blob)] for blob in blobs], dtype=torch.int64).reshape(len(blobs), 1), total)
+    longest = ranks.alone(lambda: int(lengths.max()))
+    rows = np.zeros((len(blobs), longest), np.uint8)
+    for row, blob in zip(rows, blobs, strict=True):
+        row[:len(blob)] = np.frombuffer(blob, np.uint8)
+    whole = ranks.gather(index, torch.from_numpy(rows), total)
+    return None if whole is None else [row[:length].numpy().tobytes() for row, length in zip(whole, lengths[:, 0].tolist(), strict=True)]

@@ -27,8 +27,12 @@ class Repaired:
 
     @property
     def name(self) -> str:
-        """The key as part of a file's name."""
-        return re.sub(r"[^A-Za-z0-9_-]+", "_", self.key)[:80]
+        return file_name(self.key)
+
+
+def file_name(key: str) -> str:
+    """A key as part of a file's name."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "_", key)[:80]
 
 
 def spread(there: int, wanted: int) -> list[int]:

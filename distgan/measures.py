@@ -4,6 +4,7 @@ All take found, target: float32 or float64 [batch, frames] at full scale 1, alig
 Conventions differ from paper to paper, so each function states its own; compare only numbers made with the same.
 """
 
+import functools
 import math
 
 import torch
@@ -14,6 +15,10 @@ FLOOR_DB = -80.0    # of the target's loudest bin: what lies below in a spectrog
 ACTIVE_DB = -40.0   # frames this far below the target's 95th percentile are pauses (shards/sound/degrade.py has the same)
 FRAME_S = 0.032     # of a spectrogram, every quarter of it
 BANDS_HZ = (0, 500, 1000, 2000, 4000, 8000, 16000, 24000)
+MEL_BANDS = 40      # of the mel-cepstral distortion, triangles up to half the rate, in HTK's mel
+CEPSTRA = 13        # its coefficients: 1 to 13
+LOG_MEL_BANDS = 64  # of `log_mel`
+LOG_MEL_LEAST = 1e-10
 _LEAST = 1e-20      # energy
 
 
@@ -38,6 +43,44 @@ def log_spectral_distance(found: torch.Tensor, target: torch.Tensor, rate: int, 
     x, y, active = _decibels(found, target, rate)
     bins = _bins(rate, low_hz, high_hz)
     return _mean_active((x - y)[:, bins].square().mean(1).sqrt(), active)
+
+
+def mel_cepstral_distortion(found: torch.Tensor, target: torch.Tensor, rate: int, coefficients: int = CEPSTRA) -> torch.Tensor:
+    """Mel-cepstral distortion in dB, lower is better (Kubichek 1993): 10 / ln 10 sqrt(2 sum over k = 1 … `coefficients` of (c_k - c'_k)^2), mean over active frames.
+
+    c_k are the coefficients of the cosine series ln A(w) = c_0 + sum c_k cos(k w) of the amplitude in MEL_BANDS bands, at least FLOOR_DB of the target's largest.
+    c_0, the level, is left out, so a gain changes nothing above the floor. No time warping: clips are aligned. 0 of a silent target.
+    """
+    banks = _mel(rate, MEL_BANDS).to(found.device)
+    x, y = (torch.matmul(_spectrogram(signal, rate).square().mT, banks).sqrt() for signal in (found, target))  # [batch, frames, bands]
+    floor = (y.amax((1, 2), keepdim=True) * 10 ** (FLOOR_DB / 20)).clamp_min(_LEAST)
+    difference = x.maximum(floor).log() - y.maximum(floor).log()
+    centres = (torch.arange(MEL_BANDS, dtype=torch.float64, device=found.device) + 0.5) * math.pi / MEL_BANDS
+    waves = torch.cos(torch.arange(1, coefficients + 1, dtype=torch.float64, device=found.device)[:, None] * centres) * 2 / MEL_BANDS
+    distortion = 10 / math.log(10) * (2 * torch.matmul(difference, waves.T).square().sum(2)).sqrt()
+    return _mean_active(distortion, _decibels(found, target, rate)[2])
+
+
+def log_mel(signal: torch.Tensor, rate: int) -> torch.Tensor:
+    """log10 of the power in LOG_MEL_BANDS mel bands, at least LOG_MEL_LEAST: float64 [frames, bands] of one clip [frames], every half window of 32 ms."""
+    power = _spectrogram(signal[None], rate)[0, :, ::2].square().mT @ _mel(rate, LOG_MEL_BANDS).to(signal.device)
+    return power.clamp_min(LOG_MEL_LEAST).log10()
+
+
+@functools.cache
+def _mel(rate: int, bands: int) -> torch.Tensor:
+    """Weights of power, float64 [bins, bands]: triangles of height 1 that are even in HTK's mel (2595 log10(1 + f / 700)) from 0 to half the rate.
+
+    Where bins lie farther apart than triangles are wide, a band takes the bin nearest to its centre: else it would hold nothing whatever is heard.
+    """
+    bins = torch.arange(_size(rate) // 2 + 1, dtype=torch.float64) * rate / _size(rate)
+    top = 2595 * math.log10(1 + rate / 2 / 700)
+    edges = 700 * (10 ** (torch.linspace(0, top, bands + 2, dtype=torch.float64) / 2595) - 1)
+    low, centre, high = edges[:-2], edges[1:-1], edges[2:]
+    weights = torch.minimum((bins[:, None] - low) / (centre - low), (high - bins[:, None]) / (high - centre)).clamp_min(0)
+    for band in torch.nonzero(weights.sum(0) == 0).flatten().tolist():
+        weights[(bins - centre[band]).abs().argmin(), band] = 1
+    return weights
 
 
 def band_levels(found: torch.Tensor, target: torch.Tensor, rate: int, bands_hz: tuple[float, ...] = BANDS_HZ) -> torch.Tensor:

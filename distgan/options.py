@@ -7,6 +7,8 @@ from typing import Any
 
 from distgan.errors import ConfigError
 
+_OPTION = re.compile(r"(--)?([A-Za-z_][A-Za-z0-9_-]*)(?:(=)(.*))?", re.DOTALL)
+
 
 @dataclass(frozen=True)
 class Option:
@@ -52,6 +54,18 @@ def processes() -> Option:
     return whole(None, 1, 4096)
 
 
+def peek(argv: list[str]) -> tuple[list[str], dict[str, str]]:
+    """(words that are no options, options) as far as they can be told without knowing which there are: enough to see what a line is about."""
+    places, values, words = [], {}, iter(argv)
+    for word in words:
+        found = _OPTION.fullmatch(word)
+        if found and (found[1] or found[3]):
+            values[found[2].replace("-", "_")] = found[4] if found[3] else next(words, "")
+        else:
+            places.append(word)
+    return places, values
+
+
 def parse(verb: str, argv: list[str], options: dict[str, Option], places: tuple[int, int], also: dict[str, str] | None = None) -> tuple[list[str], dict[str, Any]]:
     """(words that are no options, at least places[0] and at most places[1]; the value of every option). One ConfigError lists every fault.
 
@@ -60,7 +74,7 @@ def parse(verb: str, argv: list[str], options: dict[str, Option], places: tuple[
     values, places_found, faults, given = {name: option.default for name, option in options.items()}, [], [], set()
     words = iter(argv)
     for word in words:
-        found = re.fullmatch(r"(--)?([A-Za-z_][A-Za-z0-9_-]*)(?:(=)(.*))?", word, re.DOTALL)
+        found = _OPTION.fullmatch(word)
         if not found or not (found[1] or found[3]):
             if word.startswith("-"):
                 faults.append(f"  {word[:60]!r} is no option; there are {', '.join(options)}")

@@ -14,6 +14,7 @@ from distgan.interventions import marks
 from distgan.markup import document, e, moment, number, table
 from distgan.plots import curves
 from distgan.scoreboard import scoreboard
+from distgan.soundboard import soundboard
 from distgan.watch import Signal, shown
 
 EVENTS = 40
@@ -22,7 +23,7 @@ EVENTS = 40
 def render(run: History, now: datetime | None = None) -> str:
     """The page of a run, as it stands at `now`."""
     now = now or datetime.now(UTC)
-    sections = [_facts(run), _criteria(run), _findings(run), _interventions(run), _curves(run), scoreboard(run), samples(run), results(run), _health(run), _checkpoints(run),
+    sections = [_facts(run), _criteria(run), _findings(run), _interventions(run), _curves(run), scoreboard(run), soundboard(run), samples(run), results(run), _health(run), _checkpoints(run),
                 _settings(run), _attempts(run), _events(run)]
     head = (f'<h1><small>{e(run.folder.parent.name)} /</small> {e(run.folder.name)}</h1>\n'
             f'<p class="verdict"><span class="badge {e(run.state)}">{e(run.state)}</span>{e(verdict(run, now))}</p>')

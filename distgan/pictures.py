@@ -29,3 +29,9 @@ def save_grid(path: Path, images: torch.Tensor) -> None:
         temporary.replace(path)
     except OSError as error:
         raise DiskError(f"cannot write {path}: {error.strerror}; run the same line again when it can be written") from error
+
+
+def load(paths: list[Path]) -> torch.Tensor:
+    """Pictures of one size -> uint8 [n, channels, height, width]."""
+    arrays = [np.asarray(Image.open(path)) for path in paths]
+    return torch.from_numpy(np.stack([array.reshape(*array.shape[:2], -1) for array in arrays])).permute(0, 3, 1, 2)

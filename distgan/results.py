@@ -12,7 +12,7 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +32,7 @@ GOOD = 50.0  # a FID below this is called good (and no other metric is)
 GRID = 64
 ROUND = 64 * CHUNK  # images that rank 0 holds at once
 Draw = Callable[[np.ndarray, str], torch.Tensor]
+Row = tuple[int, str, str, str]  # COLUMNS
 
 
 def write(folder: Path, ranks: Ranks, data: Data, sample: Draw, D: Player, count: int, inception: str | None,
@@ -51,40 +52,54 @@ def write(folder: Path, ranks: Ranks, data: Data, sample: Draw, D: Player, count
 def write_images(folder: Path, ranks: Ranks, sample: Draw, D: Player, count: int,
                  extract: Callable[[torch.Tensor], torch.Tensor] | None = None) -> torch.Tensor | None:
     """images/, result.csv and grid.png into an empty folder. Collective; on rank 0 returns what `extract` says of the files, [count, d]."""
-    def make(numbers: np.ndarray) -> tuple[torch.Tensor, ...]:
-        images = signals.to_bytes(sample(numbers, PURPOSE))
+    def keep(start: int, images: torch.Tensor, said: torch.Tensor) -> None:
+        for row, data in files(start, images, said, count):
+            save(folder / row[1], data)
+            lines.append(row)
+        if start == 0:
+            pictures.save_grid(folder / "grid.png", images[:GRID])
+
+    lines: list[Row] = []
+    features = []
+    with console.bar("generating", count, "images") as bar:
+        for start, made in rounds(ranks, sample, D, range(count), bar, extract):
+            ranks.alone(lambda start=start, made=made: keep(start, *made[:2]))
+            features += made[2:]
+    ranks.alone(lambda: runs.write(folder / "result.csv", table(lines)))
+    return torch.cat(features) if features and ranks.first else None
+
+
+def rounds(ranks: Ranks, sample: Draw, D: Player, numbers: range, bar: console.Bar,
+           extract: Callable[[torch.Tensor], torch.Tensor] | None = None, size: int = ROUND) -> Iterator[tuple[int, list[torch.Tensor | None]]]:
+    """Images of these numbers, `size` at a time: (number of the first, [uint8 [n, channels, height, width], D's scores [n], features if asked for]).
+
+    Tensors on rank 0, None elsewhere. Collective; `numbers` begins at a multiple of CHUNK, so that an image is always made among the same others.
+    """
+    def make(some: np.ndarray) -> tuple[torch.Tensor, ...]:
+        images = signals.to_bytes(sample(some, PURPOSE))
         with D.judging() as critic:
             said = critic(signals.to_unit(images, next(critic.parameters()).dtype))
         return (images, said) if extract is None else (images, said, extract(images))
 
-    def save(start: int, images: torch.Tensor, said: torch.Tensor) -> None:
-        lines.extend(_save(folder / "images", start, images, said, len(str(count - 1))))
-        if start == 0:
-            pictures.save_grid(folder / "grid.png", images[:GRID])
-
-    lines: list[tuple[int, str, str, str]] = []
-    features = []
-    with console.bar("generating", count, "images") as bar:
-        for start in range(0, count, ROUND):
-            made = deal(ranks, range(start, min(start + ROUND, count)), make, bar, columns=3 if extract else 2)
-            ranks.alone(lambda start=start, made=made: save(start, *made[:2]))
-            features += made[2:]
-    ranks.alone(lambda: runs.write(folder / "result.csv", _table(lines)))
-    return torch.cat(features) if features and ranks.first else None
+    for start in range(numbers.start, numbers.stop, size):
+        yield start, deal(ranks, range(start, min(start + size, numbers.stop)), make, bar, columns=3 if extract else 2)
 
 
-def _save(folder: Path, start: int, images: torch.Tensor, said: torch.Tensor, digits: int) -> list[tuple[int, str, str, str]]:
-    """uint8 [n, channels, height, width] -> PNG files, numbered from `start`, and their lines."""
-    lines = []
+def files(start: int, images: torch.Tensor, said: torch.Tensor, count: int) -> Iterator[tuple[Row, bytes]]:
+    """The line and the bytes of each PNG file, numbered from `start`; `count` are to come in all."""
+    digits = max(len(str(count - 1)), 5)
+    for i, (image, score) in enumerate(zip(images.permute(0, 2, 3, 1).numpy(), said.tolist(), strict=True), start):
+        data = _png(image)
+        yield (i, f"images/{i:0{digits}d}.png", f"{score:.9g}", hashlib.sha256(data).hexdigest()), data
+
+
+def save(path: Path, data: bytes) -> None:
+    """RunError where it cannot be written."""
     try:
-        folder.mkdir(exist_ok=True)
-        for i, (image, score) in enumerate(zip(images.permute(0, 2, 3, 1).numpy(), said.tolist(), strict=True), start):
-            file, data = f"{i:0{max(digits, 5)}d}.png", _png(image)
-            (folder / file).write_bytes(data)
-            lines.append((i, f"images/{file}", f"{score:.9g}", hashlib.sha256(data).hexdigest()))
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(data)
     except OSError as error:
-        raise RunError(f"cannot write {folder}: {error.strerror}; make room or give access, and run the same line again") from error
-    return lines
+        raise RunError(f"cannot write {path}: {error.strerror}; make room or give access, and run the same line again") from error
 
 
 def _png(image: np.ndarray) -> bytes:
@@ -94,7 +109,8 @@ def _png(image: np.ndarray) -> bytes:
     return out.getvalue()
 
 
-def _table(lines: list[tuple[int, str, str, str]]) -> str:
+def table(lines: list[Row]) -> str:
+    """CSV under COLUMNS."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(COLUMNS)

@@ -30,11 +30,13 @@ def spread(verb: str, argv: list[str], processes: int | None) -> None:
 
     A verb calls it when its options are read and whatever can be checked quickly is: the launcher would print a traceback below each refusal.
     """
-    from distgan import launched
+    from distgan import launched, options
 
     source, count = launched.started()
     if count == 1 and (processes or 1) > 1:
-        line = command(processes, [verb, *argv], ("-m", "distgan"))
+        places, values = options.peek(argv)
+        # As n=8189, not --n 8189: launchers would look for options of their own that begin so.
+        line = command(processes, [verb, *places, *(f"{name}={value}" for name, value in values.items())], ("-m", "distgan"))
         sys.stdout.flush()
         os.execvpe(line[0], line, os.environ)
     if processes not in (None, count):

@@ -26,6 +26,8 @@ from distgan.nets_image import Generator64
 from distgan.player import Player
 from distgan.ranks import Ranks
 from distgan.recipes import wgan_flowers
+from shards import audit
+from shards.sound import waves
 
 SMALL = ["ngf=4", "ndf=4", "latent=8", "batch=8", "g_lr=0.02", "ema=0.9", "evaluate.samples=8", "evaluate.schedule=[[null, 1000]]", "validate_every=1000",
          "sample_every=1000"]
@@ -226,15 +228,14 @@ def test_generate_makes_the_files_of_the_results(trained, tmp_path, data, monkey
     assert generate.main([str(folder), "count=40", f"out={tmp_path / 'some'}", "device=cpu"]) == 0
     usual, some = table(folder / "results"), table(tmp_path / "some")
     assert some == usual[:40] and all((tmp_path / "some" / row["file_name"]).is_file() for row in some)
-    assert sorted(path.name for path in (tmp_path / "some").iterdir()) == ["grid.png", "images", "result.csv"]
-    assert not list(tmp_path.glob(".*"))
+    assert sorted(path.name for path in (tmp_path / "some").iterdir()) == ["generated.json", "grid.png", "images", "result.csv"]
 
 
 def test_generate_says_what_it_wants(trained, tmp_path, capsys):
     folder, _, _ = trained
     assert generate.main([]) == 2 and "usage: distgan generate RUN" in capsys.readouterr().out
-    for words, said in ((["count=0", "size=3"], r"(?s)count: found '0', allowed is 1 to 1,000,000.*'size=3' is none of count=N"),
-                        (["device=tpu"], "device: found 'tpu'"), ([f"out={folder}"], "exists and is not empty")):
+    for words, said in ((["count=0", "size=3"], r"(?s)n: found '0', allowed: 1 to 1,000,000.*'size=3' is none of n, out"),
+                        (["device=tpu"], "device: found 'tpu'"), ([f"out={folder}"], "exists and is not empty, and `distgan generate` did not make it"), ([f"from={folder}"], "draws images from noise")):
         with pytest.raises(ConfigError, match=said):
             generate.main([str(folder), *words])
     with pytest.raises(ConfigError, match="^found '.*@7', which is step 7, of which there is no checkpoint"):
@@ -243,8 +244,76 @@ def test_generate_says_what_it_wants(trained, tmp_path, capsys):
         generate.main([str(tmp_path / "nothing")])
 
 
-def test_generate_refuses_a_run_that_draws_nothing_from_noise(trained, tmp_path, monkeypatch):
-    monkeypatch.setattr(wgan_flowers.Settings, "kind", "pair")
+def test_generate_goes_on_where_it_was_killed_and_adds_what_is_asked_for(trained, tmp_path, capsys, monkeypatch):
+    """A file that is damaged, and those after it, are made again; the bytes are those of one undisturbed process, whatever the number of processes."""
+    monkeypatch.setattr(Data, "__init__", None)
     folder, _, _ = trained
-    with pytest.raises(ConfigError, match="turns one signal into another and draws nothing from noise; what it made of held-out pairs is in .*/results and .*/samples"):
-        generate.main([str(folder)])
+    whole, out = tmp_path / "whole", tmp_path / "some"
+    assert generate.main([str(folder), str(whole), "--n", "70", "--device", "cpu"]) == 0
+    assert generate.main([str(folder), str(out), "--n", "40", "--device", "cpu"]) == 0
+    capsys.readouterr()
+    untouched = (out / "images/00000.png").stat().st_mtime_ns
+    assert generate.main([str(folder), str(out), "--n", "40", "--device", "cpu"]) == 0 and "40 are there already, whole" in capsys.readouterr().out
+    (out / "images/00037.png").write_bytes(b"half")
+    lines = (out / "result.csv").read_text().splitlines(keepends=True)
+    (out / "result.csv").write_text("".join(lines[:39]) + "38,images/0")  # a torn line
+    run([str(BIN / "torchrun"), "--standalone", "--nproc-per-node", "2", "-m", "distgan", "generate"], str(folder), str(out), "n=70", "device=cpu", cwd=tmp_path)
+    assert hashes(out) == hashes(whole) and (out / "images/00000.png").stat().st_mtime_ns == untouched
+
+
+def test_generate_refuses_a_folder_of_another_checkpoint(trained, tmp_path):
+    folder, _, _ = trained
+    out = tmp_path / "out"
+    assert generate.main([str(folder), str(out), "--n", "3", "--device", "cpu"]) == 0
+    before = hashes(out)
+    about = json.loads((out / "generated.json").read_text())
+    about["about"]["checkpoint_digest"] = "another"
+    (out / "generated.json").write_text(json.dumps(about))
+    with pytest.raises(ConfigError, match="(?s)was made otherwise; nothing was overwritten\n  checkpoint_digest: another there"):
+        generate.main([str(folder), str(out), "--n", "5", "--device", "cpu"])
+    with pytest.raises(ConfigError, match="as: files there, shards now"):
+        generate.main([str(folder), str(out), "--n", "5", "--shards", "yes", "--device", "cpu"])
+    assert {name: value for name, value in hashes(out).items() if name != "generated.json"} == {name: value for name, value in before.items() if name != "generated.json"}
+
+
+def test_generated_shards_are_a_data_set(trained, tmp_path, monkeypatch):
+    """Which `distgan check` finds whole; more of them change none of the full ones."""
+    monkeypatch.setattr(generate, "IMAGES", 16)
+    folder, _, _ = trained
+    out = tmp_path / "shards"
+    assert generate.main([str(folder), str(out), "--n", "40", "--shards", "yes", "--device", "cpu"]) == 0
+    first = hashes(out)
+    found = Data(str(out))
+    assert len(found.train) + len(found.validation) == 40 and found.shape == (3, 64, 64)
+    assert generate.main([str(folder), str(out), "--n", "40", "--shards", "yes", "--device", "cpu"]) == 0 and hashes(out) == first
+    assert generate.main([str(folder), str(out), "--n", "56", "--shards", "yes", "--device", "cpu"]) == 0
+    assert sorted(path.name for path in out.glob("*.tar")) == [f"{k:06d}.tar" for k in range(4)] and len(Data(str(out)).train) + len(Data(str(out)).validation) == 56
+    assert {name for name in first if name.endswith(".tar") and hashes(out)[name] == first[name]} == {"000000.tar", "000001.tar"}
+    assert audit.main([str(out)]) in (0, 1)
+
+
+# ---- distgan generate, of sounds
+def test_repaired_sounds_do_not_depend_on_the_number_of_processes(recordings, tmp_path, monkeypatch):
+    """Held-out clips, as files and as shards, and a folder of one's own; the same line again makes what is missing."""
+    folder = tmp_path / "run"
+    run(line("python"), "timbre", f"data={recordings}", f"machine.folder={folder}", "machine.device=cpu", "epochs=1", "segment_length=256", "stft_resolutions=[[64,16,64]]",
+        "g_width=16", "g_fft=64", "g_hop=16", "d_width=4", "batch=6", "gan_start_epoch=0", cwd=tmp_path)
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert generate.main([str(folder), str(one), "--device", "cpu"]) == 0
+    run([str(BIN / "distgan"), "generate"], str(folder), str(two), "--n", "6", "--processes", "2", "--device", "cpu", cwd=tmp_path)
+    assert hashes(one) == hashes(two) and len(list((one / "sounds").iterdir())) == len(table(one)) == 6
+    wave, rate = waves.read_wav(next((one / "sounds").iterdir()).read_bytes())
+    assert wave.dtype == np.float32 and rate == 8000 and len(wave) == 400
+    next((two / "sounds").iterdir()).unlink()
+    assert generate.main([str(folder), str(two), "--device", "cpu"]) == 0 and hashes(one) == hashes(two)
+    own = tmp_path / "own"
+    assert generate.main([str(folder), str(own), "--from", str(one / "sounds"), "--n", "2", "--device", "cpu"]) == 0 and len(table(own)) == 2
+    shards = tmp_path / "shards"
+    assert generate.main([str(folder), str(shards), "--shards", "yes", "--device", "cpu"]) == 0
+    assert [path.name for path in shards.glob("*.tar")] == ["000000.tar"] and (shards / "manifest.json").is_file() and not (shards / "dataset.json").exists()
+    monkeypatch.setattr(generate, "SOUNDS", 2)
+    shutil.rmtree(shards)
+    assert generate.main([str(folder), str(shards), "--shards", "yes", "--device", "cpu"]) == 0
+    assert Data(str(shards)).kind == "pair" and len(list(shards.glob("*.tar"))) == 3
+    with pytest.raises(ConfigError, match="no such folder"):
+        generate.main([str(folder), str(tmp_path / "new"), "--from", str(tmp_path / "nothing"), "--device", "cpu"])

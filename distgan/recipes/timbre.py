@@ -1,6 +1,6 @@
 """Repairs the timbre of denoised speech: L1, multi-resolution STFT and, once it has started, a GAN loss on (denoised, clean) pairs."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
@@ -208,6 +208,11 @@ class Recipe:
         for chunk in data.chunks(data.validation, CHUNK):
             yield signals.to_waves(chunk.to(like.device), like.dtype).unbind(1)
 
+    def repairer(self) -> Callable[[torch.Tensor], torch.Tensor]:
+        """What the averaged generator makes of sounds [n, frames], as a copy for inference."""
+        with self.G.averaged() as average:
+            return average.plain()
+
     def show(self, data: Data, path: Path) -> None:
         """Spectrograms of the same held-out pairs each time, and their sound beside the picture."""
         with self.G.averaged() as repair:
@@ -220,10 +225,8 @@ class Recipe:
         ranks.alone(lambda: self._results(data, folder))
 
     def _results(self, data: Data, folder: Path) -> None:
-        with self.G.averaged() as average:
-            repair = average.plain()
-            every = range(len(data.validation))
-            listening.write_table(folder / "measures.csv", (listening.repaired(data, i, repair, self.run.stft_resolutions) for i in every))
-            some = [listening.repaired(data, i, repair, self.run.stft_resolutions) for i in listening.spread(len(data.validation), GIVEN)]
+        repair = self.repairer()
+        listening.write_table(folder / "measures.csv", (listening.repaired(data, i, repair, self.run.stft_resolutions) for i in range(len(data.validation))))
+        some = [listening.repaired(data, i, repair, self.run.stft_resolutions) for i in listening.spread(len(data.validation), GIVEN)]
         listening.draw(folder / "spectrograms.png", some, data.sample.rate)
         listening.write_sound(folder, "", some, data.sample.rate)

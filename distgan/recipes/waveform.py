@@ -1,7 +1,7 @@
 """Paired waveform-to-waveform GAN: a U-Net over time, a conditional PatchGAN, least-squares GAN loss and L1 (pix2pix, Isola et al. 2017)."""
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
@@ -192,6 +192,14 @@ class Recipe:
                 rows.append((len(given), row))
         total = sum(n for n, _ in rows)
         return {f"valid/{name}": float(sum(n * row[name].double() for n, row in rows) / total) for name in rows[0][1]}
+
+    def repairer(self) -> Callable[[torch.Tensor], torch.Tensor]:
+        """What the averaged generator makes of inputs [n, frames], in the units of the data."""
+        def repair(given: torch.Tensor) -> torch.Tensor:
+            with self.G.averaged() as generator:
+                return generator(given.to(self.dtype)[:, None] * self.run.input_gain)[:, 0] / self.run.target_gain
+
+        return repair
 
     def show(self, data: Data, path: Path) -> None:
         """The same held-out pairs each time: input, target and output over each other."""
