@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 from distgan import __version__, console, launched
-from distgan.errors import DataError, DistganError, LaunchError
+from distgan.errors import DataError, DistganError, LaunchError, OutOfMemory
 
 VERBS = {
     "shard": ("shards.build", "turn images, or the built-in particle generator, into WebDataset shards"),
@@ -29,10 +29,10 @@ WAIT_S = 3
 def _leave_it_to_rank_0(error: DistganError) -> None:
     """On another rank: wait, because a launcher ends all processes when the first one leaves, and rank 0 may not have told it yet.
 
-    What only this process has met (damaged data at once, else what is left after the wait) it tells itself.
+    What only this process has met (damaged data, or too little memory, at once, else what is left after the wait) it tells itself.
     """
     own = f"error: rank {os.environ['RANK']}: {error}"
-    if isinstance(error, DataError) and not error.everywhere:
+    if isinstance(error, DataError | OutOfMemory) and not error.everywhere:
         print(own, file=sys.stderr, flush=True)
     time.sleep(WAIT_S)
     if isinstance(error, LaunchError) and not error.everywhere:

@@ -4,7 +4,8 @@
     ├── ConfigError         the user wrote something wrong (also a ValueError); all faults of a configuration in one message
     ├── DataError           shards or source files are missing, damaged or not what was asked for (also a RuntimeError)
     ├── RunError            a run folder, checkpoint or weights file does not fit what was asked (also a RuntimeError)
-    │   └── DiskError       a file of the run cannot be written: no room, no access, no such disk any more
+    │   ├── DiskError       a file of the run cannot be written: no room, no access, no such disk any more
+    │   └── OutOfMemory     of a GPU or of the host, on one rank
     └── LaunchError         the processes of a run do not fit together (also a RuntimeError)
 """
 
@@ -29,6 +30,10 @@ class RunError(DistganError, RuntimeError):
 
 class DiskError(RunError):
     """Names the file and the reason; `machine.on_full_disk` says whether a run goes on without it."""
+
+
+class OutOfMemory(RunError):
+    """Names the rank, its batch, and the numbers that would need less."""
 
 
 class LaunchError(DistganError, RuntimeError):

@@ -198,8 +198,12 @@ class Evaluator:
         """LaunchError unless all ranks draw what rank 0 draws: weights, running statistics and mode of their generators are then equal."""
         if self._ranks.size == 1:
             return
-        with one_thread(), torch.no_grad():
-            mine = _bytes(sample(np.arange(CHUNK)), np.arange(CHUNK)).cpu()
+
+        def draw() -> torch.Tensor:
+            with one_thread(), torch.no_grad():
+                return _bytes(sample(np.arange(CHUNK)), np.arange(CHUNK)).cpu()
+
+        mine = self._ranks.together(draw)  # on one rank alone it may not be finite
         theirs = self._ranks.alone(lambda: mine)
         apart = int((mine.int() - theirs.int()).abs().max())
         allowed = 0 if self._ranks.device.type == "cpu" else 2  # two kinds of GPU may round to different levels

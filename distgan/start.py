@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import platform
 import resource
 import shlex
@@ -15,7 +16,7 @@ from typing import Any
 import torch
 import yaml
 
-from distgan import __version__, checkpoints, config, console, doctor, recipes, runs, sharing
+from distgan import __version__, checkpoints, config, console, doctor, launched, memory, recipes, runs, sharing
 from distgan.batches import Stream
 from distgan.clock import Clock
 from distgan.config import Run
@@ -27,11 +28,12 @@ from distgan.ranks import Ranks
 from distgan.runs import RunFolder
 from distgan.sharing import Breakdown
 
-USAGE = """usage: distgan train RECIPE|RUN.yaml data=FOLDER [key=value …] [--dry-run|--doctor] [--help]
+USAGE = """usage: distgan train RECIPE|RUN.yaml data=FOLDER [key=value …] [--dry-run|--doctor|--find-batch] [--help]
 
   accelerate launch --multi_gpu --num_processes 2 distgan/train.py sagan data=data/particles   (also starts 2 CPU processes)
   torchrun --nproc-per-node 2 distgan/train.py sagan data=data/particles batch=32
   python distgan/train.py sagan data=data/particles epochs=1 machine.folder=runs/debug          (one process: a debugger works)
+  distgan train sagan data=data/particles --find-batch --processes=2 --memory=8                 (the largest per-rank batch that fits in 8 GB)
 
 The batch is the global batch: the number of processes does not change the result. The same line again continues the run.
 Make data first: distgan shard particles data/particles
@@ -98,6 +100,11 @@ def _source(run: Run, fingerprint: str) -> str | None:
 
 def train(module: ModuleType, run: Run, asked: dict[str, Any]) -> int:
     """Train, or continue, or say that nothing is left to do. Returns the exit code."""
+    with memory.told(run, int(os.environ.get("RANK", 0)), launched.started()[1]):
+        return _train(module, run, asked)
+
+
+def _train(module: ModuleType, run: Run, asked: dict[str, Any]) -> int:
     setup = _Setup(module, run)
     ranks = setup.ranks
     opened: list[RunFolder] = []

@@ -26,15 +26,18 @@ def plan(words: list[str]) -> tuple[ModuleType, config.Run, dict[str, Any]]:
 
 def main(argv: list[str]) -> int:
     """Returns the exit code: 0 done, 75 saved and stopped on request, 2 refused; of --doctor 1 where the steps are not those of one process."""
-    from distgan import start
+    from distgan import memory, start
 
     argv = [a for a in argv if not a.startswith("--local_rank=")]  # which the deepspeed launcher adds; LOCAL_RANK says it, too
     words, flags = [a for a in argv if not a.startswith("-")], {a for a in argv if a.startswith("-")}
     if "-h" in flags or "--help" in flags:
         return start.show_help(words[0] if words else None)
-    if unknown := flags - {"--dry-run", "--doctor"}:
-        raise errors.ConfigError(f"unknown option {', '.join(sorted(unknown))[:60]}; there are --dry-run, --doctor and --help; settings are given as key=value")
+    if unknown := {flag for flag in flags - {"--dry-run", "--doctor", memory.FLAGS[0]} if not ("--find-batch" in flags and flag.startswith(memory.FLAGS[1:]))}:
+        raise errors.ConfigError(f"unknown option {', '.join(sorted(unknown))[:60]}; there are --dry-run, --doctor, --find-batch (with --processes=N, --memory=GB) "
+                                 "and --help; settings are given as key=value")
     module, run, asked = plan(words)
+    if "--find-batch" in flags:
+        return memory.find(run, words, flags)
     if "--doctor" in flags:
         return start.self_check(module, run)
     return start.dry_run(module, run) if "--dry-run" in flags else start.train(module, run, asked)

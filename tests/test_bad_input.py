@@ -100,7 +100,7 @@ def test_bytes_that_are_no_text(data, tmp_path):
     (["sagan"], "data: missing; give it as data=…"),
     (["sagan", "data=data", "batch"], '"batch" is not of the form key=value'),
     (["sagan", "data=data", "=3"], '"=3" is not of the form key=value'),
-    (["sagan", "data=data", "--dryrun"], "unknown option --dryrun; there are --dry-run, --doctor and --help"),
+    (["sagan", "data=data", "--dryrun"], "unknown option --dryrun; there are --dry-run, --doctor, --find-batch (with --processes=N, --memory=GB) and --help"),
     (["sagan", "data=data", "batch=0"], "batch: found 0"),
     (["sagan", "data=data", "experiment=../x"], 'experiment: found "../x"'),
     (["sagan", "data=data", "data=" + "x" * 300], "File name too long"),
@@ -191,7 +191,7 @@ def test_images_of_another_size(refused):
 
 def test_a_data_set_that_is_too_small(refused):
     assert build.main(["particles", "two", "--n", "2", "--workers", "1"]) == 0
-    assert "the training split holds 1 sample" in refused_after_output(refused, "sagan", "data=two")
+    assert "the training split holds 1 image" in refused_after_output(refused, "sagan", "data=two")
 
 
 def refused_after_output(refused, *words):

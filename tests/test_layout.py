@@ -22,6 +22,7 @@ LAYERS = [
     {"distgan.config", "distgan.augment", "distgan.measures", "distgan.metrics", "distgan.resizing", "distgan.perceptual", "distgan.embeddings"},
     {"distgan.runfile", "distgan.launched"},
     {"distgan.runs", "distgan.history"},
+    {"distgan.memory"},
     {"distgan.ranks"},
     {"distgan.order", "distgan.data", "distgan.recorder", "distgan.audio_scores"},
     {"distgan.normalization", "distgan.batches", "distgan.features", "distgan.reals", "distgan.scores"},
