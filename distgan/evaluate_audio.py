@@ -27,12 +27,15 @@ What each number is, and when to believe it: docs/evaluation.md
 
 
 def is_meant(argv: list[str]) -> bool:
-    """Whether a line of `distgan evaluate` is about sound: a run of pairs, or folders that hold sound files. ConfigError where the run is none."""
+    """Whether a line of `distgan evaluate` is about sound: a run of pairs, or folders that hold sound files. False where the run is none: its options are read first."""
     places, values = options.peek(argv)
     if len(places) == 1:
         from distgan import recipes, trained
 
-        module, _ = recipes.resolve(str(trained.locate(places[0]).parents[1] / "config.yaml"))
+        try:
+            module, _ = recipes.resolve(str(trained.locate(places[0]).parents[1] / "config.yaml"))
+        except ConfigError:
+            return False
         return module.Settings.kind == "pair"
     from shards.folders import find_files
     from shards.sound.pairs import SOUNDS

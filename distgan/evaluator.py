@@ -112,6 +112,8 @@ class Evaluator:
             with one_thread():
                 return compare(self._real, fake, metrics, (self.extract.metric, self.extract.kernel), self.reals, self._seed, self._thorough) | {"samples": fake.n}
 
+        if self._thorough:
+            console.say(f"comparing {self.reals} real images with {self._samples}")  # minutes, for many
         found = self._ranks.alone(work)
         self.seconds["scores"] = time.perf_counter() - began
         return found | {"reals": self.reals, "extractor": self.extract.label, "made_with": self.provenance()}
@@ -158,7 +160,7 @@ class Evaluator:
         """Features, or moments, and projections of images 0 … total - 1."""
         began = time.perf_counter()
         spent = {"images": 0.0}
-        sums = [Sums(self._width) for _ in range(4 if groups.max() == 3 else groups.max() + 1)] if self.path == "moments" else []
+        sums = [Sums(self._width, self.extract.largest) for _ in range(4 if groups.max() == 3 else groups.max() + 1)] if self.path == "moments" else []
 
         def work(numbers: np.ndarray) -> tuple[torch.Tensor, ...]:
             started = time.perf_counter()

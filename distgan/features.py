@@ -1,7 +1,8 @@
 """Feature extractors. The names of scores come from here: only the published Inception weights may give a score that name.
 
 An extractor takes uint8 [batch, 1 or 3, height, width] and gives float32 [batch, d]. It has `metric` and `kernel`, the names of Fréchet and kernel distances on its
-features; `label` for people; `digest` of its weights; `preprocessing`, one of `resizing.WAYS` or "none".
+features; `label` for people; `digest` of its weights; `preprocessing`, one of `resizing.WAYS` or "none";
+`largest`, a power of two that features stay below.
 """
 
 import hashlib
@@ -30,6 +31,7 @@ class StandIn(nn.Module):
     """
 
     (metric, kernel), label, preprocessing = STAND_IN, "seeded random network, 4 layers, 480 features, version 1", "none"
+    largest = 16.0
 
     def __init__(self):
         super().__init__()
@@ -64,7 +66,7 @@ class Inception(nn.Module):
         named = "" if preprocessing == "bilinear" else f"_{preprocessing}"  # another preprocessing is another number
         self.metric, self.kernel = (f"fid{named}", f"kid{named}") if published else STAND_IN
         self.label = f"pytorch-fid Inception pool3, weights {self.digest[:8]}" if published else f"Inception pool3 with other weights, {self.digest[:8]}"
-        self.preprocessing = preprocessing
+        self.preprocessing, self.largest = preprocessing, 16.0 if published else 256.0  # of other weights nothing is known
         self.net = _network(weights, path)
         self.requires_grad_(False).eval()
 
@@ -109,7 +111,7 @@ def _network(weights: dict[str, torch.Tensor], path: str) -> nn.Module:
             raise RunError(f"evaluate.inception={path} holds weights of another network: {str(error).splitlines()[0]}") from error
     for module in net.modules():
         if hasattr(module, "conv") and hasattr(module, "bn"):
-            module.conv, module.bn = fuse_conv_bn_eval(module.conv, module.bn), nn.Identity()
+            module.conv, module.bn = fuse_conv_bn_eval(module.conv.double(), module.bn.double()).float(), nn.Identity()
     return net.to(memory_format=torch.channels_last)
 
 

@@ -29,7 +29,7 @@ def read_journal(path: Path | str) -> list[dict]:
         try:
             row = json.loads(line)
             step, _ = int(row["step"]), float(row["epoch"])
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             if n == last:
                 break
             raise RunError(f"{path}, line {n + 1}: not a journal line (a JSON object with step and epoch): {line[:60]!r}; "

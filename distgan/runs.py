@@ -229,7 +229,7 @@ class RunFolder:
         try:
             found = json.loads((self.path / "DONE").read_text())
             step, early = int(found["step"]), bool(found["early"])
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
             return None
         return f"early, at step {step}" if early else f"at step {step}" if step >= last else None
 

@@ -108,6 +108,12 @@ def test_sums_are_the_same_bits_for_every_partition():
     torch.testing.assert_close(whole.moments().mean, usual.mean, rtol=0, atol=1e-8)
     torch.testing.assert_close(whole.moments().cov, usual.cov, rtol=0, atol=1e-7)
     assert frechet.of_moments(whole.moments(), usual) == pytest.approx(0, abs=1e-9)
+    wide = [Sums(33, 256.0) for _ in range(2)]
+    for one, rows in zip(wide, (torch.arange(1003), torch.from_numpy(rng.permutation(1003))), strict=True):
+        for chunk in rows.split(77):
+            one.add(20 * x[chunk])
+    assert torch.equal(wide[0].moments().cov, wide[1].moments().cov)
+    torch.testing.assert_close(wide[0].moments().cov, 400 * usual.cov, rtol=0, atol=1e-4)
 
 
 def test_sums_refuse_what_they_cannot_hold_exactly():

@@ -18,6 +18,7 @@ import torch
 from distgan import draws
 
 ROWS = 1024  # rows that are held in float64 at once
+RESAMPLED = 1000  # samples up to which there is a bootstrap
 _EXACT = 1e-10  # of the variances: the faster way is taken where its rounding cannot be more
 
 
@@ -91,8 +92,8 @@ def spread(a: torch.Tensor, b: torch.Tensor, seed: int, times: int = 50) -> tupl
     n, d = min(len(a), len(b)), a.shape[1]
     if n > 2 * d and (found := _delta(moments(a), moments(b), b)) is not None:
         return found, "delta method"
-    if max(len(a), len(b)) > max(2 * d, 1000) or d > 4096:
-        return None, "too many samples for a bootstrap, and covariances without full rank"
+    if max(len(a), len(b)) > RESAMPLED:
+        return None, f"not told: more than {RESAMPLED:,} samples take too long for a bootstrap, and the delta method asks for twice as many as features, and full rank"
     drawn = [distance(a, b[torch.from_numpy(draws.numpy_generator(seed, "metrics/bootstrap", i).integers(0, len(b), len(b)))]) for i in range(times)]
     return float(torch.tensor(drawn, dtype=torch.float64).std()), f"bootstrap of the samples, {times} times; its mean and interval are biased and not given"
 

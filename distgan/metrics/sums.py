@@ -11,26 +11,26 @@ from distgan.metrics.frechet import Moments, add_products, mirrored
 
 LARGEST = 16.0
 MOST = 2**19
-_HI, _LO = 2.0**13, 2.0**26
 
 
 class Sums:
-    """Sums over rows of d features; `parts` are the tensors to add up over ranks."""
+    """Sums over rows of d features below `largest`, a power of two; `parts` are the tensors to add up over ranks. For more than 16 the grids are as much coarser."""
 
-    def __init__(self, d: int):
-        self.n = 0
+    def __init__(self, d: int, largest: float = LARGEST):
+        self.n, self.largest = 0, largest
+        self._hi, self._lo = (grid * LARGEST / largest for grid in (2.0**13, 2.0**26))
         self.parts = [torch.zeros(d, dtype=torch.float64), *(torch.zeros(d, d, dtype=torch.float64) for _ in range(3))]  # x; hi hi, hi lo, lo lo
 
     def add(self, rows: torch.Tensor) -> None:
         """rows: [n, d]. ValueError where they are not finite, too large, or too many for sums that are exact."""
         x = rows.double()
         largest = float(x.abs().max()) if x.numel() else 0.0
-        if not largest < LARGEST:
-            raise ValueError(f"features reach {largest:.3g}; sums are exact for finite ones below {LARGEST:g}: compare features instead of moments (path=features)")
+        if not largest < self.largest:
+            raise ValueError(f"features reach {largest:.3g}; sums are exact for finite ones below {self.largest:g}: compare features instead of moments (path=features)")
         if self.n + len(x) > MOST:
             raise ValueError(f"more than {MOST:,} rows: sums would not be exact any more")
-        x = (x * _LO).round() / _LO
-        hi = (x * _HI).round() / _HI
+        x = (x * self._lo).round() / self._lo
+        hi = (x * self._hi).round() / self._hi
         lo = x - hi
         self.n += len(x)
         self.parts[0] += x.sum(0)
