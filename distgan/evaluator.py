@@ -180,8 +180,8 @@ class Evaluator:
         with console.bar(f"{'moments' if sums else 'features'} of {label}", total, "images") as bar:
             for start in range(0, total, ROUND):
                 stop = min(start + ROUND, total)
-                for whole, rows in zip(kept, deal(self._ranks, range(start, stop), work, bar, len(widths), absorb if sums else None), strict=False):
-                    whole[start:stop] = rows
+                found = deal(self._ranks, range(start, stop), work, bar, len(widths), absorb if sums else None)
+                self._ranks.alone(lambda start=start, stop=stop, found=found: _keep(kept, start, stop, found))
         for one in sums:
             one.parts = [self._ranks.total(part) for part in one.parts]
             one.n = int(self._ranks.total(torch.tensor([one.n], dtype=torch.float64)))
@@ -214,6 +214,14 @@ class Evaluator:
                                   "so a score would be of no generator")
 
         self._ranks.together(agree)
+
+
+def _keep(kept: list[torch.Tensor], start: int, stop: int, found: list[torch.Tensor]) -> None:
+    """Exactly the rows that are due, or RuntimeError: told to all ranks, as whoever keeps them is one of them."""
+    for whole, rows in zip(kept, found, strict=True):
+        if len(rows) != stop - start:
+            raise RuntimeError(f"{len(rows)} rows gathered for {stop - start} images")
+        whole[start:stop] = rows
 
 
 def _bytes(images: torch.Tensor, numbers: np.ndarray) -> torch.Tensor:
