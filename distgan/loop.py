@@ -107,9 +107,10 @@ class Loop:
         def choose():
             found = checkpoints.newest(self.folder.path / "checkpoints")
             step = found[1]["step"] if found else 0
-            self.again = self.folder.lost(step) if found else None
+            sign = self.folder.last_sign()
             checkpoints.discard_after(self.folder.path / "checkpoints", step)
-            self.folder.rewind(step if found else -1)
+            lost = self.folder.rewind(step if found else -1)
+            self.again = {"steps_lost": lost, "last_sign": sign} if found else None
             self.recorder.remember(watch.read_journal(self.folder.path / "journal.jsonl"))
             self.folder.event("resume" if found else "start", step=step, attempt=self.folder.attempt)
             return found
@@ -196,8 +197,8 @@ class Loop:
     def _tell_lost(self) -> None:
         """Once, after the first step of an attempt that goes on."""
         if self.again:
-            silent = time.time() - self.again.pop("last_sign", time.time())
-            self.folder.event("training_again", **self.again, seconds=round(silent, 1))
+            silent = time.time() - (self.again["last_sign"] or time.time())
+            self.folder.event("training_again", steps_lost=self.again["steps_lost"], seconds=round(silent, 1))
             console.say(f"training again: {self.again['steps_lost']} steps lost, {silent:.0f} s after the last sign of the attempt before")
             self.again = None
 

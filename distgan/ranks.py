@@ -41,6 +41,7 @@ class Ranks:
         # rank 0 alone waits for the others for ever (pytorch #22095, #54059). Ours are equal on all ranks by construction.
         ddp = DistributedDataParallelKwargs(broadcast_buffers=False, bucket_cap_mb=machine.bucket_mb, gradient_as_bucket_view=True)
         group = InitProcessGroupKwargs(timeout=datetime.timedelta(seconds=machine.timeout_s))
+        _begin_again(on_cpu, datetime.timedelta(seconds=machine.timeout_s))
         # Without cpu=True Accelerate finds no backend on a machine without a GPU, and each process believes to be alone.
         self._accelerator = Accelerator(cpu=on_cpu, mixed_precision="no", kwargs_handlers=[ddp, group])
         self.rank, self.size = self._accelerator.process_index, self._accelerator.num_processes
@@ -241,6 +242,20 @@ class Solo(Ranks):
 
     def wrap(self, net: nn.Module) -> nn.Module:
         return net
+
+
+def _begin_again(on_cpu: bool, timeout: datetime.timedelta) -> None:
+    """Make the process group of ranks that torchrun has started again.
+
+    Its agent keeps one store for all starts (torch 2.11, rendezvous.py), so the ranks would read the addresses of those that have gone.
+    Accelerate and DeepSpeed take a group that is there.
+    """
+    env = os.environ
+    again = env.get("TORCHELASTIC_RESTART_COUNT", "0")
+    if again != "0" and env.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        store = dist.TCPStore(env["MASTER_ADDR"], int(env["MASTER_PORT"]), is_master=False, timeout=timeout)
+        dist.init_process_group("gloo" if on_cpu else "nccl", store=dist.PrefixStore(f"start {again}", store), rank=int(env["RANK"]),
+                                world_size=int(env["WORLD_SIZE"]), timeout=timeout)
 
 
 def leave(code: int) -> None:

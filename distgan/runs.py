@@ -25,7 +25,6 @@ import yaml
 from distgan import console
 from distgan.config import Run, flatten
 from distgan.errors import DiskError, RunError
-from distgan.journal import read_journal
 
 
 def now() -> str:
@@ -177,28 +176,30 @@ class RunFolder:
             with said(path), open(path, "rb") as file:
                 os.fsync(file.fileno())
 
-    def lost(self, step: int) -> dict[str, Any]:
-        """What goes with the rows after `step`: {"steps_lost", "last_sign": seconds since 1970, where status.json tells}. To be asked before `rewind`."""
-        found: dict[str, Any] = {"steps_lost": max(0, max((row["step"] for row in read_journal(self.path / "journal.jsonl")), default=step) - step)}
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            found["last_sign"] = datetime.datetime.fromisoformat(json.loads((self.path / "status.json").read_text())["heartbeat"]).timestamp()
-        return found
+    def last_sign(self) -> float | None:
+        """When the attempt before was last heard of, in seconds since 1970; None where status.json does not tell."""
+        try:
+            return datetime.datetime.fromisoformat(json.loads((self.path / "status.json").read_text())["heartbeat"]).timestamp()
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            return None
 
-    def rewind(self, step: int) -> None:
-        """Forget journal rows after `step`: they are about to be trained again, or were torn by a crash."""
+    def rewind(self, step: int) -> int:
+        """Forget journal rows after `step`: they are about to be trained again, or were torn by a crash. Returns how many steps that takes back."""
         path = self.path / "journal.jsonl"
         if not path.exists():
-            return
-        kept, broken, lines = [], [], path.read_text(errors="replace").splitlines()
+            return 0
+        kept, broken, last, lines = [], [], step, path.read_text(errors="replace").splitlines()
         for n, line in enumerate(lines):
             try:
-                if json.loads(line)["step"] <= step:
+                last = max(last, at := json.loads(line)["step"])
+                if at <= step:
                     kept.append(line + "\n")
             except (ValueError, KeyError, TypeError, RecursionError):
                 broken += [n + 1] * (n + 1 < len(lines) and bool(line.strip()))  # the last line may be torn
         if broken:
             console.say(f"warning: {path}, line {', '.join(map(str, broken[:5]))}: damaged, and left out; the numbers of these steps are lost, the run is not")
         write(path, "".join(kept))
+        return last - step
 
     def _append(self, name: str, rows: list[dict[str, Any]]) -> None:
         self._waiting[name] += rows

@@ -50,7 +50,7 @@ class Requests:
             raise KeyboardInterrupt
         if not self._signal:
             self._signal = signal.Signals(number).name
-            console.say(f"{self._signal}: saving at the end of this step, or of the evaluation that runs; Ctrl-C again leaves at once")
+            console.say(f"asked to stop by {self._signal}: saving at the end of this step, or of the evaluation that runs; Ctrl-C again leaves at once")
 
     def begin(self) -> Callable[[], tuple[bool, bool]]:
         """Begin to ask all ranks; the function that is returned gives (stop, save), the same on all of them."""

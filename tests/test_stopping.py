@@ -182,6 +182,21 @@ def test_when_a_rank_is_killed_the_other_says_so_and_leaves(killed, particles, t
     assert killed == 0 or "another process of this run has gone, or does not answer" in output
 
 
+def test_torchrun_starts_the_ranks_again_and_the_run_goes_on(particles, tmp_path, undisturbed):
+    command = line("torchrun", 2)
+    command[1:1] = ["--max-restarts", "3"]
+    words = [word for word in ask(particles, tmp_path) if not word.startswith("machine.checkpoint_every")]
+    process = start(command, *words, "machine.checkpoint_every=1", cwd=tmp_path)
+    wait_for(process, tmp_path / "run", 12)
+    workers_of(process)[1].kill()
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output[-3000:]
+    assert re.search(r"training again: \d+ steps lost, \d+ s after the last sign", output)
+    (again,) = events(tmp_path / "run", "training_again")
+    assert again["steps_lost"] <= 12 and again["seconds"] < 60
+    assert len(journal(tmp_path / "run")) == len(journal(undisturbed))
+
+
 def test_a_validation_may_take_three_times_the_groups_time_out(particles, tmp_path):
     program = broken(tmp_path, """
         import time
