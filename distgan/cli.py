@@ -16,6 +16,7 @@ VERBS = {
     "check": ("shards.audit", "examine shards: damage, and the quality of images and pairs in them"),
     "train": ("distgan.train", "train a recipe or a run file; the same program as distgan/train.py"),
     "run": ("launchers.local", "train with several processes on this machine"),
+    "submit": ("launchers.submit", "train one run as a job of Slurm"),
     "doctor": ("launchers.doctor", "what works on this machine; whether a run's first steps are those of one process"),
     "capacity": ("launchers.capacity", "the capacity study: sagan at several widths, measured in one table and one plot"),
     "generate": ("distgan.generate", "images of a trained run's generator, as files"),

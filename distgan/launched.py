@@ -38,6 +38,16 @@ class Asked:
         return f"DeepSpeed ZeRO {self.zero_stage}" if self.engine == "deepspeed" else "DDP"
 
 
+def own_log() -> None:
+    """In a job that names a folder for logs ($DISTGAN_LOGS), what this process and its children print goes to rankN.log there."""
+    folder = os.environ.get("DISTGAN_LOGS")
+    if folder:
+        log = os.open(os.path.join(folder, f"rank{os.environ.get('RANK', '0')}.log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        for stream in (1, 2):
+            os.dup2(log, stream)
+        os.close(log)
+
+
 def started() -> tuple[str, int]:
     """The variable in which a launcher left its process count, and the count; ("", 1) when started without one."""
     for name in _COUNTS:

@@ -4,13 +4,15 @@ import difflib
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pydantic
 import yaml
 
-from distgan.config import Run, defaults, describe
+from distgan.config import Section, defaults, describe
 from distgan.errors import ConfigError
+
+Checked = TypeVar("Checked", bound=Section)
 
 
 class _Loader(yaml.SafeLoader):
@@ -83,8 +85,8 @@ def _assign(tree: dict[str, Any], assignments: list[str]) -> tuple[dict[str, Any
     return tree, wrong
 
 
-def settle(model: type[Run], tree: dict[str, Any], assignments: list[str] | None = None) -> Run:
-    """Check `tree` with `assignments` applied against a recipe's settings; one ConfigError lists every fault of both."""
+def settle(model: type[Checked], tree: dict[str, Any], assignments: list[str] | None = None, what: str | None = None) -> Checked:
+    """Check `tree` with `assignments` applied against a recipe's settings, or another section's, called `what`; one ConfigError lists every fault."""
     tree, lines = _assign(tree, assignments or [])
     try:
         run = model.model_validate(tree)
@@ -95,7 +97,7 @@ def settle(model: type[Run], tree: dict[str, Any], assignments: list[str] | None
         lines += [f"  {_fault(fault, known)}" for fault in faults
                   if not any(other["loc"][:-1] == fault["loc"] for other in faults)]
     if lines:
-        raise ConfigError("\n".join([f"{_count(len(lines))} in the settings of {defaults(model).get('recipe', 'the run')}:", *lines]))
+        raise ConfigError("\n".join([f"{_count(len(lines))} in the settings of {what or defaults(model).get('recipe', 'the run')}:", *lines]))
     return run
 
 

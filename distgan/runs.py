@@ -71,6 +71,11 @@ def begun(run: Run, fingerprint: str) -> str | None:
     return None
 
 
+def next_attempt(path: Path) -> int:
+    """One more than the last, not their number: someone may have removed old ones."""
+    return max((int(found.name) for found in (path / "attempts").glob("*") if found.name.isdecimal()), default=-1) + 1
+
+
 class RunFolder:
     """Opened by rank 0 only; the other ranks never write."""
 
@@ -91,8 +96,9 @@ class RunFolder:
             write(self.path / "overrides.yaml", yaml.safe_dump(asked, sort_keys=False))
             write(self.path / "identity.json", json.dumps(identity, indent=1))
         self._run = run
-        # One more than the last, not their number: someone may have removed old ones.
-        self.attempt = max((int(path.name) for path in (self.path / "attempts").iterdir() if path.name.isdecimal()), default=-1) + 1
+        # A job has made the folder of this attempt, for its logs.
+        given = os.environ.get("DISTGAN_ATTEMPT", "")
+        self.attempt = int(given) if given.isdecimal() and (self.path / "attempts" / given).is_dir() else next_attempt(self.path)
         self._waiting: dict[str, list[dict[str, Any]]] = {"journal.jsonl": [], "events.jsonl": []}  # on a full disk, with on_full_disk=warn
         self._status: dict[str, Any] = {"attempt": self.attempt, "pid": os.getpid(), "host": socket.gethostname()}
 
@@ -110,8 +116,10 @@ class RunFolder:
 
     def _check(self, identity: dict[str, Any]) -> None:
         # A start that was killed before it had written its identity leaves empty folders and these: the same line may begin again.
-        unborn = (".lock", "overrides.yaml", ".overrides.yaml.tmp", ".identity.json.tmp")
-        if not self.path.exists() or self.path.is_dir() and all(path.is_dir() or path.name in unborn for path in self.path.rglob("*")):
+        # So does a job that was submitted and has not trained: a link to its code, and records and logs of its attempts.
+        unborn = (".lock", "overrides.yaml", ".overrides.yaml.tmp", ".identity.json.tmp", "code", "STOP", "SAVE", "NO_RESTART")
+        if not self.path.exists() or self.path.is_dir() and all(path.is_dir() and not path.is_symlink() or path.name in unborn or path.parent.parent.name == "attempts"
+                                                                for path in self.path.rglob("*")):
             return
         try:
             found = json.loads((self.path / "identity.json").read_text())
@@ -135,7 +143,7 @@ class RunFolder:
     def begin(self, facts: dict[str, Any]) -> None:
         """Record a start of this run: launcher, versions, processes."""
         folder = self.path / "attempts" / f"{self.attempt:03d}"
-        folder.mkdir()
+        folder.mkdir(exist_ok="DISTGAN_ATTEMPT" in os.environ)
         write(self.path / "config.yaml", yaml.safe_dump(self._run.model_dump(mode="json"), sort_keys=False))
         self._facts = {"started": now(), "ended": None, "cause": None, "host": socket.gethostname(), **facts}
         write(folder / "attempt.json", json.dumps(self._facts, indent=1))

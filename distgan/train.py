@@ -44,6 +44,9 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    from distgan.launched import own_log
+
+    own_log()
     from distgan.cli import guarded
     from distgan.ranks import leave
 

@@ -4,6 +4,8 @@ import argparse
 import os
 import shlex
 import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import distgan
@@ -12,22 +14,36 @@ from distgan.errors import LaunchError
 TRAIN = Path(distgan.__file__).with_name("train.py")
 
 
-def command(processes: int, arguments: list[str], program: tuple[str, ...] = (str(TRAIN),)) -> list[str]:
-    """The line that trains, or does what another `program` does, with this many local processes.
+@dataclass(frozen=True)
+class Nodes:
+    """Several machines of one run, seen from one of them: how many, which is this, and where the first one waits for the others."""
+
+    count: int
+    rank: int
+    address: str
+    port: int
+
+
+def command(processes: int, arguments: list[str], program: tuple[str, ...] = (str(TRAIN),), nodes: Nodes | None = None) -> list[str]:
+    """The line that trains, or does what another `program` does, with this many processes on this machine, or on each of `nodes`.
 
     `--multi_gpu` also where there is no GPU: `accelerate launch --cpu --num_processes 2` starts one process and says nothing
     (accelerate #2741), while this starts as many as asked for and the trainer then takes gloo on the CPU.
     """
-    if processes == 1:
+    if processes == 1 and nodes is None:
         return [sys.executable, *program, *arguments]
-    launch = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--multi_gpu", "--num_machines", "1", "--mixed_precision", "no",
-              "--dynamo_backend", "no", "--main_process_port", "0", "--num_processes", str(processes)]
-    return [*launch, *program, *arguments]
+    launch = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--multi_gpu", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    if nodes is None:
+        where = ["--num_machines", "1", "--main_process_port", "0", "--num_processes", str(processes)]
+    else:  # static: rank 0 is on the first node, where it validates and its logs are looked for; c10d would sort the nodes
+        where = ["--num_machines", str(nodes.count), "--machine_rank", str(nodes.rank), "--rdzv_backend", "static", "--main_process_ip", nodes.address,
+                 "--main_process_port", str(nodes.port), "--num_processes", str(processes * nodes.count)]
+    return [*launch, *where, *program, *arguments]
 
 
-def _environment() -> dict[str, str]:
+def environment(base: Mapping[str, str] = os.environ) -> dict[str, str]:
     """Of the launcher: it is to pass on the signals that ask a run to save, of which torch's elastic agent would die by itself."""
-    return {"PET_SIGNALS_TO_HANDLE": "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1,SIGUSR2", **os.environ}
+    return {"PET_SIGNALS_TO_HANDLE": "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1,SIGUSR2", **base}
 
 
 def spread(verb: str, argv: list[str], processes: int | None) -> None:
@@ -43,7 +59,7 @@ def spread(verb: str, argv: list[str], processes: int | None) -> None:
         # As n=8189, not --n 8189: launchers would look for options of their own that begin so.
         line = command(processes, [verb, *places, *(f"{name}={value}" for name, value in values.items())], ("-m", "distgan"))
         sys.stdout.flush()
-        os.execvpe(line[0], line, _environment())
+        os.execvpe(line[0], line, environment())
     if processes not in (None, count):
         raise LaunchError(f"processes={processes}, but the launcher started {count} ({source}={count}); leave one of the two out")
 
@@ -83,4 +99,4 @@ def replace(processes: int, arguments: list[str], show: bool) -> int:
     if processes > 1:
         refuse_early(processes, arguments)
     sys.stdout.flush()
-    os.execvpe(line[0], line, _environment())
+    os.execvpe(line[0], line, environment())

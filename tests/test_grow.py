@@ -213,7 +213,7 @@ SHORT = ["batch=8", "latent=8", "g_lr=1e-3", "d_lr=1e-3", "evaluate.samples=48"]
 def test_a_grown_run_starts_better_than_from_scratch(particles, tmp_path):
     """8 -> 12 in two processes: the first score is the narrow network's best, far below that of fresh networks of either width."""
     words = ["sagan", f"data={particles}", *SHORT]
-    run(line("python"), *words, "ngf=8", "ndf=8", "epochs=6", "evaluate.schedule=[[null,2]]", "machine.folder=narrow", cwd=tmp_path)
+    run(line("python"), *words, "ngf=8", "ndf=8", "epochs=12", "evaluate.schedule=[[null,2]]", "machine.folder=narrow", cwd=tmp_path)
     said = run(line("torchrun", 2), *words, "ngf=12", "ndf=12", "epochs=0.1", "grow=narrow@best", "machine.folder=wide", cwd=tmp_path)
     assert "G.net.layers.0.weight [8, 64, 4, 4] -> [8, 96, 4, 4]" in said
     best = json.loads((tmp_path / "narrow" / "status.json").read_text())["best"]["score"]

@@ -1,0 +1,150 @@
+"""What was submitted, on disk before Slurm is asked: RUNS/_slurm/ledger.jsonl, append-only. From it and one call of squeue every state is rebuilt.
+
+    {"id", "state": "submitting", "name", "members": [[run folder, …] of each element], …}    before sbatch
+    {"id", "state": "submitted", "job", "array"}                                              after it; void: Slurm does not know it
+    {"state": "cancelled", "runs": […]}                                                       by `distgan cancel`
+
+A process that is killed between sbatch and the second line leaves a submission of which nobody knows whether Slurm has it. Its job carries the submission's
+name, so `settle` finds it in the queue; where it is not found, enough time must pass before it counts as never submitted.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from distgan import runs
+from distgan.errors import LaunchError
+from launchers.cluster import Row
+
+UNCERTAIN_S = 30.0  # an sbatch that was under way when its parent died has ended by then
+
+
+@dataclass
+class Submission:
+    """One call of sbatch. `members`: run folders of each element of the array, or of the one job."""
+
+    id: str
+    name: str
+    time: float
+    members: list[list[str]]
+    about: dict[str, Any] = field(default_factory=dict)
+    job: str | None = None
+    array: bool = False
+    void: bool = False
+
+    def key(self, element: int) -> str | None:
+        """Slurm's name of an element: `12_3`, or `12` where it is no array; None while it is not known."""
+        return None if self.job is None else f"{self.job}_{element}" if self.array else self.job
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run was submitted last."""
+
+    submission: Submission
+    element: int
+    cancelled: bool = False
+
+    @property
+    def key(self) -> str | None:
+        return self.submission.key(self.element)
+
+
+class Ledger:
+    """`home` is the folder of runs."""
+
+    def __init__(self, home: Path):
+        self.home = home / "_slurm"
+        self.path = self.home / "ledger.jsonl"
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """One process plans and submits at a time: two would submit the same runs."""
+        self.home.mkdir(parents=True, exist_ok=True)
+        with open(self.home / ".lock", "a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise LaunchError(f"another distgan is submitting into {self.home.parent}; try again when it has ended") from None
+            except OSError:
+                pass  # a file system without locks
+            yield
+
+    def append(self, entry: dict[str, Any]) -> None:
+        """Add a line; on return it is on the disk."""
+        self.home.mkdir(parents=True, exist_ok=True)
+        with runs.said(self.path), open(self.path, "ab+", buffering=0) as file:
+            size = file.seek(0, os.SEEK_END)
+            if size:
+                file.seek(-1, os.SEEK_END)
+            torn = b"\n" if size and file.read(1) != b"\n" else b""
+            file.write(torn + json.dumps({"time": round(time.time(), 3), **entry}).encode() + b"\n")
+            os.fsync(file.fileno())
+
+    def begin(self, members: list[list[str]], **about: Any) -> Submission:
+        """The line before sbatch."""
+        number = uuid.uuid4().hex[:8]
+        found = Submission(number, f"distgan-{number}", time.time(), members, about)
+        self.append({"id": number, "state": "submitting", "name": found.name, "members": members, **about})
+        return found
+
+    def submitted(self, submission: Submission, job: str, array: bool) -> None:
+        submission.job, submission.array = job, array
+        self.append({"id": submission.id, "state": "submitted", "job": job, "array": array})
+
+    def void(self, submission: Submission, why: str) -> None:
+        submission.void = True
+        self.append({"id": submission.id, "state": "void", "why": why})
+
+    def read(self) -> tuple[list[Submission], set[tuple[str, str]]]:
+        """(all submissions in order, (submission, run) of what was cancelled). Lines that are torn or damaged are passed over."""
+        found: dict[str, Submission] = {}
+        cancelled: set[tuple[str, str]] = set()
+        lines = self.path.read_text(errors="replace").splitlines() if self.path.is_file() else []
+        for line in lines:
+            with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
+                entry = json.loads(line)
+                if entry["state"] == "submitting":
+                    about = {key: value for key, value in entry.items() if key not in ("id", "state", "name", "members", "time")}
+                    found[entry["id"]] = Submission(entry["id"], entry["name"], entry["time"], entry["members"], about)
+                elif entry["state"] == "submitted":
+                    found[entry["id"]].job, found[entry["id"]].array = entry["job"], entry["array"]
+                elif entry["state"] == "void":
+                    found[entry["id"]].void = True
+                elif entry["state"] == "cancelled":
+                    cancelled |= {(entry["id"], run) for run in entry["runs"]}
+        return list(found.values()), cancelled
+
+    def settle(self, rows: Mapping[str, Row]) -> list[Submission]:
+        """Find out about submissions that were interrupted; returns those of which it is not known yet. `rows`: the queue, asked a moment ago."""
+        names = {row.name: key for key, row in rows.items()}
+        open_ones = []
+        for one in self.read()[0]:
+            if one.job is None and not one.void:
+                key = names.get(one.name)
+                if key:
+                    self.submitted(one, key.partition("_")[0], "_" in key)
+                elif any((Path(run) / "attempts").is_dir() and _tried(Path(run), one.id) for members in one.members for run in members):
+                    self.void(one, "its jobs have ended, and their records are in the run folders")
+                elif time.time() - one.time > UNCERTAIN_S:
+                    self.void(one, "interrupted before sbatch; no job has its name")
+                else:
+                    open_ones.append(one)
+        return open_ones
+
+    def places(self) -> dict[str, Place]:
+        """Where each run was submitted last, by run folder."""
+        submissions, cancelled = self.read()
+        return {run: Place(one, element, (one.id, run) in cancelled)
+                for one in submissions if not one.void for element, members in enumerate(one.members) for run in members}
+
+
+def _tried(run: Path, submission: str) -> bool:
+    return any(submission in path.read_text(errors="replace") for path in (run / "attempts").glob("*/job.json"))

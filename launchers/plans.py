@@ -1,0 +1,71 @@
+"""What is asked for -> runs that are checked as far as a login node can: settings, batch and processes, engine, data, and each run's folder."""
+
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from distgan import launched, runs, sharing, train
+from distgan.config import Run
+from distgan.errors import ConfigError
+from launchers.profiles import Resources
+from launchers.submission import Member
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One run. `values`: what makes it differ from its siblings; `after`: the folder of the run that it grows from, in a sweep with a chain."""
+
+    run: Run
+    member: Member
+    values: dict[str, Any] = field(default_factory=dict)
+    after: str | None = None
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.member.folder)
+
+
+@lru_cache(maxsize=64)
+def _data(folder: str):
+    from distgan.data import Data
+
+    return Data(folder)
+
+
+def plan(words: list[str], resources: Resources, values: dict[str, Any] | None = None, chain: str | None = None, folder: Path | None = None) -> Planned:
+    """One run from the words of `distgan train`, for nodes x processes. ConfigError, DataError, LaunchError, RunError before anything is written.
+
+    `chain`: the digest-to-be of the run it grows from, which is not trained yet: that run's own identity.
+    """
+    _, run, _ = train.plan(words)
+    if run.machine.folder:
+        raise ConfigError("machine.folder: a submitted run has the folder of its identity; choose machine.runs or experiment instead")
+    sharing.breakdown(run.batch, resources.per_node * resources.nodes, run.machine.accumulation, run.group, run.group_of)
+    launched.engine(run.machine, run.precision)
+    data = _data(run.data)
+    data.require(run.recipe, run.kind, run.crop)
+    start = chain
+    if run.grow and start is None:
+        from distgan import checkpoints, grow
+
+        start = runs.begun(run, data.fingerprint) or checkpoints.verify(grow.locate(run.grow))["digest"]
+    home = folder or runs.place(run, run.identity(data.fingerprint, start))
+    return Planned(run, Member(str(home.absolute()), tuple(words)), values or {})
+
+
+def kept(words: tuple[str, ...], folder: Path) -> tuple[str, ...]:
+    """The words with a run file copied into `folder`: it may be edited before its job starts."""
+    path = Path(words[0])
+    if path.suffix not in (".yaml", ".yml") or not path.is_file():
+        return words
+    folder.mkdir(parents=True, exist_ok=True)
+    copy = folder / f"{path.stem}-{abs(hash(path.read_bytes())):x}"[:80]
+    copy = copy.with_name(copy.name + path.suffix)
+    copy.write_bytes(path.read_bytes())
+    return (str(copy.absolute()), *words[1:])
+
+
+def home_of(run: Run) -> Path:
+    """The folder of runs."""
+    return Path(run.machine.runs).expanduser().absolute()

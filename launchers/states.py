@@ -1,0 +1,125 @@
+"""In which state a run is: from its own files, the ledger, and one answer of squeue, in this order of trust. Imports no torch.
+
+    new, submitting, queued, running, stopping, requeued, done, failed, cancelled, stopped, uncertain, lost
+
+A finished run is one with DONE: Slurm forgets, and calls jobs completed whose training failed.
+"""
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from launchers.cluster import Row, Spell
+from launchers.ledger import Place
+
+OLD_S = 300.0  # without a heartbeat for so long, a run that Slurm does not know is not running
+WAITING, ENDED, RUNS = ("queued", "requeued", "submitting", "uncertain"), ("done", "failed", "cancelled", "stopped", "lost"), ("running", "stopping")
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a run folder says of itself."""
+
+    done: bool = False
+    refused: str | None = None  # NO_RESTART: why it is not begun again
+    status: dict[str, Any] = field(default_factory=dict)
+    job: dict[str, Any] = field(default_factory=dict)  # the newest job.json
+    attempts: int = 0
+
+    @property
+    def silent_s(self) -> float:
+        """Seconds since the training was last heard of."""
+        try:
+            return time.time() - datetime.fromisoformat(self.status["heartbeat"]).timestamp()
+        except (KeyError, ValueError, TypeError):
+            return float("inf")
+
+
+@dataclass(frozen=True)
+class State:
+    name: str
+    why: str = ""
+
+    @property
+    def missing(self) -> bool:
+        """Nothing of it is done, and nothing is under way: a sweep submits it."""
+        return self.name in ("new", "lost", "stopped")
+
+
+def look(folder: Path) -> Look:
+    try:
+        names = set(os.listdir(folder))
+    except OSError:
+        return Look()
+    attempts = sorted(name for name in os.listdir(folder / "attempts") if name.isdecimal()) if "attempts" in names else []
+    job: dict[str, Any] = {}
+    for name in reversed(attempts):
+        if job := read(folder / "attempts" / name / "job.json"):
+            break
+    refused = None
+    if "NO_RESTART" in names:
+        with contextlib.suppress(OSError):
+            refused = (folder / "NO_RESTART").read_text(errors="replace").strip() or "NO_RESTART"
+    return Look("DONE" in names, refused, read(folder / "status.json") if "status.json" in names else {}, job, len(attempts))
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A small JSON mapping; {} where it is not there or damaged."""
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def state(found: Look, place: Place | None, row: Row | None, spell: Spell | None = None) -> State:
+    """`row`: the run's line of squeue, None where there is none; `spell`: what sacct says last, where it was asked."""
+    if found.done:
+        return State("done")
+    if row and row.active:
+        return _active(found, row)
+    if place and place.cancelled or row and row.state == "CANCELLED":
+        return State("cancelled")
+    if found.refused:
+        return State("failed", found.refused)
+    own = found.status.get("state")
+    if own in ("failed", "stopped") and not (row and row.state not in ("COMPLETED", "FAILED", "PREEMPTED")):
+        return State(own, found.status.get("cause") or "")
+    if place and place.submission.job is None:
+        return State("uncertain", "its submission was interrupted a moment ago: it is not known yet whether Slurm has it")
+    ended = row.state if row else spell.state if spell else None
+    if ended in ("CANCELLED", "PREEMPTED"):
+        return State("cancelled" if ended == "CANCELLED" else "lost", "")
+    if ended and ended != "COMPLETED":
+        return State("failed", {"NODE_FAIL": "its node failed", "TIMEOUT": "the job's time ended before it could ask for another turn",
+                                "OUT_OF_MEMORY": "out of memory, says Slurm"}.get(ended, f"Slurm: {ended}{_code(spell)}"))
+    if own == "running" and found.silent_s < OLD_S and not ended:
+        return State("running", "not in Slurm's queue" if not place else "")
+    if place or own == "running":
+        return State("lost", "neither Slurm nor its own files know how it ended")
+    return State("new")
+
+
+def _code(spell: Spell | None) -> str:
+    return f" (exit code {spell.exit_code})" if spell else ""
+
+
+def _active(found: Look, row: Row) -> State:
+    if row.state == "COMPLETING":
+        return State("stopping")
+    if row.state in ("PENDING", "REQUEUED", "REQUEUE_HOLD"):
+        again = found.job.get("job") == row.key
+        why = row.reason if row.reason not in ("None", "") else ""
+        return State("requeued", f"{_short(found.job)}{', ' + why if why else ''}") if again else State("queued", why)
+    return State("running" if row.state == "RUNNING" else "stopping" if row.state in ("SIGNALING", "STAGE_OUT") else "queued", "")
+
+
+def _short(job: Mapping[str, Any]) -> str:
+    kind = job.get("kind")
+    return {"preempted": "preempted", "time": "time limit", "crash": "crashed", "hang": "hung"}.get(kind or "", "") or "node failed, or requeued by hand"

@@ -1,0 +1,116 @@
+"""Runs -> one call of sbatch, by submitit: an array, or a plain job where there is one element. Submit and leave: nothing has to stay alive."""
+
+import contextlib
+import json
+import os
+import shlex
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from distgan import runs
+from distgan.errors import LaunchError
+from launchers import cluster, snapshot
+from launchers.job import Job
+from launchers.ledger import Ledger, Submission
+from launchers.profiles import Resources
+
+
+@dataclass(frozen=True)
+class Member:
+    """One run. `words`: what `distgan train` takes, without the run folder."""
+
+    folder: str
+    words: tuple[str, ...]
+
+
+def submit(home: Path, elements: list[list[Member]], resources: Resources, program: tuple[str, ...] | None = None, dependency: str | None = None,
+           **about: Any) -> Submission:
+    """One sbatch for all elements, each of which trains its members beside each other. Raises LaunchError with sbatch's words; nothing is queued then.
+
+    `program`: what trains a member instead of distgan/train.py; `about`: kept in the ledger, such as the sweep.
+    """
+    ledger, rows = Ledger(home), [[member.folder for member in members] for members in elements]
+    code = snapshot.take(home / "_code")
+    for member in (member for members in elements for member in members):
+        Path(member.folder).mkdir(parents=True, exist_ok=True)
+        snapshot.link(Path(member.folder), code)
+    one = ledger.begin(rows, resources=resources.model_dump(mode="json"), **about)
+    folder = ledger.home / one.id
+    folder.mkdir()
+    runs.write(folder / "submission.json", json.dumps({
+        "id": one.id, "elements": [[asdict(member) for member in members] for members in elements], "resources": resources.model_dump(mode="json"),
+        "program": program, "signals_all": cluster.facts(resources.partition).signals_all}))
+    try:
+        job = _sbatch(folder, one.name, len(elements), resources, code, dependency)
+    except Exception as error:
+        ledger.void(one, str(error)[:300])
+        raise
+    ledger.submitted(one, job, len(elements) > 1)
+    return one
+
+
+def _sbatch(folder: Path, name: str, count: int, resources: Resources, code: Path | None, dependency: str | None) -> str:
+    import submitit
+
+    with _environment(code):
+        executor = submitit.SlurmExecutor(folder, max_num_timeout=resources.time_outs)
+        executor.update_parameters(**parameters(folder, name, count, resources, dependency))
+        # The job script takes the pickle from here: submitit itself moves pickles to their jobs after sbatch, which a killed process would not do.
+        submitit.core.utils.DelayedSubmission(Job(str(folder))).dump(folder / "job.pkl")
+        try:
+            with executor.batch():
+                jobs = [executor.submit(Job(str(folder))) for _ in range(count)]
+        except submitit.core.utils.FailedJobError as error:
+            raise LaunchError(f"sbatch refused the job: {str(error).strip()[-600:]}") from error
+        return jobs[0].job_id.partition("_")[0]
+
+
+def parameters(folder: Path, name: str, count: int, resources: Resources, dependency: str | None = None) -> dict[str, Any]:
+    """Of submitit's executor."""
+    place = f"{shlex.quote(str(folder))}/" + ("${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}" if count > 1 else "${SLURM_JOB_ID}") + "_submitted.pkl"
+    given = {"partition": resources.partition, "account": resources.account, "qos": resources.qos, "constraint": resources.constraint,
+             "gpus_per_node": resources.gpus or None, "mem": f"{int(resources.mem_gb * 1024)}MB" if resources.mem_gb else None,
+             "nodelist": resources.nodelist, "exclude": resources.exclude, "dependency": dependency}
+    return {
+        "job_name": name, "time": resources.minutes, "nodes": resources.nodes, "ntasks_per_node": 1, "cpus_per_task": resources.cpus * resources.per_node * resources.pack,
+        "signal_delay_s": resources.signal_lead_s, "array_parallelism": min(resources.max_parallel or count, count),
+        # A dead rank must not leave the others hanging. Since Slurm 22.05 srun does not take over the processors of the job by itself.
+        "srun_args": ["--kill-on-bad-exit=1", "--wait=60", f"--cpus-per-task={resources.cpus * resources.per_node * resources.pack}"],
+        "setup": [*resources.setup, f"[ -e {place} ] || cp {shlex.quote(str(folder / 'job.pkl'))} {place}"],
+        "additional_parameters": {"requeue": True, **resources.sbatch},
+        **{key: value for key, value in given.items() if value is not None},
+    }
+
+
+@contextlib.contextmanager
+def _environment(code: Path | None) -> Iterator[None]:
+    """Nothing of a surrounding job is inherited, the way to the cluster is; the job imports the snapshot."""
+    before = dict(os.environ)
+    os.environ.clear()
+    os.environ.update(cluster.clean(before))
+    if code:
+        os.environ["PYTHONPATH"] = os.pathsep.join([str(code.resolve()), *filter(None, [before.get("PYTHONPATH")])])
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def test_only(resources: Resources, count: int = 1) -> str:
+    """What `sbatch --test-only` says of such a job: when and where it would start. LaunchError where it never would."""
+    from submitit.slurm.slurm import _make_sbatch_string
+
+    with tempfile.TemporaryDirectory() as folder, _environment(None):
+        path = Path(folder) / "job.sh"
+        path.write_text(_make_sbatch_string(command="true", folder=folder, map_count=count if count > 1 else None,
+                                            **parameters(Path(folder), "distgan-test", count, resources)))
+        found = subprocess.run(["sbatch", "--test-only", str(path)], capture_output=True, text=True, timeout=60)
+    said = (found.stderr or found.stdout).strip()
+    if found.returncode:
+        raise LaunchError(f"sbatch would refuse such a job: {said[-600:]}")
+    return said.removeprefix("sbatch: ")
