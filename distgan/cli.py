@@ -16,7 +16,19 @@ VERBS = {
     "check": ("shards.audit", "examine shards: damage, and the quality of images and pairs in them"),
     "train": ("distgan.train", "train a recipe or a run file; the same program as distgan/train.py"),
     "run": ("launchers.local", "train with several processes on this machine"),
+    "debug": ("launchers.debug", "a few steps in one process, in a folder of its own, with the debugger where it fails"),
     "submit": ("launchers.submit", "train one run as a job of Slurm"),
+    "sweep": ("launchers.sweep", "train many runs as arrays of Slurm: what is missing is submitted, the rest left alone"),
+    "status": ("launchers.status", "submitted runs: state, progress, scores, time left"),
+    "logs": ("launchers.logs", "what a submitted run printed"),
+    "why": ("launchers.why", "why a run ended as it did, with evidence and the next command"),
+    "show": ("launchers.show", "of a submitted run: its command, settings, job, or what differs from another"),
+    "stop": ("launchers.control:stop", "ask running runs to save and leave"),
+    "save": ("launchers.control:save", "ask running runs for a checkpoint now"),
+    "cancel": ("launchers.control:cancel", "take runs out of the queue, or end them"),
+    "retry": ("launchers.control:retry", "submit again what failed, was cancelled or stopped, or is lost"),
+    "cost": ("launchers.cost", "GPU-hours of runs: useful, lost, failed, to come"),
+    "gc": ("launchers.gc", "free space: what no run needs any more"),
     "doctor": ("launchers.doctor", "what works on this machine; whether a run's first steps are those of one process"),
     "capacity": ("launchers.capacity", "the capacity study: sagan at several widths, measured in one table and one plot"),
     "generate": ("distgan.generate", "images of a trained run's generator, as files"),
@@ -62,8 +74,8 @@ def guarded(command: Callable[[list[str]], int], argv: list[str]) -> int:
 def main() -> None:
     argv = sys.argv[1:]
     if argv and argv[0] in VERBS:
-        verb = importlib.import_module(VERBS[argv[0]][0])
-        code = guarded(verb.main, argv[1:])
+        module, _, function = VERBS[argv[0]][0].partition(":")
+        code = guarded(getattr(importlib.import_module(module), function or "main"), argv[1:])
         if argv[0] in SHARED and launched.started()[1] > 1:
             from distgan.ranks import leave
 

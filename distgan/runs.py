@@ -26,6 +26,8 @@ from distgan import console
 from distgan.config import Run, flatten
 from distgan.errors import DiskError, RunError
 
+STOP, SAVE = "STOP", "SAVE"  # files in a run folder by which a person asks a run to save
+
 
 def now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

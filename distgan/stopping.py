@@ -17,11 +17,11 @@ from pathlib import Path
 
 from distgan import console
 from distgan.ranks import Ranks
+from distgan.runs import SAVE, STOP
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
 LOOK_S = 1.0    # at the most this often does rank 0 look for files
 AHEAD_S = 10.0  # that shall be left when a run leaves before the end of its time, beside twice its longest step and twice its longest save
-STOP, SAVE = "STOP", "SAVE"
 
 
 class Requests:

@@ -17,6 +17,7 @@ EXAMPLES = """examples:
   distgan doctor                                                      this machine
   distgan doctor --processes 2 sagan data=data/particles              two processes of this machine
   distgan doctor --processes 2 --engine deepspeed --zero 2 sagan data=data/particles batch=32 machine.accumulation=2
+  distgan doctor --slurm --profile gpu                                the cluster, as a job of that profile sees it
   torchrun --nproc-per-node 2 distgan/train.py sagan data=data/particles --doctor     any launcher's line
 
 machine.self_check=true does the same at the start of a run, and trains only if it holds."""
@@ -31,12 +32,18 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--engine", choices=("ddp", "deepspeed"), help="the same as machine.engine=…")
     parser.add_argument("--zero", type=int, choices=(0, 1, 2), metavar="N", help="ZeRO stage 0, 1 or 2; the same as machine.engine=deepspeed machine.zero_stage=N")
     parser.add_argument("--show", action="store_true", help="print the command instead of running it")
+    parser.add_argument("--slurm", action="store_true", help="the cluster: limits, time to save, partitions, whether nodes see the folder of runs")
+    parser.add_argument("--profile", metavar="NAME", help="with --slurm: as a job of this profile")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="RECIPE|RUN.yaml key=value …", help="what `distgan train` takes")
     options = parser.parse_args(argv)
     if options.processes < 1:
         parser.error(f"--processes: found {options.processes}, allowed are 1 and more")
     if options.zero is not None and options.engine == "ddp":
         parser.error("--zero is a stage of DeepSpeed; leave --engine ddp out")
+    if options.slurm:
+        from launchers import cluster_doctor
+
+        return cluster_doctor.survey(options.profile, options.arguments[0] if options.arguments else "runs")
     if not options.arguments:
         if options.processes > 1 or options.engine or options.zero is not None or options.show:
             parser.error("these options are for the check of a run; name a recipe: distgan doctor --processes 2 sagan data=data/particles")

@@ -21,6 +21,7 @@ from typing import Any
 from distgan import runs
 from launchers import cluster, local
 from launchers.profiles import Resources
+from launchers.records import complete, newest_step, records, state_of, tail, trained
 from launchers.verdicts import Ended, Verdict, stuck, verdict
 
 LEAVE = 75       # exit code of a job that is not finished: run it again
@@ -52,7 +53,6 @@ class Turn:
         about = json.loads((folder / "submission.json").read_text())
         self.id, self.environment = about["id"], environment
         self.resources = Resources.model_validate(about["resources"])
-        self.program = tuple(about["program"]) if about["program"] else None
         self.members = about["elements"][int(environment.get("SLURM_ARRAY_TASK_ID", 0)) if len(about["elements"]) > 1 else 0]
         self.pass_on = not about["signals_all"]
         self.node, self.nodes = int(environment.get("SLURM_NODEID", 0)), int(environment.get("SLURM_NNODES", 1))
@@ -109,6 +109,7 @@ class Turn:
     def _lead(self, folder: Path, member: Mapping[str, Any]) -> Verdict:
         """On the first node: what is recorded of this attempt is written here."""
         earlier, step = records(folder), newest_step(folder)
+        complete(folder, earlier, step)
         why = stuck(earlier, step)
         if why:
             runs.write(folder / "NO_RESTART", why + "\n")
@@ -127,9 +128,10 @@ class Turn:
         code = self._run(folder, attempt, about["command"])
         with contextlib.suppress(OSError, ValueError):
             about |= {key: value for key, value in json.loads((attempt / "attempt.json").read_text()).items() if key in ("cause", "peak_memory_mb")}
-        end = Ended((folder / "DONE").exists(), _state(folder, attempt), about.get("cause"), code, tuple(self.signals), _tail(attempt))
+        end = Ended((folder / "DONE").exists(), state_of(folder, attempt), about.get("cause"), code, tuple(self.signals), tail(attempt))
         found = verdict(end, earlier, self.resources)
         about |= {"ended": time.time(), "then": found.then, "kind": found.kind, "cause": found.cause, "signals": self.signals, "code": code, "last_step": newest_step(folder)}
+        about["trained_s"], about["kept_s"] = trained(folder, step, about["last_step"])
         write()
         if found.then == "fail":
             runs.write(folder / "NO_RESTART", found.cause + "\n")
@@ -165,7 +167,7 @@ class Turn:
                 "slurm_end": cluster.epoch(found.get("EndTime", "")), "started": time.time(), "step": step, "python": sys.executable}
 
     def _command(self, folder: Path, member: Mapping[str, Any], nodes: local.Nodes | None) -> list[str]:
-        return local.command(self.resources.per_node, [*member["words"], f"machine.folder={folder}"], *([self.program] if self.program else []), nodes=nodes)
+        return local.command(self.resources.per_node, [*member["words"], f"machine.folder={folder}"], *([self.resources.program] if self.resources.program else []), nodes=nodes)
 
     def _run(self, folder: Path, attempt: Path, command: list[str]) -> int:
         """The exit code of the training on this node."""
@@ -193,39 +195,3 @@ def free_port(key: str) -> int:
             probe.bind(("", port))
             return port
     raise RuntimeError(f"no free port from {PORTS[0]} to {PORTS[1]} on {socket.gethostname()}")
-
-
-def records(folder: Path) -> list[dict[str, Any]]:
-    """What the jobs of a run have recorded, oldest first."""
-    found = []
-    for path in sorted((folder / "attempts").glob("*/job.json")):
-        with contextlib.suppress(OSError, ValueError):
-            found.append({**json.loads(path.read_text()), "attempt": path.parent.name})
-    return found
-
-
-def newest_step(folder: Path) -> int:
-    """Of the newest checkpoint that is there whole; 0 without one."""
-    return max((int(path.name) for path in (folder / "checkpoints").glob("*") if path.name.isdecimal()), default=0)
-
-
-def _state(folder: Path, attempt: Path) -> str | None:
-    """What the training says of itself; None where it never began."""
-    try:
-        record = json.loads((attempt / "attempt.json").read_text())
-        state = json.loads((folder / "status.json").read_text())["state"] if record.get("ended") else "running"
-    except (OSError, ValueError, KeyError):
-        return None
-    return state
-
-
-def _tail(attempt: Path, size: int = 20_000) -> str:
-    """The ends of the logs of an attempt."""
-    found = []
-    for path in [*sorted(attempt.glob("launcher*.log")), *sorted(attempt.glob("rank*.log")), *sorted(attempt.glob("stacks-*.txt"))]:
-        with contextlib.suppress(OSError), open(path, "rb") as file:
-            file.seek(max(0, path.stat().st_size - size))
-            found.append(f"{path.name}\n{file.read().decode(errors='replace')}")
-    return "\n".join(found)
-
-

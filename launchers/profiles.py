@@ -37,6 +37,7 @@ class Resources(Section):
     exclude: str | None = Field(None, description="not on these nodes")
     setup: tuple[str, ...] = Field((), description="lines of shell before the job begins, such as module load cuda")
     sbatch: dict[str, str] = Field({}, description="further options of sbatch, as in {mail-type: END}")
+    program: tuple[str, ...] | None = Field(None, description="what trains instead of distgan/train.py and takes the same words: to try out a cluster")
 
     @field_validator("time")
     @classmethod

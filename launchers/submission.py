@@ -27,11 +27,11 @@ class Member:
     words: tuple[str, ...]
 
 
-def submit(home: Path, elements: list[list[Member]], resources: Resources, program: tuple[str, ...] | None = None, dependency: str | None = None,
+def submit(home: Path, elements: list[list[Member]], resources: Resources, dependency: str | None = None,
            **about: Any) -> Submission:
     """One sbatch for all elements, each of which trains its members beside each other. Raises LaunchError with sbatch's words; nothing is queued then.
 
-    `program`: what trains a member instead of distgan/train.py; `about`: kept in the ledger, such as the sweep.
+    `about`: kept in the ledger, such as the sweep.
     """
     ledger, rows = Ledger(home), [[member.folder for member in members] for members in elements]
     code = snapshot.take(home / "_code")
@@ -43,7 +43,7 @@ def submit(home: Path, elements: list[list[Member]], resources: Resources, progr
     folder.mkdir()
     runs.write(folder / "submission.json", json.dumps({
         "id": one.id, "elements": [[asdict(member) for member in members] for members in elements], "resources": resources.model_dump(mode="json"),
-        "program": program, "signals_all": cluster.facts(resources.partition).signals_all}))
+        "signals_all": cluster.facts(resources.partition).signals_all}))
     try:
         job = _sbatch(folder, one.name, len(elements), resources, code, dependency)
     except Exception as error:
