@@ -45,7 +45,7 @@ SIGNS: tuple[tuple[str, str, str, str], ...] = (
     (r"EADDRINUSE|Address already in use", "port in use", "another program has taken the port", "distgan retry TARGET"),
     (r"Timeout \(\d+:\d\d:\d\d\)!", "hung", "no progress for machine.stall_s seconds; stacks-rank*.txt say where each process stood", "distgan retry TARGET, which goes on from the last checkpoint"),
     (r"no progress: ", "no progress", "job after job ended before a checkpoint was written", "machine.checkpoint_every smaller, or more time: distgan retry TARGET --set time=24h"),
-    (r"error: ", "refused", "the run told what is wrong", "mend what it says, then: distgan retry TARGET, or submit a run with other settings"),
+    (r"^error: ", "refused", "the run told what is wrong", "mend what it says, then: distgan retry TARGET, or submit a run with other settings"),
     (r"Traceback \(most recent call last\)|^\w*(Error|Exception)\b", "an exception", "the program raised an error", "distgan logs TARGET shows all of it"),
 )
 SLURM = {
