@@ -28,7 +28,7 @@ VERBS = {
     "cancel": ("launchers.control:cancel", "take runs out of the queue, or end them"),
     "retry": ("launchers.control:retry", "submit again what failed, was cancelled or stopped, or is lost"),
     "cost": ("launchers.cost", "GPU-hours of runs: useful, lost, failed, to come"),
-    "gc": ("launchers.gc", "free space: what no run needs any more"),
+    "gc": ("launchers.tidy", "free space: what no run needs any more"),
     "doctor": ("launchers.doctor", "what works on this machine; whether a run's first steps are those of one process"),
     "capacity": ("launchers.capacity", "the capacity study: sagan at several widths, measured in one table and one plot"),
     "generate": ("distgan.generate", "images of a trained run's generator, as files"),

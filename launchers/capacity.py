@@ -11,7 +11,7 @@ from typing import Any
 
 from distgan import console, runfile, runs, train
 from distgan.errors import ConfigError, RunError
-from launchers import local, widths
+from launchers import local, profiles, widths
 
 HELP = """Trains sagan with the settings of the study (`distgan train capacity --help` lists them) at ngf = ndf = each of these widths, one after the other,
 each in a run folder of its own. Then writes capacity.md, capacity.csv and capacity.png into the folder of these runs, and prints the table: parameters, peak
@@ -22,7 +22,7 @@ EXAMPLES = """examples:
   distgan capacity data=data/particles widths=64,96 epochs=200 evaluate.samples=200    a shorter one
   distgan capacity data=data/particles processes=2 memory_gb=16                     two processes for each run; nothing above 16 GB is recommended
   distgan capacity data=data/particles --report                                     measure what is there, train nothing
-  sbatch --array=0-3 --wrap 'distgan capacity data=data/particles --task slurm'     one width for each task of a job array"""
+  distgan capacity data=data/particles --submit --profile gpu                       on Slurm, one width in each job of an array; next: distgan status"""
 WIDTHS = (64, 80, 96, 128)
 PRESET = "capacity"
 NOT_HERE = {"ngf": "widths", "ndf": "widths", "grow": "distgan train capacity ngf=96 ndf=96 grow=RUN@best", "machine.folder": "machine.runs or experiment"}
@@ -50,8 +50,15 @@ def main(argv: list[str]) -> int:
                         "recommended width may take; settings of `distgan train capacity`")
     parser.add_argument("--task", metavar="K/N", help="train only every N-th width from the K-th on, 0 <= K < N; slurm: of this task of a job array")
     parser.add_argument("--report", action="store_true", help="train nothing, measure what is there")
+    parser.add_argument("--submit", action="store_true", help="on Slurm: one array, a width in each job, then a job that evaluates all and writes the report")
+    parser.add_argument("--n", type=int, metavar="N", help="with --submit: images of each width in that evaluation (default: as in training)")
+    profiles.add_options(parser, many=True)
     options = parser.parse_intermixed_args(argv)
     study = plan(options.words)
+    if options.submit:
+        from launchers import capacity_array
+
+        return capacity_array.submit(study, options)
     mine = list(study.folders)
     if options.task:
         from shards.build import parse_task

@@ -40,7 +40,7 @@ SIGNS: tuple[tuple[str, str, str, str], ...] = (
      "install it in that environment, or load it in the profile's setup; then: distgan retry TARGET"),
     (r"holds other values than rank 0", "ranks drifted apart", "two ranks hold other weights: a machine that computes wrongly, or two versions of the program",
      "leave that node out (distgan retry TARGET --set exclude=NODE), or distgan doctor --processes 2"),
-    (r"(NCCL|ProcessGroupNCCL|gloo|Gloo).{0,200}(timed? ?out|timeout|Timeout)|Watchdog caught collective|another process of this run has gone, or does not answer|Connection closed by peer",
+    (r"(?i:(NCCL|gloo).{0,200}(timed? ?out|timeout))|Watchdog caught collective|another process of this run has gone, or does not answer|Connection closed by peer",
      "lost another process", "a process waited for another that had gone or hung", "the other ranks' logs say why: distgan logs TARGET --rank 1; it goes on from the last checkpoint: distgan retry TARGET"),
     (r"EADDRINUSE|Address already in use", "port in use", "another program has taken the port", "distgan retry TARGET"),
     (r"Timeout \(\d+:\d\d:\d\d\)!", "hung", "no progress for machine.stall_s seconds; stacks-rank*.txt say where each process stood", "distgan retry TARGET, which goes on from the last checkpoint"),

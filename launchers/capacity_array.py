@@ -1,0 +1,59 @@
+"""`distgan capacity --submit`: the widths as one array of Slurm, and a cheaper job after it that evaluates them and writes the one report."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from distgan import console, train
+from distgan.errors import ConfigError
+from launchers import cautions, cluster, plans, profiles, submission
+from launchers.ledger import Ledger
+from launchers.submission import Member
+from launchers.submit import describe
+from launchers.targets import examine
+
+END = Path(__file__).with_name("capacity_end.py")
+PRESET = "capacity"
+
+
+def submit(study: Any, options: argparse.Namespace) -> int:
+    """Submit the widths that are missing and the job after them; the same line again submits what is still missing. 0."""
+    if options.task or options.report:
+        raise ConfigError("--submit submits the whole study; leave --task and --report out")
+    resources = profiles.chosen(options)
+    planned = [plans.plan([PRESET, *study.settings, f"ngf={width}", f"ndf={width}"], resources, {"ngf": width}) for width in study.folders]
+    home = plans.home_of(planned[0].run)
+    ledger = Ledger(home)
+    samples = options.n or planned[0].run.scored.samples
+    with ledger.locked():
+        rows = cluster.queue()
+        ledger.settle(rows)
+        places = ledger.places()
+        found = [examine(one.folder, places.get(one.member.folder), rows) for one in planned]
+        missing = [one for one, state in zip(planned, found, strict=True) if state.state.missing or state.state.name in ("failed", "cancelled")]
+        console.table(("width", "state", "to do"), [(str(one.values["ngf"]), state.state.name, "submit" if one in missing else "leave") for one, state in zip(planned, found, strict=True)])
+        console.say(f"job         {describe(resources)}")
+        for line in cautions.of(resources, missing):
+            console.say(f"warning: {line}")
+        if not missing:
+            console.say("nothing is missing, nothing was submitted. next: distgan status; the report: distgan capacity … --report")
+            return 0
+        for one in missing:
+            (one.folder / "NO_RESTART").unlink(missing_ok=True)
+        array = submission.submit(home, [[one.member] for one in missing], resources)
+        after = resources.model_copy(update={"nodes": 1, "gpus": min(1, resources.gpus), "processes": 1, "pack": 1, "max_parallel": None,
+                                             "program": (str(_code(home) / "launchers" / END.name), str(samples))})
+        end = home / "_capacity" / planned[0].folder.parent.name
+        (end / "DONE").unlink(missing_ok=True)
+        (end / "NO_RESTART").unlink(missing_ok=True)
+        words = [*study.settings, f"widths={','.join(map(str, study.folders))}", *([f"memory_gb={study.memory_gb}"] if study.memory_gb else [])]
+        last = submission.submit(home, [[Member(str(end), tuple(words))]], after, dependency=f"afterany:{array.job}")
+    console.say(f"submitted   job {array.job}: {len(missing)} widths; job {last.job} after it evaluates {samples} images of each and writes "
+                f"{planned[0].folder.parent}/capacity.md\nnext: distgan status")
+    return 0
+
+
+def _code(home: Path) -> Path:
+    from launchers import snapshot
+
+    return snapshot.take(home / "_code") or Path(train.__file__).parents[1]
