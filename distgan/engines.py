@@ -90,7 +90,7 @@ class Engine:
         with contextlib.nullcontext() if last else self.ranks.no_sync(self._wrapped):  # which must hold the forward pass too
             loss, log = loss_of()
             mean = unmistakable(loss / self._accumulation if self._accumulation > 1 else loss)
-            (self._scaler.scale(mean) if self._scaler else mean).backward()
+            self.ranks.backward(self._scaler.scale(mean) if self._scaler else mean)
         return {"loss": loss.detach(), **log}
 
     def step(self, clip: float | None) -> tuple[torch.Tensor, torch.Tensor]:
