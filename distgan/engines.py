@@ -70,7 +70,15 @@ class Engine:
         self.excused: torch.Tensor | None = None  # float16: 1.0 where the last step's loss scale could still fall, so that an overflow is no bad number
 
     def _wrap(self) -> nn.Module:
-        return self.ranks.wrap(self.inside)
+        wrapped = self.ranks.wrap(self.inside)
+        if self.ranks.size > 1:
+            # After its first backward pass DDP lays the gradients out anew, in the order in which they came, and where a gradient lies decides in which
+            # order three ranks are added. The first step of an attempt that goes on would round otherwise: that pass is taken here, on nothing.
+            usual, self.inside._call = self.inside._call, (lambda: 0 * sum(p.sum() for p in self.bare.parameters()),)
+            wrapped().backward()
+            self.inside._call = usual
+            self.optimizer.zero_grad(set_to_none=True)
+        return wrapped
 
     def __call__(self, *args: torch.Tensor) -> torch.Tensor:
         """Forward pass inside this network's own update; its gradients will be reduced."""

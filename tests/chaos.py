@@ -353,7 +353,7 @@ def main(argv: list[str]) -> int:
         campaigns.append(Campaign(processes, kinds, asked.seed, where / "particles", where / f"{processes}-processes"))
         campaigns[-1].fight()
     kills, faults = [kill for one in campaigns for kill in one.kills], [fault for one in campaigns for fault in one.faults]
-    print(f"\n{table(kills)}\n\n{len(kills)} kills, {sum(one.finished for one in campaigns)} runs to their end, all as the undisturbed ones; "
+    print(f"\n{table(kills)}\n\n{len(kills)} kills, {sum(one.finished for one in campaigns)} times a run came to its end, each time that of the undisturbed one; "
           f"{(time.monotonic() - began) / 60:.0f} minutes" if not faults else f"\n{table(kills)}\n\n" + "\n".join(f"FAULT: {fault}" for fault in faults), flush=True)
     if not faults and not asked.folder:
         shutil.rmtree(where)
