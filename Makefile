@@ -3,12 +3,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: install demo test test-slow bench peers lint clean help
+.PHONY: install demo test test-slow chaos bench peers lint clean help
 help:
 	@echo "make install    into .venv; every other target does it by itself"
 	@echo "make demo       shard, train with 2 processes, validate, evaluate, report (minutes)"
 	@echo "make test       the default tests"
-	@echo "make test-slow  the long ones: ten kills, the whole demo"
+	@echo "make test-slow  the long ones: nine kills, the whole demo"
+	@echo "make chaos      a hundred kills at random moments, with 1, 2 and 3 processes (half an hour)"
 	@echo "make bench      speed, as ratios against named peers or limits"
 	@echo "make peers      what \`make bench\` compares with beside webdataset: litdata, mosaicml-streaming"
 	@echo "make lint       ruff"
@@ -29,6 +30,9 @@ test: $(READY)
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow
+
+chaos: $(READY)
+	$(BIN)/python tests/chaos.py
 
 bench: $(READY)
 	$(BIN)/python -m bench

@@ -344,6 +344,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--folder", type=Path, help="for run folders; what went wrong stays there")
     asked = parser.parse_args(argv)
     where = asked.folder or Path(tempfile.mkdtemp(prefix="distgan-chaos-"))
+    where.mkdir(parents=True, exist_ok=True)
     if build.main(["particles", str(where / "particles"), "--n", "60", "--workers", "1"]):
         return 1
     began, campaigns, numbers = time.monotonic(), [], [int(text) for text in asked.processes.split(",")]
