@@ -120,8 +120,8 @@ class Campaign:
         """Start, and kill, unless the run is over before. Returns whether it is, and then is what it should be."""
         rng, marker, kind = self.rng, self.where / "moment", kill.kind
         marker.unlink(missing_ok=True)
-        place, nth, rank, early = "", rng.randint(1, 3), rng.randrange(self.processes), rng.random() < 0.25
-        wait_s = rng.uniform(0.3, self.start_s) if early else rng.uniform(0.0, 3.0)
+        place, nth, rank, early = "", rng.randint(1, 3), rng.randrange(self.processes), rng.random() < 0.4
+        wait_s = rng.uniform(0.3, 0.8 * self.start_s) if early else rng.uniform(0.0, 3.0)
         if kind in PLACES:
             place, rank = rng.choice(PLACES[kind]), 0 if kind in ("save", "validation") else rank
             nth = rng.randint(1, 12) if kind == "reading" else nth
@@ -145,7 +145,8 @@ class Campaign:
         else:
             self.ended(process.returncode)
             return True
-        kill.moment = f"{kind}, {place}" if kind in PLACES else "in a save" if self.saving(since_s=now - began) else "in training" if trains_at else "in start-up"
+        over = (self.folder / "DONE").exists()
+        kill.moment = f"{kind}, {place}" if kind in PLACES else "after the last step" if over else "in a save" if self.saving(since_s=now - began) else "in training" if trains_at else "in start-up"
         self.strike(process, kill, marker)
         self.look(kill)
         stopped = kind == "SIGTERM" and "saved and stopped" in self.output.read_text(errors="replace")
