@@ -3,12 +3,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: install demo test test-slow test-slurm bench peers lint clean help
+.PHONY: install demo test test-slow test-slurm chaos bench peers lint clean help
 help:
 	@echo "make install    into .venv; every other target does it by itself"
 	@echo "make demo       shard, train with 2 processes, validate, evaluate, report (minutes)"
 	@echo "make test       the default tests"
-	@echo "make test-slow  the long ones: ten kills, the whole demo"
+	@echo "make test-slow  the long ones: nine kills, the whole demo"
+	@echo "make chaos      a hundred kills at random moments, with 1, 2 and 3 processes (half an hour)"
 	@echo "make test-slurm on a real Slurm, which slurm/dev-cluster starts on this machine"
 	@echo "make bench      speed, as ratios against named peers or limits"
 	@echo "make peers      what \`make bench\` compares with beside webdataset: litdata, mosaicml-streaming"
@@ -34,6 +35,9 @@ test-slow: $(READY)
 test-slurm: $(READY)
 	slurm/dev-cluster up
 	$(BIN)/python -m pytest -m slurm -n 0
+
+chaos: $(READY)
+	$(BIN)/python tests/chaos.py
 
 bench: $(READY)
 	$(BIN)/python -m bench

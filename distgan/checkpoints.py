@@ -80,7 +80,7 @@ def _write(folder: Path, final: Path, temporary: Path, step: int, players: dict[
     if final.is_symlink() or final.is_file():  # nothing of ours
         final.unlink()
     if final.exists():  # of an attempt that was rolled back to before this step
-        shutil.rmtree(final)
+        _delete(final)
     os.replace(temporary, final)
     _sync(folder)
 
@@ -149,7 +149,7 @@ def prune(folder: Path, keep: int, also: set[int | None]) -> None:
     try:
         for path in present(folder)[:-keep]:
             if int(path.name) not in also:
-                shutil.rmtree(path)
+                _delete(path)
         for path in folder.glob(".tmp-*"):
             shutil.rmtree(path)
     except OSError as error:
@@ -160,7 +160,15 @@ def discard_after(folder: Path, step: int) -> None:
     """Delete checkpoints of a later step: they were found damaged, or belong to a future that is being trained again."""
     for path in present(folder):
         if int(path.name) > step:
-            shutil.rmtree(path)
+            _delete(path)
+
+
+def _delete(path: Path) -> None:
+    """Away from its name first: a kill leaves no half of it there, but what the next `prune` takes away."""
+    away = path.with_name(f".tmp-old-{path.name}")
+    shutil.rmtree(away, ignore_errors=True)
+    path.rename(away)
+    shutil.rmtree(away)
 
 
 def _digest(about: dict[str, Any]) -> str:

@@ -70,7 +70,15 @@ class Engine:
         self.excused: torch.Tensor | None = None  # float16: 1.0 where the last step's loss scale could still fall, so that an overflow is no bad number
 
     def _wrap(self) -> nn.Module:
-        return self.ranks.wrap(self.inside)
+        wrapped = self.ranks.wrap(self.inside)
+        if self.ranks.size > 1:
+            # After its first backward pass DDP lays the gradients out anew, in the order in which they came, and where a gradient lies decides in which
+            # order three ranks are added. The first step of an attempt that goes on would round otherwise: that pass is taken here, on nothing.
+            usual, self.inside._call = self.inside._call, (lambda: 0 * sum(p.sum() for p in self.bare.parameters()),)
+            wrapped().backward()
+            self.inside._call = usual
+            self.optimizer.zero_grad(set_to_none=True)
+        return wrapped
 
     def __call__(self, *args: torch.Tensor) -> torch.Tensor:
         """Forward pass inside this network's own update; its gradients will be reduced."""
@@ -90,7 +98,7 @@ class Engine:
         with contextlib.nullcontext() if last else self.ranks.no_sync(self._wrapped):  # which must hold the forward pass too
             loss, log = loss_of()
             mean = unmistakable(loss / self._accumulation if self._accumulation > 1 else loss)
-            (self._scaler.scale(mean) if self._scaler else mean).backward()
+            self.ranks.backward(self._scaler.scale(mean) if self._scaler else mean)
         return {"loss": loss.detach(), **log}
 
     def step(self, clip: float | None) -> tuple[torch.Tensor, torch.Tensor]:

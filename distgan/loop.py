@@ -56,10 +56,11 @@ class Loop:
         state, shown, why = "done", None, None
         with console.bar("training", self.last, "steps", start=now.step) as bar:
             while now.step < self.last:
-                batches = [next(stream) for _ in range(self.recipe.batches_per_step)]
-                require_due(batches, self.share, self.ranks.rank, now)
-                asked = self.requests.begin()  # the answer comes in while the step is taken
-                log = self.recipe.step(batches, now)
+                with self.recorder.working():
+                    batches = [next(stream) for _ in range(self.recipe.batches_per_step)]
+                    require_due(batches, self.share, self.ranks.rank, now)
+                    asked = self.requests.begin()  # the answer comes in while the step is taken
+                    log = self.recipe.step(batches, now)
                 now = now.at(now.step + 1)
                 if now.step % self.run.machine.journal_every == 0 or now.step == self.last:
                     self.recorder.add(now, log)

@@ -6,7 +6,8 @@ import datetime
 import os
 import re
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,8 @@ _LOST = re.compile(r"(closed|reset) by (remote )?peer|timed? ?out|timeout|broken
 
 class Ranks:
     """What a process may ask of, and do with, the others."""
+
+    waited = 0.0  # seconds for which this process has stood still in a step until the others had come as far
 
     def __init__(self, machine: Machine = _HERE, precision: str = "float32"):
         if machine.device == "cuda" and not torch.cuda.is_available():
@@ -76,11 +79,30 @@ class Ranks:
         """No gradient averaging inside: for all micro-batches of an update but the last. Must hold the forward pass too."""
         return net.no_sync() if self.size > 1 else contextlib.nullcontext()
 
+    @contextlib.contextmanager
+    def _waiting(self) -> Iterator[None]:
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.waited += time.perf_counter() - began
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """`loss.backward()`; DDP's wait for the others' gradients, once this rank's own are all there, is counted as waiting."""
+        if self.size == 1:
+            return loss.backward()
+        # Called in the order in which they are queued, and DDP queues its own, which waits, with the last gradient.
+        queue, ready = torch.autograd.Variable._execution_engine.queue_callback, []
+        loss.register_hook(lambda _: queue(lambda: ready.append(time.perf_counter())))
+        loss.backward()
+        self.waited += time.perf_counter() - ready[0]
+
     # ---- tensors
     def sum(self, x: torch.Tensor) -> torch.Tensor:
         """Sum over ranks, without gradient; `x` itself may be written over."""
         if self.size > 1:
-            dist.all_reduce(x)
+            with self._waiting():
+                dist.all_reduce(x)
         return x
 
     def total(self, x: torch.Tensor) -> torch.Tensor:
@@ -107,10 +129,18 @@ class Ranks:
         work = dist.all_reduce(total, async_op=True)
 
         def result():
-            work.wait()
+            with self._waiting():
+                work.wait()
             return total / self.size
 
         return result
+
+    def each(self, value: Any, patient: bool = False) -> list[Any]:
+        """Every rank's value, a plain object, in the order of their numbers; `patient`: however long one rank works before it comes here."""
+        box = [value] * self.size
+        if self.size > 1:
+            dist.all_gather_object(box, value, group=self._wait if patient else self._control)
+        return box
 
     def gather(self, index: np.ndarray, rows: torch.Tensor, total: int) -> torch.Tensor | None:
         """Rows numbered by `index` from all ranks -> on rank 0 the rows 0..total-1 in order, elsewhere None.
@@ -179,11 +209,7 @@ class Ranks:
             result = work()
         except DistganError as error:
             fault = error
-        faults: list[Any] = [fault]
-        if self.size > 1:
-            faults = [None] * self.size
-            dist.all_gather_object(faults, fault, group=self._wait)
-        for rank, error in enumerate(faults):
+        for rank, error in enumerate(self.each(fault, patient=True)):
             if error is not None:
                 error = type(error)(f"rank {rank}: {error}" if rank else str(error))
                 error.everywhere = True
@@ -192,20 +218,15 @@ class Ranks:
 
     def same(self, what: str, value: str) -> None:
         """Raise LaunchError unless every rank holds an equal value."""
-        if self.size > 1:
-            box: list[Any] = [None] * self.size
-            dist.all_gather_object(box, value, group=self._control)
-            if len(set(box)) > 1:
-                error = LaunchError(f"{what} differs among ranks: " + ", ".join(f"rank {r}: {v}" for r, v in enumerate(box)))
-                error.everywhere = True
-                raise error
+        box = self.each(value)
+        if len(set(box)) > 1:
+            error = LaunchError(f"{what} differs among ranks: " + ", ".join(f"rank {r}: {v}" for r, v in enumerate(box)))
+            error.everywhere = True
+            raise error
 
     def agree(self, when: str, sums: dict[str, int]) -> None:
         """Raise RunError, on all ranks, unless every rank holds equal values; it names the ranks and the first names that differ from rank 0's."""
-        if self.size == 1:
-            return
-        box: list[Any] = [None] * self.size
-        dist.all_gather_object(box, sums, group=self._control)
+        box = self.each(sums)
         apart = {rank: [name for name in box[0].keys() | theirs.keys() if box[0].get(name) != theirs.get(name)] for rank, theirs in enumerate(box)}
         if any(apart.values()):
             rank, names = next((rank, sorted(names)) for rank, names in apart.items() if names)

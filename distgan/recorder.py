@@ -1,8 +1,10 @@
 """The numbers of a run on their way from the device to the journal. All ranks hold one; rank 0 writes."""
 
+import contextlib
 import itertools
 import math
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -23,6 +25,15 @@ class Recorder:
         self._rows: list[tuple[Clock, float, dict[str, torch.Tensor]]] = []  # not yet fetched from the device
         self._began = self._flushed = time.perf_counter()
         self._saving = 0.0  # seconds that checkpoints have held up training since the last flush
+        self._worked, self._steps = 0.0, 0  # seconds of this rank's own work in so many steps since then
+
+    @contextlib.contextmanager
+    def working(self) -> Iterator[None]:
+        """A step. Of its time, this rank's own is what it did not wait for the others."""
+        began = time.perf_counter() - self._ranks.waited
+        yield
+        self._worked += time.perf_counter() - self._ranks.waited - began
+        self._steps += 1
 
     def add(self, now: Clock, log: dict[str, torch.Tensor]) -> None:
         self._rows.append((now, time.perf_counter() - self._began, log))
@@ -42,7 +53,10 @@ class Recorder:
         rows[-1]["samples_per_second"] = round(len(rows) * self._every * self._rows[-1][0].per_step / max(elapsed, 1e-9), 2)
         if self._saving:
             rows[-1]["time/save_s"] = round(self._saving, 3)
-        self._rows, self._flushed, self._saving = [], time.perf_counter(), 0.0
+        if self._ranks.size > 1 and self._steps and self._ranks.asked.engine == "ddp":  # nobody knows what DeepSpeed waits for
+            own = self._ranks.each(self._worked / self._steps)
+            rows[-1] |= {"time/compute_s": round(sum(own) / len(own), 6), "time/compute_slowest_s": round(max(own), 6), "time/slowest_rank": own.index(max(own))}
+        self._rows, self._flushed, self._saving, self._worked, self._steps = [], time.perf_counter(), 0.0, 0.0, 0
         self.write(rows)
         return shown
 
