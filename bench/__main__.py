@@ -3,7 +3,7 @@
 import argparse
 import importlib
 
-QUICK = ("reading", "writing", "shuffling", "overhead", "options", "scaling", "saving", "frechet", "extraction")  # understand --quick and --only
+QUICK = ("reading", "writing", "shuffling", "overhead", "options", "scaling", "saving", "frechet", "extraction", "sweeping")  # understand --quick and --only
 NAMES = (*QUICK, "equality", "alignment", "denoising")
 
 

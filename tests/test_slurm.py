@@ -316,8 +316,8 @@ def test_more_members_than_an_array_holds_and_a_controller_that_is_restarted(par
         assert said.count("submitted   job") == 3
         until(lambda: any(starts(one["run"]) for one in states("many")))
         controller = next(process for process in psutil.process_iter() if process.name() == "slurmctld")
-        controller.kill()
-        controller.wait(10)
+        controller.terminate()  # which saves its state; killed, it starts running jobs again, and nodes refuse
+        controller.wait(20)
         with pytest.raises(AssertionError, match="error: |controller"):
             distgan("status", "many", code=0)
     finally:
@@ -388,3 +388,49 @@ def test_stop_save_and_follow(particles, place):
     distgan("retry", name, "--set", f'program=["{ROOT / "distgan/train.py"}"]')
     until(lambda: states()[0]["state"] == "done")
     assert "train.py" in distgan("show", name, "--cmd") and "epochs: 60" in distgan("show", name, "--config")
+
+
+def test_a_search_asks_for_trials_and_stops_hopeless_ones(particles, place):
+    (place / "s.yaml").write_text(f"recipe: sagan\nsettings: {{data: {particles}, epochs: 1, ngf: 4, ndf: 4, latent: 8, batch: 12, evaluate: {{samples: 24}}}}\n"
+                                  "search: {trials: 3, parallel: 2, startup: 2, seed: 1, space: {g_lr: 'loguniform(1e-5, 1e-2)'}}\nslurm: {profile: dev}\n")
+    assert "2 trials" in distgan("sweep", "s.yaml")
+    assert "to submit: 0" in distgan("sweep", "s.yaml")  # both are under way
+    all_done("s")
+    said = distgan("sweep", "s.yaml")
+    assert "1 trials" in said and "2 complete" in said and "best so far" in said
+    all_done("s")
+    assert "3 complete" in distgan("sweep", "s.yaml") and len(states("s")) == 3
+
+
+def test_hopeless_trials_are_stopped(particles, place, monkeypatch):
+    """At as many samples seen as others: invented scores, a real study."""
+    from launchers import search, sweep
+
+    asked = sweep.plan(sweep.options_of(["sagan", f"data={particles}", "batch=12"], name="h", profile="dev"))
+    options = search.settings({"trials": 9, "startup": 2, "space": {"g_lr": "loguniform(1e-5, 1e-2)"}})
+    study = search.study_of(asked, options)
+    for best in (10.0, 11.0, 12.0):
+        trial = study.ask()
+        trial.suggest_float("g_lr", 1e-5, 1e-2, log=True)
+        trial.report(best, 100)
+        study.tell(trial, best)
+    trial = study.ask()
+    folder = place / "runs/x/y"
+    (folder / "attempts").mkdir(parents=True)
+    (folder / "journal.jsonl").write_text(json.dumps({"step": 5, "samples": 100, "epoch": 1.0, "eval/frechet_standin": 99.0}) + "\n")
+    from launchers.states import Look, State
+    from launchers.targets import Found
+
+    found = Found(folder, Look(), State("running"), None, None)
+    assert search._tell(study, study.get_trials(deepcopy=False)[trial.number], found, True)
+    assert (folder / "STOP").exists() and (folder / "NO_RESTART").read_text().startswith("pruned: worse than the median")
+    assert study.get_trials(deepcopy=False)[trial.number].state.name == "PRUNED"
+
+
+def test_the_channel_study_is_one_array_and_one_report(particles, place):
+    said = distgan("capacity", f"data={particles}", "widths=4,6", "epochs=1", "batch=12", "latent=8", "evaluate.samples=24", "--submit", "--n", "24", "--profile", "dev")
+    assert "2 widths" in said
+    until(lambda: [one["state"] for one in states()] == ["done"] * 3, 120)
+    (report,) = place.glob("runs/*/capacity.md")
+    assert "| 4 " in report.read_text() and "| 6 " in report.read_text() and "Recommended" in report.read_text()
+    assert len(list(place.glob("runs/*/*/eval/asked/*.json"))) == 2
