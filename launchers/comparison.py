@@ -105,7 +105,7 @@ def _draw(path: Path, histories: dict[int, History], values: Sequence[dict[str, 
     return True
 
 
-def known(home: Path, name: str) -> tuple[list[str], list[dict[str, Any]]] | None:
-    """Members and values of a sweep by its name; None where there is none."""
+def known(home: Path, name: str) -> tuple[list[str], list[dict[str, Any]]]:
+    """Members and values of a sweep by its name; none where there is none."""
     found = read(home / "_sweeps" / name / "members.json")
-    return (found["runs"], found["values"]) if found else None
+    return found.get("runs", []), found.get("values", [])

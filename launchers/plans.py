@@ -1,5 +1,6 @@
 """What is asked for -> runs that are checked as far as a login node can: settings, batch and processes, engine, data, and each run's folder."""
 
+import hashlib
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -60,8 +61,7 @@ def kept(words: tuple[str, ...], folder: Path) -> tuple[str, ...]:
     if path.suffix not in (".yaml", ".yml") or not path.is_file():
         return words
     folder.mkdir(parents=True, exist_ok=True)
-    copy = folder / f"{path.stem}-{abs(hash(path.read_bytes())):x}"[:80]
-    copy = copy.with_name(copy.name + path.suffix)
+    copy = folder / f"{path.stem[:60]}-{hashlib.sha256(path.read_bytes()).hexdigest()[:12]}{path.suffix}"
     copy.write_bytes(path.read_bytes())
     return (str(copy.absolute()), *words[1:])
 

@@ -1,6 +1,7 @@
 """`distgan status`: every run that was submitted, in one table: state, how far it is, losses, score, speed, time left, and what is the matter."""
 
 import argparse
+import contextlib
 import json
 import time
 from collections import Counter
@@ -109,8 +110,13 @@ def _remark(one: Found) -> str:
         parts.append(one.row.nodes)
         if one.look.silent_s > 600 and one.look.status:
             parts.append(f"no sign for {console.clock(one.look.silent_s)}")
-    alarms = one.look.status.get("warnings") or []
-    return ", ".join([*parts, *alarms])[:90]
+    return ", ".join([*parts, *(alarms(one.folder) if one.state.name in ("running", "stopping") else [])])[:90]
+
+
+def alarms(folder: Path) -> list[str]:
+    """What the monitor has warned of lately, newest last."""
+    found = [event["rule"] for event in tail_of(folder / "events.jsonl", 16 << 10) if event.get("event") == "warning" and event.get("level", "warning") == "warning"]
+    return list(dict.fromkeys(found[-3:]))
 
 
 def _number(value: float | None) -> str:
@@ -138,22 +144,25 @@ def progress(one: Found) -> Progress:
 
 
 def last_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows in the last 64 KiB of a journal; what is torn is passed over."""
+    """The rows in the last 64 KiB of a journal."""
+    return [row for row in tail_of(path, TAIL) if "step" in row]
+
+
+def tail_of(path: Path, size: int) -> list[dict[str, Any]]:
+    """The JSON objects of the whole lines in the last `size` bytes of a file; what is torn is passed over."""
     try:
         with open(path, "rb") as file:
-            size = file.seek(0, 2)
-            file.seek(max(0, size - TAIL))
-            lines = file.read().split(b"\n")[0 if size <= TAIL else 1:]
+            end = file.seek(0, 2)
+            file.seek(max(0, end - size))
+            lines = file.read().split(b"\n")[0 if end <= size else 1:]
     except OSError:
         return []
     found = []
     for line in lines:
-        try:
+        with contextlib.suppress(ValueError, RecursionError):
             row = json.loads(line)
-            if isinstance(row, dict) and "step" in row:
+            if isinstance(row, dict):
                 found.append(row)
-        except (ValueError, RecursionError):
-            continue
     return found
 
 

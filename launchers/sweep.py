@@ -13,7 +13,7 @@ from typing import Any
 
 from distgan import console, runs
 from distgan.errors import ConfigError, LaunchError
-from launchers import cautions, cluster, grid, plans, profiles, submission
+from launchers import cautions, cluster, comparison, grid, plans, profiles, submission
 from launchers.ledger import Ledger
 from launchers.plans import Planned
 from launchers.submit import describe
@@ -64,8 +64,6 @@ def main(argv: list[str]) -> int:
         parser.error(f"--name: found {options.name!r}, allowed are letters, digits, _ - and ., at most 80")
     sweep = plan(options)
     if options.report:
-        from launchers import comparison
-
         comparison.write(sweep.folder, [str(one.folder) for one in sweep.members], [one.values for one in sweep.members])
         return 0
     if sweep.asked.search:
@@ -77,8 +75,6 @@ def main(argv: list[str]) -> int:
         time.sleep(30)
         code = reconcile(sweep, [], False, quiet=True)
         if all(found.state.name in ("done", "failed", "cancelled", "stopped") for found in look(sweep)):
-            from launchers import comparison
-
             comparison.write(sweep.folder, [str(one.folder) for one in sweep.members], [one.values for one in sweep.members])
             return code
     return code
@@ -169,6 +165,9 @@ def reconcile(sweep: Sweep, retry: Iterable[str], dry_run: bool, quiet: bool = F
                 console.say(f"Slurm says: {submission.test_only(sweep.resources, min(len(wanted), cluster.facts().max_array))}")
             console.say("nothing was submitted")
             return 0
+        before = set(comparison.known(sweep.home, sweep.name)[0] if (sweep.folder / "members.json").exists() else ())
+        if gone := before - {one.member.folder for one in sweep.members}:
+            console.say(f"{len(gone)} runs were members of {sweep.name} before and are no longer; they are left alone (distgan cancel takes a run by its name)")
         write(sweep)
         if wanted:
             _submit(sweep, wanted, found)
