@@ -184,6 +184,8 @@ class Run(Section):
         mine = dict(flatten({key: value for key, value in self._what().items() if key != "recipe"}))
         usual = dict(flatten(defaults(type(self))))
         short = {key: value for key, value in mine.items() if not key.startswith("watch.") or key == "watch.on_trouble"}  # thresholds are in the hash
+        if short.get("grow"):
+            short["grow"] = short["grow"].rpartition("/")[2].rpartition("-")[2]  # of the place of a run, its hash
         changed = [f"{key.rpartition('.')[2]}{value}" for key, value in short.items() if key not in usual or usual[key] != value]
         return re.sub(r"[^A-Za-z0-9.,_-]+", "_", ",".join(changed))[:60] or "default"
 

@@ -89,6 +89,7 @@ def retry(argv: list[str]) -> int:
     options = _options("retry", "Submit again, each from its last checkpoint, what failed, was cancelled or stopped, or is lost. Settings stay as they were; "
                        "for other settings submit another run.", argv, more)
     home = options.runs.absolute()
+    _found(options)  # wrong names are told before anything is written
     ledger = Ledger(home)
     with ledger.locked():
         found = _found(options)

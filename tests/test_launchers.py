@@ -304,3 +304,29 @@ def test_an_account_adds_up(tmp_path):
     told = {"5_1": [cluster.Spell("5_1", "PREEMPTED", 61, 0, 1, 2, "0:0", time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(100))),
                     cluster.Spell("5_1", "COMPLETED", 31, 0, 1, 2, "0:0", time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(200)))]}
     assert accounts.account(tmp_path, told).elapsed == 92 and sum(accounts.account(tmp_path, told).seconds.values()) == 92
+
+
+def test_looking_at_runs_and_their_jobs_needs_no_torch():
+    """`distgan status` answers at once on a login node, and a job's own process stays small."""
+    import subprocess
+    import sys
+
+    names = ["job", "submission", "status", "why", "logs", "cost", "control", "show", "tidy", "sweep", "submit", "cluster_doctor", "comparison"]
+    code = f"import sys\n{chr(10).join(f'import launchers.{name}' for name in names)}\nassert not {{'torch', 'accelerate', 'submitit'}} & set(sys.modules), 'heavy'"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1])
+
+
+@pytest.mark.parametrize(("words", "said"), [
+    (["status", "nowhere"], "no run folder, run, sweep or job"), (["why", "nowhere"], "no run folder"), (["logs", "nowhere"], "no run folder"),
+    (["cancel", "nowhere"], "no run folder"), (["retry", "nowhere"], "no run folder"), (["show", "nowhere", "--cmd"], "no run folder"), (["sweep", "nowhere.yaml"], "cannot read"),
+    (["sweep", "sagan", "data=nowhere", "seed=1,2"], "data"), (["submit", "sagan", "data=nowhere"], "data"), (["submit", "sagna", "data=x"], "did you mean sagan")])
+def test_wrong_words_are_one_message_and_nothing_is_written(words, said, tmp_path, monkeypatch, capsys):
+    from distgan import cli
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", "")
+    module, _, function = cli.VERBS[words[0]][0].partition(":")
+    assert cli.guarded(getattr(__import__(module, fromlist=["main"]), function or "main"), words[1:]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and said in error and "Traceback" not in error
+    assert not list(tmp_path.iterdir())
