@@ -55,7 +55,8 @@ def line(home: Path, one: Found) -> list[str]:
     words = next((member["words"] for members in about.get("elements", []) for member in members if member["folder"] == str(one.folder)), None)
     if words is None:
         raise RunError(f"{one.folder.name} was not submitted from {home}; `distgan run --show` prints the line of a run that is trained here")
-    return command(Resources.model_validate(about["resources"]).per_node, [*words, f"machine.folder={one.folder}"])
+    resources = Resources.model_validate(about["resources"])
+    return command(resources.per_node, [*words, f"machine.folder={one.folder}"], *([resources.program] if resources.program else []))
 
 
 def _one(home: Path, word: str) -> Found:

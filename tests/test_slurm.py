@@ -386,10 +386,10 @@ def test_stop_save_and_follow(particles, place):
     assert "asked to save and leave" in distgan("stop", name)
     assert "---- stopped" in distgan("logs", "-f", name)
     assert states()[0]["state"] == "stopped" and "distgan retry" in distgan("why", name)
-    assert "#SBATCH --partition=main" in distgan("show", name, "--sbatch") and "train.py" not in distgan("show", name, "--cmd")
+    assert "#SBATCH --partition=main" in distgan("show", name, "--sbatch") and "slurm_programs.py slow sagan" in distgan("show", name, "--cmd")
     distgan("retry", name, "--set", f'program=["{ROOT / "distgan/train.py"}"]')
     until(lambda: states()[0]["state"] == "done")
-    assert "train.py" in distgan("show", name, "--cmd") and "epochs: 60" in distgan("show", name, "--config")
+    assert "distgan/train.py sagan" in distgan("show", name, "--cmd") and "epochs: 60" in distgan("show", name, "--config")
 
 
 def test_a_search_asks_for_trials_and_stops_hopeless_ones(particles, place):
