@@ -145,8 +145,14 @@ class Campaign:
         else:
             self.ended(process.returncode)
             return True
-        over = (self.folder / "DONE").exists()
-        kill.moment = f"{kind}, {place}" if kind in PLACES else "after the last step" if over else "in a save" if self.saving(since_s=now - began) else "in training" if trains_at else "in start-up"
+        if kind in PLACES:
+            kill.moment = f"{kind}, {place}"
+        elif (self.folder / "DONE").exists():
+            kill.moment = "after the last step"
+        elif self.saving(since_s=now - began):
+            kill.moment = "in a save"
+        else:
+            kill.moment = "in training" if trains_at else "in start-up"
         self.strike(process, kill, marker)
         self.look(kill)
         stopped = kind == "SIGTERM" and "saved and stopped" in self.output.read_text(errors="replace")
