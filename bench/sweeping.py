@@ -3,6 +3,7 @@
 The jobs are held, so that nothing but the launcher is measured. Needs a running Slurm: slurm/dev-cluster up, export SLURM_CONF=…
 """
 
+import json
 import os
 import shutil
 import subprocess
@@ -25,13 +26,15 @@ def main(quick: bool = False, only: str = "") -> None:
         calls = _counted(folder, "squeue")
         environment = {**os.environ, "PATH": f"{folder / 'bin'}:{os.environ['PATH']}"}
         verb = [sys.executable, "-m", "distgan"]
-        line = [*verb, "sweep", "sagan", "data=data", f"seed=range({count})", "batch=16", "--name", "thousand", "--set", "sbatch={hold: ''}"]
+        line = [*verb, "sweep", "sagan", "data=data", f"seed=range({count})", "batch=16", "--name", "thousand", "--set", "sbatch={hold: true}"]
         submit = _seconds(line, folder, environment)
         submitting = _number(calls)
         status = min(_seconds([*verb, "status", "thousand", "--json"], folder, environment) for _ in range(3))
         asked = (_number(calls) - submitting) / 3
         again = _seconds(line, folder, environment)
-        subprocess.run(["scancel", "--me", "--state=PENDING"], capture_output=True)
+        for entry in map(json.loads, (folder / "runs/_slurm/ledger.jsonl").read_text().splitlines()):
+            if entry["state"] == "submitted":
+                subprocess.run(["scancel", entry["job"]], capture_output=True)
     print(f"\n{count} runs: planned, validated and submitted in {submit:.1f} s with {submitting} calls of squeue; the same line again, of which nothing is missing, {again:.1f} s; "
           f"status {status:.2f} s with {asked:.0f} call of squeue")
     if not quick:

@@ -36,7 +36,7 @@ class Resources(Section):
     nodelist: str | None = Field(None, description="only on these nodes")
     exclude: str | None = Field(None, description="not on these nodes")
     setup: tuple[str, ...] = Field((), description="lines of shell before the job begins, such as module load cuda")
-    sbatch: dict[str, str] = Field({}, description="further options of sbatch, as in {mail-type: END}")
+    sbatch: dict[str, bool | str] = Field({}, description="further options of sbatch, as in {mail-type: END, exclusive: true}")
     program: tuple[str, ...] | None = Field(None, description="what trains instead of distgan/train.py and takes the same words: to try out a cluster")
 
     @field_validator("time")

@@ -81,7 +81,7 @@ def parameters(folder: Path, name: str, count: int, resources: Resources, depend
         # A dead rank must not leave the others hanging. Since Slurm 22.05 srun does not take over the processors of the job by itself.
         "srun_args": ["--kill-on-bad-exit=1", "--wait=60", f"--cpus-per-task={resources.cpus * resources.per_node * resources.pack}"],
         "setup": [*resources.setup, f"[ -e {place} ] || cp {shlex.quote(str(folder / 'job.pkl'))} {place}"],
-        "additional_parameters": {"requeue": True, **resources.sbatch},
+        "additional_parameters": {"requeue": True, **{key: value for key, value in resources.sbatch.items() if value is not False}},
         **{key: value for key, value in given.items() if value is not None},
     }
 

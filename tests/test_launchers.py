@@ -241,10 +241,11 @@ def test_a_profile_that_is_not_there():
 
 
 def test_what_sbatch_is_told(tmp_path):
-    resources = profiles.Resources(gpus=4, nodes=2, cpus=8, mem_gb=64, max_parallel=3, partition="p", sbatch={"exclusive": ""})
+    resources = profiles.Resources(gpus=4, nodes=2, cpus=8, mem_gb=64, max_parallel=3, partition="p", sbatch={"exclusive": True})
     found = submission.parameters(tmp_path, "n", 7, resources)
     assert found["gpus_per_node"] == 4 and found["nodes"] == 2 and found["ntasks_per_node"] == 1 and found["cpus_per_task"] == 32 and found["array_parallelism"] == 3
     assert "--kill-on-bad-exit=1" in found["srun_args"] and "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}_submitted.pkl" in found["setup"][-1]
+    assert found["additional_parameters"] == {"requeue": True, "exclusive": True}
     odd = submission.parameters(Path("/a folder/$(touch x)"), "n", 1, resources)["setup"][-1]
     assert "'/a folder/$(touch x)'/" in odd  # quoted: nothing of a path is run
 
