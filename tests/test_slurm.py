@@ -436,3 +436,14 @@ def test_the_channel_study_is_one_array_and_one_report(particles, place):
     (report,) = place.glob("runs/*/capacity.md")
     assert "| 4 " in report.read_text() and "| 6 " in report.read_text() and "ecommend" in report.read_text()
     assert len(list(place.glob("runs/*/*/eval/asked/*.json"))) == 2
+
+
+def test_the_batch_script_without_submitit(particles, place):
+    """On one node and on two."""
+    words = ["sagan", f"data={particles}", "epochs=2", "machine.device=cpu", *TINY]
+    for name, nodes in (("one", 1), ("two", 2)):
+        subprocess.run(["sbatch", "--partition=main", f"--nodes={nodes}", "--cpus-per-task=1", "--mem=2000", "--time=10", f"--chdir={ROOT}", f"--output={place}/{name}.log",
+                        str(ROOT / "slurm/train.sbatch"), *words, f"machine.folder={place / name}"], check=True, capture_output=True)
+    until(lambda: all((place / name / "DONE").exists() for name in ("one", "two")), 120)
+    assert largest_difference(place / "one", place / "two", 9) < 1e-4
+    assert "2 ranks" in (place / "two.log").read_text()
