@@ -16,11 +16,11 @@ Checked = TypeVar("Checked", bound=Section)
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML for settings: 1e-4 is a number (YAML 1.1 wants 1.0e-4), 2026-01-31 a word, a key that stands twice an error, not the last one's
+    """YAML for settings: 1e-4 is a number (YAML 1.1 wants 1.0e-4), 2026-01-31 and 12:00:00 are words (there the latter is 43200), a key that stands twice an error, not the last one's
     silent victory, and so is an alias: a few of them unfold into gigabytes, or into themselves.
     """
 
-    yaml_implicit_resolvers = {first: [rule for rule in rules if rule[0] != "tag:yaml.org,2002:timestamp"]
+    yaml_implicit_resolvers = {first: [rule for rule in rules if rule[0] not in ("tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:int", "tag:yaml.org,2002:float")]
                                for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()}
 
     def compose_node(self, parent, index):
@@ -36,7 +36,9 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+$"), list("-+0123456789"))
+_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"[-+]?(0b[01_]+|0x[0-9a-fA-F_]+|0[0-7_]*|[1-9][0-9_]*)$"), list("-+0123456789"))
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(
+    r"([-+]?([0-9][0-9_]*\.[0-9_]*([eE][-+]?[0-9]+)?|\.[0-9][0-9_]*([eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+)|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN))$"), list("-+0123456789."))
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

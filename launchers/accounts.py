@@ -1,5 +1,6 @@
 """What runs have cost: seconds on nodes, by what became of them. From sacct where a cluster has it, else from what the jobs recorded themselves."""
 
+import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from launchers import cluster
+from launchers.profiles import Resources
 from launchers.records import newest_step, records, trained
 from launchers.targets import Found
 
@@ -86,6 +88,20 @@ def _last_sign(folder: Path, turn: dict[str, Any], after: dict[str, Any] | None)
     """When a turn without an end was last heard of: a node that failed writes no record."""
     newest = max((path.stat().st_mtime for path in (folder / "attempts" / turn["attempt"]).glob("*")), default=turn["started"])
     return min(newest, after["started"]) if after else min(newest, time.time())
+
+
+def estimate(resources: Resources, finished: Sequence[Path], count: int) -> str:
+    """What `count` more runs may cost: from the median of those that are done, else at most the time limit."""
+    gpus = resources.gpus * resources.nodes
+    unit, each = ("GPU-hours", gpus) if gpus else ("core-hours", resources.cpus * resources.per_node * resources.nodes)
+    known = [seconds for folder in finished if (seconds := spent(folder))]
+    if known:
+        return f"about {_number(statistics.median(known) / 3600 * each * count)} {unit}: {count} runs, each like the median of {len(known)} that are done"
+    return f"at most {_number(resources.minutes / 60 * each * count / resources.pack)} {unit} until the first time limit; a run that is done will make this an estimate"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def spent(folder: Path) -> float:

@@ -10,7 +10,7 @@ from launchers import cautions, cluster, plans, profiles, submission
 from launchers.ledger import Ledger
 from launchers.submission import Member
 from launchers.submit import describe
-from launchers.targets import examine
+from launchers.targets import examine, with_accounting
 
 END = Path(__file__).with_name("capacity_end.py")
 PRESET = "capacity"
@@ -27,9 +27,9 @@ def submit(study: Any, options: argparse.Namespace) -> int:
     samples = options.n or planned[0].run.scored.samples
     with ledger.locked():
         rows = cluster.queue()
-        ledger.settle(rows)
+        ledger.settle(rows, alone=True)
         places = ledger.places()
-        found = [examine(one.folder, places.get(one.member.folder), rows) for one in planned]
+        found = with_accounting([examine(one.folder, places.get(one.member.folder), rows, steps=one.steps) for one in planned])
         missing = [one for one, state in zip(planned, found, strict=True) if state.state.missing or state.state.name in ("failed", "cancelled")]
         console.table(("width", "state", "to do"), [(str(one.values["ngf"]), state.state.name, "submit" if one in missing else "leave") for one, state in zip(planned, found, strict=True)])
         console.say(f"job         {describe(resources)}")
@@ -39,15 +39,19 @@ def submit(study: Any, options: argparse.Namespace) -> int:
             console.say("nothing is missing, nothing was submitted. next: distgan status; the report: distgan capacity … --report")
             return 0
         for one in missing:
-            (one.folder / "NO_RESTART").unlink(missing_ok=True)
+            plans.reopen(one)
         array = submission.submit(home, [[one.member] for one in missing], resources)
         after = resources.model_copy(update={"nodes": 1, "gpus": min(1, resources.gpus), "processes": 1, "pack": 1, "max_parallel": None,
                                              "program": (str(_code(home) / "launchers" / END.name), str(samples))})
         end = home / "_capacity" / planned[0].folder.parent.name
+        before = places.get(str(end))
+        if before and before.key and rows.get(before.key) and rows[before.key].active:  # it would report without what is submitted now
+            cluster.cancel([before.key])
+        others = [state.place.key for state in found if state.row and state.row.active]
         (end / "DONE").unlink(missing_ok=True)
         (end / "NO_RESTART").unlink(missing_ok=True)
         words = [*study.settings, f"widths={','.join(map(str, study.folders))}", *([f"memory_gb={study.memory_gb}"] if study.memory_gb else [])]
-        last = submission.submit(home, [[Member(str(end), tuple(words))]], after, dependency=f"afterany:{array.job}")
+        last = submission.submit(home, [[Member(str(end), tuple(words))]], after, dependency=":".join(["afterany", array.job, *others]))
     console.say(f"submitted   job {array.job}: {len(missing)} widths; job {last.job} after it evaluates {samples} images of each and writes "
                 f"{planned[0].folder.parent}/capacity.md\nnext: distgan status")
     return 0

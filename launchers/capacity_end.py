@@ -16,7 +16,7 @@ from launchers import capacity  # noqa: E402
 def main(argv: list[str]) -> int:
     """0 where every width that has trained was evaluated and the report is written, else 1."""
     number, *words, folder = argv
-    folder = Path(folder.partition("=")[2])
+    folder = Path(json.loads(folder.partition("=")[2]))
     study, failed = capacity.plan(words), 0
     for width, run in study.folders.items():
         if (run / "journal.jsonl").exists():

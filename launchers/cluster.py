@@ -1,6 +1,7 @@
 """Slurm's own commands, asked and read: one call for all jobs, every command a list of words. Nothing here knows of runs."""
 
 import os
+import pwd
 import re
 import shutil
 import subprocess
@@ -10,10 +11,12 @@ from dataclasses import dataclass
 
 from distgan.errors import LaunchError
 
-ACTIVE = ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "RESIZING", "SIGNALING", "STAGE_OUT", "STOPPED")
+# Any other is that of a job that is still to come, runs or leaves: newer Slurms know more of those.
+ENDED = ("COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "NODE_FAIL", "PREEMPTED", "BOOT_FAIL", "DEADLINE", "OUT_OF_MEMORY", "REVOKED")
 # What a surrounding job or launcher left would be taken for the new job's; how the cluster is found must stay.
-_INHERITED = re.compile(r"(SLURM|SBATCH|SRUN|SALLOC|PMI|PMIX|OMPI|TORCHELASTIC|ACCELERATE|GROUP|LOCAL|ROLE)_|(MASTER_ADDR|MASTER_PORT|RANK|WORLD_SIZE|LOCAL_RANK)$")
-_KEPT = ("SLURM_CONF",)
+_INHERITED = re.compile(r"(SLURM|SRUN|SALLOC|PMI|PMIX|OMPI|TORCHELASTIC|ACCELERATE)_|((LOCAL|GROUP|ROLE)_(RANK|WORLD_SIZE|NAME)|MASTER_ADDR|MASTER_PORT|RANK|WORLD_SIZE)$")
+_KEPT = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS", "SLURM_JWT")
+_FILTERS = re.compile(r"(SQUEUE|SACCT|SCONTROL|SCANCEL|SINFO)_|SLURM_TIME_FORMAT$")  # a user's own would hide jobs from us, or print times otherwise
 _NUMBER = re.compile(r"\d+")
 
 
@@ -31,7 +34,7 @@ class Row:
 
     @property
     def active(self) -> bool:
-        return self.state in ACTIVE
+        return self.state not in ENDED
 
 
 @dataclass(frozen=True)
@@ -58,8 +61,9 @@ def call(*words: str, timeout: float = 60, check: bool = True) -> str:
     if shutil.which(words[0]) is None:
         raise LaunchError(f"{words[0]} is not on this machine: run this where Slurm's commands are (a login node). "
                           "To try it on one machine: slurm/dev-cluster up")
+    env = {name: value for name, value in os.environ.items() if not _FILTERS.match(name)}
     try:
-        found = subprocess.run(words, capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL)
+        found = subprocess.run(words, capture_output=True, text=True, errors="replace", timeout=timeout, stdin=subprocess.DEVNULL, env=env)
     except subprocess.TimeoutExpired:
         raise LaunchError(f"{words[0]} did not answer within {timeout:.0f} s; the controller may be restarting: try again in a minute") from None
     if found.returncode and check:
@@ -99,8 +103,11 @@ def config() -> dict[str, str]:
 
 
 def record(kind: str, name: str) -> dict[str, str]:
-    """`scontrol show KIND NAME` as a mapping, of the first record; {} where there is none."""
-    text = call("scontrol", "--oneliner", "show", kind, name, check=False)
+    """`scontrol show KIND NAME` as a mapping, of the first record; {} where there is none, or nobody answers."""
+    try:
+        text = call("scontrol", "--oneliner", "show", kind, name, check=False)
+    except LaunchError:
+        return {}
     return dict(re.findall(r"(\S+?)=(.*?)(?=\s+\S+?=|\s*$)", text.splitlines()[0])) if text.strip() else {}
 
 
@@ -119,6 +126,11 @@ def requeue(key: str) -> None:
     call("scontrol", "requeue", key)
 
 
+def user() -> str:
+    """Whose jobs `queue` shows."""
+    return pwd.getpwuid(os.getuid()).pw_name
+
+
 def cancel(keys: Iterable[str]) -> None:
     keys = list(keys)
     for at in range(0, len(keys), 500):
@@ -133,7 +145,8 @@ def own_key(environment: dict[str, str]) -> str:
 
 def clean(environment: dict[str, str]) -> dict[str, str]:
     """An environment to submit from: nothing of a surrounding job or launcher, but the way to the cluster."""
-    return {name: value for name, value in environment.items() if name in _KEPT or not _INHERITED.match(name)}
+    inside = "SLURM_JOB_ID" in environment  # elsewhere SBATCH_ACCOUNT and the like are the user's own wish
+    return {name: value for name, value in environment.items() if name in _KEPT or not (_INHERITED.match(name) or inside and name.startswith("SBATCH_"))}
 
 
 def seconds(text: str) -> int | None:
@@ -176,8 +189,8 @@ class Facts:
         return self.grace + self.kill_wait
 
 
-def facts(partition: str | None = None) -> Facts:
-    """Of the cluster, and of the partition that jobs would go to."""
+def facts(partition: str | None = None, account: str | None = None) -> Facts:
+    """Of the cluster, of the partition that jobs would go to, and of the account that they would be charged to."""
     found = config()
     part = record("partition", partition) if partition else {}
 
@@ -188,16 +201,19 @@ def facts(partition: str | None = None) -> Facts:
     mode = part.get("PreemptMode") or found.get("PreemptMode", "OFF")
     return Facts(max_array=number(found.get("MaxArraySize", ""), 1001), kill_wait=number(found.get("KillWait", ""), 30),
                  grace=seconds(part.get("GraceTime", "")) or number(part.get("GraceTime", ""), 0), preempts=mode if found.get("PreemptType", "").strip("()") not in ("null", "preempt/none") else "OFF",
-                 signals_all="cgroup" not in found.get("ProctrackType", ""), max_submit=_max_submit(),
+                 signals_all="cgroup" not in found.get("ProctrackType", ""), max_submit=_max_submit(account, found.get("ClusterName", "")),
                  accounting="slurmdbd" in found.get("AccountingStorageType", ""), min_age=number(found.get("MinJobAge", ""), 300),
                  requeues=found.get("JobRequeue", "1") == "1")
 
 
-def _max_submit() -> int | None:
-    """The fewest jobs that an association or QOS of this user may have at a time; None where there is no such limit, or nobody to ask."""
+def _max_submit(account: str | None, cluster: str) -> int | None:
+    """How many jobs an association of this user may have at a time; None where there is no such limit, or nobody to ask."""
     if shutil.which("sacctmgr") is None:
         return None
-    user = os.environ.get("USER") or os.environ.get("LOGNAME") or "root"
-    text = call("sacctmgr", "--noheader", "--parsable2", "show", "assoc", f"user={user}", "format=MaxSubmit,GrpSubmit", check=False, timeout=20)
+    where = [f"user={user()}", *([f"cluster={cluster}"] if cluster else []), *([f"account={account}"] if account else [])]
+    try:
+        text = call("sacctmgr", "--noheader", "--parsable2", "show", "assoc", *where, "format=MaxSubmit,GrpSubmit", check=False, timeout=20)
+    except LaunchError:
+        return None
     limits = [int(word) for line in text.splitlines() for word in line.split("|") if word.isdecimal()]
     return min(limits, default=None)

@@ -26,7 +26,7 @@ def _options(verb: str, does: str, argv: list[str], more: Callable[[argparse.Arg
 
 
 def _found(options: argparse.Namespace) -> list[Found]:
-    return targets.find(options.runs.absolute(), options.targets)
+    return targets.find(options.runs.resolve(), options.targets)
 
 
 def _told(found: Sequence[Found], does: Callable[[Found], str]) -> int:
@@ -73,7 +73,7 @@ def cancel(argv: list[str]) -> int:
         if others:
             raise LaunchError(f"job {key} also trains {', '.join(Path(run).name for run in others)}; name them, too, or use `distgan stop`")
     if active and not options.dry_run:
-        ledger = Ledger(options.runs.absolute())
+        ledger = Ledger(options.runs.resolve())
         for one in active:  # noted before Slurm is asked: of an element that never ran it keeps no record
             ledger.append({"state": "cancelled", "id": one.place.submission.id, "runs": [str(one.folder)]})
         cluster.cancel(dict.fromkeys(one.place.key for one in active))
@@ -88,7 +88,7 @@ def retry(argv: list[str]) -> int:
 
     options = _options("retry", "Submit again, each from its last checkpoint, what failed, was cancelled or stopped, or is lost. Settings stay as they were; "
                        "for other settings submit another run.", argv, more)
-    home = options.runs.absolute()
+    home = options.runs.resolve()
     _found(options)  # wrong names are told before anything is written
     ledger = Ledger(home)
     with ledger.locked():
@@ -122,6 +122,11 @@ def _again(home: Path, ledger: Ledger, group: list[Found], options: argparse.Nam
     resources = runfile.settle(Resources, about["resources"], options.set, what="the job")
     if options.dry_run:
         return None
+    for one in group:  # of a chain: what it grows from must be there
+        source = next((word[5:].rpartition("@")[0] for word in words[str(one.folder)] if word.startswith("grow=")), None)
+        if source and Path(source).is_absolute() and not (Path(source) / "DONE").exists():
+            raise LaunchError(f"{one.folder.name} grows from {source}, which is not done; submit the sweep's file again: it waits for that")
+    resources = resources.model_copy(update={"pack": 1})
     elements = [[submission.Member(str(one.folder), tuple(words[str(one.folder)]))] for one in group]
-    one: Submission = submission.submit(home, elements, resources, **{key: value for key, value in group[0].place.submission.about.items() if key == "sweep"})
+    one: Submission = submission.submit(home, elements, resources, cwd=about.get("cwd"), **{key: value for key, value in group[0].place.submission.about.items() if key == "sweep"})
     return one.job

@@ -23,7 +23,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--runs", type=Path, default=Path("runs"), metavar="FOLDER", help="the folder of runs (default runs)")
     parser.add_argument("--json", action="store_true", help="one JSON object for each run, a line each, in seconds")
     options = parser.parse_args(argv)
-    found = targets.find(options.runs.absolute(), options.targets)
+    found = targets.find(options.runs.resolve(), options.targets)
     made = accounts(found)
     if options.json:
         for one, account in zip(found, made, strict=True):

@@ -1,6 +1,7 @@
 """`distgan debug`: a few steps of a run in one process, in a folder of its own, with the debugger where it fails."""
 
 import argparse
+import json
 import pdb
 import sys
 import traceback
@@ -59,4 +60,4 @@ def line(words: list[str], steps: int) -> tuple[list[str], Path]:
     folder = Path(run.machine.runs).expanduser() / "_debug" / f"{run.recipe}-{run.delta()}"
     shutil.rmtree(folder, ignore_errors=True)
     epochs = min(run.epochs, steps * clock.per_step / samples)
-    return [*words, f"epochs={epochs!r}", f"machine.folder={folder}", "machine.flush_steps=1", "machine.journal_every=1", "machine.workers=0"], folder
+    return [*words, f"epochs={epochs!r}", f"machine.folder={json.dumps(str(folder))}", "machine.flush_steps=1", "machine.journal_every=1", "machine.workers=0"], folder

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from distgan import runs
+from distgan.errors import LaunchError
 from launchers import cluster, local
 from launchers.profiles import Resources
 from launchers.records import complete, newest_step, records, state_of, tail, trained
@@ -75,13 +76,24 @@ class Turn:
             raise SystemExit(1)  # a thread died; its traceback is in the log
         if self.node == 0 and "requeue" in told and not {"SIGTERM"} & set(self.signals):
             print(f"asking for another turn of {self.key}", flush=True)
-            cluster.requeue(self.key)
+            self._requeue()
             raise SystemExit(LEAVE)
         if "leave" in told or "requeue" in told:
             raise SystemExit(LEAVE)
         if "fail" in told:
             raise SystemExit(1)
         return ", ".join(told)
+
+    def _requeue(self) -> None:
+        """Ask until Slurm answers: its controller may be restarting, and nobody else would continue the run."""
+        for wait in (1, 2, 5, 10, 20, 30, None):
+            try:
+                return cluster.requeue(self.key)
+            except LaunchError as error:
+                print(f"warning: {error}", flush=True)
+                if wait is None or "SIGTERM" in self.signals:
+                    raise SystemExit(1) from error
+                time.sleep(wait)
 
     def _listen(self) -> None:
         """Signals are only noted, and passed on where Slurm sends them to the task alone. submitit set handlers of its own before."""
@@ -110,6 +122,9 @@ class Turn:
         """On the first node: what is recorded of this attempt is written here."""
         earlier, step = records(folder), newest_step(folder)
         complete(folder, earlier, step)
+        earlier = [record for record in earlier if record.get("submission") == self.id]  # `distgan retry` begins with new budgets
+        if earlier and earlier[-1].get("then") == "stopped":  # and another run of this job has asked for one more turn
+            return Verdict("stopped", "stop", "was stopped")
         why = stuck(earlier, step)
         if why:
             runs.write(folder / "NO_RESTART", why + "\n")
@@ -167,14 +182,14 @@ class Turn:
                 "slurm_end": cluster.epoch(found.get("EndTime", "")), "started": time.time(), "step": step, "python": sys.executable}
 
     def _command(self, folder: Path, member: Mapping[str, Any], nodes: local.Nodes | None) -> list[str]:
-        return local.command(self.resources.per_node, [*member["words"], f"machine.folder={folder}"], *([self.resources.program] if self.resources.program else []), nodes=nodes)
+        return local.command(self.resources.per_node, [*member["words"], f"machine.folder={json.dumps(str(folder))}"], *([self.resources.program] if self.resources.program else []), nodes=nodes)
 
     def _run(self, folder: Path, attempt: Path, command: list[str]) -> int:
         """The exit code of the training on this node."""
         env = {**cluster.clean(self.environment), **local.environment(cluster.clean(self.environment)), "DISTGAN_ATTEMPT": attempt.name, "DISTGAN_LOGS": str(attempt)}
         ends = cluster.epoch(cluster.record("job", self.key).get("EndTime", ""))  # of Slurm's own variables, 22.05 has none that tells it
-        if ends:
-            env["SLURM_JOB_END_TIME"] = str(int(ends))
+        if ends or "SLURM_JOB_END_TIME" in self.environment:
+            env["SLURM_JOB_END_TIME"] = str(int(ends)) if ends else self.environment["SLURM_JOB_END_TIME"]
         if self.resources.gpus == 0:
             env |= {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": self.environment.get("OMP_NUM_THREADS", str(self.resources.cpus))}
         name = f"launcher-node{self.node}.log" if self.node else "launcher.log"

@@ -21,9 +21,10 @@ from typing import Any
 
 from distgan import runs
 from distgan.errors import LaunchError
+from launchers import cluster
 from launchers.cluster import Row
 
-UNCERTAIN_S = 30.0  # an sbatch that was under way when its parent died has ended by then
+UNCERTAIN_S = 180.0  # an sbatch that was under way when its parent died has ended by then: it repeats itself for minutes
 
 
 @dataclass
@@ -56,6 +57,10 @@ class Place:
     def key(self) -> str | None:
         return self.submission.key(self.element)
 
+    @property
+    def user(self) -> str | None:
+        return self.submission.about.get("user")
+
 
 class Ledger:
     """`home` is the folder of runs."""
@@ -67,8 +72,10 @@ class Ledger:
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """One process plans and submits at a time: two would submit the same runs."""
-        self.home.mkdir(parents=True, exist_ok=True)
-        with open(self.home / ".lock", "a") as file:
+        with runs.said(self.home):
+            self.home.mkdir(parents=True, exist_ok=True)
+            file = open(self.home / ".lock", "a")
+        with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -91,6 +98,7 @@ class Ledger:
     def begin(self, members: list[list[str]], **about: Any) -> Submission:
         """The line before sbatch."""
         number = uuid.uuid4().hex[:8]
+        members, about = [[os.path.realpath(run) for run in one] for one in members], {"user": cluster.user(), **about}
         found = Submission(number, f"distgan-{number}", time.time(), members, about)
         self.append({"id": number, "state": "submitting", "name": found.name, "members": members, **about})
         return found
@@ -115,22 +123,30 @@ class Ledger:
                     about = {key: value for key, value in entry.items() if key not in ("id", "state", "name", "members", "time")}
                     found[entry["id"]] = Submission(entry["id"], entry["name"], entry["time"], entry["members"], about)
                 elif entry["state"] == "submitted":
-                    found[entry["id"]].job, found[entry["id"]].array = entry["job"], entry["array"]
+                    found[entry["id"]].job, found[entry["id"]].array, found[entry["id"]].void = entry["job"], entry["array"], False
                 elif entry["state"] == "void":
                     found[entry["id"]].void = True
                 elif entry["state"] == "cancelled":
                     cancelled |= {(entry["id"], run) for run in entry["runs"]}
         return list(found.values()), cancelled
 
-    def settle(self, rows: Mapping[str, Row]) -> list[Submission]:
-        """Find out about submissions that were interrupted; returns those of which it is not known yet. `rows`: the queue, asked a moment ago."""
+    def settle(self, rows: Mapping[str, Row], alone: bool = False) -> list[Submission]:
+        """Find out about submissions that were interrupted; returns those of which it is not known yet. `rows`: the queue, asked a moment ago.
+
+        `alone`: under the lock, where nobody is submitting at this moment; only then is one given up. What was cancelled by Slurm's own command is noted
+        as long as Slurm remembers it.
+        """
         names = {row.name: key for key, row in rows.items()}
         open_ones = []
-        for one in self.read()[0]:
-            if one.job is None and not one.void:
+        submissions, cancelled = self.read()
+        self._note_cancelled(submissions, cancelled, rows)
+        for one in submissions:
+            if one.job is None and not one.void and one.about.get("user", cluster.user()) == cluster.user():
                 key = names.get(one.name)
                 if key:
                     self.submitted(one, key.partition("_")[0], "_" in key)
+                elif not alone:
+                    open_ones.append(one)
                 elif any((Path(run) / "attempts").is_dir() and _tried(Path(run), one.id) for members in one.members for run in members):
                     self.void(one, "its jobs have ended, and their records are in the run folders")
                 elif time.time() - one.time > UNCERTAIN_S:
@@ -138,6 +154,13 @@ class Ledger:
                 else:
                     open_ones.append(one)
         return open_ones
+
+    def _note_cancelled(self, submissions: list[Submission], cancelled: set[tuple[str, str]], rows: Mapping[str, Row]) -> None:
+        gone = {key for key, row in rows.items() if row.state == "CANCELLED"}
+        for one in submissions if gone else []:
+            runs_ = [run for element, members in enumerate(one.members) if one.key(element) in gone for run in members if (one.id, run) not in cancelled]
+            if runs_:
+                self.append({"state": "cancelled", "id": one.id, "runs": runs_, "by": "scancel"})
 
     def places(self) -> dict[str, Place]:
         """Where each run was submitted last, by run folder."""

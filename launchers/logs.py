@@ -34,7 +34,7 @@ def main(argv: list[str]) -> int:
         wanted = re.compile(options.grep or "")
     except re.error as error:
         parser.error(f"--grep: {options.grep!r} is no regular expression: {error}")
-    found = targets.find(options.runs.absolute(), [options.target])
+    found = targets.find(options.runs.resolve(), [options.target])
     if len(found) > 1:
         raise RunError(f"{options.target} is {len(found)} runs; name one of them, as in {found[0].sweep}:0")
     folder, name = found[0].folder, "launcher.log" if options.launcher else f"rank{options.rank}.log"
@@ -49,7 +49,7 @@ def main(argv: list[str]) -> int:
             if path not in shown:
                 console.say(f"---- attempt {path.parent.name}")
             shown[path] = _show(path, shown.get(path, 0), wanted)
-        one = targets.find(options.runs.absolute(), [str(folder)])[0]
+        one = targets.find(options.runs.resolve(), [str(folder)])[0]
         if one.state.name not in ("queued", "requeued", "running", "stopping", "submitting", "uncertain"):
             console.say(f"---- {one.state.name}{f': {one.state.why}' if one.state.why else ''}")
             return 0

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from distgan import launched, runs, sharing, train
+from distgan.clock import Clock
 from distgan.config import Run
 from distgan.errors import ConfigError
 from launchers.profiles import Resources
+from launchers.states import look
 from launchers.submission import Member
 
 
@@ -21,6 +23,7 @@ class Planned:
     member: Member
     values: dict[str, Any] = field(default_factory=dict)
     after: str | None = None
+    steps: int | None = None  # how far it goes
 
     @property
     def folder(self) -> Path:
@@ -52,7 +55,9 @@ def plan(words: list[str], resources: Resources, values: dict[str, Any] | None =
 
         start = runs.begun(run, data.fingerprint) or checkpoints.verify(grow.locate(run.grow))["digest"]
     home = folder or runs.place(run, run.identity(data.fingerprint, start))
-    return Planned(run, Member(str(home.absolute()), tuple(words)), values or {})
+    batches = next((getattr(run, name) for name in ("d_steps", "n_critic") if hasattr(run, name)), 1)  # of a step
+    steps = Clock(run.batch * batches, len(data.train)).steps(run.epochs)
+    return Planned(run, Member(str(home.resolve()), tuple(words)), values or {}, steps=steps)
 
 
 def kept(words: tuple[str, ...], folder: Path) -> tuple[str, ...]:
@@ -62,10 +67,17 @@ def kept(words: tuple[str, ...], folder: Path) -> tuple[str, ...]:
         return words
     folder.mkdir(parents=True, exist_ok=True)
     copy = folder / f"{path.stem[:60]}-{hashlib.sha256(path.read_bytes()).hexdigest()[:12]}{path.suffix}"
-    copy.write_bytes(path.read_bytes())
-    return (str(copy.absolute()), *words[1:])
+    if not copy.exists():  # jobs that are starting may be reading it
+        runs.write(copy, path.read_text(encoding="utf-8"))
+    return (str(copy.resolve()), *words[1:])
 
 
 def home_of(run: Run) -> Path:
     """The folder of runs."""
-    return Path(run.machine.runs).expanduser().absolute()
+    return Path(run.machine.runs).expanduser().resolve()
+
+
+def reopen(planned: Planned) -> None:
+    """Before it is submitted: what said that it has ended, and holds no more."""
+    for name in ("NO_RESTART", runs.STOP, *(("DONE",) if look(planned.folder, planned.steps).shorter else ())):
+        (planned.folder / name).unlink(missing_ok=True)

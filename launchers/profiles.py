@@ -39,6 +39,14 @@ class Resources(Section):
     sbatch: dict[str, bool | str] = Field({}, description="further options of sbatch, as in {mail-type: END, exclusive: true}")
     program: tuple[str, ...] | None = Field(None, description="what trains instead of distgan/train.py and takes the same words: to try out a cluster")
 
+    @field_validator("sbatch")
+    @classmethod
+    def _ours(cls, value):
+        taken = sorted({key.replace("_", "-") for key in value} & {"job-name", "output", "error", "array", "parsable", "wait", "signal", "chdir", "dependency", "open-mode"})
+        if taken:
+            raise ValueError(f"{', '.join(taken)} cannot be set: jobs are found and followed by these")
+        return value
+
     @field_validator("time")
     @classmethod
     def _time(cls, value):
@@ -97,8 +105,9 @@ def add_options(parser: argparse.ArgumentParser, many: bool = False) -> None:
 def chosen(options: argparse.Namespace, base: dict[str, Any] | None = None) -> Resources:
     """The resources that a command line asks for; `base` is laid over the profile and under the options."""
     asked = {name: getattr(options, name, None) for name in Resources.model_fields if hasattr(options, name)}
-    words = [f"{name}={value}" for name, value in asked.items() if value is not None] + options.set
+    text = {name: value for name, value in asked.items() if value is not None and name in ("partition", "account", "time")}  # 12:00:00 is no number, nor is 1e5
+    words = [f"{name}={value}" for name, value in asked.items() if value is not None and name not in text] + options.set
     base = dict(base or {})
     profile = options.profile or base.pop("profile", None)
     base.pop("profile", None)
-    return read(profile, base | runfile.override({}, words))
+    return read(profile, base | text | runfile.override({}, words))

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from distgan import console, runs
-from distgan.errors import ConfigError
+from distgan.errors import ConfigError, DistganError, LaunchError
 from distgan.journal import SCORES
 from launchers import cluster, grid, plans, submission
 from launchers.ledger import Ledger
 from launchers.status import last_rows
 from launchers.submit import describe
-from launchers.targets import Found, examine
+from launchers.targets import Found, examine, with_accounting
 
 KEYS = {"trials", "parallel", "startup", "prune", "seed", "space"}
 
@@ -29,7 +29,13 @@ def advance(sweep: Any, watch: bool, dry_run: bool) -> int:
     """Tell, prune, ask, submit. 0; 2 where trials have failed."""
     asked = settings(sweep.asked.search)
     while True:
-        code, left = _once(sweep, asked, dry_run)
+        try:
+            code, left = _once(sweep, asked, dry_run)
+        except LaunchError as error:
+            if not watch:
+                raise
+            console.say(f"warning: {error}; trying again")
+            code, left = 0, True
         if dry_run or not watch or not left:
             return code
         time.sleep(30)
@@ -80,13 +86,19 @@ def _once(sweep: Any, asked: dict[str, Any], dry_run: bool) -> tuple[int, bool]:
     study, ledger = study_of(sweep, asked), Ledger(sweep.home)
     with ledger.locked():
         rows = cluster.queue()
-        ledger.settle(rows)
+        ledger.settle(rows, alone=True)
         places = ledger.places()
-        running = []
+        running, members = [], []
         for trial in [one for one in study.get_trials(deepcopy=False) if one.state == optuna.trial.TrialState.RUNNING]:
-            folder = Path(trial.user_attrs.get("run", ""))
-            found = examine(folder, places.get(str(folder)), rows)
-            if not dry_run and not _tell(study, trial, found, asked["prune"]):
+            if "run" not in trial.user_attrs:  # interrupted before it had a run
+                study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+                continue
+            folder = Path(trial.user_attrs["run"])
+            (found,) = with_accounting([examine(folder, places.get(str(folder)), rows)])
+            if found.state.missing and not dry_run:  # its submission was refused, or nobody knows what became of it
+                members.append(plans.plan([sweep.asked.recipe, *sweep.asked.words, *grid.words(trial.params)], sweep.resources, trial.params).member)
+                running.append(found)
+            elif not dry_run and not _tell(study, trial, found, asked["prune"]):
                 running.append(found)
         room = min(asked["parallel"] - len(running), asked["trials"] - len(study.get_trials(deepcopy=False)))
         console.say(f"search {sweep.name}: {len(study.get_trials(deepcopy=False))} of {asked['trials']} trials; {len(running)} under way; to submit: {max(0, room)}\n"
@@ -94,7 +106,8 @@ def _once(sweep: Any, asked: dict[str, Any], dry_run: bool) -> tuple[int, bool]:
         if dry_run:
             console.say("nothing was submitted")
             return 0, False
-        members = [member for member in (_ask(sweep, study, asked) for _ in range(max(0, room))) if member]
+        members += [member for member in (_ask(sweep, study, asked) for _ in range(max(0, room))) if member]
+        members = members[:cluster.facts(sweep.resources.partition).max_array]
         if members:
             one = submission.submit(sweep.home, [[submission.Member(member.folder, plans.kept(member.words, sweep.folder / "files"))] for member in members], sweep.resources,
                                     sweep=sweep.name)
@@ -120,7 +133,7 @@ def _tell(study: Any, trial: Any, found: Found, prune: bool) -> bool:
     if found.state.name == "done":
         study.tell(trial.number, best) if math.isfinite(best) else study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
         return True
-    if found.state.name in ("failed", "cancelled", "lost", "stopped"):
+    if found.state.name in ("failed", "cancelled", "stopped"):
         study.tell(trial.number, state=optuna.trial.TrialState.PRUNED if found.look.refused and found.look.refused.startswith("pruned") else optuna.trial.TrialState.FAIL)
         return True
     if prune and points and found.state.name == "running" and live.should_prune():
@@ -147,7 +160,7 @@ def _ask(sweep: Any, study: Any, asked: dict[str, Any]) -> submission.Member | N
                        if kind == "choice" else trial.suggest_float(key, *bounds, log=kind == "loguniform"))
     try:
         planned = plans.plan([sweep.asked.recipe, *sweep.asked.words, *grid.words(values)], sweep.resources, values)
-    except ConfigError as error:
+    except DistganError as error:
         import optuna
 
         study.tell(trial.number, state=optuna.trial.TrialState.FAIL)

@@ -1,6 +1,7 @@
 """`distgan show`: of a submitted run, the exact line that trains it, its settings, its job, or what differs from another run."""
 
 import argparse
+import json
 import shlex
 from pathlib import Path
 
@@ -29,7 +30,7 @@ def main(argv: list[str]) -> int:
     what.add_argument("--job", action="store_true", help="its turns on nodes, as recorded")
     what.add_argument("--diff", metavar="OTHER", help="settings that differ from another run's")
     options = parser.parse_args(argv)
-    home = options.runs.absolute()
+    home = options.runs.resolve()
     one = _one(home, options.target)
     if options.cmd:
         console.say(shlex.join(line(home, one)))
@@ -56,7 +57,7 @@ def line(home: Path, one: Found) -> list[str]:
     if words is None:
         raise RunError(f"{one.folder.name} was not submitted from {home}; `distgan run --show` prints the line of a run that is trained here")
     resources = Resources.model_validate(about["resources"])
-    return command(resources.per_node, [*words, f"machine.folder={one.folder}"], *([resources.program] if resources.program else []))
+    return command(resources.per_node, [*words, f"machine.folder={json.dumps(str(one.folder))}"], *([resources.program] if resources.program else []))
 
 
 def _one(home: Path, word: str) -> Found:

@@ -15,8 +15,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from launchers import cluster
 from launchers.cluster import Row, Spell
 from launchers.ledger import Place
+from launchers.verdicts import TIME
 
 OLD_S = 300.0  # without a heartbeat for so long, a run that Slurm does not know is not running
 WAITING, ENDED, RUNS = ("queued", "requeued", "submitting", "uncertain"), ("done", "failed", "cancelled", "stopped", "lost"), ("running", "stopping")
@@ -27,6 +29,7 @@ class Look:
     """What a run folder says of itself."""
 
     done: bool = False
+    shorter: bool = False       # it was done, and a longer run is asked for now
     refused: str | None = None  # NO_RESTART: why it is not begun again
     status: dict[str, Any] = field(default_factory=dict)
     job: dict[str, Any] = field(default_factory=dict)  # the newest job.json
@@ -48,11 +51,12 @@ class State:
 
     @property
     def missing(self) -> bool:
-        """Nothing of it is done, and nothing is under way: a sweep submits it."""
-        return self.name in ("new", "lost", "stopped")
+        """Nothing of it is done, and nothing is under way: a sweep submits it. What a person has stopped or cancelled is only offered."""
+        return self.name in ("new", "lost") or self.name == "stopped" and self.why in TIME
 
 
-def look(folder: Path) -> Look:
+def look(folder: Path, steps: int | None = None) -> Look:
+    """`steps`: how far the run is to go, where that is known: DONE of a shorter one does not count."""
     try:
         names = set(os.listdir(folder))
     except OSError:
@@ -66,7 +70,9 @@ def look(folder: Path) -> Look:
     if "NO_RESTART" in names:
         with contextlib.suppress(OSError):
             refused = (folder / "NO_RESTART").read_text(errors="replace").strip() or "NO_RESTART"
-    return Look("DONE" in names, refused, read(folder / "status.json") if "status.json" in names else {}, job, len(attempts))
+    end = read(folder / "DONE") if "DONE" in names and steps is not None else {}
+    shorter = bool(end) and not end.get("early") and isinstance(end.get("step"), int) and end["step"] < (steps or 0)
+    return Look("DONE" in names and not shorter, shorter, refused, read(folder / "status.json") if "status.json" in names else {}, job, len(attempts))
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -88,12 +94,16 @@ def state(found: Look, place: Place | None, row: Row | None, spell: Spell | None
         return State("cancelled")
     if found.refused:
         return State("failed", found.refused)
-    own = found.status.get("state")
-    if own in ("failed", "stopped") and not (row and row.state not in ("COMPLETED", "FAILED", "PREEMPTED")):
-        return State(own, found.status.get("cause") or "")
     if place and place.submission.job is None:
         return State("uncertain", "its submission was interrupted a moment ago: it is not known yet whether Slurm has it")
+    if place and place.user not in (None, cluster.user()) and not row:
+        return State("uncertain", f"submitted by {place.user}, whose jobs are not shown to you")
+    own = found.status.get("state")
     ended = row.state if row else spell.state if spell else None
+    if ended and ended not in cluster.ENDED:  # sacct knows a job that squeue did not show
+        return State("queued" if ended in ("PENDING", "REQUEUED") else "running")
+    if own in ("failed", "stopped") and not found.shorter and ended in (None, "COMPLETED", "FAILED", "PREEMPTED"):
+        return State(own, found.status.get("cause") or "")
     if ended in ("CANCELLED", "PREEMPTED"):
         return State("cancelled" if ended == "CANCELLED" else "lost", "")
     if ended and ended != "COMPLETED":
@@ -101,6 +111,8 @@ def state(found: Look, place: Place | None, row: Row | None, spell: Spell | None
                                 "OUT_OF_MEMORY": "out of memory, says Slurm"}.get(ended, f"Slurm: {ended}{_code(spell)}"))
     if own == "running" and found.silent_s < OLD_S and not ended:
         return State("running", "not in Slurm's queue" if not place else "")
+    if found.shorter:
+        return State("new", "was done, and is to go further")
     if place or own == "running":
         return State("lost", "neither Slurm nor its own files know how it ended")
     return State("new")
@@ -111,6 +123,8 @@ def _code(spell: Spell | None) -> str:
 
 
 def _active(found: Look, row: Row) -> State:
+    if row.reason == "DependencyNeverSatisfied":
+        return State("failed", "the run that it grows from has failed")
     if row.state == "COMPLETING":
         return State("stopping")
     if row.state in ("PENDING", "REQUEUED", "REQUEUE_HOLD"):

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from distgan import console
+from distgan.errors import LaunchError
 from distgan.journal import SCORES
 from launchers import targets
 from launchers.targets import Found
@@ -52,7 +53,14 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--json", action="store_true", help="one JSON object for each run, a line each")
     options = parser.parse_args(argv)
     while True:
-        found = targets.find(options.runs.absolute(), options.targets)
+        try:
+            found = targets.find(options.runs.resolve(), options.targets)
+        except LaunchError as error:
+            if not options.watch:
+                raise
+            console.say(f"warning: {error}; trying again")
+            time.sleep(10)
+            continue
         if options.json:
             for one in found:
                 console.say(json.dumps(as_dict(one)))
@@ -74,7 +82,7 @@ def exit_code(found: Sequence[Found]) -> int:
 def show(found: Sequence[Found], home: Path) -> None:
     """The table, a line of sums, and the next command."""
     if not found:
-        console.say(f"nothing was submitted from {home.absolute()}. next: distgan submit --help, distgan sweep --help")
+        console.say(f"nothing was submitted from {home}. next: distgan submit --help, distgan sweep --help")
         return
     rows = [_row(one) for one in found[:LIMIT]]
     heads = ("", "run", "state", "epoch", "G loss", "D loss", "best score", "samples/s", "left", "job", "remark")

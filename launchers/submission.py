@@ -27,38 +27,52 @@ class Member:
     words: tuple[str, ...]
 
 
-def submit(home: Path, elements: list[list[Member]], resources: Resources, dependency: str | None = None,
+def submit(home: Path, elements: list[list[Member]], resources: Resources, dependency: str | None = None, cwd: str | None = None,
            **about: Any) -> Submission:
     """One sbatch for all elements, each of which trains its members beside each other. Raises LaunchError with sbatch's words; nothing is queued then.
 
-    `about`: kept in the ledger, such as the sweep.
+    `cwd`: from which relative paths in the words count, this process's own by default; `about`: kept in the ledger, such as the sweep.
     """
     ledger, rows = Ledger(home), [[member.folder for member in members] for members in elements]
     code = snapshot.take(home / "_code")
     for member in (member for members in elements for member in members):
         Path(member.folder).mkdir(parents=True, exist_ok=True)
         snapshot.link(Path(member.folder), code)
+    cwd, facts = cwd or os.getcwd(), cluster.facts(resources.partition, resources.account)
     one = ledger.begin(rows, resources=resources.model_dump(mode="json"), **about)
     folder = ledger.home / one.id
     folder.mkdir()
     runs.write(folder / "submission.json", json.dumps({
         "id": one.id, "elements": [[asdict(member) for member in members] for members in elements], "resources": resources.model_dump(mode="json"),
-        "signals_all": cluster.facts(resources.partition).signals_all}))
+        "signals_all": facts.signals_all, "cwd": cwd}))
     try:
-        job = _sbatch(folder, one.name, len(elements), resources, code, dependency)
+        job = _sbatch(folder, one.name, len(elements), resources, code, dependency, cwd)
     except Exception as error:
-        ledger.void(one, str(error)[:300])
-        raise
+        found = _accepted(one.name)
+        if found is None:
+            raise LaunchError(f"{error}\nIt is not known whether Slurm has taken the job; in a few minutes the same line finds out") from error
+        if not found:
+            ledger.void(one, str(error)[:300])
+            raise
+        job = found
     ledger.submitted(one, job, len(elements) > 1)
     return one
 
 
-def _sbatch(folder: Path, name: str, count: int, resources: Resources, code: Path | None, dependency: str | None) -> str:
+def _accepted(name: str) -> str | None:
+    """After an sbatch that failed: the job that it has queued all the same, "" where there is none, None where nobody answers."""
+    try:
+        return next((key.partition("_")[0] for key, row in cluster.queue().items() if row.name == name), "")
+    except LaunchError:
+        return None
+
+
+def _sbatch(folder: Path, name: str, count: int, resources: Resources, code: Path | None, dependency: str | None, cwd: str) -> str:
     import submitit
 
     with _environment(code):
         executor = submitit.SlurmExecutor(folder, max_num_timeout=resources.time_outs)
-        executor.update_parameters(**parameters(folder, name, count, resources, dependency))
+        executor.update_parameters(**parameters(folder, name, count, resources, dependency, cwd))
         # The job script takes the pickle from here: submitit itself moves pickles to their jobs after sbatch, which a killed process would not do.
         submitit.core.utils.DelayedSubmission(Job(str(folder))).dump(folder / "job.pkl")
         try:
@@ -69,7 +83,7 @@ def _sbatch(folder: Path, name: str, count: int, resources: Resources, code: Pat
         return jobs[0].job_id.partition("_")[0]
 
 
-def parameters(folder: Path, name: str, count: int, resources: Resources, dependency: str | None = None) -> dict[str, Any]:
+def parameters(folder: Path, name: str, count: int, resources: Resources, dependency: str | None = None, cwd: str | None = None) -> dict[str, Any]:
     """Of submitit's executor."""
     place = f"{shlex.quote(str(folder))}/" + ("${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}" if count > 1 else "${SLURM_JOB_ID}") + "_submitted.pkl"
     given = {"partition": resources.partition, "account": resources.account, "qos": resources.qos, "constraint": resources.constraint,
@@ -81,7 +95,7 @@ def parameters(folder: Path, name: str, count: int, resources: Resources, depend
         # A dead rank must not leave the others hanging. Since Slurm 22.05 srun does not take over the processors of the job by itself.
         "srun_args": ["--kill-on-bad-exit=1", "--wait=60", f"--cpus-per-task={resources.cpus * resources.per_node * resources.pack}"],
         "setup": [*resources.setup, f"[ -e {place} ] || cp {shlex.quote(str(folder / 'job.pkl'))} {place}"],
-        "additional_parameters": {"requeue": True, **{key: value for key, value in resources.sbatch.items() if value is not False}},
+        "additional_parameters": {"requeue": True, **({"chdir": cwd} if cwd else {}), **({"kill-on-invalid-dep": "yes"} if dependency else {}), **{key: value for key, value in resources.sbatch.items() if value is not False}},
         **{key: value for key, value in given.items() if value is not None},
     }
 
@@ -93,6 +107,7 @@ def _environment(code: Path | None) -> Iterator[None]:
     os.environ.clear()
     os.environ.update(cluster.clean(before))
     if code:
+        os.environ["PYTHONSAFEPATH"] = "1"  # `python -m` puts the working directory first: often the checkout, which may have changed
         os.environ["PYTHONPATH"] = os.pathsep.join([str(code.resolve()), *filter(None, [before.get("PYTHONPATH")])])
     try:
         yield
@@ -109,7 +124,10 @@ def test_only(resources: Resources, count: int = 1) -> str:
         path = Path(folder) / "job.sh"
         path.write_text(_make_sbatch_string(command="true", folder=folder, map_count=count if count > 1 else None,
                                             **parameters(Path(folder), "distgan-test", count, resources)))
-        found = subprocess.run(["sbatch", "--test-only", str(path)], capture_output=True, text=True, timeout=60)
+        try:
+            found = subprocess.run(["sbatch", "--test-only", str(path)], capture_output=True, text=True, timeout=60)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise LaunchError(f"sbatch --test-only: {error}") from error
     said = (found.stderr or found.stdout).strip()
     if found.returncode:
         raise LaunchError(f"sbatch would refuse such a job: {said[-600:]}")

@@ -7,7 +7,7 @@ from distgan import console
 from distgan.errors import LaunchError
 from launchers import cautions, cluster, plans, profiles, submission
 from launchers.ledger import Ledger
-from launchers.targets import examine
+from launchers.targets import examine, with_accounting
 
 EPILOG = """examples:
   distgan submit sagan data=data/particles --profile gpu                         one GPU
@@ -31,11 +31,11 @@ def main(argv: list[str]) -> int:
     ledger = Ledger(home)
     with ledger.locked():
         rows = cluster.queue()
-        waiting = ledger.settle(rows)
-        found = examine(planned.folder, ledger.places().get(str(planned.folder)), rows)
+        ledger.settle(rows, alone=True)
+        (found,) = with_accounting([examine(planned.folder, ledger.places().get(str(planned.folder)), rows, steps=planned.steps)])
         console.say(f"run         {planned.folder}\njob         {describe(resources)}")
-        if found.state.name == "uncertain" or any(str(planned.folder) in members for one in waiting for members in one.members):
-            raise LaunchError("a submission of this run was interrupted a moment ago, and it is not known yet whether Slurm has it; try again in half a minute")
+        if found.state.name == "uncertain":
+            raise LaunchError(f"nothing was submitted: {found.state.why}; try again in a few minutes")
         if found.state.name in ("queued", "requeued", "running", "stopping", "done"):
             console.say(f"it is {found.state.name}{f' as job {found.place.key}' if found.place else ''}; nothing was submitted. "
                         f"next: distgan {'report' if found.state.name == 'done' else 'status'} {planned.folder}")
@@ -45,7 +45,7 @@ def main(argv: list[str]) -> int:
         if options.dry_run:
             console.say(f"Slurm       {submission.test_only(resources)}\nnothing was submitted")
             return 0
-        (planned.folder / "NO_RESTART").unlink(missing_ok=True)
+        plans.reopen(planned)
         member = submission.Member(planned.member.folder, plans.kept(planned.member.words, home / "_slurm" / "files"))
         one = submission.submit(home, [[member]], resources)
     console.say(f"submitted   job {one.job}\nnext: distgan status {Path(planned.folder).name}")

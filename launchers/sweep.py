@@ -3,7 +3,6 @@
 import argparse
 import hashlib
 import json
-import statistics
 import time
 from collections import Counter
 from collections.abc import Iterable
@@ -13,11 +12,11 @@ from typing import Any
 
 from distgan import console, runs
 from distgan.errors import ConfigError, LaunchError
-from launchers import cautions, cluster, comparison, grid, plans, profiles, submission
+from launchers import accounts, cautions, cluster, comparison, grid, plans, profiles, submission
 from launchers.ledger import Ledger
 from launchers.plans import Planned
 from launchers.submit import describe
-from launchers.targets import Found, examine
+from launchers.targets import Found, examine, with_accounting
 
 EPILOG = """examples:
   distgan sweep sagan data=data/particles ngf=64,96 seed=range(3) --profile gpu --max-parallel 4     6 runs, 4 at a time
@@ -55,7 +54,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("words", nargs="+", metavar="SWEEP.yaml|RECIPE|RUN.yaml key=value key=a,b …", help="`key=a,b` and `key=range(3)` make members, as many as there are combinations")
     parser.add_argument("--name", help="of the sweep (default: of its file, or made of its recipe and keys)")
     parser.add_argument("--dry-run", action="store_true", help="the plan alone: check everything, ask Slurm when it would start, submit nothing")
-    parser.add_argument("--retry", action="append", default=[], choices=("failed", "cancelled"), help="submit these again as well")
+    parser.add_argument("--retry", action="append", default=[], choices=("failed", "cancelled", "stopped"), help="submit these again as well")
     parser.add_argument("--report", action="store_true", help="write and print the comparison of the members; submit nothing")
     parser.add_argument("--watch", action="store_true", help="stay, feed what limits of the cluster did not let in at once, and report at the end")
     profiles.add_options(parser, many=True)
@@ -73,8 +72,12 @@ def main(argv: list[str]) -> int:
     code = reconcile(sweep, options.retry, options.dry_run)
     while options.watch and not options.dry_run:
         time.sleep(30)
-        code = reconcile(sweep, [], False, quiet=True)
-        if all(found.state.name in ("done", "failed", "cancelled", "stopped") for found in look(sweep)):
+        try:
+            code, found_all = reconcile(sweep, [], False, quiet=True), look(sweep)
+        except LaunchError as error:  # a controller that restarts, another distgan that submits
+            console.say(f"warning: {error}; trying again")
+            continue
+        if all(found.state.name in ("done", "failed", "cancelled", "stopped") for found in found_all):
             comparison.write(sweep.folder, [str(one.folder) for one in sweep.members], [one.values for one in sweep.members])
             return code
     return code
@@ -139,13 +142,13 @@ def _is_name(text: str) -> bool:
     return 0 < len(text) <= 80 and text[0].isalnum() and all(sign.isascii() and (sign.isalnum() or sign in "._-") for sign in text)
 
 
-def look(sweep: Sweep) -> list[Found]:
-    """The members with their states: one call of squeue."""
+def look(sweep: Sweep, alone: bool = False) -> list[Found]:
+    """The members with their states: one call of squeue. `alone`: under the ledger's lock."""
     rows = cluster.queue()
     ledger = Ledger(sweep.home)
-    ledger.settle(rows)
+    ledger.settle(rows, alone)
     places = ledger.places()
-    return [examine(one.folder, places.get(one.member.folder), rows, sweep.name, index) for index, one in enumerate(sweep.members)]
+    return with_accounting([examine(one.folder, places.get(one.member.folder), rows, sweep.name, index, one.steps) for index, one in enumerate(sweep.members)])
 
 
 # ---- submitting
@@ -153,7 +156,7 @@ def reconcile(sweep: Sweep, retry: Iterable[str], dry_run: bool, quiet: bool = F
     """Submit what is missing. Exit code 0; 2 where members failed and were not asked for again."""
     ledger = Ledger(sweep.home)
     with ledger.locked():
-        found = look(sweep)
+        found = look(sweep, alone=True)
         wanted = [index for index, one in enumerate(found) if one.state.missing or one.state.name in retry]
         if not quiet:
             _show(sweep, found, set(wanted))
@@ -180,36 +183,47 @@ def reconcile(sweep: Sweep, retry: Iterable[str], dry_run: bool, quiet: bool = F
 
 
 def _submit(sweep: Sweep, wanted: list[int], found: list[Found]) -> None:
-    facts = cluster.facts(sweep.resources.partition)
+    facts = cluster.facts(sweep.resources.partition, sweep.resources.account)
     for line in cautions.of(sweep.resources, [sweep.members[index] for index in wanted]):
         console.say(f"warning: {line}")
     room = len(wanted)
     if facts.max_submit is not None:
         room = max(0, facts.max_submit - sum(row.active for row in cluster.queue().values()))
-    stages = _stages(sweep, wanted)
+    stages = _stages(sweep, wanted, found)
     left, count = 0, 0
     for depth, stage in enumerate(stages):
-        elements = [stage[at:at + sweep.resources.pack] for at in range(0, len(stage), sweep.resources.pack)] if len(stages) == 1 else [[index] for index in stage]
+        pack = sweep.resources.pack if sweep.asked.chain is None else 1
+        elements = [stage[at:at + pack] for at in range(0, len(stage), pack)]
         fits, room = elements[:room], max(0, room - len(elements))
         left += len(elements) - len(fits)
         for part in ([fits[at:at + facts.max_array] for at in range(0, len(fits), facts.max_array)] if depth == 0 else [[element] for element in fits]):
-            one = _array(sweep, part, None if depth == 0 else _dependency(sweep, part[0][0]), after=count)
+            one = _array(sweep, part, None if depth == 0 else _dependency(sweep, part[0][0]), after=count if depth == 0 else 0)
             count = one if sweep.resources.max_parallel and depth == 0 else 0
     if left:
         console.say(f"{left} jobs wait: this user may have {facts.max_submit} in the queue; the same line again submits further ones (--watch does so by itself)")
 
 
-def _stages(sweep: Sweep, wanted: list[int]) -> list[list[int]]:
-    """Members by how many others they wait for."""
+def _stages(sweep: Sweep, wanted: list[int], found: list[Found]) -> list[list[int]]:
+    """Members by how many others they wait for; the first are those that wait for none. Those whose source will not come are held back, and told."""
     by_folder = {one.member.folder: index for index, one in enumerate(sweep.members)}
 
-    def depth(index: int) -> int:
-        after = sweep.members[index].after
-        return 0 if after is None or by_folder[after] not in wanted else 1 + depth(by_folder[after])
+    def depth(index: int) -> int | None:
+        source = by_folder.get(sweep.members[index].after or "")
+        if source is None or found[source].state.name == "done":
+            return 0
+        if source in wanted:
+            before = depth(source)
+            return None if before is None else before + 1
+        return 1 if found[source].row and found[source].row.active else None
 
-    stages: dict[int, list[int]] = {}
+    stages: dict[int, list[int]] = {0: []}
     for index in wanted:
-        stages.setdefault(depth(index), []).append(index)
+        level = depth(index)
+        if level is None:
+            source = found[by_folder[sweep.members[index].after]]
+            console.say(f"member {index} waits: it grows from member {source.index}, which is {source.state.name}; submit that one again first (--retry {source.state.name})")
+        else:
+            stages.setdefault(level, []).append(index)
     return [stages[level] for level in sorted(stages)]
 
 
@@ -223,10 +237,10 @@ def _array(sweep: Sweep, part: list[list[int]], dependency: str | None, after: i
     """One sbatch; `after`: an array that must have ended, where only so many jobs may run at a time and there are several arrays. Returns its number."""
     for element in part:
         for index in element:
-            (sweep.members[index].folder / "NO_RESTART").unlink(missing_ok=True)
-            (sweep.members[index].folder / "STOP").unlink(missing_ok=True)
+            plans.reopen(sweep.members[index])
+    resources = sweep.resources if sweep.asked.chain is None else sweep.resources.model_copy(update={"pack": 1})
     elements = [[submission.Member(sweep.members[i].member.folder, plans.kept(sweep.members[i].member.words, sweep.folder / "files")) for i in element] for element in part]
-    one = submission.submit(sweep.home, elements, sweep.resources, sweep=sweep.name,
+    one = submission.submit(sweep.home, elements, resources, sweep=sweep.name,
                             dependency=dependency or (f"afterany:{after}" if after else None))
     console.say(f"submitted   job {one.job}: {sum(map(len, elements))} runs in {len(elements)} job{'s' * (len(elements) > 1)}" + (f", {dependency}" if dependency else ""))
     return int(one.job)
@@ -246,31 +260,15 @@ def _show(sweep: Sweep, found: list[Found], wanted: set[int]) -> None:
     console.say(f"sweep {sweep.name}: {len(found)} runs of {sweep.asked.recipe}\njob         {describe(sweep.resources)}\n")
     keys = [*dict.fromkeys(key for one in sweep.members for key in one.values)]
     rows = [(str(index), *(str(sweep.members[index].values.get(key, "–")) for key in keys), one.state.name,
-             "submit" if index in wanted else {"done": "–", "failed": "offered: --retry failed", "cancelled": "offered: --retry cancelled"}.get(one.state.name, "leave"))
+             "submit" if index in wanted else {"done": "–", "failed": "offered: --retry failed", "cancelled": "offered: --retry cancelled", "stopped": "offered: --retry stopped"}.get(one.state.name, "leave"))
             for index, one in enumerate(found[:SHOWN])]
     console.table(("", *keys, "state", "to do"), rows)
     if len(found) > SHOWN:
         console.say(f"… and {len(found) - SHOWN} more")
     states = Counter(one.state.name for one in found)
     console.say(f"\n{', '.join(f'{count} {state}' for state, count in states.items())}; to submit: {len(wanted)}")
-    console.say(f"cost        {estimate(sweep, found, wanted)}")
-
-
-def estimate(sweep: Sweep, found: list[Found], wanted: set[int]) -> str:
-    """GPU-hours (or processor-hours) of what is to be submitted: from the median of finished siblings, else at most the time limit."""
-    from launchers.accounts import spent
-
-    gpus = sweep.resources.gpus * sweep.resources.nodes
-    unit, each = ("GPU-hours", gpus) if gpus else ("core-hours", sweep.resources.cpus * sweep.resources.per_node * sweep.resources.nodes)
-    finished = [seconds for one in found if one.state.name == "done" and (seconds := spent(one.folder))]
-    if finished:
-        hours = statistics.median(finished) / 3600 * each * len(wanted)
-        return f"about {_number(hours)} {unit}: {len(wanted)} runs, each like the median of {len(finished)} that are done"
-    return f"at most {_number(sweep.resources.minutes / 60 * each * len(wanted) / sweep.resources.pack)} {unit} until the first time limit; a run that is done will make this an estimate"
-
-
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+    finished = [one.folder for one in found if one.state.name == "done"]
+    console.say(f"cost        {accounts.estimate(sweep.resources, finished, len(wanted))}")
 
 
 def options_of(words: list[str], **more: Any) -> argparse.Namespace:

@@ -1,6 +1,7 @@
 """The runs that a command is about, with their states: TARGETs are run folders, names or beginnings of them, sweeps, SWEEP:INDEX, or Slurm's job numbers."""
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,17 +52,18 @@ def find(home: Path, words: Sequence[str]) -> list[Found]:
     where = {run: (name, index) for name, sweep in sweeps.items() for index, run in enumerate(sweep["runs"])}
     folders = [run for word in words for run in _runs(word, home, places, sweeps)] if words else [*dict.fromkeys([*where, *places])]
     found = [examine(Path(run), places.get(run), rows, *where.get(run, (None, None))) for run in dict.fromkeys(folders)]
-    return _with_accounting(found)
+    return with_accounting(found)
 
 
-def examine(folder: Path, place: Place | None, rows: dict[str, cluster.Row], sweep: str | None = None, index: int | None = None) -> Found:
-    seen, row = look(folder), rows.get(place.key or "") if place else None
+def examine(folder: Path, place: Place | None, rows: dict[str, cluster.Row], sweep: str | None = None, index: int | None = None, steps: int | None = None) -> Found:
+    seen, row = look(folder, steps), rows.get(place.key or "") if place else None
     return Found(folder, seen, state(seen, place, row), place, row, sweep, index)
 
 
-def _with_accounting(found: list[Found]) -> list[Found]:
-    """Of jobs that squeue has forgotten and whose files do not say how they ended, sacct is asked, once for all."""
-    open_ones = [one for one in found if one.state.name == "lost" and one.place and one.row is None and one.place.key]
+def with_accounting(found: list[Found]) -> list[Found]:
+    """Of jobs that squeue has forgotten and whose files do not say who ended them, sacct is asked, once for all."""
+    open_ones = [one for one in found if one.place and one.row is None and one.place.key and not one.look.shorter
+                 and (one.state.name == "lost" or one.state.name == "stopped" and "SIGTERM" in one.state.why)]
     spells = {spell.key: spell for spell in cluster.spells(one.place.key for one in open_ones) or []} if open_ones else {}
     return [Found(one.folder, one.look, state(one.look, one.place, None, spells[one.place.key]), one.place, one.row, one.sweep, one.index)
             if one in open_ones and one.place.key in spells else one for one in found]
@@ -77,10 +79,12 @@ def _runs(word: str, home: Path, places: dict[str, Place], sweeps: dict[str, Any
         return [sweeps[name]["runs"][int(index)]]
     path = Path(word)
     if any((path / mark).exists() for mark in ("identity.json", "attempts")):
-        return [str(path.absolute())]
+        return [str(path.resolve())]
     jobs = [run for run, place in places.items() if place.key == word or place.submission.job == word]
     if jobs:
         return jobs
+    if re.fullmatch(r"\d{1,7}(_\d+)?", word):  # never the beginning of a hash: a number that is forgotten must not name another run
+        raise RunError(f"{word}: no run was submitted last as this job")
     every = {*places, *(run for sweep in sweeps.values() for run in sweep["runs"]), *map(str, home.glob("[!_]*/*"))}
     fits = sorted(run for run in every if word in (Path(run).name, f"{Path(run).parent.name}/{Path(run).name}"))
     fits = fits or sorted(run for run in every if Path(run).name.startswith(word) or Path(run).name.rpartition("-")[2].startswith(word) or f"{Path(run).parent.name}/{Path(run).name}".startswith(word))

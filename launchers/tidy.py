@@ -28,7 +28,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--checkpoints", action="store_true", help="also checkpoints of finished runs, but the best and the last")
     parser.add_argument("--yes", action="store_true", help="remove it; without, it is only listed")
     options = parser.parse_args(argv)
-    home, before = options.runs.absolute(), time.time() - 86400 * options.older
+    home, before = options.runs.resolve(), time.time() - 86400 * options.older
     total = count = 0
     for path, why in _garbage(home, options.checkpoints):
         if path.lstat().st_mtime > before:
@@ -46,7 +46,7 @@ def _garbage(home: Path, checkpoints: bool) -> Iterator[tuple[Path, str]]:
     rows = cluster.queue() if cluster.here() else {}
     submissions, _ = Ledger(home).read()
     needed = {place.submission.id for place in Ledger(home).places().values()}  # `distgan retry` reads the last one of a run
-    for one in submissions:
+    for one in submissions if cluster.here() else []:  # elsewhere nobody knows which jobs still wait
         folder = home / "_slurm" / one.id
         alive = any(row.active and (key == one.job or key.startswith(f"{one.job}_")) for key, row in rows.items())
         if folder.is_dir() and not alive and one.id not in needed:

@@ -50,6 +50,8 @@ def verdict(end: Ended, earlier: Sequence[dict[str, Any]], budget: Resources) ->
         return Verdict("fail", "error", end.cause or "failed")
     if "another process is training in" in end.said and end.state is None:  # of a node that Slurm has given up
         return _within("crash", "its earlier turn still trains", earlier, budget.crashes, "crashes")
+    if "EADDRINUSE" in end.said or "Address already in use" in end.said:
+        return _within("crash", "another program took the port", earlier, budget.crashes, "crashes")
     if end.state is None and not _killed(end.code):
         return Verdict("fail", "error", _last_line(end.said) or f"ended with code {end.code} before it began to train")
     kind = "hang" if "Timeout (" in end.said and "stacks" in end.said else "crash"

@@ -64,7 +64,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("targets", nargs="+", metavar="TARGET", help=targets.HELP.partition("; without")[0])
     parser.add_argument("--runs", type=Path, default=Path("runs"), metavar="FOLDER", help="the folder of runs (default runs)")
     options = parser.parse_args(argv)
-    for one in targets.find(options.runs.absolute(), options.targets):
+    for one in targets.find(options.runs.resolve(), options.targets):
         say(one)
     return 0
 
@@ -118,9 +118,23 @@ def _ended(one: Found, turns: Sequence[Mapping[str, Any]], last: Mapping[str, An
 
 
 def match(text: str, first: str = "") -> Cause | None:
-    """The most telling sign in a log, with the lines around it."""
+    """The most telling sign in a log, with the lines around it: in what was recorded, then in the errors, then anywhere."""
+    errors = "\n".join(line for line in text.splitlines() if re.match(r"\s*(\[rank\d+\]:\s*)?(error: |[\w.]*(Error|Exception)\b.*:)", line))
+    own = [line for line in errors.splitlines() if not re.search(_ECHO, line)]
+    for where in (first, "\n".join(own), *([] if own else [errors])):
+        found = _match(where, text, first)
+        if found and found.name not in ("refused", "an exception"):
+            return found
+    return _match("\n".join(own), text, first) or _match(text, text, first)
+
+
+# Of a process that lost another: what that one says counts for more. And what torch's launcher and submitit say of any failure.
+_ECHO = r"another process of this run has gone|Connection closed by peer|ChildFailedError|CalledProcessError|RendezvousConnectionError|FailedJobError|srun: error"
+
+
+def _match(where: str, text: str, first: str) -> Cause | None:
     for pattern, name, meaning, then in SIGNS:
-        if re.search(pattern, text, re.MULTILINE):
+        if re.search(pattern, where, re.MULTILINE):
             hits = [line.strip() for line in text.splitlines() if re.search(pattern, line)]
             told = [line.strip() for line in first.splitlines()[:1] if line.strip()]
             errors = [line.strip() for line in text.splitlines() if re.match(r"\s*(error: |\w*(Error|Exception)\b.*:)", line)]

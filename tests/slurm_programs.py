@@ -12,7 +12,7 @@ from pathlib import Path
 
 def dry(words: list[str]) -> None:
     values = dict(word.split("=", 1) for word in words[1:])
-    folder = Path(values["machine.folder"])
+    folder = Path(json.loads(values["machine.folder"]))
     (folder / "attempts").mkdir(parents=True, exist_ok=True)
     with open(folder / "starts.txt", "a") as file:
         file.write(f"{os.environ['DISTGAN_ATTEMPT']} {time.time()}\n")

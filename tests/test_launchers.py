@@ -163,6 +163,10 @@ FRESH = {"state": "running", "heartbeat": "2999-01-01T00:00:00+00:00"}
     (Look(), SENT, row("PENDING", reason="Resources"), "queued"),
     (Look(job={"job": "7_1", "kind": "preempted"}), SENT, row("PENDING"), "requeued"),
     (Look(refused="why"), SENT, row("PENDING"), "queued"),
+    (Look(), SENT, row("PENDING", reason="DependencyNeverSatisfied"), "failed"),
+    (Look(), SENT, row("A_STATE_OF_A_NEWER_SLURM"), "queued"),
+    (Look(shorter=True, status={"state": "done"}), SENT, row("COMPLETED"), "new"),
+    (Look(status={"state": "failed"}), Place(Submission("x", "distgan-x", 0.0, [["a"]]), 0), None, "uncertain"),
     (Look(refused="why"), SENT, None, "failed"),
     (Look(), SENT, row("RUNNING"), "running"),
     (Look(status=FRESH), SENT, row("COMPLETING"), "stopping"),
@@ -180,6 +184,19 @@ def test_states(found, place, queued, name):
     assert state(found, place, queued).name == name
 
 
+def test_what_a_person_has_stopped_is_only_offered():
+    assert not state(Look(status={"state": "stopped", "cause": "the file STOP"}), SENT, None).missing
+    assert not state(Look(status={"state": "stopped", "cause": "signal SIGTERM"}), SENT, None).missing
+    assert state(Look(status={"state": "stopped", "cause": "the end of the job's time"}), SENT, None).missing
+
+
+def test_a_longer_run_is_not_done(tmp_path):
+    (tmp_path / "DONE").write_text('{"step": 5, "epoch": 1.0, "early": false}')
+    assert look(tmp_path).done and look(tmp_path, 5).done and look(tmp_path, 6).shorter and not look(tmp_path, 6).done
+    (tmp_path / "DONE").write_text('{"step": 5, "epoch": 1.0, "early": true}')
+    assert look(tmp_path, 6).done
+
+
 def test_damaged_records_are_passed_over(tmp_path):
     (tmp_path / "attempts/000").mkdir(parents=True)
     (tmp_path / "attempts/000/job.json").write_bytes(b"\xff{")
@@ -191,16 +208,17 @@ def test_damaged_records_are_passed_over(tmp_path):
 def test_the_ledger_knows_what_was_submitted(tmp_path):
     ledger = Ledger(tmp_path)
     one = ledger.begin([["a"], ["b", "c"]], sweep="s")
-    assert ledger.places()["b"].key is None
+    a, b, c = map(os.path.realpath, "abc")  # the same folder by another name is the same run
+    assert ledger.places()[b].key is None
     ledger.submitted(one, "12", True)
-    assert [ledger.places()[run].key for run in "abc"] == ["12_0", "12_1", "12_1"] and ledger.places()["a"].submission.about == {"sweep": "s"}
+    assert [ledger.places()[run].key for run in (a, b, c)] == ["12_0", "12_1", "12_1"] and ledger.places()[a].submission.about == {"sweep": "s", "user": cluster.user()}
     with open(ledger.path, "a") as file:
         file.write('{"torn')
     two = ledger.begin([["a"]])
     ledger.submitted(two, "13", False)
-    assert ledger.places()["a"].key == "13" and ledger.places()["b"].key == "12_1"
-    ledger.append({"state": "cancelled", "id": two.id, "runs": ["a"]})
-    assert ledger.places()["a"].cancelled and not ledger.places()["b"].cancelled
+    assert ledger.places()[a].key == "13" and ledger.places()[b].key == "12_1"
+    ledger.append({"state": "cancelled", "id": two.id, "runs": [a]})
+    assert ledger.places()[a].cancelled and not ledger.places()[b].cancelled
 
 
 def test_an_interrupted_submission_is_found_or_forgotten(tmp_path):
@@ -208,10 +226,30 @@ def test_an_interrupted_submission_is_found_or_forgotten(tmp_path):
     one, two = ledger.begin([["a"], ["b"]]), ledger.begin([["c"]])
     assert [open_.id for open_ in ledger.settle({})] == [one.id, two.id]
     assert [open_.id for open_ in ledger.settle({"9_1": cluster.Row("9_1", "PENDING", "", one.name, "", "", "")})] == [two.id]
-    assert ledger.places()["b"].key == "9_1"
+    assert ledger.places()[os.path.realpath("b")].key == "9_1"
     old = ledger.path.read_text().replace(f'"time": {two.time:.3f}'[:18], '"time": 1000000')
     ledger.path.write_text(old)
-    assert ledger.settle({}) == [] and "c" not in ledger.places()
+    assert [open_.id for open_ in ledger.settle({})] == [two.id]  # somebody may be submitting it at this moment
+    assert ledger.settle({}, alone=True) == [] and "c" not in ledger.places()
+    ledger.submitted(two, "11", False)  # it was, and only slow
+    assert ledger.places()[os.path.realpath("c")].key == "11"
+
+
+def test_what_slurm_has_cancelled_is_remembered(tmp_path):
+    ledger = Ledger(tmp_path)
+    one = ledger.begin([["a"], ["b"]])
+    ledger.submitted(one, "12", True)
+    ledger.settle({"12_1": row("CANCELLED", "12_1")})
+    ledger.settle({"12_1": row("CANCELLED", "12_1")})
+    assert ledger.path.read_text().count('"cancelled"') == 1
+    places = ledger.places()
+    assert not places[os.path.realpath("a")].cancelled and state(Look(), places[os.path.realpath("b")], None).name == "cancelled"
+
+
+def test_jobs_of_another_user_are_not_submitted_again():
+    theirs = Place(Submission("x", "distgan-x", 0.0, [["a"]], {"user": "somebody-else"}, job="7"), 0)
+    found = state(Look(), theirs, None)
+    assert found.name == "uncertain" and not found.missing and "somebody-else" in found.why
 
 
 def test_two_do_not_submit_at_once(tmp_path):
@@ -227,7 +265,13 @@ def test_times(text, minutes):
     assert profiles.minutes(text) == minutes
 
 
-@pytest.mark.parametrize(("key", "value"), [("time", "soon"), ("time", "0m"), ("nodes", "0"), ("gpus", "-1"), ("mem_gb", "x"), ("tiem", "12h")])
+def test_a_time_is_no_number_of_base_sixty(tmp_path):
+    assert profiles.chosen(sweep.options_of([], time="12:00:00")).minutes == 720 and profiles.chosen(sweep.options_of([], account="1e5")).account == "1e5"
+    (tmp_path / "p.yaml").write_text("time: 12:00:00\n")
+    assert profiles.read(str(tmp_path / "p.yaml"), {}).minutes == 720
+
+
+@pytest.mark.parametrize(("key", "value"), [("sbatch", "{array: 0-3}"), ("time", "soon"), ("time", "0m"), ("nodes", "0"), ("gpus", "-1"), ("mem_gb", "x"), ("tiem", "12h")])
 def test_a_wrong_job_is_one_message(key, value):
     with pytest.raises(ConfigError, match=f"(?s)the job.*{key}"):
         profiles.chosen(sweep.options_of([], set=[f"{key}={value}"]))
@@ -251,6 +295,7 @@ def test_what_sbatch_is_told(tmp_path):
 
 
 def test_nothing_of_a_surrounding_job_is_inherited():
+    assert cluster.clean({"SBATCH_ACCOUNT": "mine", "GROUP_HOME": "g", "SLURM_JWT": "t", "GROUP_RANK": "0"}) == {"SBATCH_ACCOUNT": "mine", "GROUP_HOME": "g", "SLURM_JWT": "t"}
     before = {"SLURM_CONF": "c", "SLURM_JOB_ID": "1", "SBATCH_PARTITION": "x", "RANK": "0", "MASTER_ADDR": "a", "PATH": "p", "LOCAL_RANK": "0", "PMIX_RANK": "1", "HOME": "h"}
     assert cluster.clean(before) == {"SLURM_CONF": "c", "PATH": "p", "HOME": "h"}
 
@@ -272,8 +317,12 @@ def test_times_and_moments_of_slurm():
 
 def test_commands_that_fail_say_slurms_words(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("SQUEUE_PARTITION", "urgent")  # which would hide jobs
     with pytest.raises(LaunchError, match="slurm/dev-cluster up"):
         cluster.queue()
+    (tmp_path / "squeue").write_text("#!/bin/sh\necho \"12_3|RUNNING|None|x|n1|1:00|$SQUEUE_PARTITION\"\n")
+    (tmp_path / "squeue").chmod(0o755)
+    assert cluster.queue()["12_3"].start == "" and cluster.queue()["12_3"].active
     (tmp_path / "squeue").write_text("#!/bin/sh\necho 'slurm_load_jobs error: Unable to contact' >&2\nexit 1\n")
     (tmp_path / "squeue").chmod(0o755)
     with pytest.raises(LaunchError, match="Unable to contact"):
@@ -289,6 +338,13 @@ def test_commands_that_fail_say_slurms_words(tmp_path, monkeypatch):
 def test_signs(text, name):
     found = why.match(text)
     assert found.name == name and found.evidence
+
+
+def test_the_one_that_failed_first_is_the_cause():
+    text = "rank0.log\nZeroDivisionError: x\nrank1.log\nRuntimeError: [pair.cc] Connection closed by peer\nChildFailedError: y"
+    assert why.match(text).name == "an exception" and "ZeroDivisionError" in " ".join(why.match(text).evidence)
+    assert why.match("UserWarning: No module named 'triton'\nRuntimeError: CUDA error: an illegal access").name == "an exception"
+    assert why.match("RuntimeError: [pair.cc] Connection closed by peer\nChildFailedError: y").name == "lost another process"
 
 
 def test_an_account_adds_up(tmp_path):
@@ -319,7 +375,7 @@ def test_looking_at_runs_and_their_jobs_needs_no_torch():
 
 @pytest.mark.parametrize(("words", "said"), [
     (["status", "nowhere"], "no run folder, run, sweep or job"), (["why", "nowhere"], "no run folder"), (["logs", "nowhere"], "no run folder"),
-    (["cancel", "nowhere"], "no run folder"), (["retry", "nowhere"], "no run folder"), (["show", "nowhere", "--cmd"], "no run folder"), (["sweep", "nowhere.yaml"], "cannot read"),
+    (["cancel", "nowhere"], "no run folder"), (["cancel", "4217"], "no run was submitted last as this job"), (["retry", "nowhere"], "no run folder"), (["show", "nowhere", "--cmd"], "no run folder"), (["sweep", "nowhere.yaml"], "cannot read"),
     (["sweep", "sagan", "data=nowhere", "seed=1,2"], "data"), (["submit", "sagan", "data=nowhere"], "data"), (["submit", "sagna", "data=x"], "did you mean sagan")])
 def test_wrong_words_are_one_message_and_nothing_is_written(words, said, tmp_path, monkeypatch, capsys):
     from distgan import cli

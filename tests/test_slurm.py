@@ -349,11 +349,11 @@ def test_the_login_process_dies_right_after_sbatch(particles, place):
     all_done("k")
     assert [starts(one["run"]) for one in states("k")] == [1, 1, 1]
     assert len({one["job"].partition("_")[0] for one in states("k")}) == 1
-    # Killed before sbatch: the line is in the ledger, no job has its name, and after half a minute it counts as never submitted.
+    # Killed before sbatch: the line is in the ledger, no job has its name, and after some minutes it counts as never submitted.
     ledger = place / "runs/_slurm/ledger.jsonl"
-    ledger.write_text(ledger.read_text() + json.dumps({"time": time.time() - 40, "id": "0" * 8, "state": "submitting", "name": "distgan-00000000",
+    ledger.write_text(ledger.read_text() + json.dumps({"time": time.time() - 400, "id": "0" * 8, "state": "submitting", "name": "distgan-00000000",
                                                        "members": [[str(place / "runs/x/y")]]}) + "\n")
-    distgan("status", code=None)
+    subprocess.run(line_, capture_output=True)
     assert '"void"' in ledger.read_text().splitlines()[-1]
 
 
@@ -447,3 +447,23 @@ def test_the_batch_script_without_submitit(particles, place):
     until(lambda: all((place / name / "DONE").exists() for name in ("one", "two")), 120)
     assert largest_difference(place / "one", place / "two", 9) < 1e-4
     assert "2 ranks" in (place / "two.log").read_text()
+
+
+def test_a_job_runs_the_copy_of_the_code_and_not_the_checkout(particles, tmp_path, place):
+    """Submitted from a checkout whose code is changed before the job starts; a longer run is the same run, continued."""
+    checkout = place / "checkout"
+    subprocess.run(["git", "clone", "-q", str(ROOT), str(checkout)], check=True)
+    verb = [sys.executable, "-m", "distgan", "submit", "sagan", f"data={particles}", *QUIET, "--profile", "dev"]
+    environment = {**os.environ, "PYTHONPATH": str(checkout)}
+    said = subprocess.run([*verb, "epochs=1", "--set", "sbatch={begin: now+6}"], cwd=checkout, env=environment, capture_output=True, text=True)
+    assert said.returncode == 0, said.stderr
+    (checkout / "distgan/train.py").write_text("raise SystemExit('the checkout was run')")
+    os.chdir(checkout)
+    until(lambda: states()[0]["state"] == "done", 90)
+    (turn,) = turns(states()[0]["run"])
+    assert "/_code/" in turn["command"][1]
+    subprocess.run(["git", "checkout", "-q", "."], cwd=checkout, check=True)
+    again = subprocess.run([*verb, "epochs=2"], cwd=checkout, env=environment, capture_output=True, text=True)
+    assert "submitted   job" in again.stdout, again.stdout + again.stderr
+    until(lambda: len(turns(states()[0]["run"])) == 2 and states()[0]["state"] == "done", 90)
+    assert len(journal(Path(states()[0]["run"]))) == 9
