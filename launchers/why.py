@@ -138,7 +138,8 @@ def _match(where: str, text: str, first: str) -> Cause | None:
             hits = [line.strip() for line in text.splitlines() if re.search(pattern, line)]
             told = [line.strip() for line in first.splitlines()[:1] if line.strip()]
             errors = [line.strip() for line in text.splitlines() if re.match(r"\s*(error: |\w*(Error|Exception)\b.*:)", line)]
-            lines = list(dict.fromkeys([*told, *hits[-2:], *errors[-2:]]))[:LINES]
+            mine = [line.strip() for line in where.splitlines() if re.search(pattern, line, re.MULTILINE)]
+            lines = list(dict.fromkeys([*told, *mine[-2:], *hits[-2:], *errors[-2:]]))[:LINES]
             return Cause(name, meaning, then, tuple(lines))
     return None
 
