@@ -88,11 +88,6 @@ def all_done(name, seconds=200, leave=30):
     until(lambda: not subprocess.run(["squeue", "--noheader", "--me"], capture_output=True, text=True).stdout.strip(), leave)  # and their jobs have left
 
 
-def now(key):
-    """A job that waits after it was requeued starts at once."""
-    subprocess.run(["scontrol", "update", f"JobId={key}", "StartTime=now"], capture_output=True)
-
-
 def starts(folder) -> int:
     path = Path(folder) / "starts.txt"
     return len(path.read_text().splitlines()) if path.exists() else 0
@@ -141,7 +136,6 @@ def test_a_sweep_with_two_preemptions_ends_as_if_nothing_had_happened(particles,
         (turn,) = turns(folders[number])
         assert turn["kind"] == "preempted" and turn["signals"] == ["SIGTERM"] and turn["last_step"] > 0
         taken.append(turn["last_step"])
-        now(found[number]["job"])
     all_done("study")
     for number, folder in enumerate(folders):
         found = turns(folder)
@@ -185,7 +179,6 @@ def test_at_its_time_limit_a_run_saves_and_goes_on(particles, place):
     # What is left takes no time any more.
     (place / "runs/_slurm" / turn["submission"] / "submission.json").write_text(
         (place / "runs/_slurm" / turn["submission"] / "submission.json").read_text().replace('"slow"', '"plain"').replace(str(PROGRAMS), str(ROOT / "distgan/train.py")).replace(', "plain"]', "]"))
-    now(one["job"])
     until(lambda: states()[0]["state"] == "done", 150)
     first, second = turns(one["run"])
     assert second["step"] == first["last_step"] and second["job"] == first["job"] == one["job"] and len(journal(Path(one["run"]))) == 540
@@ -218,7 +211,6 @@ def test_the_last_element_is_requeued_and_no_finished_sibling_runs_again(particl
     (Path(folders[2]) / "DONE").unlink()
     cluster.requeue(states("r")[2]["job"])
     until(lambda: states("r")[2]["state"] in ("requeued", "queued"))
-    now(states("r")[2]["job"])
     all_done("r")
     assert [starts(folder) for folder in folders] == [1, 1, 2]
 
@@ -234,7 +226,7 @@ def test_a_node_that_dies_is_left_and_the_run_goes_on_elsewhere(particles, place
                     or process.name() == "slurmd" and one["nodes"] in process.cmdline():
                 process.kill()
     try:
-        until(lambda: turns(one["run"])[-1].get("nodes") != one["nodes"] or now(one["job"]), 120)
+        until(lambda: turns(one["run"])[-1].get("nodes") != one["nodes"], 120)
         until(lambda: states()[0]["state"] == "done", 120)
         first, second = turns(one["run"])
         assert first["nodes"] != second["nodes"] and second["step"] > 0 and first["last_step"] == second["step"]
