@@ -45,9 +45,10 @@ def start(command: list[str], *arguments: str, cwd: Path, **env: str) -> subproc
     return subprocess.Popen([*command, *arguments], cwd=cwd, env=environment(**env), text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
-def run(command: list[str], *arguments: str, cwd: Path, code: int | None = 0, cold: bool = False, **env: str) -> str:
-    """Run to the end; the output, stderr included. Fails the test on another exit code. Processes are forked where that does not matter (not `cold`)."""
-    if not cold and warm.can([*command, *arguments]):
+def run(command: list[str], *arguments: str, cwd: Path, code: int | None = 0, cold: bool | None = None, **env: str) -> str:
+    """Run to the end; the output, stderr included. Fails the test on another exit code. Processes are forked (tests/warm.py)
+    unless `cold`, or something is put into the environment, which may be read when a package is imported."""
+    if not (bool(env) if cold is None else cold) and warm.can([*command, *arguments]):
         ended, output = _nursery(any("deepspeed" in word for word in arguments)).run([*command, *arguments], cwd, environment(**env), timeout=240)
     else:
         process = start(command, *arguments, cwd=cwd, **env)

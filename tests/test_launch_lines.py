@@ -29,7 +29,7 @@ def launch(text: str, *settings: str, data: str, code: int = 0) -> str:
     # All others find a free port by themselves, which tests in parallel need.
     port = ["--master_port", free_port()] if words[0] == "deepspeed" else []
     # The deepspeed launcher makes the GPUs visible that the tests have hidden.
-    return run([str(BIN / words[0]), *port, *words[1:]], *settings, "machine.device=cpu", cwd=ROOT, code=code, cold=True,
+    return run([str(BIN / words[0]), *port, *words[1:]], *settings, "machine.device=cpu", cwd=ROOT, code=code,
                PATH=f"{BIN}{os.pathsep}{os.environ['PATH']}")
 
 

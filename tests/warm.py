@@ -146,6 +146,8 @@ def _python(words: list[str]) -> None:
         sys.stdout.reconfigure(write_through=True)
     if words[0] == "-m":
         sys.path[0] = os.getcwd()
+        if words[1] == "torch.distributed.run":
+            workers(_count(words))
         sys.argv = words[1:]
         runpy.run_module(words[1], run_name="__main__", alter_sys=True)
     else:
@@ -157,10 +159,14 @@ def _python(words: list[str]) -> None:
 def _script(program: str, words: list[str]) -> None:
     sys.path[0] = str(BIN)
     sys.argv = [program, *words]
-    count = next((int(n) for word, n in zip(words, words[1:], strict=False) if word in ("--nproc-per-node", "--num_processes")), 0)
     if not program.endswith("distgan"):
-        workers(count)
+        workers(_count(words))
     runpy.run_path(program, run_name="__main__")
+
+
+def _count(words: list[str]) -> int:
+    """How many processes a launcher is asked for."""
+    return next((int(n) for word, n in zip(words, words[1:], strict=False) if word in ("--nproc-per-node", "--num_processes")), 1)
 
 
 class Worker:
