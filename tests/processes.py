@@ -1,5 +1,6 @@
 """Start the trainer as users do: real processes, gloo on the CPU."""
 
+import functools
 import json
 import os
 import subprocess
@@ -7,6 +8,7 @@ import sys
 from pathlib import Path
 
 import torch
+import warm
 from safetensors.torch import load_file
 
 from distgan import checkpoints
@@ -16,6 +18,10 @@ TRAIN = ROOT / "distgan" / "train.py"
 BIN = Path(sys.executable).parent
 # Small networks; float64, in which the only difference between two ways of starting a run is rounding of 1e-16.
 TINY = ["ngf=4", "ndf=4", "latent=8", "batch=12", "evaluate.samples=24"]
+
+# What a process of a run imports, and none of it ours.
+PACKAGES = ["torch", "torch._dynamo", "torch.nn.parallel", "torch.distributed.run", "accelerate.commands.accelerate_cli", "accelerate", "yaml", "pydantic",
+            "rich.console", "rich.progress", "PIL.Image", "safetensors.torch", "isal.isal_zlib"]
 
 
 def line(way: str, processes: int = 1, program: Path = TRAIN) -> list[str]:
@@ -39,12 +45,23 @@ def start(command: list[str], *arguments: str, cwd: Path, **env: str) -> subproc
     return subprocess.Popen([*command, *arguments], cwd=cwd, env=environment(**env), text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
-def run(command: list[str], *arguments: str, cwd: Path, code: int | None = 0, **env: str) -> str:
-    """Run to the end; the output, stderr included. Fails the test on another exit code."""
-    process = start(command, *arguments, cwd=cwd, **env)
-    output, _ = process.communicate(timeout=240)
-    assert code is None or process.returncode == code, output[-4000:]
+def run(command: list[str], *arguments: str, cwd: Path, code: int | None = 0, cold: bool | None = None, **env: str) -> str:
+    """Run to the end; the output, stderr included. Fails the test on another exit code. Processes are forked (tests/warm.py)
+    unless `cold`, or something is put into the environment, which may be read when a package is imported."""
+    if not (bool(env) if cold is None else cold) and warm.can([*command, *arguments]):
+        ended, output = _nursery(any("deepspeed" in word for word in arguments)).run([*command, *arguments], cwd, environment(**env), timeout=240)
+    else:
+        process = start(command, *arguments, cwd=cwd, **env)
+        output, _ = process.communicate(timeout=240)
+        ended = process.returncode
+    assert code is None or ended == code, output[-4000:]
     return output
+
+
+@functools.cache
+def _nursery(deepspeed: bool) -> warm.Nursery:
+    more = {"DS_ACCELERATOR": "cpu"} if deepspeed else {}
+    return warm.Nursery(environment(**more), *PACKAGES, *(["deepspeed"] if deepspeed else []))
 
 
 def journal(folder: Path) -> dict[int, dict]:

@@ -59,7 +59,7 @@ def steps(folder):
 @pytest.mark.parametrize("trouble", [FILLED, READ_ONLY], ids=["filled", "read-only"])
 def test_it_stops_with_one_message_and_the_one_before_is_whole(trouble, particles, disk, tmp_path):
     program = broken(tmp_path, TROUBLE.format(spoil=trouble[0], mend=trouble[1], back=-1))
-    output = run(line("torchrun", 2, program), *ask(particles, disk), cwd=tmp_path, code=1, DISK=str(disk))
+    output = run(line("torchrun", 2, program), *ask(particles, disk), cwd=tmp_path, code=1, cold=False, DISK=str(disk))
     assert output.count("error: cannot write") == 1 and "[rank" not in output
     assert ("No space left" in output or "os error 28" in output) if trouble is FILLED else "Read-only file system" in output
     assert steps(disk / "run") == [5]
@@ -73,7 +73,7 @@ def test_it_stops_with_one_message_and_the_one_before_is_whole(trouble, particle
 @pytest.mark.parametrize("trouble", [FILLED, READ_ONLY], ids=["filled", "read-only"])
 def test_it_goes_on_with_a_warning_and_tries_again(trouble, particles, disk, tmp_path):
     program = broken(tmp_path, TROUBLE.format(spoil=trouble[0], mend=trouble[1], back=14))
-    output = run(line("torchrun", 2, program), *ask(particles, disk, "machine.on_full_disk=warn"), cwd=tmp_path, DISK=str(disk))
+    output = run(line("torchrun", 2, program), *ask(particles, disk, "machine.on_full_disk=warn"), cwd=tmp_path, cold=False, DISK=str(disk))
     assert "warning: cannot write" in output and "Going on without it, because of machine.on_full_disk=warn" in output
     assert (disk / "run/DONE").exists()
     assert steps(disk / "run") == [5, 14, 18]
@@ -87,5 +87,5 @@ def test_it_goes_on_with_a_warning_and_tries_again(trouble, particles, disk, tmp
 
 def test_the_last_checkpoint_must_be_written(particles, disk, tmp_path):
     program = broken(tmp_path, TROUBLE.format(spoil=FILLED[0], mend="pass", back=-1))
-    output = run(line("python", program=program), *ask(particles, disk, "machine.on_full_disk=warn"), cwd=tmp_path, code=2, DISK=str(disk))
+    output = run(line("python", program=program), *ask(particles, disk, "machine.on_full_disk=warn"), cwd=tmp_path, code=2, cold=False, DISK=str(disk))
     assert "warning: cannot write" in output and output.count("error: cannot write") == 1 and not (disk / "run/DONE").exists()

@@ -5,7 +5,7 @@ import pytest
 import torch
 from flowers import look_alike
 from processes import ends_differ_by, largest_difference, line, run
-from test_equal_runs import ROUNDING, STEPS, TOLERANCE, broken
+from test_equal_runs import FEW, ROUNDING, STEPS, TOLERANCE, broken
 from torch import nn
 
 from distgan import losses, runfile, sharing, watch
@@ -312,10 +312,10 @@ def test_settings_read_back_as_they_were_written():
 
 
 # ---- one run, any cluster
-def train(command, flowers, where, *more):
-    """20 steps in float64; the run folder."""
+def train(command, flowers, where, *more, steps=STEPS):
+    """That many steps in float64; the run folder."""
     where.mkdir(exist_ok=True)
-    words = [f"data={flowers}", "epochs=8.8", "precision=float64", "evaluate.samples=12", f"machine.folder={where / 'run'}", *SMALL, *more]
+    words = [f"data={flowers}", f"epochs={0.44 * steps}", "precision=float64", "evaluate.samples=12", f"machine.folder={where / 'run'}", *SMALL, *more]
     run(command, "wgan_flowers", *words, cwd=where)
     return where / "run"
 
@@ -339,10 +339,10 @@ def test_two_processes_give_the_same_losses(mode, flowers, references, tmp_path)
 
 @pytest.mark.parametrize("words", [["bn_group=6"], ["penalty=10", "optimizer=adam", "bn_group=6"], pytest.param(["bn_group=3"], marks=pytest.mark.slow)], ids=" ".join)
 def test_accumulation_gives_the_same_losses(words, flowers, tmp_path):
-    """Two micro-batches on each of 2 ranks: a group is a micro-batch of both, or of one."""
-    whole = train(line("python"), flowers, tmp_path / "a", *words)
-    parts = train(line("torchrun", 2), flowers, tmp_path / "b", *words, "machine.accumulation=2")
-    assert largest_difference(whole, parts, STEPS) < ROUNDING
+    """Two micro-batches on each of 2 ranks: a group is a micro-batch of both, or of one. Twenty steps of it are in tests/test_matrix.py."""
+    whole = train(line("python"), flowers, tmp_path / "a", *words, steps=FEW)
+    parts = train(line("torchrun", 2), flowers, tmp_path / "b", *words, "machine.accumulation=2", steps=FEW)
+    assert largest_difference(whole, parts, FEW) < ROUNDING
     assert ends_differ_by(whole, parts) < 1e-6
 
 
@@ -363,8 +363,8 @@ FAULTS = {
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_put_back_is_noticed(fault, flowers, references, tmp_path):
     mode, text = FAULTS[fault]
-    found = train(line("torchrun", 2, broken(tmp_path, text)), flowers, tmp_path, *MODES[mode])
-    assert largest_difference(references[mode], found, STEPS) > TOLERANCE
+    found = train(line("torchrun", 2, broken(tmp_path, text)), flowers, tmp_path, *MODES[mode], steps=FEW)
+    assert largest_difference(references[mode], found, FEW) > TOLERANCE
 
 
 @pytest.mark.slow
