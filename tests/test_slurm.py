@@ -169,11 +169,11 @@ def test_a_sweep_with_two_preemptions_ends_as_if_nothing_had_happened(particles,
 
 def test_at_its_time_limit_a_run_saves_and_goes_on(particles, place):
     # Slurm may signal up to a minute before it was asked to.
-    distgan("submit", "sagan", f"data={particles}", "epochs=120", *QUIET, "--profile", "dev", "--time", "2m", "--set", f'program=["{PROGRAMS}", "slow"]')
+    distgan("submit", "sagan", f"data={particles}", "epochs=200", *QUIET, "--profile", "dev", "--time", "3m", "--set", f'program=["{PROGRAMS}", "slow"]')
     (one,) = states()
-    until(lambda: states()[0]["state"] == "requeued", 150)
+    until(lambda: states()[0]["state"] == "requeued", 240)
     (turn,) = turns(one["run"])
-    assert turn["kind"] == "time" and turn["then"] == "requeue" and 0 < turn["last_step"] < 540
+    assert turn["kind"] == "time" and turn["then"] == "requeue" and 0 < turn["last_step"] < 900
     assert "time limit" in distgan("status", code=3)
     assert any(cause in distgan("why", Path(one["run"]).name) for cause in ("the end of the job's time", "signal SIGUSR2"))  # whichever comes first
     # What is left takes no time any more.
@@ -181,7 +181,7 @@ def test_at_its_time_limit_a_run_saves_and_goes_on(particles, place):
         (place / "runs/_slurm" / turn["submission"] / "submission.json").read_text().replace('"slow"', '"plain"').replace(str(PROGRAMS), str(ROOT / "distgan/train.py")).replace(', "plain"]', "]"))
     until(lambda: states()[0]["state"] == "done", 150)
     first, second = turns(one["run"])
-    assert second["step"] == first["last_step"] and second["job"] == first["job"] == one["job"] and len(journal(Path(one["run"]))) == 540
+    assert second["step"] == first["last_step"] and second["job"] == first["job"] == one["job"] and len(journal(Path(one["run"]))) == 900
 
 
 def test_what_is_cancelled_stays_cancelled(particles, place):
