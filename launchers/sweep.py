@@ -77,6 +77,8 @@ def main(argv: list[str]) -> int:
         except LaunchError as error:  # a controller that restarts, another distgan that submits
             console.say(f"warning: {error}; trying again")
             continue
+        counts = Counter(one.state.name for one in found_all)
+        console.say(f"{time.strftime('%H:%M:%S')}  {', '.join(f'{count} {name}' for name, count in counts.items())}")
         if all(found.state.name in ("done", "failed", "cancelled", "stopped") for found in found_all):
             comparison.write(sweep.folder, [str(one.folder) for one in sweep.members], [one.values for one in sweep.members])
             return code
