@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -459,3 +460,21 @@ def test_a_job_runs_the_copy_of_the_code_and_not_the_checkout(particles, tmp_pat
     assert "submitted   job" in again.stdout, again.stdout + again.stderr
     until(lambda: len(turns(states()[0]["run"])) == 2 and states()[0]["state"] == "done", 90)
     assert len(journal(Path(states()[0]["run"]))) == 9
+
+
+def test_without_accounting_the_runs_own_records_tell(particles, place, monkeypatch):
+    """A path on which there is no sacct."""
+    (place / "bin").mkdir()
+    for name in ("squeue", "scontrol", "sbatch", "scancel", "srun", "sinfo", "sh", "bash", "git", "env"):
+        (place / "bin" / name).symlink_to(shutil.which(name))
+    distgan("sweep", "sagan", f"data={particles}", "seed=0,1", "--name", "n", *dry())
+    monkeypatch.setenv("PATH", str(place / "bin"))
+    all_done("n")
+    said = distgan("cost", "n")
+    assert "the jobs' own records" in said and "sacct" not in said.partition("told by")[2].partition(".")[0]
+    assert "turn 000: job" in distgan("why", "n:0")
+    said = distgan("doctor", "--slurm", "--profile", "dev")
+    assert "accounts (sacct)" in said and "would start" in said and "a node sees" in said
+    (Path(states("n")[1]["run"]) / "DONE").unlink()  # as if it had been killed, and Slurm had forgotten it
+    assert "to submit: 1" in distgan("sweep", "sagan", f"data={particles}", "seed=0,1", "--name", "n", *dry())
+    all_done("n")
