@@ -465,7 +465,7 @@ def test_a_job_runs_the_copy_of_the_code_and_not_the_checkout(particles, tmp_pat
 def test_without_accounting_the_runs_own_records_tell(particles, place, monkeypatch):
     """A path on which there is no sacct."""
     (place / "bin").mkdir()
-    for name in ("squeue", "scontrol", "sbatch", "scancel", "srun", "sinfo", "sh", "bash", "git", "env"):
+    for name in ("squeue", "scontrol", "sbatch", "scancel", "srun", "sinfo", "sh", "bash", "git", "env", "test", "cp"):
         (place / "bin" / name).symlink_to(shutil.which(name))
     distgan("sweep", "sagan", f"data={particles}", "seed=0,1", "--name", "n", *dry())
     monkeypatch.setenv("PATH", str(place / "bin"))
