@@ -14,7 +14,7 @@ from distgan import checkpoints, cli, train
 from distgan.errors import LaunchError
 from launchers import local
 
-VERBS = ("shard", "index", "check", "train", "run", "doctor", "capacity", "generate", "evaluate", "report")
+VERBS = ("shard", "index", "check", "train", "run", "debug", "submit", "sweep", "status", "logs", "why", "show", "stop", "save", "cancel", "retry", "cost", "gc", "doctor", "capacity", "generate", "evaluate", "report")
 
 
 def test_there_are_these_verbs():
@@ -44,7 +44,7 @@ def test_help_of_a_recipe_lists_every_setting(capsys):
 
 def test_an_unknown_verb():
     out, err = distgan("shrad", code=2)
-    assert "error: no verb 'shrad' (did you mean shard?); there are: shard, index, check, train, run, doctor, capacity, generate, evaluate, report" in err and "Traceback" not in err
+    assert "error: no verb 'shrad' (did you mean shard?); there are: shard, index, check, train, run, debug, submit" in err and "Traceback" not in err
     assert distgan()[0] == out
     assert re.fullmatch(r"distgan \d+\.\d+\.\d+\n", distgan("--version")[0])
 
