@@ -24,7 +24,7 @@ EPILOG = """examples:
   distgan sweep sweep.yaml --dry-run                    the plan, what it may cost, and when Slurm would start it
   distgan sweep sweep.yaml --pack 4                     four small models beside each other in each job
   distgan sweep sweep.yaml --retry failed               submit again what failed, too
-  distgan sweep sweep.yaml --report                     compare what there is
+  distgan sweep NAME --report                           compare what there is, of a sweep by its name, or with its words or file again
 
 Nothing has to stay alive. The same line again submits what is missing, leaves alone what is queued, running or done, and offers what failed."""
 SHOWN = 24  # members that are listed one by one
@@ -61,6 +61,9 @@ def main(argv: list[str]) -> int:
     options = parser.parse_intermixed_args(argv)
     if options.name and not _is_name(options.name):
         parser.error(f"--name: found {options.name!r}, allowed are letters, digits, _ - and ., at most 80")
+    if options.report and len(options.words) == 1 and (kept := comparison.known(Path("runs").resolve(), options.words[0]))[0]:  # a sweep's name
+        comparison.write(Path("runs").resolve() / "_sweeps" / options.words[0], *kept)
+        return 0
     sweep = plan(options)
     if options.report:
         comparison.write(sweep.folder, [str(one.folder) for one in sweep.members], [one.values for one in sweep.members])
