@@ -97,7 +97,7 @@ def add_options(parser: argparse.ArgumentParser, many: bool = False) -> None:
     group = parser.add_argument_group("the job", "each overrides the profile's key of the same name; other keys of a profile: --set KEY=VALUE")
     group.add_argument("--profile", metavar="NAME", help=f"a file slurm/profiles/NAME.yaml, or a path; there are {', '.join(names()) or 'none'}")
     for name in ("partition", "account", "time", "nodes", "gpus", "processes", "cpus", "mem_gb", *(("max_parallel", "pack") if many else ())):
-        group.add_argument(f"--{name.replace('_', '-')}", dest=name, metavar="N" if Resources.model_fields[name].annotation is not str else "X",
+        group.add_argument(f"--{name.replace('_', '-')}", dest=name, metavar={"partition": "NAME", "account": "NAME", "time": "TIME"}.get(name, "N"),
                            help=Resources.model_fields[name].description)
     group.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any key of a profile: " + ", ".join(Resources.model_fields))
 

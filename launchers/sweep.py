@@ -19,7 +19,7 @@ from launchers.submit import describe
 from launchers.targets import Found, examine, with_accounting
 
 EPILOG = """examples:
-  distgan sweep sagan data=data/particles ngf=64,96 seed=range(3) --profile gpu --max-parallel 4     6 runs, 4 at a time
+  distgan sweep sagan data=data/particles ngf=64,96 seed=0,1,2 --profile gpu --max-parallel 4     6 runs, 4 at a time
   distgan sweep sweep.yaml                              a file; `distgan sweep --help-file` shows its keys
   distgan sweep sweep.yaml --dry-run                    the plan, what it may cost, and when Slurm would start it
   distgan sweep sweep.yaml --pack 4                     four small models beside each other in each job
@@ -51,7 +51,7 @@ def main(argv: list[str]) -> int:
         return 0
     parser = argparse.ArgumentParser(prog="distgan sweep", description=__doc__.partition(": ")[2], epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter,
                                      allow_abbrev=False)
-    parser.add_argument("words", nargs="+", metavar="SWEEP.yaml|RECIPE|RUN.yaml key=value key=a,b …", help="`key=a,b` and `key=range(3)` make members, as many as there are combinations")
+    parser.add_argument("words", nargs="+", metavar="SWEEP.yaml|RECIPE|RUN.yaml key=value key=a,b …", help="`key=a,b` and `'key=range(3)'` make members, as many as there are combinations")
     parser.add_argument("--name", help="of the sweep (default: of its file, or made of its recipe and keys)")
     parser.add_argument("--dry-run", action="store_true", help="the plan alone: check everything, ask Slurm when it would start, submit nothing")
     parser.add_argument("--retry", action="append", default=[], choices=("failed", "cancelled", "stopped"), help="submit these again as well")
