@@ -183,7 +183,7 @@ def reconcile(sweep: Sweep, retry: Iterable[str], dry_run: bool, quiet: bool = F
     if failed and not quiet:
         console.say(f"{len(failed)} failed or were cancelled: `distgan why {sweep.name}:{failed[0].index}` says why; --retry failed submits them again")
     if not quiet:
-        console.say(f"next: distgan status {sweep.name}" if any(one.state.name != "done" for one in found) else f"all done. next: distgan sweep … --report, or distgan report {sweep.members[0].folder.parent}")
+        console.say(f"next: distgan status {sweep.name}" if any(one.state.name != "done" for one in found) else f"all done. next: distgan sweep {sweep.name} --report")
     return 2 if failed else 0
 
 
@@ -273,7 +273,8 @@ def _show(sweep: Sweep, found: list[Found], wanted: set[int]) -> None:
     states = Counter(one.state.name for one in found)
     console.say(f"\n{', '.join(f'{count} {state}' for state, count in states.items())}; to submit: {len(wanted)}")
     finished = [one.folder for one in found if one.state.name == "done"]
-    console.say(f"cost        {accounts.estimate(sweep.resources, finished, len(wanted))}")
+    if wanted:
+        console.say(f"cost        {accounts.estimate(sweep.resources, finished, len(wanted))}")
 
 
 def options_of(words: list[str], **more: Any) -> argparse.Namespace:
