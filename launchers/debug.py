@@ -9,6 +9,7 @@ from pathlib import Path
 
 from distgan import console, train
 from distgan.errors import DistganError
+from launchers import plans
 
 EPILOG = """examples:
   distgan debug sagan data=data/particles                 20 steps
@@ -50,13 +51,11 @@ def line(words: list[str], steps: int) -> tuple[list[str], Path]:
     """(the words of `distgan train` for so many steps, the folder, emptied)."""
     import shutil
 
-    from distgan.clock import Clock
     from distgan.data import Data
 
     _, run, _ = train.plan(words)
     samples = len(Data(run.data).train)
-    batches = next((getattr(run, name) for name in ("d_steps", "n_critic") if hasattr(run, name)), 1)  # of a step
-    clock = Clock(run.batch * batches, samples)
+    clock = plans.clock(run, samples)
     folder = Path(run.machine.runs).expanduser() / "_debug" / f"{run.recipe}-{run.delta()}"
     shutil.rmtree(folder, ignore_errors=True)
     epochs = min(run.epochs, steps * clock.per_step / samples)

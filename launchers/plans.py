@@ -55,9 +55,13 @@ def plan(words: list[str], resources: Resources, values: dict[str, Any] | None =
 
         start = runs.begun(run, data.fingerprint) or checkpoints.verify(grow.locate(run.grow))["digest"]
     home = folder or runs.place(run, run.identity(data.fingerprint, start))
-    batches = next((getattr(run, name) for name in ("d_steps", "n_critic") if hasattr(run, name)), 1)  # of a step
-    steps = Clock(run.batch * batches, len(data.train)).steps(run.epochs)
+    steps = clock(run, len(data.train)).steps(run.epochs)
     return Planned(run, Member(str(home.resolve()), tuple(words)), values or {}, steps=steps)
+
+
+def clock(run: Run, samples: int) -> Clock:
+    """Of a run on so many training samples, without its recipe, which needs torch: a step takes a batch for each update of D."""
+    return Clock(run.batch * next((getattr(run, name) for name in ("d_steps", "n_critic") if hasattr(run, name)), 1), samples)
 
 
 def kept(words: tuple[str, ...], folder: Path) -> tuple[str, ...]:

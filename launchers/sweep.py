@@ -167,7 +167,7 @@ def reconcile(sweep: Sweep, retry: Iterable[str], dry_run: bool, quiet: bool = F
             _show(sweep, found, set(wanted))
         uncertain = sum(one.state.name == "uncertain" for one in found)
         if uncertain:
-            console.say(f"of {uncertain} members it is not known yet whether Slurm has them, since their submission was interrupted; the same line in half a minute knows")
+            console.say(f"of {uncertain} members it is not known yet whether Slurm has them, since their submission was interrupted; the same line in a few minutes knows")
         if dry_run:
             if wanted:
                 console.say(f"Slurm says: {submission.test_only(sweep.resources, min(len(wanted), cluster.facts().max_array))}")

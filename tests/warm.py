@@ -7,7 +7,7 @@ launch` are the real ones; the workers that they start are forked as well, befor
 it looks at the environment while it is imported.
 
 DISTGAN_COLD_TESTS=1 starts every process from nothing. Tests that ask for it (`cold`) always do, and those that use `processes.start`: the documented
-lines, every way of starting in float64, runs that are killed or stopped, what DeepSpeed prints. What only they can see, because all forked
+lines, every way of starting in float64, the start of a run that is to be killed or stopped, what DeepSpeed prints. What only they can see, because all forked
 processes share it: the order of sets, which Python draws anew for each process, and what other packages do to the environment as they are imported.
 """
 
