@@ -26,9 +26,7 @@ def submit(study: Any, options: argparse.Namespace) -> int:
     ledger = Ledger(home)
     samples = options.n or planned[0].run.scored.samples
     with ledger.locked():
-        rows = cluster.queue()
-        ledger.settle(rows, alone=True)
-        places = ledger.places()
+        rows, places = ledger.ask(alone=True)
         found = with_accounting([examine(one.folder, places.get(one.member.folder), rows, steps=one.steps) for one in planned])
         missing = [one for one, state in zip(planned, found, strict=True) if state.state.missing or state.state.name in ("failed", "cancelled")]
         console.table(("width", "state", "to do"), [(str(one.values["ngf"]), state.state.name, "submit" if one in missing else "leave") for one, state in zip(planned, found, strict=True)])

@@ -18,6 +18,9 @@ _INHERITED = re.compile(r"(SLURM|SRUN|SALLOC|PMI|PMIX|OMPI|TORCHELASTIC|ACCELERA
 _KEPT = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS", "SLURM_JWT")
 _FILTERS = re.compile(r"(SQUEUE|SACCT|SCONTROL|SCANCEL|SINFO)_|SLURM_TIME_FORMAT$")  # a user's own would hide jobs from us, or print times otherwise
 _NUMBER = re.compile(r"\d+")
+# A controller that is busy or restarts; asked again a moment later, it answers. Only questions are repeated, never what changes something.
+_BUSY = re.compile(r"timed out|unable to contact|connection (refused|reset)|zero bytes were transmitted|transport endpoint|temporarily unavailable", re.IGNORECASE)
+_AGAIN_S = (2.0, 5.0)
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ class Row:
     nodes: str
     left: str
     start: str
+    user: str = ""
 
     @property
     def active(self) -> bool:
@@ -57,25 +61,30 @@ def here() -> bool:
 
 
 def call(*words: str, timeout: float = 60, check: bool = True) -> str:
-    """What a command prints; LaunchError with Slurm's own words where it fails."""
+    """What a command prints; LaunchError with Slurm's own words where it fails. A question is asked again where Slurm is only busy."""
     if shutil.which(words[0]) is None:
         raise LaunchError(f"{words[0]} is not on this machine: run this where Slurm's commands are (a login node). "
                           "To try it on one machine: slurm/dev-cluster up")
     env = {name: value for name, value in os.environ.items() if not _FILTERS.match(name)}
-    try:
-        found = subprocess.run(words, capture_output=True, text=True, errors="replace", timeout=timeout, stdin=subprocess.DEVNULL, env=env)
-    except subprocess.TimeoutExpired:
-        raise LaunchError(f"{words[0]} did not answer within {timeout:.0f} s; the controller may be restarting: try again in a minute") from None
+    asks = words[0] in ("squeue", "sacct", "sacctmgr", "sinfo") or words[:2] == ("scontrol", "show")
+    for wait in (*(_AGAIN_S if asks else ()), None):
+        try:
+            found = subprocess.run(words, capture_output=True, text=True, errors="replace", timeout=timeout, stdin=subprocess.DEVNULL, env=env)
+        except subprocess.TimeoutExpired:
+            raise LaunchError(f"{words[0]} did not answer within {timeout:.0f} s; the controller may be restarting: try again in a minute") from None
+        if wait is None or not found.returncode or not _BUSY.search(found.stderr):
+            break
+        time.sleep(wait)
     if found.returncode and check:
         raise LaunchError(f"{' '.join(words)[:200]}: {(found.stderr or found.stdout).strip()[:600] or f'exit code {found.returncode}'}")
     return found.stdout
 
 
-def queue() -> dict[str, Row]:
-    """This user's jobs by key, elements of arrays one by one, with those that ended within Slurm's MinJobAge. One call of squeue."""
-    text = call("squeue", "--noheader", "--array", "--states=all", "--me", "--format=%i|%T|%r|%j|%N|%L|%S")
-    rows = (line.split("|") for line in text.splitlines() if line.count("|") >= 6)
-    return {key: Row(key, state, reason, name, nodes, left, start) for key, state, reason, name, nodes, left, start, *_ in rows}
+def queue(others: Iterable[str] = ()) -> dict[str, Row]:
+    """Jobs of this user, and of the others as far as the cluster shows them, by key: elements of arrays one by one, with those that ended within Slurm's
+    MinJobAge. One call of squeue."""
+    text = call("squeue", "--noheader", "--array", "--states=all", f"--users={','.join(sorted({user(), *others}))}", "--format=%i|%T|%r|%j|%N|%L|%S|%u")
+    return {row[0]: Row(*row[:8]) for row in (line.split("|") for line in text.splitlines()) if len(row) >= 8}
 
 
 def spells(jobs: Iterable[str]) -> list[Spell] | None:
@@ -127,7 +136,7 @@ def requeue(key: str) -> None:
 
 
 def user() -> str:
-    """Whose jobs `queue` shows."""
+    """Who runs this."""
     return pwd.getpwuid(os.getuid()).pw_name
 
 

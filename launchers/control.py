@@ -72,12 +72,14 @@ def cancel(argv: list[str]) -> int:
     for key, others in shared.items():
         if others:
             raise LaunchError(f"job {key} also trains {', '.join(Path(run).name for run in others)}; name them, too, or use `distgan stop`")
-    if active and not options.dry_run:
+    hidden = [one for one in found if one.state.name == "uncertain" and one.place.key]  # another user's, of which Slurm shows nothing: given up by this
+    if not options.dry_run:
         ledger = Ledger(options.runs.resolve())
-        for one in active:  # noted before Slurm is asked: of an element that never ran it keeps no record
+        for one in [*active, *hidden]:  # noted before Slurm is asked: of an element that never ran it keeps no record
             ledger.append({"state": "cancelled", "id": one.place.submission.id, "runs": [str(one.folder)]})
-        cluster.cancel(dict.fromkeys(one.place.key for one in active))
-    return _told(found, lambda one: ("would be cancelled" if options.dry_run else f"cancelled (job {one.place.key})") if one in active else f"is {one.state.name}; nothing to cancel")
+        if active:
+            cluster.cancel(dict.fromkeys(one.place.key for one in active))
+    return _told(found, lambda one: ("would be cancelled" if options.dry_run else f"cancelled (job {one.place.key})") if one in [*active, *hidden] else f"is {one.state.name}; nothing to cancel")
 
 
 def retry(argv: list[str]) -> int:

@@ -12,6 +12,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import time
 import uuid
 from collections.abc import Iterator, Mapping
@@ -24,6 +25,7 @@ from distgan.errors import LaunchError
 from launchers import cluster
 from launchers.cluster import Row
 
+_NAME = re.compile(r"[A-Za-z0-9_][\w.@-]*")
 UNCERTAIN_S = 180.0  # an sbatch that was under way when its parent died has ended by then: it repeats itself for minutes
 
 
@@ -39,6 +41,12 @@ class Submission:
     job: str | None = None
     array: bool = False
     void: bool = False
+
+    @property
+    def user(self) -> str:
+        """Who has submitted it."""
+        name = self.about.get("user")
+        return name if isinstance(name, str) and _NAME.fullmatch(name) else cluster.user()
 
     def key(self, element: int) -> str | None:
         """Slurm's name of an element: `12_3`, or `12` where it is no array; None while it is not known."""
@@ -56,10 +64,6 @@ class Place:
     @property
     def key(self) -> str | None:
         return self.submission.key(self.element)
-
-    @property
-    def user(self) -> str | None:
-        return self.submission.about.get("user")
 
 
 class Ledger:
@@ -130,6 +134,13 @@ class Ledger:
                     cancelled |= {(entry["id"], run) for run in entry["runs"]}
         return list(found.values()), cancelled
 
+    def ask(self, alone: bool = False) -> tuple[dict[str, Row], dict[str, "Place"]]:
+        """(the jobs of all who have submitted from here, by one call of squeue; where each run was submitted last), after `settle`. Without Slurm no jobs."""
+        submissions, _ = self.read()
+        rows = cluster.queue({one.user for one in submissions}) if cluster.here() or alone else {}
+        self.settle(rows, alone)
+        return rows, self.places()
+
     def settle(self, rows: Mapping[str, Row], alone: bool = False) -> list[Submission]:
         """Find out about submissions that were interrupted; returns those of which it is not known yet. `rows`: the queue, asked a moment ago.
 
@@ -141,7 +152,7 @@ class Ledger:
         submissions, cancelled = self.read()
         self._note_cancelled(submissions, cancelled, rows)
         for one in submissions:
-            if one.job is None and not one.void and one.about.get("user", cluster.user()) == cluster.user():
+            if one.job is None and not one.void and one.user == cluster.user():
                 key = names.get(one.name)
                 if key:
                     self.submitted(one, key.partition("_")[0], "_" in key)
@@ -159,7 +170,7 @@ class Ledger:
         gone = {key for key, row in rows.items() if row.state == "CANCELLED"}
         for one in submissions if gone else []:
             runs_ = [run for element, members in enumerate(one.members) if one.key(element) in gone for run in members if (one.id, run) not in cancelled]
-            if runs_:
+            if runs_ and one.user == cluster.user():
                 self.append({"state": "cancelled", "id": one.id, "runs": runs_, "by": "scancel"})
 
     def places(self) -> dict[str, Place]:

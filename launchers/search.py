@@ -85,9 +85,7 @@ def _once(sweep: Any, asked: dict[str, Any], dry_run: bool) -> tuple[int, bool]:
 
     study, ledger = study_of(sweep, asked), Ledger(sweep.home)
     with ledger.locked():
-        rows = cluster.queue()
-        ledger.settle(rows, alone=True)
-        places = ledger.places()
+        rows, places = ledger.ask(alone=True)
         running, members = [], []
         for trial in [one for one in study.get_trials(deepcopy=False) if one.state == optuna.trial.TrialState.RUNNING]:
             if "run" not in trial.user_attrs:  # interrupted before it had a run

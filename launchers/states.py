@@ -95,9 +95,9 @@ def state(found: Look, place: Place | None, row: Row | None, spell: Spell | None
     if found.refused:
         return State("failed", found.refused)
     if place and place.submission.job is None:
-        return State("uncertain", "its submission was interrupted a moment ago: it is not known yet whether Slurm has it")
-    if place and place.user not in (None, cluster.user()) and not row:
-        return State("uncertain", f"submitted by {place.user}, whose jobs are not shown to you")
+        return State("uncertain", "its submission was interrupted a moment ago, and it is not known yet whether Slurm has it; the same line in a few minutes knows")
+    if place and place.submission.user != cluster.user() and not row:
+        return State("uncertain", f"submitted by {place.submission.user}, and Slurm shows no such job now; `distgan cancel` of it gives it up")
     own = found.status.get("state")
     ended = row.state if row else spell.state if spell else None
     if ended and ended not in cluster.ENDED:  # sacct knows a job that squeue did not show

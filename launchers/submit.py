@@ -5,7 +5,7 @@ from pathlib import Path
 
 from distgan import console
 from distgan.errors import LaunchError
-from launchers import cautions, cluster, plans, profiles, submission
+from launchers import cautions, plans, profiles, submission
 from launchers.ledger import Ledger
 from launchers.targets import examine, with_accounting
 
@@ -30,9 +30,8 @@ def main(argv: list[str]) -> int:
     home = plans.home_of(planned.run)
     ledger = Ledger(home)
     with ledger.locked():
-        rows = cluster.queue()
-        ledger.settle(rows, alone=True)
-        (found,) = with_accounting([examine(planned.folder, ledger.places().get(str(planned.folder)), rows, steps=planned.steps)])
+        rows, places = ledger.ask(alone=True)
+        (found,) = with_accounting([examine(planned.folder, places.get(str(planned.folder)), rows, steps=planned.steps)])
         console.say(f"run         {planned.folder}\njob         {describe(resources)}")
         if found.state.name == "uncertain":
             raise LaunchError(f"nothing was submitted: {found.state.why}; try again in a few minutes")

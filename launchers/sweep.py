@@ -149,10 +149,7 @@ def _is_name(text: str) -> bool:
 
 def look(sweep: Sweep, alone: bool = False) -> list[Found]:
     """The members with their states: one call of squeue. `alone`: under the ledger's lock."""
-    rows = cluster.queue()
-    ledger = Ledger(sweep.home)
-    ledger.settle(rows, alone)
-    places = ledger.places()
+    rows, places = Ledger(sweep.home).ask(alone)
     return with_accounting([examine(one.folder, places.get(one.member.folder), rows, sweep.name, index, one.steps) for index, one in enumerate(sweep.members)])
 
 
@@ -165,9 +162,8 @@ def reconcile(sweep: Sweep, retry: Iterable[str], dry_run: bool, quiet: bool = F
         wanted = [index for index, one in enumerate(found) if one.state.missing or one.state.name in retry]
         if not quiet:
             _show(sweep, found, set(wanted))
-        uncertain = sum(one.state.name == "uncertain" for one in found)
-        if uncertain:
-            console.say(f"of {uncertain} members it is not known yet whether Slurm has them, since their submission was interrupted; the same line in a few minutes knows")
+        for why, count in Counter(one.state.why for one in found if one.state.name == "uncertain").items():
+            console.say(f"{count} members are left alone, since it is not certain what they do: {why}")
         if dry_run:
             if wanted:
                 console.say(f"Slurm says: {submission.test_only(sweep.resources, min(len(wanted), cluster.facts().max_array))}")

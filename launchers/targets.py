@@ -45,10 +45,8 @@ def known(home: Path) -> dict[str, dict[str, Any]]:
 
 def find(home: Path, words: Sequence[str]) -> list[Found]:
     """The runs of these words, in order, each once. RunError where a word fits none, or a beginning fits several."""
-    rows = cluster.queue() if cluster.here() else {}
-    ledger = Ledger(home)
-    ledger.settle(rows)
-    places, sweeps = ledger.places(), known(home)
+    rows, places = Ledger(home).ask()
+    sweeps = known(home)
     where = {run: (name, index) for name, sweep in sweeps.items() for index, run in enumerate(sweep["runs"])}
     folders = [run for word in words for run in _runs(word, home, places, sweeps)] if words else [*dict.fromkeys([*where, *places])]
     found = [examine(Path(run), places.get(run), rows, *where.get(run, (None, None))) for run in dict.fromkeys(folders)]

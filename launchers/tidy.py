@@ -47,6 +47,8 @@ def _garbage(home: Path, checkpoints: bool) -> Iterator[tuple[Path, str]]:
     submissions, _ = Ledger(home).read()
     needed = {place.submission.id for place in Ledger(home).places().values()}  # `distgan retry` reads the last one of a run
     for one in submissions if cluster.here() else []:  # elsewhere nobody knows which jobs still wait
+        if one.user != cluster.user():  # whose jobs may not be shown
+            continue
         folder = home / "_slurm" / one.id
         alive = any(row.active and (key == one.job or key.startswith(f"{one.job}_")) for key, row in rows.items())
         if folder.is_dir() and not alive and one.id not in needed:

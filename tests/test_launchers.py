@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distgan.errors import ConfigError, DistganError, LaunchError
-from launchers import accounts, cluster, grid, plans, profiles, records, search, snapshot, submission, sweep, verdicts, why
+from launchers import accounts, cluster, control, grid, plans, profiles, records, search, snapshot, submission, sweep, verdicts, why
 from launchers.ledger import Ledger, Place, Submission
 from launchers.states import Look, look, state
+from launchers.targets import find
 from launchers.verdicts import Ended, verdict
 
 
@@ -252,6 +253,16 @@ def test_jobs_of_another_user_are_not_submitted_again():
     assert found.name == "uncertain" and not found.missing and "somebody-else" in found.why
 
 
+def test_what_another_user_has_submitted_can_be_given_up(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))  # no Slurm: nothing to end
+    ledger, run = Ledger(tmp_path), tmp_path / "e" / "a"
+    (run / "attempts").mkdir(parents=True)
+    ledger.submitted(ledger.begin([[str(run)]], user="ada"), "7", False)
+    assert [one.state.name for one in find(tmp_path, ["a"])] == ["uncertain"]
+    control.cancel(["a", "--runs", str(tmp_path)])
+    assert [one.state.name for one in find(tmp_path, ["a"])] == ["cancelled"]
+
+
 def test_two_do_not_submit_at_once(tmp_path):
     with Ledger(tmp_path).locked():
         with pytest.raises(LaunchError, match="another distgan is submitting"):
@@ -320,13 +331,40 @@ def test_commands_that_fail_say_slurms_words(tmp_path, monkeypatch):
     monkeypatch.setenv("SQUEUE_PARTITION", "urgent")  # which would hide jobs
     with pytest.raises(LaunchError, match="slurm/dev-cluster up"):
         cluster.queue()
-    (tmp_path / "squeue").write_text("#!/bin/sh\necho \"12_3|RUNNING|None|x|n1|1:00|$SQUEUE_PARTITION\"\n")
+    (tmp_path / "squeue").write_text("#!/bin/sh\necho \"12_3|RUNNING|None|x|n1|1:00|$SQUEUE_PARTITION|me\"\n")
     (tmp_path / "squeue").chmod(0o755)
     assert cluster.queue()["12_3"].start == "" and cluster.queue()["12_3"].active
     (tmp_path / "squeue").write_text("#!/bin/sh\necho 'slurm_load_jobs error: Unable to contact' >&2\nexit 1\n")
     (tmp_path / "squeue").chmod(0o755)
+    monkeypatch.setattr(cluster, "_AGAIN_S", (0.0, 0.0))
     with pytest.raises(LaunchError, match="Unable to contact"):
         cluster.queue()
+
+
+def test_a_question_is_asked_again_where_slurm_is_busy(tmp_path, monkeypatch):
+    (tmp_path / "squeue").write_text(f"#!/bin/sh\nif [ -e {tmp_path}/asked ]; then echo '7|PENDING|None|x||1:00||me'\nelse : > {tmp_path}/asked\n"
+                                     "echo 'slurm_load_jobs error: Socket timed out on send/recv operation' >&2; exit 1; fi\n")
+    (tmp_path / "squeue").chmod(0o755)
+    (tmp_path / "scancel").write_text(f"#!/bin/sh\necho x >> {tmp_path}/cancels; echo 'Socket timed out on send/recv operation' >&2; exit 1\n")
+    (tmp_path / "scancel").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setattr(cluster, "_AGAIN_S", (0.0, 0.0))
+    assert cluster.queue()["7"].state == "PENDING"
+    with pytest.raises(LaunchError, match="Socket timed out"):
+        cluster.cancel(["7"])
+    assert (tmp_path / "cancels").read_text() == "x\n"  # what changes something is not repeated
+
+
+def test_jobs_of_others_who_submitted_here_are_asked_for(tmp_path, monkeypatch):
+    (tmp_path / "squeue").write_text(f"#!/bin/sh\necho \"$@\" > {tmp_path}/words\necho '9_0|RUNNING|None|distgan-x|n1|1:00||ada'\n")
+    (tmp_path / "squeue").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    run, ledger = tmp_path / "p" / "r", Ledger(tmp_path)
+    ledger.submitted(ledger.begin([[str(run)]], user="ada"), "9", True)
+    interrupted = ledger.begin([[str(tmp_path / "p" / "s")]], user="ada, --all")  # no name of a user: taken for one's own
+    rows, places = ledger.ask()
+    assert f"--users={','.join(sorted(['ada', cluster.user()]))} " in (tmp_path / "words").read_text()
+    assert state(Look(), places[str(run)], rows["9_0"]).name == "running" and interrupted.user == cluster.user()
 
 
 # ---- what is told
