@@ -8,7 +8,6 @@ import numpy as np
 
 from distgan.errors import RunError
 
-SCORES = ("eval/fid", "eval/frechet_standin")  # lower is better; which of them a run of images writes depends on the weights it has
 RECENT = 5000  # training lines that are looked at one by one
 THIN = 32      # of older ones, those are whose step is a multiple of this
 

@@ -23,7 +23,8 @@ from distgan.errors import ConfigError, DistganError, LaunchError, OutOfMemory, 
 FLAGS = ("--find-batch", "--processes=", "--memory=")
 _SHORT = 3  # exit code of a trial whose memory did not suffice
 _KILLED = (-6, -7, -9, -11)  # of one that was ended for it: C++ aborts or faults where it gets none, the system kills
-_WORDS = ("out of memory", "can't allocate memory", "cannot allocate memory", "unable to allocate", "std::bad_alloc", "is killed by signal: killed")
+# What torch, NumPy, C++, oneDNN and a loader's parent say.
+_WORDS = ("out of memory", "can't allocate memory", "cannot allocate memory", "unable to allocate", "std::bad_alloc", "could not create a primitive", "is killed by signal: killed")
 
 
 def short(error: BaseException) -> bool:

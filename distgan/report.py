@@ -15,7 +15,7 @@ HELP = """Prints one line per run and writes report.html into each run folder: o
 sounds, results, health and findings, settings, attempts and events of the run. Nothing else in the folder is changed, and a run
 may be training meanwhile."""
 EXAMPLES = """examples:
-  distgan report runs/sagan/ngf=96-1a2b3c4d     one run
+  distgan report runs/sagan/ngf96-1a2b3c4d     one run
   distgan report runs/sagan                     all runs of an experiment
   distgan report runs                           all runs
   distgan report runs --no-page                 the table alone"""

@@ -33,8 +33,9 @@ def main(argv: list[str]) -> int:
     if "-h" in flags or "--help" in flags:
         return start.show_help(words[0] if words else None)
     if unknown := {flag for flag in flags - {"--dry-run", "--doctor", memory.FLAGS[0]} if not ("--find-batch" in flags and flag.startswith(memory.FLAGS[1:]))}:
+        several = "; `distgan run --processes N …` starts several processes" if any(flag.startswith("--processes") for flag in unknown) else ""
         raise errors.ConfigError(f"unknown option {', '.join(sorted(unknown))[:60]}; there are --dry-run, --doctor, --find-batch (with --processes=N, --memory=GB) "
-                                 "and --help; settings are given as key=value")
+                                 f"and --help; settings are given as key=value{several}")
     module, run, asked = plan(words)
     if "--find-batch" in flags:
         return memory.find(run, words, flags)

@@ -11,6 +11,7 @@ from typing import Any
 
 from distgan import console, runfile, runs, train
 from distgan.errors import ConfigError, RunError
+from distgan.history import is_run
 from launchers import local, profiles, widths
 
 HELP = """Trains sagan with the settings of the study (`distgan train capacity --help` lists them) at ngf = ndf = each of these widths, one after the other,
@@ -21,7 +22,7 @@ EXAMPLES = """examples:
   distgan capacity data=data/particles                                              widths 64, 80, 96, 128, the whole study
   distgan capacity data=data/particles widths=64,96 epochs=200 evaluate.samples=200    a shorter one
   distgan capacity data=data/particles processes=2 memory_gb=16                     two processes for each run; nothing above 16 GB is recommended
-  distgan capacity data=data/particles --report                                     measure what is there, train nothing
+  distgan capacity data=data/particles widths=64,96 epochs=200 evaluate.samples=200 --report    measure what is there of it, train nothing
   distgan capacity data=data/particles --submit --profile gpu                       on Slurm, one width in each job of an array; next: distgan status"""
 WIDTHS = (64, 80, 96, 128)
 PRESET = "capacity"
@@ -65,6 +66,10 @@ def main(argv: list[str]) -> int:
 
         number, count = parse_task(options.task, os.environ)
         mine = mine[number::count]
+    if options.report and not any(is_run(folder) for folder in study.folders.values()):
+        there = sorted(path.name for path in study.home.glob("*") if is_run(path))
+        raise RunError(f"none of the widths {', '.join(map(str, study.folders))} has begun in {study.home} with these settings; nothing was written. Give the words that "
+                       f"the study was trained with, widths too" + (f"; its runs there: {', '.join(there[:6])}{' …' if there[6:] else ''}" if there else ""))
     code = 0 if options.report else _train(study, mine)
     if code != STOPPED:
         report(study)

@@ -75,6 +75,9 @@ def call(*words: str, timeout: float = 60, check: bool = True) -> str:
         if wait is None or not found.returncode or not _BUSY.search(found.stderr):
             break
         time.sleep(wait)
+    if found.returncode and "could not establish a configuration source" in found.stderr.lower():
+        raise LaunchError(f"{words[0]} is here but knows no cluster: set SLURM_CONF, or run this on a login node. On one machine `slurm/dev-cluster up` starts one, "
+                          "and prints the line that sets it")
     if found.returncode and check:
         raise LaunchError(f"{' '.join(words)[:200]}: {(found.stderr or found.stdout).strip()[:600] or f'exit code {found.returncode}'}")
     return found.stdout

@@ -10,7 +10,7 @@ from typing import Any
 from distgan import console, report, runs
 from distgan.errors import RunError
 from distgan.history import History, read_history
-from distgan.journal import SCORES, score_key, series
+from distgan.journal import score_key, series
 from launchers.accounts import account
 from launchers.states import look, read
 
@@ -30,20 +30,35 @@ def write(folder: Path, members: Sequence[str], values: Sequence[dict[str, Any]]
     keys = [*dict.fromkeys(key for one in values for key in one)]
     heads = ("", *keys, "state", "epoch", "best", "at epoch", "samples/s", "hours", "restarts", "criteria", "warnings", "run")
     rows = [_row(index, Path(run), values[index], keys, histories.get(index)) for index, run in enumerate(members)]
-    order = sorted(range(len(rows)), key=lambda i: (_best(histories.get(i)) is None, _best(histories.get(i)) or 0.0))
+    kinds = list(dict.fromkeys(tuple(_measured(run).values()) for run in histories.values() if run.best))
+    order = sorted(range(len(rows)), key=lambda i: (_best(histories.get(i)) is None, _best(histories.get(i)) is not None and kinds.index(tuple(_measured(histories[i]).values())),
+                                                    _best(histories.get(i)) or 0.0))
     rows = [rows[i] for i in order]
     folder.mkdir(parents=True, exist_ok=True)
     runs.write(folder / "report.md", _markdown(folder.name, heads, rows, histories))
     runs.write(folder / "report.csv", _csv(heads, rows))
     picture = _draw(folder / "report.png", histories, values, order)
     console.table(heads[:-1], [row[:-1] for row in rows], right=False)
-    console.say("\n".join(["", f"wrote {folder / 'report.md'}", f"wrote {folder / 'report.csv'}", *([f"wrote {folder / 'report.png'}"] if picture else []),
+    console.say("\n".join(["", *_apart(histories), f"wrote {folder / 'report.md'}", f"wrote {folder / 'report.csv'}", *([f"wrote {folder / 'report.png'}"] if picture else []),
                            f"wrote report.html into {len(histories)} run folders"]))
 
 
 def _best(run: History | None) -> float | None:
     best = (run.best or {}) if run else {}
     return best.get("score")
+
+
+def _measured(run: History) -> dict[str, Any]:
+    """What two runs must have in common for their scores to be comparable."""
+    last = run.evaluations[-1] if run.evaluations else {}
+    return {"metric": run.metric, "data": run.identity.get("data"), "evaluate.samples": last.get("samples"), "extractor": (last.get("made_with") or {}).get("weights_sha256"), "target_gain": run.config.get("target_gain")}
+
+
+def _apart(histories: dict[int, History]) -> list[str]:
+    """A note where not all scores are comparable."""
+    measured = [_measured(run) for run in histories.values() if run.best]
+    names = [name for name in (measured[0] if measured else {}) if len({one[name] for one in measured}) > 1]
+    return [f"Not all scores are comparable: they were measured with other {', '.join(names)}. The table is sorted within what was measured alike."] if names else []
 
 
 def _row(index: int, folder: Path, values: dict[str, Any], keys: Sequence[str], run: History | None) -> tuple[str, ...]:
@@ -61,8 +76,10 @@ def _markdown(name: str, heads: Sequence[str], rows: Sequence[Sequence[str]], hi
     lines = ["| " + " | ".join(heads) + " |", "|" + " --- |" * len(heads), *("| " + " | ".join(cell.replace("|", "/") for cell in row) + " |" for row in rows)]
     metrics = {best["metric"] for run in histories.values() if (best := run.best)}
     notes = [f"Sorted by the best score ({', '.join(sorted(metrics)) or 'none yet'}; lower is better). `hours` are on nodes, all turns together."]
+    notes += _apart(histories)
     if "frechet_standin" in metrics:
-        notes.append("frechet_standin is computed with seeded stand-in weights: it compares these runs with each other, with nothing else.")
+        made = sorted({str(run.evaluations[-1].get("extractor")) for run in histories.values() if run.metric == "frechet_standin" and run.evaluations})
+        notes.append(f"frechet_standin is computed with stand-in weights ({'; '.join(made)}): it compares these runs with each other, with nothing else.")
     warned = [row for row in rows if row[-2] not in ("–", "")]
     if warned:
         notes.append(f"{len(warned)} runs ended with warnings; `distgan report RUN` has their advice.")
@@ -91,12 +108,12 @@ def _draw(path: Path, histories: dict[int, History], values: Sequence[dict[str, 
         if run is None or key is None:
             continue
         points = series(run.rows, key)
-        label = ", ".join(f"{name.rpartition('.')[2]}={value}" for name, value in values[index].items())
+        label = ", ".join(f"{name.rpartition('.')[2]}={value}" for name, value in values[index].items()) or run.folder.name
         axes.plot(points[:, 0], points[:, 1], marker=".", color=colours[place] if place < 10 else "0.8", zorder=20 - min(place, 15), label=label[:40] if place < 10 else None)
         drawn += 1
     if not drawn:
         return False
-    axes.set(xlabel="epoch", ylabel=next(key.partition("/")[2] for key in SCORES if any(score_key(run.rows) == key for run in histories.values())), yscale="log")
+    axes.set(xlabel="epoch", ylabel=", ".join(dict.fromkeys(run.metric for run in histories.values() if run.metric)), yscale="log")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, title="best first")
     temporary = path.with_name(f".{path.name}")

@@ -135,9 +135,9 @@ class Ledger:
         return list(found.values()), cancelled
 
     def ask(self, alone: bool = False) -> tuple[dict[str, Row], dict[str, "Place"]]:
-        """(the jobs of all who have submitted from here, by one call of squeue; where each run was submitted last), after `settle`. Without Slurm no jobs."""
+        """(the jobs of all who have submitted from here, by one call of squeue; where each run was submitted last), after `settle`. No jobs without Slurm, and before the first one."""
         submissions, _ = self.read()
-        rows = cluster.queue({one.user for one in submissions}) if cluster.here() or alone else {}
+        rows = cluster.queue({one.user for one in submissions}) if alone or submissions and cluster.here() else {}
         self.settle(rows, alone)
         return rows, self.places()
 

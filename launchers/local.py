@@ -79,15 +79,20 @@ def refuse_early(processes: int, arguments: list[str]) -> None:
 def main(argv: list[str]) -> int:
     """`distgan run --processes 2 sagan data=…`: replaces this process, so signals and the exit code are the launcher's."""
     parser = argparse.ArgumentParser(
-        prog="distgan run", description="Train with several processes on this machine (one per GPU, or gloo on the CPU).",
-        epilog="example: distgan run --processes 2 sagan data=data/particles batch=16", allow_abbrev=False)
+        prog="distgan run", usage="distgan run [--processes N] [--show] RECIPE|RUN.yaml key=value …", allow_abbrev=False, add_help=False,
+        description="Train with several processes on this machine (one per GPU, or gloo on the CPU). Takes what `distgan train` takes.",
+        epilog="example: distgan run --processes 2 sagan data=data/particles batch=16; distgan run sagan --help lists the settings")
     parser.add_argument("--processes", type=int, default=1, metavar="N", help="processes to start; the result does not depend on it (default 1)")
     parser.add_argument("--show", action="store_true", help="print the command instead of running it")
-    parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="RECIPE|RUN.yaml key=value …", help="what `distgan train` takes")
-    options = parser.parse_args(argv)
+    options, arguments = parser.parse_known_args(argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        parser.print_help()
+        return 0 if arguments else 2
     if options.processes < 1:
         parser.error(f"--processes: found {options.processes}, allowed are 1 and more")
-    return replace(options.processes, options.arguments, options.show)
+    if "--find-batch" in arguments:
+        raise LaunchError(f"--find-batch tries in one process what each will do: distgan train {shlex.join(arguments)} --processes={options.processes}")
+    return replace(options.processes, arguments, options.show)
 
 
 def replace(processes: int, arguments: list[str], show: bool) -> int:

@@ -15,7 +15,7 @@ from typing import Any
 
 from distgan import console, runs
 from distgan.errors import ConfigError, DistganError, LaunchError
-from distgan.journal import SCORES
+from distgan.journal import score_key
 from launchers import cluster, grid, plans, submission
 from launchers.ledger import Ledger
 from launchers.status import last_rows
@@ -54,6 +54,8 @@ def settings(section: dict[str, Any]) -> dict[str, Any]:
         faults.append(f"  search.space: found {found['space']!r}, needed is a mapping of settings to loguniform(LOW, HIGH), uniform(LOW, HIGH) or a list")
     else:
         for key, value in found["space"].items():
+            if key in ("data", "target_gain") or str(key).startswith("evaluate."):
+                faults.append(f"  search.space.{key}: changes what the score is measured with, so trials could not be compared; give it in settings")
             try:
                 grid.parse(f"search.space.{key}", value)
             except ConfigError as error:
@@ -127,7 +129,8 @@ def _tell(study: Any, trial: Any, found: Found, prune: bool) -> bool:
     for samples, value in points:
         if samples not in trial.intermediate_values:
             live.report(value, samples)
-    best = min((value for _, value in points), default=math.inf)
+    recorded = (found.look.status.get("best") or {}).get("score")  # points are those at the journal's end
+    best = min([value for _, value in points] + [recorded] * isinstance(recorded, int | float), default=math.inf)
     if found.state.name == "done":
         study.tell(trial.number, best) if math.isfinite(best) else study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
         return True
@@ -145,7 +148,9 @@ def _tell(study: Any, trial: Any, found: Found, prune: bool) -> bool:
 
 def scores(folder: Path) -> list[tuple[int, float]]:
     """(samples seen, score) of a run's evaluations so far."""
-    return [(int(row["samples"]), float(row[key])) for row in last_rows(folder / "journal.jsonl") for key in SCORES if isinstance(row.get(key), int | float)]
+    rows = last_rows(folder / "journal.jsonl")
+    key = score_key(rows)
+    return [(int(row["samples"]), float(row[key])) for row in rows if isinstance(row.get(key), int | float)]
 
 
 def _ask(sweep: Any, study: Any, asked: dict[str, Any]) -> submission.Member | None:

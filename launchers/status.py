@@ -14,7 +14,7 @@ import yaml
 
 from distgan import console
 from distgan.errors import LaunchError
-from distgan.journal import SCORES
+from distgan.journal import score_key
 from launchers import targets
 from launchers.targets import Found
 
@@ -146,7 +146,7 @@ def progress(one: Found) -> Progress:
         left = max(0.0, (epochs - epoch) * samples / epoch / speed)
     best = status.get("best") or {}
     score = f"{best['metric']} {best['score']:.4g} @ {best['epoch']:.4g}" if {"metric", "score", "epoch"} <= best.keys() else next(
-        (f"{key.partition('/')[2]} {row[key]:.4g}" for row in reversed(rows) for key in SCORES if isinstance(row.get(key), float)), "")
+        (f"{key.partition('/')[2]} {row[key]:.4g}" for row in reversed(rows) if (key := score_key(rows)) and isinstance(row.get(key), float)), "")
     losses = {key: value for key, value in newest.items() if key in ("g/loss", "d/loss") and isinstance(value, int | float)}
     return Progress(step, epoch, epochs, losses, score, speed, left)
 

@@ -10,13 +10,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from distgan import console, runs
-from distgan.errors import ConfigError, LaunchError
+from distgan import console, recipes, runs
+from distgan.errors import ConfigError, LaunchError, RunError
 from launchers import accounts, cautions, cluster, comparison, grid, plans, profiles, submission
 from launchers.ledger import Ledger
 from launchers.plans import Planned
 from launchers.submit import describe
-from launchers.targets import Found, examine, with_accounting
+from launchers.targets import Found, examine, known, with_accounting
 
 EPILOG = """examples:
   distgan sweep sagan data=data/particles ngf=64,96 seed=0,1,2 --profile gpu --max-parallel 4     6 runs, 4 at a time
@@ -47,7 +47,7 @@ class Sweep:
 
 def main(argv: list[str]) -> int:
     if "--help-file" in argv:
-        console.say(grid.__doc__)
+        console.say("What a sweep file asks for, all but `recipe` and one kind of members optional:\n" + grid.__doc__.partition("\n")[2])
         return 0
     parser = argparse.ArgumentParser(prog="distgan sweep", description=__doc__.partition(": ")[2], epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter,
                                      allow_abbrev=False)
@@ -64,6 +64,9 @@ def main(argv: list[str]) -> int:
     if options.report and len(options.words) == 1 and (kept := comparison.known(Path("runs").resolve(), options.words[0]))[0]:  # a sweep's name
         comparison.write(Path("runs").resolve() / "_sweeps" / options.words[0], *kept)
         return 0
+    if options.report and len(options.words) == 1 and _is_name(options.words[0]) and options.words[0] not in recipes.names() and not Path(options.words[0]).is_file():
+        there = ", ".join(known(Path("runs").resolve()))
+        raise RunError(f"no sweep in {Path('runs').resolve()} is called {options.words[0]}; " + (f"there are {there}" if there else "there is none") + ". A file or the words of a sweep will do, too")
     sweep = plan(options)
     if options.report:
         comparison.write(sweep.folder, [str(one.folder) for one in sweep.members], [one.values for one in sweep.members])

@@ -43,8 +43,8 @@ def main(argv: list[str]) -> int:
 
 
 def _garbage(home: Path, checkpoints: bool) -> Iterator[tuple[Path, str]]:
-    rows = cluster.queue() if cluster.here() else {}
     submissions, _ = Ledger(home).read()
+    rows = cluster.queue() if submissions and cluster.here() else {}
     needed = {place.submission.id for place in Ledger(home).places().values()}  # `distgan retry` reads the last one of a run
     for one in submissions if cluster.here() else []:  # elsewhere nobody knows which jobs still wait
         if one.user != cluster.user():  # whose jobs may not be shown

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -272,9 +273,13 @@ def test_tasks_are_those_of_the_array(played, monkeypatch):
     assert played({}, "--task", "slurm") == (0, [6])
 
 
-def test_the_report_trains_nothing(played, capfd):
-    assert played({}, "--report") == (0, [])
-    assert "not begun" in capfd.readouterr().out
+def test_the_report_trains_nothing_and_writes_over_nothing(played, tmp_path, capfd, folder):
+    """The table of another study lies there, as where the words are not those that it was trained with."""
+    shutil.copytree(folder, tmp_path / "runs" / "capacity" / "ngf48-1a2b3c4d")
+    (tmp_path / "runs" / "capacity" / "capacity.md").write_text("measured")
+    assert played({}, "--report") == (2, [])
+    error = capfd.readouterr().err
+    assert "none of the widths 4, 6, 8 has begun" in error and "ngf48-1a2b3c4d" in error and (tmp_path / "runs" / "capacity" / "capacity.md").read_text() == "measured"
 
 
 ASKED = "import os, signal, time\nsignal.signal(signal.SIGTERM, lambda *_: os._exit(75))\nos.kill(os.getppid(), signal.{})\ntime.sleep(30)"

@@ -11,7 +11,7 @@ import yaml
 from processes import BIN, TINY, environment, line, run
 
 from distgan import checkpoints, cli, train
-from distgan.errors import LaunchError
+from distgan.errors import ConfigError, LaunchError
 from launchers import local
 
 VERBS = ("shard", "index", "check", "train", "run", "debug", "submit", "sweep", "status", "logs", "why", "show", "stop", "save", "cancel", "retry", "cost", "gc", "doctor", "capacity", "generate", "evaluate", "report")
@@ -56,6 +56,17 @@ def test_run_shows_a_line_that_starts_two_processes(capsys):
     words = shlex.split(capsys.readouterr().out)
     assert words[words.index("--num_processes") + 1] == "2" and "--multi_gpu" in words and "--cpu" not in words
     assert Path(words[-4]).samefile(train.__file__) and words[-3:] == ["sagan", "data=my data", "epochs=1"]
+
+
+def test_options_of_run_may_stand_anywhere(capsys):
+    assert local.main(["sagan", "data=my data", "--show", "--doctor", "--processes", "2"]) == 0
+    words = shlex.split(capsys.readouterr().out)
+    assert words[words.index("--num_processes") + 1] == "2" and words[-3:] == ["sagan", "data=my data", "--doctor"]
+    with pytest.raises(LaunchError, match="distgan train sagan 'data=my data' --find-batch --processes=2"):
+        local.main(["sagan", "data=my data", "--find-batch", "--processes", "2"])
+    with pytest.raises(ConfigError, match="`distgan run --processes N …` starts several"):
+        train.main(["sagan", "data=x", "--processes", "2"])
+    assert local.main(["--help"]) == 0 and "Takes what `distgan train` takes" in capsys.readouterr().out
 
 
 def test_the_line_for_one_process_is_plain_python(capsys):

@@ -10,7 +10,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distgan.errors import ConfigError, DistganError, LaunchError
-from launchers import accounts, cluster, control, grid, plans, profiles, records, search, snapshot, submission, sweep, verdicts, why
+from launchers import (
+    accounts,
+    cluster,
+    control,
+    grid,
+    plans,
+    profiles,
+    records,
+    search,
+    snapshot,
+    submission,
+    sweep,
+    verdicts,
+    why,
+)
 from launchers.ledger import Ledger, Place, Submission
 from launchers.states import Look, look, state
 from launchers.targets import find
@@ -367,6 +381,17 @@ def test_jobs_of_others_who_submitted_here_are_asked_for(tmp_path, monkeypatch):
     assert state(Look(), places[str(run)], rows["9_0"]).name == "running" and interrupted.user == cluster.user()
 
 
+def test_slurm_without_a_cluster_is_told_and_asked_only_where_something_was_submitted(tmp_path, monkeypatch):
+    (tmp_path / "squeue").write_text("#!/bin/sh\necho 'squeue: fatal: Could not establish a configuration source' >&2\nexit 1\n")
+    (tmp_path / "squeue").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    (tmp_path / "e" / "a" / "attempts").mkdir(parents=True)
+    assert [one.state.name for one in find(tmp_path, ["a"])] == ["new"]
+    Ledger(tmp_path).begin([["b"]])
+    with pytest.raises(LaunchError, match="set SLURM_CONF"):
+        find(tmp_path, ["a"])
+
+
 # ---- what is told
 @pytest.mark.parametrize(("text", "name"), [
     ("RuntimeError: CUDA out of memory. Tried", "out of GPU memory"), ("DefaultCPUAllocator: can't allocate memory", "out of memory"),
@@ -414,7 +439,7 @@ def test_looking_at_runs_and_their_jobs_needs_no_torch():
 @pytest.mark.parametrize(("words", "said"), [
     (["status", "nowhere"], "no run folder, run, sweep or job"), (["why", "nowhere"], "no run folder"), (["logs", "nowhere"], "no run folder"),
     (["cancel", "nowhere"], "no run folder"), (["cancel", "4217"], "no run was submitted last as this job"), (["retry", "nowhere"], "no run folder"), (["show", "nowhere", "--cmd"], "no run folder"), (["sweep", "nowhere.yaml"], "cannot read"),
-    (["sweep", "sagan", "data=nowhere", "seed=1,2"], "data"), (["submit", "sagan", "data=nowhere"], "data"), (["submit", "sagna", "data=x"], "did you mean sagan")])
+    (["sweep", "sagan", "data=nowhere", "seed=1,2"], "data"), (["sweep", "nowhere", "--report"], "is called nowhere; there is none"), (["submit", "sagan", "data=nowhere"], "data"), (["submit", "sagna", "data=x"], "did you mean sagan")])
 def test_wrong_words_are_one_message_and_nothing_is_written(words, said, tmp_path, monkeypatch, capsys):
     from distgan import cli
 
