@@ -42,7 +42,8 @@ def main(argv: list[str]) -> int:
     if not paths and not options.follow:
         there = sorted({path.name for path in (folder / "attempts").glob("*/*.log")})
         raise RunError(f"no {name} of {folder.name}" + (f", attempt {options.attempt}" if options.attempt is not None else "")
-                       + (f"; there are {', '.join(there)}" if there else f": the run is {found[0].state.name} and has printed nothing yet; distgan why {options.target}"))
+                       + (f"; there are {', '.join(there)}" if there else f": the run is {found[0].state.name} and has printed nothing yet; distgan why {options.target}" if found[0].place
+                          else ": it was not submitted, so what it printed went to its terminal"))
     shown = {path: _show(path, 0, wanted) for path in (paths if options.all or options.follow else paths[-1:])}
     while options.follow:
         for path in _paths(folder, name, options.attempt):
