@@ -24,6 +24,7 @@ from distgan.errors import DiskError, RunError
 FORMAT = 1
 Held = tuple[dict[str, torch.Tensor], dict[str, Any]]  # what a player's tensors() and state() return
 _FILES = ("networks.safetensors", "training.pt")
+_BEFORE = ".tmp-before-"  # + step: what has left its name to one that is saved anew
 
 
 def held(players: dict[str, Any]) -> dict[str, Held]:
@@ -79,10 +80,13 @@ def _write(folder: Path, final: Path, temporary: Path, step: int, players: dict[
         _sync(path)
     if final.is_symlink() or final.is_file():  # nothing of ours
         final.unlink()
-    if final.exists():  # of an attempt that was rolled back to before this step
-        _delete(final)
+    before = folder / f"{_BEFORE}{final.name}"
+    shutil.rmtree(before, ignore_errors=True)
+    if final.exists():  # saved anew after going back to it: kept until the new one has its name
+        final.rename(before)
     os.replace(temporary, final)
     _sync(folder)
+    shutil.rmtree(before, ignore_errors=True)
 
 
 class _Damaged(RunError):
@@ -92,8 +96,12 @@ class _Damaged(RunError):
 def newest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
     """The newest intact checkpoint and its state; None where there is none.
 
-    Damaged ones are named and passed over; RunError if there are checkpoints but none is intact.
+    Damaged ones are named and passed over; RunError if there are checkpoints but none is intact. One that was being saved anew when the process
+    was killed gets its name back.
     """
+    for path in folder.glob(f"{_BEFORE}*"):
+        if not (final := folder / path.name.removeprefix(_BEFORE)).exists():
+            path.rename(final)
     found = present(folder)
     for path in reversed(found):
         try:

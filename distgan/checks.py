@@ -27,9 +27,11 @@ class Checks:
         self.healthy: int | None = None       # step of the last checkpoint that was saved while no warning was in force
         self.changed: dict[str, Any] = {}     # settings as they were changed in flight
         self.memory: dict[str, Any] = {}      # of `watch.decide`
+        self.ended: str | None = None         # why the run is over before its last step
         self.run = run                        # as it was changed in flight
         self._recipe, self._data, self._ranks, self._folder = recipe, data, ranks, folder
         self._recorder, self._evaluator, self._last = recorder, evaluator, last
+        self._nowhere = False                 # that there is nowhere to go back to was told
 
     def state(self) -> dict[str, Any]:
         """For a checkpoint: plain data."""
@@ -56,6 +58,11 @@ class Checks:
             result = self._evaluator(self._recipe.sample)
         improved = result is not None and self._judge(now, result)
         self.warned, self.troubled, decision = self._ranks.alone(lambda: self._watch(now))
+        if decision.action == "rollback" and self.healthy is None:  # there was trouble from the first number on
+            decision = watch.Decision(memory=self.memory)
+            if self._folder and not self._nowhere:
+                console.say("warning: watch.on_trouble=rollback, but no checkpoint is of a healthy moment: there was trouble from the start, and there is nowhere to go back to")
+            self._nowhere = True
         self.memory = decision.memory
         if decision.action == "adapt":
             self.change(now, decision)
@@ -114,4 +121,4 @@ class Checks:
         retune(self._recipe, self.run)
 
 
-_STATE = ("best", "warned", "troubled", "healthy", "changed", "memory")
+_STATE = ("best", "warned", "troubled", "healthy", "changed", "memory", "ended")

@@ -48,14 +48,16 @@ class Loop:
 
     def _train(self) -> str:
         now = self.resume()
+        if self.folder and now.step:
+            self._status(now)
         if now.step == 0:
             self.check(now)
             if self.run.watch.on_trouble == "rollback" or self.run.grow:
                 self.save(now)  # there is always a healthy one to go back to; a grown network may be best as it begins
         stream = self._stream(now)
-        state, shown, why = "done", None, None
+        state, shown = "done", None
         with console.bar("training", self.last, "steps", start=now.step) as bar:
-            while now.step < self.last:
+            while now.step < self.last and not self.checks.ended:  # which a kill after the last save must not undo
                 with self.recorder.working():
                     batches = [next(stream) for _ in range(self.recipe.batches_per_step)]
                     require_due(batches, self.share, self.ranks.rank, now)
@@ -77,11 +79,11 @@ class Loop:
                     continue
                 best = self.checks.best
                 early = bool(self.run.patience and best and now.epoch - best["epoch"] >= self.run.patience) or decision.action == "stop"
+                if early:
+                    self.checks.ended = (f"watch.on_trouble=stop, because of {decision.rule}" if decision.action == "stop"
+                                         else f"no better {best['metric']} for {self.run.patience:g} epochs")
                 if improved or stop or save or early or now.step == self.last or now.due(self.run.machine.checkpoint_every):
                     self.save(now, must=bool(stop or early or now.step == self.last))
-                if early:
-                    why = (f"watch.on_trouble=stop, because of {decision.rule}" if decision.action == "stop"
-                           else f"no better {best['metric']} for {self.run.patience:g} epochs")
                 if stop or early:
                     state = "done" if early or now.step == self.last else "stopped"
                     break
@@ -90,11 +92,11 @@ class Loop:
         self.requests.leaving()
         if self.folder and state == "done":
             early = now.step < self.last
-            if early and why:
-                console.say(f"finished early: {why}")
+            if early:
+                console.say(f"finished early: {self.checks.ended}")
             checkpoints.verify(self.folder.path / "checkpoints" / f"{now.step:08d}")  # DONE is the proof of success
             self.folder.finish(now.step, now.epoch, early)
-            self.folder.event("done", step=now.step, epoch=now.epoch, early=why)
+            self.folder.event("done", step=now.step, epoch=now.epoch, early=self.checks.ended if early else None)
         return state
 
     def _stream(self, now: Clock) -> Iterator[list[Micro]]:
@@ -232,13 +234,16 @@ class Loop:
         def begin() -> tuple[str, str | None]:
             shutil.rmtree(self.folder.path / ".results", ignore_errors=True)
             (self.folder.path / ".results").mkdir()
-            best = self.folder.path / "checkpoints" / f"{self.checks.best['step'] if self.checks.best else 0:08d}"
-            try:
-                checkpoints.verify(best)
-            except RunError as error:
-                why = error if best.is_dir() else f"no checkpoint is kept of step {int(best.name)}, which has the best score"
+            best, why = None, "no score was finite"
+            if self.checks.best:
+                best = self.folder.path / "checkpoints" / f"{self.checks.best['step']:08d}"
+                try:
+                    checkpoints.verify(best)
+                except RunError as error:
+                    why = error if best.is_dir() else f"no checkpoint is kept of step {int(best.name)}, which has the best score"
+                    best = None
+            if best is None:
                 console.say(f"note: results are made from the last step: {why}")
-                best = None
             return str(self.folder.path / ".results"), str(best) if best else None
 
         temporary, best = self.ranks.alone(begin)

@@ -163,17 +163,18 @@ def spectral_norm(layer: nn.Module) -> nn.Module:
     return layer
 
 
+def spectral_norms(net: nn.Module) -> list[tuple[SpectralNorm, torch.Tensor]]:
+    """(norm, the weight it divides) of all spectrally normalised layers."""
+    return [(norm, module.original) for module in net.modules() if isinstance(module, parametrize.ParametrizationList) for norm in module if isinstance(norm, SpectralNorm)]
+
+
 def begin_update(net: nn.Module) -> None:
     """One power iteration, and start counting batch statistics."""
-    norms = []
-    for module in net.modules():
-        if isinstance(module, parametrize.ParametrizationList):
-            for norm in module:
-                if isinstance(norm, SpectralNorm):
-                    norm.iterate(module.original)
-        elif isinstance(module, GroupBatchNorm2d):
-            module.counting = True
-            norms.append(module)
+    for norm, weight in spectral_norms(net):
+        norm.iterate(weight)
+    norms = [module for module in net.modules() if isinstance(module, GroupBatchNorm2d)]
+    for norm in norms:
+        norm.counting = True
     if norms:
         torch._foreach_zero_([norm.total for norm in norms])
 

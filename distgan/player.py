@@ -41,6 +41,7 @@ class Player:
             self.engine.clamp(clamp)
         self._rates = [group["lr"] for group in self.engine.optimizer.param_groups]
         self._pairs = list(zip(_values(self.average), _values(self.bare), strict=True)) if ema else []
+        self._norms = normalization.spectral_norms(self.average) if ema else []
         # Counted on the device: nothing in a step waits for it.
         self.updates, self.skips = (torch.zeros((), device=ranks.device, dtype=torch.float64) for _ in range(2))
         self.recent: list[Trace] = []
@@ -108,6 +109,8 @@ class Player:
         self.recent.append(Trace(bad, [log["loss"] for log in logs], [micro.positions for micro in batch if isinstance(micro, Micro)]))
         means = logs[0] if len(logs) == 1 else {name: torch.stack([log[name] for log in logs]).mean() for name in logs[0]}
         means = {name: value.detach() for name, value in means.items()}
+        if self.engine.excused is not None:  # the search for fp16's loss scale is no bad number: 0 stands for a norm that nobody knows
+            norm = torch.where((finite == 0) & (self.engine.excused == 1), torch.zeros_like(norm), norm)
         return means | {"grad_norm": norm, "lr": torch.full_like(norm, self._rates[0] * factor), "skipped": 1 - finite}
 
     @torch.no_grad()
@@ -126,6 +129,8 @@ class Player:
             for mine, theirs in self._pairs:
                 if not mine.is_floating_point():
                     mine.copy_(theirs)
+            for norm, weight in self._norms:  # an average has singular vectors of its own: the mean of unit vectors is none
+                norm.iterate(weight)
 
     # ---- state
     def tensors(self) -> dict[str, torch.Tensor]:
@@ -160,8 +165,9 @@ def _approach(mine: tuple[torch.Tensor, ...], theirs: tuple[torch.Tensor, ...], 
 
 
 def _values(net: nn.Module) -> list[torch.Tensor]:
-    """Weights and buffers that are part of the state."""
-    return list(net.state_dict(keep_vars=True).values())
+    """Weights and buffers that are averaged: all of the state but the vectors of spectral norms."""
+    vectors = {id(vector) for norm, _ in normalization.spectral_norms(net) for vector in (norm.u, norm.v)}
+    return [value for value in net.state_dict(keep_vars=True).values() if id(value) not in vectors]
 
 
 def retune(recipe: Any, run: Any) -> None:

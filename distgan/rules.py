@@ -24,9 +24,24 @@ def nonfinite_lines(rows: list[dict]) -> list[tuple[float, list[str]]]:
     return [(epoch, keys) for epoch, keys in bad if keys]
 
 
+def _never_finite(rows: list[dict], count: int) -> list[str]:
+    """Numbers of validations and scores whose last `count` were not finite: they come too seldom for a window of lines."""
+    seen: dict[str, list[bool]] = {}
+    for row in reversed([row for row in rows if "seconds" not in row]):
+        for key, value in row.items():
+            if key.startswith(("valid/", "eval/")) and len(told := seen.setdefault(key, [])) < count:
+                told.append(value is None or isinstance(value, float) and not math.isfinite(value))
+    return [key for key, told in seen.items() if len(told) == count and all(told)]
+
+
 def nonfinite(rows: list[dict], s: Watch, values: dict[str, Any]) -> Finding | None:
+    if s.nonfinite_lines is None:
+        return None
+    if blind := _never_finite(rows, s.nonfinite_lines):
+        return Finding("nonfinite", "warning", rows[-1]["epoch"], f"NaN or infinity in the last {s.nonfinite_lines} of {', '.join(blind)}",
+                       "a held-out sample with bad values, or a network that overflows in eval mode: distgan check DATA; without a finite score no checkpoint is the best")
     bad = nonfinite_lines(rows[-s.window:])
-    if not bad or s.nonfinite_lines is None:
+    if not bad:
         return None
     total = min(len(rows), s.window)
     lasting = len(bad) >= min(s.nonfinite_lines, total)

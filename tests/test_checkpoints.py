@@ -1,6 +1,7 @@
 """Whole or not at all; verified; the one before where the newest is damaged."""
 
 import json
+import os
 import shutil
 
 import pytest
@@ -26,6 +27,30 @@ def players(seed=0):
 
 def equal(a, b):
     return all(torch.equal(value, b["G"].tensors()[name]) for name, value in a["G"].tensors().items())
+
+
+def test_a_checkpoint_that_is_saved_anew_is_there_whenever_the_process_is_killed(tmp_path, monkeypatch):
+    """After a rollback the only checkpoint may be the one that is replaced."""
+    checkpoints.save(tmp_path, 3, checkpoints.held(players(0)), STATE)
+    replace, renamed = os.replace, []
+
+    def killed(source, target):
+        renamed.append(target)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        checkpoints.save(tmp_path, 3, checkpoints.held(players(1)), STATE)
+    monkeypatch.setattr(os, "replace", replace)
+    assert renamed and not (tmp_path / "00000003").exists()
+    found = players(1)
+    path, state = checkpoints.newest(tmp_path)
+    checkpoints.load(path, found)
+    assert state["step"] == 3 and equal(found, players(0))
+    checkpoints.save(tmp_path, 3, checkpoints.held(players(1)), STATE)
+    checkpoints.prune(tmp_path, 1, set())
+    checkpoints.load(checkpoints.newest(tmp_path)[0], found)
+    assert equal(found, players(1)) and [one.name for one in tmp_path.iterdir()] == ["00000003"]
 
 
 def test_everything_comes_back(tmp_path):

@@ -2,8 +2,11 @@
 
 import json
 
+import pytest
+
 from distgan import start
 from distgan.evaluator import Evaluator
+from distgan.loop import Loop
 from distgan.recipes import sagan
 
 
@@ -20,3 +23,24 @@ def test_no_better_score_for_long_finishes_early(particles, tmp_path, monkeypatc
     assert "finished early: no better frechet_standin for 3 epochs" in capsys.readouterr().out
     assert start.train(sagan, run, {}) == 0
     assert "is finished (early, at step 10; asked are 100 steps)" in capsys.readouterr().out
+
+
+def test_an_end_that_was_decided_stands_when_the_run_is_killed_before_it_is_done(particles, tmp_path, monkeypatch, capsys):
+    """Between the last checkpoint and DONE lie the deliverables, which may take minutes."""
+    scores = iter([9.0, 5.0, 6.0, 7.0])  # a continued run that decided anew would ask for a fifth
+    monkeypatch.setattr(Evaluator, "__call__", lambda self, sample: {"metric": "frechet_standin", "score": next(scores), "samples": 2, "reals": 2})
+    run = sagan.Settings(data=str(particles), ngf=4, ndf=4, batch=27, epochs=50, patience=2, validate_every=50, sample_every=50,
+                         evaluate={"schedule": [[None, 1]]}, machine={"folder": str(tmp_path / "run")})
+
+    def killed(self):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Loop, "_results", killed)
+        with pytest.raises(KeyboardInterrupt):
+            start.train(sagan, run, {})
+    assert not (tmp_path / "run" / "DONE").exists()
+    assert start.train(sagan, run, {}) == 0
+    done, status = (json.loads((tmp_path / "run" / name).read_text()) for name in ("DONE", "status.json"))
+    assert (done["epoch"], done["early"]) == (3.0, True) and (status["state"], status["step"], status["best"]["epoch"]) == ("done", 6, 1.0)
+    assert "finished early: no better frechet_standin for 2 epochs" in capsys.readouterr().out

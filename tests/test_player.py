@@ -1,11 +1,13 @@
 """One side of the game, in one process; tests/test_equal_runs.py has several."""
 
 import copy
+import math
 
 import pytest
 import torch
 from torch import nn
 
+from distgan import normalization
 from distgan import player as player_module
 from distgan.config import Machine
 from distgan.player import Player
@@ -35,6 +37,19 @@ def test_micro_batches_give_the_mean_of_the_whole(ranks):
     torch.testing.assert_close(logs["loss"], log["loss"])
     torch.testing.assert_close(logs["size"], log["size"])
     torch.testing.assert_close(logs["grad_norm"], log["grad_norm"])
+
+
+def test_the_average_of_a_spectrally_normalised_network_is_divided_by_its_own_norm(ranks):
+    """The mean of unit vectors is none: with averaged u and v the average would be divided by too little."""
+    torch.manual_seed(0)
+    p = Player(ranks, nn.Sequential(normalization.spectral_norm(nn.Linear(6, 5)), nn.Tanh(), nn.Linear(5, 1)), lambda q: torch.optim.SGD(q, lr=0.5), ema=0.99)
+    for i in range(200):
+        p.update(lambda x, i=i: ((p(x) - math.sin(i)).square().mean() * (1 + i % 7), {}), [torch.randn(16, 6)], 0.0)
+    for norm, weight in normalization.spectral_norms(p.average):
+        torch.testing.assert_close(torch.linalg.matrix_norm(weight / torch.linalg.matrix_norm(weight, 2), 2), torch.tensor(1.0))
+        used = torch.vdot(norm.u, weight @ norm.v)
+        torch.testing.assert_close(used, torch.linalg.matrix_norm(weight, 2), rtol=1e-3, atol=0)
+        assert abs(norm.u.norm() - 1) < 1e-5 and abs(norm.v.norm() - 1) < 1e-5
 
 
 def test_the_gradient_norm_is_clipped_and_logged_as_it_was(ranks):

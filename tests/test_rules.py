@@ -227,6 +227,19 @@ def test_an_unbounded_critic_is_judged_by_what_has_a_scale():
     assert set(found(wild, WAVEFORM.model_copy(update={"unbounded": True}))) == {"overfitting", "validation_rising"}
 
 
+def test_a_validation_or_score_that_is_never_finite_is_a_warning_however_seldom_it_is_taken():
+    lines = []
+    for step in range(1, 401):
+        lines.append({"step": step, "epoch": step / 100, "seconds": 0.1 * step, "d/loss": 0.5, "g/loss": 1.0})
+        if step % 100 == 0:
+            lines.append({"step": step, "epoch": step / 100, "valid/l1": None if step > 100 else 0.3, "valid/d_loss": 0.5})
+            lines.append({"step": step, "epoch": step / 100, "eval/l1": None})
+    found = {one.rule: one for one in check(lines, Watch(), {})}["nonfinite"]
+    assert found.level == "warning" and "the last 3 of eval/l1, valid/l1" in found.message
+    fewer = [row for row in lines if row["step"] <= 200]
+    assert all(one.level == "note" for one in check(fewer, Watch(), {}) if one.rule == "nonfinite")
+
+
 def test_what_was_changed_in_flight_is_no_number_that_is_not_finite():
     rows = repaired()
     rows.append({"step": rows[-1]["step"], "epoch": 10.0, "adapt/aug_scale_range": [0.85, 1.15], "adapt/name": "x"})
