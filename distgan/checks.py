@@ -5,6 +5,8 @@ import math
 import time
 from typing import Any
 
+import pydantic
+
 from distgan import console, runs, watch
 from distgan.clock import Clock
 from distgan.config import Run
@@ -64,7 +66,10 @@ class Checks:
                 console.say("warning: watch.on_trouble=rollback, but no checkpoint is of a healthy moment: there was trouble from the start, and there is nowhere to go back to")
             self._nowhere = True
         self.memory = decision.memory
-        if decision.action == "adapt":
+        if decision.action == "adapt" and (refused := self._refused(decision)):
+            if self._folder:
+                console.say(f"warning: adapt because of {decision.rule} would set {refused}: left as it is; a `limit` keeps a move in its range")
+        elif decision.action == "adapt":
             self.change(now, decision)
         self._recorder.pause(time.perf_counter() - began)  # checks do not count as training time
         return improved, decision
@@ -104,6 +109,22 @@ class Checks:
                 console.say(f"{finding.level}: {finding.message}. Moves: {finding.advice}")
         troubled = any(finding.level == "warning" for finding in findings)
         return [finding.name for finding in findings], troubled, watch.decide(findings, settings, values, self.memory, now.epoch)
+
+    def over(self, now: Clock, decision: watch.Decision) -> str | None:
+        """Why the run ends before its last step; kept in its last checkpoint. The same on all ranks."""
+        if decision.action == "stop":
+            self.ended = f"watch.on_trouble=stop, because of {decision.rule}"
+        elif self.run.patience and self.best and now.epoch - self.best["epoch"] >= self.run.patience:
+            self.ended = f"no better {self.best['metric']} for {self.run.patience:g} epochs"
+        return self.ended
+
+    def _refused(self, decision: watch.Decision) -> str | None:
+        """What of a decision's changes no run may have. The same on all ranks."""
+        try:
+            type(self.run).model_validate(self.run.model_dump(mode="json") | self.changed | decision.changes)
+        except pydantic.ValidationError as error:
+            return "; ".join(f"{'.'.join(map(str, one['loc']))} to {watch.shown(one['input'])} ({one['msg']})" for one in error.errors())
+        return None
 
     def change(self, now: Clock, decision: watch.Decision, **facts: Any) -> None:
         """Go on with other settings. The same on all ranks. `facts` go into the event."""

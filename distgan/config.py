@@ -10,6 +10,7 @@ import pydantic_core
 from pydantic import BaseModel, ConfigDict, Field
 
 from distgan.sharing import MAX_BATCH
+from distgan.thresholds import IN_FLIGHT
 from distgan.watch import Watch
 
 Positive = Annotated[float, Field(gt=0, le=1e9)]  # with an end, so that epochs x samples stays an integer that can be computed
@@ -125,6 +126,15 @@ class Run(Section):
             return tree
         sections = {name: field.default for name, field in cls.model_fields.items() if isinstance(field.default, BaseModel)}
         return tree | {name: _over(default.model_dump(mode="json"), tree[name]) for name, default in sections.items() if isinstance(tree.get(name), dict)}
+
+    @pydantic.field_validator("watch")
+    @classmethod
+    def _moves_that_do_something(cls, value):
+        fixed = {move.setting for moves in value.moves.values() for move in moves if move.in_flight and move.setting in cls.model_fields and move.setting not in IN_FLIGHT}
+        if fixed:
+            raise ValueError(f"moves: a run under way does not read {', '.join(sorted(fixed))} anew; write in_flight: false. In flight go "
+                             f"{', '.join(sorted(IN_FLIGHT & cls.model_fields.keys()))}")
+        return value
 
     @pydantic.field_validator("experiment")
     @classmethod

@@ -77,11 +77,7 @@ class Loop:
                     stream = self._stream(now)
                     bar.back(now.step)
                     continue
-                best = self.checks.best
-                early = bool(self.run.patience and best and now.epoch - best["epoch"] >= self.run.patience) or decision.action == "stop"
-                if early:
-                    self.checks.ended = (f"watch.on_trouble=stop, because of {decision.rule}" if decision.action == "stop"
-                                         else f"no better {best['metric']} for {self.run.patience:g} epochs")
+                early = self.checks.over(now, decision)
                 if improved or stop or save or early or now.step == self.last or now.due(self.run.machine.checkpoint_every):
                     self.save(now, must=bool(stop or early or now.step == self.last))
                 if stop or early:

@@ -2,8 +2,9 @@
 And the distance of two signals' spectrograms.
 """
 
-from collections.abc import Callable
-from typing import Literal, get_args
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, get_args
 
 import torch
 from torch.nn import functional as F
@@ -13,6 +14,25 @@ MODES: tuple[Mode, ...] = get_args(Mode)
 STFT_RESOLUTIONS = ((1024, 120, 600), (2048, 240, 1200), (512, 50, 240))  # (FFT, hop, window) in frames (Yamamoto et al. 2020, table 1)
 SILENT_RMS = 1e-3   # -60 dB of full scale: a target that is softer counts as this loud, or what is left of noise in its pauses would be all that counts
 _LEAST_POWER = 1e-8  # of one bin of a spectrogram
+
+
+def watched(tree: Any, key: str, fields: Mapping[str, Any]) -> Any:
+    """Settings as they are given, with what `watch` must know of the loss `key` and its labels, unless they say that themselves.
+
+    hinge and wgan give D's loss and outputs no healthy range. The least binary cross-entropy under soft labels is the mean of their entropies;
+    least squares can reach 0 whatever the labels.
+    """
+    if not isinstance(tree, dict) or not isinstance(own := tree.get("watch", {}), dict):
+        return tree
+    mode, *labels = (tree.get(name, fields[name].default) for name in (key, "real_label", "fake_label"))
+    suited: dict[str, Any] = {}
+    if mode in ("hinge", "wgan"):
+        suited = {"unbounded": True}
+    elif mode == "lsgan":
+        suited = {"d_loss_floor": 0.0}
+    elif mode == "vanilla" and all(isinstance(label, int | float) and 0 <= label <= 1 for label in labels):
+        suited = {"d_loss_floor": round(-sum(p * math.log(p) for label in labels for p in (label, 1 - label) if p > 0) / 2, 3)}
+    return tree | {"watch": suited | own}
 
 
 def d_vanilla(real: torch.Tensor, fake: torch.Tensor, real_label: float = 1.0, fake_label: float = 0.0) -> torch.Tensor:

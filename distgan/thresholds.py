@@ -62,6 +62,11 @@ class Move(BaseModel):
         return None if new == value else new
 
 
+# What a run reads anew in every step; everything else is built into networks, optimizers and the order of the data when it starts.
+IN_FLIGHT = frozenset(("g_lr", "d_lr", "weight_decay", "g_steps", "real_label", "fake_label", "lambda_l1", "lambda_stft", "lambda_adversarial", "gan_start_epoch", "dropout_rate",
+                       "gamma", "hflip", "vflip", "rotation", "jitter", "translation", "diffaugment", "gain", "polarity", "aug_noise_std", "aug_scale_range", "aug_shift_range"))
+
+
 def _guide(**moves: tuple[Move, ...]) -> dict[str, tuple[Move, ...]]:
     return moves
 

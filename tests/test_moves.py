@@ -7,6 +7,7 @@ import yaml
 from journals import collapsed
 from pydantic import ValidationError
 
+from distgan.errors import ConfigError
 from distgan.recipes import sagan, wgan_flowers
 from distgan.runfile import settle
 from distgan.thresholds import SAGAN_GUIDE, Finding
@@ -93,6 +94,15 @@ def test_what_adapt_makes_of_settings_validates():
         for move in moves:
             if move.setting in type(made).model_fields and (new := move.next(getattr(made, move.setting))) is not None:
                 assert getattr(type(made).model_validate(made.model_dump(mode="json") | {move.setting: new}), move.setting) is not None, rule
+
+
+@pytest.mark.parametrize("setting", ["clip", "betas", "d_steps", "lr_every", "ngf", "batch", "seed", "epochs", "loss"])
+def test_a_move_of_what_a_run_under_way_does_not_read_is_refused(setting):
+    moves = {"d_loss_low": [{"setting": setting, "to": 1}]}
+    with pytest.raises(ConfigError, match=f"does not read {setting} anew; write in_flight: false. In flight go d_lr, diffaugment"):
+        settle(sagan.Settings, {"recipe": "sagan", "data": "x", "watch": {"moves": moves}})
+    moves["d_loss_low"][0]["in_flight"] = False
+    assert settle(sagan.Settings, {"recipe": "sagan", "data": "x", "watch": {"moves": moves}}).watch.moves["d_loss_low"][0].setting == setting
 
 
 # ---- decide

@@ -53,6 +53,9 @@ def test_a_step_takes_the_loss_that_was_asked_for(mode, monkeypatch):
 def test_watch_judges_d_by_ranges_only_where_there_are_some():
     assert [settings(f"loss={mode}").watch.unbounded for mode in losses.MODES] == [False, False, True, True]
     assert settings().watch.d_loss_floor == 0.163 and settings("loss=lsgan").watch.d_loss_floor == 0
+    assert [settings(f"real_label={real}", f"fake_label={fake}").watch.d_loss_floor for real, fake in ((1, 0), (0.9, 0.1), (0.7, 0), (0.8, 0.1))] == [0, 0.325, 0.305, 0.413]
+    assert settings("loss=lsgan", "watch.d_loss_floor=0.3").watch.d_loss_floor == 0.3 and not settings("loss=hinge", "watch.unbounded=false").watch.unbounded
+    assert Settings(data="x", loss="hinge").watch.unbounded and Settings(data="x").watch.d_loss_floor == 0.163
     again = Settings.model_validate(settings("loss=hinge").model_dump(mode="json"))
     assert again == settings("loss=hinge")
 

@@ -185,7 +185,14 @@ def test_before_the_gan_starts_only_reconstruction_is_learned(folder):
     assert not same(before, state_of(made.D)) and made.D.updates == 1
 
 
-@pytest.mark.parametrize("mode", ["lsgan", "vanilla", "hinge", "wgan"])
+def test_watch_knows_the_loss_and_a_d_that_nothing_bounds_is_refused():
+    assert settings("gan_loss=hinge").watch.unbounded and not settings().watch.unbounded
+    assert settings("gan_loss=vanilla", "real_label=0.9", "fake_label=0.1").watch.d_loss_floor == 0.325 and settings("gan_loss=vanilla").watch.d_loss_floor == 0
+    with pytest.raises(ConfigError, match="nothing bounds D here"):
+        settings("gan_loss=wgan")
+
+
+@pytest.mark.parametrize("mode", ["lsgan", "vanilla", "hinge"])
 def test_every_gan_loss_steps(mode, folder):
     made = recipe(f"gan_loss={mode}", "gan_start_epoch=0")
     log = made.step([[micro(Data(str(folder)), range(6))]], Clock(6, TRAIN))

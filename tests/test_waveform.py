@@ -165,6 +165,7 @@ def test_settings_that_cannot_work_are_refused():
     with pytest.raises(ConfigError, match=r"(?s)3 errors.*betas.*below 1.*weight_clip=0.01.*aug_scale_range.*the lower first"):
         settings("betas=[1.0, 0.9]", "aug_scale_range=[1.1, 0.9]", "loss=wgan")
     assert settings("loss=wgan", "weight_clip=0.01").watch.unbounded and settings("loss=hinge").watch.unbounded and not settings("loss=vanilla").watch.unbounded
+    assert settings("loss=vanilla").watch.d_loss_floor == 0.325 and settings().watch.d_loss_floor == 0
     with pytest.raises(ConfigError, match="128 frames are too short for num_layers_d=8"):
         recipe("num_layers_d=8")
     with pytest.raises(ConfigError, match="windows of 200 frames are asked for, the shortest clip has 128"):

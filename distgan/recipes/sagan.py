@@ -13,7 +13,7 @@ from distgan.batches import Micro
 from distgan.clock import Clock, step_decay
 from distgan.config import Betas, Positive, Share
 from distgan.data import Data
-from distgan.losses import Mode, d_adversarial, g_adversarial
+from distgan.losses import Mode, d_adversarial, g_adversarial, watched
 from distgan.nets_image import Discriminator64, Generator64
 from distgan.player import Log, Player, last
 from distgan.ranks import Ranks
@@ -60,11 +60,10 @@ class Settings(config.Run):
             raise ValueError("nothing bounds D, and its scores would grow without end; leave D in spectral_norm")
         return value
 
-    @model_validator(mode="after")
-    def _watched(self):
-        """hinge and wgan give D's loss and outputs no healthy range; lsgan's loss can reach 0 whatever the labels."""
-        suited = {"hinge": {"unbounded": True}, "wgan": {"unbounded": True}, "lsgan": {"d_loss_floor": 0.0}}.get(self.loss, {})
-        return self.model_copy(update={"watch": self.watch.model_copy(update=suited)}) if suited else self
+    @model_validator(mode="before")
+    @classmethod
+    def _watched(cls, tree):
+        return watched(tree, "loss", cls.model_fields)
 
     @property
     def group(self) -> int:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 import torch
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from distgan import augment, config, listening, measures, nets_timbre, sharing, signals
 from distgan.batches import Micro
@@ -14,7 +14,7 @@ from distgan.clock import Clock, step_decay
 from distgan.config import Betas, Positive, Share
 from distgan.data import Data
 from distgan.errors import ConfigError
-from distgan.losses import MODES, STFT_RESOLUTIONS, d_adversarial, g_adversarial, stft_distance
+from distgan.losses import MODES, STFT_RESOLUTIONS, d_adversarial, g_adversarial, stft_distance, watched
 from distgan.player import Log, Player
 from distgan.ranks import Ranks
 from distgan.sharing import Breakdown
@@ -60,7 +60,7 @@ class Settings(config.Run):
     lambda_stft: Weight = Field(1.0, description="weight of the multi-resolution STFT loss")
     lambda_adversarial: Weight = Field(0.1, description="weight of the GAN loss once it has started; 0: never, and D is not trained")
     gan_start_epoch: float = Field(5, ge=0, le=1e9, validate_default=True, description="before this epoch G learns by L1 and STFT alone, and D does not learn")
-    gan_loss: Literal[MODES] = Field("lsgan", description="lsgan, vanilla, hinge or wgan")
+    gan_loss: Literal[MODES] = Field("lsgan", description="lsgan, vanilla or hinge; hinge knows no labels")
     real_label: Share = Field(1.0, description="what D is taught to say of clean speech, and G's aim (lsgan, vanilla)")
     fake_label: Share = Field(0.0, description="what D is taught to say of repaired speech (lsgan, vanilla)")
     g_lr: Positive = Field(1e-3, description="Adam learning rate of the generator")
@@ -72,6 +72,18 @@ class Settings(config.Run):
     clip: Positive | None = Field(5.0, description="largest gradient norm, in both networks; null: no limit")
     ema: float | None = Field(0.99, gt=0, lt=1, description="decay of the generator's moving average, warmed up; null: none")
     watch: Watch = WATCH
+
+    @field_validator("gan_loss")
+    @classmethod
+    def _bounded(cls, value):
+        if value == "wgan":
+            raise ValueError("nothing bounds D here, and its scores would grow without end; lsgan, vanilla and hinge need no bound")
+        return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _watched(cls, tree):
+        return watched(tree, "gan_loss", cls.model_fields)
 
     @field_validator("stft_resolutions")
     @classmethod

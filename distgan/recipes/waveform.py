@@ -89,11 +89,8 @@ class Settings(config.Run):
 
     @model_validator(mode="before")
     @classmethod
-    def _of_the_loss(cls, tree):
-        """hinge and wgan give D's loss and outputs no healthy range."""
-        if isinstance(tree, dict) and tree.get("loss") in ("hinge", "wgan") and isinstance(watch := tree.get("watch", {}), dict):
-            return tree | {"watch": {"unbounded": True} | watch}
-        return tree
+    def _watched(cls, tree):
+        return losses.watched(tree, "loss", cls.model_fields)
 
     @property
     def crop(self) -> int | None:
