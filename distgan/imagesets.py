@@ -1,21 +1,22 @@
 """Sets of images to compare: the shards of a data set, or a folder of files. Image i is decoded when it is asked for."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 
 from distgan import reals
 from distgan.data import Data
 from distgan.errors import ConfigError, DataError
+from shards import payloads
 from shards.folders import Contents, find_files
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
-_WIDE = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")  # more than 8 bits: Pillow would cut them to 255
+_TURNED = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
 
 
 class ImageSet(Protocol):
@@ -63,24 +64,31 @@ class Files:
         contents = Contents(folder, self._files, "images")
         self.fingerprint = hashlib.sha256(b"".join(contents.digests[file] for file in self._files)).hexdigest()[:16]
         self.training = len(self._files)
+        first: dict[tuple[int, int], str] = {}
+        for name in self._files:
+            first.setdefault(self._open(name, self._size), name)
+        if len(first) > 1:
+            sizes = ", ".join(f"{width}x{height} as {name}" for (width, height), name in sorted(first.items())[:4])
+            raise DataError(f"{folder} holds images of several sizes ({sizes}); make them of one size, as a generator's are: distgan shard images")
 
     def __len__(self) -> int:
         return len(self._files)
 
     def decode(self, numbers: Sequence[int]) -> torch.Tensor:
-        images = [self._image(self._files[i]) for i in numbers]
-        if len({image.shape for image in images}) > 1:
-            sizes = sorted({f"{image.shape[1]}x{image.shape[0]}" for image in images})
-            raise DataError(f"{self.folder} holds images of several sizes ({', '.join(sizes)}); make them of one size, as a generator's are: distgan shard images")
+        """Gray is repeated, as pytorch-fid does; turned and put on black as `distgan shard images` does."""
+        images = [self._open(self._files[i], lambda image: np.array(payloads.upright(image).convert("RGB"))) for i in numbers]
         return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
 
-    def _image(self, name: str) -> np.ndarray:
-        """uint8 [height, width, 3]: gray is repeated, as pytorch-fid does."""
+    def _size(self, image: Image.Image) -> tuple[int, int]:
+        """Width and height as decoded, from the header alone."""
+        if wide := payloads.deep(image):
+            raise DataError(f"{image.filename} has more than 8 bits ({wide}); scores are of 8-bit images, so scale it to 0 to 255 first")
+        return image.size[::-1] if image.getexif().get(ExifTags.Base.Orientation) in _TURNED else image.size
+
+    def _open(self, name: str, read: Callable[[Image.Image], Any]) -> Any:
         try:
             with Image.open(self.folder / name) as image:
-                if image.mode in _WIDE:
-                    raise DataError(f"{self.folder / name} has more than 8 bits ({image.mode}); scores are of 8-bit images, so scale it to 0 to 255 first")
-                return np.array(image.convert("RGB"))
+                return read(image)
         except DataError:
             raise
         except Exception as error:  # anything: SyntaxError for a broken chunk, DecompressionBombError for a size that is a lie

@@ -13,7 +13,7 @@ import functools
 import io
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
@@ -21,6 +21,7 @@ FIELDS = {"png": "png", "jpeg": "jpg", "raw": "npy"}
 # The named format alone: of shards from elsewhere Image.open would open anything, and start Ghostscript for a PostScript file of that name.
 _READERS = {"png": PngImageFile, "jpg": JpegImageFile, "jpeg": JpegImageFile}
 _GRAY = ("1", "L", "LA")
+_WIDE = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")
 IMAGE_FIELDS = (*_READERS, "npy")
 
 
@@ -54,11 +55,32 @@ def decode(data: bytes, field: str, out: np.ndarray, strict: bool = False) -> No
     with _READERS[kind](io.BytesIO(data)) as image:
         if image.size != (out.shape[1], out.shape[0]):  # before anything is unpacked: the size may be a lie
             raise ValueError(f"an image of {image.width}x{image.height} pixels where {out.shape[1]}x{out.shape[0]} are due")
+        if wide := deep(image):
+            raise ValueError(f"an image of more than 8 bits ({wide})")
         mode = "L" if out.shape[2] == 1 else "RGB"
         if strict and mode == "L" and image.mode not in _GRAY:
             raise ValueError(f"an image of mode {image.mode} where a gray one is due")
         pixels = (image if image.mode == mode else image.convert(mode)).tobytes()
     out[...] = np.frombuffer(pixels, np.uint8).reshape(out.shape)
+
+
+def deep(image: Image.Image) -> str | None:
+    """How an opened file holds more than 8 bits a channel, None where it does not. Asked before its pixels are loaded.
+
+    Of one channel Pillow keeps them, and cuts to 255 when it converts; of several (16-bit RGB) it drops the low 8 while it reads.
+    """
+    raw = image.tile[0].args if image.tile else ""
+    raw = raw if isinstance(raw, str) else next((one for one in raw or () if isinstance(one, str)), "")
+    return image.mode if image.mode in _WIDE else raw if ";16" in raw else None
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """An image as a viewer shows it: turned as its EXIF says, and, of 8 bits, on black where it is transparent."""
+    image = ImageOps.exif_transpose(image)
+    if image.has_transparency_data and image.mode not in _WIDE:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image).convert("RGB")
+    return image
 
 
 def _pixels(data: bytes, out: np.ndarray) -> np.ndarray:

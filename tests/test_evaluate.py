@@ -3,7 +3,9 @@
 import json
 import re
 import shutil
+import struct
 import sys
+import zlib
 from pathlib import Path
 
 import evaluation
@@ -19,6 +21,8 @@ from distgan.data import Data
 from distgan.errors import ConfigError, DataError, LaunchError, RunError
 from distgan.evaluator import Evaluator
 from distgan.ranks import Ranks
+from shards import payloads
+from shards.sources import images as source
 
 
 def copy(data: Path, to: Path) -> Path:
@@ -215,8 +219,41 @@ def test_folders_of_files(tmp_path, ranks):
     with pytest.raises(DataError, match="deep.png cannot be decoded"):
         imagesets.open_set(str(folder)).decode(range(6))
     Image.new("RGB", (33, 32)).save(folder / "deep.png")
-    with pytest.raises(DataError, match="several sizes"):
-        imagesets.open_set(str(folder)).decode(range(6))
+    with pytest.raises(DataError, match=r"several sizes \(32x32 as .*, 33x32 as deep.png\)"):
+        imagesets.open_set(str(folder))
+    (folder / "deep.png").write_bytes(png16(32))
+    with pytest.raises(DataError, match=r"deep.png has more than 8 bits \(RGB;16B\)"):
+        imagesets.open_set(str(folder))
+
+
+def png16(size):
+    """A PNG of 16 bits in each of three channels, which Pillow reads and cannot write."""
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    rows = b"".join(b"\0" + struct.pack(">3H", 4095, 2048, 100) * size for _ in range(size))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", size, size, 16, 2, 0, 0, 0)) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def test_files_of_a_folder_are_seen_as_shards_of_them_are(tmp_path):
+    """Transparent ones on black, turned ones upright."""
+    folder = tmp_path / "files"
+    folder.mkdir()
+    draw = np.random.default_rng(0)
+    Image.fromarray(draw.integers(0, 256, (16, 16, 4), np.uint8), "RGBA").save(folder / "0.png")
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    Image.fromarray(draw.integers(0, 256, (16, 16, 3), np.uint8)).save(folder / "1.png", exif=turned)
+    found = imagesets.open_set(str(folder)).decode([0, 1]).permute(0, 2, 3, 1).numpy()
+    for name, seen in zip(("0.png", "1.png"), found, strict=True):
+        np.testing.assert_array_equal(seen, np.asarray(source.to_square(source.decode(folder / name)[0], 16).convert("RGB")))
+
+
+def test_colour_of_16_bits_is_no_shard(tmp_path):
+    """Pillow drops the low half of its bits as it reads, and no --range could bring them back."""
+    (tmp_path / "a.png").write_bytes(png16(16))
+    assert "16 bits in each of several channels (RGB;16B)" in source.look_at(tmp_path / "a.png", 16, (0, 4095)).fault
+    with pytest.raises(ValueError, match="more than 8 bits"):
+        payloads.decode((tmp_path / "a.png").read_bytes(), "png", np.empty((16, 16, 3), np.uint8))
 
 
 def test_shards_in_the_order_they_are_asked_for(particles):

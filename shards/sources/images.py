@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from distgan import console
 from distgan.errors import ConfigError, DataError
@@ -46,6 +46,7 @@ EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", "
 SIZES = (8, 2048)
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # whatever the name says; not PostScript: Pillow has Ghostscript run it
 MODES_16_BIT = ("I;16", "I;16B", "I;16L")
+_ONE_CHANNEL = (*MODES_16_BIT, "I;16N", "I", "F")
 
 
 class LowQuality:
@@ -201,9 +202,11 @@ def decode(file: Path | BinaryIO, limits: Sequence[float] | None = None) -> tupl
         warnings.simplefilter("ignore")
         with Image.open(file, formats=FORMATS) as opened:
             about = {"width": opened.width, "height": opened.height, "mode": opened.mode}
+            if opened.mode not in _ONE_CHANNEL and (wide := payloads.deep(opened)):
+                raise ValueError(f"16 bits in each of several channels ({wide}), of which the decoder would drop 8; convert it to 8 bits, or to gray of 16")
             frames, sixteen = getattr(opened, "n_frames", 1), opened.mode in MODES_16_BIT or (opened.mode == "I" and opened.format == "PPM")
             opened.load()
-            image = ImageOps.exif_transpose(opened)
+            image = payloads.upright(opened)
     outside = 0.0
     if sixteen and not limits:
         image = Image.fromarray(np.asarray(image).astype(np.float32) / 257)
@@ -215,9 +218,6 @@ def decode(file: Path | BinaryIO, limits: Sequence[float] | None = None) -> tupl
             raise ValueError("some pixels are not finite numbers")
         outside = float(np.mean((levels < 0) | (levels > 255)))
         image = Image.fromarray(np.clip(levels, 0, 255).astype(np.float32))
-    elif image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image).convert("RGB")
     elif image.mode in ("1", "L"):
         image = image.convert("L")
     else:
