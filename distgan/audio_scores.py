@@ -18,11 +18,12 @@ from distgan.embeddings import SCALE, Embedding
 from distgan.errors import DataError
 from distgan.losses import STFT_RESOLUTIONS, stft_distance
 from distgan.metrics import frechet
-from distgan.metrics.sums import Sums
+from distgan.metrics.sums import MOST, Sums
 from distgan.ranks import Ranks
 
 PLAIN = ("si_sdr", "lsd", "mcd", "stft", "l1", "bands", "frechet")
 METRICS = (*PLAIN, *perceptual.NAMES)
+ANY_RATE = ("si_sdr", "stft", "l1")  # know no Hz and no seconds
 HIGHER = ("si_sdr", "si_sdr_i", "pesq", "stoi", "estoi")  # is better; of all others, lower
 SNR_EDGES_DB = (0, 5, 10, 15, 20)
 RESAMPLES = 1000  # of the bootstrap
@@ -138,8 +139,12 @@ def _count(sums: dict[tuple[str, str], Sums], space: str, side: str, rows: torch
     """Frames of a clip with values that are not finite count in no distance: its own row tells of them."""
     if not torch.isfinite(rows).all():
         return
+    whole = sums.setdefault((space, side), Sums(rows.shape[1]))
+    if whole.n + len(rows) > MOST:  # counted alone: the distance will have none, at any number of processes
+        whole.n += len(rows)
+        return
     try:
-        sums.setdefault((space, side), Sums(rows.shape[1])).add(rows)
+        whole.add(rows)
     except ValueError as error:
         raise DataError(f"{key}: {space}: {error}") from error
 
@@ -177,6 +182,8 @@ def _put_together(clips: Clips, names: list[str], values: np.ndarray, reasons: n
 
 
 def _distance(a: Sums, b: Sums, scale: float) -> dict[str, Any]:
+    if max(a.n, b.n) > MOST:
+        return {"value": None, "frames": a.n, "why": f"more than {MOST:,} frames: sums would not be exact any more"}
     if min(a.n, b.n) < 2:
         return {"value": None, "frames": a.n, "why": "fewer than 2 frames"}
     return {"value": frechet.of_moments(a.moments(), b.moments()) / scale**2, "frames": a.n}

@@ -84,9 +84,11 @@ class Files:
         rates, faults = {}, []
         for key, paths in zip(self.keys, self._paths, strict=True):
             looks = [_look(path) for path in paths]
-            rates |= {rate: path for (_, rate), path in zip(looks, paths, strict=True) if rate not in rates}
-            if len({frames for frames, _ in looks}) > 1:
-                faults.append(f"  {shown(key)}: " + ", ".join(f"{frames} frames in {path.parent}" for (frames, _), path in zip(looks, paths, strict=True)))
+            rates |= {rate: path for (_, rate, _), path in zip(looks, paths, strict=True) if rate not in rates}
+            if several := [path for path, (_, _, channels) in zip(paths, looks, strict=True) if channels > 1]:
+                raise ConfigError(f"{several[0]} has several channels; sounds are measured one channel at a time: mix them down or split them first")
+            if len({frames for frames, _, _ in looks}) > 1:
+                faults.append(f"  {shown(key)}: " + ", ".join(f"{frames} frames in {path.parent}" for (frames, _, _), path in zip(looks, paths, strict=True)))
         if len(rates) > 1:
             raise ConfigError("the files have several rates; resample them to one first:\n" + "\n".join(f"  {rate} Hz: {shown(str(path))}" for rate, path in rates.items()))
         if faults:
@@ -98,13 +100,13 @@ class Files:
         return Clip(*(torch.from_numpy(waves.load(path)[0]) for path in self._paths[i]))
 
 
-def _look(path: Path) -> tuple[int, int]:
-    """(frames, rate in Hz) of a sound file."""
+def _look(path: Path) -> tuple[int, int, int]:
+    """(frames, rate in Hz, channels) of a sound file."""
     try:
         about = soundfile.info(path)
     except (soundfile.LibsndfileError, OSError) as error:
         raise DataError(f"{path} cannot be read as sound: {error}") from error
-    return about.frames, about.samplerate
+    return about.frames, about.samplerate, about.channels
 
 
 def _snr(data: bytes) -> float | None:

@@ -66,6 +66,20 @@ def main(argv: list[str]) -> int:
     return 0
 
 
+def _suited(metrics: tuple[str, ...], rate: int, embedding: str | None) -> tuple[str, ...]:
+    """What can be measured at this rate: where it is not one of sound, bands in Hz and frames of milliseconds mean nothing."""
+    from distgan.audio_scores import ANY_RATE, PLAIN
+    from shards.sound.waves import SOUND_RATES
+
+    if SOUND_RATES[0] <= rate <= SOUND_RATES[1]:
+        return metrics
+    wrong = [name for name in metrics if name not in ANY_RATE]
+    if embedding or wrong and tuple(metrics) != PLAIN:
+        raise ConfigError(f"{', '.join(wrong) or 'embedding'}: made for sound, and these clips have {rate:,} values a second; of them {', '.join(ANY_RATE)} can be measured")
+    console.say(f"{rate:,} values a second are no sound: {', '.join(wrong)} are left out")
+    return ANY_RATE
+
+
 def _of_run(text: str, asked: dict[str, Any]):
     from distgan import trained
     from distgan.data import Data
@@ -75,6 +89,7 @@ def _of_run(text: str, asked: dict[str, Any]):
     module, run = trained.settings(folder, asked["device"])
     data = Data(asked["data"] or run.data)
     data.require(run.recipe, run.kind, run.crop)
+    asked = asked | {"metrics": _suited(asked["metrics"], data.sample.rate, asked["embedding"])}
 
     def work() -> dict[str, Any]:
         from distgan.clips import HeldOut
@@ -101,6 +116,7 @@ def _of_folders(asked: dict[str, Any]):
 
     real, fake, given = (Path(asked[name]).expanduser() if asked[name] else None for name in ("real", "fake", "input"))
     clips = Files(real, fake, given)
+    asked = asked | {"metrics": _suited(asked["metrics"], clips.rate, asked["embedding"])}
 
     def work() -> dict[str, Any]:
         from distgan.config import Machine

@@ -23,7 +23,7 @@ it was interrupted, and looks at what is there first.
   RUN          a run folder: its best checkpoint, or the last one, or the one of a step
   OUT          folder to make (default: RUN/generated-STEP); also out=OUT
   --n          how many (default: 64 images, or all sounds); also count=N
-  --shards     yes: WebDataset tars with an index, a data set of their own, instead of files
+  --shards     yes: WebDataset tars of 256 images or 16 sounds with an index instead of files; from two tars on a data set of their own
   --from       of sounds: a folder of sound files to repair, resampled to the run's rate, instead of the held-out clips
   --data       the data set of a run of sounds, where it has moved
   --processes  on this machine (default 1);   --device auto|cpu|cuda
@@ -54,16 +54,34 @@ def main(argv: list[str]) -> int:
     images = module.Settings.kind == "image"
     if images and (wrong := [name for name in ("from", "data") if asked[name]]):
         raise ConfigError(f"{wrong[0]}={asked[wrong[0]]}: {run.recipe} draws images from noise and needs nothing to begin with")
-    about = {"checkpoint_digest": json.loads((checkpoint / "checkpoint.json").read_text())["digest"], "recipe": run.recipe, "step": int(checkpoint.name),
-             "seed": run.seed, "of": "noise" if images else str(Path(asked["from"]).expanduser().resolve()) if asked["from"] else "held-out clips"}
-    store = Store(target, about, asked["shards"] == "yes")
-    store.refuse_others()
     from launchers import local
 
+    about = {"checkpoint_digest": json.loads((checkpoint / "checkpoint.json").read_text())["digest"], "recipe": run.recipe, "step": int(checkpoint.name),
+             "seed": run.seed, "of": "noise" if images else _what(Path(asked["from"]).expanduser()) if asked["from"] else _held_out(asked["data"] or run.data)}
+    store = Store(target, about, asked["shards"] == "yes")
+    store.refuse_others()
     local.spread("generate", argv, asked["processes"])
     made = (_images if images else _sounds)(module, run, checkpoint, asked, store)
-    console.say(f"{made}: {target}" + (f"; next: distgan check {shlex.quote(str(target))}" if (target / "dataset.json").is_file() else ""))
+    following = (["check", str(target)] if (target / "dataset.json").is_file() else
+                 ["evaluate", "--real", str(run.data), "--fake", str(target / "images")] if images and not store.shards else None)
+    console.say(f"{made}: {target}" + (f"; next: distgan {shlex.join(following)}" if following else ""))
     return 0
+
+
+def _what(folder: Path) -> str:
+    """The sound files of a folder, by their content."""
+    from shards.folders import Contents, find_files
+    from shards.sound.pairs import SOUNDS
+
+    if not folder.is_dir():
+        raise ConfigError(f"from={folder}: no such folder")
+    return str(Contents(folder, find_files(folder, SOUNDS)[0], "recordings"))
+
+
+def _held_out(folder: str) -> str:
+    from distgan.data import Data
+
+    return f"held-out clips of data {Data(folder).fingerprint}"
 
 
 def _images(module: ModuleType, run: config.Run, checkpoint: Path, asked: dict[str, Any], store: Store) -> str:
@@ -128,18 +146,22 @@ def _sounds(module: ModuleType, run: config.Run, checkpoint: Path, asked: dict[s
             per = 2 if store.shards else 1
             places = ((index - some.start)[:, None] * per + np.arange(per)).ravel()
             whole = _to_the_first(ranks, places, blobs, len(some) * per)
-            ranks.alone(lambda some=some, whole=whole, per=per: store.add(list(_rows(some, sounds.keys, whole, per))))
+            ranks.alone(lambda some=some, whole=whole, per=per: store.add(list(_rows(some, sounds.keys, whole, per, bool(asked["from"])))))
     ranks.alone(lambda: store.finish(["--input", "input.wav", "--target", "target.wav"]))
     ranks.close()
     return f"{max(first, count)} clips by {checkpoint}"
 
 
-def _rows(numbers: range, keys: list[str], blobs: list[bytes], per: int) -> Iterator[tuple[tuple[Any, ...], dict[str, bytes]]]:
+def _rows(numbers: range, keys: list[str], blobs: list[bytes], per: int, named: bool) -> Iterator[tuple[tuple[Any, ...], dict[str, bytes]]]:
+    """`named`: files keep the names of what they were made of, so that both can be compared; else a number goes before a name that is safe anywhere."""
     from distgan.listening import file_name
+
+    twice = len(set(keys)) < len(keys)  # a.wav and a.flac
 
     for k, i in enumerate(numbers):
         members = dict(zip(("input.wav", "target.wav") if per == 2 else ("wav",), blobs[k * per:(k + 1) * per], strict=True))
-        yield (i, f"sounds/{i:05d}-{file_name(keys[i])}.wav", keys[i], hashlib.sha256(blobs[k * per]).hexdigest()), members
+        name = keys[i] if named and not twice else f"{i:05d}-{file_name(keys[i])}"
+        yield (i, f"sounds/{name}.wav", keys[i], hashlib.sha256(blobs[k * per]).hexdigest()), members
 
 
 def _to_the_first(ranks: Any, index: Any, blobs: list[bytes], total: int) -> list[bytes] | None:

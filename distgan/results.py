@@ -96,7 +96,7 @@ def files(start: int, images: torch.Tensor, said: torch.Tensor, count: int) -> I
 def save(path: Path, data: bytes) -> None:
     """RunError where it cannot be written."""
     try:
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
     except OSError as error:
         raise RunError(f"cannot write {path}: {error.strerror}; make room or give access, and run the same line again") from error

@@ -11,6 +11,7 @@ import warnings
 import numpy as np
 import pytest
 import scipy.fft
+import soundfile
 import torch
 from processes import BIN, environment, line, run
 
@@ -261,6 +262,34 @@ def test_folders_that_do_not_match_are_refused_by_name(folders, voices):
     (folders / "repaired/2.wav").write_bytes(waves.write_wav(voices[2], RATE))
     with pytest.raises(DataError, match="denoised/3.wav cannot be read as sound"):
         evaluate.main(asked(folders))
+
+
+def test_several_channels_are_refused(folders, voices):
+    """Mixed down, left and right could be exchanged and nobody would hear it."""
+    soundfile.write(folders / "clean/2.wav", np.stack([voices[2], voices[2]], 1), RATE, subtype="FLOAT")
+    with pytest.raises(ConfigError, match="clean/2.wav has several channels"):
+        evaluate.main(asked(folders))
+
+
+def test_at_rates_of_no_sound_what_knows_hertz_is_left_out(folders, capsys):
+    metrics = evaluate_audio._suited(audio_scores.PLAIN, 100_000_000, None)
+    assert metrics == ("si_sdr", "stft", "l1") and "lsd, mcd, bands, frechet are left out" in capsys.readouterr().out
+    assert evaluate_audio._suited(audio_scores.PLAIN, 16000, None) == audio_scores.PLAIN
+    with pytest.raises(ConfigError, match="lsd: made for sound"):
+        evaluate_audio._suited(("lsd", "l1"), 100_000_000, None)
+
+
+def test_more_frames_than_sums_hold_have_no_distance_at_any_number_of_processes(monkeypatch):
+    """Two ranks hold each less than is too much for one."""
+    monkeypatch.setattr(audio_scores, "MOST", 10)
+    rows, alone, halves = torch.rand(12, 3), {}, [{}, {}]
+    for part in (rows[:6], rows[6:]):
+        audio_scores._count(alone, "logmel", "found", part, "a")
+    for half, part in zip(halves, (rows[:6], rows[6:]), strict=True):
+        audio_scores._count(half, "logmel", "found", part, "a")
+    key = ("logmel", "found")
+    assert alone[key].n == sum(half[key].n for half in halves) == 12
+    assert audio_scores._distance(alone[key], alone[key], 1.0) == {"value": None, "frames": 12, "why": "more than 10 frames: sums would not be exact any more"}
 
 
 # ---- runs

@@ -308,6 +308,10 @@ def test_repaired_sounds_do_not_depend_on_the_number_of_processes(recordings, tm
     assert generate.main([str(folder), str(two), "--device", "cpu"]) == 0 and hashes(one) == hashes(two)
     own = tmp_path / "own"
     assert generate.main([str(folder), str(own), "--from", str(one / "sounds"), "--n", "2", "--device", "cpu"]) == 0 and len(table(own)) == 2
+    assert {path.name for path in (own / "sounds").iterdir()} < {path.name for path in (one / "sounds").iterdir()}  # so both can be compared
+    shutil.copy(sorted((one / "sounds").iterdir())[-1], sorted((one / "sounds").iterdir())[0])
+    with pytest.raises(ConfigError, match="of: 6 recordings with sha256 .* there, 6 recordings"):
+        generate.main([str(folder), str(own), "--from", str(one / "sounds"), "--device", "cpu"])
     shards = tmp_path / "shards"
     assert generate.main([str(folder), str(shards), "--shards", "yes", "--device", "cpu"]) == 0
     assert [path.name for path in shards.glob("*.tar")] == ["000000.tar"] and (shards / "manifest.json").is_file() and not (shards / "dataset.json").exists()

@@ -281,4 +281,4 @@ def _files(root: Path, manifests: dict[Path, dict | None], findings: FileFinding
 
 def _expected(manifest: dict[str, Any] | None) -> set[str]:
     tars = {shard["file"] for shard in manifest["shards"]} if manifest else set()
-    return tars | {index_path(Path(tar)).name for tar in tars} | {MANIFEST, SUMS}
+    return tars | {index_path(Path(tar)).name for tar in tars} | {MANIFEST, SUMS, "generated.json"}  # the last by `distgan generate --shards yes`

@@ -17,9 +17,8 @@ from shards.audit.findings import SIGNED, SOUND_ONLY, Checks, Finding
 from shards.audit.samples import Place, read
 from shards.index import DATASET
 from shards.sound import align
-from shards.sound.waves import WAVE_FIELDS, read_flac, read_wav, to_float
+from shards.sound.waves import SOUND_RATES, WAVE_FIELDS, read_flac, read_wav, to_float
 
-SOUND_RATES = (4_000, 1_000_000)  # Hz; below and above, it is not sound that was recorded
 SEARCHED_S = 0.05  # of delay in either direction
 FRAME_S = 0.02
 ACTIVE_DB = -40.0  # of the 95th percentile of the frames

@@ -14,6 +14,7 @@ import soundfile
 from distgan.errors import DataError
 
 FULL_SCALE = 32768  # 16-bit integers are this many steps of 1
+SOUND_RATES = (4_000, 1_000_000)  # Hz; below and above, it is not sound that was recorded
 WAVE_FIELDS = ("wav", "flac")
 HEAD_BYTES = 4096   # a WAV header with its metadata is usually far smaller
 _PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE

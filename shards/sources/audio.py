@@ -28,7 +28,7 @@ from shards.sources import Check, Finding
 EXAMPLES = [("recordings of equal names in takes/input and takes/target, in pieces of 2 s", "distgan shard audio OUT --from takes --segment 2"),
             ("two folders, at 16 kHz, with the delay between them taken out",
              "distgan shard audio OUT --input amplified --target dry --rate 16000 --align")]
-RECIPE = None
+RECIPE = "timbre"  # or waveform, with segment=N
 
 RATES = (1000, 768_000)
 SEGMENTS_S = (0.05, 3600)
