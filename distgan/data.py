@@ -1,6 +1,7 @@
 """A folder of shards as arrays: the training split, the validation split, and what one sample is."""
 
 import json
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,19 @@ from shards.reader import ShardSet, open_parts
 from shards.sound import waves
 
 
+def _nothing(folder: str, root: Path) -> str:
+    """What is the matter with a folder without dataset.json, and what to do."""
+    if root.is_file():
+        return f"{folder} is a file; data= names a folder of shards"
+    whole = next((one for one in (root.parent, root.resolve().parent) if (one / "dataset.json").is_file()), None)  # of `.` only the second
+    if (root / "manifest.json").is_file() and whole:
+        return f"{folder} is one split of a data set; name the folder that holds both: {shlex.quote(f'data={whole}')}"
+    if (root / "manifest.json").is_file():
+        return f"{folder} holds shards with an index, but is no data set: that takes two tars or more, of which some are held out"
+    return (f"no shards in {folder}: {root / 'dataset.json'} is missing. Make them: distgan shard particles {shlex.quote(folder)}; "
+            f"or, where WebDataset tars lie there: distgan index {shlex.quote(folder)}")
+
+
 class Data:
     """A folder made by `distgan shard`, or adopted by `distgan index`."""
 
@@ -27,10 +41,7 @@ class Data:
             about = json.loads((root / "dataset.json").read_bytes())
             self.sample = _sample(sample_of(about))
         except (FileNotFoundError, NotADirectoryError):
-            if (root / "manifest.json").is_file():
-                raise DataError(f"{folder} is one split of a data set; name the folder that holds both: data={root.parent}") from None
-            raise DataError(f"no shards in {folder}: {root / 'dataset.json'} is missing. Make them: distgan shard particles {folder}; "
-                            f"or, where WebDataset tars lie there: distgan index {folder}") from None
+            raise DataError(_nothing(folder, root)) from None
         except OSError as error:
             raise DataError(f"cannot read {root / 'dataset.json'}: {error.strerror}") from None
         except (ValueError, RecursionError) as error:

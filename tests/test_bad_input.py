@@ -106,7 +106,7 @@ def test_bytes_that_are_no_text(data, tmp_path):
     (["sagan", "data=data", "data=" + "x" * 300], "File name too long"),
     (["sagan", "data=nowhere"], "no shards in nowhere: nowhere/dataset.json is missing. Make them: distgan shard"),
     (["sagan", "data=data/train"], "data/train is one split of a data set; name the folder that holds both: data=data"),
-    (["sagan", "data=data/dataset.json"], "no shards in data/dataset.json"),
+    (["sagan", "data=data/dataset.json"], "data/dataset.json is a file; data= names a folder"),
     (["missing.yaml"], "cannot read the run file missing.yaml: No such file or directory"),
     (["sagan", "data=data", "machine.device=cuda"], "torch sees no CUDA device here"),
     (["sagan", "data=data", "evaluate.inception=nowhere.pth"], "evaluate.inception=nowhere.pth: no such file"),
