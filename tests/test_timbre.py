@@ -17,7 +17,7 @@ from distgan import measures, nets_timbre, runfile, sharing, signals
 from distgan.batches import Micro
 from distgan.clock import Clock
 from distgan.data import Data
-from distgan.errors import ConfigError
+from distgan.errors import ConfigError, DataError
 from distgan.loop import STOPPED
 from distgan.losses import stft_distance
 from distgan.player import retune
@@ -272,6 +272,20 @@ def test_the_validation_of_clips_of_different_lengths_counts_each_once(tmp_path)
         given, target = signals.to_waves(data.decode(data.validation, [i]), torch.float64).unbind(1)
         alone.append((given - target).abs().mean().item())
     assert made.validate(data)["valid/input_l1"] == pytest.approx(np.mean(alone), rel=1e-12)
+
+
+def test_a_silent_target_takes_no_part_in_validation(folder, monkeypatch):
+    made, data = recipe(), Data(str(folder))
+    pairs = [signals.to_waves(data.decode(data.validation, [i]), torch.float64).unbind(1) for i in range(3)]
+    monkeypatch.setattr(made, "_held_out", lambda data: iter([(torch.cat([given for given, _ in pairs]), torch.cat([target for _, target in pairs]))]))
+    whole = made.validate(data)
+    silence = torch.zeros_like(pairs[0][1])
+    monkeypatch.setattr(made, "_held_out", lambda data: iter([*pairs[:2], (pairs[0][0], silence), pairs[2], (silence, silence)]))
+    found = made.validate(data)
+    assert found.pop("valid/silent") == 2 and found == pytest.approx(whole, rel=1e-12)
+    monkeypatch.setattr(made, "_held_out", lambda data: iter([(silence, silence)]))
+    with pytest.raises(DataError, match="all held-out pairs is silent"):
+        made.validate(data)
 
 
 def test_pictures_come_with_sound(folder, tmp_path):

@@ -13,7 +13,7 @@ from distgan.batches import Micro
 from distgan.clock import Clock, step_decay
 from distgan.config import Betas, Positive, Share
 from distgan.data import Data
-from distgan.errors import ConfigError
+from distgan.errors import ConfigError, DataError
 from distgan.losses import MODES, STFT_RESOLUTIONS, d_adversarial, g_adversarial, stft_distance, watched
 from distgan.player import Log, Player
 from distgan.ranks import Ranks
@@ -199,10 +199,18 @@ class Recipe:
 
     # ---- on rank 0 alone
     def validate(self, data: Data) -> dict[str, float]:
-        """Over the whole validation set, each clip whole and of equal weight: of repaired and of denoised speech, and the GAN losses, of a D that only looks."""
-        run, rate, rows = self.run, data.sample.rate, []
+        """Over the whole validation set, each clip whole and of equal weight: of repaired and of denoised speech, and the GAN losses, of a D that only looks.
+
+        Clips whose clean speech is silent have no distance from it and are left out, as `distgan evaluate` does; `valid/silent` counts them.
+        """
+        run, rate, rows, silent = self.run, data.sample.rate, [], 0
         with self.G.averaged() as repair, self.D.judging() as judge:
             for given, target in self._held_out(data):
+                heard = target.any(1)
+                silent += int((~heard).sum())
+                if not heard.any():
+                    continue
+                given, target = given[heard], target[heard]
                 repaired = repair(given)
                 row = measures.table(repaired, target, rate, run.stft_resolutions)
                 row |= {f"input_{name}": value for name, value in measures.table(given, target, rate, run.stft_resolutions).items()}
@@ -212,7 +220,10 @@ class Recipe:
                     row["adversarial"] = torch.stack([g_adversarial(run.gan_loss, fake, run.real_label) for _, fake in scores])
                     row["d_loss"] = torch.stack([d_adversarial(run.gan_loss, real, fake, run.real_label, run.fake_label) for real, fake in scores])
                 rows.append(row)
-        return {f"valid/{name}": float(torch.cat([row[name].double() for row in rows]).mean()) for name in rows[0]}
+        if not rows:
+            raise DataError(f"{data.folder}: the clean speech of all held-out pairs is silent, so nothing can be measured")
+        means = {f"valid/{name}": float(torch.cat([row[name].double() for row in rows]).mean()) for name in rows[0]}
+        return means | ({"valid/silent": silent} if silent else {})
 
     def _held_out(self, data: Data) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """(denoised, clean) of the validation set in order, [n, frames] each."""
