@@ -89,6 +89,13 @@ def _write(folder: Path, final: Path, temporary: Path, step: int, players: dict[
     shutil.rmtree(before, ignore_errors=True)
 
 
+def recover(folder: Path) -> None:
+    """Give a checkpoint its name back that was being saved anew when the process was killed. Only for the run itself: another may be just saving."""
+    for path in folder.glob(f"{_BEFORE}*"):
+        if not (final := folder / path.name.removeprefix(_BEFORE)).exists():
+            path.rename(final)
+
+
 class _Damaged(RunError):
     """Not what was written: the checkpoint before it serves. A checkpoint of another version is not damaged, and not passed over."""
 
@@ -96,12 +103,8 @@ class _Damaged(RunError):
 def newest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
     """The newest intact checkpoint and its state; None where there is none.
 
-    Damaged ones are named and passed over; RunError if there are checkpoints but none is intact. One that was being saved anew when the process
-    was killed gets its name back.
+    Damaged ones are named and passed over; RunError if there are checkpoints but none is intact.
     """
-    for path in folder.glob(f"{_BEFORE}*"):
-        if not (final := folder / path.name.removeprefix(_BEFORE)).exists():
-            path.rename(final)
     found = present(folder)
     for path in reversed(found):
         try:

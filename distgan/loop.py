@@ -104,6 +104,7 @@ class Loop:
     def resume(self) -> Clock:
         """Load the newest intact checkpoint, chosen by rank 0 for all."""
         def choose():
+            checkpoints.recover(self.folder.path / "checkpoints")
             found = checkpoints.newest(self.folder.path / "checkpoints")
             step = found[1]["step"] if found else 0
             sign = self.folder.last_sign()

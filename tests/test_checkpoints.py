@@ -44,6 +44,7 @@ def test_a_checkpoint_that_is_saved_anew_is_there_whenever_the_process_is_killed
     monkeypatch.setattr(os, "replace", replace)
     assert renamed and not (tmp_path / "00000003").exists()
     found = players(1)
+    checkpoints.recover(tmp_path)
     path, state = checkpoints.newest(tmp_path)
     checkpoints.load(path, found)
     assert state["step"] == 3 and equal(found, players(0))
