@@ -299,7 +299,7 @@ def test_tars_that_others_made(tmp_path, no_pictures, capsys):
 
 @pytest.mark.parametrize(("source", "kind", "verdict", "text"), [
     ("index", "images", "fail", "write those tars again, and index them: distgan index root"), ("index", "none", "pass", "distgan index root, which says how to go on"),
-    ("audio", "pairs", "pass", "no recipe of this version trains on pairs"), ("images", "images", "pass", "distgan run --processes 2 sagan data=root"),
+    ("audio", "pairs", "pass", "distgan run --processes 2 timbre data=root"), ("images", "images", "pass", "distgan run --processes 2 sagan data=root"),
     ("images", "images", "fail", "shard it again")])
 def test_the_next_line_is_one_that_works(source, kind, verdict, text):
     assert text in audit._next(Path("root"), {"source": source, "examined": {"kind": kind}, "verdict": verdict}, [])

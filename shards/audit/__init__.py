@@ -179,7 +179,7 @@ def _next(root: Path, report: dict[str, Any], rows: list[dict[str, Any]]) -> str
         return f"distgan index {root}, which says how to go on"
     if report["verdict"] == "fail":
         return "repair or leave out what is named above at its source, and shard it again (--drop-low-quality leaves out what a source itself finds)"
-    recipe = sources.load(name).RECIPE if name in sources.names() else "sagan" if kind == "images" else None
+    recipe = sources.load(name).RECIPE if name in sources.names() else {"images": "sagan", "pairs": "timbre"}.get(kind)
     return f"distgan run --processes 2 {recipe} {shlex.quote(f'data={root}')}" if recipe else (
         f"a recipe of your own (docs/architecture.md, Adding a system); no recipe of this version trains on {kind}")
 
