@@ -112,6 +112,8 @@ class Checks:
 
     def over(self, now: Clock, decision: watch.Decision) -> str | None:
         """Why the run ends before its last step; kept in its last checkpoint. The same on all ranks."""
+        if now.step == self._last:
+            return None  # the end that was asked for; with more epochs the run goes on
         if decision.action == "stop":
             self.ended = f"watch.on_trouble=stop, because of {decision.rule}"
         elif self.run.patience and self.best and now.epoch - self.best["epoch"] >= self.run.patience:

@@ -44,3 +44,17 @@ def test_an_end_that_was_decided_stands_when_the_run_is_killed_before_it_is_done
     done, status = (json.loads((tmp_path / "run" / name).read_text()) for name in ("DONE", "status.json"))
     assert (done["epoch"], done["early"]) == (3.0, True) and (status["state"], status["step"], status["best"]["epoch"]) == ("done", 6, 1.0)
     assert "finished early: no better frechet_standin for 2 epochs" in capsys.readouterr().out
+
+
+def test_an_end_at_the_last_step_is_no_early_one(particles, tmp_path, monkeypatch):
+    """With more epochs the run goes on, until its patience, which was over at that very step, is looked at again."""
+    scores = iter([9.0, 5.0, 6.0, 7.0])
+    monkeypatch.setattr(Evaluator, "__call__", lambda self, sample: {"metric": "frechet_standin", "score": next(scores), "samples": 2, "reals": 2})
+    run = sagan.Settings(data=str(particles), ngf=4, ndf=4, batch=27, epochs=3, patience=2, validate_every=50, sample_every=50,
+                         evaluate={"schedule": [[None, 1]]}, machine={"folder": str(tmp_path / "run")})
+    ends = []
+    for epochs in (3, 5):
+        assert start.train(sagan, run.model_copy(update={"epochs": epochs}), {}) == 0
+        done = json.loads((tmp_path / "run" / "DONE").read_text())
+        ends.append((done["step"], done["early"]))
+    assert ends == [(6, False), (7, True)]
