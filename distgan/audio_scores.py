@@ -140,11 +140,12 @@ def _count(sums: dict[tuple[str, str], Sums], space: str, side: str, rows: torch
     if not torch.isfinite(rows).all():
         return
     whole = sums.setdefault((space, side), Sums(rows.shape[1]))
-    if whole.n + len(rows) > MOST:  # counted alone: the distance will have none, at any number of processes
-        whole.n += len(rows)
-        return
     try:
-        whole.add(rows)
+        whole.require(rows)  # whatever the count, or what a rank objects to would depend on how many there are
+        if whole.n + len(rows) > MOST:  # counted alone: the distance has no value then
+            whole.n += len(rows)
+        else:
+            whole.add(rows)
     except ValueError as error:
         raise DataError(f"{key}: {space}: {error}") from error
 

@@ -57,7 +57,7 @@ def main(argv: list[str]) -> int:
     from launchers import local
 
     about = {"checkpoint_digest": json.loads((checkpoint / "checkpoint.json").read_text())["digest"], "recipe": run.recipe, "step": int(checkpoint.name),
-             "seed": run.seed, "of": "noise" if images else _what(Path(asked["from"]).expanduser()) if asked["from"] else _held_out(asked["data"] or run.data)}
+             "seed": run.seed, "of": "noise" if images else _what(asked["from"], asked["data"] or run.data)}
     store = Store(target, about, asked["shards"] == "yes")
     store.refuse_others()
     local.spread("generate", argv, asked["processes"])
@@ -68,20 +68,19 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _what(folder: Path) -> str:
-    """The sound files of a folder, by their content."""
+def _what(own: str | None, folder: str) -> str:
+    """What is repaired: sound files by their content and the rate they are read at, or the held-out clips of a data set."""
+    from distgan.data import Data
     from shards.folders import Contents, find_files
     from shards.sound.pairs import SOUNDS
 
-    if not folder.is_dir():
-        raise ConfigError(f"from={folder}: no such folder")
-    return str(Contents(folder, find_files(folder, SOUNDS)[0], "recordings"))
-
-
-def _held_out(folder: str) -> str:
-    from distgan.data import Data
-
-    return f"held-out clips of data {Data(folder).fingerprint}"
+    if own and not Path(own).expanduser().is_dir():
+        raise ConfigError(f"from={own}: no such folder")
+    data = Data(folder)
+    if not own:
+        return f"held-out clips of data {data.fingerprint}"
+    at = Path(own).expanduser()
+    return f"{Contents(at, find_files(at, SOUNDS)[0], 'recordings')} at {data.sample.rate} Hz"
 
 
 def _images(module: ModuleType, run: config.Run, checkpoint: Path, asked: dict[str, Any], store: Store) -> str:

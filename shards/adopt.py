@@ -10,6 +10,7 @@ and which tars are for training. Running it again reads every tar and finds any 
 import argparse
 import json
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +131,7 @@ def _divided(root: Path, names: list[str], share: float) -> Parts:
         return {}
     if len(names) < 2:
         raise ConfigError(f"{root} holds one tar, {names[0]}, and whole tars go to validation. Move it to {root}/train/ and put another into "
-                          f"{root}/validation/; or pack it as two; or write the index alone: distgan index {root} --validation 0")
+                          f"{root}/validation/; or pack it as two; or write the index alone: distgan index {shlex.quote(str(root))} --validation 0, which makes no data set")
     held_out = set(sorted(names, key=rank)[:max(1, int(share * len(names) + 0.5))])
     return {"train": {"folder": ".", "shards": [name for name in names if name not in held_out]},
             "validation": {"folder": ".", "shards": [name for name in names if name in held_out]}}

@@ -21,7 +21,8 @@ FIELDS = {"png": "png", "jpeg": "jpg", "raw": "npy"}
 # The named format alone: of shards from elsewhere Image.open would open anything, and start Ghostscript for a PostScript file of that name.
 _READERS = {"png": PngImageFile, "jpg": JpegImageFile, "jpeg": JpegImageFile}
 _GRAY = ("1", "L", "LA")
-_WIDE = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")
+WIDE = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")  # Pillow's modes of one channel that hold more than 8 bits
+_BITS_PER_SAMPLE = 258  # TIFF's tag
 IMAGE_FIELDS = (*_READERS, "npy")
 
 
@@ -67,17 +68,27 @@ def decode(data: bytes, field: str, out: np.ndarray, strict: bool = False) -> No
 def deep(image: Image.Image) -> str | None:
     """How an opened file holds more than 8 bits a channel, None where it does not. Asked before its pixels are loaded.
 
-    Of one channel Pillow keeps them, and cuts to 255 when it converts; of several (16-bit RGB) it drops the low 8 while it reads.
+    Of one channel Pillow keeps them, and cuts to 255 when it converts; of several it keeps 8 while it reads, and says nothing.
     """
-    raw = image.tile[0].args if image.tile else ""
-    raw = raw if isinstance(raw, str) else next((one for one in raw or () if isinstance(one, str)), "")
-    return image.mode if image.mode in _WIDE else raw if ";16" in raw else None
+    if image.mode in WIDE:
+        return image.mode
+    bits = getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, 0)  # of TIFF, where a channel may be a plane of its own
+    most = max(bits if isinstance(bits, tuple) else (bits,))
+    args = image.tile[0].args if image.tile else ()
+    raw = next((one for one in (args if isinstance(args, tuple) else (args,)) if isinstance(one, str)), "")
+    return (f"{image.mode}, {most} bits" if most > 8 else raw if ";16" in raw else f"{image.mode}, values up to {maxval(image)}" if maxval(image) > 255 else None)
+
+
+def maxval(image: Image.Image) -> int:
+    """What stands for full scale in an opened PPM or PGM whose values its decoder scales; 0 elsewhere."""
+    tile = image.tile[0] if image.tile else None
+    return next((one for one in tile.args if isinstance(one, int)), 0) if tile and tile.codec_name.startswith("ppm") and isinstance(tile.args, tuple) else 0
 
 
 def upright(image: Image.Image) -> Image.Image:
     """An image as a viewer shows it: turned as its EXIF says, and, of 8 bits, on black where it is transparent."""
     image = ImageOps.exif_transpose(image)
-    if image.has_transparency_data and image.mode not in _WIDE:
+    if image.has_transparency_data and image.mode not in WIDE:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image).convert("RGB")
     return image

@@ -287,6 +287,9 @@ def test_more_frames_than_sums_hold_have_no_distance_at_any_number_of_processes(
         audio_scores._count(alone, "logmel", "found", part, "a")
     for half, part in zip(halves, (rows[:6], rows[6:]), strict=True):
         audio_scores._count(half, "logmel", "found", part, "a")
+    for before in (alone, halves[0]):  # one is past the bound, the other not
+        with pytest.raises(DataError, match="a: logmel: features reach 99"):
+            audio_scores._count(before, "logmel", "found", torch.full((1, 3), 99.0), "a")
     key = ("logmel", "found")
     assert alone[key].n == sum(half[key].n for half in halves) == 12
     assert audio_scores._distance(alone[key], alone[key], 1.0) == {"value": None, "frames": 12, "why": "more than 10 frames: sums would not be exact any more"}

@@ -8,6 +8,7 @@ from distgan import start
 from distgan.evaluator import Evaluator
 from distgan.loop import Loop
 from distgan.recipes import sagan
+from distgan.thresholds import Finding
 
 
 def test_no_better_score_for_long_finishes_early(particles, tmp_path, monkeypatch, capsys):
@@ -58,3 +59,28 @@ def test_an_end_at_the_last_step_is_no_early_one(particles, tmp_path, monkeypatc
         done = json.loads((tmp_path / "run" / "DONE").read_text())
         ends.append((done["step"], done["early"]))
     assert ends == [(6, False), (7, True)]
+
+
+@pytest.fixture
+def troubled(particles, tmp_path, monkeypatch):
+    """A run in which `d_loss_low` warns at every look, from the first one on."""
+    monkeypatch.setattr(Evaluator, "__call__", lambda self, sample: {"metric": "frechet_standin", "score": 1.0, "samples": 2, "reals": 2})
+    monkeypatch.setattr("distgan.watch.check", lambda rows, settings, values: [Finding("d_loss_low", "warning", 0.0, "D has won", "")])
+
+    def train(**section):
+        run = sagan.Settings(data=str(particles), ngf=4, ndf=4, batch=27, epochs=3, validate_every=1, sample_every=50, evaluate={"schedule": [[None, 1]]},
+                             watch={"settle_epochs": 0, **section}, machine={"folder": str(tmp_path / "run")})
+        assert start.train(sagan, run, {}) == 0
+        return (tmp_path / "run" / "events.jsonl").read_text()
+
+    return train
+
+
+def test_a_rollback_with_nowhere_to_go_is_told_once_and_the_run_goes_on(troubled, capsys):
+    events = troubled(on_trouble="rollback")
+    assert capsys.readouterr().out.count("there is nowhere to go back to") == 1 and '"rollback"' not in events and '"done"' in events
+
+
+def test_a_move_out_of_a_settings_range_is_told_and_not_made(troubled, capsys):
+    events = troubled(on_trouble="adapt", moves={"d_loss_low": [{"setting": "real_label", "add": 0.3}]})
+    assert "adapt because of d_loss_low would set real_label to 1.2" in capsys.readouterr().out and '"adapt"' not in events and '"done"' in events

@@ -1,5 +1,6 @@
 """`distgan evaluate`: the same numbers with any number of processes, beside their floor, with all that is needed to repeat them; what is refused."""
 
+import io
 import json
 import re
 import shutil
@@ -248,10 +249,49 @@ def test_files_of_a_folder_are_seen_as_shards_of_them_are(tmp_path):
         np.testing.assert_array_equal(seen, np.asarray(source.to_square(source.decode(folder / name)[0], 16).convert("RGB")))
 
 
+def tiff16(size, planar):
+    """A TIFF of three channels of 16 bits, one beside the other or each in a plane of its own."""
+    values, strips = struct.pack("<H", 2000) * size * size, 3 if planar else 1
+    each, at = len(values) * 3 // strips, 8 + 2 + 12 * 10 + 4
+    bits, offsets, counts, start = at, at + 6, at + 6 + 4 * strips, at + 6 + 8 * strips
+    of_strips = (offsets, counts) if planar else (start, each)
+    fields = [(256, 3, 1, size), (257, 3, 1, size), (258, 3, 3, bits), (259, 3, 1, 1), (262, 3, 1, 2), (273, 4, strips, of_strips[0]), (277, 3, 1, 3), (278, 3, 1, size),
+              (279, 4, strips, of_strips[1]), (284, 3, 1, 2 if planar else 1)]
+    head = b"II*\0" + struct.pack("<IH", 8, 10) + b"".join(struct.pack("<HHII", *one) for one in fields) + bytes(4) + struct.pack("<3H", 16, 16, 16)
+    return head + struct.pack(f"<{strips}I", *(start + i * each for i in range(strips))) + struct.pack(f"<{strips}I", *[each] * strips) + values * 3
+
+
+def pnm(kind, size, most, value):
+    """A PPM (P6, P3) or PGM (P5, P2) of one value."""
+    count = size * size * (3 if kind in ("P6", "P3") else 1)
+    body = struct.pack(">H" if most > 255 else "B", value) * count if kind in ("P6", "P5") else f"{value} ".encode() * count
+    return f"{kind}\n{size} {size}\n{most}\n".encode() + body
+
+
+@pytest.mark.parametrize(("name", "data"), [
+    ("a.png", png16(16)), ("a.tif", tiff16(16, False)), ("a.tif", tiff16(16, True)),
+    ("a.ppm", pnm("P6", 16, 65535, 2000)), ("a.ppm", pnm("P6", 16, 4095, 2000)), ("a.ppm", pnm("P3", 16, 65535, 2000))])
+@pytest.mark.parametrize("limits", [None, (0, 4095)])
+def test_colour_of_more_than_8_bits_is_refused_and_never_cut(name, data, limits, tmp_path):
+    (tmp_path / name).write_bytes(data)
+    assert "more than 8 bits in each of several channels" in source.look_at(tmp_path / name, 16, limits).fault
+    with pytest.raises(DataError, match=f"{name} has more than 8 bits"):
+        imagesets.open_set(str(tmp_path))
+
+
+@pytest.mark.parametrize(("data", "limits", "level"), [
+    (pnm("P5", 16, 4095, 2000), (0, 4095), 2000 / 4095), (pnm("P2", 16, 4095, 2000), (0, 4095), 2000 / 4095), (pnm("P5", 16, 4095, 2000), None, 2000 / 4095),
+    (pnm("P5", 16, 65535, 2000), (0, 4095), 2000 / 4095), (pnm("P2", 16, 65535, 2000), (0, 4095), 2000 / 4095), (pnm("P5", 16, 65535, 2000), None, 2000 / 65535),
+    (pnm("P6", 16, 255, 200), None, 200 / 255), (pnm("P6", 16, 100, 50), None, 0.5), (pnm("P5", 16, 255, 200), None, 200 / 255)])
+def test_values_of_a_portable_map_are_those_of_its_file(data, limits, level):
+    """Pillow scales gray ones to 16 bits; --range is of the values in the file."""
+    image, _ = source.decode(io.BytesIO(data), limits)
+    assert abs(float(np.asarray(image).mean()) - 255 * level) < 0.51
+
+
 def test_colour_of_16_bits_is_no_shard(tmp_path):
-    """Pillow drops the low half of its bits as it reads, and no --range could bring them back."""
+    """Pillow drops the low half of its bits as it reads."""
     (tmp_path / "a.png").write_bytes(png16(16))
-    assert "16 bits in each of several channels (RGB;16B)" in source.look_at(tmp_path / "a.png", 16, (0, 4095)).fault
     with pytest.raises(ValueError, match="more than 8 bits"):
         payloads.decode((tmp_path / "a.png").read_bytes(), "png", np.empty((16, 16, 3), np.uint8))
 

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import scipy.linalg
+import sets
 import torch
 from flowers import look_alike
 from PIL import Image
@@ -310,8 +311,11 @@ def test_repaired_sounds_do_not_depend_on_the_number_of_processes(recordings, tm
     assert generate.main([str(folder), str(own), "--from", str(one / "sounds"), "--n", "2", "--device", "cpu"]) == 0 and len(table(own)) == 2
     assert {path.name for path in (own / "sounds").iterdir()} < {path.name for path in (one / "sounds").iterdir()}  # so both can be compared
     shutil.copy(sorted((one / "sounds").iterdir())[-1], sorted((one / "sounds").iterdir())[0])
-    with pytest.raises(ConfigError, match="of: 6 recordings with sha256 .* there, 6 recordings"):
+    with pytest.raises(ConfigError, match="of: 6 recordings with sha256 .* at 8000 Hz there, 6 recordings"):
         generate.main([str(folder), str(own), "--from", str(one / "sounds"), "--device", "cpu"])
+    other = sets.damaged(tmp_path / "other", 2, held_out=1, frames=[400] * 3)
+    with pytest.raises(ConfigError, match="of: held-out clips of data .* there, held-out clips of data"):
+        generate.main([str(folder), str(one), "--data", str(other), "--device", "cpu"])
     shards = tmp_path / "shards"
     assert generate.main([str(folder), str(shards), "--shards", "yes", "--device", "cpu"]) == 0
     assert [path.name for path in shards.glob("*.tar")] == ["000000.tar"] and (shards / "manifest.json").is_file() and not (shards / "dataset.json").exists()

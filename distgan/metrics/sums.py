@@ -23,10 +23,8 @@ class Sums:
 
     def add(self, rows: torch.Tensor) -> None:
         """rows: [n, d]. ValueError where they are not finite, too large, or too many for sums that are exact."""
+        self.require(rows)
         x = rows.double()
-        largest = float(x.abs().max()) if x.numel() else 0.0
-        if not largest < self.largest:
-            raise ValueError(f"features reach {largest:.3g}; sums are exact for finite ones below {self.largest:g}: compare features instead of moments (path=features)")
         if self.n + len(x) > MOST:
             raise ValueError(f"more than {MOST:,} rows: sums would not be exact any more")
         x = (x * self._lo).round() / self._lo
@@ -37,6 +35,12 @@ class Sums:
         add_products(self.parts[1], hi)
         self.parts[2] += hi.T @ lo
         add_products(self.parts[3], lo)
+
+    def require(self, rows: torch.Tensor) -> None:
+        """ValueError where they are not finite or too large for sums that are exact."""
+        largest = float(rows.double().abs().max()) if rows.numel() else 0.0
+        if not largest < self.largest:
+            raise ValueError(f"features reach {largest:.3g}; sums are exact for finite ones below {self.largest:g}: compare features instead of moments (path=features)")
 
     def __iadd__(self, other: "Sums") -> "Sums":
         """The rows of the other set as well."""

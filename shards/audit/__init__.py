@@ -40,7 +40,7 @@ def main(argv: list[str]) -> int:
         if (number := getattr(args, option)) is not None and number < 1:
             raise ConfigError(f"--{option} {number}: at least 1")
     if not root.is_dir():
-        raise ConfigError(f"{root}: no such folder; make it with `distgan shard SOURCE {root}`")
+        raise ConfigError(f"{root}: no such folder; make it with `distgan shard SOURCE {shlex.quote(str(root))}`")
     out = Path(args.out) if args.out else root / "audit"
     _refuse_unwritable(out, root)
     files = integrity.examine(root, checks, args.workers)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 from tarfile import BLOCKSIZE, HeaderError, TarInfo
@@ -61,8 +62,10 @@ def examine(root: Path, checks: Checks, workers: int) -> Integrity:
     dataset, parts = _dataset(root, findings)
     folders = list(dict.fromkeys(folder for folder, _ in parts.values()))
     if not dataset and not any((folder / MANIFEST).is_file() for folder in folders):
-        raise DataError(f"{root} holds no data set: no {DATASET}, no train/{MANIFEST}; make one with: distgan shard SOURCE {root}, or, of tars "
-                        f"that others made, with: distgan index {root}")
+        if (root.resolve().parent / DATASET).is_file():
+            raise DataError(f"{root} is one split of a data set; name the folder that holds both: distgan check {shlex.quote(str(root.resolve().parent))}")
+        raise DataError(f"{root} holds no data set: no {DATASET}, no train/{MANIFEST}; make one with: distgan shard SOURCE {shlex.quote(str(root))}, or, of tars "
+                        f"that others made, with: distgan index {shlex.quote(str(root))}")
     manifests = {folder: _manifest(folder, findings) for folder in folders}
     if dataset.get("complete") is True and all(manifests.values()):
         _counts_and_fingerprint(dataset, parts, manifests, findings)

@@ -46,7 +46,6 @@ EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", "
 SIZES = (8, 2048)
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # whatever the name says; not PostScript: Pillow has Ghostscript run it
 MODES_16_BIT = ("I;16", "I;16B", "I;16L")
-_ONE_CHANNEL = (*MODES_16_BIT, "I;16N", "I", "F")
 
 
 class LowQuality:
@@ -202,9 +201,10 @@ def decode(file: Path | BinaryIO, limits: Sequence[float] | None = None) -> tupl
         warnings.simplefilter("ignore")
         with Image.open(file, formats=FORMATS) as opened:
             about = {"width": opened.width, "height": opened.height, "mode": opened.mode}
-            if opened.mode not in _ONE_CHANNEL and (wide := payloads.deep(opened)):
-                raise ValueError(f"16 bits in each of several channels ({wide}), of which the decoder would drop 8; convert it to 8 bits, or to gray of 16")
+            if opened.mode not in payloads.WIDE and (wide := payloads.deep(opened)):
+                raise ValueError(f"more than 8 bits in each of several channels ({wide}), of which the decoder would keep 8; convert it to 8 bits, or to gray of 16")
             frames, sixteen = getattr(opened, "n_frames", 1), opened.mode in MODES_16_BIT or (opened.mode == "I" and opened.format == "PPM")
+            full = payloads.maxval(opened)  # of a PGM, which Pillow scales to 16 bits: --range is of the values in the file
             opened.load()
             image = payloads.upright(opened)
     outside = 0.0
@@ -213,7 +213,8 @@ def decode(file: Path | BinaryIO, limits: Sequence[float] | None = None) -> tupl
     elif sixteen or image.mode in ("I", "F"):
         if not limits:
             raise ValueError(f"pixels of mode {image.mode} have no stated range; state it with --range LOW HIGH, or convert them")
-        levels = (np.asarray(image).astype(np.float64) - limits[0]) * (255 / (limits[1] - limits[0]))
+        values = np.asarray(image).astype(np.float64) * (full / 65535 if full else 1)
+        levels = (values - limits[0]) * (255 / (limits[1] - limits[0]))
         if not np.isfinite(levels).all():
             raise ValueError("some pixels are not finite numbers")
         outside = float(np.mean((levels < 0) | (levels > 255)))
