@@ -1,17 +1,48 @@
-"""Run every benchmark, or those named: python -m bench [reading] [writing] [shuffling] [overhead] … [--quick] [--only PATTERN]"""
+"""Run every benchmark, or those named.
+
+Python -m bench [reading] [writing] [shuffling] [overhead] … [--quick] [--only PATTERN]
+"""
 
 import argparse
 import importlib
 
-QUICK = ("reading", "writing", "shuffling", "overhead", "options", "scaling", "saving", "frechet", "extraction", "sweeping")  # understand --quick and --only
+QUICK = (
+    "reading",
+    "writing",
+    "shuffling",
+    "overhead",
+    "options",
+    "scaling",
+    "saving",
+    "frechet",
+    "extraction",
+    "sweeping",
+)  # understand --quick and --only
 NAMES = (*QUICK, "equality", "alignment", "denoising")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser("python -m bench", description="Speed, as ratios against named peers or limits, measured in one run.")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(NAMES)}; default: all")
-    parser.add_argument("--quick", action="store_true", help=f"a few samples, to see that {', '.join(QUICK)} work; the figures mean nothing")
-    parser.add_argument("--only", default="", metavar="PATTERN", help="of these, the rows, systems or options whose name matches, as in 'limit|CRC'; shuffling has one")
+    parser = argparse.ArgumentParser(
+        "python -m bench",
+        description="Speed, as ratios against named peers or limits, measured in one run.",
+    )
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"one of {', '.join(NAMES)}; default: all"
+    )
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help=f"a few samples, to see that {', '.join(QUICK)} work; the figures mean nothing",
+    )
+    parser.add_argument(
+        "--only",
+        default="",
+        metavar="PATTERN",
+        help=(
+            "of these, the rows, systems or options whose name matches, as in 'limit|CRC';"
+            " shuffling has one"
+        ),
+    )
     args = parser.parse_args()
     if unknown := set(args.names) - set(NAMES):
         parser.error(f"no benchmark {', '.join(sorted(unknown))}; there are: {', '.join(NAMES)}")

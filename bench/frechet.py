@@ -1,8 +1,11 @@
-"""The Fréchet step against scipy's square root of a matrix, as pytorch-fid takes it: CPU seconds on one thread, and errors.
+"""The Fréchet step against scipy's square root of a matrix, as pytorch-fid takes it: CPU seconds on
+one thread, and errors.
 
-The step is what is left when means and covariances are there, for 300 samples when only features are: distgan needs no covariance then. Limits: 300 times faster
-for 300 samples a side of 2,048 features, 6 times for 8,189; errors at most 1e-9 relative. `whole` is from features to distance, np.cov included. Errors at 2,048
-features are against the closed form of two sets that share their principal axes, at 64 features against mpmath with 50 digits.
+The step is what is left when means and covariances are there, for 300 samples when only features
+are: distgan needs no covariance then. Limits: 300 times faster for 300 samples a side of 2,048
+features, 6 times for 8,189; errors at most 1e-9 relative. `whole` is from features to distance,
+np.cov included. Errors at 2,048 features are against the closed form of two sets that share their
+principal axes, at 64 features against mpmath with 50 digits.
 """
 
 import resource
@@ -26,23 +29,45 @@ def main(quick: bool = False, only: str = "") -> None:
         a, b, truth = known(n, d)
         whole, found = _clock(lambda a=a, b=b: frechet.distance(a, b))
         theirs, other = _clock(lambda a=a, b=b: usual(a.numpy(), b.numpy()), measured=1)
-        means, covs = zip(*((x.mean(0), np.cov(x, rowvar=False)) for x in (a.numpy(), b.numpy())), strict=True)
+        means, covs = zip(
+            *((x.mean(0), np.cov(x, rowvar=False)) for x in (a.numpy(), b.numpy())), strict=True
+        )
         step, _ = _clock(lambda c=covs: square_root(*c), measured=1)
-        both = [frechet.Moments(n, torch.from_numpy(mean), torch.from_numpy(cov)) for mean, cov in zip(means, covs, strict=True)]
+        both = [
+            frechet.Moments(n, torch.from_numpy(mean), torch.from_numpy(cov))
+            for mean, cov in zip(means, covs, strict=True)
+        ]
         mine = whole if n < 2 * d else _clock(lambda both=both: frechet.of_moments(*both))[0]
-        print(f"n = {n}, d = {d}: the step {mine:.3f} CPU s, scipy's {step:.2f}: {step / mine:.1f} times (limit {limit:g}); "
-              f"whole {whole:.3f} and {theirs:.2f}: {theirs / whole:.1f} times")
-        print(f"  truth {truth:.9f}; relative error: distgan {abs(found / truth - 1):.1e} (limit 1e-9), usual route {abs(other / truth - 1):.1e}")
+        print(
+            f"n = {n}, d = {d}: the step {mine:.3f} CPU s, scipy's {step:.2f}: {step / mine:.1f}"
+            f" times (limit {limit:g}); whole {whole:.3f} and {theirs:.2f}: {theirs / whole:.1f}"
+            " times"
+        )
+        print(
+            f"  truth {truth:.9f}; relative error: distgan {abs(found / truth - 1):.1e} (limit"
+            f" 1e-9), usual route {abs(other / truth - 1):.1e}"
+        )
         print(f"  a set and itself: distgan {frechet.distance(a, a):.1e} (limit 1e-9)")
     for n in (8, 12, 40) if quick else (24, 40, 100):
-        a, b = (torch.from_numpy(np.random.default_rng(seed).standard_normal((n, 16 if quick else 64)) * scale) for seed, scale in ((1, 1.0), (2, 1.5)))
+        a, b = (
+            torch.from_numpy(
+                np.random.default_rng(seed).standard_normal((n, 16 if quick else 64)) * scale
+            )
+            for seed, scale in ((1, 1.0), (2, 1.5))
+        )
         truth = fifty_digits(a.numpy(), b.numpy())
-        print(f"n = {n}, d = {a.shape[1]}, mpmath, 50 digits: {truth:.12f}; relative error: distgan {abs(frechet.distance(a, b) / truth - 1):.1e}, "
-              f"from moments {abs(frechet.of_moments(frechet.moments(a), frechet.moments(b)) / truth - 1):.1e}, usual route {abs(usual(a.numpy(), b.numpy()) / truth - 1):.1e}")
+        print(
+            f"n = {n}, d = {a.shape[1]}, mpmath, 50 digits: {truth:.12f}; relative error: distgan"
+            f" {abs(frechet.distance(a, b) / truth - 1):.1e}, from moments"
+            f" {abs(frechet.of_moments(frechet.moments(a), frechet.moments(b)) / truth - 1):.1e},"
+            f" usual route {abs(usual(a.numpy(), b.numpy()) / truth - 1):.1e}"
+        )
 
 
 def known(n: int, d: int) -> tuple[torch.Tensor, torch.Tensor, float]:
-    """Two sets [n, d] in float64 whose covariances have the same eigenvectors, so that the distance is |shift|^2 + sum (s - t)^2 over their standard deviations."""
+    """Two sets [n, d] in float64 whose covariances have the same eigenvectors, so that the distance
+    is |shift|^2 + sum (s - t)^2 over their standard deviations.
+    """
     generator = torch.Generator().manual_seed(n)
     rank = min(n - 1, d)
     left = torch.randn(n, rank, generator=generator, dtype=torch.float64)
@@ -54,15 +79,21 @@ def known(n: int, d: int) -> tuple[torch.Tensor, torch.Tensor, float]:
 
 
 def usual(a: np.ndarray, b: np.ndarray) -> float:
-    """pytorch_fid.fid_score: np.mean and np.cov, then calculate_frechet_distance, without its messages."""
+    """pytorch_fid.fid_score: np.mean and np.cov, then calculate_frechet_distance, without its
+    messages.
+    """
     root = square_root(s := np.cov(a, rowvar=False), t := np.cov(b, rowvar=False))
-    return float(np.square(a.mean(0) - b.mean(0)).sum() + np.trace(s) + np.trace(t) - 2 * np.trace(root.real))
+    return float(
+        np.square(a.mean(0) - b.mean(0)).sum() + np.trace(s) + np.trace(t) - 2 * np.trace(root.real)
+    )
 
 
 def square_root(s: np.ndarray, t: np.ndarray) -> np.ndarray:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return scipy.linalg.sqrtm(s @ t)  # pytorch-fid asks for disp=False, which SciPy 1.18 has no more
+        return scipy.linalg.sqrtm(
+            s @ t
+        )  # pytorch-fid asks for disp=False, which SciPy 1.18 has no more
 
 
 def fifty_digits(a: np.ndarray, b: np.ndarray) -> float:
@@ -79,7 +110,9 @@ def fifty_digits(a: np.ndarray, b: np.ndarray) -> float:
         cross = x * y.T
         gram = cross.T * cross
         values = mpmath.eigsy(gram, eigvals_only=True)
-        total = mpmath.fsum((p - q) ** 2 for p, q in zip(m1, m2, strict=True)) + sum(mpmath.fsum(v**2 for v in z) for z in (x, y))
+        total = mpmath.fsum((p - q) ** 2 for p, q in zip(m1, m2, strict=True)) + sum(
+            mpmath.fsum(v**2 for v in z) for z in (x, y)
+        )
         return float(total - 2 * mpmath.fsum(mpmath.sqrt(v) for v in values if v > 0))
 
 

@@ -1,8 +1,11 @@
-"""Images/s and memory of a step of `sagan` with each option that decides how it is computed: `python -m bench.options --help`.
+"""Images/s and memory of a step of `sagan` with each option that decides how it is computed:
+`python -m bench.options --help`.
 
-The recipe's own step and players, one process, images in memory; no loop and no run folder. The first row of a width is the default that the others
-are compared with. On a GPU also the share of the time in which it does nothing (1 - time that kernels and copies take, by the profiler, / time of a
-step without profiler) and how often a step makes the host wait for it. Compiled rows come last; when time is up they are left out.
+The recipe's own step and players, one process, images in memory; no loop and no run folder. The
+first row of a width is the default that the others are compared with. On a GPU also the share of
+the time in which it does nothing (1 - time that kernels and copies take, by the profiler, / time of
+a step without profiler) and how often a step makes the host wait for it. Compiled rows come last;
+when time is up they are left out.
 """
 
 import argparse
@@ -51,7 +54,11 @@ class Option:
         return self.cudnn_benchmark or TF32 in self.settings
 
 
-CHANNELS_LAST, COMPILE, GRAPHS = "machine.channels_last=true", "machine.compile=default", "machine.compile=reduce-overhead"
+CHANNELS_LAST, COMPILE, GRAPHS = (
+    "machine.channels_last=true",
+    "machine.compile=default",
+    "machine.compile=reduce-overhead",
+)
 TF32, BF16, FP16 = (f"precision={name}" for name in ("tf32", "bf16", "fp16"))
 DEFAULT = Option("float32 (default)")
 OPTIONS = [
@@ -80,14 +87,18 @@ OPTIONS = [
 
 @dataclass(frozen=True)
 class Figures:
-    seconds: list[float]         # per step, of each round
+    seconds: list[float]  # per step, of each round
     peak_bytes: int | None = None
     idle: float | None = None
-    waits: collections.Counter = field(default_factory=collections.Counter)  # of one step: where the host waited for the GPU
+    waits: collections.Counter = field(
+        default_factory=collections.Counter
+    )  # of one step: where the host waited for the GPU
 
 
 def batches(images: torch.Tensor, batch: int) -> Iterator[list[Micro]]:
-    """Global batches of one micro-batch, as distgan.batches.Stream makes them of a set in memory, in shard order."""
+    """Global batches of one micro-batch, as distgan.batches.Stream makes them of a set in memory,
+    in shard order.
+    """
     for number in itertools.count():
         positions = np.arange(number * batch, (number + 1) * batch)
         chosen = signals.send(torch.from_numpy(positions % len(images)), images.device)
@@ -96,8 +107,17 @@ def batches(images: torch.Tensor, batch: int) -> Iterator[list[Micro]]:
 
 def prepared(option: Option, width: int, batch: int, device: str) -> tuple[Step, torch.device]:
     """What takes one step, and the device it takes it on."""
-    run = runfile.settle(sagan.Settings, {"recipe": "sagan", "data": "-"},
-                         [f"ngf={width}", f"ndf={width}", f"batch={batch}", f"machine.device={device}", *option.settings])
+    run = runfile.settle(
+        sagan.Settings,
+        {"recipe": "sagan", "data": "-"},
+        [
+            f"ngf={width}",
+            f"ndf={width}",
+            f"batch={batch}",
+            f"machine.device={device}",
+            *option.settings,
+        ],
+    )
     ranks = Ranks(run.machine, run.precision)
     torch.backends.cudnn.benchmark = option.cudnn_benchmark
     torch.manual_seed(0)
@@ -128,12 +148,17 @@ def measure(option: Option, width: int, batch: int, device: str, quick: bool) ->
 
 def busy(step: Step, steps: int) -> float:
     """Seconds of a step in which the GPU computes or copies, whatever the streams."""
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]) as profile:
+    with torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
+    ) as profile:
         for _ in range(steps):
             step()
         torch.cuda.synchronize()
-    spans = sorted((event.time_range.start, event.time_range.end) for event in profile.events()
-                   if event.device_type == torch.autograd.DeviceType.CUDA and not event.is_user_annotation)
+    spans = sorted(
+        (event.time_range.start, event.time_range.end)
+        for event in profile.events()
+        if event.device_type == torch.autograd.DeviceType.CUDA and not event.is_user_annotation
+    )
     return union(spans) * 1e-6 / steps
 
 
@@ -156,15 +181,29 @@ def waits(step: Step) -> collections.Counter:
             step()
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    return collections.Counter(f"{Path(w.filename).name}:{w.lineno}" for w in found if "synchronizing CUDA operation" in str(w.message))
+    return collections.Counter(
+        f"{Path(w.filename).name}:{w.lineno}"
+        for w in found
+        if "synchronizing CUDA operation" in str(w.message)
+    )
 
 
 def row(option: Option, width: int, batch: int, figures: Figures, default: float | None) -> str:
     middle = statistics.median(figures.seconds)
-    cells = [str(width), option.name, f"{batch / middle:.1f} [{batch / max(figures.seconds):.1f}..{batch / min(figures.seconds):.1f}]",
-             f"{default / middle:.2f}" if default else "–"]
-    cells += ["–" if figures.peak_bytes is None else f"{figures.peak_bytes / 1e6:.0f}", "–" if figures.idle is None else f"{100 * figures.idle:.0f}",
-              "–" if figures.peak_bytes is None else str(figures.waits.total())]
+    cells = [
+        str(width),
+        option.name,
+        (
+            f"{batch / middle:.1f}"
+            f" [{batch / max(figures.seconds):.1f}..{batch / min(figures.seconds):.1f}]"
+        ),
+        f"{default / middle:.2f}" if default else "–",
+    ]
+    cells += [
+        "–" if figures.peak_bytes is None else f"{figures.peak_bytes / 1e6:.0f}",
+        "–" if figures.idle is None else f"{100 * figures.idle:.0f}",
+        "–" if figures.peak_bytes is None else str(figures.waits.total()),
+    ]
     return "| " + " | ".join(cells) + " |"
 
 
@@ -180,23 +219,45 @@ def freed(device: str):
             torch.cuda.empty_cache()
 
 
-def table(options: list[Option], widths: tuple[int, ...], batch: int, device: str, minutes: float, quick: bool) -> None:
+def table(
+    options: list[Option],
+    widths: tuple[int, ...],
+    batch: int,
+    device: str,
+    minutes: float,
+    quick: bool,
+) -> None:
     """Print a row as soon as it is measured, and at the end the fastest of each width."""
     speeds: dict[int, dict[str, float]] = {width: {} for width in widths}
     places: dict[str, collections.Counter] = {}
     end, longest = time.monotonic() + 60 * minutes, 0.0
-    print(f"| ngf = ndf | option | images/s [min..max], batch {batch} | × default | peak MB | GPU idle % | waits per step |\n" + "|---" * 7 + "|", flush=True)
+    print(
+        f"| ngf = ndf | option | images/s [min..max], batch {batch} | × default | peak MB | GPU"
+        " idle % | waits per step |\n" + "|---" * 7 + "|",
+        flush=True,
+    )
     # A compiled row takes about a minute: the quick ones of all widths first.
-    for option, width in sorted(itertools.product(options, widths), key=lambda pair: (pair[0].compiled, pair[1])):
+    for option, width in sorted(
+        itertools.product(options, widths), key=lambda pair: (pair[0].compiled, pair[1])
+    ):
         began = time.monotonic()
         if began + (longest if option.compiled else 0) > end:
-            print(f"| {width} | {option.name} | left out: {minutes:g} minutes are over | | | | |", flush=True)
+            print(
+                f"| {width} | {option.name} | left out: {minutes:g} minutes are over | | | | |",
+                flush=True,
+            )
             continue
         with freed(device):
             try:
                 figures = measure(option, width, batch, device, quick)
-            except Exception as error:  # one option that does not work here must not cost the others
-                print(f"| {width} | {option.name} | failed: {type(error).__name__}: {str(error).strip().splitlines()[0][:100]} | | | | |", flush=True)
+            except (
+                Exception
+            ) as error:  # one option that does not work here must not cost the others
+                print(
+                    f"| {width} | {option.name} | failed: {type(error).__name__}:"
+                    f" {str(error).strip().splitlines()[0][:100]} | | | | |",
+                    flush=True,
+                )
                 continue
         if option.compiled:
             longest = max(longest, time.monotonic() - began)
@@ -209,25 +270,59 @@ def table(options: list[Option], widths: tuple[int, ...], batch: int, device: st
             print(f"fastest at {width}: {best}, {batch / found[best]:.1f} images/s")
     for name, found in places.items():
         if found:
-            print(f"{name} waits for the GPU in {', '.join(f'{place} ({count})' for place, count in found.most_common())}")
+            print(
+                f"{name} waits for the GPU in"
+                f" {', '.join(f'{place} ({count})' for place, count in found.most_common())}"
+            )
 
 
-def main(quick: bool = False, only: str = "", device: str = "", widths: tuple[int, ...] = (), batch: int = 16, minutes: float = 7.0) -> None:
+def main(
+    quick: bool = False,
+    only: str = "",
+    device: str = "",
+    widths: tuple[int, ...] = (),
+    batch: int = 16,
+    minutes: float = 7.0,
+) -> None:
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if device == "cpu":
         torch.set_num_threads(1)
-    print(f"torch {torch.__version__}, {torch.cuda.get_device_name() if device == 'cuda' else 'CPU, one thread, CPU time'}", flush=True)
-    options = [option for option in OPTIONS if option is DEFAULT or re.search(only, option.name)
-               and not (device == "cpu" and option.on_gpus) and not (quick and not only and option.compiled)]
+    print(
+        f"torch {torch.__version__},"
+        f" {torch.cuda.get_device_name() if device == 'cuda' else 'CPU, one thread, CPU time'}",
+        flush=True,
+    )
+    options = [
+        option
+        for option in OPTIONS
+        if option is DEFAULT
+        or re.search(only, option.name)
+        and not (device == "cpu" and option.on_gpus)
+        and not (quick and not only and option.compiled)
+    ]
     table(options, (4,) if quick else widths or WIDTHS[device], batch, device, minutes, quick)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser("python -m bench.options", description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="one step of small networks: to see that it works")
-    parser.add_argument("--only", default="", metavar="PATTERN", help="options whose name matches, as in 'bf16|compile'; the default is always measured")
-    parser.add_argument("--device", choices=tuple(WIDTHS), default="", help="default: a GPU where there is one")
-    parser.add_argument("--widths", type=lambda text: tuple(map(int, text.split(","))), default=(), metavar="64,96,…")
+    parser.add_argument(
+        "--quick", action="store_true", help="one step of small networks: to see that it works"
+    )
+    parser.add_argument(
+        "--only",
+        default="",
+        metavar="PATTERN",
+        help="options whose name matches, as in 'bf16|compile'; the default is always measured",
+    )
+    parser.add_argument(
+        "--device", choices=tuple(WIDTHS), default="", help="default: a GPU where there is one"
+    )
+    parser.add_argument(
+        "--widths",
+        type=lambda text: tuple(map(int, text.split(","))),
+        default=(),
+        metavar="64,96,…",
+    )
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--minutes", type=float, default=7.0, help="start no row after this")
     main(**vars(parser.parse_args()))

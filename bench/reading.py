@@ -1,7 +1,9 @@
-"""CPU time and samples/s of reading: PNGs of 64x64 and pairs of 1 s at 48 kHz, ours against decoding alone and against other loaders.
+"""CPU time and samples/s of reading: PNGs of 64x64 and pairs of 1 s at 48 kHz, ours against
+decoding alone and against other loaders.
 
-Every way ends in the same decoded batch of 64 in the main process, from files in the page cache; PNG and FLAC are decoded by the same functions.
-A pass is the whole set, the start of loaders and workers included. Ours reads in a global random order and checks every sample's CRC.
+Every way ends in the same decoded batch of 64 in the main process, from files in the page cache;
+PNG and FLAC are decoded by the same functions. A pass is the whole set, the start of loaders and
+workers included. Ours reads in a global random order and checks every sample's CRC.
 """
 
 import itertools
@@ -49,12 +51,24 @@ def decode(parts: Iterable[bytes]) -> torch.Tensor:
 
 
 def ours(data: Data, workers: int, resident: bool = False) -> Callable[[], int]:
-    stream = Stream(data, 0, breakdown(BATCH, 1, 1), 0, torch.device("cpu"), workers=workers, resident_bytes=1 << 40 if resident else 0)
-    return lambda: sum(len(micros[0].real) for micros in itertools.islice(stream, len(data.train) // BATCH))
+    stream = Stream(
+        data,
+        0,
+        breakdown(BATCH, 1, 1),
+        0,
+        torch.device("cpu"),
+        workers=workers,
+        resident_bytes=1 << 40 if resident else 0,
+    )
+    return lambda: sum(
+        len(micros[0].real) for micros in itertools.islice(stream, len(data.train) // BATCH)
+    )
 
 
 def counted(loader: Iterable) -> int:
-    return sum(len(batch[0]) if isinstance(batch, (list, tuple)) else len(batch) for batch in loader)
+    return sum(
+        len(batch[0]) if isinstance(batch, (list, tuple)) else len(batch) for batch in loader
+    )
 
 
 class InMemory(Dataset):
@@ -70,9 +84,17 @@ class InMemory(Dataset):
 
 def limit(samples: list[tuple[bytes, ...]], workers: int) -> Callable[[], int]:
     if workers:  # the batch is whole already: nothing to collate
-        return lambda: counted(DataLoader(InMemory(samples), BATCH, shuffle=True, num_workers=workers, collate_fn=_whole))
-    order = draws.numpy_generator(0, "bench/limit").permutation(len(samples)).tolist()  # random, as ours is: memory likes order, too
-    return lambda: sum(len(fill(samples, order[start:start + BATCH])) for start in range(0, len(samples), BATCH))
+        return lambda: counted(
+            DataLoader(
+                InMemory(samples), BATCH, shuffle=True, num_workers=workers, collate_fn=_whole
+            )
+        )
+    order = (
+        draws.numpy_generator(0, "bench/limit").permutation(len(samples)).tolist()
+    )  # random, as ours is: memory likes order, too
+    return lambda: sum(
+        len(fill(samples, order[start : start + BATCH])) for start in range(0, len(samples), BATCH)
+    )
 
 
 def _whole(batch: torch.Tensor) -> torch.Tensor:
@@ -92,12 +114,21 @@ class Files(Dataset):
         return decode(Path(name).read_bytes() for name in self.names[i])
 
 
-def files(folder: Path, fields: tuple[str, ...], samples: list[tuple[bytes, ...]], workers: int) -> Callable[[], int]:
-    return lambda: counted(DataLoader(Files(folder, fields, len(samples)), BATCH, shuffle=True, num_workers=workers))
+def files(
+    folder: Path, fields: tuple[str, ...], samples: list[tuple[bytes, ...]], workers: int
+) -> Callable[[], int]:
+    return lambda: counted(
+        DataLoader(Files(folder, fields, len(samples)), BATCH, shuffle=True, num_workers=workers)
+    )
 
 
-def webdataset(folder: Path, fields: tuple[str, ...], workers: int, shuffle: int = 0, own: str = "") -> Callable[[], int]:
-    """With our decoder, so that only the loaders differ, or as its own documentation has it: `own` is what its `decode` is given."""
+def webdataset(
+    folder: Path, fields: tuple[str, ...], workers: int, shuffle: int = 0, own: str = ""
+) -> Callable[[], int]:
+    """With our decoder, so that only the loaders differ, or as its own documentation has it.
+
+    `own` is what its `decode` is given.
+    """
     import webdataset as wds
 
     tars = sorted(str(path) for path in folder.glob("*.tar"))
@@ -108,7 +139,9 @@ def webdataset(folder: Path, fields: tuple[str, ...], workers: int, shuffle: int
         if own:
             data = data.decode(own).to_tuple(*fields).batched(BATCH)
         else:
-            data = data.map(lambda sample: (decode(sample[field] for field in fields),)).batched(BATCH)
+            data = data.map(lambda sample: (decode(sample[field] for field in fields),)).batched(
+                BATCH
+            )
         return counted(DataLoader(data, batch_size=None, num_workers=workers))
 
     return run
@@ -139,25 +172,45 @@ def litdata(folder: Path, fields: tuple[str, ...], workers: int) -> Callable[[],
     return lambda: counted(litdata.StreamingDataLoader(data, batch_size=BATCH, num_workers=workers))
 
 
-def compare(kind: str, samples: list[tuple[bytes, ...]], fast: list[tuple[bytes, ...]], about: dict, fields: tuple[str, ...],
-            fast_fields: tuple[str, ...], root: Path, rounds: tuple[int, int], there: set[str], only: str) -> peers.Rounds:
-    """Write `samples` in every format, and `fast`, the same with a payload that needs no decoding, in ours; measure all with 0 and 2 workers.
+def compare(
+    kind: str,
+    samples: list[tuple[bytes, ...]],
+    fast: list[tuple[bytes, ...]],
+    about: dict,
+    fields: tuple[str, ...],
+    fast_fields: tuple[str, ...],
+    root: Path,
+    rounds: tuple[int, int],
+    there: set[str],
+    only: str,
+) -> peers.Rounds:
+    """Write `samples` in every format, and `fast`, the same with a payload that needs no decoding,
+    in ours; measure all with 0 and 2 workers.
 
     Returns what was measured with none.
     """
     label = "PNG" if kind == "images" else "FLAC"
     other = "raw uint8" if kind == "images" else "WAV"
     per_shard = len(samples) // 20
-    described = [about | ({"field": names[0]} if kind == "images" else {"fields": names}) for names in (fields, fast_fields)]
+    described = [
+        about | ({"field": names[0]} if kind == "images" else {"fields": names})
+        for names in (fields, fast_fields)
+    ]
     data = Data(str(peers.write_data(root / "ours", described[0], fields, samples, per_shard)))
-    data_fast = Data(str(peers.write_data(root / "fast", described[1], fast_fields, fast, per_shard)))
+    data_fast = Data(
+        str(peers.write_data(root / "fast", described[1], fast_fields, fast, per_shard))
+    )
     for name in there:
         SHARDS[name](root / name, fields, samples, per_shard)
     plain(root / "files", fields, samples)
 
     results = []
     for workers, count in zip((0, 2), rounds, strict=True):
-        ways = {LIMIT: limit(samples, workers), OURS: ours(data, workers), f"distgan, {other} payload": ours(data_fast, workers)}
+        ways = {
+            LIMIT: limit(samples, workers),
+            OURS: ours(data, workers),
+            f"distgan, {other} payload": ours(data_fast, workers),
+        }
         if workers == 0:
             ways["distgan, resident"] = ours(data_fast, 0, resident=True)
             ways["distgan, bytes and CRC only"] = lambda: random_reads(data, fields)
@@ -166,8 +219,12 @@ def compare(kind: str, samples: list[tuple[bytes, ...]], fast: list[tuple[bytes,
             ways["webdataset, in order"] = webdataset(root / "webdataset", fields, workers)
             ways[SAME] = webdataset(root / "webdataset", fields, workers, shuffle=1000)
             if kind == "images":  # for sound its own decoder needs torchcodec and FFmpeg
-                ways[STOCK] = webdataset(root / "webdataset", fields, workers, shuffle=1000, own="torchrgb8")
-            ways["webdataset, in order, our tars"] = webdataset(root / "ours" / "train", fields, workers)
+                ways[STOCK] = webdataset(
+                    root / "webdataset", fields, workers, shuffle=1000, own="torchrgb8"
+                )
+            ways["webdataset, in order, our tars"] = webdataset(
+                root / "ours" / "train", fields, workers
+            )
         if "mosaicml" in there:
             ways["mosaicml-streaming, shuffled"] = mosaicml(root / "mosaicml", fields, workers)
         if "litdata" in there:
@@ -192,17 +249,45 @@ def main(quick: bool = False, only: str = "") -> None:
     there = peers.installed()
     with peers.scratch() as root:
         pngs = peers.made(peers.image, 128 if quick else 20_000, "images")
-        console.say(f"{len(pngs)} PNGs of {np.mean([len(data) for data in pngs]):.0f} bytes; load {os.getloadavg()[0]:.1f} on {os.cpu_count()} CPUs")
-        alone = compare("images", [(png,) for png in pngs], [(peers.raw(png),) for png in pngs], peers.IMAGE, ("png",), ("npy",),
-                        root / "images", rounds, there, only)
+        console.say(
+            f"{len(pngs)} PNGs of {np.mean([len(data) for data in pngs]):.0f} bytes; load"
+            f" {os.getloadavg()[0]:.1f} on {os.cpu_count()} CPUs"
+        )
+        alone = compare(
+            "images",
+            [(png,) for png in pngs],
+            [(peers.raw(png),) for png in pngs],
+            peers.IMAGE,
+            ("png",),
+            ("npy",),
+            root / "images",
+            rounds,
+            there,
+            only,
+        )
         del pngs
         flacs = peers.made(peers.pair, 64 if quick else 2000, "pairs")
-        console.say(f"{len(flacs)} pairs of FLAC, {np.mean([len(data) for both in flacs for data in both]):.0f} bytes each")
-        pairs = compare("pairs", flacs, [peers.wav(both) for both in flacs], peers.PAIR, ("input.flac", "target.flac"),
-                        ("input.wav", "target.wav"), root / "pairs", rounds, there, only)
+        console.say(
+            f"{len(flacs)} pairs of FLAC,"
+            f" {np.mean([len(data) for both in flacs for data in both]):.0f} bytes each"
+        )
+        pairs = compare(
+            "pairs",
+            flacs,
+            [peers.wav(both) for both in flacs],
+            peers.PAIR,
+            ("input.flac", "target.flac"),
+            ("input.wav", "target.wav"),
+            root / "pairs",
+            rounds,
+            there,
+            only,
+        )
     print()
     peers.asked("PNG, ours", alone.cpu_ratio(OURS, LIMIT), 1.06, "x the limit")
-    peers.asked("PNG, ours", alone.cpu_ratio(OURS, STOCK), 0.65, "x stock webdataset that shuffles, too")
+    peers.asked(
+        "PNG, ours", alone.cpu_ratio(OURS, STOCK), 0.65, "x stock webdataset that shuffles, too"
+    )
     peers.asked("PNG, ours", alone.cpu_ratio(OURS, SAME), 0.65, "x the same with our decoder")
     peers.asked("raw uint8, ours", alone.cpu("distgan, raw uint8 payload"), 15, "us")
     peers.asked("random read with CRC", alone.cpu("distgan, bytes and CRC only"), 8, "us")

@@ -1,6 +1,9 @@
-"""The share of training time that checkpoints take at one a minute: `sagan` as `make demo` trains it, one process.
+"""The share of training time that checkpoints take at one a minute: `sagan` as `make demo` trains
+it, one process.
 
-The trainer's loop runs whole and saves every few steps, as often as needed for a median; what is held up is from the end of the step before to the beginning of the next, as the journal's `time/save_s`.
+The trainer's loop runs whole and saves every few steps, as often as needed for a median; what is
+held up is from the end of the step before to the beginning of the next, as the journal's
+`time/save_s`.
 """
 
 import statistics
@@ -22,7 +25,9 @@ def main(quick: bool = False, only: str = "") -> None:
         training.write_images(folder / "data", 64 if quick else 512)
         module, _ = recipes.resolve("sagan")
         saves = 2 if quick else 15
-        loop = training.loop(module, [*settings, "machine.flush_steps=4"], folder / "data", folder / "run", 4 * saves)
+        loop = training.loop(
+            module, [*settings, "machine.flush_steps=4"], folder / "data", folder / "run", 4 * saves
+        )
         seconds: list[float] = []
         before = time.perf_counter()
         paused = [0.0]
@@ -37,11 +42,17 @@ def main(quick: bool = False, only: str = "") -> None:
         training.before_each_step(loop.recipe, save_now_and_then)
         loop.train()
         steps = (time.perf_counter() - before - paused[0]) / (4 * saves)
-        size = sum(path.stat().st_size for path in sorted((folder / "run/checkpoints").iterdir())[-1].iterdir())
+        size = sum(
+            path.stat().st_size
+            for path in sorted((folder / "run/checkpoints").iterdir())[-1].iterdir()
+        )
         loop.folder.close()
     middle = statistics.median(seconds)
     share = middle / EVERY_S
     threads = torch.get_num_threads()
-    print(f"\nsagan {' '.join(settings)}: {size / 1e6:.1f} MB; a save holds up training for {middle * 1e3:.0f} ms "
-          f"[{min(seconds) * 1e3:.0f}..{max(seconds) * 1e3:.0f}], a step takes {steps * 1e3:.0f} ms ({threads} threads)")
+    print(
+        f"\nsagan {' '.join(settings)}: {size / 1e6:.1f} MB; a save holds up training for"
+        f" {middle * 1e3:.0f} ms [{min(seconds) * 1e3:.0f}..{max(seconds) * 1e3:.0f}], a step takes"
+        f" {steps * 1e3:.0f} ms ({threads} threads)"
+    )
     peers.asked("time in saves, at one a minute", share, ASKED, "of training time")

@@ -1,4 +1,5 @@
-"""Classes in a batch of 64 where the data lie in class order, 20 shards of 1,000 samples, one class each: how well an order mixes.
+"""Classes in a batch of 64 where the data lie in class order, 20 shards of 1,000 samples, one class
+each: how well an order mixes.
 
 One reader, no workers: several of them mix batches, not what is inside a batch.
 """
@@ -23,7 +24,9 @@ CLASSES = 20
 
 
 def ours(folder: Path, window: int, batches: int) -> Iterator[int]:
-    stream = Stream(Data(str(folder)), 0, breakdown(BATCH, 1, 1), 0, torch.device("cpu"), window=window)
+    stream = Stream(
+        Data(str(folder)), 0, breakdown(BATCH, 1, 1), 0, torch.device("cpu"), window=window
+    )
     for (micro,) in itertools.islice(stream, batches):
         yield from micro.real[:, 0, 0, 0].tolist()
 
@@ -40,7 +43,9 @@ def mosaicml(folder: Path, how: str) -> Iterator[int]:
     import streaming
 
     streaming.base.util.clean_stale_shared_memory()
-    for sample in streaming.StreamingDataset(local=str(folder), shuffle=True, shuffle_algo=how, batch_size=BATCH):
+    for sample in streaming.StreamingDataset(
+        local=str(folder), shuffle=True, shuffle_algo=how, batch_size=BATCH
+    ):
         yield sample["npy"][-1]
 
 
@@ -54,7 +59,7 @@ def litdata(folder: Path) -> Iterator[int]:
 def mixed(classes: Iterable[int]) -> float:
     """The mean number of different classes in whole batches."""
     found = np.fromiter(classes, np.int64)
-    batches = found[:len(found) // BATCH * BATCH].reshape(-1, BATCH)
+    batches = found[: len(found) // BATCH * BATCH].reshape(-1, BATCH)
     return float(np.mean([len(set(batch)) for batch in batches.tolist()]))
 
 
@@ -63,23 +68,47 @@ def main(quick: bool = False, only: str = "") -> None:
     there = peers.installed()
     n = CLASSES * per_shard
     ideal = CLASSES * (1 - comb(n - per_shard, BATCH) / comb(n, BATCH))
-    samples = [(payloads.encode(np.full((8, 8), k, np.uint8), "raw")[1],) for k in range(CLASSES) for _ in range(per_shard)]
+    samples = [
+        (payloads.encode(np.full((8, 8), k, np.uint8), "raw")[1],)
+        for k in range(CLASSES)
+        for _ in range(per_shard)
+    ]
     with peers.scratch() as root:
         about = {"kind": "image", "channels": 1, "size": 8, "field": "npy"}
         peers.write_data(root / "ours", about, ("npy",), samples, per_shard)
-        print(f"\n| order | classes in a batch of {BATCH} |\n|---|---|\n| random (ideal) | {ideal:.2f} |")
+        print(
+            f"\n| order | classes in a batch of {BATCH} |\n|---|---|\n| random (ideal) |"
+            f" {ideal:.2f} |"
+        )
         reached = mixed(ours(root / "ours", 0, n // BATCH))
-        rows = {"distgan": reached} | {f"distgan, window of {k} shards": mixed(ours(root / "ours", k, n // BATCH)) for k in (2, 4, 8)}
+        rows = {"distgan": reached} | {
+            f"distgan, window of {k} shards": mixed(ours(root / "ours", k, n // BATCH))
+            for k in (2, 4, 8)
+        }
         if "webdataset" in there:
             tars(root / "webdataset", ("npy",), samples, per_shard)
-            rows |= {f"webdataset, {f'shuffle({k})' if k else 'shards only'}": mixed(webdataset(root / "webdataset", k)) for k in (0, 1000, 5000)}
+            rows |= {
+                f"webdataset, {f'shuffle({k})' if k else 'shards only'}": mixed(
+                    webdataset(root / "webdataset", k)
+                )
+                for k in (0, 1000, 5000)
+            }
         if "mosaicml" in there:
             mds(root / "mosaicml", ("npy",), samples, per_shard)
-            rows |= {f"mosaicml-streaming {how}": mixed(mosaicml(root / "mosaicml", how)) for how in ("py1s", "py1e")}
+            rows |= {
+                f"mosaicml-streaming {how}": mixed(mosaicml(root / "mosaicml", how))
+                for how in ("py1s", "py1e")
+            }
         if "litdata" in there:
             chunks(root / "litdata", ("npy",), samples, per_shard)
             rows["litdata"] = mixed(litdata(root / "litdata"))
         for name, value in rows.items():
             print(f"| {name} | {value:.2f} |")
     print()
-    peers.asked("classes in a batch, ours", reached, round(ideal - 0.1, 2), f"(ideal {ideal:.2f})", least=True)
+    peers.asked(
+        "classes in a batch, ours",
+        reached,
+        round(ideal - 0.1, 2),
+        f"(ideal {ideal:.2f})",
+        least=True,
+    )

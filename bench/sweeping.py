@@ -1,6 +1,8 @@
-"""A sweep of 1,000 runs on the development cluster: planning, validating and submitting it, and the status of all of them, as commands a person types.
+"""A sweep of 1,000 runs on the development cluster: planning, validating and submitting it, and the
+status of all of them, as commands a person types.
 
-The jobs are held, so that nothing but the launcher is measured. Needs a running Slurm: slurm/dev-cluster up, export SLURM_CONF=…
+The jobs are held, so that nothing but the launcher is measured. Needs a running Slurm:
+slurm/dev-cluster up, export SLURM_CONF=…
 """
 
 import json
@@ -17,7 +19,10 @@ ASKED = {"submit": 30.0, "status": 2.0}  # seconds
 
 
 def main(quick: bool = False, only: str = "") -> None:
-    if shutil.which("squeue") is None or subprocess.run(["scontrol", "ping"], capture_output=True).returncode:
+    if (
+        shutil.which("squeue") is None
+        or subprocess.run(["scontrol", "ping"], capture_output=True).returncode
+    ):
         print("skipped: no Slurm answers; slurm/dev-cluster up starts one on this machine")
         return
     count = 20 if quick else 1000
@@ -26,17 +31,35 @@ def main(quick: bool = False, only: str = "") -> None:
         calls = _counted(folder, "squeue")
         environment = {**os.environ, "PATH": f"{folder / 'bin'}:{os.environ['PATH']}"}
         verb = [sys.executable, "-m", "distgan"]
-        line = [*verb, "sweep", "sagan", "data=data", f"seed=range({count})", "batch=16", "--name", "thousand", "--set", "sbatch={hold: true}"]
+        line = [
+            *verb,
+            "sweep",
+            "sagan",
+            "data=data",
+            f"seed=range({count})",
+            "batch=16",
+            "--name",
+            "thousand",
+            "--set",
+            "sbatch={hold: true}",
+        ]
         submit = _seconds(line, folder, environment)
         submitting = _number(calls)
-        status = min(_seconds([*verb, "status", "thousand", "--json"], folder, environment) for _ in range(3))
+        status = min(
+            _seconds([*verb, "status", "thousand", "--json"], folder, environment) for _ in range(3)
+        )
         asked = (_number(calls) - submitting) / 3
         again = _seconds(line, folder, environment)
-        for entry in map(json.loads, (folder / "runs/_slurm/ledger.jsonl").read_text().splitlines()):
+        for entry in map(
+            json.loads, (folder / "runs/_slurm/ledger.jsonl").read_text().splitlines()
+        ):
             if entry["state"] == "submitted":
                 subprocess.run(["scancel", entry["job"]], capture_output=True)
-    print(f"\n{count} runs: planned, validated and submitted in {submit:.1f} s with {submitting} calls of squeue; the same line again, of which nothing is missing, {again:.1f} s; "
-          f"status {status:.2f} s with {asked:.0f} call of squeue")
+    print(
+        f"\n{count} runs: planned, validated and submitted in {submit:.1f} s with {submitting}"
+        f" calls of squeue; the same line again, of which nothing is missing, {again:.1f} s; status"
+        f" {status:.2f} s with {asked:.0f} call of squeue"
+    )
     if not quick:
         peers.asked("submitting 1,000 runs", submit, ASKED["submit"], "s")
         peers.asked("status of 1,000 runs", status, ASKED["status"], "s")

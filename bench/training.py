@@ -1,4 +1,7 @@
-"""What the benchmarks of training share: a data set, the loop as `distgan train` builds it, a look into it before each step, a clock."""
+"""What the benchmarks of training share.
+
+A data set, the loop as `distgan train` builds it, a look into it before each step, a clock.
+"""
 
 import time
 from collections.abc import Callable
@@ -16,27 +19,54 @@ from distgan.ranks import Ranks
 from distgan.runs import RunFolder
 
 NEVER = 1e9  # epochs
-# Nothing is validated, scored or saved between the first step and the last: that is not what is measured.
-QUIET = [f"validate_every={NEVER}", f"sample_every={NEVER}", f"evaluate.schedule=[[null,{NEVER}]]", f"machine.checkpoint_every={NEVER}"]
+# Nothing is validated, scored or saved between the first step and the last: that is not what is
+# measured.
+QUIET = [
+    f"validate_every={NEVER}",
+    f"sample_every={NEVER}",
+    f"evaluate.schedule=[[null,{NEVER}]]",
+    f"machine.checkpoint_every={NEVER}",
+]
 
 
 def write_images(root: Path, n: int) -> Path:
     """A data set of n colour images of 64x64, as raw arrays: decoding is measured elsewhere."""
-    return peers.write_data(root, peers.IMAGE | {"field": "npy"}, ("npy",), [(peers.raw(peers.image(i)),) for i in range(n)])
+    return peers.write_data(
+        root,
+        peers.IMAGE | {"field": "npy"},
+        ("npy",),
+        [(peers.raw(peers.image(i)),) for i in range(n)],
+    )
 
 
 def loop(module: ModuleType, settings: list[str], data: Data, folder: Path, steps: int) -> Loop:
-    """All that a run of `steps` steps holds in one process, built as distgan/start.py builds it; it is scored by nothing."""
-    run = runfile.settle(module.Settings, {"recipe": module.__name__.rpartition(".")[2]},
-                         [*settings, *QUIET, f"data={data}", f"machine.folder={folder}"])
+    """All that a run of `steps` steps holds in one process, built as distgan/start.py builds it.
+
+    It is scored by nothing.
+    """
+    run = runfile.settle(
+        module.Settings,
+        {"recipe": module.__name__.rpartition(".")[2]},
+        [*settings, *QUIET, f"data={data}", f"machine.folder={folder}"],
+    )
     ranks = Ranks(run.machine, run.precision)
-    share = sharing.breakdown(run.batch, ranks.size, run.machine.accumulation, run.group, run.group_of)
+    share = sharing.breakdown(
+        run.batch, ranks.size, run.machine.accumulation, run.group, run.group_of
+    )
     torch.manual_seed(draws.key(run.seed, "init"))
     samples = Data(str(data))
     recipe = module.Recipe(run, ranks, share, samples.shape)
     per_step = share.batch * recipe.batches_per_step
     run = run.model_copy(update={"epochs": steps * per_step / len(samples.train)})
-    return Loop(run, recipe, samples, share, ranks, RunFolder(run, samples.fingerprint, {}), lambda sample: {"metric": "none", "score": 0.0})
+    return Loop(
+        run,
+        recipe,
+        samples,
+        share,
+        ranks,
+        RunFolder(run, samples.fingerprint, {}),
+        lambda sample: {"metric": "none", "score": 0.0},
+    )
 
 
 def before_each_step(recipe: Any, call: Callable[[int], None]) -> None:
@@ -51,7 +81,9 @@ def before_each_step(recipe: Any, call: Callable[[int], None]) -> None:
 
 
 def clock(device: torch.device) -> float:
-    """Seconds: of CPU time of this process, or of wall time after the GPU has done all it was given."""
+    """Seconds: of CPU time of this process, or of wall time after the GPU has done all it was
+    given.
+    """
     if device.type == "cpu":
         return time.process_time()
     torch.cuda.synchronize(device)

@@ -1,4 +1,7 @@
-"""Seeded weights in the shapes of pytorch-fid's Inception, for tests and benchmarks: the published file is not needed to compare two programs on equal weights."""
+"""Seeded weights in the shapes of pytorch-fid's Inception, for tests and benchmarks.
+
+The published file is not needed to compare two programs on equal weights.
+"""
 
 import hashlib
 import warnings
@@ -9,14 +12,21 @@ import torch
 
 
 def write(path: Path, seed: int = 0) -> str:
-    """The file, and its SHA-256. Convolutions as by He et al. 2015, batch norm calibrated on seeded images, so that features are of order 1."""
+    """The file, and its SHA-256.
+
+    Convolutions as by He et al. 2015, batch norm calibrated on seeded images, so that features are
+    of order 1.
+    """
     from pytorch_fid import inception
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         empty = mock.Mock(return_value={})
-        with warnings.catch_warnings(), mock.patch.object(inception, "load_state_dict_from_url", empty), \
-                mock.patch.object(torch.nn.Module, "load_state_dict", lambda self, state: None):
+        with (
+            warnings.catch_warnings(),
+            mock.patch.object(inception, "load_state_dict_from_url", empty),
+            mock.patch.object(torch.nn.Module, "load_state_dict", lambda self, state: None),
+        ):
             warnings.filterwarnings("ignore", module="torchvision")
             net = inception.fid_inception_v3()
         for module in net.modules():
@@ -29,6 +39,8 @@ def write(path: Path, seed: int = 0) -> str:
         with mock.patch.object(inception, "fid_inception_v3", lambda: net):
             blocks = inception.InceptionV3([3])
         with torch.no_grad():
-            blocks.train()(torch.nn.functional.interpolate(torch.rand(16, 3, 8, 8), size=299, mode="bilinear"))
+            blocks.train()(
+                torch.nn.functional.interpolate(torch.rand(16, 3, 8, 8), size=299, mode="bilinear")
+            )
         torch.save({name: value.clone() for name, value in state.items()}, path)
     return hashlib.sha256(path.read_bytes()).hexdigest()

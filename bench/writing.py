@@ -1,6 +1,8 @@
-"""Samples/s of writing 20,000 PNGs as shards, ours against other writers; and what opening the index of a million samples costs.
+"""Samples/s of writing 20,000 PNGs as shards, ours against other writers; and what opening the
+index of a million samples costs.
 
-All read the same bytes from one file. Ours checks keys, hashes, indexes and waits for the disk (fsync) before a shard counts; no other does.
+All read the same bytes from one file. Ours checks keys, hashes, indexes and waits for the disk
+(fsync) before a shard counts; no other does.
 """
 
 import contextlib
@@ -76,13 +78,23 @@ class Drawn:
 
 def shards(source: Packed | Drawn, out: Path, workers: int) -> int:
     """As `distgan shard` does it, validation split and manifests included."""
-    options = {"validation": 0.1, "per-shard": PER_SHARD, "drop-unreadable": False, "drop-low-quality": False}
+    options = {
+        "validation": 0.1,
+        "per-shard": PER_SHARD,
+        "drop-unreadable": False,
+        "drop-low-quality": False,
+    }
     with contextlib.redirect_stdout(io.StringIO()):
         build("images", source, out, options, workers)
     return len(source.keys)
 
 
-def tars(folder: Path, fields: tuple[str, ...], samples: Iterable[tuple[bytes, ...]], per_shard: int = PER_SHARD) -> None:
+def tars(
+    folder: Path,
+    fields: tuple[str, ...],
+    samples: Iterable[tuple[bytes, ...]],
+    per_shard: int = PER_SHARD,
+) -> None:
     import webdataset as wds
 
     folder.mkdir(parents=True)
@@ -91,19 +103,31 @@ def tars(folder: Path, fields: tuple[str, ...], samples: Iterable[tuple[bytes, .
             writer.write(sample)
 
 
-def mds(folder: Path, fields: tuple[str, ...], samples: Iterable[tuple[bytes, ...]], per_shard: int = PER_SHARD) -> None:
+def mds(
+    folder: Path,
+    fields: tuple[str, ...],
+    samples: Iterable[tuple[bytes, ...]],
+    per_shard: int = PER_SHARD,
+) -> None:
     """Shards of about that many samples: MDSWriter counts bytes."""
     import streaming
 
     samples = iter(samples)
     first = next(samples)
     size = per_shard * (sum(len(data) + 4 for data in first) + 4) + 500
-    with streaming.MDSWriter(out=str(folder), columns=dict.fromkeys(fields, "bytes"), size_limit=size) as writer:
+    with streaming.MDSWriter(
+        out=str(folder), columns=dict.fromkeys(fields, "bytes"), size_limit=size
+    ) as writer:
         for parts in itertools.chain([first], samples):
             writer.write(dict(zip(fields, parts, strict=True)))
 
 
-def chunks(folder: Path, fields: tuple[str, ...], samples: Iterable[tuple[bytes, ...]], per_shard: int = PER_SHARD) -> None:
+def chunks(
+    folder: Path,
+    fields: tuple[str, ...],
+    samples: Iterable[tuple[bytes, ...]],
+    per_shard: int = PER_SHARD,
+) -> None:
     from litdata.streaming.writer import BinaryWriter
 
     writer = BinaryWriter(str(folder), chunk_size=per_shard)
@@ -121,10 +145,17 @@ def plain(folder: Path, fields: tuple[str, ...], samples: Iterable[tuple[bytes, 
 
 
 SHARDS = {"webdataset": tars, "mosaicml": mds, "litdata": chunks}
-NAMES = {tars: STOCK, mds: "mosaicml-streaming MDSWriter", chunks: "litdata BinaryWriter", plain: "a file for each image"}
+NAMES = {
+    tars: STOCK,
+    mds: "mosaicml-streaming MDSWriter",
+    chunks: "litdata BinaryWriter",
+    plain: "a file for each image",
+}
 
 
-def write(root: Path, source: Packed, rounds: int, there: set[str], only: str) -> tuple[peers.Rounds, peers.Rounds]:
+def write(
+    root: Path, source: Packed, rounds: int, there: set[str], only: str
+) -> tuple[peers.Rounds, peers.Rounds]:
     n, out = len(source.keys), root / "out"
 
     def emptied() -> Path:
@@ -142,9 +173,21 @@ def write(root: Path, source: Packed, rounds: int, there: set[str], only: str) -
     def gnu_tar() -> int:
         emptied().mkdir()
         for start in range(0, n, PER_SHARD):
-            names = [f"{key}.png" for key in source.keys[start:start + PER_SHARD]]
-            subprocess.run(["tar", "--create", "--file", f"{out}/{start:06d}.tar", "--directory", str(root / "files"), "--files-from", "-"],
-                           input="\n".join(names).encode(), check=True)
+            names = [f"{key}.png" for key in source.keys[start : start + PER_SHARD]]
+            subprocess.run(
+                [
+                    "tar",
+                    "--create",
+                    "--file",
+                    f"{out}/{start:06d}.tar",
+                    "--directory",
+                    str(root / "files"),
+                    "--files-from",
+                    "-",
+                ],
+                input="\n".join(names).encode(),
+                check=True,
+            )
         return n
 
     ways: dict[str, Callable[[], int]] = {OURS: lambda: ours(1), TWO: lambda: ours(2)}
@@ -157,30 +200,51 @@ def write(root: Path, source: Packed, rounds: int, there: set[str], only: str) -
     measured.table("writing", STOCK)
 
     drawn = Drawn(min(n, 4000))
-    scaling = peers.Rounds("making and writing images", {OURS: lambda: shards(drawn, emptied(), 1), TWO: lambda: shards(drawn, emptied(), 2)},
-                           min(rounds, SCALING), only)
+    scaling = peers.Rounds(
+        "making and writing images",
+        {OURS: lambda: shards(drawn, emptied(), 1), TWO: lambda: shards(drawn, emptied(), 2)},
+        min(rounds, SCALING),
+        only,
+    )
     scaling.table("making images, 2 ms each, and writing them", OURS)
     shutil.rmtree(out, ignore_errors=True)
     return measured, scaling
 
 
 def pretend(folder: Path, n: int) -> None:
-    """The indexes of `n` samples, and tars of holes that have the right size: opening reads no more than that."""
+    """The indexes of `n` samples, and tars of holes that have the right size.
+
+    Opening reads no more than that.
+    """
     folder.mkdir(parents=True)
     shards, room = [], 512 + 7168
     with console.bar("making indexes", n // PER_SHARD, "shards") as bar:
         for number in range(n // PER_SHARD):
             tar, first = folder / f"train-{number:06d}.tar", number * PER_SHARD
-            files = {f"image-{i:08d}.png": {"offset": (i - first) * room + 512, "size": 6900, "crc32": i * 2654435761 % 2**32}
-                     for i in range(first, first + PER_SHARD)}
+            files = {
+                f"image-{i:08d}.png": {
+                    "offset": (i - first) * room + 512,
+                    "size": 6900,
+                    "crc32": i * 2654435761 % 2**32,
+                }
+                for i in range(first, first + PER_SHARD)
+            }
             size, sha256 = PER_SHARD * room + 10240, f"{number:064x}"
             with open(tar, "wb") as file:
                 file.truncate(size)
-            index_path(tar).write_text(json.dumps({"filesize": size, "hash_lfs": sha256, "files": files}))
+            index_path(tar).write_text(
+                json.dumps({"filesize": size, "hash_lfs": sha256, "files": files})
+            )
             shards.append({"file": tar.name, "samples": PER_SHARD, "bytes": size, "sha256": sha256})
             bar.advance()
-    manifest = {"version": 1, "name": "train", "fields": ["png"], "samples": n, "shards": shards,
-                "fingerprint": fingerprint([shard["sha256"] for shard in shards])}
+    manifest = {
+        "version": 1,
+        "name": "train",
+        "fields": ["png"],
+        "samples": n,
+        "shards": shards,
+        "fingerprint": fingerprint([shard["sha256"] for shard in shards]),
+    }
     (folder / "manifest.json").write_text(json.dumps(manifest))
     (folder.parent / DATASET).write_text("{}")
 
@@ -195,8 +259,16 @@ print(n, time.process_time(), peak / 1000)
 
 
 def opening(folder: Path) -> tuple[int, float, float]:
-    """(samples, CPU seconds, peak MB) of a fresh process that opens the shards in `folder`, the start of Python included."""
-    out = subprocess.run([sys.executable, "-c", OPENING, str(folder)], check=True, capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    """(samples, CPU seconds, peak MB) of a fresh process that opens the shards in `folder`, the
+    start of Python included.
+    """
+    out = subprocess.run(
+        [sys.executable, "-c", OPENING, str(folder)],
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[1],
+    )
     n, cpu, peak = out.stdout.split()
     return int(n), float(cpu), float(peak)
 
@@ -212,7 +284,15 @@ def main(quick: bool = False, only: str = "") -> None:
         pretend(root / "million" / "train", 2000 if quick else 1_000_000)
         n, cpu, peak = opening(root / "million" / "train")
     print()
-    peers.asked("ours, 1 worker", measured.speed(OURS, STOCK), 1.3, "x ShardWriter's samples/s", least=True)
-    peers.asked("ours, 2 workers, samples that are work to make", scaling.speed(TWO, OURS), 1.5, "x the samples/s of 1 worker", least=True)
+    peers.asked(
+        "ours, 1 worker", measured.speed(OURS, STOCK), 1.3, "x ShardWriter's samples/s", least=True
+    )
+    peers.asked(
+        "ours, 2 workers, samples that are work to make",
+        scaling.speed(TWO, OURS),
+        1.5,
+        "x the samples/s of 1 worker",
+        least=True,
+    )
     peers.asked(f"opening an index of {n:,} samples", cpu, 6, "s of CPU")
     peers.asked(f"opening an index of {n:,} samples", peak, 300, "MB at the peak")

@@ -1,4 +1,7 @@
-"""`python -m distgan VERB …`, and so any verb under a launcher: torchrun --nproc-per-node 2 -m distgan evaluate RUN, accelerate launch -m distgan …"""
+"""`python -m distgan VERB …`, and so any verb under a launcher.
+
+Torchrun --nproc-per-node 2 -m distgan evaluate RUN, accelerate launch -m distgan …
+"""
 
 from distgan.cli import main
 

@@ -1,7 +1,8 @@
 """Shards -> training batches of this rank, resumable to the sample.
 
-The order is a pure function of the position in an endless stream (`order`), so the only state is the number of samples seen. Batch k of the run is
-positions [k B, (k+1) B) for the global batch B; a rank takes neighbouring positions, so that the order inside the global batch is the same for any
+The order is a pure function of the position in an endless stream (`order`), so the only state is
+the number of samples seen. Batch k of the run is positions [k B, (k+1) B) for the global batch B; a
+rank takes neighbouring positions, so that the order inside the global batch is the same for any
 number of ranks.
 """
 
@@ -19,54 +20,97 @@ from distgan.order import Order
 from distgan.sharing import Breakdown
 from distgan.stopping import deaf
 
-_Delivered = tuple[np.ndarray, np.ndarray, torch.Tensor | DataError]  # positions, addresses, samples or what is wrong with one of them
+_Delivered = tuple[
+    np.ndarray, np.ndarray, torch.Tensor | DataError
+]  # positions, addresses, samples or what is wrong with one of them
 
 
 @dataclasses.dataclass(frozen=True)
 class Micro:
     """A micro-batch of this rank."""
 
-    real: torch.Tensor      # on the device: images uint8 [per_rank, channels, size, size]; pairs int16 or float32 [per_rank, 2, frames]
-    positions: np.ndarray   # int64 [per_rank], in the endless stream
-    address: np.ndarray     # int64 [per_rank], one number per (epoch, sample): where augmentations are drawn
-    slots: slice            # where these samples stand in the global batch: cut noise drawn for all of it with this
-    batch: int              # the number of the global batch in the run, where noise for it is drawn
+    # on the device: images uint8 [per_rank, channels, size, size]; pairs int16 or float32
+    # [per_rank, 2, frames]
+    real: torch.Tensor
+    positions: np.ndarray  # int64 [per_rank], in the endless stream
+    address: (
+        np.ndarray
+    )  # int64 [per_rank], one number per (epoch, sample): where augmentations are drawn
+    # where these samples stand in the global batch: cut noise drawn for all of it with this
+    slots: slice
+    batch: int  # the number of the global batch in the run, where noise for it is drawn
 
     def noise(self, seed: int, purpose: str, size: int, total: int) -> torch.Tensor:
-        """Standard normal float32 [per_rank, size] on the device: this rank's rows of the [total, size] drawn for the whole global batch."""
-        return signals.send(draws.normal(seed, purpose, self.batch, (total, size))[self.slots], self.real.device)
+        """Standard normal float32 [per_rank, size] on the device.
+
+        This rank's rows of the [total, size] drawn for the whole global batch.
+        """
+        return signals.send(
+            draws.normal(seed, purpose, self.batch, (total, size))[self.slots], self.real.device
+        )
 
     def uniform(self, seed: int, purpose: str, size: int) -> torch.Tensor:
-        """float32 [per_rank, size] in [0, 1) on the device, each number from its own address: position in the stream and column."""
+        """float32 [per_rank, size] in [0, 1) on the device, each number from its own address.
+
+        Position in the stream and column.
+        """
         index = self.positions[:, None] * size + np.arange(size)
-        return signals.send(torch.from_numpy(draws.uniform(seed, purpose, index)).float(), self.real.device)
+        return signals.send(
+            torch.from_numpy(draws.uniform(seed, purpose, index)).float(), self.real.device
+        )
 
 
 def require_due(batches: list[list[Micro]], share: Breakdown, rank: int, now: Clock) -> None:
-    """Every rank holds just the stream positions that are due: a loader that shards twice, or skips, fails at the first step."""
+    """Every rank holds just the stream positions that are due.
+
+    A loader that shards twice, or skips, fails at the first step.
+    """
     start = now.samples
     for batch in batches:
         for k, micro in enumerate(batch):
             first = start + (k * share.ranks + rank) * share.per_rank
             if not np.array_equal(micro.positions, np.arange(first, first + share.per_rank)):
-                raise RuntimeError(f"step {now.step + 1}, rank {rank}: the batch holds stream positions {micro.positions[:3]}…, "
-                                   f"due are {first}…{first + share.per_rank - 1}")
+                raise RuntimeError(
+                    f"step {now.step + 1}, rank {rank}: the batch holds stream positions"
+                    f" {micro.positions[:3]}…, due are {first}…{first + share.per_rank - 1}"
+                )
         start += share.batch
 
 
 class Stream:
     """Endless global batches from `start` samples seen; yields this rank's micro-batches of each.
 
-    `crop`: frames of the window cut out of each pair, at a place drawn from its address. `window`: see `Order`. A training set of at most
-    `resident_bytes` is decoded once and kept on the device; otherwise `workers` processes decode ahead.
+    `crop`: frames of the window cut out of each pair, at a place drawn from its address. `window`:
+    see `Order`. A training set of at most `resident_bytes` is decoded once and kept on the device;
+    otherwise `workers` processes decode ahead.
     """
 
-    def __init__(self, data: Data, seed: int, share: Breakdown, rank: int, device: torch.device, *,
-                 start: int = 0, workers: int = 0, resident_bytes: int = 0, window: int = 0, crop: int | None = None):
+    def __init__(
+        self,
+        data: Data,
+        seed: int,
+        share: Breakdown,
+        rank: int,
+        device: torch.device,
+        *,
+        start: int = 0,
+        workers: int = 0,
+        resident_bytes: int = 0,
+        window: int = 0,
+        crop: int | None = None,
+    ):
         data.sample.require_crop(crop)
         assert start % share.batch == 0, "a run stands between two batches"
-        self._share, self._rank, self._device, self._start, self._workers = share, rank, device, start, workers
-        self._decoded = _Decoded(data, Order(len(data.train), seed, window, tuple(data.train.bounds)), seed, crop)
+        self._share, self._rank, self._device, self._start, self._workers = (
+            share,
+            rank,
+            device,
+            start,
+            workers,
+        )
+        self._decoded = _Decoded(
+            data, Order(len(data.train), seed, window, tuple(data.train.bounds)), seed, crop
+        )
         if data.sample.even and len(data.train) * data.sample.bytes <= resident_bytes:
             self._decoded.resident = data.resident(data.train, "training set").to(device)
 
@@ -85,11 +129,18 @@ class Stream:
             batch += 1
 
     def _micros(self, batch: int) -> Iterator[Micro]:
-        for positions, (found, address, real) in zip(self._positions(batch), self._delivered(batch), strict=True):
+        for positions, (found, address, real) in zip(
+            self._positions(batch), self._delivered(batch), strict=True
+        ):
             if isinstance(real, DataError):
-                raise DataError(str(real))  # a new one: `real` would hold this frame, and the loader, until a collection
+                raise DataError(
+                    str(real)
+                )  # a new one: `real` would hold this frame, and the loader, until a collection
             if not np.array_equal(found, positions):
-                raise RuntimeError(f"the loader delivered stream positions {found[:3]}… where {positions[:3]}… were due")
+                raise RuntimeError(
+                    f"the loader delivered stream positions {found[:3]}… where {positions[:3]}…"
+                    " were due"
+                )
             at, offset = divmod(int(positions[0]), self._share.batch)
             yield Micro(real, positions, address, slice(offset, offset + len(positions)), at)
 
@@ -97,22 +148,41 @@ class Stream:
         positions = self._positions(batch)
         if self._decoded.resident is not None:
             return map(self._decoded.pick, positions)
-        if self._workers:  # the sampler deals only this rank's positions: never hand the loader to `prepare`
-            delivered = iter(torch.utils.data.DataLoader(self._decoded, batch_sampler=positions, num_workers=self._workers,
-                                                         collate_fn=_as_it_is, worker_init_fn=deaf, pin_memory=self._device.type == "cuda"))
+        if (
+            self._workers
+        ):  # the sampler deals only this rank's positions: never hand the loader to `prepare`
+            delivered = iter(
+                torch.utils.data.DataLoader(
+                    self._decoded,
+                    batch_sampler=positions,
+                    num_workers=self._workers,
+                    collate_fn=_as_it_is,
+                    worker_init_fn=deaf,
+                    pin_memory=self._device.type == "cuda",
+                )
+            )
         else:
             delivered = map(self._decoded.__getitems__, positions)
         return _one_ahead(delivered, self._device) if self._device.type == "cuda" else delivered
 
 
-def located(data: Data, seed: int, window: int, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def located(
+    data: Data, seed: int, window: int, positions: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Stream positions [k] -> (sample numbers [k], addresses [k])."""
     return Order(len(data.train), seed, window, tuple(data.train.bounds)).locate(positions)
 
 
-def again(data: Data, seed: int, window: int, crop: int | None, positions: np.ndarray) -> _Delivered:
-    """What the stream delivered at these positions, read anew from the shards. DataError names a sample."""
-    found = _Decoded(data, Order(len(data.train), seed, window, tuple(data.train.bounds)), seed, crop).__getitems__(positions)
+def again(
+    data: Data, seed: int, window: int, crop: int | None, positions: np.ndarray
+) -> _Delivered:
+    """What the stream delivered at these positions, read anew from the shards.
+
+    DataError names a sample.
+    """
+    found = _Decoded(
+        data, Order(len(data.train), seed, window, tuple(data.train.bounds)), seed, crop
+    ).__getitems__(positions)
     if isinstance(found[2], DataError):
         raise found[2]
     return found
@@ -128,14 +198,27 @@ class _Decoded(torch.utils.data.Dataset):
     def __getitems__(self, positions: np.ndarray) -> _Delivered:
         samples, address = self._order.locate(positions)
         try:
-            return positions, address, self._data.decode(self._data.train, samples.tolist(), self._crop, self._places(address))
-        except DataError as error:  # handed over: a loader that is left to raise it adds its traceback to the message
+            return (
+                positions,
+                address,
+                self._data.decode(
+                    self._data.train, samples.tolist(), self._crop, self._places(address)
+                ),
+            )
+        # handed over: a loader that is left to raise it adds its traceback to the message
+        except DataError as error:
             return positions, address, error
 
     def pick(self, positions: np.ndarray) -> _Delivered:
         """The same from samples in memory."""
         samples, address = self._order.locate(positions)
-        return positions, address, self._data.sample.pick(self.resident, torch.from_numpy(samples), self._crop, self._places(address))
+        return (
+            positions,
+            address,
+            self._data.sample.pick(
+                self.resident, torch.from_numpy(samples), self._crop, self._places(address)
+            ),
+        )
 
     def _places(self, address: np.ndarray) -> np.ndarray | None:
         return None if self._crop is None else draws.uniform(self._seed, "augment/crop", address)
@@ -146,7 +229,9 @@ def _as_it_is(delivered: _Delivered) -> _Delivered:
 
 
 def _one_ahead(delivered: Iterator[_Delivered], device: torch.device) -> Iterator[_Delivered]:
-    """Copies the next batch to the GPU, from pinned memory and on a stream of its own, while the present one is used."""
+    """Copies the next batch to the GPU, from pinned memory and on a stream of its own, while the
+    present one is used.
+    """
     side = torch.cuda.Stream(device)
 
     def copied() -> _Delivered:
@@ -158,7 +243,9 @@ def _one_ahead(delivered: Iterator[_Delivered], device: torch.device) -> Iterato
 
     waiting = copied()
     while True:
-        torch.cuda.current_stream(device).wait_stream(side)  # before the next copy is asked for, or its end would be waited for as well
+        torch.cuda.current_stream(device).wait_stream(
+            side
+        )  # before the next copy is asked for, or its end would be waited for as well
         present, waiting = waiting, copied()
         if isinstance(present[2], torch.Tensor):
             present[2].record_stream(torch.cuda.current_stream(device))

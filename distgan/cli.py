@@ -11,28 +11,61 @@ from distgan import __version__, console, launched
 from distgan.errors import DataError, DistganError, LaunchError, OutOfMemory
 
 VERBS = {
-    "shard": ("shards.build", "turn images, or the built-in particle generator, into WebDataset shards"),
-    "index": ("shards.adopt", "make tars that others wrote a data set to train on, without touching them"),
-    "check": ("shards.audit", "examine shards: damage, and the quality of images and pairs in them"),
-    "train": ("distgan.train", "train a recipe or a run file; the same program as distgan/train.py"),
+    "shard": (
+        "shards.build",
+        "turn images, or the built-in particle generator, into WebDataset shards",
+    ),
+    "index": (
+        "shards.adopt",
+        "make tars that others wrote a data set to train on, without touching them",
+    ),
+    "check": (
+        "shards.audit",
+        "examine shards: damage, and the quality of images and pairs in them",
+    ),
+    "train": (
+        "distgan.train",
+        "train a recipe or a run file; the same program as distgan/train.py",
+    ),
     "run": ("launchers.local", "train with several processes on this machine"),
-    "debug": ("launchers.debug", "a few steps in one process, in a folder of its own, with the debugger where it fails"),
+    "debug": (
+        "launchers.debug",
+        "a few steps in one process, in a folder of its own, with the debugger where it fails",
+    ),
     "submit": ("launchers.submit", "train one run as a job of Slurm"),
-    "sweep": ("launchers.sweep", "train many runs as arrays of Slurm: what is missing is submitted, the rest left alone"),
+    "sweep": (
+        "launchers.sweep",
+        "train many runs as arrays of Slurm: what is missing is submitted, the rest left alone",
+    ),
     "status": ("launchers.status", "submitted runs: state, progress, scores, time left"),
     "logs": ("launchers.logs", "what a submitted run printed"),
     "why": ("launchers.why", "why a run ended as it did, with evidence and the next command"),
-    "show": ("launchers.show", "of a submitted run: its command, settings, job, or what differs from another"),
+    "show": (
+        "launchers.show",
+        "of a submitted run: its command, settings, job, or what differs from another",
+    ),
     "stop": ("launchers.control:stop", "ask running runs to save and leave"),
     "save": ("launchers.control:save", "ask running runs for a checkpoint now"),
     "cancel": ("launchers.control:cancel", "take runs out of the queue, or end them"),
-    "retry": ("launchers.control:retry", "submit again what failed, was cancelled or stopped, or is lost"),
+    "retry": (
+        "launchers.control:retry",
+        "submit again what failed, was cancelled or stopped, or is lost",
+    ),
     "cost": ("launchers.cost", "GPU-hours of runs: useful, lost, failed, to come"),
     "gc": ("launchers.tidy", "free space: what no run needs any more"),
-    "doctor": ("launchers.doctor", "what works on this machine; whether a run's first steps are those of one process"),
-    "capacity": ("launchers.capacity", "the capacity study: sagan at several widths, measured in one table and one plot"),
+    "doctor": (
+        "launchers.doctor",
+        "what works on this machine; whether a run's first steps are those of one process",
+    ),
+    "capacity": (
+        "launchers.capacity",
+        "the capacity study: sagan at several widths, measured in one table and one plot",
+    ),
     "generate": ("distgan.generate", "images of a trained run's generator, as files"),
-    "evaluate": ("distgan.evaluate", "how near samples, or a folder's images, come to real ones, beside the floor"),
+    "evaluate": (
+        "distgan.evaluate",
+        "how near samples, or a folder's images, come to real ones, beside the floor",
+    ),
     "report": ("distgan.report", "one HTML page and a table from run folders"),
 }
 SHARED = ("train", "generate", "evaluate")  # by several processes, which leave as ranks do
@@ -40,9 +73,11 @@ WAIT_S = 3
 
 
 def _leave_it_to_rank_0(error: DistganError) -> None:
-    """On another rank: wait, because a launcher ends all processes when the first one leaves, and rank 0 may not have told it yet.
+    """On another rank: wait, because a launcher ends all processes when the first one leaves, and
+    rank 0 may not have told it yet.
 
-    What only this process has met (damaged data, or too little memory, at once, else what is left after the wait) it tells itself.
+    What only this process has met (damaged data, or too little memory, at once, else what is left
+    after the wait) it tells itself.
     """
     own = f"error: rank {os.environ['RANK']}: {error}"
     if isinstance(error, DataError | OutOfMemory) and not error.everywhere:
@@ -53,7 +88,9 @@ def _leave_it_to_rank_0(error: DistganError) -> None:
 
 
 def guarded(command: Callable[[list[str]], int], argv: list[str]) -> int:
-    """Call a verb; an error the user can act on becomes one message and exit code 2, without a traceback."""
+    """Call a verb; an error the user can act on becomes one message and exit code 2, without a
+    traceback.
+    """
     try:
         return command(argv)
     except DistganError as error:
@@ -84,10 +121,17 @@ def main() -> None:
     if argv and argv[0] == "--version":
         print(f"distgan {__version__}")
         sys.exit(0)
-    print("distgan: train GANs on images and audio; one run, any cluster\n\nusage: distgan VERB …   (distgan VERB --help)\n")
+    print(
+        "distgan: train GANs on images and audio; one run, any cluster\n\nusage: distgan VERB …  "
+        " (distgan VERB --help)\n"
+    )
     for name, (_, meaning) in VERBS.items():
         print(f"  {name:8} {meaning}")
     if argv and argv[0] not in ("-h", "--help"):
         close = difflib.get_close_matches(argv[0], VERBS, 1)
-        print(f"\nerror: no verb {argv[0]!r}{f' (did you mean {close[0]}?)' if close else ''}; there are: {', '.join(VERBS)}", file=sys.stderr)
+        print(
+            f"\nerror: no verb {argv[0]!r}{f' (did you mean {close[0]}?)' if close else ''}; there"
+            f" are: {', '.join(VERBS)}",
+            file=sys.stderr,
+        )
         sys.exit(2)

@@ -1,4 +1,6 @@
-"""The one clock of a run: samples seen. Every schedule is a pure function of it, so nothing needs to be stepped, saved or corrected on resume."""
+"""The one clock of a run: samples seen. Every schedule is a pure function of it, so nothing needs
+to be stepped, saved or corrected on resume.
+"""
 
 import dataclasses
 import math
@@ -6,10 +8,13 @@ import math
 
 @dataclasses.dataclass(frozen=True)
 class Clock:
-    """Where a run stands after `step` steps. The number of ranks does not appear: it may change between two steps."""
+    """Where a run stands after `step` steps.
 
-    per_step: int   # real samples that one step takes from the stream: global batch x D steps
-    train: int      # samples in the training split, that is, in one epoch
+    The number of ranks does not appear: it may change between two steps.
+    """
+
+    per_step: int  # real samples that one step takes from the stream: global batch x D steps
+    train: int  # samples in the training split, that is, in one epoch
     step: int = 0
 
     @property
@@ -25,7 +30,9 @@ class Clock:
 
     def steps(self, epochs: float) -> int:
         """The least number of steps, at least one, that see `epochs` epochs."""
-        samples = math.ceil(round(epochs * self.train, 6))  # rounded first: 0.1 * 30 is a little more than 3
+        samples = math.ceil(
+            round(epochs * self.train, 6)
+        )  # rounded first: 0.1 * 30 is a little more than 3
         return max(-(-samples // self.per_step), 1)
 
     def overshoot(self, epochs: float) -> str | None:
@@ -33,22 +40,36 @@ class Clock:
         last = self.at(self.steps(epochs))
         if last.epoch <= 1.1 * epochs:
             return None
-        return (f"a step takes {self.per_step} samples, an epoch has {self.train}: epochs={epochs:g} is rounded up to {last.step} "
-                f"step{'s' if last.step > 1 else ''}, {last.epoch:.3g} epochs")
+        return (
+            f"a step takes {self.per_step} samples, an epoch has {self.train}: epochs={epochs:g} is"
+            f" rounded up to {last.step} step{'s' if last.step > 1 else ''}, {last.epoch:.3g}"
+            " epochs"
+        )
 
     def due(self, every: float, start: float = 0, end: float | None = None) -> bool:
-        """True for the step in which a multiple of `every` epochs, in (`start`, `end`], was reached."""
+        """True for the step in which a multiple of `every` epochs, in (`start`, `end`], was
+        reached.
+        """
         low = max(self.samples - self.per_step, round(start * self.train))
         high = self.samples if end is None else min(self.samples, round(end * self.train))
         period = max(round(every * self.train), 1)
         return low < high and high // period > low // period
 
     def due_in(self, schedule: tuple[tuple[float | None, float], ...]) -> bool:
-        """`((200, 10), (800, 20), (None, 50))`: every 10 epochs up to epoch 200, every 20 up to 800, every 50 after."""
+        """`((200, 10), (800, 20), (None, 50))`.
+
+        Every 10 epochs up to epoch 200, every 20 up to 800, every 50 after.
+        """
         starts = (0.0, *(until for until, _ in schedule[:-1]))
-        return any(self.due(every, start, until) for start, (until, every) in zip(starts, schedule, strict=True))
+        return any(
+            self.due(every, start, until)
+            for start, (until, every) in zip(starts, schedule, strict=True)
+        )
 
 
 def step_decay(epoch: float, every: float | None, factor: float) -> float:
-    """Learning-rate factor that falls by `factor` every `every` epochs (torch's StepLR, in epochs); 1.0 without `every`."""
+    """Learning-rate factor that falls by `factor` every `every` epochs (torch's StepLR, in epochs).
+
+    1.0 without `every`.
+    """
     return factor ** int(epoch // every) if every else 1.0

@@ -1,4 +1,7 @@
-"""What a person sees while something runs: bars on a terminal, plain lines elsewhere. Imports no torch."""
+"""What a person sees while something runs.
+
+Bars on a terminal, plain lines elsewhere. Imports no torch.
+"""
 
 import contextlib
 import os
@@ -6,7 +9,14 @@ import sys
 import time
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
@@ -46,11 +56,23 @@ class Bar:
 
     def __init__(self, label: str, total: int, unit: str, start: int = 0):
         self.label, self.total, self.unit, self.done = label, total, unit, start
-        self._start, self._began, self._last, self._shown = start, time.monotonic(), time.monotonic(), start
+        self._start, self._began, self._last, self._shown = (
+            start,
+            time.monotonic(),
+            time.monotonic(),
+            start,
+        )
         self._rich = None
         if TALKS and sys.stderr.isatty():
-            self._rich = Progress(SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-                                  TextColumn("{task.fields[note]}"), TimeRemainingColumn(), console=Console(stderr=True))
+            self._rich = Progress(
+                SpinnerColumn(),
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[note]}"),
+                TimeRemainingColumn(),
+                console=Console(stderr=True),
+            )
             self._rich.start()
             self._task = self._rich.add_task(label, total=total, completed=start, note="")
 
@@ -65,13 +87,20 @@ class Bar:
         watchdog.beat()
         if not TALKS:
             return
-        text = f"{self.rate:.4g} {self.unit}/s" + (f"  {note}" if note else "") + (f"  {numbers(values)}" if values else "")
+        text = (
+            f"{self.rate:.4g} {self.unit}/s"
+            + (f"  {note}" if note else "")
+            + (f"  {numbers(values)}" if values else "")
+        )
         if self._rich:
             self._rich.update(self._task, completed=self.done, note=text)
         elif time.monotonic() - self._last >= PLAIN_INTERVAL_S:
             self._last, self._shown = time.monotonic(), self.done
             left = (self.total - self.done) / max(self.rate, 1e-9)
-            print(f"{self.label}: {self.done}/{self.total} {self.unit}  {text}  {clock(left)} left", flush=True)
+            print(
+                f"{self.label}: {self.done}/{self.total} {self.unit}  {text}  {clock(left)} left",
+                flush=True,
+            )
 
     def back(self, done: int) -> None:
         """Begin again from `done` units."""
@@ -83,7 +112,11 @@ class Bar:
         if self._rich:
             self._rich.stop()
         elif TALKS and self.done > self._shown:
-            print(f"{self.label}: {self.done}/{self.total} {self.unit}  {self.rate:.4g} {self.unit}/s", flush=True)
+            print(
+                f"{self.label}: {self.done}/{self.total} {self.unit}  {self.rate:.4g}"
+                f" {self.unit}/s",
+                flush=True,
+            )
 
 
 @contextlib.contextmanager
@@ -99,4 +132,6 @@ def bar(label: str, total: int, unit: str = "it", start: int = 0):
 def clock(seconds: float) -> str:
     """3671 -> `1:01:11`."""
     s = int(max(seconds, 0))
-    return f"{s // 3600}:{s // 60 % 60:02d}:{s % 60:02d}" if s >= 3600 else f"{s // 60}:{s % 60:02d}"
+    return (
+        f"{s // 3600}:{s // 60 % 60:02d}:{s % 60:02d}" if s >= 3600 else f"{s // 60}:{s % 60:02d}"
+    )

@@ -1,5 +1,6 @@
-"""Every random number has an address: (seed, purpose, index). The same address gives the same number on any rank, device or restart,
-so no generator has state to save. Imports no torch at the top: the shard builders use it too.
+"""Every random number has an address: (seed, purpose, index). The same address gives the same
+number on any rank, device or restart, so no generator has state to save. Imports no torch at the
+top: the shard builders use it too.
 """
 
 import hashlib
@@ -21,24 +22,36 @@ def numpy_generator(seed: int, purpose: str, *index: int) -> np.random.Generator
 
 
 def normal(seed: int, purpose: str, index: int, shape: tuple[int, ...]):
-    """Standard normal float32 tensor of `shape` on the CPU, a pure function of its address: draw the whole global batch, then cut by rank."""
+    """Standard normal float32 tensor of `shape` on the CPU, a pure function of its address.
+
+    Draw the whole global batch, then cut by rank.
+    """
     import torch
 
-    return torch.randn(shape, dtype=torch.float32, generator=torch.Generator().manual_seed(key(seed, purpose, index)))
+    return torch.randn(
+        shape,
+        dtype=torch.float32,
+        generator=torch.Generator().manual_seed(key(seed, purpose, index)),
+    )
 
 
 def normal_each(seed: int, purpose: str, index: np.ndarray, shape: tuple[int, ...]):
-    """Standard normal float32 tensor [n, *shape] on the CPU: one stretch of `shape` for each element of the integer array `index` [n]."""
+    """Standard normal float32 tensor [n, *shape] on the CPU.
+
+    One stretch of `shape` for each element of the integer array `index` [n].
+    """
     import torch
 
     return torch.cat([normal(seed, purpose, int(i), (1, *shape)) for i in index])
 
 
 def uniform(seed: int, purpose: str, index: np.ndarray, salt: int = 0) -> np.ndarray:
-    """One number in [0, 1) for each element of the integer array `index`, each from its own address.
+    """One number in [0, 1) for each element of the integer array `index`, each from its own
+    address.
 
-    SplitMix64's output function (Steele, Lea, Flood 2014) on (address key + index * golden ratio): a counter-based generator, so a rank that
-    holds only some of the indices draws the same numbers for them as a process that holds all.
+    SplitMix64's output function (Steele, Lea, Flood 2014) on (address key + index * golden ratio):
+    a counter-based generator, so a rank that holds only some of the indices draws the same numbers
+    for them as a process that holds all.
     """
     x = np.asarray(index, dtype=np.uint64) * _GOLDEN + np.uint64(key(seed, purpose, salt))
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

@@ -1,12 +1,17 @@
 """Every error a user can cause or meet, drawn in one place.
 
-    DistganError            the command line prints it as one message, without a traceback, and exits with code 2
-    ├── ConfigError         the user wrote something wrong (also a ValueError); all faults of a configuration in one message
-    ├── DataError           shards or source files are missing, damaged or not what was asked for (also a RuntimeError)
-    ├── RunError            a run folder, checkpoint or weights file does not fit what was asked (also a RuntimeError)
-    │   ├── DiskError       a file of the run cannot be written: no room, no access, no such disk any more
-    │   └── OutOfMemory     of a GPU or of the host, on one rank
-    └── LaunchError         the processes of a run do not fit together (also a RuntimeError)
+DistganError            the command line prints it as one message, without a traceback, and exits
+                        with code 2
+├── ConfigError         the user wrote something wrong (also a ValueError); all faults of a
+                        configuration in one message
+├── DataError           shards or source files are missing, damaged or not what was asked for (also
+                        a RuntimeError)
+├── RunError            a run folder, checkpoint or weights file does not fit what was asked (also a
+                        RuntimeError)
+│   ├── DiskError       a file of the run cannot be written: no room, no access, no such disk any
+    more
+│   └── OutOfMemory     of a GPU or of the host, on one rank
+└── LaunchError         the processes of a run do not fit together (also a RuntimeError)
 """
 
 

@@ -1,4 +1,6 @@
-"""`distgan evaluate`: how near a trained generator's samples, or a folder's images, come to real ones, with what is needed to say so again."""
+"""`distgan evaluate`: how near a trained generator's samples, or a folder's images, come to real
+ones, with what is needed to say so again.
+"""
 
 import hashlib
 import json
@@ -44,14 +46,35 @@ def main(argv: list[str]) -> int:
         return 0 if argv else 2
     if evaluate_audio.is_meant(argv):
         return evaluate_audio.main(argv)
-    places, asked = options.parse("evaluate", argv, {
-        "n": options.whole(None, 2, MOST), "metrics": options.several(METRICS, *METRICS, *PUBLISHED), "against": options.one_of("train", "all", "train"),
-        "data": options.Option(None, "a folder"), "real": options.Option(None, "a folder or a file"), "fake": options.Option(None, "a folder"),
-        "path": options.one_of("auto", "auto", "features", "moments"), "inception": options.Option(None, "a file"),
-        "inception_sha256": options.Option(None, "64 hexadecimal digits"), "preprocessing": options.one_of("bilinear", *PREPROCESSINGS),
-        "device": options.one_of("auto", "auto", "cpu", "cuda"), "out": options.Option(None, "a file"), "processes": options.processes()}, (0, 1))
-    if bool(places) == bool(asked["real"] and asked["fake"]) or not places and not (asked["real"] and asked["fake"]):
-        raise ConfigError("distgan evaluate takes a RUN, or both --real and --fake; `distgan evaluate --help` shows how")
+    places, asked = options.parse(
+        "evaluate",
+        argv,
+        {
+            "n": options.whole(None, 2, MOST),
+            "metrics": options.several(METRICS, *METRICS, *PUBLISHED),
+            "against": options.one_of("train", "all", "train"),
+            "data": options.Option(None, "a folder"),
+            "real": options.Option(None, "a folder or a file"),
+            "fake": options.Option(None, "a folder"),
+            "path": options.one_of("auto", "auto", "features", "moments"),
+            "inception": options.Option(None, "a file"),
+            "inception_sha256": options.Option(None, "64 hexadecimal digits"),
+            "preprocessing": options.one_of("bilinear", *PREPROCESSINGS),
+            "device": options.one_of("auto", "auto", "cpu", "cuda"),
+            "out": options.Option(None, "a file"),
+            "processes": options.processes(),
+        },
+        (0, 1),
+    )
+    if (
+        bool(places) == bool(asked["real"] and asked["fake"])
+        or not places
+        and not (asked["real"] and asked["fake"])
+    ):
+        raise ConfigError(
+            "distgan evaluate takes a RUN, or both --real and --fake; `distgan evaluate --help`"
+            " shows how"
+        )
     job = _of_run(places[0], asked) if places else _of_folders(asked)
     from launchers import local
 
@@ -70,9 +93,15 @@ def _of_run(text: str, asked: dict[str, Any]):
     folder = checkpoint.parents[1]
     module, run = trained.settings(folder, asked["device"])
     if run.scored is None:
-        raise ConfigError(f"{folder} is a run of {run.recipe}, which is judged by {run.judged_by or 'no score of samples'}; images drawn from noise are scored here")
+        raise ConfigError(
+            f"{folder} is a run of {run.recipe}, which is judged by"
+            f" {run.judged_by or 'no score of samples'}; images drawn from noise are scored here"
+        )
     data = Data(asked["data"] or run.data)
-    inception, sha256 = asked["inception"] or run.scored.inception, asked["inception_sha256"] or run.scored.inception_sha256
+    inception, sha256 = (
+        asked["inception"] or run.scored.inception,
+        asked["inception_sha256"] or run.scored.inception_sha256,
+    )
     n = asked["n"] or run.scored.samples
 
     def work() -> dict[str, Any]:
@@ -82,14 +111,38 @@ def _of_run(text: str, asked: dict[str, Any]):
 
         ranks = Ranks(run.machine, run.precision)
         recipe = ranks.together(lambda: trained.load(module, run, ranks, checkpoint))
-        evaluator = ranks.together(lambda: Evaluator(ranks, data, n, inception, asked["against"] == "all", sha256=sha256, preprocessing=asked["preprocessing"],
-                                                     path=asked["path"], metrics=_named(asked["metrics"], inception, sha256), thorough=True, seed=run.seed))
+        evaluator = ranks.together(
+            lambda: Evaluator(
+                ranks,
+                data,
+                n,
+                inception,
+                asked["against"] == "all",
+                sha256=sha256,
+                preprocessing=asked["preprocessing"],
+                path=asked["path"],
+                metrics=_named(asked["metrics"], inception, sha256),
+                thorough=True,
+                seed=run.seed,
+            )
+        )
         found = evaluator.measure(lambda numbers: recipe.sample(numbers, PURPOSE))
         about = json.loads((checkpoint / "checkpoint.json").read_text())
         player = recipe.players["G"]
-        result = {"run": folder.name, "checkpoint": checkpoint.name, "step": int(checkpoint.name), "checkpoint_digest": about["digest"],
-                  "averaged": player.average is not player.bare, "noise": PURPOSE, "against": asked["against"]} | _whole(found, evaluator, ranks)
-        out = Path(asked["out"]).expanduser() if asked["out"] else folder / "eval" / "asked" / f"{checkpoint.name}-{_hash(result)}.json"
+        result = {
+            "run": folder.name,
+            "checkpoint": checkpoint.name,
+            "step": int(checkpoint.name),
+            "checkpoint_digest": about["digest"],
+            "averaged": player.average is not player.bare,
+            "noise": PURPOSE,
+            "against": asked["against"],
+        } | _whole(found, evaluator, ranks)
+        out = (
+            Path(asked["out"]).expanduser()
+            if asked["out"]
+            else folder / "eval" / "asked" / f"{checkpoint.name}-{_hash(result)}.json"
+        )
         return _kept(ranks, result, out)
 
     return work
@@ -113,9 +166,23 @@ def _of_folders(asked: dict[str, Any]):
         from distgan.ranks import Ranks
 
         ranks = Ranks(Machine(device=asked["device"]))
-        evaluator = ranks.together(lambda: Evaluator(ranks, real, n, inception, True, sha256=sha256, preprocessing=asked["preprocessing"], path=path,
-                                                     metrics=_named(asked["metrics"], inception, sha256), thorough=True))
-        result = {"fake": fake.name, "fake_images": fake.fingerprint} | _whole(evaluator.compare(fake), evaluator, ranks)
+        evaluator = ranks.together(
+            lambda: Evaluator(
+                ranks,
+                real,
+                n,
+                inception,
+                True,
+                sha256=sha256,
+                preprocessing=asked["preprocessing"],
+                path=path,
+                metrics=_named(asked["metrics"], inception, sha256),
+                thorough=True,
+            )
+        )
+        result = {"fake": fake.name, "fake_images": fake.fingerprint} | _whole(
+            evaluator.compare(fake), evaluator, ranks
+        )
         return _kept(ranks, result, Path(asked["out"]).expanduser() if asked["out"] else None)
 
     return work
@@ -125,8 +192,11 @@ def _named(metrics: tuple[str, ...], inception: str | None, sha256: str | None) 
     """As `scores` calls them; ConfigError for a name that the score could not have."""
     published = [name for name in metrics if name in PUBLISHED]
     if published and (not inception or sha256):
-        raise ConfigError(f"metrics: found {', '.join(published)}, but without the published Inception weights (inception=FILE) no score may be called so; "
-                          f"ask for {', '.join(PUBLISHED[name] for name in published)}")
+        raise ConfigError(
+            f"metrics: found {', '.join(published)}, but without the published Inception weights"
+            " (inception=FILE) no score may be called so; ask for"
+            f" {', '.join(PUBLISHED[name] for name in published)}"
+        )
     asked = {PUBLISHED.get(name, name) for name in metrics} | {"frechet"}
     return tuple(name for name in METRICS if name in asked)
 
@@ -138,7 +208,9 @@ def _whole(found: dict[str, Any], evaluator: Any, ranks: Any) -> dict[str, Any]:
 
 def _hash(result: dict[str, Any]) -> str:
     """Of what was asked, so that the same evaluation has the same file."""
-    asked = [result.get(key) for key in ("checkpoint_digest", "against", "samples", "made_with")] + sorted(result)
+    asked = [
+        result.get(key) for key in ("checkpoint_digest", "against", "samples", "made_with")
+    ] + sorted(result)
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:8]
 
 
@@ -147,7 +219,9 @@ def _kept(ranks: Any, result: dict[str, Any], out: Path | None) -> dict[str, Any
         try:
             out.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise RunError(f"cannot write {out}: {error.strerror}; name another file with out=") from error
+            raise RunError(
+                f"cannot write {out}: {error.strerror}; name another file with out="
+            ) from error
         runs.write(out, json.dumps(result, indent=1))
 
     if out:
@@ -161,16 +235,63 @@ def _tell(result: dict[str, Any]) -> None:
     """A table: every number, and both of the floor."""
     floor = result.get("floor") or {}
     real, generated = floor.get("real", {}), floor.get("generated", {})
-    k, kernel = floor.get("samples"), next((key for key in result if key in ("kid", "kernel_standin") or key.startswith("kid_") and not key.endswith(("_sd", "_interval"))), "")
-    names = [("score", result["metric"]), (kernel, kernel), *((name, name) for name in ("precision", "recall", "density", "coverage", "sliced_wasserstein", "nearest"))]
-    rows = [(label, _figure(result.get(name)), _figure(result.get(f"{name}_sd")), _figure(generated.get(name)), _figure(real.get(name)))
-            for name, label in names if name in result]
-    console.table((f"{result['samples']} against {result['reals']} real", "value", "sd", f"{k} against {k}" if k else "", f"real, {k} against {k}" if k else ""), rows)
+    k, kernel = (
+        floor.get("samples"),
+        next(
+            (
+                key
+                for key in result
+                if key in ("kid", "kernel_standin")
+                or key.startswith("kid_")
+                and not key.endswith(("_sd", "_interval"))
+            ),
+            "",
+        ),
+    )
+    names = [
+        ("score", result["metric"]),
+        (kernel, kernel),
+        *(
+            (name, name)
+            for name in (
+                "precision",
+                "recall",
+                "density",
+                "coverage",
+                "sliced_wasserstein",
+                "nearest",
+            )
+        ),
+    ]
+    rows = [
+        (
+            label,
+            _figure(result.get(name)),
+            _figure(result.get(f"{name}_sd")),
+            _figure(generated.get(name)),
+            _figure(real.get(name)),
+        )
+        for name, label in names
+        if name in result
+    ]
+    console.table(
+        (
+            f"{result['samples']} against {result['reals']} real",
+            "value",
+            "sd",
+            f"{k} against {k}" if k else "",
+            f"real, {k} against {k}" if k else "",
+        ),
+        rows,
+    )
     made = result["made_with"]
     console.say(f"{made['extractor']}; preprocessing {made['preprocessing']}; {made['path']}")
     if result.get("score_at_infinity_by"):
         limit = result["score_at_infinity"]
-        console.say(f"of infinitely many samples: {'' if limit is None else f'{limit:.4g}, '}{result['score_at_infinity_by']}")
+        console.say(
+            "of infinitely many samples:"
+            f" {'' if limit is None else f'{limit:.4g}, '}{result['score_at_infinity_by']}"
+        )
     if "file" in result:
         console.say(f"written: {result['file']}")
 

@@ -1,4 +1,7 @@
-"""`distgan evaluate` of sound: how near repaired clips come to clean ones, clip by clip, by signal-to-noise ratio and on the whole."""
+"""`distgan evaluate` of sound.
+
+How near repaired clips come to clean ones, clip by clip, by signal-to-noise ratio and on the whole.
+"""
 
 import csv
 import hashlib
@@ -27,7 +30,11 @@ What each number is, and when to believe it: docs/evaluation.md
 
 
 def is_meant(argv: list[str]) -> bool:
-    """Whether a line of `distgan evaluate` is about sound: a run of pairs, or folders that hold sound files. False where the run is none: its options are read first."""
+    """Whether a line of `distgan evaluate` is about sound.
+
+    A run of pairs, or folders that hold sound files. False where the run is none: its options are
+    read first.
+    """
     places, values = options.peek(argv)
     if len(places) == 1:
         from distgan import recipes, trained
@@ -41,7 +48,12 @@ def is_meant(argv: list[str]) -> bool:
     from shards.sound.pairs import SOUNDS
 
     folder = Path(values.get("real", "")).expanduser()
-    return bool(values.get("real")) and folder.is_dir() and not (folder / "dataset.json").is_file() and bool(find_files(folder, SOUNDS)[0])
+    return (
+        bool(values.get("real"))
+        and folder.is_dir()
+        and not (folder / "dataset.json").is_file()
+        and bool(find_files(folder, SOUNDS)[0])
+    )
 
 
 def main(argv: list[str]) -> int:
@@ -49,15 +61,31 @@ def main(argv: list[str]) -> int:
     from distgan.audio_scores import METRICS, PLAIN
     from distgan.perceptual import NAMES, require
 
-    places, asked = options.parse("evaluate", argv, {
-        "metrics": options.several(PLAIN, *METRICS), "real": options.Option(None, "a folder"), "fake": options.Option(None, "a folder"),
-        "input": options.Option(None, "a folder"), "embedding": options.Option(None, "a model"), "embedding_weights": options.Option(None, "a file"),
-        "embedding_sha256": options.Option(None, "64 hexadecimal digits"), "data": options.Option(None, "a folder"),
-        "device": options.one_of("auto", "auto", "cpu", "cuda"), "out": options.Option(None, "a file"), "processes": options.processes()}, (0, 1))
+    places, asked = options.parse(
+        "evaluate",
+        argv,
+        {
+            "metrics": options.several(PLAIN, *METRICS),
+            "real": options.Option(None, "a folder"),
+            "fake": options.Option(None, "a folder"),
+            "input": options.Option(None, "a folder"),
+            "embedding": options.Option(None, "a model"),
+            "embedding_weights": options.Option(None, "a file"),
+            "embedding_sha256": options.Option(None, "64 hexadecimal digits"),
+            "data": options.Option(None, "a folder"),
+            "device": options.one_of("auto", "auto", "cpu", "cuda"),
+            "out": options.Option(None, "a file"),
+            "processes": options.processes(),
+        },
+        (0, 1),
+    )
     require(tuple(name for name in asked["metrics"] if name in NAMES))
     given = [asked[name] for name in ("embedding", "embedding_weights", "embedding_sha256")]
     if any(given) and not all(given):
-        raise ConfigError("embedding, embedding_weights and embedding_sha256 belong together: the model, its file, and what the file must be")
+        raise ConfigError(
+            "embedding, embedding_weights and embedding_sha256 belong together: the model, its"
+            " file, and what the file must be"
+        )
     job = _of_run(places[0], asked) if places else _of_folders(asked)
     from launchers import local
 
@@ -67,7 +95,10 @@ def main(argv: list[str]) -> int:
 
 
 def _suited(metrics: tuple[str, ...], rate: int, embedding: str | None) -> tuple[str, ...]:
-    """What can be measured at this rate: where it is not one of sound, bands in Hz and frames of milliseconds mean nothing."""
+    """What can be measured at this rate.
+
+    Where it is not one of sound, bands in Hz and frames of milliseconds mean nothing.
+    """
     from distgan.audio_scores import ANY_RATE, PLAIN
     from shards.sound.waves import SOUND_RATES
 
@@ -75,7 +106,10 @@ def _suited(metrics: tuple[str, ...], rate: int, embedding: str | None) -> tuple
         return metrics
     wrong = [name for name in metrics if name not in ANY_RATE]
     if embedding or wrong and tuple(metrics) != PLAIN:
-        raise ConfigError(f"{', '.join(wrong) or 'embedding'}: made for sound, and these clips have {rate:,} values a second; of them {', '.join(ANY_RATE)} can be measured")
+        raise ConfigError(
+            f"{', '.join(wrong) or 'embedding'}: made for sound, and these clips have {rate:,}"
+            f" values a second; of them {', '.join(ANY_RATE)} can be measured"
+        )
     console.say(f"{rate:,} values a second are no sound: {', '.join(wrong)} are left out")
     return ANY_RATE
 
@@ -98,12 +132,30 @@ def _of_run(text: str, asked: dict[str, Any]):
 
         ranks = Ranks(run.machine, run.precision)
         recipe = ranks.together(lambda: trained.load(module, run, ranks, checkpoint))
-        clips = ranks.together(lambda: HeldOut(data, recipe.repairer(), ranks.device, getattr(run, "stft_resolutions", STFT_RESOLUTIONS)))
+        clips = ranks.together(
+            lambda: HeldOut(
+                data,
+                recipe.repairer(),
+                ranks.device,
+                getattr(run, "stft_resolutions", STFT_RESOLUTIONS),
+            )
+        )
         player = recipe.players["G"]
-        about = {"run": folder.name, "recipe": run.recipe, "checkpoint": checkpoint.name, "step": int(checkpoint.name),
-                 "checkpoint_digest": json.loads((checkpoint / "checkpoint.json").read_text())["digest"], "averaged": player.average is not player.bare,
-                 "data": data.fingerprint, "seed": run.seed}
-        out = Path(asked["out"]).expanduser() if asked["out"] else folder / "eval" / "asked" / f"{checkpoint.name}-{_hash(about, asked)}.json"
+        about = {
+            "run": folder.name,
+            "recipe": run.recipe,
+            "checkpoint": checkpoint.name,
+            "step": int(checkpoint.name),
+            "checkpoint_digest": json.loads((checkpoint / "checkpoint.json").read_text())["digest"],
+            "averaged": player.average is not player.bare,
+            "data": data.fingerprint,
+            "seed": run.seed,
+        }
+        out = (
+            Path(asked["out"]).expanduser()
+            if asked["out"]
+            else folder / "eval" / "asked" / f"{checkpoint.name}-{_hash(about, asked)}.json"
+        )
         return _scored(ranks, clips, about, asked, out)
 
     return work
@@ -111,10 +163,16 @@ def _of_run(text: str, asked: dict[str, Any]):
 
 def _of_folders(asked: dict[str, Any]):
     if not (asked["real"] and asked["fake"]):
-        raise ConfigError("distgan evaluate takes a RUN, or both --real and --fake; `distgan evaluate --help` shows how")
+        raise ConfigError(
+            "distgan evaluate takes a RUN, or both --real and --fake; `distgan evaluate --help`"
+            " shows how"
+        )
     from distgan.clips import Files
 
-    real, fake, given = (Path(asked[name]).expanduser() if asked[name] else None for name in ("real", "fake", "input"))
+    real, fake, given = (
+        Path(asked[name]).expanduser() if asked[name] else None
+        for name in ("real", "fake", "input")
+    )
     clips = Files(real, fake, given)
     asked = asked | {"metrics": _suited(asked["metrics"], clips.rate, asked["embedding"])}
 
@@ -123,25 +181,55 @@ def _of_folders(asked: dict[str, Any]):
         from distgan.ranks import Ranks
 
         about = {"real": asked["real"], "fake": asked["fake"], "input": asked["input"], "seed": 0}
-        return _scored(Ranks(Machine(device=asked["device"])), clips, about, asked, Path(asked["out"]).expanduser() if asked["out"] else None)
+        return _scored(
+            Ranks(Machine(device=asked["device"])),
+            clips,
+            about,
+            asked,
+            Path(asked["out"]).expanduser() if asked["out"] else None,
+        )
 
     return work
 
 
-def _scored(ranks: Any, clips: Any, about: dict[str, Any], asked: dict[str, Any], out: Path | None) -> dict[str, Any]:
+def _scored(
+    ranks: Any, clips: Any, about: dict[str, Any], asked: dict[str, Any], out: Path | None
+) -> dict[str, Any]:
     from distgan.audio_scores import score
     from distgan.embeddings import Embedding
 
-    embedding = ranks.together(lambda: Embedding(*(asked[name] for name in ("embedding", "embedding_weights", "embedding_sha256")))) if asked["embedding"] else None
+    embedding = (
+        ranks.together(
+            lambda: Embedding(
+                *(asked[name] for name in ("embedding", "embedding_weights", "embedding_sha256"))
+            )
+        )
+        if asked["embedding"]
+        else None
+    )
     found = score(ranks, clips, asked["metrics"], embedding, about["seed"])
 
     def keep() -> None:
-        result = about | {"kind": "sound", "rate": clips.rate, "samples": len(clips.keys), "metrics": list(asked["metrics"]), "stft_resolutions": clips.resolutions,
-                          "embedding_sha256": embedding.digest if embedding else None, "distgan": __version__, "time": runs.now()} | found
+        result = (
+            about
+            | {
+                "kind": "sound",
+                "rate": clips.rate,
+                "samples": len(clips.keys),
+                "metrics": list(asked["metrics"]),
+                "stft_resolutions": clips.resolutions,
+                "embedding_sha256": embedding.digest if embedding else None,
+                "distgan": __version__,
+                "time": runs.now(),
+            }
+            | found
+        )
         try:
             out.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise DiskError(f"cannot write {out}: {error.strerror}; name another file with out=") from error
+            raise DiskError(
+                f"cannot write {out}: {error.strerror}; name another file with out="
+            ) from error
         runs.write(out, json.dumps(result, indent=1))
         runs.write(out.with_suffix(".csv"), _table(found["clips"]))
 
@@ -155,13 +243,22 @@ def _table(rows: list[dict[str, Any]]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows({name: f"{value:.9g}" if isinstance(value, float) else value for name, value in row.items()} for row in rows)
+    writer.writerows(
+        {name: f"{value:.9g}" if isinstance(value, float) else value for name, value in row.items()}
+        for row in rows
+    )
     return text.getvalue()
 
 
 def _hash(about: dict[str, Any], asked: dict[str, Any]) -> str:
     """Of what was asked, so that the same evaluation has the same file."""
-    what = [about["checkpoint_digest"], about["data"], asked["metrics"], asked["embedding"], asked["embedding_sha256"]]
+    what = [
+        about["checkpoint_digest"],
+        about["data"],
+        asked["metrics"],
+        asked["embedding"],
+        asked["embedding_sha256"],
+    ]
     return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:8]
 
 
@@ -174,14 +271,32 @@ def _tell(result: dict[str, Any]) -> None:
     for name, of in means.items():
         if not name.startswith("input_"):
             low, high = of["interval"] or (None, None)
-            rows.append((name, _figure(of["mean"]), f"{_figure(low)} to {_figure(high)}" if of["interval"] else "", _figure(means.get(f"input_{name}", {}).get("mean")),
-                         f"{of['n']}" + (f", {of['failed']} without" if of["failed"] else "")))
+            rows.append(
+                (
+                    name,
+                    _figure(of["mean"]),
+                    f"{_figure(low)} to {_figure(high)}" if of["interval"] else "",
+                    _figure(means.get(f"input_{name}", {}).get("mean")),
+                    f"{of['n']}" + (f", {of['failed']} without" if of["failed"] else ""),
+                )
+            )
     for name, of in result["distances"].items():
         if not name.startswith("input_"):
-            rows.append((name, _figure(of["value"]), "", _figure(result["distances"].get(f"input_{name}", {}).get("value")), f"{of['frames']} frames"))
+            rows.append(
+                (
+                    name,
+                    _figure(of["value"]),
+                    "",
+                    _figure(result["distances"].get(f"input_{name}", {}).get("value")),
+                    f"{of['frames']} frames",
+                )
+            )
     console.table((f"{result['samples']} clips", "mean", "95 %", "input", "of"), rows)
     if result["file"]:
-        console.say(f"written: {result['file']}, and every clip in {Path(result['file']).with_suffix('.csv')}")
+        console.say(
+            f"written: {result['file']}, and every clip in"
+            f" {Path(result['file']).with_suffix('.csv')}"
+        )
 
 
 def _figure(value: float | None) -> str:

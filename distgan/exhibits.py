@@ -1,6 +1,7 @@
 """What a run made, inside its page: pictures, sounds, the beginnings of tables. Imports no torch.
 
-Only files of the run folder itself come in (history.py refuses links), each up to a size, pictures decoded and written anew.
+Only files of the run folder itself come in (history.py refuses links), each up to a size, pictures
+decoded and written anew.
 """
 
 import base64
@@ -16,7 +17,11 @@ from distgan.markup import e, number
 
 GRIDS = 8
 THUMB_PIXELS, LARGE_PIXELS = 320, 1024
-SMALL_PIXELS, SMALL_SHOWN, LARGE_SHOWN = 256, 36, 3  # of results: a few large pictures, one below the other, and many small ones
+SMALL_PIXELS, SMALL_SHOWN, LARGE_SHOWN = (
+    256,
+    36,
+    3,
+)  # of results: a few large pictures, one below the other, and many small ones
 SOUND_BYTES = 2_000_000  # of all sounds together; a page is to be mailed, too
 CSV_SHOWN, CSV_BYTES, CSV_LINES, CSV_COLUMNS, CSV_LETTERS = 3, 65536, 8, 12, 60
 PICTURES, TABLES = (".png", ".jpg", ".jpeg"), (".csv",)
@@ -24,7 +29,9 @@ PICTURES, TABLES = (".png", ".jpg", ".jpeg"), (".csv",)
 
 # ---- pictures that were made while the run went on
 def samples(run: History) -> str:
-    """The newest picture large and others of the run beside it, or, where they are of sound and need their size, folded away below."""
+    """The newest picture large and others of the run beside it, or, where they are of sound and
+    need their size, folded away below.
+    """
     if not run.samples:
         return ""
     best = (run.best or {}).get("step")
@@ -39,20 +46,38 @@ def samples(run: History) -> str:
     newest = figure(chosen[-1], LARGE_PIXELS)
     if run.kind == "image":
         thumbs = "".join(figure(step, THUMB_PIXELS) for step in chosen) if len(chosen) > 1 else ""
-        return (f'<h2>Samples <small>the same noise each time; {len(chosen)} of {len(run.samples)} grids</small></h2><div class="samples">'
-                + newest + (f'<div class="thumbs">{thumbs}</div>' if thumbs else "") + "</div>")
+        return (
+            f"<h2>Samples <small>the same noise each time; {len(chosen)} of {len(run.samples)}"
+            ' grids</small></h2><div class="samples">'
+            + newest
+            + (f'<div class="thumbs">{thumbs}</div>' if thumbs else "")
+            + "</div>"
+        )
     earlier = "".join(figure(step, LARGE_PIXELS) for step in chosen[:-1])
-    folded = f"<details><summary>{len(chosen) - 1} earlier ones</summary>{earlier}</details>" if earlier else ""
-    return (f"<h2>Samples <small>the same held-out clips each time; {len(chosen)} of {len(run.samples)} pictures</small></h2>"
-            f'<div class="samples">{newest}</div>{folded}' + ("" if _results_sound(run) else _heard(run.sounds)))
+    folded = (
+        f"<details><summary>{len(chosen) - 1} earlier ones</summary>{earlier}</details>"
+        if earlier
+        else ""
+    )
+    return (
+        f"<h2>Samples <small>the same held-out clips each time; {len(chosen)} of {len(run.samples)}"
+        " pictures</small></h2>"
+        f'<div class="samples">{newest}</div>{folded}'
+        + ("" if _results_sound(run) else _heard(run.sounds))
+    )
 
 
 def pick(steps: list[int], best: int | None, count: int = GRIDS) -> list[int]:
-    """At most `count` of the steps: the first, the last, the last one not after `best`, and others evenly between."""
+    """At most `count` of the steps.
+
+    The first, the last, the last one not after `best`, and others evenly between.
+    """
     steps = sorted(steps)
     if len(steps) <= count:
         return steps
-    wanted = {steps[0], steps[-1]} | {max((step for step in steps if best is not None and step <= best), default=steps[-1])}
+    wanted = {steps[0], steps[-1]} | {
+        max((step for step in steps if best is not None and step <= best), default=steps[-1])
+    }
     for part in range(1, count - 1):
         if len(wanted) < count:
             wanted.add(steps[round(part * (len(steps) - 1) / (count - 1))])
@@ -61,7 +86,9 @@ def pick(steps: list[int], best: int | None, count: int = GRIDS) -> list[int]:
 
 def _figure(path: Path, pixels: int, text: str, mark: str = "") -> str:
     source = picture(path, pixels)
-    shown = f'<img src="{source}" alt="{e(text)}">' if source else '<p class="bad">cannot be read</p>'
+    shown = (
+        f'<img src="{source}" alt="{e(text)}">' if source else '<p class="bad">cannot be read</p>'
+    )
     return f"<figure>{shown}<figcaption>{e(text)}{mark}</figcaption></figure>"
 
 
@@ -71,7 +98,9 @@ def picture(path: Path, pixels: int) -> str | None:
         with Image.open(path) as image:
             image.thumbnail((pixels, pixels), Image.Resampling.LANCZOS)
             out = io.BytesIO()
-            image.convert("L" if image.mode in ("L", "1", "I;16") else "RGB").save(out, "JPEG", quality=88, subsampling=0)
+            image.convert("L" if image.mode in ("L", "1", "I;16") else "RGB").save(
+                out, "JPEG", quality=88, subsampling=0
+            )
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None
     return "data:image/jpeg;base64," + base64.b64encode(out.getvalue()).decode("ascii")
@@ -85,23 +114,33 @@ def results(run: History) -> str:
     kinds = Counter(path.suffix.lower().lstrip(".") or "other" for path in run.results)
     size = sum(path.stat().st_size for path in run.results)
     counts = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common())
-    return (f"<h2>Results <small>of the best checkpoint, in results/: {len(run.results):,} file{'s' if len(run.results) > 1 else ''} "
-            f"({e(counts)}), {size / 1e6:.3g} MB</small></h2>" + _pictures(run) + _heard(_results_sound(run)) + _tables(run))
+    return (
+        f"<h2>Results <small>of the best checkpoint, in results/: {len(run.results):,}"
+        f" file{'s' if len(run.results) > 1 else ''} ({e(counts)}), {size / 1e6:.3g}"
+        " MB</small></h2>" + _pictures(run) + _heard(_results_sound(run)) + _tables(run)
+    )
 
 
 def _pictures(run: History) -> str:
     """The first small pictures on a sheet, after the first large ones, none larger than it is."""
     paths = [path for path in run.results if path.suffix.lower() in PICTURES]
     small, large = [], []
-    for path in paths[:SMALL_SHOWN + LARGE_SHOWN]:
+    for path in paths[: SMALL_SHOWN + LARGE_SHOWN]:
         width, height = _size(path)
         if max(width, height) <= SMALL_PIXELS:
             small.append(_figure(path, SMALL_PIXELS, path.name))
         elif len(large) < LARGE_SHOWN:
-            large.append(f'<div style="max-width: {min(width, LARGE_PIXELS)}px">{_figure(path, LARGE_PIXELS, _name(run, path))}</div>')
+            large.append(
+                '<div style="max-width:'
+                f' {min(width, LARGE_PIXELS)}px">{_figure(path, LARGE_PIXELS, _name(run, path))}</div>'
+            )
     shown = len(small[:SMALL_SHOWN]) + len(large)
     more = f'<p class="soft">{shown} of {len(paths):,} pictures</p>' if len(paths) > shown else ""
-    return "".join(large) + (f'<div class="thumbs small">{"".join(small[:SMALL_SHOWN])}</div>' if small else "") + more
+    return (
+        "".join(large)
+        + (f'<div class="thumbs small">{"".join(small[:SMALL_SHOWN])}</div>' if small else "")
+        + more
+    )
 
 
 def _size(path: Path) -> tuple[int, int]:
@@ -119,12 +158,17 @@ def _name(run: History, path: Path) -> str:
 
 # ---- sound
 def _results_sound(run: History) -> list[Path]:
-    """Where there are any, those beside pictures are left out: they are earlier ones of the same clips."""
+    """Where there are any, those beside pictures are left out.
+
+    They are earlier ones of the same clips.
+    """
     return [path for path in run.results if path.suffix.lower() == ".wav"]
 
 
 def _heard(paths: list[Path]) -> str:
-    """Players in a table: a line for each clip, a column for each version of it, of files such as KEY.before.wav and KEY.after.wav."""
+    """Players in a table: a line for each clip, a column for each version of it, of files such as
+    KEY.before.wav and KEY.after.wav.
+    """
     clips: dict[str, dict[str, Path]] = {}
     for path in paths:
         clip, _, version = path.stem.rpartition(".")
@@ -140,20 +184,42 @@ def _heard(paths: list[Path]) -> str:
             silent += 1
             continue
         left -= size
-        rows += f"<tr><td>{e(clip)}</td>" + "".join(f"<td>{_player(sources.get(version), version in found)}</td>" for version in versions) + "</tr>"
+        rows += (
+            f"<tr><td>{e(clip)}</td>"
+            + "".join(
+                f"<td>{_player(sources.get(version), version in found)}</td>"
+                for version in versions
+            )
+            + "</tr>"
+        )
     heads = "".join(f"<th>{e(version)}</th>" for version in versions)
-    more = f'<p class="soft">{silent} of {len(clips)} clips are too large to be heard here ({SOUND_BYTES / 1e6:g} MB in all): see the files</p>' if silent else ""
+    more = (
+        f'<p class="soft">{silent} of {len(clips)} clips are too large to be heard here'
+        f" ({SOUND_BYTES / 1e6:g} MB in all): see the files</p>"
+        if silent
+        else ""
+    )
     return (f'<table class="sounds"><tr><th></th>{heads}</tr>{rows}</table>' if rows else "") + more
 
 
 def _place(version: str) -> tuple[int, str]:
     """What came in, what was made of it, what it should be."""
-    order = (("before", "input", "denoised", "noisy"), ("after", "output", "repaired"), ("clean", "target"))
+    order = (
+        ("before", "input", "denoised", "noisy"),
+        ("after", "output", "repaired"),
+        ("clean", "target"),
+    )
     return next((at for at, names in enumerate(order) if version in names), len(order)), version
 
 
 def _player(source: str | None, there: bool) -> str:
-    return f'<audio controls src="{source}"></audio>' if source else '<span class="bad">cannot be read</span>' if there else ""
+    return (
+        f'<audio controls src="{source}"></audio>'
+        if source
+        else '<span class="bad">cannot be read</span>'
+        if there
+        else ""
+    )
 
 
 def sound(path: Path) -> str | None:
@@ -179,12 +245,24 @@ def _head(path: Path, name: str) -> str:
     try:
         with open(path, "rb") as file:
             text = file.read(CSV_BYTES).decode("utf-8", errors="replace")
-        lines = [row for row, _ in zip(csv.reader(io.StringIO(text, newline="")), range(CSV_LINES + 1), strict=False)]
+        lines = [
+            row
+            for row, _ in zip(
+                csv.reader(io.StringIO(text, newline="")), range(CSV_LINES + 1), strict=False
+            )
+        ]
     except (OSError, csv.Error) as error:
         return f'<p>{e(name)} <span class="bad">cannot be read: {e(error)}</span></p>'
-    rows = "".join("<tr>" + "".join(f"<{tag}>{e(cell[:CSV_LETTERS])}</{tag}>" for cell in line[:CSV_COLUMNS]) + "</tr>"
-                   for line, tag in zip(lines, ["th"] + ["td"] * CSV_LINES, strict=False))
+    rows = "".join(
+        "<tr>"
+        + "".join(f"<{tag}>{e(cell[:CSV_LETTERS])}</{tag}>" for cell in line[:CSV_COLUMNS])
+        + "</tr>"
+        for line, tag in zip(lines, ["th"] + ["td"] * CSV_LINES, strict=False)
+    )
     wide = max(map(len, lines), default=0)
     cut = f", {CSV_COLUMNS} of {wide} columns" if wide > CSV_COLUMNS else ""
-    return (f'<p>{e(name)} <span class="soft">the first lines{cut}; {number(path.stat().st_size / 1e3, 3)} kB</span></p>'
-            f'<div class="scroll"><table>{rows}</table></div>')
+    return (
+        f'<p>{e(name)} <span class="soft">the first lines{cut};'
+        f" {number(path.stat().st_size / 1e3, 3)} kB</span></p><div"
+        f' class="scroll"><table>{rows}</table></div>'
+    )

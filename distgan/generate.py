@@ -1,4 +1,6 @@
-"""`distgan generate`: what a trained run's generator makes, as files or as shards: images from noise, or repaired sounds."""
+"""`distgan generate`: what a trained run's generator makes, as files or as shards: images from
+noise, or repaired sounds.
+"""
 
 import hashlib
 import json
@@ -41,35 +43,69 @@ def main(argv: list[str]) -> int:
     if not argv or {"-h", "--help"}.intersection(argv):
         console.say(USAGE)
         return 0 if argv else 2
-    places, asked = options.parse("generate", argv, {
-        "n": options.whole(None, 1, MOST), "out": options.Option(None, "a folder"), "shards": options.one_of("no", "no", "yes"),
-        "from": options.Option(None, "a folder"), "data": options.Option(None, "a folder"), "device": options.one_of("auto", "auto", "cpu", "cuda"),
-        "processes": options.processes()}, (1, 2), {"count": "n"})
+    places, asked = options.parse(
+        "generate",
+        argv,
+        {
+            "n": options.whole(None, 1, MOST),
+            "out": options.Option(None, "a folder"),
+            "shards": options.one_of("no", "no", "yes"),
+            "from": options.Option(None, "a folder"),
+            "data": options.Option(None, "a folder"),
+            "device": options.one_of("auto", "auto", "cpu", "cuda"),
+            "processes": options.processes(),
+        },
+        (1, 2),
+        {"count": "n"},
+    )
     if len(places) == 2 and asked["out"]:
-        raise ConfigError(f"distgan generate: two folders to make, {places[1]} and out={asked['out']}")
+        raise ConfigError(
+            f"distgan generate: two folders to make, {places[1]} and out={asked['out']}"
+        )
     checkpoint = trained.locate(places[0])
     module, run = trained.settings(checkpoint.parents[1], asked["device"])
     out = places[1] if len(places) == 2 else asked["out"]
-    target = Path(out).expanduser() if out else checkpoint.parents[1] / f"generated-{checkpoint.name}"
+    target = (
+        Path(out).expanduser() if out else checkpoint.parents[1] / f"generated-{checkpoint.name}"
+    )
     images = module.Settings.kind == "image"
     if images and (wrong := [name for name in ("from", "data") if asked[name]]):
-        raise ConfigError(f"{wrong[0]}={asked[wrong[0]]}: {run.recipe} draws images from noise and needs nothing to begin with")
+        raise ConfigError(
+            f"{wrong[0]}={asked[wrong[0]]}: {run.recipe} draws images from noise and needs nothing"
+            " to begin with"
+        )
     from launchers import local
 
-    about = {"checkpoint_digest": json.loads((checkpoint / "checkpoint.json").read_text())["digest"], "recipe": run.recipe, "step": int(checkpoint.name),
-             "seed": run.seed, "of": "noise" if images else _what(asked["from"], asked["data"] or run.data)}
+    about = {
+        "checkpoint_digest": json.loads((checkpoint / "checkpoint.json").read_text())["digest"],
+        "recipe": run.recipe,
+        "step": int(checkpoint.name),
+        "seed": run.seed,
+        "of": "noise" if images else _what(asked["from"], asked["data"] or run.data),
+    }
     store = Store(target, about, asked["shards"] == "yes")
     store.refuse_others()
     local.spread("generate", argv, asked["processes"])
     made = (_images if images else _sounds)(module, run, checkpoint, asked, store)
-    following = (["check", str(target)] if (target / "dataset.json").is_file() else
-                 ["evaluate", "--real", str(run.data), "--fake", str(target / "images")] if images and not store.shards else None)
-    console.say(f"{made}: {target}" + (f"; next: distgan {shlex.join(following)}" if following else ""))
+    following = (
+        ["check", str(target)]
+        if (target / "dataset.json").is_file()
+        else (
+            ["evaluate", "--real", str(run.data), "--fake", str(target / "images")]
+            if images and not store.shards
+            else None
+        )
+    )
+    console.say(
+        f"{made}: {target}" + (f"; next: distgan {shlex.join(following)}" if following else "")
+    )
     return 0
 
 
 def _what(own: str | None, folder: str) -> str:
-    """What is repaired: sound files by their content and the rate they are read at, or the held-out clips of a data set."""
+    """What is repaired: sound files by their content and the rate they are read at, or the held-out
+    clips of a data set.
+    """
     from distgan.data import Data
     from shards.folders import Contents, find_files
     from shards.sound.pairs import SOUNDS
@@ -83,7 +119,9 @@ def _what(own: str | None, folder: str) -> str:
     return f"{Contents(at, find_files(at, SOUNDS)[0], 'recordings')} at {data.sample.rate} Hz"
 
 
-def _images(module: ModuleType, run: config.Run, checkpoint: Path, asked: dict[str, Any], store: Store) -> str:
+def _images(
+    module: ModuleType, run: config.Run, checkpoint: Path, asked: dict[str, Any], store: Store
+) -> str:
     from distgan import pictures, results
     from distgan.ranks import Ranks
 
@@ -97,18 +135,25 @@ def _images(module: ModuleType, run: config.Run, checkpoint: Path, asked: dict[s
 
     def end() -> None:
         if not store.shards:
-            pictures.save_grid(store.target / "grid.png", pictures.load(sorted((store.target / "images").glob("*.png"))[:results.GRID]))
+            pictures.save_grid(
+                store.target / "grid.png",
+                pictures.load(sorted((store.target / "images").glob("*.png"))[: results.GRID]),
+            )
         store.finish(["--image", "png"])
 
     with console.bar("generating", count, "images", start=min(first, count)) as bar:
-        for start, made in results.rounds(ranks, recipe.sample, recipe.players["D"], range(first, count), bar, size=size):
+        for start, made in results.rounds(
+            ranks, recipe.sample, recipe.players["D"], range(first, count), bar, size=size
+        ):
             ranks.alone(lambda start=start, made=made: keep(start, *made))
     ranks.alone(end)
     ranks.close()
     return f"{max(first, count)} images by {checkpoint}"
 
 
-def _sounds(module: ModuleType, run: config.Run, checkpoint: Path, asked: dict[str, Any], store: Store) -> str:
+def _sounds(
+    module: ModuleType, run: config.Run, checkpoint: Path, asked: dict[str, Any], store: Store
+) -> str:
     import numpy as np
 
     from distgan import clips
@@ -121,10 +166,18 @@ def _sounds(module: ModuleType, run: config.Run, checkpoint: Path, asked: dict[s
     data = ranks.together(lambda: Data(asked["data"] or run.data))
     recipe = ranks.together(lambda: trained.load(module, run, ranks, checkpoint))
     repair = recipe.repairer()
-    sounds = ranks.together(lambda: clips.Loose(Path(asked["from"]).expanduser(), data.sample.rate, repair, ranks.device) if asked["from"]
-                            else clips.HeldOut(data, repair, ranks.device, STFT_RESOLUTIONS))
+    sounds = ranks.together(
+        lambda: (
+            clips.Loose(Path(asked["from"]).expanduser(), data.sample.rate, repair, ranks.device)
+            if asked["from"]
+            else clips.HeldOut(data, repair, ranks.device, STFT_RESOLUTIONS)
+        )
+    )
     if store.shards and asked["from"]:
-        raise ConfigError("shards=yes: shards hold pairs of what was made and what it should be, and files of your own have no such target; leave it out")
+        raise ConfigError(
+            "shards=yes: shards hold pairs of what was made and what it should be, and files of"
+            " your own have no such target; leave it out"
+        )
     count = min(asked["n"] or len(sounds.keys), len(sounds.keys))
     first = ranks.alone(lambda: store.begin(("id", "file_name", "key", "sha256"), SOUNDS, 1, count))
 
@@ -145,33 +198,69 @@ def _sounds(module: ModuleType, run: config.Run, checkpoint: Path, asked: dict[s
             per = 2 if store.shards else 1
             places = ((index - some.start)[:, None] * per + np.arange(per)).ravel()
             whole = _to_the_first(ranks, places, blobs, len(some) * per)
-            ranks.alone(lambda some=some, whole=whole, per=per: store.add(list(_rows(some, sounds.keys, whole, per, bool(asked["from"])))))
+            ranks.alone(
+                lambda some=some, whole=whole, per=per: store.add(
+                    list(_rows(some, sounds.keys, whole, per, bool(asked["from"])))
+                )
+            )
     ranks.alone(lambda: store.finish(["--input", "input.wav", "--target", "target.wav"]))
     ranks.close()
     return f"{max(first, count)} clips by {checkpoint}"
 
 
-def _rows(numbers: range, keys: list[str], blobs: list[bytes], per: int, named: bool) -> Iterator[tuple[tuple[Any, ...], dict[str, bytes]]]:
-    """`named`: files keep the names of what they were made of, so that both can be compared; else a number goes before a name that is safe anywhere."""
+def _rows(
+    numbers: range, keys: list[str], blobs: list[bytes], per: int, named: bool
+) -> Iterator[tuple[tuple[Any, ...], dict[str, bytes]]]:
+    """`named`: files keep the names of what they were made of, so that both can be compared.
+
+    Else a number goes before a name that is safe anywhere.
+    """
     from distgan.listening import file_name
 
     twice = len(set(keys)) < len(keys)  # a.wav and a.flac
 
     for k, i in enumerate(numbers):
-        members = dict(zip(("input.wav", "target.wav") if per == 2 else ("wav",), blobs[k * per:(k + 1) * per], strict=True))
+        members = dict(
+            zip(
+                ("input.wav", "target.wav") if per == 2 else ("wav",),
+                blobs[k * per : (k + 1) * per],
+                strict=True,
+            )
+        )
         name = keys[i] if named and not twice else f"{i:05d}-{file_name(keys[i])}"
-        yield (i, f"sounds/{name}.wav", keys[i], hashlib.sha256(blobs[k * per]).hexdigest()), members
+        yield (
+            (
+                i,
+                f"sounds/{name}.wav",
+                keys[i],
+                hashlib.sha256(blobs[k * per]).hexdigest(),
+            ),
+            members,
+        )
 
 
 def _to_the_first(ranks: Any, index: Any, blobs: list[bytes], total: int) -> list[bytes] | None:
-    """Bytes numbered by `index` from all ranks -> on rank 0 those of 0..total-1 in order, elsewhere None. Collective."""
+    """Bytes numbered by `index` from all ranks -> on rank 0 those of 0..total-1 in order, elsewhere
+    None. Collective.
+    """
     import numpy as np
     import torch
 
-    lengths = ranks.gather(index, torch.tensor([[len(blob)] for blob in blobs], dtype=torch.int64).reshape(len(blobs), 1), total)
+    lengths = ranks.gather(
+        index,
+        torch.tensor([[len(blob)] for blob in blobs], dtype=torch.int64).reshape(len(blobs), 1),
+        total,
+    )
     longest = ranks.alone(lambda: int(lengths.max()))
     rows = np.zeros((len(blobs), longest), np.uint8)
     for row, blob in zip(rows, blobs, strict=True):
-        row[:len(blob)] = np.frombuffer(blob, np.uint8)
+        row[: len(blob)] = np.frombuffer(blob, np.uint8)
     whole = ranks.gather(index, torch.from_numpy(rows), total)
-    return None if whole is None else [row[:length].numpy().tobytes() for row, length in zip(whole, lengths[:, 0].tolist(), strict=True)]
+    return (
+        None
+        if whole is None
+        else [
+            row[:length].numpy().tobytes()
+            for row, length in zip(whole, lengths[:, 0].tolist(), strict=True)
+        ]
+    )

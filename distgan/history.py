@@ -1,6 +1,8 @@
-"""A run folder, read whole: what was asked, what happened, the numbers, the pictures. Imports no torch and changes nothing.
+"""A run folder, read whole: what was asked, what happened, the numbers, the pictures. Imports no
+torch and changes nothing.
 
-A run that has just begun lacks most of it, so only what is there and damaged is an error. No file outside the folder is read.
+A run that has just begun lacks most of it, so only what is there and damaged is an error. No file
+outside the folder is read.
 """
 
 import json
@@ -35,11 +37,13 @@ class History:
     attempts: dict[str, dict]  # by number: "000"
     events: list[dict]
     rows: list[dict]
-    samples: dict[int, Path]  # pictures by step: sample grids, or waveforms or spectrograms of held-out clips
+    samples: dict[
+        int, Path
+    ]  # pictures by step: sample grids, or waveforms or spectrograms of held-out clips
     evaluations: list[dict]  # of the training
-    asked: list[dict]        # by `distgan evaluate`
+    asked: list[dict]  # by `distgan evaluate`
     checkpoints: list[tuple[int, int]]  # step, bytes
-    sounds: list[Path]   # WAV files that belong to the newest picture
+    sounds: list[Path]  # WAV files that belong to the newest picture
     results: list[Path]  # what the recipe made of the best checkpoint
 
     @property
@@ -48,10 +52,15 @@ class History:
 
     @cached_property
     def settings(self) -> Watch:
-        """The thresholds this run was watched with; keys of its `watch` section that are no thresholds are left out."""
+        """The thresholds this run was watched with.
+
+        Keys of its `watch` section that are no thresholds are left out.
+        """
         section = self.config.get("watch") or {}
         try:
-            return Watch(**{key: value for key, value in section.items() if key in Watch.model_fields})
+            return Watch(
+                **{key: value for key, value in section.items() if key in Watch.model_fields}
+            )
         except (ValidationError, AttributeError) as error:
             raise RunError(f"{self.folder / 'config.yaml'}, section watch: {error}") from error
 
@@ -62,7 +71,12 @@ class History:
     @cached_property
     def criteria(self) -> list[Criterion]:
         """What makes a run of this system a success, one by one."""
-        return criteria(self.rows, self.config, self.settings, [event for event in self.events if event.get("event") == "warning"])
+        return criteria(
+            self.rows,
+            self.config,
+            self.settings,
+            [event for event in self.events if event.get("event") == "warning"],
+        )
 
     @cached_property
     def signals(self) -> list[Signal]:
@@ -85,19 +99,32 @@ class History:
 
     @cached_property
     def best(self) -> dict | None:
-        """{"step", "epoch", "score", "metric"} of the best evaluation: as the run recorded it, else from the journal."""
+        """{"step", "epoch", "score", "metric"} of the best evaluation.
+
+        As the run recorded it, else from the journal.
+        """
         if self.status.get("best"):
             return self.status["best"]
         key = f"eval/{self.metric}"
-        score, row = min(((row[key], row) for row in self.rows if real(row.get(key)) is not None), key=lambda pair: pair[0], default=(None, None))
-        return {"step": row["step"], "epoch": row["epoch"], "score": score, "metric": self.metric} if row else None
+        score, row = min(
+            ((row[key], row) for row in self.rows if real(row.get(key)) is not None),
+            key=lambda pair: pair[0],
+            default=(None, None),
+        )
+        return (
+            {"step": row["step"], "epoch": row["epoch"], "score": score, "metric": self.metric}
+            if row
+            else None
+        )
 
     @cached_property
     def kind(self) -> str:
         """`image` or `pair`: of samples that the run trains on."""
         told = [(attempt.get("data") or {}).get("kind") for attempt in self.attempts.values()]
         paired = any(key in row for row in self.rows[:200] for key in ("g/l1", "valid/l1"))
-        return next((kind for kind in told if kind in ("image", "pair")), "pair" if paired else "image")
+        return next(
+            (kind for kind in told if kind in ("image", "pair")), "pair" if paired else "image"
+        )
 
     @property
     def unit(self) -> str:
@@ -130,32 +157,52 @@ class History:
 
     def last(self, key: str) -> float | None:
         """The newest finite value of a journal key: of a validation, which is a mean already."""
-        return next((value for row in reversed(self.rows) if (value := real(row.get(key))) is not None), None)
+        return next(
+            (value for row in reversed(self.rows) if (value := real(row.get(key))) is not None),
+            None,
+        )
 
     def epoch_of(self, step: int) -> float | None:
         """Epoch of a step, between the journal lines around it."""
         if not self.rows:
             return None
         # Steps never go back (read_journal), so the line can be interpolated.
-        return float(np.interp(step, [row["step"] for row in self.rows], [row["epoch"] for row in self.rows], left=0.0))
+        return float(
+            np.interp(
+                step,
+                [row["step"] for row in self.rows],
+                [row["epoch"] for row in self.rows],
+                left=0.0,
+            )
+        )
 
     def silent_s(self, now: datetime | None = None) -> float | None:
-        """Seconds since the last heartbeat of a run that says it is running, where that is long enough to doubt it."""
+        """Seconds since the last heartbeat of a run that says it is running, where that is long
+        enough to doubt it.
+        """
         beat = _time(self.status.get("heartbeat"))
-        silent = ((now or datetime.now(UTC)) - beat).total_seconds() if beat and self.state == "running" else 0.0
+        silent = (
+            ((now or datetime.now(UTC)) - beat).total_seconds()
+            if beat and self.state == "running"
+            else 0.0
+        )
         return silent if silent > HEARTBEAT_OLD_S else None
 
     @property
     def wall_s(self) -> float:
         """Seconds over all attempts; one that was killed ends with the last that was heard of it."""
-        heard = [_time(event.get("time")) for event in self.events] + [_time(self.status.get("heartbeat"))]
+        heard = [_time(event.get("time")) for event in self.events] + [
+            _time(self.status.get("heartbeat"))
+        ]
         starts = [_time(attempt.get("started")) for attempt in self.attempts.values()]
         total = 0.0
         for i, attempt in enumerate(self.attempts.values()):
             if starts[i] is None:
                 continue
-            later = min((start for start in starts[i + 1:] if start), default=None)
-            end = _time(attempt.get("ended")) or max((t for t in heard if t and (later is None or t < later)), default=starts[i])
+            later = min((start for start in starts[i + 1 :] if start), default=None)
+            end = _time(attempt.get("ended")) or max(
+                (t for t in heard if t and (later is None or t < later)), default=starts[i]
+            )
             total += max((end - starts[i]).total_seconds(), 0.0)
         return total
 
@@ -166,8 +213,16 @@ def find_runs(folders: list[Path]) -> list[Path]:
     for folder in folders:
         if not folder.is_dir():
             raise RunError(f"no folder {folder}. {_LOOKED}")
-        inside = [folder] if is_run(folder) else [path for pattern in ("*", "*/*") for path in sorted(folder.glob(pattern))
-                                                  if not path.is_symlink() and is_run(path)]
+        inside = (
+            [folder]
+            if is_run(folder)
+            else [
+                path
+                for pattern in ("*", "*/*")
+                for path in sorted(folder.glob(pattern))
+                if not path.is_symlink() and is_run(path)
+            ]
+        )
         if not inside:
             raise RunError(f"{folder} is no run and holds none. {_LOOKED}")
         found.update(dict.fromkeys(path.resolve() for path in inside))
@@ -181,7 +236,11 @@ def is_run(folder: Path) -> bool:
 def read_history(folder: Path) -> History:
     """Reads a run folder; RunError where a file in it is damaged."""
     folder = folder.resolve()
-    samples = {int(path.stem): path for path in sorted(folder.glob("samples/*.png")) if path.stem.isdecimal() and _own(folder, path)}
+    samples = {
+        int(path.stem): path
+        for path in sorted(folder.glob("samples/*.png"))
+        if path.stem.isdecimal() and _own(folder, path)
+    }
     newest = samples[max(samples)].stem if samples else None
     return History(
         folder=folder,
@@ -189,20 +248,46 @@ def read_history(folder: Path) -> History:
         overrides=_mapping(folder, "overrides.yaml"),
         identity=_mapping(folder, "identity.json"),
         status=_mapping(folder, "status.json"),
-        attempts={path.parent.name: _mapping(folder, path.relative_to(folder)) for path in sorted(folder.glob("attempts/*/attempt.json"))},
+        attempts={
+            path.parent.name: _mapping(folder, path.relative_to(folder))
+            for path in sorted(folder.glob("attempts/*/attempt.json"))
+        },
         events=_lines(folder, "events.jsonl"),
-        rows=read_journal(folder / "journal.jsonl") if _inside(folder, folder / "journal.jsonl") else [],
+        rows=(
+            read_journal(folder / "journal.jsonl")
+            if _inside(folder, folder / "journal.jsonl")
+            else []
+        ),
         samples=samples,
-        evaluations=[_mapping(folder, path.relative_to(folder)) for path in sorted(folder.glob("eval/*.json"))],
-        asked=[_mapping(folder, path.relative_to(folder)) for path in sorted(folder.glob("eval/asked/*.json"))],
-        checkpoints=[(int(path.name), sum(file.lstat().st_size for file in path.rglob("*") if not file.is_dir()))
-                     for path in sorted(folder.glob("checkpoints/*")) if path.name.isdecimal() and not path.is_symlink() and path.is_dir()],
-        sounds=[path for path in sorted(folder.glob(f"samples/{newest}*.wav")) if _own(folder, path)] if newest else [],
+        evaluations=[
+            _mapping(folder, path.relative_to(folder))
+            for path in sorted(folder.glob("eval/*.json"))
+        ],
+        asked=[
+            _mapping(folder, path.relative_to(folder))
+            for path in sorted(folder.glob("eval/asked/*.json"))
+        ],
+        checkpoints=[
+            (
+                int(path.name),
+                sum(file.lstat().st_size for file in path.rglob("*") if not file.is_dir()),
+            )
+            for path in sorted(folder.glob("checkpoints/*"))
+            if path.name.isdecimal() and not path.is_symlink() and path.is_dir()
+        ],
+        sounds=(
+            [path for path in sorted(folder.glob(f"samples/{newest}*.wav")) if _own(folder, path)]
+            if newest
+            else []
+        ),
         results=[path for path in sorted(folder.glob("results/**/*")) if _own(folder, path)],
     )
 
 
-_LOOKED = f"Looked for one of {', '.join(MARKS)} in it and up to two levels below. `distgan train RECIPE data=FOLDER` makes a run."
+_LOOKED = (
+    f"Looked for one of {', '.join(MARKS)} in it and up to two levels below. `distgan train RECIPE"
+    " data=FOLDER` makes a run."
+)
 
 
 def _inside(folder: Path, path: Path) -> bool:
@@ -232,12 +317,18 @@ def _mapping(folder: Path, name: str | Path) -> dict:
 def _lines(folder: Path, name: str) -> list[dict]:
     """Events; a damaged line is shown as such rather than hiding the others."""
     events = []
-    for line in (folder / name).read_text(encoding="utf-8", errors="replace").splitlines() if _inside(folder, folder / name) else []:
+    for line in (
+        (folder / name).read_text(encoding="utf-8", errors="replace").splitlines()
+        if _inside(folder, folder / name)
+        else []
+    ):
         try:
             event = json.loads(line)
         except ValueError:
             event = None
-        events.append(event if isinstance(event, dict) else {"event": "unreadable", "line": line[:80]})
+        events.append(
+            event if isinstance(event, dict) else {"event": "unreadable", "line": line[:80]}
+        )
     return events
 
 

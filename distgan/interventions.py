@@ -4,7 +4,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-STOPPED = "watch.on_trouble=stop"  # how the reason of an early end begins where `watch` ended the run
+STOPPED = (  # how the reason of an early end begins where `watch` ended the run
+    "watch.on_trouble=stop"
+)
 
 
 @dataclass(frozen=True)
@@ -19,10 +21,17 @@ class Intervention:
 
 
 def interventions(events: Sequence[dict]) -> list[Intervention]:
-    """In the order in which they were made; also those that a rollback has taken out of the journal."""
+    """In the order in which they were made.
+
+    Also those that a rollback has taken out of the journal.
+    """
     found = []
     for event in events:
-        action, rule, changes = event.get("event"), event.get("rule"), event.get("moves") or event.get("changes") or "–"
+        action, rule, changes = (
+            event.get("event"),
+            event.get("rule"),
+            event.get("moves") or event.get("changes") or "–",
+        )
         if action == "done" and str(event.get("early")).startswith(STOPPED):
             action, rule, changes = "stop", str(event["early"]).rpartition(" ")[2], "–"
         if action not in ("adapt", "rollback", "stop"):
@@ -31,15 +40,27 @@ def interventions(events: Sequence[dict]) -> list[Intervention]:
             changes = ", ".join(f"{name}→{value}" for name, value in changes.items())
         if "from_step" in event:
             changes = f"from step {event['from_step']} back to {event.get('to_step')}; {changes}"
-        found.append(Intervention(action, event.get("time"), real(event.get("epoch")), str(rule or "–"), str(changes)))
+        found.append(
+            Intervention(
+                action, event.get("time"), real(event.get("epoch")), str(rule or "–"), str(changes)
+            )
+        )
     return found
 
 
 def marks(found: Sequence[Intervention], rows: Sequence[dict]) -> list[tuple[float, str]]:
-    """(epoch, action) of what curves should show, each once: of the events, and of journal lines with `adapt/…` that no event tells of."""
+    """(epoch, action) of what curves should show, each once.
+
+    Of the events, and of journal lines with `adapt/…` that no event tells of.
+    """
     told = {(round(one.epoch, 3), one.action) for one in found if one.epoch is not None}
     known = {epoch for epoch, _ in told}
-    told |= {(epoch, "adapt") for row in rows if any(key.startswith("adapt/") for key in row) and (epoch := round(row["epoch"], 3)) not in known}
+    told |= {
+        (epoch, "adapt")
+        for row in rows
+        if any(key.startswith("adapt/") for key in row)
+        and (epoch := round(row["epoch"], 3)) not in known
+    }
     return sorted(told)
 
 

@@ -23,7 +23,11 @@ class Repaired:
     before: np.ndarray
     after: np.ndarray
     clean: np.ndarray
-    measured: dict[str, float]  # SI-SDR in dB, say: `si_sdr`; of the input `input_si_sdr`; levels of bands `level 0-500 Hz`, `input_level 0-500 Hz`
+    measured: dict[
+        str, float
+        # SI-SDR in dB, say: `si_sdr`; of the input `input_si_sdr`; levels of bands `level 0-500 Hz`,
+        # `input_level 0-500 Hz`
+    ]
 
     @property
     def name(self) -> str:
@@ -42,36 +46,73 @@ def spread(there: int, wanted: int) -> list[int]:
 
 
 @torch.no_grad()
-def repaired(data: Data, i: int, repair: Callable[[torch.Tensor], torch.Tensor], resolutions: tuple[tuple[int, int, int], ...]) -> Repaired:
+def repaired(
+    data: Data,
+    i: int,
+    repair: Callable[[torch.Tensor], torch.Tensor],
+    resolutions: tuple[tuple[int, int, int], ...],
+) -> Repaired:
     """Held-out pair i through a network in evaluation mode."""
     like = next(repair.parameters())
-    given, target = signals.to_waves(data.decode(data.validation, [i]).to(like.device), like.dtype).unbind(1)
+    given, target = signals.to_waves(
+        data.decode(data.validation, [i]).to(like.device), like.dtype
+    ).unbind(1)
     found, rate, measured = repair(given), data.sample.rate, {}
     for prefix, wave in (("", found), ("input_", given)):
-        measured |= {f"{prefix}{name}": value.item() for name, value in measures.table(wave, target, rate, resolutions).items()}
+        measured |= {
+            f"{prefix}{name}": value.item()
+            for name, value in measures.table(wave, target, rate, resolutions).items()
+        }
         levels = measures.band_levels(wave, target, rate)[0].tolist()
-        measured |= {f"{prefix}level {name}": level for name, level in zip(measures.band_names(rate), levels, strict=True)}
-    return Repaired(data.validation.key(i), *(wave[0].float().cpu().numpy() for wave in (given, found, target)), measured)
+        measured |= {
+            f"{prefix}level {name}": level
+            for name, level in zip(measures.band_names(rate), levels, strict=True)
+        }
+    return Repaired(
+        data.validation.key(i),
+        *(wave[0].float().cpu().numpy() for wave in (given, found, target)),
+        measured,
+    )
 
 
 def draw(path: Path, pairs: list[Repaired], rate: int) -> None:
     """One row of spectrograms for each: denoised, repaired, clean."""
-    def title(pair: Repaired, what: str, prefix: str) -> str:
-        return f"{what}  SI-SDR {pair.measured[f'{prefix}si_sdr']:.1f}  LSD {pair.measured[f'{prefix}lsd']:.1f}"
 
-    figures.spectrograms(path, [[(title(pair, f"{pair.key} denoised", "input_"), pair.before), (title(pair, "repaired", ""), pair.after), ("clean", pair.clean)]
-                                for pair in pairs], rate)
+    def title(pair: Repaired, what: str, prefix: str) -> str:
+        return (
+            f"{what}  SI-SDR {pair.measured[f'{prefix}si_sdr']:.1f}  LSD"
+            f" {pair.measured[f'{prefix}lsd']:.1f}"
+        )
+
+    figures.spectrograms(
+        path,
+        [
+            [
+                (title(pair, f"{pair.key} denoised", "input_"), pair.before),
+                (title(pair, "repaired", ""), pair.after),
+                ("clean", pair.clean),
+            ]
+            for pair in pairs
+        ],
+        rate,
+    )
 
 
 def write_sound(folder: Path, prefix: str, pairs: list[Repaired], rate: int) -> None:
-    """PREFIX + KEY.before.wav, .after.wav and .clean.wav, 16 bits; what is beyond full scale is clipped. DiskError where one cannot be written."""
+    """PREFIX + KEY.before.wav, .after.wav and .clean.wav, 16 bits.
+
+    What is beyond full scale is clipped. DiskError where one cannot be written.
+    """
     for pair in pairs:
         for what, wave in (("before", pair.before), ("after", pair.after), ("clean", pair.clean)):
             path = folder / f"{prefix}{pair.name}.{what}.wav"
             try:
                 path.write_bytes(waves.write_wav(waves.to_int16(np.nan_to_num(wave)), rate))
             except OSError as error:
-                raise DiskError(f"cannot write {path}: {error.strerror}; run the same line again when it can be written") from error
+                raise DiskError(
+                    f"cannot write {path}: {error.strerror}; run the same line again when it can be"
+                    " written"
+                ) from error
 
 
 def write_table(path: Path, pairs: Iterable[Repaired]) -> None:
@@ -83,6 +124,11 @@ def write_table(path: Path, pairs: Iterable[Repaired]) -> None:
                 table = table or csv.DictWriter(file, ["key", *pair.measured], lineterminator="\n")
                 if file.tell() == 0:
                     table.writeheader()
-                table.writerow({"key": pair.key} | {name: f"{value:.5g}" for name, value in pair.measured.items()})
+                table.writerow(
+                    {"key": pair.key}
+                    | {name: f"{value:.5g}" for name, value in pair.measured.items()}
+                )
     except OSError as error:
-        raise DiskError(f"cannot write {path}: {error.strerror}; run the same line again when it can be written") from error
+        raise DiskError(
+            f"cannot write {path}: {error.strerror}; run the same line again when it can be written"
+        ) from error

@@ -1,5 +1,5 @@
-"""Adversarial losses: plain functions of logits, each with its source. `d_` is what the discriminator minimises, `g_` the generator.
-And the distance of two signals' spectrograms.
+"""Adversarial losses: plain functions of logits, each with its source. `d_` is what the
+discriminator minimises, `g_` the generator. And the distance of two signals' spectrograms.
 """
 
 import math
@@ -11,37 +11,59 @@ from torch.nn import functional as F
 
 Mode = Literal["lsgan", "vanilla", "hinge", "wgan"]
 MODES: tuple[Mode, ...] = get_args(Mode)
-STFT_RESOLUTIONS = ((1024, 120, 600), (2048, 240, 1200), (512, 50, 240))  # (FFT, hop, window) in frames (Yamamoto et al. 2020, table 1)
-SILENT_RMS = 1e-3   # -60 dB of full scale: a target that is softer counts as this loud, or what is left of noise in its pauses would be all that counts
+STFT_RESOLUTIONS = (
+    (1024, 120, 600),
+    (2048, 240, 1200),
+    (512, 50, 240),
+)  # (FFT, hop, window) in frames (Yamamoto et al. 2020, table 1)
+# -60 dB of full scale: a target that is softer counts as this loud, or what is left of noise in its
+# pauses would be all that counts
+SILENT_RMS = 1e-3
 _LEAST_POWER = 1e-8  # of one bin of a spectrogram
 
 
 def watched(tree: Any, key: str, fields: Mapping[str, Any]) -> Any:
-    """Settings as they are given, with what `watch` must know of the loss `key` and its labels, unless they say that themselves.
+    """Settings as they are given, with what `watch` must know of the loss `key` and its labels,
+    unless they say that themselves.
 
-    hinge and wgan give D's loss and outputs no healthy range. The least binary cross-entropy under soft labels is the mean of their entropies;
-    least squares can reach 0 whatever the labels.
+    hinge and wgan give D's loss and outputs no healthy range. The least binary cross-entropy under
+    soft labels is the mean of their entropies; least squares can reach 0 whatever the labels.
     """
     if not isinstance(tree, dict) or not isinstance(own := tree.get("watch", {}), dict):
         return tree
-    mode, *labels = (tree.get(name, fields[name].default) for name in (key, "real_label", "fake_label"))
+    mode, *labels = (
+        tree.get(name, fields[name].default) for name in (key, "real_label", "fake_label")
+    )
     suited: dict[str, Any] = {}
     if mode in ("hinge", "wgan"):
         suited = {"unbounded": True}
     elif mode == "lsgan":
         suited = {"d_loss_floor": 0.0}
-    elif mode == "vanilla" and all(isinstance(label, int | float) and 0 <= label <= 1 for label in labels):
-        suited = {"d_loss_floor": round(-sum(p * math.log(p) for label in labels for p in (label, 1 - label) if p > 0) / 2, 3)}
+    elif mode == "vanilla" and all(
+        isinstance(label, int | float) and 0 <= label <= 1 for label in labels
+    ):
+        suited = {
+            "d_loss_floor": round(
+                -sum(p * math.log(p) for label in labels for p in (label, 1 - label) if p > 0) / 2,
+                3,
+            )
+        }
     return tree | {"watch": suited | own}
 
 
-def d_vanilla(real: torch.Tensor, fake: torch.Tensor, real_label: float = 1.0, fake_label: float = 0.0) -> torch.Tensor:
-    """Mean of the two binary cross-entropies (Goodfellow et al. 2014, eq. 1), with soft labels (Salimans et al. 2016, 3.4).
+def d_vanilla(
+    real: torch.Tensor, fake: torch.Tensor, real_label: float = 1.0, fake_label: float = 0.0
+) -> torch.Tensor:
+    """Mean of the two binary cross-entropies (Goodfellow et al. 2014, eq. 1), with soft labels
+    (Salimans et al. 2016, 3.4).
 
-    real, fake: logits of any shape. The mean of both halves, so that an undecided D stands at log 2 = 0.693.
+    real, fake: logits of any shape. The mean of both halves, so that an undecided D stands at log 2
+    = 0.693.
     """
-    return 0.5 * (F.binary_cross_entropy_with_logits(real, torch.full_like(real, real_label))
-                  + F.binary_cross_entropy_with_logits(fake, torch.full_like(fake, fake_label)))
+    return 0.5 * (
+        F.binary_cross_entropy_with_logits(real, torch.full_like(real, real_label))
+        + F.binary_cross_entropy_with_logits(fake, torch.full_like(fake, fake_label))
+    )
 
 
 def g_vanilla(fake: torch.Tensor) -> torch.Tensor:
@@ -60,7 +82,11 @@ def g_hinge(fake: torch.Tensor) -> torch.Tensor:
 
 
 def d_wasserstein(real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
-    """-E[D(x)] + E[D(G(z))] (Arjovsky et al. 2017, eq. 2 and algorithm 1): minus the estimate of the Wasserstein distance, for an unbounded D."""
+    """-E[D(x)] + E[D(G(z))] (Arjovsky et al.
+
+    2017, eq. 2 and algorithm 1): minus the estimate of the Wasserstein distance, for an unbounded
+    D.
+    """
     return fake.mean() - real.mean()
 
 
@@ -69,8 +95,13 @@ def g_wasserstein(fake: torch.Tensor) -> torch.Tensor:
     return -fake.mean()
 
 
-def d_lsgan(real: torch.Tensor, fake: torch.Tensor, real_label: float = 1.0, fake_label: float = 0.0) -> torch.Tensor:
-    """E[(D(x) - b)^2] + E[(D(G(z)) - a)^2] (Mao et al. 2017, eq. 2, without its factor 1/2): with labels 1 and 0 an undecided D stands at 0.5."""
+def d_lsgan(
+    real: torch.Tensor, fake: torch.Tensor, real_label: float = 1.0, fake_label: float = 0.0
+) -> torch.Tensor:
+    """E[(D(x) - b)^2] + E[(D(G(z)) - a)^2] (Mao et al.
+
+    2017, eq. 2, without its factor 1/2): with labels 1 and 0 an undecided D stands at 0.5.
+    """
     return (real - real_label).square().mean() + (fake - fake_label).square().mean()
 
 
@@ -79,7 +110,13 @@ def g_lsgan(fake: torch.Tensor, real_label: float = 1.0) -> torch.Tensor:
     return (fake - real_label).square().mean()
 
 
-def d_adversarial(mode: Mode, real: torch.Tensor, fake: torch.Tensor, real_label: float = 1.0, fake_label: float = 0.0) -> torch.Tensor:
+def d_adversarial(
+    mode: Mode,
+    real: torch.Tensor,
+    fake: torch.Tensor,
+    real_label: float = 1.0,
+    fake_label: float = 0.0,
+) -> torch.Tensor:
     """D's loss of one of MODES; only lsgan and vanilla know labels."""
     if mode in ("hinge", "wgan"):
         return {"hinge": d_hinge, "wgan": d_wasserstein}[mode](real, fake)
@@ -88,14 +125,25 @@ def d_adversarial(mode: Mode, real: torch.Tensor, fake: torch.Tensor, real_label
 
 def g_adversarial(mode: Mode, fake: torch.Tensor, real_label: float = 1.0) -> torch.Tensor:
     """G's loss of one of MODES; only lsgan knows the label."""
-    return g_lsgan(fake, real_label) if mode == "lsgan" else {"vanilla": g_vanilla, "hinge": g_hinge, "wgan": g_wasserstein}[mode](fake)
+    return (
+        g_lsgan(fake, real_label)
+        if mode == "lsgan"
+        else {"vanilla": g_vanilla, "hinge": g_hinge, "wgan": g_wasserstein}[mode](fake)
+    )
 
 
-def gradient_penalty(critic: Callable[[torch.Tensor], torch.Tensor], real: torch.Tensor, fake: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
-    """E[(|grad D(x)| - 1)^2] at points x between real and generated samples (Gulrajani et al. 2017, eq. 3 and algorithm 1).
+def gradient_penalty(
+    critic: Callable[[torch.Tensor], torch.Tensor],
+    real: torch.Tensor,
+    fake: torch.Tensor,
+    share: torch.Tensor,
+) -> torch.Tensor:
+    """E[(|grad D(x)| - 1)^2] at points x between real and generated samples (Gulrajani et al. 2017,
+    eq. 3 and algorithm 1).
 
-    `share` [batch], in [0, 1): how much of each point is the real sample. `critic` gives one number per sample that depends on that sample alone
-    (ibid., section 4). The result is one term of D's loss: it can be differentiated by D's weights.
+    `share` [batch], in [0, 1): how much of each point is the real sample. `critic` gives one number
+    per sample that depends on that sample alone (ibid., section 4). The result is one term of D's
+    loss: it can be differentiated by D's weights.
     """
     share = share.reshape(-1, *[1] * (real.ndim - 1))
     between = (share * real + (1 - share) * fake).detach().requires_grad_()
@@ -104,9 +152,11 @@ def gradient_penalty(critic: Callable[[torch.Tensor], torch.Tensor], real: torch
 
 
 def d_relativistic(real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
-    """Softplus of D(G(z)) - D(x) over pairs (Jolicoeur-Martineau 2019, relativistic pairing GAN; Huang et al. 2024, eq. 2 with f(t) = -log(1 + e^-t)).
+    """Softplus of D(G(z)) - D(x) over pairs (Jolicoeur-Martineau 2019, relativistic pairing GAN;
+    Huang et al. 2024, eq. 2 with f(t) = -log(1 + e^-t)).
 
-    real, fake: [batch], sample i against sample i. An undecided D stands at log 2; a number added to all outputs changes nothing.
+    real, fake: [batch], sample i against sample i. An undecided D stands at log 2; a number added
+    to all outputs changes nothing.
     """
     return F.softplus(fake - real).mean()
 
@@ -116,30 +166,46 @@ def g_relativistic(real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
     return F.softplus(real - fake).mean()
 
 
-def zero_centred_penalty(critic: Callable[[torch.Tensor], torch.Tensor], samples: torch.Tensor) -> torch.Tensor:
-    """E[|grad D(x)|^2] at `samples`: R1 at reals, R2 at generated ones (Mescheder et al. 2018, eq. 9 and 10); D's loss takes each times gamma / 2.
+def zero_centred_penalty(
+    critic: Callable[[torch.Tensor], torch.Tensor], samples: torch.Tensor
+) -> torch.Tensor:
+    """E[|grad D(x)|^2] at `samples`: R1 at reals, R2 at generated ones (Mescheder et al. 2018, eq.
+    9 and 10); D's loss takes each times gamma / 2.
 
-    `critic` gives one number per sample that depends on that sample alone. The result can be differentiated by D's weights.
+    `critic` gives one number per sample that depends on that sample alone. The result can be
+    differentiated by D's weights.
     """
     samples = samples.detach().requires_grad_()
     (slope,) = torch.autograd.grad(critic(samples).sum(), samples, create_graph=True)
     return slope.square().flatten(1).sum(1).mean()
 
 
-def stft_distance(found: torch.Tensor, target: torch.Tensor, resolutions: tuple[tuple[int, int, int], ...] = STFT_RESOLUTIONS) -> torch.Tensor:
-    """Mean over resolutions of spectral convergence plus mean |log magnitude ratio| (Yamamoto et al. 2020, eq. 3-6): [batch], 0 where equal.
+def stft_distance(
+    found: torch.Tensor,
+    target: torch.Tensor,
+    resolutions: tuple[tuple[int, int, int], ...] = STFT_RESOLUTIONS,
+) -> torch.Tensor:
+    """Mean over resolutions of spectral convergence plus mean |log magnitude ratio| (Yamamoto et
+    al. 2020, eq. 3-6): [batch], 0 where equal.
 
-    found, target: float32 or float64 [batch, frames], full scale 1, more frames than half the largest FFT. Each sample has its own spectral convergence
-    (its norms are taken over that sample alone), so the value of a sample depends on nothing else in the batch.
+    found, target: float32 or float64 [batch, frames], full scale 1, more frames than half the
+    largest FFT. Each sample has its own spectral convergence (its norms are taken over that sample
+    alone), so the value of a sample depends on nothing else in the batch.
     """
-    return torch.stack([_one_stft_distance(found, target, *resolution) for resolution in resolutions]).mean(0)
+    return torch.stack(
+        [_one_stft_distance(found, target, *resolution) for resolution in resolutions]
+    ).mean(0)
 
 
-def _one_stft_distance(found: torch.Tensor, target: torch.Tensor, size: int, hop: int, window: int) -> torch.Tensor:
+def _one_stft_distance(
+    found: torch.Tensor, target: torch.Tensor, size: int, hop: int, window: int
+) -> torch.Tensor:
     shape = torch.hann_window(window, dtype=target.dtype, device=target.device)
     x, y = (_magnitudes(signal, size, hop, shape) for signal in (found, target))
     least = SILENT_RMS * shape.square().sum().sqrt() * (y[0].numel() ** 0.5)
-    convergence = torch.linalg.vector_norm(y - x, dim=(1, 2)) / torch.linalg.vector_norm(y, dim=(1, 2)).maximum(least)
+    convergence = torch.linalg.vector_norm(y - x, dim=(1, 2)) / torch.linalg.vector_norm(
+        y, dim=(1, 2)
+    ).maximum(least)
     return convergence + (x.log() - y.log()).abs().mean((1, 2))
 
 

@@ -1,6 +1,7 @@
 """How a report looks, and how text of files gets into it. Imports no torch.
 
-Whatever comes from a file of the run goes through `e`, and the page forbids itself to load or run anything.
+Whatever comes from a file of the run goes through `e`, and the page forbids itself to load or run
+anything.
 """
 
 import html
@@ -40,9 +41,13 @@ code, pre { font: 12px/1.5 ui-monospace, "SF Mono", Menlo, Consolas, monospace; 
 
 def document(title: str, body: str) -> str:
     """A page that holds all it needs; `body` is HTML, `title` is text."""
-    return (f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{e(title)}</title>\n'
-            '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; media-src data:; style-src \'unsafe-inline\'">\n'
-            f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<style>{STYLE}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n')
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta'
+        f' charset="utf-8">\n<title>{e(title)}</title>\n<meta http-equiv="Content-Security-Policy"'
+        " content=\"default-src 'none'; img-src data:; media-src data:; style-src"
+        ' \'unsafe-inline\'">\n<meta name="viewport" content="width=device-width,'
+        f' initial-scale=1">\n<style>{STYLE}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n'
+    )
 
 
 def e(value) -> str:
@@ -54,12 +59,15 @@ def number(value, digits: int = 4) -> str:
     """0.61234 -> `0.6123`, 12345.0 -> `12,345`, None -> `–`."""
     if not isinstance(value, int | float):
         return "–" if value is None else str(value)
-    return f"{value:,.0f}" if abs(value) >= 10 ** digits else f"{value:.{digits}g}"
+    return f"{value:,.0f}" if abs(value) >= 10**digits else f"{value:.{digits}g}"
 
 
 def table(heads: tuple[str, ...], rows: str, attributes: str = "") -> str:
     """`rows` is HTML; a head that begins with # stands over a column of numbers."""
-    cells = "".join(f'<th class="n">{e(head[1:])}</th>' if head.startswith("#") else f"<th>{e(head)}</th>" for head in heads)
+    cells = "".join(
+        f'<th class="n">{e(head[1:])}</th>' if head.startswith("#") else f"<th>{e(head)}</th>"
+        for head in heads
+    )
     return f"<table{attributes}><tr>{cells}</tr>{rows}</table>"
 
 

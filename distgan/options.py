@@ -1,4 +1,7 @@
-"""Options of the verbs that look at trained runs: `--n 8189`, `--n=8189` and `n=8189` mean the same. Imports no torch."""
+"""Options of the verbs that look at trained runs.
+
+`--n 8189`, `--n=8189` and `n=8189` mean the same. Imports no torch.
+"""
 
 import re
 from collections.abc import Callable
@@ -12,7 +15,9 @@ _OPTION = re.compile(r"(--)?([A-Za-z_][A-Za-z0-9_-]*)(?:(=)(.*))?", re.DOTALL)
 
 @dataclass(frozen=True)
 class Option:
-    """What an option is without a word of the user, what it may be in words, and how a word is read: ValueError where it may not be that."""
+    """What an option is without a word of the user, what it may be in words, and how a word is
+    read: ValueError where it may not be that.
+    """
 
     default: Any
     allowed: str
@@ -21,8 +26,11 @@ class Option:
 
 def whole(default: int | None, low: int, high: int) -> Option:
     """A whole number in [low, high]."""
+
     def read(word: str) -> int:
-        if not (word.isascii() and word.isdecimal() and len(word) < 20 and low <= int(word) <= high):
+        if not (
+            word.isascii() and word.isdecimal() and len(word) < 20 and low <= int(word) <= high
+        ):
             raise ValueError
         return int(word)
 
@@ -40,6 +48,7 @@ def one_of(default: str | None, *words: str) -> Option:
 
 def several(default: tuple[str, ...], *words: str) -> Option:
     """Some of the words, separated by commas; in the order of `words`, each once."""
+
     def read(word: str) -> tuple[str, ...]:
         asked = word.split(",")
         if not set(asked) <= set(words):
@@ -55,7 +64,9 @@ def processes() -> Option:
 
 
 def peek(argv: list[str]) -> tuple[list[str], dict[str, str]]:
-    """(words that are no options, options) as far as they can be told without knowing which there are: enough to see what a line is about."""
+    """(words that are no options, options) as far as they can be told without knowing which there
+    are: enough to see what a line is about.
+    """
     places, values, words = [], {}, iter(argv)
     for word in words:
         found = _OPTION.fullmatch(word)
@@ -66,12 +77,25 @@ def peek(argv: list[str]) -> tuple[list[str], dict[str, str]]:
     return places, values
 
 
-def parse(verb: str, argv: list[str], options: dict[str, Option], places: tuple[int, int], also: dict[str, str] | None = None) -> tuple[list[str], dict[str, Any]]:
-    """(words that are no options, at least places[0] and at most places[1]; the value of every option). One ConfigError lists every fault.
+def parse(
+    verb: str,
+    argv: list[str],
+    options: dict[str, Option],
+    places: tuple[int, int],
+    also: dict[str, str] | None = None,
+) -> tuple[list[str], dict[str, Any]]:
+    """(words that are no options, at least places[0] and at most places[1]; the value of every
+    option). One ConfigError lists every fault.
 
-    `also`: other names of options. A word like `runs/sagan/ngf=8-1a2b` is no option: it begins with no name.
+    `also`: other names of options. A word like `runs/sagan/ngf=8-1a2b` is no option: it begins with
+    no name.
     """
-    values, places_found, faults, given = {name: option.default for name, option in options.items()}, [], [], set()
+    values, places_found, faults, given = (
+        {name: option.default for name, option in options.items()},
+        [],
+        [],
+        set(),
+    )
     words = iter(argv)
     for word in words:
         found = _OPTION.fullmatch(word)
@@ -97,7 +121,12 @@ def parse(verb: str, argv: list[str], options: dict[str, Option], places: tuple[
                 faults.append(f"  {name}: found {value[:60]!r}, allowed: {options[name].allowed}")
     if not places[0] <= len(places_found) <= places[1]:
         asked = str(places[0]) if places[0] == places[1] else f"{places[0]} to {places[1]}"
-        faults.append(f"  found {len(places_found)} words that are no options ({' '.join(places_found)[:60]}), expected {asked}")
+        faults.append(
+            f"  found {len(places_found)} words that are no options"
+            f" ({' '.join(places_found)[:60]}), expected {asked}"
+        )
     if faults:
-        raise ConfigError("\n".join([f"distgan {verb} (`distgan {verb} --help` shows how):", *faults]))
+        raise ConfigError(
+            "\n".join([f"distgan {verb} (`distgan {verb} --help` shows how):", *faults])
+        )
     return places_found, values

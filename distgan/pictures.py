@@ -10,13 +10,15 @@ from distgan.errors import DiskError
 
 
 def grid(images: torch.Tensor, columns: int = 8) -> np.ndarray:
-    """uint8 [n, channels, height, width] -> uint8 [rows * (height + 1) + 1, columns * (width + 1) + 1, channels], with gray lines between."""
+    """uint8 [n, channels, height, width] -> uint8 [rows * (height + 1) + 1, columns * (width + 1) +
+    1, channels], with gray lines between.
+    """
     n, channels, height, width = images.shape
     rows = -(-n // columns)
     sheet = np.full((rows * (height + 1) + 1, columns * (width + 1) + 1, channels), 64, np.uint8)
     for i, image in enumerate(images.permute(0, 2, 3, 1).cpu().numpy()):
         y, x = (i // columns) * (height + 1) + 1, (i % columns) * (width + 1) + 1
-        sheet[y:y + height, x:x + width] = image
+        sheet[y : y + height, x : x + width] = image
     return sheet
 
 
@@ -25,13 +27,19 @@ def save_grid(path: Path, images: torch.Tensor) -> None:
     sheet = grid(images)
     temporary = path.with_name(f".{path.name}")
     try:
-        Image.fromarray(sheet[:, :, 0] if sheet.shape[2] == 1 else sheet).save(temporary, format="PNG")
+        Image.fromarray(sheet[:, :, 0] if sheet.shape[2] == 1 else sheet).save(
+            temporary, format="PNG"
+        )
         temporary.replace(path)
     except OSError as error:
-        raise DiskError(f"cannot write {path}: {error.strerror}; run the same line again when it can be written") from error
+        raise DiskError(
+            f"cannot write {path}: {error.strerror}; run the same line again when it can be written"
+        ) from error
 
 
 def load(paths: list[Path]) -> torch.Tensor:
     """Pictures of one size -> uint8 [n, channels, height, width]."""
     arrays = [np.asarray(Image.open(path)) for path in paths]
-    return torch.from_numpy(np.stack([array.reshape(*array.shape[:2], -1) for array in arrays])).permute(0, 3, 1, 2)
+    return torch.from_numpy(
+        np.stack([array.reshape(*array.shape[:2], -1) for array in arrays])
+    ).permute(0, 3, 1, 2)

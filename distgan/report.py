@@ -1,4 +1,6 @@
-"""`distgan report RUN…`: a table of runs, and a page for each. Imports no torch, so it works where nothing can be trained."""
+"""`distgan report RUN…`: a table of runs, and a page for each. Imports no torch, so it works where
+nothing can be trained.
+"""
 
 import argparse
 import os
@@ -25,9 +27,22 @@ FEW = 4  # runs that are read before anyone would look for a bar
 
 def main(argv: list[str] | None = None) -> int:
     """The command; RunError where a folder is no run or is damaged."""
-    parser = argparse.ArgumentParser(prog="distgan report", description=HELP, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run folder, or a folder that holds runs up to two levels below")
-    parser.add_argument("--no-page", action="store_true", help="print the table only, write no report.html")
+    parser = argparse.ArgumentParser(
+        prog="distgan report",
+        description=HELP,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "runs",
+        nargs="+",
+        type=Path,
+        metavar="RUN",
+        help="a run folder, or a folder that holds runs up to two levels below",
+    )
+    parser.add_argument(
+        "--no-page", action="store_true", help="print the table only, write no report.html"
+    )
     args = parser.parse_args(argv)
     lines, written, broken, failed = [], [], [], []
     for folder in _counted(find_runs(args.runs)):
@@ -35,7 +50,14 @@ def main(argv: list[str] | None = None) -> int:
             run = read_history(folder)
             lines.append(line(run))
             page = None if args.no_page else render(run)
-        except (RunError, OSError, TypeError, ValueError, KeyError, AttributeError) as error:  # the last four: JSON of another shape than ours
+        except (
+            RunError,
+            OSError,
+            TypeError,
+            ValueError,
+            KeyError,
+            AttributeError,
+        ) as error:  # the last four: JSON of another shape than ours
             broken.append(f"{folder} cannot be read: {error}")
             continue
         try:
@@ -67,26 +89,57 @@ def _counted(folders: list[Path]) -> Iterator[Path]:
 
 def line(run: History) -> dict[str, str]:
     """The run as one row of the table, by column."""
+
     def recent(key: str) -> str:
         return number(run.recent(key), 3)
 
-    best, warnings = run.best, [finding.rule for finding in run.findings if finding.level == "warning"]
-    criteria = f"{sum(one.met is True for one in run.criteria)} of {len(run.criteria)}" if run.criteria else "–"
+    best, warnings = (
+        run.best,
+        [finding.rule for finding in run.findings if finding.level == "warning"],
+    )
+    criteria = (
+        f"{sum(one.met is True for one in run.criteria)} of {len(run.criteria)}"
+        if run.criteria
+        else "–"
+    )
     return {
-        "run": run.name, "state": run.state, "epoch": number(run.epoch), "seen": f"{run.seen:,}",
-        "best": f"{best.get('metric')} {number(best.get('score'))} @ {number(best.get('epoch'))}" if best else "–",
-        "D loss": recent("d/loss"), "G loss": recent("g/loss"), "D(x)": recent("d/real_prob"), "D(G(z))": recent("d/fake_prob"),
-        "L1": recent("g/l1"), "valid L1": number(run.last("valid/l1"), 3), "SI-SDR": number(run.last("valid/si_sdr"), 3),
-        "samples/s": number(run.speed, 3), "criteria": criteria, "warnings": ", ".join(warnings) or "–",
+        "run": run.name,
+        "state": run.state,
+        "epoch": number(run.epoch),
+        "seen": f"{run.seen:,}",
+        "best": (
+            f"{best.get('metric')} {number(best.get('score'))} @ {number(best.get('epoch'))}"
+            if best
+            else "–"
+        ),
+        "D loss": recent("d/loss"),
+        "G loss": recent("g/loss"),
+        "D(x)": recent("d/real_prob"),
+        "D(G(z))": recent("d/fake_prob"),
+        "L1": recent("g/l1"),
+        "valid L1": number(run.last("valid/l1"), 3),
+        "SI-SDR": number(run.last("valid/si_sdr"), 3),
+        "samples/s": number(run.speed, 3),
+        "criteria": criteria,
+        "warnings": ", ".join(warnings) or "–",
     }
 
 
 def table(lines: list[dict[str, str]]) -> str:
-    """Columns under their names, text to the left and numbers to the right; of what no run has, no column. The same on a terminal and in a file."""
+    """Columns under their names, text to the left and numbers to the right.
+
+    Of what no run has, no column. The same on a terminal and in a file.
+    """
     names = [name for name in lines[0] if name in LEFT or any(row[name] != "–" for row in lines)]
     rows = [dict(zip(names, names, strict=True)), *lines]
     widths = {name: max(len(row[name]) for row in rows) for name in names}
-    aligned = ("  ".join(row[name].ljust(widths[name]) if name in LEFT else row[name].rjust(widths[name]) for name in names) for row in rows)
+    aligned = (
+        "  ".join(
+            row[name].ljust(widths[name]) if name in LEFT else row[name].rjust(widths[name])
+            for name in names
+        )
+        for row in rows
+    )
     return "\n".join(text.rstrip() for text in aligned)
 
 

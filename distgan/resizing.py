@@ -1,11 +1,17 @@
-"""From images to what Inception looks at, 299 x 299: four ways that are in use, each equal to its package. Scores of two ways must never be compared.
+"""From images to what Inception looks at, 299 x 299: four ways that are in use, each equal to its
+package. Scores of two ways must never be compared.
 
-    bilinear     between the centres of pixels, not antialiased, in [-1, 1]              pytorch-fid; the default
-    clean        Pillow's bicubic, antialiased, in floats, (x - 128) / 128              clean-fid (Parmar et al. 2022)
-    tensorflow   bilinear as TensorFlow 1 did it, off by part of a pixel, (x - 128) / 128  torch-fidelity, the original code
-    antialiased  bilinear, antialiased, (x - 128) / 128                              torchmetrics since 1.9
+    bilinear     between the centres of pixels, not antialiased, in [-1,
+                 1]              pytorch-fid; the default
+    clean        Pillow's bicubic, antialiased, in floats, (x - 128) / 128              clean-fid
+                 (Parmar et al. 2022)
+    tensorflow   bilinear as TensorFlow 1 did it, off by part of a pixel, (x - 128) /
+                 128  torch-fidelity, the original code
+    antialiased  bilinear, antialiased, (x - 128) / 128                              torchmetrics
+                 since 1.9
 
-Each takes uint8 [batch, 1 or 3, height, width] and gives float32 [batch, 3, 299, 299]. Gray is repeated to three channels.
+Each takes uint8 [batch, 1 or 3, height, width] and gives float32 [batch, 3, 299, 299]. Gray is
+repeated to three channels.
 """
 
 import numpy as np
@@ -20,8 +26,16 @@ WAYS = ("bilinear", "clean", "tensorflow", "antialiased")
 def prepared(images: torch.Tensor, way: str) -> torch.Tensor:
     """`way`: one of WAYS. ValueError for what is no batch of 8-bit images."""
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
-        raise ValueError(f"images are uint8 [batch, 1 or 3, height, width], found {str(images.dtype).removeprefix('torch.')} {list(images.shape)}")
-    x = {"bilinear": _bilinear, "clean": _clean, "tensorflow": _tensorflow, "antialiased": _antialiased}[way](images.contiguous())  # of pixels before channels, other kernels would round otherwise
+        raise ValueError(
+            "images are uint8 [batch, 1 or 3, height, width], found"
+            f" {str(images.dtype).removeprefix('torch.')} {list(images.shape)}"
+        )
+    x = {
+        "bilinear": _bilinear,
+        "clean": _clean,
+        "tensorflow": _tensorflow,
+        "antialiased": _antialiased,
+    }[way](images.contiguous())  # of pixels before channels, other kernels would round otherwise
     return x.expand(-1, 3, -1, -1)
 
 
@@ -31,27 +45,54 @@ def _three(images: torch.Tensor) -> torch.Tensor:
 
 
 def _bilinear(images: torch.Tensor) -> torch.Tensor:
-    return 2 * F.interpolate(_three(images).div(255), size=(SIDE, SIDE), mode="bilinear", align_corners=False) - 1
+    return (
+        2
+        * F.interpolate(
+            _three(images).div(255), size=(SIDE, SIDE), mode="bilinear", align_corners=False
+        )
+        - 1
+    )
 
 
 def _antialiased(images: torch.Tensor) -> torch.Tensor:
-    return (F.interpolate(_three(images), size=(SIDE, SIDE), mode="bilinear", align_corners=False, antialias=True) - 128) / 128
+    return (
+        F.interpolate(
+            _three(images), size=(SIDE, SIDE), mode="bilinear", align_corners=False, antialias=True
+        )
+        - 128
+    ) / 128
 
 
 def _clean(images: torch.Tensor) -> torch.Tensor:
     planes = images.cpu().numpy().reshape(-1, *images.shape[2:]).astype(np.float32)
-    resized = np.stack([np.asarray(Image.fromarray(plane).resize((SIDE, SIDE), Image.Resampling.BICUBIC)) for plane in planes]).clip(0, 255)
-    return ((torch.from_numpy(resized).reshape(len(images), -1, SIDE, SIDE) - 128) / 128).to(images.device)
+    resized = np.stack(
+        [
+            np.asarray(Image.fromarray(plane).resize((SIDE, SIDE), Image.Resampling.BICUBIC))
+            for plane in planes
+        ]
+    ).clip(0, 255)
+    return ((torch.from_numpy(resized).reshape(len(images), -1, SIDE, SIDE) - 128) / 128).to(
+        images.device
+    )
 
 
 def _tensorflow(images: torch.Tensor) -> torch.Tensor:
     """Pixel i of n is taken from i * in / n, the corner of it and not its middle."""
+
     def places(size: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        at = torch.arange(SIDE, dtype=torch.float32) * (torch.tensor(size, dtype=torch.float32) / SIDE)
+        at = torch.arange(SIDE, dtype=torch.float32) * (
+            torch.tensor(size, dtype=torch.float32) / SIDE
+        )
         low = at.floor()
-        return low.long().to(images.device), (low.long() + 1).clamp_max(size - 1).to(images.device), (at - low).to(images.device)
+        return (
+            low.long().to(images.device),
+            (low.long() + 1).clamp_max(size - 1).to(images.device),
+            (at - low).to(images.device),
+        )
 
     x = images.float()
     (top, bottom, down), (left, right, along) = places(x.shape[2]), places(x.shape[3])
     rows = x[..., left] + (x[..., right] - x[..., left]) * along
-    return (rows[..., top, :] + (rows[..., bottom, :] - rows[..., top, :]) * down[:, None] - 128) / 128
+    return (
+        rows[..., top, :] + (rows[..., bottom, :] - rows[..., top, :]) * down[:, None] - 128
+    ) / 128

@@ -1,11 +1,12 @@
 """A run folder: what was asked, what happened, and the numbers. Imports no torch.
 
-    config.yaml overrides.yaml identity.json   what was resolved, what was asked, what was hashed
-    status.json                                state, cause, attempt, step, samples seen, best, heartbeat
-    events.jsonl journal.jsonl                 append-only: what happened; the numbers (keys `who/what`)
-    attempts/000/attempt.json                  one per start
-    checkpoints/ samples/ eval/ report.html
-    DONE                                       the only proof of success
+config.yaml overrides.yaml identity.json   what was resolved, what was asked, what was hashed
+status.json                                state, cause, attempt, step, samples seen, best,
+                                           heartbeat
+events.jsonl journal.jsonl                 append-only: what happened; the numbers (keys `who/what`)
+attempts/000/attempt.json                  one per start
+checkpoints/ samples/ eval/ report.html
+DONE                                       the only proof of success
 """
 
 import contextlib
@@ -34,7 +35,10 @@ def now() -> str:
 
 
 def write(path: Path, text: str) -> None:
-    """Replace a small file whole: a reader sees the old or the new one. DiskError where it cannot be written."""
+    """Replace a small file whole.
+
+    A reader sees the old or the new one. DiskError where it cannot be written.
+    """
     temporary = path.with_name(f".{path.name}.tmp")
     with said(path):
         with open(temporary, "w", encoding="utf-8") as file:
@@ -50,22 +54,34 @@ def said(path: Path):
     try:
         yield
     except OSError as error:
-        raise DiskError(f"cannot write {path}: {error.strerror}; run the same line again when it can be written") from error
+        raise DiskError(
+            f"cannot write {path}: {error.strerror}; run the same line again when it can be written"
+        ) from error
 
 
 def place(run: Run, identity: dict[str, Any]) -> Path:
     """The folder of a run."""
-    default = Path(run.machine.runs).expanduser() / (run.experiment or run.recipe) / f"{run.delta()}-{identity['id']}"
+    default = (
+        Path(run.machine.runs).expanduser()
+        / (run.experiment or run.recipe)
+        / f"{run.delta()}-{identity['id']}"
+    )
     return Path(run.machine.folder).expanduser() if run.machine.folder else default
 
 
 def begun(run: Run, fingerprint: str) -> str | None:
-    """The digest that `grow` had when this run began: its source may have trained on since, or be gone. None where it has not begun."""
+    """The digest that `grow` had when this run began.
+
+    Its source may have trained on since, or be gone. None where it has not begun.
+    """
     home = place(run, run.identity(fingerprint))
     for folder in [home] if run.machine.folder else sorted(home.parent.glob("*")):
         try:
             found = json.loads((folder / "identity.json").read_text())
-            asked, start = yaml.safe_load((folder / "config.yaml").read_text())["grow"], found["settings"]["grow"]
+            asked, start = (
+                yaml.safe_load((folder / "config.yaml").read_text())["grow"],
+                found["settings"]["grow"],
+            )
         except (OSError, ValueError, KeyError, TypeError, RecursionError, yaml.YAMLError):
             continue
         if asked == run.grow and found == run.identity(fingerprint, start):
@@ -75,14 +91,23 @@ def begun(run: Run, fingerprint: str) -> str | None:
 
 def next_attempt(path: Path) -> int:
     """One more than the last, not their number: someone may have removed old ones."""
-    return max((int(found.name) for found in (path / "attempts").glob("*") if found.name.isdecimal()), default=-1) + 1
+    return (
+        max(
+            (int(found.name) for found in (path / "attempts").glob("*") if found.name.isdecimal()),
+            default=-1,
+        )
+        + 1
+    )
 
 
 class RunFolder:
     """Opened by rank 0 only; the other ranks never write."""
 
     def __init__(self, run: Run, fingerprint: str, asked: dict[str, Any], start: str | None = None):
-        """Make the folder, or enter the one this run already has. RunError, before anything is written, if it belongs to another run."""
+        """Make the folder, or enter the one this run already has.
+
+        RunError, before anything is written, if it belongs to another run.
+        """
         identity = run.identity(fingerprint, start)
         self.path = place(run, identity)
         try:
@@ -93,49 +118,108 @@ class RunFolder:
         except OSError as error:
             raise RunError(f"cannot write the run folder {self.path}: {error.strerror}") from error
         self._take_lock()
-        self._check(identity)  # again: between the first look and the lock another run may have come and gone
+        self._check(
+            identity
+        )  # again: between the first look and the lock another run may have come and gone
         if not (self.path / "identity.json").exists():
             write(self.path / "overrides.yaml", yaml.safe_dump(asked, sort_keys=False))
             write(self.path / "identity.json", json.dumps(identity, indent=1))
         self._run = run
         # A job has made the folder of this attempt, for its logs.
         given = os.environ.get("DISTGAN_ATTEMPT", "")
-        self.attempt = int(given) if given.isdecimal() and (self.path / "attempts" / given).is_dir() else next_attempt(self.path)
-        self._waiting: dict[str, list[dict[str, Any]]] = {"journal.jsonl": [], "events.jsonl": []}  # on a full disk, with on_full_disk=warn
-        self._status: dict[str, Any] = {"attempt": self.attempt, "pid": os.getpid(), "host": socket.gethostname()}
+        self.attempt = (
+            int(given)
+            if given.isdecimal() and (self.path / "attempts" / given).is_dir()
+            else next_attempt(self.path)
+        )
+        self._waiting: dict[str, list[dict[str, Any]]] = {
+            "journal.jsonl": [],
+            "events.jsonl": [],
+        }  # on a full disk, with on_full_disk=warn
+        self._status: dict[str, Any] = {
+            "attempt": self.attempt,
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+        }
 
     def _take_lock(self) -> None:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             self._lock.close()
-            raise RunError(f"another process is training in {self.path} (see its status.json); two would overwrite each other") from None
+            raise RunError(
+                f"another process is training in {self.path} (see its status.json); two would"
+                " overwrite each other"
+            ) from None
         except OSError as error:  # Lustre without -o flock, some network mounts
-            console.say(f"warning: {self.path} cannot be locked ({error.strerror}); see to it that no other process trains there")
-        # A forked decoding process would hold the lock for the seconds in which it notices that this one was killed.
+            console.say(
+                f"warning: {self.path} cannot be locked ({error.strerror}); see to it that no other"
+                " process trains there"
+            )
+        # A forked decoding process would hold the lock for the seconds in which it notices that
+        # this one was killed.
         held = weakref.ref(self._lock)
         os.register_at_fork(after_in_child=lambda: (lock := held()) and lock.close())
 
     def _check(self, identity: dict[str, Any]) -> None:
-        # A start that was killed before it had written its identity leaves empty folders and these: the same line may begin again.
-        # So does a job that was submitted and has not trained: a link to its code, and records and logs of its attempts.
-        unborn = (".lock", "overrides.yaml", ".overrides.yaml.tmp", ".identity.json.tmp", "code", "STOP", "SAVE", "NO_RESTART")
-        if not self.path.exists() or self.path.is_dir() and all(path.is_dir() and not path.is_symlink() or path.name in unborn or path.parent.parent.name == "attempts"
-                                                                for path in self.path.rglob("*")):
+        # A start that was killed before it had written its identity leaves empty folders and these:
+        # the same line may begin again. So does a job that was submitted and has not trained: a
+        # link to its code, and records and logs of its attempts.
+        unborn = (
+            ".lock",
+            "overrides.yaml",
+            ".overrides.yaml.tmp",
+            ".identity.json.tmp",
+            "code",
+            "STOP",
+            "SAVE",
+            "NO_RESTART",
+        )
+        if (
+            not self.path.exists()
+            or self.path.is_dir()
+            and all(
+                path.is_dir()
+                and not path.is_symlink()
+                or path.name in unborn
+                or path.parent.parent.name == "attempts"
+                for path in self.path.rglob("*")
+            )
+        ):
             return
         try:
             found = json.loads((self.path / "identity.json").read_text())
             theirs = {**dict(flatten(found["settings"])), "data": found["data"]}
         except (FileNotFoundError, NotADirectoryError):
-            raise RunError(f"{self.path} is not empty and no run folder (it has no identity.json); choose another machine.folder") from None
+            raise RunError(
+                f"{self.path} is not empty and no run folder (it has no identity.json); choose"
+                " another machine.folder"
+            ) from None
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise RunError(f"{self.path / 'identity.json'} is damaged: {error}. Put back what it was, or choose another machine.folder") from error
+            raise RunError(
+                f"{self.path / 'identity.json'} is damaged: {error}. Put back what it was, or"
+                " choose another machine.folder"
+            ) from error
         mine = {**dict(flatten(identity["settings"])), "data": identity["data"]}
-        differ = [f"  {key}: the folder has {theirs.get(key, 'no such setting')}, asked is {mine.get(key, 'no such setting')}"
-                  for key in sorted(mine.keys() | theirs.keys()) if mine.get(key) != theirs.get(key)]
+        differ = [
+            f"  {key}: the folder has {theirs.get(key, 'no such setting')}, asked is"
+            f" {mine.get(key, 'no such setting')}"
+            for key in sorted(mine.keys() | theirs.keys())
+            if mine.get(key) != theirs.get(key)
+        ]
         if differ:
-            raise RunError("\n".join([f"the run folder {self.path} belongs to another run; nothing was changed:", *differ,
-                                      "Leave out machine.folder to give this run a folder of its own, or ask for the settings above"]))
+            raise RunError(
+                "\n".join(
+                    [
+                        f"the run folder {self.path} belongs to another run; nothing was changed:",
+                        *differ,
+                        (
+                            "Leave out machine.folder to give this run a folder of its own, or ask"
+                            " for the settings above"
+                        ),
+                    ]
+                )
+            )
 
     def close(self) -> None:
         """Let another process train here; the end of this process does so too."""
@@ -146,27 +230,44 @@ class RunFolder:
         """Record a start of this run: launcher, versions, processes."""
         folder = self.path / "attempts" / f"{self.attempt:03d}"
         folder.mkdir(exist_ok="DISTGAN_ATTEMPT" in os.environ)
-        write(self.path / "config.yaml", yaml.safe_dump(self._run.model_dump(mode="json"), sort_keys=False))
-        self._facts = {"started": now(), "ended": None, "cause": None, "host": socket.gethostname(), **facts}
+        write(
+            self.path / "config.yaml",
+            yaml.safe_dump(self._run.model_dump(mode="json"), sort_keys=False),
+        )
+        self._facts = {
+            "started": now(),
+            "ended": None,
+            "cause": None,
+            "host": socket.gethostname(),
+            **facts,
+        }
         write(folder / "attempt.json", json.dumps(self._facts, indent=1))
 
     def end(self, state: str, cause: str | None, **facts: Any) -> None:
         """Record how this attempt ended."""
         self._facts |= {"ended": now(), "cause": cause or state, **facts}
-        write(self.path / "attempts" / f"{self.attempt:03d}" / "attempt.json", json.dumps(self._facts, indent=1))
+        write(
+            self.path / "attempts" / f"{self.attempt:03d}" / "attempt.json",
+            json.dumps(self._facts, indent=1),
+        )
         self.status(state=state, cause=cause)
 
     def event(self, name: str, **details: Any) -> None:
         self._append("events.jsonl", [{"time": now(), "event": name, **details}])
 
     def spare(self, work: Callable[[], Any]) -> bool:
-        """Whether `work()`, which writes a file, could do so; where it cannot, DiskError, or only a warning with machine.on_full_disk=warn."""
+        """Whether `work()`, which writes a file, could do so.
+
+        Where it cannot, DiskError, or only a warning with machine.on_full_disk=warn.
+        """
         try:
             work()
         except DiskError as error:
             if self._run.machine.on_full_disk == "stop":
                 raise
-            console.say(f"warning: {error}. Going on without it, because of machine.on_full_disk=warn")
+            console.say(
+                f"warning: {error}. Going on without it, because of machine.on_full_disk=warn"
+            )
             return False
         return True
 
@@ -179,7 +280,11 @@ class RunFolder:
         self._append("journal.jsonl", rows)
 
     def sync(self) -> None:
-        """On return the journal is on the disk: before a checkpoint is, or a power cut would leave steps that no journal knows. Else DiskError."""
+        """On return the journal is on the disk.
+
+        Before a checkpoint is, or a power cut would leave steps that no journal knows. Else
+        DiskError.
+        """
         path = self.path / "journal.jsonl"
         self._write_waiting("journal.jsonl")
         if path.exists():
@@ -187,14 +292,23 @@ class RunFolder:
                 os.fsync(file.fileno())
 
     def last_sign(self) -> float | None:
-        """When the attempt before was last heard of, in seconds since 1970; None where status.json does not tell."""
+        """When the attempt before was last heard of, in seconds since 1970.
+
+        None where status.json does not tell.
+        """
         try:
-            return datetime.datetime.fromisoformat(json.loads((self.path / "status.json").read_text())["heartbeat"]).timestamp()
+            return datetime.datetime.fromisoformat(
+                json.loads((self.path / "status.json").read_text())["heartbeat"]
+            ).timestamp()
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
 
     def rewind(self, step: int) -> int:
-        """Forget journal rows after `step`: they are about to be trained again, or were torn by a crash. Returns how many steps that takes back."""
+        """Forget journal rows after `step`.
+
+        They are about to be trained again, or were torn by a crash. Returns how many steps that
+        takes back.
+        """
         path = self.path / "journal.jsonl"
         if not path.exists():
             return 0
@@ -205,9 +319,14 @@ class RunFolder:
                 if at <= step:
                     kept.append(line + "\n")
             except (ValueError, KeyError, TypeError, RecursionError):
-                broken += [n + 1] * (n + 1 < len(lines) and bool(line.strip()))  # the last line may be torn
+                broken += [n + 1] * (
+                    n + 1 < len(lines) and bool(line.strip())
+                )  # the last line may be torn
         if broken:
-            console.say(f"warning: {path}, line {', '.join(map(str, broken[:5]))}: damaged, and left out; the numbers of these steps are lost, the run is not")
+            console.say(
+                f"warning: {path}, line {', '.join(map(str, broken[:5]))}: damaged, and left out;"
+                " the numbers of these steps are lost, the run is not"
+            )
         write(path, "".join(kept))
         return last - step
 
@@ -224,7 +343,9 @@ class RunFolder:
             size = file.seek(0, os.SEEK_END)
             if size:
                 file.seek(-1, os.SEEK_END)
-            text = b"\n" if size and file.read(1) != b"\n" else b""  # a crash tore the last line: keep the next one apart from it
+            text = (
+                b"\n" if size and file.read(1) != b"\n" else b""
+            )  # a crash tore the last line: keep the next one apart from it
             text += "".join(json.dumps(row) + "\n" for row in rows).encode()
             try:
                 if file.write(text) < len(text):
@@ -236,7 +357,10 @@ class RunFolder:
 
     # ---- success
     def done(self, last: int) -> str | None:
-        """How the run was finished, if it was, at step `last` or early; None where training is to begin or go on."""
+        """How the run was finished, if it was, at step `last` or early.
+
+        None where training is to begin or go on.
+        """
         try:
             found = json.loads((self.path / "DONE").read_text())
             step, early = int(found["step"]), bool(found["early"])
@@ -251,4 +375,7 @@ class RunFolder:
     def finish(self, step: int, epoch: float, early: bool) -> None:
         for name in self._waiting:
             self._write_waiting(name)
-        write(self.path / "DONE", json.dumps({"step": step, "epoch": epoch, "early": early, "time": now()}))
+        write(
+            self.path / "DONE",
+            json.dumps({"step": step, "epoch": epoch, "early": early, "time": now()}),
+        )

@@ -1,4 +1,7 @@
-"""What happens before the first step and after the last: help, dry run, set-up, the record of an attempt."""
+"""What happens before the first step and after the last.
+
+Help, dry run, set-up, the record of an attempt.
+"""
 
 import contextlib
 import json
@@ -16,7 +19,19 @@ from typing import Any
 import torch
 import yaml
 
-from distgan import __version__, checkpoints, config, console, doctor, launched, memory, recipes, runs, sharing, watchdog
+from distgan import (
+    __version__,
+    checkpoints,
+    config,
+    console,
+    doctor,
+    launched,
+    memory,
+    recipes,
+    runs,
+    sharing,
+    watchdog,
+)
 from distgan.batches import Stream
 from distgan.clock import Clock
 from distgan.config import Run
@@ -44,7 +59,10 @@ def show_help(what: str | None) -> int:
     """Print usage, and every setting of the recipe where one is named."""
     console.say(USAGE)
     if what is None or "=" in what:
-        console.say(f"Recipes: {', '.join(recipes.names())}. `distgan train {recipes.names()[0]} --help` lists every setting.")
+        console.say(
+            f"Recipes: {', '.join(recipes.names())}. `distgan train {recipes.names()[0]} --help`"
+            " lists every setting."
+        )
         return 0
     module, tree = recipes.resolve(what)
     given = dict(config.flatten({key: value for key, value in tree.items() if key != "recipe"}))
@@ -55,25 +73,44 @@ def show_help(what: str | None) -> int:
 
 
 # What may differ among the ranks of one run: where things lie, and what decides no collective.
-PLACES = {"data": True, "experiment": True, "evaluate": {"inception"}, "machine": {"runs", "folder", "device", "workers", "resident_mb", "verify"}}
+PLACES = {
+    "data": True,
+    "experiment": True,
+    "evaluate": {"inception"},
+    "machine": {"runs", "folder", "device", "workers", "resident_mb", "verify"},
+}
 
 
 class _Ground:
-    """What a run stands on, in the order in which faults should be told: processes, settings, data, batch."""
+    """What a run stands on, in the order in which faults should be told.
+
+    Processes, settings, data, batch.
+    """
 
     def __init__(self, run: Run):
         self.ranks = Ranks(run.machine, run.precision)
-        # Each rank has read its own run file: an older one, with other epochs, say, would leave the others waiting at the end.
+        # Each rank has read its own run file: an older one, with other epochs, say, would leave the
+        # others waiting at the end.
         for key, value in config.flatten(run.model_dump(mode="json", exclude=PLACES)):
             self.ranks.same(f"the setting {key}", str(value))
-        # Also from accelerate's configuration and DeepSpeed's file, which another machine may have otherwise: bucket sizes say who waits for what.
-        self.ranks.same("the engine that was asked for", " ".join([str(self.ranks.asked), json.dumps(self.ranks.asked.deepspeed, sort_keys=True)]))
+        # Also from accelerate's configuration and DeepSpeed's file, which another machine may have
+        # otherwise: bucket sizes say who waits for what.
+        self.ranks.same(
+            "the engine that was asked for",
+            " ".join(
+                [str(self.ranks.asked), json.dumps(self.ranks.asked.deepspeed, sort_keys=True)]
+            ),
+        )
         self.ranks.same("the kind of device", self.ranks.device.type)
         self.data = self.ranks.together(lambda: Data(run.data, run.machine.verify))
         self.data.require(run.recipe, run.kind, run.crop)
-        self.share = sharing.breakdown(run.batch, self.ranks.size, run.machine.accumulation, run.group, run.group_of)
+        self.share = sharing.breakdown(
+            run.batch, self.ranks.size, run.machine.accumulation, run.group, run.group_of
+        )
         self.start = self.ranks.alone(lambda: _source(run, self.data.fingerprint))
-        self.ranks.same("the data set or the settings", run.identity(self.data.fingerprint, self.start)["id"])
+        self.ranks.same(
+            "the data set or the settings", run.identity(self.data.fingerprint, self.start)["id"]
+        )
 
 
 class _Setup(_Ground):
@@ -83,10 +120,26 @@ class _Setup(_Ground):
         super().__init__(run)
         self.module = module
         self.recipe = recipes.build(module, run, self.ranks, self.share, self.data.shape)
-        if self.ranks.size > 1:  # weights are sent from rank 0, buffers and averages are not: another torch draws other numbers
+        if (
+            self.ranks.size > 1
+            # weights are sent from rank 0, buffers and averages are not: another torch draws other
+            # numbers
+        ):
             self.ranks.same("what the networks start from", checkpoints.digest(self.recipe.players))
         scored = run.scored
-        self.evaluator = self.ranks.together(lambda: Evaluator(self.ranks, self.data, scored.samples, scored.inception, sha256=scored.inception_sha256)) if scored else None
+        self.evaluator = (
+            self.ranks.together(
+                lambda: Evaluator(
+                    self.ranks,
+                    self.data,
+                    scored.samples,
+                    scored.inception,
+                    sha256=scored.inception_sha256,
+                )
+            )
+            if scored
+            else None
+        )
 
 
 def _source(run: Run, fingerprint: str) -> str | None:
@@ -119,16 +172,32 @@ def _train(module: ModuleType, run: Run, asked: dict[str, Any]) -> int:
     folder = opened[0] if ranks.first else None
     try:
         if done:
-            console.say(f"{path} is finished ({done}; asked are {last} steps); nothing to do. Look at it: distgan report {shlex.quote(path)}")
+            console.say(
+                f"{path} is finished ({done}; asked are {last} steps); nothing to do. Look at it:"
+                f" distgan report {shlex.quote(path)}"
+            )
             state = "done"
         else:
-            console.say(f"run folder {path}\n{setup.share}; {len(setup.data.train)} training {run.kind}s, {len(setup.data.validation)} held out; "
-                        f"on {ranks.device.type}, {_engine(ranks)}, {_options(run)}" + (f"\nnote: {more}" if (more := clock.overshoot(run.epochs)) else ""))
+            console.say(
+                f"run folder {path}\n{setup.share}; {len(setup.data.train)} training {run.kind}s,"
+                f" {len(setup.data.validation)} held out; on {ranks.device.type}, {_engine(ranks)},"
+                f" {_options(run)}"
+                + (f"\nnote: {more}" if (more := clock.overshoot(run.epochs)) else "")
+            )
             ranks.alone(lambda: opened[0].begin(_facts(setup)))
-            with ranks.partners(path), watchdog.watching(Path(path) / "attempts" / f"{attempt:03d}" / f"stacks-rank{ranks.rank}.txt", run.machine.stall_s):
+            with (
+                ranks.partners(path),
+                watchdog.watching(
+                    Path(path) / "attempts" / f"{attempt:03d}" / f"stacks-rank{ranks.rank}.txt",
+                    run.machine.stall_s,
+                ),
+            ):
                 state = _attempt(setup, run, folder)
-            console.say(f"saved and stopped; the same line continues the run in {path}" if state == "stopped"
-                        else f"finished; next: distgan report {shlex.quote(path)}")
+            console.say(
+                f"saved and stopped; the same line continues the run in {path}"
+                if state == "stopped"
+                else f"finished; next: distgan report {shlex.quote(path)}"
+            )
     finally:
         if folder:
             folder.close()
@@ -146,16 +215,26 @@ def _attempt(setup: _Setup, run: Run, folder: RunFolder | None) -> str:
         state = loop.train()
     except BaseException as error:
         cause = f"{type(error).__name__}: {error}"
-        with contextlib.suppress(RunError):  # on a full disk the record of the failure fails as well: the failure is what must be told
+        with contextlib.suppress(
+            RunError
+            # on a full disk the record of the failure fails as well: the failure is what must be told
+        ):
             folder.end("failed", cause, peak_memory_mb=_peak_mb(setup.ranks))
             folder.event("failed", cause=cause)
         raise
-    folder.end(state, loop.requests.cause if state == "stopped" else None, peak_memory_mb=_peak_mb(setup.ranks))
+    folder.end(
+        state,
+        loop.requests.cause if state == "stopped" else None,
+        peak_memory_mb=_peak_mb(setup.ranks),
+    )
     return state
 
 
 def _checked(setup: _Setup, run: Run, folder: RunFolder | None) -> Loop:
-    """The loop, where no self-check is asked for or it holds. The check comes first: the loop's clock starts when it is made."""
+    """The loop, where no self-check is asked for or it holds.
+
+    The check comes first: the loop's clock starts when it is made.
+    """
     if run.machine.self_check:
         report = doctor.check(setup.module, run, setup.ranks, setup.data, setup.share)
         if folder:
@@ -168,7 +247,9 @@ def _checked(setup: _Setup, run: Run, folder: RunFolder | None) -> Loop:
 
 
 def self_check(module: ModuleType, run: Run) -> int:
-    """`--doctor`: compare three steps with those of one process, write nothing. Returns 0 where they agree, else 1."""
+    """`--doctor`: compare three steps with those of one process, write nothing. Returns 0 where
+    they agree, else 1.
+    """
     ground = _Ground(run)
     report = doctor.check(module, run, ground.ranks, ground.data, ground.share)
     report.show()
@@ -185,15 +266,20 @@ def dry_run(module: ModuleType, run: Run) -> int:
     console.say(f"run identity        {identity}  ({run.delta()}-{identity})")
     console.say(f"breakdown           {setup.share}")
     loop = Loop(run, setup.recipe, setup.data, setup.share, setup.ranks, None, setup.evaluator)
-    console.say(f"length              {loop.last} steps of {loop.clock.per_step} {run.kind}s, {len(setup.data.train)} {run.kind}s an epoch")
+    console.say(
+        f"length              {loop.last} steps of {loop.clock.per_step} {run.kind}s,"
+        f" {len(setup.data.train)} {run.kind}s an epoch"
+    )
     total = 0
     for name, player in setup.recipe.players.items():
         count = sum(p.numel() for p in player.bare.parameters())
         total += count
         console.say(f"parameters of {name}     {count:,}")
     weights, saved, activations = _bytes(setup)
-    console.say(f"memory, estimated   {_mb(weights + activations)} per rank: weights, gradients, optimizer and averages {_mb(weights)}, "
-                f"activations {_mb(activations)}")
+    console.say(
+        f"memory, estimated   {_mb(weights + activations)} per rank: weights, gradients, optimizer"
+        f" and averages {_mb(weights)}, activations {_mb(activations)}"
+    )
     console.say(f"checkpoint          {_mb(saved)}")
     setup.ranks.close()
     return 0
@@ -204,7 +290,10 @@ def _mb(size: float) -> str:
 
 
 def _bytes(setup: _Setup) -> tuple[int, int, int]:
-    """Bytes: (persistent in memory, estimated; in a checkpoint, estimated; what one micro-batch keeps for backward, counted in a step)."""
+    """Bytes: (persistent in memory, estimated.
+
+    In a checkpoint, estimated; what one micro-batch keeps for backward, counted in a step).
+    """
     weights = saved = 0
     for player in setup.recipe.players.values():
         network = sum(p.numel() * p.element_size() for p in player.bare.parameters())
@@ -216,16 +305,39 @@ def _bytes(setup: _Setup) -> tuple[int, int, int]:
 
 
 def _kept(setup: _Setup) -> dict[str, int]:
-    """Bytes of activations that backward needs, by player: the first step is taken, on nothing that is saved."""
+    """Bytes of activations that backward needs, by player.
+
+    The first step is taken, on nothing that is saved.
+    """
     kept: dict[str, int] = {}
     for name, player in setup.recipe.players.items():
         player.update = partial(_counted, player.update, player, name, kept)
-    stream = iter(Stream(setup.data, setup.recipe.run.seed, setup.share, setup.ranks.rank, setup.ranks.device, crop=setup.recipe.run.crop))
-    setup.recipe.step([next(stream) for _ in range(setup.recipe.batches_per_step)], Clock(setup.share.batch * setup.recipe.batches_per_step, len(setup.data.train)))
+    stream = iter(
+        Stream(
+            setup.data,
+            setup.recipe.run.seed,
+            setup.share,
+            setup.ranks.rank,
+            setup.ranks.device,
+            crop=setup.recipe.run.crop,
+        )
+    )
+    setup.recipe.step(
+        [next(stream) for _ in range(setup.recipe.batches_per_step)],
+        Clock(setup.share.batch * setup.recipe.batches_per_step, len(setup.data.train)),
+    )
     return kept
 
 
-def _counted(update: Any, player: Any, name: str, kept: dict[str, int], loss_of: Any, batch: Any, epoch: float) -> Any:
+def _counted(
+    update: Any,
+    player: Any,
+    name: str,
+    kept: dict[str, int],
+    loss_of: Any,
+    batch: Any,
+    epoch: float,
+) -> Any:
     """An update on one micro-batch, with the bytes it keeps."""
     found: dict[int, int] = {}
     weights = {p.data_ptr() for p in player.bare.parameters()}
@@ -242,7 +354,10 @@ def _counted(update: Any, player: Any, name: str, kept: dict[str, int], loss_of:
 
 
 def _peak_mb(ranks: Ranks) -> float:
-    """The most memory this attempt held on rank 0: allocated on the GPU, or resident in the process."""
+    """The most memory this attempt held on rank 0.
+
+    Allocated on the GPU, or resident in the process.
+    """
     if ranks.device.type == "cuda":
         return round(torch.cuda.max_memory_allocated(ranks.device) / 1e6, 1)
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6, 1)
@@ -251,36 +366,84 @@ def _peak_mb(ranks: Ranks) -> float:
 def _facts(setup: _Setup) -> dict[str, Any]:
     """What an attempt ran on."""
     share: Breakdown = setup.share
-    cuda = torch.cuda.get_device_name(setup.ranks.device) if setup.ranks.device.type == "cuda" else None
-    data = {"kind": setup.data.kind, "train": len(setup.data.train), "validation": len(setup.data.validation), "shape": setup.data.shape}
-    return {"argv": sys.argv, "data": data, "processes": setup.ranks.size,
-            "engine": _engine(setup.ranks), "device": cuda or setup.ranks.device.type, "threads": torch.get_num_threads(),
-            "parameters": {name: sum(p.numel() for p in player.bare.parameters()) for name, player in setup.recipe.players.items()},
-            "batch": {"global": share.batch, "ranks": share.ranks, "accumulation": share.accumulation, "per_rank": share.per_rank,
-                      "group": share.group},
-            "versions": {"distgan": __version__, "python": platform.python_version(), "torch": torch.__version__},
-            "git": _git()}
+    cuda = (
+        torch.cuda.get_device_name(setup.ranks.device)
+        if setup.ranks.device.type == "cuda"
+        else None
+    )
+    data = {
+        "kind": setup.data.kind,
+        "train": len(setup.data.train),
+        "validation": len(setup.data.validation),
+        "shape": setup.data.shape,
+    }
+    return {
+        "argv": sys.argv,
+        "data": data,
+        "processes": setup.ranks.size,
+        "engine": _engine(setup.ranks),
+        "device": cuda or setup.ranks.device.type,
+        "threads": torch.get_num_threads(),
+        "parameters": {
+            name: sum(p.numel() for p in player.bare.parameters())
+            for name, player in setup.recipe.players.items()
+        },
+        "batch": {
+            "global": share.batch,
+            "ranks": share.ranks,
+            "accumulation": share.accumulation,
+            "per_rank": share.per_rank,
+            "group": share.group,
+        },
+        "versions": {
+            "distgan": __version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+        },
+        "git": _git(),
+    }
 
 
 def _engine(ranks: Ranks) -> str:
     if ranks.size > 1:
         return str(ranks.asked)
-    return "one process" + (", which has nothing to share by DeepSpeed" if ranks.machine.engine == "deepspeed" else "")
+    return "one process" + (
+        ", which has nothing to share by DeepSpeed" if ranks.machine.engine == "deepspeed" else ""
+    )
 
 
 def _options(run: Run) -> str:
     """Precision, and what else was asked of the arithmetic: `bf16, compile=default`."""
     usual = config.Machine()
-    asked = [(name, getattr(run.machine, name)) for name in ("compile", "channels_last", "optimizer", "bucket_mb", "sync_batchnorm")]
-    return ", ".join([run.precision, *(f"{name}={value}" for name, value in asked if value != getattr(usual, name))])
+    asked = [
+        (name, getattr(run.machine, name))
+        for name in ("compile", "channels_last", "optimizer", "bucket_mb", "sync_batchnorm")
+    ]
+    return ", ".join(
+        [
+            run.precision,
+            *(f"{name}={value}" for name, value in asked if value != getattr(usual, name)),
+        ]
+    )
 
 
 def _git() -> dict[str, Any] | None:
     """Commit of the code that runs, and whether files differ from it; None outside a checkout."""
+
     def ask(*words: str) -> str:
-        return subprocess.run(["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+        return subprocess.run(
+            ["git", *words],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
+        ).stdout.strip()
 
     try:
-        return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain", "--untracked-files=no"))}
+        return {
+            "commit": ask("rev-parse", "HEAD"),
+            "dirty": bool(ask("status", "--porcelain", "--untracked-files=no")),
+        }
     except (OSError, subprocess.SubprocessError):
         return None

@@ -1,11 +1,14 @@
 """Who may ask a run to save or to stop, and how all ranks come to act upon it at the same step.
 
     SIGTERM, SIGUSR1, SIGUSR2, SIGINT   save and leave; a second SIGINT leaves at once
-    the end of the job's time           machine.time_limit_s, or Slurm's SLURM_JOB_END_TIME: save and leave before it
-    RUN/STOP                            save and leave; the file is removed, so that the same line goes on
+    the end of the job's time           machine.time_limit_s, or Slurm's SLURM_JOB_END_TIME: save
+    and leave before it
+    RUN/STOP                            save and leave; the file is removed, so that the same line
+                                        goes on
     RUN/SAVE                            save and go on; the file is removed
 
-A handler only sets a flag: it may interrupt anything. At each step all ranks reduce what they were asked, and act, or do not, together.
+A handler only sets a flag: it may interrupt anything. At each step all ranks reduce what they were
+asked, and act, or do not, together.
 """
 
 import contextlib
@@ -20,14 +23,22 @@ from distgan.ranks import Ranks
 from distgan.runs import SAVE, STOP
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
-LOOK_S = 1.0    # at the most this often does rank 0 look for files
-AHEAD_S = 10.0  # that shall be left when a run leaves before the end of its time, beside twice its longest step and twice its longest save
+LOOK_S = 1.0  # at the most this often does rank 0 look for files
+# that shall be left when a run leaves before the end of its time, beside twice its longest step and
+# twice its longest save
+AHEAD_S = 10.0
 
 
 class Requests:
     """What this process was asked. `folder` is the run folder on rank 0, None on all others."""
 
-    def __init__(self, ranks: Ranks, folder: Path | None, time_limit_s: float | None, environment: Mapping[str, str] = os.environ):
+    def __init__(
+        self,
+        ranks: Ranks,
+        folder: Path | None,
+        time_limit_s: float | None,
+        environment: Mapping[str, str] = os.environ,
+    ):
         self.cause: str | None = None  # why the run stops, as far as this process knows
         self._ranks, self._folder = ranks, folder
         self._signal: str | None = None
@@ -50,18 +61,32 @@ class Requests:
             raise KeyboardInterrupt
         if not self._signal:
             self._signal = signal.Signals(number).name
-            console.say(f"asked to stop by {self._signal}: saving at the end of this step, or of the evaluation that runs; Ctrl-C again leaves at once")
+            console.say(
+                f"asked to stop by {self._signal}: saving at the end of this step, or of the"
+                " evaluation that runs; Ctrl-C again leaves at once"
+            )
 
     def begin(self) -> Callable[[], tuple[bool, bool]]:
-        """Begin to ask all ranks; the function that is returned gives (stop, save), the same on all of them."""
+        """Begin to ask all ranks; the function that is returned gives (stop, save), the same on all
+        of them.
+        """
         own = self._look()
         asked = self._ranks.any_later(self._signal is not None, *own)
 
         def answer() -> tuple[bool, bool]:
             by_signal, by_time, by_file, save = asked()
             if by_signal or by_time or by_file:
-                self.cause = (f"signal {self._signal}" if self._signal else "a signal to another rank" if by_signal
-                              else "the end of the job's time" if by_time else f"the file {STOP}")
+                self.cause = (
+                    f"signal {self._signal}"
+                    if self._signal
+                    else (
+                        "a signal to another rank"
+                        if by_signal
+                        else "the end of the job's time"
+                        if by_time
+                        else f"the file {STOP}"
+                    )
+                )
             return by_signal or by_time or by_file, save
 
         return answer
@@ -72,7 +97,9 @@ class Requests:
             return False, False, False
         now = time.monotonic()
         self._step, self._stepped = max(self._step, now - self._stepped), now
-        late = self._end is not None and time.time() >= self._end - AHEAD_S - 2 * (self._step + self._save)
+        late = self._end is not None and time.time() >= self._end - AHEAD_S - 2 * (
+            self._step + self._save
+        )
         if now - self._looked < LOOK_S:
             return late, False, False
         self._looked = now
@@ -104,6 +131,8 @@ def _end(time_limit_s: float | None, environment: Mapping[str, str]) -> float | 
 
 
 def deaf(worker: int) -> None:
-    """For decoding processes: a signal to the whole process group is for the ranks, which still need what these decode. They end with their rank."""
+    """For decoding processes: a signal to the whole process group is for the ranks, which still
+    need what these decode. They end with their rank.
+    """
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)

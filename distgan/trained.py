@@ -1,4 +1,7 @@
-"""A trained run as `generate` and `evaluate` take it: its checkpoint, its settings on this machine, its networks."""
+"""A trained run as `generate` and `evaluate` take it.
+
+Its checkpoint, its settings on this machine, its networks.
+"""
 
 from pathlib import Path
 from types import ModuleType
@@ -10,8 +13,9 @@ from distgan.ranks import Ranks
 
 
 def locate(text: str) -> Path:
-    """The checkpoint folder that RUN, RUN@best, RUN@last, RUN@STEP or its own path names. Of a run alone its best, or the last one where no checkpoint
-    has the best score, as the results after training. ConfigError.
+    """The checkpoint folder that RUN, RUN@best, RUN@last, RUN@STEP or its own path names. Of a run
+    alone its best, or the last one where no checkpoint has the best score, as the results after
+    training. ConfigError.
     """
     from distgan import grow
 
@@ -32,12 +36,23 @@ def settings(folder: Path, device: str) -> tuple[ModuleType, config.Run]:
     module, tree = recipes.resolve(str(folder / "config.yaml"))
     run = runfile.settle(module.Settings, {**tree, "grow": None, "machine": {"device": device}})
     # Samples are computed in the type of the weights: reduced precision is for training.
-    return module, run.model_copy(update={"precision": run.precision if run.precision in ("float64", "tf32") else "float32"})
+    return module, run.model_copy(
+        update={"precision": run.precision if run.precision in ("float64", "tf32") else "float32"}
+    )
 
 
 def load(module: ModuleType, run: config.Run, ranks: Ranks, checkpoint: Path) -> Any:
-    """The recipe with the networks of a checkpoint, for samples and not for training: as if the global batch were one process's."""
-    recipe = recipes.build(module, run, ranks, sharing.breakdown(run.batch, 1, 1, run.group, run.group_of), shape(run, checkpoint.parents[1]))
+    """The recipe with the networks of a checkpoint, for samples and not for training.
+
+    As if the global batch were one process's.
+    """
+    recipe = recipes.build(
+        module,
+        run,
+        ranks,
+        sharing.breakdown(run.batch, 1, 1, run.group, run.group_of),
+        shape(run, checkpoint.parents[1]),
+    )
     checkpoints.load(checkpoint, recipe.players)
     return recipe
 
@@ -47,5 +62,12 @@ def shape(run: config.Run, folder: Path) -> tuple[int, ...]:
     from distgan.data import Data
 
     attempts = history.read_history(folder).attempts
-    recorded = next((attempt["data"]["shape"] for attempt in attempts.values() if "shape" in attempt.get("data", {})), None)
+    recorded = next(
+        (
+            attempt["data"]["shape"]
+            for attempt in attempts.values()
+            if "shape" in attempt.get("data", {})
+        ),
+        None,
+    )
     return tuple(recorded) if recorded else Data(run.data).shape

@@ -1,6 +1,8 @@
-"""A process that makes no progress for machine.stall_s seconds writes where each of its threads stands, and leaves, so that a scheduler can start the run again.
+"""A process that makes no progress for machine.stall_s seconds writes where each of its threads
+stands, and leaves, so that a scheduler can start the run again.
 
-The waiting is done by faulthandler's own thread, which needs no interpreter: it also ends a process that hangs in C code. One per process.
+The waiting is done by faulthandler's own thread, which needs no interpreter: it also ends a process
+that hangs in C code. One per process.
 """
 
 import contextlib
@@ -18,14 +20,16 @@ _limit_s, _set = 0.0, 0.0
 
 @contextlib.contextmanager
 def watching(path: Path, limit_s: float | None) -> Iterator[None]:
-    """From here on `beat` must be called every `limit_s` seconds, or the stacks go to `path` and the process ends with code 1. None: not watched."""
+    """From here on `beat` must be called every `limit_s` seconds, or the stacks go to `path` and
+    the process ends with code 1. None: not watched.
+    """
     global _file, _limit_s
     if not limit_s:
         yield
         return
     try:
         file = open(path, "w")  # now: when it is needed, nothing may work any more
-    except OSError:             # a rank that does not see rank 0's disk
+    except OSError:  # a rank that does not see rank 0's disk
         file = open(2, "w", closefd=False)
     _file, _limit_s = file, limit_s
     _arm()
@@ -48,7 +52,10 @@ def beat() -> None:
 
 @contextlib.contextmanager
 def waiting() -> Iterator[None]:
-    """For the others, while rank 0 works alone, for as long as it takes: its own watch ends it, and then they are told that it has gone."""
+    """For the others, while rank 0 works alone, for as long as it takes.
+
+    Its own watch ends it, and then they are told that it has gone.
+    """
     faulthandler.cancel_dump_traceback_later()
     try:
         yield

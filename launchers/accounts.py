@@ -1,4 +1,6 @@
-"""What runs have cost: seconds on nodes, by what became of them. From sacct where a cluster has it, else from what the jobs recorded themselves."""
+"""What runs have cost: seconds on nodes, by what became of them. From sacct where a cluster has it,
+else from what the jobs recorded themselves.
+"""
 
 import statistics
 import time
@@ -17,11 +19,13 @@ KINDS = ("useful", "lost", "failed", "overhead")
 
 @dataclass
 class Account:
-    """Of a run. `seconds`: on nodes, by kind; they add up to `elapsed`, which is Slurm's own figure where `told_by` is sacct."""
+    """Of a run. `seconds`: on nodes, by kind; they add up to `elapsed`, which is Slurm's own figure
+    where `told_by` is sacct.
+    """
 
     elapsed: float = 0.0
     queued: float = 0.0
-    units: int = 1       # GPUs, or processors where there is none
+    units: int = 1  # GPUs, or processors where there is none
     gpus: bool = False
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(KINDS, 0.0))
     turns: int = 0
@@ -35,7 +39,9 @@ class Account:
 def accounts(found: Sequence[Found]) -> list[Account]:
     """One for each run; sacct is asked once for all."""
     jobs = {record["job"] for one in found for record in records(one.folder)}
-    spells = cluster.spells({job.partition("_")[0] for job in jobs}) if jobs and cluster.here() else None
+    spells = (
+        cluster.spells({job.partition("_")[0] for job in jobs}) if jobs and cluster.here() else None
+    )
     by_job: dict[str, list[cluster.Spell]] = {}
     for spell in spells or []:
         by_job.setdefault(spell.key, []).append(spell)
@@ -45,13 +51,18 @@ def accounts(found: Sequence[Found]) -> list[Account]:
 def account(folder: Path, spells: dict[str, list[cluster.Spell]] | None) -> Account:
     """`spells`: what sacct says, by job; None where there is no sacct.
 
-    Useful is the time in which steps were trained that were kept; lost, the time of steps that were trained again; failed, turns that ended in a failure;
-    overhead, the rest: starting, validation and evaluation before the first step, saving, waiting for the end.
+    Useful is the time in which steps were trained that were kept; lost, the time of steps that were
+    trained again; failed, turns that ended in a failure; overhead, the rest: starting, validation
+    and evaluation before the first step, saving, waiting for the end.
     """
     found, turns = Account(), records(folder)
     for number, turn in enumerate(turns):
         began = turn.get("slurm_start") or turn["started"]
-        ended = turn.get("ended") or turn.get("heard") or _last_sign(folder, turn, turns[number + 1] if number + 1 < len(turns) else None)
+        ended = (
+            turn.get("ended")
+            or turn.get("heard")
+            or _last_sign(folder, turn, turns[number + 1] if number + 1 < len(turns) else None)
+        )
         seconds = max(0.0, ended - began) / max(1, turn.get("shared_by", 1))
         spell = _spell(spells, turn)
         if spell is not None:
@@ -60,16 +71,26 @@ def account(folder: Path, spells: dict[str, list[cluster.Spell]] | None) -> Acco
         found.turns += 1
         found.gpus, found.units = bool(turn.get("gpus")), turn.get("gpus") or turn.get("cpus") or 1
         found.queued += max(0.0, began - (turn.get("queued") or began))
-        for kind, share in _split(folder, turn, seconds, running=number + 1 == len(turns) and "trained_s" not in turn).items():
+        for kind, share in _split(
+            folder, turn, seconds, running=number + 1 == len(turns) and "trained_s" not in turn
+        ).items():
             found.seconds[kind] += share
     return found
 
 
-def _spell(spells: dict[str, list[cluster.Spell]] | None, turn: dict[str, Any]) -> cluster.Spell | None:
+def _spell(
+    spells: dict[str, list[cluster.Spell]] | None, turn: dict[str, Any]
+) -> cluster.Spell | None:
     """The stay on nodes that began when this turn did."""
     if not spells:
         return None
-    near = [one for one in spells.get(turn["job"], []) if (start := cluster.epoch(one.start)) and turn.get("slurm_start") and abs(start - turn["slurm_start"]) < 2]
+    near = [
+        one
+        for one in spells.get(turn["job"], [])
+        if (start := cluster.epoch(one.start))
+        and turn.get("slurm_start")
+        and abs(start - turn["slurm_start"]) < 2
+    ]
     return near[0] if near else None
 
 
@@ -77,7 +98,11 @@ def _split(folder: Path, turn: dict[str, Any], seconds: float, running: bool) ->
     """How the seconds of one turn divide."""
     if turn.get("kind") == "error":
         return {"failed": seconds}
-    total, kept = (turn["trained_s"], turn["kept_s"]) if "trained_s" in turn else trained(folder, turn.get("step", 0), newest_step(folder))
+    total, kept = (
+        (turn["trained_s"], turn["kept_s"])
+        if "trained_s" in turn
+        else trained(folder, turn.get("step", 0), newest_step(folder))
+    )
     if running:  # what comes after its last checkpoint may still be saved
         kept = total
     useful, total = min(seconds, kept), min(seconds, total)
@@ -86,18 +111,34 @@ def _split(folder: Path, turn: dict[str, Any], seconds: float, running: bool) ->
 
 def _last_sign(folder: Path, turn: dict[str, Any], after: dict[str, Any] | None) -> float:
     """When a turn without an end was last heard of: a node that failed writes no record."""
-    newest = max((path.stat().st_mtime for path in (folder / "attempts" / turn["attempt"]).glob("*")), default=turn["started"])
+    newest = max(
+        (path.stat().st_mtime for path in (folder / "attempts" / turn["attempt"]).glob("*")),
+        default=turn["started"],
+    )
     return min(newest, after["started"]) if after else min(newest, time.time())
 
 
 def estimate(resources: Resources, finished: Sequence[Path], count: int) -> str:
-    """What `count` more runs may cost: from the median of those that are done, else at most the time limit."""
+    """What `count` more runs may cost.
+
+    From the median of those that are done, else at most the time limit.
+    """
     gpus = resources.gpus * resources.nodes
-    unit, each = ("GPU-hours", gpus) if gpus else ("core-hours", resources.cpus * resources.per_node * resources.nodes)
+    unit, each = (
+        ("GPU-hours", gpus)
+        if gpus
+        else ("core-hours", resources.cpus * resources.per_node * resources.nodes)
+    )
     known = [seconds for folder in finished if (seconds := spent(folder))]
     if known:
-        return f"about {_number(statistics.median(known) / 3600 * each * count)} {unit}: {count} runs, each like the median of {len(known)} that are done"
-    return f"at most {_number(resources.minutes / 60 * each * count / resources.pack)} {unit} until the first time limit; a run that is done will make this an estimate"
+        return (
+            f"about {_number(statistics.median(known) / 3600 * each * count)} {unit}: {count} runs,"
+            f" each like the median of {len(known)} that are done"
+        )
+    return (
+        f"at most {_number(resources.minutes / 60 * each * count / resources.pack)} {unit} until"
+        " the first time limit; a run that is done will make this an estimate"
+    )
 
 
 def _number(value: float) -> str:

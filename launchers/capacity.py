@@ -1,4 +1,6 @@
-"""`distgan capacity`: the capacity study of sagan, one run for each width, measured in one table and one plot."""
+"""`distgan capacity`: the capacity study of sagan, one run for each width, measured in one table
+and one plot.
+"""
 
 import argparse
 import os
@@ -26,7 +28,12 @@ EXAMPLES = """examples:
   distgan capacity data=data/particles --submit --profile gpu                       on Slurm, one width in each job of an array; next: distgan status"""
 WIDTHS = (64, 80, 96, 128)
 PRESET = "capacity"
-NOT_HERE = {"ngf": "widths", "ndf": "widths", "grow": "distgan train capacity ngf=96 ndf=96 grow=RUN@best", "machine.folder": "machine.runs or experiment"}
+NOT_HERE = {
+    "ngf": "widths",
+    "ndf": "widths",
+    "grow": "distgan train capacity ngf=96 ndf=96 grow=RUN@best",
+    "machine.folder": "machine.runs or experiment",
+}
 STOPPED = 75  # as of `distgan train`
 
 
@@ -45,14 +52,47 @@ class Study:
 
 
 def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="distgan capacity", description=HELP, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter,
-                                     allow_abbrev=False)
-    parser.add_argument("words", nargs="+", metavar="key=value", help="data=FOLDER; widths=64,80,96,128; processes=N of each run; memory_gb=N, the most that a "
-                        "recommended width may take; settings of `distgan train capacity`")
-    parser.add_argument("--task", metavar="K/N", help="train only every N-th width from the K-th on, 0 <= K < N; slurm: of this task of a job array")
-    parser.add_argument("--report", action="store_true", help="train nothing, measure what is there")
-    parser.add_argument("--submit", action="store_true", help="on Slurm: one array, a width in each job, then a job that evaluates all and writes the report")
-    parser.add_argument("--n", type=int, metavar="N", help="with --submit: images of each width in that evaluation (default: as in training)")
+    parser = argparse.ArgumentParser(
+        prog="distgan capacity",
+        description=HELP,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "words",
+        nargs="+",
+        metavar="key=value",
+        help=(
+            "data=FOLDER; widths=64,80,96,128; processes=N of each run; memory_gb=N, the most that"
+            " a recommended width may take; settings of `distgan train capacity`"
+        ),
+    )
+    parser.add_argument(
+        "--task",
+        metavar="K/N",
+        help=(
+            "train only every N-th width from the K-th on, 0 <= K < N; slurm: of this task of a job"
+            " array"
+        ),
+    )
+    parser.add_argument(
+        "--report", action="store_true", help="train nothing, measure what is there"
+    )
+    parser.add_argument(
+        "--submit",
+        action="store_true",
+        help=(
+            "on Slurm: one array, a width in each job, then a job that evaluates all and writes the"
+            " report"
+        ),
+    )
+    parser.add_argument(
+        "--n",
+        type=int,
+        metavar="N",
+        help="with --submit: images of each width in that evaluation (default: as in training)",
+    )
     profiles.add_options(parser, many=True)
     options = parser.parse_intermixed_args(argv)
     study = plan(options.words)
@@ -68,8 +108,16 @@ def main(argv: list[str]) -> int:
         mine = mine[number::count]
     if options.report and not any(is_run(folder) for folder in study.folders.values()):
         there = sorted(path.name for path in study.home.glob("*") if is_run(path))
-        raise RunError(f"none of the widths {', '.join(map(str, study.folders))} has begun in {study.home} with these settings; nothing was written. Give the words that "
-                       f"the study was trained with, widths too" + (f"; its runs there: {', '.join(there[:6])}{' …' if there[6:] else ''}" if there else ""))
+        raise RunError(
+            f"none of the widths {', '.join(map(str, study.folders))} has begun in {study.home}"
+            " with these settings; nothing was written. Give the words that the study was trained"
+            " with, widths too"
+            + (
+                f"; its runs there: {', '.join(there[:6])}{' …' if there[6:] else ''}"
+                if there
+                else ""
+            )
+        )
     code = 0 if options.report else _train(study, mine)
     if code != STOPPED:
         report(study)
@@ -77,7 +125,10 @@ def main(argv: list[str]) -> int:
 
 
 def plan(words: list[str]) -> Study:
-    """The study, checked as far as can be before anything is trained: ConfigError for words and settings, DataError for the data."""
+    """The study, checked as far as can be before anything is trained.
+
+    ConfigError for words and settings, DataError for the data.
+    """
     own, settings, faults = _own(words)
     values: dict[str, Any] = {}
     for name, read in (("widths", _widths), ("processes", _processes), ("memory_gb", _memory)):
@@ -91,7 +142,12 @@ def plan(words: list[str]) -> Study:
         faults.append(f"  {error}")
     if faults:
         raise ConfigError("\n".join(["the study cannot begin:", *faults]))
-    return Study(settings, values["processes"], values["memory_gb"], _folders(settings, values["widths"], values["processes"]))
+    return Study(
+        settings,
+        values["processes"],
+        values["memory_gb"],
+        _folders(settings, values["widths"], values["processes"]),
+    )
 
 
 def _folders(settings: list[str], asked: tuple[int, ...], processes: int) -> dict[int, Path]:
@@ -123,12 +179,20 @@ def _widths(text: str | None) -> tuple[int, ...]:
     if text is None:
         return WIDTHS
     parts = [part.strip() for part in text.strip("[]").split(",")]
-    found = [int(part) for part in parts if part.isascii() and part.isdecimal() and 0 < int(part) <= 1024]
+    found = [
+        int(part) for part in parts if part.isascii() and part.isdecimal() and 0 < int(part) <= 1024
+    ]
     if len(found) != len(parts):
-        raise ConfigError(f"widths: found {text!r}; allowed are numbers of channels from 1 to 1024 with commas between, as in widths=64,80,96,128")
+        raise ConfigError(
+            f"widths: found {text!r}; allowed are numbers of channels from 1 to 1024 with commas"
+            " between, as in widths=64,80,96,128"
+        )
     twice = sorted({str(width) for width in found if found.count(width) > 1})
     if twice:
-        raise ConfigError(f"widths: found {text!r}, in which {', '.join(twice)} stands twice; each width is one run")
+        raise ConfigError(
+            f"widths: found {text!r}, in which {', '.join(twice)} stands twice; each width is"
+            " one run"
+        )
     return tuple(sorted(found))
 
 
@@ -140,7 +204,9 @@ def _processes(text: str | None) -> int:
 
 def _memory(text: str | None) -> float | None:
     value = runfile.override({}, [f"memory_gb={text}"])["memory_gb"] if text is not None else None
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e6):
+    if value is not None and (
+        isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e6
+    ):
         raise ConfigError(f"memory_gb: found {text!r}; allowed is a number of GB above 0")
     return value
 
@@ -151,14 +217,19 @@ def _width(width: int) -> list[str]:
 
 # ---- training
 class _Child:
-    """One training at a time, in a session of its own: what this process is asked to do reaches it once, and not also from the terminal."""
+    """One training at a time, in a session of its own.
+
+    What this process is asked to do reaches it once, and not also from the terminal.
+    """
 
     def __init__(self):
         self.asked = 0
         self._process: subprocess.Popen | None = None
 
     def __enter__(self):
-        known = [signal.SIGINT, signal.SIGTERM] + [signal.SIGHUP] * (signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN)  # which nohup asks for
+        known = [signal.SIGINT, signal.SIGTERM] + [signal.SIGHUP] * (
+            signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
+        )  # which nohup asks for
         self._before = {number: signal.signal(number, self._pass_on) for number in known}
         return self
 
@@ -188,21 +259,31 @@ def _train(study: Study, mine: list[int]) -> int:
     with _Child() as child:
         for i, width in enumerate(mine):
             console.say(f"\nwidth {width} ({i + 1} of {len(mine)}): {study.folders[width]}")
-            code = child.run(local.command(study.processes, [PRESET, *study.settings, *_width(width)]))
+            code = child.run(
+                local.command(study.processes, [PRESET, *study.settings, *_width(width)])
+            )
             if child.asked or code == STOPPED:
                 console.say("the study was asked to stop; the same line again goes on")
                 return STOPPED
             if code:
                 failed.append(width)
-                console.say(f"width {width} failed (exit code {code}), as said above" + (f"; going on with {mine[i + 1]}" if mine[i + 1:] else ""))
+                console.say(
+                    f"width {width} failed (exit code {code}), as said above"
+                    + (f"; going on with {mine[i + 1]}" if mine[i + 1 :] else "")
+                )
     if failed:
-        console.say(f"\nfailed: {', '.join(map(str, failed))}; the same line again tries them again")
+        console.say(
+            f"\nfailed: {', '.join(map(str, failed))}; the same line again tries them again"
+        )
     return 1 if failed else 0
 
 
 # ---- measuring
 def report(study: Study) -> None:
-    """Write and print the table and the plot. Tasks of a job array may do so at the same time: the last one to look has seen all."""
+    """Write and print the table and the plot.
+
+    Tasks of a job array may do so at the same time: the last one to look has seen all.
+    """
     rows = _measure(study)
     while True:
         _write(study, rows)
@@ -211,7 +292,9 @@ def report(study: Study) -> None:
             break
         rows = again
     console.say("\n" + widths.text(rows, study.memory_gb))
-    console.say("\n".join(f"wrote {study.home / f'capacity.{kind}'}" for kind in ("md", "csv", "png")))
+    console.say(
+        "\n".join(f"wrote {study.home / f'capacity.{kind}'}" for kind in ("md", "csv", "png"))
+    )
 
 
 def _measure(study: Study) -> list[widths.Row]:
@@ -223,9 +306,13 @@ def _write(study: Study, rows: list[widths.Row]) -> None:
     from launchers import widths_plot
 
     files = {
-        "capacity.md": lambda path: path.write_text(widths.text(rows, study.memory_gb), encoding="utf-8"),
+        "capacity.md": lambda path: path.write_text(
+            widths.text(rows, study.memory_gb), encoding="utf-8"
+        ),
         "capacity.csv": lambda path: path.write_text(widths.table_csv(rows), encoding="utf-8"),
-        "capacity.png": lambda path: widths_plot.draw(rows, widths.recommend(rows, study.memory_gb)[0], path),
+        "capacity.png": lambda path: widths_plot.draw(
+            rows, widths.recommend(rows, study.memory_gb)[0], path
+        ),
     }
     for name, write in files.items():
         temporary = study.home / f".{name}.{socket.gethostname()}.{os.getpid()}"
@@ -234,6 +321,9 @@ def _write(study: Study, rows: list[widths.Row]) -> None:
             write(temporary)
             temporary.replace(study.home / name)
         except OSError as error:
-            raise RunError(f"cannot write {study.home / name}: {error.strerror}; the runs are not harmed: the same line with --report writes it") from error
+            raise RunError(
+                f"cannot write {study.home / name}: {error.strerror}; the runs are not harmed: the"
+                " same line with --report writes it"
+            ) from error
         finally:
             temporary.unlink(missing_ok=True)

@@ -1,4 +1,8 @@
-"""The job after a capacity study's array: evaluate the best checkpoint of each width, then measure and report: capacity_end.py N key=value … machine.folder=FOLDER"""
+"""The job after a capacity study's array.
+
+Evaluate the best checkpoint of each width, then measure and report: capacity_end.py N key=value …
+machine.folder=FOLDER
+"""
 
 import json
 import subprocess
@@ -21,10 +25,17 @@ def main(argv: list[str]) -> int:
     for width, run in study.folders.items():
         if (run / "journal.jsonl").exists():
             print(f"width {width}: evaluating {run}", flush=True)
-            failed += subprocess.run([sys.executable, "-m", "distgan", "evaluate", str(run), f"n={number}"]).returncode != 0
+            failed += (
+                subprocess.run(
+                    [sys.executable, "-m", "distgan", "evaluate", str(run), f"n={number}"]
+                ).returncode
+                != 0
+            )
     capacity.report(study)
     if not failed:
-        runs.write(folder / "DONE", json.dumps({"step": 0, "epoch": 0, "early": None, "time": runs.now()}))
+        runs.write(
+            folder / "DONE", json.dumps({"step": 0, "epoch": 0, "early": None, "time": runs.now()})
+        )
     return 1 if failed else 0
 
 

@@ -1,4 +1,7 @@
-"""What is asked for -> runs that are checked as far as a login node can: settings, batch and processes, engine, data, and each run's folder."""
+"""What is asked for -> runs that are checked as far as a login node can.
+
+Settings, batch and processes, engine, data, and each run's folder.
+"""
 
 import hashlib
 from dataclasses import dataclass, field
@@ -17,7 +20,9 @@ from launchers.submission import Member
 
 @dataclass(frozen=True)
 class Planned:
-    """One run. `values`: what makes it differ from its siblings; `after`: the folder of the run that it grows from, in a sweep with a chain."""
+    """One run. `values`: what makes it differ from its siblings; `after`: the folder of the run
+    that it grows from, in a sweep with a chain.
+    """
 
     run: Run
     member: Member
@@ -37,15 +42,32 @@ def _data(folder: str):
     return Data(folder)
 
 
-def plan(words: list[str], resources: Resources, values: dict[str, Any] | None = None, chain: str | None = None, folder: Path | None = None) -> Planned:
-    """One run from the words of `distgan train`, for nodes x processes. ConfigError, DataError, LaunchError, RunError before anything is written.
+def plan(
+    words: list[str],
+    resources: Resources,
+    values: dict[str, Any] | None = None,
+    chain: str | None = None,
+    folder: Path | None = None,
+) -> Planned:
+    """One run from the words of `distgan train`, for nodes x processes. ConfigError, DataError,
+    LaunchError, RunError before anything is written.
 
-    `chain`: the digest-to-be of the run it grows from, which is not trained yet: that run's own identity.
+    `chain`: the digest-to-be of the run it grows from, which is not trained yet: that run's own
+    identity.
     """
     _, run, _ = train.plan(words)
     if run.machine.folder:
-        raise ConfigError("machine.folder: a submitted run has the folder of its identity; choose machine.runs or experiment instead")
-    sharing.breakdown(run.batch, resources.per_node * resources.nodes, run.machine.accumulation, run.group, run.group_of)
+        raise ConfigError(
+            "machine.folder: a submitted run has the folder of its identity; choose machine.runs or"
+            " experiment instead"
+        )
+    sharing.breakdown(
+        run.batch,
+        resources.per_node * resources.nodes,
+        run.machine.accumulation,
+        run.group,
+        run.group_of,
+    )
     launched.engine(run.machine, run.precision)
     data = _data(run.data)
     data.require(run.recipe, run.kind, run.crop)
@@ -53,15 +75,24 @@ def plan(words: list[str], resources: Resources, values: dict[str, Any] | None =
     if run.grow and start is None:
         from distgan import checkpoints, grow
 
-        start = runs.begun(run, data.fingerprint) or checkpoints.verify(grow.locate(run.grow))["digest"]
+        start = (
+            runs.begun(run, data.fingerprint) or checkpoints.verify(grow.locate(run.grow))["digest"]
+        )
     home = folder or runs.place(run, run.identity(data.fingerprint, start))
     steps = clock(run, len(data.train)).steps(run.epochs)
     return Planned(run, Member(str(home.resolve()), tuple(words)), values or {}, steps=steps)
 
 
 def clock(run: Run, samples: int) -> Clock:
-    """Of a run on so many training samples, without its recipe, which needs torch: a step takes a batch for each update of D."""
-    return Clock(run.batch * next((getattr(run, name) for name in ("d_steps", "n_critic") if hasattr(run, name)), 1), samples)
+    """Of a run on so many training samples, without its recipe, which needs torch.
+
+    A step takes a batch for each update of D.
+    """
+    return Clock(
+        run.batch
+        * next((getattr(run, name) for name in ("d_steps", "n_critic") if hasattr(run, name)), 1),
+        samples,
+    )
 
 
 def kept(words: tuple[str, ...], folder: Path) -> tuple[str, ...]:
@@ -70,7 +101,10 @@ def kept(words: tuple[str, ...], folder: Path) -> tuple[str, ...]:
     if path.suffix not in (".yaml", ".yml") or not path.is_file():
         return words
     folder.mkdir(parents=True, exist_ok=True)
-    copy = folder / f"{path.stem[:60]}-{hashlib.sha256(path.read_bytes()).hexdigest()[:12]}{path.suffix}"
+    copy = (
+        folder
+        / f"{path.stem[:60]}-{hashlib.sha256(path.read_bytes()).hexdigest()[:12]}{path.suffix}"
+    )
     if not copy.exists():  # jobs that are starting may be reading it
         runs.write(copy, path.read_text(encoding="utf-8"))
     return (str(copy.resolve()), *words[1:])
@@ -83,5 +117,9 @@ def home_of(run: Run) -> Path:
 
 def reopen(planned: Planned) -> None:
     """Before it is submitted: what said that it has ended, and holds no more."""
-    for name in ("NO_RESTART", runs.STOP, *(("DONE",) if look(planned.folder, planned.steps).shorter else ())):
+    for name in (
+        "NO_RESTART",
+        runs.STOP,
+        *(("DONE",) if look(planned.folder, planned.steps).shorter else ()),
+    ):
         (planned.folder / name).unlink(missing_ok=True)

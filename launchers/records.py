@@ -1,4 +1,7 @@
-"""What the jobs of a run have recorded in its folder: attempts/NNN/job.json, one for each turn on nodes, and the logs beside it. Imports no torch."""
+"""What the jobs of a run have recorded in its folder.
+
+Attempts/NNN/job.json, one for each turn on nodes, and the logs beside it. Imports no torch.
+"""
 
 import contextlib
 import json
@@ -20,11 +23,16 @@ def records(folder: Path) -> list[dict[str, Any]]:
 
 def newest_step(folder: Path) -> int:
     """Of the newest checkpoint that is there whole; 0 without one."""
-    return max((int(path.name) for path in (folder / "checkpoints").glob("*") if path.name.isdecimal()), default=0)
+    return max(
+        (int(path.name) for path in (folder / "checkpoints").glob("*") if path.name.isdecimal()),
+        default=0,
+    )
 
 
 def trained(folder: Path, since: int, checkpoint: int) -> tuple[float, float]:
-    """(seconds a turn has trained that began at step `since`, those of them up to the checkpoint), from the journal, before it is cut back."""
+    """(seconds a turn has trained that began at step `since`, those of them up to the checkpoint),
+    from the journal, before it is cut back.
+    """
     total = kept = 0.0
     try:
         lines = (folder / "journal.jsonl").read_text(errors="replace").splitlines()
@@ -42,21 +50,37 @@ def trained(folder: Path, since: int, checkpoint: int) -> tuple[float, float]:
 
 
 def complete(folder: Path, earlier: list[dict[str, Any]], step: int) -> None:
-    """Record what can still be known of a turn that was killed before it could: its node failed, or its time to leave was too short."""
+    """Record what can still be known of a turn that was killed before it could.
+
+    Its node failed, or its time to leave was too short.
+    """
     if earlier and "ended" not in earlier[-1]:
         last = earlier[-1]
         attempt = folder / "attempts" / last["attempt"]
         seconds, kept = trained(folder, last.get("step", 0), step)
         heard = max((path.stat().st_mtime for path in attempt.glob("*")), default=last["started"])
-        last |= {"heard": heard, "trained_s": seconds, "kept_s": kept, "last_step": step, "completed": time.time()}
-        runs.write(attempt / "job.json", json.dumps({key: value for key, value in last.items() if key != "attempt"}, indent=1))
+        last |= {
+            "heard": heard,
+            "trained_s": seconds,
+            "kept_s": kept,
+            "last_step": step,
+            "completed": time.time(),
+        }
+        runs.write(
+            attempt / "job.json",
+            json.dumps({key: value for key, value in last.items() if key != "attempt"}, indent=1),
+        )
 
 
 def state_of(folder: Path, attempt: Path) -> str | None:
     """What the training says of itself; None where it never began."""
     try:
         record = json.loads((attempt / "attempt.json").read_text())
-        state = json.loads((folder / "status.json").read_text())["state"] if record.get("ended") else "running"
+        state = (
+            json.loads((folder / "status.json").read_text())["state"]
+            if record.get("ended")
+            else "running"
+        )
     except (OSError, ValueError, KeyError):
         return None
     return state
@@ -65,10 +89,12 @@ def state_of(folder: Path, attempt: Path) -> str | None:
 def tail(attempt: Path, size: int = 20_000) -> str:
     """The ends of the logs of an attempt."""
     found = []
-    for path in [*sorted(attempt.glob("launcher*.log")), *sorted(attempt.glob("rank*.log")), *sorted(attempt.glob("stacks-*.txt"))]:
+    for path in [
+        *sorted(attempt.glob("launcher*.log")),
+        *sorted(attempt.glob("rank*.log")),
+        *sorted(attempt.glob("stacks-*.txt")),
+    ]:
         with contextlib.suppress(OSError), open(path, "rb") as file:
             file.seek(max(0, path.stat().st_size - size))
             found.append(f"{path.name}\n{file.read().decode(errors='replace')}")
     return "\n".join(found)
-
-

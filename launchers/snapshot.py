@@ -1,4 +1,6 @@
-"""The code that a job runs: a copy of what is tracked in the checkout, with its uncommitted changes, shared by all runs of the same content."""
+"""The code that a job runs: a copy of what is tracked in the checkout, with its uncommitted
+changes, shared by all runs of the same content.
+"""
 
 import hashlib
 import json
@@ -18,9 +20,14 @@ MAX_BYTES = 64 << 20
 
 
 def take(home: Path) -> Path | None:
-    """The folder home/HASH with the code of this checkout; made where it is not there yet. None where distgan is installed, not checked out."""
+    """The folder home/HASH with the code of this checkout.
+
+    Made where it is not there yet. None where distgan is installed, not checked out.
+    """
     try:
-        listed = _git("ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *PARTS).split("\0")
+        listed = _git(
+            "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *PARTS
+        ).split("\0")
     except (OSError, subprocess.CalledProcessError):
         return None
     files = sorted(name for name in listed if name and (ROOT / name).is_file())
@@ -29,11 +36,17 @@ def take(home: Path) -> Path | None:
     size = sum((ROOT / name).stat().st_size for name in files)
     if size > MAX_BYTES:
         largest = max(files, key=lambda name: (ROOT / name).stat().st_size)
-        raise RunError(f"the code to be copied for the jobs has {size / 1e6:.0f} MB ({largest} is the largest file), allowed are {MAX_BYTES / 1e6:.0f}; "
-                       "keep data outside distgan/, launchers/ and shards/, or list it in .gitignore")
+        raise RunError(
+            f"the code to be copied for the jobs has {size / 1e6:.0f} MB ({largest} is the largest"
+            f" file), allowed are {MAX_BYTES / 1e6:.0f}; keep data outside distgan/, launchers/ and"
+            " shards/, or list it in .gitignore"
+        )
     tree = hashlib.sha256()
     for name in files:
-        tree.update(f"{name}\0{(ROOT / name).stat().st_mode & 0o111}\0".encode() + hashlib.sha256((ROOT / name).read_bytes()).digest())
+        tree.update(
+            f"{name}\0{(ROOT / name).stat().st_mode & 0o111}\0".encode()
+            + hashlib.sha256((ROOT / name).read_bytes()).digest()
+        )
     folder = home / tree.hexdigest()[:16]
     if folder.exists():
         return folder
@@ -45,7 +58,14 @@ def take(home: Path) -> Path | None:
             (temporary / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, temporary / name)
         (temporary / "dirty.patch").write_text(_git("diff", "HEAD", "--", *PARTS))
-        (temporary / "git.json").write_text(json.dumps({"commit": _git("rev-parse", "HEAD").strip(), "changed": _git("status", "--short", "--", *PARTS).splitlines()}))
+        (temporary / "git.json").write_text(
+            json.dumps(
+                {
+                    "commit": _git("rev-parse", "HEAD").strip(),
+                    "changed": _git("status", "--short", "--", *PARTS).splitlines(),
+                }
+            )
+        )
         os.rename(temporary, folder)
     except (OSError, subprocess.CalledProcessError) as error:
         if not folder.exists():  # else somebody was faster, with the same content
@@ -56,7 +76,9 @@ def take(home: Path) -> Path | None:
 
 
 def _git(*words: str) -> str:
-    return subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=True).stdout
+    return subprocess.run(
+        ["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=True
+    ).stdout
 
 
 def link(run: Path, code: Path | None) -> None:

@@ -1,4 +1,7 @@
-"""Runs -> one call of sbatch, by submitit: an array, or a plain job where there is one element. Submit and leave: nothing has to stay alive."""
+"""Runs -> one call of sbatch, by submitit.
+
+An array, or a plain job where there is one element. Submit and leave: nothing has to stay alive.
+"""
 
 import contextlib
 import json
@@ -27,11 +30,19 @@ class Member:
     words: tuple[str, ...]
 
 
-def submit(home: Path, elements: list[list[Member]], resources: Resources, dependency: str | None = None, cwd: str | None = None,
-           **about: Any) -> Submission:
-    """One sbatch for all elements, each of which trains its members beside each other. Raises LaunchError with sbatch's words; nothing is queued then.
+def submit(
+    home: Path,
+    elements: list[list[Member]],
+    resources: Resources,
+    dependency: str | None = None,
+    cwd: str | None = None,
+    **about: Any,
+) -> Submission:
+    """One sbatch for all elements, each of which trains its members beside each other. Raises
+    LaunchError with sbatch's words; nothing is queued then.
 
-    `cwd`: from which relative paths in the words count, this process's own by default; `about`: kept in the ledger, such as the sweep.
+    `cwd`: from which relative paths in the words count, this process's own by default; `about`:
+    kept in the ledger, such as the sweep.
     """
     ledger, rows = Ledger(home), [[member.folder for member in members] for members in elements]
     code = snapshot.take(home / "_code")
@@ -42,15 +53,27 @@ def submit(home: Path, elements: list[list[Member]], resources: Resources, depen
     one = ledger.begin(rows, resources=resources.model_dump(mode="json"), **about)
     folder = ledger.home / one.id
     folder.mkdir()
-    runs.write(folder / "submission.json", json.dumps({
-        "id": one.id, "elements": [[asdict(member) for member in members] for members in elements], "resources": resources.model_dump(mode="json"),
-        "signals_all": facts.signals_all, "cwd": cwd}))
+    runs.write(
+        folder / "submission.json",
+        json.dumps(
+            {
+                "id": one.id,
+                "elements": [[asdict(member) for member in members] for members in elements],
+                "resources": resources.model_dump(mode="json"),
+                "signals_all": facts.signals_all,
+                "cwd": cwd,
+            }
+        ),
+    )
     try:
         job = _sbatch(folder, one.name, len(elements), resources, code, dependency, cwd)
     except Exception as error:
         found = _accepted(one.name)
         if found is None:
-            raise LaunchError(f"{error}\nIt is not known whether Slurm has taken the job; in a few minutes the same line finds out") from error
+            raise LaunchError(
+                f"{error}\nIt is not known whether Slurm has taken the job; in a few minutes the"
+                " same line finds out"
+            ) from error
         if not found:
             ledger.void(one, str(error)[:300])
             raise
@@ -60,20 +83,34 @@ def submit(home: Path, elements: list[list[Member]], resources: Resources, depen
 
 
 def _accepted(name: str) -> str | None:
-    """After an sbatch that failed: the job that it has queued all the same, "" where there is none, None where nobody answers."""
+    """After an sbatch that failed.
+
+    The job that it has queued all the same, "" where there is none, None where nobody answers.
+    """
     try:
-        return next((key.partition("_")[0] for key, row in cluster.queue().items() if row.name == name), "")
+        return next(
+            (key.partition("_")[0] for key, row in cluster.queue().items() if row.name == name), ""
+        )
     except LaunchError:
         return None
 
 
-def _sbatch(folder: Path, name: str, count: int, resources: Resources, code: Path | None, dependency: str | None, cwd: str) -> str:
+def _sbatch(
+    folder: Path,
+    name: str,
+    count: int,
+    resources: Resources,
+    code: Path | None,
+    dependency: str | None,
+    cwd: str,
+) -> str:
     import submitit
 
     with _environment(code):
         executor = submitit.SlurmExecutor(folder, max_num_timeout=resources.time_outs)
         executor.update_parameters(**parameters(folder, name, count, resources, dependency, cwd))
-        # The job script takes the pickle from here: submitit itself moves pickles to their jobs after sbatch, which a killed process would not do.
+        # The job script takes the pickle from here: submitit itself moves pickles to their jobs
+        # after sbatch, which a killed process would not do.
         submitit.core.utils.DelayedSubmission(Job(str(folder))).dump(folder / "job.pkl")
         try:
             with executor.batch():
@@ -83,32 +120,77 @@ def _sbatch(folder: Path, name: str, count: int, resources: Resources, code: Pat
         return jobs[0].job_id.partition("_")[0]
 
 
-def parameters(folder: Path, name: str, count: int, resources: Resources, dependency: str | None = None, cwd: str | None = None) -> dict[str, Any]:
+def parameters(
+    folder: Path,
+    name: str,
+    count: int,
+    resources: Resources,
+    dependency: str | None = None,
+    cwd: str | None = None,
+) -> dict[str, Any]:
     """Of submitit's executor."""
-    place = f"{shlex.quote(str(folder))}/" + ("${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}" if count > 1 else "${SLURM_JOB_ID}") + "_submitted.pkl"
-    given = {"partition": resources.partition, "account": resources.account, "qos": resources.qos, "constraint": resources.constraint,
-             "gpus_per_node": resources.gpus or None, "mem": f"{int(resources.mem_gb * 1024)}MB" if resources.mem_gb else None,
-             "nodelist": resources.nodelist, "exclude": resources.exclude, "dependency": dependency}
+    place = (
+        f"{shlex.quote(str(folder))}/"
+        + ("${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}" if count > 1 else "${SLURM_JOB_ID}")
+        + "_submitted.pkl"
+    )
+    given = {
+        "partition": resources.partition,
+        "account": resources.account,
+        "qos": resources.qos,
+        "constraint": resources.constraint,
+        "gpus_per_node": resources.gpus or None,
+        "mem": f"{int(resources.mem_gb * 1024)}MB" if resources.mem_gb else None,
+        "nodelist": resources.nodelist,
+        "exclude": resources.exclude,
+        "dependency": dependency,
+    }
     return {
-        "job_name": name, "time": resources.minutes, "nodes": resources.nodes, "ntasks_per_node": 1, "cpus_per_task": resources.cpus * resources.per_node * resources.pack,
-        "signal_delay_s": resources.signal_lead_s, "array_parallelism": min(resources.max_parallel or count, count),
-        # A dead rank must not leave the others hanging. Since Slurm 22.05 srun does not take over the processors of the job by itself.
-        "srun_args": ["--kill-on-bad-exit=1", "--wait=60", f"--cpus-per-task={resources.cpus * resources.per_node * resources.pack}"],
-        "setup": [*resources.setup, f"[ -e {place} ] || cp {shlex.quote(str(folder / 'job.pkl'))} {place}"],
-        "additional_parameters": {"requeue": True, **({"chdir": cwd} if cwd else {}), **({"kill-on-invalid-dep": "yes"} if dependency else {}), **{key: value for key, value in resources.sbatch.items() if value is not False}},
+        "job_name": name,
+        "time": resources.minutes,
+        "nodes": resources.nodes,
+        "ntasks_per_node": 1,
+        "cpus_per_task": resources.cpus * resources.per_node * resources.pack,
+        "signal_delay_s": resources.signal_lead_s,
+        "array_parallelism": min(resources.max_parallel or count, count),
+        # A dead rank must not leave the others hanging. Since Slurm 22.05 srun does not take over
+        # the processors of the job by itself.
+        "srun_args": [
+            "--kill-on-bad-exit=1",
+            "--wait=60",
+            f"--cpus-per-task={resources.cpus * resources.per_node * resources.pack}",
+        ],
+        "setup": [
+            *resources.setup,
+            f"[ -e {place} ] || cp {shlex.quote(str(folder / 'job.pkl'))} {place}",
+        ],
+        "additional_parameters": {
+            "requeue": True,
+            **({"chdir": cwd} if cwd else {}),
+            **({"kill-on-invalid-dep": "yes"} if dependency else {}),
+            **{key: value for key, value in resources.sbatch.items() if value is not False},
+        },
         **{key: value for key, value in given.items() if value is not None},
     }
 
 
 @contextlib.contextmanager
 def _environment(code: Path | None) -> Iterator[None]:
-    """Nothing of a surrounding job is inherited, the way to the cluster is; the job imports the snapshot."""
+    """Nothing of a surrounding job is inherited, the way to the cluster is.
+
+    The job imports the snapshot.
+    """
     before = dict(os.environ)
     os.environ.clear()
     os.environ.update(cluster.clean(before))
     if code:
-        os.environ["PYTHONSAFEPATH"] = "1"  # `python -m` puts the working directory first: often the checkout, which may have changed
-        os.environ["PYTHONPATH"] = os.pathsep.join([str(code.resolve()), *filter(None, [before.get("PYTHONPATH")])])
+        os.environ[
+            "PYTHONSAFEPATH"
+            # `python -m` puts the working directory first: often the checkout, which may have changed
+        ] = "1"
+        os.environ["PYTHONPATH"] = os.pathsep.join(
+            [str(code.resolve()), *filter(None, [before.get("PYTHONPATH")])]
+        )
     try:
         yield
     finally:
@@ -117,15 +199,26 @@ def _environment(code: Path | None) -> Iterator[None]:
 
 
 def test_only(resources: Resources, count: int = 1) -> str:
-    """What `sbatch --test-only` says of such a job: when and where it would start. LaunchError where it never would."""
+    """What `sbatch --test-only` says of such a job.
+
+    When and where it would start. LaunchError where it never would.
+    """
     from submitit.slurm.slurm import _make_sbatch_string
 
     with tempfile.TemporaryDirectory() as folder, _environment(None):
         path = Path(folder) / "job.sh"
-        path.write_text(_make_sbatch_string(command="true", folder=folder, map_count=count if count > 1 else None,
-                                            **parameters(Path(folder), "distgan-test", count, resources)))
+        path.write_text(
+            _make_sbatch_string(
+                command="true",
+                folder=folder,
+                map_count=count if count > 1 else None,
+                **parameters(Path(folder), "distgan-test", count, resources),
+            )
+        )
         try:
-            found = subprocess.run(["sbatch", "--test-only", str(path)], capture_output=True, text=True, timeout=60)
+            found = subprocess.run(
+                ["sbatch", "--test-only", str(path)], capture_output=True, text=True, timeout=60
+            )
         except (OSError, subprocess.TimeoutExpired) as error:
             raise LaunchError(f"sbatch --test-only: {error}") from error
     said = (found.stderr or found.stdout).strip()

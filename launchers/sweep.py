@@ -1,4 +1,6 @@
-"""`distgan sweep`: the runs of a sweep file, or of `key=a,b`, as arrays of Slurm. The file is what is wanted: the same line again submits what is missing."""
+"""`distgan sweep`: the runs of a sweep file, or of `key=a,b`, as arrays of Slurm. The file is what
+is wanted: the same line again submits what is missing.
+"""
 
 import argparse
 import hashlib
@@ -47,29 +49,82 @@ class Sweep:
 
 def main(argv: list[str]) -> int:
     if "--help-file" in argv:
-        console.say("What a sweep file asks for, all but `recipe` and one kind of members optional:\n" + grid.__doc__.partition("\n")[2])
+        console.say(
+            "What a sweep file asks for, all but `recipe` and one kind of members optional:\n"
+            + grid.__doc__.partition("\n")[2]
+        )
         return 0
-    parser = argparse.ArgumentParser(prog="distgan sweep", description=__doc__.partition(": ")[2], epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter,
-                                     allow_abbrev=False)
-    parser.add_argument("words", nargs="+", metavar="SWEEP.yaml|RECIPE|RUN.yaml key=value key=a,b …", help="`key=a,b` and `'key=range(3)'` make members, as many as there are combinations")
-    parser.add_argument("--name", help="of the sweep (default: of its file, or made of its recipe and keys)")
-    parser.add_argument("--dry-run", action="store_true", help="the plan alone: check everything, ask Slurm when it would start, submit nothing")
-    parser.add_argument("--retry", action="append", default=[], choices=("failed", "cancelled", "stopped"), help="submit these again as well")
-    parser.add_argument("--report", action="store_true", help="write and print the comparison of the members; submit nothing")
-    parser.add_argument("--watch", action="store_true", help="stay, feed what limits of the cluster did not let in at once, and report at the end")
+    parser = argparse.ArgumentParser(
+        prog="distgan sweep",
+        description=__doc__.partition(": ")[2],
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "words",
+        nargs="+",
+        metavar="SWEEP.yaml|RECIPE|RUN.yaml key=value key=a,b …",
+        help="`key=a,b` and `'key=range(3)'` make members, as many as there are combinations",
+    )
+    parser.add_argument(
+        "--name", help="of the sweep (default: of its file, or made of its recipe and keys)"
+    )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="the plan alone: check everything, ask Slurm when it would start, submit nothing",
+    )
+    parser.add_argument(
+        "--retry",
+        action="append",
+        default=[],
+        choices=("failed", "cancelled", "stopped"),
+        help="submit these again as well",
+    )
+    parser.add_argument(
+        "--report",
+        action="store_true",
+        help="write and print the comparison of the members; submit nothing",
+    )
+    parser.add_argument(
+        "--watch",
+        action="store_true",
+        help="stay, feed what limits of the cluster did not let in at once, and report at the end",
+    )
     profiles.add_options(parser, many=True)
     options = parser.parse_intermixed_args(argv)
     if options.name and not _is_name(options.name):
-        parser.error(f"--name: found {options.name!r}, allowed are letters, digits, _ - and ., at most 80")
-    if options.report and len(options.words) == 1 and (kept := comparison.known(Path("runs").resolve(), options.words[0]))[0]:  # a sweep's name
+        parser.error(
+            f"--name: found {options.name!r}, allowed are letters, digits, _ - and ., at most 80"
+        )
+    if (
+        options.report
+        and len(options.words) == 1
+        and (kept := comparison.known(Path("runs").resolve(), options.words[0]))[0]
+    ):  # a sweep's name
         comparison.write(Path("runs").resolve() / "_sweeps" / options.words[0], *kept)
         return 0
-    if options.report and len(options.words) == 1 and _is_name(options.words[0]) and options.words[0] not in recipes.names() and not Path(options.words[0]).is_file():
+    if (
+        options.report
+        and len(options.words) == 1
+        and _is_name(options.words[0])
+        and options.words[0] not in recipes.names()
+        and not Path(options.words[0]).is_file()
+    ):
         there = ", ".join(known(Path("runs").resolve()))
-        raise RunError(f"no sweep in {Path('runs').resolve()} is called {options.words[0]}; " + (f"there are {there}" if there else "there is none") + ". A file or the words of a sweep will do, too")
+        raise RunError(
+            f"no sweep in {Path('runs').resolve()} is called {options.words[0]}; "
+            + (f"there are {there}" if there else "there is none")
+            + ". A file or the words of a sweep will do, too"
+        )
     sweep = plan(options)
     if options.report:
-        comparison.write(sweep.folder, [str(one.folder) for one in sweep.members], [one.values for one in sweep.members])
+        comparison.write(
+            sweep.folder,
+            [str(one.folder) for one in sweep.members],
+            [one.values for one in sweep.members],
+        )
         return 0
     if sweep.asked.search:
         from launchers import search
@@ -84,15 +139,27 @@ def main(argv: list[str]) -> int:
             console.say(f"warning: {error}; trying again")
             continue
         counts = Counter(one.state.name for one in found_all)
-        console.say(f"{time.strftime('%H:%M:%S')}  {', '.join(f'{count} {name}' for name, count in counts.items())}")
-        if all(found.state.name in ("done", "failed", "cancelled", "stopped") for found in found_all):
-            comparison.write(sweep.folder, [str(one.folder) for one in sweep.members], [one.values for one in sweep.members])
+        console.say(
+            f"{time.strftime('%H:%M:%S')} "
+            f" {', '.join(f'{count} {name}' for name, count in counts.items())}"
+        )
+        if all(
+            found.state.name in ("done", "failed", "cancelled", "stopped") for found in found_all
+        ):
+            comparison.write(
+                sweep.folder,
+                [str(one.folder) for one in sweep.members],
+                [one.values for one in sweep.members],
+            )
             return code
     return code
 
 
 def plan(options: argparse.Namespace) -> Sweep:
-    """Read it and check every member, before anything is submitted. One ConfigError lists the faults of all members."""
+    """Read it and check every member, before anything is submitted.
+
+    One ConfigError lists the faults of all members.
+    """
     asked = grid.read(options.words)
     resources = profiles.chosen(options, asked.slurm)
     name = options.name or _name(options.words, asked)
@@ -101,12 +168,29 @@ def plan(options: argparse.Namespace) -> Sweep:
         return Sweep(name, asked, [], resources, plans.home_of(first.run))
     members, faults = check(asked, resources)
     if faults:
-        raise ConfigError("\n".join([f"{len(faults)} of {len(asked.values)} members cannot be trained; nothing was submitted:", *faults[:10],
-                                     *([f"  and {len(faults) - 10} more"] if len(faults) > 10 else [])]))
-    twice = [folder for folder, count in Counter(one.member.folder for one in members).items() if count > 1]
+        raise ConfigError(
+            "\n".join(
+                [
+                    (
+                        f"{len(faults)} of {len(asked.values)} members cannot be trained; nothing"
+                        " was submitted:"
+                    ),
+                    *faults[:10],
+                    *([f"  and {len(faults) - 10} more"] if len(faults) > 10 else []),
+                ]
+            )
+        )
+    twice = [
+        folder
+        for folder, count in Counter(one.member.folder for one in members).items()
+        if count > 1
+    ]
     if twice:
         same = [one.values for one in members if one.member.folder == twice[0]]
-        raise ConfigError(f"{len(twice)} runs stand twice in the sweep: {same[0]} and {same[1]} differ in nothing that makes a run another one")
+        raise ConfigError(
+            f"{len(twice)} runs stand twice in the sweep: {same[0]} and {same[1]} differ in nothing"
+            " that makes a run another one"
+        )
     return Sweep(name, asked, members, resources, plans.home_of(members[0].run))
 
 
@@ -114,8 +198,20 @@ def check(asked: grid.Asked, resources: profiles.Resources) -> tuple[list[Planne
     """(all members, a text for each that is wrong)."""
     found: dict[int, Planned] = {}
     faults = []
-    before = {after: number for group in grid.chains(asked.values, asked.chain) for number, after in zip(group, group[1:], strict=False)} if asked.chain else {}
-    order = [number for group in grid.chains(asked.values, asked.chain) for number in group] if asked.chain else range(len(asked.values))
+    before = (
+        {
+            after: number
+            for group in grid.chains(asked.values, asked.chain)
+            for number, after in zip(group, group[1:], strict=False)
+        }
+        if asked.chain
+        else {}
+    )
+    order = (
+        [number for group in grid.chains(asked.values, asked.chain) for number in group]
+        if asked.chain
+        else range(len(asked.values))
+    )
     with console.bar("checking", len(asked.values), "members") as bar:
         for number in order:
             values = asked.values[number]
@@ -123,11 +219,22 @@ def check(asked: grid.Asked, resources: profiles.Resources) -> tuple[list[Planne
             try:
                 if number in before and before[number] in found:
                     source = found[before[number]]
-                    found[number] = replace(plans.plan([*words, f"grow={source.folder}@best"], resources, values, chain=_after(source)), after=source.member.folder)
+                    found[number] = replace(
+                        plans.plan(
+                            [*words, f"grow={source.folder}@best"],
+                            resources,
+                            values,
+                            chain=_after(source),
+                        ),
+                        after=source.member.folder,
+                    )
                 else:
                     found[number] = plans.plan(words, resources, values)
             except (ConfigError, LaunchError, ValueError) as error:
-                faults.append(f"  {', '.join(grid.words(values)) or 'the only member'}: " + str(error).replace("\n", "\n    "))
+                faults.append(
+                    f"  {', '.join(grid.words(values)) or 'the only member'}: "
+                    + str(error).replace("\n", "\n    ")
+                )
             bar.advance()
     return [found[number] for number in sorted(found)], faults
 
@@ -141,19 +248,30 @@ def _name(words: list[str], asked: grid.Asked) -> str:
     stem = Path(words[0]).stem
     if len(words) == 1 and Path(words[0]).suffix:
         return _is_name(stem) and stem or "sweep"
-    digest = hashlib.sha256(json.dumps([asked.recipe, asked.words, asked.values], sort_keys=True, default=str).encode()).hexdigest()[:6]
+    digest = hashlib.sha256(
+        json.dumps([asked.recipe, asked.words, asked.values], sort_keys=True, default=str).encode()
+    ).hexdigest()[:6]
     keys = "-".join(key.rpartition(".")[2] for key in (asked.values[0] if asked.values else {}))
     return f"{stem}-{keys}-{digest}"[-80:] if keys else f"{stem}-{digest}"
 
 
 def _is_name(text: str) -> bool:
-    return 0 < len(text) <= 80 and text[0].isalnum() and all(sign.isascii() and (sign.isalnum() or sign in "._-") for sign in text)
+    return (
+        0 < len(text) <= 80
+        and text[0].isalnum()
+        and all(sign.isascii() and (sign.isalnum() or sign in "._-") for sign in text)
+    )
 
 
 def look(sweep: Sweep, alone: bool = False) -> list[Found]:
     """The members with their states: one call of squeue. `alone`: under the ledger's lock."""
     rows, places = Ledger(sweep.home).ask(alone)
-    return with_accounting([examine(one.folder, places.get(one.member.folder), rows, sweep.name, index, one.steps) for index, one in enumerate(sweep.members)])
+    return with_accounting(
+        [
+            examine(one.folder, places.get(one.member.folder), rows, sweep.name, index, one.steps)
+            for index, one in enumerate(sweep.members)
+        ]
+    )
 
 
 # ---- submitting
@@ -162,27 +280,54 @@ def reconcile(sweep: Sweep, retry: Iterable[str], dry_run: bool, quiet: bool = F
     ledger = Ledger(sweep.home)
     with ledger.locked():
         found = look(sweep, alone=True)
-        wanted = [index for index, one in enumerate(found) if one.state.missing or one.state.name in retry]
+        wanted = [
+            index for index, one in enumerate(found) if one.state.missing or one.state.name in retry
+        ]
         if not quiet:
             _show(sweep, found, set(wanted))
-        for why, count in Counter(one.state.why for one in found if one.state.name == "uncertain").items():
-            console.say(f"{count} members are left alone, since it is not certain what they do: {why}")
+        for why, count in Counter(
+            one.state.why for one in found if one.state.name == "uncertain"
+        ).items():
+            console.say(
+                f"{count} members are left alone, since it is not certain what they do: {why}"
+            )
         if dry_run:
             if wanted:
-                console.say(f"Slurm says: {submission.test_only(sweep.resources, min(len(wanted), cluster.facts().max_array))}")
+                console.say(
+                    "Slurm says:"
+                    f" {submission.test_only(sweep.resources, min(len(wanted), cluster.facts().max_array))}"
+                )
             console.say("nothing was submitted")
             return 0
-        before = set(comparison.known(sweep.home, sweep.name)[0] if (sweep.folder / "members.json").exists() else ())
+        before = set(
+            comparison.known(sweep.home, sweep.name)[0]
+            if (sweep.folder / "members.json").exists()
+            else ()
+        )
         if gone := before - {one.member.folder for one in sweep.members}:
-            console.say(f"{len(gone)} runs were members of {sweep.name} before and are no longer; they are left alone (distgan cancel takes a run by its name)")
+            console.say(
+                f"{len(gone)} runs were members of {sweep.name} before and are no longer; they are"
+                " left alone (distgan cancel takes a run by its name)"
+            )
         write(sweep)
         if wanted:
             _submit(sweep, wanted, found)
-    failed = [one for one in found if one.state.name in ("failed", "cancelled") and one.state.name not in retry]
+    failed = [
+        one
+        for one in found
+        if one.state.name in ("failed", "cancelled") and one.state.name not in retry
+    ]
     if failed and not quiet:
-        console.say(f"{len(failed)} failed or were cancelled: `distgan why {sweep.name}:{failed[0].index}` says why; --retry failed submits them again")
+        console.say(
+            f"{len(failed)} failed or were cancelled: `distgan why {sweep.name}:{failed[0].index}`"
+            " says why; --retry failed submits them again"
+        )
     if not quiet:
-        console.say(f"next: distgan status {sweep.name}" if any(one.state.name != "done" for one in found) else f"all done. next: distgan sweep {sweep.name} --report")
+        console.say(
+            f"next: distgan status {sweep.name}"
+            if any(one.state.name != "done" for one in found)
+            else f"all done. next: distgan sweep {sweep.name} --report"
+        )
     return 2 if failed else 0
 
 
@@ -197,18 +342,34 @@ def _submit(sweep: Sweep, wanted: list[int], found: list[Found]) -> None:
     left, count = 0, 0
     for depth, stage in enumerate(stages):
         pack = sweep.resources.pack if sweep.asked.chain is None else 1
-        elements = [stage[at:at + pack] for at in range(0, len(stage), pack)]
+        elements = [stage[at : at + pack] for at in range(0, len(stage), pack)]
         fits, room = elements[:room], max(0, room - len(elements))
         left += len(elements) - len(fits)
-        for part in ([fits[at:at + facts.max_array] for at in range(0, len(fits), facts.max_array)] if depth == 0 else [[element] for element in fits]):
-            one = _array(sweep, part, None if depth == 0 else _dependency(sweep, part[0][0]), after=count if depth == 0 else 0)
+        for part in (
+            [fits[at : at + facts.max_array] for at in range(0, len(fits), facts.max_array)]
+            if depth == 0
+            else [[element] for element in fits]
+        ):
+            one = _array(
+                sweep,
+                part,
+                None if depth == 0 else _dependency(sweep, part[0][0]),
+                after=count if depth == 0 else 0,
+            )
             count = one if sweep.resources.max_parallel and depth == 0 else 0
     if left:
-        console.say(f"{left} jobs wait: this user may have {facts.max_submit} in the queue; the same line again submits further ones (--watch does so by itself)")
+        console.say(
+            f"{left} jobs wait: this user may have {facts.max_submit} in the queue; the same line"
+            " again submits further ones (--watch does so by itself)"
+        )
 
 
 def _stages(sweep: Sweep, wanted: list[int], found: list[Found]) -> list[list[int]]:
-    """Members by how many others they wait for; the first are those that wait for none. Those whose source will not come are held back, and told."""
+    """Members by how many others they wait for.
+
+    The first are those that wait for none. Those whose source will not come are held back, and
+    told.
+    """
     by_folder = {one.member.folder: index for index, one in enumerate(sweep.members)}
 
     def depth(index: int) -> int | None:
@@ -225,7 +386,10 @@ def _stages(sweep: Sweep, wanted: list[int], found: list[Found]) -> list[list[in
         level = depth(index)
         if level is None:
             source = found[by_folder[sweep.members[index].after]]
-            console.say(f"member {index} waits: it grows from member {source.index}, which is {source.state.name}; submit that one again first (--retry {source.state.name})")
+            console.say(
+                f"member {index} waits: it grows from member {source.index}, which is"
+                f" {source.state.name}; submit that one again first (--retry {source.state.name})"
+            )
         else:
             stages.setdefault(level, []).append(index)
     return [stages[level] for level in sorted(stages)]
@@ -238,39 +402,96 @@ def _dependency(sweep: Sweep, index: int) -> str | None:
 
 
 def _array(sweep: Sweep, part: list[list[int]], dependency: str | None, after: int = 0) -> int:
-    """One sbatch; `after`: an array that must have ended, where only so many jobs may run at a time and there are several arrays. Returns its number."""
+    """One sbatch; `after`: an array that must have ended, where only so many jobs may run at a time
+    and there are several arrays. Returns its number.
+    """
     for element in part:
         for index in element:
             plans.reopen(sweep.members[index])
-    resources = sweep.resources if sweep.asked.chain is None else sweep.resources.model_copy(update={"pack": 1})
-    elements = [[submission.Member(sweep.members[i].member.folder, plans.kept(sweep.members[i].member.words, sweep.folder / "files")) for i in element] for element in part]
-    one = submission.submit(sweep.home, elements, resources, sweep=sweep.name,
-                            dependency=dependency or (f"afterany:{after}" if after else None))
-    console.say(f"submitted   job {one.job}: {sum(map(len, elements))} runs in {len(elements)} job{'s' * (len(elements) > 1)}" + (f", {dependency}" if dependency else ""))
+    resources = (
+        sweep.resources
+        if sweep.asked.chain is None
+        else sweep.resources.model_copy(update={"pack": 1})
+    )
+    elements = [
+        [
+            submission.Member(
+                sweep.members[i].member.folder,
+                plans.kept(sweep.members[i].member.words, sweep.folder / "files"),
+            )
+            for i in element
+        ]
+        for element in part
+    ]
+    one = submission.submit(
+        sweep.home,
+        elements,
+        resources,
+        sweep=sweep.name,
+        dependency=dependency or (f"afterany:{after}" if after else None),
+    )
+    console.say(
+        f"submitted   job {one.job}: {sum(map(len, elements))} runs in {len(elements)}"
+        f" job{'s' * (len(elements) > 1)}" + (f", {dependency}" if dependency else "")
+    )
     return int(one.job)
 
 
 def write(sweep: Sweep) -> None:
-    """Keep what was asked beside the runs, so that status and the others know the sweep by its name."""
+    """Keep what was asked beside the runs, so that status and the others know the sweep by its
+    name.
+    """
     sweep.folder.mkdir(parents=True, exist_ok=True)
-    runs.write(sweep.folder / "members.json", json.dumps({
-        "recipe": sweep.asked.recipe, "words": sweep.asked.words, "chain": sweep.asked.chain, "resources": sweep.resources.model_dump(mode="json"),
-        "runs": [one.member.folder for one in sweep.members], "values": [one.values for one in sweep.members], "epochs": [one.run.epochs for one in sweep.members]}))
+    runs.write(
+        sweep.folder / "members.json",
+        json.dumps(
+            {
+                "recipe": sweep.asked.recipe,
+                "words": sweep.asked.words,
+                "chain": sweep.asked.chain,
+                "resources": sweep.resources.model_dump(mode="json"),
+                "runs": [one.member.folder for one in sweep.members],
+                "values": [one.values for one in sweep.members],
+                "epochs": [one.run.epochs for one in sweep.members],
+            }
+        ),
+    )
 
 
 # ---- showing
 def _show(sweep: Sweep, found: list[Found], wanted: set[int]) -> None:
     """The plan, before anything is done."""
-    console.say(f"sweep {sweep.name}: {len(found)} runs of {sweep.asked.recipe}\njob         {describe(sweep.resources)}\n")
+    console.say(
+        f"sweep {sweep.name}: {len(found)} runs of {sweep.asked.recipe}\njob        "
+        f" {describe(sweep.resources)}\n"
+    )
     keys = [*dict.fromkeys(key for one in sweep.members for key in one.values)]
-    rows = [(str(index), *(str(sweep.members[index].values.get(key, "–")) for key in keys), one.state.name,
-             "submit" if index in wanted else {"done": "–", "failed": "offered: --retry failed", "cancelled": "offered: --retry cancelled", "stopped": "offered: --retry stopped"}.get(one.state.name, "leave"))
-            for index, one in enumerate(found[:SHOWN])]
+    rows = [
+        (
+            str(index),
+            *(str(sweep.members[index].values.get(key, "–")) for key in keys),
+            one.state.name,
+            (
+                "submit"
+                if index in wanted
+                else {
+                    "done": "–",
+                    "failed": "offered: --retry failed",
+                    "cancelled": "offered: --retry cancelled",
+                    "stopped": "offered: --retry stopped",
+                }.get(one.state.name, "leave")
+            ),
+        )
+        for index, one in enumerate(found[:SHOWN])
+    ]
     console.table(("", *keys, "state", "to do"), rows)
     if len(found) > SHOWN:
         console.say(f"… and {len(found) - SHOWN} more")
     states = Counter(one.state.name for one in found)
-    console.say(f"\n{', '.join(f'{count} {state}' for state, count in states.items())}; to submit: {len(wanted)}")
+    console.say(
+        f"\n{', '.join(f'{count} {state}' for state, count in states.items())}; to submit:"
+        f" {len(wanted)}"
+    )
     finished = [one.folder for one in found if one.state.name == "done"]
     if wanted:
         console.say(f"cost        {accounts.estimate(sweep.resources, finished, len(wanted))}")
@@ -278,5 +499,20 @@ def _show(sweep: Sweep, found: list[Found], wanted: set[int]) -> None:
 
 def options_of(words: list[str], **more: Any) -> argparse.Namespace:
     """As if given on the command line, for other verbs that make a sweep."""
-    empty = dict.fromkeys(("name", "profile", "partition", "account", "time", "nodes", "gpus", "processes", "cpus", "mem_gb", "max_parallel", "pack"))
+    empty = dict.fromkeys(
+        (
+            "name",
+            "profile",
+            "partition",
+            "account",
+            "time",
+            "nodes",
+            "gpus",
+            "processes",
+            "cpus",
+            "mem_gb",
+            "max_parallel",
+            "pack",
+        )
+    )
     return argparse.Namespace(**{**empty, "set": [], "words": words, **more})

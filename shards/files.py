@@ -6,14 +6,18 @@ import secrets
 import socket
 from pathlib import Path
 
-try:  # the same function five times as fast, by carry-less multiplication; every sample that is read passes through it
+# the same function five times as fast, by carry-less multiplication; every sample that is read
+# passes through it
+try:
     from isal.isal_zlib import crc32 as crc32
 except ImportError:  # no wheel for this platform
     from zlib import crc32 as crc32
 
 
 def commit(path: Path, data: bytes) -> None:
-    """Write `data` so that `path` is either as before or complete, also after a kill or a power cut."""
+    """Write `data` so that `path` is either as before or complete, also after a kill or a power
+    cut.
+    """
     temporary = temporary_of(path)
     with open(temporary, "xb") as file:
         try:
@@ -27,10 +31,13 @@ def commit(path: Path, data: bytes) -> None:
 
 
 def temporary_of(path: Path) -> Path:
-    """The name of a file while it is written: of this process alone, also where several machines, or containers with equal process numbers,
-    share the folder. Nobody can foresee it and put a link there; still, open it with "x", which follows none.
+    """The name of a file while it is written: of this process alone, also where several machines,
+    or containers with equal process numbers, share the folder. Nobody can foresee it and put a link
+    there; still, open it with "x", which follows none.
     """
-    return path.with_name(f"{path.name}.tmp-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}")
+    return path.with_name(
+        f"{path.name}.tmp-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+    )
 
 
 def publish(temporary: Path, path: Path) -> None:

@@ -1,4 +1,6 @@
-"""What one sample of adopted shards is, told by the names of its fields and by the header of every single one of them."""
+"""What one sample of adopted shards is, told by the names of its fields and by the header of every
+single one of them.
+"""
 
 import io
 from collections import Counter
@@ -21,11 +23,14 @@ _BEGINNINGS = {"PNG": b"\x89PNG\r\n\x1a\n", "JPEG": b"\xff\xd8\xff"}
 SHOWN = 5
 
 
-def infer(parts: dict[str, ShardSet], image: str | None, pair: tuple[str, str] | None) -> tuple[dict[str, Any], list[str]]:
+def infer(
+    parts: dict[str, ShardSet], image: str | None, pair: tuple[str, str] | None
+) -> tuple[dict[str, Any], list[str]]:
     """("sample" of dataset.json, what keeps the samples from being trained on).
 
-    `image` and `pair` (input, target) name the fields; else png, jpg, jpeg or npy is an image, input.wav and target.wav (or .flac) a pair.
-    ConfigError for a field that is not there or cannot be what it is named as.
+    `image` and `pair` (input, target) name the fields; else png, jpg, jpeg or npy is an image,
+    input.wav and target.wav (or .flac) a pair. ConfigError for a field that is not there or cannot
+    be what it is named as.
     """
     fields = parts["train"].fields
     _check_names(fields, [image] if image else [], IMAGE_FIELDS, "--image")
@@ -39,10 +44,15 @@ def infer(parts: dict[str, ShardSet], image: str | None, pair: tuple[str, str] |
         return _pair(parts, pair)
     if image:
         return _image(parts, image)
-    choose = (f"{' and '.join(images)} are images: choose one with --image" if images
-              else "name an image with --image, or a pair of sounds with --input and --target")
+    choose = (
+        f"{' and '.join(images)} are images: choose one with --image"
+        if images
+        else "name an image with --image, or a pair of sounds with --input and --target"
+    )
     return {"kind": "unknown", "fields": fields}, [
-        f"what a sample is cannot be told from its fields ({', '.join(fields)}), so nothing can be trained on it yet; {choose}"]
+        f"what a sample is cannot be told from its fields ({', '.join(fields)}), so nothing can be"
+        f" trained on it yet; {choose}"
+    ]
 
 
 def _check_names(fields: list[str], chosen: list[str], kinds: tuple[str, ...], option: str) -> None:
@@ -50,7 +60,9 @@ def _check_names(fields: list[str], chosen: list[str], kinds: tuple[str, ...], o
         if field not in fields:
             raise ConfigError(f"{option}: no field {field!r}; there are: {', '.join(fields)}")
         if _extension(field) not in kinds:
-            raise ConfigError(f"{option}: {field!r} is not of a kind that is read: {', '.join(kinds)}")
+            raise ConfigError(
+                f"{option}: {field!r} is not of a kind that is read: {', '.join(kinds)}"
+            )
     if len(set(chosen)) != len(chosen):
         raise ConfigError(f"{option} name the same field {chosen[0]!r}")
 
@@ -61,21 +73,34 @@ def _image(parts: dict[str, ShardSet], field: str) -> tuple[dict[str, Any], list
 
     found, faults = _every(parts, look, "images")
     if not found:
-        return {"kind": "unknown", "fields": parts["train"].fields}, [_told("images cannot be read", faults)]
+        return {"kind": "unknown", "fields": parts["train"].fields}, [
+            _told("images cannot be read", faults)
+        ]
     kinds = Counter((width, height) for width, height, _ in found)
     (width, height), _ = kinds.most_common(1)[0]
     one_size = len(kinds) == 1 and width == height and not faults
-    sample = {"kind": "image", "channels": max(channels for _, _, channels in found), "size": width if one_size else None, "field": field}
+    sample = {
+        "kind": "image",
+        "channels": max(channels for _, _, channels in found),
+        "size": width if one_size else None,
+        "field": field,
+    }
     if faults:
         return sample, [_told("images cannot be read", faults)]
     if not one_size:
-        sizes = ", ".join(f"{count} of {width}x{height}" for (width, height), count in kinds.most_common(SHOWN))
-        return sample, [f"training needs square images of one size; found {sizes}{', …' if len(kinds) > SHOWN else ''}"]
+        sizes = ", ".join(
+            f"{count} of {width}x{height}" for (width, height), count in kinds.most_common(SHOWN)
+        )
+        return sample, [
+            "training needs square images of one size; found"
+            f" {sizes}{', …' if len(kinds) > SHOWN else ''}"
+        ]
     return sample, []
 
 
 def _pair(parts: dict[str, ShardSet], fields: tuple[str, str]) -> tuple[dict[str, Any], list[str]]:
     """Both of a pair have one length, and all of them one rate and one kind of values."""
+
     def look(shard_set: ShardSet, i: int) -> tuple[int, int, str]:
         first, second = (_sound_header(shard_set, i, field) for field in fields)
         if first != second:
@@ -88,15 +113,32 @@ def _pair(parts: dict[str, ShardSet], fields: tuple[str, str]) -> tuple[dict[str
     if faults:
         return unknown, [_told("pairs cannot be read", faults)]
     if len(kinds) > 1:
-        return unknown, ["training needs one rate and one kind of values; found "
-                         + ", ".join(f"{count} pairs of {dtype} at {rate} Hz" for (rate, dtype), count in kinds.most_common(SHOWN))]
-    (rate, dtype), = kinds
+        return unknown, [
+            "training needs one rate and one kind of values; found "
+            + ", ".join(
+                f"{count} pairs of {dtype} at {rate} Hz"
+                for (rate, dtype), count in kinds.most_common(SHOWN)
+            )
+        ]
+    ((rate, dtype),) = kinds
     frames = [frames for frames, _, _ in found]
-    return {"kind": "pair", "rate": rate, "fields": list(fields), "dtype": dtype, "length": min(frames), "longest": max(frames)}, []
+    return {
+        "kind": "pair",
+        "rate": rate,
+        "fields": list(fields),
+        "dtype": dtype,
+        "length": min(frames),
+        "longest": max(frames),
+    }, []
 
 
-def _every(parts: dict[str, ShardSet], look: Callable[[ShardSet, int], tuple], unit: str) -> tuple[list[tuple], list[str]]:
-    """(what `look` says of each sample that can be read, "key: reason" of the others); damaged shards are a DataError."""
+def _every(
+    parts: dict[str, ShardSet], look: Callable[[ShardSet, int], tuple], unit: str
+) -> tuple[list[tuple], list[str]]:
+    """(what `look` says of each sample that can be read, "key.
+
+    Reason" of the others); damaged shards are a DataError.
+    """
     found, faults = [], []
     with console.bar(f"looking at {unit}", sum(map(len, parts.values())), unit) as bar:
         for shard_set in parts.values():
@@ -116,10 +158,22 @@ def _image_header(data: bytes, kind: str) -> tuple[int, int, int]:
     file = io.BytesIO(data)
     if kind == "npy":
         version = np.lib.format.read_magic(file)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        read = (
+            np.lib.format.read_array_header_1_0
+            if version == (1, 0)
+            else np.lib.format.read_array_header_2_0
+        )
         shape, _, dtype = read(file)
-        if dtype != np.uint8 or len(shape) not in (2, 3) or shape[2:] not in ((), (1,), (3,)) or len(data) - file.tell() != np.prod(shape):
-            raise ValueError(f"an array of {dtype} {list(shape)}; an image is uint8 [height, width] or [height, width, 3]")
+        if (
+            dtype != np.uint8
+            or len(shape) not in (2, 3)
+            or shape[2:] not in ((), (1,), (3,))
+            or len(data) - file.tell() != np.prod(shape)
+        ):
+            raise ValueError(
+                f"an array of {dtype} {list(shape)}; an image is uint8 [height, width] or [height,"
+                " width, 3]"
+            )
         return shape[1], shape[0], 3 if shape[2:] == (3,) else 1
     form = "PNG" if kind == "png" else "JPEG"
     if not data.startswith(_BEGINNINGS[form]):
@@ -135,14 +189,23 @@ def _sound_header(shard_set: ShardSet, i: int, field: str) -> tuple[int, int, st
     if _extension(field) == "wav":
         size = shard_set.size(i, field)
         layout = wav_layout(shard_set.part(i, field, 0, min(size, HEAD_BYTES)), size)
-        channels, frames, rate, dtype = layout.channels, layout.frames, layout.rate, layout.dtype.name
+        channels, frames, rate, dtype = (
+            layout.channels,
+            layout.frames,
+            layout.rate,
+            layout.dtype.name,
+        )
     else:
         info = soundfile.info(io.BytesIO(shard_set.fields_of(i, (field,))[field]))
         if (info.format, info.subtype) != ("FLAC", "PCM_16"):
-            raise ValueError(f"{field} is {info.format} {info.subtype}; allowed is FLAC with 16 bits")
+            raise ValueError(
+                f"{field} is {info.format} {info.subtype}; allowed is FLAC with 16 bits"
+            )
         channels, frames, rate, dtype = info.channels, info.frames, info.samplerate, "int16"
     if channels != 1 or not frames:
-        raise ValueError(f"{field} has {channels} channels and {frames} frames; one channel is read")
+        raise ValueError(
+            f"{field} has {channels} channels and {frames} frames; one channel is read"
+        )
     return frames, rate, dtype
 
 
@@ -155,5 +218,10 @@ def _sound(header: tuple[int, int, str]) -> str:
 
 
 def _told(what: str, faults: list[str]) -> str:
-    return "\n".join([f"{len(faults)} {what}, so nothing can be trained on them:", *(f"  {fault}" for fault in faults[:SHOWN]),
-                      *([f"  … and {len(faults) - SHOWN} more"] if len(faults) > SHOWN else [])])
+    return "\n".join(
+        [
+            f"{len(faults)} {what}, so nothing can be trained on them:",
+            *(f"  {fault}" for fault in faults[:SHOWN]),
+            *([f"  … and {len(faults) - SHOWN} more"] if len(faults) > SHOWN else []),
+        ]
+    )

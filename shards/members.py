@@ -1,7 +1,9 @@
-"""The members of a tar made by anyone, read once from front to back; what is unsafe or damaged is refused by name.
+"""The members of a tar made by anyone, read once from front to back; what is unsafe or damaged is
+refused by name.
 
-Read are USTAR, V7, GNU (long names) and PAX (path, size). Python's tarfile reads them too, but believes a header: it allocates what an
-extended header declares, runs in circles on a negative size, and takes any damaged header for the end of the archive.
+Read are USTAR, V7, GNU (long names) and PAX (path, size). Python's tarfile reads them too, but
+believes a header: it allocates what an extended header declares, runs in circles on a negative
+size, and takes any damaged header for the end of the archive.
 
     offset  bytes  what it is (POSIX.1-1988, "ustar")
     0       100    name, up to the first NUL
@@ -25,9 +27,21 @@ FILE, FOLDER = (b"0", b"\0", b"7"), b"5"
 _LONG_NAME, _LONG_LINK, _PAX_ALL = b"L", b"K", b"g"
 _OF_OTHERS = (_LONG_LINK, _PAX_ALL)  # extended headers that name no member
 _EXTENSIONS = (_LONG_NAME, _LONG_LINK, _PAX_ALL, b"x", b"X")
-_KINDS = {b"1": "a link", b"2": "a link", b"3": "a device", b"4": "a device", b"6": "a device, pipe or socket", b"S": "a sparse file",
-          b"M": "a part of a file in several archives", b"V": "the label of an archive", b"D": "the list of a folder"}
-_LARGEST, _LARGEST_EXTENSION = 0x7FFFF000, 1 << 20  # bytes: what Linux reads with one call; a name is at most a few thousand long
+_KINDS = {
+    b"1": "a link",
+    b"2": "a link",
+    b"3": "a device",
+    b"4": "a device",
+    b"6": "a device, pipe or socket",
+    b"S": "a sparse file",
+    b"M": "a part of a file in several archives",
+    b"V": "the label of an archive",
+    b"D": "the list of a folder",
+}
+_LARGEST, _LARGEST_EXTENSION = (
+    0x7FFFF000,
+    1 << 20,
+)  # bytes: what Linux reads with one call; a name is at most a few thousand long
 _COMPRESSED = (b"\x1f\x8b", b"BZ", b"\xfd7", b"\x28\xb5", b"PK")  # gzip, bzip2, xz, zstd, zip
 _ZEROS = bytes(BLOCKSIZE)
 _CHUNK = 1 << 20
@@ -35,11 +49,13 @@ _CONTROL = re.compile(r"[\0-\x1f\x7f]")
 
 
 def members(shard: Path, sha256: Any = None) -> Iterator[tuple[str, int, bytes]]:
-    """(name, offset of the data, data) of each file in a tar, folders left out; `sha256` is updated with every byte of the archive.
+    """(name, offset of the data, data) of each file in a tar, folders left out; `sha256` is updated
+    with every byte of the archive.
 
-    DataError with the member's name for links, devices, sparse files, names that leave the folder or are not plain UTF-8, and sizes that
-    are negative or reach beyond the end of the file, found before anything of that size is read; and for an archive that is compressed,
-    cut (also exactly between two members), damaged in a header, or followed by other bytes.
+    DataError with the member's name for links, devices, sparse files, names that leave the folder
+    or are not plain UTF-8, and sizes that are negative or reach beyond the end of the file, found
+    before anything of that size is read; and for an archive that is compressed, cut (also exactly
+    between two members), damaged in a header, or followed by other bytes.
     """
     try:
         with open(shard, "rb") as file:
@@ -54,7 +70,10 @@ class _Archive:
         self.size, self.position = file.seek(0, 2), 0
         file.seek(0)
         if file.read(2) in _COMPRESSED:
-            raise DataError(f"{shard} is not an uncompressed tar; a compressed one cannot be read from any place on: uncompress it first")
+            raise DataError(
+                f"{shard} is not an uncompressed tar; a compressed one cannot be read from any"
+                " place on: uncompress it first"
+            )
         file.seek(0)
 
     def members(self) -> Iterator[tuple[str, int, bytes]]:
@@ -67,28 +86,53 @@ class _Archive:
             if kind in _EXTENSIONS:
                 name = f"(extended header) {_plain_name(header)!r}"
                 if described and kind not in _OF_OTHERS:
-                    raise DataError(f"{self.shard} is damaged at byte {at}: a second extended header before one member")
+                    raise DataError(
+                        f"{self.shard} is damaged at byte {at}: a second extended header before one"
+                        " member"
+                    )
                 described |= kind not in _OF_OTHERS
-                extended |= self._extension(kind, self._data(name, self._size(_number(header[124:136]), name, at), at, _LARGEST_EXTENSION), at)
+                extended |= self._extension(
+                    kind,
+                    self._data(
+                        name, self._size(_number(header[124:136]), name, at), at, _LARGEST_EXTENSION
+                    ),
+                    at,
+                )
                 continue
             name = self._name(extended.get("path") or _plain_name(header), at)
-            size = self._size(_decimal(extended["size"]) if "size" in extended else _number(header[124:136]), name, at)
+            size = self._size(
+                _decimal(extended["size"]) if "size" in extended else _number(header[124:136]),
+                name,
+                at,
+            )
             if kind in FILE and not name.endswith("/"):
                 self._refuse_unsafe(name)
                 yield name, self.position, self._data(name, size, at, _LARGEST)
             elif kind == FOLDER or kind in FILE:  # V7 marks a folder by the slash alone
                 self._refuse_unsafe(name)
                 if size:
-                    raise DataError(f"{self.shard}: member {name} is a folder of {size} bytes; a folder has no data")
+                    raise DataError(
+                        f"{self.shard}: member {name} is a folder of {size} bytes; a folder has no"
+                        " data"
+                    )
             else:
-                raise DataError(f"{self.shard}: member {name} is {_KINDS.get(kind, f'of unknown kind {kind!r}')}; "
-                                "only files and folders are allowed")
+                raise DataError(
+                    f"{self.shard}: member {name} is"
+                    f" {_KINDS.get(kind, f'of unknown kind {kind!r}')}; only files and folders are"
+                    " allowed"
+                )
             extended, described = {}, False
         if described:
-            raise DataError(f"{self.shard} is damaged at byte {self.position}: an extended header without its member")
+            raise DataError(
+                f"{self.shard} is damaged at byte {self.position}: an extended header without its"
+                " member"
+            )
         while chunk := self._read(_CHUNK):
             if chunk.strip(b"\0"):
-                raise DataError(f"{self.shard} is damaged: data after the end-of-archive block at byte {self.position - len(chunk)}")
+                raise DataError(
+                    f"{self.shard} is damaged: data after the end-of-archive block at byte"
+                    f" {self.position - len(chunk)}"
+                )
 
     def _read(self, size: int) -> bytes:
         data = self.file.read(size)
@@ -99,17 +143,27 @@ class _Archive:
     def _take(self, size: int) -> bytes:
         at, data = self.position, self._read(size)
         if len(data) != size:
-            raise DataError(f"{self.shard} is truncated or damaged at byte {at}: expected a member or the end-of-archive block")
+            raise DataError(
+                f"{self.shard} is truncated or damaged at byte {at}: expected a member or the"
+                " end-of-archive block"
+            )
         return data
 
     def _data(self, name: str, size: int, at: int, most: int) -> bytes:
-        """The data of the member whose header is at byte `at`, not before they are known to be there; the padding after them is read too."""
+        """The data of the member whose header is at byte `at`, not before they are known to be
+        there; the padding after them is read too.
+        """
         left = self.size - self.position
         if size > left:
-            raise DataError(f"{self.shard} is truncated or damaged inside {name}: its header at byte {at} declares {size} bytes, "
-                            f"{left} are left in the file")
+            raise DataError(
+                f"{self.shard} is truncated or damaged inside {name}: its header at byte {at}"
+                f" declares {size} bytes, {left} are left in the file"
+            )
         if size > most:
-            raise DataError(f"{self.shard}: member {name} at byte {at} has {size} bytes; at most {most} are read")
+            raise DataError(
+                f"{self.shard}: member {name} at byte {at} has {size} bytes; at most {most} are"
+                " read"
+            )
         data = self._take(size)
         self._take(-size % BLOCKSIZE)
         return data
@@ -118,29 +172,50 @@ class _Archive:
         rest = header[:148] + b" " * 8 + header[156:]
         stated = _number(header[148:156])
         # Some old programs summed signed bytes.
-        if stated is None or stated != sum(rest) and stated != sum(rest) - 256 * sum(byte > 127 for byte in rest):
-            what = "is not an uncompressed tar, or is damaged" if at == 0 else "is truncated or damaged"
-            raise DataError(f"{self.shard} {what} at byte {at}: expected a member or the end-of-archive block, its checksum does not fit")
+        if (
+            stated is None
+            or stated != sum(rest)
+            and stated != sum(rest) - 256 * sum(byte > 127 for byte in rest)
+        ):
+            what = (
+                "is not an uncompressed tar, or is damaged"
+                if at == 0
+                else "is truncated or damaged"
+            )
+            raise DataError(
+                f"{self.shard} {what} at byte {at}: expected a member or the end-of-archive block,"
+                " its checksum does not fit"
+            )
 
     def _size(self, size: int | None, name: str, at: int) -> int:
         if size is None or size < 0:
-            raise DataError(f"{self.shard}: member {name} at byte {at} declares {'no size' if size is None else f'a size of {size} bytes'}")
+            raise DataError(
+                f"{self.shard}: member {name} at byte {at} declares"
+                f" {'no size' if size is None else f'a size of {size} bytes'}"
+            )
         return size
 
     def _name(self, name: str | bytes, at: int) -> str:
         try:
             text = name if isinstance(name, str) else name.decode()
         except UnicodeDecodeError as error:
-            raise DataError(f"{self.shard}: the name {name!r} of the member at byte {at} is not UTF-8; "
-                            "pack the files again with plain names") from error
+            raise DataError(
+                f"{self.shard}: the name {name!r} of the member at byte {at} is not UTF-8; "
+                "pack the files again with plain names"
+            ) from error
         if not text or _CONTROL.search(text):
-            raise DataError(f"{self.shard}: the name {text!r} of the member at byte {at} is empty or has a line break, NUL or other control "
-                            "character; pack the files again with plain names")
+            raise DataError(
+                f"{self.shard}: the name {text!r} of the member at byte {at} is empty or has a line"
+                " break, NUL or other control character; pack the files again with plain names"
+            )
         return text
 
     def _refuse_unsafe(self, name: str) -> None:
         if name.startswith("/") or ".." in name.split("/"):
-            raise DataError(f"{self.shard}: member {name} leaves the folder; absolute names and '..' are not allowed")
+            raise DataError(
+                f"{self.shard}: member {name} leaves the folder; absolute names and '..' are not"
+                " allowed"
+            )
 
     def _extension(self, kind: bytes, data: bytes, at: int) -> dict[str, str]:
         """What an extended header says of the next member: {"path", "size"}, as far as it is there."""
@@ -153,25 +228,34 @@ class _Archive:
             return {"path": self._name(name, at)}
         records = self._records(data, at)
         if sparse := next((word for word in records if word.startswith("GNU.sparse")), None):
-            raise DataError(f"{self.shard}: member {records.get('GNU.sparse.name', '')} at byte {at} is a sparse file ({sparse}); "
-                            "only files and folders are allowed")
+            raise DataError(
+                f"{self.shard}: member {records.get('GNU.sparse.name', '')} at byte {at} is a"
+                f" sparse file ({sparse}); only files and folders are allowed"
+            )
         said = {word: records[word] for word in ("path", "size") if word in records}
         if kind == _PAX_ALL and said:
-            raise DataError(f"{self.shard} is damaged at byte {at}: a header for all members gives them one {' and '.join(said)}")
+            raise DataError(
+                f"{self.shard} is damaged at byte {at}: a header for all members gives them one"
+                f" {' and '.join(said)}"
+            )
         if "path" in said:
             self._name(said["path"], at)
         return said
 
     def _records(self, data: bytes, at: int) -> dict[str, str]:
-        """PAX records, each `LENGTH KEYWORD=VALUE` and a line feed, LENGTH that of the whole record in decimal."""
+        """PAX records, each `LENGTH KEYWORD=VALUE` and a line feed, LENGTH that of the whole record
+        in decimal.
+        """
         records: dict[str, str] = {}
         place = 0
         while place < len(data) and data[place]:
-            digits = data[place:place + 8].partition(b" ")[0]
+            digits = data[place : place + 8].partition(b" ")[0]
             end = place + int(digits) if digits.isdigit() else 0
-            keyword, equals, value = data[place + len(digits) + 1:end - 1].partition(b"=")
-            if not equals or end > len(data) or data[end - 1:end] != b"\n":
-                raise DataError(f"{self.shard} is damaged at byte {at}: an extended header that cannot be read")
+            keyword, equals, value = data[place + len(digits) + 1 : end - 1].partition(b"=")
+            if not equals or end > len(data) or data[end - 1 : end] != b"\n":
+                raise DataError(
+                    f"{self.shard} is damaged at byte {at}: an extended header that cannot be read"
+                )
             if keyword in (b"path", b"size") or keyword.startswith(b"GNU.sparse"):
                 records[keyword.decode()] = self._name(value, at)
             place = end

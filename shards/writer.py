@@ -1,7 +1,8 @@
 """Write one shard: a plain USTAR tar and its index, the same bytes for the same samples.
 
-A shard is put together from stretches: some neighbouring samples with the headers and the padding that stand in the tar, and their index
-entries. Any process can make a stretch; one process strings them together, hashes and commits.
+A shard is put together from stretches: some neighbouring samples with the headers and the padding
+that stand in the tar, and their index entries. Any process can make a stretch; one process strings
+them together, hashes and commits.
 """
 
 import contextlib
@@ -20,7 +21,9 @@ from distgan.errors import DataError
 from shards.files import publish, temporary_of
 from shards.index import describe_member, write_index
 
-STRETCH = 16  # samples: enough that small ones are not all overhead, few enough that long recordings do not fill the memory
+# samples: enough that small ones are not all overhead, few enough that long recordings do not fill
+# the memory
+STRETCH = 16
 
 # No dot in the last part of a key: webdataset would take what follows it for the field.
 # Nor what readers refuse: control characters, and what is no UTF-8.
@@ -30,7 +33,10 @@ FIELD = re.compile(r"[a-z0-9_]+(?:\.[a-z0-9_]+)*")
 
 @dataclass(frozen=True)
 class Stretch:
-    """Neighbouring samples as they stand in a tar; offsets in `files` count from the start of `data`."""
+    """Neighbouring samples as they stand in a tar.
+
+    Offsets in `files` count from the start of `data`.
+    """
 
     keys: list[str]
     fields: list[str]
@@ -39,7 +45,9 @@ class Stretch:
 
 
 def stretch_of(samples: list[dict[str, str | bytes]]) -> Stretch:
-    """Samples {"__key__": str, field: bytes, ...} with the same fields; DataError for a malformed or repeated key or field."""
+    """Samples {"__key__": str, field: bytes, ...} with the same fields; DataError for a malformed
+    or repeated key or field.
+    """
     keys: list[str] = []
     fields = sorted(samples[0].keys() - {"__key__"})
     well_formed = all(map(FIELD.fullmatch, fields))
@@ -51,7 +59,10 @@ def stretch_of(samples: list[dict[str, str | bytes]]) -> Stretch:
         if not KEY.fullmatch(key) or key in keys:
             raise DataError(f"key {key!r} is {'repeated' if key in keys else 'malformed'}")
         if sample.keys() != samples[0].keys() or not well_formed:
-            raise DataError(f"sample {key} has the fields {sorted(sample.keys() - {'__key__'})}, expected {fields}, in lower case")
+            raise DataError(
+                f"sample {key} has the fields {sorted(sample.keys() - {'__key__'})}, expected"
+                f" {fields}, in lower case"
+            )
         keys.append(key)
         for field in fields:
             name, data = f"{key}.{field}", sample[field]
@@ -62,7 +73,9 @@ def stretch_of(samples: list[dict[str, str | bytes]]) -> Stretch:
 
 
 def write_shard(shard: Path, samples: Iterable[dict[str, str | bytes]]) -> int:
-    """Write samples {"__key__": str, field: bytes, ...} as one committed shard; return their number. Errors as `write_stretches`."""
+    """Write samples {"__key__": str, field: bytes, ...} as one committed shard; return their
+    number. Errors as `write_stretches`.
+    """
     left = iter(samples)
     return write_stretches(shard, map(stretch_of, iter(lambda: list(islice(left, STRETCH)), [])))
 
@@ -71,7 +84,8 @@ def write_stretches(shard: Path, stretches: Iterable[Stretch]) -> int:
     """Write one committed shard; return its number of samples.
 
     Until the end the tar has another name, so a killed writer leaves nothing that looks finished.
-    DataError for a repeated key, samples with different fields, no samples, and where the file system refuses.
+    DataError for a repeated key, samples with different fields, no samples, and where the file
+    system refuses.
     """
     keys: set[str] = set()
     fields: list[str] = []
@@ -82,7 +96,10 @@ def write_stretches(shard: Path, stretches: Iterable[Stretch]) -> int:
             if repeated := keys.intersection(stretch.keys):
                 raise DataError(f"{shard}: key {min(repeated)!r} is repeated")
             if stretch.fields != fields or not fields:
-                raise DataError(f"{shard}: sample {stretch.keys[0]} has the fields {stretch.fields}, expected {fields}")
+                raise DataError(
+                    f"{shard}: sample {stretch.keys[0]} has the fields {stretch.fields}, expected"
+                    f" {fields}"
+                )
             keys.update(stretch.keys)
             tar.add(stretch)
         if not keys:
@@ -94,10 +111,11 @@ def write_stretches(shard: Path, stretches: Iterable[Stretch]) -> int:
 
 
 def header(name: str, size: int) -> bytes:
-    """The USTAR header of a read-only file of `size` bytes without owner or time; DataError if the name or the size has no room in it.
+    """The USTAR header of a read-only file of `size` bytes without owner or time; DataError if the
+    name or the size has no room in it.
 
-    TarInfo.tobuf makes the same 512 bytes, and does where the name is long, but in 13 µs rather than 0.6: more than all else a small
-    sample costs.
+    TarInfo.tobuf makes the same 512 bytes, and does where the name is long, but in 13 µs rather
+    than 0.6: more than all else a small sample costs.
     """
     try:
         place, digits = name.encode("utf-8", "surrogateescape"), b"%011o\0" % size
@@ -105,7 +123,14 @@ def header(name: str, size: int) -> bytes:
             return _stock_header(name, size)
     except (ValueError, UnicodeError) as error:
         raise DataError(f"{name!r} cannot be the name of a tar member: {error}") from error
-    return b"%b%b%b%b%06o\0%b" % (place.ljust(100, b"\0"), _MODE_OWNER, digits, _TIME, _CHECKSUM + sum(place) + sum(digits), _REST)
+    return b"%b%b%b%b%06o\0%b" % (
+        place.ljust(100, b"\0"),
+        _MODE_OWNER,
+        digits,
+        _TIME,
+        _CHECKSUM + sum(place) + sum(digits),
+        _REST,
+    )
 
 
 def _stock_header(name: str, size: int) -> bytes:
@@ -114,16 +139,25 @@ def _stock_header(name: str, size: int) -> bytes:
     return member.tobuf(USTAR_FORMAT, encoding="utf-8")
 
 
-# Name 0:100, mode and owner 100:124, size 124:136, time 136:148, checksum 148:156 (six digits, NUL, space), the rest.
+# Name 0:100, mode and owner 100:124, size 124:136, time 136:148, checksum 148:156 (six digits, NUL,
+# space), the rest.
 _EMPTY = _stock_header("", 0)
 _MODE_OWNER, _TIME, _REST = _EMPTY[100:124], _EMPTY[136:148], _EMPTY[155:]
-_CHECKSUM = sum(_EMPTY[:124]) + sum(_EMPTY[136:148]) + sum(b" " * 8) + sum(_EMPTY[156:])  # it counts itself as spaces
+_CHECKSUM = (
+    sum(_EMPTY[:124]) + sum(_EMPTY[136:148]) + sum(b" " * 8) + sum(_EMPTY[156:])
+)  # it counts itself as spaces
 
 
 def remove_left_over(shard: Path) -> None:
-    """Delete what killed writers left of a shard. What another process is writing at this moment is locked by it, and stays."""
+    """Delete what killed writers left of a shard.
+
+    What another process is writing at this moment is locked by it, and stays.
+    """
     for temporary in shard.parent.glob(f"{shard.name}.tmp*"):
-        with contextlib.suppress(OSError), open(temporary, "r+b") as file:  # gone, locked, or on a file system without locks: no harm
+        with (
+            contextlib.suppress(OSError),
+            open(temporary, "r+b") as file,
+        ):  # gone, locked, or on a file system without locks: no harm
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             temporary.unlink()
 
@@ -148,12 +182,17 @@ def file_system(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise DataError(f"cannot write {path}: {error.strerror or error}; shards that are finished are kept. Make room there, or make it "
-                        "writable, and run the same line again") from error
+        raise DataError(
+            f"cannot write {path}: {error.strerror or error}; shards that are finished are kept."
+            " Make room there, or make it writable, and run the same line again"
+        ) from error
 
 
 class _Tar:
-    """A tar as it is written, with the index entries and the hash of what was written so far: nothing is read again."""
+    """A tar as it is written, with the index entries and the hash of what was written so far.
+
+    Nothing is read again.
+    """
 
     def __init__(self, shard: Path):
         self.shard, self.temporary = shard, temporary_of(shard)
@@ -168,7 +207,9 @@ class _Tar:
         self._put(stretch.data)
 
     def commit(self) -> None:
-        """End the tar, bring it to the disk, give it its name, and write the index, which is the mark that it is finished."""
+        """End the tar, bring it to the disk, give it its name, and write the index, which is the
+        mark that it is finished.
+        """
         # Two empty blocks, and the size is a whole number of records (POSIX.1-1988 ustar).
         self._put(bytes(2 * BLOCKSIZE + -(self.position + 2 * BLOCKSIZE) % RECORDSIZE))
         with file_system(self.shard):

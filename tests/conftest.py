@@ -7,7 +7,10 @@ from shard_runs import SMALL, shard
 
 from shards import build
 
-torch.set_num_threads(1)  # as each process of a run has; more would wait for each other on a machine that does other things
+torch.set_num_threads(
+    1
+    # as each process of a run has; more would wait for each other on a machine that does other things
+)
 
 
 @pytest.fixture(scope="session")
@@ -22,7 +25,9 @@ def particles(tmp_path_factory):
 def pulses(tmp_path_factory):
     """Sixty pairs of detector pulses of 128 samples: 54 to train on, 6 held out."""
     folder = tmp_path_factory.mktemp("shards") / "pulses"
-    assert build.main(["waveform", str(folder), "--n", "60", "--length", "128", "--workers", "1"]) == 0
+    assert (
+        build.main(["waveform", str(folder), "--n", "60", "--length", "128", "--workers", "1"]) == 0
+    )
     return folder
 
 
@@ -40,7 +45,10 @@ def sets(request):
 
 @pytest.fixture(scope="session")
 def reference(tmp_path_factory):
-    """120 images in 6 + 1 shards, written by one undisturbed process: what other ways of writing them must end with."""
+    """120 images in 6 + 1 shards, written by one undisturbed process.
+
+    What other ways of writing them must end with.
+    """
     folder = tmp_path_factory.mktemp("reference") / "p"
     assert shard("particles", folder, *SMALL, "--workers", 1) == 0
     return folder

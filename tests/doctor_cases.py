@@ -1,6 +1,8 @@
-"""The self-check with faults put in, on several ranks; started by tests/test_doctor.py: doctor_cases.py DATA ENGINE STAGE.
+"""The self-check with faults put in, on several ranks; started by tests/test_doctor.py:
+doctor_cases.py DATA ENGINE STAGE.
 
-Prints one JSON object: for each precision, each case's largest difference as a multiple of what is allowed, and what it is in.
+Prints one JSON object: for each precision, each case's largest difference as a multiple of what is
+allowed, and what it is in.
 """
 
 import contextlib
@@ -21,20 +23,32 @@ ALONE = {"bn_group": 6}  # groups inside a rank, whose running statistics must b
 
 
 def noise_per_rank():
-    return patch.object(batches.Micro, "noise", lambda self, seed, purpose, size, total: torch.randn(len(self.real), size))
+    return patch.object(
+        batches.Micro,
+        "noise",
+        lambda self, seed, purpose, size, total: torch.randn(len(self.real), size),
+    )
 
 
 def same_noise():
-    return patch.object(batches.Micro, "noise",
-                        lambda self, seed, purpose, size, total: draws.normal(seed, purpose, self.batch, (len(self.real), size)))
+    return patch.object(
+        batches.Micro,
+        "noise",
+        lambda self, seed, purpose, size, total: draws.normal(
+            seed, purpose, self.batch, (len(self.real), size)
+        ),
+    )
 
 
 def statistics_per_rank():
-    return patch.object(normalization.GroupBatchNorm2d, "_across", normalization.GroupBatchNorm2d._inside)
+    return patch.object(
+        normalization.GroupBatchNorm2d, "_across", normalization.GroupBatchNorm2d._inside
+    )
 
 
 def running_statistics_per_rank():
     """Nothing in training depends on them: only the networks that are saved and drawn from."""
+
     class Alone:
         mean_later = staticmethod(lambda x: lambda: x)
 
@@ -59,6 +73,7 @@ def not_divided():
 @contextlib.contextmanager
 def not_frozen():
     """What G's update leaves in D is still there when D's begins."""
+
     @contextlib.contextmanager
     def frozen(self):
         yield self.engine.inside
@@ -74,21 +89,32 @@ def not_frozen():
         self.optimizer.zero_grad()
         return found
 
-    with patch.object(player.Player, "frozen", frozen), patch.object(engines.Engine, "begin", begin), patch.object(engines.Engine, "step", step):
+    with (
+        patch.object(player.Player, "frozen", frozen),
+        patch.object(engines.Engine, "begin", begin),
+        patch.object(engines.Engine, "step", step),
+    ):
         yield
 
 
 def clipped(limit: float = 1.0):
     """As DeepSpeed does where nothing is said."""
     usual = engines.Engine.step
-    return patch.object(engines.Engine, "step", lambda self, clip: usual(self, limit if self.ranks.size > 1 else clip))
+    return patch.object(
+        engines.Engine,
+        "step",
+        lambda self, clip: usual(self, limit if self.ranks.size > 1 else clip),
+    )
 
 
 def faster(factor: float = 1.1):
     usual = player.Player.update
 
     def update(self, *args):
-        rates, self._rates = self._rates, [rate * factor if self._ranks.size > 1 else rate for rate in self._rates]
+        rates, self._rates = (
+            self._rates,
+            [rate * factor if self._ranks.size > 1 else rate for rate in self._rates],
+        )
         try:
             return usual(self, *args)
         finally:
@@ -99,13 +125,27 @@ def faster(factor: float = 1.1):
 
 def average_left_behind():
     usual = player.Player._follow
-    return patch.object(player.Player, "_follow", lambda self, finite: usual(self, finite) if self._ranks.size == 1 or self._ranks.rank else None)
+    return patch.object(
+        player.Player,
+        "_follow",
+        lambda self, finite: (
+            usual(self, finite) if self._ranks.size == 1 or self._ranks.rank else None
+        ),
+    )
 
 
-FAULTS = {"noise per rank": (noise_per_rank, {}), "the same noise on every rank": (same_noise, {}),
-          "batch statistics per rank": (statistics_per_rank, {}), "running statistics per rank": (running_statistics_per_rank, ALONE),
-          "gradients not averaged": (gradients_not_averaged, {}), "gradients not divided": (not_divided, {}), "D not frozen": (not_frozen, {}),
-          "clipped to 1": (clipped, {}), "a learning rate of 1.1": (faster, {}), "an average that does not follow": (average_left_behind, {})}
+FAULTS = {
+    "noise per rank": (noise_per_rank, {}),
+    "the same noise on every rank": (same_noise, {}),
+    "batch statistics per rank": (statistics_per_rank, {}),
+    "running statistics per rank": (running_statistics_per_rank, ALONE),
+    "gradients not averaged": (gradients_not_averaged, {}),
+    "gradients not divided": (not_divided, {}),
+    "D not frozen": (not_frozen, {}),
+    "clipped to 1": (clipped, {}),
+    "a learning rate of 1.1": (faster, {}),
+    "an average that does not follow": (average_left_behind, {}),
+}
 
 ONLY_FLOAT32 = ("a learning rate of 1.1",)  # is no larger than the rounding of bf16
 
@@ -130,11 +170,19 @@ def zero_clipped():
     return both
 
 
-ZERO_FAULTS = {"noise per rank": (noise_per_rank, {}), "batch statistics per rank": (statistics_per_rank, {}), "clipping left to DeepSpeed": (zero_clipped, {})}
+ZERO_FAULTS = {
+    "noise per rank": (noise_per_rank, {}),
+    "batch statistics per rank": (statistics_per_rank, {}),
+    "clipping left to DeepSpeed": (zero_clipped, {}),
+}
 
 
-def checked(ranks: Ranks, data: Data, fault=contextlib.nullcontext, accumulation: int = 1, **changes) -> doctor.Report:
-    run = sagan.Settings(data="given", machine=ranks.machine, precision=ranks.precision, **SMALL | changes)
+def checked(
+    ranks: Ranks, data: Data, fault=contextlib.nullcontext, accumulation: int = 1, **changes
+) -> doctor.Report:
+    run = sagan.Settings(
+        data="given", machine=ranks.machine, precision=ranks.precision, **SMALL | changes
+    )
     share = sharing.breakdown(run.batch, ranks.size, ranks.machine.accumulation, run.group)
     with fault():
         return doctor.check(sagan, run, ranks, data, share)
@@ -142,14 +190,30 @@ def checked(ranks: Ranks, data: Data, fault=contextlib.nullcontext, accumulation
 
 def main(folder: str, engine: str, stage: str | None = None) -> None:
     data, found = Data(folder), {}
-    faults = FAULTS if engine == "ddp" else ZERO_FAULTS if stage != "0" else {k: v for k, v in ZERO_FAULTS.items() if "DeepSpeed" not in k}
+    faults = (
+        FAULTS
+        if engine == "ddp"
+        else (
+            ZERO_FAULTS
+            if stage != "0"
+            else {k: v for k, v in ZERO_FAULTS.items() if "DeepSpeed" not in k}
+        )
+    )
     for precision in ("float64", "float32", "bf16") if engine == "ddp" else ("float32",):
-        ranks = Ranks(Machine(device="cpu", engine=engine, zero_stage=stage and int(stage)), precision)
+        ranks = Ranks(
+            Machine(device="cpu", engine=engine, zero_stage=stage and int(stage)), precision
+        )
         reports = {"": checked(ranks, data)}
-        reports |= {name: checked(ranks, data, fault, **changes) for name, (fault, changes) in faults.items()
-                    if precision == "float32" or precision == "bf16" and name not in ONLY_FLOAT32}
+        reports |= {
+            name: checked(ranks, data, fault, **changes)
+            for name, (fault, changes) in faults.items()
+            if precision == "float32" or precision == "bf16" and name not in ONLY_FLOAT32
+        }
         reports["again"] = checked(ranks, data, **ALONE)
-        found[precision] = {name: (min(report.worst.apart / report.worst.allowed, 1e12), str(report.worst)) for name, report in reports.items()}
+        found[precision] = {
+            name: (min(report.worst.apart / report.worst.allowed, 1e12), str(report.worst))
+            for name, report in reports.items()
+        }
     if ranks.first:
         print("FOUND " + json.dumps(found), flush=True)
     ranks.close()

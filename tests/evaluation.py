@@ -1,4 +1,5 @@
-"""Started by test_evaluate.py with several processes: both paths of the evaluator over 1,003 images of one generator; rank 0 writes the results.
+"""Started by test_evaluate.py with several processes: both paths of the evaluator over 1,003 images
+of one generator; rank 0 writes the results.
 
 python tests/evaluation.py DATA RESULT [COUNT INCEPTION SHA256]
 """
@@ -19,7 +20,9 @@ from distgan.scores import METRICS
 COUNT = 1003
 
 
-def results(folder: str, count: int = COUNT, inception: str | None = None, sha256: str | None = None) -> list[dict]:
+def results(
+    folder: str, count: int = COUNT, inception: str | None = None, sha256: str | None = None
+) -> list[dict]:
     ranks = Ranks(Machine(device="cpu"))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -30,7 +33,16 @@ def results(folder: str, count: int = COUNT, inception: str | None = None, sha25
 
     found = []
     for path in ("features", "moments"):
-        evaluator = Evaluator(ranks, Data(folder), count, inception, sha256=sha256, path=path, metrics=METRICS, thorough=True)
+        evaluator = Evaluator(
+            ranks,
+            Data(folder),
+            count,
+            inception,
+            sha256=sha256,
+            path=path,
+            metrics=METRICS,
+            thorough=True,
+        )
         found.append(evaluator.measure(sample))
         found[-1]["made_with"].pop("reals_in")
     ranks.close()

@@ -1,6 +1,8 @@
-"""Faults of trainers of two networks, put into ours one after the other: `torchrun --nproc-per-node 2 tests/faults.py DATA` prints what each one does.
+"""Faults of trainers of two networks, put into ours one after the other: `torchrun --nproc-per-node
+2 tests/faults.py DATA` prints what each one does.
 
-Every trial trains anew, in processes that are started once; the last line is JSON, {trial: what was measured}. tests/test_pitfalls.py reads it.
+Every trial trains anew, in processes that are started once; the last line is JSON, {trial: what was
+measured}. tests/test_pitfalls.py reads it.
 """
 
 import contextlib
@@ -28,8 +30,23 @@ from distgan.train import plan
 
 STEPS = 6
 SAMPLES = 30  # of an evaluation: no multiple of anything
-TINY = ["batch=12", "bn_group=3", "ngf=2", "ndf=2", "latent=8", "precision=float64", "machine.device=cpu", "machine.timeout_s=60", *QUIET]
-SAGAN = ["sagan", *TINY, "lr_every=0.5", "machine.accumulation=2"]  # the rates fall in the third step and in the fifth
+TINY = [
+    "batch=12",
+    "bn_group=3",
+    "ngf=2",
+    "ndf=2",
+    "latent=8",
+    "precision=float64",
+    "machine.device=cpu",
+    "machine.timeout_s=60",
+    *QUIET,
+]
+SAGAN = [
+    "sagan",
+    *TINY,
+    "lr_every=0.5",
+    "machine.accumulation=2",
+]  # the rates fall in the third step and in the fifth
 PENALTY = ["wgan_flowers", *TINY, "n_critic=2", "penalty=10", "ema=0.9"]
 NOW = {"rank": 0, "bad": False}  # this rank; whether its images are not finite in this step
 
@@ -42,8 +59,16 @@ def as_it_is():
 
 @contextlib.contextmanager
 def bad_numbers_on_rank_1():
-    """No fault of the trainer: one rank's images are not finite in one step, and all ranks must skip it."""
-    with patch.object(signals, "to_unit", lambda images, *dtype, usual=signals.to_unit: usual(images, *dtype).mul_(float("nan") if NOW["bad"] else 1)):
+    """No fault of the trainer: one rank's images are not finite in one step, and all ranks must
+    skip it.
+    """
+    with patch.object(
+        signals,
+        "to_unit",
+        lambda images, *dtype, usual=signals.to_unit: usual(images, *dtype).mul_(
+            float("nan") if NOW["bad"] else 1
+        ),
+    ):
         yield
 
 
@@ -56,8 +81,15 @@ def each_rank_skips_for_itself():
         own["finite"] = torch.isfinite(log["loss"]).float()
         return log
 
-    with bad_numbers_on_rank_1(), patch.object(Engine, "backward", backward), \
-            patch.object(engines, "step_where", lambda optimizer, finite: optimizer.step() if own["finite"] else None):
+    with (
+        bad_numbers_on_rank_1(),
+        patch.object(Engine, "backward", backward),
+        patch.object(
+            engines,
+            "step_where",
+            lambda optimizer, finite: optimizer.step() if own["finite"] else None,
+        ),
+    ):
         yield
 
 
@@ -91,13 +123,23 @@ def one_counter_of_micro_batches_for_both():
 
 @contextlib.contextmanager
 def schedule_stepped_by_every_process():
-    with patch.object(Player, "update", lambda self, loss_of, batch, epoch, usual=Player.update: usual(self, loss_of, batch, epoch * self._ranks.size)):
+    with patch.object(
+        Player,
+        "update",
+        lambda self, loss_of, batch, epoch, usual=Player.update: usual(
+            self, loss_of, batch, epoch * self._ranks.size
+        ),
+    ):
         yield
 
 
 @contextlib.contextmanager
 def running_statistics_of_each_rank():
-    with patch.object(normalization, "end_update", lambda net, ranks, usual=normalization.end_update: usual(net, Solo(ranks))):
+    with patch.object(
+        normalization,
+        "end_update",
+        lambda net, ranks, usual=normalization.end_update: usual(net, Solo(ranks)),
+    ):
         yield
 
 
@@ -126,6 +168,7 @@ def d_called_wrapped_in_gs_step():
 
 def rewrapped(change):
     """Every network's DDP, changed after it was made."""
+
     def wrap(self, usual=Engine._wrap):
         net = usual(self)
         if isinstance(net, DistributedDataParallel):
@@ -137,8 +180,14 @@ def rewrapped(change):
 
 @contextlib.contextmanager
 def static_graph_and_a_penalty_through_the_wrapped_critic():
-    """Either alone is exact here: the penalty goes through the bare critic, of which DDP's static graph knows nothing."""
-    with rewrapped(lambda net: net._set_static_graph()), patch.object(Player, "inside", Player.__call__):
+    """Either alone is exact here.
+
+    The penalty goes through the bare critic, of which DDP's static graph knows nothing.
+    """
+    with (
+        rewrapped(lambda net: net._set_static_graph()),
+        patch.object(Player, "inside", Player.__call__),
+    ):
         yield
 
 
@@ -161,7 +210,9 @@ def penalty_in_a_backward_of_its_own():
 
 @contextlib.contextmanager
 def samples_gathered_and_cut():
-    """As by Accelerate's gather_for_metrics, which takes the length of the data set for that of what is gathered."""
+    """As by Accelerate's gather_for_metrics, which takes the length of the data set for that of
+    what is gathered.
+    """
     usual = Ranks.gather
 
     def gather(self, index, rows, total):
@@ -169,28 +220,52 @@ def samples_gathered_and_cut():
             return usual(self, index, rows, total)
         parts = [None] * self.size
         dist.all_gather_object(parts, rows.cpu())
-        return torch.cat([part for part in parts if len(part)])[:total - 7] if self.first else None
+        return torch.cat([part for part in parts if len(part)])[: total - 7] if self.first else None
 
     with patch.object(Ranks, "gather", gather):
         yield
 
 
 TRIALS = {
-    "sagan": (SAGAN, as_it_is), "penalty": (PENALTY, as_it_is), "one rank's numbers are not finite": (SAGAN, bad_numbers_on_rank_1),
-    **{fault.__name__: (SAGAN, fault) for fault in (
-        each_rank_skips_for_itself, not_divided_by_the_micro_batches, reduced_in_every_micro_batch, one_counter_of_micro_batches_for_both,
-        schedule_stepped_by_every_process, running_statistics_of_each_rank, spectral_vectors_seeded_by_rank, d_not_frozen_in_gs_step,
-        d_called_wrapped_in_gs_step, buffers_broadcast_before_each_forward, samples_gathered_and_cut)},
-    **{fault.__name__: (PENALTY, fault) for fault in (
-        static_graph_and_a_penalty_through_the_wrapped_critic, penalty_in_a_backward_of_its_own)},
+    "sagan": (SAGAN, as_it_is),
+    "penalty": (PENALTY, as_it_is),
+    "one rank's numbers are not finite": (SAGAN, bad_numbers_on_rank_1),
+    **{
+        fault.__name__: (SAGAN, fault)
+        for fault in (
+            each_rank_skips_for_itself,
+            not_divided_by_the_micro_batches,
+            reduced_in_every_micro_batch,
+            one_counter_of_micro_batches_for_both,
+            schedule_stepped_by_every_process,
+            running_statistics_of_each_rank,
+            spectral_vectors_seeded_by_rank,
+            d_not_frozen_in_gs_step,
+            d_called_wrapped_in_gs_step,
+            buffers_broadcast_before_each_forward,
+            samples_gathered_and_cut,
+        )
+    },
+    **{
+        fault.__name__: (PENALTY, fault)
+        for fault in (
+            static_graph_and_a_penalty_through_the_wrapped_critic,
+            penalty_in_a_backward_of_its_own,
+        )
+    },
 }
 
 
 # ---- a trial
 def train(words, ranks, data, alone):
-    """(numbers of every step, averaged over ranks; final tensors; score of samples; counts of what happened in DDP, unless `alone`)."""
+    """(numbers of every step, averaged over ranks.
+
+    Final tensors; score of samples; counts of what happened in DDP, unless `alone`).
+    """
     module, run, _ = plan(words)
-    share = sharing.breakdown(run.batch, ranks.size, ranks.machine.accumulation, run.group, run.group_of)
+    share = sharing.breakdown(
+        run.batch, ranks.size, ranks.machine.accumulation, run.group, run.group_of
+    )
     with torch.random.fork_rng():
         torch.manual_seed(draws.key(run.seed, "init"))
         recipe = module.Recipe(run, ranks, share, data.shape)
@@ -202,13 +277,19 @@ def train(words, ranks, data, alone):
         NOW["bad"] = step == 2 and (alone or ranks.rank == 1)
         log = recipe.step([next(stream) for _ in range(recipe.batches_per_step)], clock.at(step))
         rows.append(ranks.mean(torch.stack([value.double() for value in log.values()])))
-    tensors = {f"{name}.{key}": value.detach().clone() for name, player in recipe.players.items() for key, value in player.tensors().items()}
+    tensors = {
+        f"{name}.{key}": value.detach().clone()
+        for name, player in recipe.players.items()
+        for key, value in player.tensors().items()
+    }
     score = Evaluator(ranks, data, SAMPLES, None)(recipe.sample)["score"]
     return torch.stack(rows).nan_to_num(0), tensors, score, counts
 
 
 def watched(recipe):
-    """Counts, by player: reductions of gradients, broadcasts of buffers, and tensors of D in which G's step left a gradient."""
+    """Counts, by player: reductions of gradients, broadcasts of buffers, and tensors of D in which
+    G's step left a gradient.
+    """
     counts = {"reductions": 0, "broadcasts": 0, "left": 0}
 
     def reduce(state, bucket):
@@ -236,17 +317,26 @@ def watched(recipe):
 
 
 def measure(expected, words, fault, ranks, data):
-    """What a fault does: how far its run lies from that of one process (infinite where it is not finite), or the error; and the counts."""
+    """What a fault does: how far its run lies from that of one process (infinite where it is not
+    finite), or the error; and the counts.
+    """
     try:
         with fault():
             numbers, tensors, score, counts = train(words, ranks, data, alone=False)
     except Exception as error:
         return {"error": f"{type(error).__name__}: {error}"[:300]}
     usual = expected[0].abs().mean(0).clamp_min(1e-12)
-    apart = {"numbers": float(((expected[0] - numbers).abs() / expected[0].abs().maximum(usual)).max()), **tensors_apart(expected[1], tensors),
-             "score": abs(expected[2] - score) / expected[2]}
-    worst = torch.tensor([value if value == value else float("inf") for value in apart.values()], dtype=torch.float64)
-    dist.all_reduce(worst, dist.ReduceOp.MAX)  # a rank that differs from the others differs from the reference
+    apart = {
+        "numbers": float(((expected[0] - numbers).abs() / expected[0].abs().maximum(usual)).max()),
+        **tensors_apart(expected[1], tensors),
+        "score": abs(expected[2] - score) / expected[2],
+    }
+    worst = torch.tensor(
+        [value if value == value else float("inf") for value in apart.values()], dtype=torch.float64
+    )
+    dist.all_reduce(
+        worst, dist.ReduceOp.MAX
+    )  # a rank that differs from the others differs from the reference
     return {"apart": dict(zip(apart, worst.tolist(), strict=True)), **counts}
 
 

@@ -1,6 +1,8 @@
-"""The trainer, which stands still for two seconds at one place of one rank, so that a kill from outside hits it there: the program of tests/chaos.py.
+"""The trainer, which stands still for two seconds at one place of one rank, so that a kill from
+outside hits it there: the program of tests/chaos.py.
 
-Where, and which file then appears, is said by the variable CHAOS: kind|place|how often it passes before|rank|file. Without it nothing is changed.
+Where, and which file then appears, is said by the variable CHAOS: kind|place|how often it passes
+before|rank|file. Without it nothing is changed.
 """
 
 import functools
@@ -19,8 +21,17 @@ from distgan.recipes import sagan
 
 PAUSE_S = 2
 PLACES = {
-    "save": ("before anything is written", "networks half written", "training state half written", "before checkpoint.json", "before the sync", "before the rename",
-             "after the rename", "before old ones are deleted", "old one half deleted"),
+    "save": (
+        "before anything is written",
+        "networks half written",
+        "training state half written",
+        "before checkpoint.json",
+        "before the sync",
+        "before the rename",
+        "after the rename",
+        "before old ones are deleted",
+        "old one half deleted",
+    ),
     "validation": ("as it begins", "computed, not written"),
     "evaluation": ("as it begins", "among the samples", "computed, not written"),
     "reading": ("in a decoding process",),
@@ -28,7 +39,9 @@ PLACES = {
 
 
 class Pause:
-    """Once in a start, at the `nth` save, validation, evaluation or batch or, where that does not come by the place, a later one."""
+    """Once in a start, at the `nth` save, validation, evaluation or batch or, where that does not
+    come by the place, a later one.
+    """
 
     def __init__(self, kind: str, place: str, nth: str, marker: str):
         self.kind, self.place, self.nth, self.marker = kind, place, int(nth), Path(marker)
@@ -76,7 +89,7 @@ class Pause:
             usual(what, path, *args, **more)
             if self.armed and place == self.place:
                 whole = Path(path).read_bytes()
-                Path(path).write_bytes(whole[:len(whole) // 2])
+                Path(path).write_bytes(whole[: len(whole) // 2])
                 self.here(place)
                 Path(path).write_bytes(whole)
 

@@ -19,13 +19,25 @@ def image(number: int, size: int = 4, channels: int = 1) -> np.ndarray:
 
 
 def pair(number: int, frames: int) -> tuple[np.ndarray, np.ndarray]:
-    """int16 [frames] twice: ramps that tell the sample and the place in it; the target is the input's negative."""
+    """int16 [frames] twice: ramps that tell the sample and the place in it; the target is the
+    input's negative.
+    """
     ramp = (np.arange(frames) + 100 * number).astype(np.int16)
     return ramp, -ramp
 
 
-def images(folder: Path, n: int, per_shard: int = 10, *, held_out: int = 3, payload: str = "raw", size: int = 4, channels: int = 1) -> Path:
+def images(
+    folder: Path,
+    n: int,
+    per_shard: int = 10,
+    *,
+    held_out: int = 3,
+    payload: str = "raw",
+    size: int = 4,
+    channels: int = 1,
+) -> Path:
     """A data set of n training images, numbers 0 … n-1, and `held_out` more to validate."""
+
     def sample(i):
         field, data = payloads.encode(image(i, size, channels), payload)
         return {"__key__": f"{i:06d}", field: data, "json": b"{}"}
@@ -34,17 +46,37 @@ def images(folder: Path, n: int, per_shard: int = 10, *, held_out: int = 3, payl
     return write(folder, about, sample, n, held_out, per_shard)
 
 
-def pairs(folder: Path, n: int, per_shard: int = 10, *, held_out: int = 3, frames: int | list[int] = 100, rate: int = 1000, payload: str = "wav") -> Path:
+def pairs(
+    folder: Path,
+    n: int,
+    per_shard: int = 10,
+    *,
+    held_out: int = 3,
+    frames: int | list[int] = 100,
+    rate: int = 1000,
+    payload: str = "wav",
+) -> Path:
     """A data set of n training pairs, of equal or given lengths."""
     lengths = [frames] * (n + held_out) if isinstance(frames, int) else frames
     encode = waves.write_wav if payload == "wav" else waves.write_flac
 
     def sample(i):
         both = [encode(wave, rate) for wave in pair(i, lengths[i])]
-        return {"__key__": f"{i:06d}", f"input.{payload}": both[0], f"target.{payload}": both[1], "json": b"{}"}
+        return {
+            "__key__": f"{i:06d}",
+            f"input.{payload}": both[0],
+            f"target.{payload}": both[1],
+            "json": b"{}",
+        }
 
-    about = {"kind": "pair", "rate": rate, "fields": [f"input.{payload}", f"target.{payload}"], "dtype": "int16",
-             "length": min(lengths), "longest": max(lengths)}
+    about = {
+        "kind": "pair",
+        "rate": rate,
+        "fields": [f"input.{payload}", f"target.{payload}"],
+        "dtype": "int16",
+        "length": min(lengths),
+        "longest": max(lengths),
+    }
     return write(folder, about, sample, n, held_out, per_shard)
 
 
@@ -53,24 +85,57 @@ def write(folder: Path, about: dict, sample, n: int, held_out: int, per_shard: i
     for part, numbers in (("train", range(n)), ("validation", range(n, n + held_out))):
         (folder / part).mkdir(parents=True)
         for k, start in enumerate(range(0, len(numbers), per_shard)):
-            write_shard(folder / part / f"{part}-{k:06d}.tar", [sample(i) for i in numbers[start:start + per_shard]])
+            write_shard(
+                folder / part / f"{part}-{k:06d}.tar",
+                [sample(i) for i in numbers[start : start + per_shard]],
+            )
         prints.append(write_manifest(folder / part, part)["fingerprint"])
-    dataset = {"version": 1, "source": "tests", "options": {}, "origin": {}, "sample": about, "samples": {"train": n, "validation": held_out},
-               "left_out": [], "low_quality_kept": [], "notes": [], "complete": True, "fingerprint": fingerprint(prints)}
+    dataset = {
+        "version": 1,
+        "source": "tests",
+        "options": {},
+        "origin": {},
+        "sample": about,
+        "samples": {"train": n, "validation": held_out},
+        "left_out": [],
+        "low_quality_kept": [],
+        "notes": [],
+        "complete": True,
+        "fingerprint": fingerprint(prints),
+    }
     (folder / "dataset.json").write_text(json.dumps(dataset))
     return folder
 
 
-def damaged(folder: Path, n: int, *, held_out: int = 5, frames: int | list[int] = 400, rate: int = 8000) -> Path:
-    """Pairs that can be repaired: the target is noise of changing loudness, the input is it with more noise and too soft."""
+def damaged(
+    folder: Path, n: int, *, held_out: int = 5, frames: int | list[int] = 400, rate: int = 8000
+) -> Path:
+    """Pairs that can be repaired.
+
+    The target is noise of changing loudness, the input is it with more noise and too soft.
+    """
     lengths = [frames] * (n + held_out) if isinstance(frames, int) else frames
 
     def sample(i):
         rng = np.random.default_rng(i)
-        target = rng.uniform(0.03, 0.1) * rng.standard_normal(lengths[i]) * np.sin(np.arange(lengths[i]) / rng.uniform(20, 60)) ** 2
+        target = (
+            rng.uniform(0.03, 0.1)
+            * rng.standard_normal(lengths[i])
+            * np.sin(np.arange(lengths[i]) / rng.uniform(20, 60)) ** 2
+        )
         given = 0.6 * target + 0.02 * rng.standard_normal(lengths[i])
-        both = {f"{side}.wav": waves.write_wav(waves.to_int16(wave), rate) for side, wave in (("input", given), ("target", target))}
+        both = {
+            f"{side}.wav": waves.write_wav(waves.to_int16(wave), rate)
+            for side, wave in (("input", given), ("target", target))
+        }
         return {"__key__": f"{i:06d}", **both, "json": b"{}"}
 
-    about = {"kind": "pair", "rate": rate, "fields": ["input.wav", "target.wav"], "dtype": "int16", "length": min(lengths), "longest": max(lengths)}
+    about = {
+        "kind": "pair",
+        "rate": rate,
+        "fields": ["input.wav", "target.wav"],
+        "dtype": "int16",
+        "length": min(lengths),
+        "longest": max(lengths),
+    }
     return write(folder, about, sample, n, held_out, 10)

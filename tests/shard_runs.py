@@ -1,4 +1,7 @@
-"""Run `distgan shard` and compare what it wrote. One small set, 120 images in 6 + 1 shards, is what several tests must end with."""
+"""Run `distgan shard` and compare what it wrote.
+
+One small set, 120 images in 6 + 1 shards, is what several tests must end with.
+"""
 
 import hashlib
 from pathlib import Path
@@ -16,4 +19,7 @@ def shard(*words) -> int:
 def contents(folder: Path) -> dict[str, str]:
     """Relative path -> sha256 of every file."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in files
+    }

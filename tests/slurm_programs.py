@@ -1,6 +1,8 @@
-"""What jobs of the cluster's tests train with instead of distgan/train.py: `slurm_programs.py KIND RECIPE key=value … machine.folder=RUN`.
+"""What jobs of the cluster's tests train with instead of distgan/train.py: `slurm_programs.py KIND
+RECIPE key=value … machine.folder=RUN`.
 
-`dry` trains nothing: it notes that it was started, waits for `seconds` and is done. The others are the real trainer, disturbed.
+`dry` trains nothing: it notes that it was started, waits for `seconds` and is done. The others are
+the real trainer, disturbed.
 """
 
 import json
@@ -30,7 +32,9 @@ def slow(words: list[str]) -> None:
 
 
 def ill(words: list[str]) -> None:
-    """By seed: 1 raises in step 3, 2 wants more memory than there is, 3 has numbers that are not finite."""
+    """By seed: 1 raises in step 3, 2 wants more memory than there is, 3 has numbers that are not
+    finite.
+    """
     import resource
 
     import torch

@@ -10,7 +10,7 @@ from shards.sound import align
 def sound(n, seed=0):
     """Noise with the spectrum of a low voice: falls by 12 dB an octave above 800 Hz."""
     white = np.random.default_rng(seed).standard_normal(n + 200)
-    return np.convolve(white, 0.7 ** np.arange(100), "same")[100:100 + n]
+    return np.convolve(white, 0.7 ** np.arange(100), "same")[100 : 100 + n]
 
 
 def delayed(x, d):
@@ -24,7 +24,7 @@ def slow(reference, observed, reach):
     best = (0, 0.0)
     for d in range(-reach, reach + 1):
         start, stop = max(0, -d), min(len(reference), len(observed) - d)
-        x, y = reference[start:stop], observed[start + d:stop + d]
+        x, y = reference[start:stop], observed[start + d : stop + d]
         rho = x @ y / np.sqrt((x @ x) * (y @ y))
         best = (d, rho) if abs(rho) > abs(best[1]) else best
     return best
@@ -36,7 +36,7 @@ def test_whole_delays_are_those_of_the_slow_reference(seed):
     n, m, reach = rng.integers(600, 3000, 2).tolist() + [200]
     d, polarity = int(rng.integers(-reach, reach + 1)), int(rng.choice([-1, 1]))
     x = sound(6000, seed)
-    reference, observed = x[1000:1000 + n], polarity * 0.3 * x[1000 - d:1000 - d + m]
+    reference, observed = x[1000 : 1000 + n], polarity * 0.3 * x[1000 - d : 1000 - d + m]
     observed = observed + 0.1 * sound(m, seed + 100)
     lag, rho = slow(reference, observed, reach)
     found = align.estimate(reference, observed, reach)
@@ -59,7 +59,13 @@ def test_an_empty_top_of_the_band_does_not_pull():
     assert abs(align.estimate(x[1000:49000], y[1000:49000], 50).samples - 7.3) < 0.01
     noisy = y + np.random.default_rng(1).standard_normal(50000)
     for start in range(1000, 40000, 3000):
-        assert abs(align.estimate(x[start:start + 3000], noisy[start:start + 3000], 50).samples - 7.3) < 0.07
+        assert (
+            abs(
+                align.estimate(x[start : start + 3000], noisy[start : start + 3000], 50).samples
+                - 7.3
+            )
+            < 0.07
+        )
 
 
 @pytest.mark.parametrize("samples", [0.5, -0.5, 20.3, -20.3])
@@ -76,7 +82,9 @@ def test_whole_samples_move_exactly_and_nothing_comes_round(samples):
     np.testing.assert_array_equal(align.advance(x, samples), expected)
 
 
-@pytest.mark.parametrize(("d", "length"), [(37, 1463), (-37, 1463), (0, 1500), (12.4, 1487), (-12.4, 1487)])
+@pytest.mark.parametrize(
+    ("d", "length"), [(37, 1463), (-37, 1463), (0, 1500), (12.4, 1487), (-12.4, 1487)]
+)
 def test_aligned_pairs_are_cut_to_what_they_share(d, length):
     x = sound(4000)
     reference, observed = x[1000:2500], -align.advance(x, -d)[1000:2500]
@@ -102,9 +110,15 @@ def test_aligned_with_a_shorter_observation():
     assert len(one) == len(other) == 0
 
 
-@pytest.mark.parametrize("nothing", [np.zeros(500), np.full(500, 0.1, np.float32), np.full(500, np.nan), np.zeros(0)])
+@pytest.mark.parametrize(
+    "nothing", [np.zeros(500), np.full(500, 0.1, np.float32), np.full(500, np.nan), np.zeros(0)]
+)
 def test_silence_correlates_with_nothing(nothing):
-    assert align.estimate(sound(500), nothing, 50) == align.estimate(nothing, sound(500), 50) == align.UNKNOWN
+    assert (
+        align.estimate(sound(500), nothing, 50)
+        == align.estimate(nothing, sound(500), 50)
+        == align.UNKNOWN
+    )
     assert align.UNKNOWN.correlation == 0.0
 
 
@@ -115,7 +129,9 @@ def test_short_recordings_do_not_break(n):
 
 
 def test_other_recordings_are_told_apart():
-    found = [align.estimate(sound(16000, i), sound(16000, i + 50), 2000).correlation for i in range(5)]
+    found = [
+        align.estimate(sound(16000, i), sound(16000, i + 50), 2000).correlation for i in range(5)
+    ]
     assert max(found) < align.MISMATCH
 
 
@@ -133,7 +149,13 @@ def test_pooled_finds_what_single_recordings_do_not_show():
     pairs = []
     for i in range(30):
         x = sound(1200, i)
-        pairs.append((x, -align.advance(x, -12.25) + 12 * np.random.default_rng(i + 100).standard_normal(1200)))
+        pairs.append(
+            (
+                x,
+                -align.advance(x, -12.25)
+                + 12 * np.random.default_rng(i + 100).standard_normal(1200),
+            )
+        )
     single = [abs(align.estimate(*pair, 300).samples - 12.25) < 1 for pair in pairs]
     found = align.pooled([*pairs, (np.zeros(1200), pairs[0][1])], 300)
     assert np.mean(single) < 0.6 and abs(found.samples - 12.25) < 0.5 and found.polarity == -1
@@ -149,6 +171,11 @@ def test_speech_after_noise_room_and_denoiser():
     assert all(abs(o.error) <= 1 and o.delay.polarity == o.case.polarity for o in outcomes)
     usual = [o for o in outcomes if o.case.room != "heavy"]
     assert np.mean([abs(o.error) <= 0.05 for o in usual]) >= 0.95
-    assert np.mean([o.delay.agrees for o in usual]) > 0.97 and np.mean([o.delay.correlation >= align.MISMATCH for o in usual]) > 0.97
-    assert not all(o.delay.agrees for o in outcomes)  # in heavy reverberation the plain correlation is wrong, and it is told
+    assert (
+        np.mean([o.delay.agrees for o in usual]) > 0.97
+        and np.mean([o.delay.correlation >= align.MISMATCH for o in usual]) > 0.97
+    )
+    assert not all(
+        o.delay.agrees for o in outcomes
+    )  # in heavy reverberation the plain correlation is wrong, and it is told
     assert max(alignment.mismatched(20, voices)) < align.MISMATCH

@@ -1,4 +1,6 @@
-"""Scores of repaired sound: known answers, what has no value, any number of processes, the verb on runs and on folders."""
+"""Scores of repaired sound: known answers, what has no value, any number of processes, the verb on
+runs and on folders.
+"""
 
 import csv
 import hashlib
@@ -30,7 +32,10 @@ RATE = 16000
 @pytest.fixture(scope="module")
 def voices() -> list[np.ndarray]:
     """Five clips of 0.7 to 1.1 s of made speech."""
-    return [speech.utterance(np.random.default_rng(k), RATE, 0.7 + 0.1 * k, k).astype(np.float32) for k in range(5)]
+    return [
+        speech.utterance(np.random.default_rng(k), RATE, 0.7 + 0.1 * k, k).astype(np.float32)
+        for k in range(5)
+    ]
 
 
 def noisy(wave: np.ndarray, level: float, k: int = 0) -> np.ndarray:
@@ -47,28 +52,59 @@ class Made:
         self.snrs = [2.0, 7.5, 7.0, None, 30.0][: len(voices)]
 
     def __getitem__(self, i):
-        return Clip(*(torch.from_numpy(wave) for wave in (noisy(self.voices[i], 0.005, i), self.voices[i], noisy(self.voices[i], 0.02, i))))
+        return Clip(
+            *(
+                torch.from_numpy(wave)
+                for wave in (
+                    noisy(self.voices[i], 0.005, i),
+                    self.voices[i],
+                    noisy(self.voices[i], 0.02, i),
+                )
+            )
+        )
 
 
 # ---- the numbers
 def test_mel_cepstral_distortion_is_the_root_mean_square_of_what_the_cosines_hold(voices):
-    """With all cosines, by Parseval, the difference of log spectra in dB without its mean; with 13 of them, as scipy's DCT has it."""
+    """With all cosines, by Parseval, the difference of log spectra in dB without its mean.
+
+    With 13 of them, as scipy's DCT has it.
+    """
     target = torch.from_numpy(voices[0]).double()[None]
     found = torch.from_numpy(noisy(voices[0], 0.003)).double()[None]
     banks = measures._mel(RATE, measures.MEL_BANDS)
-    x, y = (torch.stft(z[0], 512, 128, window=torch.hann_window(512, dtype=torch.float64), pad_mode="constant", return_complex=True).abs().square().T @ banks
-            for z in (found, target))
+    x, y = (
+        torch.stft(
+            z[0],
+            512,
+            128,
+            window=torch.hann_window(512, dtype=torch.float64),
+            pad_mode="constant",
+            return_complex=True,
+        )
+        .abs()
+        .square()
+        .T
+        @ banks
+        for z in (found, target)
+    )
     floor = y.sqrt().max() * 1e-4
     difference = (20 * torch.log10(x.sqrt().clamp_min(floor) / y.sqrt().clamp_min(floor))).numpy()
     active = measures._decibels(found, target, RATE)[2][0].bool().numpy()
     series = scipy.fft.dct(difference, axis=1) / measures.MEL_BANDS  # c_k of the cosine series
     for k in (measures.CEPSTRA, measures.MEL_BANDS - 1):
-        by_dct = np.sqrt((series[:, 1:k + 1] ** 2).sum(1) / 2)[active].mean()
-        assert measures.mel_cepstral_distortion(found, target, RATE, k).item() == pytest.approx(by_dct, rel=1e-9)
+        by_dct = np.sqrt((series[:, 1 : k + 1] ** 2).sum(1) / 2)[active].mean()
+        assert measures.mel_cepstral_distortion(found, target, RATE, k).item() == pytest.approx(
+            by_dct, rel=1e-9
+        )
     whole = np.sqrt(((difference - difference.mean(1, keepdims=True)) ** 2).mean(1))[active].mean()
-    assert measures.mel_cepstral_distortion(found, target, RATE, measures.MEL_BANDS - 1).item() == pytest.approx(whole, rel=1e-9)
+    assert measures.mel_cepstral_distortion(
+        found, target, RATE, measures.MEL_BANDS - 1
+    ).item() == pytest.approx(whole, rel=1e-9)
     assert measures.mel_cepstral_distortion(target, target, RATE).item() == 0
-    assert measures.mel_cepstral_distortion(0.9 * target, target, RATE).item() < 0.1  # a level alone: what lies on the floor
+    assert (
+        measures.mel_cepstral_distortion(0.9 * target, target, RATE).item() < 0.1
+    )  # a level alone: what lies on the floor
     assert measures.mel_cepstral_distortion(found, 0 * target, RATE).item() == 0
 
 
@@ -82,18 +118,33 @@ def test_every_mel_band_hears_something():
 def test_si_sdr_is_torchmetrics_without_its_epsilon(voices, level):
     from torchmetrics.functional.audio import scale_invariant_signal_distortion_ratio as theirs
 
-    target, found = (torch.from_numpy(wave).double() for wave in (voices[0], noisy(voices[0], level)))
-    assert measures.si_sdr(found[None], target[None]).item() == pytest.approx(theirs(found, target).item(), abs=1e-6)
-    assert measures.si_sdr(1e-4 * found[None], 1e-4 * target[None]).item() == pytest.approx(measures.si_sdr(found[None], target[None]).item(), abs=1e-6)
+    target, found = (
+        torch.from_numpy(wave).double() for wave in (voices[0], noisy(voices[0], level))
+    )
+    assert measures.si_sdr(found[None], target[None]).item() == pytest.approx(
+        theirs(found, target).item(), abs=1e-6
+    )
+    assert measures.si_sdr(1e-4 * found[None], 1e-4 * target[None]).item() == pytest.approx(
+        measures.si_sdr(found[None], target[None]).item(), abs=1e-6
+    )
 
 
 def test_improvement_is_over_the_input(voices):
     values, why = audio_scores.measure(Made(voices)[1], RATE, audio_scores.PLAIN)
     assert not why and set(values) == set(columns(RATE, audio_scores.PLAIN, True))
-    assert values["si_sdr_i"] == pytest.approx(values["si_sdr"] - values["input_si_sdr"]) and values["si_sdr_i"] > 6
-    assert all(values[name] < values[f"input_{name}"] for name in ("lsd", "mcd", "stft", "l1", "lsd 0-500 Hz", "lsd 4000-8000 Hz"))
+    assert (
+        values["si_sdr_i"] == pytest.approx(values["si_sdr"] - values["input_si_sdr"])
+        and values["si_sdr_i"] > 6
+    )
+    assert all(
+        values[name] < values[f"input_{name}"]
+        for name in ("lsd", "mcd", "stft", "l1", "lsd 0-500 Hz", "lsd 4000-8000 Hz")
+    )
     clip = Made(voices)[1]
-    assert values["stft"] == stft_distance(clip.found.double()[None], clip.target.double()[None]).item()
+    assert (
+        values["stft"]
+        == stft_distance(clip.found.double()[None], clip.target.double()[None]).item()
+    )
 
 
 # ---- what has no value
@@ -101,34 +152,65 @@ def test_what_cannot_be_measured_has_a_reason_and_no_number(voices):
     wave = torch.from_numpy(voices[0])
     broken = wave.clone()
     broken[100] = math.nan
-    for clip, reason in ((Clip(wave, 0 * wave), "the target is silent"), (Clip(broken, wave), "it has values that are not finite")):
+    for clip, reason in (
+        (Clip(wave, 0 * wave), "the target is silent"),
+        (Clip(broken, wave), "it has values that are not finite"),
+    ):
         values, why = audio_scores.measure(clip, RATE, audio_scores.PLAIN)
-        assert all(map(math.isnan, values.values())) and set(why.values()) == {reason} and why.keys() == values.keys()
+        assert (
+            all(map(math.isnan, values.values()))
+            and set(why.values()) == {reason}
+            and why.keys() == values.keys()
+        )
     silent, why = audio_scores.measure(Clip(0 * wave, wave), RATE, audio_scores.PLAIN)
     assert silent["si_sdr"] == -100 and not why  # defined: nothing of the target is there
-    short, why = audio_scores.measure(Clip(wave[5000:5300], wave[5000:5300]), RATE, ("si_sdr", "stft"))
-    assert short["si_sdr"] == 100 and math.isnan(short["stft"]) and why == {"stft": "no more than 1024 frames, half the largest FFT"}
+    short, why = audio_scores.measure(
+        Clip(wave[5000:5300], wave[5000:5300]), RATE, ("si_sdr", "stft")
+    )
+    assert (
+        short["si_sdr"] == 100
+        and math.isnan(short["stft"])
+        and why == {"stft": "no more than 1024 frames, half the largest FFT"}
+    )
 
 
 def test_failed_clips_are_told_and_not_averaged(voices):
     class Broken(Made):
         def __getitem__(self, i):
             clip = super().__getitem__(i)
-            return Clip(clip.found * math.nan if i == 3 else clip.found, clip.target * (i != 4), clip.given)
+            return Clip(
+                clip.found * math.nan if i == 3 else clip.found, clip.target * (i != 4), clip.given
+            )
 
     found = score(Ranks(), Broken(voices), ("si_sdr", "mcd", "frechet"))
     means = found["means"]
-    assert (means["si_sdr"]["n"], means["si_sdr"]["failed"], means["input_si_sdr"]["n"]) == (3, 2, 4)
-    assert [row["why"] for row in found["clips"]] == ["", "", "", "si_sdr, mcd: it has values that are not finite",
-                                                      "si_sdr, mcd, input_si_sdr, input_mcd: the target is silent"]
-    assert means["si_sdr"]["mean"] == pytest.approx(np.mean([row["si_sdr"] for row in found["clips"][:3]]))
+    assert (means["si_sdr"]["n"], means["si_sdr"]["failed"], means["input_si_sdr"]["n"]) == (
+        3,
+        2,
+        4,
+    )
+    assert [row["why"] for row in found["clips"]] == [
+        "",
+        "",
+        "",
+        "si_sdr, mcd: it has values that are not finite",
+        "si_sdr, mcd, input_si_sdr, input_mcd: the target is silent",
+    ]
+    assert means["si_sdr"]["mean"] == pytest.approx(
+        np.mean([row["si_sdr"] for row in found["clips"][:3]])
+    )
     assert found["clips"][3]["si_sdr"] is None and json.dumps(found, allow_nan=False)
 
 
 def test_one_clip_has_a_mean_without_an_interval(voices):
     found = score(Ranks(), Made(voices[:1]), ("si_sdr", "frechet"))
     of = found["means"]["si_sdr"]
-    assert of["n"] == 1 and of["mean"] == found["clips"][0]["si_sdr"] and of["sd"] is None and of["interval"] is None
+    assert (
+        of["n"] == 1
+        and of["mean"] == found["clips"][0]["si_sdr"]
+        and of["sd"] is None
+        and of["interval"] is None
+    )
 
 
 # ---- means, conditions, distances
@@ -137,14 +219,25 @@ def test_means_conditions_and_distances(voices):
     found = score(Ranks(), made, audio_scores.PLAIN)
     of = found["means"]["lsd"]
     numbers = [row["lsd"] for row in found["clips"]]
-    assert of["mean"] == pytest.approx(np.mean(numbers)) and of["sd"] == pytest.approx(np.std(numbers, ddof=1))
+    assert of["mean"] == pytest.approx(np.mean(numbers)) and of["sd"] == pytest.approx(
+        np.std(numbers, ddof=1)
+    )
     assert min(numbers) <= of["interval"][0] < of["mean"] < of["interval"][1] <= max(numbers)
     assert list(found["conditions"]) == ["0 to 5 dB", "5 to 10 dB", "20 dB and more"]
     assert found["conditions"]["5 to 10 dB"]["lsd"]["mean"] == pytest.approx(np.mean(numbers[1:3]))
-    rows = {side: torch.cat([measures.log_mel(getattr(made[i], side), RATE) for i in range(5)]) for side in ("found", "given", "target")}
+    rows = {
+        side: torch.cat([measures.log_mel(getattr(made[i], side), RATE) for i in range(5)])
+        for side in ("found", "given", "target")
+    }
     for side, name in (("found", "frechet_logmel"), ("given", "input_frechet_logmel")):
-        assert found["distances"][name] == {"value": pytest.approx(frechet.distance(rows[side], rows["target"]), rel=1e-6), "frames": len(rows[side])}
-    assert found["distances"]["frechet_logmel"]["value"] < found["distances"]["input_frechet_logmel"]["value"]
+        assert found["distances"][name] == {
+            "value": pytest.approx(frechet.distance(rows[side], rows["target"]), rel=1e-6),
+            "frames": len(rows[side]),
+        }
+    assert (
+        found["distances"]["frechet_logmel"]["value"]
+        < found["distances"]["input_frechet_logmel"]["value"]
+    )
 
 
 def test_a_set_is_at_no_distance_from_itself(voices):
@@ -155,13 +248,20 @@ def test_a_set_is_at_no_distance_from_itself(voices):
 
     found = score(Ranks(), Perfect(voices), audio_scores.PLAIN)
     assert found["distances"]["frechet_logmel"]["value"] == pytest.approx(0, abs=1e-9)
-    assert found["means"]["lsd"]["mean"] == found["means"]["mcd"]["mean"] == found["means"]["stft"]["mean"] == 0
+    assert (
+        found["means"]["lsd"]["mean"]
+        == found["means"]["mcd"]["mean"]
+        == found["means"]["stft"]["mean"]
+        == 0
+    )
 
 
 # ---- embeddings
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    """Stand-in weights of wav2vec2_base in the form in which torchaudio publishes them, and their digest."""
+    """Stand-in weights of wav2vec2_base in the form in which torchaudio publishes them, and their
+    digest.
+    """
     from torchaudio import models
 
     torch.manual_seed(0)
@@ -176,9 +276,16 @@ def test_frechet_audio_distance_names_its_weights(voices, weights):
     made = Made(voices[:3])
     found = score(Ranks(), made, ("si_sdr",), embedding)
     name = f"fad_wav2vec2_base_{digest[:8]}"
-    assert set(found["distances"]) == {name, f"input_{name}"} and found["distances"][name]["value"] > 0
-    rows = [torch.cat([embedding(getattr(made[i], side), RATE) for i in range(3)]).double() / SCALE for side in ("found", "target")]
-    assert rows[0].shape[1] == 768 and found["distances"][name]["value"] == pytest.approx(frechet.distance(*rows), rel=1e-4)
+    assert (
+        set(found["distances"]) == {name, f"input_{name}"} and found["distances"][name]["value"] > 0
+    )
+    rows = [
+        torch.cat([embedding(getattr(made[i], side), RATE) for i in range(3)]).double() / SCALE
+        for side in ("found", "target")
+    ]
+    assert rows[0].shape[1] == 768 and found["distances"][name]["value"] == pytest.approx(
+        frechet.distance(*rows), rel=1e-4
+    )
 
 
 def test_weights_of_another_checksum_or_model_are_refused(weights, tmp_path):
@@ -199,21 +306,33 @@ def test_listening_models_say_why_they_have_no_value(voices):
     pytest.importorskip("pystoi", reason="pip install 'distgan[perceptual]'")
     voice, found = voices[4], noisy(voices[4], 0.01)
     values = {name: perceptual.measure(name, found, voice, RATE) for name in perceptual.NAMES}
-    assert all(why == "" for _, why in values.values()) and 1 < values["pesq"][0] < 4.65 and 0 < values["estoi"][0] <= values["stoi"][0] <= 1
+    assert (
+        all(why == "" for _, why in values.values())
+        and 1 < values["pesq"][0] < 4.65
+        and 0 < values["estoi"][0] <= values["stoi"][0] <= 1
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for name in perceptual.NAMES:
             assert perceptual.measure(name, 0 * found, voice, RATE) == (None, "it is silent")
-            assert perceptual.measure(name, found, 0 * voice, RATE) == (None, "the target is silent")
+            assert perceptual.measure(name, found, 0 * voice, RATE) == (
+                None,
+                "the target is silent",
+            )
             for frames in (1600, 100, 1):
-                value, why = perceptual.measure(name, found[2000:2000 + frames], voice[2000:2000 + frames], RATE)
+                value, why = perceptual.measure(
+                    name, found[2000 : 2000 + frames], voice[2000 : 2000 + frames], RATE
+                )
                 assert value is None and why
     assert perceptual.measure("pesq", found * np.float32(1e-30), voice, RATE)[0] is None
 
 
 def test_a_missing_package_is_named_with_the_line_that_installs_it(monkeypatch):
     monkeypatch.setattr(perceptual, "_there", lambda package: False)
-    with pytest.raises(ConfigError, match=r"metrics: pesq, estoi need pesq and pystoi: pip install 'distgan\[perceptual\]'"):
+    with pytest.raises(
+        ConfigError,
+        match=r"metrics: pesq, estoi need pesq and pystoi: pip install 'distgan\[perceptual\]'",
+    ):
         perceptual.require(("pesq", "estoi"))
 
 
@@ -223,12 +342,22 @@ def folders(tmp_path, voices):
     for name, level in (("clean", 0), ("repaired", 0.005), ("denoised", 0.02)):
         (tmp_path / name).mkdir()
         for k, voice in enumerate(voices):
-            (tmp_path / name / f"{k}.wav").write_bytes(waves.write_wav(noisy(voice, level, k), RATE))
+            (tmp_path / name / f"{k}.wav").write_bytes(
+                waves.write_wav(noisy(voice, level, k), RATE)
+            )
     return tmp_path
 
 
 def asked(folder, *more):
-    return ["--real", str(folder / "clean"), "--fake", str(folder / "repaired"), "--input", str(folder / "denoised"), *more]
+    return [
+        "--real",
+        str(folder / "clean"),
+        "--fake",
+        str(folder / "repaired"),
+        "--input",
+        str(folder / "denoised"),
+        *more,
+    ]
 
 
 def test_folders_at_any_number_of_processes(folders):
@@ -236,13 +365,29 @@ def test_folders_at_any_number_of_processes(folders):
     found = {}
     for processes in (1, 2, 3, 5):
         out = folders / f"of{processes}.json"
-        words = asked(folders, f"--out={out}", "--metrics", "si_sdr,lsd,mcd,stft,frechet", "--device", "cpu")
+        words = asked(
+            folders, f"--out={out}", "--metrics", "si_sdr,lsd,mcd,stft,frechet", "--device", "cpu"
+        )
         if processes == 1:
             assert evaluate.main(words) == 0
         else:
-            run([str(BIN / "torchrun"), "--standalone", "--nproc-per-node", str(processes), "-m", "distgan", "evaluate"], *words, cwd=folders)
+            run(
+                [
+                    str(BIN / "torchrun"),
+                    "--standalone",
+                    "--nproc-per-node",
+                    str(processes),
+                    "-m",
+                    "distgan",
+                    "evaluate",
+                ],
+                *words,
+                cwd=folders,
+            )
         about = json.loads(out.read_text())
-        found[processes] = {key: about[key] for key in ("clips", "means", "conditions", "distances")}
+        found[processes] = {
+            key: about[key] for key in ("clips", "means", "conditions", "distances")
+        }
         with open(out.with_suffix(".csv"), newline="") as file:
             assert [row["key"] for row in csv.DictReader(file)] == [str(k) for k in range(5)]
     assert found[1] == found[2] == found[3] == found[5]
@@ -250,10 +395,18 @@ def test_folders_at_any_number_of_processes(folders):
 
 def test_folders_that_do_not_match_are_refused_by_name(folders, voices):
     (folders / "repaired/2.wav").write_bytes(waves.write_wav(voices[2][:-7], RATE))
-    with pytest.raises(ConfigError, match=rf"(?s)of equal length:\n  2: {len(voices[2]) - 7} frames in .*repaired, {len(voices[2])} frames in .*clean"):
+    with pytest.raises(
+        ConfigError,
+        match=(
+            rf"(?s)of equal length:\n  2: {len(voices[2]) - 7} frames in .*repaired,"
+            rf" {len(voices[2])} frames in .*clean"
+        ),
+    ):
         evaluate.main(asked(folders))
     (folders / "repaired/2.wav").write_bytes(waves.write_wav(voices[2], 8000))
-    with pytest.raises(ConfigError, match="(?s)several rates; resample them to one first:.*8000 Hz: "):
+    with pytest.raises(
+        ConfigError, match="(?s)several rates; resample them to one first:.*8000 Hz: "
+    ):
         evaluate.main(asked(folders))
     (folders / "repaired/2.wav").unlink()
     with pytest.raises(ConfigError, match="each needs its counterpart: 1 without an input"):
@@ -266,14 +419,19 @@ def test_folders_that_do_not_match_are_refused_by_name(folders, voices):
 
 def test_several_channels_are_refused(folders, voices):
     """Mixed down, left and right could be exchanged and nobody would hear it."""
-    soundfile.write(folders / "clean/2.wav", np.stack([voices[2], voices[2]], 1), RATE, subtype="FLOAT")
+    soundfile.write(
+        folders / "clean/2.wav", np.stack([voices[2], voices[2]], 1), RATE, subtype="FLOAT"
+    )
     with pytest.raises(ConfigError, match="clean/2.wav has several channels"):
         evaluate.main(asked(folders))
 
 
 def test_at_rates_of_no_sound_what_knows_hertz_is_left_out(folders, capsys):
     metrics = evaluate_audio._suited(audio_scores.PLAIN, 100_000_000, None)
-    assert metrics == ("si_sdr", "stft", "l1") and "lsd, mcd, bands, frechet are left out" in capsys.readouterr().out
+    assert (
+        metrics == ("si_sdr", "stft", "l1")
+        and "lsd, mcd, bands, frechet are left out" in capsys.readouterr().out
+    )
     assert evaluate_audio._suited(audio_scores.PLAIN, 16000, None) == audio_scores.PLAIN
     with pytest.raises(ConfigError, match="lsd: made for sound"):
         evaluate_audio._suited(("lsd", "l1"), 100_000_000, None)
@@ -292,33 +450,69 @@ def test_more_frames_than_sums_hold_have_no_distance_at_any_number_of_processes(
             audio_scores._count(before, "logmel", "found", torch.full((1, 3), 99.0), "a")
     key = ("logmel", "found")
     assert alone[key].n == sum(half[key].n for half in halves) == 12
-    assert audio_scores._distance(alone[key], alone[key], 1.0) == {"value": None, "frames": 12, "why": "more than 10 frames: sums would not be exact any more"}
+    assert audio_scores._distance(alone[key], alone[key], 1.0) == {
+        "value": None,
+        "frames": 12,
+        "why": "more than 10 frames: sums would not be exact any more",
+    }
 
 
 # ---- runs
 def test_a_run_is_measured_on_its_whole_validation_set(recordings, tmp_path):
     folder = tmp_path / "run"
-    words = ["timbre", f"data={recordings}", f"machine.folder={folder}", "machine.device=cpu", "epochs=2", "segment_length=256", "stft_resolutions=[[64,16,64]]",
-             "g_width=16", "g_fft=64", "g_hop=16", "d_width=4", "batch=6", "gan_start_epoch=1", "validate_every=1"]
+    words = [
+        "timbre",
+        f"data={recordings}",
+        f"machine.folder={folder}",
+        "machine.device=cpu",
+        "epochs=2",
+        "segment_length=256",
+        "stft_resolutions=[[64,16,64]]",
+        "g_width=16",
+        "g_fft=64",
+        "g_hop=16",
+        "d_width=4",
+        "batch=6",
+        "gan_start_epoch=1",
+        "validate_every=1",
+    ]
     run(line("python"), *words, cwd=tmp_path)
     assert evaluate.main([str(folder), "--device", "cpu"]) == 0
     (path,) = (folder / "eval/asked").glob("*.json")
     about = json.loads(path.read_text())
-    assert about["samples"] == len(about["clips"]) == 6 and about["averaged"] in (True, False) and about["stft_resolutions"] == [[64, 16, 64]]
+    assert (
+        about["samples"] == len(about["clips"]) == 6
+        and about["averaged"] in (True, False)
+        and about["stft_resolutions"] == [[64, 16, 64]]
+    )
     rows = [json.loads(text) for text in (folder / "journal.jsonl").read_text().splitlines()]
     last = [row for row in rows if "valid/lsd" in row and row["step"] == about["step"]][-1]
     for name in ("si_sdr", "lsd", "stft", "l1", "input_si_sdr", "input_lsd"):
         assert about["means"][name]["mean"] == pytest.approx(last[f"valid/{name}"], rel=1e-4), name
     assert report.main([str(folder)]) == 0
     page = re.sub(r"data:[a-z]+/[a-z]+;base64,[^\"]+", "", (folder / "report.html").read_text())
-    assert "Measures of held-out clips" in page and "frechet_logmel" in page and not re.search(r"\bfid\b", page, re.IGNORECASE)
+    assert (
+        "Measures of held-out clips" in page
+        and "frechet_logmel" in page
+        and not re.search(r"\bfid\b", page, re.IGNORECASE)
+    )
 
 
 def test_the_verb_says_how_it_is_used(tmp_path):
-    shown = subprocess.run([str(BIN / "distgan"), "evaluate", "--help"], capture_output=True, text=True, env=environment(), check=True).stdout
+    shown = subprocess.run(
+        [str(BIN / "distgan"), "evaluate", "--help"],
+        capture_output=True,
+        text=True,
+        env=environment(),
+        check=True,
+    ).stdout
     assert "--real CLEAN --fake REPAIRED" in shown
-    with pytest.raises(ConfigError, match="embedding, embedding_weights and embedding_sha256 belong together"):
-        evaluate_audio.main(["--real", str(tmp_path), "--fake", str(tmp_path), "--embedding", "hubert_base"])
+    with pytest.raises(
+        ConfigError, match="embedding, embedding_weights and embedding_sha256 belong together"
+    ):
+        evaluate_audio.main(
+            ["--real", str(tmp_path), "--fake", str(tmp_path), "--embedding", "hubert_base"]
+        )
 
 
 def test_a_data_set_without_held_out_clips_is_refused():

@@ -1,6 +1,8 @@
-"""Wrong input gives one message that names it, before any training, exit code 2, and nothing is written or changed.
+"""Wrong input gives one message that names it, before any training, exit code 2, and nothing is
+written or changed.
 
-Most cases call the command in this process; those in which the launcher, the shell or the exit code matter start it as users do.
+Most cases call the command in this process; those in which the launcher, the shell or the exit code
+matter start it as users do.
 """
 
 import errno
@@ -35,12 +37,20 @@ def data(particles, tmp_path, monkeypatch):
 
 def listing(folder: Path) -> dict[str, tuple]:
     """Everything below a folder, with sizes and times of change."""
-    return {str(path.relative_to(folder)): (path.is_dir(), path.lstat().st_size, path.lstat().st_mtime_ns) for path in folder.rglob("*")}
+    return {
+        str(path.relative_to(folder)): (
+            path.is_dir(),
+            path.lstat().st_size,
+            path.lstat().st_mtime_ns,
+        )
+        for path in folder.rglob("*")
+    }
 
 
 @pytest.fixture
 def refused(data, tmp_path, capfd):
     """`refused("sagan", …)` -> the one message of a start that must be refused without a trace."""
+
     def check(*words: str, command=train.main) -> str:
         before = listing(tmp_path)
         assert cli.guarded(command, list(words)) == 2
@@ -61,7 +71,14 @@ def only_one(text: str) -> None:
 def started(words: list[str], *arguments: str, where: Path, **env: str) -> tuple[int, str, str]:
     """Exit code, output and errors of a command, and proof that it left `where` as it was."""
     before = listing(where)
-    done = subprocess.run([*words, *arguments], cwd=where, env=environment(**env), capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [*words, *arguments],
+        cwd=where,
+        env=environment(**env),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert listing(where) == before
     return done.returncode, done.stdout, done.stderr
 
@@ -82,43 +99,89 @@ def test_a_misspelt_key(data, tmp_path):
 
 
 def test_three_wrong_values_at_once(data, tmp_path):
-    code, _, err = started(line("python"), "sagan", "data=data", "epochs=soon", "betas=[0, 1]", "machine.keep=0", where=tmp_path)
+    code, _, err = started(
+        line("python"),
+        "sagan",
+        "data=data",
+        "epochs=soon",
+        "betas=[0, 1]",
+        "machine.keep=0",
+        where=tmp_path,
+    )
     assert code == 2
     only_one(err)
-    assert "3 errors in the settings of sagan" in err and all(f"\n  {key}: found " in err for key in ("epochs", "betas", "machine.keep"))
+    assert "3 errors in the settings of sagan" in err and all(
+        f"\n  {key}: found " in err for key in ("epochs", "betas", "machine.keep")
+    )
 
 
 def test_bytes_that_are_no_text(data, tmp_path):
-    code, _, err = started([*line("python"), "sagan", b"data=\xff\xfe"], where=tmp_path, PYTHONIOENCODING="ascii")
+    code, _, err = started(
+        [*line("python"), "sagan", b"data=\xff\xfe"], where=tmp_path, PYTHONIOENCODING="ascii"
+    )
     assert code == 2
     only_one(err)
 
 
-@pytest.mark.parametrize(("words", "said"), [
-    ([], "the first word names a recipe (capacity, r3gan, sagan, timbre, waveform, waveform-collapsed, wgan_flowers) or a run file"),
-    (["data=data"], "the first word names a recipe"),
-    (["sagan"], "data: missing; give it as data=…"),
-    (["sagan", "data=data", "batch"], '"batch" is not of the form key=value'),
-    (["sagan", "data=data", "=3"], '"=3" is not of the form key=value'),
-    (["sagan", "data=data", "--dryrun"], "unknown option --dryrun; there are --dry-run, --doctor, --find-batch (with --processes=N, --memory=GB) and --help"),
-    (["sagan", "data=data", "batch=0"], "batch: found 0"),
-    (["sagan", "data=data", "experiment=../x"], 'experiment: found "../x"'),
-    (["sagan", "data=data", "data=" + "x" * 300], "File name too long"),
-    (["sagan", "data=nowhere"], "no shards in nowhere: nowhere/dataset.json is missing. Make them: distgan shard"),
-    (["sagan", "data=data/train"], "data/train is one split of a data set; name the folder that holds both: data=data"),
-    (["sagan", "data=data/dataset.json"], "data/dataset.json is a file; data= names a folder"),
-    (["missing.yaml"], "cannot read the run file missing.yaml: No such file or directory"),
-    (["sagan", "data=data", "machine.device=cuda"], "torch sees no CUDA device here"),
-    (["sagan", "data=data", "evaluate.inception=nowhere.pth"], "evaluate.inception=nowhere.pth: no such file"),
-    (["sagan", "data=data", "evaluate.inception=data/dataset.json"], "SHA-256 is "),
-    (["sagan", "data=data", "bn_group=5"], "groups of 5 samples does not fit micro-batches of 16 samples"),
-    (["sagan", "data=data", "machine.accumulation=2"], "groups of 16 samples does not fit micro-batches of 8 samples"),
-    (["sagan", "data=data", "batch=15", "machine.accumulation=2"], "2 does not divide 15"),
-    (["sagan", "data=data", "machine.folder=data"], "data is not empty and no run folder"),
-    (["sagan", "data=data", "machine.folder=data/dataset.json"], "no run folder"),
-    (["sagan", "data=data", "machine.runs=data/dataset.json"], "cannot write the run folder"),
-    (["sagan", "data=data", "machine.runs=/proc/nowhere"], "cannot write the run folder /proc/nowhere"),
-], ids=lambda value: " ".join(value)[:60] if isinstance(value, list) else "")
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            [],
+            (
+                "the first word names a recipe (capacity, r3gan, sagan, timbre, waveform,"
+                " waveform-collapsed, wgan_flowers) or a run file"
+            ),
+        ),
+        (["data=data"], "the first word names a recipe"),
+        (["sagan"], "data: missing; give it as data=…"),
+        (["sagan", "data=data", "batch"], '"batch" is not of the form key=value'),
+        (["sagan", "data=data", "=3"], '"=3" is not of the form key=value'),
+        (
+            ["sagan", "data=data", "--dryrun"],
+            (
+                "unknown option --dryrun; there are --dry-run, --doctor, --find-batch (with"
+                " --processes=N, --memory=GB) and --help"
+            ),
+        ),
+        (["sagan", "data=data", "batch=0"], "batch: found 0"),
+        (["sagan", "data=data", "experiment=../x"], 'experiment: found "../x"'),
+        (["sagan", "data=data", "data=" + "x" * 300], "File name too long"),
+        (
+            ["sagan", "data=nowhere"],
+            "no shards in nowhere: nowhere/dataset.json is missing. Make them: distgan shard",
+        ),
+        (
+            ["sagan", "data=data/train"],
+            "data/train is one split of a data set; name the folder that holds both: data=data",
+        ),
+        (["sagan", "data=data/dataset.json"], "data/dataset.json is a file; data= names a folder"),
+        (["missing.yaml"], "cannot read the run file missing.yaml: No such file or directory"),
+        (["sagan", "data=data", "machine.device=cuda"], "torch sees no CUDA device here"),
+        (
+            ["sagan", "data=data", "evaluate.inception=nowhere.pth"],
+            "evaluate.inception=nowhere.pth: no such file",
+        ),
+        (["sagan", "data=data", "evaluate.inception=data/dataset.json"], "SHA-256 is "),
+        (
+            ["sagan", "data=data", "bn_group=5"],
+            "groups of 5 samples does not fit micro-batches of 16 samples",
+        ),
+        (
+            ["sagan", "data=data", "machine.accumulation=2"],
+            "groups of 16 samples does not fit micro-batches of 8 samples",
+        ),
+        (["sagan", "data=data", "batch=15", "machine.accumulation=2"], "2 does not divide 15"),
+        (["sagan", "data=data", "machine.folder=data"], "data is not empty and no run folder"),
+        (["sagan", "data=data", "machine.folder=data/dataset.json"], "no run folder"),
+        (["sagan", "data=data", "machine.runs=data/dataset.json"], "cannot write the run folder"),
+        (
+            ["sagan", "data=data", "machine.runs=/proc/nowhere"],
+            "cannot write the run folder /proc/nowhere",
+        ),
+    ],
+    ids=lambda value: " ".join(value)[:60] if isinstance(value, list) else "",
+)
 def test_a_wrong_line(refused, words, said):
     if "machine.device=cuda" in words and ranks.torch.cuda.is_available():
         pytest.skip("there is a CUDA device here")
@@ -127,21 +190,46 @@ def test_a_wrong_line(refused, words, said):
 
 def test_a_broken_run_file(refused):
     Path("mine.yaml").write_text("recipe: sagan\nbatch: 1\nbatch: 2\n")
-    assert "mine.yaml is not valid YAML: key batch stands twice" in refused("mine.yaml", "data=data")
+    assert "mine.yaml is not valid YAML: key batch stands twice" in refused(
+        "mine.yaml", "data=data"
+    )
 
 
 def test_a_dry_run_refuses_the_same(refused):
-    assert "2 does not divide 15" in refused("sagan", "data=data", "batch=15", "machine.accumulation=2", "--dry-run")
+    assert "2 does not divide 15" in refused(
+        "sagan", "data=data", "batch=15", "machine.accumulation=2", "--dry-run"
+    )
 
 
-@pytest.mark.parametrize(("env", "said"), [
-    ({"SLURM_STEP_NUM_TASKS": "2"}, "SLURM_STEP_NUM_TASKS=2: 2 processes were started, but without RANK and WORLD_SIZE"),
-    ({"OMPI_COMM_WORLD_SIZE": "2"}, "OMPI_COMM_WORLD_SIZE=2: 2 processes were started"),
-    ({"WORLD_SIZE": "2"}, "RANK is missing; LOCAL_RANK is missing; MASTER_ADDR is missing; MASTER_PORT is missing"),
-    ({"WORLD_SIZE": "two"}, "WORLD_SIZE='two' is no number"),
-    ({"WORLD_SIZE": "2", "RANK": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}, "RANK=2, allowed are 0 to 1"),
-    ({"RANK": "1"}, "RANK=1, allowed are 0 to 0 with WORLD_SIZE=missing"),
-])
+@pytest.mark.parametrize(
+    ("env", "said"),
+    [
+        (
+            {"SLURM_STEP_NUM_TASKS": "2"},
+            "SLURM_STEP_NUM_TASKS=2: 2 processes were started, but without RANK and WORLD_SIZE",
+        ),
+        ({"OMPI_COMM_WORLD_SIZE": "2"}, "OMPI_COMM_WORLD_SIZE=2: 2 processes were started"),
+        (
+            {"WORLD_SIZE": "2"},
+            (
+                "RANK is missing; LOCAL_RANK is missing; MASTER_ADDR is missing; MASTER_PORT is"
+                " missing"
+            ),
+        ),
+        ({"WORLD_SIZE": "two"}, "WORLD_SIZE='two' is no number"),
+        (
+            {
+                "WORLD_SIZE": "2",
+                "RANK": "2",
+                "LOCAL_RANK": "0",
+                "MASTER_ADDR": "localhost",
+                "MASTER_PORT": "1",
+            },
+            "RANK=2, allowed are 0 to 1",
+        ),
+        ({"RANK": "1"}, "RANK=1, allowed are 0 to 0 with WORLD_SIZE=missing"),
+    ],
+)
 def test_an_environment_of_half_a_launcher(refused, monkeypatch, env, said):
     for name, value in env.items():
         monkeypatch.setenv(name, value)
@@ -162,18 +250,24 @@ def test_a_truncated_shard(data, tmp_path):
     code, out, err = started(line("python"), "sagan", "data=data", where=tmp_path)
     assert (code, out) == (2, "")
     only_one(err)
-    assert f"data/train/train-000000.tar is truncated: {shard.stat().st_size} bytes, expected {shard.stat().st_size + 10_000}" in err
+    assert (
+        f"data/train/train-000000.tar is truncated: {shard.stat().st_size} bytes, expected"
+        f" {shard.stat().st_size + 10_000}" in err
+    )
 
 
-@pytest.mark.parametrize(("file", "text", "said"), [
-    ("dataset.json", "{", "dataset.json is damaged"),
-    ("dataset.json", '{"sample": {"channels": "x"}}', "dataset.json is damaged"),
-    ("dataset.json", "[" * 100_000, "dataset.json is damaged"),
-    ("dataset.json", "[]", "dataset.json is damaged (it does not say what a sample is)"),
-    ("train/manifest.json", "{}", "train/manifest.json is not a manifest"),
-    ("train/manifest.json", "\x00", "train/manifest.json is damaged"),
-    ("train/train-000000.json", "[]", "train/train-000000.json is damaged"),
-])
+@pytest.mark.parametrize(
+    ("file", "text", "said"),
+    [
+        ("dataset.json", "{", "dataset.json is damaged"),
+        ("dataset.json", '{"sample": {"channels": "x"}}', "dataset.json is damaged"),
+        ("dataset.json", "[" * 100_000, "dataset.json is damaged"),
+        ("dataset.json", "[]", "dataset.json is damaged (it does not say what a sample is)"),
+        ("train/manifest.json", "{}", "train/manifest.json is not a manifest"),
+        ("train/manifest.json", "\x00", "train/manifest.json is damaged"),
+        ("train/train-000000.json", "[]", "train/train-000000.json is damaged"),
+    ],
+)
 def test_a_damaged_file_of_a_data_set(refused, file, text, said):
     Path("data", file).write_text(text)
     assert said in refused("sagan", "data=data")
@@ -186,7 +280,10 @@ def test_a_stale_index(refused):
 
 def test_images_of_another_size(refused):
     assert build.main(["particles", "small", "--n", "8", "--size", "32", "--workers", "1"]) == 0
-    assert "sagan draws 64x64 images, this data set is 32x32; make it again with --size 64" in refused_after_output(refused, "sagan", "data=small")
+    assert (
+        "sagan draws 64x64 images, this data set is 32x32; make it again with --size 64"
+        in refused_after_output(refused, "sagan", "data=small")
+    )
 
 
 def test_a_data_set_that_is_too_small(refused):
@@ -212,9 +309,20 @@ def damage(data: Path) -> str:
 def test_a_damaged_sample_is_found_by_all_before_the_first_step(data, tmp_path):
     """One rank alone meets it; the other must neither hang nor show its own end as the cause."""
     name = damage(data)
-    output = run(line("torchrun", 2), "sagan", "data=data", "machine.folder=run", "machine.resident_mb=0", *TINY, cwd=tmp_path, code=1)
+    output = run(
+        line("torchrun", 2),
+        "sagan",
+        "data=data",
+        "machine.folder=run",
+        "machine.resident_mb=0",
+        *TINY,
+        cwd=tmp_path,
+        code=1,
+    )
     assert output.count("error: ") == 1 and f"{name} at bytes" in output and "[rank" not in output
-    journal = tmp_path / "run" / "journal.jsonl"  # of the checks before the first step, where they came as far
+    journal = (
+        tmp_path / "run" / "journal.jsonl"
+    )  # of the checks before the first step, where they came as far
     assert not journal.exists() or "d/loss" not in journal.read_text()
     assert json.loads((tmp_path / "run" / "status.json").read_text())["state"] == "failed"
 
@@ -241,18 +349,30 @@ def test_a_damaged_sample_that_a_decoding_process_meets(data):
 def test_a_folder_with_a_broken_picture(data, tmp_path):
     (tmp_path / "photos").mkdir()
     for i in range(4):
-        Image.fromarray(np.random.default_rng(i).integers(0, 256, (64, 64), np.uint8)).save(tmp_path / "photos" / f"{i}.png")
+        Image.fromarray(np.random.default_rng(i).integers(0, 256, (64, 64), np.uint8)).save(
+            tmp_path / "photos" / f"{i}.png"
+        )
     whole = (tmp_path / "photos" / "2.png").read_bytes()
-    (tmp_path / "photos" / "2.png").write_bytes(whole[:len(whole) // 2])
-    code, _, err = started([str(BIN / "distgan"), "shard", "images", "out", "--from", "photos", "--workers", "1"], where=tmp_path)
+    (tmp_path / "photos" / "2.png").write_bytes(whole[: len(whole) // 2])
+    code, _, err = started(
+        [str(BIN / "distgan"), "shard", "images", "out", "--from", "photos", "--workers", "1"],
+        where=tmp_path,
+    )
     assert code == 2
     only_one(err)
-    assert "1 of 4 samples cannot be read; nothing was written" in err and "2.png" in err and "--drop-low-quality" in err
+    assert (
+        "1 of 4 samples cannot be read; nothing was written" in err
+        and "2.png" in err
+        and "--drop-low-quality" in err
+    )
 
 
 def test_a_data_set_made_with_other_options(refused):
     said = refused("particles", "data", "--n", "61", "--workers", "1", command=build.main)
-    assert "data was made with other options; nothing was overwritten" in said and "--n: 60 there, 61 now" in said
+    assert (
+        "data was made with other options; nothing was overwritten" in said
+        and "--n: 60 there, 61 now" in said
+    )
 
 
 # ---- the run folder
@@ -261,7 +381,11 @@ def begun():
     from distgan.data import Data
     from distgan.recipes.sagan import Settings
 
-    return Settings(data="data", machine={"folder": "begun"}), Data("data").fingerprint, {"data": "data"}
+    return (
+        Settings(data="data", machine={"folder": "begun"}),
+        Data("data").fingerprint,
+        {"data": "data"},
+    )
 
 
 @pytest.fixture
@@ -278,11 +402,16 @@ def test_a_run_folder_of_other_settings(refused, folder):
     folder.close()
     said = refused("sagan", "data=data", "machine.folder=begun", "ngf=4", "seed=3")
     assert "the run folder begun belongs to another run; nothing was changed:" in said
-    assert "\n  ngf: the folder has 64, asked is 4\n" in said and "\n  seed: the folder has 0, asked is 3\n" in said
+    assert (
+        "\n  ngf: the folder has 64, asked is 4\n" in said
+        and "\n  seed: the folder has 0, asked is 3\n" in said
+    )
 
 
 def test_a_folder_in_which_another_process_trains(refused, folder):
-    assert "another process is training in begun" in refused("sagan", "data=data", "machine.folder=begun")
+    assert "another process is training in begun" in refused(
+        "sagan", "data=data", "machine.folder=begun"
+    )
 
 
 def test_a_damaged_identity(refused, folder):
@@ -318,33 +447,66 @@ def test_removed_attempts_do_not_stop_the_next(folder):
 
 
 # ---- two processes
-@pytest.mark.parametrize(("words", "said"), [(["batch=15"], "a global batch of 15 cannot be shared by 2 ranks x 1 micro-batches: 2 does not divide 15. "
-                                                            "Fit, one instead of what was asked: batch 14, 16"),
-                                             (["machine.folder=begun", "ngf=4"], "the run folder begun belongs to another run")])
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ["batch=15"],
+            (
+                "a global batch of 15 cannot be shared by 2 ranks x 1 micro-batches: 2 does not"
+                " divide 15. Fit, one instead of what was asked: batch 14, 16"
+            ),
+        ),
+        (["machine.folder=begun", "ngf=4"], "the run folder begun belongs to another run"),
+    ],
+)
 def test_two_processes_tell_it_once(folder, tmp_path, words, said):
     """torchrun turns the 2 of its processes into 1, and shows a traceback of itself; none is ours."""
     folder.close()
     code, out, err = started(line("torchrun", 2), "sagan", "data=data", *words, where=tmp_path)
     assert code == 1 and out == ""
-    assert [text for text in err.splitlines() if "error:" in text] == [text for text in err.splitlines() if said in text] != []
-    assert err.count("error:") == 1 and "exitcode  : 2 " in err and "[rank" not in err and "in main\n    raise" not in err
+    assert (
+        [text for text in err.splitlines() if "error:" in text]
+        == [text for text in err.splitlines() if said in text]
+        != []
+    )
+    assert (
+        err.count("error:") == 1
+        and "exitcode  : 2 " in err
+        and "[rank" not in err
+        and "in main\n    raise" not in err
+    )
 
 
 def test_a_local_launch_tells_it_without_the_launcher(data, tmp_path):
-    """`distgan run` looks before it launches, so here the exit code is 2 and no traceback is shown at all."""
-    code, out, err = started([str(BIN / "distgan"), "run", "--processes", "2", "sagan", "data=data", "batch=15"], where=tmp_path)
+    """`distgan run` looks before it launches, so here the exit code is 2 and no traceback is shown
+    at all.
+    """
+    code, out, err = started(
+        [str(BIN / "distgan"), "run", "--processes", "2", "sagan", "data=data", "batch=15"],
+        where=tmp_path,
+    )
     assert (code, out) == (2, "")
     only_one(err)
     assert "2 does not divide 15" in err
 
 
-@pytest.mark.parametrize(("word", "said"), [("bacth=3", "did you mean batch?"), ("data=nowhere", "no shards in nowhere")])
+@pytest.mark.parametrize(
+    ("word", "said"), [("bacth=3", "did you mean batch?"), ("data=nowhere", "no shards in nowhere")]
+)
 def test_a_local_launch_looks_at_settings_and_data(refused, word, said):
     assert said in refused("--processes", "2", "sagan", "data=data", word, command=local.main)
 
 
-@pytest.mark.parametrize(("error", "told"), [(ConfigError("x"), ""), (RunError("x"), ""), (DataError("x"), "error: rank 1: x\n"),
-                                             (LaunchError("x"), "error: rank 1: x\n")])
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (ConfigError("x"), ""),
+        (RunError("x"), ""),
+        (DataError("x"), "error: rank 1: x\n"),
+        (LaunchError("x"), "error: rank 1: x\n"),
+    ],
+)
 def test_another_rank_tells_only_what_it_alone_can_know(monkeypatch, capsys, error, told):
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setattr(cli.console, "TALKS", False)
@@ -369,7 +531,10 @@ def test_the_lock_goes_with_the_process(folder):
 
 
 def test_a_forked_process_does_not_keep_the_lock(folder):
-    """A decoding process lives on for seconds after its rank was killed; the run must be free to start again at once."""
+    """A decoding process lives on for seconds after its rank was killed.
+
+    The run must be free to start again at once.
+    """
     ready, begun = os.pipe()
     child = os.fork()
     if not child:
@@ -393,4 +558,7 @@ def test_a_file_system_without_locks_is_said(folder, monkeypatch, capsys):
     monkeypatch.setattr(fcntl, "flock", unsupported)
     type(folder)(*begun()).close()
     said = capsys.readouterr().out
-    assert "begun cannot be locked (Function not implemented)" in said and "another process" not in said
+    assert (
+        "begun cannot be locked (Function not implemented)" in said
+        and "another process" not in said
+    )

@@ -1,4 +1,6 @@
-"""The benchmarks run, measure every way of doing the same, and count the processes that a way starts."""
+"""The benchmarks run, measure every way of doing the same, and count the processes that a way
+starts.
+"""
 
 import re
 import subprocess
@@ -21,19 +23,28 @@ def in_a_folder_of_its_own(tmp_path, monkeypatch):
 
 def rows(text: str) -> dict[str, str]:
     """{name: figures} of all tables."""
-    cells = [line.strip("| ").split(" | ", 1) for line in text.splitlines() if line.startswith("| ")]
+    cells = [
+        line.strip("| ").split(" | ", 1) for line in text.splitlines() if line.startswith("| ")
+    ]
     return {name: figures for name, figures in cells if figures}
 
 
 def test_reading(capsys):
     reading.main(quick=True, only="distgan")
-    assert set(rows(capsys.readouterr().out)) >= {reading.OURS, "distgan, raw uint8 payload", "distgan, WAV payload", "distgan, resident"}
+    assert set(rows(capsys.readouterr().out)) >= {
+        reading.OURS,
+        "distgan, raw uint8 payload",
+        "distgan, WAV payload",
+        "distgan, resident",
+    }
 
 
 def test_every_loader_gives_every_sample(tmp_path, monkeypatch):
     """Figures per sample compare only if each way decodes the same samples, once."""
     batches = []
-    monkeypatch.setattr(reading, "counted", lambda loader: sum(len(part) for part in map(seen, loader)))
+    monkeypatch.setattr(
+        reading, "counted", lambda loader: sum(len(part) for part in map(seen, loader))
+    )
 
     def seen(batch):
         batch = batch[0] if isinstance(batch, (list, tuple)) else batch
@@ -42,11 +53,17 @@ def test_every_loader_gives_every_sample(tmp_path, monkeypatch):
 
     samples = [(peers.image(i),) for i in range(70)]
     sums = sorted(int(reading.decode(sample).sum()) for sample in samples)
-    folder = peers.write_data(tmp_path / "ours", peers.IMAGE | {"field": "png"}, ("png",), samples, 35)
+    folder = peers.write_data(
+        tmp_path / "ours", peers.IMAGE | {"field": "png"}, ("png",), samples, 35
+    )
     writing.plain(tmp_path / "files", ("png",), samples)
     writing.tars(tmp_path / "webdataset", ("png",), samples, 35)
-    ways = [reading.files(tmp_path / "files", ("png",), samples, 0), reading.webdataset(tmp_path / "webdataset", ("png",), 0),
-            reading.webdataset(folder / "train", ("png",), 0, shuffle=20), reading.limit(samples, 2)]
+    ways = [
+        reading.files(tmp_path / "files", ("png",), samples, 0),
+        reading.webdataset(tmp_path / "webdataset", ("png",), 0),
+        reading.webdataset(folder / "train", ("png",), 0, shuffle=20),
+        reading.limit(samples, 2),
+    ]
     for way in ways:
         batches.clear()
         assert way() == 70
@@ -63,9 +80,19 @@ def test_writing(capsys):
 
 def test_shuffling(capsys):
     shuffling.main(quick=True)
-    found = {name: float(figure) for name, figure in rows(capsys.readouterr().out).items() if name != "order"}
+    found = {
+        name: float(figure)
+        for name, figure in rows(capsys.readouterr().out).items()
+        if name != "order"
+    }
     assert abs(found["distgan"] - found["random (ideal)"]) < 0.3
-    assert found["distgan, window of 2 shards"] < 3 < found["distgan, window of 4 shards"] < found["distgan, window of 8 shards"] < 9
+    assert (
+        found["distgan, window of 2 shards"]
+        < 3
+        < found["distgan, window of 4 shards"]
+        < found["distgan, window of 8 shards"]
+        < 9
+    )
 
 
 def test_frechet(capsys):
@@ -78,24 +105,37 @@ def test_frechet(capsys):
 
 def test_the_clock_counts_what_a_way_starts():
     spin = "import time\nwhile time.process_time() < 0.3: pass"
-    cpu, wall = peers.clocked(lambda: subprocess.run([sys.executable, "-c", spin], check=True) and 10)
+    cpu, wall = peers.clocked(
+        lambda: subprocess.run([sys.executable, "-c", spin], check=True) and 10
+    )
     assert 30_000 <= cpu < 100_000 and wall >= 30_000
 
 
 def test_a_ratio_is_the_median_of_the_rounds():
     rounds = peers.Rounds("nothing", {}, 1)
     rounds.times = {"a": [(2, 1), (40, 1), (3, 1)], "b": [(1, 4), (20, 4), (1, 2)]}
-    assert rounds.cpu_ratio("a", "b") == 2 and rounds.speed("a", "b") == 4 and rounds.cpu("c") is None
+    assert (
+        rounds.cpu_ratio("a", "b") == 2 and rounds.speed("a", "b") == 4 and rounds.cpu("c") is None
+    )
 
 
 def test_what_was_asked_is_said(capsys):
     peers.asked("PNG, ours", 1.044, 1.06, "x the limit")
     peers.asked("ours", 1.2, 1.3, "x", least=True)
     peers.asked("not measured", None, 1, "x")
-    assert capsys.readouterr().out == "PNG, ours: 1.04 x the limit; asked: at most 1.06: reached\nours: 1.2 x; asked: at least 1.3: MISSED\n"
+    assert (
+        capsys.readouterr().out
+        == "PNG, ours: 1.04 x the limit; asked: at most 1.06: reached\nours: 1.2 x; asked: at least"
+        " 1.3: MISSED\n"
+    )
 
 
 def test_a_missing_peer_is_named_with_what_to_install(capsys, monkeypatch):
-    monkeypatch.setattr(peers, "PEERS", [("gone", "no_such_module", "no-such-loader", "pip install no-such-loader")])
+    monkeypatch.setattr(
+        peers, "PEERS", [("gone", "no_such_module", "no-such-loader", "pip install no-such-loader")]
+    )
     assert peers.installed() == set()
-    assert "left out: no-such-loader (No module named 'no_such_module'); to compare with it: pip install no-such-loader" in capsys.readouterr().out
+    assert (
+        "left out: no-such-loader (No module named 'no_such_module'); to compare with it: pip"
+        " install no-such-loader" in capsys.readouterr().out
+    )

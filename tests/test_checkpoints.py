@@ -19,17 +19,26 @@ STATE = {"samples": 0, "epoch": 0.0, "best": None, "warned": []}
 
 def players(seed=0):
     torch.manual_seed(seed)
-    player = Player(Ranks(Machine(device="cpu")), nn.Linear(3, 2), lambda p: torch.optim.Adam(p, lr=0.1), ema=0.9)
+    player = Player(
+        Ranks(Machine(device="cpu")),
+        nn.Linear(3, 2),
+        lambda p: torch.optim.Adam(p, lr=0.1),
+        ema=0.9,
+    )
     for _ in range(3):
         player.update(lambda x: (player(x).square().mean(), {}), [torch.randn(4, 3)], 0.0)
     return {"G": player}
 
 
 def equal(a, b):
-    return all(torch.equal(value, b["G"].tensors()[name]) for name, value in a["G"].tensors().items())
+    return all(
+        torch.equal(value, b["G"].tensors()[name]) for name, value in a["G"].tensors().items()
+    )
 
 
-def test_a_checkpoint_that_is_saved_anew_is_there_whenever_the_process_is_killed(tmp_path, monkeypatch):
+def test_a_checkpoint_that_is_saved_anew_is_there_whenever_the_process_is_killed(
+    tmp_path, monkeypatch
+):
     """After a rollback the only checkpoint may be the one that is replaced."""
     checkpoints.save(tmp_path, 3, checkpoints.held(players(0)), STATE)
     replace, renamed = os.replace, []
@@ -89,9 +98,11 @@ def test_any_flipped_bit_of_the_description_is_noticed(tmp_path):
     path = checkpoints.save(tmp_path, 1, checkpoints.held(players()), STATE)
     content = (path / "checkpoint.json").read_bytes()
     for at in range(0, len(content), 3):
-        if content[at:at + 1].isspace() and (content[at] ^ 1) in b" \t\n\r!":
+        if content[at : at + 1].isspace() and (content[at] ^ 1) in b" \t\n\r!":
             continue  # white space between values carries nothing
-        (path / "checkpoint.json").write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1:])
+        (path / "checkpoint.json").write_bytes(
+            content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
+        )
         with pytest.raises(RunError):
             checkpoints.verify(path)
 
@@ -107,7 +118,9 @@ def test_none_intact_is_an_error_and_none_at_all_is_not(tmp_path):
 def test_a_killed_save_leaves_nothing_under_the_final_name(tmp_path, monkeypatch):
     checkpoints.save(tmp_path, 1, checkpoints.held(players(0)), STATE)
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoints.os, "replace", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(
+            checkpoints.os, "replace", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt)
+        )
         with pytest.raises(KeyboardInterrupt):
             checkpoints.save(tmp_path, 2, checkpoints.held(players(1)), STATE)
     assert [path.name for path in checkpoints.present(tmp_path)] == ["00000001"]
@@ -123,10 +136,15 @@ def test_a_full_disk_is_said_and_leaves_the_one_before(limit, tmp_path):
     import signal
 
     checkpoints.save(tmp_path, 1, checkpoints.held(players()), STATE)
-    usual, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    usual, handler = (
+        resource.getrlimit(resource.RLIMIT_FSIZE),
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN),
+    )
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, usual[1]))
     try:
-        with pytest.raises(RunError, match=r"cannot write checkpoint .*00000002: .*; the one before it is kept"):
+        with pytest.raises(
+            RunError, match=r"cannot write checkpoint .*00000002: .*; the one before it is kept"
+        ):
             checkpoints.save(tmp_path, 2, checkpoints.held(players()), STATE)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, usual)
@@ -153,15 +171,32 @@ def test_the_newest_and_the_best_are_kept(tmp_path):
 def test_another_format_is_refused_with_both_versions(tmp_path):
     path = checkpoints.save(tmp_path, 1, checkpoints.held(players()), STATE)
     about = json.loads((path / "checkpoint.json").read_text()) | {"format": 99, "distgan": "9.9"}
-    (path / "checkpoint.json").write_text(json.dumps(about | {"digest": checkpoints._digest(about)}))
+    (path / "checkpoint.json").write_text(
+        json.dumps(about | {"digest": checkpoints._digest(about)})
+    )
     checkpoints.save(tmp_path, 0, checkpoints.held(players()), STATE)
-    with pytest.raises(RunError, match=r"has format 99 \(distgan 9.9\), this is distgan .*, format 1; go on with distgan 9.9, or move the folder"):
-        checkpoints.newest(tmp_path)  # not passed over for the older one: that would throw newer training away
+    with pytest.raises(
+        RunError,
+        match=(
+            r"has format 99 \(distgan 9.9\), this is distgan .*, format 1; go on with distgan 9.9,"
+            r" or move the folder"
+        ),
+    ):
+        checkpoints.newest(
+            tmp_path
+        )  # not passed over for the older one: that would throw newer training away
 
 
 def test_a_checkpoint_of_other_networks_is_refused(tmp_path):
     path = checkpoints.save(tmp_path, 1, checkpoints.held(players()), STATE)
-    other = {"G": Player(Ranks(Machine(device="cpu")), nn.Linear(4, 2), lambda p: torch.optim.Adam(p, lr=0.1), ema=0.9)}
+    other = {
+        "G": Player(
+            Ranks(Machine(device="cpu")),
+            nn.Linear(4, 2),
+            lambda p: torch.optim.Adam(p, lr=0.1),
+            ema=0.9,
+        )
+    }
     with pytest.raises(RunError, match="does not fit this network"):
         checkpoints.load(path, other)
 

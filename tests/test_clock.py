@@ -13,9 +13,17 @@ from distgan.config import Evaluate
 SIZES = {"per_step": st.integers(1, 40), "train": st.integers(1, 60)}
 
 
-@given(**SIZES, every=st.floats(0.05, 5), start=st.floats(0, 4), length=st.one_of(st.none(), st.floats(0, 6)))
+@given(
+    **SIZES,
+    every=st.floats(0.05, 5),
+    start=st.floats(0, 4),
+    length=st.one_of(st.none(), st.floats(0, 6)),
+)
 def test_due_is_brute_force(per_step, train, every, start, length):
-    """Step by step, look at each sample that the step took: was it the last of a period, inside (start, end]?"""
+    """Step by step, look at each sample that the step took.
+
+    Was it the last of a period, inside (start, end]?
+    """
     end = None if length is None else start + length
     period = max(round(every * train), 1)
     first, last = round(start * train), math.inf if end is None else round(end * train)
@@ -27,13 +35,23 @@ def test_due_is_brute_force(per_step, train, every, start, length):
 
 @given(**SIZES, every=st.integers(1, 4), then=st.integers(1, 4), until=st.integers(1, 6))
 def test_due_in_follows_one_part_after_the_other(per_step, train, every, then, until):
-    wanted = {math.ceil(epoch * train / per_step) for epoch in range(1, 4000) if epoch % (every if epoch <= until else then) == 0}
-    found = {step for step in range(1, 100) if Clock(per_step, train, step).due_in(((until, every), (None, then)))}
+    wanted = {
+        math.ceil(epoch * train / per_step)
+        for epoch in range(1, 4000)
+        if epoch % (every if epoch <= until else then) == 0
+    }
+    found = {
+        step
+        for step in range(1, 100)
+        if Clock(per_step, train, step).due_in(((until, every), (None, then)))
+    }
     assert found == {step for step in wanted if step < 100}
 
 
 def test_the_schedule_of_sagan_on_the_demo_set():
-    """297 images, batch 16: each evaluation comes in the step that completes its epoch, not a step earlier or later."""
+    """297 images, batch 16: each evaluation comes in the step that completes its epoch, not a step
+    earlier or later.
+    """
     schedule, clock = Evaluate().schedule, Clock(16, 297)
     steps = [step for step in range(1, clock.steps(1000) + 1) if clock.at(step).due_in(schedule)]
     epochs = [*range(10, 201, 10), *range(220, 801, 20), *range(850, 1001, 50)]
@@ -56,7 +74,9 @@ def test_whole_epochs_are_exact(per_step, train, epochs):
     assert Clock(per_step, train).steps(epochs) == max(-(-epochs * train // per_step), 1)
 
 
-@pytest.mark.parametrize(("train", "epochs", "steps"), [(30, 0.1, 3), (5, 0.5, 3), (297, 1 / 3, 99), (10, 1e-9, 1)])
+@pytest.mark.parametrize(
+    ("train", "epochs", "steps"), [(30, 0.1, 3), (5, 0.5, 3), (297, 1 / 3, 99), (10, 1e-9, 1)]
+)
 def test_parts_of_epochs_are_rounded_up_and_rounding_errors_are_not(train, epochs, steps):
     assert Clock(1, train).steps(epochs) == steps
 
@@ -65,7 +85,11 @@ def test_step_decay_is_torchs_step_lr():
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
     schedule = torch.optim.lr_scheduler.StepLR(optimizer, step_size=7, gamma=0.5)
     for epoch in range(40):
-        assert step_decay(epoch, 7, 0.5) == step_decay(epoch + 0.99, 7, 0.5) == pytest.approx(schedule.get_last_lr()[0], rel=1e-12)
+        assert (
+            step_decay(epoch, 7, 0.5)
+            == step_decay(epoch + 0.99, 7, 0.5)
+            == pytest.approx(schedule.get_last_lr()[0], rel=1e-12)
+        )
         optimizer.step()
         schedule.step()
     assert step_decay(1000, None, 0.5) == 1.0

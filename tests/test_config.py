@@ -31,21 +31,27 @@ def fault(*assignments: str) -> str:
 
 
 # ---- what is read
-@pytest.mark.parametrize(("assignments", "tree"), [
-    (["batch=32"], {"batch": 32}),
-    (["g_lr=1e-4"], {"g_lr": 1e-4}),
-    (["g_lr=-2E+3"], {"g_lr": -2000.0}),
-    (["experiment=1e4x"], {"experiment": "1e4x"}),
-    (["experiment=2026-01-31"], {"experiment": "2026-01-31"}),
-    (["attention=[8, 16]"], {"attention": [8, 16]}),
-    (["clip=null"], {"clip": None}),
-    (["evaluate.samples=5", "evaluate.inception=a=b"], {"evaluate": {"samples": 5, "inception": "a=b"}}),
-    (["evaluate={samples: 5}", "evaluate.samples=6"], {"evaluate": {"samples": 6}}),
-    (["batch=1", "batch=2"], {"batch": 2}),
-    (["data='1: 2'"], {"data": "1: 2"}),
-    (["data=a b"], {"data": "a b"}),
-    (["data=дом"], {"data": "дом"}),
-])
+@pytest.mark.parametrize(
+    ("assignments", "tree"),
+    [
+        (["batch=32"], {"batch": 32}),
+        (["g_lr=1e-4"], {"g_lr": 1e-4}),
+        (["g_lr=-2E+3"], {"g_lr": -2000.0}),
+        (["experiment=1e4x"], {"experiment": "1e4x"}),
+        (["experiment=2026-01-31"], {"experiment": "2026-01-31"}),
+        (["attention=[8, 16]"], {"attention": [8, 16]}),
+        (["clip=null"], {"clip": None}),
+        (
+            ["evaluate.samples=5", "evaluate.inception=a=b"],
+            {"evaluate": {"samples": 5, "inception": "a=b"}},
+        ),
+        (["evaluate={samples: 5}", "evaluate.samples=6"], {"evaluate": {"samples": 6}}),
+        (["batch=1", "batch=2"], {"batch": 2}),
+        (["data='1: 2'"], {"data": "1: 2"}),
+        (["data=a b"], {"data": "a b"}),
+        (["data=дом"], {"data": "дом"}),
+    ],
+)
 def test_values_are_yaml_keys_nest_and_the_last_wins(assignments, tree):
     found = override({}, assignments)
     assert found == tree
@@ -68,77 +74,104 @@ def test_a_run_file_is_read_and_overridden(tmp_path):
 
 # ---- what is refused
 def test_every_fault_is_told_at_once():
-    text = fault("word", "batch=0", "bacth=3", "g_lr=fast", "machine.kep=2", "seed=[", "watch.window=0")
+    text = fault(
+        "word", "batch=0", "bacth=3", "g_lr=fast", "machine.kep=2", "seed=[", "watch.window=0"
+    )
     assert text.startswith("7 errors in the settings of sagan:\n")
     assert len(text.splitlines()) == 8
-    for part in ('"word" is not of the form key=value', "batch: found 0; input should be greater than 0", "bacth: unknown key; did you mean batch?",
-                 'g_lr: found "fast"', "machine.kep: unknown key; did you mean machine.keep?", 'seed: found "[", which is not valid YAML',
-                 "watch.window: found 0"):
+    for part in (
+        '"word" is not of the form key=value',
+        "batch: found 0; input should be greater than 0",
+        "bacth: unknown key; did you mean batch?",
+        'g_lr: found "fast"',
+        "machine.kep: unknown key; did you mean machine.keep?",
+        'seed: found "[", which is not valid YAML',
+        "watch.window: found 0",
+    ):
         assert part in text
 
 
-@pytest.mark.parametrize(("typo", "meant"), [("evalute.samples", "evaluate.samples"), ("samples", "evaluate.samples"), ("folder", "machine.folder"),
-                                             ("dаta", "data"), ("learning_rate_of_everything", None)])
+@pytest.mark.parametrize(
+    ("typo", "meant"),
+    [
+        ("evalute.samples", "evaluate.samples"),
+        ("samples", "evaluate.samples"),
+        ("folder", "machine.folder"),
+        ("dаta", "data"),
+        ("learning_rate_of_everything", None),
+    ],
+)
 def test_an_unknown_key_names_the_nearest(typo, meant):
-    assert (f"did you mean {meant}?" if meant else "`--help` after the recipe lists every key") in fault(f"{typo}=3")
+    assert (
+        f"did you mean {meant}?" if meant else "`--help` after the recipe lists every key"
+    ) in fault(f"{typo}=3")
 
 
-@pytest.mark.parametrize(("assignment", "said"), [
-    ("batch=true", "batch: found true; this setting is not true or false"),
-    ("batch=16.5", "batch: found 16.5; input should be a valid integer"),
-    ("epochs=0", "epochs: found 0; input should be greater than 0"),
-    ("epochs=-1", "epochs: found -1"),
-    ("epochs=.nan", "epochs: found NaN; input should be a finite number"),
-    ("epochs=1e308", "epochs: found 1e+308"),
-    ("betas=[0.5, 1.0]", "betas: found [0.5, 1.0]; both must be below 1"),
-    ("betas=[0.5, 2]", "betas.1: found 2; input should be less than or equal to 1"),
-    ("betas=[0.5]", "betas: found [0.5], which is too short"),
-    ("betas=0.5", "betas: found 0.5; input should be a list"),
-    ("attention=[7]", "attention.0: found 7; input should be 8, 16 or 32"),
-    ("evaluate.schedule=[]", "evaluate.schedule: found []; list should have at least 1 item"),
-    ("evaluate.schedule=[10]", "evaluate.schedule.0: found 10; input should be a list"),
-    ("evaluate.schedule=[[null, 10], [20, 5]]", "as in [[200, 10], [800, 20], [null, 50]]"),
-    ("evaluate.schedule=[[200, 10]]", "only the last is null"),
-    ("evaluate=3", "evaluate: found 3; a section, whose keys are given as evaluate.name=value"),
-    ("experiment=../x", 'experiment: found "../x"; a folder\'s name of at most 100 letters'),
-    ("experiment=" + "x" * 101, "experiment: found"),
-    ("data=", "data: found null"),
-    ('data="a\\0b"', "a NUL character"),
-    ("recipe=other", 'recipe: found "other"; input should be \'sagan\''),
-    ("machine.device=tpu", "input should be 'auto', 'cpu' or 'cuda'"),
-    ("latent=1000000000000", "latent: found 1000000000000"),
-    ("batch=" + "1" * 5000, "which is not valid YAML"),
-    ("batch=" + "x" * 100_000, "(100002 characters); input should be a valid integer"),
-    ("batch=" + "[" * 5000, "which is not valid YAML"),
-    ("batch={a: 1, a: 2}", "which is not valid YAML"),
-    ("experiment=\udcff", "which is not valid YAML"),
-    ("batch=!!python/name:os.system", "which is not valid YAML"),
-])
+@pytest.mark.parametrize(
+    ("assignment", "said"),
+    [
+        ("batch=true", "batch: found true; this setting is not true or false"),
+        ("batch=16.5", "batch: found 16.5; input should be a valid integer"),
+        ("epochs=0", "epochs: found 0; input should be greater than 0"),
+        ("epochs=-1", "epochs: found -1"),
+        ("epochs=.nan", "epochs: found NaN; input should be a finite number"),
+        ("epochs=1e308", "epochs: found 1e+308"),
+        ("betas=[0.5, 1.0]", "betas: found [0.5, 1.0]; both must be below 1"),
+        ("betas=[0.5, 2]", "betas.1: found 2; input should be less than or equal to 1"),
+        ("betas=[0.5]", "betas: found [0.5], which is too short"),
+        ("betas=0.5", "betas: found 0.5; input should be a list"),
+        ("attention=[7]", "attention.0: found 7; input should be 8, 16 or 32"),
+        ("evaluate.schedule=[]", "evaluate.schedule: found []; list should have at least 1 item"),
+        ("evaluate.schedule=[10]", "evaluate.schedule.0: found 10; input should be a list"),
+        ("evaluate.schedule=[[null, 10], [20, 5]]", "as in [[200, 10], [800, 20], [null, 50]]"),
+        ("evaluate.schedule=[[200, 10]]", "only the last is null"),
+        ("evaluate=3", "evaluate: found 3; a section, whose keys are given as evaluate.name=value"),
+        ("experiment=../x", 'experiment: found "../x"; a folder\'s name of at most 100 letters'),
+        ("experiment=" + "x" * 101, "experiment: found"),
+        ("data=", "data: found null"),
+        ('data="a\\0b"', "a NUL character"),
+        ("recipe=other", "recipe: found \"other\"; input should be 'sagan'"),
+        ("machine.device=tpu", "input should be 'auto', 'cpu' or 'cuda'"),
+        ("latent=1000000000000", "latent: found 1000000000000"),
+        ("batch=" + "1" * 5000, "which is not valid YAML"),
+        ("batch=" + "x" * 100_000, "(100002 characters); input should be a valid integer"),
+        ("batch=" + "[" * 5000, "which is not valid YAML"),
+        ("batch={a: 1, a: 2}", "which is not valid YAML"),
+        ("experiment=\udcff", "which is not valid YAML"),
+        ("batch=!!python/name:os.system", "which is not valid YAML"),
+    ],
+)
 def test_a_wrong_value_is_named_with_what_is_allowed(assignment, said):
     text = fault(assignment)
     assert text.startswith("1 error in the settings of sagan:\n  ") and said in text
     assert len(text) < 300
 
 
-BOMB = "recipe: sagan\na: &a [x, x]\n" + "".join(f"{name}: &{name} [{', '.join(f'*{before}' for _ in range(99))}]\n"
-                                              for before, name in zip("abcdefg", "bcdefgh", strict=True))
+BOMB = "recipe: sagan\na: &a [x, x]\n" + "".join(
+    f"{name}: &{name} [{', '.join(f'*{before}' for _ in range(99))}]\n"
+    for before, name in zip("abcdefg", "bcdefgh", strict=True)
+)
 
 
-@pytest.mark.parametrize(("text", "said"), [
-    ("- 1\n", "must hold `key: value` lines, found list"),
-    ("a: [1\n", "is not valid YAML"),
-    ("recipe: sagan\nbatch: 3\nbatch: 4\n", "key batch stands twice"),
-    ("recipe: sagan\nevaluate: {samples: 1, samples: 2}\n", "line 2"),
-    ("recipe: sagan\nx: &a [*a]\n", "aliases (*name) are not read"),
-    (BOMB, "aliases (*name) are not read"),
-    ("recipe: sagan\nx: " + "[" * 5000, "nested too deeply"),
-    ("recipe: sagan\nbatch: " + "1" * 5000, "is not valid YAML"),
-    ("recipe: sagan\n? [1, 2]\n: 3\n", "unhashable key"),
-    ("recipe: !!python/object/apply:os.getcwd []\n", "could not determine a constructor"),
-    ("", "names no recipe; there are: capacity, r3gan, sagan"),
-    ("recipe: [sagan]\n", "no recipe"),
-    (b"\xff\xfe\x00", "is not valid YAML"),
-], ids=range(13))
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("- 1\n", "must hold `key: value` lines, found list"),
+        ("a: [1\n", "is not valid YAML"),
+        ("recipe: sagan\nbatch: 3\nbatch: 4\n", "key batch stands twice"),
+        ("recipe: sagan\nevaluate: {samples: 1, samples: 2}\n", "line 2"),
+        ("recipe: sagan\nx: &a [*a]\n", "aliases (*name) are not read"),
+        (BOMB, "aliases (*name) are not read"),
+        ("recipe: sagan\nx: " + "[" * 5000, "nested too deeply"),
+        ("recipe: sagan\nbatch: " + "1" * 5000, "is not valid YAML"),
+        ("recipe: sagan\n? [1, 2]\n: 3\n", "unhashable key"),
+        ("recipe: !!python/object/apply:os.getcwd []\n", "could not determine a constructor"),
+        ("", "names no recipe; there are: capacity, r3gan, sagan"),
+        ("recipe: [sagan]\n", "no recipe"),
+        (b"\xff\xfe\x00", "is not valid YAML"),
+    ],
+    ids=range(13),
+)
 def test_a_broken_run_file_is_named(tmp_path, text, said):
     path = tmp_path / "mine.yaml"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
@@ -155,34 +188,93 @@ def test_an_unknown_recipe_names_all_there_are(what):
 
 
 # ---- what makes two runs one
-@pytest.mark.parametrize("assignment", ["machine.accumulation=2", "machine.folder=x", "machine.keep=9", "epochs=3", "experiment=other", "data=elsewhere"])
+@pytest.mark.parametrize(
+    "assignment",
+    [
+        "machine.accumulation=2",
+        "machine.folder=x",
+        "machine.keep=9",
+        "epochs=3",
+        "experiment=other",
+        "data=elsewhere",
+    ],
+)
 def test_where_and_how_far_do_not_change_the_identity(assignment):
     assert of(assignment).identity("abc") == of().identity("abc")
 
 
-CHANGES = {"latent": 8, "ngf": 8, "ndf": 8, "attention": [], "attention_reduction": 4, "bn_group": 8, "g_lr": 1, "d_lr": 1, "betas": [0, 0],
-           "weight_decay": 1, "lr_every": None, "lr_factor": 1, "clip": None, "ema": None, "real_label": 1, "fake_label": 1, "hflip": 0, "vflip": 0,
-           "d_steps": 2, "g_steps": 2, "seed": 1, "batch": 8, "precision": "float64", "patience": 9, "validate_every": 1, "sample_every": 1, "max_skips": 1, "shuffle_window": 8,
-           "evaluate": {"samples": 9}, "watch": {"window": 9}, "grow": "runs/a@best", "loss": "hinge", "spectral_norm": [], "diffaugment": ["cutout"]}
+CHANGES = {
+    "latent": 8,
+    "ngf": 8,
+    "ndf": 8,
+    "attention": [],
+    "attention_reduction": 4,
+    "bn_group": 8,
+    "g_lr": 1,
+    "d_lr": 1,
+    "betas": [0, 0],
+    "weight_decay": 1,
+    "lr_every": None,
+    "lr_factor": 1,
+    "clip": None,
+    "ema": None,
+    "real_label": 1,
+    "fake_label": 1,
+    "hflip": 0,
+    "vflip": 0,
+    "d_steps": 2,
+    "g_steps": 2,
+    "seed": 1,
+    "batch": 8,
+    "precision": "float64",
+    "patience": 9,
+    "validate_every": 1,
+    "sample_every": 1,
+    "max_skips": 1,
+    "shuffle_window": 8,
+    "evaluate": {"samples": 9},
+    "watch": {"window": 9},
+    "grow": "runs/a@best",
+    "loss": "hinge",
+    "spectral_norm": [],
+    "diffaugment": ["cutout"],
+}
 
 
 def test_where_the_inception_weights_lie_does_not_change_the_identity():
-    """All paths name the same file, whose SHA-256 is checked; that it is used at all does change the run."""
-    there, here, none = (settle(Settings, BASE, more) for more in (["evaluate.inception=/scratch/a.pth"], ["evaluate.inception=b.pth"], []))
+    """All paths name the same file, whose SHA-256 is checked.
+
+    That it is used at all does change the run.
+    """
+    there, here, none = (
+        settle(Settings, BASE, more)
+        for more in (["evaluate.inception=/scratch/a.pth"], ["evaluate.inception=b.pth"], [])
+    )
     assert there.identity("f") == here.identity("f") and there.delta() == here.delta()
     assert there.identity("f")["id"] != none.identity("f")["id"] and none.delta() == "default"
 
 
 def test_every_other_setting_changes_the_identity():
     assert CHANGES.keys() | Settings.where() | {"recipe"} == Settings.model_fields.keys()
-    ids = {name: settle(Settings, BASE | {name: value}).identity("abc")["id"] for name, value in CHANGES.items()}
+    ids = {
+        name: settle(Settings, BASE | {name: value}).identity("abc")["id"]
+        for name, value in CHANGES.items()
+    }
     assert len({of().identity("abc")["id"], *ids.values()}) == len(ids) + 1
     assert of().identity("abd")["id"] != of().identity("abc")["id"]
     assert re.fullmatch("[0-9a-f]{8}", of().identity("abc")["id"])
 
 
-@given(st.fixed_dictionaries({}, optional={"attention": st.lists(st.sampled_from([8, 16, 32])), "g_lr": st.floats(1e-300, 1e9),
-                                           "evaluate": st.fixed_dictionaries({"inception": st.text(st.characters(codec="utf-8"))})}))
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "attention": st.lists(st.sampled_from([8, 16, 32])),
+            "g_lr": st.floats(1e-300, 1e9),
+            "evaluate": st.fixed_dictionaries({"inception": st.text(st.characters(codec="utf-8"))}),
+        },
+    )
+)
 def test_the_name_of_a_run_is_a_safe_file_name(tree):
     if "\0" in tree.get("evaluate", {}).get("inception", ""):
         return
@@ -199,26 +291,50 @@ def test_the_name_of_a_run_says_what_is_not_default():
 def test_every_setting_is_described():
     def keys(model, prefix=""):
         for name, field in model.model_fields.items():
-            section = isinstance(field.annotation, type) and issubclass(field.annotation, (config.Section, Watch))
+            section = isinstance(field.annotation, type) and issubclass(
+                field.annotation, (config.Section, Watch)
+            )
             yield from keys(field.annotation, f"{prefix}{name}.") if section else [prefix + name]
 
     rows = config.describe(Settings)
     assert [key for key, _, _ in rows] == list(keys(Settings))
     assert [key for key, _, meaning in rows if len(meaning) < 10] == []
-    assert ("batch", "16") in [row[:2] for row in rows] and ("data", "(required)") in [row[:2] for row in rows]
+    assert ("batch", "16") in [row[:2] for row in rows] and ("data", "(required)") in [
+        row[:2] for row in rows
+    ]
 
 
 # ---- how a batch is shared
 def test_settings_share_a_batch_or_say_what_fits():
-    assert str(breakdown(24, 2, 2, 6)) == "batch 24 = 2 ranks x 2 micro-batches x 6 per rank, in groups of 6"
-    with pytest.raises(ConfigError, match=r"global batch of 16 cannot be shared by 3 ranks x 1 .*: 3 does not divide 16. Fit, .*: batch 15, 18; "
-                                          r"or number of processes 1, 2, 4, 8, 16\."):
+    assert (
+        str(breakdown(24, 2, 2, 6))
+        == "batch 24 = 2 ranks x 2 micro-batches x 6 per rank, in groups of 6"
+    )
+    with pytest.raises(
+        ConfigError,
+        match=(
+            r"global batch of 16 cannot be shared by 3 ranks x 1 .*: 3 does not divide 16. Fit, .*:"
+            r" batch 15, 18; "
+            r"or number of processes 1, 2, 4, 8, 16\."
+        ),
+    ):
         breakdown(16, 3, 1)
-    with pytest.raises(ConfigError, match="groups of 16 samples does not fit micro-batches of 8 samples .*machine.accumulation 1.* bn_group that divides 8"):
+    with pytest.raises(
+        ConfigError,
+        match=(
+            "groups of 16 samples does not fit micro-batches of 8 samples .*machine.accumulation"
+            " 1.* bn_group that divides 8"
+        ),
+    ):
         breakdown(16, 2, 2, 16)
 
 
-@given(st.integers(1, 200), st.integers(1, 9), st.integers(1, 9), st.one_of(st.integers(1, 24), st.none()))
+@given(
+    st.integers(1, 200),
+    st.integers(1, 9),
+    st.integers(1, 9),
+    st.one_of(st.integers(1, 24), st.none()),
+)
 def test_a_breakdown_is_exact_and_its_advice_fits(batch, ranks, accumulation, fixed):
     def group_of(batch):
         return fixed or reference_group(batch, 16)
@@ -233,12 +349,21 @@ def test_a_breakdown_is_exact_and_its_advice_fits(batch, ranks, accumulation, fi
     except ConfigError as error:
         told = re.search(r"asked: (.*?)\. Another", str(error))[1]
         for part in told.split("; or "):
-            if advice := re.fullmatch(r"(batch|machine.accumulation|number of processes) ([\d, ]+)", part):
+            if advice := re.fullmatch(
+                r"(batch|machine.accumulation|number of processes) ([\d, ]+)", part
+            ):
                 for n in map(int, advice[2].split(", ")):
-                    shared(*{"batch": (n, ranks, accumulation), "machine.accumulation": (batch, ranks, n),
-                             "number of processes": (batch, n, accumulation)}[advice[1]])
+                    shared(
+                        *{
+                            "batch": (n, ranks, accumulation),
+                            "machine.accumulation": (batch, ranks, n),
+                            "number of processes": (batch, n, accumulation),
+                        }[advice[1]]
+                    )
             elif advice := re.fullmatch(r"a bn_group that divides (\d+)", part):
-                assert ranks * breakdown(batch, ranks, accumulation, int(advice[1])).per_rank == int(advice[1])
+                assert ranks * breakdown(
+                    batch, ranks, accumulation, int(advice[1])
+                ).per_rank == int(advice[1])
             else:
                 assert part == "nothing near"
 
@@ -251,13 +376,23 @@ def test_the_default_group_is_the_largest_divisor_up_to_the_reference(batch, ref
 
 
 def test_settings_need_no_torch():
-    program = "import sys; sys.modules['torch'] = None; from distgan import runfile, runs, draws, console; print(runfile.override({}, ['a=1']))"
-    done = subprocess.run([sys.executable, "-c", program], env=environment(), capture_output=True, text=True)
+    program = (
+        "import sys; sys.modules['torch'] = None; from distgan import runfile, runs, draws,"
+        " console; print(runfile.override({}, ['a=1']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment(), capture_output=True, text=True
+    )
     assert done.stdout == "{'a': 1}\n", done.stderr
 
 
 def test_where_a_weights_file_lies_is_not_part_of_the_run():
-    """The file itself can only be the published one; whether there is one decides what the score is."""
-    here, there, none = (of(f"evaluate.inception={path}") for path in ("/a/weights.pth", "/b/w.pth", "null"))
+    """The file itself can only be the published one.
+
+    Whether there is one decides what the score is.
+    """
+    here, there, none = (
+        of(f"evaluate.inception={path}") for path in ("/a/weights.pth", "/b/w.pth", "null")
+    )
     assert here.identity("f")["id"] == there.identity("f")["id"] != none.identity("f")["id"]
     assert here.delta() == "inceptionpublished"

@@ -1,4 +1,7 @@
-"""Files of a run that are damaged, cut short, gone, or replaced: it goes on from the checkpoint before, or refuses with one message where none is left."""
+"""Files of a run that are damaged, cut short, gone, or replaced.
+
+It goes on from the checkpoint before, or refuses with one message where none is left.
+"""
 
 import json
 import shutil
@@ -34,9 +37,13 @@ def test_any_byte(name, two, capsys):
     content, about = path.read_bytes(), checkpoints.verify(two / "00000002")
     for at in range(len(content)):
         for bit in (1, 128):
-            path.write_bytes(content[:at] + bytes([content[at] ^ bit]) + content[at + 1:])
+            path.write_bytes(content[:at] + bytes([content[at] ^ bit]) + content[at + 1 :])
             # White space between the values of checkpoint.json carries nothing.
-            assert passed_over(two) or name == "checkpoint.json" and checkpoints.verify(two / "00000002") == about, (at, bit)
+            assert (
+                passed_over(two)
+                or name == "checkpoint.json"
+                and checkpoints.verify(two / "00000002") == about
+            ), (at, bit)
     capsys.readouterr()
     path.write_bytes(content)
     assert not passed_over(two)
@@ -72,7 +79,11 @@ def test_any_field_of_the_description(two):
 
 
 def test_links_and_strangers(two, tmp_path_factory):
-    """A file more is none of ours; a link counts as what it leads to, a folder that is a link is no checkpoint, and deleting never follows one."""
+    """A file more is none of ours.
+
+    A link counts as what it leads to, a folder that is a link is no checkpoint, and deleting never
+    follows one.
+    """
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     (two / "00000002/notes.txt").write_text("mine")
     (two / "00000009").symlink_to(two / "00000002")
@@ -84,9 +95,12 @@ def test_links_and_strangers(two, tmp_path_factory):
     checkpoints.discard_after(two, 2)
     checkpoints.prune(two, 1, set())
     assert (elsewhere / "00000001/checkpoint.json").exists()
-    checkpoints.save(two, 8, checkpoints.held(players(0)), STATE)   # over the file
+    checkpoints.save(two, 8, checkpoints.held(players(0)), STATE)  # over the file
     checkpoints.save(two, 10, checkpoints.held(players(0)), STATE)  # over the link
-    assert checkpoints.newest(two)[1]["step"] == 10 and (elsewhere / "00000001/checkpoint.json").exists()
+    assert (
+        checkpoints.newest(two)[1]["step"] == 10
+        and (elsewhere / "00000001/checkpoint.json").exists()
+    )
     (two / "00000010/training.pt").unlink()
     (two / "00000010/training.pt").symlink_to("/dev/null")
     assert checkpoints.newest(two)[1]["step"] == 8
@@ -99,9 +113,16 @@ def test_another_ones_checkpoint_under_the_name(two):
 
 
 def test_a_sealed_checkpoint_that_is_no_state_is_refused_without_unpickling(two):
-    """Checksums that fit, contents that do not: said, not raised as what torch or safetensors raise."""
+    """Checksums that fit, contents that do not.
+
+    Said, not raised as what torch or safetensors raise.
+    """
     path = two / "00000002"
-    for name, content in (("networks.safetensors", b"\xff" * 40), ("training.pt", b"\x80\x02K\x01."), ("training.pt", b"PK\x03\x04")):
+    for name, content in (
+        ("networks.safetensors", b"\xff" * 40),
+        ("training.pt", b"\x80\x02K\x01."),
+        ("training.pt", b"PK\x03\x04"),
+    ):
         kept = (path / name).read_bytes()
         (path / name).write_bytes(content)
         with pytest.raises(RunError, match="cannot be read"):
@@ -113,21 +134,45 @@ def test_a_sealed_checkpoint_that_is_no_state_is_refused_without_unpickling(two)
 @pytest.fixture(scope="module")
 def trained(particles, tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained") / "run"
-    assert train.main(["sagan", f"data={particles}", f"machine.folder={folder}", "epochs=2", "machine.checkpoint_every=0.5", *TINY]) == 0
+    assert (
+        train.main(
+            [
+                "sagan",
+                f"data={particles}",
+                f"machine.folder={folder}",
+                "epochs=2",
+                "machine.checkpoint_every=0.5",
+                *TINY,
+            ]
+        )
+        == 0
+    )
     return folder
 
 
 @pytest.fixture
 def goes_on(trained, particles, tmp_path, capsys):
     """`goes_on(damage)`: (exit code, output, folder) of the same line, after `damage(folder)`."""
+
     def check(damage) -> tuple[int, str, Path]:
         folder = tmp_path / "run"
         shutil.copytree(trained, folder)
         (folder / "DONE").unlink()
         damage(folder)
-        code = cli.guarded(train.main, ["sagan", f"data={particles}", f"machine.folder={folder}", "epochs=2", "machine.checkpoint_every=0.5", *TINY])
+        code = cli.guarded(
+            train.main,
+            [
+                "sagan",
+                f"data={particles}",
+                f"machine.folder={folder}",
+                "epochs=2",
+                "machine.checkpoint_every=0.5",
+                *TINY,
+            ],
+        )
         captured = capsys.readouterr()
         return code, captured.out + captured.err, folder
+
     return check
 
 
@@ -138,12 +183,19 @@ def test_the_run_goes_on_from_the_checkpoint_before(name, damage, goes_on, train
         path = checkpoints.present(folder / "checkpoints")[-1] / name
         content = path.read_bytes()
         at = len(content) // 2
-        path.write_bytes(content[:at] + (bytes([content[at] ^ 4]) + content[at + 1:] if damage == "flip" else b""))
+        path.write_bytes(
+            content[:at]
+            + (bytes([content[at] ^ 4]) + content[at + 1 :] if damage == "flip" else b"")
+        )
         if damage == "remove":
             path.unlink()
 
     code, output, folder = goes_on(harm)
-    assert code == 0 and "falling back to the checkpoint before it" in output and "continuing from step" in output
+    assert (
+        code == 0
+        and "falling back to the checkpoint before it" in output
+        and "continuing from step" in output
+    )
     mine, theirs = final(folder), final(trained)
     assert all(torch.equal(mine[key], value) for key, value in theirs.items())
     assert list(journal(folder)) == list(journal(trained))
@@ -159,21 +211,48 @@ def test_where_none_is_left_it_refuses_with_one_message(goes_on):
     assert len(checkpoints.present(folder / "checkpoints")) == 3  # nothing was deleted
 
 
-@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"[" * 100_000, b"null", b"{}", b'"x"', b"[1]"], ids=lambda content: repr(content[:6]))
-@pytest.mark.parametrize("name", ["status.json", "config.yaml", "overrides.yaml", "events.jsonl", "DONE", "attempts/000/attempt.json"])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\xff\xfe", b"[" * 100_000, b"null", b"{}", b'"x"', b"[1]"],
+    ids=lambda content: repr(content[:6]),
+)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "status.json",
+        "config.yaml",
+        "overrides.yaml",
+        "events.jsonl",
+        "DONE",
+        "attempts/000/attempt.json",
+    ],
+)
 def test_what_only_tells_may_be_damaged(name, content, goes_on, trained):
     code, output, folder = goes_on(lambda folder: (folder / name).write_bytes(content))
     assert code == 0, output
     assert (folder / "DONE").read_text().startswith('{"step"')
 
 
-@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"[" * 100_000, b"null", b"{}", b'{"settings": 3, "data": 4}', b"[1]"], ids=lambda content: repr(content[:9]))
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\xff\xfe", b"[" * 100_000, b"null", b"{}", b'{"settings": 3, "data": 4}', b"[1]"],
+    ids=lambda content: repr(content[:9]),
+)
 def test_whose_run_it_is_must_be_readable(content, goes_on):
     code, output, _ = goes_on(lambda folder: (folder / "identity.json").write_bytes(content))
-    assert code == 2 and output.count("error: ") == 1 and "identity.json" in output and "Traceback" not in output
+    assert (
+        code == 2
+        and output.count("error: ") == 1
+        and "identity.json" in output
+        and "Traceback" not in output
+    )
 
 
-@pytest.mark.parametrize("torn", [b'{"step": 10, "ep', b"\xff\xff", b"{" * 100_000, b"null\n"], ids=lambda content: repr(content[:6]))
+@pytest.mark.parametrize(
+    "torn",
+    [b'{"step": 10, "ep', b"\xff\xff", b"{" * 100_000, b"null\n"],
+    ids=lambda content: repr(content[:6]),
+)
 def test_a_torn_last_line(torn, goes_on, trained):
     def harm(folder):
         for name in ("journal.jsonl", "events.jsonl"):

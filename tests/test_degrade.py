@@ -16,7 +16,12 @@ def rng(seed=0):
 
 def voices():
     """Loud and soft halves of noise: something with pauses."""
-    return [(rng(i).standard_normal(9000 + 1000 * i) * np.repeat([0.3, 1e-4], 4500 + 500 * i)).astype(np.float32) for i in range(3)]
+    return [
+        (rng(i).standard_normal(9000 + 1000 * i) * np.repeat([0.3, 1e-4], 4500 + 500 * i)).astype(
+            np.float32
+        )
+        for i in range(3)
+    ]
 
 
 @pytest.mark.parametrize("kind", degrade.NOISES)
@@ -30,7 +35,10 @@ def test_every_noise_has_one_type_and_one_level(kind):
 def octaves(x):
     """Power in dB of neighbouring octaves from 125 Hz."""
     power, f = np.abs(np.fft.rfft(x)) ** 2, np.fft.rfftfreq(len(x), 1 / RATE)
-    return [10 * math.log10(power[(f >= low) & (f < 2 * low)].sum()) for low in (125, 250, 500, 1000, 2000, 4000)]
+    return [
+        10 * math.log10(power[(f >= low) & (f < 2 * low)].sum())
+        for low in (125, 250, 500, 1000, 2000, 4000)
+    ]
 
 
 def test_white_rises_by_3_db_an_octave_and_pink_stays():
@@ -55,7 +63,7 @@ def test_a_room_has_its_decay_and_its_direct_path(t60, drr_db):
     h = degrade.room(rng(), RATE, t60, drr_db).astype(np.float64)
     at = degrade.direct_path(h)
     assert at == 32 and h[at] == 1
-    tail = h[at + 1:]
+    tail = h[at + 1 :]
     assert abs(-10 * math.log10(tail @ tail) - drr_db) < 0.01 and not tail[:30].any()
     left = 10 * np.log10(np.cumsum(tail[::-1] ** 2)[::-1])  # Schroeder's backward integration
     a, b = int(0.1 * t60 * RATE), int(0.5 * t60 * RATE)
@@ -65,7 +73,11 @@ def test_a_room_has_its_decay_and_its_direct_path(t60, drr_db):
 def test_reverberation_adds_no_delay():
     x = rng().standard_normal(8000).astype(np.float32)
     wet = degrade.reverberate(x, degrade.room(rng(1), RATE, 0.4, -6.0))
-    assert wet.dtype == np.float32 and wet.shape == x.shape and abs(align.estimate(x, wet, 500).samples) < 0.1
+    assert (
+        wet.dtype == np.float32
+        and wet.shape == x.shape
+        and abs(align.estimate(x, wet, 500).samples) < 0.1
+    )
     alone = np.zeros(100, np.float32)
     alone[40] = -0.5  # a measured response may be inverted and soft
     np.testing.assert_allclose(degrade.reverberate(x, alone), -x, atol=1e-5)
@@ -75,11 +87,21 @@ def test_reverberation_adds_no_delay():
 def test_the_ratio_is_that_of_active_speech(snr_db):
     clean = np.concatenate([voices()[0], np.zeros(20000, np.float32)])
     room = degrade.room(rng(), RATE, 0.4, 0.0)
-    mixture = degrade.mix(clean, degrade.noise("white", rng(), len(clean), RATE), snr_db, RATE, room)
+    mixture = degrade.mix(
+        clean, degrade.noise("white", rng(), len(clean), RATE), snr_db, RATE, room
+    )
     assert abs(degrade.snr_db(mixture, RATE) - snr_db) < 0.01
     loud = clean[:4500].astype(np.float64)
-    assert abs(10 * math.log10(np.mean(loud**2) / np.mean((mixture.noise / mixture.gain) ** 2)) - snr_db) < 0.3
-    np.testing.assert_allclose(mixture.noisy - mixture.noise, mixture.gain * degrade.reverberate(clean, room), atol=1e-6)
+    assert (
+        abs(
+            10 * math.log10(np.mean(loud**2) / np.mean((mixture.noise / mixture.gain) ** 2))
+            - snr_db
+        )
+        < 0.3
+    )
+    np.testing.assert_allclose(
+        mixture.noisy - mixture.noise, mixture.gain * degrade.reverberate(clean, room), atol=1e-6
+    )
 
 
 def test_peaks_are_brought_down_together():
@@ -90,11 +112,18 @@ def test_peaks_are_brought_down_together():
     np.testing.assert_allclose(mixture.clean, clean * mixture.gain, rtol=1e-5)
     np.testing.assert_allclose(mixture.noisy, mixture.clean + mixture.noise, atol=1e-6)
     soft = degrade.mix(0.1 * clean, degrade.noise("white", rng(), 4000, RATE), 20, RATE)
-    assert soft.gain == 1.0 and all(x.dtype == np.float32 for x in (soft.noisy, soft.clean, soft.noise))
+    assert soft.gain == 1.0 and all(
+        x.dtype == np.float32 for x in (soft.noisy, soft.clean, soft.noise)
+    )
 
 
 def test_silence_is_no_reason_to_fail():
-    quiet = degrade.mix(np.zeros(4000, np.float32), degrade.noise("pink", rng(), 4000, RATE) * np.float32(0.01), 10, RATE)
+    quiet = degrade.mix(
+        np.zeros(4000, np.float32),
+        degrade.noise("pink", rng(), 4000, RATE) * np.float32(0.01),
+        10,
+        RATE,
+    )
     assert np.isfinite(quiet.noisy).all() and degrade.snr_db(quiet, RATE) == -math.inf
     still = degrade.mix(voices()[0], np.zeros(9000, np.float32), 10, RATE)
     assert degrade.snr_db(still, RATE) == math.inf and not still.noise.any()

@@ -1,4 +1,6 @@
-"""`make demo`, whole: shards, two processes through accelerate launch, validation, evaluation, report."""
+"""`make demo`, whole: shards, two processes through accelerate launch, validation, evaluation,
+report.
+"""
 
 import json
 
@@ -10,7 +12,9 @@ from launchers import demo
 @pytest.mark.slow
 def test_the_demo_learns_and_reports(tmp_path, capfd):
     assert demo.main(tmp_path) == 0
-    rows = [json.loads(text) for text in (tmp_path / "run" / "journal.jsonl").read_text().splitlines()]
+    rows = [
+        json.loads(text) for text in (tmp_path / "run" / "journal.jsonl").read_text().splitlines()
+    ]
     scores = [row["eval/frechet_standin"] for row in rows if "eval/frechet_standin" in row]
     assert scores[0] > 5 * scores[-1], scores
     assert any("valid/overfit" in row for row in rows)

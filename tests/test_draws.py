@@ -12,7 +12,12 @@ from distgan import draws
 
 
 def test_an_address_has_one_key_and_each_its_own():
-    addresses = [*itertools.product((0, 1, 2**70), ("noise/g", "noise/d", "noise"), (0, 1, 11)), (0, "noise/g", 1, 1), (0, "noise/g"), (0, "a", 11, 1)]
+    addresses = [
+        *itertools.product((0, 1, 2**70), ("noise/g", "noise/d", "noise"), (0, 1, 11)),
+        (0, "noise/g", 1, 1),
+        (0, "noise/g"),
+        (0, "a", 11, 1),
+    ]
     keys = [draws.key(*address) for address in addresses]
     assert keys == [draws.key(*address) for address in addresses]
     assert len(set(keys)) == len(keys)
@@ -22,7 +27,9 @@ def test_an_address_has_one_key_and_each_its_own():
 def test_numbers_do_not_change_between_versions():
     """A run that is continued with a newer program must see the numbers that it would have seen."""
     assert draws.key(0, "noise/g", 5) == 3983062481752019306
-    assert draws.uniform(0, "flip", np.array([3]))[0] == pytest.approx(np.float64(0.8992420127613019), abs=0)
+    assert draws.uniform(0, "flip", np.array([3]))[0] == pytest.approx(
+        np.float64(0.8992420127613019), abs=0
+    )
     assert draws.numpy_generator(0, "order", 1).permutation(8).tolist() == [4, 6, 5, 0, 3, 7, 2, 1]
 
 
@@ -32,11 +39,17 @@ def different(a, b):
 
 @pytest.mark.parametrize("other", [(1, "flip", 0), (0, "flop", 0), (0, "flip", 1)])
 def test_addresses_are_independent(other):
-    """Another seed, purpose or index: no correlation among 10,000 numbers (a chance one is below 0.05 in all but 6 of ten million cases)."""
+    """Another seed, purpose or index.
+
+    No correlation among 10,000 numbers (a chance one is below 0.05 in all but 6 of ten million
+    cases).
+    """
     index = np.arange(10_000)
     seed, purpose, salt = other
     assert different(draws.uniform(0, "flip", index), draws.uniform(seed, purpose, index, salt))
-    assert different(draws.normal(0, "flip", 0, (10_000,)), draws.normal(seed, purpose, salt, (10_000,)))
+    assert different(
+        draws.normal(0, "flip", 0, (10_000,)), draws.normal(seed, purpose, salt, (10_000,))
+    )
     first, second = draws.numpy_generator(0, "flip", 0), draws.numpy_generator(seed, purpose, salt)
     assert different(first.random(10_000), second.random(10_000))
 
@@ -52,16 +65,24 @@ def test_uniform_is_uniform(start):
     assert 0 <= numbers[0] and numbers[-1] < 1
     assert abs(numbers.mean() - 0.5) < 5 / (12 * 100_000) ** 0.5  # five standard errors
     steps = np.arange(1, 100_001) / 100_000
-    assert np.abs(numbers - steps).max() < 2.0 / 100_000**0.5  # Kolmogorov-Smirnov; 2.0 is exceeded once in 1,500
+    assert (
+        np.abs(numbers - steps).max() < 2.0 / 100_000**0.5
+    )  # Kolmogorov-Smirnov; 2.0 is exceeded once in 1,500
 
 
-@given(st.lists(st.integers(0, 2**63 - 1), min_size=1, max_size=30), st.integers(0, 2**40), st.integers(0, 9))
+@given(
+    st.lists(st.integers(0, 2**63 - 1), min_size=1, max_size=30),
+    st.integers(0, 2**40),
+    st.integers(0, 9),
+)
 def test_a_rank_draws_the_numbers_of_the_whole(index, seed, salt):
     index = np.array(index)
     whole = draws.uniform(seed, "flip", index, salt)
     for part in (slice(None, None, 2), slice(1, None, 2), slice(len(index) // 2, None)):
         np.testing.assert_array_equal(draws.uniform(seed, "flip", index[part], salt), whole[part])
-    np.testing.assert_array_equal([draws.uniform(seed, "flip", np.array([i]), salt)[0] for i in index], whole)
+    np.testing.assert_array_equal(
+        [draws.uniform(seed, "flip", np.array([i]), salt)[0] for i in index], whole
+    )
 
 
 def test_normal_depends_on_nothing_but_its_address():

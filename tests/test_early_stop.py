@@ -13,25 +13,70 @@ from distgan.thresholds import Finding
 
 def test_no_better_score_for_long_finishes_early(particles, tmp_path, monkeypatch, capsys):
     scores = iter([9.0, 5.0, 4.0, 4.5, 4.0, 6.0, 7.0, 8.0])
-    monkeypatch.setattr(Evaluator, "__call__", lambda self, sample: {"metric": "frechet_standin", "score": next(scores), "samples": 2, "reals": 2})
-    run = sagan.Settings(data=str(particles), ngf=4, ndf=4, batch=27, epochs=50, patience=3, validate_every=50, sample_every=50,
-                         evaluate={"schedule": [[None, 1]]}, machine={"folder": str(tmp_path / "run")})
+    monkeypatch.setattr(
+        Evaluator,
+        "__call__",
+        lambda self, sample: {
+            "metric": "frechet_standin",
+            "score": next(scores),
+            "samples": 2,
+            "reals": 2,
+        },
+    )
+    run = sagan.Settings(
+        data=str(particles),
+        ngf=4,
+        ndf=4,
+        batch=27,
+        epochs=50,
+        patience=3,
+        validate_every=50,
+        sample_every=50,
+        evaluate={"schedule": [[None, 1]]},
+        machine={"folder": str(tmp_path / "run")},
+    )
     assert start.train(sagan, run, {}) == 0
     done = json.loads((tmp_path / "run" / "DONE").read_text())
-    assert (done["epoch"], done["early"]) == (5.0, True)   # best at epoch 2, not better (equal is not) at 3, 4, 5
+    assert (done["epoch"], done["early"]) == (
+        5.0,
+        True,
+    )  # best at epoch 2, not better (equal is not) at 3, 4, 5
     assert json.loads((tmp_path / "run" / "status.json").read_text())["best"]["epoch"] == 2.0
-    assert sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())[-1] == "00000010"
+    assert (
+        sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())[-1] == "00000010"
+    )
     assert "finished early: no better frechet_standin for 3 epochs" in capsys.readouterr().out
     assert start.train(sagan, run, {}) == 0
     assert "is finished (early, at step 10; asked are 100 steps)" in capsys.readouterr().out
 
 
-def test_an_end_that_was_decided_stands_when_the_run_is_killed_before_it_is_done(particles, tmp_path, monkeypatch, capsys):
+def test_an_end_that_was_decided_stands_when_the_run_is_killed_before_it_is_done(
+    particles, tmp_path, monkeypatch, capsys
+):
     """Between the last checkpoint and DONE lie the deliverables, which may take minutes."""
     scores = iter([9.0, 5.0, 6.0, 7.0])  # a continued run that decided anew would ask for a fifth
-    monkeypatch.setattr(Evaluator, "__call__", lambda self, sample: {"metric": "frechet_standin", "score": next(scores), "samples": 2, "reals": 2})
-    run = sagan.Settings(data=str(particles), ngf=4, ndf=4, batch=27, epochs=50, patience=2, validate_every=50, sample_every=50,
-                         evaluate={"schedule": [[None, 1]]}, machine={"folder": str(tmp_path / "run")})
+    monkeypatch.setattr(
+        Evaluator,
+        "__call__",
+        lambda self, sample: {
+            "metric": "frechet_standin",
+            "score": next(scores),
+            "samples": 2,
+            "reals": 2,
+        },
+    )
+    run = sagan.Settings(
+        data=str(particles),
+        ngf=4,
+        ndf=4,
+        batch=27,
+        epochs=50,
+        patience=2,
+        validate_every=50,
+        sample_every=50,
+        evaluate={"schedule": [[None, 1]]},
+        machine={"folder": str(tmp_path / "run")},
+    )
 
     def killed(self):
         raise KeyboardInterrupt
@@ -42,17 +87,44 @@ def test_an_end_that_was_decided_stands_when_the_run_is_killed_before_it_is_done
             start.train(sagan, run, {})
     assert not (tmp_path / "run" / "DONE").exists()
     assert start.train(sagan, run, {}) == 0
-    done, status = (json.loads((tmp_path / "run" / name).read_text()) for name in ("DONE", "status.json"))
-    assert (done["epoch"], done["early"]) == (3.0, True) and (status["state"], status["step"], status["best"]["epoch"]) == ("done", 6, 1.0)
+    done, status = (
+        json.loads((tmp_path / "run" / name).read_text()) for name in ("DONE", "status.json")
+    )
+    assert (done["epoch"], done["early"]) == (3.0, True) and (
+        status["state"],
+        status["step"],
+        status["best"]["epoch"],
+    ) == ("done", 6, 1.0)
     assert "finished early: no better frechet_standin for 2 epochs" in capsys.readouterr().out
 
 
 def test_an_end_at_the_last_step_is_no_early_one(particles, tmp_path, monkeypatch):
-    """With more epochs the run goes on, until its patience, which was over at that very step, is looked at again."""
+    """With more epochs the run goes on, until its patience, which was over at that very step, is
+    looked at again.
+    """
     scores = iter([9.0, 5.0, 6.0, 7.0])
-    monkeypatch.setattr(Evaluator, "__call__", lambda self, sample: {"metric": "frechet_standin", "score": next(scores), "samples": 2, "reals": 2})
-    run = sagan.Settings(data=str(particles), ngf=4, ndf=4, batch=27, epochs=3, patience=2, validate_every=50, sample_every=50,
-                         evaluate={"schedule": [[None, 1]]}, machine={"folder": str(tmp_path / "run")})
+    monkeypatch.setattr(
+        Evaluator,
+        "__call__",
+        lambda self, sample: {
+            "metric": "frechet_standin",
+            "score": next(scores),
+            "samples": 2,
+            "reals": 2,
+        },
+    )
+    run = sagan.Settings(
+        data=str(particles),
+        ngf=4,
+        ndf=4,
+        batch=27,
+        epochs=3,
+        patience=2,
+        validate_every=50,
+        sample_every=50,
+        evaluate={"schedule": [[None, 1]]},
+        machine={"folder": str(tmp_path / "run")},
+    )
     ends = []
     for epochs in (3, 5):
         assert start.train(sagan, run.model_copy(update={"epochs": epochs}), {}) == 0
@@ -64,12 +136,29 @@ def test_an_end_at_the_last_step_is_no_early_one(particles, tmp_path, monkeypatc
 @pytest.fixture
 def troubled(particles, tmp_path, monkeypatch):
     """A run in which `d_loss_low` warns at every look, from the first one on."""
-    monkeypatch.setattr(Evaluator, "__call__", lambda self, sample: {"metric": "frechet_standin", "score": 1.0, "samples": 2, "reals": 2})
-    monkeypatch.setattr("distgan.watch.check", lambda rows, settings, values: [Finding("d_loss_low", "warning", 0.0, "D has won", "")])
+    monkeypatch.setattr(
+        Evaluator,
+        "__call__",
+        lambda self, sample: {"metric": "frechet_standin", "score": 1.0, "samples": 2, "reals": 2},
+    )
+    monkeypatch.setattr(
+        "distgan.watch.check",
+        lambda rows, settings, values: [Finding("d_loss_low", "warning", 0.0, "D has won", "")],
+    )
 
     def train(**section):
-        run = sagan.Settings(data=str(particles), ngf=4, ndf=4, batch=27, epochs=3, validate_every=1, sample_every=50, evaluate={"schedule": [[None, 1]]},
-                             watch={"settle_epochs": 0, **section}, machine={"folder": str(tmp_path / "run")})
+        run = sagan.Settings(
+            data=str(particles),
+            ngf=4,
+            ndf=4,
+            batch=27,
+            epochs=3,
+            validate_every=1,
+            sample_every=50,
+            evaluate={"schedule": [[None, 1]]},
+            watch={"settle_epochs": 0, **section},
+            machine={"folder": str(tmp_path / "run")},
+        )
         assert start.train(sagan, run, {}) == 0
         return (tmp_path / "run" / "events.jsonl").read_text()
 
@@ -78,9 +167,19 @@ def troubled(particles, tmp_path, monkeypatch):
 
 def test_a_rollback_with_nowhere_to_go_is_told_once_and_the_run_goes_on(troubled, capsys):
     events = troubled(on_trouble="rollback")
-    assert capsys.readouterr().out.count("there is nowhere to go back to") == 1 and '"rollback"' not in events and '"done"' in events
+    assert (
+        capsys.readouterr().out.count("there is nowhere to go back to") == 1
+        and '"rollback"' not in events
+        and '"done"' in events
+    )
 
 
 def test_a_move_out_of_a_settings_range_is_told_and_not_made(troubled, capsys):
-    events = troubled(on_trouble="adapt", moves={"d_loss_low": [{"setting": "real_label", "add": 0.3}]})
-    assert "adapt because of d_loss_low would set real_label to 1.2" in capsys.readouterr().out and '"adapt"' not in events and '"done"' in events
+    events = troubled(
+        on_trouble="adapt", moves={"d_loss_low": [{"setting": "real_label", "add": 0.3}]}
+    )
+    assert (
+        "adapt because of d_loss_low would set real_label to 1.2" in capsys.readouterr().out
+        and '"adapt"' not in events
+        and '"done"' in events
+    )

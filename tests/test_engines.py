@@ -1,4 +1,8 @@
-"""The update of one network: precision, clipping, the optimizer's implementations, steps that are not taken. One process; tests/test_matrix.py has several."""
+"""The update of one network.
+
+Precision, clipping, the optimizer's implementations, steps that are not taken. One process;
+tests/test_matrix.py has several.
+"""
 
 import copy
 from functools import partial
@@ -14,14 +18,23 @@ from distgan.errors import LaunchError
 from distgan.normalization import GroupBatchNorm2d, spectral_norm
 from distgan.ranks import Ranks, Solo
 
-KINDS = {"adam": partial(torch.optim.Adam, lr=0.1, weight_decay=0.01), "adamw": partial(torch.optim.AdamW, lr=0.1),
-         "rmsprop": partial(torch.optim.RMSprop, lr=0.1), "sgd": partial(torch.optim.SGD, lr=0.1, momentum=0.9)}
+KINDS = {
+    "adam": partial(torch.optim.Adam, lr=0.1, weight_decay=0.01),
+    "adamw": partial(torch.optim.AdamW, lr=0.1),
+    "rmsprop": partial(torch.optim.RMSprop, lr=0.1),
+    "sgd": partial(torch.optim.SGD, lr=0.1, momentum=0.9),
+}
 
 
 def engine(kind="adam", precision="float32", net=None, **machine):
     torch.manual_seed(0)
     ranks = Ranks(Machine(device="cpu", **machine), precision)
-    return Engine(ranks, net or nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 1)), KINDS[kind], accumulation=machine.get("accumulation", 1))
+    return Engine(
+        ranks,
+        net or nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 1)),
+        KINDS[kind],
+        accumulation=machine.get("accumulation", 1),
+    )
 
 
 def update(e, x, clip=None):
@@ -36,7 +49,15 @@ def batch(n=4, seed=1):
 
 def everything(e):
     state = e.optimizer.state_dict()["state"]
-    return [*e.bare.state_dict().values(), *(value for each in state.values() for value in each.values() if isinstance(value, torch.Tensor))]
+    return [
+        *e.bare.state_dict().values(),
+        *(
+            value
+            for each in state.values()
+            for value in each.values()
+            if isinstance(value, torch.Tensor)
+        ),
+    ]
 
 
 # ---- steps
@@ -73,7 +94,9 @@ def test_a_gradient_that_is_not_finite_changes_nothing(kind, put_back, warm, mon
     assert finite == 0
     after = everything(e)
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=False))
-    assert all(not value.any() for value in after[len(before):]), "state made by a step that was not taken"
+    assert all(not value.any() for value in after[len(before) :]), (
+        "state made by a step that was not taken"
+    )
     for each in (e, other):  # and it goes on as if the step had never been asked for
         update(each, batch(seed=2))
     assert all(torch.equal(a, b) for a, b in zip(everything(e), everything(other), strict=True))
@@ -98,7 +121,10 @@ def test_implementations_agree(which):
 
 
 def test_an_implementation_that_is_not_there_is_refused():
-    with pytest.raises(LaunchError, match="machine.optimizer=fused: RMSprop has no such implementation; machine.optimizer=auto"):
+    with pytest.raises(
+        LaunchError,
+        match="machine.optimizer=fused: RMSprop has no such implementation; machine.optimizer=auto",
+    ):
         engine("rmsprop", optimizer="fused")
 
 
@@ -120,8 +146,16 @@ def test_weights_are_clamped():
 
 
 # ---- precision
-@pytest.mark.parametrize(("precision", "found"), [("float32", torch.float32), ("tf32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16),
-                                                  ("float64", torch.float64)])
+@pytest.mark.parametrize(
+    ("precision", "found"),
+    [
+        ("float32", torch.float32),
+        ("tf32", torch.float32),
+        ("bf16", torch.bfloat16),
+        ("fp16", torch.float16),
+        ("float64", torch.float64),
+    ],
+)
 def test_networks_compute_in_the_precision_and_weights_and_outputs_stay(precision, found):
     seen = []
     e = engine(precision=precision)
@@ -133,7 +167,11 @@ def test_networks_compute_in_the_precision_and_weights_and_outputs_stay(precisio
     assert {p.dtype for p in e.bare.parameters()} == {whole}
     assert set(seen) == {found}
     assert torch.equal(e(x), e.inside(x))
-    assert torch.backends.cuda.matmul.allow_tf32 == torch.backends.cudnn.allow_tf32 == (precision == "tf32")
+    assert (
+        torch.backends.cuda.matmul.allow_tf32
+        == torch.backends.cudnn.allow_tf32
+        == (precision == "tf32")
+    )
     engine()  # sets the global flags back
 
 
@@ -171,7 +209,9 @@ def test_moments_across_ranks_are_taken_in_float32():
     ranks = Solo(Ranks(Machine(device="cpu")))
     layer, x = GroupBatchNorm2d(3, 4, ranks), torch.randn(4, 3, 8, 8) + 30
     ranks.sum = lambda table: table
-    torch.testing.assert_close(layer._across(x.bfloat16()).float(), layer._across(x.bfloat16().float()), atol=0.02, rtol=0)
+    torch.testing.assert_close(
+        layer._across(x.bfloat16()).float(), layer._across(x.bfloat16().float()), atol=0.02, rtol=0
+    )
 
 
 # ---- layout
@@ -185,7 +225,14 @@ def test_channels_last_changes_no_numbers():
 
 
 def test_a_reference_ignores_the_engines_options():
-    ranks = Ranks(Machine(device="cpu", compile="default", channels_last=True, accumulation=4), "bf16")
+    ranks = Ranks(
+        Machine(device="cpu", compile="default", channels_last=True, accumulation=4), "bf16"
+    )
     solo = Solo(ranks)
-    assert (solo.size, solo.machine.compile, solo.machine.channels_last, solo.autocast) == (1, None, False, torch.bfloat16)
+    assert (solo.size, solo.machine.compile, solo.machine.channels_last, solo.autocast) == (
+        1,
+        None,
+        False,
+        torch.bfloat16,
+    )
     assert solo.machine.accumulation == 1

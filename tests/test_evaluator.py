@@ -1,4 +1,6 @@
-"""Fréchet distances with known answers, extractors by their right names, and the same samples for any number of ranks."""
+"""Fréchet distances with known answers, extractors by their right names, and the same samples for
+any number of ranks.
+"""
 
 import hashlib
 
@@ -19,7 +21,9 @@ from distgan.ranks import Ranks
 
 def gaussian(n, d, mean=0.0, scale=1.0, seed=0):
     x = torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    x = (x - x.mean(0)) @ torch.linalg.inv(torch.linalg.cholesky(torch.cov(x.T))).T  # mean 0, covariance 1, exactly
+    x = (x - x.mean(0)) @ torch.linalg.inv(
+        torch.linalg.cholesky(torch.cov(x.T))
+    ).T  # mean 0, covariance 1, exactly
     return x * scale + mean
 
 
@@ -27,7 +31,9 @@ def gaussian(n, d, mean=0.0, scale=1.0, seed=0):
 def test_closed_form_of_two_gaussians(n, m):
     d = 40
     a, b = gaussian(n, d, mean=0.5, scale=2.0), gaussian(m, d, mean=-0.5, scale=1.0, seed=1)
-    assert frechet(a, b) == pytest.approx(d * 1.0 + d * (2.0 - 1.0) ** 2, rel=1e-9)  # |shift|^2 + d (s1 - s2)^2
+    assert frechet(a, b) == pytest.approx(
+        d * 1.0 + d * (2.0 - 1.0) ** 2, rel=1e-9
+    )  # |shift|^2 + d (s1 - s2)^2
 
 
 @pytest.mark.parametrize(("n", "d"), [(30, 100), (300, 20), (2, 5)])
@@ -39,7 +45,12 @@ def test_identical_sets_are_at_zero(n, d):
 def test_fewer_samples_than_dimensions_against_the_matrix_square_root():
     a, b = torch.randn(20, 50).double(), torch.randn(30, 50).double() * 1.5
     values = torch.linalg.eigvals(torch.cov(a.T) @ torch.cov(b.T)).real.clamp_min(0)
-    expected = (a.mean(0) - b.mean(0)).square().sum() + torch.cov(a.T).trace() + torch.cov(b.T).trace() - 2 * values.sqrt().sum()
+    expected = (
+        (a.mean(0) - b.mean(0)).square().sum()
+        + torch.cov(a.T).trace()
+        + torch.cov(b.T).trace()
+        - 2 * values.sqrt().sum()
+    )
     assert frechet(a, b) == pytest.approx(float(expected), rel=1e-5)
 
 
@@ -52,8 +63,13 @@ def test_refusals():
 
 # ---- the nearest-neighbour check
 def test_nearest_by_hand():
-    """On a line: training images at 0, 10 and 20; held-out ones 1, 2 and 4 from their nearest, samples 3, 1 and 4."""
-    train, held_out, samples = (torch.tensor(x)[:, None] for x in ([0.0, 10.0, 20.0], [1.0, 12.0, 24.0], [3.0, 11.0, 24.0]))
+    """On a line: training images at 0, 10 and 20.
+
+    Held-out ones 1, 2 and 4 from their nearest, samples 3, 1 and 4.
+    """
+    train, held_out, samples = (
+        torch.tensor(x)[:, None] for x in ([0.0, 10.0, 20.0], [1.0, 12.0, 24.0], [3.0, 11.0, 24.0])
+    )
     assert nearest(samples, train, held_out) == 3 / 2
     assert nearest(train, train, held_out) == 0
     assert nearest(samples, train, train[:2]) is None and nearest(samples, train, None) is None
@@ -63,9 +79,16 @@ def test_nearest_against_plain_loops_and_in_pieces():
     train, held_out, samples = torch.randn(40, 9), torch.randn(25, 9), 2 * torch.randn(1100, 9)
 
     def median(a):
-        return np.median([min(float(((x - y) ** 2).sum()) ** 0.5 for y in train.double().numpy()) for x in a.double().numpy()[:1099]])
+        return np.median(
+            [
+                min(float(((x - y) ** 2).sum()) ** 0.5 for y in train.double().numpy())
+                for x in a.double().numpy()[:1099]
+            ]
+        )
 
-    assert nearest(samples[:1099], train, held_out) == pytest.approx(median(samples) / median(held_out), rel=1e-9)
+    assert nearest(samples[:1099], train, held_out) == pytest.approx(
+        median(samples) / median(held_out), rel=1e-9
+    )
 
 
 def test_an_evaluation_tells_copies_from_new_images(particles):
@@ -74,7 +97,9 @@ def test_an_evaluation_tells_copies_from_new_images(particles):
     evaluator = Evaluator(Ranks(Machine(device="cpu")), data, len(data.validation), None)
 
     def drawn(split):
-        return lambda numbers: data.decode(split, (numbers % len(split)).tolist()).float() / 127.5 - 1
+        return lambda numbers: (
+            data.decode(split, (numbers % len(split)).tolist()).float() / 127.5 - 1
+        )
 
     copies, unseen = evaluator(drawn(data.train)), evaluator(drawn(data.validation))
     assert copies["nearest"] == pytest.approx(0, abs=1e-4) and unseen["nearest"] == pytest.approx(1)
@@ -99,13 +124,22 @@ def test_inception_takes_only_the_published_file(tmp_path):
 
 
 def test_inception_is_pytorch_fids_network_with_the_files_weights(tmp_path, monkeypatch):
-    """The published file cannot be had here: seeded weights of the same shapes take its place, digest and all."""
+    """The published file cannot be had here.
+
+    Seeded weights of the same shapes take its place, digest and all.
+    """
     from pytorch_fid import inception
 
     torch.manual_seed(0)
     with monkeypatch.context() as patch:
-        patch.setattr(inception, "load_state_dict_from_url", lambda *args, **kwargs: pytest.fail("a download was tried"))
-        patch.setattr("warnings.warn", lambda *args, **kwargs: None)  # torchvision's, of names that pytorch-fid uses
+        patch.setattr(
+            inception,
+            "load_state_dict_from_url",
+            lambda *args, **kwargs: pytest.fail("a download was tried"),
+        )
+        patch.setattr(
+            "warnings.warn", lambda *args, **kwargs: None
+        )  # torchvision's, of names that pytorch-fid uses
         net = inception._inception_v3(num_classes=1008, aux_logits=False, pretrained=False)
         net.Mixed_5b = inception.FIDInceptionA(192, pool_features=32)
         net.Mixed_5c = inception.FIDInceptionA(256, pool_features=64)
@@ -121,7 +155,11 @@ def test_inception_is_pytorch_fids_network_with_the_files_weights(tmp_path, monk
                 torch.nn.init.kaiming_normal_(module.weight)
         weights = {name: value.clone() for name, value in net.state_dict().items()}
         torch.save(weights, tmp_path / "weights.pth")
-        patch.setattr(features, "INCEPTION_SHA256", hashlib.sha256((tmp_path / "weights.pth").read_bytes()).hexdigest())
+        patch.setattr(
+            features,
+            "INCEPTION_SHA256",
+            hashlib.sha256((tmp_path / "weights.pth").read_bytes()).hexdigest(),
+        )
         ours = Inception(str(tmp_path / "weights.pth"))
         patch.setattr(inception, "load_state_dict_from_url", lambda *args, **kwargs: weights)
         theirs = inception.InceptionV3([3]).eval()
@@ -151,11 +189,18 @@ def test_samples_are_dealt_once_and_do_not_depend_on_the_ranks(size):
     total, extract = 83, StandIn()
 
     def images(numbers):
-        return torch.stack([torch.full((1, 64, 64), int(127 * (np.sin(i) + 1)), dtype=torch.uint8) for i in numbers])
+        return torch.stack(
+            [
+                torch.full((1, 64, 64), int(127 * (np.sin(i) + 1)), dtype=torch.uint8)
+                for i in numbers
+            ]
+        )
 
     def kept(rank, size):
         with console.bar("samples", total, "images") as bar:
-            return deal(Dealt(rank, size), range(total), lambda numbers: (extract(images(numbers)),), bar)[0]
+            return deal(
+                Dealt(rank, size), range(total), lambda numbers: (extract(images(numbers)),), bar
+            )[0]
 
     whole = kept(0, 1)[1]
     numbers, rows = zip(*[kept(rank, size) for rank in range(size)], strict=True)
@@ -177,20 +222,46 @@ def test_the_floor_is_the_score_that_new_reals_would_get(particles, tmp_path):
     from distgan.errors import DistganError
     from shards import build
 
-    assert build.main(["particles", str(tmp_path / "new"), "--n", "20", "--seed", "1", "--workers", "1"]) == 0
+    assert (
+        build.main(
+            ["particles", str(tmp_path / "new"), "--n", "20", "--seed", "1", "--workers", "1"]
+        )
+        == 0
+    )
     old, new = Data(str(particles)), Data(str(tmp_path / "new"))
-    fresh = torch.cat([*new.chunks(new.train, 16), *new.chunks(new.validation, 16)])[:15].float() / 127.5 - 1
-    expected = Evaluator(Ranks(Machine(device="cpu")), old, 15, None)(lambda numbers: fresh[numbers])
+    fresh = (
+        torch.cat([*new.chunks(new.train, 16), *new.chunks(new.validation, 16)])[:15].float()
+        / 127.5
+        - 1
+    )
+    expected = Evaluator(Ranks(Machine(device="cpu")), old, 15, None)(
+        lambda numbers: fresh[numbers]
+    )
     found = floor.reals(old, new, 15, None)
-    assert found["score"] == pytest.approx(expected["score"]) and found["nearest"] == pytest.approx(expected["nearest"])
+    assert found["score"] == pytest.approx(expected["score"]) and found["nearest"] == pytest.approx(
+        expected["nearest"]
+    )
     run = tmp_path / "run"
     (run / "eval").mkdir(parents=True)
-    (run / "config.yaml").write_text(json.dumps({"data": str(particles), "evaluate": {"inception": None}}))
-    for step, score in ((0, 100 * expected["score"]), (7, 2 * expected["score"]), (9, 3 * expected["score"])):
-        (run / "eval" / f"{step:08d}.json").write_text(json.dumps(expected | {"step": step, "epoch": step / 2, "score": score}))
-    (run / "journal.jsonl").write_text(json.dumps({"step": 7, "epoch": 3.5, "valid/overfit": 0.25, "valid/diversity": 0.5}) + "\n")
+    (run / "config.yaml").write_text(
+        json.dumps({"data": str(particles), "evaluate": {"inception": None}})
+    )
+    for step, score in (
+        (0, 100 * expected["score"]),
+        (7, 2 * expected["score"]),
+        (9, 3 * expected["score"]),
+    ):
+        (run / "eval" / f"{step:08d}.json").write_text(
+            json.dumps(expected | {"step": step, "epoch": step / 2, "score": score})
+        )
+    (run / "journal.jsonl").write_text(
+        json.dumps({"step": 7, "epoch": 3.5, "valid/overfit": 0.25, "valid/diversity": 0.5}) + "\n"
+    )
     lines = floor.table(run, tmp_path / "new")
-    assert lines[2].split()[:3] == ["best,", "epoch", "4"] and lines[2].split()[-2:] == ["0.25", "0.5"]
+    assert lines[2].split()[:3] == ["best,", "epoch", "4"] and lines[2].split()[-2:] == [
+        "0.25",
+        "0.5",
+    ]
     assert lines[-1].startswith("best / untrained: 1/50; best / floor: 2.00; 54 training images")
     with pytest.raises(DistganError, match="scores 21 samples, the new data set holds 20 images"):
         floor.reals(old, new, 21, None)

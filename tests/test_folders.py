@@ -1,4 +1,6 @@
-"""Folders of users' files: nothing in them makes a program wait, fail with a traceback, or take fewer files than there are."""
+"""Folders of users' files: nothing in them makes a program wait, fail with a traceback, or take
+fewer files than there are.
+"""
 
 import os
 import re
@@ -15,8 +17,16 @@ from shards.sound.pairs import ArrayPairs, FilePairs
 from shards.sources import images
 
 
-@pytest.mark.parametrize("make", [lambda path: path.symlink_to("gone.png"), lambda path: path.symlink_to(path), os.mkfifo,
-                                  lambda path: path.symlink_to("/dev/zero")], ids=["broken", "circle", "pipe", "device"])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda path: path.symlink_to("gone.png"),
+        lambda path: path.symlink_to(path),
+        os.mkfifo,
+        lambda path: path.symlink_to("/dev/zero"),
+    ],
+    ids=["broken", "circle", "pipe", "device"],
+)
 def test_what_is_no_file_is_named(tmp_path, make):
     (tmp_path / "a.png").touch()
     make(tmp_path / "b.png")
@@ -51,8 +61,15 @@ def header(shape: str) -> bytes:
     return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text
 
 
-ARRAYS = {"more than there is": header("(1000000000000,)"), "more than can be": header(f"({2**62},)"), "no header": header("(("),
-          "less than nothing": header("(-5,)"), "empty": b"", "pickled": b"cos\nsystem\n(S'false'\ntR.", "other": b"hello"}
+ARRAYS = {
+    "more than there is": header("(1000000000000,)"),
+    "more than can be": header(f"({2**62},)"),
+    "no header": header("(("),
+    "less than nothing": header("(-5,)"),
+    "empty": b"",
+    "pickled": b"cos\nsystem\n(S'false'\ntR.",
+    "other": b"hello",
+}
 
 
 @pytest.mark.parametrize("name", ARRAYS)
@@ -73,8 +90,14 @@ def test_damaged_archives(tmp_path):
     np.savez_compressed(path, input=values, target=values)
     whole = path.read_bytes()
     entry = whole.index(b"PK\x01\x02")
-    for at, byte in ((60, 0xFF), (entry + 8, 1), (entry + 10, 99)):  # the data; encrypted; by an unknown method
-        path.write_bytes(whole[:at] + bytes([byte]) * (1 + 40 * (at == 60)) + whole[at + 1 + 40 * (at == 60):])
+    for at, byte in (
+        (60, 0xFF),
+        (entry + 8, 1),
+        (entry + 10, 99),
+    ):  # the data; encrypted; by an unknown method
+        path.write_bytes(
+            whole[:at] + bytes([byte]) * (1 + 40 * (at == 60)) + whole[at + 1 + 40 * (at == 60) :]
+        )
         with pytest.raises(DataError, match="pairs.npz cannot be read as .npz"):
             ArrayPairs(path)
     path.write_bytes(header("(0,)"))
@@ -84,7 +107,9 @@ def test_damaged_archives(tmp_path):
 
 def test_postscript_is_no_image(tmp_path, monkeypatch):
     """Pillow would hand it to another program."""
-    (tmp_path / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n")
+    (tmp_path / "a.png").write_bytes(
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n"
+    )
     with pytest.raises(Image.UnidentifiedImageError):
         images.decode(tmp_path / "a.png")
 
@@ -94,6 +119,8 @@ def test_contents_name_files_by_their_bytes(tmp_path):
         (tmp_path / name).write_bytes(data)
     there = Contents(tmp_path, ["a", "b", "c"], "things")
     assert [there.first(name) for name in "abc"] == ["a", "b", "a"]
-    assert re.fullmatch("3 things with sha256 [0-9a-f]{16}", str(there)) and str(there) == str(Contents(tmp_path, ["a", "b", "c"], "things"))
+    assert re.fullmatch("3 things with sha256 [0-9a-f]{16}", str(there)) and str(there) == str(
+        Contents(tmp_path, ["a", "b", "c"], "things")
+    )
     (tmp_path / "c").write_bytes(b"3")
     assert str(Contents(tmp_path, ["a", "b", "c"], "things")) != str(there)

@@ -17,38 +17,76 @@ from distgan.ranks import Ranks
 
 @pytest.fixture
 def build(particles):
-    """`build("sagan", 8, "latent=4")` -> the recipe with both widths 8, in float64, so that equal means equal."""
+    """`build("sagan", 8, "latent=4")` -> the recipe with both widths 8, in float64, so that equal
+    means equal.
+    """
+
     def make(name, width, *words):
         module, tree = recipes.resolve(name)
-        run = runfile.settle(module.Settings, tree, [f"data={particles}", "batch=8", "latent=4", "precision=float64", f"ngf={width}", f"ndf={width}", *words])
+        run = runfile.settle(
+            module.Settings,
+            tree,
+            [
+                f"data={particles}",
+                "batch=8",
+                "latent=4",
+                "precision=float64",
+                f"ngf={width}",
+                f"ndf={width}",
+                *words,
+            ],
+        )
         ranks = Ranks(run.machine, run.precision)
-        return recipes.build(module, run, ranks, sharing.breakdown(run.batch, 1, 1, run.group, run.group_of), (1, 64, 64))
+        return recipes.build(
+            module,
+            run,
+            ranks,
+            sharing.breakdown(run.batch, 1, 1, run.group, run.group_of),
+            (1, 64, 64),
+        )
 
     return make
 
 
 @pytest.fixture
 def trained(build, tmp_path):
-    """`trained("sagan", 8)` -> (the recipe, its checkpoint) as training would leave them: no weight, average, statistic or gamma at its start."""
+    """`trained("sagan", 8)` -> (the recipe, its checkpoint) as training would leave them.
+
+    No weight, average, statistic or gamma at its start.
+    """
+
     def make(name, width, *words):
         recipe = build(name, width, *words)
         for p, player in recipe.players.items():
             for n, (key, value) in enumerate(player.tensors().items()):
                 if not key.endswith((".u", ".v")):
                     change = draws.normal(1, f"{p}/{key}", n, tuple(value.shape)).to(value.dtype)
-                    value.mul_(torch.exp(0.3 * change)).add_(0.02 * change).add_(0.5 * key.endswith("gamma"))
+                    value.mul_(torch.exp(0.3 * change)).add_(0.02 * change).add_(
+                        0.5 * key.endswith("gamma")
+                    )
             for _ in range(15):
                 normalization.begin_update(player.bare)
             player.updates.fill_(4000)
-        path = checkpoints.save(tmp_path / "narrow" / "checkpoints", 12, checkpoints.held(recipe.players), {"samples": 96})
+        path = checkpoints.save(
+            tmp_path / "narrow" / "checkpoints",
+            12,
+            checkpoints.held(recipe.players),
+            {"samples": 96},
+        )
         return recipe, path
 
     return make
 
 
 def outputs(recipe):
-    """What a recipe's networks make of the same inputs: averaged and current G, G in training mode, D."""
-    noise, images = draws.normal(0, "test/noise", 0, (8, 4)).double(), draws.normal(0, "test/images", 0, (3, 1, 64, 64)).double()
+    """What a recipe's networks make of the same inputs.
+
+    Averaged and current G, G in training mode, D.
+    """
+    noise, images = (
+        draws.normal(0, "test/noise", 0, (8, 4)).double(),
+        draws.normal(0, "test/images", 0, (3, 1, 64, 64)).double(),
+    )
     with torch.no_grad(), recipe.G.averaged() as average, recipe.D.judging() as D:
         found = {"average": average(noise), "G": recipe.G.bare(noise), "D": D(images)}
         recipe.G.bare.eval()
@@ -60,8 +98,15 @@ def outputs(recipe):
 ATTENTIVE = "attention=[8,16]"
 
 
-@pytest.mark.parametrize(("name", "words"), [("sagan", [ATTENTIVE]), ("wgan_flowers", ["ema=0.9", ATTENTIVE, "spectral_norm=[G,D]", "weight_clip=null"]),
-                                             ("wgan_flowers", ["spectral_norm=[D]"])], ids=str)
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("sagan", [ATTENTIVE]),
+        ("wgan_flowers", ["ema=0.9", ATTENTIVE, "spectral_norm=[G,D]", "weight_clip=null"]),
+        ("wgan_flowers", ["spectral_norm=[D]"]),
+    ],
+    ids=str,
+)
 def test_the_grown_network_starts_as_the_narrow_one(trained, build, name, words):
     narrow, path = trained(name, 8, *words)
     wide = build(name, 12, *words)
@@ -74,10 +119,16 @@ def test_the_grown_network_starts_as_the_narrow_one(trained, build, name, words)
 
 
 def test_every_overlap_is_copied_and_the_rest_is_this_runs_own(trained, build):
-    """Alone what leads from new channels to old ones is 0, and new weights under spectral normalisation are scaled."""
+    """Alone what leads from new channels to old ones is 0, and new weights under spectral
+    normalisation are scaled.
+    """
     _, path = trained("sagan", 8, ATTENTIVE)
     narrow, wide = load_file(path / "networks.safetensors"), build("sagan", 12, ATTENTIVE)
-    fresh = {f"{name}.{key}": value.clone() for name, player in wide.players.items() for key, value in player.tensors().items()}
+    fresh = {
+        f"{name}.{key}": value.clone()
+        for name, player in wide.players.items()
+        for key, value in player.tensors().items()
+    }
     grow.widen(path, wide.players)
     for name, player in wide.players.items():
         for key, value in ((f"{name}.{key}", value) for key, value in player.tensors().items()):
@@ -88,15 +139,20 @@ def test_every_overlap_is_copied_and_the_rest_is_this_runs_own(trained, build):
                 assert value.shape == (96, 48, 4, 4) and narrow[key].shape == (64, 32, 4, 4)
                 assert torch.equal(value[:, 32:], fresh[key][:, 32:]) and not value[64:, :32].any()
             if key in ("G.ema.layers.9.bias", "G.net.layers.4.running_var"):
-                assert torch.equal(value[len(narrow[key]):], fresh[key][len(narrow[key]):])
+                assert torch.equal(value[len(narrow[key]) :], fresh[key][len(narrow[key]) :])
             if key.endswith("layers.5.parametrizations.weight.original"):  # [out, in, 4, 4]
                 assert not value[:32, 16:].any() and value[32:].any(1).all()
 
 
 def test_spectral_norms_hardly_rise_when_new_channels_are_found(trained, build):
-    """u and v of the narrow network are padded: the power iteration then finds what is new, which must not turn D down."""
+    """u and v of the narrow network are padded.
+
+    The power iteration then finds what is new, which must not turn D down.
+    """
     narrow, path = trained("sagan", 8)
-    with torch.no_grad():  # a D that learnt little: its weights are smaller than those that this run draws
+    with (
+        torch.no_grad()
+    ):  # a D that learnt little: its weights are smaller than those that this run draws
         for key, value in narrow.D.tensors().items():
             if key.endswith("original"):
                 value.mul_(0.3)
@@ -119,9 +175,13 @@ def test_averages_go_on_and_optimizers_start_anew(trained, build):
     assert int(wide.G.updates) == 4000 and wide.G.engine.optimizer_state() == {}
     average = wide.G.tensors()["ema.layers.0.weight"].clone()
     noise, real = draws.normal(0, "n", 0, (8, 4)).double(), torch.zeros(8, dtype=torch.float64)
-    wide.G.update(lambda micro: (((wide.G(micro).mean((1, 2, 3)) - real) ** 2).mean(), {}), [noise], 0.0)
+    wide.G.update(
+        lambda micro: (((wide.G(micro).mean((1, 2, 3)) - real) ** 2).mean(), {}), [noise], 0.0
+    )
     moved = (wide.G.tensors()["ema.layers.0.weight"] - average).abs().max()
-    assert 0 < moved < 0.01 * (wide.G.tensors()["net.layers.0.weight"] - average).abs().max()  # from 0 updates it would have been 82 %
+    assert (
+        0 < moved < 0.01 * (wide.G.tensors()["net.layers.0.weight"] - average).abs().max()
+    )  # from 0 updates it would have been 82 %
     assert all(state["step"] == 1 for state in wide.G.engine.optimizer_state().values())
 
 
@@ -139,16 +199,33 @@ def test_the_report_names_every_shape(trained, build):
     _, path = trained("sagan", 8)
     lines = grow.widen(path, build("sagan", 12).players)
     assert lines[0] == "G.net.layers.0.weight [4, 64, 4, 4] -> [4, 96, 4, 4]"
-    assert "D.net.layers.4.key.parametrizations.weight.original [2, 16, 1, 1] -> [3, 24, 1, 1]" in lines
-    assert len(lines) == 1 + sum(len(list(player.bare.parameters())) for player in build("sagan", 12).players.values())
-    assert lines[-1].endswith(f"are those of {path}; optimizers start anew") and "weights (" in lines[-1]
+    assert (
+        "D.net.layers.4.key.parametrizations.weight.original [2, 16, 1, 1] -> [3, 24, 1, 1]"
+        in lines
+    )
+    assert len(lines) == 1 + sum(
+        len(list(player.bare.parameters())) for player in build("sagan", 12).players.values()
+    )
+    assert (
+        lines[-1].endswith(f"are those of {path}; optimizers start anew")
+        and "weights (" in lines[-1]
+    )
 
 
-@pytest.mark.parametrize(("width", "words", "says"), [
-    (6, [], r"G.net.layers.0.weight: \[4, 64, 4, 4\] there is wider than \[4, 48, 4, 4\] here"),
-    (12, ["latent=3"], r"G.net.layers.0.weight: \[4, 64, 4, 4\] there is wider than \[3, 96, 4, 4\] here"),
-    (12, ["attention=[8]"], "only the checkpoint has it"),
-    (12, [ATTENTIVE], "only this run has it")], ids=str)
+@pytest.mark.parametrize(
+    ("width", "words", "says"),
+    [
+        (6, [], r"G.net.layers.0.weight: \[4, 64, 4, 4\] there is wider than \[4, 48, 4, 4\] here"),
+        (
+            12,
+            ["latent=3"],
+            r"G.net.layers.0.weight: \[4, 64, 4, 4\] there is wider than \[3, 96, 4, 4\] here",
+        ),
+        (12, ["attention=[8]"], "only the checkpoint has it"),
+        (12, [ATTENTIVE], "only this run has it"),
+    ],
+    ids=str,
+)
 def test_what_does_not_fit_is_refused_whole(trained, build, width, words, says):
     _, path = trained("sagan", 8)
     wide = build("sagan", width, *words)
@@ -163,7 +240,13 @@ def test_other_kernels_are_refused(trained, build):
     tensors = load_file(path / "networks.safetensors")
     tensors["G.net.layers.3.weight"] = tensors["G.net.layers.3.weight"][..., :3].contiguous()
     save_file(tensors, path / "networks.safetensors")
-    with pytest.raises(ConfigError, match=r"layers.3.weight: \[64, 32, 4, 3\] there, \[96, 48, 4, 4\] here, which differ in more than widths"):
+    with pytest.raises(
+        ConfigError,
+        match=(
+            r"layers.3.weight: \[64, 32, 4, 3\] there, \[96, 48, 4, 4\] here, which differ in more"
+            r" than widths"
+        ),
+    ):
         grow.widen(path, build("sagan", 12).players)
 
 
@@ -173,24 +256,49 @@ def folder(trained, tmp_path, monkeypatch):
     """A run folder with checkpoints of steps 12 and 24, of which 12 is the best."""
     recipe, path = trained("sagan", 2)
     checkpoints.save(path.parent, 24, checkpoints.held(recipe.players), {"samples": 192})
-    (tmp_path / "narrow" / "status.json").write_text(json.dumps({"best": {"step": 12, "score": 1.0}}))
+    (tmp_path / "narrow" / "status.json").write_text(
+        json.dumps({"best": {"step": 12, "score": 1.0}})
+    )
     monkeypatch.chdir(tmp_path)
     return tmp_path / "narrow"
 
 
-@pytest.mark.parametrize(("text", "step"), [("narrow", 12), ("narrow@best", 12), ("narrow@last", 24), ("narrow@24", 24), ("narrow@12", 12),
-                                            ("./narrow/checkpoints/00000024", 24), ("at@home@last", 24), ("at@home", 12)])
+@pytest.mark.parametrize(
+    ("text", "step"),
+    [
+        ("narrow", 12),
+        ("narrow@best", 12),
+        ("narrow@last", 24),
+        ("narrow@24", 24),
+        ("narrow@12", 12),
+        ("./narrow/checkpoints/00000024", 24),
+        ("at@home@last", 24),
+        ("at@home", 12),
+    ],
+)
 def test_a_checkpoint_is_found(folder, text, step):
     shutil.copytree(folder, folder.parent / "at@home")
     path = grow.locate(text)
     assert path.is_dir() and path.name == f"{step:08d}" and checkpoints.verify(path)["step"] == step
 
 
-@pytest.mark.parametrize(("text", "says"), [
-    ("nowhere@best", "nowhere is no run folder with checkpoints; allowed are RUN, RUN@best"),
-    ("narrow@13", "which is step 13, of which there is no checkpoint; the run keeps steps 12, 24"),
-    ("narrow@newest", "after the @ are allowed best, last and a step; the run keeps steps 12, 24"),
-    ("narrow@-1", "after the @ are allowed"), ("", "no run folder"), ("narrow/checkpoints/00000099", "no run folder")])
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("nowhere@best", "nowhere is no run folder with checkpoints; allowed are RUN, RUN@best"),
+        (
+            "narrow@13",
+            "which is step 13, of which there is no checkpoint; the run keeps steps 12, 24",
+        ),
+        (
+            "narrow@newest",
+            "after the @ are allowed best, last and a step; the run keeps steps 12, 24",
+        ),
+        ("narrow@-1", "after the @ are allowed"),
+        ("", "no run folder"),
+        ("narrow/checkpoints/00000099", "no run folder"),
+    ],
+)
 def test_a_place_without_a_checkpoint_is_named(folder, text, says):
     with pytest.raises(ConfigError, match=says):
         grow.locate(text)
@@ -198,7 +306,9 @@ def test_a_place_without_a_checkpoint_is_named(folder, text, says):
 
 def test_a_run_without_a_score_and_a_damaged_checkpoint(folder):
     (folder / "status.json").write_text("{}")
-    with pytest.raises(ConfigError, match="no best score yet; the run keeps steps 12, 24, as in narrow@last"):
+    with pytest.raises(
+        ConfigError, match="no best score yet; the run keeps steps 12, 24, as in narrow@last"
+    ):
         grow.locate("narrow")
     with open(folder / "checkpoints" / "00000012" / "training.pt", "ab") as file:
         file.write(b"x")
@@ -211,25 +321,67 @@ SHORT = ["batch=8", "latent=8", "g_lr=1e-3", "d_lr=1e-3", "evaluate.samples=48"]
 
 
 def test_a_grown_run_starts_better_than_from_scratch(particles, tmp_path):
-    """8 -> 12 in two processes: the first score is the narrow network's best, far below that of fresh networks of either width."""
+    """8 -> 12 in two processes: the first score is the narrow network's best, far below that of
+    fresh networks of either width.
+    """
     words = ["sagan", f"data={particles}", *SHORT]
-    run(line("python"), *words, "ngf=8", "ndf=8", "epochs=12", "evaluate.schedule=[[null,2]]", "machine.folder=narrow", cwd=tmp_path)
-    said = run(line("torchrun", 2), *words, "ngf=12", "ndf=12", "epochs=0.1", "grow=narrow@best", "machine.folder=wide", cwd=tmp_path)
+    run(
+        line("python"),
+        *words,
+        "ngf=8",
+        "ndf=8",
+        "epochs=12",
+        "evaluate.schedule=[[null,2]]",
+        "machine.folder=narrow",
+        cwd=tmp_path,
+    )
+    said = run(
+        line("torchrun", 2),
+        *words,
+        "ngf=12",
+        "ndf=12",
+        "epochs=0.1",
+        "grow=narrow@best",
+        "machine.folder=wide",
+        cwd=tmp_path,
+    )
     assert "G.net.layers.0.weight [8, 64, 4, 4] -> [8, 96, 4, 4]" in said
     best = json.loads((tmp_path / "narrow" / "status.json").read_text())["best"]["score"]
     grown = json.loads((tmp_path / "wide" / "eval" / "00000000.json").read_text())["score"]
     scratch = _untrained(particles, tmp_path, 12)
     assert grown == pytest.approx(best, rel=1e-4) and grown < 0.5 * scratch, (grown, best, scratch)
-    assert any(json.loads(text)["event"] == "grown" for text in (tmp_path / "wide" / "events.jsonl").read_text().splitlines())
+    assert any(
+        json.loads(text)["event"] == "grown"
+        for text in (tmp_path / "wide" / "events.jsonl").read_text().splitlines()
+    )
     # It goes on where the narrow run is gone.
     (tmp_path / "narrow").rename(tmp_path / "away")
-    said = run(line("python"), *words, "ngf=12", "ndf=12", "epochs=0.5", "grow=narrow@best", "machine.folder=wide", cwd=tmp_path)
+    said = run(
+        line("python"),
+        *words,
+        "ngf=12",
+        "ndf=12",
+        "epochs=0.5",
+        "grow=narrow@best",
+        "machine.folder=wide",
+        cwd=tmp_path,
+    )
     assert "continuing from step 1" in said
 
 
 def _untrained(particles, tmp_path, width: int) -> float:
     module, tree = recipes.resolve("sagan")
-    settings = runfile.settle(module.Settings, tree, [f"data={particles}", f"ngf={width}", f"ndf={width}", *SHORT])
+    settings = runfile.settle(
+        module.Settings, tree, [f"data={particles}", f"ngf={width}", f"ndf={width}", *SHORT]
+    )
     ranks, data = Ranks(settings.machine, settings.precision), Data(settings.data)
-    recipe = recipes.build(module, settings, ranks, sharing.breakdown(8, 1, 1, settings.group, settings.group_of), data.shape)
-    return evaluator.Evaluator(ranks, data, 48, None)(lambda numbers: recipe.sample(np.asarray(numbers)))["score"]
+    recipe = recipes.build(
+        module,
+        settings,
+        ranks,
+        sharing.breakdown(8, 1, 1, settings.group, settings.group_of),
+        data.shape,
+    )
+    return evaluator.Evaluator(ranks, data, 48, None)(
+        lambda numbers: recipe.sample(np.asarray(numbers))
+    )["score"]

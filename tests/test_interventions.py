@@ -1,4 +1,7 @@
-"""Settings changed in flight, and ways back: decided once, for all ranks, and the same after a restart."""
+"""Settings changed in flight, and ways back.
+
+Decided once, for all ranks, and the same after a restart.
+"""
 
 import json
 import shutil
@@ -12,16 +15,51 @@ from processes import ends_differ_by, final, journal, line, run
 from distgan.watch import shown
 
 # D's loss cannot be above this threshold: trouble as soon as a window is full.
-TROUBLE = ("ngf=2", "ndf=2", "latent=8", "batch=6", "epochs=6", "precision=float64", "validate_every=1", "watch.window=5", "watch.d_loss_strong=9",
-           "watch.settle_epochs=1", "evaluate.samples=8", "evaluate.schedule=[[null, 1000]]", "sample_every=1000", "machine.checkpoint_every=1", "machine.keep=20")
+TROUBLE = (
+    "ngf=2",
+    "ndf=2",
+    "latent=8",
+    "batch=6",
+    "epochs=6",
+    "precision=float64",
+    "validate_every=1",
+    "watch.window=5",
+    "watch.d_loss_strong=9",
+    "watch.settle_epochs=1",
+    "evaluate.samples=8",
+    "evaluate.schedule=[[null, 1000]]",
+    "sample_every=1000",
+    "machine.checkpoint_every=1",
+    "machine.keep=20",
+)
 
 
 def events(folder: Path, name: str) -> list[dict]:
-    return [event for event in map(json.loads, (folder / "events.jsonl").read_text().splitlines()) if event["event"] == name]
+    return [
+        event
+        for event in map(json.loads, (folder / "events.jsonl").read_text().splitlines())
+        if event["event"] == name
+    ]
 
 
-def train(particles: Path, folder: Path, on_trouble: str, *more: str, launcher: str = "python", processes: int = 1) -> Path:
-    run(line(launcher, processes), "sagan", f"data={particles}", f"machine.folder={folder}", f"watch.on_trouble={on_trouble}", *TROUBLE, *more, cwd=folder.parent)
+def train(
+    particles: Path,
+    folder: Path,
+    on_trouble: str,
+    *more: str,
+    launcher: str = "python",
+    processes: int = 1,
+) -> Path:
+    run(
+        line(launcher, processes),
+        "sagan",
+        f"data={particles}",
+        f"machine.folder={folder}",
+        f"watch.on_trouble={on_trouble}",
+        *TROUBLE,
+        *more,
+        cwd=folder.parent,
+    )
     return folder
 
 
@@ -36,11 +74,17 @@ def test_moves_of_the_guide_are_made_and_written_down(adapted):
     for event in made:
         for name, value in event["changes"].items():
             assert f"→{shown(value)}" in event["moves"]
-            row = next(row for row in map(json.loads, (adapted / "journal.jsonl").read_text().splitlines()) if f"adapt/{name}" in row and row["step"] == event["step"])
+            row = next(
+                row
+                for row in map(json.loads, (adapted / "journal.jsonl").read_text().splitlines())
+                if f"adapt/{name}" in row and row["step"] == event["step"]
+            )
             assert row[f"adapt/{name}"] == value
     rates = [row["d/lr"] for row in journal(adapted).values()]
     assert rates[0] == pytest.approx(2e-4) and rates[-1] < 1.5e-4
-    assert yaml.safe_load((adapted / "config.yaml").read_text())["d_lr"] == 2e-4  # what was asked stays what was asked
+    assert (
+        yaml.safe_load((adapted / "config.yaml").read_text())["d_lr"] == 2e-4
+    )  # what was asked stays what was asked
 
 
 def test_two_moves_lie_settle_epochs_apart(adapted):
@@ -57,18 +101,31 @@ def test_a_restart_goes_on_with_the_changed_settings(particles, adapted, tmp_pat
     train(particles, again, "adapt")
     mine, theirs = final(again), final(adapted)
     assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
-    assert [row["d/lr"] for row in journal(again).values()] == [row["d/lr"] for row in journal(adapted).values()]
+    assert [row["d/lr"] for row in journal(again).values()] == [
+        row["d/lr"] for row in journal(adapted).values()
+    ]
 
 
 def test_two_processes_decide_alike(particles, adapted, tmp_path):
     folder = train(particles, tmp_path / "run", "adapt", launcher="torchrun", processes=2)
     assert ends_differ_by(adapted, folder) < 1e-9
-    assert [event["changes"] for event in events(folder, "adapt")] == [event["changes"] for event in events(adapted, "adapt")]
+    assert [event["changes"] for event in events(folder, "adapt")] == [
+        event["changes"] for event in events(adapted, "adapt")
+    ]
 
 
 @pytest.mark.parametrize(("launcher", "processes"), [("python", 1), ("torchrun", 2)])
-def test_back_to_the_last_healthy_checkpoint_with_lower_rates(particles, tmp_path, launcher, processes):
-    folder = train(particles, tmp_path / "run", "rollback", "watch.max_rollbacks=2", launcher=launcher, processes=processes)
+def test_back_to_the_last_healthy_checkpoint_with_lower_rates(
+    particles, tmp_path, launcher, processes
+):
+    folder = train(
+        particles,
+        tmp_path / "run",
+        "rollback",
+        "watch.max_rollbacks=2",
+        launcher=launcher,
+        processes=processes,
+    )
     back = events(folder, "rollback")
     assert len(back) == 2
     rows = journal(folder)  # fails where a step stands twice
@@ -76,7 +133,10 @@ def test_back_to_the_last_healthy_checkpoint_with_lower_rates(particles, tmp_pat
     start = 2e-4
     for event in back:
         assert event["to_step"] < event["from_step"]
-        assert event["changes"] == {"d_lr": pytest.approx(start / 2), "g_lr": pytest.approx(start / 2)}
+        assert event["changes"] == {
+            "d_lr": pytest.approx(start / 2),
+            "g_lr": pytest.approx(start / 2),
+        }
         start /= 2
     assert rows[max(rows)]["d/lr"] == rows[max(rows)]["g/lr"] == pytest.approx(5e-5)
     assert (folder / "DONE").exists()

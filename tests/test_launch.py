@@ -14,7 +14,31 @@ from distgan import checkpoints, cli, train
 from distgan.errors import ConfigError, LaunchError
 from launchers import local
 
-VERBS = ("shard", "index", "check", "train", "run", "debug", "submit", "sweep", "status", "logs", "why", "show", "stop", "save", "cancel", "retry", "cost", "gc", "doctor", "capacity", "generate", "evaluate", "report")
+VERBS = (
+    "shard",
+    "index",
+    "check",
+    "train",
+    "run",
+    "debug",
+    "submit",
+    "sweep",
+    "status",
+    "logs",
+    "why",
+    "show",
+    "stop",
+    "save",
+    "cancel",
+    "retry",
+    "cost",
+    "gc",
+    "doctor",
+    "capacity",
+    "generate",
+    "evaluate",
+    "report",
+)
 
 
 def test_there_are_these_verbs():
@@ -22,7 +46,13 @@ def test_there_are_these_verbs():
 
 
 def distgan(*words: str, code: int = 0) -> tuple[str, str]:
-    done = subprocess.run([str(BIN / "distgan"), *words], env=environment(), capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [str(BIN / "distgan"), *words],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert done.returncode == code, done.stderr
     return done.stdout, done.stderr
 
@@ -32,41 +62,75 @@ def distgan(*words: str, code: int = 0) -> tuple[str, str]:
 def test_help_teaches(verb):
     out, err = distgan(verb, "--help")
     assert err == "" and out.startswith("usage: ") and len(out.splitlines()) >= 8
-    assert re.search(rf"^ *(example: )?(distgan {verb}|python distgan/train.py) \S+", out, re.MULTILINE), out  # a line to copy
+    assert re.search(
+        rf"^ *(example: )?(distgan {verb}|python distgan/train.py) \S+", out, re.MULTILINE
+    ), out  # a line to copy
 
 
 def test_help_of_a_recipe_lists_every_setting(capsys):
     assert cli.guarded(train.main, ["sagan", "--help"]) == 0
     out = capsys.readouterr().out
-    for part in ("  batch=16 ", "  data=(required) ", "  evaluate.samples=500 ", "  machine.keep=3 ", "  ngf=64 ", "  watch.window=25 "):
+    for part in (
+        "  batch=16 ",
+        "  data=(required) ",
+        "  evaluate.samples=500 ",
+        "  machine.keep=3 ",
+        "  ngf=64 ",
+        "  watch.window=25 ",
+    ):
         assert part in out
 
 
 def test_an_unknown_verb():
     out, err = distgan("shrad", code=2)
-    assert "error: no verb 'shrad' (did you mean shard?); there are: shard, index, check, train, run, debug, submit" in err and "Traceback" not in err
+    assert (
+        "error: no verb 'shrad' (did you mean shard?); there are: shard, index, check, train, run,"
+        " debug, submit"
+        in err
+        and "Traceback" not in err
+    )
     assert distgan()[0] == out
     assert re.fullmatch(r"distgan \d+\.\d+\.\d+\n", distgan("--version")[0])
 
 
 # ---- distgan run
 def test_run_shows_a_line_that_starts_two_processes(capsys):
-    """--multi_gpu, although there may be no GPU: with --cpu, accelerate starts a single process and says nothing."""
+    """--multi_gpu, although there may be no GPU.
+
+    With --cpu, accelerate starts a single process and says nothing.
+    """
     assert local.main(["--processes", "2", "--show", "sagan", "data=my data", "epochs=1"]) == 0
     words = shlex.split(capsys.readouterr().out)
-    assert words[words.index("--num_processes") + 1] == "2" and "--multi_gpu" in words and "--cpu" not in words
-    assert Path(words[-4]).samefile(train.__file__) and words[-3:] == ["sagan", "data=my data", "epochs=1"]
+    assert (
+        words[words.index("--num_processes") + 1] == "2"
+        and "--multi_gpu" in words
+        and "--cpu" not in words
+    )
+    assert Path(words[-4]).samefile(train.__file__) and words[-3:] == [
+        "sagan",
+        "data=my data",
+        "epochs=1",
+    ]
 
 
 def test_options_of_run_may_stand_anywhere(capsys):
     assert local.main(["sagan", "data=my data", "--show", "--doctor", "--processes", "2"]) == 0
     words = shlex.split(capsys.readouterr().out)
-    assert words[words.index("--num_processes") + 1] == "2" and words[-3:] == ["sagan", "data=my data", "--doctor"]
-    with pytest.raises(LaunchError, match="distgan train sagan 'data=my data' --find-batch --processes=2"):
+    assert words[words.index("--num_processes") + 1] == "2" and words[-3:] == [
+        "sagan",
+        "data=my data",
+        "--doctor",
+    ]
+    with pytest.raises(
+        LaunchError, match="distgan train sagan 'data=my data' --find-batch --processes=2"
+    ):
         local.main(["sagan", "data=my data", "--find-batch", "--processes", "2"])
     with pytest.raises(ConfigError, match="`distgan run --processes N …` starts several"):
         train.main(["sagan", "data=x", "--processes", "2"])
-    assert local.main(["--help"]) == 0 and "Takes what `distgan train` takes" in capsys.readouterr().out
+    assert (
+        local.main(["--help"]) == 0
+        and "Takes what `distgan train` takes" in capsys.readouterr().out
+    )
 
 
 def test_the_line_for_one_process_is_plain_python(capsys):
@@ -76,13 +140,29 @@ def test_the_line_for_one_process_is_plain_python(capsys):
 
 
 def test_two_processes_start(particles, tmp_path):
-    output = run([str(BIN / "distgan"), "run", "--processes", "2"], "sagan", f"data={particles}", "--dry-run", *TINY, cwd=tmp_path)
+    output = run(
+        [str(BIN / "distgan"), "run", "--processes", "2"],
+        "sagan",
+        f"data={particles}",
+        "--dry-run",
+        *TINY,
+        cwd=tmp_path,
+    )
     assert output.count("batch 12 = 2 ranks x 1 micro-batches x 6 per rank, in groups of 12") == 1
 
 
 def test_an_engine_that_is_not_trained_is_refused_before_processes_start(particles):
     with pytest.raises(LaunchError, match="ZeRO stage 3 is refused"):
-        local.main(["--processes", "2", "sagan", f"data={particles}", "machine.engine=deepspeed", "machine.zero_stage=3"])
+        local.main(
+            [
+                "--processes",
+                "2",
+                "sagan",
+                f"data={particles}",
+                "machine.engine=deepspeed",
+                "machine.zero_stage=3",
+            ]
+        )
 
 
 def test_less_than_one_process_is_refused(capsys):
@@ -92,12 +172,15 @@ def test_less_than_one_process_is_refused(capsys):
 
 
 # ---- dry run
-# Weights of 4 x 4 kernels; generator 128 -> 512 -> 256 -> 128 -> 64 -> 1 channels without biases but in the last layer.
+# Weights of 4 x 4 kernels; generator 128 -> 512 -> 256 -> 128 -> 64 -> 1 channels without biases
+# but in the last layer.
 G_LAYERS = 16 * (128 * 512 + 512 * 256 + 256 * 128 + 128 * 64 + 64 * 1) + 1
 G_NORMS = 2 * (512 + 256 + 128 + 64)
-# Discriminator 1 -> 64 -> 128 -> 256 -> 512 -> 1, with biases; spectral normalisation has buffers, no parameters.
+# Discriminator 1 -> 64 -> 128 -> 256 -> 512 -> 1, with biases; spectral normalisation has buffers,
+# no parameters.
 D_LAYERS = 16 * (1 * 64 + 64 * 128 + 128 * 256 + 256 * 512 + 512 * 1) + 64 + 128 + 256 + 512 + 1
-# At 16 x 16, where both networks have 128 channels: query and key of 128 // 8, value of 128, and the weight of the residual.
+# At 16 x 16, where both networks have 128 channels: query and key of 128 // 8, value of 128, and
+# the weight of the residual.
 ATTENTION = 128 * 16 + 128 * 16 + 128 * 128 + 1
 
 
@@ -117,25 +200,54 @@ def dry(particles, tmp_path, monkeypatch, capsys):
 
 def test_a_dry_run_prints_what_would_be_trained(dry, particles):
     out = dry()
-    settings = yaml.safe_load(out[:out.index("run identity")])
-    assert settings["batch"] == 16 and settings["data"] == str(particles) and settings["evaluate"]["samples"] == 500
+    settings = yaml.safe_load(out[: out.index("run identity")])
+    assert (
+        settings["batch"] == 16
+        and settings["data"] == str(particles)
+        and settings["evaluate"]["samples"] == 500
+    )
     assert f"parameters of G     {G_LAYERS + G_NORMS + ATTENTION:,}\n" in out and "3,824,514" in out
     assert f"parameters of D     {D_LAYERS + ATTENTION:,}\n" in out and "2,783,170" in out
-    assert "breakdown           batch 16 = 1 ranks x 1 micro-batches x 16 per rank, in groups of 16\n" in out
-    assert f"length              {-(-2000 * 54 // 16)} steps of 16 images, 54 images an epoch\n" in out
+    assert (
+        "breakdown           batch 16 = 1 ranks x 1 micro-batches x 16 per rank, in groups of 16\n"
+        in out
+    )
+    assert (
+        f"length              {-(-2000 * 54 // 16)} steps of 16 images, 54 images an epoch\n" in out
+    )
     assert re.search(r"run identity        [0-9a-f]{8}  \(default-[0-9a-f]{8}\)\n", out)
     # Weights, gradients and two moments of Adam for both, and the average of G, 4 bytes each.
     both, generator = G_LAYERS + G_NORMS + D_LAYERS + 2 * ATTENTION, G_LAYERS + G_NORMS + ATTENTION
-    assert f"weights, gradients, optimizer and averages {4 * (4 * both + generator) / 1e6:.1f} MB" in out
+    assert (
+        f"weights, gradients, optimizer and averages {4 * (4 * both + generator) / 1e6:.1f} MB"
+        in out
+    )
 
 
 def test_the_identity_of_a_dry_run_is_that_of_the_run(dry, particles, tmp_path):
-    name = re.search(r"\((\S+)\)", dry("epochs=1", *TINY, "evaluate.samples=2").split("run identity")[1])[1]
-    run(line("python"), "sagan", f"data={particles}", "epochs=1", *TINY, "evaluate.samples=2", cwd=tmp_path)
+    name = re.search(
+        r"\((\S+)\)", dry("epochs=1", *TINY, "evaluate.samples=2").split("run identity")[1]
+    )[1]
+    run(
+        line("python"),
+        "sagan",
+        f"data={particles}",
+        "epochs=1",
+        *TINY,
+        "evaluate.samples=2",
+        cwd=tmp_path,
+    )
     assert [path.name for path in (tmp_path / "runs" / "sagan").iterdir()] == [name]
 
 
-@pytest.mark.parametrize("words", [["ngf=64", "ndf=64"], ["ngf=16", "ndf=16"], ["ngf=16", "ndf=32", "ema=null", "precision=float64"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["ngf=64", "ndf=64"],
+        ["ngf=16", "ndf=16"],
+        ["ngf=16", "ndf=32", "ema=null", "precision=float64"],
+    ],
+)
 def test_the_size_of_a_checkpoint_is_known_before(dry, particles, tmp_path, words):
     """Within 5 % of a real one, whose optimizers have taken a step."""
     import torch
@@ -151,7 +263,9 @@ def test_the_size_of_a_checkpoint_is_known_before(dry, particles, tmp_path, word
         for parameter in player.bare.parameters():
             parameter.grad = torch.zeros_like(parameter)
         player.engine.optimizer.step()
-    written = checkpoints.save(tmp_path / "checkpoints", 1, checkpoints.held(setup.recipe.players), {"samples": 2})
+    written = checkpoints.save(
+        tmp_path / "checkpoints", 1, checkpoints.held(setup.recipe.players), {"samples": 2}
+    )
     real = sum(path.stat().st_size for path in written.iterdir()) / 1e6
     shutil.rmtree(tmp_path / "checkpoints")
     assert abs(told / real - 1) < 0.05, (told, real)

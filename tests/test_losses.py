@@ -13,7 +13,10 @@ from distgan.ranks import Ranks
 
 
 def test_vanilla_by_hand():
-    real, fake = torch.tensor([0.0, math.log(3)]), torch.tensor([0.0])   # probabilities 1/2, 3/4 and 1/2
+    real, fake = (
+        torch.tensor([0.0, math.log(3)]),
+        torch.tensor([0.0]),
+    )  # probabilities 1/2, 3/4 and 1/2
     expected = 0.5 * ((math.log(2) + math.log(4 / 3)) / 2 + math.log(2))
     assert losses.d_vanilla(real, fake).item() == pytest.approx(expected)
     smooth = 0.5 * ((math.log(2) + 0.9 * math.log(4 / 3) + 0.1 * math.log(4)) / 2 + math.log(2))
@@ -27,7 +30,9 @@ def test_an_undecided_d_stands_at_log_2():
 
 
 def test_hinge_by_hand():
-    assert losses.d_hinge(torch.tensor([2.0, 0.5]), torch.tensor([-2.0, 0.0])).item() == pytest.approx(0.25 + 0.5)
+    assert losses.d_hinge(
+        torch.tensor([2.0, 0.5]), torch.tensor([-2.0, 0.0])
+    ).item() == pytest.approx(0.25 + 0.5)
     assert losses.g_hinge(torch.tensor([1.0, 2.0])).item() == pytest.approx(-1.5)
 
 
@@ -43,11 +48,25 @@ def test_an_undecided_d_of_lsgan_stands_at_a_half():
     assert losses.d_lsgan(half, half).item() == 0.5
 
 
-@pytest.mark.parametrize(("mode", "d", "g"), [
-    ("lsgan", ((2 - 0.9) ** 2 + (0 - 0.9) ** 2) / 2 + (-1 - 0.1) ** 2, (-1 - 0.9) ** 2),
-    ("vanilla", 0.5 * ((0.9 * math.log(1 + math.exp(-2)) + 0.1 * math.log(1 + math.exp(2)) + math.log(2)) / 2
-                       + 0.1 * math.log(1 + math.e) + 0.9 * math.log(1 + math.exp(-1))), math.log(1 + math.e)),
-    ("hinge", (0 + 1) / 2 + 0, 1), ("wgan", -1 - 1, 1)])
+@pytest.mark.parametrize(
+    ("mode", "d", "g"),
+    [
+        ("lsgan", ((2 - 0.9) ** 2 + (0 - 0.9) ** 2) / 2 + (-1 - 0.1) ** 2, (-1 - 0.9) ** 2),
+        (
+            "vanilla",
+            0.5
+            * (
+                (0.9 * math.log(1 + math.exp(-2)) + 0.1 * math.log(1 + math.exp(2)) + math.log(2))
+                / 2
+                + 0.1 * math.log(1 + math.e)
+                + 0.9 * math.log(1 + math.exp(-1))
+            ),
+            math.log(1 + math.e),
+        ),
+        ("hinge", (0 + 1) / 2 + 0, 1),
+        ("wgan", -1 - 1, 1),
+    ],
+)
 def test_losses_by_name_and_by_hand(mode, d, g):
     """D(x) = 2 and 0, D(G(z)) = -1; labels 0.9 and 0.1, which hinge and wgan do not look at."""
     real, fake = torch.tensor([2.0, 0.0]), torch.tensor([-1.0])
@@ -68,10 +87,16 @@ def test_d_lowers_what_it_says_of_samples_and_g_raises_it(mode):
 
 
 def test_relativistic_pairs_by_hand():
-    real, fake = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 2.0])          # D(x) - D(G(z)): 1 and -2
-    assert losses.d_relativistic(real, fake).item() == pytest.approx((math.log(1 + math.exp(-1)) + math.log(1 + math.exp(2))) / 2)
-    assert losses.g_relativistic(real, fake).item() == pytest.approx((math.log(1 + math.exp(1)) + math.log(1 + math.exp(-2))) / 2)
-    assert losses.d_relativistic(real + 7, fake + 7).item() == pytest.approx(losses.d_relativistic(real, fake).item())
+    real, fake = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 2.0])  # D(x) - D(G(z)): 1 and -2
+    assert losses.d_relativistic(real, fake).item() == pytest.approx(
+        (math.log(1 + math.exp(-1)) + math.log(1 + math.exp(2))) / 2
+    )
+    assert losses.g_relativistic(real, fake).item() == pytest.approx(
+        (math.log(1 + math.exp(1)) + math.log(1 + math.exp(-2))) / 2
+    )
+    assert losses.d_relativistic(real + 7, fake + 7).item() == pytest.approx(
+        losses.d_relativistic(real, fake).item()
+    )
     assert losses.d_relativistic(real, real).item() == pytest.approx(math.log(2))
 
 
@@ -79,15 +104,30 @@ def test_relativistic_pairs_by_hand():
 def bent(seed=0):
     """A smooth critic of [batch, 2, 3] with two matrices of weights, in float64."""
     draw = torch.Generator().manual_seed(seed)
-    first, second = (torch.randn(shape, generator=draw, dtype=torch.float64).requires_grad_() for shape in ((6, 5), (5,)))
+    first, second = (
+        torch.randn(shape, generator=draw, dtype=torch.float64).requires_grad_()
+        for shape in ((6, 5), (5,))
+    )
     return (first, second), lambda x: torch.tanh(x.flatten(1) @ first) @ second
 
 
 def slopes(critic, x, h=1e-5):
-    """The gradient of the critic at each of `x` [batch, …] by central differences, flat: [batch, n]."""
+    """The gradient of the critic at each of `x` [batch, …] by central differences, flat.
+
+    [batch, n].
+    """
     flat = x.detach().flatten(1)
     steps = torch.eye(flat.shape[1], dtype=flat.dtype) * h
-    return torch.stack([(critic((flat + step).reshape(x.shape)) - critic((flat - step).reshape(x.shape))).detach() / (2 * h) for step in steps], 1)
+    return torch.stack(
+        [
+            (
+                critic((flat + step).reshape(x.shape)) - critic((flat - step).reshape(x.shape))
+            ).detach()
+            / (2 * h)
+            for step in steps
+        ],
+        1,
+    )
 
 
 def penalties():
@@ -95,11 +135,20 @@ def penalties():
     real, fake = (torch.randn(4, 2, 3, generator=draw, dtype=torch.float64) for _ in range(2))
     share = torch.rand(4, generator=draw, dtype=torch.float64)
     between = torch.stack([s * r + (1 - s) * f for s, r, f in zip(share, real, fake, strict=True)])
-    return {"WGAN-GP": (lambda critic: losses.gradient_penalty(critic, real, fake, share),
-                        lambda critic: (slopes(critic, between).square().sum(1).sqrt() - 1).square().mean()),  # Gulrajani et al. 2017, eq. 3
-            "R1": (lambda critic: losses.zero_centred_penalty(critic, real),
-                   lambda critic: slopes(critic, real).square().sum(1).mean()),                                 # Mescheder et al. 2018, eq. 9
-            "R2": (lambda critic: losses.zero_centred_penalty(critic, fake), lambda critic: slopes(critic, fake).square().sum(1).mean())}
+    return {
+        "WGAN-GP": (
+            lambda critic: losses.gradient_penalty(critic, real, fake, share),
+            lambda critic: (slopes(critic, between).square().sum(1).sqrt() - 1).square().mean(),
+        ),  # Gulrajani et al. 2017, eq. 3
+        "R1": (
+            lambda critic: losses.zero_centred_penalty(critic, real),
+            lambda critic: slopes(critic, real).square().sum(1).mean(),
+        ),  # Mescheder et al. 2018, eq. 9
+        "R2": (
+            lambda critic: losses.zero_centred_penalty(critic, fake),
+            lambda critic: slopes(critic, fake).square().sum(1).mean(),
+        ),
+    }
 
 
 @pytest.mark.parametrize("name", ["WGAN-GP", "R1", "R2"])
@@ -119,7 +168,9 @@ def test_penalties_against_finite_differences(name):
                 nudged.append(reference(critic).item())
                 with torch.no_grad():
                     weight.view(-1)[i] -= h
-            assert weight.grad.view(-1)[i].item() == pytest.approx((nudged[0] - nudged[1]) / 2e-4, rel=1e-4, abs=1e-6)
+            assert weight.grad.view(-1)[i].item() == pytest.approx(
+                (nudged[0] - nudged[1]) / 2e-4, rel=1e-4, abs=1e-6
+            )
 
 
 def test_r1_of_a_quadratic_critic_by_hand():
@@ -139,15 +190,17 @@ def test_attention_starts_as_the_identity_and_mixes_all_positions():
     assert torch.equal(layer(x), x)
     nn.init.ones_(layer.gamma)
     query, key, value = (conv(x).flatten(2) for conv in (layer.query, layer.key, layer.value))
-    weights = torch.softmax(query.transpose(1, 2) @ key, dim=2)                # [batch, to, from]; SAGAN eq. 1
-    expected = x + (value @ weights.transpose(1, 2)).reshape(x.shape)          # eq. 2, 3
+    weights = torch.softmax(query.transpose(1, 2) @ key, dim=2)  # [batch, to, from]; SAGAN eq. 1
+    expected = x + (value @ weights.transpose(1, 2)).reshape(x.shape)  # eq. 2, 3
     torch.testing.assert_close(layer(x), expected)
     assert layer.query.out_channels == 2
     assert SelfAttention2d(16, 4).query.out_channels == 4
 
 
 def test_attention_position_by_position():
-    """Zhang et al. 2019, eq. 1-3, written out: beta_ji = exp(s_ij) / sum over i, s_ij = f(x_i) . g(x_j); o_j = sum over i of beta_ji h(x_i)."""
+    """Zhang et al. 2019, eq. 1-3, written out: beta_ji = exp(s_ij) / sum over i, s_ij = f(x_i) .
+    g(x_j); o_j = sum over i of beta_ji h(x_i).
+    """
     torch.manual_seed(0)
     layer = SelfAttention2d(8, 4).double()
     nn.init.constant_(layer.gamma, 0.7)
@@ -158,7 +211,9 @@ def test_attention_position_by_position():
         places = [x[n, :, a, b] for a in range(3) for b in range(2)]
         for j, here in enumerate(places):
             weights = [math.exp((f @ there) @ (g @ here)) for there in places]
-            found = sum(w / sum(weights) * (h @ there) for w, there in zip(weights, places, strict=True))
+            found = sum(
+                w / sum(weights) * (h @ there) for w, there in zip(weights, places, strict=True)
+            )
             expected[n, :, j // 2, j % 2] = 0.7 * found + here
     torch.testing.assert_close(layer(x), expected)
 
@@ -182,8 +237,12 @@ def test_shapes_and_ranges(attention):
 
 def test_every_convolution_of_g_can_be_spectrally_normalised():
     G = Generator64(5, 4, 1, (16,), 8, 2, Ranks(Machine(device="cpu")), spectral=True)
-    convolutions = [module for module in G.modules() if isinstance(module, nn.Conv2d | nn.ConvTranspose2d)]
-    assert len(convolutions) == 5 + 3 and all(hasattr(module, "parametrizations") for module in convolutions)
+    convolutions = [
+        module for module in G.modules() if isinstance(module, nn.Conv2d | nn.ConvTranspose2d)
+    ]
+    assert len(convolutions) == 5 + 3 and all(
+        hasattr(module, "parametrizations") for module in convolutions
+    )
 
 
 def test_every_convolution_of_d_is_spectrally_normalised():

@@ -1,6 +1,8 @@
-"""The same training on every engine: losses of 20 steps and final weights of G, D and G's average against one process at the full global batch.
+"""The same training on every engine: losses of 20 steps and final weights of G, D and G's average
+against one process at the full global batch.
 
-`DISTGAN_WRITE_DOCS=1 python -m pytest tests/test_matrix.py` (and again with `-m slow`) writes what it measures into docs/engines.md.
+`DISTGAN_WRITE_DOCS=1 python -m pytest tests/test_matrix.py` (and again with `-m slow`) writes what
+it measures into docs/engines.md.
 """
 
 import os
@@ -20,13 +22,17 @@ def named(cells):
 
 @pytest.fixture(scope="module")
 def references(sets, tmp_path_factory):
-    """A function: the run folder of one process that takes the whole global batch, trained when first asked for."""
+    """A function: the run folder of one process that takes the whole global batch, trained when
+    first asked for.
+    """
     found = {}
 
     def reference(system, precision):
         if (system.name, precision) not in found:
             folder = tmp_path_factory.mktemp("reference") / "run"
-            found[system.name, precision] = REFERENCE.train(system, sets(system.data), folder, f"precision={precision}")
+            found[system.name, precision] = REFERENCE.train(
+                system, sets(system.data), folder, f"precision={precision}"
+            )
         return found[system.name, precision]
 
     return reference
@@ -46,8 +52,14 @@ def measured():
 def compare(system, way, precision, references, measured, sets, where):
     reference = references(system, precision)
     found = way.train(system, sets(system.data), where / "run", f"precision={precision}")
-    losses, weights = matrix.losses_apart(reference, found), matrix.weights_apart(reference, found, system.networks)
-    print(f"{precision}, {system.name}, {way.name}: losses {losses:.1e}, " + ", ".join(f"{name} {value:.1e}" for name, value in weights.items()))
+    losses, weights = (
+        matrix.losses_apart(reference, found),
+        matrix.weights_apart(reference, found, system.networks),
+    )
+    print(
+        f"{precision}, {system.name}, {way.name}: losses {losses:.1e}, "
+        + ", ".join(f"{name} {value:.1e}" for name, value in weights.items())
+    )
     measured[precision][way.name, system.name] = f"{losses:.1e} · {max(weights.values()):.1e}"
     return max(losses, *weights.values())
 
@@ -70,8 +82,13 @@ def test_float64_differs_by_rounding_only(system, way, references, measured, set
     assert compare(system, way, "float64", references, measured, sets, tmp_path) < ROUNDING
 
 
-@pytest.mark.skipif("DISTGAN_WRITE_DOCS" in os.environ, reason="the table is written when all tests are over")
-@pytest.mark.parametrize(("precision", "cells", "limit"), [("float32", DAILY + SLOW, TOLERANCE), ("float64", EXACT, ROUNDING)])
+@pytest.mark.skipif(
+    "DISTGAN_WRITE_DOCS" in os.environ, reason="the table is written when all tests are over"
+)
+@pytest.mark.parametrize(
+    ("precision", "cells", "limit"),
+    [("float32", DAILY + SLOW, TOLERANCE), ("float64", EXACT, ROUNDING)],
+)
 def test_the_table_in_the_docs_has_every_cell(precision, cells, limit):
     table = matrix.parse(matrix.DOCS.read_text(), precision)
     assert table.keys() == {(way.name, system.name) for system, way in cells}

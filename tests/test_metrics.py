@@ -19,7 +19,9 @@ def normal(n, d, seed=0):
 def test_frechet_in_closed_form_at_any_number_of_samples(n, d):
     a, b, truth = known(n, d)
     assert frechet.distance(a, b) == pytest.approx(truth, rel=1e-9)
-    assert frechet.of_moments(frechet.moments(a), frechet.moments(b)) == pytest.approx(truth, rel=1e-9)
+    assert frechet.of_moments(frechet.moments(a), frechet.moments(b)) == pytest.approx(
+        truth, rel=1e-9
+    )
 
 
 @pytest.mark.parametrize("n", [6, 40])
@@ -27,20 +29,43 @@ def test_frechet_against_fifty_digits(n):
     a, b = normal(n, 16), 1.5 * normal(n, 16, 1) + 0.2
     truth = fifty_digits(a.numpy(), b.numpy())
     assert frechet.distance(a, b) == pytest.approx(truth, rel=1e-12)
-    assert frechet.of_moments(frechet.moments(a), frechet.moments(b)) == pytest.approx(truth, rel=1e-12)
+    assert frechet.of_moments(frechet.moments(a), frechet.moments(b)) == pytest.approx(
+        truth, rel=1e-12
+    )
 
 
-@pytest.mark.parametrize("x", [normal(30, 100), normal(300, 20), normal(2, 5), torch.ones(9, 4), normal(300, 20) * 1e-4,
-                               normal(300, 20) * torch.logspace(0, -12, 20), normal(300, 20)[:, torch.arange(40) % 20]])
+@pytest.mark.parametrize(
+    "x",
+    [
+        normal(30, 100),
+        normal(300, 20),
+        normal(2, 5),
+        torch.ones(9, 4),
+        normal(300, 20) * 1e-4,
+        normal(300, 20) * torch.logspace(0, -12, 20),
+        normal(300, 20)[:, torch.arange(40) % 20],
+    ],
+)
 def test_frechet_of_a_set_and_itself_is_zero_and_never_negative(x):
-    """Also where all rows are equal, where columns are of very different sizes, and where they stand twice: the covariance is singular."""
+    """Also where all rows are equal, where columns are of very different sizes, and where they
+    stand twice: the covariance is singular.
+    """
     assert frechet.distance(x, x) == pytest.approx(0, abs=1e-9)
     assert frechet.of_moments(frechet.moments(x), frechet.moments(x)) == pytest.approx(0, abs=1e-9)
-    assert min(frechet.distance(x, x + 1e-9), frechet.of_moments(frechet.moments(x), frechet.moments(x + 1e-9))) >= 0
+    assert (
+        min(
+            frechet.distance(x, x + 1e-9),
+            frechet.of_moments(frechet.moments(x), frechet.moments(x + 1e-9)),
+        )
+        >= 0
+    )
 
 
 def test_a_badly_conditioned_covariance_is_not_left_to_cholesky():
-    """1,000 rows of 40 features over ten decades: the fast way cannot promise 1e-10, so the exact one is taken."""
+    """1,000 rows of 40 features over ten decades.
+
+    The fast way cannot promise 1e-10, so the exact one is taken.
+    """
     a, b = (normal(1000, 40, seed) * torch.logspace(0, -10, 40) for seed in (0, 1))
     factors = [torch.linalg.svdvals(x - x.mean(0)) for x in (a, b)]
     assert frechet._by_cholesky(frechet.moments(a).cov, frechet.moments(b).cov, 2.0) is None
@@ -50,17 +75,26 @@ def test_a_badly_conditioned_covariance_is_not_left_to_cholesky():
 def test_the_standard_deviation_is_that_of_new_samples():
     real = normal(4000, 8, 99)
     for n, way in ((3000, "delta"), (12, "bootstrap")):
-        found = [frechet.distance(real[:n], 1.3 * normal(n, 8, 10_000 + i) + 0.1) for i in range(120)]
+        found = [
+            frechet.distance(real[:n], 1.3 * normal(n, 8, 10_000 + i) + 0.1) for i in range(120)
+        ]
         sd, how = frechet.spread(real[:n], 1.3 * normal(n, 8, 7) + 0.1, seed=0)
         assert how.startswith(way) and sd == pytest.approx(np.std(found), rel=0.35)
-    assert frechet.spread(normal(3000, 8), normal(3000, 8)[:, [0] * 8], 0)[0] is None  # too many for a bootstrap, no full rank
+    assert (
+        frechet.spread(normal(3000, 8), normal(3000, 8)[:, [0] * 8], 0)[0] is None
+    )  # too many for a bootstrap, no full rank
 
 
 def test_the_limit_of_infinite_samples_is_refused_where_it_misleads():
     value, why = frechet.at_infinity(normal(300, 200), normal(300, 200, 1), 0)
-    assert value is None and why.startswith("not told below 400 samples") and why.endswith("found 300")
+    assert (
+        value is None and why.startswith("not told below 400 samples") and why.endswith("found 300")
+    )
     value, why = frechet.at_infinity(normal(4000, 20), normal(4000, 20, 1), 0)
-    assert abs(value) < 0.01 < frechet.distance(normal(500, 20), normal(500, 20, 1)) and "line through 8 sizes from 1000 to 4000" in why
+    assert (
+        abs(value) < 0.01 < frechet.distance(normal(500, 20), normal(500, 20, 1))
+        and "line through 8 sizes from 1000 to 4000" in why
+    )
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
@@ -75,7 +109,9 @@ def test_features_that_are_not_finite(bad):
 
 
 def test_sets_that_are_too_small_or_of_other_widths():
-    with pytest.raises(ValueError, match=r"at least 2 rows of equal width, found \(1, 3\) and \(9, 3\)"):
+    with pytest.raises(
+        ValueError, match=r"at least 2 rows of equal width, found \(1, 3\) and \(9, 3\)"
+    ):
         frechet.distance(normal(1, 3), normal(9, 3))
     with pytest.raises(ValueError, match="at least 3 rows"):
         kernel.distance(normal(2, 3), normal(9, 3))
@@ -93,8 +129,11 @@ def test_sums_are_the_same_bits_for_every_partition():
     whole = Sums(33)
     whole.add(x)
     rng = np.random.default_rng(0)
-    for parts in (*(np.array_split(np.arange(1003), w) for w in (2, 3, 5)), *([np.arange(r, 1003, w) for r in range(w)] for w in (2, 7)),
-                  np.array_split(rng.permutation(1003), [10, 11, 500])):
+    for parts in (
+        *(np.array_split(np.arange(1003), w) for w in (2, 3, 5)),
+        *([np.arange(r, 1003, w) for r in range(w)] for w in (2, 7)),
+        np.array_split(rng.permutation(1003), [10, 11, 500]),
+    ):
         ranks = [Sums(33) for _ in parts]
         for one, rows in zip(ranks, parts, strict=True):
             for chunk in torch.from_numpy(rows).split(int(rng.integers(1, 64))):
@@ -102,14 +141,18 @@ def test_sums_are_the_same_bits_for_every_partition():
         total = Sums(33)
         for one in ranks:
             total += one
-        assert total.n == 1003 and all(torch.equal(a, b) for a, b in zip(total.parts, whole.parts, strict=True))
+        assert total.n == 1003 and all(
+            torch.equal(a, b) for a, b in zip(total.parts, whole.parts, strict=True)
+        )
         assert torch.equal(total.moments().cov, whole.moments().cov)
     usual = frechet.moments(x)
     torch.testing.assert_close(whole.moments().mean, usual.mean, rtol=0, atol=1e-8)
     torch.testing.assert_close(whole.moments().cov, usual.cov, rtol=0, atol=1e-7)
     assert frechet.of_moments(whole.moments(), usual) == pytest.approx(0, abs=1e-9)
     wide = [Sums(33, 256.0) for _ in range(2)]
-    for one, rows in zip(wide, (torch.arange(1003), torch.from_numpy(rng.permutation(1003))), strict=True):
+    for one, rows in zip(
+        wide, (torch.arange(1003), torch.from_numpy(rng.permutation(1003))), strict=True
+    ):
         for chunk in rows.split(77):
             one.add(20 * x[chunk])
     assert torch.equal(wide[0].moments().cov, wide[1].moments().cov)
@@ -119,7 +162,9 @@ def test_sums_are_the_same_bits_for_every_partition():
 def test_sums_refuse_what_they_cannot_hold_exactly():
     sums = Sums(2)
     for bad in (16.0, float("nan"), float("inf")):
-        with pytest.raises(ValueError, match=r"sums are exact for finite ones below 16.*path=features"):
+        with pytest.raises(
+            ValueError, match=r"sums are exact for finite ones below 16.*path=features"
+        ):
             sums.add(torch.tensor([[1.0, bad]]))
     sums.n = MOST
     with pytest.raises(ValueError, match="more than 524,288 rows"):
@@ -137,21 +182,34 @@ def test_the_kernel_distance_against_plain_loops():
 
     def plain(a, b):
         n, m = len(a), len(b)
-        return (sum(k(a[i], a[j]) for i in range(n) for j in range(n) if i != j) / (n * (n - 1))
-                + sum(k(b[i], b[j]) for i in range(m) for j in range(m) if i != j) / (m * (m - 1))
-                - 2 * sum(k(x, y) for x in a for y in b) / (n * m))
+        return (
+            sum(k(a[i], a[j]) for i in range(n) for j in range(n) if i != j) / (n * (n - 1))
+            + sum(k(b[i], b[j]) for i in range(m) for j in range(m) if i != j) / (m * (m - 1))
+            - 2 * sum(k(x, y) for x in a for y in b) / (n * m)
+        )
 
     found = kernel.distance(a, b)
     assert found.value == pytest.approx(plain(a, b), rel=1e-12)
-    left_out = [[plain(torch.cat([a[:i], a[i + 1:]]), b) for i in range(7)], [plain(a, torch.cat([b[:i], b[i + 1:]])) for i in range(9)]]
-    variance = sum((len(x) - 1) / len(x) * np.sum((np.array(x) - np.mean(x)) ** 2) for x in left_out)
+    left_out = [
+        [plain(torch.cat([a[:i], a[i + 1 :]]), b) for i in range(7)],
+        [plain(a, torch.cat([b[:i], b[i + 1 :]])) for i in range(9)],
+    ]
+    variance = sum(
+        (len(x) - 1) / len(x) * np.sum((np.array(x) - np.mean(x)) ** 2) for x in left_out
+    )
     assert found.sd == pytest.approx(variance**0.5, rel=1e-9)
 
 
 def test_the_kernel_distance_of_equal_distributions_is_about_zero_within_its_interval():
-    """Its interval of 95 % holds the truth in about 95 % of cases: 0 for equal distributions, the mean over many sets for others."""
+    """Its interval of 95 % holds the truth in about 95 % of cases.
+
+    0 for equal distributions, the mean over many sets for others.
+    """
     for scale in (1.0, 1.2):
-        found = [kernel.distance(normal(60, 16, 2 * i), scale * normal(80, 16, 2 * i + 1)) for i in range(200)]
+        found = [
+            kernel.distance(normal(60, 16, 2 * i), scale * normal(80, 16, 2 * i + 1))
+            for i in range(200)
+        ]
         truth = 0.0 if scale == 1 else float(np.mean([one.value for one in found]))
         inside = np.mean([one.interval[0] <= truth <= one.interval[1] for one in found])
         assert 0.88 <= inside <= 1.0
@@ -160,15 +218,24 @@ def test_the_kernel_distance_of_equal_distributions_is_about_zero_within_its_int
 
 # ---- manifolds
 def test_precision_and_recall_of_constructed_manifolds():
-    """Two far clusters. Samples in one of them: all are precise, half of the reals are found. Samples in both and elsewhere: half are precise, all are found."""
+    """Two far clusters. Samples in one of them: all are precise, half of the reals are found.
+    Samples in both and elsewhere: half are precise, all are found.
+    """
     left, right = normal(50, 2), normal(50, 2, 1) + 1000
     real, elsewhere = torch.cat([left, right]), normal(100, 2, 2) - 1000
     one = manifold.manifold(real, left)
     assert (one["precision"], one["recall"], one["coverage"]) == (1.0, 0.5, 0.5)
     both = manifold.manifold(real, torch.cat([real, elsewhere]))
     assert (both["precision"], both["recall"], both["coverage"]) == (0.5, 1.0, 1.0)
-    assert manifold.manifold(real, elsewhere) == {"precision": 0.0, "recall": 0.0, "density": 0.0, "coverage": 0.0}
-    assert manifold.manifold(real, real)["density"] == pytest.approx(6 / 5, abs=0.1)  # each lies in its own ball and in those of about k others
+    assert manifold.manifold(real, elsewhere) == {
+        "precision": 0.0,
+        "recall": 0.0,
+        "density": 0.0,
+        "coverage": 0.0,
+    }
+    assert manifold.manifold(real, real)["density"] == pytest.approx(
+        6 / 5, abs=0.1
+    )  # each lies in its own ball and in those of about k others
 
 
 def test_manifolds_against_plain_loops_over_several_stretches(monkeypatch):
@@ -178,15 +245,33 @@ def test_manifolds_against_plain_loops_over_several_stretches(monkeypatch):
     radius = [sorted(np.linalg.norm(x - y) for y in real)[k] for x in real]
     radius_fake = [sorted(np.linalg.norm(x - y) for y in fake)[k] for x in fake]
     found = manifold.manifold(torch.from_numpy(real), torch.from_numpy(fake), k)
-    assert found["precision"] == pytest.approx(np.mean([any(d <= r for d, r in zip(row, radius, strict=True)) for row in within]))
-    assert found["density"] == pytest.approx(np.mean([sum(d <= r for d, r in zip(row, radius, strict=True)) for row in within]) / k)
-    assert found["recall"] == pytest.approx(np.mean([any(row[i] <= r for row, r in zip(within, radius_fake, strict=True)) for i in range(40)]))
-    assert found["coverage"] == pytest.approx(np.mean([any(row[i] <= radius[i] for row in within) for i in range(40)]))
+    assert found["precision"] == pytest.approx(
+        np.mean([any(d <= r for d, r in zip(row, radius, strict=True)) for row in within])
+    )
+    assert found["density"] == pytest.approx(
+        np.mean([sum(d <= r for d, r in zip(row, radius, strict=True)) for row in within]) / k
+    )
+    assert found["recall"] == pytest.approx(
+        np.mean(
+            [
+                any(row[i] <= r for row, r in zip(within, radius_fake, strict=True))
+                for i in range(40)
+            ]
+        )
+    )
+    assert found["coverage"] == pytest.approx(
+        np.mean([any(row[i] <= radius[i] for row in within) for i in range(40)])
+    )
 
 
 def test_identical_images_everywhere_are_a_defined_case():
     x = torch.ones(20, 4)
-    assert manifold.manifold(x, x) == {"precision": 1.0, "recall": 1.0, "density": 4.0, "coverage": 1.0}  # every radius is 0 and every distance too
+    assert manifold.manifold(x, x) == {
+        "precision": 1.0,
+        "recall": 1.0,
+        "density": 4.0,
+        "coverage": 1.0,
+    }  # every radius is 0 and every distance too
     assert frechet.distance(x, x) == 0 and kernel.distance(x, x).value == 0
 
 
@@ -195,9 +280,22 @@ def test_identical_images_everywhere_are_a_defined_case():
 def test_the_sliced_distance_against_scipy_and_quantiles(n, m):
     a, b = normal(n, 5).numpy(), normal(m, 5, 1).numpy() + 2
     places = (np.arange(n * m) + 0.5) / (n * m)
-    squares = [np.mean((np.sort(a[:, k])[(places * n).astype(int)] - np.sort(b[:, k])[(places * m).astype(int)]) ** 2) for k in range(5)]
-    assert sliced.distance(torch.from_numpy(a), torch.from_numpy(b)) == pytest.approx(np.mean(squares) ** 0.5, rel=1e-9)
-    first = scipy.stats.wasserstein_distance(a[:, 0], b[:, 0])  # of order 1: never more than that of order 2
+    squares = [
+        np.mean(
+            (
+                np.sort(a[:, k])[(places * n).astype(int)]
+                - np.sort(b[:, k])[(places * m).astype(int)]
+            )
+            ** 2
+        )
+        for k in range(5)
+    ]
+    assert sliced.distance(torch.from_numpy(a), torch.from_numpy(b)) == pytest.approx(
+        np.mean(squares) ** 0.5, rel=1e-9
+    )
+    first = scipy.stats.wasserstein_distance(
+        a[:, 0], b[:, 0]
+    )  # of order 1: never more than that of order 2
     assert first <= sliced.distance(torch.from_numpy(a[:, :1]), torch.from_numpy(b[:, :1])) + 1e-9
 
 
@@ -210,7 +308,9 @@ def test_the_sliced_distance_is_in_grey_levels():
     assert sliced.distance(project(images), project(images)) == 0
     assert sliced.distance(project(images), project(moved)) == pytest.approx(10, rel=0.15)
     large = images.repeat_interleave(2, 2).repeat_interleave(2, 3)
-    torch.testing.assert_close(project(large), project(images), rtol=1e-5, atol=1e-3)  # averaged down to 64 x 64
+    torch.testing.assert_close(
+        project(large), project(images), rtol=1e-5, atol=1e-3
+    )  # averaged down to 64 x 64
     gray = images[:, :1]
     assert torch.equal(project(gray), project(gray.expand(-1, 3, -1, -1)))
     with pytest.raises(ValueError, match="of one shape"):

@@ -1,7 +1,9 @@
-"""Between two flushes of the journal no step waits for the device. Held without a GPU: no step calls an operation that would have to.
+"""Between two flushes of the journal no step waits for the device. Held without a GPU: no step
+calls an operation that would have to.
 
-A CPU cannot be waited for; what is caught are operations that need a value on the host, and tensors made from Python data on the way. What only a
-GPU shows, such as a copy from memory that is not pinned, `python -m bench.options --only default` counts there.
+A CPU cannot be waited for; what is caught are operations that need a value on the host, and tensors
+made from Python data on the way. What only a GPU shows, such as a copy from memory that is not
+pinned, `python -m bench.options --only default` counts there.
 """
 
 import contextlib
@@ -17,12 +19,22 @@ from distgan.recipes import r3gan, sagan, wgan_flowers
 
 aten = torch.ops.aten
 # lift_fresh: torch.tensor and new_tensor, which on a GPU copy from ordinary memory.
-WAITS = {aten._local_scalar_dense, aten.is_nonzero, aten.equal, aten.nonzero, aten.masked_select, aten._unique2, aten.lift_fresh}
+WAITS = {
+    aten._local_scalar_dense,
+    aten.is_nonzero,
+    aten.equal,
+    aten.nonzero,
+    aten.masked_select,
+    aten._unique2,
+    aten.lift_fresh,
+}
 
 
 class NoWaiting(TorchDispatchMode):
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        by_mask = function.overloadpacket in (aten.index, aten.index_put_) and any(i is not None and i.dtype == torch.bool for i in args[1])
+        by_mask = function.overloadpacket in (aten.index, aten.index_put_) and any(
+            i is not None and i.dtype == torch.bool for i in args[1]
+        )
         if function.overloadpacket in WAITS or by_mask:
             raise AssertionError(f"{function} would wait for a GPU")
         return function(*args, **(kwargs or {}))
@@ -55,8 +67,24 @@ def opened(tmp_path):
     loops = []
 
     def loop(module, *settings):
-        tiny = ["ngf=4", "ndf=4", "latent=8", "batch=8", "machine.flush_steps=5", "machine.device=cpu", *settings]
-        loops.append(training.loop(module, tiny, training.write_images(tmp_path / "data", 32), tmp_path / "run", steps=10))
+        tiny = [
+            "ngf=4",
+            "ndf=4",
+            "latent=8",
+            "batch=8",
+            "machine.flush_steps=5",
+            "machine.device=cpu",
+            *settings,
+        ]
+        loops.append(
+            training.loop(
+                module,
+                tiny,
+                training.write_images(tmp_path / "data", 32),
+                tmp_path / "run",
+                steps=10,
+            )
+        )
         return loops[0]
 
     yield loop
@@ -67,6 +95,7 @@ def opened(tmp_path):
 def watched(loop) -> None:
     """Train; steps 7 to 9, which lie between two flushes, must not wait."""
     with contextlib.ExitStack() as watching:
+
         def before(step):
             if step == 6:
                 watching.enter_context(NoWaiting())
@@ -89,12 +118,17 @@ def test_no_step_with_augmentation_waits(opened, module):
     watched(opened(module, "diffaugment=[color, translation, cutout]"))
 
 
-@pytest.mark.parametrize("settings", [[], ["penalty=10", "optimizer=adam"], ["rotation=15", "jitter=0.2", "ema=0.99"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "settings",
+    [[], ["penalty=10", "optimizer=adam"], ["rotation=15", "jitter=0.2", "ema=0.99"]],
+    ids=" ".join,
+)
 def test_no_step_of_wgan_flowers_waits(opened, settings, monkeypatch):
     step = engines.step_where
 
     def asked_on_the_cpu(optimizer, finite):
-        with _disable_current_modes():  # RMSprop has no fused implementation: there, and only there, a CPU is asked whether to step
+        # RMSprop has no fused implementation: there, and only there, a CPU is asked whether to step
+        with _disable_current_modes():
             step(optimizer, finite)
 
     if "optimizer=adam" not in settings:
@@ -102,9 +136,20 @@ def test_no_step_of_wgan_flowers_waits(opened, settings, monkeypatch):
     watched(opened(wgan_flowers, *settings))
 
 
-@pytest.mark.parametrize("wait", [
-    lambda x: x.sum().item(), lambda x: bool(torch.isfinite(x).all()), lambda x: x[x > 0], lambda x: x.new_tensor(1.0), lambda x: torch.tensor([1.0]),
-    lambda x: x.nonzero(), lambda x: torch.equal(x, x), lambda x: x.tolist()], ids=["item", "bool", "mask", "new_tensor", "tensor", "nonzero", "equal", "tolist"])
+@pytest.mark.parametrize(
+    "wait",
+    [
+        lambda x: x.sum().item(),
+        lambda x: bool(torch.isfinite(x).all()),
+        lambda x: x[x > 0],
+        lambda x: x.new_tensor(1.0),
+        lambda x: torch.tensor([1.0]),
+        lambda x: x.nonzero(),
+        lambda x: torch.equal(x, x),
+        lambda x: x.tolist(),
+    ],
+    ids=["item", "bool", "mask", "new_tensor", "tensor", "nonzero", "equal", "tolist"],
+)
 def test_a_step_that_waits_is_caught(opened, wait):
     loop = opened(sagan)
     loss = loop.recipe._g_loss

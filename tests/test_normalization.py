@@ -1,4 +1,6 @@
-"""Group batch norm and spectral norm against torch's own, and against themselves when a batch is shared."""
+"""Group batch norm and spectral norm against torch's own, and against themselves when a batch is
+shared.
+"""
 
 import concurrent.futures
 import threading
@@ -28,7 +30,13 @@ class Together:
 
 
 def batch(n=12, channels=3, size=5):
-    return torch.randn(n, channels, size, size, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 2 + 1
+    return (
+        torch.randn(
+            n, channels, size, size, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+        )
+        * 2
+        + 1
+    )
 
 
 def test_one_group_is_torchs_batch_norm():
@@ -50,11 +58,13 @@ def test_groups_are_normalised_apart():
 
 @pytest.mark.parametrize(("ranks", "group"), [(2, 12), (3, 12), (3, 6), (4, 6), (4, 4), (6, 4)])
 def test_groups_that_span_ranks_give_the_same_output_and_gradient(ranks, group):
-    """Every split of 12 samples over ranks, groups cut anywhere, against one rank that holds all of them."""
+    """Every split of 12 samples over ranks, groups cut anywhere, against one rank that holds all of
+    them.
+    """
     x, weight = batch().requires_grad_(), torch.randn(12, 3, 5, 5, dtype=torch.float64)
     whole = GroupBatchNorm2d(3, group, Together()).double()
     expected = whole(x)
-    expected_grad, = torch.autograd.grad((expected * weight).sum(), x)
+    (expected_grad,) = torch.autograd.grad((expected * weight).sum(), x)
 
     expected_weight_grad = torch.autograd.grad((whole(x) * weight).sum(), whole.weight)[0]
 
@@ -69,7 +79,10 @@ def test_groups_that_span_ranks_give_the_same_output_and_gradient(ranks, group):
             return total
 
     def work(rank):
-        layer, part = GroupBatchNorm2d(3, group, Threads(rank, ranks)).double(), x.detach().chunk(ranks)[rank].clone().requires_grad_()
+        layer, part = (
+            GroupBatchNorm2d(3, group, Threads(rank, ranks)).double(),
+            x.detach().chunk(ranks)[rank].clone().requires_grad_(),
+        )
         begin_update(layer)
         y = layer._across(part)
         (y * weight.chunk(ranks)[rank]).sum().backward()
@@ -89,7 +102,9 @@ def test_groups_that_span_ranks_give_the_same_output_and_gradient(ranks, group):
 
 
 def test_the_backward_kernel_across_ranks_gets_all_statistics():
-    """In channels_last, CUDA's asserts that it has mean and 1 / deviation also where they are constants; no other kernel misses them."""
+    """In channels_last, CUDA's asserts that it has mean and 1 / deviation also where they are
+    constants; no other kernel misses them.
+    """
     found = []
 
     class Calls(TorchDispatchMode):
@@ -131,7 +146,9 @@ def test_a_skipped_update_leaves_the_statistics():
 
 
 def test_part_of_a_group_is_refused():
-    with pytest.raises(RuntimeError, match="10 samples on each of 1 ranks are no whole number of groups of 4"):
+    with pytest.raises(
+        RuntimeError, match="10 samples on each of 1 ranks are no whole number of groups of 4"
+    ):
         GroupBatchNorm2d(3, 4, Together())(batch(10).float())
 
 
@@ -147,8 +164,10 @@ def test_spectral_norm_equals_torchs_for_the_same_vectors(kind):
     torchs._v.copy_(mine.v)
     x = torch.randn(2, 3, 8, 8)
     torch.testing.assert_close(ours(x), theirs(x))
-    g_mine, = torch.autograd.grad(ours(x).square().sum(), ours.parametrizations.weight.original)
-    g_torch, = torch.autograd.grad(theirs(x).square().sum(), theirs.parametrizations.weight.original)
+    (g_mine,) = torch.autograd.grad(ours(x).square().sum(), ours.parametrizations.weight.original)
+    (g_torch,) = torch.autograd.grad(
+        theirs(x).square().sum(), theirs.parametrizations.weight.original
+    )
     torch.testing.assert_close(g_mine, g_torch)
 
 
@@ -157,7 +176,9 @@ def test_the_largest_singular_value_becomes_one():
     layer = spectral_norm(nn.Conv2d(3, 8, 4))
     for _ in range(200):
         begin_update(layer)
-    assert torch.linalg.svdvals(layer.weight.detach().flatten(1))[0].item() == pytest.approx(1, abs=1e-5)
+    assert torch.linalg.svdvals(layer.weight.detach().flatten(1))[0].item() == pytest.approx(
+        1, abs=1e-5
+    )
 
 
 def test_forward_passes_do_not_move_the_vectors():

@@ -9,29 +9,59 @@ from distgan import options
 from distgan.errors import ConfigError, LaunchError
 from launchers import local
 
-KNOWN = {"n": options.whole(64, 1, 1000), "metrics": options.several(("fid",), "fid", "kid", "prdc"), "device": options.one_of("auto", "auto", "cpu"),
-         "out": options.Option(None, "a folder"), "processes": options.processes()}
+KNOWN = {
+    "n": options.whole(64, 1, 1000),
+    "metrics": options.several(("fid",), "fid", "kid", "prdc"),
+    "device": options.one_of("auto", "auto", "cpu"),
+    "out": options.Option(None, "a folder"),
+    "processes": options.processes(),
+}
 
 
-@pytest.mark.parametrize("words", [["--n", "12", "RUN", "--metrics=kid,fid"], ["RUN", "n=12", "metrics=kid,fid,kid"], ["RUN", "count=12", "--metrics", "fid,kid"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--n", "12", "RUN", "--metrics=kid,fid"],
+        ["RUN", "n=12", "metrics=kid,fid,kid"],
+        ["RUN", "count=12", "--metrics", "fid,kid"],
+    ],
+)
 def test_three_ways_to_write_an_option(words):
     places, found = options.parse("generate", words, KNOWN, (1, 1), {"count": "n"})
     assert places == ["RUN"]
-    assert found == {"n": 12, "metrics": ("fid", "kid"), "device": "auto", "out": None, "processes": None}
+    assert found == {
+        "n": 12,
+        "metrics": ("fid", "kid"),
+        "device": "auto",
+        "out": None,
+        "processes": None,
+    }
 
 
 def test_a_path_with_an_equals_sign_is_a_path():
     assert options.parse("generate", ["runs/sagan/ngf=8-1a2b", "out=a=b"], KNOWN, (1, 1)) == (
-        ["runs/sagan/ngf=8-1a2b"], {name: option.default for name, option in KNOWN.items()} | {"out": "a=b"})
+        ["runs/sagan/ngf=8-1a2b"],
+        {name: option.default for name, option in KNOWN.items()} | {"out": "a=b"},
+    )
 
 
 def test_all_faults_at_once():
     with pytest.raises(ConfigError) as caught:
-        options.parse("generate", ["--n", "0", "metrics=fid,fix", "-x", "nn=2", "device=cpu", "--device", "cpu", "--out"], KNOWN, (1, 1))
+        options.parse(
+            "generate",
+            ["--n", "0", "metrics=fid,fix", "-x", "nn=2", "device=cpu", "--device", "cpu", "--out"],
+            KNOWN,
+            (1, 1),
+        )
     assert str(caught.value).splitlines()[1:] == [
-        "  n: found '0', allowed: 1 to 1,000", "  metrics: found 'fid,fix', allowed: fid, kid, prdc, separated by commas",
-        "  '-x' is no option; there are n, metrics, device, out, processes", "  'nn=2' is none of n, metrics, device, out, processes",
-        "  device: given twice", "  out: no value; allowed: a folder", "  found 0 words that are no options (), expected 1"]
+        "  n: found '0', allowed: 1 to 1,000",
+        "  metrics: found 'fid,fix', allowed: fid, kid, prdc, separated by commas",
+        "  '-x' is no option; there are n, metrics, device, out, processes",
+        "  'nn=2' is none of n, metrics, device, out, processes",
+        "  device: given twice",
+        "  out: no value; allowed: a folder",
+        "  found 0 words that are no options (), expected 1",
+    ]
 
 
 @pytest.mark.parametrize("word", ["1e3", "-1", "１２", "9" * 30, ""])
@@ -58,13 +88,42 @@ def test_a_verb_becomes_its_launcher(monkeypatch):
 
 def test_the_line_of_a_verb():
     line = local.command(2, ["evaluate", "RUN"], ("-m", "distgan"))
-    assert line[0] == sys.executable and line[-6:] == ["--num_processes", "2", "-m", "distgan", "evaluate", "RUN"]
+    assert line[0] == sys.executable and line[-6:] == [
+        "--num_processes",
+        "2",
+        "-m",
+        "distgan",
+        "evaluate",
+        "RUN",
+    ]
 
 
 def test_a_verb_under_torchrun(particles, tmp_path):
     """What two ranks print of a verb, once, and of a refusal."""
-    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "distgan"]
-    printed = run(start, "train", "sagan", f"data={particles}", f"machine.folder={tmp_path / 'run'}", "epochs=1", "machine.device=cpu", *TINY, cwd=ROOT)
-    assert printed.count("finished; next: distgan report") == 1 and (tmp_path / "run" / "DONE").is_file()
+    start = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "distgan",
+    ]
+    printed = run(
+        start,
+        "train",
+        "sagan",
+        f"data={particles}",
+        f"machine.folder={tmp_path / 'run'}",
+        "epochs=1",
+        "machine.device=cpu",
+        *TINY,
+        cwd=ROOT,
+    )
+    assert (
+        printed.count("finished; next: distgan report") == 1
+        and (tmp_path / "run" / "DONE").is_file()
+    )
     refused = run(start, "generate", str(tmp_path / "nothing"), cwd=ROOT, code=1)
     assert refused.count("error: ") == 1 and "Traceback" not in refused.split("error: ")[0]

@@ -24,7 +24,9 @@ def test_every_epoch_is_a_permutation_in_any_window(sizes, window, epoch):
 def test_a_window_reads_few_shards_at_a_time(sizes, window):
     """Shard after shard is finished: while `window` of them are read, no other is touched."""
     bounds = tuple(np.cumsum([0, *sizes]).tolist())
-    shards = np.searchsorted(bounds, permutation(bounds[-1], 5, 0, window, bounds), side="right") - 1
+    shards = (
+        np.searchsorted(bounds, permutation(bounds[-1], 5, 0, window, bounds), side="right") - 1
+    )
     runs = []
     for shard in shards.tolist():
         if not runs or shard not in runs[-1]:

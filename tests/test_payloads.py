@@ -38,7 +38,10 @@ def test_the_option_offers_what_there_is(capsys):
     parser = argparse.ArgumentParser()
     payloads.add_option(parser)
     assert parser.parse_args([]).payload == "png"
-    assert {payloads.encode(pixels(8, 8), parser.parse_args(["--payload", name]).payload)[0] for name in payloads.FIELDS} == {"png", "jpg", "npy"}
+    assert {
+        payloads.encode(pixels(8, 8), parser.parse_args(["--payload", name]).payload)[0]
+        for name in payloads.FIELDS
+    } == {"png", "jpg", "npy"}
     with pytest.raises(SystemExit):
         parser.parse_args(["--payload", "webp"])
     assert "invalid choice: 'webp'" in capsys.readouterr().err
@@ -77,7 +80,9 @@ def test_wav_comes_back_here_and_in_libsndfile(shape, dtype):
     samples = (np.random.default_rng(0).standard_normal(shape) * 3000).astype(dtype)
     data = waves.write_wav(samples, 48000)
     mine, rate = waves.read_wav(data)
-    theirs, their_rate = soundfile.read(io.BytesIO(data), dtype=np.dtype(dtype).name, always_2d=True)
+    theirs, their_rate = soundfile.read(
+        io.BytesIO(data), dtype=np.dtype(dtype).name, always_2d=True
+    )
     assert rate == their_rate == 48000
     np.testing.assert_array_equal(mine, samples.reshape(100, -1))
     np.testing.assert_array_equal(theirs, mine)
@@ -86,11 +91,30 @@ def test_wav_comes_back_here_and_in_libsndfile(shape, dtype):
 @pytest.mark.parametrize("subtype", ["PCM_16", "FLOAT"])
 def test_wav_of_libsndfile_is_read(subtype):
     file = io.BytesIO()
-    soundfile.write(file, np.random.default_rng(0).uniform(-1, 1, (50, 2)), 16000, format="WAVEX", subtype=subtype)
-    np.testing.assert_array_equal(waves.read_wav(file.getvalue())[0], soundfile.read(io.BytesIO(file.getvalue()), dtype=waves.read_wav(file.getvalue())[0].dtype.name)[0])
+    soundfile.write(
+        file,
+        np.random.default_rng(0).uniform(-1, 1, (50, 2)),
+        16000,
+        format="WAVEX",
+        subtype=subtype,
+    )
+    np.testing.assert_array_equal(
+        waves.read_wav(file.getvalue())[0],
+        soundfile.read(
+            io.BytesIO(file.getvalue()), dtype=waves.read_wav(file.getvalue())[0].dtype.name
+        )[0],
+    )
 
 
-@pytest.mark.parametrize("data", [b"", b"RIFFxxxxWAVE", b"RIFFxxxxWAVEdata\4\0\0\0abcd", waves.write_wav(np.zeros(10, np.int16), 8000)[:-1]])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"RIFFxxxxWAVE",
+        b"RIFFxxxxWAVEdata\4\0\0\0abcd",
+        waves.write_wav(np.zeros(10, np.int16), 8000)[:-1],
+    ],
+)
 def test_what_is_no_wav_is_refused(data):
     with pytest.raises(ValueError, match="WAV"):
         waves.read_wav(data)

@@ -40,13 +40,28 @@ def test_micro_batches_give_the_mean_of_the_whole(ranks):
 
 
 def test_the_average_of_a_spectrally_normalised_network_is_divided_by_its_own_norm(ranks):
-    """The mean of unit vectors is none: with averaged u and v the average would be divided by too little."""
+    """The mean of unit vectors is none.
+
+    With averaged u and v the average would be divided by too little.
+    """
     torch.manual_seed(0)
-    p = Player(ranks, nn.Sequential(normalization.spectral_norm(nn.Linear(6, 5)), nn.Tanh(), nn.Linear(5, 1)), lambda q: torch.optim.SGD(q, lr=0.5), ema=0.99)
+    p = Player(
+        ranks,
+        nn.Sequential(normalization.spectral_norm(nn.Linear(6, 5)), nn.Tanh(), nn.Linear(5, 1)),
+        lambda q: torch.optim.SGD(q, lr=0.5),
+        ema=0.99,
+    )
     for i in range(200):
-        p.update(lambda x, i=i: ((p(x) - math.sin(i)).square().mean() * (1 + i % 7), {}), [torch.randn(16, 6)], 0.0)
+        p.update(
+            lambda x, i=i: ((p(x) - math.sin(i)).square().mean() * (1 + i % 7), {}),
+            [torch.randn(16, 6)],
+            0.0,
+        )
     for norm, weight in normalization.spectral_norms(p.average):
-        torch.testing.assert_close(torch.linalg.matrix_norm(weight / torch.linalg.matrix_norm(weight, 2), 2), torch.tensor(1.0))
+        torch.testing.assert_close(
+            torch.linalg.matrix_norm(weight / torch.linalg.matrix_norm(weight, 2), 2),
+            torch.tensor(1.0),
+        )
         used = torch.vdot(norm.u, weight @ norm.v)
         torch.testing.assert_close(used, torch.linalg.matrix_norm(weight, 2), rtol=1e-3, atol=0)
         assert abs(norm.u.norm() - 1) < 1e-5 and abs(norm.v.norm() - 1) < 1e-5
@@ -137,7 +152,9 @@ class OnGpu:
 
     @classmethod
     def __torch_function__(cls, function, types, args=(), kwargs=None):
-        return function(*(arg.value if isinstance(arg, cls) else arg for arg in args), **(kwargs or {}))
+        return function(
+            *(arg.value if isinstance(arg, cls) else arg for arg in args), **(kwargs or {})
+        )
 
 
 def test_an_average_moves_alike_on_a_gpu():

@@ -1,4 +1,6 @@
-"""The R3GAN baseline: its networks, its penalties and when they are taken, its schedules, its pairs."""
+"""The R3GAN baseline: its networks, its penalties and when they are taken, its schedules, its
+pairs.
+"""
 
 import math
 
@@ -24,12 +26,21 @@ def recipe(*words: str) -> Recipe:
     """In one process, on the CPU."""
     chosen = runfile.settle(Settings, {"recipe": "r3gan", "data": "-"}, [*SMALL, *words])
     torch.manual_seed(0)
-    return Recipe(chosen, Ranks(chosen.machine.model_copy(update={"device": "cpu"})), sharing.breakdown(chosen.batch, 1, 1, chosen.group), (1, 64, 64))
+    return Recipe(
+        chosen,
+        Ranks(chosen.machine.model_copy(update={"device": "cpu"})),
+        sharing.breakdown(chosen.batch, 1, 1, chosen.group),
+        (1, 64, 64),
+    )
 
 
 def batch(k: int = 0, size: int = 4) -> list[Micro]:
     at = np.arange(k * size, (k + 1) * size)
-    return [Micro(torch.randint(0, 256, (size, 1, 64, 64), dtype=torch.uint8), at, at, slice(0, size), k)]
+    return [
+        Micro(
+            torch.randint(0, 256, (size, 1, 64, 64), dtype=torch.uint8), at, at, slice(0, size), k
+        )
+    ]
 
 
 # ---- networks
@@ -43,18 +54,22 @@ def test_a_block_starts_as_the_identity_and_is_what_the_paper_describes():
     for layer in (block.layers[1], block.layers[3]):
         nn.init.normal_(layer.bias)
     y = F.leaky_relu(F.conv2d(x, first.weight) + block.layers[1].bias[:, None, None], 0.2)
-    parts = [F.conv2d(y[:, k:k + 16], middle.weight[k:k + 16], padding=1) for k in (0, 16, 32)]        # groups of 16 of 48 channels
+    parts = [
+        F.conv2d(y[:, k : k + 16], middle.weight[k : k + 16], padding=1) for k in (0, 16, 32)
+    ]  # groups of 16 of 48 channels
     y = F.leaky_relu(torch.cat(parts, 1) + block.layers[3].bias[:, None, None], 0.2)
     torch.testing.assert_close(block(x), x + F.conv2d(y, last.weight))
 
 
 def test_blocks_keep_the_size_of_their_values_at_the_start():
-    """Fix-up: each of the first two convolutions scales by L^(-1/4) beside He's gain, so L blocks with a last layer of size 1 add about 1."""
+    """Fix-up: each of the first two convolutions scales by L^(-1/4) beside He's gain, so L blocks
+    with a last layer of size 1 add about 1.
+    """
     torch.manual_seed(0)
     block = Block(256, 16)
     first, middle = block.layers[0].weight, block.layers[2].weight
     gain = (2 / 1.04) ** 0.5 / 2
-    assert first.std().item() == pytest.approx(gain / 256 ** 0.5, rel=0.02)
+    assert first.std().item() == pytest.approx(gain / 256**0.5, rel=0.02)
     assert middle.std().item() == pytest.approx(gain / (16 * 9) ** 0.5, rel=0.02)
 
 
@@ -81,7 +96,9 @@ def test_nothing_mixes_samples_and_nothing_is_normalised():
     torch.testing.assert_close(D(images)[2:3], D(images[2:3]))
     kinds = {type(module) for net in (G, D) for module in net.modules()}
     assert not [kind for kind in kinds if "Norm" in kind.__name__]
-    assert images.std().item() == pytest.approx(1, abs=0.7)          # signals neither vanish nor explode without normalisation
+    assert images.std().item() == pytest.approx(
+        1, abs=0.7
+    )  # signals neither vanish nor explode without normalisation
 
 
 def test_d_has_no_bias_that_pairs_cancel():
@@ -94,9 +111,16 @@ def test_d_has_no_bias_that_pairs_cancel():
 
 # ---- a step
 def test_the_loss_of_d_by_its_parts(monkeypatch):
-    """f(D(x) - D(G(z))) + gamma / 2 (R1 + R2), the penalties at just what D saw; of G, the same pairs from the other side."""
+    """f(D(x) - D(G(z))) + gamma / 2 (R1 + R2), the penalties at just what D saw.
+
+    Of G, the same pairs from the other side.
+    """
     made, seen = recipe("gamma=3", "hflip=0", "vflip=0"), []
-    monkeypatch.setattr(r3gan, "zero_centred_penalty", lambda critic, x: seen.append(x) or losses.zero_centred_penalty(critic, x))
+    monkeypatch.setattr(
+        r3gan,
+        "zero_centred_penalty",
+        lambda critic, x: seen.append(x) or losses.zero_centred_penalty(critic, x),
+    )
     (micro,) = batch()
     real = micro.real / 127.5 - 1
     fake = made.G.fakes(made._noise(micro, "noise/d"))
@@ -113,14 +137,19 @@ def test_the_loss_of_d_by_its_parts(monkeypatch):
     torch.testing.assert_close(torch.stack([log["r1"], log["r2"]]), torch.stack(slopes))
     torch.testing.assert_close(seen[0], real)
     loss, _ = made._g_loss(micro)
-    torch.testing.assert_close(loss, F.softplus(D(real) - D(made.G.bare(made._noise(micro, "noise/g")))).mean())
+    torch.testing.assert_close(
+        loss, F.softplus(D(real) - D(made.G.bare(made._noise(micro, "noise/g")))).mean()
+    )
 
 
 def test_g_learns_from_samples_only_and_d_stays_as_it_is():
     made = recipe()
     before = [p.clone() for p in made.D.bare.parameters()]
     log = made.G.update(made._g_loss, batch(), 0.0)
-    assert log["grad_norm"] > 0 and all(torch.equal(a, b) and b.grad is None for a, b in zip(before, made.D.bare.parameters(), strict=True))
+    assert log["grad_norm"] > 0 and all(
+        torch.equal(a, b) and b.grad is None
+        for a, b in zip(before, made.D.bare.parameters(), strict=True)
+    )
 
 
 def test_lazy_penalties_stand_in_every_nth_batch_n_times_as_strong():
@@ -135,9 +164,14 @@ def test_lazy_penalties_stand_in_every_nth_batch_n_times_as_strong():
 
 
 def test_gamma_and_rates_fall_along_a_cosine():
-    made, asked = recipe("gamma=2", "gamma_end=0.2", "anneal_epochs=100", "g_lr=1e-3", "lr_end=0.25"), []
+    made, asked = (
+        recipe("gamma=2", "gamma_end=0.2", "anneal_epochs=100", "g_lr=1e-3", "lr_end=0.25"),
+        [],
+    )
     for epoch in (0, 25, 50, 100, 500):
-        made._d_loss = lambda micro, gamma: asked.append(gamma) or Recipe._d_loss(made, micro, gamma)
+        made._d_loss = lambda micro, gamma: (
+            asked.append(gamma) or Recipe._d_loss(made, micro, gamma)
+        )
         log = made.step([batch()], Clock(4, 4, epoch))
         half = (1 + math.cos(math.pi * min(epoch, 100) / 100)) / 2
         assert asked[-1] == pytest.approx(0.2 + 1.8 * half)
@@ -149,13 +183,17 @@ def test_settings_changed_in_flight_are_taken_over():
     retune(made, made.run.model_copy(update={"g_lr": 5e-5, "gamma": 1.0, "gamma_end": 1.0}))
     log = made.step([batch()], Clock(4, 4))
     assert log["g/lr"].item() == pytest.approx(5e-5) and log["d/lr"].item() == pytest.approx(2e-4)
-    assert (log["d/loss"] - log["d/adversarial"]).item() == pytest.approx(0.5 * (log["d/r1"] + log["d/r2"]).item(), rel=1e-5)
+    assert (log["d/loss"] - log["d/adversarial"]).item() == pytest.approx(
+        0.5 * (log["d/r1"] + log["d/r2"]).item(), rel=1e-5
+    )
 
 
 def test_a_validation_is_finite_and_draws_samples(particles, tmp_path):
     made, data = recipe(), Data(str(particles))
     found = made.validate(data)
-    assert set(found) == {f"valid/{name}" for name in ("d_loss", "g_loss", "train_d_loss", "overfit", "diversity")}
+    assert set(found) == {
+        f"valid/{name}" for name in ("d_loss", "g_loss", "train_d_loss", "overfit", "diversity")
+    }
     assert all(math.isfinite(value) for value in found.values())
     made.show(data, tmp_path / "grid.png")
     assert (tmp_path / "grid.png").stat().st_size > 1000
@@ -166,4 +204,9 @@ def test_images_of_another_size_are_refused():
 
     chosen = runfile.settle(Settings, {"recipe": "r3gan", "data": "-"}, SMALL)
     with pytest.raises(ConfigError, match="r3gan draws 64x64 images"):
-        Recipe(chosen, Ranks(chosen.machine.model_copy(update={"device": "cpu"})), sharing.breakdown(4, 1, 1, 1), (1, 32, 32))
+        Recipe(
+            chosen,
+            Ranks(chosen.machine.model_copy(update={"device": "cpu"})),
+            sharing.breakdown(4, 1, 1, 1),
+            (1, 32, 32),
+        )

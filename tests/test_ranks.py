@@ -12,13 +12,18 @@ from distgan.ranks import Ranks
 
 def together(tmp_path, body, processes=2, code=0, **env):
     program = tmp_path / "program.py"
-    program.write_text("import os, sys, time\nimport numpy as np, torch\nfrom distgan.config import Machine\nfrom distgan.ranks import Ranks, leave\n"
-                       "from distgan.errors import DataError, LaunchError\n" + textwrap.dedent(body))
+    program.write_text(
+        "import os, sys, time\nimport numpy as np, torch\nfrom distgan.config import Machine\nfrom"
+        " distgan.ranks import Ranks, leave\nfrom distgan.errors import DataError, LaunchError\n"
+        + textwrap.dedent(body)
+    )
     return run(line("torchrun", processes, program), cwd=tmp_path, code=code, **env)
 
 
 def test_sums_means_flags_and_gathers(tmp_path):
-    output = together(tmp_path, """
+    output = together(
+        tmp_path,
+        """
         r = Ranks(Machine(device="cpu", timeout_s=60))
         assert r.size == 3 and r.sum(torch.tensor(2.0)).item() == 6
         assert r.mean(torch.tensor([float(r.rank)])).item() == 1
@@ -34,25 +39,34 @@ def test_sums_means_flags_and_gathers(tmp_path):
             print(f"told: {error}")
         r.close()
         leave(0)
-    """, processes=3)
+    """,
+        processes=3,
+    )
     assert output.count("told: the rank differs among ranks: rank 0: 0, rank 1: 1, rank 2: 2") == 3
 
 
 def test_rank_0_may_take_longer_than_the_time_out(tmp_path):
-    """A collective time-out of 3 s, 10 s of work on rank 0 alone, and training collectives after it."""
-    output = together(tmp_path, """
+    """A collective time-out of 3 s, 10 s of work on rank 0 alone, and training collectives after
+    it.
+    """
+    output = together(
+        tmp_path,
+        """
         r = Ranks(Machine(device="cpu", timeout_s=3))
         print(f"got {r.alone(lambda: (time.sleep(10), 42)[1])}")
         print(f"sum {r.sum(torch.ones(1)).item()}")
         r.close()
         leave(0)
-    """)
+    """,
+    )
     assert output.count("got 42") == 2
     assert output.count("sum 2.0") == 2
 
 
 def test_what_rank_0_raises_all_raise(tmp_path):
-    output = together(tmp_path, """
+    output = together(
+        tmp_path,
+        """
         r = Ranks(Machine(device="cpu", timeout_s=60))
         def work():
             raise DataError("shard 7 is damaged")
@@ -62,7 +76,8 @@ def test_what_rank_0_raises_all_raise(tmp_path):
             print(f"told: {error}")
         r.close()
         leave(0)
-    """)
+    """,
+    )
     assert output.count("told: shard 7 is damaged") == 2
 
 
@@ -81,8 +96,12 @@ def test_processes_that_would_each_be_rank_0_are_refused(variable, monkeypatch):
 
 
 def test_a_launchers_count_that_accelerate_does_not_see_is_refused(tmp_path):
-    """Two processes, each of which Accelerate believes to be alone, as under torchrun without cpu=True on a machine without a GPU."""
-    output = together(tmp_path, """
+    """Two processes, each of which Accelerate believes to be alone, as under torchrun without
+    cpu=True on a machine without a GPU.
+    """
+    output = together(
+        tmp_path,
+        """
         import accelerate
         from distgan import ranks
         class Alone(accelerate.Accelerator):
@@ -94,5 +113,9 @@ def test_a_launchers_count_that_accelerate_does_not_see_is_refused(tmp_path):
             print(f"told: {error}")
         torch.distributed.barrier()  # one that leaves while the other still joins the group would end both
         leave(0)
-    """)
-    assert output.count("told: the launcher started 2 processes (WORLD_SIZE=2), but this one sees 1") == 2
+    """,
+    )
+    assert (
+        output.count("told: the launcher started 2 processes (WORLD_SIZE=2), but this one sees 1")
+        == 2
+    )

@@ -19,54 +19,154 @@ from distgan.history import find_runs, read_history
 from distgan.page import verdict
 
 VOID = {"meta", "br", "img"}
-TRAINING = {"d/loss": 0.65, "d/real_prob": 0.66, "d/fake_prob": 0.32, "g/loss": 1.1, "g/fake_prob": 0.33, "d/grad_norm": 0.6, "g/grad_norm": 0.8}
+TRAINING = {
+    "d/loss": 0.65,
+    "d/real_prob": 0.66,
+    "d/fake_prob": 0.32,
+    "g/loss": 1.1,
+    "g/fake_prob": 0.33,
+    "d/grad_norm": 0.6,
+    "g/grad_norm": 0.8,
+}
 
 
 def invent(folder, lines=60, epochs=600, grids=10, side=64, overrides=None):
-    """A run folder as the trainer leaves it: a score that falls, D a little too sure of itself at the end."""
+    """A run folder as the trainer leaves it.
+
+    A score that falls, D a little too sure of itself at the end.
+    """
     folder.mkdir(parents=True)
     overrides = overrides or {"ngf": 96}
-    config = {"recipe": "sagan", "data": "shards/particles", "seed": 0, "batch": 16, "epochs": epochs, "ngf": 64, "ndf": 64, "latent": 128, "g_lr": 2e-4,
-              "d_lr": 2e-4, "betas": [0.0, 0.9], "clip": 1.0, "real_label": 0.9, "ema": 0.9999, "evaluate": {"samples": 500, "every": [10, 20, 50]},
-              "watch": {"score_flat_epochs": 100}, "machine": {"workers": 2}} | overrides
+    config = {
+        "recipe": "sagan",
+        "data": "shards/particles",
+        "seed": 0,
+        "batch": 16,
+        "epochs": epochs,
+        "ngf": 64,
+        "ndf": 64,
+        "latent": 128,
+        "g_lr": 2e-4,
+        "d_lr": 2e-4,
+        "betas": [0.0, 0.9],
+        "clip": 1.0,
+        "real_label": 0.9,
+        "ema": 0.9999,
+        "evaluate": {"samples": 500, "every": [10, 20, 50]},
+        "watch": {"score_flat_epochs": 100},
+        "machine": {"workers": 2},
+    } | overrides
     (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
     (folder / "overrides.yaml").write_text(yaml.safe_dump(overrides))
-    (folder / "identity.json").write_text(json.dumps({"id": "1a2b3c4d", "settings": config,
-                                                      "data": "0123456789abcdef-fedcba9876543210"}))
+    (folder / "identity.json").write_text(
+        json.dumps(
+            {"id": "1a2b3c4d", "settings": config, "data": "0123456789abcdef-fedcba9876543210"}
+        )
+    )
     draw, rows, events, best = random.Random(1), [], [], None
     for i in range(lines):
         epoch, t = (i + 1) * epochs / lines, (i + 1) / lines
-        at = {"step": int(epoch * 18), "samples": int(epoch * 18) * 16, "epoch": epoch, "seconds": 4.0 * i}
+        at = {
+            "step": int(epoch * 18),
+            "samples": int(epoch * 18) * 16,
+            "epoch": epoch,
+            "seconds": 4.0 * i,
+        }
         row = at | {key: value * draw.uniform(0.8, 1.2) for key, value in TRAINING.items()}
         row["d/loss"] *= 1.6 - t
         row["g/loss"] *= 0.7 + 1.2 * t + 0.3 * math.sin(9 * t)
-        row |= {"d/lr": 2e-4 * 0.5 ** (epoch // 200), "g/lr": 2e-4 * 0.5 ** (epoch // 200), "samples_per_second": draw.uniform(180, 220)}
+        row |= {
+            "d/lr": 2e-4 * 0.5 ** (epoch // 200),
+            "g/lr": 2e-4 * 0.5 ** (epoch // 200),
+            "samples_per_second": draw.uniform(180, 220),
+        }
         rows.append(row)
         if i % 10 == 9:
             score = 30 + 350 * math.exp(-6 * t) * draw.uniform(0.8, 1.2)
-            rows.append(at | {"eval/frechet_standin": score, "valid/d_loss": 0.7, "valid/g_loss": 1.0, "valid/real_prob": 0.62 - 0.3 * t,
-                              "valid/train_prob": 0.65, "valid/fake_prob": 0.3, "valid/overfit": (0.03 + 0.3 * t) / 0.35})
+            rows.append(
+                at
+                | {
+                    "eval/frechet_standin": score,
+                    "valid/d_loss": 0.7,
+                    "valid/g_loss": 1.0,
+                    "valid/real_prob": 0.62 - 0.3 * t,
+                    "valid/train_prob": 0.65,
+                    "valid/fake_prob": 0.3,
+                    "valid/overfit": (0.03 + 0.3 * t) / 0.35,
+                }
+            )
             if best is None or score < best["score"]:
-                best = {key: at[key] for key in ("step", "samples", "epoch")} | {"score": score, "metric": "frechet_standin"}
-                events.append({"time": "2026-03-01T12:00:00+00:00", "event": "best", "step": at["step"], "score": round(score, 3)})
+                best = {key: at[key] for key in ("step", "samples", "epoch")} | {
+                    "score": score,
+                    "metric": "frechet_standin",
+                }
+                events.append(
+                    {
+                        "time": "2026-03-01T12:00:00+00:00",
+                        "event": "best",
+                        "step": at["step"],
+                        "score": round(score, 3),
+                    }
+                )
     (folder / "journal.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     last = rows[-1]
-    (folder / "status.json").write_text(json.dumps(
-        {"state": "done", "cause": None, "attempt": 1, "step": last["step"], "samples": last["samples"], "epoch": last["epoch"], "best": best,
-         "heartbeat": "2026-03-01T14:00:00+00:00", "pid": 1, "host": "node1"}))
+    (folder / "status.json").write_text(
+        json.dumps(
+            {
+                "state": "done",
+                "cause": None,
+                "attempt": 1,
+                "step": last["step"],
+                "samples": last["samples"],
+                "epoch": last["epoch"],
+                "best": best,
+                "heartbeat": "2026-03-01T14:00:00+00:00",
+                "pid": 1,
+                "host": "node1",
+            }
+        )
+    )
     (folder / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
-    for number, (start, end, cause) in enumerate([("10:00", None, None), ("12:30", "14:00", "done")]):
+    for number, (start, end, cause) in enumerate(
+        [("10:00", None, None), ("12:30", "14:00", "done")]
+    ):
         (folder / f"attempts/{number:03}").mkdir(parents=True)
-        (folder / f"attempts/{number:03}/attempt.json").write_text(json.dumps(
-            {"started": f"2026-03-01T{start}:00+00:00", "ended": end and f"2026-03-01T{end}:00+00:00", "cause": cause, "host": "node1",
-             "argv": ["distgan", "train", "sagan.yaml", "ngf=96"], "processes": 2, "data": {"train": 297, "validation": 33}, "device": "cpu", "git": {"commit": "d101ff5" * 5, "dirty": True},
-             "batch": {"global": 16, "ranks": 2, "accumulation": 1, "per_rank": 8}, "versions": {"torch": "2.11.0", "numpy": "2.3.0"}}))
+        (folder / f"attempts/{number:03}/attempt.json").write_text(
+            json.dumps(
+                {
+                    "started": f"2026-03-01T{start}:00+00:00",
+                    "ended": end and f"2026-03-01T{end}:00+00:00",
+                    "cause": cause,
+                    "host": "node1",
+                    "argv": ["distgan", "train", "sagan.yaml", "ngf=96"],
+                    "processes": 2,
+                    "data": {"train": 297, "validation": 33},
+                    "device": "cpu",
+                    "git": {"commit": "d101ff5" * 5, "dirty": True},
+                    "batch": {"global": 16, "ranks": 2, "accumulation": 1, "per_rank": 8},
+                    "versions": {"torch": "2.11.0", "numpy": "2.3.0"},
+                }
+            )
+        )
     (folder / "eval").mkdir()
-    (folder / f"eval/{last['step']:08}.json").write_text(json.dumps(
-        {"metric": "frechet_standin", "score": 31.0, "samples": 500, "reals": 297, "extractor": "seeded stand-in", "step": last["step"], "epoch": epochs}))
+    (folder / f"eval/{last['step']:08}.json").write_text(
+        json.dumps(
+            {
+                "metric": "frechet_standin",
+                "score": 31.0,
+                "samples": 500,
+                "reals": 297,
+                "extractor": "seeded stand-in",
+                "step": last["step"],
+                "epoch": epochs,
+            }
+        )
+    )
     (folder / "samples").mkdir()
     for n in range(grids):
-        grid(draw, n / max(grids - 1, 1), side).save(folder / f"samples/{int(n * epochs / max(grids - 1, 1) * 18):08}.png")
+        grid(draw, n / max(grids - 1, 1), side).save(
+            folder / f"samples/{int(n * epochs / max(grids - 1, 1) * 18):08}.png"
+        )
     for step in (last["step"] // 2, last["step"]):
         (folder / f"checkpoints/{step:08}").mkdir(parents=True)
         (folder / f"checkpoints/{step:08}/networks.safetensors").write_bytes(bytes(100_000))
@@ -76,12 +176,16 @@ def invent(folder, lines=60, epochs=600, grids=10, side=64, overrides=None):
 
 def grid(draw, t, side):
     """8x8 images: noise at first, particle tracks later."""
-    image = Image.effect_noise((8 * side, 8 * side), 90 * (1 - t) + 8).point(lambda v: int(v * (1 - 0.8 * t)))
+    image = Image.effect_noise((8 * side, 8 * side), 90 * (1 - t) + 8).point(
+        lambda v: int(v * (1 - 0.8 * t))
+    )
     pen = ImageDraw.Draw(image)
     for cell in range(64):
         x, y = cell % 8 * side, cell // 8 * side
         for _ in range(int(4 * t)):
-            ends = [(x + draw.uniform(4, side - 4), y + draw.uniform(4, side - 4)) for _ in range(2)]
+            ends = [
+                (x + draw.uniform(4, side - 4), y + draw.uniform(4, side - 4)) for _ in range(2)
+            ]
             pen.line(ends, fill=int(255 * t), width=max(side // 32, 1))
     return image
 
@@ -103,7 +207,9 @@ class Reader(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
-        self.links += [value for key, value in attrs if key.split(":")[-1] in ("src", "href", "action", "data")]
+        self.links += [
+            value for key, value in attrs if key.split(":")[-1] in ("src", "href", "action", "data")
+        ]
         if tag not in VOID:
             self.open.append(tag)
 
@@ -135,11 +241,26 @@ def test_the_page_is_one_whole_file(finished):
 def test_the_page_says_what_the_run_is(finished):
     folder, page = finished
     text = Reader(page).text
-    for part in ("ngf=96-1a2b3c4d", "done", "frechet_standin", "epoch 600 of 600", "297 train, 33 held out", "16 = 2 ranks × 1 accumulation × 8",
-                 "torch 2.11.0", "distgan train sagan.yaml ngf=96", "seeded stand-in", "evaluate.samples", "d_overfitting", "0123456789abcdef", "cleaner images"):
+    for part in (
+        "ngf=96-1a2b3c4d",
+        "done",
+        "frechet_standin",
+        "epoch 600 of 600",
+        "297 train, 33 held out",
+        "16 = 2 ranks × 1 accumulation × 8",
+        "torch 2.11.0",
+        "distgan train sagan.yaml ngf=96",
+        "seeded stand-in",
+        "evaluate.samples",
+        "d_overfitting",
+        "0123456789abcdef",
+        "cleaner images",
+    ):
         assert part in text, part
     assert Reader(page).tags.count("img") == 9
-    assert '<tr class="set"><td>ngf</td><td><code>96</code>' in page and page.count('class="set"') == 1
+    assert (
+        '<tr class="set"><td>ngf</td><td><code>96</code>' in page and page.count('class="set"') == 1
+    )
 
 
 def test_a_stand_in_score_is_never_called_by_another_name(finished, capsys):
@@ -166,16 +287,38 @@ def test_the_table_has_a_line_for_each_run(tmp_path, capsys):
     assert report.main([str(tmp_path / "runs"), str(tmp_path / "runs/sagan/ngf=96-bbbbbbbb")]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split()[:3] == ["run", "state", "epoch"]
-    assert [line.split()[0] for line in lines[1:3]] == ["sagan/ngf=64-aaaaaaaa", "sagan/ngf=96-bbbbbbbb"]
+    assert [line.split()[0] for line in lines[1:3]] == [
+        "sagan/ngf=64-aaaaaaaa",
+        "sagan/ngf=96-bbbbbbbb",
+    ]
     assert "frechet_standin" in lines[1] and "d_overfitting" in lines[1]
     assert [line.endswith("report.html") for line in lines[3:]] == [True, True]
 
 
-@pytest.mark.parametrize("journal", ["", '{"step": 1, "samples": 16, "epoch": 0.05, "seconds": 2.0, "d/loss": 1.4, "g/loss": 0.7}\n', '{"step": 1, "sam'])
+@pytest.mark.parametrize(
+    "journal",
+    [
+        "",
+        '{"step": 1, "samples": 16, "epoch": 0.05, "seconds": 2.0, "d/loss": 1.4, "g/loss": 0.7}\n',
+        '{"step": 1, "sam',
+    ],
+)
 def test_a_run_that_has_just_begun(tmp_path, journal, capsys):
     folder = tmp_path / "runs/sagan/x-00000000"
     folder.mkdir(parents=True)
-    (folder / "status.json").write_text(json.dumps({"state": "running", "cause": None, "attempt": 0, "step": 0, "samples": 0, "epoch": 0.0, "best": None}))
+    (folder / "status.json").write_text(
+        json.dumps(
+            {
+                "state": "running",
+                "cause": None,
+                "attempt": 0,
+                "step": 0,
+                "samples": 0,
+                "epoch": 0.0,
+                "best": None,
+            }
+        )
+    )
     (folder / "journal.jsonl").write_text(journal)
     text = Reader(page_of(folder)).text
     assert "running" in text and ("not evaluated yet" in text or "just begun" in text)
@@ -196,23 +339,53 @@ def test_numbers_that_are_not_finite_are_drawn_and_said(tmp_path):
     folder = invent(tmp_path / "sagan/nan-00000000", grids=0)
     with open(folder / "journal.jsonl", "a") as journal:
         for step in range(20000, 20005):
-            journal.write(json.dumps({"step": step, "samples": 1, "epoch": step / 18, "seconds": 1.0, "d/loss": math.nan, "eval/frechet_standin": math.inf}) + "\n")
-    assert "NaN or infinity in 5 of the last 25 lines: d/loss, eval/frechet_standin" in Reader(page_of(folder)).text
+            journal.write(
+                json.dumps(
+                    {
+                        "step": step,
+                        "samples": 1,
+                        "epoch": step / 18,
+                        "seconds": 1.0,
+                        "d/loss": math.nan,
+                        "eval/frechet_standin": math.inf,
+                    }
+                )
+                + "\n"
+            )
+    assert (
+        "NaN or infinity in 5 of the last 25 lines: d/loss, eval/frechet_standin"
+        in Reader(page_of(folder)).text
+    )
 
 
 def test_text_of_files_is_no_markup(tmp_path):
     evil = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>"
-    folder = invent(tmp_path / "sagan" / "<b>x<b>&-00000000", grids=2, side=16, overrides={"data": evil, evil.replace("/", ""): 1})
+    folder = invent(
+        tmp_path / "sagan" / "<b>x<b>&-00000000",
+        grids=2,
+        side=16,
+        overrides={"data": evil, evil.replace("/", ""): 1},
+    )
     status = json.loads((folder / "status.json").read_text()) | {"state": "failed", "cause": evil}
     status["best"]["metric"] = evil
     (folder / "status.json").write_text(json.dumps(status))
-    (folder / "events.jsonl").write_text(json.dumps({"time": evil, "event": evil, evil: evil}) + "\n" + evil + "\n")
-    attempt = dict.fromkeys(("host", "cause", "device", "started", "processes"), evil) | {"argv": [evil], "versions": {evil: evil}, "git": {"commit": evil}}
+    (folder / "events.jsonl").write_text(
+        json.dumps({"time": evil, "event": evil, evil: evil}) + "\n" + evil + "\n"
+    )
+    attempt = dict.fromkeys(("host", "cause", "device", "started", "processes"), evil) | {
+        "argv": [evil],
+        "versions": {evil: evil},
+        "git": {"commit": evil},
+    }
     (folder / "attempts/001/attempt.json").write_text(json.dumps(attempt))
     evaluation = next(folder.glob("eval/*.json"))
-    evaluation.write_text(json.dumps(dict.fromkeys(("metric", "samples", "reals", "extractor"), evil)))
+    evaluation.write_text(
+        json.dumps(dict.fromkeys(("metric", "samples", "reals", "extractor"), evil))
+    )
     reader = Reader(page_of(folder))
-    assert "script" not in reader.tags and all(link.startswith(("data:image/", "#")) for link in reader.links)
+    assert "script" not in reader.tags and all(
+        link.startswith(("data:image/", "#")) for link in reader.links
+    )
     assert "<b>x" in reader.text and evil in reader.text
 
 
@@ -259,9 +432,13 @@ def test_the_grids_picked_are_the_first_the_best_the_last_and_some_between():
 
 
 def test_no_torch_is_imported(finished):
-    code = ("import sys\nsys.modules.update(dict.fromkeys(('torch', 'accelerate', 'torchvision', 'torchaudio')))\n"
-            "from distgan import report\nsys.exit(report.main(sys.argv[1:]))")
-    done = subprocess.run([sys.executable, "-c", code, str(finished[0])], capture_output=True, text=True)
+    code = (
+        "import sys\nsys.modules.update(dict.fromkeys(('torch', 'accelerate', 'torchvision',"
+        " 'torchaudio')))\nfrom distgan import report\nsys.exit(report.main(sys.argv[1:]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(finished[0])], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1].endswith("report.html")
 

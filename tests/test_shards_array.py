@@ -1,4 +1,7 @@
-"""`distgan shard --task K/N` and `--finish`: the tasks of a job array write what one program would have written."""
+"""`distgan shard --task K/N` and `--finish`.
+
+The tasks of a job array write what one program would have written.
+"""
 
 import fcntl
 import json
@@ -21,7 +24,10 @@ from shards.reader import ShardSet
 
 @pytest.fixture
 def lost(tmp_path) -> Path:
-    """Three of four tasks are done: shards 1 and 5 are missing. Number 6 is the shard of the validation split."""
+    """Three of four tasks are done.
+
+    Shards 1 and 5 are missing. Number 6 is the shard of the validation split.
+    """
     for k in (0, 2, 3):
         assert shard("particles", tmp_path / "p", *SMALL, "--workers", 1, "--task", f"{k}/4") == 0
     return tmp_path / "p"
@@ -31,37 +37,64 @@ def test_four_tasks_at_once_and_finish_give_the_bytes_of_one_run(reference, tmp_
     out = tmp_path / "p"
     line = [sys.executable, "-m", "shards.build", "particles", out, *map(str, SMALL)]
     with ThreadPoolExecutor(5) as pool:  # one of them twice
-        done = list(pool.map(lambda k: subprocess.run([*line, "--workers", str(1 + k % 2), "--task", f"{k}/4"], env=environment(), cwd=ROOT,
-                                                      capture_output=True, text=True), (0, 1, 2, 3, 1)))
+        done = list(
+            pool.map(
+                lambda k: subprocess.run(
+                    [*line, "--workers", str(1 + k % 2), "--task", f"{k}/4"],
+                    env=environment(),
+                    cwd=ROOT,
+                    capture_output=True,
+                    text=True,
+                ),
+                (0, 1, 2, 3, 1),
+            )
+        )
     assert [task.returncode for task in done] == [0] * 5, [task.stderr for task in done]
-    assert f"task 3/4 is done, 1 of 7 shards; after all tasks: distgan shard particles {out}" in done[3].stdout
-    assert not json.loads((out / "dataset.json").read_text())["complete"] and not list(out.rglob("manifest.json"))
+    assert (
+        f"task 3/4 is done, 1 of 7 shards; after all tasks: distgan shard particles {out}"
+        in done[3].stdout
+    )
+    assert not json.loads((out / "dataset.json").read_text())["complete"] and not list(
+        out.rglob("manifest.json")
+    )
     with pytest.raises(DataError, match="train holds no manifest.json"):
         ShardSet(out / "train")
     shard("particles", out, *SMALL, "--finish")
     said = capsys.readouterr().out
-    assert f"next: distgan check {out}\n" in said and f"next: distgan run --processes 2 sagan data={out}" in said
+    assert (
+        f"next: distgan check {out}\n" in said
+        and f"next: distgan run --processes 2 sagan data={out}" in said
+    )
     assert contents(out) == contents(reference)
 
 
 def test_a_task_writes_every_nth_shard(tmp_path):
     shard("particles", tmp_path, *SMALL, "--workers", 1, "--task", "2/3")
-    assert sorted(path.name for path in tmp_path.rglob("*.tar")) == ["train-000002.tar", "train-000005.tar"]
+    assert sorted(path.name for path in tmp_path.rglob("*.tar")) == [
+        "train-000002.tar",
+        "train-000005.tar",
+    ]
     shard("particles", tmp_path, *SMALL, "--workers", 1, "--task", "6/7")
     assert [path.name for path in tmp_path.rglob("validation/*.tar")] == ["validation-000000.tar"]
-    assert shard("particles", tmp_path, *SMALL, "--workers", 1, "--task", "9/10") == 0, "more tasks than shards"
+    assert shard("particles", tmp_path, *SMALL, "--workers", 1, "--task", "9/10") == 0, (
+        "more tasks than shards"
+    )
 
 
 def test_finish_names_what_a_lost_task_left_out_and_its_lines_mend_it(lost, reference, capsys):
     damaged = lost / "train" / "train-000002.tar"
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"x")
     before = contents(lost)
-    with pytest.raises(DataError, match=r"3 of 7 shards are missing or damaged: 1, 2, 5\n") as raised:
+    with pytest.raises(
+        DataError, match=r"3 of 7 shards are missing or damaged: 1, 2, 5\n"
+    ) as raised:
         shard("particles", lost, *SMALL, "--finish")
     assert contents(lost) == before
     lines = [line.strip() for line in str(raised.value).splitlines() if "--task" in line]
     assert [line.rpartition(" ")[2] for line in lines] == ["1/7", "2/7", "5/7"]
-    assert str(raised.value).endswith(f"with: distgan shard particles {lost} {' '.join(map(str, SMALL))}")
+    assert str(raised.value).endswith(
+        f"with: distgan shard particles {lost} {' '.join(map(str, SMALL))}"
+    )
     for line in lines:
         assert line.startswith("distgan shard ") and shard(*shlex.split(line)[2:]) == 0
     shard("particles", lost, *SMALL, "--finish")
@@ -73,7 +106,9 @@ def test_finish_names_what_a_lost_task_left_out_and_its_lines_mend_it(lost, refe
 def test_finish_names_one_lost_task_by_one_line(lost):
     with pytest.raises(DataError, match=r"2 of 7 shards are missing or damaged: 1, 5\n") as raised:
         shard("particles", lost, *SMALL, "--finish")
-    assert [line.rpartition(" ")[2] for line in str(raised.value).splitlines() if "--task" in line] == ["1/4"]
+    assert [
+        line.rpartition(" ")[2] for line in str(raised.value).splitlines() if "--task" in line
+    ] == ["1/4"]
     for count in (1, 2, 7, 30):
         for n in range(1, count + 1):
             for task in range(min(n, count)):
@@ -91,14 +126,20 @@ def test_the_plain_line_finishes_what_tasks_began(lost, reference, capsys):
     assert (lost / "train" / "train-000000.tar").stat().st_mtime_ns == kept
 
 
-def test_a_task_mends_its_shards_of_a_complete_set_and_leaves_the_others(reference, tmp_path, capsys):
+def test_a_task_mends_its_shards_of_a_complete_set_and_leaves_the_others(
+    reference, tmp_path, capsys
+):
     out = tmp_path / "p"
     shutil.copytree(reference, out)
     assert shard("particles", out, *SMALL, "--task", "1/4") == 0
-    assert "every shard of this task was read" in capsys.readouterr().out and contents(out) == contents(reference)
+    assert "every shard of this task was read" in capsys.readouterr().out and contents(
+        out
+    ) == contents(reference)
     (out / "train" / "train-000001.json").unlink()
     shard("particles", out, *SMALL, "--task", "0/4")
-    assert contents(out).keys() == contents(reference).keys() - {"train/train-000001.json"}, "not its own"
+    assert contents(out).keys() == contents(reference).keys() - {"train/train-000001.json"}, (
+        "not its own"
+    )
     shard("particles", out, *SMALL, "--task", "1/4", "--workers", 1)
     assert not json.loads((out / "dataset.json").read_text())["complete"]
     shard("particles", out, *SMALL, "--finish")
@@ -108,7 +149,14 @@ def test_a_task_mends_its_shards_of_a_complete_set_and_leaves_the_others(referen
 def test_a_task_removes_what_killed_tasks_left_of_its_own_shards_only(tmp_path):
     train = tmp_path / "p" / "train"
     train.mkdir(parents=True)
-    own, written, other = (train / name for name in ("train-000000.tar.tmp-node7-9", "train-000003.tar.tmp-node7-9", "train-000001.tar.tmp-node7-9"))
+    own, written, other = (
+        train / name
+        for name in (
+            "train-000000.tar.tmp-node7-9",
+            "train-000003.tar.tmp-node7-9",
+            "train-000001.tar.tmp-node7-9",
+        )
+    )
     for path in (own, written, other):
         path.write_bytes(b"begun")
     shutil.copyfile(dataset_of(tmp_path), tmp_path / "p" / "dataset.json")
@@ -129,9 +177,18 @@ def dataset_of(folder: Path) -> Path:
 def test_tasks_share_the_folder_and_a_whole_run_has_it_alone(tmp_path):
     words = ("particles", tmp_path, *SMALL, "--workers", 1)
     shard(*words, "--task", "0/7")
-    for mode, refused in ((fcntl.LOCK_SH, [(), ("--finish",)]), (fcntl.LOCK_EX, [(), ("--finish",), ("--task", "1/7")])):
-        with open(tmp_path / "dataset.json"), subprocess.Popen([sys.executable, "-c", HOLD, tmp_path, str(int(mode))],
-                                                               stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+    for mode, refused in (
+        (fcntl.LOCK_SH, [(), ("--finish",)]),
+        (fcntl.LOCK_EX, [(), ("--finish",), ("--task", "1/7")]),
+    ):
+        with (
+            open(tmp_path / "dataset.json"),
+            subprocess.Popen(
+                [sys.executable, "-c", HOLD, tmp_path, str(int(mode))],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+            ) as holder,
+        ):
             assert holder.stdout.readline() == b"locked\n"
             for more in refused:
                 with pytest.raises(DataError, match="another process is writing into"):
@@ -140,7 +197,10 @@ def test_tasks_share_the_folder_and_a_whole_run_has_it_alone(tmp_path):
                 assert shard(*words, "--task", "1/7") == 0
 
 
-HOLD = "import fcntl, os, sys; fcntl.flock(os.open(sys.argv[1], os.O_RDONLY), int(sys.argv[2])); print('locked', flush=True); sys.stdin.read()"
+HOLD = (
+    "import fcntl, os, sys; fcntl.flock(os.open(sys.argv[1], os.O_RDONLY), int(sys.argv[2]));"
+    " print('locked', flush=True); sys.stdin.read()"
+)
 
 
 def test_tasks_with_other_options_are_refused(lost):
@@ -155,7 +215,9 @@ def test_tasks_with_other_options_are_refused(lost):
 def test_tasks_that_find_other_samples_are_refused(lost):
     """As with another version of a library, which reads an image that this one cannot."""
     dataset = json.loads((lost / "dataset.json").read_text())
-    (lost / "dataset.json").write_text(json.dumps(dataset | {"left_out": [{"name": "x", "reason": "unreadable"}]}))
+    (lost / "dataset.json").write_text(
+        json.dumps(dataset | {"left_out": [{"name": "x", "reason": "unreadable"}]})
+    )
     before = contents(lost)
     with pytest.raises(DataError, match="was written for other samples: left_out differ"):
         shard("particles", lost, *SMALL, "--workers", 1, "--task", "1/4")
@@ -163,7 +225,13 @@ def test_tasks_that_find_other_samples_are_refused(lost):
 
 
 def test_finish_without_any_task_says_how_to_start_them(tmp_path):
-    with pytest.raises(DataError, match=rf"no task has begun. Start them: distgan shard particles {tmp_path}/p --n 120 .* --task K/N"):
+    with pytest.raises(
+        DataError,
+        match=(
+            rf"no task has begun. Start them: distgan shard particles {tmp_path}/p --n 120 .*"
+            r" --task K/N"
+        ),
+    ):
         shard("particles", tmp_path / "p", *SMALL, "--finish")
 
 

@@ -22,8 +22,20 @@ RATE = 8000
 
 
 def source(folder: Path | None = None, **changes) -> Source:
-    return Source(Namespace(**{"folder": folder and str(folder), "input": None, "target": None, "rate": None, "segment": None, "payload": "wav",
-                               "align": False, **changes}))
+    return Source(
+        Namespace(
+            **{
+                "folder": folder and str(folder),
+                "input": None,
+                "target": None,
+                "rate": None,
+                "segment": None,
+                "payload": "wav",
+                "align": False,
+                **changes,
+            }
+        )
+    )
 
 
 def voice(seed: int, seconds: float = 1.5) -> np.ndarray:
@@ -33,14 +45,19 @@ def voice(seed: int, seconds: float = 1.5) -> np.ndarray:
 def put(folder: Path, name: str, given: np.ndarray, target: np.ndarray, rate: int = RATE) -> Path:
     for side, x in (("input", given), ("target", target)):
         (folder / side / name).parent.mkdir(parents=True, exist_ok=True)
-        soundfile.write(folder / side / name, x, rate, subtype="FLOAT" if name.endswith(".wav") else None)
+        soundfile.write(
+            folder / side / name, x, rate, subtype="FLOAT" if name.endswith(".wav") else None
+        )
     return folder
 
 
 def members(sample: dict) -> tuple[np.ndarray, np.ndarray]:
     """(input, target), int16 [frames]."""
-    return tuple((waves.read_wav if name.endswith("wav") else waves.read_flac)(sample[name])[0][:, 0]
-                 for name in sorted(sample) if name.startswith(("input.", "target.")))
+    return tuple(
+        (waves.read_wav if name.endswith("wav") else waves.read_flac)(sample[name])[0][:, 0]
+        for name in sorted(sample)
+        if name.startswith(("input.", "target."))
+    )
 
 
 @pytest.fixture(scope="module")
@@ -63,8 +80,14 @@ def test_pairs_are_found_by_name_and_written_in_16_bits(takes, payload):
     assert not check.findings and sorted(audio.keys) == ["a", "deep_b"]
     assert any("1 without a target, left out: only here.wav" in note for note in check.notes)
     assert any("2 without an input, left out: c.wav, d.flac" in note for note in check.notes)
-    assert audio.sample == {"kind": "pair", "rate": RATE, "fields": [f"input.{payload}", f"target.{payload}"], "dtype": "int16",
-                            "length": 12000, "longest": 12000}
+    assert audio.sample == {
+        "kind": "pair",
+        "rate": RATE,
+        "fields": [f"input.{payload}", f"target.{payload}"],
+        "dtype": "int16",
+        "length": 12000,
+        "longest": 12000,
+    }
     sample = audio.make(audio.keys.index("a"))
     given, target = members(sample)
     np.testing.assert_array_equal(given, waves.to_int16(0.5 * voice(1)))
@@ -74,22 +97,36 @@ def test_pairs_are_found_by_name_and_written_in_16_bits(takes, payload):
 
 
 def test_pieces_cover_the_recording_and_stay_together(takes, tmp_path):
-    """1.5 s in pieces of 0.4: three whole ones and 0.3 s; of 0.55: two whole ones and 0.4 s; of 1.0: one and half."""
-    for segment, lengths in ((0.4, [3200, 3200, 3200, 2400]), (0.55, [4400, 4400, 3200]), (1.0, [8000, 4000]), (1.1, [8800]), (2.5, [12000])):
+    """1.5 s in pieces of 0.4: three whole ones and 0.3 s; of 0.55: two whole ones and 0.4 s; of
+    1.0: one and half.
+    """
+    for segment, lengths in (
+        (0.4, [3200, 3200, 3200, 2400]),
+        (0.55, [4400, 4400, 3200]),
+        (1.0, [8000, 4000]),
+        (1.1, [8800]),
+        (2.5, [12000]),
+    ):
         audio = source(takes, segment=segment)
         audio.check(1)
         mine = [i for i in range(len(audio.keys)) if audio.group(i) == "a"]
         assert [audio.pieces[i][2] for i in mine] == lengths
         assert audio.sample["length"] == min(lengths) and audio.sample["longest"] == max(lengths)
-        sides = [np.concatenate(side) for side in zip(*(members(audio.make(i)) for i in mine), strict=True)]
+        sides = [
+            np.concatenate(side)
+            for side in zip(*(members(audio.make(i)) for i in mine), strict=True)
+        ]
         for side, whole in zip(sides, (0.5 * voice(1), voice(1)), strict=True):
-            np.testing.assert_array_equal(side, waves.to_int16(whole)[:sum(lengths)])
+            np.testing.assert_array_equal(side, waves.to_int16(whole)[: sum(lengths)])
     with pytest.raises(ConfigError, match="no recording is half as long"):
         source(takes, segment=4.0).check(1)
     put(tmp_path, "long.wav", voice(4), voice(4))
     put(tmp_path, "short.wav", voice(5, 0.3), voice(5, 0.3))
     audio = source(tmp_path, segment=1.0)
-    assert any("1 recordings are shorter than half a segment, left out: short.wav" in note for note in audio.check(1).notes)
+    assert any(
+        "1 recordings are shorter than half a segment, left out: short.wav" in note
+        for note in audio.check(1).notes
+    )
     assert audio.keys == ["long-00000", "long-00001"]
 
 
@@ -109,12 +146,25 @@ def test_a_delay_is_reported_or_taken_out(tmp_path, delay, polarity):
         sample = audio.make(i)
         given, target = (waves.to_float(x) for x in members(sample))
         about = json.loads(sample["json"])
-        assert about["delay_samples"] == pytest.approx(delay, abs=0.02) and about["polarity"] == polarity
+        assert (
+            about["delay_samples"] == pytest.approx(delay, abs=0.02)
+            and about["polarity"] == polarity
+        )
         start = round(about["start_seconds"] * RATE)
-        assert -delay <= start and start + len(target) <= len(clean) - delay, "only where there are both"
-        np.testing.assert_allclose(target, clean[start:start + len(target)], atol=1e-4)
-        inner = slice(40 if start < 40 else 0, len(target) - 40 if start + len(target) > len(clean) - 40 else None)
-        np.testing.assert_allclose(given[inner], 0.8 * target[inner], atol=5e-3, err_msg="also where pieces meet; not where the recording ends")
+        assert -delay <= start and start + len(target) <= len(clean) - delay, (
+            "only where there are both"
+        )
+        np.testing.assert_allclose(target, clean[start : start + len(target)], atol=1e-4)
+        inner = slice(
+            40 if start < 40 else 0,
+            len(target) - 40 if start + len(target) > len(clean) - 40 else None,
+        )
+        np.testing.assert_allclose(
+            given[inner],
+            0.8 * target[inner],
+            atol=5e-3,
+            err_msg="also where pieces meet; not where the recording ends",
+        )
 
 
 def test_lengths_may_differ_by_10_ms(tmp_path):
@@ -122,8 +172,13 @@ def test_lengths_may_differ_by_10_ms(tmp_path):
     put(tmp_path, "far.wav", voice(2)[:-81], voice(2))
     audio = source(tmp_path)
     check = audio.check(1)
-    assert [(f.name, f.usable) for f in check.findings] == [("far.wav", False)] and "more than 10 ms apart" in check.findings[0].reason
-    assert any("1 pairs differ in length by up to 80 frames, cut to the shorter: near.wav" in note for note in check.notes)
+    assert [(f.name, f.usable) for f in check.findings] == [
+        ("far.wav", False)
+    ] and "more than 10 ms apart" in check.findings[0].reason
+    assert any(
+        "1 pairs differ in length by up to 80 frames, cut to the shorter: near.wav" in note
+        for note in check.notes
+    )
     given, target = members(audio.make(audio.keys.index("near")))
     assert len(given) == len(target) == 11920
 
@@ -141,17 +196,31 @@ def test_what_is_no_pair_is_told(tmp_path):
     put(tmp_path, "damaged.wav", clean, clean)
     (tmp_path / "input/damaged.wav").write_bytes(b"RIFF....WAVE")
     found = {f.name: f for f in source(tmp_path).check(1).findings}
-    assert {name: f.usable for name, f in found.items()} == {"nan.wav": False, "silent.wav": False, "other.wav": False, "damaged.wav": False,
-                                                            "clipped.wav": True, "loud.wav": True}
-    for name, said in (("nan", "input has values that are not finite"), ("silent", "target is silent: peak -86 dB"), ("damaged", "cannot be read"),
-                       ("other", "not the same recording"), ("clipped", "input is clipped"), ("loud", "goes up to 1.50, clipped at 1")):
+    assert {name: f.usable for name, f in found.items()} == {
+        "nan.wav": False,
+        "silent.wav": False,
+        "other.wav": False,
+        "damaged.wav": False,
+        "clipped.wav": True,
+        "loud.wav": True,
+    }
+    for name, said in (
+        ("nan", "input has values that are not finite"),
+        ("silent", "target is silent: peak -86 dB"),
+        ("damaged", "cannot be read"),
+        ("other", "not the same recording"),
+        ("clipped", "input is clipped"),
+        ("loud", "goes up to 1.50, clipped at 1"),
+    ):
         assert said in found[f"{name}.wav"].reason
 
 
 def test_rates_must_be_one_or_are_made_one(tmp_path):
     put(tmp_path, "a.wav", voice(1), voice(1))
     put(tmp_path, "b.wav", voice(2), voice(2), rate=16000)
-    with pytest.raises(ConfigError, match=r"(?s)choose one with --rate.*8000 Hz: .*a\.wav.*16000 Hz: .*b\.wav"):
+    with pytest.raises(
+        ConfigError, match=r"(?s)choose one with --rate.*8000 Hz: .*a\.wav.*16000 Hz: .*b\.wav"
+    ):
         source(tmp_path)
     audio = source(tmp_path, rate=16000)
     audio.check(1)
@@ -169,22 +238,34 @@ def test_a_stretch_of_a_file_is_that_of_the_whole(tmp_path, name, rate):
     for first in (0, 1, 777, len(whole) // 2 + 1, len(whole) - 500, len(whole)):
         part = read_span(tmp_path / name, rate, first, 900)
         assert len(part) == min(900, len(whole) - first)
-        np.testing.assert_allclose(part, whole[first:first + 900], atol=2e-6)
+        np.testing.assert_allclose(part, whole[first : first + 900], atol=2e-6)
 
 
 def test_clipping_is_a_run_at_the_peak_and_silence_is_none():
     tone = np.sin(np.arange(8000) * 0.3)
-    assert clipped_share(tone) == clipped_share(0.5 * np.clip(3 * tone, -1, 1)) == clipped_share(np.zeros(100)) == clipped_share(np.empty(0)) == 0
+    assert (
+        clipped_share(tone)
+        == clipped_share(0.5 * np.clip(3 * tone, -1, 1))
+        == clipped_share(np.zeros(100))
+        == clipped_share(np.empty(0))
+        == 0
+    )
     assert 0.5 < clipped_share(np.clip(3 * tone, -1, 1)) < 0.9
     assert clipped_share(np.array([0, 1, 1, 0, 1, 1, 1, 0.0])) == 3 / 8
 
 
-@pytest.mark.parametrize(("changes", "message"), [
-    ({}, "name the recordings by --from"),
-    ({"input": "x"}, "name the recordings by --from"),
-    ({"folder": "x", "input": "x", "target": "x", "rate": 1, "segment": 0.0}, r"(?s)name the recordings.*--rate 1: .*--segment 0: "),
-    ({"input": "nowhere", "target": "nowhere"}, "nowhere: no such folder"),
-])
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({}, "name the recordings by --from"),
+        ({"input": "x"}, "name the recordings by --from"),
+        (
+            {"folder": "x", "input": "x", "target": "x", "rate": 1, "segment": 0.0},
+            r"(?s)name the recordings.*--rate 1: .*--segment 0: ",
+        ),
+        ({"input": "nowhere", "target": "nowhere"}, "nowhere: no such folder"),
+    ],
+)
 def test_wrong_options(changes, message):
     with pytest.raises(ConfigError, match=message):
         source(**changes)
@@ -213,17 +294,38 @@ def test_a_file_that_shrinks_after_the_check_is_told(takes, tmp_path):
 
 
 def test_built_as_shards(takes, tmp_path):
-    assert build.main(["audio", str(tmp_path / "out"), "--from", str(takes), "--segment", "0.5", "--validation", "0.5", "--workers", "1"]) == 0
+    assert (
+        build.main(
+            [
+                "audio",
+                str(tmp_path / "out"),
+                "--from",
+                str(takes),
+                "--segment",
+                "0.5",
+                "--validation",
+                "0.5",
+                "--workers",
+                "1",
+            ]
+        )
+        == 0
+    )
     assert load_json(tmp_path / "out/dataset.json")["samples"] == {"train": 3, "validation": 3}
-    groups = [{json.loads(shard[i]["json"])["group"] for i in range(3)} for shard in (ShardSet(tmp_path / "out" / part)
-                                                                                        for part in ("train", "validation"))]
+    groups = [
+        {json.loads(shard[i]["json"])["group"] for i in range(3)}
+        for shard in (ShardSet(tmp_path / "out" / part) for part in ("train", "validation"))
+    ]
     assert not groups[0] & groups[1]
 
 
 def test_copies_under_two_names_are_one_recording(tmp_path):
     for name, k in (("a.wav", 1), ("b.wav", 2)):
         put(tmp_path, name, 0.5 * voice(k), voice(k))
-    for side in ("input", "target"):  # copied, not written again: a WAV of floats holds the second it was written in
+    for side in (
+        "input",
+        "target",
+    ):  # copied, not written again: a WAV of floats holds the second it was written in
         shutil.copy(tmp_path / side / "a.wav", tmp_path / side / "copy of a.wav")
     audio = source(tmp_path)
     audio.check(1)

@@ -1,4 +1,7 @@
-"""No damaged byte passes silently: every kind of damage is found, by name, when a set is opened or at the latest when a sample is read."""
+"""No damaged byte passes silently.
+
+Every kind of damage is found, by name, when a set is opened or at the latest when a sample is read.
+"""
 
 import errno
 import json
@@ -15,7 +18,15 @@ import pytest
 from tars import base256, block, long_name, padded, pax, write
 
 from distgan.errors import DataError
-from shards.index import fingerprint, index_path, index_tar, is_written, load_index, samples_of, write_manifest
+from shards.index import (
+    fingerprint,
+    index_path,
+    index_tar,
+    is_written,
+    load_index,
+    samples_of,
+    write_manifest,
+)
 from shards.reader import ShardSet
 from shards.writer import write_shard
 
@@ -24,7 +35,10 @@ from shards.writer import write_shard
 def folder(tmp_path) -> Path:
     """20 samples in each of two shards, x-000000.tar and x-000001.tar."""
     for k in (0, 1):
-        write_shard(tmp_path / f"x-{k:06d}.tar", ({"__key__": f"k{k}_{i:02d}", "bin": content(i, k)} for i in range(20)))
+        write_shard(
+            tmp_path / f"x-{k:06d}.tar",
+            ({"__key__": f"k{k}_{i:02d}", "bin": content(i, k)} for i in range(20)),
+        )
     write_manifest(tmp_path, "x", 40)
     return tmp_path
 
@@ -42,7 +56,7 @@ def cut(at: int) -> Callable[[bytes], bytes]:
 
 
 def put(at: int, new: bytes) -> Callable[[bytes], bytes]:
-    return lambda data: data[:at] + new + data[at + len(new):]
+    return lambda data: data[:at] + new + data[at + len(new) :]
 
 
 def flip(at: int) -> Callable[[bytes], bytes]:
@@ -82,9 +96,11 @@ def edit(name: str) -> Callable[[Path], None]:
 
 @dataclass(frozen=True)
 class Row:
-    """Where one kind of damage is refused: when the set is opened; when it is opened with verify="sha256"; when a sample is read.
+    """Where one kind of damage is refused: when the set is opened; when it is opened with
+    verify="sha256"; when a sample is read.
 
-    A pattern is part of the message; "" is not refused there. `samples`: those that a read refuses; all others are as they were written.
+    A pattern is part of the message; "" is not refused there. `samples`: those that a read refuses;
+    all others are as they were written.
     """
 
     damage: Callable[[Path], None]
@@ -94,31 +110,65 @@ class Row:
     samples: Iterable[int] = ()
 
 
-MEMBER = rf"x-000001.tar is damaged: k1_10.bin at bytes {DATA}\.\.{DATA + 700} is not what was written"
+MEMBER = (
+    rf"x-000001.tar is damaged: k1_10.bin at bytes {DATA}\.\.{DATA + 700} is not what was written"
+)
 SHA256 = "x-000001.tar is damaged: sha256"
 STALE = "x-000001.json is stale or of another shard"
 TABLE = {
-    "truncated in a member": Row(edit("truncated in a member"), "x-000001.tar is truncated: 15972 bytes, expected 40960"),
-    "cut between members": Row(edit("cut between members"), "x-000001.tar is truncated: 15360 bytes, expected 40960"),
+    "truncated in a member": Row(
+        edit("truncated in a member"), "x-000001.tar is truncated: 15972 bytes, expected 40960"
+    ),
+    "cut between members": Row(
+        edit("cut between members"), "x-000001.tar is truncated: 15360 bytes, expected 40960"
+    ),
     "empty": Row(edit("empty"), "x-000001.tar is truncated: 0 bytes, expected 40960"),
-    "garbage appended": Row(edit("garbage appended"), "x-000001.tar is longer than it was written: 40967 bytes"),
-    "zeros appended": Row(edit("zeros appended"), "x-000001.tar is longer than it was written: 51200 bytes"),
+    "garbage appended": Row(
+        edit("garbage appended"), "x-000001.tar is longer than it was written: 40967 bytes"
+    ),
+    "zeros appended": Row(
+        edit("zeros appended"), "x-000001.tar is longer than it was written: 51200 bytes"
+    ),
     "bit flipped in data": Row(edit("bit flipped in data"), "", SHA256, MEMBER, [30]),
     "hole in data": Row(edit("hole in data"), "", SHA256, MEMBER, [30]),
-    # Offsets come from the index, so what is read is right whatever stands in the headers; other programs stop there, so `verify` tells.
+    # Offsets come from the index, so what is read is right whatever stands in the headers; other
+    # programs stop there, so `verify` tells.
     "bit flipped in a header": Row(edit("bit flipped in a header"), "", SHA256),
     "header zeroed": Row(edit("header zeroed"), "", SHA256),
     "end block overwritten": Row(edit("end block overwritten"), "", SHA256),
-    "missing shard": Row(lambda folder: (folder / "x-000001.tar").unlink(), "x-000001.tar is missing; manifest.json lists 2 shards"),
-    "shards exchanged": Row(lambda folder: exchange(folder, ".tar"), "", "x-000000.tar is damaged: sha256",
-                            r"x-00000[01].tar is damaged: k[01]_\d\d.bin at bytes \d+\.\.\d+", range(40)),
-    "shards exchanged with their indexes": Row(lambda folder: exchange(folder, ".tar", ".json"), "x-000000.json is stale or of another shard",
-                                               "x-000000.tar is damaged: sha256"),
-    "stale index": Row(lambda folder: shutil.copy(folder / "x-000000.json", folder / "x-000001.json"), STALE),
-    "shard made anew": Row(lambda folder: write_shard(folder / "x-000001.tar", [{"__key__": f"k1_{i:02d}", "bin": bytes(700)} for i in range(20)]),
-                           STALE, SHA256),
-    "a folder in place of the file": Row(lambda folder: become_a_folder(folder / "x-000001.tar"), "x-000001.tar is not a file"),
-    "a folder in place of the index": Row(lambda folder: become_a_folder(folder / "x-000001.json"), "x-000001.json cannot be read"),
+    "missing shard": Row(
+        lambda folder: (folder / "x-000001.tar").unlink(),
+        "x-000001.tar is missing; manifest.json lists 2 shards",
+    ),
+    "shards exchanged": Row(
+        lambda folder: exchange(folder, ".tar"),
+        "",
+        "x-000000.tar is damaged: sha256",
+        r"x-00000[01].tar is damaged: k[01]_\d\d.bin at bytes \d+\.\.\d+",
+        range(40),
+    ),
+    "shards exchanged with their indexes": Row(
+        lambda folder: exchange(folder, ".tar", ".json"),
+        "x-000000.json is stale or of another shard",
+        "x-000000.tar is damaged: sha256",
+    ),
+    "stale index": Row(
+        lambda folder: shutil.copy(folder / "x-000000.json", folder / "x-000001.json"), STALE
+    ),
+    "shard made anew": Row(
+        lambda folder: write_shard(
+            folder / "x-000001.tar",
+            [{"__key__": f"k1_{i:02d}", "bin": bytes(700)} for i in range(20)],
+        ),
+        STALE,
+        SHA256,
+    ),
+    "a folder in place of the file": Row(
+        lambda folder: become_a_folder(folder / "x-000001.tar"), "x-000001.tar is not a file"
+    ),
+    "a folder in place of the index": Row(
+        lambda folder: become_a_folder(folder / "x-000001.json"), "x-000001.json cannot be read"
+    ),
 }
 
 
@@ -166,27 +216,60 @@ def unreadable(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
 
 
 def another_in_its_place(path: Path) -> None:
-    """A new file of the same name and size: what is open still reads the old one, what opens it now reads the new one."""
+    """A new file of the same name and size.
+
+    What is open still reads the old one, what opens it now reads the new one.
+    """
     data = path.read_bytes()
     path.unlink()
     path.write_bytes(bytes(len(data)))
 
 
-GONE = r"x-000001.tar was truncated after it was opened: k1_\d\d.bin at bytes \d+\.\.\d+ of these only \d+ are left"
-# What happens to x-000001.tar while a set is open, before or after the first read of it: (how, message, refused if it was read before, else)
+GONE = (
+    r"x-000001.tar was truncated after it was opened: k1_\d\d.bin at bytes \d+\.\.\d+ of these only"
+    r" \d+ are left"
+)
+# What happens to x-000001.tar while a set is open, before or after the first read of it: (how,
+# message, refused if it was read before, else)
 WHILE_OPEN = {
-    "cut inside a member": (lambda path, _: os.truncate(path, DATA + 100), GONE, range(30, 40), range(30, 40)),
+    "cut inside a member": (
+        lambda path, _: os.truncate(path, DATA + 100),
+        GONE,
+        range(30, 40),
+        range(30, 40),
+    ),
     "emptied": (lambda path, _: os.truncate(path, 0), GONE, range(20, 40), range(20, 40)),
-    "overwritten": (lambda path, _: change(path, lambda data: bytes(len(data))), "is damaged: k1_", range(20, 40), range(20, 40)),
+    "overwritten": (
+        lambda path, _: change(path, lambda data: bytes(len(data))),
+        "is damaged: k1_",
+        range(20, 40),
+        range(20, 40),
+    ),
     "replaced": (lambda path, _: another_in_its_place(path), "is damaged: k1_", [], range(20, 40)),
-    "removed": (lambda path, _: path.unlink(), r"x-000001.tar cannot be read: k1_\d\d.bin at bytes \d+\.\.\d+ \(No such file", [],
-                range(20, 40)),
-    "a folder in its place": (lambda path, _: become_a_folder(path), r"cannot be read: k1_\d\d.bin at bytes \d+\.\.\d+ \(Is a directory", [],
-                              range(20, 40)),
-    "an error of the disk": (lambda _, patch: unreadable(patch, errno.EIO), r"cannot be read: .* at bytes \d+\.\.\d+ \(Input/output error",
-                             range(40), range(40)),
-    "a stale handle": (lambda _, patch: unreadable(patch, errno.ESTALE), r"cannot be read: .* at bytes \d+\.\.\d+ \(Stale file handle",
-                       range(40), range(40)),
+    "removed": (
+        lambda path, _: path.unlink(),
+        r"x-000001.tar cannot be read: k1_\d\d.bin at bytes \d+\.\.\d+ \(No such file",
+        [],
+        range(20, 40),
+    ),
+    "a folder in its place": (
+        lambda path, _: become_a_folder(path),
+        r"cannot be read: k1_\d\d.bin at bytes \d+\.\.\d+ \(Is a directory",
+        [],
+        range(20, 40),
+    ),
+    "an error of the disk": (
+        lambda _, patch: unreadable(patch, errno.EIO),
+        r"cannot be read: .* at bytes \d+\.\.\d+ \(Input/output error",
+        range(40),
+        range(40),
+    ),
+    "a stale handle": (
+        lambda _, patch: unreadable(patch, errno.ESTALE),
+        r"cannot be read: .* at bytes \d+\.\.\d+ \(Stale file handle",
+        range(40),
+        range(40),
+    ),
 }
 
 
@@ -207,10 +290,14 @@ def test_the_layout_is_as_the_offsets_above_assume(folder):
     assert load_index(folder / "x-000001.tar")["files"]["k1_10.bin"]["offset"] == DATA
 
 
-@pytest.mark.parametrize("name", [name for name, row in TABLE.items() if name in EDITS and row.opening])
+@pytest.mark.parametrize(
+    "name", [name for name, row in TABLE.items() if name in EDITS and row.opening]
+)
 def test_a_shard_of_a_wrong_size_gets_no_manifest(folder, name):
     edit(name)(folder)
-    with pytest.raises(DataError, match=f"{(folder / 'x-000001.tar').stat().st_size} bytes, its index says 40960"):
+    with pytest.raises(
+        DataError, match=f"{(folder / 'x-000001.tar').stat().st_size} bytes, its index says 40960"
+    ):
         write_manifest(folder, "x")
 
 
@@ -222,18 +309,40 @@ def test_a_missing_index_is_named(folder):
         write_manifest(folder, "x")
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"filesize": 1}', '{"filesize": 40960, "hash_lfs": "", "files": {"a.b": {"offset": 0}}}',
-                                  '{"filesize": 9, "hash_lfs": "", "files": {"a.b": {"offset": 8, "size": 2, "crc32": 0}}}',
-                                  '{"filesize": 9, "hash_lfs": "", "files": {"a.b": {"offset": -1, "size": 2, "crc32": 0}}}',
-                                  '{"filesize": 9, "hash_lfs": "", "files": {"a.b": {"offset": 1, "size": -1, "crc32": 0}}}',
-                                  '{"filesize": 9, "hash_lfs": "", "files": {"a.b": {"offset": 1, "size": 1, "crc32": 4294967296}}}',
-                                  '{"filesize": 9, "hash_lfs": "", "files": {"a.b": {"offset": 1.5, "size": 1, "crc32": 0}}}',
-                                  '{"filesize": 9, "hash_lfs": "", "files": {"a.b": {"offset": "1", "size": 1, "crc32": 0}}}',
-                                  '{"filesize": 9, "hash_lfs": "", "files": {"a.b": {"offset": [1, 2], "size": [1, 2], "crc32": [0, 0]}}}',
-                                  '{"filesize": 9, "hash_lfs": "", "files": {"a.b": {"offset": 1, "size": 9223372036854775807, "crc32": 0}}}',
-                                  '{"filesize": 9, "hash_lfs": "", "files": {"a.b": {"offset": 1, "size": 1' + 30 * "0" + ', "crc32": 0}}}',
-                                  '{"filesize": 9, "hash_lfs": "", "files": {"a.b": 7}}', '{"filesize": 9, "hash_lfs": "", "files": 7}',
-                                  '{"filesize": 9, "hash_lfs": "", "files": {}}', "[" * 100000])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        '{"filesize": 1}',
+        '{"filesize": 40960, "hash_lfs": "", "files": {"a.b": {"offset": 0}}}',
+        '{"filesize": 9, "hash_lfs": "", "files": {"a.b": {"offset": 8, "size": 2, "crc32": 0}}}',
+        '{"filesize": 9, "hash_lfs": "", "files": {"a.b": {"offset": -1, "size": 2, "crc32": 0}}}',
+        '{"filesize": 9, "hash_lfs": "", "files": {"a.b": {"offset": 1, "size": -1, "crc32": 0}}}',
+        (
+            '{"filesize": 9, "hash_lfs": "", "files": {"a.b": {"offset": 1, "size": 1, "crc32":'
+            " 4294967296}}}"
+        ),
+        '{"filesize": 9, "hash_lfs": "", "files": {"a.b": {"offset": 1.5, "size": 1, "crc32": 0}}}',
+        '{"filesize": 9, "hash_lfs": "", "files": {"a.b": {"offset": "1", "size": 1, "crc32": 0}}}',
+        (
+            '{"filesize": 9, "hash_lfs": "", "files": {"a.b": {"offset": [1, 2], "size": [1, 2],'
+            ' "crc32": [0, 0]}}}'
+        ),
+        (
+            '{"filesize": 9, "hash_lfs": "", "files": {"a.b": {"offset": 1, "size":'
+            ' 9223372036854775807, "crc32": 0}}}'
+        ),
+        '{"filesize": 9, "hash_lfs": "", "files": {"a.b": {"offset": 1, "size": 1'
+        + 30 * "0"
+        + ', "crc32": 0}}}',
+        '{"filesize": 9, "hash_lfs": "", "files": {"a.b": 7}}',
+        '{"filesize": 9, "hash_lfs": "", "files": 7}',
+        '{"filesize": 9, "hash_lfs": "", "files": {}}',
+        "[" * 100000,
+    ],
+)
 def test_a_damaged_index_is_named(folder, text):
     shard = folder / "x-000001.tar"
     index_path(shard).write_text(text)
@@ -252,8 +361,18 @@ def test_a_manifest_that_lists_a_shard_twice_is_refused(folder):
         ShardSet(folder)
 
 
-@pytest.mark.parametrize(("entry", "value"), [("version", 2), ("samples", 39), ("fingerprint", "0" * 16), ("fields", []), ("fields", [1]),
-                                            ("shards", None), ("shards", [{"file": "x-000000.tar", "samples": 20, "sha256": ""}])])
+@pytest.mark.parametrize(
+    ("entry", "value"),
+    [
+        ("version", 2),
+        ("samples", 39),
+        ("fingerprint", "0" * 16),
+        ("fields", []),
+        ("fields", [1]),
+        ("shards", None),
+        ("shards", [{"file": "x-000000.tar", "samples": 20, "sha256": ""}]),
+    ],
+)
 def test_a_damaged_manifest_is_named(folder, entry, value):
     manifest = json.loads((folder / "manifest.json").read_text())
     (folder / "manifest.json").write_text(json.dumps({**manifest, entry: value}))
@@ -265,14 +384,29 @@ def test_a_manifest_cannot_name_files_elsewhere(folder):
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["shards"][0]["file"] = "../x-000000.tar"
     (folder / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(DataError, match="'../x-000000.tar'; a shard is a .tar file of the same folder"):
+    with pytest.raises(
+        DataError, match="'../x-000000.tar'; a shard is a .tar file of the same folder"
+    ):
         ShardSet(folder)
 
 
-@pytest.mark.parametrize("damage", ["truncated in a member", "cut between members", "empty", "garbage appended", "bit flipped in a header",
-                                    "header zeroed", "end block overwritten"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "truncated in a member",
+        "cut between members",
+        "empty",
+        "garbage appended",
+        "bit flipped in a header",
+        "header zeroed",
+        "end block overwritten",
+    ],
+)
 def test_a_damaged_foreign_tar_is_refused(folder, damage):
-    """Without an index there is no hash to compare with; stock webdataset and GNU tar read most of these without an error."""
+    """Without an index there is no hash to compare with.
+
+    Stock webdataset and GNU tar read most of these without an error.
+    """
     shard = folder / "x-000001.tar"
     index_path(shard).unlink()
     change(shard, EDITS[damage])
@@ -295,43 +429,121 @@ UNSAFE = {
     "character device": (block(b"b.dev", kind=b"3"), "member b.dev is a device"),
     "block device": (block(b"b.dev", kind=b"4"), "member b.dev is a device"),
     "pipe": (block(b"b.fifo", kind=b"6"), "member b.fifo is a device, pipe"),
-    "sparse, GNU": (block(b"b.bin", 3, kind=b"S") + padded(b"abc"), "member b.bin is a sparse file"),
-    "sparse, PAX": (pax(**{"GNU.sparse.name": "b.bin", "GNU.sparse.size": "5"}) + block(b"x"), "member b.bin at byte 1024 is a sparse file"),
+    "sparse, GNU": (
+        block(b"b.bin", 3, kind=b"S") + padded(b"abc"),
+        "member b.bin is a sparse file",
+    ),
+    "sparse, PAX": (
+        pax(**{"GNU.sparse.name": "b.bin", "GNU.sparse.size": "5"}) + block(b"x"),
+        "member b.bin at byte 1024 is a sparse file",
+    ),
     "part of a file": (block(b"b.bin", kind=b"M"), "member b.bin is a part of a file"),
     "label": (block(b"label", kind=b"V"), "member label is the label of an archive"),
     "unknown kind": (block(b"b.bin", kind=b"Q"), "member b.bin is of unknown kind b'Q'"),
-    "folder with data": (block(b"b.d/", 512, kind=b"5") + bytes(512), "member b.d/ is a folder of 512 bytes"),
+    "folder with data": (
+        block(b"b.d/", 512, kind=b"5") + bytes(512),
+        "member b.d/ is a folder of 512 bytes",
+    ),
     "absolute": (block(b"/abs/b.bin"), "member /abs/b.bin leaves the folder"),
-    "absolute, PAX": (pax(path="/abs/b.bin") + block(b"b.bin"), "member /abs/b.bin leaves the folder"),
+    "absolute, PAX": (
+        pax(path="/abs/b.bin") + block(b"b.bin"),
+        "member /abs/b.bin leaves the folder",
+    ),
     "out of the folder": (block(b"d/../../b.bin"), "member d/../../b.bin leaves the folder"),
-    "out of the folder by its prefix": (block(b"b.bin", prefix=b".."), "member ../b.bin leaves the folder"),
-    "out of the folder, GNU": (long_name(b"d/" * 60 + b"../b.bin") + block(b"b.bin"), r"d/\.\./b.bin leaves the folder"),
+    "out of the folder by its prefix": (
+        block(b"b.bin", prefix=b".."),
+        "member ../b.bin leaves the folder",
+    ),
+    "out of the folder, GNU": (
+        long_name(b"d/" * 60 + b"../b.bin") + block(b"b.bin"),
+        r"d/\.\./b.bin leaves the folder",
+    ),
     "folder out of the folder": (block(b"../d/", kind=b"5"), "member ../d/ leaves the folder"),
     "twice": (block(b"a.bin", 3) + padded(b"abc"), "member a.bin occurs twice"),
-    "a field twice": (block(b"b.BIN") + block(b"b.bin"), r"sample b has the fields \['bin', 'bin'\]"),
+    "a field twice": (
+        block(b"b.BIN") + block(b"b.bin"),
+        r"sample b has the fields \['bin', 'bin'\]",
+    ),
     "another field": (block(b"b.txt"), r"sample b has the fields \['txt'\], expected \['bin'\]"),
-    "beyond the end": (block(b"b.bin", 5000) + bytes(512), "inside b.bin: its header at byte 1024 declares 5000 bytes, 1536 are left"),
-    "8 GiB": (block(b"b.bin", b"77777777777\0"), "inside b.bin: its header at byte 1024 declares 8589934591 bytes"),
-    "huge, base 256": (block(b"b.bin", base256(HUGE)), f"inside b.bin: its header at byte 1024 declares {HUGE} bytes"),
-    "huge, PAX": (pax(size=str(HUGE)) + block(b"b.bin"), f"inside b.bin: its header at byte 2048 declares {HUGE} bytes"),
-    "huge PAX header": (block(b"b/PaxHeader", base256(HUGE), b"x"), f"inside .*b/PaxHeader.* declares {HUGE} bytes"),
-    "huge GNU name": (block(b"././@LongLink", base256(HUGE), b"L"), f"inside .*@LongLink.* declares {HUGE} bytes"),
-    "long PAX header": (block(b"b/PaxHeader", 1 << 21, b"x") + bytes(1 << 21), "b/PaxHeader.* has 2097152 bytes; at most 1048576"),
-    "negative": (block(b"b.bin", base256(-512)), "member b.bin at byte 1024 declares a size of -512 bytes"),
-    "negative, PAX": (pax(size="-1536") + block(b"b.bin"), "member b.bin at byte 2048 declares a size of -1536 bytes"),
+    "beyond the end": (
+        block(b"b.bin", 5000) + bytes(512),
+        "inside b.bin: its header at byte 1024 declares 5000 bytes, 1536 are left",
+    ),
+    "8 GiB": (
+        block(b"b.bin", b"77777777777\0"),
+        "inside b.bin: its header at byte 1024 declares 8589934591 bytes",
+    ),
+    "huge, base 256": (
+        block(b"b.bin", base256(HUGE)),
+        f"inside b.bin: its header at byte 1024 declares {HUGE} bytes",
+    ),
+    "huge, PAX": (
+        pax(size=str(HUGE)) + block(b"b.bin"),
+        f"inside b.bin: its header at byte 2048 declares {HUGE} bytes",
+    ),
+    "huge PAX header": (
+        block(b"b/PaxHeader", base256(HUGE), b"x"),
+        f"inside .*b/PaxHeader.* declares {HUGE} bytes",
+    ),
+    "huge GNU name": (
+        block(b"././@LongLink", base256(HUGE), b"L"),
+        f"inside .*@LongLink.* declares {HUGE} bytes",
+    ),
+    "long PAX header": (
+        block(b"b/PaxHeader", 1 << 21, b"x") + bytes(1 << 21),
+        "b/PaxHeader.* has 2097152 bytes; at most 1048576",
+    ),
+    "negative": (
+        block(b"b.bin", base256(-512)),
+        "member b.bin at byte 1024 declares a size of -512 bytes",
+    ),
+    "negative, PAX": (
+        pax(size="-1536") + block(b"b.bin"),
+        "member b.bin at byte 2048 declares a size of -1536 bytes",
+    ),
     "no number": (block(b"b.bin", b"00000000x00\0"), "member b.bin at byte 1024 declares no size"),
-    "no number, PAX": (pax(size="1_0") + block(b"b.bin"), "member b.bin at byte 2048 declares no size"),
-    "not UTF-8": (block(b"\xff\xfe.bin"), r"the name b'\\xff\\xfe.bin' of the member at byte 1024 is not UTF-8"),
+    "no number, PAX": (
+        pax(size="1_0") + block(b"b.bin"),
+        "member b.bin at byte 2048 declares no size",
+    ),
+    "not UTF-8": (
+        block(b"\xff\xfe.bin"),
+        r"the name b'\\xff\\xfe.bin' of the member at byte 1024 is not UTF-8",
+    ),
     "line break": (block(b"b\nc.bin"), r"the name 'b\\nc.bin' of the member at byte 1024"),
-    "NUL, PAX": (pax(path=b"b\0c.bin") + block(b"b.bin"), r"the name 'b\\x00c.bin' of the member at byte 1024"),
+    "NUL, PAX": (
+        pax(path=b"b\0c.bin") + block(b"b.bin"),
+        r"the name 'b\\x00c.bin' of the member at byte 1024",
+    ),
     "no name": (block(b""), "the name '' of the member at byte 1024 is empty"),
-    "extended header without a member": (pax(path="c.bin"), "an extended header without its member"),
-    "damaged records": (block(b"b/PaxHeader", 9, b"x") + padded(b"99 path=b") + block(b"b.bin"), "at byte 1024: an extended header that cannot"),
-    "a record of no length": (block(b"b/PaxHeader", 9, b"x") + padded(b"0 path=b\n") + block(b"b.bin"), "an extended header that cannot"),
-    "two names": (pax(path="c.bin") + pax(path="d.bin") + block(b"b.bin"), "at byte 2048: a second extended header before one member"),
-    "two names, GNU and PAX": (long_name(b"c.bin") + pax(path="d.bin") + block(b"b.bin"), "at byte 2048: a second extended header"),
-    "long name without an end": (block(b"././@LongLink", 3, b"L") + padded(b"c.bin\0") + block(b"b.bin"), "at byte 1024: a long name without an end"),
-    "one name for all": (pax(path="c.bin").replace(pax(path="c.bin")[:512], block(b"g", 14, b"g")) + block(b"b.bin"), "one path"),
+    "extended header without a member": (
+        pax(path="c.bin"),
+        "an extended header without its member",
+    ),
+    "damaged records": (
+        block(b"b/PaxHeader", 9, b"x") + padded(b"99 path=b") + block(b"b.bin"),
+        "at byte 1024: an extended header that cannot",
+    ),
+    "a record of no length": (
+        block(b"b/PaxHeader", 9, b"x") + padded(b"0 path=b\n") + block(b"b.bin"),
+        "an extended header that cannot",
+    ),
+    "two names": (
+        pax(path="c.bin") + pax(path="d.bin") + block(b"b.bin"),
+        "at byte 2048: a second extended header before one member",
+    ),
+    "two names, GNU and PAX": (
+        long_name(b"c.bin") + pax(path="d.bin") + block(b"b.bin"),
+        "at byte 2048: a second extended header",
+    ),
+    "long name without an end": (
+        block(b"././@LongLink", 3, b"L") + padded(b"c.bin\0") + block(b"b.bin"),
+        "at byte 1024: a long name without an end",
+    ),
+    "one name for all": (
+        pax(path="c.bin").replace(pax(path="c.bin")[:512], block(b"g", 14, b"g")) + block(b"b.bin"),
+        "one path",
+    ),
 }
 
 
@@ -379,7 +591,9 @@ def tar_of(path: Path, *names: str) -> Path:
 
 def test_members_of_a_sample_must_be_neighbours(tmp_path):
     path = tar_of(tmp_path / "f-0.tar", "0.a", "1.a", "0.b", "1.b")
-    with pytest.raises(DataError, match="f-0.tar: the members of sample 0 are not neighbours.*tar --sort=name"):
+    with pytest.raises(
+        DataError, match="f-0.tar: the members of sample 0 are not neighbours.*tar --sort=name"
+    ):
         index_tar(path)
 
 

@@ -1,4 +1,6 @@
-"""The images source: any size, mode and bit depth comes out right, and what is not good is reported by name."""
+"""The images source: any size, mode and bit depth comes out right, and what is not good is reported
+by name.
+"""
 
 import io
 import json
@@ -17,7 +19,18 @@ from shards.sources.images import EXTENSIONS, Source
 
 
 def source(folder: Path, **changes) -> Source:
-    return Source(Namespace(**{"folder": str(folder), "size": 8, "channels": None, "range": None, "payload": "png", **changes}))
+    return Source(
+        Namespace(
+            **{
+                "folder": str(folder),
+                "size": 8,
+                "channels": None,
+                "range": None,
+                "payload": "png",
+                **changes,
+            }
+        )
+    )
 
 
 def made(folder: Path, **changes) -> dict[str, np.ndarray]:
@@ -25,7 +38,9 @@ def made(folder: Path, **changes) -> dict[str, np.ndarray]:
     images = source(folder, **changes)
     broken = {finding.sample for finding in images.check(1).findings if not finding.usable}
     samples = [images.make(i) for i in range(len(images.keys)) if i not in broken]
-    return {sample["__key__"]: np.asarray(Image.open(io.BytesIO(sample["png"]))) for sample in samples}
+    return {
+        sample["__key__"]: np.asarray(Image.open(io.BytesIO(sample["png"]))) for sample in samples
+    }
 
 
 def halves(left, right, size: int = 8, dtype=np.uint8) -> np.ndarray:
@@ -35,7 +50,9 @@ def halves(left, right, size: int = 8, dtype=np.uint8) -> np.ndarray:
 
 
 def noise(seed: int, shape=(8, 8), dtype=np.uint8) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, np.iinfo(dtype).max, shape, dtype=dtype, endpoint=True)
+    return np.random.default_rng(seed).integers(
+        0, np.iinfo(dtype).max, shape, dtype=dtype, endpoint=True
+    )
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.bmp", "a.tif", "a.PNG", "a.pgm"])
@@ -46,8 +63,13 @@ def test_8_bit_gray_of_the_right_size_is_kept_exactly(tmp_path, name):
 
 @pytest.mark.parametrize("name", ["a.png", "a.tif", "a.pgm"])
 def test_16_bits_are_scaled_by_the_full_range(tmp_path, name):
-    """65535 -> 255, 32768 -> 127.5 -> 128, 12850 = 50 * 257 -> 50: not stretched to the range of the image."""
-    Image.fromarray(np.array([[65535, 32768, 12850, 0]] * 4, dtype=np.uint16).repeat(2, 0).repeat(2, 1)).save(tmp_path / name)
+    """65535 -> 255, 32768 -> 127.5 -> 128, 12850 = 50 * 257 -> 50.
+
+    Not stretched to the range of the image.
+    """
+    Image.fromarray(
+        np.array([[65535, 32768, 12850, 0]] * 4, dtype=np.uint16).repeat(2, 0).repeat(2, 1)
+    ).save(tmp_path / name)
     np.testing.assert_array_equal(made(tmp_path)["a"][0], [255, 255, 128, 128, 50, 50, 0, 0])
 
 
@@ -60,13 +82,20 @@ def test_big_endian_16_bit_tiff(tmp_path):
 @pytest.mark.parametrize("dtype", [np.int32, np.float32])
 def test_32_bits_are_scaled_by_the_stated_range_and_clipping_is_said(tmp_path, dtype):
     """-1000 -> 0, 4100 -> 255, so 20 to a level: 80 -> 54, 1000 -> 100."""
-    Image.fromarray(np.array([[-1000, 80, 1000, 4100]] * 8, dtype).repeat(2, 1)).save(tmp_path / "a.tif")
-    Image.fromarray(np.array([[-5000, 80, 1000, 9000]] * 8, dtype).repeat(2, 1)).save(tmp_path / "b.tif")
+    Image.fromarray(np.array([[-1000, 80, 1000, 4100]] * 8, dtype).repeat(2, 1)).save(
+        tmp_path / "a.tif"
+    )
+    Image.fromarray(np.array([[-5000, 80, 1000, 9000]] * 8, dtype).repeat(2, 1)).save(
+        tmp_path / "b.tif"
+    )
     images = made(tmp_path, range=[-1000.0, 4100.0])
     for key in "ab":
         np.testing.assert_array_equal(images[key][0], [0, 0, 54, 54, 100, 100, 255, 255])
     notes = source(tmp_path, range=[-1000.0, 4100.0]).check(1).notes
-    assert "values outside --range -1000 4100 were clipped in 1 images, most in b.tif: 50.00% of its values" in notes
+    assert (
+        "values outside --range -1000 4100 were clipped in 1 images, most in b.tif: 50.00% of its"
+        " values" in notes
+    )
 
 
 def test_a_wild_value_is_clipped_before_its_neighbours_see_it(tmp_path):
@@ -94,7 +123,9 @@ def test_pixels_that_are_not_finite_are_refused(tmp_path):
     assert "some pixels are not finite numbers" in finding.reason and not finding.usable
 
 
-@pytest.mark.parametrize("limits", [[1.0, 1.0], [2.0, 1.0], [0.0, float("inf")], [float("nan"), 1.0]])
+@pytest.mark.parametrize(
+    "limits", [[1.0, 1.0], [2.0, 1.0], [0.0, float("inf")], [float("nan"), 1.0]]
+)
 def test_wrong_ranges_are_refused(tmp_path, limits):
     with pytest.raises(ConfigError, match="--range .*: two finite numbers, the lower first"):
         source(tmp_path, range=limits)
@@ -103,7 +134,9 @@ def test_wrong_ranges_are_refused(tmp_path, limits):
 @pytest.mark.parametrize(("payload", "field"), [("jpeg", "jpg"), ("raw", "npy")])
 @pytest.mark.parametrize("shape", [(8, 8), (8, 8, 3)])
 def test_other_payloads_hold_the_same_pixels(tmp_path, payload, field, shape):
-    Image.fromarray(np.add.outer(np.arange(8) * 9, noise(0, shape[1:]) // 2).astype(np.uint8)).save(tmp_path / "a.png")
+    Image.fromarray(np.add.outer(np.arange(8) * 9, noise(0, shape[1:]) // 2).astype(np.uint8)).save(
+        tmp_path / "a.png"
+    )
     images = source(tmp_path, payload=payload)
     images.check(1)
     assert images.sample["field"] == field and images.options["payload"] == payload
@@ -111,7 +144,9 @@ def test_other_payloads_hold_the_same_pixels(tmp_path, payload, field, shape):
     assert set(sample) == {"__key__", field, "json"}
     pixels = np.zeros((8, 8, images.channels), np.uint8)
     payloads.decode(sample[field], field, pixels)
-    assert np.abs(pixels.reshape(shape).astype(int) - made(tmp_path)["a"]).max() <= (8 if payload == "jpeg" else 0)
+    assert np.abs(pixels.reshape(shape).astype(int) - made(tmp_path)["a"]).max() <= (
+        8 if payload == "jpeg" else 0
+    )
 
 
 def test_a_dim_16_bit_image_stays_dim(tmp_path):
@@ -121,7 +156,9 @@ def test_a_dim_16_bit_image_stays_dim(tmp_path):
 
 def test_alpha_is_composited_on_black(tmp_path):
     """Opaque white stays 255, white at alpha 51 (a fifth) becomes 51, invisible red becomes black."""
-    Image.fromarray(halves((255, 255, 255, 255), (255, 255, 255, 51)), "RGBA").save(tmp_path / "a.png")
+    Image.fromarray(halves((255, 255, 255, 255), (255, 255, 255, 51)), "RGBA").save(
+        tmp_path / "a.png"
+    )
     Image.fromarray(halves((255, 0, 0, 255), (255, 0, 0, 0)), "RGBA").save(tmp_path / "b.png")
     Image.fromarray(halves((200, 255), (200, 0)), "LA").save(tmp_path / "c.png")
     images = made(tmp_path)
@@ -153,8 +190,16 @@ def test_bilevel_and_cmyk(tmp_path):
     np.testing.assert_array_equal(images["b"][0, 0], (255, 0, 0))
 
 
-@pytest.mark.parametrize(("orientation", "turned"), [
-    (1, lambda a: a), (2, np.fliplr), (3, lambda a: np.rot90(a, 2)), (6, lambda a: np.rot90(a, -1)), (8, np.rot90)])
+@pytest.mark.parametrize(
+    ("orientation", "turned"),
+    [
+        (1, lambda a: a),
+        (2, np.fliplr),
+        (3, lambda a: np.rot90(a, 2)),
+        (6, lambda a: np.rot90(a, -1)),
+        (8, np.rot90),
+    ],
+)
 def test_exif_orientation_is_applied(tmp_path, orientation, turned):
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -172,7 +217,10 @@ def test_the_centre_square_is_cut_out(tmp_path):
 
 
 def test_reduction_does_not_alias(tmp_path):
-    """Stripes finer than a pixel of the result become their mean; without a widening filter they would become black, white or moiré."""
+    """Stripes finer than a pixel of the result become their mean.
+
+    Without a widening filter they would become black, white or moiré.
+    """
     Image.fromarray(np.tile(np.array([0, 255], np.uint8), (128, 64))).save(tmp_path / "a.png")
     assert np.ptp(made(tmp_path)["a"][:, 1:-1].astype(int)) <= 2
     assert made(tmp_path)["a"].mean() == pytest.approx(127.5, abs=2)
@@ -198,7 +246,12 @@ def test_metadata_is_that_of_the_file(tmp_path):
     images.check(1)
     sample = images.make(0)
     assert sample["__key__"] == "sub_1"
-    assert json.loads(sample["json"]) == {"file": "sub/Ä 1.png", "width": 30, "height": 10, "mode": "I;16"}
+    assert json.loads(sample["json"]) == {
+        "file": "sub/Ä 1.png",
+        "width": 30,
+        "height": 10,
+        "mode": "I;16",
+    }
 
 
 def test_every_unreadable_file_is_found_by_name(tmp_path):
@@ -213,7 +266,14 @@ def test_every_unreadable_file_is_found_by_name(tmp_path):
     Image.fromarray(noise(8).astype(np.float32)).save(tmp_path / "float.tif")
     Image.fromarray(noise(8).astype(np.int32)).save(tmp_path / "int32.tif")
     found = {finding.name: finding for finding in source(tmp_path, size=64).check(1).findings}
-    assert set(found) == {"cut.png", "flipped.png", "empty.jpg", "text.gif", "float.tif", "int32.tif"}
+    assert set(found) == {
+        "cut.png",
+        "flipped.png",
+        "empty.jpg",
+        "text.gif",
+        "float.tif",
+        "int32.tif",
+    }
     assert not any(finding.usable for finding in found.values())
     assert all(finding.reason.startswith("unreadable: ") for finding in found.values())
     assert "mode F have no stated range" in found["float.tif"].reason
@@ -251,23 +311,52 @@ def test_the_first_frame_of_several_is_used_and_said(tmp_path):
     frames = [Image.fromarray(noise(seed)) for seed in range(3)]
     frames[0].save(tmp_path / "stack.tif", save_all=True, append_images=frames[1:])
     np.testing.assert_array_equal(made(tmp_path)["stack"], noise(0))
-    assert "only the first frame is used of files with several: 1, such as stack.tif" in source(tmp_path).check(1).notes
+    assert (
+        "only the first frame is used of files with several: 1, such as stack.tif"
+        in source(tmp_path).check(1).notes
+    )
 
 
 def test_files_are_found_at_any_depth_in_any_case_once(tmp_path):
-    for name in ("b/c/x.JPeG", "b/x.png", "A.TIFF", "._A.TIFF", ".cache/y.png", "readme.txt", "b/notes"):
+    for name in (
+        "b/c/x.JPeG",
+        "b/x.png",
+        "A.TIFF",
+        "._A.TIFF",
+        ".cache/y.png",
+        "readme.txt",
+        "b/notes",
+    ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "b" / "up").symlink_to(tmp_path, target_is_directory=True)
-    assert find_files(tmp_path, EXTENSIONS) == (["A.TIFF", "b/c/x.JPeG", "b/x.png"], {".txt": 1, "without extension": 1})
+    assert find_files(tmp_path, EXTENSIONS) == (
+        ["A.TIFF", "b/c/x.JPeG", "b/x.png"],
+        {".txt": 1, "without extension": 1},
+    )
 
 
 def test_keys_are_safe_and_unique():
-    files = ["cat 1.png", "dog.v2.png", "a/b.png", "a_b.png", "../x.png", "日本.png", "x" * 200 + ".png", "__k__.png"]
+    files = [
+        "cat 1.png",
+        "dog.v2.png",
+        "a/b.png",
+        "a_b.png",
+        "../x.png",
+        "日本.png",
+        "x" * 200 + ".png",
+        "__k__.png",
+    ]
     keys = keys_of(files)
     assert keys[:2] == ["cat_1", "dog_v2"] and keys[-1] == "k"
     assert len(set(keys)) == len(files)
-    assert all(key.replace("_", "").replace("-", "").isascii() and "." not in key and "/" not in key and len(key) <= 80 for key in keys)
+    assert all(
+        key.replace("_", "").replace("-", "").isascii()
+        and "." not in key
+        and "/" not in key
+        and len(key) <= 80
+        for key in keys
+    )
 
 
 def test_file_names_that_are_not_utf_8_can_be_shown(tmp_path):
@@ -285,7 +374,12 @@ def test_an_image_that_another_takes_the_place_of_is_told(tmp_path):
     images = source(tmp_path)
     images.check(1)
     Image.fromarray(noise(7)).save(tmp_path / "a.png")
-    with pytest.raises(DataError, match="a.png could be read when it was checked, not any more: it was changed in the meantime"):
+    with pytest.raises(
+        DataError,
+        match=(
+            "a.png could be read when it was checked, not any more: it was changed in the meantime"
+        ),
+    ):
         images.make(0)
     assert images.make(1)["__key__"] == "b"
 

@@ -1,4 +1,7 @@
-"""A writer killed at any moment, with all its processes or without them, and run again: the bytes of a run that nobody disturbed."""
+"""A writer killed at any moment, with all its processes or without them, and run again.
+
+The bytes of a run that nobody disturbed.
+"""
 
 import json
 import os
@@ -34,10 +37,19 @@ def reference(tmp_path_factory) -> Path:
 
 
 def start(script: Path, out: Path, workers: int) -> subprocess.Popen:
-    """The writer as the leader of a process group of its own; returns as soon as it begins to write."""
+    """The writer as the leader of a process group of its own.
+
+    Returns as soon as it begins to write.
+    """
     script.write_text(SLOW)
-    process = subprocess.Popen([sys.executable, script, "particles", out, *WORDS, "--workers", str(workers)], cwd=ROOT, env=environment(),
-                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    process = subprocess.Popen(
+        [sys.executable, script, "particles", out, *WORDS, "--workers", str(workers)],
+        cwd=ROOT,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
     wait_until(lambda: out.exists() or process.poll() is not None, "it begins")
     return process
 
@@ -64,7 +76,11 @@ def kill_at_random_moments(reference: Path, folder: Path, workers: int, times: i
     began = time.monotonic()
     process = start(folder / "slow.py", folder / "undisturbed", workers)
     begun = time.monotonic()
-    assert process.wait() == 0 and began < begun and contents(folder / "undisturbed") == contents(reference)
+    assert (
+        process.wait() == 0
+        and began < begun
+        and contents(folder / "undisturbed") == contents(reference)
+    )
     duration, dice, unfinished = time.monotonic() - begun, random.Random(workers), 0
     for k in range(times):
         out = folder / f"p{k}"
@@ -98,19 +114,40 @@ def test_workers_end_with_a_parent_that_is_killed_alone(reference, tmp_path):
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not json.loads((out / "dataset.json").read_text())["complete"]
-    with pytest.raises(DataError, match=f"train holds no manifest.json: .* run the `distgan shard` line of {out} again"):
+    with pytest.raises(
+        DataError,
+        match=f"train holds no manifest.json: .* run the `distgan shard` line of {out} again",
+    ):
         ShardSet(out / "train")
     wait_until(lambda: not any(map(is_running, started)), "workers end with the writer")
     shard("particles", out, *WORDS, "--workers", 1)
     assert contents(out) == contents(reference)
 
 
-def test_a_worker_that_is_killed_stops_the_writer_with_advice_and_keeps_what_is_whole(reference, tmp_path):
+def test_a_worker_that_is_killed_stops_the_writer_with_advice_and_keeps_what_is_whole(
+    reference, tmp_path
+):
     script, out = tmp_path / "suicide.py", tmp_path / "p"
-    script.write_text(SLOW.replace("time.sleep(0.005)", "i == 50 and __import__('os').kill(__import__('os').getpid(), 9)")
-                      .replace('main(sys.argv[1:])', "sys.exit(__import__('distgan.cli', fromlist=['x']).guarded(main, sys.argv[1:]))"))
-    done = subprocess.run([sys.executable, script, "particles", out, *WORDS, "--workers", "2"], cwd=ROOT, env=environment(), capture_output=True, text=True)
-    assert done.returncode == 2 and "error: a worker process was killed (out of memory?)" in done.stderr and "Traceback" not in done.stderr
+    script.write_text(
+        SLOW.replace(
+            "time.sleep(0.005)", "i == 50 and __import__('os').kill(__import__('os').getpid(), 9)"
+        ).replace(
+            "main(sys.argv[1:])",
+            "sys.exit(__import__('distgan.cli', fromlist=['x']).guarded(main, sys.argv[1:]))",
+        )
+    )
+    done = subprocess.run(
+        [sys.executable, script, "particles", out, *WORDS, "--workers", "2"],
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+    )
+    assert (
+        done.returncode == 2
+        and "error: a worker process was killed (out of memory?)" in done.stderr
+        and "Traceback" not in done.stderr
+    )
     assert not list(out.rglob("*.tmp*")), "nothing begun stays"
     shard("particles", out, *WORDS, "--workers", 1)
     assert contents(out) == contents(reference)

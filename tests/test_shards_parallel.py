@@ -1,4 +1,7 @@
-"""The parallel map, and what a source is promised. In a file of its own: the spawned processes import it to find its functions."""
+"""The parallel map, and what a source is promised.
+
+In a file of its own: the spawned processes import it to find its functions.
+"""
 
 import ast
 import os
@@ -72,7 +75,10 @@ class Batches:
         return self.keys[i]
 
     def make_batch(self, numbers: list[int]) -> list[dict]:
-        return [{"__key__": self.keys[i], "txt": repr([self.keys[k] for k in numbers]).encode()} for i in numbers]
+        return [
+            {"__key__": self.keys[i], "txt": repr([self.keys[k] for k in numbers]).encode()}
+            for i in numbers
+        ]
 
 
 def write(source, out: Path, workers: int = 1, task=None) -> None:
@@ -82,11 +88,14 @@ def write(source, out: Path, workers: int = 1, task=None) -> None:
 def test_batches_are_stretches_of_16_for_any_workers_tasks_and_interruptions(tmp_path, capsys):
     write(Batches(), tmp_path / "one")
     assert "sharding: 120/120 pairs" in capsys.readouterr().out
-    train = [(sample["__key__"], ast.literal_eval(sample["txt"].decode())) for sample in ShardSet(tmp_path / "one" / "train")]
+    train = [
+        (sample["__key__"], ast.literal_eval(sample["txt"].decode()))
+        for sample in ShardSet(tmp_path / "one" / "train")
+    ]
     keys = [key for key, _ in train]
     for shard in range(0, len(keys), 40):
         for start in range(shard, min(shard + 40, len(keys)), 16):
-            batch = keys[start:min(start + 16, shard + 40)]
+            batch = keys[start : min(start + 16, shard + 40)]
             assert [seen for key, seen in train if key in batch] == [batch] * len(batch)
     write(Batches(), tmp_path / "three", workers=3)
     for task in ((1, 2), (0, 2)):
@@ -101,7 +110,9 @@ def test_batches_are_stretches_of_16_for_any_workers_tasks_and_interruptions(tmp
 
 class Liar(Batches):
     def make_batch(self, numbers: list[int]) -> list[dict]:
-        return [sample | {"__key__": "k" + sample["__key__"]} for sample in super().make_batch(numbers)]
+        return [
+            sample | {"__key__": "k" + sample["__key__"]} for sample in super().make_batch(numbers)
+        ]
 
 
 class Uneven(Batches):
@@ -119,7 +130,10 @@ class Changing(Batches):
 
     def make_batch(self, numbers: list[int]) -> list[dict]:
         self.batches += 1
-        return [sample | ({"more": b""} if self.batches == 2 else {}) for sample in super().make_batch(numbers)]
+        return [
+            sample | ({"more": b""} if self.batches == 2 else {})
+            for sample in super().make_batch(numbers)
+        ]
 
 
 class Thrifty(Batches):
@@ -127,19 +141,38 @@ class Thrifty(Batches):
         return super().make_batch(numbers)[:-1]
 
 
-@pytest.mark.parametrize(("source", "error", "message"), [
-    (Liar(), DataError, "was made with the key 'kk.*; the source announced 'k"),
-    (Uneven(), DataError, r"sample k... has the fields \['more', 'txt'\], expected \['txt'\]"),
-    (Changing(), DataError, r"train-000000.tar: sample k... has the fields \['more', 'txt'\], expected \['txt'\]"),
-    (Thrifty(), ValueError, "shorter")])
-def test_a_source_that_breaks_its_promise_is_stopped_and_leaves_nothing_begun(tmp_path, source, error, message):
+@pytest.mark.parametrize(
+    ("source", "error", "message"),
+    [
+        (Liar(), DataError, "was made with the key 'kk.*; the source announced 'k"),
+        (Uneven(), DataError, r"sample k... has the fields \['more', 'txt'\], expected \['txt'\]"),
+        (
+            Changing(),
+            DataError,
+            r"train-000000.tar: sample k... has the fields \['more', 'txt'\], expected \['txt'\]",
+        ),
+        (Thrifty(), ValueError, "shorter"),
+    ],
+)
+def test_a_source_that_breaks_its_promise_is_stopped_and_leaves_nothing_begun(
+    tmp_path, source, error, message
+):
     with pytest.raises(error, match=message):
         write(source, tmp_path / "p")
     assert set(contents(tmp_path / "p")) == {"dataset.json"}
 
 
-@pytest.mark.parametrize(("key", "message"), [("k007", "key 'k007' of the source occurs twice"), ("../k", "key '../k' of the source is malformed"),
-                                              ("/k", "malformed"), ("a/../../k", "malformed"), ("k.1", "malformed"), ("", "malformed")])
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("k007", "key 'k007' of the source occurs twice"),
+        ("../k", "key '../k' of the source is malformed"),
+        ("/k", "malformed"),
+        ("a/../../k", "malformed"),
+        ("k.1", "malformed"),
+        ("", "malformed"),
+    ],
+)
 def test_wrong_keys_are_refused_before_anything_is_written(tmp_path, key, message):
     source = Batches()
     source.keys[90] = key

@@ -1,4 +1,6 @@
-"""The physics of the synthetic bubble-chamber photographs, and that image i is a function of (seed, i) alone."""
+"""The physics of the synthetic bubble-chamber photographs, and that image i is a function of (seed,
+i) alone.
+"""
 
 import io
 import json
@@ -32,10 +34,17 @@ def test_a_muon_of_300_mev_in_2_tesla_bends_with_a_radius_of_50_cm():
 
 
 def test_tracks_bend_as_much_as_the_radius_says():
-    """Chord direction over the first 2 cm, mean of 400 muons: half of length / radius; scattering averages out."""
+    """Chord direction over the first 2 cm, mean of 400 muons.
+
+    Half of length / radius; scattering averages out.
+    """
     angles = []
     for i in range(400):
-        steps = track(numpy_generator(1, "test", i), Particle(2.0, 8.0, 0.0, 300.0, MASS_MEV["muon"], 1, length=2.0), knock_ons=False)
+        steps = track(
+            numpy_generator(1, "test", i),
+            Particle(2.0, 8.0, 0.0, 300.0, MASS_MEV["muon"], 1, length=2.0),
+            knock_ons=False,
+        )
         (x0, y0, _), (x1, y1, _) = steps[0], steps[-1]
         angles.append(math.atan2(y1 - y0, x1 - x0))
     assert np.mean(angles) == pytest.approx(0.5 * 2.0 / 50.0, abs=4 * np.std(angles) / 20)
@@ -51,7 +60,10 @@ def test_the_two_charges_bend_to_opposite_sides():
 
 @pytest.mark.parametrize("momentum", [200, 300, 400, 600])
 def test_the_range_of_protons_is_that_of_a_liquid_rich_in_bromine(momentum):
-    """1.4 to 1.7 times that in water, in g/cm^2; water by the Bragg-Kleeman rule, R = 0.0022 T^1.77 cm, T in MeV."""
+    """1.4 to 1.7 times that in water, in g/cm^2.
+
+    Water by the Bragg-Kleeman rule, R = 0.0022 T^1.77 cm, T in MeV.
+    """
     mass = MASS_MEV["proton"]
     kinetic = math.hypot(momentum, mass) - mass
     water = 0.0022 * kinetic**1.77
@@ -63,15 +75,24 @@ def test_the_range_of_protons_is_that_of_a_liquid_rich_in_bromine(momentum):
 
 
 def test_energy_loss_has_its_minimum_near_beta_gamma_3_to_4():
-    """Without the density correction the rise after it is steeper than measured, the place of the minimum the same."""
+    """Without the density correction the rise after it is steeper than measured, the place of the
+    minimum the same.
+    """
     beta_gamma = np.geomspace(0.5, 50, 200)
-    losses = [particles.stopping_power(bg * MASS_MEV["pion"], MASS_MEV["pion"]) for bg in beta_gamma]
+    losses = [
+        particles.stopping_power(bg * MASS_MEV["pion"], MASS_MEV["pion"]) for bg in beta_gamma
+    ]
     assert 2.5 < beta_gamma[int(np.argmin(losses))] < 4.0
 
 
 def test_slow_particles_scatter_more_and_leave_denser_tracks():
-    assert particles.scattering_angle(150, MASS_MEV["proton"]) > 10 * particles.scattering_angle(1500, MASS_MEV["pion"])
-    first = {name: track(numpy_generator(0, "test"), Particle(1, 8, 0, 400, MASS_MEV[name], 1))[0][2] for name in ("proton", "pion")}
+    assert particles.scattering_angle(150, MASS_MEV["proton"]) > 10 * particles.scattering_angle(
+        1500, MASS_MEV["pion"]
+    )
+    first = {
+        name: track(numpy_generator(0, "test"), Particle(1, 8, 0, 400, MASS_MEV[name], 1))[0][2]
+        for name in ("proton", "pion")
+    }
     beta2 = {name: 400**2 / (400**2 + MASS_MEV[name] ** 2) for name in first}
     assert first["proton"] / first["pion"] == pytest.approx(beta2["pion"] / beta2["proton"])
     assert first["pion"] * beta2["pion"] == pytest.approx(particles.BUBBLES_PER_CM * STEP_CM)
@@ -103,9 +124,14 @@ def test_an_image_depends_on_its_seed_and_number_alone():
 @pytest.mark.parametrize(("payload", "field"), [("jpeg", "jpg"), ("raw", "npy")])
 def test_other_payloads_hold_the_same_image(payload, field):
     other, pixels = source(payload=payload), np.zeros((64, 64, 1), np.uint8)
-    assert other.sample == {"kind": "image", "channels": 1, "size": 64, "field": field} and other.options["payload"] == payload
+    assert (
+        other.sample == {"kind": "image", "channels": 1, "size": 64, "field": field}
+        and other.options["payload"] == payload
+    )
     payloads.decode(other.make(7)[field], field, pixels)
-    assert np.abs(pixels[..., 0].astype(int) - picture(source().make(7))).max() <= (20 if payload == "jpeg" else 0)
+    assert np.abs(pixels[..., 0].astype(int) - picture(source().make(7))).max() <= (
+        20 if payload == "jpeg" else 0
+    )
 
 
 def test_a_larger_image_shows_the_same_event():
@@ -124,11 +150,20 @@ def test_metadata_names_the_event():
 def test_bubbles_are_all_on_the_film():
     """Deposited and blurred counts keep their sum away from the border; y grows downwards."""
     deposited = particles._deposit(np.array([[20.0, 40.5]]), np.array([100]), 64)
-    assert deposited.sum() == pytest.approx(100) and deposited[40, 19] == deposited[40, 20] == pytest.approx(50)
+    assert deposited.sum() == pytest.approx(100) and deposited[40, 19] == deposited[
+        40, 20
+    ] == pytest.approx(50)
     assert particles._blur(deposited, 0.6).sum() == pytest.approx(100, rel=1e-3)
-    assert particles._deposit(np.array([[-5.0, 3.0], [WINDOW_CM * 4 + 5, 3.0]]), np.array([9, 9]), 64).sum() == 0
+    assert (
+        particles._deposit(
+            np.array([[-5.0, 3.0], [WINDOW_CM * 4 + 5, 3.0]]), np.array([9, 9]), 64
+        ).sum()
+        == 0
+    )
 
 
 def test_all_wrong_options_are_named_at_once():
-    with pytest.raises(ConfigError, match=r"(?s)--n 1: at least 2.*--size 8: from 16 to 1024.*--seed -1: 0 or more"):
+    with pytest.raises(
+        ConfigError, match=r"(?s)--n 1: at least 2.*--size 8: from 16 to 1024.*--seed -1: 0 or more"
+    ):
         source(n=1, size=8, seed=-1)

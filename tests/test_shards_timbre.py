@@ -1,4 +1,6 @@
-"""The timbre source: what it degrades and how, that both members of a pair are the same stretch, and what it says of doubtful ones."""
+"""The timbre source: what it degrades and how, that both members of a pair are the same stretch,
+and what it says of doubtful ones.
+"""
 
 import json
 import pickle
@@ -19,8 +21,22 @@ from shards.sound import align, corpus, degrade, denoise, speech, waves
 from shards.sources.timbre import Source
 
 RATE = 16000
-SMALL = {"speech": None, "noise": None, "rirs": None, "n": 8, "seed": 0, "voice": "formant", "rate": RATE, "save_segment_length": 0.6,
-         "segment_length": 0.3, "snr": [-5.0, 20.0], "reverb": 0.5, "denoiser": "erb", "weights": None, "max_delay": 0.05}
+SMALL = {
+    "speech": None,
+    "noise": None,
+    "rirs": None,
+    "n": 8,
+    "seed": 0,
+    "voice": "formant",
+    "rate": RATE,
+    "save_segment_length": 0.6,
+    "segment_length": 0.3,
+    "snr": [-5.0, 20.0],
+    "reverb": 0.5,
+    "denoiser": "erb",
+    "weights": None,
+    "max_delay": 0.05,
+}
 
 
 def source(**changes) -> Source:
@@ -34,7 +50,11 @@ def short_babble(monkeypatch):
 
 
 class Late:
-    """A stand-in for a denoiser: the clean speech, late; `faults` replace the output of samples by the place of their speech in the batch."""
+    """A stand-in for a denoiser.
+
+    The clean speech, late; `faults` replace the output of samples by the place of their speech in
+    the batch.
+    """
 
     name, rate = "late", RATE
 
@@ -42,8 +62,16 @@ class Late:
         self.delay, self.polarity, self.own = delay, polarity, own
 
     def __call__(self, noisy, clean, strengths, lengths=None):
-        delays = [self.delay if self.own is None or strength.seed % 4 else self.own for strength in strengths]
-        return torch.stack([torch.from_numpy(self.polarity * align.advance(row, -delay)) for row, delay in zip(clean.numpy(), delays, strict=True)])
+        delays = [
+            self.delay if self.own is None or strength.seed % 4 else self.own
+            for strength in strengths
+        ]
+        return torch.stack(
+            [
+                torch.from_numpy(self.polarity * align.advance(row, -delay))
+                for row, delay in zip(clean.numpy(), delays, strict=True)
+            ]
+        )
 
 
 def checked(monkeypatch=None, denoiser=None, **changes) -> Source:
@@ -58,36 +86,59 @@ def opened(sample: dict) -> tuple[np.ndarray, np.ndarray, dict]:
     """(input, target, what key.json says), float32 [frames]."""
     sides = [waves.read_wav(sample[f"{side}.wav"]) for side in ("input", "target")]
     assert all(samples.dtype == np.int16 and rate == RATE for samples, rate in sides)
-    return waves.to_float(sides[0][0][:, 0]), waves.to_float(sides[1][0][:, 0]), json.loads(sample["json"])
+    return (
+        waves.to_float(sides[0][0][:, 0]),
+        waves.to_float(sides[1][0][:, 0]),
+        json.loads(sample["json"]),
+    )
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory) -> dict[str, str]:
-    """Recordings of 2.0, 1.5 and 0.5 s at 22.05 and 16 kHz; noises of 3 and 0.2 s; two impulse responses."""
+    """Recordings of 2.0, 1.5 and 0.5 s at 22.05 and 16 kHz.
+
+    Noises of 3 and 0.2 s; two impulse responses.
+    """
     folder = tmp_path_factory.mktemp("material")
     for name in ("speech/deep", "noise", "rirs"):
         (folder / name).mkdir(parents=True)
-    for k, (name, rate, seconds) in enumerate([("deep/long.flac", 22050, 2.0), ("middle.wav", RATE, 1.5), ("short.wav", RATE, 0.5)]):
-        soundfile.write(folder / "speech" / name, speech.utterance(np.random.default_rng(k), rate, seconds, k), rate)
+    for k, (name, rate, seconds) in enumerate(
+        [("deep/long.flac", 22050, 2.0), ("middle.wav", RATE, 1.5), ("short.wav", RATE, 0.5)]
+    ):
+        soundfile.write(
+            folder / "speech" / name,
+            speech.utterance(np.random.default_rng(k), rate, seconds, k),
+            rate,
+        )
     rng = np.random.default_rng(9)
     soundfile.write(folder / "noise/fan.wav", 0.1 * rng.standard_normal(3 * RATE), RATE)
     soundfile.write(folder / "noise/click.wav", 0.1 * rng.standard_normal(RATE // 5), RATE)
     for k in range(2):
-        soundfile.write(folder / f"rirs/hall{k}.wav", degrade.room(rng, RATE, 0.3, 3.0), RATE, subtype="FLOAT")
+        soundfile.write(
+            folder / f"rirs/hall{k}.wav", degrade.room(rng, RATE, 0.3, 3.0), RATE, subtype="FLOAT"
+        )
     return {name: str(folder / name) for name in ("speech", "noise", "rirs")}
 
 
 @pytest.mark.parametrize(("delay", "polarity"), [(0.0, 1), (137.0, 1), (-60.0, -1), (311.4, -1)])
 def test_pairs_are_aligned_whole_and_of_one_stretch(monkeypatch, delay, polarity):
-    """Without rooms this denoiser gives the clean speech, so input and target must be equal to the very ends: nothing padded, nothing wrapped."""
+    """Without rooms this denoiser gives the clean speech, so input and target must be equal to the
+    very ends: nothing padded, nothing wrapped.
+    """
     timbre = checked(monkeypatch, Late(delay, polarity), reverb=0.0)
     latency = timbre.sample["latency"]
     assert latency["samples"] == pytest.approx(delay, abs=0.03) and latency["polarity"] == polarity
     assert latency["pairs"] == latency["agree"] == 8
     for i in (0, 3, 5):
         given, target, about = opened(timbre.make(i))
-        assert len(given) == len(target) == 9600 == timbre.sample["length"] == timbre.sample["longest"]
-        assert about["delay_samples"] == latency["samples"] and about["polarity"] == polarity and about["delay_of"] == "pool"
+        assert (
+            len(given) == len(target) == 9600 == timbre.sample["length"] == timbre.sample["longest"]
+        )
+        assert (
+            about["delay_samples"] == latency["samples"]
+            and about["polarity"] == polarity
+            and about["delay_of"] == "pool"
+        )
         assert about["correlation"] > 0.98 and "doubt" not in about
         np.testing.assert_allclose(given, target, atol=2e-4 if delay == round(delay) else 8e-3)
 
@@ -111,14 +162,22 @@ class Broken(Late):
         self.output = output
 
     def __call__(self, noisy, clean, strengths, lengths=None):
-        return super().__call__(noisy, clean, strengths) if self.output is None else self.output(clean)
+        return (
+            super().__call__(noisy, clean, strengths) if self.output is None else self.output(clean)
+        )
 
 
-@pytest.mark.parametrize(("output", "doubt"), [
-    (lambda clean: clean * float("nan"), "values that are not finite"),
-    (lambda clean: 1e-5 * clean, "denoised speech is silent: peak -1"),
-    (lambda clean: torch.randn(clean.shape, generator=torch.Generator().manual_seed(0)), "hardly correlate"),
-])
+@pytest.mark.parametrize(
+    ("output", "doubt"),
+    [
+        (lambda clean: clean * float("nan"), "values that are not finite"),
+        (lambda clean: 1e-5 * clean, "denoised speech is silent: peak -1"),
+        (
+            lambda clean: torch.randn(clean.shape, generator=torch.Generator().manual_seed(0)),
+            "hardly correlate",
+        ),
+    ],
+)
 def test_doubtful_pairs_say_so(monkeypatch, output, doubt):
     denoiser = Broken(None)
     timbre = checked(monkeypatch, denoiser)
@@ -129,8 +188,12 @@ def test_doubtful_pairs_say_so(monkeypatch, output, doubt):
 
 
 def test_a_denoiser_that_gives_something_else_is_found_before_anything_is_written(monkeypatch):
-    denoiser = Broken(lambda clean: torch.randn(clean.shape, generator=torch.Generator().manual_seed(0)))
-    with pytest.raises(DataError, match=r"hardly correlates with the clean speech: 0\.\d+ over 8 pairs"):
+    denoiser = Broken(
+        lambda clean: torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
+    )
+    with pytest.raises(
+        DataError, match=r"hardly correlates with the clean speech: 0\.\d+ over 8 pairs"
+    ):
         checked(monkeypatch, denoiser)
 
 
@@ -154,12 +217,20 @@ def test_what_a_sample_is_made_of_is_drawn_and_told():
     for sample in samples:
         mixture, rir = sample.mixture, sample.about["rir"]
         assert degrade.snr_db(mixture, RATE) == pytest.approx(sample.about["snr_db"], abs=0.1)
-        heard = mixture.clean if rir is None else degrade.reverberate(mixture.clean, timbre.rooms[rir])
+        heard = (
+            mixture.clean if rir is None else degrade.reverberate(mixture.clean, timbre.rooms[rir])
+        )
         np.testing.assert_allclose(mixture.noisy - mixture.noise, heard, atol=1e-5)
     assert 5 < sum(about["rir"] is not None for about in abouts) < 19
     assert len({about["strength"]["floor_db"] for about in abouts}) == 24
     for i in (0, 1):
-        assert abouts[i]["group"] == abouts[i]["speech"] == timbre.group(i) == "formant-00000" != timbre.group(2)
+        assert (
+            abouts[i]["group"]
+            == abouts[i]["speech"]
+            == timbre.group(i)
+            == "formant-00000"
+            != timbre.group(2)
+        )
     assert not np.array_equal(samples[0].mixture.clean, samples[1].mixture.clean)
     timbre.reverb = 0.0
     assert all(timbre._degraded(i).about["rir"] is None for i in range(8))
@@ -169,35 +240,56 @@ def test_the_erb_denoiser_brings_the_input_nearer_to_the_speech():
     timbre = checked(reverb=0.0, snr=[0.0, 5.0])
     for i in range(4):
         given, target, about = opened(timbre.make(i))
-        noisy = timbre._degraded(i).mixture.noisy[timbre.margin:-timbre.margin] * about["gain"]
+        noisy = timbre._degraded(i).mixture.noisy[timbre.margin : -timbre.margin] * about["gain"]
         assert np.square(given - target).mean() < 0.5 * np.square(noisy - target).mean()
         assert about["correlation"] > 0.6 and about["delay_samples"] == 0
 
 
 def test_folders_give_the_speech_the_noise_and_the_rooms(folders, monkeypatch):
-    """2.0 and 1.5 s hold 3 and 2 stretches of 0.6 s with 0.05 s before and after; each is the recording at the place that is told."""
+    """2.0 and 1.5 s hold 3 and 2 stretches of 0.6 s with 0.05 s before and after.
+
+    Each is the recording at the place that is told.
+    """
     read = []
-    monkeypatch.setattr(waves, "load", lambda path, rate, load=waves.load: read.append(path) or load(path, rate))
+    monkeypatch.setattr(
+        waves, "load", lambda path, rate, load=waves.load: read.append(path) or load(path, rate)
+    )
     timbre = source(**folders, n=None, voice=None, reverb=1.0)
     check = timbre.check(1)
-    assert not check.findings and any("1 of 3 recordings" in note and "short.wav" in note for note in check.notes)
-    assert [timbre.group(i) for i in range(5)] == ["deep/long.flac"] * 3 + ["middle.wav"] * 2 and len(timbre.keys) == 5
+    assert not check.findings and any(
+        "1 of 3 recordings" in note and "short.wav" in note for note in check.notes
+    )
+    assert [timbre.group(i) for i in range(5)] == ["deep/long.flac"] * 3 + [
+        "middle.wav"
+    ] * 2 and len(timbre.keys) == 5
     abouts = []
     for i in range(5):
         _, target, about = opened(timbre.make(i))
-        whole = waves.resample(*soundfile.read(Path(folders["speech"], about["speech"]), dtype="float32"), RATE) \
-            if "long" in about["speech"] else soundfile.read(Path(folders["speech"], about["speech"]), dtype="float32")[0]
+        whole = (
+            waves.resample(
+                *soundfile.read(Path(folders["speech"], about["speech"]), dtype="float32"), RATE
+            )
+            if "long" in about["speech"]
+            else soundfile.read(Path(folders["speech"], about["speech"]), dtype="float32")[0]
+        )
         start = round(about["start_seconds"] * RATE)
-        np.testing.assert_allclose(target, about["gain"] * whole[start:start + 9600], atol=1e-4)
+        np.testing.assert_allclose(target, about["gain"] * whole[start : start + 9600], atol=1e-4)
         abouts.append(about)
-    assert [about["start_seconds"] for about in abouts] == pytest.approx([0.05, 0.65, 1.25, 0.05, 0.65])
-    assert {about["noise"] for about in abouts} <= {"fan.wav", "click.wav"} and {about["rir"] for about in abouts} == {"hall0.wav", "hall1.wav"}
+    assert [about["start_seconds"] for about in abouts] == pytest.approx(
+        [0.05, 0.65, 1.25, 0.05, 0.65]
+    )
+    assert {about["noise"] for about in abouts} <= {"fan.wav", "click.wav"} and {
+        about["rir"] for about in abouts
+    } == {"hall0.wav", "hall1.wav"}
     assert len(read) == 2, "each impulse response is read once, not for each sample"
     assert timbre.options["voice"] is None
 
 
 def test_noise_is_always_one_array_as_long_as_the_speech(folders, tmp_path):
-    for noise in (corpus.RecordedNoise(Path(folders["noise"]), ["fan.wav", "click.wav"], RATE), corpus.MadeNoise("formant", 0, RATE)):
+    for noise in (
+        corpus.RecordedNoise(Path(folders["noise"]), ["fan.wav", "click.wav"], RATE),
+        corpus.MadeNoise("formant", 0, RATE),
+    ):
         drawn = {}
         for i in range(12):
             name, sound = noise.draw(np.random.default_rng(i), 8000)
@@ -205,7 +297,9 @@ def test_noise_is_always_one_array_as_long_as_the_speech(folders, tmp_path):
             drawn[name] = sound
         assert len(drawn) == (2 if "fan.wav" in drawn else 3)
     click, _ = soundfile.read(Path(folders["noise"], "click.wav"), dtype="float32")
-    _, sound = corpus.RecordedNoise(Path(folders["noise"]), ["click.wav"], RATE).draw(np.random.default_rng(0), 8000)
+    _, sound = corpus.RecordedNoise(Path(folders["noise"]), ["click.wav"], RATE).draw(
+        np.random.default_rng(0), 8000
+    )
     np.testing.assert_array_equal(sound, np.resize(click, 8000))
     (tmp_path / "empty.wav").write_bytes(b"")
     with pytest.raises(DataError, match=r"empty\.wav"):
@@ -214,30 +308,51 @@ def test_noise_is_always_one_array_as_long_as_the_speech(folders, tmp_path):
 
 def test_silent_and_damaged_speech_is_found_before_anything_is_written(folders, tmp_path):
     voice = speech.utterance(np.random.default_rng(0), RATE, 1.4, 0)
-    for name, sound in (("a.wav", np.concatenate([voice, np.zeros(20000, np.float32)])), ("b.flac", voice), ("c.wav", voice)):
+    for name, sound in (
+        ("a.wav", np.concatenate([voice, np.zeros(20000, np.float32)])),
+        ("b.flac", voice),
+        ("c.wav", voice),
+    ):
         soundfile.write(tmp_path / name, sound, RATE)
     damaged = bytearray((tmp_path / "b.flac").read_bytes())
     damaged[200:] = bytes(len(damaged) - 200)
     (tmp_path / "b.flac").write_bytes(damaged)
     timbre = source(**{**folders, "speech": str(tmp_path)}, n=None, voice=None)
     found = [(finding.name, finding.usable) for finding in timbre.check(1).findings]
-    assert ("a.wav at 1.8 s", True) in found and ("b.flac at 0.6 s", False) in found and not [name for name, _ in found if "c.wav" in name]
+    assert (
+        ("a.wav at 1.8 s", True) in found
+        and ("b.flac at 0.6 s", False) in found
+        and not [name for name, _ in found if "c.wav" in name]
+    )
     assert timbre.sample["latency"]["pairs"] == len(timbre.keys) - len(found)
 
 
 def test_as_many_pairs_as_are_asked_for(folders):
-    """More than there are stretches: each again, with other noise. Fewer: spread over the recordings."""
+    """More than there are stretches.
+
+    Each again, with other noise. Fewer: spread over the recordings.
+    """
     many, few = source(**folders, n=10, voice=None), source(**folders, n=3, voice=None)
-    assert many.speech.stretches == [stretch for stretch in source(**folders, n=None, voice=None).speech.stretches for _ in range(2)]
+    assert many.speech.stretches == [
+        stretch
+        for stretch in source(**folders, n=None, voice=None).speech.stretches
+        for _ in range(2)
+    ]
     many.check(1)
-    assert opened(many.make(0))[1].tolist() == opened(many.make(1))[1].tolist() and many.make(0)["input.wav"] != many.make(1)["input.wav"]
+    assert (
+        opened(many.make(0))[1].tolist() == opened(many.make(1))[1].tolist()
+        and many.make(0)["input.wav"] != many.make(1)["input.wav"]
+    )
     assert {few.group(i) for i in range(3)} == {"deep/long.flac", "middle.wav"}
 
 
 def test_what_decides_the_bytes_is_in_the_options(folders, tmp_path, monkeypatch):
     before = source(**folders, voice=None).options
     soundfile.write(tmp_path / "fan.wav", np.full(RATE, 0.1), RATE)
-    assert source(**{**folders, "noise": str(tmp_path)}, voice=None).options["noise"] != before["noise"]
+    assert (
+        source(**{**folders, "noise": str(tmp_path)}, voice=None).options["noise"]
+        != before["noise"]
+    )
     assert json.loads(json.dumps(before)) == before
     monkeypatch.setattr(speech, "espeak_path", lambda: None)
     assert source(voice="auto").options["voice"] == source(voice=None).options["voice"] == "formant"
@@ -259,27 +374,73 @@ def test_espeak_speaks():
 
 def test_all_wrong_options_are_named_at_once(tmp_path):
     with pytest.raises(ConfigError) as caught:
-        source(n=1, seed=-1, save_segment_length=0.2, snr=[5.0, -5.0], reverb=0.0, rirs=str(tmp_path), speech="nowhere", max_delay=0.15,
-               denoiser="deepfilternet", weights="not/there")
-    for said in ("--n 1: at least 2", "--seed -1", "--save-segment-length 0.2 is shorter than --segment-length 0.3",
-                 "--max-delay 0.15: more than 0, less than half", "--snr 5 -5: the lower first", "--rirs is of no use", "--rirs " + str(tmp_path),
-                 "--speech nowhere: no such folder", "48000 Hz alone", "not/there"):
+        source(
+            n=1,
+            seed=-1,
+            save_segment_length=0.2,
+            snr=[5.0, -5.0],
+            reverb=0.0,
+            rirs=str(tmp_path),
+            speech="nowhere",
+            max_delay=0.15,
+            denoiser="deepfilternet",
+            weights="not/there",
+        )
+    for said in (
+        "--n 1: at least 2",
+        "--seed -1",
+        "--save-segment-length 0.2 is shorter than --segment-length 0.3",
+        "--max-delay 0.15: more than 0, less than half",
+        "--snr 5 -5: the lower first",
+        "--rirs is of no use",
+        "--rirs " + str(tmp_path),
+        "--speech nowhere: no such folder",
+        "48000 Hz alone",
+        "not/there",
+    ):
         assert said in str(caught.value), said
 
 
 def test_no_recording_is_long_enough(folders):
-    with pytest.raises(ConfigError, match=r"3 of 3 recordings are unreadable or shorter than 4\.1 s"):
+    with pytest.raises(
+        ConfigError, match=r"3 of 3 recordings are unreadable or shorter than 4\.1 s"
+    ):
         source(**folders, n=None, voice=None, save_segment_length=4.0)
 
 
 def test_built_as_shards(tmp_path):
-    assert build.main(["timbre", str(tmp_path / "out"), "--n", "8", "--voice", "formant", "--save-segment-length", "0.3", "--segment-length", "0.2",
-                       "--max-delay", "0.02", "--validation", "0.25", "--workers", "1"]) == 0
+    assert (
+        build.main(
+            [
+                "timbre",
+                str(tmp_path / "out"),
+                "--n",
+                "8",
+                "--voice",
+                "formant",
+                "--save-segment-length",
+                "0.3",
+                "--segment-length",
+                "0.2",
+                "--max-delay",
+                "0.02",
+                "--validation",
+                "0.25",
+                "--workers",
+                "1",
+            ]
+        )
+        == 0
+    )
     dataset = load_json(tmp_path / "out/dataset.json")
-    assert dataset["samples"] == {"train": 6, "validation": 2} and dataset["sample"]["segment"] == 3200
+    assert (
+        dataset["samples"] == {"train": 6, "validation": 2} and dataset["sample"]["segment"] == 3200
+    )
     assert any("the denoiser erb is late by" in note for note in dataset["notes"])
-    train, validation = ({json.loads(shard[i]["json"])["group"] for i in range(len(shard))}
-                         for shard in (ShardSet(tmp_path / "out" / part) for part in ("train", "validation")))
+    train, validation = (
+        {json.loads(shard[i]["json"])["group"] for i in range(len(shard))}
+        for shard in (ShardSet(tmp_path / "out" / part) for part in ("train", "validation"))
+    )
     assert not train & validation and len(train | validation) == 4
 
 
@@ -287,4 +448,6 @@ def test_copies_under_two_names_are_one_recording(folders, tmp_path):
     for name in ("one.wav", "two.wav"):
         shutil.copy(Path(folders["speech"]) / "middle.wav", tmp_path / name)
     timbre = source(speech=str(tmp_path), n=None, voice="formant")
-    assert len(timbre.keys) >= 2 and {timbre.group(i) for i in range(len(timbre.keys))} == {"one.wav"}
+    assert len(timbre.keys) >= 2 and {timbre.group(i) for i in range(len(timbre.keys))} == {
+        "one.wav"
+    }

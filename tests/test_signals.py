@@ -7,7 +7,9 @@ import torch
 from distgan import signals
 
 ADDRESS = np.array([5, 900, 31, 7, 8, 9])
-IMAGES = signals.to_unit(torch.from_numpy(np.random.default_rng(0).integers(0, 256, (6, 3, 16, 16), np.uint8)))
+IMAGES = signals.to_unit(
+    torch.from_numpy(np.random.default_rng(0).integers(0, 256, (6, 3, 16, 16), np.uint8))
+)
 PAIRS = torch.from_numpy(np.random.default_rng(1).standard_normal((6, 2, 64)).astype(np.float32))
 AUGMENTATIONS = {
     "flip": (signals.flip, IMAGES, (0.5, 0.5)),
@@ -24,11 +26,13 @@ AUGMENTATIONS = {
 def test_an_augmentation_belongs_to_the_sample(name):
     function, batch, how = AUGMENTATIONS[name]
     changed = function(batch, 0, ADDRESS, *how)
-    alone = torch.cat([function(batch[i:i + 1], 0, ADDRESS[i:i + 1], *how) for i in range(6)])
+    alone = torch.cat([function(batch[i : i + 1], 0, ADDRESS[i : i + 1], *how) for i in range(6)])
     assert torch.equal(changed, alone)
     assert changed.shape == batch.shape and changed.dtype == batch.dtype
     assert not torch.equal(changed, batch)
-    assert not torch.equal(changed, function(batch, 1, ADDRESS, *how)) and not torch.equal(changed, function(batch, 0, ADDRESS + 1, *how))
+    assert not torch.equal(changed, function(batch, 1, ADDRESS, *how)) and not torch.equal(
+        changed, function(batch, 0, ADDRESS + 1, *how)
+    )
 
 
 def test_flips():
@@ -41,16 +45,32 @@ def test_affine_turns_and_shifts(monkeypatch):
     picture = torch.full((1, 1, 32, 32), -1.0)
     picture[0, 0, 14:18, 20:24] = 1
     assert torch.allclose(signals.affine(picture, 0, ADDRESS[:1], 0.0, 0.0), picture, atol=1e-5)
-    monkeypatch.setattr(signals.draws, "uniform", lambda seed, purpose, index: np.array([1.0 if "turn" in purpose else 0.5]))
+    monkeypatch.setattr(
+        signals.draws,
+        "uniform",
+        lambda seed, purpose, index: np.array([1.0 if "turn" in purpose else 0.5]),
+    )
     turned = signals.affine(picture, 0, ADDRESS[:1], 90.0, 0.1)
-    assert torch.allclose(turned, picture.rot90(1, (2, 3)), atol=1e-4) or torch.allclose(turned, picture.rot90(-1, (2, 3)), atol=1e-4)
-    monkeypatch.setattr(signals.draws, "uniform", lambda seed, purpose, index: np.array([0.75 if "right" in purpose else 0.5]))
+    assert torch.allclose(turned, picture.rot90(1, (2, 3)), atol=1e-4) or torch.allclose(
+        turned, picture.rot90(-1, (2, 3)), atol=1e-4
+    )
+    monkeypatch.setattr(
+        signals.draws,
+        "uniform",
+        lambda seed, purpose, index: np.array([0.75 if "right" in purpose else 0.5]),
+    )
     shifted = signals.affine(picture, 0, ADDRESS[:1], 15.0, 0.25)
-    assert torch.allclose(shifted[..., 4:], picture.roll(4, 3)[..., 4:], atol=1e-4)  # half of a quarter of 32 pixels
+    assert torch.allclose(
+        shifted[..., 4:], picture.roll(4, 3)[..., 4:], atol=1e-4
+    )  # half of a quarter of 32 pixels
 
 
 def test_affine_does_not_skew_a_wide_image(monkeypatch):
-    monkeypatch.setattr(signals.draws, "uniform", lambda seed, purpose, index: np.array([1.0 if "turn" in purpose else 0.5]))
+    monkeypatch.setattr(
+        signals.draws,
+        "uniform",
+        lambda seed, purpose, index: np.array([1.0 if "turn" in purpose else 0.5]),
+    )
     picture = torch.full((1, 1, 32, 64), -1.0)
     picture[0, 0, 16, 22:42] = 1  # a line of 20 pixels through the centre
     turned = signals.affine(picture, 0, ADDRESS[:1], 90.0, 0.0)
@@ -62,12 +82,18 @@ def test_colour_jitter_stays_in_range_and_keeps_gray_gray():
     changed = signals.colour_jitter(IMAGES, 0, ADDRESS, 0.9)
     assert changed.min() >= -1 and changed.max() <= 1
     gray = signals.colour_jitter(IMAGES[:, :1].expand(-1, 3, -1, -1), 0, ADDRESS, 0.5)
-    assert torch.allclose(gray[:, 0], gray[:, 1], atol=1e-6) and torch.allclose(gray[:, 0], gray[:, 2], atol=1e-6)
+    assert torch.allclose(gray[:, 0], gray[:, 1], atol=1e-6) and torch.allclose(
+        gray[:, 0], gray[:, 2], atol=1e-6
+    )
 
 
 def test_gain_polarity_and_shift_change_both_alike():
     same = torch.stack([PAIRS[:, 0], PAIRS[:, 0]], 1)
-    for function, how in ((signals.gain, (0.8, 1.0)), (signals.polarity, (0.5,)), (signals.shift, (0.1,))):
+    for function, how in (
+        (signals.gain, (0.8, 1.0)),
+        (signals.polarity, (0.5,)),
+        (signals.shift, (0.1,)),
+    ):
         changed = function(same, 0, ADDRESS, *how)
         assert torch.equal(changed[:, 0], changed[:, 1])
     factors = (signals.gain(PAIRS, 0, np.arange(6), 0.8, 1.0) / PAIRS)[:, 0, 0]
@@ -80,7 +106,9 @@ def test_a_shift_does_not_wrap():
     moved = signals.shift(ramp, 0, np.arange(50), 0.1)
     late = (50 - moved[:, 0, 50]).tolist()
     assert min(late) >= -10 and max(late) <= 10 and len(set(late)) > 10
-    assert torch.equal(moved[:, 0], (torch.arange(100.0) - torch.tensor(late)[:, None]).clamp(0, 99))
+    assert torch.equal(
+        moved[:, 0], (torch.arange(100.0) - torch.tensor(late)[:, None]).clamp(0, 99)
+    )
 
 
 def test_noise_is_on_the_input_alone():
@@ -97,5 +125,7 @@ def test_bytes_and_units_are_inverse():
 
 
 def test_integers_become_waves():
-    assert signals.to_waves(torch.tensor([[[-32768, 0, 16384]]], dtype=torch.int16)).tolist() == [[[-1, 0, 0.5]]]
+    assert signals.to_waves(torch.tensor([[[-32768, 0, 16384]]], dtype=torch.int16)).tolist() == [
+        [[-1, 0, 0.5]]
+    ]
     assert torch.equal(signals.to_waves(PAIRS, torch.float64), PAIRS.double())

@@ -1,4 +1,7 @@
-"""What asks a run to save or to stop, and what ends a process that hangs or has lost another: real processes, killed and signalled."""
+"""What asks a run to save or to stop, and what ends a process that hangs or has lost another.
+
+Real processes, killed and signalled.
+"""
 
 import json
 import os
@@ -16,13 +19,26 @@ from distgan import stopping, watchdog
 from distgan.ranks import Ranks
 
 EPOCHS = 12
-ASK = [f"epochs={EPOCHS}", "machine.checkpoint_every=100", "machine.flush_steps=3", "evaluate.schedule=[[null,100]]", *TINY]
+ASK = [
+    f"epochs={EPOCHS}",
+    "machine.checkpoint_every=100",
+    "machine.flush_steps=3",
+    "evaluate.schedule=[[null,100]]",
+    *TINY,
+]
 
 
 @pytest.fixture(scope="module")
 def undisturbed(particles, tmp_path_factory):
     where = tmp_path_factory.mktemp("undisturbed")
-    run(line("python"), "sagan", f"data={particles}", f"machine.folder={where / 'run'}", *ASK, cwd=where)
+    run(
+        line("python"),
+        "sagan",
+        f"data={particles}",
+        f"machine.folder={where / 'run'}",
+        *ASK,
+        cwd=where,
+    )
     return where / "run"
 
 
@@ -38,7 +54,11 @@ def wait_for(process, folder, steps=6):
 
 
 def events(folder, name):
-    return [event for event in map(json.loads, (folder / "events.jsonl").read_text().splitlines()) if event["event"] == name]
+    return [
+        event
+        for event in map(json.loads, (folder / "events.jsonl").read_text().splitlines())
+        if event["event"] == name
+    ]
 
 
 def attempt(folder, number=0):
@@ -47,7 +67,9 @@ def attempt(folder, number=0):
 
 def equal(a, b):
     mine, theirs = final(a), final(b)
-    return mine.keys() == theirs.keys() and all(torch.equal(mine[name], theirs[name]) for name in mine)
+    return mine.keys() == theirs.keys() and all(
+        torch.equal(mine[name], theirs[name]) for name in mine
+    )
 
 
 # ---- asked to stop
@@ -59,14 +81,23 @@ def test_a_signal_saves_and_leaves_with_75(name, particles, tmp_path, undisturbe
     if name != "SIGINT":
         process.send_signal(getattr(signal, name))  # once more: handlers are idempotent
     output, _ = process.communicate(timeout=60)
-    assert process.returncode == 75 and "the same line continues the run" in output and "Traceback" not in output
-    assert attempt(tmp_path / "run")["cause"] == f"signal {name}" and not (tmp_path / "run/DONE").exists()
+    assert (
+        process.returncode == 75
+        and "the same line continues the run" in output
+        and "Traceback" not in output
+    )
+    assert (
+        attempt(tmp_path / "run")["cause"] == f"signal {name}"
+        and not (tmp_path / "run/DONE").exists()
+    )
     assert json.loads((tmp_path / "run/status.json").read_text())["state"] == "stopped"
     run(line("python"), *ask(particles, tmp_path), cwd=tmp_path)
     assert equal(tmp_path / "run", undisturbed)
 
 
-def test_a_signal_to_the_whole_group_leaves_the_decoding_processes_alone(particles, tmp_path, undisturbed):
+def test_a_signal_to_the_whole_group_leaves_the_decoding_processes_alone(
+    particles, tmp_path, undisturbed
+):
     """As a scheduler sends it. What they decode is needed until the step is done."""
     more = ("machine.resident_mb=0", "machine.workers=2")
     process = start(["setsid", *line("python")], *ask(particles, tmp_path, *more), cwd=tmp_path)
@@ -91,7 +122,11 @@ def test_the_file_stop_is_taken_away_and_save_goes_on(particles, tmp_path, undis
     (folder / "STOP").touch()
     output, _ = process.communicate(timeout=60)
     if process.returncode == 75:  # else it had ended before it looked
-        assert attempt(folder)["cause"] == "the file STOP" and not (folder / "STOP").exists() and len(events(folder, "checkpoint")) == len(saved) + 1
+        assert (
+            attempt(folder)["cause"] == "the file STOP"
+            and not (folder / "STOP").exists()
+            and len(events(folder, "checkpoint")) == len(saved) + 1
+        )
     assert len(saved) == 1 and saved[0]["step"] > 0
     (folder / "STOP").unlink(missing_ok=True)
     run(line("python"), *ask(particles, tmp_path), cwd=tmp_path)
@@ -114,9 +149,19 @@ def test_slurms_end_of_the_job_is_the_end(tmp_path):
         return stopping.Requests(Ranks(), tmp_path, limit, environment).begin()()[0]
 
     soon, far = (str(int(time.time() + seconds)) for seconds in (5, 10_000))
-    assert late(None, SLURM_JOB_END_TIME=soon) and not late(None, SLURM_JOB_END_TIME=far) and late(5, SLURM_JOB_END_TIME=far)
-    assert not late(None) and not late(None, SLURM_JOB_END_TIME="NONE") and not late(None, SLURM_JOB_END_TIME="")
-    slow = stopping.Requests(Ranks(), tmp_path, None, {"SLURM_JOB_END_TIME": str(int(time.time() + 60))})
+    assert (
+        late(None, SLURM_JOB_END_TIME=soon)
+        and not late(None, SLURM_JOB_END_TIME=far)
+        and late(5, SLURM_JOB_END_TIME=far)
+    )
+    assert (
+        not late(None)
+        and not late(None, SLURM_JOB_END_TIME="NONE")
+        and not late(None, SLURM_JOB_END_TIME="")
+    )
+    slow = stopping.Requests(
+        Ranks(), tmp_path, None, {"SLURM_JOB_END_TIME": str(int(time.time() + 60))}
+    )
     assert not slow.begin()()[0]
     slow.saved(40.0)  # two of these are more than what is left
     assert slow.begin()()[0] and slow.cause == "the end of the job's time"
@@ -139,7 +184,12 @@ HANGS = """
 def test_a_process_that_hangs_says_where_and_all_leave(processes, particles, tmp_path):
     program = broken(tmp_path, HANGS.format(rank=processes - 1))
     began = time.monotonic()
-    output = run(line("torchrun", processes, program), *ask(particles, tmp_path, "machine.stall_s=6"), cwd=tmp_path, code=1)
+    output = run(
+        line("torchrun", processes, program),
+        *ask(particles, tmp_path, "machine.stall_s=6"),
+        cwd=tmp_path,
+        code=1,
+    )
     assert time.monotonic() - began < 90
     stacks = (tmp_path / f"run/attempts/000/stacks-rank{processes - 1}.txt").read_text()
     assert "Timeout (0:00:06)!" in stacks and re.search(r"in step\b", stacks)
@@ -179,13 +229,17 @@ def test_when_a_rank_is_killed_the_other_says_so_and_leaves(killed, particles, t
     workers_of(process)[killed].kill()
     output, _ = process.communicate(timeout=60)
     assert process.returncode != 0
-    assert killed == 0 or "another process of this run has gone, or does not answer" in output, output[:3000]
+    assert killed == 0 or "another process of this run has gone, or does not answer" in output, (
+        output[:3000]
+    )
 
 
 def test_torchrun_starts_the_ranks_again_and_the_run_goes_on(particles, tmp_path, undisturbed):
     command = line("torchrun", 2)
     command[1:1] = ["--max-restarts", "3"]
-    words = [word for word in ask(particles, tmp_path) if not word.startswith("machine.checkpoint_every")]
+    words = [
+        word for word in ask(particles, tmp_path) if not word.startswith("machine.checkpoint_every")
+    ]
     process = start(command, *words, "machine.checkpoint_every=1", cwd=tmp_path)
     wait_for(process, tmp_path / "run", 12)
     workers_of(process)[1].kill()
@@ -198,7 +252,9 @@ def test_torchrun_starts_the_ranks_again_and_the_run_goes_on(particles, tmp_path
 
 
 def test_a_validation_may_take_three_times_the_groups_time_out(particles, tmp_path):
-    program = broken(tmp_path, """
+    program = broken(
+        tmp_path,
+        """
         import time
         from distgan.recipes import sagan
         usual = sagan.Recipe.validate
@@ -206,13 +262,20 @@ def test_a_validation_may_take_three_times_the_groups_time_out(particles, tmp_pa
             time.sleep(12)
             return usual(self, data)
         sagan.Recipe.validate = validate
-    """)
-    run(line("torchrun", 2, program), *ask(particles, tmp_path, "epochs=1", "validate_every=100", "machine.timeout_s=4"), cwd=tmp_path)
+    """,
+    )
+    run(
+        line("torchrun", 2, program),
+        *ask(particles, tmp_path, "epochs=1", "validate_every=100", "machine.timeout_s=4"),
+        cwd=tmp_path,
+    )
     assert (tmp_path / "run/DONE").exists()
 
 
 def test_ranks_that_hold_other_weights_are_found_before_they_are_saved(particles, tmp_path):
-    program = broken(tmp_path, """
+    program = broken(
+        tmp_path,
+        """
         import os
         from distgan.recipes import sagan
         usual = sagan.Recipe.step
@@ -222,7 +285,17 @@ def test_ranks_that_hold_other_weights_are_found_before_they_are_saved(particles
                 self.G.average.state_dict()["project.weight" if "project.weight" in self.G.average.state_dict() else next(iter(self.G.average.state_dict()))].add_(1e-6)
             return log
         sagan.Recipe.step = step
-    """)
-    output = run(line("torchrun", 2, program), *ask(particles, tmp_path, "epochs=2", "machine.checkpoint_every=1"), cwd=tmp_path, code=1)
-    assert re.search(r"error: after step \d+ rank 1 holds other values than rank 0 in G\.ema\.\S+; nothing was saved", output)
+    """,
+    )
+    output = run(
+        line("torchrun", 2, program),
+        *ask(particles, tmp_path, "epochs=2", "machine.checkpoint_every=1"),
+        cwd=tmp_path,
+        code=1,
+    )
+    assert re.search(
+        r"error: after step \d+ rank 1 holds other values than rank 0 in G\.ema\.\S+; nothing was"
+        r" saved",
+        output,
+    )
     assert not list((tmp_path / "run/checkpoints").iterdir())

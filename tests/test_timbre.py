@@ -1,4 +1,6 @@
-"""The timbre system: its networks, its settings, a step, and runs that are one run however they are started."""
+"""The timbre system: its networks, its settings, a step, and runs that are one run however they are
+started.
+"""
 
 import copy
 import csv
@@ -26,7 +28,18 @@ from distgan.recipes.timbre import Recipe, Settings
 from shards.sound import waves
 
 RESOLUTIONS = ((64, 16, 64), (32, 8, 24))
-SMALL = ["g_width=4", "g_fft=64", "g_hop=16", "d_width=2", f"stft_resolutions={json.dumps(RESOLUTIONS)}", "segment_length=256", "batch=6", "ema=0.5", "g_lr=1e-2", "d_lr=5e-3"]
+SMALL = [
+    "g_width=4",
+    "g_fft=64",
+    "g_hop=16",
+    "d_width=2",
+    f"stft_resolutions={json.dumps(RESOLUTIONS)}",
+    "segment_length=256",
+    "batch=6",
+    "ema=0.5",
+    "g_lr=1e-2",
+    "d_lr=5e-3",
+]
 TRAIN = 24
 
 
@@ -44,13 +57,24 @@ def recipe(*words: str, frames: int = 400, ranks: int = 1) -> Recipe:
     """In one process, on the CPU, in float64."""
     chosen = settings("machine.device=cpu", "precision=float64", *words)
     torch.manual_seed(0)
-    return Recipe(chosen, Ranks(chosen.machine, chosen.precision), sharing.breakdown(chosen.batch, ranks, 1), (2, frames))
+    return Recipe(
+        chosen,
+        Ranks(chosen.machine, chosen.precision),
+        sharing.breakdown(chosen.batch, ranks, 1),
+        (2, frames),
+    )
 
 
 def micro(data: Data, numbers, at: int = 0) -> Micro:
     """These training pairs, cut from their beginning, as if they stood at `at` in the stream."""
     numbers = np.asarray(numbers)
-    return Micro(data.decode(data.train, numbers.tolist(), 256), numbers + at, numbers + at, slice(0, len(numbers)), 0)
+    return Micro(
+        data.decode(data.train, numbers.tolist(), 256),
+        numbers + at,
+        numbers + at,
+        slice(0, len(numbers)),
+        0,
+    )
 
 
 def state_of(player) -> dict[str, torch.Tensor]:
@@ -86,7 +110,10 @@ def test_the_generator_never_needs_a_length():
 
 
 def test_samples_of_a_batch_do_not_meet():
-    G, D = stir(nets_timbre.Repair(4, 64, 16)).double(), stir(nets_timbre.SpectrogramJudges(2, RESOLUTIONS)).double()
+    G, D = (
+        stir(nets_timbre.Repair(4, 64, 16)).double(),
+        stir(nets_timbre.SpectrogramJudges(2, RESOLUTIONS)).double(),
+    )
     given = torch.randn(4, 300, dtype=torch.float64)
     for net in (G, D):
         torch.testing.assert_close(net(given)[1:3], net(given[1:3]), rtol=1e-12, atol=1e-12)
@@ -110,7 +137,9 @@ def test_weight_norm_is_removed_without_a_trace():
         assert not any("Parametrized" in type(module).__name__ for module in plain.modules())
         torch.testing.assert_close(plain(given), net(given), rtol=0, atol=1e-6)
     normed = [name for name in net.state_dict() if name.endswith("weight.original0")]
-    assert len(normed) == 15 and sum(name.endswith("weight") for name in net.state_dict()) == 1, "all but the head"
+    assert len(normed) == 15 and sum(name.endswith("weight") for name in net.state_dict()) == 1, (
+        "all but the head"
+    )
     net(given).sum().backward()
     torch.testing.assert_close(trained(given), net(given), rtol=0, atol=0)
 
@@ -122,34 +151,51 @@ def test_normed_weights_go_through_copies_files_and_averages():
     other = recipe("ema=0.9")
     other.G.load(tensors, made.G.state())
     given = torch.randn(2, 300, dtype=torch.float64)
-    assert torch.equal(other.G.bare(given), made.G.bare(given)) and not torch.equal(other.G.average(given), made.G.bare(given))
+    assert torch.equal(other.G.bare(given), made.G.bare(given)) and not torch.equal(
+        other.G.average(given), made.G.bare(given)
+    )
     for name, weight in made.G.average.named_parameters():
         assert not weight.requires_grad, name
 
 
 def test_no_network_has_batch_statistics():
     made = recipe()
-    assert not any(player.bare.state_dict().keys() & {"running_mean"} or any("running" in name for name in player.bare.state_dict())
-                   for player in made.players.values())
-    assert not any("Norm" in type(module).__name__ and "WeightNorm" not in type(module).__name__ for module in made.G.bare.modules())
+    assert not any(
+        player.bare.state_dict().keys() & {"running_mean"}
+        or any("running" in name for name in player.bare.state_dict())
+        for player in made.players.values()
+    )
+    assert not any(
+        "Norm" in type(module).__name__ and "WeightNorm" not in type(module).__name__
+        for module in made.G.bare.modules()
+    )
 
 
 # ---- settings
-@pytest.mark.parametrize(("words", "said"), [
-    (["segment_length=300", "save_segment_length=299"], "save_segment_length: found 299; less than segment_length=300, which is cut out"),
-    (["segment_length=32"], "segment_length: found 32; too short for an FFT of 64, which wants more than 32 frames"),
-    (["stft_resolutions=[[64, 65, 64]]"], "the hop is at most the window"),
-    (["stft_resolutions=[[64, 16, 65]]"], "the window at most the FFT"),
-    (["gain=[1.0, 0.8]"], "the lower first"),
-    (["g_hop=33"], "at most half of g_fft=64"),
-    (["lambda_l1=0", "lambda_stft=0"], "nothing to learn"),
-    (["epochs=4"], "ends at epochs=4, before its GAN loss starts"),
-    (["g_hop=128", "g_fft=128"], "at most half of g_fft=128"),
-    (["stft_resolutions=[[1024, 16, 64]]"], "segment_length: found 256; too short"),
-    (["betas=[0.5, 1.0]"], "must be below 1"),
-    (["polarity=1.5"], "polarity"),
-    (["gan_loss=hing"], "gan_loss"),
-])
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ["segment_length=300", "save_segment_length=299"],
+            "save_segment_length: found 299; less than segment_length=300, which is cut out",
+        ),
+        (
+            ["segment_length=32"],
+            "segment_length: found 32; too short for an FFT of 64, which wants more than 32 frames",
+        ),
+        (["stft_resolutions=[[64, 65, 64]]"], "the hop is at most the window"),
+        (["stft_resolutions=[[64, 16, 65]]"], "the window at most the FFT"),
+        (["gain=[1.0, 0.8]"], "the lower first"),
+        (["g_hop=33"], "at most half of g_fft=64"),
+        (["lambda_l1=0", "lambda_stft=0"], "nothing to learn"),
+        (["epochs=4"], "ends at epochs=4, before its GAN loss starts"),
+        (["g_hop=128", "g_fft=128"], "at most half of g_fft=128"),
+        (["stft_resolutions=[[1024, 16, 64]]"], "segment_length: found 256; too short"),
+        (["betas=[0.5, 1.0]"], "must be below 1"),
+        (["polarity=1.5"], "polarity"),
+        (["gan_loss=hing"], "gan_loss"),
+    ],
+)
 def test_settings_that_do_not_fit_are_refused(words, said):
     with pytest.raises(ConfigError) as caught:
         settings(*words)
@@ -168,7 +214,14 @@ def test_a_run_without_a_gan_may_be_short():
 
 def test_defaults():
     run = runfile.settle(Settings, {"recipe": "timbre", "data": "-"}, [])
-    assert (run.gan_start_epoch, run.gain, run.polarity, run.judged_by, run.kind, run.crop) == (5, (0.8, 1.0), 0, "valid/stft", "pair", 16000)
+    assert (run.gan_start_epoch, run.gain, run.polarity, run.judged_by, run.kind, run.crop) == (
+        5,
+        (0.8, 1.0),
+        0,
+        "valid/stft",
+        "pair",
+        16000,
+    )
 
 
 # ---- a step
@@ -176,18 +229,25 @@ def test_before_the_gan_starts_only_reconstruction_is_learned(folder):
     made, data = recipe(), Data(str(folder))
     before = state_of(made.D)
     log = made.step([[micro(data, range(6))]], Clock(6, TRAIN))
-    assert log.keys() == {f"g/{name}" for name in ("loss", "l1", "stft", "grad_norm", "lr", "skipped")}
+    assert log.keys() == {
+        f"g/{name}" for name in ("loss", "l1", "stft", "grad_norm", "lr", "skipped")
+    }
     assert log["g/loss"].item() == pytest.approx(50 * log["g/l1"].item() + log["g/stft"].item())
     assert same(before, state_of(made.D)) and made.D.updates == 0 and made.G.updates == 1
     log = made.step([[micro(data, range(6))]], Clock(6, TRAIN, step=5 * TRAIN // 6))
     assert {"d/loss", "d/real_score", "d/fake_score", "g/adversarial"} < log.keys()
-    assert log["g/loss"].item() == pytest.approx(50 * log["g/l1"].item() + log["g/stft"].item() + 0.1 * log["g/adversarial"].item())
+    assert log["g/loss"].item() == pytest.approx(
+        50 * log["g/l1"].item() + log["g/stft"].item() + 0.1 * log["g/adversarial"].item()
+    )
     assert not same(before, state_of(made.D)) and made.D.updates == 1
 
 
 def test_watch_knows_the_loss_and_a_d_that_nothing_bounds_is_refused():
     assert settings("gan_loss=hinge").watch.unbounded and not settings().watch.unbounded
-    assert settings("gan_loss=vanilla", "real_label=0.9", "fake_label=0.1").watch.d_loss_floor == 0.325 and settings("gan_loss=vanilla").watch.d_loss_floor == 0
+    assert (
+        settings("gan_loss=vanilla", "real_label=0.9", "fake_label=0.1").watch.d_loss_floor == 0.325
+        and settings("gan_loss=vanilla").watch.d_loss_floor == 0
+    )
     with pytest.raises(ConfigError, match="nothing bounds D here"):
         settings("gan_loss=wgan")
 
@@ -210,14 +270,18 @@ def test_weights_of_zero_switch_a_loss_off(folder):
     assert made.D.updates == 0
 
 
-@pytest.mark.parametrize("words", [[], ["diffaugment=[gain, shift, mask, noise]"]], ids=["plain", "diffaugment"])
+@pytest.mark.parametrize(
+    "words", [[], ["diffaugment=[gain, shift, mask, noise]"]], ids=["plain", "diffaugment"]
+)
 def test_micro_batches_give_the_gradient_of_the_whole(words, folder):
     data, ends = Data(str(folder)), []
     for parts in ([range(6)], [range(3), range(3, 6)]):
         made = recipe("gan_start_epoch=0", f"machine.accumulation={len(parts)}", *words)
         for _ in range(3):
             made.step([[micro(data, part) for part in parts]], Clock(6, TRAIN))
-        ends.append(state_of(made.G) | {f"D.{name}": value for name, value in state_of(made.D).items()})
+        ends.append(
+            state_of(made.G) | {f"D.{name}": value for name, value in state_of(made.D).items()}
+        )
     for name, value in ends[0].items():
         torch.testing.assert_close(value, ends[1][name], rtol=1e-7, atol=1e-10, msg=name)
 
@@ -226,7 +290,9 @@ def test_diffaugment_changes_what_d_sees_in_both_updates_and_nothing_else(folder
     data, seen = Data(str(folder)), {}
     for words in ([], ["diffaugment=[gain]"]):
         made, calls = recipe("gan_start_epoch=0", *words), []
-        made.D.bare.register_forward_pre_hook(lambda module, args, calls=calls: calls.append(args[0].detach()))
+        made.D.bare.register_forward_pre_hook(
+            lambda module, args, calls=calls: calls.append(args[0].detach())
+        )
         log = made.step([[micro(data, range(6))]], Clock(6, TRAIN))
         seen[bool(words)] = (*calls[0].chunk(2), calls[1], log["g/l1"])
     for plain, changed in zip(seen[False][:3], seen[True][:3], strict=True):
@@ -239,10 +305,17 @@ def test_diffaugment_changes_what_d_sees_in_both_updates_and_nothing_else(folder
 def test_settings_changed_in_flight_are_taken_over(folder):
     made, data = recipe("gan_start_epoch=0"), Data(str(folder))
     made.step([[micro(data, range(6))]], Clock(6, TRAIN))
-    retune(made, settings("machine.device=cpu", "g_lr=1e-3", "d_lr=2e-3", "lambda_l1=3", "gan_start_epoch=0"))
+    retune(
+        made,
+        settings(
+            "machine.device=cpu", "g_lr=1e-3", "d_lr=2e-3", "lambda_l1=3", "gan_start_epoch=0"
+        ),
+    )
     log = made.step([[micro(data, range(6))]], Clock(6, TRAIN))
     assert log["g/lr"].item() == pytest.approx(1e-3) and log["d/lr"].item() == pytest.approx(2e-3)
-    assert log["g/loss"].item() == pytest.approx(3 * log["g/l1"].item() + log["g/stft"].item() + 0.1 * log["g/adversarial"].item())
+    assert log["g/loss"].item() == pytest.approx(
+        3 * log["g/l1"].item() + log["g/stft"].item() + 0.1 * log["g/adversarial"].item()
+    )
 
 
 # ---- validation, pictures, results
@@ -256,16 +329,28 @@ def test_validation_is_what_is_computed_pair_by_pair(folder):
             repaired = made.G.bare(given)
             score = made.D.bare(repaired)
             real = made.D.bare(target)
-        rows.append({"l1": (repaired - target).abs().mean(), "stft": stft_distance(repaired, target, RESOLUTIONS).mean(),
-                     "si_sdr": measures.si_sdr(repaired, target).mean(), "lsd": measures.log_spectral_distance(repaired, target, 8000).mean(),
-                     "input_si_sdr": measures.si_sdr(given, target).mean(), "input_stft": stft_distance(given, target, RESOLUTIONS).mean(),
-                     "adversarial": (score - 1).square().mean(), "d_loss": (real - 1).square().mean() + score.square().mean()})
+        rows.append(
+            {
+                "l1": (repaired - target).abs().mean(),
+                "stft": stft_distance(repaired, target, RESOLUTIONS).mean(),
+                "si_sdr": measures.si_sdr(repaired, target).mean(),
+                "lsd": measures.log_spectral_distance(repaired, target, 8000).mean(),
+                "input_si_sdr": measures.si_sdr(given, target).mean(),
+                "input_stft": stft_distance(given, target, RESOLUTIONS).mean(),
+                "adversarial": (score - 1).square().mean(),
+                "d_loss": (real - 1).square().mean() + score.square().mean(),
+            }
+        )
     for name in rows[0]:
-        assert found[f"valid/{name}"] == pytest.approx(np.mean([row[name].item() for row in rows]), rel=1e-9), name
+        assert found[f"valid/{name}"] == pytest.approx(
+            np.mean([row[name].item() for row in rows]), rel=1e-9
+        ), name
 
 
 def test_the_validation_of_clips_of_different_lengths_counts_each_once(tmp_path):
-    data = Data(str(sets.damaged(tmp_path / "set", 2, held_out=3, frames=[400, 400, 300, 500, 900])))
+    data = Data(
+        str(sets.damaged(tmp_path / "set", 2, held_out=3, frames=[400, 400, 300, 500, 900]))
+    )
     made = recipe(frames=300)
     alone = []
     for i in range(3):
@@ -276,11 +361,24 @@ def test_the_validation_of_clips_of_different_lengths_counts_each_once(tmp_path)
 
 def test_a_silent_target_takes_no_part_in_validation(folder, monkeypatch):
     made, data = recipe(), Data(str(folder))
-    pairs = [signals.to_waves(data.decode(data.validation, [i]), torch.float64).unbind(1) for i in range(3)]
-    monkeypatch.setattr(made, "_held_out", lambda data: iter([(torch.cat([given for given, _ in pairs]), torch.cat([target for _, target in pairs]))]))
+    pairs = [
+        signals.to_waves(data.decode(data.validation, [i]), torch.float64).unbind(1)
+        for i in range(3)
+    ]
+    monkeypatch.setattr(
+        made,
+        "_held_out",
+        lambda data: iter(
+            [(torch.cat([given for given, _ in pairs]), torch.cat([target for _, target in pairs]))]
+        ),
+    )
     whole = made.validate(data)
     silence = torch.zeros_like(pairs[0][1])
-    monkeypatch.setattr(made, "_held_out", lambda data: iter([*pairs[:2], (pairs[0][0], silence), pairs[2], (silence, silence)]))
+    monkeypatch.setattr(
+        made,
+        "_held_out",
+        lambda data: iter([*pairs[:2], (pairs[0][0], silence), pairs[2], (silence, silence)]),
+    )
     found = made.validate(data)
     assert found.pop("valid/silent") == 2 and found == pytest.approx(whole, rel=1e-12)
     monkeypatch.setattr(made, "_held_out", lambda data: iter([(silence, silence)]))
@@ -292,7 +390,9 @@ def test_pictures_come_with_sound(folder, tmp_path):
     made, data = recipe(), Data(str(folder))
     made.show(data, tmp_path / "00000012.png")
     keys = [data.validation.key(i) for i in (0, 1, 3)]
-    assert {path.name for path in tmp_path.iterdir()} == {"00000012.png"} | {f"00000012.{key}.{what}.wav" for key in keys for what in ("before", "after", "clean")}
+    assert {path.name for path in tmp_path.iterdir()} == {"00000012.png"} | {
+        f"00000012.{key}.{what}.wav" for key in keys for what in ("before", "after", "clean")
+    }
     before, clean = signals.to_waves(data.decode(data.validation, [1]))[0].numpy()
     for what, due in (("before", before), ("clean", clean), ("after", before)):
         sound, rate = soundfile.read(tmp_path / f"00000012.{keys[1]}.{what}.wav", dtype="float32")
@@ -311,20 +411,37 @@ def test_results_hold_measures_of_all_and_sound_of_some(folder, tmp_path):
     assert [row["key"] for row in rows] == [data.validation.key(i) for i in range(5)]
     valid = made.validate(data)
     for name in ("l1", "stft", "si_sdr", "lsd", "input_si_sdr", "input_lsd"):
-        assert np.mean([float(row[name]) for row in rows]) == pytest.approx(valid[f"valid/{name}"], rel=1e-3)
+        assert np.mean([float(row[name]) for row in rows]) == pytest.approx(
+            valid[f"valid/{name}"], rel=1e-3
+        )
     assert (tmp_path / "spectrograms.png").stat().st_size > 1000
     assert "level 0-500 Hz" in rows[0] and "input_level 2000-4000 Hz" in rows[0]
     for key in (row["key"] for row in rows):
         assert waves.load(tmp_path / f"{key}.after.wav")[0].shape == (400,)
-    made.step([[micro(data, range(6))]], Clock(6, TRAIN))  # the network that was copied for inference can still be trained
+    made.step(
+        [[micro(data, range(6))]], Clock(6, TRAIN)
+    )  # the network that was copied for inference can still be trained
 
 
 # ---- whole runs
 def train(command, folder, where, *more, code=0):
     """24 steps: 12 before the GAN loss starts, 12 with it."""
     where.mkdir(exist_ok=True)
-    run(command, "timbre", f"data={folder}", "epochs=6", "precision=float64", f"machine.folder={where / 'run'}", "gan_start_epoch=3", "lr_every=2",
-        "sample_every=1000", *SMALL, *more, cwd=where, code=code)
+    run(
+        command,
+        "timbre",
+        f"data={folder}",
+        "epochs=6",
+        "precision=float64",
+        f"machine.folder={where / 'run'}",
+        "gan_start_epoch=3",
+        "lr_every=2",
+        "sample_every=1000",
+        *SMALL,
+        *more,
+        cwd=where,
+        code=code,
+    )
     return where / "run"
 
 
@@ -336,14 +453,25 @@ def reference(folder, tmp_path_factory):
 def test_it_learns_to_repair(reference):
     rows = [json.loads(text) for text in (reference / "journal.jsonl").read_text().splitlines()]
     valid = [row for row in rows if "valid/stft" in row]
-    assert valid[-1]["valid/stft"] < 0.92 * valid[-1]["valid/input_stft"] == 0.92 * valid[0]["valid/input_stft"]
-    assert valid[0]["valid/stft"] == pytest.approx(valid[0]["valid/input_stft"], rel=1e-3), "it starts from the input"
+    assert (
+        valid[-1]["valid/stft"]
+        < 0.92 * valid[-1]["valid/input_stft"]
+        == 0.92 * valid[0]["valid/input_stft"]
+    )
+    assert valid[0]["valid/stft"] == pytest.approx(valid[0]["valid/input_stft"], rel=1e-3), (
+        "it starts from the input"
+    )
     assert "valid/adversarial" in valid[-1] and "valid/adversarial" not in valid[0]
     assert (reference / "results" / "measures.csv").is_file()
 
 
-@pytest.mark.parametrize(("way", "processes", "more"), [("torchrun", 2, []), ("torchrun", 3, []), ("python", 1, ["machine.accumulation=2"])])
-def test_every_way_of_starting_gives_the_same_run(way, processes, more, folder, reference, tmp_path):
+@pytest.mark.parametrize(
+    ("way", "processes", "more"),
+    [("torchrun", 2, []), ("torchrun", 3, []), ("python", 1, ["machine.accumulation=2"])],
+)
+def test_every_way_of_starting_gives_the_same_run(
+    way, processes, more, folder, reference, tmp_path
+):
     found = train(line(way, processes), folder, tmp_path, *more)
     assert losses_apart(reference, found) < 1e-9
     assert ends_differ_by(reference, found) < 1e-9
@@ -352,8 +480,12 @@ def test_every_way_of_starting_gives_the_same_run(way, processes, more, folder, 
 def test_a_run_that_was_continued_ends_alike(folder, reference, tmp_path):
     """Stopped before the GAN loss starts, and within it; its schedules go on from where they were."""
     for step, code in ((5, STOPPED), (17, STOPPED), (0, 0)):
-        stop = ("import os, signal\nfrom distgan import loop\ndue = loop.require_due\ndef stopped(batches, share, rank, now):\n"
-                f"    if now.step == {step} > 0:\n        os.kill(os.getpid(), signal.SIGTERM)\n    due(batches, share, rank, now)\nloop.require_due = stopped\n")
+        stop = (
+            "import os, signal\nfrom distgan import loop\ndue = loop.require_due\ndef"
+            f" stopped(batches, share, rank, now):\n    if now.step == {step} > 0:\n       "
+            " os.kill(os.getpid(), signal.SIGTERM)\n    due(batches, share, rank,"
+            " now)\nloop.require_due = stopped\n"
+        )
         found = train(line("python", program=broken(tmp_path, stop)), folder, tmp_path, code=code)
     mine, theirs = final(found), final(reference)
     assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
@@ -361,11 +493,26 @@ def test_a_run_that_was_continued_ends_alike(folder, reference, tmp_path):
 
 
 def losses_apart(a, b) -> float:
-    """The largest relative difference of any number of both losses of all 24 steps; D has none in the first 12."""
-    a, b = ([row for row in map(json.loads, (folder / "journal.jsonl").read_text().splitlines()) if "g/loss" in row] for folder in (a, b))
+    """The largest relative difference of any number of both losses of all 24 steps.
+
+    D has none in the first 12.
+    """
+    a, b = (
+        [
+            row
+            for row in map(json.loads, (folder / "journal.jsonl").read_text().splitlines())
+            if "g/loss" in row
+        ]
+        for folder in (a, b)
+    )
     assert [row["step"] for row in a] == [row["step"] for row in b] == list(range(1, 25))
     assert [row["step"] for row in a if "d/loss" in row] == list(range(13, 25))
-    return max(abs(x[name] - y[name]) / abs(x[name]) for x, y in zip(a, b, strict=True) for name in x if name.endswith(("loss", "l1", "stft", "adversarial")))
+    return max(
+        abs(x[name] - y[name]) / abs(x[name])
+        for x, y in zip(a, b, strict=True)
+        for name in x
+        if name.endswith(("loss", "l1", "stft", "adversarial"))
+    )
 
 
 def rates(folder) -> dict[int, float]:

@@ -19,10 +19,21 @@ def test_a_healthy_journal_raises_nothing():
     assert all(signal.ok for signal in healthy(journal(), Watch()))
 
 
-@pytest.mark.parametrize("rows", [[], journal(lines=1), journal(lines=24, **{"d/loss": lambda t: 0.0, "g/loss": lambda t: 99.0})])
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [],
+        journal(lines=1),
+        journal(lines=24, **{"d/loss": lambda t: 0.0, "g/loss": lambda t: 99.0}),
+    ],
+)
 def test_a_short_journal_raises_nothing(rows):
     assert check(rows, Watch()) == []
-    assert {signal.ok for signal in healthy(rows, Watch()) if "/" not in signal.name and signal.name.startswith(("D", "G"))} == {None}
+    assert {
+        signal.ok
+        for signal in healthy(rows, Watch())
+        if "/" not in signal.name and signal.name.startswith(("D", "G"))
+    } == {None}
 
 
 def test_an_unbounded_critic_is_not_judged_by_its_losses():
@@ -33,7 +44,9 @@ def test_an_unbounded_critic_is_not_judged_by_its_losses():
     assert set(rules(rows)) == {"d_loss_low", "g_loss_exploding"}
     assert check(rows, Watch(unbounded=True)) == []
     assert [signal.name for signal in healthy(rows, Watch(unbounded=True)) if not signal.ok] == []
-    assert set(rules(journal(**{"valid/overfit": late(0.9, 0.1)}), Watch(unbounded=True))) == {"d_overfitting"}
+    assert set(rules(journal(**{"valid/overfit": late(0.9, 0.1)}), Watch(unbounded=True))) == {
+        "d_overfitting"
+    }
 
 
 def test_single_noisy_steps_raise_nothing():
@@ -47,7 +60,11 @@ def test_d_loss_to_zero_says_collapsed_and_train_d_less():
     found = rules(journal(**{"d/loss": late(0.01, 0.65)}))
     assert set(found) == {"d_loss_low"}
     finding = found["d_loss_low"]
-    assert finding.level == "warning" and "may have collapsed" in finding.message and "train D less" in finding.advice
+    assert (
+        finding.level == "warning"
+        and "may have collapsed" in finding.message
+        and "train D less" in finding.advice
+    )
     assert 240 < finding.epoch < 300
     strong = rules(journal(**{"d/loss": late(0.08, 0.65)}))["d_loss_low"]
     assert "D too strong" in strong.message and "collapsed" not in strong.message
@@ -60,7 +77,13 @@ def test_label_smoothing_lifts_the_limits_of_the_d_loss():
 
 
 def test_d_too_strong_needs_both_probabilities():
-    assert set(rules(journal(noise=0.02, **{"d/real_prob": late(0.95, 0.66), "d/fake_prob": late(0.01, 0.32)}))) == {"d_too_strong"}
+    assert set(
+        rules(
+            journal(
+                noise=0.02, **{"d/real_prob": late(0.95, 0.66), "d/fake_prob": late(0.01, 0.32)}
+            )
+        )
+    ) == {"d_too_strong"}
     assert check(journal(noise=0.02, **{"d/real_prob": late(0.95, 0.66)}), Watch()) == []
 
 
@@ -76,12 +99,20 @@ def test_a_finding_ends_only_past_its_threshold():
 
 
 def test_g_loss_exploding():
-    found = rules(journal(**{"g/loss": lambda t: 1.1 if t < 0.5 else 1.1 * math.exp(8 * (t - 0.5))}))
-    assert set(found) == {"g_loss_exploding"} and "learning rate" in found["g_loss_exploding"].message
+    found = rules(
+        journal(**{"g/loss": lambda t: 1.1 if t < 0.5 else 1.1 * math.exp(8 * (t - 0.5))})
+    )
+    assert (
+        set(found) == {"g_loss_exploding"} and "learning rate" in found["g_loss_exploding"].message
+    )
 
 
 def test_an_explosion_does_not_become_the_new_normal():
-    assert "g_loss_exploding" in rules(journal(lines=2000, score=lambda epoch: 3000 - epoch, **{"g/loss": late(30, 1.1, start=0.1)}))
+    assert "g_loss_exploding" in rules(
+        journal(
+            lines=2000, score=lambda epoch: 3000 - epoch, **{"g/loss": late(30, 1.1, start=0.1)}
+        )
+    )
 
 
 def test_flat_score_after_a_hundred_epochs():
@@ -116,7 +147,11 @@ def test_numbers_that_are_not_finite():
     for row in rows[-4:]:
         row["d/loss"] = math.nan
     found = rules(rows)
-    assert set(found) == {"nonfinite"} and found["nonfinite"].level == "warning" and "d/loss, g/grad_norm" in found["nonfinite"].message
+    assert (
+        set(found) == {"nonfinite"}
+        and found["nonfinite"].level == "warning"
+        and "d/loss, g/grad_norm" in found["nonfinite"].message
+    )
     assert rules([{"step": 1, "epoch": 0.1, "d/loss": None}])["nonfinite"].level == "warning"
 
 
@@ -150,7 +185,12 @@ def test_damage_in_the_middle_is_an_error_with_its_line(tmp_path):
 
 def test_lines_written_again_after_a_resume_replace_the_earlier_ones(tmp_path):
     path = tmp_path / "journal.jsonl"
-    path.write_text("".join(json.dumps({"step": step, "epoch": step / 18, "d/loss": float(attempt)}) + "\n"
-                            for attempt, steps in enumerate((range(1, 51), range(31, 41))) for step in steps))
+    path.write_text(
+        "".join(
+            json.dumps({"step": step, "epoch": step / 18, "d/loss": float(attempt)}) + "\n"
+            for attempt, steps in enumerate((range(1, 51), range(31, 41)))
+            for step in steps
+        )
+    )
     table = series(read_journal(path), "d/loss")
     assert len(table) == 40 and table[29, 1] == 0 and table[30, 1] == 1

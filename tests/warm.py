@@ -1,14 +1,19 @@
-"""Processes that need not import torch again: each is forked from one that has, and imports all of distgan itself.
+"""Processes that need not import torch again: each is forked from one that has, and imports all of
+distgan itself.
 
-A start of torch, accelerate and a launcher costs 4 to 8 s of CPU in every process, most of what a test with real processes takes. `Nursery` is a
-process that has imported the packages of others, has one thread and has done nothing else. For a command of tests/processes.py it forks the process
-which that command would start: with its arguments, its environment, its folder and its output, in a session of its own. torchrun and `accelerate
-launch` are the real ones; the workers that they start are forked as well, before they do anything. Nothing of distgan is imported ahead, as some of
-it looks at the environment while it is imported.
+A start of torch, accelerate and a launcher costs 4 to 8 s of CPU in every process, most of what a
+test with real processes takes. `Nursery` is a process that has imported the packages of others, has
+one thread and has done nothing else. For a command of tests/processes.py it forks the process which
+that command would start: with its arguments, its environment, its folder and its output, in a
+session of its own. torchrun and `accelerate launch` are the real ones; the workers that they start
+are forked as well, before they do anything. Nothing of distgan is imported ahead, as some of it
+looks at the environment while it is imported.
 
-DISTGAN_COLD_TESTS=1 starts every process from nothing. Tests that ask for it (`cold`) always do, and those that use `processes.start`: the documented
-lines, every way of starting in float64, the start of a run that is to be killed or stopped, what DeepSpeed prints. What only they can see, because all forked
-processes share it: the order of sets, which Python draws anew for each process, and what other packages do to the environment as they are imported.
+DISTGAN_COLD_TESTS=1 starts every process from nothing. Tests that ask for it (`cold`) always do,
+and those that use `processes.start`: the documented lines, every way of starting in float64, the
+start of a run that is to be killed or stopped, what DeepSpeed prints. What only they can see,
+because all forked processes share it: the order of sets, which Python draws anew for each process,
+and what other packages do to the environment as they are imported.
 """
 
 import atexit
@@ -39,20 +44,33 @@ class Nursery:
     def __init__(self, environment: dict[str, str], *packages: str):
         self._here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with there:
-            self._process = subprocess.Popen([sys.executable, __file__, str(there.fileno()), *packages], env=environment, pass_fds=[there.fileno()],
-                                             stdin=subprocess.DEVNULL, start_new_session=True)
+            self._process = subprocess.Popen(
+                [sys.executable, __file__, str(there.fileno()), *packages],
+                env=environment,
+                pass_fds=[there.fileno()],
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
         atexit.register(self.close)
 
     def close(self) -> None:
         self._here.close()
         self._process.wait()
 
-    def run(self, command: list[str], cwd: Path, environment: dict[str, str], timeout: float) -> tuple[int, str]:
-        """(Exit code, output with that of stderr). As with subprocess, all that hold the output must have ended."""
+    def run(
+        self, command: list[str], cwd: Path, environment: dict[str, str], timeout: float
+    ) -> tuple[int, str]:
+        """(Exit code, output with that of stderr).
+
+        As with subprocess, all that hold the output must have ended.
+        """
         mine, theirs = socket.socketpair()
         read, write = os.pipe()
         with mine, open(read, "rb") as output:
-            with theirs, written({"command": command, "cwd": str(cwd), "environment": environment}) as order:
+            with (
+                theirs,
+                written({"command": command, "cwd": str(cwd), "environment": environment}) as order,
+            ):
                 socket.send_fds(self._here, [b"run"], [order.fileno(), theirs.fileno(), write])
                 os.close(write)
             mine.settimeout(timeout)
@@ -76,12 +94,20 @@ def written(what: object) -> IO[bytes]:
 
 def can(command: list[str]) -> bool:
     """Whether such a command is forked: one that tests/processes.py makes, of text alone."""
-    return command[0] in WAYS and all(isinstance(word, str) for word in command) and not os.environ.get("DISTGAN_COLD_TESTS")
+    return (
+        command[0] in WAYS
+        and all(isinstance(word, str) for word in command)
+        and not os.environ.get("DISTGAN_COLD_TESTS")
+    )
 
 
 # ---- in the nursery
 def serve(door: socket.socket) -> dict:
-    """Fork a process for each order; returns in that process, with the order. Waits for those that have ended, so that their CPU time is counted."""
+    """Fork a process for each order.
+
+    Returns in that process, with the order. Waits for those that have ended, so that their CPU time
+    is counted.
+    """
     while True:
         _, fds, _, _ = socket.recv_fds(door, 16, 3)
         with contextlib.suppress(ChildProcessError):
@@ -166,7 +192,14 @@ def _script(program: str, words: list[str]) -> None:
 
 def _count(words: list[str]) -> int:
     """How many processes a launcher is asked for."""
-    return next((int(n) for word, n in zip(words, words[1:], strict=False) if word in ("--nproc-per-node", "--num_processes")), 1)
+    return next(
+        (
+            int(n)
+            for word, n in zip(words, words[1:], strict=False)
+            if word in ("--nproc-per-node", "--num_processes")
+        ),
+        1,
+    )
 
 
 class Worker:
@@ -190,7 +223,9 @@ class Worker:
     def begin(self, command: list[str], environment: dict[str, str]) -> "Worker":
         self.args = command
         with open(self._write, "wb") as orders:
-            orders.write(json.dumps({"command": list(command), "environment": environment}).encode())
+            orders.write(
+                json.dumps({"command": list(command), "environment": environment}).encode()
+            )
         return self
 
     def poll(self) -> int | None:
@@ -213,8 +248,12 @@ READY: list[Worker] = []
 
 
 def workers(count: int) -> None:
-    """Fork this many, while there is one thread, for the launcher to find where it starts processes. It starts further ones itself."""
-    from torch.distributed.elastic.multiprocessing.subprocess_handler.subprocess_handler import SubprocessHandler
+    """Fork this many, while there is one thread, for the launcher to find where it starts
+    processes. It starts further ones itself.
+    """
+    from torch.distributed.elastic.multiprocessing.subprocess_handler.subprocess_handler import (
+        SubprocessHandler,
+    )
 
     for _ in range(count):
         READY.append(Worker())
@@ -242,7 +281,9 @@ def main(door: str, *packages: str) -> None:
 
     for package in packages:
         importlib.import_module(package)
-    assert len(os.listdir("/proc/self/task")) == 1 and not [name for name in sys.modules if name.partition(".")[0] in ("distgan", "shards")]
+    assert len(os.listdir("/proc/self/task")) == 1 and not [
+        name for name in sys.modules if name.partition(".")[0] in ("distgan", "shards")
+    ]
     order = serve(socket.socket(fileno=int(door)))
     leave(become(order["command"], order["environment"]))
 

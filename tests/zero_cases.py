@@ -1,6 +1,8 @@
-"""Two players in DeepSpeed engines against straight-line torch at the global batch; started by tests/test_zero.py on several ranks, once per stage.
+"""Two players in DeepSpeed engines against straight-line torch at the global batch; started by
+tests/test_zero.py on several ranks, once per stage.
 
-Prints one JSON object: for each case its largest relative difference of weights, optimizer state and gradient norms from the reference.
+Prints one JSON object: for each case its largest relative difference of weights, optimizer state
+and gradient norms from the reference.
 """
 
 import contextlib
@@ -24,7 +26,9 @@ from distgan.ranks import Ranks, Solo, leave
 BATCH, LATENT = 36, 4  # cut by 2 or 3 ranks, and 1 to 3 micro-batches
 ADAM = functools.partial(torch.optim.Adam, lr=2e-3, betas=(0.0, 0.9), weight_decay=1e-4)
 RMSPROP = functools.partial(torch.optim.RMSprop, lr=1e-3)
-SGD = functools.partial(torch.optim.SGD, lr=0.05)  # the only one of these that shows a wrong scale of a gradient
+SGD = functools.partial(
+    torch.optim.SGD, lr=0.05
+)  # the only one of these that shows a wrong scale of a gradient
 MOMENTUM = functools.partial(torch.optim.SGD, lr=0.01, momentum=0.9)
 
 
@@ -52,27 +56,54 @@ CASES = {
     "penalty": Case(SGD, penalty=10.0),
     "penalty, accumulation and momentum": Case(MOMENTUM, penalty=10.0, accumulation=2),
     "not finite": Case(ADAM, steps=5, nan=(0, 2), clip=0.5),
-    "small buckets": Case(SGD, accumulation=2, tuning={"reduce_bucket_size": 50, "allgather_bucket_size": 50}),
-    "dealt in turn, overlap": Case(ADAM, accumulation=2, tuning={"round_robin_gradients": True, "overlap_comm": True}),
-    "piece by piece": Case(MOMENTUM, accumulation=2, tuning={"contiguous_gradients": False, "reduce_scatter": False, "allgather_partitions": False}),
+    "small buckets": Case(
+        SGD, accumulation=2, tuning={"reduce_bucket_size": 50, "allgather_bucket_size": 50}
+    ),
+    "dealt in turn, overlap": Case(
+        ADAM, accumulation=2, tuning={"round_robin_gradients": True, "overlap_comm": True}
+    ),
+    "piece by piece": Case(
+        MOMENTUM,
+        accumulation=2,
+        tuning={
+            "contiguous_gradients": False,
+            "reduce_scatter": False,
+            "allgather_partitions": False,
+        },
+    ),
     "channels last": Case(SGD, channels_last=True),
 }
 
 
 # ---- the game
 def networks() -> tuple[nn.Module, nn.Module]:
-    G = nn.Sequential(nn.Linear(LATENT, 16), nn.Tanh(), nn.Unflatten(1, (1, 4, 4)), nn.Conv2d(1, 3, 3, padding=1), nn.Tanh())
+    G = nn.Sequential(
+        nn.Linear(LATENT, 16),
+        nn.Tanh(),
+        nn.Unflatten(1, (1, 4, 4)),
+        nn.Conv2d(1, 3, 3, padding=1),
+        nn.Tanh(),
+    )
     conv = normalization.spectral_norm(nn.Conv2d(3, 5, 3, padding=1))
-    return G, nn.Sequential(conv, nn.Tanh(), nn.Conv2d(5, 6, 3, 2, 1), nn.Tanh(), nn.Flatten(), nn.Linear(24, 1))
+    return G, nn.Sequential(
+        conv, nn.Tanh(), nn.Conv2d(5, 6, 3, 2, 1), nn.Tanh(), nn.Flatten(), nn.Linear(24, 1)
+    )
 
 
 def inputs(case: Case, step: int, turn: int) -> list[torch.Tensor]:
-    """Of the global batch, all from the step: reals, noise, where between real and fake the penalty is taken, what is added to D's loss."""
+    """Of the global batch, all from the step.
+
+    Reals, noise, where between real and fake the penalty is taken, what is added to D's loss.
+    """
     chance = torch.Generator().manual_seed(100 * step + turn)
     add = torch.zeros(BATCH)
     add[-1] = float("nan") if step in case.nan else 0.0
-    return [torch.randn(BATCH, 3, 4, 4, generator=chance), torch.randn(BATCH, LATENT, generator=chance),
-            torch.rand(BATCH, 1, 1, 1, generator=chance), add]
+    return [
+        torch.randn(BATCH, 3, 4, 4, generator=chance),
+        torch.randn(BATCH, LATENT, generator=chance),
+        torch.rand(BATCH, 1, 1, 1, generator=chance),
+        add,
+    ]
 
 
 def d_loss(judge, inside, fake, case: Case, real, where, add) -> tuple[torch.Tensor, dict]:
@@ -80,7 +111,7 @@ def d_loss(judge, inside, fake, case: Case, real, where, add) -> tuple[torch.Ten
     if not case.penalty:
         return loss, {}
     between = (real + where * (fake - real)).requires_grad_()
-    slope, = torch.autograd.grad(inside(between).sum(), between, create_graph=True)
+    (slope,) = torch.autograd.grad(inside(between).sum(), between, create_graph=True)
     penalty = (slope.flatten(1).norm(dim=1) - 1).square().mean()
     return loss + case.penalty * penalty, {"penalty": penalty}
 
@@ -100,7 +131,8 @@ def reference(case: Case, steps: int):
         loss.backward()
         norm = nn.utils.clip_grad_norm_(nets[i].parameters(), case.clip or float("inf"))
         if not torch.isfinite(loss):
-            norm = loss.detach()  # what is added to the loss has no gradient: the update is skipped for the loss's sake
+            # what is added to the loss has no gradient: the update is skipped for the loss's sake
+            norm = loss.detach()
         if torch.isfinite(norm):
             optimizers[i].step()
         clamp(i)
@@ -115,7 +147,12 @@ def reference(case: Case, steps: int):
         for turn in range(case.critic):
             real, noise, where, add = inputs(case, step, turn)
             fake = G(noise).detach()
-            update(1, lambda real=real, where=where, add=add, fake=fake: d_loss(D, D, fake, case, real, where, add)[0])
+            update(
+                1,
+                lambda real=real, where=where, add=add, fake=fake: d_loss(
+                    D, D, fake, case, real, where, add
+                )[0],
+            )
         update(0, lambda noise=noise: F.softplus(-D(G(noise))).mean())
     return nets, optimizers, norms
 
@@ -127,18 +164,27 @@ def cast(net: nn.Module, x: torch.Tensor, case: Case) -> torch.Tensor:
 
 # ---- in engines
 def start(case: Case, stage: int, engine: str = "deepspeed") -> Ranks:
-    ranks = Ranks(Machine(device="cpu", accumulation=case.accumulation, channels_last=case.channels_last), case.precision)
+    ranks = Ranks(
+        Machine(device="cpu", accumulation=case.accumulation, channels_last=case.channels_last),
+        case.precision,
+    )
     ranks.asked = launched.Asked(engine, stage, {"zero_optimization": case.tuning})
     return ranks
 
 
 def players(case: Case, ranks: Ranks, seed: int = 0) -> list[Player]:
-    # Another seed on every rank but the first, whose weights and buffers all must take. (DDP takes the weights.)
+    # Another seed on every rank but the first, whose weights and buffers all must take. (DDP takes
+    # the weights.)
     torch.manual_seed(seed + ranks.rank * (ranks.asked.engine == "deepspeed"))
-    return [Player(ranks, net, case.optimizer, clip=case.clip, clamp=case.clamp if i else None) for i, net in enumerate(networks())]
+    return [
+        Player(ranks, net, case.optimizer, clip=case.clip, clamp=case.clamp if i else None)
+        for i, net in enumerate(networks())
+    ]
 
 
-def play(case: Case, ranks: Ranks, pair: list[Player], first: int, last: int, frozen=Player.frozen) -> list[float]:
+def play(
+    case: Case, ranks: Ranks, pair: list[Player], first: int, last: int, frozen=Player.frozen
+) -> list[float]:
     """Steps `first` to `last` - 1; the gradient norms."""
     G, D = pair
     norms = []
@@ -178,9 +224,16 @@ def difference(pair: list[Player], norms: list[float], reference) -> float:
         expected = net.state_dict()
         found += [apart(value, expected[name]) for name, value in player.bare.state_dict().items()]
         mine, state = player.engine.optimizer_state(), optimizer.state_dict()["state"]
-        assert mine.keys() == state.keys() and all(mine[i].keys() == state[i].keys() for i in state), (mine, state)
-        found += [apart(torch.as_tensor(mine[i][key]), torch.as_tensor(value)) for i in state for key, value in state[i].items() if value is not None]
-    for a, b in zip(norms, theirs[len(theirs) - len(norms):], strict=True):
+        assert mine.keys() == state.keys() and all(
+            mine[i].keys() == state[i].keys() for i in state
+        ), (mine, state)
+        found += [
+            apart(torch.as_tensor(mine[i][key]), torch.as_tensor(value))
+            for i in state
+            for key, value in state[i].items()
+            if value is not None
+        ]
+    for a, b in zip(norms, theirs[len(theirs) - len(norms) :], strict=True):
         assert (a - a == 0) == (b - b == 0), (a, b)  # finite or not, alike
         found += [abs(a - b) / b] if b - b == 0 else []
     return max(found)
@@ -194,7 +247,9 @@ def run(case: Case, stage: int, engine: str = "deepspeed", **how) -> float:
 
 
 def resumed(case: Case, stage: int) -> float:
-    """Three steps under ZeRO on all ranks, three in one plain process, three under ZeRO, in engines that have gone elsewhere before."""
+    """Three steps under ZeRO on all ranks, three in one plain process, three under ZeRO, in engines
+    that have gone elsewhere before.
+    """
     ranks = start(case, stage)
     alone = Solo(start(dataclasses.replace(case, accumulation=1), stage))
     pair, norms = players(case, ranks), []
@@ -206,19 +261,30 @@ def resumed(case: Case, stage: int) -> float:
             state = copy.deepcopy(a.state())
             b.load(copy.deepcopy(a.tensors()), copy.deepcopy(state))
             same = b.state()["optimizer"]
-            assert all(torch.equal(torch.as_tensor(same[i][k]), torch.as_tensor(v)) for i in same for k, v in state["optimizer"][i].items())
+            assert all(
+                torch.equal(torch.as_tensor(same[i][k]), torch.as_tensor(v))
+                for i in same
+                for k, v in state["optimizer"][i].items()
+            )
         norms += play(case, on, new, first, first + 3)
     return difference(again, norms, reference(case, 9))
 
 
 def as_ddp(case: Case) -> float:
-    """DeepSpeed at stage 0 against DDP on the same ranks, for a precision that has no reference by hand."""
+    """DeepSpeed at stage 0 against DDP on the same ranks, for a precision that has no reference by
+    hand.
+    """
     ends = []
     for engine in ("deepspeed", "ddp"):
         ranks = start(case, 0, engine)
         pair = players(case, ranks)
         norms = play(case, ranks, pair, 0, case.steps)
-        ends.append([torch.tensor([n for n in norms if n - n == 0]), *(value for p in pair for value in p.bare.state_dict().values())])
+        ends.append(
+            [
+                torch.tensor([n for n in norms if n - n == 0]),
+                *(value for p in pair for value in p.bare.state_dict().values()),
+            ]
+        )
     return max(apart(a, b) for a, b in zip(*ends, strict=True))
 
 
@@ -228,7 +294,9 @@ def with_fault(name: str, case: Case, stage: int) -> float | str:
     frozen = Player.frozen
     try:
         if name == "clipping left to DeepSpeed":
-            zero.Zero._settings = lambda self: {k: v for k, v in kept["_settings"](self).items() if k != "gradient_clipping"}
+            zero.Zero._settings = lambda self: {
+                k: v for k, v in kept["_settings"](self).items() if k != "gradient_clipping"
+            }
             zero.Zero.step = _step_as_configured
         elif name == "weights clamped alone":
             zero.Zero.clamp = Engine.clamp
@@ -253,13 +321,22 @@ def _not_frozen(player: Player):
     return contextlib.nullcontext(player.engine.inside)
 
 
-FAULTS = {"clipping left to DeepSpeed": CASES["penalty"], "weights clamped alone": CASES["rmsprop, 3 updates of D, clamp"],
-          "D not frozen": CASES["sgd"], "D not frozen, gradients kept": CASES["sgd"]}
+FAULTS = {
+    "clipping left to DeepSpeed": CASES["penalty"],
+    "weights clamped alone": CASES["rmsprop, 3 updates of D, clamp"],
+    "D not frozen": CASES["sgd"],
+    "D not frozen, gradients kept": CASES["sgd"],
+}
 
 
 def own_group(ranks: Ranks) -> bool:
-    """Whether gradients travel in another group than the run's, whose time-out is machine.timeout_s."""
-    return players(Case(), ranks)[0].engine._wrapped.seq_data_parallel_group is not torch.distributed.group.WORLD
+    """Whether gradients travel in another group than the run's, whose time-out is
+    machine.timeout_s.
+    """
+    return (
+        players(Case(), ranks)[0].engine._wrapped.seq_data_parallel_group
+        is not torch.distributed.group.WORLD
+    )
 
 
 def refused(optimizer, stage: int, precision: str = "float32") -> str:
@@ -281,8 +358,11 @@ def main(stage: int) -> None:
         found["refused"] += [refused(ADAM, stage, "fp16"), refused(torch.optim.LBFGS, stage)]
     else:
         found["fp16"] = as_ddp(Case(SGD, precision="fp16", accumulation=2, clip=0.05, nan=(1,)))
-    # At stage 0 DeepSpeed only reduces: its clipping is never reached, and there are no copies of weights.
-    faults = {name: case for name, case in FAULTS.items() if stage or name.startswith("D not frozen")}
+    # At stage 0 DeepSpeed only reduces: its clipping is never reached, and there are no copies of
+    # weights.
+    faults = {
+        name: case for name, case in FAULTS.items() if stage or name.startswith("D not frozen")
+    }
     found["faults"] = {name: with_fault(name, case, stage) for name, case in faults.items()}
     ranks = Ranks(Machine(device="cpu"))
     ranks.same("what was found", json.dumps(found))

@@ -1,12 +1,15 @@
-"""Fréchet distance between the Gaussians that have two sets' means and covariances (Dowson and Landau 1982; Heusel et al. 2017, eq. 6).
+"""Fréchet distance between the Gaussians that have two sets' means and covariances (Dowson and
+Landau 1982; Heusel et al. 2017, eq. 6).
 
     |m1 - m2|^2 + tr S1 + tr S2 - 2 tr sqrt(S1 S2)
 
-tr sqrt(S1 S2) is the sum of the singular values of F1 F2^T for any factors with S = F^T F, so no square root of a matrix is taken, and nothing can turn
-complex. The usual code forms S1 S2, which squares the singular values: what is 0 becomes 1e-12 and its root 1e-6, for every missing rank.
+tr sqrt(S1 S2) is the sum of the singular values of F1 F2^T for any factors with S = F^T F, so no
+square root of a matrix is taken, and nothing can turn complex. The usual code forms S1 S2, which
+squares the singular values: what is 0 becomes 1e-12 and its root 1e-6, for every missing rank.
 
-The factor is, with the rows of a set centred and divided by sqrt(n - 1): these rows, where n <= d; R of their QR decomposition, where n is more; and the
-Cholesky factor of the covariance, where n > 2 d and the covariances turn out to be conditioned well enough for 1e-10.
+The factor is, with the rows of a set centred and divided by sqrt(n - 1): these rows, where n <= d;
+R of their QR decomposition, where n is more; and the Cholesky factor of the covariance, where n > 2
+d and the covariances turn out to be conditioned well enough for 1e-10.
 """
 
 import math
@@ -32,18 +35,29 @@ class Moments:
 
 
 def distance(a: torch.Tensor, b: torch.Tensor) -> float:
-    """Between features a [n, d] and b [m, d]. ValueError for fewer than 2 rows, other widths or values that are not finite."""
+    """Between features a [n, d] and b [m, d].
+
+    ValueError for fewer than 2 rows, other widths or values that are not finite.
+    """
     require(a, b)
     d = a.shape[1]
     if min(len(a), len(b)) > 2 * d:
         return of_moments(moments(a), moments(b), lambda: (_factor(a), _factor(b)), spent=True)
     means, factors = zip(*((_mean(x), _factor(x)) for x in (a, b)), strict=True)
-    return _put_together(means[0] - means[1], *(float(f.square().sum()) for f in factors), _singular(*factors))
+    return _put_together(
+        means[0] - means[1], *(float(f.square().sum()) for f in factors), _singular(*factors)
+    )
 
 
-def of_moments(a: Moments, b: Moments, factors: Callable[[], tuple[torch.Tensor, torch.Tensor]] | None = None, spent: bool = False) -> float:
-    """The same from moments alone. `factors`: how to get exact factors of both where the covariances are conditioned badly, if the samples are at hand; with
-    `spent` they are what is then used, and the covariances may be written over.
+def of_moments(
+    a: Moments,
+    b: Moments,
+    factors: Callable[[], tuple[torch.Tensor, torch.Tensor]] | None = None,
+    spent: bool = False,
+) -> float:
+    """The same from moments alone. `factors`: how to get exact factors of both where the
+    covariances are conditioned badly, if the samples are at hand; with `spent` they are what is
+    then used, and the covariances may be written over.
     """
     for x in (a, b):
         if x.n < 2:
@@ -51,7 +65,9 @@ def of_moments(a: Moments, b: Moments, factors: Callable[[], tuple[torch.Tensor,
         if not (torch.isfinite(x.mean).all() and torch.isfinite(x.cov).all()):
             raise ValueError("moments are not finite: features were not, or are too large")
     if len(a.mean) != len(b.mean):
-        raise ValueError(f"moments of {len(a.mean)} and of {len(b.mean)} features cannot be compared")
+        raise ValueError(
+            f"moments of {len(a.mean)} and of {len(b.mean)} features cannot be compared"
+        )
     variances = [float(x.cov.trace()) for x in (a, b)]
     cross = _by_cholesky(a.cov, b.cov, sum(variances), spent)
     if cross is None:
@@ -60,7 +76,11 @@ def of_moments(a: Moments, b: Moments, factors: Callable[[], tuple[torch.Tensor,
 
 
 def moments(x: torch.Tensor) -> Moments:
-    """Of features [n, d], n >= 2; a stretch of rows in float64 at a time, only the blocks of the covariance on and above its diagonal."""
+    """Of features [n, d], n >= 2.
+
+    A stretch of rows in float64 at a time, only the blocks of the covariance on and above its
+    diagonal.
+    """
     n, d = x.shape
     mean, cov = _mean(x), torch.zeros(d, d, dtype=torch.float64)
     for part in x.split(ROWS):
@@ -69,11 +89,14 @@ def moments(x: torch.Tensor) -> Moments:
 
 
 def add_products(total: torch.Tensor, rows: torch.Tensor) -> None:
-    """total += rows^T rows, in blocks of columns on and above the diagonal; what lies below the blocks is left alone."""
+    """total += rows^T rows, in blocks of columns on and above the diagonal.
+
+    What lies below the blocks is left alone.
+    """
     d = len(total)
     step = max(-(-d // 8), 64)
     for i in range(0, d, step):
-        total[i:i + step, i:].addmm_(rows[:, i:i + step].T, rows[:, i:])
+        total[i : i + step, i:].addmm_(rows[:, i : i + step].T, rows[:, i:])
 
 
 def mirrored(total: torch.Tensor) -> torch.Tensor:
@@ -82,25 +105,50 @@ def mirrored(total: torch.Tensor) -> torch.Tensor:
     return total.add_(total.triu(1).T)
 
 
-def spread(a: torch.Tensor, b: torch.Tensor, seed: int, times: int = 50) -> tuple[float | None, str]:
-    """(Standard deviation of the distance over sets b of new samples, a being fixed; how it was found); (None, the reason) where neither way serves.
+def spread(
+    a: torch.Tensor, b: torch.Tensor, seed: int, times: int = 50
+) -> tuple[float | None, str]:
+    """(Standard deviation of the distance over sets b of new samples, a being fixed; how it was
+    found); (None, the reason) where neither way serves.
 
-    By the bootstrap for few samples, by the delta method where both covariances have full rank. Only the deviation: a set drawn with replacement has fewer
-    different members, so its distance is larger by more than an interval would be wide. At 300 samples of 2,048 features the bootstrap's interval was
-    [40.5, 43.6] around a distance of 34.5, and its standard deviation 0.89 where new samples gave 0.87.
+    By the bootstrap for few samples, by the delta method where both covariances have full rank.
+    Only the deviation: a set drawn with replacement has fewer different members, so its distance is
+    larger by more than an interval would be wide. At 300 samples of 2,048 features the bootstrap's
+    interval was [40.5, 43.6] around a distance of 34.5, and its standard deviation 0.89 where new
+    samples gave 0.87.
     """
     n, d = min(len(a), len(b)), a.shape[1]
     if n > 2 * d and (found := _delta(moments(a), moments(b), b)) is not None:
         return found, "delta method"
     if max(len(a), len(b)) > RESAMPLED:
-        return None, f"not told: more than {RESAMPLED:,} samples take too long for a bootstrap, and the delta method asks for twice as many as features, and full rank"
-    drawn = [distance(a, b[torch.from_numpy(draws.numpy_generator(seed, "metrics/bootstrap", i).integers(0, len(b), len(b)))]) for i in range(times)]
-    return float(torch.tensor(drawn, dtype=torch.float64).std()), f"bootstrap of the samples, {times} times; its mean and interval are biased and not given"
+        return (
+            None,
+            (
+                f"not told: more than {RESAMPLED:,} samples take too long for a bootstrap, and the"
+                " delta method asks for twice as many as features, and full rank"
+            ),
+        )
+    drawn = [
+        distance(
+            a,
+            b[
+                torch.from_numpy(
+                    draws.numpy_generator(seed, "metrics/bootstrap", i).integers(0, len(b), len(b))
+                )
+            ],
+        )
+        for i in range(times)
+    ]
+    return (
+        float(torch.tensor(drawn, dtype=torch.float64).std()),
+        f"bootstrap of the samples, {times} times; its mean and interval are biased and not given",
+    )
 
 
 def _delta(a: Moments, b: Moments, rows: torch.Tensor) -> float | None:
-    """Standard deviation of the distance's first-order change: 2 (mb - ma).u + u^T (1 - T) u for each row, u = row - mb, with the optimal map
-    T = L (L^T Sb L)^(-1/2) L^T, Sa = L L^T. None where a covariance is singular.
+    """Standard deviation of the distance's first-order change: 2 (mb - ma).u + u^T (1 - T) u for
+    each row, u = row - mb, with the optimal map T = L (L^T Sb L)^(-1/2) L^T, Sa = L L^T. None where
+    a covariance is singular.
     """
     lower, failed = torch.linalg.cholesky_ex(a.cov)
     if failed:
@@ -117,26 +165,54 @@ def _delta(a: Moments, b: Moments, rows: torch.Tensor) -> float | None:
     return float(torch.cat(found).std()) / b.n**0.5
 
 
-def at_infinity(a: torch.Tensor, b: torch.Tensor, seed: int, points: int = 8) -> tuple[float | None, str]:
-    """(Distance to infinitely many samples, how it was found), by a line through distances at several n over 1/n (Chong and Forsyth 2020).
+def at_infinity(
+    a: torch.Tensor, b: torch.Tensor, seed: int, points: int = 8
+) -> tuple[float | None, str]:
+    """(Distance to infinitely many samples, how it was found), by a line through distances at
+    several n over 1/n (Chong and Forsyth 2020).
 
-    (None, the reason) below 2 d samples: 1,000 samples of 2,048 features of one distribution were taken for 10 apart, where 0 is right.
+    (None, the reason) below 2 d samples: 1,000 samples of 2,048 features of one distribution were
+    taken for 10 apart, where 0 is right.
     """
     n, d = min(len(a), len(b)), a.shape[1]
     if n < 2 * d:
-        return None, f"not told below {2 * d} samples, twice as many as features: the line through 1/n misses by as much as it corrects; found {n}"
-    order = [torch.from_numpy(draws.numpy_generator(seed, "metrics/infinity", i).permutation(len(x))) for i, x in enumerate((a, b))]
+        return (
+            None,
+            (
+                f"not told below {2 * d} samples, twice as many as features: the line through 1/n"
+                f" misses by as much as it corrects; found {n}"
+            ),
+        )
+    order = [
+        torch.from_numpy(draws.numpy_generator(seed, "metrics/infinity", i).permutation(len(x)))
+        for i, x in enumerate((a, b))
+    ]
     sizes = torch.linspace(n / 4, n, points).long().tolist()
-    found = torch.tensor([distance(a[order[0][:k]], b[order[1][:k]]) for k in sizes], dtype=torch.float64)
-    ones = torch.stack([torch.ones(points, dtype=torch.float64), 1 / torch.tensor(sizes, dtype=torch.float64)], 1)
+    found = torch.tensor(
+        [distance(a[order[0][:k]], b[order[1][:k]]) for k in sizes], dtype=torch.float64
+    )
+    ones = torch.stack(
+        [torch.ones(points, dtype=torch.float64), 1 / torch.tensor(sizes, dtype=torch.float64)], 1
+    )
     fit = torch.linalg.lstsq(ones, found[:, None]).solution[:, 0]
-    return float(fit[0]), f"line through {points} sizes from {sizes[0]} to {sizes[-1]}, off by {float((ones @ fit - found).abs().max()):.2g} at most"
+    return (
+        float(fit[0]),
+        (
+            f"line through {points} sizes from {sizes[0]} to {sizes[-1]}, off by"
+            f" {float((ones @ fit - found).abs().max()):.2g} at most"
+        ),
+    )
 
 
-def require(a: torch.Tensor, b: torch.Tensor, what: str = "a Fréchet distance", least: int = 2) -> None:
+def require(
+    a: torch.Tensor, b: torch.Tensor, what: str = "a Fréchet distance", least: int = 2
+) -> None:
     """ValueError unless both are [n >= least, d] and finite."""
     if a.ndim != 2 or b.ndim != 2 or min(len(a), len(b)) < least or a.shape[1] != b.shape[1]:
-        raise ValueError(f"{what} needs two sets of at least {least} rows of equal width, found {tuple(a.shape)} and {tuple(b.shape)}")
+        raise ValueError(
+            f"{what} needs two sets of at least {least} rows of equal width, found {tuple(a.shape)}"
+            f" and {tuple(b.shape)}"
+        )
     if not all(torch.isfinite(part).all() for x in (a, b) for part in x.split(ROWS)):
         raise ValueError("features are not finite: the generator or an image is broken")
 
@@ -146,7 +222,10 @@ def _mean(x: torch.Tensor) -> torch.Tensor:
 
 
 def _factor(x: torch.Tensor) -> torch.Tensor:
-    """F [at most d, d] with F^T F the covariance of x [n, d]: the centred rows, or R of them, put together stretch by stretch."""
+    """F [at most d, d] with F^T F the covariance of x [n, d].
+
+    The centred rows, or R of them, put together stretch by stretch.
+    """
     mean, scale, rows = _mean(x), (len(x) - 1) ** 0.5, None
     for part in x.split(ROWS):
         part = (part.double() - mean) / scale
@@ -157,7 +236,10 @@ def _factor(x: torch.Tensor) -> torch.Tensor:
 
 
 def _root(cov: torch.Tensor) -> torch.Tensor:
-    """F with F^T F = cov, of the eigenvalues above rounding: below it there is nothing but noise, whose roots would add up."""
+    """F with F^T F = cov, of the eigenvalues above rounding.
+
+    Below it there is nothing but noise, whose roots would add up.
+    """
     values, vectors = torch.linalg.eigh(cov)
     keep = values > values[-1].clamp_min(0) * 1e-15
     return values[keep].sqrt()[:, None] * vectors[:, keep].T
@@ -170,12 +252,17 @@ def _singular(f: torch.Tensor, g: torch.Tensor) -> float:
     return float(torch.linalg.svdvals(f @ g.T).sum())
 
 
-def _by_cholesky(s: torch.Tensor, t: torch.Tensor, scale: float, spent: bool = False) -> float | None:
+def _by_cholesky(
+    s: torch.Tensor, t: torch.Tensor, scale: float, spent: bool = False
+) -> float | None:
     """tr sqrt(S T) as the sum of the roots of the eigenvalues of L^T T L, with S = L L^T.
 
-    None where it may be wrong by more than _EXACT of `scale`: an eigenvalue is known to within `error`, its root to within error / (2 root).
+    None where it may be wrong by more than _EXACT of `scale`: an eigenvalue is known to within
+    `error`, its root to within error / (2 root).
     """
-    lower, product = (s, t) if spent else (torch.empty_like(s), torch.empty_like(t))  # 33 MB each for 2,048 features
+    lower, product = (
+        (s, t) if spent else (torch.empty_like(s), torch.empty_like(t))
+    )  # 33 MB each for 2,048 features
     failed = torch.empty((), dtype=torch.int32)
     torch.linalg.cholesky_ex(s, out=(lower, failed))
     if failed:
@@ -189,7 +276,9 @@ def _by_cholesky(s: torch.Tensor, t: torch.Tensor, scale: float, spent: bool = F
 
 
 def _put_together(shift: torch.Tensor, variance_a: float, variance_b: float, cross: float) -> float:
-    """The distance; what rounding leaves below 0 is 0. ValueError where the numbers are too large for it."""
+    """The distance; what rounding leaves below 0 is 0. ValueError where the numbers are too large
+    for it.
+    """
     found = float(shift.square().sum()) + variance_a + variance_b - 2 * cross
     if not math.isfinite(found):
         raise ValueError("features are too large: their variance overflows")

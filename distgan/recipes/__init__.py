@@ -1,4 +1,8 @@
-"""A recipe is one file here; its name is the file's name. Nothing is registered. A YAML file here is a preset: a recipe with other values."""
+"""A recipe is one file here.
+
+Its name is the file's name. Nothing is registered. A YAML file here is a preset: a recipe with
+other values.
+"""
 
 import difflib
 import importlib
@@ -16,11 +20,15 @@ FOLDER = Path(__file__).parent
 
 
 def names() -> list[str]:
-    return sorted([m.name for m in pkgutil.iter_modules(__path__)] + [p.stem for p in FOLDER.glob("*.yaml")])
+    return sorted(
+        [m.name for m in pkgutil.iter_modules(__path__)] + [p.stem for p in FOLDER.glob("*.yaml")]
+    )
 
 
 def resolve(what: str) -> tuple[ModuleType, dict[str, Any]]:
-    """A recipe's name, a preset's name or the path of a run file -> (the recipe's module, the settings written there)."""
+    """A recipe's name, a preset's name or the path of a run file -> (the recipe's module, the
+    settings written there).
+    """
     tree: dict[str, Any] = {"recipe": what}
     if what.endswith((".yaml", ".yml")):
         tree = runfile.read_yaml(Path(what))
@@ -28,17 +36,29 @@ def resolve(what: str) -> tuple[ModuleType, dict[str, Any]]:
         tree = runfile.read_yaml(FOLDER / f"{what}.yaml")
     name = str(tree.get("recipe", ""))
     if not name:
-        raise ConfigError(f"{what or repr(what)} names no recipe; there are: {', '.join(names())}; as in `recipe: {names()[0]}`")
+        raise ConfigError(
+            f"{what or repr(what)} names no recipe; there are: {', '.join(names())}; as in `recipe:"
+            f" {names()[0]}`"
+        )
     modules = [m.name for m in pkgutil.iter_modules(__path__)]
     if name not in modules:
         close = difflib.get_close_matches(name, names(), 1)
-        raise ConfigError(f"no recipe {name[:60]!r}" + (f" (did you mean {close[0]}?)" if close else "")
-                          + f"; there are: {', '.join(names())}; or give a run file that ends in .yaml and names one: `recipe: {modules[0]}`")
+        raise ConfigError(
+            f"no recipe {name[:60]!r}"
+            + (f" (did you mean {close[0]}?)" if close else "")
+            + f"; there are: {', '.join(names())}; or give a run file that ends in .yaml and names"
+            f" one: `recipe: {modules[0]}`"
+        )
     return importlib.import_module(f"{__name__}.{name}"), tree
 
 
-def build(module: ModuleType, run: Run, ranks: Any, share: Breakdown, shape: tuple[int, ...]) -> Any:
-    """The recipe with its networks, which start alike on all ranks, devices and world sizes; torch's generator is left as it was."""
+def build(
+    module: ModuleType, run: Run, ranks: Any, share: Breakdown, shape: tuple[int, ...]
+) -> Any:
+    """The recipe with its networks, which start alike on all ranks, devices and world sizes.
+
+    Torch's generator is left as it was.
+    """
     import torch
 
     with torch.random.fork_rng(devices=[]):

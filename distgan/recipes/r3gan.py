@@ -1,7 +1,10 @@
-"""R3GAN for small sets of 64x64 images (Huang et al. 2024, The GAN is dead; long live the GAN!): relativistic pairs, R1 and R2, no normalisation.
+"""R3GAN for small sets of 64x64 images (Huang et al. 2024, The GAN is dead; long live the GAN!):
+relativistic pairs, R1 and R2, no normalisation.
 
-The paper's modern baseline: networks of residual blocks with grouped convolutions and fix-up initialisation, bilinear resampling, and a loss that is
-regularised at reals and at samples alike. Smaller than the paper's, and without what it anneals beside learning rate and gamma (Adam's beta2, the average).
+The paper's modern baseline: networks of residual blocks with grouped convolutions and fix-up
+initialisation, bilinear resampling, and a loss that is regularised at reals and at samples alike.
+Smaller than the paper's, and without what it anneals beside learning rate and gamma (Adam's beta2,
+the average).
 """
 
 import math
@@ -26,31 +29,77 @@ from distgan.sharing import Breakdown
 from distgan.watch import Watch
 
 SIZES = (4, 8, 16, 32, 64)
-GROUP = 16              # channels of a group of the 3x3 convolutions, as in the paper's networks
-SLOPE = 0.2             # of the leaky ReLU
-GAIN = (2 / (1 + SLOPE ** 2)) ** 0.5
+GROUP = 16  # channels of a group of the 3x3 convolutions, as in the paper's networks
+SLOPE = 0.2  # of the leaky ReLU
+GAIN = (2 / (1 + SLOPE**2)) ** 0.5
 
 
 class Settings(config.Run):
     recipe: Literal["r3gan"] = Field("r3gan", description="the system to train")
-    batch: int = Field(32, gt=0, le=sharing.MAX_BATCH, description="the global batch: samples per update over all ranks and micro-batches")
-    epochs: Positive = Field(2000, description="how far to train; a longer run is the same run, continued")
+    batch: int = Field(
+        32,
+        gt=0,
+        le=sharing.MAX_BATCH,
+        description="the global batch: samples per update over all ranks and micro-batches",
+    )
+    epochs: Positive = Field(
+        2000, description="how far to train; a longer run is the same run, continued"
+    )
     latent: int = Field(64, gt=0, le=65536, description="size of the noise vector")
-    ngf: int = Field(64, gt=1, le=1024, description="generator channels at 32x32; 8 times as many at 4x4, half as many at 64x64")
-    ndf: int = Field(64, gt=1, le=1024, description="discriminator channels at 32x32; 8 times as many at 4x4, half as many at 64x64")
-    blocks: int = Field(2, gt=0, le=16, description="residual blocks at each of 4x4 to 64x64, in both networks")
-    gamma: Positive = Field(2.0, description="weight of R1 and R2 at the start; D's loss takes half of it times each")
+    ngf: int = Field(
+        64,
+        gt=1,
+        le=1024,
+        description="generator channels at 32x32; 8 times as many at 4x4, half as many at 64x64",
+    )
+    ndf: int = Field(
+        64,
+        gt=1,
+        le=1024,
+        description=(
+            "discriminator channels at 32x32; 8 times as many at 4x4, half as many at 64x64"
+        ),
+    )
+    blocks: int = Field(
+        2, gt=0, le=16, description="residual blocks at each of 4x4 to 64x64, in both networks"
+    )
+    gamma: Positive = Field(
+        2.0, description="weight of R1 and R2 at the start; D's loss takes half of it times each"
+    )
     gamma_end: Positive = Field(0.2, description="the same after anneal_epochs")
-    penalty_every: int = Field(1, gt=0, le=1000, description="R1 and R2 in every n-th update of D only, n times as strong (lazy regularisation)")
-    anneal_epochs: Positive = Field(1000, description="epochs in which gamma and the learning rates go from their first values to their last, along a cosine")
+    penalty_every: int = Field(
+        1,
+        gt=0,
+        le=1000,
+        description=(
+            "R1 and R2 in every n-th update of D only, n times as strong (lazy regularisation)"
+        ),
+    )
+    anneal_epochs: Positive = Field(
+        1000,
+        description=(
+            "epochs in which gamma and the learning rates go from their first values to their last,"
+            " along a cosine"
+        ),
+    )
     g_lr: Positive = Field(2e-4, description="Adam learning rate of the generator at the start")
     d_lr: Positive = Field(2e-4, description="Adam learning rate of the discriminator at the start")
-    lr_end: Positive = Field(0.25, description="the learning rates after anneal_epochs, as a share of the first")
+    lr_end: Positive = Field(
+        0.25, description="the learning rates after anneal_epochs, as a share of the first"
+    )
     betas: Betas = Field((0.0, 0.99), description="Adam beta1 and beta2")
-    ema: float | None = Field(0.999, gt=0, lt=1, description="decay of the generator's moving average, warmed up; null: none")
+    ema: float | None = Field(
+        0.999,
+        gt=0,
+        lt=1,
+        description="decay of the generator's moving average, warmed up; null: none",
+    )
     hflip: Share = Field(0.5, description="chance of a left-right mirror image")
     vflip: Share = Field(0.5, description="chance of a top-bottom mirror image")
-    diffaugment: tuple[augment.ImagePolicy, ...] = Field((), description="changes of all that D sees, reals and samples: of color, translation, cutout")
+    diffaugment: tuple[augment.ImagePolicy, ...] = Field(
+        (),
+        description="changes of all that D sees, reals and samples: of color, translation, cutout",
+    )
     evaluate: config.Evaluate = config.Evaluate()
     watch: Watch = Watch(unbounded=True)  # D's outputs mean something in differences only
 
@@ -64,8 +113,19 @@ class Recipe:
         channels = from_noise.channels(shape, run.recipe)
         self.run, self.batches_per_step, self.dtype = run, 1, ranks.dtype
         adam = partial(torch.optim.Adam, betas=run.betas)
-        self.G = Player(ranks, Generator(run.latent, run.ngf, channels, run.blocks), partial(adam, lr=run.g_lr), ema=run.ema, schedule=self._rate)
-        self.D = Player(ranks, Discriminator(run.ndf, channels, run.blocks), partial(adam, lr=run.d_lr), schedule=self._rate)
+        self.G = Player(
+            ranks,
+            Generator(run.latent, run.ngf, channels, run.blocks),
+            partial(adam, lr=run.g_lr),
+            ema=run.ema,
+            schedule=self._rate,
+        )
+        self.D = Player(
+            ranks,
+            Discriminator(run.ndf, channels, run.blocks),
+            partial(adam, lr=run.d_lr),
+            schedule=self._rate,
+        )
         self.players = {"G": self.G, "D": self.D}
 
     def step(self, batches: list[list[Micro]], now: Clock) -> Log:
@@ -73,18 +133,26 @@ class Recipe:
         gamma = self.run.gamma * self.run.eased(now.epoch, self.run.gamma_end / self.run.gamma)
         d = last([self.D.update(partial(self._d_loss, gamma=gamma), batches[0], now.epoch)])
         g = self.G.update(self._g_loss, batches[0], now.epoch)
-        return {f"d/{name}": value for name, value in d.items()} | {f"g/{name}": value for name, value in g.items()}
+        return {f"d/{name}": value for name, value in d.items()} | {
+            f"g/{name}": value for name, value in g.items()
+        }
 
     def _d_loss(self, micro: Micro, gamma: float) -> tuple[torch.Tensor, Log]:
         real = self._shown(self._real(micro), micro, "d/real")
         fake = self._shown(self.G.fakes(self._noise(micro, "noise/d")), micro, "d/fake")
         real_score, fake_score = self.D(torch.cat([real, fake])).chunk(2)
         loss = d_relativistic(real_score, fake_score)
-        log = {"adversarial": loss, "real_score": real_score.mean(), "fake_score": fake_score.mean(),
-               "told_apart": (real_score > fake_score).to(real_score.dtype).mean()}
+        log = {
+            "adversarial": loss,
+            "real_score": real_score.mean(),
+            "fake_score": fake_score.mean(),
+            "told_apart": (real_score > fake_score).to(real_score.dtype).mean(),
+        }
         if micro.batch % self.run.penalty_every == 0:
             # Through the bare network, at what D saw: one more term of its one loss.
-            log["r1"], log["r2"] = (zero_centred_penalty(self.D.inside, images) for images in (real, fake))
+            log["r1"], log["r2"] = (
+                zero_centred_penalty(self.D.inside, images) for images in (real, fake)
+            )
             loss = loss + self.run.penalty_every * gamma / 2 * (log["r1"] + log["r2"])
         return loss, log
 
@@ -100,16 +168,27 @@ class Recipe:
         return self.run.eased(epoch, self.run.lr_end)
 
     def _real(self, micro: Micro) -> torch.Tensor:
-        return signals.flip(signals.to_unit(micro.real, self.dtype), self.run.seed, micro.address, self.run.hflip, self.run.vflip)
+        return signals.flip(
+            signals.to_unit(micro.real, self.dtype),
+            self.run.seed,
+            micro.address,
+            self.run.hflip,
+            self.run.vflip,
+        )
 
     def _shown(self, images: torch.Tensor, micro: Micro, purpose: str) -> torch.Tensor:
-        return augment.images(images, self.run.diffaugment, self.run.seed, f"diffaugment/{purpose}", micro.positions)
+        return augment.images(
+            images, self.run.diffaugment, self.run.seed, f"diffaugment/{purpose}", micro.positions
+        )
 
     def _noise(self, micro: Micro, purpose: str) -> torch.Tensor:
         return micro.noise(self.run.seed, purpose, self.run.latent, self.run.batch).to(self.dtype)
 
     def sample(self, numbers: np.ndarray, purpose: str = "noise/sample") -> torch.Tensor:
-        """Images [n, channels, 64, 64] in [-1, 1] of the averaged generator; image i depends on the seed and i alone."""
+        """Images [n, channels, 64, 64] in [-1, 1] of the averaged generator.
+
+        Image i depends on the seed and i alone.
+        """
         return from_noise.sample(self.G, numbers, self.run.seed, purpose, self.run.latent)
 
     def show(self, data: Data, path: Path) -> None:
@@ -117,16 +196,27 @@ class Recipe:
         from_noise.show(self.sample, path)
 
     def validate(self, data: Data) -> dict[str, float]:
-        """On one rank, over the whole validation set; losses are of all held-out images against as many samples, in their order."""
+        """On one rank, over the whole validation set.
+
+        Losses are of all held-out images against as many samples, in their order.
+        """
         real, seen, fake = from_noise.judge(self.D, data, self.sample)
-        numbers = {"d_loss": d_relativistic(real, fake), "g_loss": g_relativistic(real, fake), "train_d_loss": d_relativistic(seen, fake[:len(seen)]),
-                   "overfit": from_noise.overfit(real, seen, fake), "diversity": from_noise.diversity(data, self.sample)}
+        numbers = {
+            "d_loss": d_relativistic(real, fake),
+            "g_loss": g_relativistic(real, fake),
+            "train_d_loss": d_relativistic(seen, fake[: len(seen)]),
+            "overfit": from_noise.overfit(real, seen, fake),
+            "diversity": from_noise.diversity(data, self.sample),
+        }
         return {f"valid/{name}": float(value) for name, value in numbers.items()}
 
 
 # ---- networks
 class Biased(nn.Module):
-    """Leaky ReLU of x plus a bias for each channel: the only biases inside the blocks stand before what is not linear."""
+    """Leaky ReLU of x plus a bias for each channel.
+
+    The only biases inside the blocks stand before what is not linear.
+    """
 
     def __init__(self, channels: int):
         super().__init__()
@@ -138,29 +228,35 @@ class Biased(nn.Module):
 
 
 class Block(nn.Module):
-    """x + its change by three convolutions: 1x1 to twice the channels, 3x3 in groups, 1x1 back; [batch, channels, height, width] -> the same.
+    """x + its change by three convolutions: 1x1 to twice the channels, 3x3 in groups, 1x1 back;
+    [batch, channels, height, width] -> the same.
 
-    Fix-up initialisation (Zhang et al. 2019): the last starts at 0, the others are scaled by L^(-1/4) for L blocks in the network, so that
-    none needs normalisation.
+    Fix-up initialisation (Zhang et al. 2019): the last starts at 0, the others are scaled by
+    L^(-1/4) for L blocks in the network, so that none needs normalisation.
     """
 
     def __init__(self, channels: int, total: int):
         super().__init__()
         inner = 2 * channels
-        gain = GAIN * total ** -0.25  # L^(-1/(2m - 2)) for m = 3 layers
+        gain = GAIN * total**-0.25  # L^(-1/(2m - 2)) for m = 3 layers
         self.layers = nn.Sequential(
-            _convolution(channels, inner, 1, gain), Biased(inner),
-            _convolution(inner, inner, 3, gain, groups=inner // math.gcd(inner, GROUP)), Biased(inner),
-            _convolution(inner, channels, 1, 0.0))
+            _convolution(channels, inner, 1, gain),
+            Biased(inner),
+            _convolution(inner, inner, 3, gain, groups=inner // math.gcd(inner, GROUP)),
+            Biased(inner),
+            _convolution(inner, channels, 1, 0.0),
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x + self.layers(x)
 
 
 class Generator(nn.Module):
-    """Noise [batch, latent] -> images [batch, channels, 64, 64]: a learned 4x4 picture for each channel times a linear map of the noise, then blocks.
+    """Noise [batch, latent] -> images [batch, channels, 64, 64]: a learned 4x4 picture for each
+    channel times a linear map of the noise, then blocks.
 
-    Without a last activation, as in the paper; values outside [-1, 1] are clipped where images are made of them.
+    Without a last activation, as in the paper; values outside [-1, 1] are clipped where images are
+    made of them.
     """
 
     def __init__(self, latent: int, width: int, channels: int, blocks: int):
@@ -168,11 +264,15 @@ class Generator(nn.Module):
         widths = _widths(width)
         self.basis = nn.Parameter(torch.randn(widths[0], 4, 4))
         self.linear = nn.Linear(latent, widths[0], bias=False)
-        nn.init.normal_(self.linear.weight, 0, latent ** -0.5)
+        nn.init.normal_(self.linear.weight, 0, latent**-0.5)
         layers: list[nn.Module] = []
         for i, here in enumerate(widths):
-            layers += [nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False)] if i else []
-            layers += [_convolution(widths[i - 1], here, 1, 1.0)] if i and here != widths[i - 1] else []
+            layers += (
+                [nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False)] if i else []
+            )
+            layers += (
+                [_convolution(widths[i - 1], here, 1, 1.0)] if i and here != widths[i - 1] else []
+            )
             layers += [Block(here, blocks * len(SIZES)) for _ in range(blocks)]
         self.layers = nn.Sequential(*layers, _convolution(widths[-1], channels, 1, 1.0))
 
@@ -181,7 +281,8 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """The generator's mirror image: images [batch, channels, 64, 64] -> scores [batch]. No last bias: pairs of scores are compared.
+    """The generator's mirror image: images [batch, channels, 64, 64] -> scores [batch]. No last
+    bias: pairs of scores are compared.
 
     Averages over 2x2 pixels are bilinear resampling to half the size.
     """
@@ -192,9 +293,13 @@ class Discriminator(nn.Module):
         layers: list[nn.Module] = [_convolution(channels, widths[0], 1, 1.0)]
         for i, here in enumerate(widths):
             layers += [nn.AvgPool2d(2)] if i else []
-            layers += [_convolution(widths[i - 1], here, 1, 1.0)] if i and here != widths[i - 1] else []
+            layers += (
+                [_convolution(widths[i - 1], here, 1, 1.0)] if i and here != widths[i - 1] else []
+            )
             layers += [Block(here, blocks * len(SIZES)) for _ in range(blocks)]
-        self.layers = nn.Sequential(*layers, _convolution(widths[-1], widths[-1], 4, 1.0, groups=widths[-1]), nn.Flatten())
+        self.layers = nn.Sequential(
+            *layers, _convolution(widths[-1], widths[-1], 4, 1.0, groups=widths[-1]), nn.Flatten()
+        )
         self.linear = nn.Linear(widths[-1], 1, bias=False)
         nn.init.normal_(self.linear.weight, 0, widths[-1] ** -0.5)
 
@@ -208,10 +313,14 @@ def _widths(width: int) -> list[int]:
 
 
 def _convolution(before: int, after: int, size: int, gain: float, groups: int = 1) -> nn.Conv2d:
-    """Without a bias; weights N(0, gain^2 / what a value is summed over). 4x4 leaves one pixel of 4x4, others keep the size."""
-    layer = nn.Conv2d(before, after, size, padding=0 if size == 4 else size // 2, groups=groups, bias=False)
+    """Without a bias; weights N(0, gain^2 / what a value is summed over). 4x4 leaves one pixel of
+    4x4, others keep the size.
+    """
+    layer = nn.Conv2d(
+        before, after, size, padding=0 if size == 4 else size // 2, groups=groups, bias=False
+    )
     if gain:
-        nn.init.normal_(layer.weight, 0, gain * (before // groups * size ** 2) ** -0.5)
+        nn.init.normal_(layer.weight, 0, gain * (before // groups * size**2) ** -0.5)
     else:
         nn.init.zeros_(layer.weight)
     return layer

@@ -25,31 +25,76 @@ REFERENCE_BATCH = 16
 
 class Settings(config.Run):
     recipe: Literal["sagan"] = Field("sagan", description="the system to train")
-    batch: int = Field(REFERENCE_BATCH, gt=0, le=sharing.MAX_BATCH, description="the global batch: samples per update over all ranks and micro-batches")
-    epochs: Positive = Field(2000, description="how far to train; a longer run is the same run, continued")
+    batch: int = Field(
+        REFERENCE_BATCH,
+        gt=0,
+        le=sharing.MAX_BATCH,
+        description="the global batch: samples per update over all ranks and micro-batches",
+    )
+    epochs: Positive = Field(
+        2000, description="how far to train; a longer run is the same run, continued"
+    )
     latent: int = Field(128, gt=0, le=65536, description="size of the noise vector")
-    ngf: int = Field(64, gt=0, le=1024, description="generator channels at 32x32; 8 times as many at 4x4")
-    ndf: int = Field(64, gt=0, le=1024, description="discriminator channels at 32x32; 8 times as many at 4x4")
-    attention: tuple[Literal[8, 16, 32], ...] = Field((16,), description="resolutions with self-attention, in both networks: of 8, 16, 32")
+    ngf: int = Field(
+        64, gt=0, le=1024, description="generator channels at 32x32; 8 times as many at 4x4"
+    )
+    ndf: int = Field(
+        64, gt=0, le=1024, description="discriminator channels at 32x32; 8 times as many at 4x4"
+    )
+    attention: tuple[Literal[8, 16, 32], ...] = Field(
+        (16,), description="resolutions with self-attention, in both networks: of 8, 16, 32"
+    )
     attention_reduction: Literal[8, 4] = Field(8, description="query and key have channels // this")
-    spectral_norm: tuple[Literal["G", "D"], ...] = Field(("D",), description="networks with spectral normalisation of every convolution: of G, D")
-    loss: Mode = Field("vanilla", description="lsgan, vanilla, hinge or wgan; hinge and wgan know no labels, and wgan needs spectral_norm of D")
-    bn_group: int | None = Field(None, gt=0, description="samples that share batch-norm statistics; null: the largest divisor of batch up to 16")
+    spectral_norm: tuple[Literal["G", "D"], ...] = Field(
+        ("D",), description="networks with spectral normalisation of every convolution: of G, D"
+    )
+    loss: Mode = Field(
+        "vanilla",
+        description=(
+            "lsgan, vanilla, hinge or wgan; hinge and wgan know no labels, and wgan needs"
+            " spectral_norm of D"
+        ),
+    )
+    bn_group: int | None = Field(
+        None,
+        gt=0,
+        description=(
+            "samples that share batch-norm statistics; null: the largest divisor of batch up to 16"
+        ),
+    )
     g_lr: Positive = Field(2e-4, description="Adam learning rate of the generator")
     d_lr: Positive = Field(2e-4, description="Adam learning rate of the discriminator")
     betas: Betas = Field((0.0, 0.9), description="Adam beta1 and beta2")
     weight_decay: float = Field(1e-5, ge=0, description="Adam weight decay")
-    lr_every: Positive | None = Field(500, description="epochs between two learning-rate drops; null: constant")
+    lr_every: Positive | None = Field(
+        500, description="epochs between two learning-rate drops; null: constant"
+    )
     lr_factor: Positive = Field(0.5, description="factor of each drop")
-    clip: Positive | None = Field(1.0, description="largest gradient norm, in both networks; null: no limit")
-    ema: float | None = Field(0.9999, gt=0, lt=1, description="decay of the generator's moving average, warmed up; null: none")
-    real_label: Share = Field(0.9, description="what D is taught to say of reals (label smoothing); of lsgan and vanilla")
-    fake_label: Share = Field(0.0, description="what D is taught to say of samples; of lsgan and vanilla")
+    clip: Positive | None = Field(
+        1.0, description="largest gradient norm, in both networks; null: no limit"
+    )
+    ema: float | None = Field(
+        0.9999,
+        gt=0,
+        lt=1,
+        description="decay of the generator's moving average, warmed up; null: none",
+    )
+    real_label: Share = Field(
+        0.9, description="what D is taught to say of reals (label smoothing); of lsgan and vanilla"
+    )
+    fake_label: Share = Field(
+        0.0, description="what D is taught to say of samples; of lsgan and vanilla"
+    )
     hflip: Share = Field(0.5, description="chance of a left-right mirror image")
     vflip: Share = Field(0.5, description="chance of a top-bottom mirror image")
-    diffaugment: tuple[augment.ImagePolicy, ...] = Field((), description="changes of all that D sees, reals and samples: of color, translation, cutout")
+    diffaugment: tuple[augment.ImagePolicy, ...] = Field(
+        (),
+        description="changes of all that D sees, reals and samples: of color, translation, cutout",
+    )
     evaluate: config.Evaluate = config.Evaluate()
-    watch: Watch = Watch(d_loss_floor=0.163)  # the mean cross-entropy of a perfect D, taught 0.9 and 0.0
+    watch: Watch = Watch(
+        d_loss_floor=0.163
+    )  # the mean cross-entropy of a perfect D, taught 0.9 and 0.0
     d_steps: int = Field(1, gt=0, description="updates of D per step, each on fresh reals")
     g_steps: int = Field(1, gt=0, description="updates of G per step")
 
@@ -57,7 +102,9 @@ class Settings(config.Run):
     @classmethod
     def _bounded(cls, value, info: ValidationInfo):
         if value == "wgan" and "D" not in info.data.get("spectral_norm", "D"):
-            raise ValueError("nothing bounds D, and its scores would grow without end; leave D in spectral_norm")
+            raise ValueError(
+                "nothing bounds D, and its scores would grow without end; leave D in spectral_norm"
+            )
         return value
 
     @model_validator(mode="before")
@@ -77,30 +124,64 @@ class Recipe:
         self.dtype = ranks.dtype
         adam = partial(torch.optim.Adam, betas=run.betas, weight_decay=run.weight_decay)
         schedule = partial(step_decay, every=run.lr_every, factor=run.lr_factor)
-        G = Generator64(run.latent, run.ngf, channels, run.attention, run.attention_reduction, share.group, ranks, spectral="G" in run.spectral_norm)
-        D = Discriminator64(run.ndf, channels, run.attention, run.attention_reduction, spectral="D" in run.spectral_norm, offset=run.loss != "wgan")
-        self.G = Player(ranks, G, partial(adam, lr=run.g_lr), clip=run.clip, ema=run.ema, schedule=schedule)
+        G = Generator64(
+            run.latent,
+            run.ngf,
+            channels,
+            run.attention,
+            run.attention_reduction,
+            share.group,
+            ranks,
+            spectral="G" in run.spectral_norm,
+        )
+        D = Discriminator64(
+            run.ndf,
+            channels,
+            run.attention,
+            run.attention_reduction,
+            spectral="D" in run.spectral_norm,
+            offset=run.loss != "wgan",
+        )
+        self.G = Player(
+            ranks, G, partial(adam, lr=run.g_lr), clip=run.clip, ema=run.ema, schedule=schedule
+        )
         self.D = Player(ranks, D, partial(adam, lr=run.d_lr), clip=run.clip, schedule=schedule)
         self.players = {"G": self.G, "D": self.D}
 
     def step(self, batches: list[list[Micro]], now: Clock) -> Log:
-        """One step: `d_steps` updates of D, each on a batch of its own, then `g_steps` of G. Returns the numbers of the last of each."""
+        """One step: `d_steps` updates of D, each on a batch of its own, then `g_steps` of G.
+
+        Returns the numbers of the last of each.
+        """
         d = last([self.D.update(self._d_loss, batch, now.epoch) for batch in batches])
-        g = last([self.G.update(partial(self._g_loss, turn=i), batches[-1], now.epoch) for i in range(self.run.g_steps)])
-        return {f"d/{name}": value for name, value in d.items()} | {f"g/{name}": value for name, value in g.items()}
+        g = last(
+            [
+                self.G.update(partial(self._g_loss, turn=i), batches[-1], now.epoch)
+                for i in range(self.run.g_steps)
+            ]
+        )
+        return {f"d/{name}": value for name, value in d.items()} | {
+            f"g/{name}": value for name, value in g.items()
+        }
 
     def _d_loss(self, micro: Micro) -> tuple[torch.Tensor, Log]:
         run = self.run
-        real = signals.flip(signals.to_unit(micro.real, self.dtype), run.seed, micro.address, run.hflip, run.vflip)
+        real = signals.flip(
+            signals.to_unit(micro.real, self.dtype), run.seed, micro.address, run.hflip, run.vflip
+        )
         fake = self.G.fakes(self._noise(micro, "noise/d"))
         # One pass over both: nothing in D mixes samples.
-        real_logit, fake_logit = self.D(torch.cat([self._shown(real, micro, "d/real"), self._shown(fake, micro, "d/fake")])).chunk(2)
+        real_logit, fake_logit = self.D(
+            torch.cat([self._shown(real, micro, "d/real"), self._shown(fake, micro, "d/fake")])
+        ).chunk(2)
         loss = d_adversarial(run.loss, real_logit, fake_logit, run.real_label, run.fake_label)
         return loss, self._said(real=real_logit, fake=fake_logit)
 
     def _g_loss(self, micro: Micro, turn: int) -> tuple[torch.Tensor, Log]:
         with self.D.frozen() as judge:
-            logit = judge(self._shown(self.G(self._noise(micro, f"noise/g/{turn}")), micro, f"g/{turn}"))
+            logit = judge(
+                self._shown(self.G(self._noise(micro, f"noise/g/{turn}")), micro, f"g/{turn}")
+            )
         loss = g_adversarial(self.run.loss, logit, self.run.real_label)
         return loss, {"adversarial": loss} | self._said(fake=logit)
 
@@ -111,13 +192,18 @@ class Recipe:
         return {f"{name}_score": logit.mean() for name, logit in logits.items()}
 
     def _shown(self, images: torch.Tensor, micro: Micro, purpose: str) -> torch.Tensor:
-        return augment.images(images, self.run.diffaugment, self.run.seed, f"diffaugment/{purpose}", micro.positions)
+        return augment.images(
+            images, self.run.diffaugment, self.run.seed, f"diffaugment/{purpose}", micro.positions
+        )
 
     def _noise(self, micro: Micro, purpose: str) -> torch.Tensor:
         return micro.noise(self.run.seed, purpose, self.run.latent, self.run.batch).to(self.dtype)
 
     def sample(self, numbers: np.ndarray, purpose: str = "noise/sample") -> torch.Tensor:
-        """Images [n, channels, 64, 64] in [-1, 1] of the averaged generator; image i depends on the seed and i alone."""
+        """Images [n, channels, 64, 64] in [-1, 1] of the averaged generator.
+
+        Image i depends on the seed and i alone.
+        """
         return from_noise.sample(self.G, numbers, self.run.seed, purpose, self.run.latent)
 
     def show(self, data: Data, path: Path) -> None:
@@ -125,11 +211,19 @@ class Recipe:
         from_noise.show(self.sample, path)
 
     def validate(self, data: Data) -> dict[str, float]:
-        """On one rank, over the whole validation set: does D know the training reals better than held-out ones?"""
+        """On one rank, over the whole validation set.
+
+        Does D know the training reals better than held-out ones?
+        """
         real, seen, fake = from_noise.judge(self.D, data, self.sample)
         run = self.run
         g_loss = g_adversarial(run.loss, fake, run.real_label)
-        numbers = {"d_loss": d_adversarial(run.loss, real, fake, run.real_label, run.fake_label), "g_loss": g_loss, "adversarial": g_loss,
-                   **self._said(real=real, train=seen, fake=fake), "overfit": from_noise.overfit(real, seen, fake),
-                   "diversity": from_noise.diversity(data, self.sample)}
+        numbers = {
+            "d_loss": d_adversarial(run.loss, real, fake, run.real_label, run.fake_label),
+            "g_loss": g_loss,
+            "adversarial": g_loss,
+            **self._said(real=real, train=seen, fake=fake),
+            "overfit": from_noise.overfit(real, seen, fake),
+            "diversity": from_noise.diversity(data, self.sample),
+        }
         return {f"valid/{name}": float(value) for name, value in numbers.items()}

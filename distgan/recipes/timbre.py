@@ -1,4 +1,7 @@
-"""Repairs the timbre of denoised speech: L1, multi-resolution STFT and, once it has started, a GAN loss on (denoised, clean) pairs."""
+"""Repairs the timbre of denoised speech.
+
+L1, multi-resolution STFT and, once it has started, a GAN loss on (denoised, clean) pairs.
+"""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -14,7 +17,14 @@ from distgan.clock import Clock, step_decay
 from distgan.config import Betas, Positive, Share
 from distgan.data import Data
 from distgan.errors import ConfigError, DataError
-from distgan.losses import MODES, STFT_RESOLUTIONS, d_adversarial, g_adversarial, stft_distance, watched
+from distgan.losses import (
+    MODES,
+    STFT_RESOLUTIONS,
+    d_adversarial,
+    g_adversarial,
+    stft_distance,
+    watched,
+)
 from distgan.player import Log, Player
 from distgan.ranks import Ranks
 from distgan.sharing import Breakdown
@@ -26,13 +36,37 @@ GIVEN = 8  # held-out pairs whose sound is among the results
 Frames = Annotated[int, Field(gt=0, le=1_000_000_000)]
 Weight = Annotated[float, Field(ge=0, le=1e9)]
 
-# Ranges are of lsgan with labels 1 and 0, where a D that cannot tell stands at 0.5. G's GAN loss is one of three and small: that it stands still is no fault.
-_LESS_GAN = (Move(setting="d_lr", factor=0.5, limit=2.5e-5), Move(setting="lambda_adversarial", factor=0.5, limit=0.0125))
-_SLOWER = (Move(setting="g_lr", factor=0.5, limit=6.25e-5), Move(setting="d_lr", factor=0.5, limit=2.5e-5))
-_MILDER = (Move(setting="weight_decay", add=1e-5, limit=5e-5), Move(setting="g_width", factor=0.5, limit=64, in_flight=False))
-WATCH = Watch(healthy={"d/loss": (0.1, 0.75)}, d_loss_weak=1.0, stagnant_change=None, gap_high=0.02, gap_healthy=0.01, score_flat_epochs=20,
-              moves={"nonfinite": _SLOWER, "g_loss_exploding": _SLOWER, "d_loss_low": _LESS_GAN, "d_too_strong": _LESS_GAN,
-                     "d_loss_high": (Move(setting="d_lr", factor=2, limit=8e-4),), "overfitting": _MILDER, "validation_rising": _MILDER})
+# Ranges are of lsgan with labels 1 and 0, where a D that cannot tell stands at 0.5. G's GAN loss is
+# one of three and small: that it stands still is no fault.
+_LESS_GAN = (
+    Move(setting="d_lr", factor=0.5, limit=2.5e-5),
+    Move(setting="lambda_adversarial", factor=0.5, limit=0.0125),
+)
+_SLOWER = (
+    Move(setting="g_lr", factor=0.5, limit=6.25e-5),
+    Move(setting="d_lr", factor=0.5, limit=2.5e-5),
+)
+_MILDER = (
+    Move(setting="weight_decay", add=1e-5, limit=5e-5),
+    Move(setting="g_width", factor=0.5, limit=64, in_flight=False),
+)
+WATCH = Watch(
+    healthy={"d/loss": (0.1, 0.75)},
+    d_loss_weak=1.0,
+    stagnant_change=None,
+    gap_high=0.02,
+    gap_healthy=0.01,
+    score_flat_epochs=20,
+    moves={
+        "nonfinite": _SLOWER,
+        "g_loss_exploding": _SLOWER,
+        "d_loss_low": _LESS_GAN,
+        "d_too_strong": _LESS_GAN,
+        "d_loss_high": (Move(setting="d_lr", factor=2, limit=8e-4),),
+        "overfitting": _MILDER,
+        "validation_rising": _MILDER,
+    },
+)
 
 
 class Settings(config.Run):
@@ -40,44 +74,122 @@ class Settings(config.Run):
     judged_by: ClassVar[str | None] = "valid/stft"
 
     recipe: Literal["timbre"] = Field("timbre", description="the system to train")
-    batch: int = Field(8, gt=0, le=sharing.MAX_BATCH, description="the global batch: samples per update over all ranks and micro-batches")
-    epochs: Positive = Field(24, description="how far to train; a longer run is the same run, continued")
-    validate_every: Positive = Field(2, description="epochs between two validations, on rank 0, over the whole validation set")
-    sample_every: Positive = Field(6, description="epochs between two pictures, with sound, of the same held-out pairs")
+    batch: int = Field(
+        8,
+        gt=0,
+        le=sharing.MAX_BATCH,
+        description="the global batch: samples per update over all ranks and micro-batches",
+    )
+    epochs: Positive = Field(
+        24, description="how far to train; a longer run is the same run, continued"
+    )
+    validate_every: Positive = Field(
+        2, description="epochs between two validations, on rank 0, over the whole validation set"
+    )
+    sample_every: Positive = Field(
+        6, description="epochs between two pictures, with sound, of the same held-out pairs"
+    )
     stft_resolutions: tuple[tuple[Frames, Frames, Frames], ...] = Field(
-        STFT_RESOLUTIONS, min_length=1, description="[FFT, hop, window] in frames, of the STFT loss and of the discriminator's spectrograms")
-    segment_length: Frames = Field(16000, validate_default=True, description="frames of the window cut out of both members of a pair in training, at one place")
-    save_segment_length: Frames | None = Field(None, description="frames that every stored pair must have at the least; null: segment_length is enough")
-    gain: tuple[Positive, Positive] = Field((0.8, 1.0), description="both members of a pair times one factor drawn from this range")
-    polarity: Share = Field(0.0, description="chance that both members of a pair are turned upside down")
+        STFT_RESOLUTIONS,
+        min_length=1,
+        description=(
+            "[FFT, hop, window] in frames, of the STFT loss and of the discriminator's spectrograms"
+        ),
+    )
+    segment_length: Frames = Field(
+        16000,
+        validate_default=True,
+        description=(
+            "frames of the window cut out of both members of a pair in training, at one place"
+        ),
+    )
+    save_segment_length: Frames | None = Field(
+        None,
+        description=(
+            "frames that every stored pair must have at the least; null: segment_length is enough"
+        ),
+    )
+    gain: tuple[Positive, Positive] = Field(
+        (0.8, 1.0), description="both members of a pair times one factor drawn from this range"
+    )
+    polarity: Share = Field(
+        0.0, description="chance that both members of a pair are turned upside down"
+    )
     diffaugment: tuple[augment.WavePolicy, ...] = Field(
-        (), description="changes of all that D sees, clean and repaired: of gain, polarity, shift, mask, noise")
+        (),
+        description=(
+            "changes of all that D sees, clean and repaired: of gain, polarity, shift, mask, noise"
+        ),
+    )
     g_width: int = Field(256, gt=0, le=8192, description="channels of the generator")
-    g_fft: int = Field(512, ge=4, le=65536, description="FFT of the spectrogram in which the generator works, in frames: 32 ms at 16 kHz")
-    g_hop: int = Field(128, gt=0, le=65536, validate_default=True, description="its hop, at most half of it")
-    d_width: int = Field(8, gt=0, le=2048, description="channels of the discriminator's first layer; 4 times as many in the last")
-    lambda_l1: Weight = Field(50.0, description="weight of the mean absolute difference of waveforms")
+    g_fft: int = Field(
+        512,
+        ge=4,
+        le=65536,
+        description=(
+            "FFT of the spectrogram in which the generator works, in frames: 32 ms at 16 kHz"
+        ),
+    )
+    g_hop: int = Field(
+        128, gt=0, le=65536, validate_default=True, description="its hop, at most half of it"
+    )
+    d_width: int = Field(
+        8,
+        gt=0,
+        le=2048,
+        description="channels of the discriminator's first layer; 4 times as many in the last",
+    )
+    lambda_l1: Weight = Field(
+        50.0, description="weight of the mean absolute difference of waveforms"
+    )
     lambda_stft: Weight = Field(1.0, description="weight of the multi-resolution STFT loss")
-    lambda_adversarial: Weight = Field(0.1, description="weight of the GAN loss once it has started; 0: never, and D is not trained")
-    gan_start_epoch: float = Field(5, ge=0, le=1e9, validate_default=True, description="before this epoch G learns by L1 and STFT alone, and D does not learn")
-    gan_loss: Literal[MODES] = Field("lsgan", description="lsgan, vanilla or hinge; hinge knows no labels")
-    real_label: Share = Field(1.0, description="what D is taught to say of clean speech, and G's aim (lsgan, vanilla)")
-    fake_label: Share = Field(0.0, description="what D is taught to say of repaired speech (lsgan, vanilla)")
+    lambda_adversarial: Weight = Field(
+        0.1,
+        description="weight of the GAN loss once it has started; 0: never, and D is not trained",
+    )
+    gan_start_epoch: float = Field(
+        5,
+        ge=0,
+        le=1e9,
+        validate_default=True,
+        description="before this epoch G learns by L1 and STFT alone, and D does not learn",
+    )
+    gan_loss: Literal[MODES] = Field(
+        "lsgan", description="lsgan, vanilla or hinge; hinge knows no labels"
+    )
+    real_label: Share = Field(
+        1.0, description="what D is taught to say of clean speech, and G's aim (lsgan, vanilla)"
+    )
+    fake_label: Share = Field(
+        0.0, description="what D is taught to say of repaired speech (lsgan, vanilla)"
+    )
     g_lr: Positive = Field(1e-3, description="Adam learning rate of the generator")
     d_lr: Positive = Field(2e-4, description="Adam learning rate of the discriminator")
     betas: Betas = Field((0.8, 0.99), description="Adam beta1 and beta2")
     weight_decay: float = Field(0.0, ge=0, description="Adam weight decay")
-    lr_every: Positive | None = Field(6, description="epochs between two learning-rate drops; null: constant")
+    lr_every: Positive | None = Field(
+        6, description="epochs between two learning-rate drops; null: constant"
+    )
     lr_factor: Positive = Field(0.5, description="factor of each drop")
-    clip: Positive | None = Field(5.0, description="largest gradient norm, in both networks; null: no limit")
-    ema: float | None = Field(0.99, gt=0, lt=1, description="decay of the generator's moving average, warmed up; null: none")
+    clip: Positive | None = Field(
+        5.0, description="largest gradient norm, in both networks; null: no limit"
+    )
+    ema: float | None = Field(
+        0.99,
+        gt=0,
+        lt=1,
+        description="decay of the generator's moving average, warmed up; null: none",
+    )
     watch: Watch = WATCH
 
     @field_validator("gan_loss")
     @classmethod
     def _bounded(cls, value):
         if value == "wgan":
-            raise ValueError("nothing bounds D here, and its scores would grow without end; lsgan, vanilla and hinge need no bound")
+            raise ValueError(
+                "nothing bounds D here, and its scores would grow without end; lsgan, vanilla and"
+                " hinge need no bound"
+            )
         return value
 
     @model_validator(mode="before")
@@ -90,7 +202,10 @@ class Settings(config.Run):
     def _whole_windows(cls, value):
         for size, hop, window in value:
             if not hop <= window <= size:
-                raise ValueError("of [FFT, hop, window] the hop is at most the window, the window at most the FFT")
+                raise ValueError(
+                    "of [FFT, hop, window] the hop is at most the window, the window at most"
+                    " the FFT"
+                )
         return value
 
     @field_validator("segment_length")
@@ -98,7 +213,10 @@ class Settings(config.Run):
     def _longer_than_reflections(cls, value, info: ValidationInfo):
         largest = max((size for size, _, _ in info.data.get("stft_resolutions", ())), default=0)
         if value <= largest // 2:
-            raise ValueError(f"too short for an FFT of {largest}, which wants more than {largest // 2} frames; see stft_resolutions")
+            raise ValueError(
+                f"too short for an FFT of {largest}, which wants more than {largest // 2} frames;"
+                " see stft_resolutions"
+            )
         return value
 
     @field_validator("save_segment_length")
@@ -106,7 +224,9 @@ class Settings(config.Run):
     def _holds_a_segment(cls, value, info: ValidationInfo):
         segment = info.data.get("segment_length")
         if value is not None and segment is not None and value < segment:
-            raise ValueError(f"less than segment_length={segment}, which is cut out of what is stored")
+            raise ValueError(
+                f"less than segment_length={segment}, which is cut out of what is stored"
+            )
         return value
 
     @field_validator("gain")
@@ -121,14 +241,19 @@ class Settings(config.Run):
     def _overlapping(cls, value, info: ValidationInfo):
         size = info.data.get("g_fft")
         if size is not None and 2 * value > size:
-            raise ValueError(f"at most half of g_fft={size}: with less overlap the spectrogram cannot be turned back into sound")
+            raise ValueError(
+                f"at most half of g_fft={size}: with less overlap the spectrogram cannot be turned"
+                " back into sound"
+            )
         return value
 
     @field_validator("lambda_stft")
     @classmethod
     def _something_to_learn(cls, value, info: ValidationInfo):
         if value == 0 and info.data.get("lambda_l1") == 0:
-            raise ValueError("lambda_l1 is 0 as well: before gan_start_epoch there would be nothing to learn")
+            raise ValueError(
+                "lambda_l1 is 0 as well: before gan_start_epoch there would be nothing to learn"
+            )
         return value
 
     @field_validator("gan_start_epoch")
@@ -136,7 +261,10 @@ class Settings(config.Run):
     def _begins(cls, value, info: ValidationInfo):
         epochs = info.data.get("epochs")
         if info.data.get("lambda_adversarial") and epochs is not None and value >= epochs:
-            raise ValueError(f"the run ends at epochs={epochs:g}, before its GAN loss starts; lambda_adversarial=0 says that none is wanted")
+            raise ValueError(
+                f"the run ends at epochs={epochs:g}, before its GAN loss starts;"
+                " lambda_adversarial=0 says that none is wanted"
+            )
         return value
 
     @property
@@ -149,13 +277,18 @@ class Recipe:
 
     def __init__(self, run: Settings, ranks: Ranks, share: Breakdown, shape: tuple[int, int]):
         if run.save_segment_length and shape[1] < run.save_segment_length:
-            raise ConfigError(f"save_segment_length: {run.save_segment_length} frames are asked for, the shortest stored pair has {shape[1]}")
+            raise ConfigError(
+                f"save_segment_length: {run.save_segment_length} frames are asked for, the shortest"
+                f" stored pair has {shape[1]}"
+            )
         self.run, self.dtype = run, ranks.dtype
         adam = partial(torch.optim.Adam, betas=run.betas, weight_decay=run.weight_decay)
         schedule = partial(step_decay, every=run.lr_every, factor=run.lr_factor)
         G = nets_timbre.Repair(run.g_width, run.g_fft, run.g_hop)
         D = nets_timbre.SpectrogramJudges(run.d_width, run.stft_resolutions)
-        self.G = Player(ranks, G, partial(adam, lr=run.g_lr), clip=run.clip, ema=run.ema, schedule=schedule)
+        self.G = Player(
+            ranks, G, partial(adam, lr=run.g_lr), clip=run.clip, ema=run.ema, schedule=schedule
+        )
         self.D = Player(ranks, D, partial(adam, lr=run.d_lr), clip=run.clip, schedule=schedule)
         self.players = {"G": self.G, "D": self.D}
 
@@ -164,44 +297,72 @@ class Recipe:
         started = now.epoch >= self.run.gan_start_epoch and self.run.lambda_adversarial > 0
         d = self.D.update(self._d_loss, batches[0], now.epoch) if started else {}
         g = self.G.update(partial(self._g_loss, started=started), batches[0], now.epoch)
-        return {f"d/{name}": value for name, value in d.items()} | {f"g/{name}": value for name, value in g.items()}
+        return {f"d/{name}": value for name, value in d.items()} | {
+            f"g/{name}": value for name, value in g.items()
+        }
 
     def _d_loss(self, micro: Micro) -> tuple[torch.Tensor, Log]:
         given, target = self._pair(micro)
-        shown = [self._shown(target, micro, "d/real"), self._shown(self.G.fakes(given), micro, "d/fake")]
-        real, fake = self.D(torch.cat(shown)).chunk(2)  # one pass over both: nothing in D mixes samples
+        shown = [
+            self._shown(target, micro, "d/real"),
+            self._shown(self.G.fakes(given), micro, "d/fake"),
+        ]
+        real, fake = self.D(torch.cat(shown)).chunk(
+            2
+        )  # one pass over both: nothing in D mixes samples
         log = {"real_score": real.mean(), "fake_score": fake.mean()}
         if self.run.gan_loss == "vanilla":
             log = {"real_prob": real.sigmoid().mean(), "fake_prob": fake.sigmoid().mean()}
-        return d_adversarial(self.run.gan_loss, real, fake, self.run.real_label, self.run.fake_label), log
+        return (
+            d_adversarial(self.run.gan_loss, real, fake, self.run.real_label, self.run.fake_label),
+            log,
+        )
 
     def _g_loss(self, micro: Micro, started: bool) -> tuple[torch.Tensor, Log]:
         run = self.run
         given, target = self._pair(micro)
         repaired = self.G(given)
-        log = {"l1": (repaired - target).abs().mean(), "stft": stft_distance(repaired, target, run.stft_resolutions).mean()}
+        log = {
+            "l1": (repaired - target).abs().mean(),
+            "stft": stft_distance(repaired, target, run.stft_resolutions).mean(),
+        }
         loss = run.lambda_l1 * log["l1"] + run.lambda_stft * log["stft"]
         if started:
             with self.D.frozen() as judge:
-                log["adversarial"] = g_adversarial(run.gan_loss, judge(self._shown(repaired, micro, "g")), run.real_label)
+                log["adversarial"] = g_adversarial(
+                    run.gan_loss, judge(self._shown(repaired, micro, "g")), run.real_label
+                )
             loss = loss + run.lambda_adversarial * log["adversarial"]
         return loss, log
 
     def _pair(self, micro: Micro) -> tuple[torch.Tensor, torch.Tensor]:
-        """(denoised, clean), each [per_rank, segment_length]: both were cut out at one place, and are changed alike."""
+        """(denoised, clean), each [per_rank, segment_length].
+
+        Both were cut out at one place, and are changed alike.
+        """
         run = self.run
-        pairs = signals.gain(signals.to_waves(micro.real, self.dtype), run.seed, micro.address, *run.gain)
+        pairs = signals.gain(
+            signals.to_waves(micro.real, self.dtype), run.seed, micro.address, *run.gain
+        )
         return signals.polarity(pairs, run.seed, micro.address, run.polarity).unbind(1)
 
     def _shown(self, sound: torch.Tensor, micro: Micro, purpose: str) -> torch.Tensor:
         """What D sees of it (DiffAugment, Zhao et al. 2020)."""
-        return augment.waves(sound[:, None], self.run.diffaugment, self.run.seed, f"diffaugment/{purpose}", micro.positions)[:, 0]
+        return augment.waves(
+            sound[:, None],
+            self.run.diffaugment,
+            self.run.seed,
+            f"diffaugment/{purpose}",
+            micro.positions,
+        )[:, 0]
 
     # ---- on rank 0 alone
     def validate(self, data: Data) -> dict[str, float]:
-        """Over the whole validation set, each clip whole and of equal weight: of repaired and of denoised speech, and the GAN losses, of a D that only looks.
+        """Over the whole validation set, each clip whole and of equal weight: of repaired and of
+        denoised speech, and the GAN losses, of a D that only looks.
 
-        Clips whose clean speech is silent have no distance from it and are left out, as `distgan evaluate` does; `valid/silent` counts them.
+        Clips whose clean speech is silent have no distance from it and are left out, as `distgan
+        evaluate` does; `valid/silent` counts them.
         """
         run, rate, rows, silent = self.run, data.sample.rate, [], 0
         with self.G.averaged() as repair, self.D.judging() as judge:
@@ -213,16 +374,37 @@ class Recipe:
                 given, target = given[heard], target[heard]
                 repaired = repair(given)
                 row = measures.table(repaired, target, rate, run.stft_resolutions)
-                row |= {f"input_{name}": value for name, value in measures.table(given, target, rate, run.stft_resolutions).items()}
+                row |= {
+                    f"input_{name}": value
+                    for name, value in measures.table(
+                        given, target, rate, run.stft_resolutions
+                    ).items()
+                }
                 if self.D.updates > 0:
-                    # One clip after the other, so that each is one value: clips differ in length, and losses are means over patches.
-                    scores = list(zip(judge(target).split(1), judge(repaired).split(1), strict=True))
-                    row["adversarial"] = torch.stack([g_adversarial(run.gan_loss, fake, run.real_label) for _, fake in scores])
-                    row["d_loss"] = torch.stack([d_adversarial(run.gan_loss, real, fake, run.real_label, run.fake_label) for real, fake in scores])
+                    # One clip after the other, so that each is one value: clips differ in length,
+                    # and losses are means over patches.
+                    scores = list(
+                        zip(judge(target).split(1), judge(repaired).split(1), strict=True)
+                    )
+                    row["adversarial"] = torch.stack(
+                        [g_adversarial(run.gan_loss, fake, run.real_label) for _, fake in scores]
+                    )
+                    row["d_loss"] = torch.stack(
+                        [
+                            d_adversarial(run.gan_loss, real, fake, run.real_label, run.fake_label)
+                            for real, fake in scores
+                        ]
+                    )
                 rows.append(row)
         if not rows:
-            raise DataError(f"{data.folder}: the clean speech of all held-out pairs is silent, so nothing can be measured")
-        means = {f"valid/{name}": float(torch.cat([row[name].double() for row in rows]).mean()) for name in rows[0]}
+            raise DataError(
+                f"{data.folder}: the clean speech of all held-out pairs is silent, so nothing can"
+                " be measured"
+            )
+        means = {
+            f"valid/{name}": float(torch.cat([row[name].double() for row in rows]).mean())
+            for name in rows[0]
+        }
         return means | ({"valid/silent": silent} if silent else {})
 
     def _held_out(self, data: Data) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -239,17 +421,32 @@ class Recipe:
     def show(self, data: Data, path: Path) -> None:
         """Spectrograms of the same held-out pairs each time, and their sound beside the picture."""
         with self.G.averaged() as repair:
-            shown = [listening.repaired(data, i, repair, self.run.stft_resolutions) for i in listening.spread(len(data.validation), SHOWN)]
+            shown = [
+                listening.repaired(data, i, repair, self.run.stft_resolutions)
+                for i in listening.spread(len(data.validation), SHOWN)
+            ]
         listening.draw(path, shown, data.sample.rate)
         listening.write_sound(path.parent, f"{path.stem}.", shown, data.sample.rate)
 
     def results(self, data: Data, ranks: Ranks, folder: Path) -> None:
-        """`measures.csv` of all held-out pairs, and spectrograms and sound of some. Collective; rank 0 works."""
+        """`measures.csv` of all held-out pairs, and spectrograms and sound of some.
+
+        Collective; rank 0 works.
+        """
         ranks.alone(lambda: self._results(data, folder))
 
     def _results(self, data: Data, folder: Path) -> None:
         repair = self.repairer()
-        listening.write_table(folder / "measures.csv", (listening.repaired(data, i, repair, self.run.stft_resolutions) for i in range(len(data.validation))))
-        some = [listening.repaired(data, i, repair, self.run.stft_resolutions) for i in listening.spread(len(data.validation), GIVEN)]
+        listening.write_table(
+            folder / "measures.csv",
+            (
+                listening.repaired(data, i, repair, self.run.stft_resolutions)
+                for i in range(len(data.validation))
+            ),
+        )
+        some = [
+            listening.repaired(data, i, repair, self.run.stft_resolutions)
+            for i in listening.spread(len(data.validation), GIVEN)
+        ]
         listening.draw(folder / "spectrograms.png", some, data.sample.rate)
         listening.write_sound(folder, "", some, data.sample.rate)

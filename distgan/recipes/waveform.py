@@ -1,4 +1,8 @@
-"""Paired waveform-to-waveform GAN: a U-Net over time, a conditional PatchGAN, least-squares GAN loss and L1 (pix2pix, Isola et al. 2017)."""
+"""Paired waveform-to-waveform GAN.
+
+A U-Net over time, a conditional PatchGAN, least-squares GAN loss and L1 (pix2pix, Isola et al.
+2017).
+"""
 
 import csv
 from collections.abc import Callable, Iterator
@@ -22,12 +26,16 @@ from distgan.sharing import Breakdown
 from distgan.watch import WAVEFORM, Move, Watch
 
 CHUNK = 64  # held-out pairs that are looked at together
-SHOWN = 4   # held-out pairs in a picture
+SHOWN = 4  # held-out pairs in a picture
 Weight = Annotated[float, Field(ge=0, le=1e9)]
 Count = Annotated[int, Field(gt=0, le=1_000_000_000)]
-# A discriminator that has won long ago leaves G little gradient: the documents' moves alone were measured not to bring it back (docs/waveform.md).
+# A discriminator that has won long ago leaves G little gradient: the documents' moves alone were
+# measured not to bring it back (docs/waveform.md).
 FURTHER = (Move(setting="g_steps", add=1, limit=3), Move(setting="lambda_l1", factor=0.5, limit=1))
-GUIDE = WAVEFORM.moves | {rule: (*WAVEFORM.moves[rule], *FURTHER) for rule in ("d_loss_low", "d_too_strong", "gan_loss_stagnant")}
+GUIDE = WAVEFORM.moves | {
+    rule: (*WAVEFORM.moves[rule], *FURTHER)
+    for rule in ("d_loss_low", "d_too_strong", "gan_loss_stagnant")
+}
 
 
 class Settings(config.Run):
@@ -35,42 +43,143 @@ class Settings(config.Run):
     judged_by: ClassVar[str | None] = "valid/l1"
 
     recipe: Literal["waveform"] = Field("waveform", description="the system to train")
-    batch: int = Field(8, gt=0, le=sharing.MAX_BATCH, description="the global batch: samples per update over all ranks and micro-batches")
-    epochs: Positive = Field(24, description="how far to train; a longer run is the same run, continued")
-    validate_every: Positive = Field(1, description="epochs between two validations, on rank 0, over the whole validation set")
-    patience: Positive | None = Field(20, description="finish early when validation L1 has not been better for this many epochs; null: never")
-    segment: Count | None = Field(None, description="frames of the window cut out of both members of a pair in training; null: pairs are taken whole")
-    input_gain: Positive = Field(4.0, description="factor on every input before anything else, best such that its standard deviation is near 1")
-    target_gain: Positive = Field(10.0, description="factor on every target, likewise; L1 is counted in these units")
-    base_filters: int = Field(64, gt=0, le=1024, description="generator channels after its first layer; they double up to 8 times as many")
+    batch: int = Field(
+        8,
+        gt=0,
+        le=sharing.MAX_BATCH,
+        description="the global batch: samples per update over all ranks and micro-batches",
+    )
+    epochs: Positive = Field(
+        24, description="how far to train; a longer run is the same run, continued"
+    )
+    validate_every: Positive = Field(
+        1, description="epochs between two validations, on rank 0, over the whole validation set"
+    )
+    patience: Positive | None = Field(
+        20,
+        description=(
+            "finish early when validation L1 has not been better for this many epochs; null: never"
+        ),
+    )
+    segment: Count | None = Field(
+        None,
+        description=(
+            "frames of the window cut out of both members of a pair in training; null: pairs are"
+            " taken whole"
+        ),
+    )
+    input_gain: Positive = Field(
+        4.0,
+        description=(
+            "factor on every input before anything else, best such that its standard deviation is"
+            " near 1"
+        ),
+    )
+    target_gain: Positive = Field(
+        10.0, description="factor on every target, likewise; L1 is counted in these units"
+    )
+    base_filters: int = Field(
+        64,
+        gt=0,
+        le=1024,
+        description="generator channels after its first layer; they double up to 8 times as many",
+    )
     num_layers: int = Field(4, gt=0, le=12, description="generator layers down, and as many up")
     kernel: int = Field(8, gt=0, le=1024, description="frames of a generator kernel")
-    stride: int = Field(4, gt=0, le=64, description="frames between two of its kernels: each layer makes the signal shorter by this factor")
-    base_filters_d: int = Field(32, gt=0, le=1024, description="discriminator channels after its first layer; they double up to 8 times as many")
-    num_layers_d: int = Field(3, gt=0, le=12, description="discriminator layers, each of which halves the length")
-    conditional: bool = Field(False, description="D sees the input beside the target or the output, as in pix2pix; false: it judges these alone")
-    dropout_rate: float = Field(0.3, ge=0, lt=1, description="share of channels left out in training, in the first half of the generator's decoder")
-    loss: Literal[losses.MODES] = Field("lsgan", description="lsgan, vanilla, hinge or wgan; hinge and wgan know no labels")
-    real_label: Share = Field(0.9, description="what D is taught to say of targets, and G's aim (lsgan, vanilla)")
-    fake_label: Share = Field(0.1, description="what D is taught to say of outputs (lsgan, vanilla)")
-    lambda_l1: Weight = Field(10.0, description="weight of the mean absolute difference of output and target; that of the GAN loss is 1")
-    lambda_stft: Weight = Field(0.0, description="weight of the multi-resolution STFT loss; 0: none")
+    stride: int = Field(
+        4,
+        gt=0,
+        le=64,
+        description=(
+            "frames between two of its kernels: each layer makes the signal shorter by this factor"
+        ),
+    )
+    base_filters_d: int = Field(
+        32,
+        gt=0,
+        le=1024,
+        description=(
+            "discriminator channels after its first layer; they double up to 8 times as many"
+        ),
+    )
+    num_layers_d: int = Field(
+        3, gt=0, le=12, description="discriminator layers, each of which halves the length"
+    )
+    conditional: bool = Field(
+        False,
+        description=(
+            "D sees the input beside the target or the output, as in pix2pix; false: it judges"
+            " these alone"
+        ),
+    )
+    dropout_rate: float = Field(
+        0.3,
+        ge=0,
+        lt=1,
+        description=(
+            "share of channels left out in training, in the first half of the generator's decoder"
+        ),
+    )
+    loss: Literal[losses.MODES] = Field(
+        "lsgan", description="lsgan, vanilla, hinge or wgan; hinge and wgan know no labels"
+    )
+    real_label: Share = Field(
+        0.9, description="what D is taught to say of targets, and G's aim (lsgan, vanilla)"
+    )
+    fake_label: Share = Field(
+        0.1, description="what D is taught to say of outputs (lsgan, vanilla)"
+    )
+    lambda_l1: Weight = Field(
+        10.0,
+        description=(
+            "weight of the mean absolute difference of output and target; that of the GAN loss is 1"
+        ),
+    )
+    lambda_stft: Weight = Field(
+        0.0, description="weight of the multi-resolution STFT loss; 0: none"
+    )
     stft_resolutions: tuple[tuple[Count, Count, Count], ...] = Field(
-        ((128, 32, 128), (64, 16, 64), (32, 8, 32)), min_length=1, description="[FFT, hop, window] in frames, of the STFT loss")
+        ((128, 32, 128), (64, 16, 64), (32, 8, 32)),
+        min_length=1,
+        description="[FFT, hop, window] in frames, of the STFT loss",
+    )
     g_lr: Positive = Field(2e-4, description="Adam learning rate of the generator")
     d_lr: Positive = Field(1e-4, description="Adam learning rate of the discriminator")
     betas: Betas = Field((0.5, 0.999), description="Adam beta1 and beta2")
     weight_decay: float = Field(1e-5, ge=0, description="Adam weight decay")
-    lr_every: Positive | None = Field(None, description="epochs between two learning-rate drops; null: constant")
+    lr_every: Positive | None = Field(
+        None, description="epochs between two learning-rate drops; null: constant"
+    )
     lr_factor: Positive = Field(0.5, description="factor of each drop")
-    clip: Positive | None = Field(None, description="largest gradient norm, in both networks; null: no limit")
-    weight_clip: Positive | None = Field(None, validate_default=True, description="D's weights stay in ± this (0.01, say): needed with loss=wgan; null: no limit")
-    ema: float | None = Field(None, gt=0, lt=1, description="decay of the generator's moving average, warmed up (0.999, say); null: none")
-    aug_noise_std: float = Field(0.02, ge=0, description="standard deviation of white noise added to the input alone, after its gain")
-    aug_scale_range: tuple[Positive, Positive] = Field((0.9, 1.1), description="both of a pair times one factor from this range")
-    aug_shift_range: Share = Field(0.1, description="both of a pair shifted alike, by up to ± this fraction of their length")
+    clip: Positive | None = Field(
+        None, description="largest gradient norm, in both networks; null: no limit"
+    )
+    weight_clip: Positive | None = Field(
+        None,
+        validate_default=True,
+        description="D's weights stay in ± this (0.01, say): needed with loss=wgan; null: no limit",
+    )
+    ema: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="decay of the generator's moving average, warmed up (0.999, say); null: none",
+    )
+    aug_noise_std: float = Field(
+        0.02,
+        ge=0,
+        description="standard deviation of white noise added to the input alone, after its gain",
+    )
+    aug_scale_range: tuple[Positive, Positive] = Field(
+        (0.9, 1.1), description="both of a pair times one factor from this range"
+    )
+    aug_shift_range: Share = Field(
+        0.1, description="both of a pair shifted alike, by up to ± this fraction of their length"
+    )
     watch: Watch = WAVEFORM.model_copy(update={"moves": GUIDE, "settle_epochs": 2})
-    d_steps: int = Field(1, gt=0, le=100, description="updates of D per step, each on a fresh batch")
+    d_steps: int = Field(
+        1, gt=0, le=100, description="updates of D per step, each on a fresh batch"
+    )
     g_steps: int = Field(1, gt=0, le=100, description="updates of G per step")
 
     @field_validator("aug_scale_range")
@@ -84,7 +193,9 @@ class Settings(config.Run):
     @classmethod
     def _bounded(cls, value, info: ValidationInfo):
         if value is None and info.data.get("loss") == "wgan":
-            raise ValueError("nothing bounds D, and its scores would grow without end; give weight_clip=0.01")
+            raise ValueError(
+                "nothing bounds D, and its scores would grow without end; give weight_clip=0.01"
+            )
         return value
 
     @model_validator(mode="before")
@@ -99,48 +210,91 @@ class Settings(config.Run):
 
 class Recipe:
     def __init__(self, run: Settings, ranks: Ranks, share: Breakdown, shape: tuple[int, int]):
-        least = max([2 ** (run.num_layers_d + 1), *(size // 2 + 1 for size, _, _ in run.stft_resolutions if run.lambda_stft)])
+        least = max(
+            [
+                2 ** (run.num_layers_d + 1),
+                *(size // 2 + 1 for size, _, _ in run.stft_resolutions if run.lambda_stft),
+            ]
+        )
         if (frames := run.segment or shape[1]) < least:
-            raise ConfigError(f"data: {frames} frames are too short for num_layers_d={run.num_layers_d} and lambda_stft={run.lambda_stft:g}, which need {least}")
+            raise ConfigError(
+                f"data: {frames} frames are too short for num_layers_d={run.num_layers_d} and"
+                f" lambda_stft={run.lambda_stft:g}, which need {least}"
+            )
         self.run, self.batches_per_step, self.dtype = run, run.d_steps, ranks.dtype
         adam = partial(torch.optim.Adam, betas=run.betas, weight_decay=run.weight_decay)
         schedule = partial(step_decay, every=run.lr_every, factor=run.lr_factor)
         G = Generator1d(run.base_filters, run.num_layers, run.kernel, run.stride)
         undecided = (run.real_label + run.fake_label) / 2 if run.loss == "lsgan" else 0.0
-        D = Discriminator1d(1 + run.conditional, run.base_filters_d, run.num_layers_d, undecided, offset=run.loss != "wgan")
-        self.G = Player(ranks, G, partial(adam, lr=run.g_lr), clip=run.clip, ema=run.ema, schedule=schedule)
-        self.D = Player(ranks, D, partial(adam, lr=run.d_lr), clip=run.clip, clamp=run.weight_clip, schedule=schedule)
+        D = Discriminator1d(
+            1 + run.conditional,
+            run.base_filters_d,
+            run.num_layers_d,
+            undecided,
+            offset=run.loss != "wgan",
+        )
+        self.G = Player(
+            ranks, G, partial(adam, lr=run.g_lr), clip=run.clip, ema=run.ema, schedule=schedule
+        )
+        self.D = Player(
+            ranks,
+            D,
+            partial(adam, lr=run.d_lr),
+            clip=run.clip,
+            clamp=run.weight_clip,
+            schedule=schedule,
+        )
         self.players = {"G": self.G, "D": self.D}
 
     def step(self, batches: list[list[Micro]], now: Clock) -> Log:
-        """One step: `d_steps` updates of D, each on a batch of its own, then `g_steps` of G on the last. Returns the numbers of the last of each."""
+        """One step: `d_steps` updates of D, each on a batch of its own, then `g_steps` of G on the
+        last. Returns the numbers of the last of each.
+        """
         d = last([self.D.update(self._d_loss, batch, now.epoch) for batch in batches])
-        g = last([self.G.update(partial(self._g_loss, turn=i), batches[-1], now.epoch) for i in range(self.run.g_steps)])
-        return {f"d/{name}": value for name, value in d.items()} | {f"g/{name}": value for name, value in g.items()}
+        g = last(
+            [
+                self.G.update(partial(self._g_loss, turn=i), batches[-1], now.epoch)
+                for i in range(self.run.g_steps)
+            ]
+        )
+        return {f"d/{name}": value for name, value in d.items()} | {
+            f"g/{name}": value for name, value in g.items()
+        }
 
     def _d_loss(self, micro: Micro) -> tuple[torch.Tensor, Log]:
         run = self.run
         given, target = self._augmented(micro)
         fake = self.G.fakes(given, self._keep(micro, "dropout/d"))
         # One pass over both: nothing in D mixes samples.
-        real_score, fake_score = self.D(torch.cat([self._seen(given, target), self._seen(given, fake)])).chunk(2)
-        return losses.d_adversarial(run.loss, real_score, fake_score, run.real_label, run.fake_label), self._said(real=real_score, fake=fake_score)
+        real_score, fake_score = self.D(
+            torch.cat([self._seen(given, target), self._seen(given, fake)])
+        ).chunk(2)
+        return losses.d_adversarial(
+            run.loss, real_score, fake_score, run.real_label, run.fake_label
+        ), self._said(real=real_score, fake=fake_score)
 
     def _g_loss(self, micro: Micro, turn: int) -> tuple[torch.Tensor, Log]:
         run = self.run
         given, target = self._augmented(micro)
         output = self.G(given, self._keep(micro, f"dropout/g/{turn}"))
         with self.D.frozen() as judge:
-            adversarial = losses.g_adversarial(run.loss, judge(self._seen(given, output)), run.real_label)
+            adversarial = losses.g_adversarial(
+                run.loss, judge(self._seen(given, output)), run.real_label
+            )
         log = {"adversarial": adversarial, "l1": (output - target).abs().mean()}
         loss = adversarial + run.lambda_l1 * log["l1"]
         if run.lambda_stft:
-            log["stft"] = losses.stft_distance(output[:, 0], target[:, 0], run.stft_resolutions).mean()
+            log["stft"] = losses.stft_distance(
+                output[:, 0], target[:, 0], run.stft_resolutions
+            ).mean()
             loss = loss + run.lambda_stft * log["stft"]
         return loss, log
 
     def _augmented(self, micro: Micro) -> tuple[torch.Tensor, torch.Tensor]:
-        """Input and target, [per_rank, 1, frames] each: scaled and shifted alike, with noise on the input alone."""
+        """Input and target, [per_rank, 1, frames] each.
+
+        Scaled and shifted alike, with noise on the input alone.
+        """
         run, address = self.run, micro.address
         pairs = signals.gain(self._units(micro.real), run.seed, address, *run.aug_scale_range)
         pairs = signals.shift(pairs, run.seed, address, run.aug_shift_range)
@@ -149,10 +303,14 @@ class Recipe:
     def _units(self, pairs: torch.Tensor) -> torch.Tensor:
         """Pairs as stored -> in the units of the networks."""
         pairs = signals.to_waves(pairs, self.dtype)
-        return torch.stack([pairs[:, 0] * self.run.input_gain, pairs[:, 1] * self.run.target_gain], 1)
+        return torch.stack(
+            [pairs[:, 0] * self.run.input_gain, pairs[:, 1] * self.run.target_gain], 1
+        )
 
     def _keep(self, micro: Micro, purpose: str) -> torch.Tensor:
-        """Channel dropout: factors of G's decoder channels, drawn by position in the stream, so that they depend on no rank or micro-batch."""
+        """Channel dropout: factors of G's decoder channels, drawn by position in the stream, so
+        that they depend on no rank or micro-batch.
+        """
         rate = self.run.dropout_rate
         drawn = micro.uniform(self.run.seed, purpose, sum(self.G.bare.dropped))
         return (drawn >= rate).to(self.dtype) / (1 - rate)
@@ -168,8 +326,12 @@ class Recipe:
         return {f"{name}_score": score.mean() for name, score in scores.items()}
 
     # ---- on rank 0 alone
-    def _held_out(self, data: Data, limit: int | None = None) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-        """(input, target, output) of the validation set in order, [n, 1, frames] each, whole and as they are."""
+    def _held_out(
+        self, data: Data, limit: int | None = None
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+        """(input, target, output) of the validation set in order, [n, 1, frames] each, whole and as
+        they are.
+        """
         like = next(self.G.bare.parameters())
         with self.G.averaged() as generator:
             for chunk in data.chunks(data.validation, CHUNK, limit):
@@ -182,19 +344,34 @@ class Recipe:
         with self.D.judging() as judge:
             for given, target, output in self._held_out(data):
                 real, fake = (judge(self._seen(given, candidate)) for candidate in (target, output))
-                row = {"l1": (output - target).abs().mean(), "adversarial": losses.g_adversarial(run.loss, fake, run.real_label),
-                       "d_loss": losses.d_adversarial(run.loss, real, fake, run.real_label, run.fake_label), **self._said(real=real, fake=fake)}
+                row = {
+                    "l1": (output - target).abs().mean(),
+                    "adversarial": losses.g_adversarial(run.loss, fake, run.real_label),
+                    "d_loss": losses.d_adversarial(
+                        run.loss, real, fake, run.real_label, run.fake_label
+                    ),
+                    **self._said(real=real, fake=fake),
+                }
                 if run.lambda_stft:
-                    row["stft"] = losses.stft_distance(output[:, 0], target[:, 0], run.stft_resolutions).mean()
+                    row["stft"] = losses.stft_distance(
+                        output[:, 0], target[:, 0], run.stft_resolutions
+                    ).mean()
                 rows.append((len(given), row))
         total = sum(n for n, _ in rows)
-        return {f"valid/{name}": float(sum(n * row[name].double() for n, row in rows) / total) for name in rows[0][1]}
+        return {
+            f"valid/{name}": float(sum(n * row[name].double() for n, row in rows) / total)
+            for name in rows[0][1]
+        }
 
     def repairer(self) -> Callable[[torch.Tensor], torch.Tensor]:
         """What the averaged generator makes of inputs [n, frames], in the units of the data."""
+
         def repair(given: torch.Tensor) -> torch.Tensor:
             with self.G.averaged() as generator:
-                return generator(given.to(self.dtype)[:, None] * self.run.input_gain)[:, 0] / self.run.target_gain
+                return (
+                    generator(given.to(self.dtype)[:, None] * self.run.input_gain)[:, 0]
+                    / self.run.target_gain
+                )
 
         return repair
 
@@ -203,7 +380,10 @@ class Recipe:
         self._draw(data, path, SHOWN)
 
     def results(self, data: Data, ranks: Ranks, folder: Path) -> None:
-        """`measures.csv` of all held-out pairs, and overlays of the first 32. Collective; rank 0 works."""
+        """`measures.csv` of all held-out pairs, and overlays of the first 32.
+
+        Collective; rank 0 works.
+        """
         ranks.alone(lambda: self._results(data, folder))
 
     def _results(self, data: Data, folder: Path) -> None:
@@ -213,8 +393,18 @@ class Recipe:
             numbers = iter(range(len(data.validation)))
             for given, target, output in self._held_out(data):
                 for one, like, before in zip(output, target, given, strict=True):
-                    l1, without = ((x - like).abs().mean().item() / self.run.target_gain for x in (one, before * self.run.target_gain / self.run.input_gain))
-                    table.writerow([data.validation.key(next(numbers)), one.shape[1], f"{l1:.6g}", f"{without:.6g}"])
+                    l1, without = (
+                        (x - like).abs().mean().item() / self.run.target_gain
+                        for x in (one, before * self.run.target_gain / self.run.input_gain)
+                    )
+                    table.writerow(
+                        [
+                            data.validation.key(next(numbers)),
+                            one.shape[1],
+                            f"{l1:.6g}",
+                            f"{without:.6g}",
+                        ]
+                    )
         self._draw(data, folder / "overlay.png", 8 * SHOWN)
 
     def _draw(self, data: Data, path: Path, limit: int) -> None:
@@ -222,8 +412,16 @@ class Recipe:
         gains = (self.run.input_gain, self.run.target_gain, self.run.target_gain)
         items = []
         for waves in self._held_out(data, limit):
-            for one in zip(*(wave[:, 0].double().cpu() / gain for wave, gain in zip(waves, gains, strict=True)), strict=True):
+            for one in zip(
+                *(
+                    wave[:, 0].double().cpu() / gain
+                    for wave, gain in zip(waves, gains, strict=True)
+                ),
+                strict=True,
+            ):
                 items.append((data.validation.key(len(items)), *(wave.numpy() for wave in one)))
         for i in range(0, len(items), SHOWN):
-            name = path.name if len(items) <= SHOWN else f"{path.stem}-{i // SHOWN:02d}{path.suffix}"
-            figures.overlay(path.with_name(name), items[i:i + SHOWN], data.sample.rate)
+            name = (
+                path.name if len(items) <= SHOWN else f"{path.stem}-{i // SHOWN:02d}{path.suffix}"
+            )
+            figures.overlay(path.with_name(name), items[i : i + SHOWN], data.sample.rate)

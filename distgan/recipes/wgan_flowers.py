@@ -1,4 +1,7 @@
-"""Wasserstein GAN for 64x64 colour images, Oxford 102 Flowers (Arjovsky et al. 2017; Gulrajani et al. 2017 with a gradient penalty)."""
+"""Wasserstein GAN for 64x64 colour images, Oxford 102 Flowers (Arjovsky et al.
+
+2017; Gulrajani et al. 2017 with a gradient penalty).
+"""
 
 from functools import partial
 from pathlib import Path
@@ -25,48 +28,132 @@ from distgan.watch import Move, Watch
 REFERENCE_BATCH = 256
 WEIGHT_CLIP = 0.01
 _SLOWER = tuple(Move(setting=name, factor=0.5, limit=1.25e-5) for name in ("g_lr", "d_lr"))
-_BETTER_CRITIC = (Move(setting="n_critic", add=2, limit=10, in_flight=False), Move(setting="penalty", to=10, in_flight=False),
-                  Move(setting="optimizer", to="adam", in_flight=False))
-# The options that the documents name, as moves. An unbounded critic has no range to leave, so its other rules raise nothing.
+_BETTER_CRITIC = (
+    Move(setting="n_critic", add=2, limit=10, in_flight=False),
+    Move(setting="penalty", to=10, in_flight=False),
+    Move(setting="optimizer", to="adam", in_flight=False),
+)
+# The options that the documents name, as moves. An unbounded critic has no range to leave, so its
+# other rules raise nothing.
 GUIDE = {
     "nonfinite": _SLOWER,
     "mode_collapse": (*_SLOWER, *_BETTER_CRITIC),
-    "d_overfitting": (Move(setting="rotation", add=15, limit=15), Move(setting="jitter", add=0.2, limit=0.2), Move(setting="translation", add=0.1, limit=0.1)),
-    "score_flat": (*_SLOWER, *_BETTER_CRITIC, Move(setting="lr_every", to=100, in_flight=False), Move(setting="attention", to=(16,), in_flight=False)),
+    "d_overfitting": (
+        Move(setting="rotation", add=15, limit=15),
+        Move(setting="jitter", add=0.2, limit=0.2),
+        Move(setting="translation", add=0.1, limit=0.1),
+    ),
+    "score_flat": (
+        *_SLOWER,
+        *_BETTER_CRITIC,
+        Move(setting="lr_every", to=100, in_flight=False),
+        Move(setting="attention", to=(16,), in_flight=False),
+    ),
 }
 
 
 class Settings(config.Run):
     recipe: Literal["wgan_flowers"] = Field("wgan_flowers", description="the system to train")
-    batch: int = Field(REFERENCE_BATCH, gt=0, le=sharing.MAX_BATCH, description="the global batch: samples per update over all ranks and micro-batches")
-    epochs: Positive = Field(500, description="how far to train; a longer run is the same run, continued")
+    batch: int = Field(
+        REFERENCE_BATCH,
+        gt=0,
+        le=sharing.MAX_BATCH,
+        description="the global batch: samples per update over all ranks and micro-batches",
+    )
+    epochs: Positive = Field(
+        500, description="how far to train; a longer run is the same run, continued"
+    )
     latent: int = Field(100, gt=0, le=65536, description="size of the noise vector")
-    ngf: int = Field(64, gt=0, le=1024, description="generator channels at 32x32; 8 times as many at 4x4")
-    ndf: int = Field(64, gt=0, le=1024, description="critic channels at 32x32; 8 times as many at 4x4")
-    n_critic: int = Field(5, gt=0, le=100, description="critic updates per generator update, each on fresh reals; usual are 3 to 10")
-    penalty: Positive | None = Field(None, description="lambda of the gradient penalty (10, say), which takes the place of weight clipping; null: clipping")
-    spectral_norm: tuple[Literal["G", "D"], ...] = Field((), description="networks with spectral normalisation of every convolution: of G, D")
-    weight_clip: Positive | None = Field(WEIGHT_CLIP, description="the critic's weights stay in ± this; not used with a penalty; null, with spectral_norm=[D]: no limit")
+    ngf: int = Field(
+        64, gt=0, le=1024, description="generator channels at 32x32; 8 times as many at 4x4"
+    )
+    ndf: int = Field(
+        64, gt=0, le=1024, description="critic channels at 32x32; 8 times as many at 4x4"
+    )
+    n_critic: int = Field(
+        5,
+        gt=0,
+        le=100,
+        description="critic updates per generator update, each on fresh reals; usual are 3 to 10",
+    )
+    penalty: Positive | None = Field(
+        None,
+        description=(
+            "lambda of the gradient penalty (10, say), which takes the place of weight clipping;"
+            " null: clipping"
+        ),
+    )
+    spectral_norm: tuple[Literal["G", "D"], ...] = Field(
+        (), description="networks with spectral normalisation of every convolution: of G, D"
+    )
+    weight_clip: Positive | None = Field(
+        WEIGHT_CLIP,
+        description=(
+            "the critic's weights stay in ± this; not used with a penalty; null, with"
+            " spectral_norm=[D]: no limit"
+        ),
+    )
     critic_norm: Literal["batch", "layer", "none"] | None = Field(
-        None, description="normalisation in the critic; null: batch, or layer with a penalty, which allows no batch normalisation")
-    attention: tuple[Literal[8, 16, 32], ...] = Field((), description="resolutions with self-attention, in both networks: of 8, 16, 32")
+        None,
+        description=(
+            "normalisation in the critic; null: batch, or layer with a penalty, which allows no"
+            " batch normalisation"
+        ),
+    )
+    attention: tuple[Literal[8, 16, 32], ...] = Field(
+        (), description="resolutions with self-attention, in both networks: of 8, 16, 32"
+    )
     attention_reduction: Literal[8, 4] = Field(8, description="query and key have channels // this")
-    bn_group: int | None = Field(None, gt=0, description="samples that share batch-norm statistics; null: the largest divisor of batch up to 256")
-    optimizer: Literal["rmsprop", "adam"] = Field("rmsprop", description="of both networks; adam is usual with a penalty")
+    bn_group: int | None = Field(
+        None,
+        gt=0,
+        description=(
+            "samples that share batch-norm statistics; null: the largest divisor of batch up to 256"
+        ),
+    )
+    optimizer: Literal["rmsprop", "adam"] = Field(
+        "rmsprop", description="of both networks; adam is usual with a penalty"
+    )
     betas: Betas = Field((0.0, 0.9), description="Adam beta1 and beta2")
     g_lr: Positive = Field(1e-4, description="learning rate of the generator")
     d_lr: Positive = Field(1e-4, description="learning rate of the critic")
-    lr_every: Positive | None = Field(None, description="epochs between two learning-rate drops; null: constant")
+    lr_every: Positive | None = Field(
+        None, description="epochs between two learning-rate drops; null: constant"
+    )
     lr_factor: Positive = Field(0.5, description="factor of each drop")
-    ema: float | None = Field(None, gt=0, lt=1, description="decay of the generator's moving average, warmed up (0.999, say); null: none")
+    ema: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="decay of the generator's moving average, warmed up (0.999, say); null: none",
+    )
     hflip: Share = Field(0.5, description="chance of a left-right mirror image")
-    rotation: float = Field(0.0, ge=0, le=180, description="turn each image by up to ± this many degrees; usual is 15")
-    translation: Share = Field(0.0, description="shift each image by up to ± this share of its size; usual is 0.1")
-    jitter: Share = Field(0.0, description="change brightness, contrast and saturation by up to ± this share; usual is 0.2")
-    diffaugment: tuple[augment.ImagePolicy, ...] = Field((), description="changes of all that D sees, reals and samples: of color, translation, cutout")
+    rotation: float = Field(
+        0.0, ge=0, le=180, description="turn each image by up to ± this many degrees; usual is 15"
+    )
+    translation: Share = Field(
+        0.0, description="shift each image by up to ± this share of its size; usual is 0.1"
+    )
+    jitter: Share = Field(
+        0.0,
+        description=(
+            "change brightness, contrast and saturation by up to ± this share; usual is 0.2"
+        ),
+    )
+    diffaugment: tuple[augment.ImagePolicy, ...] = Field(
+        (),
+        description="changes of all that D sees, reals and samples: of color, translation, cutout",
+    )
     evaluate: config.Evaluate = config.Evaluate()
-    results: int | None = Field(None, ge=0, le=1_000_000, description="image files to write after training, with the best checkpoint; null: as many as the "
-                                                                      "data set has real images; 0: none")
+    results: int | None = Field(
+        None,
+        ge=0,
+        le=1_000_000,
+        description=(
+            "image files to write after training, with the best checkpoint; null: as many as the "
+            "data set has real images; 0: none"
+        ),
+    )
     watch: Watch = Watch(unbounded=True, moves=GUIDE)
 
     @field_validator("weight_clip")
@@ -74,9 +161,14 @@ class Settings(config.Run):
     def _bounded_once(cls, value, info: ValidationInfo):
         penalty = info.data.get("penalty")
         if penalty is not None and value not in (None, WEIGHT_CLIP):
-            raise ValueError(f"with penalty={penalty:g} no weight is clipped; leave one of the two out")
+            raise ValueError(
+                f"with penalty={penalty:g} no weight is clipped; leave one of the two out"
+            )
         if penalty is None and value is None and "D" not in info.data.get("spectral_norm", "D"):
-            raise ValueError("nothing else bounds the critic, and its scores would grow without end; give penalty=10, or spectral_norm=[D]")
+            raise ValueError(
+                "nothing else bounds the critic, and its scores would grow without end; give"
+                " penalty=10, or spectral_norm=[D]"
+            )
         return value
 
     @field_validator("results")
@@ -90,8 +182,11 @@ class Settings(config.Run):
     @classmethod
     def _one_sample_at_a_time(cls, value, info: ValidationInfo):
         if value == "batch" and info.data.get("penalty") is not None:
-            raise ValueError("batch normalisation makes the critic's score of a sample depend on the others of its batch, and the penalty holds for "
-                             "each sample alone (Gulrajani et al. 2017, section 4); critic_norm=layer or none")
+            raise ValueError(
+                "batch normalisation makes the critic's score of a sample depend on the others of"
+                " its batch, and the penalty holds for each sample alone (Gulrajani et al. 2017,"
+                " section 4); critic_norm=layer or none"
+            )
         return value
 
     @classmethod
@@ -113,56 +208,121 @@ class Recipe:
     def __init__(self, run: Settings, ranks: Ranks, share: Breakdown, shape: tuple[int, int, int]):
         channels = from_noise.channels(shape, run.recipe)
         self.run, self.batches_per_step, self.dtype = run, run.n_critic, ranks.dtype
-        # Statistics of real and generated images must not mix: one pass over both only where no group would hold some of each.
+        # Statistics of real and generated images must not mix: one pass over both only where no
+        # group would hold some of each.
         self._one_pass = run.normalisation != "batch" or share.per_rank % share.group == 0
-        norms = {"batch": lambda width: GroupBatchNorm2d(width, share.group, ranks), "layer": partial(nn.GroupNorm, 1), "none": None}
-        G = Generator64(run.latent, run.ngf, channels, run.attention, run.attention_reduction, share.group, ranks, spectral="G" in run.spectral_norm)
-        D = Discriminator64(run.ndf, channels, run.attention, run.attention_reduction, spectral="D" in run.spectral_norm,
-                            norm=norms[run.normalisation], offset=False)
-        optimizer = partial(torch.optim.Adam, betas=run.betas) if run.optimizer == "adam" else torch.optim.RMSprop
+        norms = {
+            "batch": lambda width: GroupBatchNorm2d(width, share.group, ranks),
+            "layer": partial(nn.GroupNorm, 1),
+            "none": None,
+        }
+        G = Generator64(
+            run.latent,
+            run.ngf,
+            channels,
+            run.attention,
+            run.attention_reduction,
+            share.group,
+            ranks,
+            spectral="G" in run.spectral_norm,
+        )
+        D = Discriminator64(
+            run.ndf,
+            channels,
+            run.attention,
+            run.attention_reduction,
+            spectral="D" in run.spectral_norm,
+            norm=norms[run.normalisation],
+            offset=False,
+        )
+        optimizer = (
+            partial(torch.optim.Adam, betas=run.betas)
+            if run.optimizer == "adam"
+            else torch.optim.RMSprop
+        )
         schedule = partial(step_decay, every=run.lr_every, factor=run.lr_factor)
         self.G = Player(ranks, G, partial(optimizer, lr=run.g_lr), ema=run.ema, schedule=schedule)
-        self.D = Player(ranks, D, partial(optimizer, lr=run.d_lr), clamp=run.weight_clip if run.penalty is None else None, schedule=schedule)
+        self.D = Player(
+            ranks,
+            D,
+            partial(optimizer, lr=run.d_lr),
+            clamp=run.weight_clip if run.penalty is None else None,
+            schedule=schedule,
+        )
         self.players = {"G": self.G, "D": self.D}
 
     def step(self, batches: list[list[Micro]], now: Clock) -> Log:
-        """`n_critic` updates of the critic, each on a batch of its own, then one of the generator. Returns the numbers of the last of each."""
+        """`n_critic` updates of the critic, each on a batch of its own, then one of the generator.
+
+        Returns the numbers of the last of each.
+        """
         d = last([self.D.update(self._d_loss, batch, now.epoch) for batch in batches])
         g = self.G.update(self._g_loss, batches[-1], now.epoch)
-        return {f"d/{name}": value for name, value in d.items()} | {f"g/{name}": value for name, value in g.items()}
+        return {f"d/{name}": value for name, value in d.items()} | {
+            f"g/{name}": value for name, value in g.items()
+        }
 
     def _d_loss(self, micro: Micro) -> tuple[torch.Tensor, Log]:
         real = self._shown(self._real(micro), micro, "d/real")
         fake = self._shown(self.G.fakes(self._noise(micro, "noise/d")), micro, "d/fake")
-        real_score, fake_score = self.D(torch.cat([real, fake])).chunk(2) if self._one_pass else (self.D(real), self.D(fake))
+        real_score, fake_score = (
+            self.D(torch.cat([real, fake])).chunk(2)
+            if self._one_pass
+            else (self.D(real), self.D(fake))
+        )
         loss = d_wasserstein(real_score, fake_score)
-        log = {"wasserstein": -loss, "real_score": real_score.mean(), "fake_score": fake_score.mean()}
+        log = {
+            "wasserstein": -loss,
+            "real_score": real_score.mean(),
+            "fake_score": fake_score.mean(),
+        }
         if self.run.penalty is not None:
-            # Each position of the stream is seen by one critic update only, so it is the address of a number of its own.
-            share = signals.send(torch.from_numpy(draws.uniform(self.run.seed, "penalty", micro.positions)).to(real.dtype), real.device)
+            # Each position of the stream is seen by one critic update only, so it is the address of
+            # a number of its own.
+            share = signals.send(
+                torch.from_numpy(draws.uniform(self.run.seed, "penalty", micro.positions)).to(
+                    real.dtype
+                ),
+                real.device,
+            )
             log["penalty"] = gradient_penalty(self.D.inside, real, fake, share)
             loss = loss + self.run.penalty * log["penalty"]
         return loss, log
 
     def _g_loss(self, micro: Micro) -> tuple[torch.Tensor, Log]:
         with self.D.frozen() as critic:
-            return g_wasserstein(critic(self._shown(self.G(self._noise(micro, "noise/g")), micro, "g"))), {}
+            return (
+                g_wasserstein(
+                    critic(self._shown(self.G(self._noise(micro, "noise/g")), micro, "g"))
+                ),
+                {},
+            )
 
     def _real(self, micro: Micro) -> torch.Tensor:
         run = self.run
-        images = signals.flip(signals.to_unit(micro.real, self.dtype), run.seed, micro.address, run.hflip, 0.0)
+        images = signals.flip(
+            signals.to_unit(micro.real, self.dtype), run.seed, micro.address, run.hflip, 0.0
+        )
         if run.rotation or run.translation:
             images = signals.affine(images, run.seed, micro.address, run.rotation, run.translation)
-        return signals.colour_jitter(images, run.seed, micro.address, run.jitter) if run.jitter else images
+        return (
+            signals.colour_jitter(images, run.seed, micro.address, run.jitter)
+            if run.jitter
+            else images
+        )
 
     def _shown(self, images: torch.Tensor, micro: Micro, purpose: str) -> torch.Tensor:
-        return augment.images(images, self.run.diffaugment, self.run.seed, f"diffaugment/{purpose}", micro.positions)
+        return augment.images(
+            images, self.run.diffaugment, self.run.seed, f"diffaugment/{purpose}", micro.positions
+        )
 
     def _noise(self, micro: Micro, purpose: str) -> torch.Tensor:
         return micro.noise(self.run.seed, purpose, self.run.latent, self.run.batch).to(self.dtype)
 
     def sample(self, numbers: np.ndarray, purpose: str = "noise/sample") -> torch.Tensor:
-        """Images [n, channels, 64, 64] in [-1, 1] of the generator, averaged where there is an average; image i depends on the seed and i alone."""
+        """Images [n, channels, 64, 64] in [-1, 1] of the generator, averaged where there is an
+        average; image i depends on the seed and i alone.
+        """
         return from_noise.sample(self.G, numbers, self.run.seed, purpose, self.run.latent)
 
     def show(self, data: Data, path: Path) -> None:
@@ -170,15 +330,35 @@ class Recipe:
         from_noise.show(self.sample, path)
 
     def validate(self, data: Data) -> dict[str, float]:
-        """On one rank: the critic's estimate of the Wasserstein distance of samples from all held-out images, and from as many training images."""
+        """On one rank: the critic's estimate of the Wasserstein distance of samples from all
+        held-out images, and from as many training images.
+        """
         real, seen, fake = from_noise.judge(self.D, data, self.sample)
-        numbers = {"d_loss": d_wasserstein(real, fake), "g_loss": g_wasserstein(fake), "wasserstein": -d_wasserstein(real, fake),
-                   "train_wasserstein": -d_wasserstein(seen, fake), "overfit": from_noise.overfit(real, seen, fake),
-                   "diversity": from_noise.diversity(data, self.sample)}
+        numbers = {
+            "d_loss": d_wasserstein(real, fake),
+            "g_loss": g_wasserstein(fake),
+            "wasserstein": -d_wasserstein(real, fake),
+            "train_wasserstein": -d_wasserstein(seen, fake),
+            "overfit": from_noise.overfit(real, seen, fake),
+            "diversity": from_noise.diversity(data, self.sample),
+        }
         return {f"valid/{name}": float(value) for name, value in numbers.items()}
 
     def results(self, data: Data, ranks: Ranks, folder: Path) -> None:
-        """Image files of the trained generator, a line for each, and the score of these files against all real images. Collective."""
-        count = len(data.train) + len(data.validation) if self.run.results is None else self.run.results
+        """Image files of the trained generator, a line for each, and the score of these files
+        against all real images. Collective.
+        """
+        count = (
+            len(data.train) + len(data.validation) if self.run.results is None else self.run.results
+        )
         if count:
-            results.write(folder, ranks, data, self.sample, self.D, count, self.run.evaluate.inception, self.run.evaluate.inception_sha256)
+            results.write(
+                folder,
+                ranks,
+                data,
+                self.sample,
+                self.D,
+                count,
+                self.run.evaluate.inception,
+                self.run.evaluate.inception_sha256,
+            )

@@ -1,10 +1,11 @@
 """What one image is like, and which images are alike.
 
-Near-duplicates are looked for in two steps. A hash of 64 bits, the signs of 8 x 8 low frequencies of a cosine transform of 32 x 32 block means
-(Zauner 2010, "Implementation and Benchmarking of Perceptual Image Hash Functions"), names for each image the one most like it; the correlation
-of their block means decides. The hash alone would not do: of 2,700 different particle images 5 % have another one within 8 bits, but none has
-one with a correlation above 0.95. Rescaled, brightened, noisy or JPEG copies are found; mirrored or turned ones are not, nor thin lines moved
-by a pixel.
+Near-duplicates are looked for in two steps. A hash of 64 bits, the signs of 8 x 8 low frequencies
+of a cosine transform of 32 x 32 block means (Zauner 2010, "Implementation and Benchmarking of
+Perceptual Image Hash Functions"), names for each image the one most like it; the correlation of
+their block means decides. The hash alone would not do: of 2,700 different particle images 5 % have
+another one within 8 bits, but none has one with a correlation above 0.95. Rescaled, brightened,
+noisy or JPEG copies are found; mirrored or turned ones are not, nor thin lines moved by a pixel.
 """
 
 import hashlib
@@ -34,7 +35,9 @@ class Look:
 
     place: Place
     faults: dict[str, str]  # check -> what is wrong
-    values: dict[str, float] = field(default_factory=dict)  # by name of the check; also mean, low, high: levels at 1 and 99 %
+    values: dict[str, float] = field(
+        default_factory=dict
+    )  # by name of the check; also mean, low, high: levels at 1 and 99 %
     digest: bytes = b""
     hash: int = 0
     blocks: bytes = b""  # uint8 [32, 32]
@@ -60,32 +63,58 @@ class Examiner:
         return out
 
     def _look(self, place: Place, data: bytes) -> Look:
-        # Image decoders raise anything on damaged files: OSError, SyntaxError, struct.error, zlib.error.
+        # Image decoders raise anything on damaged files: OSError, SyntaxError, struct.error,
+        # zlib.error.
         try:
             shape, mode = _header(data, self.field)
         except Exception as error:
             return Look(place, {"undecodable": _reason(error)})
         if shape != (self.size, self.size):
-            return Look(place, {"size": f"{shape[1]}x{shape[0]} pixels, {self.size}x{self.size} are due"})
-        faults = {} if mode == _MODES[self.channels] else {"mode": f"{mode}, {_MODES[self.channels]} is due"}
+            return Look(
+                place, {"size": f"{shape[1]}x{shape[0]} pixels, {self.size}x{self.size} are due"}
+            )
+        faults = (
+            {}
+            if mode == _MODES[self.channels]
+            else {"mode": f"{mode}, {_MODES[self.channels]} is due"}
+        )
         pixels = np.empty((self.size, self.size, self.channels), np.uint8)
         try:
             decode(data, self.field, pixels)
         except Exception as error:
             return Look(place, {"undecodable": _reason(error)})
         low, high = np.percentile(pixels, (1, 99))
-        values = {"contrast": float(pixels.std()), "range": float(pixels.max()) - float(pixels.min()),
-                  "saturated": float(np.mean(pixels >= _SATURATED)), "mean": float(pixels.mean()), "low": float(low), "high": float(high)}
+        values = {
+            "contrast": float(pixels.std()),
+            "range": float(pixels.max()) - float(pixels.min()),
+            "saturated": float(np.mean(pixels >= _SATURATED)),
+            "mean": float(pixels.mean()),
+            "low": float(low),
+            "high": float(high),
+        }
         gray = pixels[..., 0] if self.channels == 1 else np.rint(pixels.mean(2)).astype(np.uint8)
         blocks = np.asarray(Image.fromarray(gray).resize((BLOCKS, BLOCKS), Image.Resampling.BOX))
-        return Look(place, faults, values, hashlib.sha256(pixels).digest()[:16], perceptual_hash(blocks), blocks.tobytes())
+        return Look(
+            place,
+            faults,
+            values,
+            hashlib.sha256(pixels).digest()[:16],
+            perceptual_hash(blocks),
+            blocks.tobytes(),
+        )
 
 
 def _header(data: bytes, field: str) -> tuple[tuple[int, ...], str]:
     """((height, width), mode) from the header."""
     if field == "npy":
         array = np.load(io.BytesIO(data), allow_pickle=False)
-        return array.shape[:2], "L" if array.ndim == 2 or array.shape[2:] == (1,) else "RGB" if array.shape[2:] == (3,) else f"{list(array.shape)}"
+        return array.shape[:2], (
+            "L"
+            if array.ndim == 2 or array.shape[2:] == (1,)
+            else "RGB"
+            if array.shape[2:] == (3,)
+            else f"{list(array.shape)}"
+        )
     with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
         return (image.height, image.width), image.mode
 
@@ -97,7 +126,10 @@ def _reason(error: Exception) -> str:
 
 
 def perceptual_hash(blocks: np.ndarray) -> int:
-    """uint8 [32, 32] -> 64 bits; without the mean and the frequencies along one axis only, which lighting decides."""
+    """uint8 [32, 32] -> 64 bits.
+
+    Without the mean and the frequencies along one axis only, which lighting decides.
+    """
     low = dctn(blocks.astype(np.float32))[1:9, 1:9].ravel()
     return int.from_bytes(np.packbits(low > np.median(low)).tobytes())
 
@@ -113,12 +145,19 @@ def findings(looks: list[Look], checks: Checks) -> list[Finding]:
                 checks.judge(found, "images", name, look.place, look.values[name], "")
     decoded = [look for look in looks if look.values]
     copies = _copies(decoded, checks, found)
-    _alike([look for i, look in enumerate(decoded) if i not in copies and look.values["range"] > 0], checks, found)
+    _alike(
+        [look for i, look in enumerate(decoded) if i not in copies and look.values["range"] > 0],
+        checks,
+        found,
+    )
     return found
 
 
 def _copies(looks: list[Look], checks: Checks, found: list[Finding]) -> set[int]:
-    """Tell of images with equal pixels; returns the numbers of those that are a copy of an earlier one."""
+    """Tell of images with equal pixels.
+
+    Returns the numbers of those that are a copy of an earlier one.
+    """
     first: dict[bytes, Look] = {}
     copies: set[int] = set()
     for i, look in enumerate(looks):
@@ -127,14 +166,33 @@ def _copies(looks: list[Look], checks: Checks, found: list[Finding]) -> set[int]
             continue
         copies.add(i)
         if other.place.split == look.place.split:
-            checks.judge(found, "images", "duplicate", look.place, 1.0, f"the pixels of {other.place}", other.place)
+            checks.judge(
+                found,
+                "images",
+                "duplicate",
+                look.place,
+                1.0,
+                f"the pixels of {other.place}",
+                other.place,
+            )
         else:
-            checks.judge(found, "images", "duplicate-leak", look.place, 1.0, f"the pixels of {other.place}", other.place)
+            checks.judge(
+                found,
+                "images",
+                "duplicate-leak",
+                look.place,
+                1.0,
+                f"the pixels of {other.place}",
+                other.place,
+            )
     return copies
 
 
 def _alike(looks: list[Look], checks: Checks, found: list[Finding]) -> None:
-    """Tell of images that are almost those of another: of one before it in its split, and of one of the split before."""
+    """Tell of images that are almost those of another.
+
+    Of one before it in its split, and of one of the split before.
+    """
     if len(looks) < 2:
         return
     hashes = np.array([look.hash for look in looks], np.uint64)
@@ -143,18 +201,39 @@ def _alike(looks: list[Look], checks: Checks, found: list[Finding]) -> None:
         for start in range(0, len(looks), _ROWS):
             stop = min(start + _ROWS, len(looks))
             distance = np.bitwise_count(hashes[start:stop, None] ^ hashes[None, :stop])
-            distance[np.arange(stop)[None] >= np.arange(start, stop)[:, None]] = 65  # each pair once
+            distance[np.arange(stop)[None] >= np.arange(start, stop)[:, None]] = (
+                65  # each pair once
+            )
             same = splits[start:stop, None] == splits[None, :stop]
             for name, wanted in (("near-duplicate", same), ("near-leak", ~same)):
                 masked = np.where(wanted, distance, 65)
                 for row in np.flatnonzero(masked.min(1) <= BITS):
                     nearest = int(masked[row].argmin())
-                    _compare(looks[start + row], looks[nearest], name, int(masked[row, nearest]), checks, found)
+                    _compare(
+                        looks[start + row],
+                        looks[nearest],
+                        name,
+                        int(masked[row, nearest]),
+                        checks,
+                        found,
+                    )
             bar.advance(stop - start)
 
 
-def _compare(look: Look, other: Look, name: str, bits: int, checks: Checks, found: list[Finding]) -> None:
-    a, b = (np.frombuffer(blocks, np.uint8).astype(np.float64) for blocks in (look.blocks, other.blocks))
+def _compare(
+    look: Look, other: Look, name: str, bits: int, checks: Checks, found: list[Finding]
+) -> None:
+    a, b = (
+        np.frombuffer(blocks, np.uint8).astype(np.float64) for blocks in (look.blocks, other.blocks)
+    )
     a, b = a - a.mean(), b - b.mean()
     correlation = float(a @ b / max(np.linalg.norm(a) * np.linalg.norm(b), 1e-9))
-    checks.judge(found, "images", name, look.place, correlation, f"like {other.place}, hashes {bits} bits apart", other.place)
+    checks.judge(
+        found,
+        "images",
+        name,
+        look.place,
+        correlation,
+        f"like {other.place}, hashes {bits} bits apart",
+        other.place,
+    )

@@ -1,4 +1,7 @@
-"""Whether the files are those that were written: every shard is examined to its end, and every damage is one finding."""
+"""Whether the files are those that were written.
+
+Every shard is examined to its end, and every damage is one finding.
+"""
 
 import json
 import os
@@ -31,7 +34,9 @@ from shards.parallel import ordered_map
 
 SUMS = "SHA256SUMS"
 _TEMPORARY = ".tmp"
-_Parts = dict[str, tuple[Path, list[str] | None]]  # as shards.index.parts_of: split -> folder, tar files or None for all
+_Parts = dict[
+    str, tuple[Path, list[str] | None]
+]  # as shards.index.parts_of: split -> folder, tar files or None for all
 
 
 @dataclass
@@ -63,9 +68,15 @@ def examine(root: Path, checks: Checks, workers: int) -> Integrity:
     folders = list(dict.fromkeys(folder for folder, _ in parts.values()))
     if not dataset and not any((folder / MANIFEST).is_file() for folder in folders):
         if (root.resolve().parent / DATASET).is_file():
-            raise DataError(f"{root} is one split of a data set; name the folder that holds both: distgan check {shlex.quote(str(root.resolve().parent))}")
-        raise DataError(f"{root} holds no data set: no {DATASET}, no train/{MANIFEST}; make one with: distgan shard SOURCE {shlex.quote(str(root))}, or, of tars "
-                        f"that others made, with: distgan index {shlex.quote(str(root))}")
+            raise DataError(
+                f"{root} is one split of a data set; name the folder that holds both: distgan check"
+                f" {shlex.quote(str(root.resolve().parent))}"
+            )
+        raise DataError(
+            f"{root} holds no data set: no {DATASET}, no train/{MANIFEST}; make one with: distgan"
+            f" shard SOURCE {shlex.quote(str(root))}, or, of tars that others made, with: distgan"
+            f" index {shlex.quote(str(root))}"
+        )
     manifests = {folder: _manifest(folder, findings) for folder in folders}
     if dataset.get("complete") is True and all(manifests.values()):
         _counts_and_fingerprint(dataset, parts, manifests, findings)
@@ -81,8 +92,13 @@ def examine(root: Path, checks: Checks, workers: int) -> Integrity:
     return Integrity(dataset, shards, findings.list, _files(root, manifests, findings))
 
 
-def _items(parts: _Parts, manifests: dict[Path, dict | None], findings: "FileFindings") -> list[tuple[str, Path, dict | None, list[str] | None]]:
-    """(split, tar, its entry in the manifest, fields) of every shard; without a manifest, of what lies there."""
+def _items(
+    parts: _Parts, manifests: dict[Path, dict | None], findings: "FileFindings"
+) -> list[tuple[str, Path, dict | None, list[str] | None]]:
+    """(split, tar, its entry in the manifest, fields) of every shard.
+
+    Without a manifest, of what lies there.
+    """
     items = []
     for split, (folder, names) in parts.items():
         if manifest := manifests[folder]:
@@ -91,9 +107,19 @@ def _items(parts: _Parts, manifests: dict[Path, dict | None], findings: "FileFin
                 if name in listed:
                     items.append((split, folder / name, listed[name], manifest["fields"]))
                 else:
-                    findings.add("shard", split, name, "", f"{DATASET} lists it, {folder / MANIFEST} does not")
+                    findings.add(
+                        "shard",
+                        split,
+                        name,
+                        "",
+                        f"{DATASET} lists it, {folder / MANIFEST} does not",
+                    )
         else:
-            items += [(split, path, None, None) for path in sorted(folder.glob("*.tar")) if names is None or path.name in names]
+            items += [
+                (split, path, None, None)
+                for path in sorted(folder.glob("*.tar"))
+                if names is None or path.name in names
+            ]
     return items
 
 
@@ -111,7 +137,13 @@ def _dataset(root: Path, findings: FileFindings) -> tuple[dict[str, Any], _Parts
         findings.add("dataset", "", "", "", f"{root / DATASET} is damaged: {error}")
         dataset["sample"] = None
     if dataset.get("complete") is not True:
-        findings.add("dataset", "", "", "", f"{DATASET} says that it was never finished; run the `distgan shard` line again")
+        findings.add(
+            "dataset",
+            "",
+            "",
+            "",
+            f"{DATASET} says that it was never finished; run the `distgan shard` line again",
+        )
     return dataset, parts
 
 
@@ -133,18 +165,38 @@ def _manifest(folder: Path, findings: FileFindings) -> dict[str, Any] | None:
     return manifest
 
 
-def _counts_and_fingerprint(dataset: dict[str, Any], parts: _Parts, manifests: dict[Path, dict | None], findings: FileFindings) -> None:
+def _counts_and_fingerprint(
+    dataset: dict[str, Any],
+    parts: _Parts,
+    manifests: dict[Path, dict | None],
+    findings: FileFindings,
+) -> None:
     stated: Any = dataset.get("samples")
     prints = []
     for split, (folder, names) in parts.items():
-        shards = [shard for shard in manifests[folder]["shards"] if names is None or shard["file"] in names]
+        shards = [
+            shard
+            for shard in manifests[folder]["shards"]
+            if names is None or shard["file"] in names
+        ]
         prints.append(fingerprint([shard["sha256"] for shard in shards]))
-        count, due = sum(shard["samples"] for shard in shards), stated.get(split) if isinstance(stated, dict) else None
+        count, due = (
+            sum(shard["samples"] for shard in shards),
+            (stated.get(split) if isinstance(stated, dict) else None),
+        )
         if count != due:
-            findings.add("dataset", split, "", "", f"{due} samples in {DATASET}, {count} in {MANIFEST}")
+            findings.add(
+                "dataset", split, "", "", f"{due} samples in {DATASET}, {count} in {MANIFEST}"
+            )
     if dataset.get("fingerprint") != fingerprint(prints):
-        findings.add("dataset", "", "", "", f"fingerprint {dataset.get('fingerprint')} in {DATASET}, {fingerprint(prints)} of the splits: they are of "
-                                            "different runs")
+        findings.add(
+            "dataset",
+            "",
+            "",
+            "",
+            f"fingerprint {dataset.get('fingerprint')} in {DATASET}, {fingerprint(prints)} of the"
+            " splits: they are of different runs",
+        )
 
 
 def _examine_shard(item: tuple[str, Path, dict | None, list[str] | None]) -> Shard:
@@ -159,29 +211,52 @@ def _examine_shard(item: tuple[str, Path, dict | None, list[str] | None]) -> Sha
         return shard
     if stated and shard.bytes != stated["bytes"]:
         change = "truncated" if shard.bytes < stated["bytes"] else "longer than it was written"
-        shard.faults.append(("shard", "", f"{change}: {shard.bytes} bytes, expected {stated['bytes']}"))
+        shard.faults.append(
+            ("shard", "", f"{change}: {shard.bytes} bytes, expected {stated['bytes']}")
+        )
     if stated and sha256 != stated["sha256"]:
-        shard.faults.append(("sha256", "", f"{sha256[:12]}, {MANIFEST} has {stated['sha256'][:12]}"))
+        shard.faults.append(
+            ("sha256", "", f"{sha256[:12]}, {MANIFEST} has {stated['sha256'][:12]}")
+        )
     try:
         index = load_index(path)
         keys, _, _ = samples_of(path, index, fields)
     except DataError as error:
         shard.faults.append(("index", "", str(error)))
         return shard
-    if stated and (index["hash_lfs"] != stated["sha256"] or index["filesize"] != stated["bytes"] or len(keys) != stated["samples"]):
-        shard.faults.append(("index", "", f"{index_path(path).name} is stale or of another shard: sha256 {index['hash_lfs'][:12]}, {len(keys)} "
-                                          f"samples; {MANIFEST} has {stated['sha256'][:12]}, {stated['samples']} samples"))
+    if stated and (
+        index["hash_lfs"] != stated["sha256"]
+        or index["filesize"] != stated["bytes"]
+        or len(keys) != stated["samples"]
+    ):
+        shard.faults.append(
+            (
+                "index",
+                "",
+                (
+                    f"{index_path(path).name} is stale or of another shard: sha256"
+                    f" {index['hash_lfs'][:12]}, {len(keys)} samples; {MANIFEST} has"
+                    f" {stated['sha256'][:12]}, {stated['samples']} samples"
+                ),
+            )
+        )
         if index["hash_lfs"] != sha256:
             return shard  # it says nothing about these bytes
     elif not stated and index["hash_lfs"] != sha256:
-        shard.faults.append(("sha256", "", f"{sha256[:12]}, its index has {index['hash_lfs'][:12]}"))
+        shard.faults.append(
+            ("sha256", "", f"{sha256[:12]}, its index has {index['hash_lfs'][:12]}")
+        )
     shard.keys = keys
     _examine_members(shard, index["files"])
     return shard
 
 
 def _examine_members(shard: Shard, files: dict[str, dict[str, Any]]) -> None:
-    """Every member that the index names: its bytes by crc32, its header by what tar reads there; then members that the index does not name."""
+    """Every member that the index names.
+
+    Its bytes by crc32, its header by what tar reads there; then members that the index does not
+    name.
+    """
     walked, stopped = _walk(shard.path)
     with open(shard.path, "rb") as file:
         for member, entry in files.items():
@@ -193,28 +268,53 @@ def _examine_members(shard: Shard, files: dict[str, dict[str, Any]]) -> None:
             header, data = block[:before], block[before:]
             shard.members += 1
             if len(data) != size or crc32(data) != entry["crc32"]:
-                what = f"only {len(data)} of {size} bytes are there" if len(data) != size else "not what was written"
-                shard.faults.append(("crc32", key, f"{member} at bytes {offset}..{offset + size}: {what}"))
+                what = (
+                    f"only {len(data)} of {size} bytes are there"
+                    if len(data) != size
+                    else "not what was written"
+                )
+                shard.faults.append(
+                    ("crc32", key, f"{member} at bytes {offset}..{offset + size}: {what}")
+                )
                 shard.damaged.add(key)
             else:
                 if kind == "json":
                     _note_group(shard, key, data)
                 # By these a part of a sound is checked without reading all of it.
-                if entry.get("blocks") not in (None, describe_member(offset, member, data).get("blocks")):
-                    shard.faults.append(("index", key, f"checksums of the blocks of {member} are not those of its bytes"))
+                if entry.get("blocks") not in (
+                    None,
+                    describe_member(offset, member, data).get("blocks"),
+                ):
+                    shard.faults.append(
+                        (
+                            "index",
+                            key,
+                            f"checksums of the blocks of {member} are not those of its bytes",
+                        )
+                    )
                     shard.damaged.add(key)
-            if len(header) == BLOCKSIZE and walked.get(offset) != (member, size) and (wrong := _header_fault(header, size, walked.get(offset))):
-                shard.faults.append(("header", key, f"header at byte {offset - BLOCKSIZE} of {member}: {wrong}"))
+            if (
+                len(header) == BLOCKSIZE
+                and walked.get(offset) != (member, size)
+                and (wrong := _header_fault(header, size, walked.get(offset)))
+            ):
+                shard.faults.append(
+                    ("header", key, f"header at byte {offset - BLOCKSIZE} of {member}: {wrong}")
+                )
     named = {entry["offset"] for entry in files.values()}
     for offset, (member, size) in walked.items():
         if offset not in named and split_member(member):
-            shard.faults.append(("header", "", f"{member}, {size} bytes at byte {offset}, is not in the index"))
+            shard.faults.append(
+                ("header", "", f"{member}, {size} bytes at byte {offset}, is not in the index")
+            )
     if stopped and not shard.faults:
         shard.faults.append(("header", "", stopped))
 
 
 def _walk(path: Path) -> tuple[dict[int, tuple[str, int]], str]:
-    """{offset of the data: (name, size)} of all files that tar finds, and why it stopped early, or ""."""
+    """{offset of the data: (name, size)} of all files that tar finds, and why it stopped early, or
+    "".
+    """
     walked: dict[int, tuple[str, int]] = {}
     try:
         for name, offset, data in members(path):
@@ -225,7 +325,10 @@ def _walk(path: Path) -> tuple[dict[int, tuple[str, int]], str]:
 
 
 def _header_fault(header: bytes, size: int, read: tuple[str, int] | None) -> str:
-    """What is wrong with one header: as tar has read it, or, where a damaged one before it hides it from tar, read on its own."""
+    """What is wrong with one header.
+
+    As tar has read it, or, where a damaged one before it hides it from tar, read on its own.
+    """
     if read is not None:
         return f"tar reads {read[0]!r}, {read[1]} bytes"
     try:
@@ -258,15 +361,30 @@ def _both_sides(shards: list[Shard], findings: FileFindings) -> None:
             continue
         for key in shard.keys:
             if key in places:
-                findings.add("key-repeated", shard.split, shard.path.name, key, f"also in train, {places[key]}")
+                findings.add(
+                    "key-repeated",
+                    shard.split,
+                    shard.path.name,
+                    key,
+                    f"also in train, {places[key]}",
+                )
         for group, key in shard.groups.items():
             if group in groups and group not in told:
                 told.add(group)
-                findings.add("group-leak", shard.split, shard.path.name, key, f"group {group!r} is in train too: {groups[group][1]}")
+                findings.add(
+                    "group-leak",
+                    shard.split,
+                    shard.path.name,
+                    key,
+                    f"group {group!r} is in train too: {groups[group][1]}",
+                )
 
 
 def _files(root: Path, manifests: dict[Path, dict | None], findings: FileFindings) -> int:
-    """Temporary files of killed writers, and files that no one expects; returns the number of files."""
+    """Temporary files of killed writers, and files that no one expects.
+
+    Returns the number of files.
+    """
     count = 0
     for folder in dict.fromkeys([root, *manifests]):
         expected = _expected(manifests.get(folder)) | ({DATASET} if folder == root else set())
@@ -276,7 +394,14 @@ def _files(root: Path, manifests: dict[Path, dict | None], findings: FileFinding
             count += 1
             split = "" if folder == root else folder.name
             if _TEMPORARY in name:
-                findings.add("left-over", split, name, "", f"{(folder / name).stat().st_size} bytes that a killed writer left; may be deleted")
+                findings.add(
+                    "left-over",
+                    split,
+                    name,
+                    "",
+                    f"{(folder / name).stat().st_size} bytes that a killed writer left; may be"
+                    " deleted",
+                )
             elif name not in expected and (folder == root or manifests[folder]):
                 findings.add("stray", split, name, "", f"{name} is not part of the data")
     return count
@@ -284,4 +409,6 @@ def _files(root: Path, manifests: dict[Path, dict | None], findings: FileFinding
 
 def _expected(manifest: dict[str, Any] | None) -> set[str]:
     tars = {shard["file"] for shard in manifest["shards"]} if manifest else set()
-    return tars | {index_path(Path(tar)).name for tar in tars} | {MANIFEST, SUMS, "generated.json"}  # the last by `distgan generate --shards yes`
+    return (
+        tars | {index_path(Path(tar)).name for tar in tars} | {MANIFEST, SUMS, "generated.json"}
+    )  # the last by `distgan generate --shards yes`

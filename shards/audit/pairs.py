@@ -1,7 +1,8 @@
 """What one pair of recordings is like: an input to repair, and the target it should become.
 
-Delay, polarity, drift and correlation are those of shards.sound.align. Thresholds that are made for sound are not applied to other waveforms, such as
-the pulses of a detector: there the input is shaped, shifted and offset on purpose, so these values are reported and not graded.
+Delay, polarity, drift and correlation are those of shards.sound.align. Thresholds that are made for
+sound are not applied to other waveforms, such as the pulses of a detector: there the input is
+shaped, shifted and offset on purpose, so these values are reported and not graded.
 """
 
 import hashlib
@@ -22,7 +23,9 @@ from shards.sound.waves import SOUND_RATES, WAVE_FIELDS, read_flac, read_wav, to
 SEARCHED_S = 0.05  # of delay in either direction
 FRAME_S = 0.02
 ACTIVE_DB = -40.0  # of the 95th percentile of the frames
-EDGE_DB = -80.0  # of the largest value of the spectrum: speech of 1 s without an s reaches 0.61 of the band there, and only 0.25 at -50
+# of the largest value of the spectrum: speech of 1 s without an s reaches 0.61 of the band there,
+# and only 0.25 at -50
+EDGE_DB = -80.0
 CLIP_PEAK, CLIP_LEVEL, CLIP_RUN = 0.9, 0.99, 3
 CLEAN_SNR_DB = 15.0  # above it, what any denoiser changes is more than the noise it takes away
 _LOWEST = 1e-10
@@ -44,9 +47,13 @@ class Examiner:
 
     def __init__(self, dataset: dict[str, Any], fields: list[str]):
         self.sample: dict[str, Any] = dataset.get("sample", {})
-        names = self.sample.get("fields") or [field for field in fields if field.rpartition(".")[2] in WAVE_FIELDS]
+        names = self.sample.get("fields") or [
+            field for field in fields if field.rpartition(".")[2] in WAVE_FIELDS
+        ]
         if len(names) != 2 or not set(names) <= set(fields):
-            raise DataError(f"{DATASET} names {names} as input and target; the samples have the fields {fields}")
+            raise DataError(
+                f"{DATASET} names {names} as input and target; the samples have the fields {fields}"
+            )
         self.input, self.target = names
         self.snr_range = declared_range(dataset)
 
@@ -54,14 +61,22 @@ class Examiner:
         return [self._look(place, read(place)) for place in stretch]
 
     def waves(self, place: Place) -> tuple[np.ndarray, np.ndarray, int]:
-        """(input, target, rate): float32 [frames] of the first channel; raises whatever the decoders raise."""
+        """(input, target, rate): float32 [frames] of the first channel; raises whatever the
+        decoders raise.
+        """
         sample = read(place)
-        (observed, rate), (reference, _) = _decode(sample[self.input], self.input), _decode(sample[self.target], self.target)
+        (observed, rate), (reference, _) = (
+            _decode(sample[self.input], self.input),
+            _decode(sample[self.target], self.target),
+        )
         return to_float(observed)[:, 0], to_float(reference)[:, 0], rate
 
     def _look(self, place: Place, sample: dict[str, bytes]) -> Look:
         try:
-            (observed, rate), (reference, target_rate) = _decode(sample[self.input], self.input), _decode(sample[self.target], self.target)
+            (observed, rate), (reference, target_rate) = (
+                _decode(sample[self.input], self.input),
+                _decode(sample[self.target], self.target),
+            )
         except Exception as error:
             return Look(place, {"undecodable": f"{error} ({type(error).__name__})"}, {})
         faults: dict[str, str] = {}
@@ -83,16 +98,29 @@ class Examiner:
                 values["denoiser"] = min(snr, CLEAN_SNR_DB) - values["si-sdr"]
         return Look(place, faults, values, *digests)
 
-    def _format(self, observed: np.ndarray, rate: int, reference: np.ndarray, target_rate: int) -> list[str]:
+    def _format(
+        self, observed: np.ndarray, rate: int, reference: np.ndarray, target_rate: int
+    ) -> list[str]:
         wrong = []
         for side, samples, hz in (("input", observed, rate), ("target", reference, target_rate)):
             stated = self.sample
-            found = {"rate": hz, "dtype": samples.dtype.newbyteorder("=").name, "channels": samples.shape[1]}
-            for name, due in {"rate": stated.get("rate", rate), "dtype": stated.get("dtype"), "channels": 1}.items():
+            found = {
+                "rate": hz,
+                "dtype": samples.dtype.newbyteorder("=").name,
+                "channels": samples.shape[1],
+            }
+            for name, due in {
+                "rate": stated.get("rate", rate),
+                "dtype": stated.get("dtype"),
+                "channels": 1,
+            }.items():
                 if due is not None and found[name] != due:
                     wrong.append(f"{side}: {name} {found[name]}, {due} is due")
             if not stated.get("length", 0) <= len(samples) <= stated.get("longest", len(samples)):
-                wrong.append(f"{side}: {len(samples)} frames, {stated['length']}..{stated['longest']} are due")
+                wrong.append(
+                    f"{side}: {len(samples)} frames, {stated['length']}..{stated['longest']}"
+                    " are due"
+                )
         return wrong
 
 
@@ -115,13 +143,20 @@ def _about(data: bytes) -> dict[str, Any]:
 def declared_range(dataset: dict[str, Any]) -> tuple[float, float] | None:
     """(lowest, highest) SNR in dB that dataset.json declares."""
     declared = dataset.get("options", {}).get("snr")
-    if isinstance(declared, list) and len(declared) == 2 and all(isinstance(value, int | float) for value in declared):
+    if (
+        isinstance(declared, list)
+        and len(declared) == 2
+        and all(isinstance(value, int | float) for value in declared)
+    ):
         return declared[0], declared[1]
     return None
 
 
 def measure(observed: np.ndarray, reference: np.ndarray, rate: int) -> dict[str, float]:
-    """Values of one pair by name of the check; float32 [n] and [m]. Of what is not finite, only how much of it there is."""
+    """Values of one pair by name of the check.
+
+    Float32 [n] and [m]. Of what is not finite, only how much of it there is.
+    """
     bad = int((~np.isfinite(observed)).sum() + (~np.isfinite(reference)).sum())
     values = {"not-finite": float(bad), "length": (len(observed) - len(reference)) / rate}
     if bad:
@@ -144,7 +179,11 @@ def measure(observed: np.ndarray, reference: np.ndarray, rate: int) -> dict[str,
     found = align.estimate(t, x, min(int(SEARCHED_S * rate), common // 4))
     values["correlation"] = found.correlation
     if found.correlation >= align.MISMATCH:  # else there is no delay to speak of
-        values |= {"delay": found.samples, "drift": found.drift, "polarity": float(found.polarity < 0)}
+        values |= {
+            "delay": found.samples,
+            "drift": found.drift,
+            "polarity": float(found.polarity < 0),
+        }
     return values
 
 
@@ -157,7 +196,10 @@ def si_sdr(x: np.ndarray, target: np.ndarray) -> float:
 
 
 def clipped(x: np.ndarray) -> float:
-    """Share of the values in runs of 3 or more at 0.99 or more of the peak; 0 where the peak is not above 0.9."""
+    """Share of the values in runs of 3 or more at 0.99 or more of the peak.
+
+    0 where the peak is not above 0.9.
+    """
     peak = np.abs(x).max()
     if peak <= CLIP_PEAK:
         return 0.0
@@ -175,8 +217,10 @@ def bandwidth(x: np.ndarray) -> float:
 
 
 def _active(x: np.ndarray, frame: int) -> np.ndarray:
-    """bool [frames]: which frames are louder than -40 dB of the 95th percentile; the whole is one frame if it is shorter."""
-    whole = x[:len(x) // frame * frame].reshape(-1, frame) if len(x) >= frame else x[None]
+    """bool [frames]: which frames are louder than -40 dB of the 95th percentile; the whole is one
+    frame if it is shorter.
+    """
+    whole = x[: len(x) // frame * frame].reshape(-1, frame) if len(x) >= frame else x[None]
     power = (whole**2).mean(1)
     return power > 10 ** (ACTIVE_DB / 10) * np.percentile(power, 95)
 
@@ -206,21 +250,51 @@ def findings(looks: list[Look], checks: Checks, ungraded: tuple[str, ...]) -> li
             value = look.values.get("si-sdr" if check.name.startswith("si-sdr") else check.name)
             if value is not None and check.name not in ungraded:
                 signed = f"{value:+.4g} {check.unit}" if check.name in SIGNED else ""
-                checks.judge(found, "pairs", check.name, look.place, abs(value) if check.name in SIGNED else value, signed)
+                checks.judge(
+                    found,
+                    "pairs",
+                    check.name,
+                    look.place,
+                    abs(value) if check.name in SIGNED else value,
+                    signed,
+                )
     _copies(looks, checks, found)
     return found
 
 
 def _copies(looks: list[Look], checks: Checks, found: list[Finding]) -> None:
-    """A target that is in both splits, and a pair that is twice in one. One target with several inputs is as it should be."""
+    """A target that is in both splits, and a pair that is twice in one.
+
+    One target with several inputs is as it should be.
+    """
     pairs: dict[tuple[str, bytes, bytes], Look] = {}
     first_split = looks[0].place.split if looks else ""
-    targets = {look.target_digest: look for look in looks if look.place.split == first_split and look.target_digest}
+    targets = {
+        look.target_digest: look
+        for look in looks
+        if look.place.split == first_split and look.target_digest
+    }
     for look in looks:
         if not look.target_digest:
             continue
         other = pairs.setdefault((look.place.split, look.input_digest, look.target_digest), look)
         if other is not look:
-            checks.judge(found, "pairs", "duplicate", look.place, 1.0, f"the input and target of {other.place}", other.place)
+            checks.judge(
+                found,
+                "pairs",
+                "duplicate",
+                look.place,
+                1.0,
+                f"the input and target of {other.place}",
+                other.place,
+            )
         if look.place.split != first_split and look.target_digest in targets:
-            checks.judge(found, "pairs", "duplicate-leak", look.place, 1.0, f"the target of {targets[look.target_digest].place}", targets[look.target_digest].place)
+            checks.judge(
+                found,
+                "pairs",
+                "duplicate-leak",
+                look.place,
+                1.0,
+                f"the target of {targets[look.target_digest].place}",
+                targets[look.target_digest].place,
+            )

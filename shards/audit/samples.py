@@ -1,4 +1,6 @@
-"""Reading the samples of shards of which some may be damaged, in stretches that travel to worker processes."""
+"""Reading the samples of shards of which some may be damaged, in stretches that travel to worker
+processes.
+"""
 
 import functools
 import os
@@ -29,22 +31,30 @@ class Place:
 
 
 def places(shards: list[Shard], limit: int | None) -> list[Place]:
-    """All samples that integrity found whole; with `limit`, at most so many of each split, chosen at random, the same at every call."""
+    """All samples that integrity found whole.
+
+    With `limit`, at most so many of each split, chosen at random, the same at every call.
+    """
     found: dict[str, list[Place]] = {}
     for shard in shards:
-        found.setdefault(shard.split, []).extend(Place(shard.split, shard.path, number, key) for number, key in enumerate(shard.keys)
-                                                 if key not in shard.damaged)
+        found.setdefault(shard.split, []).extend(
+            Place(shard.split, shard.path, number, key)
+            for number, key in enumerate(shard.keys)
+            if key not in shard.damaged
+        )
     chosen = []
     for split, all_of_it in found.items():
         if limit is not None and limit < len(all_of_it):
-            picked = numpy_generator(0, f"audit/{split}").choice(len(all_of_it), limit, replace=False)
+            picked = numpy_generator(0, f"audit/{split}").choice(
+                len(all_of_it), limit, replace=False
+            )
             all_of_it = [all_of_it[i] for i in sorted(picked.tolist())]
         chosen += all_of_it
     return chosen
 
 
 def stretches(chosen: list[Place]) -> list[list[Place]]:
-    return [chosen[start:start + _STRETCH] for start in range(0, len(chosen), _STRETCH)]
+    return [chosen[start : start + _STRETCH] for start in range(0, len(chosen), _STRETCH)]
 
 
 def read(place: Place) -> dict[str, bytes]:
@@ -52,9 +62,14 @@ def read(place: Place) -> dict[str, bytes]:
     fields, table = _table(place.shard)
     try:
         with open(place.shard, "rb") as file:
-            return {name: os.pread(file.fileno(), size, offset) for name, (offset, size) in zip(fields, table[place.number].tolist(), strict=True)}
+            return {
+                name: os.pread(file.fileno(), size, offset)
+                for name, (offset, size) in zip(fields, table[place.number].tolist(), strict=True)
+            }
     except OSError as error:
-        raise DataError(f"{place.shard} could be read a moment ago, not any more: {error.strerror}") from error
+        raise DataError(
+            f"{place.shard} could be read a moment ago, not any more: {error.strerror}"
+        ) from error
 
 
 @functools.lru_cache(maxsize=4)

@@ -1,6 +1,8 @@
-"""DeepFilterNet (Schröter et al. 2022) as a denoiser, with weights that the user has on disk: nothing is downloaded.
+"""DeepFilterNet (Schröter et al. 2022) as a denoiser, with weights that the user has on disk:
+nothing is downloaded.
 
-The package is not maintained: it asks for NumPy 1 and for a name that torchaudio no longer has, yet runs without either.
+The package is not maintained: it asks for NumPy 1 and for a name that torchaudio no longer has, yet
+runs without either.
 """
 
 import configparser
@@ -44,41 +46,83 @@ class DeepFilterNet:
         self._enhance = enhance
         try:
             # 3 values in release 0.5.6, 4 in later sources.
-            self._model, self._state, *_ = init_df(model_base_dir=str(folder), log_level="NONE", log_file=None)
+            self._model, self._state, *_ = init_df(
+                model_base_dir=str(folder), log_level="NONE", log_file=None
+            )
             wrong = _not_loaded(self._model, folder)
-        except (SystemExit, OSError, RuntimeError, ValueError, KeyError, EOFError, configparser.Error, pickle.UnpicklingError) as error:
-            raise ConfigError(f"the weights of deepfilternet in {folder} cannot be loaded: {type(error).__name__}: {error}") from error
+        except (
+            SystemExit,
+            OSError,
+            RuntimeError,
+            ValueError,
+            KeyError,
+            EOFError,
+            configparser.Error,
+            pickle.UnpicklingError,
+        ) as error:
+            raise ConfigError(
+                f"the weights of deepfilternet in {folder} cannot be loaded:"
+                f" {type(error).__name__}: {error}"
+            ) from error
         if wrong:
-            raise ConfigError(f"the checkpoint in {folder} does not fit its config.ini: {len(wrong)} tensors are not in it, the first is {wrong[0]}")
+            raise ConfigError(
+                f"the checkpoint in {folder} does not fit its config.ini: {len(wrong)} tensors are"
+                f" not in it, the first is {wrong[0]}"
+            )
         if self._state.sr() != RATE:
-            raise ConfigError(f"the network in {folder} is for {self._state.sr()} Hz; allowed is {RATE}")
+            raise ConfigError(
+                f"the network in {folder} is for {self._state.sr()} Hz; allowed is {RATE}"
+            )
 
     @torch.no_grad()
-    def __call__(self, noisy: Tensor, clean: Tensor, strengths: Sequence[Strength], lengths: Sequence[int] | None = None) -> Tensor:
-        """`clean` is not looked at; of a strength, only the floor counts: the network's output is mixed with that much of its input."""
+    def __call__(
+        self,
+        noisy: Tensor,
+        clean: Tensor,
+        strengths: Sequence[Strength],
+        lengths: Sequence[int] | None = None,
+    ) -> Tensor:
+        """`clean` is not looked at; of a strength, only the floor counts: the network's output is
+        mixed with that much of its input.
+        """
         denoised = self._enhance(self._model, self._state, noisy.cpu(), pad=True).to(noisy)
         floor = torch.tensor([10 ** (s.floor_db / 20) for s in strengths]).to(noisy)[:, None]
         return floor * noisy + (1 - floor) * denoised
 
 
 def load(rate: int, weights: Path | None) -> DeepFilterNet:
-    """`weights`: a published zip as it was downloaded, or a folder with config.ini and checkpoints/. ConfigError for all that is missing."""
+    """`weights`: a published zip as it was downloaded, or a folder with config.ini and
+    checkpoints/. ConfigError for all that is missing.
+    """
     faults = []
-    if absent := [name for name in ("df", "libdf", "loguru", "appdirs") if importlib.util.find_spec(name) is None]:
-        faults.append(f"not installed: {', '.join(absent)} (this is Python {sys.version_info.major}.{sys.version_info.minor}; "
-                      "deepfilterlib has wheels for 3.10 and 3.11). Install them without what they ask for, which is an old NumPy:\n"
-                      "  python -m pip install --no-deps deepfilternet==0.5.6 deepfilterlib==0.5.6\n"
-                      "  python -m pip install loguru appdirs")
+    if absent := [
+        name
+        for name in ("df", "libdf", "loguru", "appdirs")
+        if importlib.util.find_spec(name) is None
+    ]:
+        faults.append(
+            f"not installed: {', '.join(absent)} (this is Python"
+            f" {sys.version_info.major}.{sys.version_info.minor}; deepfilterlib has wheels for 3.10"
+            " and 3.11). Install them without what they ask for, which is an old NumPy:\n  python"
+            " -m pip install --no-deps deepfilternet==0.5.6 deepfilterlib==0.5.6\n  python -m pip"
+            " install loguru appdirs"
+        )
     if rate != RATE:
         faults.append(f"rate {rate} Hz; DeepFilterNet takes {RATE} Hz alone")
     if weights is None or not weights.exists():
-        faults.append(f"{'no weights named' if weights is None else f'no weights at {weights}'}. Download {URL}/DeepFilterNet3.zip where "
-                      "there is a network, and name that file, or the folder DeepFilterNet3 that is in it")
+        faults.append(
+            f"{'no weights named' if weights is None else f'no weights at {weights}'}. Download"
+            f" {URL}/DeepFilterNet3.zip where there is a network, and name that file, or the folder"
+            " DeepFilterNet3 that is in it"
+        )
     elif weights.is_dir():
         faults += _folder_faults(weights)
     elif not zipfile.is_zipfile(weights) or git_hash(weights) not in PUBLISHED:
-        faults.append(f"{weights} is none of the published files: git hash-object gives {git_hash(weights)}; there are: "
-                      f"{', '.join(f'{name} {key}' for key, name in PUBLISHED.items())}. Weights of your own: name their folder")
+        faults.append(
+            f"{weights} is none of the published files: git hash-object gives {git_hash(weights)};"
+            f" there are: {', '.join(f'{name} {key}' for key, name in PUBLISHED.items())}. Weights"
+            " of your own: name their folder"
+        )
     if faults:
         raise ConfigError("the denoiser deepfilternet cannot be used:\n" + "\n".join(faults))
     assert weights is not None
@@ -95,12 +139,21 @@ def git_hash(path: Path) -> str:
 
 
 def unpack(file: Path, folder: Path) -> Path:
-    """Write config.ini and the checkpoints of a zip into `folder`, by their bare names; nothing else in it is looked at."""
+    """Write config.ini and the checkpoints of a zip into `folder`, by their bare names.
+
+    Nothing else in it is looked at.
+    """
     (folder / "checkpoints").mkdir()
     with zipfile.ZipFile(file) as archive:
         for member in archive.infolist():
             name = Path(member.filename).name
-            place = "config.ini" if name == "config.ini" else f"checkpoints/{name}" if ".ckpt" in name else None
+            place = (
+                "config.ini"
+                if name == "config.ini"
+                else f"checkpoints/{name}"
+                if ".ckpt" in name
+                else None
+            )
             if place and member.file_size <= LARGEST:
                 (folder / place).write_bytes(archive.read(member))
     return folder
@@ -120,18 +173,34 @@ def _checkpoints(folder: Path) -> list[Path]:
 
 
 def _not_loaded(model: torch.nn.Module, folder: Path) -> list[str]:
-    """Tensors of the network that are not the checkpoint's: the package loads what fits and lets the rest stay untrained."""
+    """Tensors of the network that are not the checkpoint's.
+
+    The package loads what fits and lets the rest stay untrained.
+    """
     path = max(_checkpoints(folder), key=lambda p: int(p.name.split(".")[0].split("_")[-1]))
-    saved = {key.replace("clc", "df"): value for key, value in torch.load(path, map_location="cpu", weights_only=True).items()}
-    return [key for key, value in model.state_dict().items()
-            if not (key.endswith(".h0") or "erb_comp" in key) and (key not in saved or not torch.equal(value.cpu(), saved[key]))]
+    saved = {
+        key.replace("clc", "df"): value
+        for key, value in torch.load(path, map_location="cpu", weights_only=True).items()
+    }
+    return [
+        key
+        for key, value in model.state_dict().items()
+        if not (key.endswith(".h0") or "erb_comp" in key)
+        and (key not in saved or not torch.equal(value.cpu(), saved[key]))
+    ]
 
 
 @contextlib.contextmanager
 def _missing_torchaudio_names() -> Iterator[None]:
-    """`df.io` imports torchaudio.backend.common.AudioMetaData, gone since torchaudio 2.9, and needs it for reading files only."""
+    """`df.io` imports torchaudio.backend.common.AudioMetaData, gone since torchaudio 2.9, and needs
+    it for reading files only.
+    """
     names = ("torchaudio.backend", "torchaudio.backend.common")
-    added = [] if importlib.util.find_spec(names[0]) else [name for name in names if name not in sys.modules]
+    added = (
+        []
+        if importlib.util.find_spec(names[0])
+        else [name for name in names if name not in sys.modules]
+    )
     for name in added:
         sys.modules[name] = types.ModuleType(name)
     if added:

@@ -1,4 +1,6 @@
-"""Noise, rooms and mixing: what makes a clean recording a bad one. Every sound is a float32 array [n]."""
+"""Noise, rooms and mixing: what makes a clean recording a bad one. Every sound is a float32 array
+[n].
+"""
 
 import math
 from collections.abc import Sequence
@@ -8,16 +10,18 @@ import numpy as np
 from scipy.signal import fftconvolve
 
 NOISES = ("white", "pink", "babble", "hum")
-VOICES = 6             # talkers in babble
+VOICES = 6  # talkers in babble
 HUM_HZ = (50.0, 60.0)  # mains
-ACTIVE_DB = -40.0      # frames this far below the loud ones are pauses
-EARLY_S = 0.002        # nothing arrives between the direct path and this long after it
+ACTIVE_DB = -40.0  # frames this far below the loud ones are pauses
+EARLY_S = 0.002  # nothing arrives between the direct path and this long after it
 
 _FRAME_S = 0.02
-_SILENCE = 1e-20       # power
+_SILENCE = 1e-20  # power
 
 
-def noise(kind: str, rng: np.random.Generator, n: int, rate: int, corpus: Sequence[np.ndarray] = ()) -> np.ndarray:
+def noise(
+    kind: str, rng: np.random.Generator, n: int, rate: int, corpus: Sequence[np.ndarray] = ()
+) -> np.ndarray:
     """One of NOISES, float32 [n] with an RMS of 1; `corpus` is the speech that babble is made of."""
     if kind == "white":
         sound = rng.standard_normal(n)
@@ -42,12 +46,16 @@ def noise(kind: str, rng: np.random.Generator, n: int, rate: int, corpus: Sequen
 
 
 def room(rng: np.random.Generator, rate: int, t60: float, drr_db: float) -> np.ndarray:
-    """Impulse response, float32: a direct path of 1, then noise that falls by 60 dB in `t60` seconds (Polack 1988), with `drr_db` from the
-    energy of the direct path to that of all the rest. The direct path comes 2 ms after the start, as in a measured response."""
+    """Impulse response, float32: a direct path of 1, then noise that falls by 60 dB in `t60`
+    seconds (Polack 1988), with `drr_db` from the energy of the direct path to that of all the rest.
+    The direct path comes 2 ms after the start, as in a measured response.
+    """
     at, n = round(EARLY_S * rate), round(t60 * rate)
     tail = rng.standard_normal(n) * 10 ** (-3 * np.arange(n) / n)
     tail[:at] = 0
-    tail *= 10 ** (-drr_db / 20) / math.sqrt(float(np.sum(tail**2)) + _SILENCE)  # a sum: a dot product's last bits depend on the number of threads
+    tail *= 10 ** (-drr_db / 20) / math.sqrt(
+        float(np.sum(tail**2)) + _SILENCE
+    )  # a sum: a dot product's last bits depend on the number of threads
     tail[0] = 1
     return np.concatenate([np.zeros(at), tail]).astype(np.float32)
 
@@ -58,15 +66,20 @@ def direct_path(response: np.ndarray) -> int:
 
 
 def reverberate(x: np.ndarray, response: np.ndarray) -> np.ndarray:
-    """float32 [n] -> [n]: the whole convolution, cut so that the direct path adds no delay. The room keeps the level of the direct sound."""
+    """float32 [n] -> [n]: the whole convolution, cut so that the direct path adds no delay. The
+    room keeps the level of the direct sound.
+    """
     at = direct_path(response)
     gain = abs(float(response[at]))
-    return (fftconvolve(x.astype(np.float64), response)[at:at + len(x)] / gain).astype(np.float32)
+    return (fftconvolve(x.astype(np.float64), response)[at : at + len(x)] / gain).astype(np.float32)
 
 
 @dataclass(frozen=True)
 class Mixture:
-    """Three float32 arrays [n] scaled by one gain; noisy is what is heard, clean what is wanted, noise what was added."""
+    """Three float32 arrays [n] scaled by one gain.
+
+    Noisy is what is heard, clean what is wanted, noise what was added.
+    """
 
     noisy: np.ndarray
     clean: np.ndarray
@@ -74,31 +87,54 @@ class Mixture:
     gain: float  # 1.0, or what brought the largest of the three peaks down to 1
 
 
-def mix(clean: np.ndarray, noise: np.ndarray, snr_db: float, rate: int, response: np.ndarray | None = None) -> Mixture:
+def mix(
+    clean: np.ndarray,
+    noise: np.ndarray,
+    snr_db: float,
+    rate: int,
+    response: np.ndarray | None = None,
+) -> Mixture:
     """Clean speech in a room (if `response` is given) with noise, at a ratio of powers of `snr_db`.
 
-    The ratio is that of the dry speech while it is active to the noise over the whole clip: pauses in the speech do not make the noise
-    softer, nor a live room louder. Where the speech is silent the noise is added as it is.
+    The ratio is that of the dry speech while it is active to the noise over the whole clip: pauses
+    in the speech do not make the noise softer, nor a live room louder. Where the speech is silent
+    the noise is added as it is.
     """
     power = active_power(clean, rate)
     mean_square = float(np.mean(np.square(noise, dtype=np.float64)))
-    scale = math.sqrt(power / mean_square / 10 ** (snr_db / 10)) if min(power, mean_square) > _SILENCE else 1.0
+    scale = (
+        math.sqrt(power / mean_square / 10 ** (snr_db / 10))
+        if min(power, mean_square) > _SILENCE
+        else 1.0
+    )
     added = (scale * noise).astype(np.float32)
     noisy = (clean if response is None else reverberate(clean, response)) + added
     gain = 1 / max(1.0, *(float(np.abs(x).max(initial=0)) for x in (noisy, clean, added)))
-    return Mixture(*((x * np.float32(gain)).astype(np.float32) for x in (noisy, clean, added)), gain)
+    return Mixture(
+        *((x * np.float32(gain)).astype(np.float32) for x in (noisy, clean, added)), gain
+    )
 
 
 def active_power(x: np.ndarray, rate: int) -> float:
-    """Mean square over the frames of 20 ms that are not pauses: within 40 dB of the 95th percentile."""
+    """Mean square over the frames of 20 ms that are not pauses.
+
+    Within 40 dB of the 95th percentile.
+    """
     size = max(1, min(len(x), round(_FRAME_S * rate)))
-    frames = np.square(x[:len(x) // size * size], dtype=np.float64).reshape(-1, size).mean(1)
-    return float(frames[frames >= np.quantile(frames, 0.95) * 10 ** (ACTIVE_DB / 10)].mean()) if len(frames) else 0.0
+    frames = np.square(x[: len(x) // size * size], dtype=np.float64).reshape(-1, size).mean(1)
+    return (
+        float(frames[frames >= np.quantile(frames, 0.95) * 10 ** (ACTIVE_DB / 10)].mean())
+        if len(frames)
+        else 0.0
+    )
 
 
 def snr_db(mixture: Mixture, rate: int) -> float:
     """The ratio that `mix` was asked for, measured; ±inf where one side is silent."""
-    power, mean_square = active_power(mixture.clean, rate), float(np.mean(np.square(mixture.noise, dtype=np.float64)))
+    power, mean_square = (
+        active_power(mixture.clean, rate),
+        float(np.mean(np.square(mixture.noise, dtype=np.float64))),
+    )
     if min(power, mean_square) <= _SILENCE:
         return math.inf if power > mean_square else -math.inf
     return 10 * math.log10(power / mean_square)

@@ -10,21 +10,29 @@ A source module offers
 
 and a `Source`, which is pickled to the writer processes, has
 
-    options: dict       what decides the bytes, in JSON types; a rerun must have the same. Keys are names of options without the dashes
-    origin: dict        what is recorded but may change between reruns, such as the folder the files were in
-    keys: list[str]     one unique key per possible sample, in any order; those that `make` gives them
-    check(workers)      looks at every sample before anything is written, and returns a `Check`: the same on every machine
-    sample: dict        what a sample is, complete after `check`, written to dataset.json as it is. One of
-                        {"kind": "image", "channels": 1|3, "size": pixels, "field": "png"|"jpg"|"npy"}
-                        {"kind": "pair", "rate": Hz, "fields": ["input.wav", "target.wav"], "dtype": "int16"|"float32",
+    options: dict       what decides the bytes, in JSON types; a rerun must have the same. Keys are
+                        names of options without the dashes
+    origin: dict        what is recorded but may change between reruns, such as the folder the files
+                        were in
+    keys: list[str]     one unique key per possible sample, in any order; those that `make` gives
+                        them
+    check(workers)      looks at every sample before anything is written, and returns a `Check`: the
+                        same on every machine
+    sample: dict        what a sample is, complete after `check`, written to dataset.json as it is.
+                        One of {"kind": "image", "channels": 1|3, "size": pixels, "field":
+                        "png"|"jpg"|"npy"} {"kind": "pair", "rate": Hz, "fields": ["input.wav",
+                        "target.wav"], "dtype": "int16"|"float32",
                          "length": shortest, "longest": frames}
-    group(i) -> str     samples of one group (one recording, one picture) stay on one side of the train/validation split; call after `check`
-    make(i) -> dict     sample i as {"__key__": str, field: bytes, ...}: a pure function, so any number of writers gives the same bytes.
-                        All samples have the same fields
+    group(i) -> str     samples of one group (one recording, one picture) stay on one side of the
+                        train/validation split; call after `check`
+    make(i) -> dict     sample i as {"__key__": str, field: bytes, ...}: a pure function, so any
+                        number of writers gives the same bytes. All samples have the same fields
     make_batch(numbers: list[int]) -> list[dict]
-                        optional, in place of `make`: samples that are cheaper together. Always called with the same stretches, the 16
-                        neighbours of a shard (fewer at its end), whatever the workers, kills and tasks; so what it computes may depend on
-                        who is in the batch, but not on the number of threads, which differs between a worker and a lone process
+                        optional, in place of `make`: samples that are cheaper together. Always
+                        called with the same stretches, the 16 neighbours of a shard (fewer at its
+                        end), whatever the workers, kills and tasks; so what it computes may depend
+                        on who is in the batch, but not on the number of threads, which differs
+                        between a worker and a lone process
 """
 
 import difflib

@@ -1,12 +1,16 @@
-"""Pairs of recordings in two folders, such as a dry and a processed one, whole or cut into segments.
+"""Pairs of recordings in two folders, such as a dry and a processed one, whole or cut into
+segments.
 
-A file of the input folder belongs to the file of the target folder with the same name, extensions aside. Channels are averaged, values
-written as 16-bit integers. Lengths may differ by 10 ms: both are cut to the shorter. A pair whose sides do not correlate is no pair.
+A file of the input folder belongs to the file of the target folder with the same name, extensions
+aside. Channels are averaged, values written as 16-bit integers. Lengths may differ by 10 ms: both
+are cut to the shorter. A pair whose sides do not correlate is no pair.
 
-`--align` takes out the delay between the two, by robust cross-correlation for each pair, also a fraction of a sample, and inverted polarity.
-Both members of a piece are the same stretch of the recording; all pieces of a recording stay on one side of the split.
+`--align` takes out the delay between the two, by robust cross-correlation for each pair, also a
+fraction of a sample, and inverted polarity. Both members of a piece are the same stretch of the
+recording; all pieces of a recording stay on one side of the split.
 
-A sample is `key.input.wav`, `key.target.wav` (or .flac), and `key.json`: file, where the piece begins, correlation, and the delay taken out.
+A sample is `key.input.wav`, `key.target.wav` (or .flac), and `key.json`: file, where the piece
+begins, correlation, and the delay taken out.
 """
 
 import argparse
@@ -22,12 +26,29 @@ from distgan import console
 from distgan.errors import ConfigError, DataError
 from shards.parallel import ordered_map
 from shards.sound import align, waves
-from shards.sound.pairs import INPUT, SILENT_PEAK, TARGET, FilePairs, clipped_share, named, pair_sample, read_span, to_take_out
+from shards.sound.pairs import (
+    INPUT,
+    SILENT_PEAK,
+    TARGET,
+    FilePairs,
+    clipped_share,
+    named,
+    pair_sample,
+    read_span,
+    to_take_out,
+)
 from shards.sources import Check, Finding
 
-EXAMPLES = [("recordings of equal names in takes/input and takes/target, in pieces of 2 s", "distgan shard audio OUT --from takes --segment 2"),
-            ("two folders, at 16 kHz, with the delay between them taken out",
-             "distgan shard audio OUT --input amplified --target dry --rate 16000 --align")]
+EXAMPLES = [
+    (
+        "recordings of equal names in takes/input and takes/target, in pieces of 2 s",
+        "distgan shard audio OUT --from takes --segment 2",
+    ),
+    (
+        "two folders, at 16 kHz, with the delay between them taken out",
+        "distgan shard audio OUT --input amplified --target dry --rate 16000 --align",
+    ),
+]
 RECIPE = "timbre"  # or waveform, with segment=N
 
 RATES = (1000, 768_000)
@@ -42,7 +63,11 @@ _MARGIN = 1024  # frames around a piece whose delay is no whole number of sample
 
 @dataclass(frozen=True)
 class Look:
-    """What a pair of recordings is like: `fault` if no pair, `weakness` if of low quality; frames [begin, end) of the target that can be used."""
+    """What a pair of recordings is like.
+
+    `fault` if no pair, `weakness` if of low quality; frames [begin, end) of the target that can be
+    used.
+    """
 
     fault: str = ""
     weakness: str = ""
@@ -53,41 +78,90 @@ class Look:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--from", dest="folder", metavar="FOLDER", help=f"folder with {INPUT}/ and {TARGET}/ in it")
-    parser.add_argument("--input", metavar="FOLDER", help="or: the recordings to start from, at any depth")
-    parser.add_argument("--target", metavar="FOLDER", help="and what they are to become, under the same names")
-    parser.add_argument("--rate", type=int, metavar="HZ", help="resample to it (default: the rate of the files, which must be one)")
-    parser.add_argument("--segment", type=float, metavar="SECONDS", help="cut into pieces of this length; the last is kept if it has at least "
-                                                                         "half of it (default: whole recordings)")
-    parser.add_argument("--payload", choices=waves.WAVE_FIELDS, default="wav", help="wav is read fastest, flac is smaller (default: %(default)s)")
-    parser.add_argument("--align", action="store_true", help="take the delay between input and target out (it is reported without, too)")
+    parser.add_argument(
+        "--from", dest="folder", metavar="FOLDER", help=f"folder with {INPUT}/ and {TARGET}/ in it"
+    )
+    parser.add_argument(
+        "--input", metavar="FOLDER", help="or: the recordings to start from, at any depth"
+    )
+    parser.add_argument(
+        "--target", metavar="FOLDER", help="and what they are to become, under the same names"
+    )
+    parser.add_argument(
+        "--rate",
+        type=int,
+        metavar="HZ",
+        help="resample to it (default: the rate of the files, which must be one)",
+    )
+    parser.add_argument(
+        "--segment",
+        type=float,
+        metavar="SECONDS",
+        help=(
+            "cut into pieces of this length; the last is kept if it has at least "
+            "half of it (default: whole recordings)"
+        ),
+    )
+    parser.add_argument(
+        "--payload",
+        choices=waves.WAVE_FIELDS,
+        default="wav",
+        help="wav is read fastest, flac is smaller (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--align",
+        action="store_true",
+        help="take the delay between input and target out (it is reported without, too)",
+    )
 
 
 class Source:
     def __init__(self, args: argparse.Namespace):
         self._check_options(args)
-        self.files = (FilePairs.in_one_folder(Path(args.folder)) if args.folder else FilePairs(Path(args.input), Path(args.target)))
+        self.files = (
+            FilePairs.in_one_folder(Path(args.folder))
+            if args.folder
+            else FilePairs(Path(args.input), Path(args.target))
+        )
         rate = args.rate or self.files.one_rate()
         if rate is None:
             raise ConfigError(f"none of the {len(self.files.names)} pairs can be read as sound")
-        self.rate, self.payload, self.align, self.segment = rate, args.payload, args.align, args.segment
-        self.options: dict[str, Any] = {"from": self.files.contents(), "rate": rate, "segment": args.segment, "payload": args.payload,
-                                        "align": args.align}
+        self.rate, self.payload, self.align, self.segment = (
+            rate,
+            args.payload,
+            args.align,
+            args.segment,
+        )
+        self.options: dict[str, Any] = {
+            "from": self.files.contents(),
+            "rate": rate,
+            "segment": args.segment,
+            "payload": args.payload,
+            "align": args.align,
+        }
         self.origin: dict[str, Any] = {"folders": [str(folder) for folder in self.files.folders]}
         self.sample: dict[str, Any] = {}
         self.keys = self.files.keys  # those of the recordings; `check` knows the pieces
-        self.pieces: list[tuple[int, int, int]] = []  # (recording, first frame of the target, frames)
+        self.pieces: list[
+            tuple[int, int, int]
+        ] = []  # (recording, first frame of the target, frames)
         self.looks: list[Look] = []
 
     @staticmethod
     def _check_options(args: argparse.Namespace) -> None:
         faults = []
-        if bool(args.folder) == bool(args.input or args.target) or bool(args.input) != bool(args.target):
-            faults.append("name the recordings by --from FOLDER, or by --input FOLDER and --target FOLDER")
+        if bool(args.folder) == bool(args.input or args.target) or bool(args.input) != bool(
+            args.target
+        ):
+            faults.append(
+                "name the recordings by --from FOLDER, or by --input FOLDER and --target FOLDER"
+            )
         if args.rate is not None and not RATES[0] <= args.rate <= RATES[1]:
             faults.append(f"--rate {args.rate}: from {RATES[0]} to {RATES[1]} Hz")
         if args.segment is not None and not SEGMENTS_S[0] <= args.segment <= SEGMENTS_S[1]:
-            faults.append(f"--segment {args.segment:g}: from {SEGMENTS_S[0]:g} to {SEGMENTS_S[1]:g} seconds")
+            faults.append(
+                f"--segment {args.segment:g}: from {SEGMENTS_S[0]:g} to {SEGMENTS_S[1]:g} seconds"
+            )
         if faults:
             raise ConfigError("\n".join(faults))
 
@@ -104,35 +178,61 @@ class Source:
             pieces = [(0, 0)] if look.fault else self._cut(look.begin, look.end)
             for number, piece in enumerate(pieces):
                 if look.fault or look.weakness:
-                    check.findings.append(Finding(len(self.pieces), self.files.names[i], look.fault or look.weakness, usable=not look.fault))
+                    check.findings.append(
+                        Finding(
+                            len(self.pieces),
+                            self.files.names[i],
+                            look.fault or look.weakness,
+                            usable=not look.fault,
+                        )
+                    )
                 self.pieces.append((i, *piece))
-                self.keys.append(self.files.keys[i] if self.segment is None else f"{self.files.keys[i]}-{number:05d}")
+                self.keys.append(
+                    self.files.keys[i]
+                    if self.segment is None
+                    else f"{self.files.keys[i]}-{number:05d}"
+                )
             if not pieces:
                 short.append(self.files.names[i])
         if not self.pieces:
             raise ConfigError(f"--segment {self.segment:g}: no recording is half as long")
         if short:
-            check.notes.append(f"{len(short)} recordings are shorter than half a segment, left out: {named(short)}")
-        self.sample = pair_sample(self.rate, self.payload, "int16", [frames for *_, frames in self.pieces if frames])
+            check.notes.append(
+                f"{len(short)} recordings are shorter than half a segment, left out: {named(short)}"
+            )
+        self.sample = pair_sample(
+            self.rate, self.payload, "int16", [frames for *_, frames in self.pieces if frames]
+        )
         check.notes += self._notes()
         return check
 
     def _cut(self, begin: int, end: int) -> list[tuple[int, int]]:
         """(first frame, frames) of the pieces of a recording."""
         size = end - begin if self.segment is None else round(self.segment * self.rate)
-        return [(at, min(size, end - at)) for at in range(begin, end, size) if 2 * (end - at) >= size]
+        return [
+            (at, min(size, end - at)) for at in range(begin, end, size) if 2 * (end - at) >= size
+        ]
 
     def _notes(self) -> list[str]:
-        fit = [(name, look) for name, look in zip(self.files.names, self.looks, strict=True) if not look.fault]
+        fit = [
+            (name, look)
+            for name, look in zip(self.files.names, self.looks, strict=True)
+            if not look.fault
+        ]
         uneven = [name for name, look in fit if look.uneven]
         moved = [abs(look.delay.samples) for _, look in fit if self.align and look.delay.samples]
         notes = []
         if uneven:
-            notes.append(f"{len(uneven)} pairs differ in length by up to {max(look.uneven for _, look in fit)} frames, cut to the shorter: "
-                         f"{named(uneven)}")
+            notes.append(
+                f"{len(uneven)} pairs differ in length by up to"
+                f" {max(look.uneven for _, look in fit)} frames, cut to the shorter:"
+                f" {named(uneven)}"
+            )
         if moved:
-            notes.append(f"delay taken out of {len(moved)} pairs, up to {max(moved):.2f} samples; polarity turned in "
-                         f"{sum(look.delay.polarity < 0 for _, look in fit)}")
+            notes.append(
+                f"delay taken out of {len(moved)} pairs, up to {max(moved):.2f} samples; polarity"
+                f" turned in {sum(look.delay.polarity < 0 for _, look in fit)}"
+            )
         return notes
 
     def _look(self, i: int) -> Look:
@@ -145,13 +245,32 @@ class Source:
             if not np.isfinite(x).all():
                 return Look(fault=f"{name} has values that are not finite")
             if (peak := np.abs(x).max(initial=0)) < SILENT_PEAK:
-                return Look(fault=f"{name} is silent: peak {20 * math.log10(max(peak, 1e-10)):.0f} dB of full scale")
+                return Look(
+                    fault=(
+                        f"{name} is silent: peak {20 * math.log10(max(peak, 1e-10)):.0f} dB of full"
+                        " scale"
+                    )
+                )
         if uneven > LENGTH_TOLERANCE_S * self.rate:
-            return Look(fault=f"input has {len(given)} frames, target {len(target)}: more than {1e3 * LENGTH_TOLERANCE_S:g} ms apart")
+            return Look(
+                fault=(
+                    f"input has {len(given)} frames, target {len(target)}: more than"
+                    f" {1e3 * LENGTH_TOLERANCE_S:g} ms apart"
+                )
+            )
         heard = round(HEARD_S * self.rate)
-        delay = align.estimate(target[:heard], given[:heard], min(round(MAX_DELAY_S * self.rate), min(len(given), len(target)) // 2))
+        delay = align.estimate(
+            target[:heard],
+            given[:heard],
+            min(round(MAX_DELAY_S * self.rate), min(len(given), len(target)) // 2),
+        )
         if delay.correlation < align.MISMATCH:
-            return Look(fault=f"input and target are not the same recording: correlation {delay.correlation:.2f}, below {align.MISMATCH:g}")
+            return Look(
+                fault=(
+                    "input and target are not the same recording: correlation"
+                    f" {delay.correlation:.2f}, below {align.MISMATCH:g}"
+                )
+            )
         weak = []
         for name, x in ((INPUT, given), (TARGET, target)):
             if (share := clipped_share(x)) > CLIPPED_SHARE:
@@ -162,9 +281,19 @@ class Source:
             weak.append(f"delay drifts by {delay.drift:.1f} samples")
         if self.align:
             late = to_take_out(delay)
-            return Look("", ", ".join(weak), max(0, math.ceil(-late)), min(len(target), math.floor(len(given) - late)), uneven, delay)
+            return Look(
+                "",
+                ", ".join(weak),
+                max(0, math.ceil(-late)),
+                min(len(target), math.floor(len(given) - late)),
+                uneven,
+                delay,
+            )
         if abs(delay.samples) > DELAY_SAMPLES:
-            weak.append(f"input is {'late' if delay.samples > 0 else 'early'} by {abs(delay.samples):.1f} samples; --align takes that out")
+            weak.append(
+                f"input is {'late' if delay.samples > 0 else 'early'} by {abs(delay.samples):.1f}"
+                " samples; --align takes that out"
+            )
         if delay.polarity < 0:
             weak.append("polarity is inverted; --align turns it")
         return Look("", ", ".join(weak), 0, min(len(given), len(target)), uneven, delay)
@@ -177,12 +306,19 @@ class Source:
         look = self.looks[recording]
         given_path, target_path = self.files.paths(recording)
         target = read_span(target_path, self.rate, first, frames)
-        about = {"group": self.group(i), "name": self.files.names[recording], "start_seconds": first / self.rate,
-                 "correlation": round(look.delay.correlation, 3)}
+        about = {
+            "group": self.group(i),
+            "name": self.files.names[recording],
+            "start_seconds": first / self.rate,
+            "correlation": round(look.delay.correlation, 3),
+        }
         if self.align:
             late = to_take_out(look.delay)
             begin = max(0, first + math.floor(late) - _MARGIN)
-            given = align.advance(read_span(given_path, self.rate, begin, frames + 2 * _MARGIN + 1), first + late - begin)[:frames]
+            given = align.advance(
+                read_span(given_path, self.rate, begin, frames + 2 * _MARGIN + 1),
+                first + late - begin,
+            )[:frames]
             given = given * look.delay.polarity
             about |= {"delay_samples": late, "polarity": look.delay.polarity}
         else:
@@ -190,5 +326,9 @@ class Source:
         if (len(given), len(target)) != (frames, frames):
             raise DataError(f"{self.files.names[recording]} is shorter than when it was checked")
         write = waves.write_wav if self.payload == "wav" else waves.write_flac
-        return {"__key__": self.keys[i], f"{INPUT}.{self.payload}": write(waves.to_int16(given), self.rate),
-                f"{TARGET}.{self.payload}": write(waves.to_int16(target), self.rate), "json": json.dumps(about).encode()}
+        return {
+            "__key__": self.keys[i],
+            f"{INPUT}.{self.payload}": write(waves.to_int16(given), self.rate),
+            f"{TARGET}.{self.payload}": write(waves.to_int16(target), self.rate),
+            "json": json.dumps(about).encode(),
+        }

@@ -1,20 +1,26 @@
-"""Oxford 102 Flowers (Nilsback and Zisserman 2008), from the published files -> square 8-bit colour images.
+"""Oxford 102 Flowers (Nilsback and Zisserman 2008), from the published files -> square 8-bit colour
+images.
 
-All 8,189 photographs: the official train, val and test sets (1,020, 1,020 and 6,149) together, as a GAN needs no labels. `--splits` takes
-some of them. The train/validation split of the shards is drawn anew, by content, so that a repeated photograph stays on one side; it holds out
-5 %, half of what other sources do, as the system is to train on all.
+All 8,189 photographs: the official train, val and test sets (1,020, 1,020 and 6,149) together, as a
+GAN needs no labels. `--splits` takes some of them. The train/validation split of the shards is
+drawn anew, by content, so that a repeated photograph stays on one side; it holds out 5 %, half of
+what other sources do, as the system is to train on all.
 
-Images are treated as those of the source `images`: the largest centred square, reduced with Lanczos. Squashing the whole photograph to a square
-would keep its border, mostly leaves, but make round flowers oval by a different amount in every image; the photographs are centred on
-the flower. A Fréchet distance holds for one treatment: it is not comparable with one measured on squashed images.
+Images are treated as those of the source `images`: the largest centred square, reduced with
+Lanczos. Squashing the whole photograph to a square would keep its border, mostly leaves, but make
+round flowers oval by a different amount in every image; the photographs are centred on the flower.
+A Fréchet distance holds for one treatment: it is not comparable with one measured on squashed
+images.
 
-The md5 of each published file that is there is checked; it covers the photographs only in 102flowers.tgz, so that is read where it is there, and
-the unpacked folder jpg/ otherwise. The archive is compressed as one stream, and writers want any photograph at any time; so its photographs
-are unpacked, once, one after the other into one temporary file (345 MB, in TMPDIR, removed at the end, though not by a process that is killed)
-in which every one has a known place. No name from the archive becomes the name of a file. Both ways give the same shards.
+The md5 of each published file that is there is checked; it covers the photographs only in
+102flowers.tgz, so that is read where it is there, and the unpacked folder jpg/ otherwise. The
+archive is compressed as one stream, and writers want any photograph at any time; so its photographs
+are unpacked, once, one after the other into one temporary file (345 MB, in TMPDIR, removed at the
+end, though not by a process that is killed) in which every one has a known place. No name from the
+archive becomes the name of a file. Both ways give the same shards.
 
-A sample is `image_NNNNN.png` (or .jpg, .npy: `--payload`) and `image_NNNNN.json`: file, label 1..102 as published, official split, and width,
-height and mode of the photograph.
+A sample is `image_NNNNN.png` (or .jpg, .npy: `--payload`) and `image_NNNNN.json`: file, label
+1..102 as published, official split, and width, height and mode of the photograph.
 """
 
 import argparse
@@ -39,15 +45,28 @@ from shards import payloads
 from shards.sources import Check
 from shards.sources.images import SIZES, Look, decode, encode, look_at, look_at_all, reason
 
-EXAMPLES = [("all 8,189 photographs at 64 x 64; --help says which files FOLDER must hold", "distgan shard flowers102 OUT --from FOLDER"),
-            ("the official test set alone, larger, decoded faster when training",
-             "distgan shard flowers102 OUT --from FOLDER --splits test --size 128 --payload raw")]
+EXAMPLES = [
+    (
+        "all 8,189 photographs at 64 x 64; --help says which files FOLDER must hold",
+        "distgan shard flowers102 OUT --from FOLDER",
+    ),
+    (
+        "the official test set alone, larger, decoded faster when training",
+        "distgan shard flowers102 OUT --from FOLDER --splits test --size 128 --payload raw",
+    ),
+]
 RECIPE = "wgan_flowers"
-VALIDATION = 0.05  # the system trains on all images; its monitor needs some that D has not seen, and the last score is against all of them
+# the system trains on all images; its monitor needs some that D has not seen, and the last score is
+# against all of them
+VALIDATION = 0.05
 
 PAGE = "https://www.robots.ox.ac.uk/~vgg/data/flowers/102/"
 ARCHIVE, LABELS, SETS = "102flowers.tgz", "imagelabels.mat", "setid.mat"
-MD5 = {ARCHIVE: "52808999861908f626f3c1f4e79d11fa", LABELS: "e0620be6f572b9609742df49c70aed4d", SETS: "a5357ecc9cb78c4bef273ce3793fc85c"}
+MD5 = {
+    ARCHIVE: "52808999861908f626f3c1f4e79d11fa",
+    LABELS: "e0620be6f572b9609742df49c70aed4d",
+    SETS: "a5357ecc9cb78c4bef273ce3793fc85c",
+}
 SPLITS = {"train": "trnid", "val": "valid", "test": "tstid"}  # and their names in setid.mat
 SPECIES = 102
 LARGEST_BYTES = 1 << 24  # of a photograph; the published ones are far smaller
@@ -55,13 +74,33 @@ _MEMBER = re.compile(r"(?:\./)?jpg/image_(\d{5})\.jpg")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--from", dest="folder", metavar="FOLDER", required=True,
-                        help=f"holds {ARCHIVE}, {LABELS} and {SETS} of {PAGE}, or the folder flowers-102 that torchvision makes of them "
-                             "(with jpg/ the archive is not needed)")
-    parser.add_argument("--size", type=int, default=64, help="width and height in pixels (default: %(default)s)")
-    parser.add_argument("--splits", default="all", metavar="NAMES", help=f"official sets to take, of {','.join(SPLITS)} (default: all)")
-    parser.add_argument("--unofficial", action="store_true", help="the files are not the published ones, but a subset or others of this layout: "
-                                                                  "do not compare their md5")
+    parser.add_argument(
+        "--from",
+        dest="folder",
+        metavar="FOLDER",
+        required=True,
+        help=(
+            f"holds {ARCHIVE}, {LABELS} and {SETS} of {PAGE}, or the folder flowers-102 that"
+            " torchvision makes of them (with jpg/ the archive is not needed)"
+        ),
+    )
+    parser.add_argument(
+        "--size", type=int, default=64, help="width and height in pixels (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--splits",
+        default="all",
+        metavar="NAMES",
+        help=f"official sets to take, of {','.join(SPLITS)} (default: all)",
+    )
+    parser.add_argument(
+        "--unofficial",
+        action="store_true",
+        help=(
+            "the files are not the published ones, but a subset or others of this layout: "
+            "do not compare their md5"
+        ),
+    )
     payloads.add_option(parser)
 
 
@@ -71,7 +110,10 @@ class Source:
             raise ConfigError(f"--size {args.size}: from {SIZES[0]} to {SIZES[1]} pixels")
         wanted = list(SPLITS) if args.splits == "all" else args.splits.split(",")
         if unknown := [name for name in wanted if name not in SPLITS]:
-            raise ConfigError(f"--splits {args.splits}: no official set {unknown[0]!r}; there are: {', '.join(SPLITS)}, or all of them: all")
+            raise ConfigError(
+                f"--splits {args.splits}: no official set {unknown[0]!r}; there are:"
+                f" {', '.join(SPLITS)}, or all of them: all"
+            )
         self.folder = _find(Path(args.folder))
         self.size, self.payload = args.size, args.payload
         self._notes = [_check_md5(self.folder, args.unofficial)]
@@ -82,18 +124,35 @@ class Source:
         if (self.folder / ARCHIVE).is_file():
             self._unpack()
         else:
-            self._notes.append(f"read from jpg/, without {ARCHIVE}: no published md5 covers the photographs, each was decoded")
+            self._notes.append(
+                f"read from jpg/, without {ARCHIVE}: no published md5 covers the photographs, each"
+                " was decoded"
+            )
         self._refuse_missing()
-        self.options: dict[str, Any] = {"size": args.size, "splits": ",".join(name for name in SPLITS if name in wanted),
-                                        "payload": args.payload, "from": self._contents()}
+        self.options: dict[str, Any] = {
+            "size": args.size,
+            "splits": ",".join(name for name in SPLITS if name in wanted),
+            "payload": args.payload,
+            "from": self._contents(),
+        }
         self.origin: dict[str, Any] = {"folder": args.folder}
-        self.sample: dict[str, Any] = {"kind": "image", "channels": 3, "size": args.size, "field": payloads.FIELDS[args.payload]}
+        self.sample: dict[str, Any] = {
+            "kind": "image",
+            "channels": 3,
+            "size": args.size,
+            "field": payloads.FIELDS[args.payload],
+        }
         self.looks: list[Look] = []
 
     def check(self, workers: int) -> Check:
         """Decode every photograph once."""
-        self.looks, findings = look_at_all(self._look, range(len(self.keys)), [f"{key}.jpg" for key in self.keys], workers)
-        counts = [f"{list(self.splits.values()).count(name)} {name}" for name in self.options["splits"].split(",")]
+        self.looks, findings = look_at_all(
+            self._look, range(len(self.keys)), [f"{key}.jpg" for key in self.keys], workers
+        )
+        counts = [
+            f"{list(self.splits.values()).count(name)} {name}"
+            for name in self.options["splits"].split(",")
+        ]
         return Check(findings, [f"official sets, together: {', '.join(counts)}", *self._notes])
 
     def group(self, i: int) -> str:
@@ -105,7 +164,9 @@ class Source:
         try:
             image, about = decode(io.BytesIO(self._read(i)))
         except Exception as error:
-            raise DataError(f"{file} could be read when it was checked, not any more: {reason(error)}") from error
+            raise DataError(
+                f"{file} could be read when it was checked, not any more: {reason(error)}"
+            ) from error
         field, data = encode(image, self.size, 3, self.payload)
         about = {"file": file, "label": self.labels[number], "split": self.splits[number], **about}
         return {"__key__": self.keys[i], field: data, "json": json.dumps(about).encode()}
@@ -128,7 +189,10 @@ class Source:
             return os.pread(file.fileno(), size, offset)
 
     def _contents(self) -> str:
-        """Names the photographs, labels and sets by their contents: archive and folder are the same source, a changed photograph is not."""
+        """Names the photographs, labels and sets by their contents.
+
+        Archive and folder are the same source, a changed photograph is not.
+        """
         total = hashlib.sha256()
         with console.bar("hashing", len(self.keys), "images") as bar:
             for i, number in enumerate(self.numbers):
@@ -141,13 +205,19 @@ class Source:
         return f"{len(self.keys)} images with sha256 {total.hexdigest()[:16]}"
 
     def _unpack(self) -> None:
-        """The wanted photographs of the archive, one after the other, in a file that goes when this source does."""
+        """The wanted photographs of the archive, one after the other, in a file that goes when this
+        source does.
+        """
         archive = self.folder / ARCHIVE
         try:
             handle, self.unpacked = tempfile.mkstemp(prefix="distgan-flowers102-")
             weakref.finalize(self, Path(self.unpacked).unlink, missing_ok=True)
-            with open(handle, "wb") as file, gzip.open(archive) as stream, tarfile.open(fileobj=stream, mode="r|") as members, \
-                    console.bar("unpacking", len(self.numbers), "images") as bar:
+            with (
+                open(handle, "wb") as file,
+                gzip.open(archive) as stream,
+                tarfile.open(fileobj=stream, mode="r|") as members,
+                console.bar("unpacking", len(self.numbers), "images") as bar,
+            ):
                 for member in members:
                     found = _MEMBER.fullmatch(member.name)
                     _refuse_unsafe(archive, member, is_photograph=found is not None)
@@ -160,31 +230,59 @@ class Source:
                 while stream.read(1 << 20):
                     pass  # to the checksum at the end
         except (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error) as error:
-            raise DataError(f"{archive} is damaged, or not a gzipped tar: {error}; get it again: {PAGE}{ARCHIVE}") from error
+            raise DataError(
+                f"{archive} is damaged, or not a gzipped tar: {error}; get it again:"
+                f" {PAGE}{ARCHIVE}"
+            ) from error
         except OSError as error:
-            raise DataError(f"cannot unpack {archive} into {tempfile.gettempdir()}: {error.strerror or error}; "
-                            "set TMPDIR to a folder with room for it, or unpack jpg/ and move the archive away") from error
+            raise DataError(
+                f"cannot unpack {archive} into {tempfile.gettempdir()}: {error.strerror or error}; "
+                "set TMPDIR to a folder with room for it, or unpack jpg/ and move the archive away"
+            ) from error
 
     def _refuse_missing(self) -> None:
         where = self.folder / (ARCHIVE if self.unpacked else "jpg")
-        missing = [number for number in self.numbers
-                   if not (number in self.places if self.unpacked else (where / f"image_{number:05d}.jpg").is_file())]
+        missing = [
+            number
+            for number in self.numbers
+            if not (
+                number in self.places
+                if self.unpacked
+                else (where / f"image_{number:05d}.jpg").is_file()
+            )
+        ]
         if missing:
-            raise DataError(f"{where} lacks {len(missing)} of {len(self.numbers)} photographs that {SETS} lists, such as "
-                            f"image_{missing[0]:05d}.jpg; get it again: {PAGE}{ARCHIVE}")
+            raise DataError(
+                f"{where} lacks {len(missing)} of {len(self.numbers)} photographs that {SETS}"
+                f" lists, such as image_{missing[0]:05d}.jpg; get it again: {PAGE}{ARCHIVE}"
+            )
 
 
 def _find(folder: Path) -> Path:
-    """`folder` or flowers-102 in it, whichever holds the published files; ConfigError that lists all of them if some are missing."""
+    """`folder` or flowers-102 in it, whichever holds the published files.
+
+    ConfigError that lists all of them if some are missing.
+    """
     if not folder.is_dir():
         raise ConfigError(f"--from {folder}: no such folder")
-    places = [place for place in (folder, folder / "flowers-102") if any((place / name).exists() for name in (*MD5, "jpg"))]
+    places = [
+        place
+        for place in (folder, folder / "flowers-102")
+        if any((place / name).exists() for name in (*MD5, "jpg"))
+    ]
     place = places[0] if places else folder
-    missing = [name for name in MD5 if not (place / name).is_file() and not (name == ARCHIVE and (place / "jpg").is_dir())]
+    missing = [
+        name
+        for name in MD5
+        if not (place / name).is_file() and not (name == ARCHIVE and (place / "jpg").is_dir())
+    ]
     if missing:
         files = "\n".join(f"  {PAGE}{name}{'' if name in missing else '  (there)'}" for name in MD5)
-        raise ConfigError(f"--from {folder}: lacks {', '.join(missing)}; get these files and put them into {place}:\n{files}\n"
-                          "the archive may also be unpacked there, as jpg/image_00001.jpg and so on")
+        raise ConfigError(
+            f"--from {folder}: lacks {', '.join(missing)}; get these files and put them into"
+            f" {place}:\n{files}\nthe archive may also be unpacked there, as jpg/image_00001.jpg"
+            " and so on"
+        )
     return place
 
 
@@ -196,10 +294,15 @@ def _check_md5(folder: Path, unofficial: bool) -> str:
     with console.bar("checking md5", len(there), "files") as bar:
         for name in there:
             with open(folder / name, "rb") as file:
-                found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+                found = hashlib.file_digest(
+                    file, lambda: hashlib.md5(usedforsecurity=False)
+                ).hexdigest()
             if found != MD5[name]:
-                raise DataError(f"{folder / name} is not the published file: md5 {found}, expected {MD5[name]}; get it again: {PAGE}{name}\n"
-                                "if it is a subset or another set of this layout, and meant to be, add --unofficial")
+                raise DataError(
+                    f"{folder / name} is not the published file: md5 {found}, expected {MD5[name]};"
+                    f" get it again: {PAGE}{name}\nif it is a subset or another set of this layout,"
+                    " and meant to be, add --unofficial"
+                )
             bar.advance()
     return f"with the published md5: {', '.join(there)}"
 
@@ -211,8 +314,14 @@ def _read_sets(folder: Path, wanted: list[str]) -> tuple[dict[int, int], dict[in
     for name, numbers in zip(SPLITS, _load_mat(folder / SETS, list(SPLITS.values())), strict=True):
         for number in numbers:
             if number in splits or not 1 <= number <= len(labels):
-                raise DataError(f"{folder / SETS}: photograph {number} in {SPLITS[name]} "
-                                + (f"is in {SPLITS[splits[number]]} too" if number in splits else f"has no label; {LABELS} has {len(labels)}"))
+                raise DataError(
+                    f"{folder / SETS}: photograph {number} in {SPLITS[name]} "
+                    + (
+                        f"is in {SPLITS[splits[number]]} too"
+                        if number in splits
+                        else f"has no label; {LABELS} has {len(labels)}"
+                    )
+                )
             splits[number] = name
     if wrong := [label for label in labels if not 1 <= label <= SPECIES]:
         raise DataError(f"{folder / LABELS}: label {wrong[0]}; labels are 1 to {SPECIES}")
@@ -230,13 +339,25 @@ def _load_mat(path: Path, names: list[str]) -> list[list[int]]:
         raise DataError(f"{path} cannot be read as a MATLAB file: {reason(error)}") from error
     for name in names:
         if name not in found or found[name].dtype.kind not in "iu":
-            raise DataError(f"{path} has no integer array {name!r}; it holds: {', '.join(key for key in found if key[0] != '_') or 'nothing'}")
+            raise DataError(
+                f"{path} has no integer array {name!r}; it holds:"
+                f" {', '.join(key for key in found if key[0] != '_') or 'nothing'}"
+            )
     return [np.ravel(found[name]).tolist() for name in names]
 
 
 def _refuse_unsafe(archive: Path, member: tarfile.TarInfo, is_photograph: bool) -> None:
-    """Members that are no photographs are never unpacked; those that claim to be must be plain files."""
+    """Members that are no photographs are never unpacked.
+
+    Those that claim to be must be plain files.
+    """
     if is_photograph and (not member.isreg() or member.sparse is not None):
-        raise DataError(f"{archive}: member {member.name} is a link, device or sparse file; photographs must be plain files")
+        raise DataError(
+            f"{archive}: member {member.name} is a link, device or sparse file; photographs must be"
+            " plain files"
+        )
     if member.size > LARGEST_BYTES:
-        raise DataError(f"{archive}: member {member.name} claims {member.size} bytes; photographs have at most {LARGEST_BYTES}")
+        raise DataError(
+            f"{archive}: member {member.name} claims {member.size} bytes; photographs have at most"
+            f" {LARGEST_BYTES}"
+        )

@@ -3,16 +3,19 @@
 What is done to each, in this order, and why:
 
 1. the camera's orientation (EXIF) is applied, so that no picture lies on its side
-2. 16-bit values are divided by 257, the full range 0..65535 -> 0..255, the same for every image: stretching each image to its own range
-   would make a dim particle as bright as a strong one. 32-bit integers and floats have no full range: `--range` states it, and a camera's
-   12 bits in a file of 16 too
-3. transparency is composited on black, before resizing, so that invisible colours do not bleed into edges
-4. the largest centred square is cut out, and resized with Pillow's Lanczos filter, which widens with the reduction and so does not alias;
-   the usual choice for GAN training sets and the safe one for FID (Parmar et al. 2022, "On Aliased Resizing")
+2. 16-bit values are divided by 257, the full range 0..65535 -> 0..255, the same for every image:
+stretching each image to its own range
+   would make a dim particle as bright as a strong one. 32-bit integers and floats have no full
+   range: `--range` states it, and a camera's 12 bits in a file of 16 too
+3. transparency is composited on black, before resizing, so that invisible colours do not bleed into
+edges 4. the largest centred square is cut out, and resized with Pillow's Lanczos filter, which
+widens with the reduction and so does not alias;
+   the usual choice for GAN training sets and the safe one for FID (Parmar et al. 2022, "On Aliased
+   Resizing")
 5. values are rounded to 8 bits once, at the end
 
-What makes an image low quality is in `LowQuality`. A sample is `key.png` (or .jpg, .npy: `--payload`) and `key.json`: file, width, height
-and mode before all this.
+What makes an image low quality is in `LowQuality`. A sample is `key.png` (or .jpg, .npy:
+`--payload`) and `key.json`: file, width, height and mode before all this.
 """
 
 import argparse
@@ -37,29 +40,65 @@ from shards.folders import Contents, find_files, keys_of, shown
 from shards.parallel import ordered_map
 from shards.sources import Check, Finding
 
-EXAMPLES = [("every image below a folder, grayscale if all of them are", "distgan shard images OUT --from photos --size 64"),
-            ("in colour, without damaged, blank, tiny, saturated or repeated ones",
-             "distgan shard images OUT --from photos --channels 3 --drop-low-quality")]
+EXAMPLES = [
+    (
+        "every image below a folder, grayscale if all of them are",
+        "distgan shard images OUT --from photos --size 64",
+    ),
+    (
+        "in colour, without damaged, blank, tiny, saturated or repeated ones",
+        "distgan shard images OUT --from photos --channels 3 --drop-low-quality",
+    ),
+]
 RECIPE = "sagan"
 
-EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp")
+EXTENSIONS = (
+    ".bmp",
+    ".gif",
+    ".jpeg",
+    ".jpg",
+    ".pbm",
+    ".pgm",
+    ".png",
+    ".pnm",
+    ".ppm",
+    ".tif",
+    ".tiff",
+    ".webp",
+)
 SIZES = (8, 2048)
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # whatever the name says; not PostScript: Pillow has Ghostscript run it
+FORMATS = (
+    "BMP",
+    "GIF",
+    "JPEG",
+    "PNG",
+    "PPM",
+    "TIFF",
+    "WEBP",
+)  # whatever the name says; not PostScript: Pillow has Ghostscript run it
 MODES_16_BIT = ("I;16", "I;16B", "I;16L")
 
 
 class LowQuality:
-    """The rules, judged on the square that would be written; all of them can be read off the report."""
+    """The rules, judged on the square that would be written.
+
+    All of them can be read off the report.
+    """
 
     BLANK_STD = 2.0  # levels of 255: less contrast than the noise of a good camera
     TINY = 0.5  # of --size: the shorter side would be enlarged more than twice
-    SATURATED_LEVEL, SATURATED_SHARE = 254, 0.95  # so many values at the top of the range hold no picture
+    SATURATED_LEVEL, SATURATED_SHARE = (
+        254,
+        0.95,
+    )  # so many values at the top of the range hold no picture
     # And exact duplicates: the same pixels as an image before it, whatever the file format.
 
 
 @dataclass(frozen=True)
 class Look:
-    """What one image is like; `fault` is set if it cannot be read, `weakness` if it is of low quality."""
+    """What one image is like; `fault` is set if it cannot be read, `weakness` if it is of low
+    quality.
+    """
 
     digest: str = ""
     colour: bool = False
@@ -70,12 +109,32 @@ class Look:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--from", dest="folder", metavar="FOLDER", required=True, help="where the images are, at any depth")
-    parser.add_argument("--size", type=int, default=64, help="width and height in pixels (default: %(default)s)")
-    parser.add_argument("--channels", type=int, choices=(1, 3), help="1 grayscale, 3 colour (default: 1 if every image is gray, else 3)")
-    parser.add_argument("--range", type=float, nargs=2, metavar=("LOW", "HIGH"),
-                        help="the values of 16-bit, 32-bit and float images that become 0 and 255, such as 0 4095 for 12 bits (default: "
-                             "the full range of 16 bits; others are refused)")
+    parser.add_argument(
+        "--from",
+        dest="folder",
+        metavar="FOLDER",
+        required=True,
+        help="where the images are, at any depth",
+    )
+    parser.add_argument(
+        "--size", type=int, default=64, help="width and height in pixels (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--channels",
+        type=int,
+        choices=(1, 3),
+        help="1 grayscale, 3 colour (default: 1 if every image is gray, else 3)",
+    )
+    parser.add_argument(
+        "--range",
+        type=float,
+        nargs=2,
+        metavar=("LOW", "HIGH"),
+        help=(
+            "the values of 16-bit, 32-bit and float images that become 0 and 255, such as 0 4095"
+            " for 12 bits (default: the full range of 16 bits; others are refused)"
+        ),
+    )
     payloads.add_option(parser)
 
 
@@ -86,16 +145,25 @@ class Source:
         if not SIZES[0] <= args.size <= SIZES[1]:
             raise ConfigError(f"--size {args.size}: from {SIZES[0]} to {SIZES[1]} pixels")
         if args.range and not -math.inf < args.range[0] < args.range[1] < math.inf:
-            raise ConfigError(f"--range {args.range[0]:g} {args.range[1]:g}: two finite numbers, the lower first")
+            raise ConfigError(
+                f"--range {args.range[0]:g} {args.range[1]:g}: two finite numbers, the lower first"
+            )
         if not self.folder.is_dir():
             raise ConfigError(f"--from {self.folder}: no such folder")
         self.files, self.others = find_files(self.folder, EXTENSIONS)
         if not self.files:
-            raise ConfigError(f"--from {self.folder}: holds no images ({', '.join(EXTENSIONS)}; any case), "
-                              f"{sum(self.others.values())} other files")
+            raise ConfigError(
+                f"--from {self.folder}: holds no images ({', '.join(EXTENSIONS)}; any case), "
+                f"{sum(self.others.values())} other files"
+            )
         self.keys, self.contents = keys_of(self.files), Contents(self.folder, self.files, "images")
         self.options: dict[str, Any] = {
-            "size": args.size, "channels": args.channels, "range": args.range, "payload": args.payload, "from": str(self.contents)}
+            "size": args.size,
+            "channels": args.channels,
+            "range": args.range,
+            "payload": args.payload,
+            "from": str(self.contents),
+        }
         self.origin: dict[str, Any] = {"folder": args.folder}
         self.sample: dict[str, Any] = {}
         self.looks: list[Look] = []
@@ -103,43 +171,80 @@ class Source:
     def check(self, workers: int) -> Check:
         """Decode every image once; choose the number of channels if it was not given."""
         look = functools.partial(look_at, size=self.size, limits=self.range)
-        paths, names = [self.folder / file for file in self.files], [shown(file) for file in self.files]
+        paths, names = (
+            [self.folder / file for file in self.files],
+            [shown(file) for file in self.files],
+        )
         self.looks, findings = look_at_all(look, paths, names, workers)
         if self.channels is None:
             self.channels = 3 if any(look.colour for look in self.looks) else 1
-        self.sample = {"kind": "image", "channels": self.channels, "size": self.size, "field": payloads.FIELDS[self.payload]}
+        self.sample = {
+            "kind": "image",
+            "channels": self.channels,
+            "size": self.size,
+            "field": payloads.FIELDS[self.payload],
+        }
         return Check(findings, self._notes())
 
     def _notes(self) -> list[str]:
-        readable = [(file, look) for file, look in zip(self.files, self.looks, strict=True) if not look.fault]
+        readable = [
+            (file, look)
+            for file, look in zip(self.files, self.looks, strict=True)
+            if not look.fault
+        ]
         coloured = [file for file, look in readable if look.colour]
         several = [file for file, look in readable if look.frames > 1]
-        notes = [f"{len(coloured)} of {len(readable)} images have colour; written as {'colour' if self.channels == 3 else 'grayscale'}"]
+        notes = [
+            f"{len(coloured)} of {len(readable)} images have colour; written as"
+            f" {'colour' if self.channels == 3 else 'grayscale'}"
+        ]
         if several:
-            notes.append(f"only the first frame is used of files with several: {len(several)}, such as {shown(several[0])}")
+            notes.append(
+                f"only the first frame is used of files with several: {len(several)}, such as"
+                f" {shown(several[0])}"
+            )
         if clipped := [(file, look) for file, look in readable if look.outside]:
             file, look = max(clipped, key=lambda one: one[1].outside)
-            notes.append(f"values outside --range {self.range[0]:g} {self.range[1]:g} were clipped in {len(clipped)} images, most in "
-                         f"{shown(file)}: {look.outside:.2%} of its values")
+            notes.append(
+                f"values outside --range {self.range[0]:g} {self.range[1]:g} were clipped in"
+                f" {len(clipped)} images, most in {shown(file)}: {look.outside:.2%} of its values"
+            )
         if self.others:
-            notes.append("not images, left alone: " + ", ".join(f"{n} {kind}" for kind, n in sorted(self.others.items())))
+            notes.append(
+                "not images, left alone: "
+                + ", ".join(f"{n} {kind}" for kind, n in sorted(self.others.items()))
+            )
         return notes
 
     def group(self, i: int) -> str:
-        """Images with the same pixels are one group: a copy of a training image must not be in validation."""
+        """Images with the same pixels are one group.
+
+        A copy of a training image must not be in validation.
+        """
         return self.looks[i].digest
 
     def make(self, i: int) -> dict[str, Any]:
         name = shown(self.files[i])
         try:
             file = (self.folder / self.files[i]).read_bytes()
-            if hashlib.sha256(file).digest() != self.contents.digests[self.files[i]]:  # it might be a copy of one on the other side of the split
-                raise DataError("it was changed in the meantime; run the same line again, into a new folder")
+            if (
+                hashlib.sha256(file).digest() != self.contents.digests[self.files[i]]
+            ):  # it might be a copy of one on the other side of the split
+                raise DataError(
+                    "it was changed in the meantime; run the same line again, into a new folder"
+                )
             image, about = decode(io.BytesIO(file), self.range)
         except Exception as error:
-            raise DataError(f"{self.folder / name} could be read when it was checked, not any more: {reason(error)}") from error
+            raise DataError(
+                f"{self.folder / name} could be read when it was checked, not any more:"
+                f" {reason(error)}"
+            ) from error
         field, data = encode(image, self.size, self.channels, self.payload)
-        return {"__key__": self.keys[i], field: data, "json": json.dumps({"file": name, **about}).encode()}
+        return {
+            "__key__": self.keys[i],
+            field: data,
+            "json": json.dumps({"file": name, **about}).encode(),
+        }
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "looks": []}
@@ -147,7 +252,8 @@ class Source:
 
 def look_at(file: Path | BinaryIO, size: int, limits: Sequence[float] | None = None) -> Look:
     """Decode one image and judge the square of `size` pixels that would be made of it."""
-    # Image decoders raise anything on damaged files: OSError, SyntaxError, struct.error, IndexError, zlib.error.
+    # Image decoders raise anything on damaged files: OSError, SyntaxError, struct.error,
+    # IndexError, zlib.error.
     try:
         image, _ = decode(file, limits)
     except Exception as error:
@@ -160,18 +266,31 @@ def look_at(file: Path | BinaryIO, size: int, limits: Sequence[float] | None = N
     if shorter < LowQuality.TINY * size:
         weakness = f"tiny: shorter side {shorter} pixels, less than {LowQuality.TINY * size:g}"
     elif saturated > LowQuality.SATURATED_SHARE:
-        weakness = f"saturated: {saturated:.1%} of the values at the top, more than {LowQuality.SATURATED_SHARE:.0%}"
+        weakness = (
+            f"saturated: {saturated:.1%} of the values at the top, more than"
+            f" {LowQuality.SATURATED_SHARE:.0%}"
+        )
     elif float(square.std()) < LowQuality.BLANK_STD:
-        weakness = f"blank: standard deviation {square.std():.2f} of 255 levels, less than {LowQuality.BLANK_STD:g}"
+        weakness = (
+            f"blank: standard deviation {square.std():.2f} of 255 levels, less than"
+            f" {LowQuality.BLANK_STD:g}"
+        )
     colour = values.ndim == 3 and bool(np.any(values != values[..., :1]))
     # A gray image is the same picture whether its file has one channel or three.
     plain = values if values.ndim == 2 or colour else values[..., 0]
-    digest = hashlib.sha256(f"{plain.shape}".encode() + np.ascontiguousarray(plain, dtype="<f4").tobytes()).hexdigest()
+    digest = hashlib.sha256(
+        f"{plain.shape}".encode() + np.ascontiguousarray(plain, dtype="<f4").tobytes()
+    ).hexdigest()
     return Look(digest, colour, image.info["frames"], image.info["outside"], "", weakness)
 
 
-def look_at_all(look: Callable[[Any], Look], items: Sequence[Any], names: list[str], workers: int) -> tuple[list[Look], list[Finding]]:
-    """`look(item)` of every item, in `workers` processes, and what is wrong: unreadable, of low quality, or the pixels of one before it."""
+def look_at_all(
+    look: Callable[[Any], Look], items: Sequence[Any], names: list[str], workers: int
+) -> tuple[list[Look], list[Finding]]:
+    """`look(item)` of every item, in `workers` processes, and what is wrong.
+
+    Unreadable, of low quality, or the pixels of one before it.
+    """
     looks: list[Look] = []
     with console.bar("checking", len(items), "images") as bar:
         for seen in ordered_map(look, items, workers):
@@ -190,21 +309,34 @@ def look_at_all(look: Callable[[Any], Look], items: Sequence[Any], names: list[s
     return looks, findings
 
 
-def decode(file: Path | BinaryIO, limits: Sequence[float] | None = None) -> tuple[Image.Image, dict[str, Any]]:
-    """The first frame, upright, in mode RGB, L, or F with values scaled to 0..255; and the size and mode of the file.
+def decode(
+    file: Path | BinaryIO, limits: Sequence[float] | None = None
+) -> tuple[Image.Image, dict[str, Any]]:
+    """The first frame, upright, in mode RGB, L, or F with values scaled to 0..255; and the size and
+    mode of the file.
 
-    Values of more than 8 bits are scaled from `limits` (low, high) and clipped, info["outside"] being the share clipped; without limits, 16-bit ones by their full range.
-    Raises whatever the decoder raises, and ValueError for pixels without a stated range or that are not finite.
+    Values of more than 8 bits are scaled from `limits` (low, high) and clipped, info["outside"]
+    being the share clipped; without limits, 16-bit ones by their full range. Raises whatever the
+    decoder raises, and ValueError for pixels without a stated range or that are not finite.
     """
     with warnings.catch_warnings():
-        # Pillow warns about damaged metadata that it steps over, and about large images, which are usual here; it still refuses huge ones.
+        # Pillow warns about damaged metadata that it steps over, and about large images, which are
+        # usual here; it still refuses huge ones.
         warnings.simplefilter("ignore")
         with Image.open(file, formats=FORMATS) as opened:
             about = {"width": opened.width, "height": opened.height, "mode": opened.mode}
             if opened.mode not in payloads.WIDE and (wide := payloads.deep(opened)):
-                raise ValueError(f"more than 8 bits in each of several channels ({wide}), of which the decoder would keep 8; convert it to 8 bits, or to gray of 16")
-            frames, sixteen = getattr(opened, "n_frames", 1), opened.mode in MODES_16_BIT or (opened.mode == "I" and opened.format == "PPM")
-            full = payloads.maxval(opened)  # of a PGM, which Pillow scales to 16 bits: --range is of the values in the file
+                raise ValueError(
+                    f"more than 8 bits in each of several channels ({wide}), of which the decoder"
+                    " would keep 8; convert it to 8 bits, or to gray of 16"
+                )
+            frames, sixteen = (
+                getattr(opened, "n_frames", 1),
+                opened.mode in MODES_16_BIT or (opened.mode == "I" and opened.format == "PPM"),
+            )
+            full = payloads.maxval(
+                opened
+            )  # of a PGM, which Pillow scales to 16 bits: --range is of the values in the file
             opened.load()
             image = payloads.upright(opened)
     outside = 0.0
@@ -212,7 +344,10 @@ def decode(file: Path | BinaryIO, limits: Sequence[float] | None = None) -> tupl
         image = Image.fromarray(np.asarray(image).astype(np.float32) / 257)
     elif sixteen or image.mode in ("I", "F"):
         if not limits:
-            raise ValueError(f"pixels of mode {image.mode} have no stated range; state it with --range LOW HIGH, or convert them")
+            raise ValueError(
+                f"pixels of mode {image.mode} have no stated range; state it with --range LOW HIGH,"
+                " or convert them"
+            )
         values = np.asarray(image).astype(np.float64) * (full / 65535 if full else 1)
         levels = (values - limits[0]) * (255 / (limits[1] - limits[0]))
         if not np.isfinite(levels).all():
@@ -231,7 +366,9 @@ def to_square(image: Image.Image, size: int) -> Image.Image:
     """The centred square, resized to `size` x `size`, in mode L or RGB."""
     side = min(image.size)
     left, upper = (image.width - side) // 2, (image.height - side) // 2
-    square = image.crop((left, upper, left + side, upper + side)).resize((size, size), Image.Resampling.LANCZOS)
+    square = image.crop((left, upper, left + side, upper + side)).resize(
+        (size, size), Image.Resampling.LANCZOS
+    )
     if square.mode == "F":
         square = Image.fromarray(np.clip(np.rint(np.asarray(square)), 0, 255).astype(np.uint8))
     return square
@@ -239,7 +376,9 @@ def to_square(image: Image.Image, size: int) -> Image.Image:
 
 def encode(image: Image.Image, size: int, channels: int, payload: str) -> tuple[str, bytes]:
     """What `decode` gave -> (field, bytes) of its square of `size` pixels."""
-    return payloads.encode(np.asarray(to_square(image, size).convert("L" if channels == 1 else "RGB")), payload)
+    return payloads.encode(
+        np.asarray(to_square(image, size).convert("L" if channels == 1 else "RGB")), payload
+    )
 
 
 def reason(error: Exception) -> str:

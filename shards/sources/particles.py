@@ -1,19 +1,23 @@
-"""Synthetic bubble-chamber photographs: charged tracks in a magnetic field, drawn from stated physics with NumPy.
+"""Synthetic bubble-chamber photographs: charged tracks in a magnetic field, drawn from stated
+physics with NumPy.
 
-A flat chamber of a heavy freon-like liquid, so all tracks lie in the image plane, 16 cm wide at any image size. Momenta in MeV/c, energies
-and masses in MeV, lengths in cm, angles in rad.
+A flat chamber of a heavy freon-like liquid, so all tracks lie in the image plane, 16 cm wide at any
+image size. Momenta in MeV/c, energies and masses in MeV, lengths in cm, angles in rad.
 
 - bending: radius R = p / (2.998 B) for charge 1, B in T
-- energy loss by collisions: Bethe, in the form for particles much heavier than the electron and without density correction; also used for
-  electrons, where the loss by bremsstrahlung, E / X0 per cm on average, is what matters
-- multiple scattering: Highland's angle 13.6 MeV / (beta p) sqrt(dx / X0) in the plane, for each step; without its logarithmic term,
-  which is meant for a whole layer and does not add up over steps
-- knock-on electrons: number proportional to 1 / T^2 up to the largest energy transfer, emitted at the angle that kinematics fixes
+- energy loss by collisions: Bethe, in the form for particles much heavier than the electron and
+  without density correction; also used for electrons, where the loss by bremsstrahlung, E / X0 per
+  cm on average, is what matters
+- multiple scattering: Highland's angle 13.6 MeV / (beta p) sqrt(dx / X0) in the plane, for each
+  step; without its logarithmic term, which is meant for a whole layer and does not add up over
+  steps
+- knock-on electrons: number proportional to 1 / T^2 up to the largest energy transfer, emitted at
+  the angle that kinematics fixes
 - number of bubbles along a track proportional to 1 / beta^2, Poisson
 - photograph: Gaussian optics, saturating film, vignetting, shot and read-out noise
 
-Source of the formulas: Particle Data Group, Review of Particle Physics, "Passage of Particles Through Matter".
-Image i depends on the seed and i alone (for one version of NumPy and Pillow).
+Source of the formulas: Particle Data Group, Review of Particle Physics, "Passage of Particles
+Through Matter". Image i depends on the seed and i alone (for one version of NumPy and Pillow).
 """
 
 import argparse
@@ -29,8 +33,13 @@ from distgan.errors import ConfigError
 from shards import payloads
 from shards.sources import Check
 
-EXAMPLES = [("330 images of 64 x 64: about 300 to train on, the rest to validate", "distgan shard particles OUT"),
-            ("more of them, and larger", "distgan shard particles OUT --n 5000 --size 128 --seed 1")]
+EXAMPLES = [
+    (
+        "330 images of 64 x 64: about 300 to train on, the rest to validate",
+        "distgan shard particles OUT",
+    ),
+    ("more of them, and larger", "distgan shard particles OUT --n 5000 --size 128 --seed 1"),
+]
 RECIPE = "sagan"
 
 MASS_MEV = {"electron": 0.511, "muon": 105.66, "pion": 139.57, "proton": 938.27}
@@ -63,7 +72,10 @@ SIZES = (16, 1024)
 
 @dataclass(frozen=True)
 class Particle:
-    """A charged particle where it starts: place in cm from the upper left corner, direction in rad, momentum in MeV/c."""
+    """A charged particle where it starts.
+
+    Place in cm from the upper left corner, direction in rad, momentum in MeV/c.
+    """
 
     x: float
     y: float
@@ -75,9 +87,18 @@ class Particle:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--n", type=int, default=330, help="number of images, training and validation together (default: %(default)s)")
-    parser.add_argument("--size", type=int, default=64, help="width and height in pixels (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="another seed gives other images (default: %(default)s)")
+    parser.add_argument(
+        "--n",
+        type=int,
+        default=330,
+        help="number of images, training and validation together (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--size", type=int, default=64, help="width and height in pixels (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="another seed gives other images (default: %(default)s)"
+    )
     payloads.add_option(parser)
 
 
@@ -93,9 +114,19 @@ class Source:
         if faults:
             raise ConfigError("\n".join(faults))
         self.seed, self.size, self.payload = args.seed, args.size, args.payload
-        self.options: dict[str, Any] = {"n": args.n, "size": args.size, "seed": args.seed, "payload": args.payload}
+        self.options: dict[str, Any] = {
+            "n": args.n,
+            "size": args.size,
+            "seed": args.seed,
+            "payload": args.payload,
+        }
         self.origin: dict[str, Any] = {}
-        self.sample: dict[str, Any] = {"kind": "image", "channels": 1, "size": args.size, "field": payloads.FIELDS[args.payload]}
+        self.sample: dict[str, Any] = {
+            "kind": "image",
+            "channels": 1,
+            "size": args.size,
+            "field": payloads.FIELDS[args.payload],
+        }
         self.keys = [f"{i:07d}" for i in range(args.n)]
 
     def check(self, workers: int) -> Check:
@@ -108,44 +139,99 @@ class Source:
     def make(self, i: int) -> dict[str, Any]:
         kind, tracks, picture = photograph(numpy_generator(self.seed, "particles", i), self.size)
         field, data = payloads.encode(picture, self.payload)
-        return {"__key__": self.keys[i], field: data, "json": json.dumps({"event": kind, "tracks": tracks}).encode()}
+        return {
+            "__key__": self.keys[i],
+            field: data,
+            "json": json.dumps({"event": kind, "tracks": tracks}).encode(),
+        }
 
 
 def photograph(rng: np.random.Generator, size: int) -> tuple[str, int, np.ndarray]:
-    """One event: its kind, its number of tracks (knock-on electrons not counted), and the image, uint8 [size, size]."""
+    """One event: its kind, its number of tracks (knock-on electrons not counted), and the image,
+    uint8 [size, size].
+    """
     kind, particles = event(rng)
     bubbles = [bubble for particle in particles for bubble in track(rng, particle)]
     return kind, len(particles), expose(rng, np.array(bubbles), size)
 
 
 def event(rng: np.random.Generator) -> tuple[str, list[Particle]]:
-    """A kind of event and the charged particles that take part in it, in 1 of 2 events with a stray electron more."""
+    """A kind of event and the charged particles that take part in it, in 1 of 2 events with a stray
+    electron more.
+    """
     kind = str(rng.choice(["beam", "star", "v0", "gamma"], p=[0.3, 0.4, 0.2, 0.1]))
     x, y = rng.uniform(0.2, 0.6) * WINDOW_CM, rng.uniform(0.25, 0.75) * WINDOW_CM
     if kind == "beam":  # pions that cross the chamber
-        particles = [Particle(0.0, rng.uniform(0.1, 0.9) * WINDOW_CM, 0.03 * rng.standard_normal(), _log_uniform(rng, 600, 4000),
-                              MASS_MEV["pion"], _sign(rng)) for _ in range(rng.integers(1, 4))]
-    elif kind == "star":  # a beam pion, so stiff that its bend is less than the width of a track, meets a nucleus at (x, y)
+        particles = [
+            Particle(
+                0.0,
+                rng.uniform(0.1, 0.9) * WINDOW_CM,
+                0.03 * rng.standard_normal(),
+                _log_uniform(rng, 600, 4000),
+                MASS_MEV["pion"],
+                _sign(rng),
+            )
+            for _ in range(rng.integers(1, 4))
+        ]
+    elif (
+        kind == "star"
+        # a beam pion, so stiff that its bend is less than the width of a track, meets a nucleus at (x,
+        # y)
+    ):
         particles = [Particle(0.0, y, 0.0, 4000.0, MASS_MEV["pion"], _sign(rng), length=x)]
         for _ in range(rng.integers(2, 6)):
             mass = MASS_MEV[str(rng.choice(["pion", "proton", "proton", "muon"]))]
-            particles.append(Particle(x, y, rng.uniform(-2.6, 2.6), _log_uniform(rng, 120, 900), mass, _sign(rng)))
+            particles.append(
+                Particle(
+                    x, y, rng.uniform(-2.6, 2.6), _log_uniform(rng, 120, 900), mass, _sign(rng)
+                )
+            )
     elif kind == "v0":  # a neutral particle, unseen, decays into two of opposite charge
         middle = rng.uniform(-0.6, 0.6)
-        particles = [Particle(x, y, middle + charge * rng.uniform(0.1, 0.5), rng.uniform(120, 600), MASS_MEV[name], charge)
-                     for charge, name in ((1, str(rng.choice(["pion", "proton"]))), (-1, "pion"))]
+        particles = [
+            Particle(
+                x,
+                y,
+                middle + charge * rng.uniform(0.1, 0.5),
+                rng.uniform(120, 600),
+                MASS_MEV[name],
+                charge,
+            )
+            for charge, name in ((1, str(rng.choice(["pion", "proton"]))), (-1, "pion"))
+        ]
     else:  # a photon, unseen, becomes an electron and a positron
-        particles = [Particle(x, y, rng.uniform(-0.1, 0.1), rng.uniform(8, 60), ELECTRON, charge) for charge in (1, -1)]
+        particles = [
+            Particle(x, y, rng.uniform(-0.1, 0.1), rng.uniform(8, 60), ELECTRON, charge)
+            for charge in (1, -1)
+        ]
     if rng.random() < 0.5:
-        particles.append(Particle(rng.uniform(0, WINDOW_CM), rng.uniform(0, WINDOW_CM), rng.uniform(-math.pi, math.pi),
-                                  _log_uniform(rng, 4, 30), ELECTRON, -1))
+        particles.append(
+            Particle(
+                rng.uniform(0, WINDOW_CM),
+                rng.uniform(0, WINDOW_CM),
+                rng.uniform(-math.pi, math.pi),
+                _log_uniform(rng, 4, 30),
+                ELECTRON,
+                -1,
+            )
+        )
     return kind, particles
 
 
-def track(rng: np.random.Generator, particle: Particle, knock_ons: bool = True) -> list[tuple[float, float, float]]:
-    """(x, y, mean number of bubbles) of every step until the particle stops or leaves the chamber, and those of its knock-on electrons."""
+def track(
+    rng: np.random.Generator, particle: Particle, knock_ons: bool = True
+) -> list[tuple[float, float, float]]:
+    """(x, y, mean number of bubbles) of every step until the particle stops or leaves the chamber,
+    and those of its knock-on electrons.
+    """
     steps: list[tuple[float, float, float]] = []
-    x, y, direction, momentum, mass = particle.x, particle.y, particle.direction, particle.momentum, particle.mass
+    x, y, direction, momentum, mass = (
+        particle.x,
+        particle.y,
+        particle.direction,
+        particle.momentum,
+        particle.mass,
+    )
     for _ in range(math.ceil(min(MAX_STEPS, particle.length / STEP_CM))):
         energy = math.hypot(momentum, mass)
         beta = momentum / energy
@@ -158,7 +244,10 @@ def track(rng: np.random.Generator, particle: Particle, knock_ons: bool = True) 
         if energy <= mass * 1.0005:
             break
         momentum = math.sqrt(energy**2 - mass**2)
-        direction += STEP_CM / curvature_radius(momentum, particle.charge) + scattering_angle(momentum, mass) * rng.standard_normal()
+        direction += (
+            STEP_CM / curvature_radius(momentum, particle.charge)
+            + scattering_angle(momentum, mass) * rng.standard_normal()
+        )
         x, y = x + math.cos(direction) * STEP_CM, y + math.sin(direction) * STEP_CM
         if not (-1 < x < WINDOW_CM + 1 and -1 < y < WINDOW_CM + 1):
             break
@@ -171,7 +260,10 @@ def curvature_radius(momentum: float, charge: int = 1) -> float:
 
 
 def stopping_power(momentum: float, mass: float) -> float:
-    """Mean energy loss by collisions in MeV/cm. The logarithm stops at 1, where Bethe's formula no longer holds and the range is short."""
+    """Mean energy loss by collisions in MeV/cm.
+
+    The logarithm stops at 1, where Bethe's formula no longer holds and the range is short.
+    """
     beta_gamma = momentum / mass
     beta2 = beta_gamma**2 / (1 + beta_gamma**2)
     logarithm = math.log(2 * ELECTRON * beta_gamma**2 / MEAN_EXCITATION_MEV) - beta2
@@ -184,35 +276,59 @@ def scattering_angle(momentum: float, mass: float) -> float:
     return 13.6 / (beta * momentum) * math.sqrt(STEP_CM / RADIATION_LENGTH_CM)
 
 
-def _knock_on(rng: np.random.Generator, x: float, y: float, direction: float, momentum: float, mass: float) -> list:
+def _knock_on(
+    rng: np.random.Generator, x: float, y: float, direction: float, momentum: float, mass: float
+) -> list:
     """The track of an electron struck in this step, if there is one."""
     largest = 2 * ELECTRON * (momentum / mass) ** 2
     if largest <= KNOCK_ON_MIN_MEV:
         return []
     beta2 = momentum**2 / (momentum**2 + mass**2)
-    rate = 0.5 * BETHE_K_MEV_CM2 * Z_OVER_A * DENSITY_G_CM3 / beta2 * (1 / KNOCK_ON_MIN_MEV - 1 / largest)
+    rate = (
+        0.5
+        * BETHE_K_MEV_CM2
+        * Z_OVER_A
+        * DENSITY_G_CM3
+        / beta2
+        * (1 / KNOCK_ON_MIN_MEV - 1 / largest)
+    )
     if rng.random() >= rate * STEP_CM:
         return []
     kinetic = 1 / rng.uniform(1 / largest, 1 / KNOCK_ON_MIN_MEV)
     electron, fastest = (math.sqrt(t**2 + 2 * t * ELECTRON) for t in (kinetic, largest))
     angle = math.acos(min(1.0, kinetic / electron * fastest / largest))
-    return track(rng, Particle(x, y, direction + angle * _sign(rng), electron, ELECTRON, -1), knock_ons=False)
+    return track(
+        rng, Particle(x, y, direction + angle * _sign(rng), electron, ELECTRON, -1), knock_ons=False
+    )
 
 
 def expose(rng: np.random.Generator, bubbles: np.ndarray, size: int) -> np.ndarray:
     """Photograph of bubbles [n, 3] = (x, y, mean number): uint8 [size, size]."""
     pixels_per_cm = size / WINDOW_CM
     counts = rng.poisson(bubbles[:, 2])
-    places = (bubbles[:, :2] + BUBBLE_SHIFT_CM * rng.standard_normal((len(bubbles), 2))) * pixels_per_cm
-    density = _blur(_deposit(places, counts, size), OPTICS_SIGMA_CM * pixels_per_cm) * pixels_per_cm**2
+    places = (
+        bubbles[:, :2] + BUBBLE_SHIFT_CM * rng.standard_normal((len(bubbles), 2))
+    ) * pixels_per_cm
+    density = (
+        _blur(_deposit(places, counts, size), OPTICS_SIGMA_CM * pixels_per_cm) * pixels_per_cm**2
+    )
     down, right = np.mgrid[:size, :size] / size - 0.5
-    levels = 255 * (1 - np.exp(-density / FILM_SCALE)) * (1 - 0.35 * (right**2 + down**2)) + BACKGROUND_LEVELS + 4 * right
-    noisy = rng.poisson(levels * PHOTONS_PER_LEVEL) / PHOTONS_PER_LEVEL + READ_NOISE_LEVELS * rng.standard_normal(levels.shape)
+    levels = (
+        255 * (1 - np.exp(-density / FILM_SCALE)) * (1 - 0.35 * (right**2 + down**2))
+        + BACKGROUND_LEVELS
+        + 4 * right
+    )
+    noisy = rng.poisson(
+        levels * PHOTONS_PER_LEVEL
+    ) / PHOTONS_PER_LEVEL + READ_NOISE_LEVELS * rng.standard_normal(levels.shape)
     return np.clip(np.rint(noisy), 0, 255).astype(np.uint8)
 
 
 def _deposit(places: np.ndarray, counts: np.ndarray, size: int) -> np.ndarray:
-    """Share each count between the four pixels around its place [n, 2] = (x, y), in pixels; what falls outside is lost."""
+    """Share each count between the four pixels around its place [n, 2] = (x, y), in pixels.
+
+    What falls outside is lost.
+    """
     image = np.zeros((size, size))
     corner = np.floor(places - 0.5).astype(int)
     part = places - 0.5 - corner
@@ -226,13 +342,19 @@ def _deposit(places: np.ndarray, counts: np.ndarray, size: int) -> np.ndarray:
 
 
 def _blur(image: np.ndarray, sigma: float) -> np.ndarray:
-    """Gaussian of `sigma` pixels, dark outside. Shifted sums rather than a matrix product, whose last bits depend on the BLAS library."""
+    """Gaussian of `sigma` pixels, dark outside.
+
+    Shifted sums rather than a matrix product, whose last bits depend on the BLAS library.
+    """
     reach = math.ceil(4 * sigma)
     weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
     weights /= weights.sum()
     for axis in (0, 1):
         padded = np.pad(image, [(reach, reach) if a == axis else (0, 0) for a in (0, 1)])
-        image = sum(w * np.take(padded, range(k, k + image.shape[axis]), axis) for k, w in enumerate(weights))
+        image = sum(
+            w * np.take(padded, range(k, k + image.shape[axis]), axis)
+            for k, w in enumerate(weights)
+        )
     return image
 
 

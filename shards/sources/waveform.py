@@ -1,20 +1,29 @@
-"""Pairs of detector pulses: what a digitiser saw, and what an ideal chain would have given; generated, or from arrays or files of your own.
+"""Pairs of detector pulses: what a digitiser saw, and what an ideal chain would have given;
+generated, or from arrays or files of your own.
 
-The generator is a gamma-ray detector in front of radioactive sources. One sample is 10 ns; values are in units of the ADC's full scale.
+The generator is a gamma-ray detector in front of radioactive sources. One sample is 10 ns; values
+are in units of the ADC's full scale.
 
-- photons: lines of Ba-133, Cs-137 and Co-60; each leaves all of its energy in the crystal, or the recoil energy of one Compton scattering,
-  whose angle follows Klein and Nishina; energy resolution 4.7 % FWHM at 662 keV, proportional to the square root of the energy
-- arrivals: Poisson, 300,000 per second, so pulses pile up; a record holds at least one whose target peaks inside it, as a trigger asks for
-- input: charge preamplifier (rise 30 ns, decay 1.8 us) with AC coupling (36 us), hence undershoot and a baseline that sags with the rate;
-  series (white), 1/f and parallel (1/f^2) noise, pickup of 0.2 to 1 MHz, an offset; an ADC of 12 bits that clips
-- target: for each photon a semi-Gaussian pulse CR-RC^4 of 60 ns whose height is the energy; no noise, no tail
+- photons: lines of Ba-133, Cs-137 and Co-60; each leaves all of its energy in the crystal, or the
+  recoil energy of one Compton scattering, whose angle follows Klein and Nishina; energy resolution
+  4.7 % FWHM at 662 keV, proportional to the square root of the energy
+- arrivals: Poisson, 300,000 per second, so pulses pile up; a record holds at least one whose target
+  peaks inside it, as a trigger asks for
+- input: charge preamplifier (rise 30 ns, decay 1.8 us) with AC coupling (36 us), hence undershoot
+  and a baseline that sags with the rate; series (white), 1/f and parallel (1/f^2) noise, pickup of
+  0.2 to 1 MHz, an offset; an ADC of 12 bits that clips
+- target: for each photon a semi-Gaussian pulse CR-RC^4 of 60 ns whose height is the energy; no
+  noise, no tail
 
-Source of the formulas: Knoll, "Radiation Detection and Measurement", chapters 2, 16 and 17. Record i depends on the seed and i alone.
+Source of the formulas: Knoll, "Radiation Detection and Measurement", chapters 2, 16 and 17. Record
+i depends on the seed and i alone.
 
-`--from` takes an .npz with the arrays `input` and `target` [n, length] (and `group` [n]: rows of one group stay on one side of the split),
-or a folder with input/ and target/ that hold .npy arrays or sound files of the same names. Their values are written as float32, not scaled.
+`--from` takes an .npz with the arrays `input` and `target` [n, length] (and `group` [n]: rows of
+one group stay on one side of the split), or a folder with input/ and target/ that hold .npy arrays
+or sound files of the same names. Their values are written as float32, not scaled.
 
-A sample is `key.input.wav`, `key.target.wav`, float32, and `key.json`: the photons (arrival in samples, energy in keV) or the file's name.
+A sample is `key.input.wav`, `key.target.wav`, float32, and `key.json`: the photons (arrival in
+samples, energy in keV) or the file's name.
 """
 
 import argparse
@@ -33,9 +42,17 @@ from shards.sound import waves
 from shards.sound.pairs import ARRAYS, SOUNDS, ArrayPairs, FilePairs, pair_sample
 from shards.sources import Check, Finding
 
-EXAMPLES = [("2000 generated records of 1024 samples", "distgan shard waveform OUT"),
-            ("records in which much of a pulse drowns, as docs/waveform.md trains on", "distgan shard waveform OUT --n 440 --length 256 --noise 12"),
-            ("arrays of your own, sampled at 1 MHz", "distgan shard waveform OUT --from pairs.npz --rate 1000000")]
+EXAMPLES = [
+    ("2000 generated records of 1024 samples", "distgan shard waveform OUT"),
+    (
+        "records in which much of a pulse drowns, as docs/waveform.md trains on",
+        "distgan shard waveform OUT --n 440 --length 256 --noise 12",
+    ),
+    (
+        "arrays of your own, sampled at 1 MHz",
+        "distgan shard waveform OUT --from pairs.npz --rate 1000000",
+    ),
+]
 RECIPE = "waveform"
 
 LENGTHS = (128, 1 << 20)
@@ -43,7 +60,12 @@ RATES = (1, 1 << 29)  # a WAV header has 32 bits for the bytes per second
 NOISES = (0, 100)
 RATE_HZ = 100_000_000
 
-LINES_KEV = {356.0: 0.3, 661.7: 0.4, 1173.2: 0.15, 1332.5: 0.15}  # Ba-133, Cs-137, Co-60: share of each
+LINES_KEV = {
+    356.0: 0.3,
+    661.7: 0.4,
+    1173.2: 0.15,
+    1332.5: 0.15,
+}  # Ba-133, Cs-137, Co-60: share of each
 ELECTRON_KEV = 510.999
 FULL_ENERGY_SHARE = 0.45
 RESOLUTION = 0.02  # standard deviation at 662 keV, relative
@@ -59,19 +81,44 @@ PEAKING = ORDER * SHAPING
 _PREAMPLIFIER_PEAK = (RISE / DECAY) ** (RISE / (DECAY - RISE)) * (1 - RISE / DECAY)
 
 # In units of full scale.
-NOISE, PINK, BROWN, PICKUP = 0.01, 0.7, 0.5, 0.5  # standard deviation of the white noise, the others relative to it
+NOISE, PINK, BROWN, PICKUP = (
+    0.01,
+    0.7,
+    0.5,
+    0.5,
+)  # standard deviation of the white noise, the others relative to it
 OFFSET = 0.03
 ADC_RANGE, ADC_BITS = (-0.25, 1.0), 12
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--n", type=int, help="number of generated records, training and validation together (default: 2000)")
+    parser.add_argument(
+        "--n",
+        type=int,
+        help="number of generated records, training and validation together (default: 2000)",
+    )
     parser.add_argument("--length", type=int, help="samples in a generated record (default: 1024)")
-    parser.add_argument("--noise", type=float, help="times as much noise and pickup in generated records (default: 1)")
+    parser.add_argument(
+        "--noise",
+        type=float,
+        help="times as much noise and pickup in generated records (default: 1)",
+    )
     parser.add_argument("--seed", type=int, help="another seed gives other records (default: 0)")
-    parser.add_argument("--from", dest="pairs", metavar="PATH", help="pairs of your own: an .npz, or a folder with input/ and target/")
-    parser.add_argument("--rate", type=int, metavar="HZ", help="samples per second, for the header of those pairs; nothing is resampled "
-                                                               f"(default: that of the files; {RATE_HZ} for arrays, which name none)")
+    parser.add_argument(
+        "--from",
+        dest="pairs",
+        metavar="PATH",
+        help="pairs of your own: an .npz, or a folder with input/ and target/",
+    )
+    parser.add_argument(
+        "--rate",
+        type=int,
+        metavar="HZ",
+        help=(
+            "samples per second, for the header of those pairs; nothing is resampled "
+            f"(default: that of the files; {RATE_HZ} for arrays, which name none)"
+        ),
+    )
 
 
 class Source:
@@ -82,10 +129,18 @@ class Source:
             self.given = None
             self.n, self.length, self.seed = args.n or 2000, args.length or 1024, args.seed or 0
             self.noise = 1.0 if args.noise is None else args.noise
-            self.options: dict[str, Any] = {"n": self.n, "length": self.length, "seed": self.seed} | ({"noise": self.noise} if self.noise != 1 else {})
+            self.options: dict[str, Any] = {
+                "n": self.n,
+                "length": self.length,
+                "seed": self.seed,
+            } | ({"noise": self.noise} if self.noise != 1 else {})
             self.keys, self.rate = [f"{i:07d}" for i in range(self.n)], RATE_HZ
         else:
-            self.given = FilePairs.in_one_folder(Path(args.pairs), (*ARRAYS, *SOUNDS)) if Path(args.pairs).is_dir() else ArrayPairs(Path(args.pairs))
+            self.given = (
+                FilePairs.in_one_folder(Path(args.pairs), (*ARRAYS, *SOUNDS))
+                if Path(args.pairs).is_dir()
+                else ArrayPairs(Path(args.pairs))
+            )
             self.keys, self.rate = self.given.keys, args.rate or self.given.one_rate() or RATE_HZ
             self.options = {"from": self.given.contents(), "rate": self.rate}
         self.sample: dict[str, Any] = {}
@@ -93,15 +148,28 @@ class Source:
     @staticmethod
     def _check_options(args: argparse.Namespace) -> None:
         faults = []
-        for name, low, high in (("n", 2, math.inf), ("length", *LENGTHS), ("noise", *NOISES), ("seed", 0, math.inf), ("rate", *RATES)):
+        for name, low, high in (
+            ("n", 2, math.inf),
+            ("length", *LENGTHS),
+            ("noise", *NOISES),
+            ("seed", 0, math.inf),
+            ("rate", *RATES),
+        ):
             value = getattr(args, name)
             if value is None:
                 continue
             if not low <= value <= high:
-                faults.append(f"--{name} {value}: {low} or more" if high == math.inf else f"--{name} {value}: from {low} to {high}")
+                faults.append(
+                    f"--{name} {value}: {low} or more"
+                    if high == math.inf
+                    else f"--{name} {value}: from {low} to {high}"
+                )
             if (name == "rate") != (args.pairs is not None):
-                faults.append(f"--{name} is for pairs of your own, given by --from" if name == "rate"
-                              else f"--{name} is for generated records, not for those of --from")
+                faults.append(
+                    f"--{name} is for pairs of your own, given by --from"
+                    if name == "rate"
+                    else f"--{name} is for generated records, not for those of --from"
+                )
         if args.pairs is not None and not Path(args.pairs).exists():
             faults.append(f"--from {args.pairs}: no such file or folder")
         if faults:
@@ -112,12 +180,18 @@ class Source:
         if self.given is None:
             self.sample = pair_sample(self.rate, "wav", "float32", [self.length])
             return Check()
-        check = Check(notes=[*self.given.notes, "values are written as float32 as they are, not scaled"])
+        check = Check(
+            notes=[*self.given.notes, "values are written as float32 as they are, not scaled"]
+        )
         lengths = []
         with console.bar("checking", len(self.keys), "pairs") as bar:
-            for i, (length, fault, weakness) in enumerate(ordered_map(self._look, range(len(self.keys)), workers)):
+            for i, (length, fault, weakness) in enumerate(
+                ordered_map(self._look, range(len(self.keys)), workers)
+            ):
                 if fault or weakness:
-                    check.findings.append(Finding(i, self.given.names[i], fault or weakness, usable=not fault))
+                    check.findings.append(
+                        Finding(i, self.given.names[i], fault or weakness, usable=not fault)
+                    )
                 if not fault:
                     lengths.append(length)
                 bar.advance()
@@ -138,7 +212,11 @@ class Source:
         elif not (np.isfinite(given).all() and np.isfinite(target).all()):
             fault = "has values that are not finite as float32"
         else:
-            weakness = ", ".join(f"{name} is constant" for name, x in (("input", given), ("target", target)) if np.ptp(x) == 0)
+            weakness = ", ".join(
+                f"{name} is constant"
+                for name, x in (("input", given), ("target", target))
+                if np.ptp(x) == 0
+            )
         return len(given), fault, weakness
 
     def group(self, i: int) -> str:
@@ -146,31 +224,52 @@ class Source:
 
     def make(self, i: int) -> dict[str, Any]:
         if self.given is None:
-            given, target, photons = record(numpy_generator(self.seed, "waveform", i), self.length, self.noise)
-            about = {"group": self.group(i), "arrival_samples": [round(t, 3) for t, _ in photons],
-                     "energy_kev": [round(energy, 2) for _, energy in photons], "full_scale_kev": FULL_SCALE_KEV}
+            given, target, photons = record(
+                numpy_generator(self.seed, "waveform", i), self.length, self.noise
+            )
+            about = {
+                "group": self.group(i),
+                "arrival_samples": [round(t, 3) for t, _ in photons],
+                "energy_kev": [round(energy, 2) for _, energy in photons],
+                "full_scale_kev": FULL_SCALE_KEV,
+            }
         else:
             given, target = self.given.load(i)
             about = {"group": self.group(i), "name": self.given.names[i]}
-        return {"__key__": self.keys[i], "input.wav": waves.write_wav(given, self.rate), "target.wav": waves.write_wav(target, self.rate),
-                "json": json.dumps(about).encode()}
+        return {
+            "__key__": self.keys[i],
+            "input.wav": waves.write_wav(given, self.rate),
+            "target.wav": waves.write_wav(target, self.rate),
+            "json": json.dumps(about).encode(),
+        }
 
 
-def record(rng: np.random.Generator, length: int, noise: float = 1.0) -> tuple[np.ndarray, np.ndarray, list[tuple[float, float]]]:
-    """(input, target, photons): float32 [length] in units of full scale; (arrival in samples, energy in keV) of those that peak inside.
+def record(
+    rng: np.random.Generator, length: int, noise: float = 1.0
+) -> tuple[np.ndarray, np.ndarray, list[tuple[float, float]]]:
+    """(input, target, photons): float32 [length] in units of full scale; (arrival in samples,
+    energy in keV) of those that peak inside.
 
     `noise`: times as much noise and pickup as the electronics have.
     """
     arrivals = np.empty(0)
     while not np.any((arrivals >= 0) & (arrivals < length - PEAKING)):
-        arrivals = np.sort(rng.uniform(-HISTORY, length, rng.poisson(PHOTONS_PER_SAMPLE * (HISTORY + length))))
+        arrivals = np.sort(
+            rng.uniform(-HISTORY, length, rng.poisson(PHOTONS_PER_SAMPLE * (HISTORY + length)))
+        )
     energies = np.array([deposit(rng) for _ in arrivals])
     since = np.arange(length) - arrivals[:, None]
     recent = arrivals > -10 * PEAKING  # the target of an earlier one is below 1e-11
     heights = energies[:, None] / FULL_SCALE_KEV
-    target = (heights[recent] * shaped(since[recent])).sum(0)  # no matrix product: its last bits depend on the BLAS library
+    target = (heights[recent] * shaped(since[recent])).sum(
+        0
+    )  # no matrix product: its last bits depend on the BLAS library
     seen = digitised((heights * preamplified(since)).sum(0) + electronics(rng, length, noise))
-    inside = [(float(t), float(energy)) for t, energy in zip(arrivals, energies, strict=True) if 0 <= t + PEAKING < length]
+    inside = [
+        (float(t), float(energy))
+        for t, energy in zip(arrivals, energies, strict=True)
+        if 0 <= t + PEAKING < length
+    ]
     return seen.astype(np.float32), target.astype(np.float32), inside
 
 
@@ -182,37 +281,65 @@ def deposit(rng: np.random.Generator) -> float:
 
 
 def compton(rng: np.random.Generator, photon: float) -> float:
-    """Energy in keV of the electron struck by a photon: the angle by rejection from the cross section of Klein and Nishina."""
+    """Energy in keV of the electron struck by a photon.
+
+    The angle by rejection from the cross section of Klein and Nishina.
+    """
     while True:
         cosine = rng.uniform(-1, 1)
-        kept = 1 / (1 + photon / ELECTRON_KEV * (1 - cosine))  # the scattered photon's share of the energy
-        if 2 * rng.random() < kept**2 * (kept + 1 / kept - (1 - cosine**2)):  # at the most 2, forwards
+        kept = 1 / (
+            1 + photon / ELECTRON_KEV * (1 - cosine)
+        )  # the scattered photon's share of the energy
+        if 2 * rng.random() < kept**2 * (
+            kept + 1 / kept - (1 - cosine**2)
+        ):  # at the most 2, forwards
             return photon * (1 - kept)
 
 
 def preamplified(t: np.ndarray) -> np.ndarray:
-    """Response at `t` samples after a unit charge, 0 before; 1 at its peak but for the AC coupling, which makes its integral zero."""
+    """Response at `t` samples after a unit charge, 0 before.
+
+    1 at its peak but for the AC coupling, which makes its integral zero.
+    """
     t = np.maximum(t, 0)
     undershoot = np.exp(-t / COUPLING)
-    slow, fast = ((COUPLING * np.exp(-t / tau) - tau * undershoot) / (COUPLING - tau) for tau in (DECAY, RISE))
+    slow, fast = (
+        (COUPLING * np.exp(-t / tau) - tau * undershoot) / (COUPLING - tau) for tau in (DECAY, RISE)
+    )
     return (slow - fast) / _PREAMPLIFIER_PEAK
 
 
 def shaped(t: np.ndarray) -> np.ndarray:
-    """CR-RC^4 pulse at `t` samples after its photon, 0 before; 1 at its peak, PEAKING samples later."""
+    """CR-RC^4 pulse at `t` samples after its photon, 0 before.
+
+    1 at its peak, PEAKING samples later.
+    """
     x = np.maximum(t, 0) / PEAKING
     return (x * np.exp(1 - x)) ** ORDER
 
 
 def electronics(rng: np.random.Generator, length: int, strength: float) -> np.ndarray:
-    """Noise and pickup of `strength`, and offset, in units of full scale, float64 [length]; the strength varies by a factor of two each way."""
-    noise = rng.standard_normal(length) + PINK * _coloured(rng, length, 0.5) + BROWN * _coloured(rng, length, 1.0)
-    pickup = PICKUP * np.sin(2 * np.pi * (rng.uniform(0.002, 0.01) * np.arange(length) + rng.random()))
-    return strength * NOISE * math.exp(rng.uniform(-0.7, 0.7)) * (noise + pickup) + rng.uniform(-OFFSET, OFFSET)
+    """Noise and pickup of `strength`, and offset, in units of full scale, float64 [length].
+
+    The strength varies by a factor of two each way.
+    """
+    noise = (
+        rng.standard_normal(length)
+        + PINK * _coloured(rng, length, 0.5)
+        + BROWN * _coloured(rng, length, 1.0)
+    )
+    pickup = PICKUP * np.sin(
+        2 * np.pi * (rng.uniform(0.002, 0.01) * np.arange(length) + rng.random())
+    )
+    return strength * NOISE * math.exp(rng.uniform(-0.7, 0.7)) * (noise + pickup) + rng.uniform(
+        -OFFSET, OFFSET
+    )
 
 
 def _coloured(rng: np.random.Generator, length: int, slope: float) -> np.ndarray:
-    """Noise with amplitude 1 / f^slope and standard deviation 1 over twice the length, of which half is returned: its ends do not meet."""
+    """Noise with amplitude 1 / f^slope and standard deviation 1 over twice the length, of which
+    half is returned: its ends do not meet.
+    """
     spectrum = np.fft.rfft(rng.standard_normal(2 * length))
     spectrum[0] = 0
     spectrum[1:] /= np.arange(1, len(spectrum)) ** slope
