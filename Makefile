@@ -24,7 +24,7 @@ $(READY): pyproject.toml constraints.txt
 install: $(READY)
 
 demo: $(READY)
-	$(BIN)/python -m launchers.demo
+	$(BIN)/python -m distgan.launchers.local.demo
 
 test: $(READY)
 	$(BIN)/python -m pytest

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from distgan.console import bar
-from distgan.draws import numpy_generator
-from shards.sound import align, degrade, denoise, speech
+from distgan.core.console import bar
+from distgan.core.rng import numpy_generator
+from distgan.shards.audio import align, degrade, denoise, speech
 
 RATE, REACH, SEARCH = 16000, 2000, 2400
 SECONDS = (2.5, 4.0)

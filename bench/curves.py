@@ -12,8 +12,8 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from distgan import figures
-from distgan.journal import epoch_means, finite, read_journal
+from distgan.monitor.journal import epoch_means, finite, read_journal
+from distgan.outputs import signal_plots as figures
 
 HEALTHY = (0.2, 0.7)  # of the D loss
 

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from bench.alignment import RATE, corpus
-from distgan.draws import numpy_generator
-from shards.sound import degrade, denoise
+from distgan.core.rng import numpy_generator
+from distgan.shards.audio import degrade, denoise
 
 CONDITIONS = (("pink", 10), ("pink", 0), ("babble", 5), ("white", 10))
 BANDS_HZ = (0, 500, 1000, 2000, 4000, 8000)

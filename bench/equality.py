@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from shards import build
+from distgan.shards.build import command as build
 
 STEPS = 20
 TRAIN = Path(__file__).parents[1] / "distgan" / "train.py"

@@ -20,7 +20,7 @@ from PIL import Image
 
 from bench import weights
 from bench.frechet import _clock
-from distgan.features import Inception
+from distgan.evaluation.image_features import Inception
 from distgan.metrics import frechet
 
 COUNT = 100
@@ -60,10 +60,10 @@ def files(n: int) -> tuple[float, float, float]:
     """
     from pytorch_fid import fid_score, inception
 
-    from distgan.config import Machine
-    from distgan.evaluator import Evaluator
-    from distgan.imagesets import Files
-    from distgan.ranks import Ranks
+    from distgan.config.settings import Machine
+    from distgan.distributed.ranks import Ranks
+    from distgan.evaluation.image_evaluator import Evaluator
+    from distgan.evaluation.image_sets import Files
 
     with tempfile.TemporaryDirectory() as folder:
         root, file = Path(folder), Path(folder) / "weights.pth"

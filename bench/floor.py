@@ -13,13 +13,13 @@ from pathlib import Path
 
 import torch
 
-from distgan.data import Data
-from distgan.errors import DistganError
-from distgan.features import extractor
-from distgan.history import read_history
+from distgan.core.errors import DistganError
+from distgan.data.dataset import Data
+from distgan.evaluation.image_features import extractor
 from distgan.metrics.frechet import distance as frechet
 from distgan.metrics.manifold import nearest
-from shards.reader import ShardSet
+from distgan.runs.history import read_history
+from distgan.shards.format.reader import ShardSet
 
 CHUNK = 16
 

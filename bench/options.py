@@ -25,10 +25,12 @@ import numpy as np
 import torch
 
 from bench import training
-from distgan import runfile, sharing, signals
-from distgan.batches import Micro
-from distgan.clock import Clock
-from distgan.ranks import Ranks
+from distgan.config import batch_layout as sharing
+from distgan.config import loading as runfile
+from distgan.core.clock import Clock
+from distgan.data import transforms as signals
+from distgan.data.loader import Micro
+from distgan.distributed.ranks import Ranks
 from distgan.recipes import sagan
 
 IMAGES = 1024
@@ -96,7 +98,7 @@ class Figures:
 
 
 def batches(images: torch.Tensor, batch: int) -> Iterator[list[Micro]]:
-    """Global batches of one micro-batch, as distgan.batches.Stream makes them of a set in memory,
+    """Global batches of one micro-batch, as distgan.data.loader.Stream makes them of a set in memory,
     in shard order.
     """
     for number in itertools.count():

@@ -19,12 +19,13 @@ from pathlib import Path
 
 import numpy as np
 
-from distgan import console, draws
-from shards import payloads
-from shards.index import DATASET, write_manifest
-from shards.parallel import default_workers, ordered_map
-from shards.sound import waves
-from shards.writer import write_shard
+from distgan.core import console
+from distgan.core import rng as draws
+from distgan.core.worker_pool import default_workers, ordered_map
+from distgan.shards.codecs import audio as waves
+from distgan.shards.codecs import image as payloads
+from distgan.shards.format.index import DATASET, write_manifest
+from distgan.shards.format.writer import write_shard
 
 SIZE, RATE = 64, 48000
 BATCH, PER_SHARD = 64, 1000

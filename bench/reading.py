@@ -18,12 +18,13 @@ from torch.utils.data import DataLoader, Dataset
 from bench import peers
 from bench.peers import BATCH, SIZE
 from bench.writing import SHARDS, plain
-from distgan import console, draws
-from distgan.batches import Stream
-from distgan.data import Data
-from distgan.sharing import breakdown
-from shards import payloads
-from shards.sound import waves
+from distgan.config.batch_layout import breakdown
+from distgan.core import console
+from distgan.core import rng as draws
+from distgan.data.dataset import Data
+from distgan.data.loader import Stream
+from distgan.shards.codecs import audio as waves
+from distgan.shards.codecs import image as payloads
 
 LIMIT, OURS = "decoding alone, bytes in memory (the limit)", "distgan, shuffled, CRC"
 STOCK, SAME = "webdataset, shuffle(1000), its own decoder", "webdataset, shuffle(1000)"
@@ -31,7 +32,7 @@ ONE_CORE, TWO_WORKERS = 5, 3  # rounds
 
 
 def fill(samples: list[tuple[bytes, ...]], numbers: Iterable[int]) -> torch.Tensor:
-    """A batch decoded in one piece, as distgan.data does it."""
+    """A batch decoded in one piece, as distgan.data.dataset does it."""
     numbers = list(numbers)
     if len(samples[0]) == 1:
         batch = np.empty((len(numbers), SIZE, SIZE, 3), np.uint8)

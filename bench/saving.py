@@ -13,7 +13,7 @@ import torch
 
 from bench import peers, training
 from distgan import recipes
-from launchers import demo
+from distgan.launchers.local import demo
 
 ASKED = 0.02  # of training time
 EVERY_S = 60.0

@@ -15,10 +15,10 @@ import torch
 from bench import peers
 from bench.peers import BATCH, PER_SHARD
 from bench.writing import chunks, mds, tars
-from distgan.batches import Stream
-from distgan.data import Data
-from distgan.sharing import breakdown
-from shards import payloads
+from distgan.config.batch_layout import breakdown
+from distgan.data.dataset import Data
+from distgan.data.loader import Stream
+from distgan.shards.codecs import image as payloads
 
 CLASSES = 20
 

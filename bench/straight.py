@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations, parametrize
 
-from distgan.normalization import GroupBatchNorm2d
+from distgan.nn.normalization import GroupBatchNorm2d
 
 Optimizer = Callable[..., torch.optim.Optimizer]
 

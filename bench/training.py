@@ -12,11 +12,13 @@ from typing import Any
 import torch
 
 from bench import peers
-from distgan import draws, runfile, sharing
-from distgan.data import Data
-from distgan.loop import Loop
-from distgan.ranks import Ranks
-from distgan.runs import RunFolder
+from distgan.config import batch_layout as sharing
+from distgan.config import loading as runfile
+from distgan.core import rng as draws
+from distgan.data.dataset import Data
+from distgan.distributed.ranks import Ranks
+from distgan.runs.folder import RunFolder
+from distgan.training.loop import Loop
 
 NEVER = 1e9  # epochs
 # Nothing is validated, scored or saved between the first step and the last: that is not what is

@@ -18,10 +18,10 @@ from pathlib import Path
 
 from bench import peers
 from bench.peers import PER_SHARD
-from distgan import console
-from shards.index import DATASET, fingerprint, index_path
-from shards.plan import build
-from shards.sources import Check
+from distgan.core import console
+from distgan.shards.build.plan import build
+from distgan.shards.format.index import DATASET, fingerprint, index_path
+from distgan.shards.sources import Check
 
 OURS, TWO, STOCK = "distgan, 1 worker", "distgan, 2 workers", "webdataset ShardWriter"
 ROUNDS, SCALING = 5, 3
@@ -251,7 +251,7 @@ def pretend(folder: Path, n: int) -> None:
 
 OPENING = """
 import sys, time
-from shards.reader import ShardSet
+from distgan.shards.format.reader import ShardSet
 n = len(ShardSet(sys.argv[1]))
 peak = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))  # kB; ru_maxrss counts the parent too
 print(n, time.process_time(), peak / 1000)

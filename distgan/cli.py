@@ -7,66 +7,77 @@ import sys
 import time
 from collections.abc import Callable
 
-from distgan import __version__, console, launched
-from distgan.errors import DataError, DistganError, LaunchError, OutOfMemory
+from distgan import __version__
+from distgan.core import console
+from distgan.core.errors import DataError, DistganError, LaunchError, OutOfMemory
+from distgan.distributed import environment as launched
 
 VERBS = {
     "shard": (
-        "shards.build",
+        "distgan.shards.build.command",
         "turn images, or the built-in particle generator, into WebDataset shards",
     ),
     "index": (
-        "shards.adopt",
+        "distgan.shards.adopt.command",
         "make tars that others wrote a data set to train on, without touching them",
     ),
     "check": (
-        "shards.audit",
+        "distgan.shards.audit",
         "examine shards: damage, and the quality of images and pairs in them",
     ),
     "train": (
         "distgan.train",
         "train a recipe or a run file; the same program as distgan/train.py",
     ),
-    "run": ("launchers.local", "train with several processes on this machine"),
+    "run": ("distgan.launchers.local.run", "train with several processes on this machine"),
     "debug": (
-        "launchers.debug",
+        "distgan.launchers.local.debug",
         "a few steps in one process, in a folder of its own, with the debugger where it fails",
     ),
-    "submit": ("launchers.submit", "train one run as a job of Slurm"),
+    "submit": ("distgan.launchers.commands.submit", "train one run as a job of Slurm"),
     "sweep": (
-        "launchers.sweep",
+        "distgan.launchers.sweeps.command",
         "train many runs as arrays of Slurm: what is missing is submitted, the rest left alone",
     ),
-    "status": ("launchers.status", "submitted runs: state, progress, scores, time left"),
-    "logs": ("launchers.logs", "what a submitted run printed"),
-    "why": ("launchers.why", "why a run ended as it did, with evidence and the next command"),
+    "status": (
+        "distgan.launchers.commands.status",
+        "submitted runs: state, progress, scores, time left",
+    ),
+    "logs": ("distgan.launchers.commands.logs", "what a submitted run printed"),
+    "why": (
+        "distgan.launchers.commands.why",
+        "why a run ended as it did, with evidence and the next command",
+    ),
     "show": (
-        "launchers.show",
+        "distgan.launchers.commands.show",
         "of a submitted run: its command, settings, job, or what differs from another",
     ),
-    "stop": ("launchers.control:stop", "ask running runs to save and leave"),
-    "save": ("launchers.control:save", "ask running runs for a checkpoint now"),
-    "cancel": ("launchers.control:cancel", "take runs out of the queue, or end them"),
+    "stop": ("distgan.launchers.commands.control:stop", "ask running runs to save and leave"),
+    "save": ("distgan.launchers.commands.control:save", "ask running runs for a checkpoint now"),
+    "cancel": (
+        "distgan.launchers.commands.control:cancel",
+        "take runs out of the queue, or end them",
+    ),
     "retry": (
-        "launchers.control:retry",
+        "distgan.launchers.commands.control:retry",
         "submit again what failed, was cancelled or stopped, or is lost",
     ),
-    "cost": ("launchers.cost", "GPU-hours of runs: useful, lost, failed, to come"),
-    "gc": ("launchers.tidy", "free space: what no run needs any more"),
+    "cost": ("distgan.launchers.commands.cost", "GPU-hours of runs: useful, lost, failed, to come"),
+    "gc": ("distgan.launchers.commands.gc", "free space: what no run needs any more"),
     "doctor": (
-        "launchers.doctor",
+        "distgan.launchers.local.doctor",
         "what works on this machine; whether a run's first steps are those of one process",
     ),
     "capacity": (
-        "launchers.capacity",
+        "distgan.launchers.capacity.command",
         "the capacity study: sagan at several widths, measured in one table and one plot",
     ),
-    "generate": ("distgan.generate", "images of a trained run's generator, as files"),
+    "generate": ("distgan.commands.generate", "images of a trained run's generator, as files"),
     "evaluate": (
-        "distgan.evaluate",
+        "distgan.commands.evaluate",
         "how near samples, or a folder's images, come to real ones, beside the floor",
     ),
-    "report": ("distgan.report", "one HTML page and a table from run folders"),
+    "report": ("distgan.commands.report", "one HTML page and a table from run folders"),
 }
 SHARED = ("train", "generate", "evaluate")  # by several processes, which leave as ranks do
 WAIT_S = 3
@@ -114,7 +125,7 @@ def main() -> None:
         module, _, function = VERBS[argv[0]][0].partition(":")
         code = guarded(getattr(importlib.import_module(module), function or "main"), argv[1:])
         if argv[0] in SHARED and launched.started()[1] > 1:
-            from distgan.ranks import leave
+            from distgan.distributed.ranks import leave
 
             leave(code)
         sys.exit(code)

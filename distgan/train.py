@@ -15,7 +15,10 @@ if (
 ):  # run as a file: Python put distgan/ first, where our files could hide other modules
     sys.path[0] = str(HERE.parent)
 
-from distgan import config, errors, recipes, runfile  # noqa: E402
+from distgan import recipes  # noqa: E402
+from distgan.config import loading as runfile  # noqa: E402
+from distgan.config import settings as config  # noqa: E402
+from distgan.core import errors  # noqa: E402
 
 
 def plan(words: list[str]) -> tuple[ModuleType, config.Run, dict[str, Any]]:
@@ -36,7 +39,8 @@ def main(argv: list[str]) -> int:
     """Returns the exit code: 0 done, 75 saved and stopped on request, 2 refused; of --doctor 1
     where the steps are not those of one process.
     """
-    from distgan import memory, start
+    from distgan.training import memory
+    from distgan.training import setup as start
 
     argv = [
         a for a in argv if not a.startswith("--local_rank=")
@@ -71,10 +75,10 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    from distgan.launched import own_log
+    from distgan.distributed.environment import own_log
 
     own_log()
     from distgan.cli import guarded
-    from distgan.ranks import leave
+    from distgan.distributed.ranks import leave
 
     leave(guarded(main, sys.argv[1:]))

@@ -33,9 +33,9 @@ from paused import PLACES
 from processes import ROOT, TINY, environment, line, run
 from safetensors.torch import load_file
 
-from distgan import checkpoints
-from distgan.errors import RunError
-from shards import build
+from distgan.core.errors import RunError
+from distgan.runs import checkpoints
+from distgan.shards.build import command as build
 
 ASK = [
     "epochs=30",

@@ -5,7 +5,7 @@ import torch
 from sets import damaged
 from shard_runs import SMALL, shard
 
-from shards import build
+from distgan.shards.build import command as build
 
 torch.set_num_threads(
     1

@@ -12,11 +12,17 @@ from unittest.mock import patch
 
 import torch
 
-from distgan import batches, doctor, draws, engines, normalization, player, sharing
-from distgan.config import Machine
-from distgan.data import Data
-from distgan.ranks import Ranks, leave
+from distgan.config import batch_layout as sharing
+from distgan.config.settings import Machine
+from distgan.core import rng as draws
+from distgan.data import loader as batches
+from distgan.data.dataset import Data
+from distgan.distributed.ranks import Ranks, leave
+from distgan.engine import ddp as engines
+from distgan.engine import player
+from distgan.nn import normalization
 from distgan.recipes import sagan
+from distgan.training import self_check as doctor
 
 SMALL = {"ngf": 4, "ndf": 4, "latent": 8, "batch": 12, "clip": None}
 ALONE = {"bn_group": 6}  # groups inside a rank, whose running statistics must be averaged
@@ -152,7 +158,7 @@ ONLY_FLOAT32 = ("a learning rate of 1.1",)  # is no larger than the rounding of 
 
 def zero_clipped():
     """The key left out, and nothing said in the step either: DeepSpeed's own default holds."""
-    from distgan.zero import Zero
+    from distgan.engine.deepspeed_zero import Zero
 
     usual = Zero._settings
 

@@ -9,13 +9,14 @@ import sys
 
 import torch
 
-from distgan import console, draws
-from distgan.config import Machine
-from distgan.data import Data
-from distgan.evaluator import Evaluator
-from distgan.nets_image import Generator64
-from distgan.ranks import Ranks, leave
-from distgan.scores import METRICS
+from distgan.config.settings import Machine
+from distgan.core import console
+from distgan.core import rng as draws
+from distgan.data.dataset import Data
+from distgan.distributed.ranks import Ranks, leave
+from distgan.evaluation.image_evaluator import Evaluator
+from distgan.evaluation.image_scores import METRICS
+from distgan.nn.image import Generator64
 
 COUNT = 1003
 

@@ -16,15 +16,19 @@ from matrix import QUIET, tensors_apart
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.nn.parallel import DistributedDataParallel
 
-from distgan import draws, engines, normalization, sharing, signals
-from distgan.batches import Stream
-from distgan.clock import Clock
-from distgan.data import Data
-from distgan.engines import Engine
-from distgan.evaluator import Evaluator
-from distgan.normalization import SpectralNorm
-from distgan.player import Player
-from distgan.ranks import Ranks, Solo, leave
+from distgan.config import batch_layout as sharing
+from distgan.core import rng as draws
+from distgan.core.clock import Clock
+from distgan.data import transforms as signals
+from distgan.data.dataset import Data
+from distgan.data.loader import Stream
+from distgan.distributed.ranks import Ranks, Solo, leave
+from distgan.engine import ddp as engines
+from distgan.engine.ddp import Engine
+from distgan.engine.player import Player
+from distgan.evaluation.image_evaluator import Evaluator
+from distgan.nn import normalization
+from distgan.nn.normalization import SpectralNorm
 from distgan.recipes import wgan_flowers
 from distgan.train import plan
 

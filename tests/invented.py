@@ -9,7 +9,7 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from distgan import figures
+from distgan.outputs import signal_plots as figures
 
 RATE = 8000
 

@@ -19,10 +19,10 @@ import torch
 from matrix import STEPS, SYSTEMS
 from torch import nn
 
-from distgan.batches import Stream
-from distgan.clock import Clock
-from distgan.start import _Setup
+from distgan.core.clock import Clock
+from distgan.data.loader import Stream
 from distgan.train import plan
+from distgan.training.setup import _Setup
 
 
 class Watched:

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import torch
 
-from distgan import checkpoints
-from distgan.data import Data
-from distgan.evaluator import Evaluator
+from distgan.data.dataset import Data
+from distgan.evaluation.image_evaluator import Evaluator
 from distgan.recipes import sagan
+from distgan.runs import checkpoints
 
 PAUSE_S = 2
 PLACES = {
@@ -138,7 +138,7 @@ class Pause:
 
 if __name__ == "__main__":
     from distgan.cli import guarded
-    from distgan.ranks import leave
+    from distgan.distributed.ranks import leave
     from distgan.train import main
 
     kind, place, nth, rank, marker = os.environ.get("CHAOS", "||0|0|").split("|")

@@ -11,7 +11,7 @@ import torch
 import warm
 from safetensors.torch import load_file
 
-from distgan import checkpoints
+from distgan.runs import checkpoints
 
 ROOT = Path(__file__).parents[1]
 TRAIN = ROOT / "distgan" / "train.py"

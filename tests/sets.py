@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from shards import payloads
-from shards.index import fingerprint, write_manifest
-from shards.sound import waves
-from shards.writer import write_shard
+from distgan.shards.codecs import audio as waves
+from distgan.shards.codecs import image as payloads
+from distgan.shards.format.index import fingerprint, write_manifest
+from distgan.shards.format.writer import write_shard
 
 
 def image(number: int, size: int = 4, channels: int = 1) -> np.ndarray:

@@ -6,7 +6,7 @@ One small set, 120 images in 6 + 1 shards, is what several tests must end with.
 import hashlib
 from pathlib import Path
 
-from shards.build import main
+from distgan.shards.build.command import main
 
 ROOT = Path(__file__).parents[1]
 SMALL = ("--n", 120, "--size", 32, "--per-shard", 18)

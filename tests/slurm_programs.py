@@ -24,7 +24,7 @@ def dry(words: list[str]) -> None:
 
 def slow(words: list[str]) -> None:
     """A quarter of a second for each step."""
-    from distgan import loop
+    from distgan.training import loop
 
     usual = loop.require_due
     loop.require_due = lambda *given: (time.sleep(0.25), usual(*given))
@@ -39,7 +39,8 @@ def ill(words: list[str]) -> None:
 
     import torch
 
-    from distgan import loop, signals
+    from distgan.data import transforms as signals
+    from distgan.training import loop
 
     seed = next(int(word[5:]) for word in words if word.startswith("seed="))
     usual, unit = loop.require_due, signals.to_unit
@@ -59,9 +60,10 @@ def ill(words: list[str]) -> None:
 
 
 def _train(words: list[str]) -> None:
-    from distgan import launched, train
+    from distgan import train
     from distgan.cli import guarded
-    from distgan.ranks import leave
+    from distgan.distributed import environment as launched
+    from distgan.distributed.ranks import leave
 
     launched.own_log()
     leave(guarded(train.main, words))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bench import alignment
-from shards.sound import align
+from distgan.shards.audio import align
 
 
 def sound(n, seed=0):

@@ -17,14 +17,18 @@ import soundfile
 import torch
 from processes import BIN, environment, line, run
 
-from distgan import audio_scores, clips, evaluate, evaluate_audio, measures, perceptual, report
-from distgan.audio_scores import Clip, columns, score
-from distgan.embeddings import SCALE, Embedding
-from distgan.errors import ConfigError, DataError
-from distgan.losses import stft_distance
-from distgan.metrics import frechet
-from distgan.ranks import Ranks
-from shards.sound import speech, waves
+from distgan.commands import evaluate, evaluate_audio, report
+from distgan.core.errors import ConfigError, DataError
+from distgan.distributed.ranks import Ranks
+from distgan.evaluation import audio_evaluator as audio_scores
+from distgan.evaluation import audio_sets as clips
+from distgan.evaluation.audio_embeddings import SCALE, Embedding
+from distgan.evaluation.audio_evaluator import Clip, columns, score
+from distgan.metrics import audio as measures
+from distgan.metrics import frechet, perceptual
+from distgan.nn.losses import stft_distance
+from distgan.shards.audio import speech
+from distgan.shards.codecs import audio as waves
 
 RATE = 16000
 

@@ -15,15 +15,16 @@ import pytest
 from PIL import Image
 
 from distgan.cli import guarded
-from shards import adopt, audit
-from shards.audit import images
-from shards.audit.findings import CHECKS, Checks
-from shards.audit.images import perceptual_hash
-from shards.audit.samples import Place
-from shards.files import commit
-from shards.index import fingerprint, load_index, write_manifest
-from shards.payloads import encode
-from shards.writer import write_shard
+from distgan.core.files import commit
+from distgan.shards import audit
+from distgan.shards.adopt import command as adopt
+from distgan.shards.audit import images
+from distgan.shards.audit.findings import CHECKS, Checks
+from distgan.shards.audit.images import perceptual_hash
+from distgan.shards.audit.samples import Place
+from distgan.shards.codecs.image import encode
+from distgan.shards.format.index import fingerprint, load_index, write_manifest
+from distgan.shards.format.writer import write_shard
 
 SIZE = 48
 

@@ -16,19 +16,24 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from distgan import nets_audio, nets_timbre, runfile, sharing, signals
-from distgan.batches import Micro, Stream
-from distgan.clock import Clock, step_decay
-from distgan.data import Data
-from distgan.errors import ConfigError
-from distgan.ranks import Ranks
+from distgan.config import batch_layout as sharing
+from distgan.config import loading as runfile
+from distgan.core.clock import Clock, step_decay
+from distgan.core.errors import ConfigError
+from distgan.data import transforms as signals
+from distgan.data.dataset import Data
+from distgan.data.loader import Micro, Stream
+from distgan.distributed.ranks import Ranks
+from distgan.nn import spectrogram as nets_timbre
+from distgan.nn import waveform as nets_audio
 from distgan.recipes.timbre import Recipe, Settings
-from shards import build
-from shards.audit import pairs as audit
-from shards.index import load_json
-from shards.reader import ShardSet
-from shards.sound import align, corpus, degrade, denoise, waves
-from shards.sources import timbre
+from distgan.shards.audio import align, corpus, degrade, denoise
+from distgan.shards.audit import pairs as audit
+from distgan.shards.build import command as build
+from distgan.shards.codecs import audio as waves
+from distgan.shards.format.index import load_json
+from distgan.shards.format.reader import ShardSet
+from distgan.shards.sources import timbre
 
 CPU = torch.device("cpu")
 SMALL = [

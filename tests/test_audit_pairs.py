@@ -12,11 +12,11 @@ import pytest
 from test_audit import check, found, write_set
 
 from distgan.cli import guarded
-from shards import audit
-from shards.audit import pairs
-from shards.audit.findings import SOUND_ONLY
-from shards.sound import speech
-from shards.sound.waves import to_int16, write_flac, write_wav
+from distgan.shards import audit
+from distgan.shards.audio import speech
+from distgan.shards.audit import pairs
+from distgan.shards.audit.findings import SOUND_ONLY
+from distgan.shards.codecs.audio import to_int16, write_flac, write_wav
 
 RATE = 16_000
 LENGTH = RATE

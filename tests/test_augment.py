@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from distgan import augment, draws, runfile, sharing
-from distgan.batches import Micro
-from distgan.clock import Clock
-from distgan.ranks import Ranks
+from distgan.config import batch_layout as sharing
+from distgan.config import loading as runfile
+from distgan.core import rng as draws
+from distgan.core.clock import Clock
+from distgan.data import diffaugment as augment
+from distgan.data.loader import Micro
+from distgan.distributed.ranks import Ranks
 from distgan.recipes import resolve
 
 ADDRESS = np.array([5, 901, 7, 44])

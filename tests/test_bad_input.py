@@ -19,10 +19,11 @@ import pytest
 from PIL import Image
 from processes import BIN, TINY, environment, line, run
 
-from distgan import cli, ranks, train
-from distgan.errors import ConfigError, DataError, LaunchError, RunError
-from launchers import local
-from shards import build
+from distgan import cli, train
+from distgan.core.errors import ConfigError, DataError, LaunchError, RunError
+from distgan.distributed import ranks
+from distgan.launchers.local import run as local
+from distgan.shards.build import command as build
 
 
 @pytest.fixture
@@ -331,9 +332,9 @@ def test_a_damaged_sample_that_a_decoding_process_meets(data):
     """The loader must not add its traceback."""
     import torch
 
-    from distgan.batches import Stream
-    from distgan.data import Data
-    from distgan.sharing import breakdown
+    from distgan.config.batch_layout import breakdown
+    from distgan.data.dataset import Data
+    from distgan.data.loader import Stream
 
     name = damage(data)
     stream = iter(Stream(Data("data"), 0, breakdown(6, 1, 1), 0, torch.device("cpu"), workers=1))
@@ -378,7 +379,7 @@ def test_a_data_set_made_with_other_options(refused):
 # ---- the run folder
 def begun():
     """What a start of the run in the folder `begun` gives to RunFolder."""
-    from distgan.data import Data
+    from distgan.data.dataset import Data
     from distgan.recipes.sagan import Settings
 
     return (
@@ -391,7 +392,7 @@ def begun():
 @pytest.fixture
 def folder(data, tmp_path):
     """The folder of a run that was begun, as a start leaves it."""
-    from distgan.runs import RunFolder
+    from distgan.runs.folder import RunFolder
 
     opened = RunFolder(*begun())
     yield opened
@@ -423,7 +424,7 @@ def test_a_damaged_identity(refused, folder):
 def test_a_start_that_was_killed_early_can_be_repeated(folder):
     """Before it had written its identity; a folder with anything else in it stays refused."""
     from distgan.recipes.sagan import Settings
-    from distgan.runs import RunFolder
+    from distgan.runs.folder import RunFolder
 
     folder.close()
     Path("begun/identity.json").unlink()

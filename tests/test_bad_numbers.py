@@ -16,10 +16,10 @@ from safetensors.torch import load_file
 from test_equal_runs import broken
 from torch import nn
 
-from distgan.config import Machine
-from distgan.player import Player
-from distgan.ranks import Ranks
-from shards.sound import waves
+from distgan.config.settings import Machine
+from distgan.distributed.ranks import Ranks
+from distgan.engine.player import Player
+from distgan.shards.codecs import audio as waves
 
 BROKEN = 7  # the number of the training sample with a NaN
 WAVEFORM = [
@@ -34,7 +34,7 @@ WAVEFORM = [
 # At every save each rank says what it holds.
 DIGESTS = """
     import os
-    from distgan import checkpoints
+    from distgan.runs import checkpoints
     usual = checkpoints.held
     def held(players):
         print("digest", os.environ["RANK"], checkpoints.digest(players), flush=True)
@@ -44,7 +44,7 @@ DIGESTS = """
 # Rank 1's images are not finite from the sixth step on, for as long as {}.
 FROM_STEP_6 = """
     import os
-    from distgan import signals
+    from distgan.data import transforms as signals
     from distgan.recipes import sagan
     usual, step, bad = signals.to_unit, sagan.Recipe.step, [False]
     def told(self, batches, now):

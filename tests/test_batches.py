@@ -16,12 +16,13 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from distgan import batches, sharing
-from distgan.batches import Stream
-from distgan.data import Data
-from distgan.errors import ConfigError, DataError
-from distgan.order import Order
-from shards import adopt
+from distgan.config import batch_layout as sharing
+from distgan.core.errors import ConfigError, DataError
+from distgan.data import loader as batches
+from distgan.data.dataset import Data
+from distgan.data.loader import Stream
+from distgan.data.order import Order
+from distgan.shards.adopt import command as adopt
 
 CPU = torch.device("cpu")
 BATCH = 12

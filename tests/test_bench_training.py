@@ -43,8 +43,8 @@ def test_turns_are_of_equal_length_and_what_warms_up_is_left_out(monkeypatch):
 
 
 def test_by_hand_has_torchs_own_layers():
-    from distgan.nets_image import Discriminator64, Generator64
-    from distgan.ranks import Ranks
+    from distgan.distributed.ranks import Ranks
+    from distgan.nn.image import Discriminator64, Generator64
 
     nets = [
         straight.plain(net)
@@ -54,7 +54,7 @@ def test_by_hand_has_torchs_own_layers():
         module
         for net in nets
         for module in net.modules()
-        if type(module).__module__.startswith("distgan.normalization")
+        if type(module).__module__.startswith("distgan.nn.normalization")
     ]
     assert not theirs and any(isinstance(module, nn.BatchNorm2d) for module in nets[0].modules())
     assert "torch.nn.utils.parametrizations" in {

@@ -19,11 +19,15 @@ import yaml
 from PIL import Image
 from processes import BIN, environment, run
 
-from distgan import cli, recipes, runfile, sharing, train
-from distgan.errors import ConfigError, DataError
-from distgan.ranks import Ranks
-from launchers import capacity, widths, widths_plot
-from launchers.widths import Row, measure, recommend, text
+from distgan import cli, recipes, train
+from distgan.config import batch_layout as sharing
+from distgan.config import loading as runfile
+from distgan.core.errors import ConfigError, DataError
+from distgan.distributed.ranks import Ranks
+from distgan.launchers.capacity import command as capacity
+from distgan.launchers.capacity import plot as widths_plot
+from distgan.launchers.capacity import table as widths
+from distgan.launchers.capacity.table import Row, measure, recommend, text
 
 
 # ---- parameters, by hand

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from distgan import checkpoints
-from distgan.config import Machine
-from distgan.errors import RunError
-from distgan.player import Player
-from distgan.ranks import Ranks
+from distgan.config.settings import Machine
+from distgan.core.errors import RunError
+from distgan.distributed.ranks import Ranks
+from distgan.engine.player import Player
+from distgan.runs import checkpoints
 
 STATE = {"samples": 0, "epoch": 0.0, "best": None, "warned": []}
 

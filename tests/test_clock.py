@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distgan.clock import Clock, step_decay
-from distgan.config import Evaluate
+from distgan.config.settings import Evaluate
+from distgan.core.clock import Clock, step_decay
 
 SIZES = {"per_step": st.integers(1, 40), "train": st.integers(1, 60)}
 

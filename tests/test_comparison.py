@@ -6,8 +6,8 @@ import pytest
 import yaml
 from invented import invent_pair as pair_run
 
-from distgan.errors import ConfigError
-from launchers import comparison, search
+from distgan.core.errors import ConfigError
+from distgan.launchers.sweeps import comparison, search
 
 
 def test_scores_are_compared_where_they_were_measured_alike(tmp_path, capsys):

@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from processes import environment
 
-from distgan import config
-from distgan.errors import ConfigError
+from distgan.config import settings as config
+from distgan.config.batch_layout import breakdown, reference_group
+from distgan.config.loading import override, settle
+from distgan.core.errors import ConfigError
+from distgan.monitor.decisions import Watch
 from distgan.recipes import names, resolve
 from distgan.recipes.sagan import Settings
-from distgan.runfile import override, settle
-from distgan.sharing import breakdown, reference_group
-from distgan.watch import Watch
 
 BASE = {"recipe": "sagan", "data": "somewhere"}
 
@@ -377,8 +377,8 @@ def test_the_default_group_is_the_largest_divisor_up_to_the_reference(batch, ref
 
 def test_settings_need_no_torch():
     program = (
-        "import sys; sys.modules['torch'] = None; from distgan import runfile, runs, draws,"
-        " console; print(runfile.override({}, ['a=1']))"
+        "import sys; sys.modules['torch'] = None; from distgan.config import loading as runfile; from distgan.runs import folder as runs; from distgan.core import rng, console;"
+        " print(runfile.override({}, ['a=1']))"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], env=environment(), capture_output=True, text=True

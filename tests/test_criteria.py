@@ -8,10 +8,10 @@ import pytest
 import yaml
 from journals import collapsed, journal, pairs, repaired
 
-from distgan.criteria import criteria
-from distgan.runfile import _Loader
-from distgan.thresholds import Rule
-from distgan.watch import WAVEFORM, Watch, check
+from distgan.config.loading import _Loader
+from distgan.monitor.criteria import criteria
+from distgan.monitor.decisions import WAVEFORM, Watch, check
+from distgan.monitor.settings import Rule
 
 PAGE = Path(__file__).parents[1] / "docs/watch.md"
 

@@ -12,8 +12,9 @@ import torch
 from processes import TINY, final, journal
 from test_checkpoints import STATE, players
 
-from distgan import checkpoints, cli, train
-from distgan.errors import RunError
+from distgan import cli, train
+from distgan.core.errors import RunError
+from distgan.runs import checkpoints
 
 FILES = ("networks.safetensors", "training.pt", "checkpoint.json")
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from shards.sound import align, degrade
+from distgan.shards.audio import align, degrade
 
 RATE = 16000
 

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from launchers import demo
+from distgan.launchers.local import demo
 
 
 @pytest.mark.slow

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from distgan.errors import ConfigError
-from shards.sound import align, deepfilter, degrade, denoise, speech
+from distgan.core.errors import ConfigError
+from distgan.shards.audio import align, deepfilter, degrade, denoise, speech
 
 RATE = 16000
 EMBEDDED = ("erb", "wiener")

@@ -8,11 +8,11 @@ import pytest
 import sets
 import torch
 
-from distgan.data import Data
-from distgan.errors import DataError
-from shards import adopt
-from shards.described import sample_of
-from shards.sound import waves
+from distgan.core.errors import DataError
+from distgan.data.dataset import Data
+from distgan.shards.adopt import command as adopt
+from distgan.shards.codecs import audio as waves
+from distgan.shards.format.sample_spec import sample_of
 
 PAIR = {
     "kind": "pair",

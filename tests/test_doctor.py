@@ -15,13 +15,16 @@ import torch
 from doctor_cases import FAULTS, ONLY_FLOAT32, ZERO_FAULTS, checked
 from processes import BIN, TINY, final, journal, line, run
 
-from distgan import cli, console, doctor, engines, train
-from distgan.config import Machine
-from distgan.data import Data
-from distgan.errors import LaunchError
-from distgan.ranks import Ranks
+from distgan import cli, train
+from distgan.config.settings import Machine
+from distgan.core import console
+from distgan.core.errors import LaunchError
+from distgan.data.dataset import Data
+from distgan.distributed.ranks import Ranks
+from distgan.engine import ddp as engines
+from distgan.launchers.local import doctor as verb
 from distgan.recipes import sagan
-from launchers import doctor as verb
+from distgan.training import self_check as doctor
 
 NONE = doctor.Tolerance(*[(1e-30,) * 3] * 3)  # less than rounding, of which
 ROUNDED = ("machine.accumulation=2", "bn_group=6")  # one process has some

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distgan import draws
+from distgan.core import rng as draws
 
 
 def test_an_address_has_one_key_and_each_its_own():

@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from distgan import start
-from distgan.evaluator import Evaluator
-from distgan.loop import Loop
+from distgan.evaluation.image_evaluator import Evaluator
+from distgan.monitor.settings import Finding
 from distgan.recipes import sagan
-from distgan.thresholds import Finding
+from distgan.training import setup as start
+from distgan.training.loop import Loop
 
 
 def test_no_better_score_for_long_finishes_early(particles, tmp_path, monkeypatch, capsys):
@@ -142,7 +142,7 @@ def troubled(particles, tmp_path, monkeypatch):
         lambda self, sample: {"metric": "frechet_standin", "score": 1.0, "samples": 2, "reals": 2},
     )
     monkeypatch.setattr(
-        "distgan.watch.check",
+        "distgan.monitor.decisions.check",
         lambda rows, settings, values: [Finding("d_loss_low", "warning", 0.0, "D has won", "")],
     )
 

@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import nn
 
-from distgan import engines
-from distgan.config import Machine
-from distgan.engines import Engine
-from distgan.errors import LaunchError
-from distgan.normalization import GroupBatchNorm2d, spectral_norm
-from distgan.ranks import Ranks, Solo
+from distgan.config.settings import Machine
+from distgan.core.errors import LaunchError
+from distgan.distributed.ranks import Ranks, Solo
+from distgan.engine import ddp as engines
+from distgan.engine.ddp import Engine
+from distgan.nn.normalization import GroupBatchNorm2d, spectral_norm
 
 KINDS = {
     "adam": partial(torch.optim.Adam, lr=0.1, weight_decay=0.01),

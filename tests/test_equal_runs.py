@@ -104,25 +104,26 @@ FAULTS = {
     "noise drawn per rank": (
         """
         import torch
-        from distgan import batches
+        from distgan.data import loader as batches
         batches.Micro.noise = lambda self, seed, purpose, size, total: torch.randn(len(self.real), size)
     """
     ),
     "the same noise on every rank": (
         """
-        from distgan import batches, draws
+        from distgan.data import loader as batches
+        from distgan.core import rng as draws
         batches.Micro.noise = lambda self, seed, purpose, size, total: draws.normal(seed, purpose, self.batch, (len(self.real), size))
     """
     ),
     "batch statistics of each rank alone": (
         """
-        from distgan import normalization
+        from distgan.nn import normalization
         normalization.GroupBatchNorm2d._across = normalization.GroupBatchNorm2d._inside
     """
     ),
     "gradients not averaged": (
         """
-        from distgan import player
+        from distgan.engine import player
         player.Player.__call__ = lambda self, *args: self.engine.inside(*args)
     """
     ),
@@ -151,7 +152,7 @@ def test_a_loader_that_shards_twice_fails_at_the_first_step(particles, tmp_path)
     program = broken(
         tmp_path,
         """
-        from distgan import batches
+        from distgan.data import loader as batches
         usual = batches.Stream._positions
         batches.Stream._positions = lambda self, batch: (p[::2].repeat(2) for p in usual(self, batch))
     """,
@@ -169,7 +170,7 @@ def test_a_loader_that_shards_twice_fails_at_the_first_step(particles, tmp_path)
 
 
 NAN_AT = """
-    from distgan import signals
+    from distgan.data import transforms as signals
     usual, calls = signals.to_unit, []
     def to_unit(images, *dtype):
         calls.append(1)
@@ -276,7 +277,7 @@ def broken(where: Path, fault: str) -> Path:
     program = where / "broken.py"
     program.write_text(
         textwrap.dedent(fault)
-        + "\nimport sys\nfrom distgan.cli import guarded\nfrom distgan.ranks import leave\nfrom"
+        + "\nimport sys\nfrom distgan.cli import guarded\nfrom distgan.distributed.ranks import leave\nfrom"
         " distgan.train import main\nif __name__ == '__main__':\n    leave(guarded(main,"
         " sys.argv[1:]))\n"
     )
@@ -315,7 +316,7 @@ def test_ranks_with_other_engines_are_refused(particles, tmp_path):
 def test_a_run_that_is_asked_to_stop_in_its_last_step_is_done(particles, tmp_path):
     """The epoch has five steps."""
     late = (
-        "import os, signal\nfrom distgan import loop\ndue = loop.require_due\ndef late(batches,"
+        "import os, signal\nfrom distgan.training import loop\ndue = loop.require_due\ndef late(batches,"
         " share, rank, now):\n    if now.step == 4:\n        os.kill(os.getpid(), signal.SIGTERM)\n"
         "    due(batches, share, rank, now)\nloop.require_due = late\n"
     )

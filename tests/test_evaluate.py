@@ -18,14 +18,17 @@ import torch
 from PIL import Image
 from processes import BIN, ROOT, TINY, line, run
 
-from distgan import evaluate, evaluator, imagesets, reals, report
-from distgan.config import Machine
-from distgan.data import Data
-from distgan.errors import ConfigError, DataError, LaunchError, RunError
-from distgan.evaluator import Evaluator
-from distgan.ranks import Ranks
-from shards import payloads
-from shards.sources import images as source
+from distgan.commands import evaluate, report
+from distgan.config.settings import Machine
+from distgan.core.errors import ConfigError, DataError, LaunchError, RunError
+from distgan.data.dataset import Data
+from distgan.distributed.ranks import Ranks
+from distgan.evaluation import image_evaluator as evaluator
+from distgan.evaluation import image_sets as imagesets
+from distgan.evaluation import statistics_cache as reals
+from distgan.evaluation.image_evaluator import Evaluator
+from distgan.shards.codecs import image as payloads
+from distgan.shards.sources import images as source
 
 
 def copy(data: Path, to: Path) -> Path:

@@ -8,15 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-from distgan import console, features
-from distgan.config import Machine
-from distgan.data import Data
-from distgan.errors import RunError
-from distgan.evaluator import Evaluator, deal
-from distgan.features import Inception, StandIn
+from distgan.config.settings import Machine
+from distgan.core import console
+from distgan.core.errors import RunError
+from distgan.data.dataset import Data
+from distgan.distributed.ranks import Ranks
+from distgan.evaluation import image_features as features
+from distgan.evaluation.image_evaluator import Evaluator, deal
+from distgan.evaluation.image_features import Inception, StandIn
 from distgan.metrics.frechet import distance as frechet
 from distgan.metrics.manifold import nearest
-from distgan.ranks import Ranks
 
 
 def gaussian(n, d, mean=0.0, scale=1.0, seed=0):
@@ -219,8 +220,8 @@ def test_the_floor_is_the_score_that_new_reals_would_get(particles, tmp_path):
     import json
 
     from bench import floor
-    from distgan.errors import DistganError
-    from shards import build
+    from distgan.core.errors import DistganError
+    from distgan.shards.build import command as build
 
     assert (
         build.main(

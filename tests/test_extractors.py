@@ -14,9 +14,10 @@ import torch
 from processes import ROOT, run
 
 from bench import extraction, weights
-from distgan import features, resizing
-from distgan.config import Run
-from distgan.errors import ConfigError, RunError
+from distgan.config.settings import Run
+from distgan.core.errors import ConfigError, RunError
+from distgan.evaluation import image_features as features
+from distgan.evaluation import inception_input as resizing
 from distgan.metrics import frechet
 
 SIZES = [(64, 64), (299, 299), (400, 300), (30, 500)]

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 from scipy import signal
 
-from distgan import figures
-from distgan.errors import RunError
+from distgan.core.errors import RunError
+from distgan.outputs import signal_plots as figures
 
 RATE = 8000
 HOSTILE = ["$\\frac{$", "名前" * 40, "a\nb\x00\x1b[31m", "_hidden", "<script>"]

@@ -2,9 +2,10 @@
 
 import pytest
 
-from distgan.errors import DataError
-from shards import files, writer
-from shards.files import commit
+from distgan.core import files
+from distgan.core.errors import DataError
+from distgan.core.files import commit
+from distgan.shards.format import writer
 
 
 def test_two_processes_of_one_number_do_not_share_a_temporary_name(tmp_path):

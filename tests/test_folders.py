@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from distgan.errors import DataError
-from shards.folders import Contents, find_files
-from shards.sound.pairs import ArrayPairs, FilePairs
-from shards.sources import images
+from distgan.core.errors import DataError
+from distgan.core.file_tree import Contents, find_files
+from distgan.shards.audio.pairs import ArrayPairs, FilePairs
+from distgan.shards.sources import images
 
 
 @pytest.mark.parametrize(

@@ -10,13 +10,13 @@ import pytest
 from processes import TINY, final, journal, line, run
 from test_equal_runs import broken
 
-from distgan import checkpoints
+from distgan.runs import checkpoints
 
 # Ahead of the save of step 9 something happens to the disk; ahead of that of step {back} it is
 # undone.
 TROUBLE = """
     import errno, os, subprocess
-    from distgan import checkpoints
+    from distgan.runs import checkpoints
     usual, disk = checkpoints.save, os.environ["DISK"]
     def save(folder, step, players, state):
         if step == 9:

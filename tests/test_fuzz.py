@@ -14,12 +14,12 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from distgan import runfile
-from distgan.data import Data
-from distgan.errors import DistganError
-from distgan.journal import read_journal
+from distgan.config import loading as runfile
+from distgan.core.errors import DistganError
+from distgan.data.dataset import Data
+from distgan.monitor.journal import read_journal
 from distgan.recipes import sagan, timbre, waveform, wgan_flowers
-from distgan.runs import RunFolder
+from distgan.runs.folder import RunFolder
 
 SETTINGS = {"max_examples": 60, "deadline": None, "suppress_health_check": list(HealthCheck)}
 MODELS = {

@@ -9,10 +9,17 @@ import torch
 from processes import line, run
 from safetensors.torch import load_file, save_file
 
-from distgan import checkpoints, draws, evaluator, grow, normalization, recipes, runfile, sharing
-from distgan.data import Data
-from distgan.errors import ConfigError
-from distgan.ranks import Ranks
+from distgan import recipes
+from distgan.config import batch_layout as sharing
+from distgan.config import loading as runfile
+from distgan.core import rng as draws
+from distgan.core.errors import ConfigError
+from distgan.data.dataset import Data
+from distgan.distributed.ranks import Ranks
+from distgan.engine import widen as grow
+from distgan.evaluation import image_evaluator as evaluator
+from distgan.nn import normalization
+from distgan.runs import checkpoints
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import torch
 import yaml
 from processes import ends_differ_by, final, journal, line, run
 
-from distgan.watch import shown
+from distgan.monitor.decisions import shown
 
 # D's loss cannot be above this threshold: trouble as soon as a window is full.
 TROUBLE = (

@@ -10,9 +10,10 @@ import pytest
 import yaml
 from processes import BIN, TINY, environment, line, run
 
-from distgan import checkpoints, cli, train
-from distgan.errors import ConfigError, LaunchError
-from launchers import local
+from distgan import cli, train
+from distgan.core.errors import ConfigError, LaunchError
+from distgan.launchers.local import run as local
+from distgan.runs import checkpoints
 
 VERBS = (
     "shard",
@@ -252,9 +253,9 @@ def test_the_size_of_a_checkpoint_is_known_before(dry, particles, tmp_path, word
     """Within 5 % of a real one, whose optimizers have taken a step."""
     import torch
 
+    from distgan.config.loading import settle
     from distgan.recipes import resolve
-    from distgan.runfile import settle
-    from distgan.start import _Setup
+    from distgan.training.setup import _Setup
 
     told = float(re.search(r"^checkpoint +([\d.]+) MB$", dry(*words), re.MULTILINE)[1])
     module, tree = resolve("sagan")

@@ -5,10 +5,10 @@ import os
 
 import pytest
 
-from distgan import launched
-from distgan.config import Machine
-from distgan.errors import LaunchError
-from distgan.launched import Asked
+from distgan.config.settings import Machine
+from distgan.core.errors import LaunchError
+from distgan.distributed import environment as launched
+from distgan.distributed.environment import Asked
 
 DEEPSPEED = {
     "ACCELERATE_USE_DEEPSPEED": "true",

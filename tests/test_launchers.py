@@ -12,26 +12,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distgan.errors import ConfigError, DistganError, LaunchError
-from launchers import (
-    accounts,
-    cluster,
-    control,
-    grid,
-    plans,
-    profiles,
-    records,
-    search,
-    snapshot,
-    submission,
-    sweep,
-    verdicts,
-    why,
-)
-from launchers.ledger import Ledger, Place, Submission
-from launchers.states import Look, look, state
-from launchers.targets import find
-from launchers.verdicts import Ended, verdict
+from distgan.core.errors import ConfigError, DistganError, LaunchError
+from distgan.launchers.commands import control, why
+from distgan.launchers.runs import accounting as accounts
+from distgan.launchers.runs import plan as plans
+from distgan.launchers.runs.selection import find
+from distgan.launchers.runs.state import Look, look, state
+from distgan.launchers.slurm import client as cluster
+from distgan.launchers.slurm import job_records as records
+from distgan.launchers.slurm import profiles, snapshot, submission
+from distgan.launchers.slurm import restart_policy as verdicts
+from distgan.launchers.slurm.ledger import Ledger, Place, Submission
+from distgan.launchers.slurm.restart_policy import Ended, verdict
+from distgan.launchers.sweeps import command as sweep
+from distgan.launchers.sweeps import definition as grid
+from distgan.launchers.sweeps import search
 
 
 # ---- sweeps
@@ -512,7 +507,7 @@ def test_the_code_of_a_job_is_a_copy(tmp_path):
     assert (
         first == again
         and (first / "distgan/train.py").exists()
-        and (first / "launchers/job.py").exists()
+        and (first / "distgan/launchers/slurm/job.py").exists()
         and not (first / "tests").exists()
     )
     assert len(json.loads((first / "git.json").read_text())["commit"]) == 40 and not list(

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from distgan import losses
-from distgan.config import Machine
-from distgan.nets_image import Discriminator64, Generator64, SelfAttention2d
-from distgan.ranks import Ranks
+from distgan.config.settings import Machine
+from distgan.distributed.ranks import Ranks
+from distgan.nn import losses
+from distgan.nn.image import Discriminator64, Generator64, SelfAttention2d
 
 
 def test_vanilla_by_hand():

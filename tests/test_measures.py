@@ -10,9 +10,9 @@ import pytest
 import scipy.signal
 import torch
 
-from distgan import measures
-from distgan.losses import STFT_RESOLUTIONS
-from shards.sound import speech
+from distgan.metrics import audio as measures
+from distgan.nn.losses import STFT_RESOLUTIONS
+from distgan.shards.audio import speech
 
 RATE = 16000
 

@@ -8,9 +8,11 @@ import torch
 from processes import TINY, line, run
 from test_equal_runs import broken
 
-from distgan import cli, memory, runfile, train
-from distgan.errors import RunError
+from distgan import cli, train
+from distgan.config import loading as runfile
+from distgan.core.errors import RunError
 from distgan.recipes.sagan import Settings
+from distgan.training import memory
 
 # In the third step one rank may have no more memory than it has, and asks for a gigabyte.
 STARVED = """

@@ -7,7 +7,7 @@ import torch
 
 from bench.frechet import fifty_digits, known
 from distgan.metrics import frechet, kernel, manifold, sliced
-from distgan.metrics.sums import MOST, Sums
+from distgan.metrics.exact_sums import MOST, Sums
 
 
 def normal(n, d, seed=0):

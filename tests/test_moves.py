@@ -9,11 +9,21 @@ import yaml
 from journals import collapsed
 from pydantic import ValidationError
 
-from distgan.errors import ConfigError
+from distgan.config.loading import settle
+from distgan.core.errors import ConfigError
+from distgan.monitor.decisions import (
+    WAVEFORM,
+    Decision,
+    Move,
+    Watch,
+    adapt,
+    check,
+    decide,
+    present,
+    shown,
+)
+from distgan.monitor.settings import SAGAN_GUIDE, Finding
 from distgan.recipes import sagan, wgan_flowers
-from distgan.runfile import settle
-from distgan.thresholds import SAGAN_GUIDE, Finding
-from distgan.watch import WAVEFORM, Decision, Move, Watch, adapt, check, decide, present, shown
 
 SAGAN = {"recipe": "sagan", "data": "x"}
 

@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from bench import training
-from distgan import engines
+from distgan.engine import ddp as engines
 from distgan.recipes import r3gan, sagan, wgan_flowers
 
 aten = torch.ops.aten

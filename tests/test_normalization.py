@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from distgan import normalization
-from distgan.normalization import GroupBatchNorm2d, begin_update, end_update, spectral_norm
+from distgan.nn import normalization
+from distgan.nn.normalization import GroupBatchNorm2d, begin_update, end_update, spectral_norm
 
 FINE = torch.tensor(1.0)
 

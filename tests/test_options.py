@@ -5,9 +5,9 @@ import sys
 import pytest
 from processes import ROOT, TINY, run
 
-from distgan import options
-from distgan.errors import ConfigError, LaunchError
-from launchers import local
+from distgan.core import arguments as options
+from distgan.core.errors import ConfigError, LaunchError
+from distgan.launchers.local import run as local
 
 KNOWN = {
     "n": options.whole(64, 1, 1000),

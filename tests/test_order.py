@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distgan.order import Order, permutation
+from distgan.data.order import Order, permutation
 
 
 def test_epochs_and_seeds_are_shuffled_apart():

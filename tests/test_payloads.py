@@ -8,8 +8,8 @@ import pytest
 import soundfile
 from PIL import Image
 
-from shards import payloads
-from shards.sound import waves
+from distgan.shards.codecs import audio as waves
+from distgan.shards.codecs import image as payloads
 
 
 def pixels(*shape):

@@ -13,9 +13,9 @@ from faults import STEPS, TRIALS
 from matrix import ROUNDING
 from processes import ROOT, line, run
 
-from distgan.config import Machine
-from distgan.player import Player
-from distgan.ranks import Ranks
+from distgan.config.settings import Machine
+from distgan.distributed.ranks import Ranks
+from distgan.engine.player import Player
 
 AS_THEY_ARE = {
     "sagan": 2 * STEPS,

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from distgan import normalization
-from distgan import player as player_module
-from distgan.config import Machine
-from distgan.player import Player
-from distgan.ranks import Ranks
+from distgan.config.settings import Machine
+from distgan.distributed.ranks import Ranks
+from distgan.engine import player as player_module
+from distgan.engine.player import Player
+from distgan.nn import normalization
 
 
 @pytest.fixture(scope="module")

@@ -10,12 +10,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from distgan import losses, runfile, sharing
-from distgan.batches import Micro
-from distgan.clock import Clock
-from distgan.data import Data
-from distgan.player import retune
-from distgan.ranks import Ranks
+from distgan.config import batch_layout as sharing
+from distgan.config import loading as runfile
+from distgan.core.clock import Clock
+from distgan.data.dataset import Data
+from distgan.data.loader import Micro
+from distgan.distributed.ranks import Ranks
+from distgan.engine.player import retune
+from distgan.nn import losses
 from distgan.recipes import r3gan
 from distgan.recipes.r3gan import Block, Discriminator, Generator, Recipe, Settings
 
@@ -200,7 +202,7 @@ def test_a_validation_is_finite_and_draws_samples(particles, tmp_path):
 
 
 def test_images_of_another_size_are_refused():
-    from distgan.errors import ConfigError
+    from distgan.core.errors import ConfigError
 
     chosen = runfile.settle(Settings, {"recipe": "r3gan", "data": "-"}, SMALL)
     with pytest.raises(ConfigError, match="r3gan draws 64x64 images"):

@@ -5,16 +5,16 @@ import textwrap
 import pytest
 from processes import line, run
 
-from distgan.config import Machine
-from distgan.errors import LaunchError
-from distgan.ranks import Ranks
+from distgan.config.settings import Machine
+from distgan.core.errors import LaunchError
+from distgan.distributed.ranks import Ranks
 
 
 def together(tmp_path, body, processes=2, code=0, **env):
     program = tmp_path / "program.py"
     program.write_text(
-        "import os, sys, time\nimport numpy as np, torch\nfrom distgan.config import Machine\nfrom"
-        " distgan.ranks import Ranks, leave\nfrom distgan.errors import DataError, LaunchError\n"
+        "import os, sys, time\nimport numpy as np, torch\nfrom distgan.config.settings import Machine\nfrom"
+        " distgan.distributed.ranks import Ranks, leave\nfrom distgan.core.errors import DataError, LaunchError\n"
         + textwrap.dedent(body)
     )
     return run(line("torchrun", processes, program), cwd=tmp_path, code=code, **env)
@@ -103,7 +103,7 @@ def test_a_launchers_count_that_accelerate_does_not_see_is_refused(tmp_path):
         tmp_path,
         """
         import accelerate
-        from distgan import ranks
+        from distgan.distributed import ranks
         class Alone(accelerate.Accelerator):
             num_processes, process_index = 1, 0
         ranks.Accelerator = Alone

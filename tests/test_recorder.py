@@ -10,11 +10,11 @@ from processes import TINY, line, run
 from processes import journal as journalled
 from test_equal_runs import broken
 
-from distgan import journal
-from distgan.clock import Clock
-from distgan.config import Machine
-from distgan.ranks import Ranks
-from distgan.recorder import Recorder
+from distgan.config.settings import Machine
+from distgan.core.clock import Clock
+from distgan.distributed.ranks import Ranks
+from distgan.monitor import journal
+from distgan.training.journal_writer import Recorder
 
 CLOCK = Clock(per_step=4, train=8)
 

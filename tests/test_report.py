@@ -12,11 +12,11 @@ import pytest
 import yaml
 from PIL import Image, ImageDraw
 
-from distgan import report
-from distgan.errors import RunError
-from distgan.exhibits import pick
-from distgan.history import find_runs, read_history
-from distgan.page import verdict
+from distgan.commands import report
+from distgan.core.errors import RunError
+from distgan.report.media import pick
+from distgan.report.page import verdict
+from distgan.runs.history import find_runs, read_history
 
 VOID = {"meta", "br", "img"}
 TRAINING = {
@@ -434,7 +434,7 @@ def test_the_grids_picked_are_the_first_the_best_the_last_and_some_between():
 def test_no_torch_is_imported(finished):
     code = (
         "import sys\nsys.modules.update(dict.fromkeys(('torch', 'accelerate', 'torchvision',"
-        " 'torchaudio')))\nfrom distgan import report\nsys.exit(report.main(sys.argv[1:]))"
+        " 'torchaudio')))\nfrom distgan.commands import report\nsys.exit(report.main(sys.argv[1:]))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, str(finished[0])], capture_output=True, text=True

@@ -15,14 +15,17 @@ from matplotlib.figure import Figure
 from PIL import Image
 from test_report import Reader, invent, page_of
 
-from distgan import exhibits, history, plots, report
-from distgan.criteria import Criterion
-from distgan.errors import RunError
-from distgan.history import read_history
-from distgan.interventions import interventions, marks
-from distgan.markup import e
-from distgan.plots import GREEN, RED, curves
-from distgan.watch import Watch
+from distgan.commands import report
+from distgan.core.errors import RunError
+from distgan.monitor.criteria import Criterion
+from distgan.monitor.decisions import Watch
+from distgan.monitor.interventions import interventions, marks
+from distgan.report import curves as plots
+from distgan.report import media as exhibits
+from distgan.report.curves import GREEN, RED, curves
+from distgan.report.markup import e
+from distgan.runs import history
+from distgan.runs.history import read_history
 
 EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>"
 

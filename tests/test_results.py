@@ -21,17 +21,20 @@ from processes import BIN, line, run
 from safetensors.torch import load_file
 from torch import nn
 
-from distgan import draws, generate, pictures, results
-from distgan.config import Machine
-from distgan.data import Data
-from distgan.errors import ConfigError, RunError
-from distgan.features import StandIn
-from distgan.nets_image import Generator64
-from distgan.player import Player
-from distgan.ranks import Ranks
+from distgan.commands import generate
+from distgan.config.settings import Machine
+from distgan.core import rng as draws
+from distgan.core.errors import ConfigError, RunError
+from distgan.data.dataset import Data
+from distgan.distributed.ranks import Ranks
+from distgan.engine.player import Player
+from distgan.evaluation.image_features import StandIn
+from distgan.nn.image import Generator64
+from distgan.outputs import image_grid as pictures
+from distgan.outputs import image_results as results
 from distgan.recipes import wgan_flowers
-from shards import audit
-from shards.sound import waves
+from distgan.shards import audit
+from distgan.shards.codecs import audio as waves
 
 SMALL = [
     "ngf=4",

@@ -9,8 +9,8 @@ import time
 import pytest
 from journals import collapsed, journal, late, pairs, repaired
 
-from distgan import journal as reading
-from distgan.watch import WAVEFORM, Watch, check, healthy
+from distgan.monitor import journal as reading
+from distgan.monitor.decisions import WAVEFORM, Watch, check, healthy
 
 REPAIRED = {
     "d_lr": 1e-4,

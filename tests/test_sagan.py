@@ -8,13 +8,16 @@ import pytest
 import torch
 from torch import nn
 
-from distgan import from_noise, losses, runfile, sharing
-from distgan.batches import Micro
-from distgan.clock import Clock
-from distgan.data import Data
-from distgan.errors import ConfigError
-from distgan.nets_image import SelfAttention2d
-from distgan.ranks import Ranks
+from distgan.config import batch_layout as sharing
+from distgan.config import loading as runfile
+from distgan.core.clock import Clock
+from distgan.core.errors import ConfigError
+from distgan.data.dataset import Data
+from distgan.data.loader import Micro
+from distgan.distributed.ranks import Ranks
+from distgan.nn import losses
+from distgan.nn.image import SelfAttention2d
+from distgan.recipes import _noise as from_noise
 from distgan.recipes.sagan import Recipe, Settings
 
 SMALL = ["ngf=4", "ndf=4", "latent=8", "batch=4"]

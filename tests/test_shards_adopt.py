@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from distgan.data import Data
-from distgan.errors import ConfigError, DataError
-from shards import adopt, payloads
-from shards.reader import open_parts
-from shards.sound import waves
-from shards.split import rank
+from distgan.core.errors import ConfigError, DataError
+from distgan.data.dataset import Data
+from distgan.shards.adopt import command as adopt
+from distgan.shards.build.split import rank
+from distgan.shards.codecs import audio as waves
+from distgan.shards.codecs import image as payloads
+from distgan.shards.format.reader import open_parts
 
 
 def tar(path: Path, members: dict[str, bytes]) -> Path:
@@ -536,7 +537,7 @@ def test_a_folder_that_cannot_be_written_says_how(tmp_path, monkeypatch):
     def refuse(path: Path, data: bytes) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr("shards.index.commit", refuse)
+    monkeypatch.setattr("distgan.shards.format.index.commit", refuse)
     with pytest.raises(DataError, match=r"w-0.json cannot be written.*ln -s"):
         index(tmp_path)
 

@@ -16,10 +16,10 @@ import pytest
 from processes import environment
 from shard_runs import ROOT, SMALL, contents, shard
 
-from distgan.errors import ConfigError, DataError
-from shards import plan
-from shards.build import parse_task
-from shards.reader import ShardSet
+from distgan.core.errors import ConfigError, DataError
+from distgan.shards.build import plan
+from distgan.shards.build.command import parse_task
+from distgan.shards.format.reader import ShardSet
 
 
 @pytest.fixture
@@ -35,7 +35,14 @@ def lost(tmp_path) -> Path:
 
 def test_four_tasks_at_once_and_finish_give_the_bytes_of_one_run(reference, tmp_path, capsys):
     out = tmp_path / "p"
-    line = [sys.executable, "-m", "shards.build", "particles", out, *map(str, SMALL)]
+    line = [
+        sys.executable,
+        "-m",
+        "distgan.shards.build.command",
+        "particles",
+        out,
+        *map(str, SMALL),
+    ]
     with ThreadPoolExecutor(5) as pool:  # one of them twice
         done = list(
             pool.map(

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 import soundfile
 
-from distgan.errors import ConfigError, DataError
-from shards import build
-from shards.index import load_json
-from shards.reader import ShardSet
-from shards.sound import align, speech, waves
-from shards.sound.pairs import clipped_share, read_span
-from shards.sources.audio import Source
+from distgan.core.errors import ConfigError, DataError
+from distgan.shards.audio import align, speech
+from distgan.shards.audio.pairs import clipped_share, read_span
+from distgan.shards.build import command as build
+from distgan.shards.codecs import audio as waves
+from distgan.shards.format.index import load_json
+from distgan.shards.format.reader import ShardSet
+from distgan.shards.sources.audio import Source
 
 RATE = 8000
 

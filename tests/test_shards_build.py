@@ -22,14 +22,15 @@ from PIL import Image
 from shard_runs import ROOT, SMALL, contents, shard
 
 from distgan.cli import guarded
-from distgan.errors import ConfigError, DataError
-from shards import plan, sources
-from shards.plan import locked
-from shards.reader import ShardSet
-from shards.sources import particles
-from shards.sources.particles import Source
-from shards.split import split
-from shards.writer import header, write_shard
+from distgan.core.errors import ConfigError, DataError
+from distgan.shards import sources
+from distgan.shards.build import plan
+from distgan.shards.build.plan import locked
+from distgan.shards.build.split import split
+from distgan.shards.format.reader import ShardSet
+from distgan.shards.format.writer import header, write_shard
+from distgan.shards.sources import particles
+from distgan.shards.sources.particles import Source
 
 
 @pytest.fixture
@@ -205,7 +206,7 @@ def test_the_command_exits_with_2_and_names_the_file(photos, tmp_path):
             "-W",
             "error",
             "-m",
-            "shards.build",
+            "distgan.shards.build.command",
             "images",
             tmp_path / "out",
             "--from",
@@ -440,7 +441,7 @@ def test_a_folder_that_cannot_be_made_is_one_sentence():
 
 def test_shards_can_be_read_without_torch():
     code = (
-        "import sys, shards.reader, shards.build, shards.sources.images, shards.sources.particles;"
+        "import sys, distgan.shards.format.reader, distgan.shards.build.command, distgan.shards.sources.images, distgan.shards.sources.particles;"
         " sys.exit('torch' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

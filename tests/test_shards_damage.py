@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 from tars import base256, block, long_name, padded, pax, write
 
-from distgan.errors import DataError
-from shards.index import (
+from distgan.core.errors import DataError
+from distgan.shards.format.index import (
     fingerprint,
     index_path,
     index_tar,
@@ -27,8 +27,8 @@ from shards.index import (
     samples_of,
     write_manifest,
 )
-from shards.reader import ShardSet
-from shards.writer import write_shard
+from distgan.shards.format.reader import ShardSet
+from distgan.shards.format.writer import write_shard
 
 
 @pytest.fixture
@@ -212,7 +212,7 @@ def unreadable(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     def fail(*_: int) -> bytes:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr("shards.reader.os.pread", fail)
+    monkeypatch.setattr("distgan.shards.format.reader.os.pread", fail)
 
 
 def another_in_its_place(path: Path) -> None:

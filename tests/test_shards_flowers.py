@@ -20,11 +20,11 @@ from PIL import Image
 from scipy.io import savemat
 from torchvision.datasets import Flowers102
 
-from distgan.errors import ConfigError, DataError
-from shards import build
-from shards.sources import flowers102
-from shards.sources.flowers102 import ARCHIVE, LABELS, MD5, PAGE, SETS, Source
-from shards.sources.images import to_square
+from distgan.core.errors import ConfigError, DataError
+from distgan.shards.build import command as build
+from distgan.shards.sources import flowers102
+from distgan.shards.sources.flowers102 import ARCHIVE, LABELS, MD5, PAGE, SETS, Source
+from distgan.shards.sources.images import to_square
 
 
 def source(folder: Path, **changes) -> Source:

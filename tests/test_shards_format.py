@@ -22,12 +22,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tars import block, write
 
-from distgan.errors import ConfigError, DataError
-from shards.files import sha256_of
-from shards.index import index_tar, load_index, split_member, write_manifest
-from shards.members import members
-from shards.reader import ShardSet
-from shards.writer import write_shard
+from distgan.core.errors import ConfigError, DataError
+from distgan.core.files import sha256_of
+from distgan.shards.format.index import index_tar, load_index, split_member, write_manifest
+from distgan.shards.format.reader import ShardSet
+from distgan.shards.format.tar_members import members
+from distgan.shards.format.writer import write_shard
 
 
 def sample(i: int) -> dict:
@@ -113,7 +113,7 @@ def test_pickled_and_forked_copies_read(folder):
 
 
 def test_open_files_are_limited_and_closed(folder, monkeypatch):
-    monkeypatch.setattr("shards.reader._OPEN_SHARDS", 2)
+    monkeypatch.setattr("distgan.shards.format.reader._OPEN_SHARDS", 2)
     before = len(os.listdir("/proc/self/fd"))
     shard_set = ShardSet(folder)
     for i in (0, 45, 90, 0, 45, 90):

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from distgan.errors import ConfigError, DataError
-from shards import payloads
-from shards.folders import find_files, keys_of, shown
-from shards.sources.images import EXTENSIONS, Source
+from distgan.core.errors import ConfigError, DataError
+from distgan.core.file_tree import find_files, keys_of, shown
+from distgan.shards.codecs import image as payloads
+from distgan.shards.sources.images import EXTENSIONS, Source
 
 
 def source(folder: Path, **changes) -> Source:

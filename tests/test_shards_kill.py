@@ -16,15 +16,15 @@ import pytest
 from processes import environment
 from shard_runs import ROOT, contents, shard
 
-from distgan.errors import DataError
-from shards.reader import ShardSet
+from distgan.core.errors import DataError
+from distgan.shards.format.reader import ShardSet
 
 WORDS = ("--n", "100", "--size", "16", "--per-shard", "10")
 # Samples that take their time, so that most moments are between two samples and not after the end.
-SLOW = """import sys, time; import shards.sources.particles as p; fast = p.Source.make
+SLOW = """import sys, time; import distgan.shards.sources.particles as p; fast = p.Source.make
 def make(self, i): time.sleep(0.005); return fast(self, i)
 p.Source.make = make
-from shards.build import main
+from distgan.shards.build.command import main
 if __name__ == "__main__": main(sys.argv[1:])
 """
 

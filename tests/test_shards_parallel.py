@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from shard_runs import contents
 
-from distgan.errors import DataError
-from shards.parallel import ordered_map
-from shards.plan import build, finish
-from shards.reader import ShardSet
-from shards.sources import Check
+from distgan.core.errors import DataError
+from distgan.core.worker_pool import ordered_map
+from distgan.shards.build.plan import build, finish
+from distgan.shards.format.reader import ShardSet
+from distgan.shards.sources import Check
 
 OPTIONS = {"validation": 0.1, "per-shard": 40, "drop-unreadable": False, "drop-low-quality": False}
 

@@ -11,11 +11,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from distgan.draws import numpy_generator
-from distgan.errors import ConfigError
-from shards import payloads
-from shards.sources import particles
-from shards.sources.particles import ELECTRON, MASS_MEV, STEP_CM, WINDOW_CM, Particle, Source, track
+from distgan.core.errors import ConfigError
+from distgan.core.rng import numpy_generator
+from distgan.shards.codecs import image as payloads
+from distgan.shards.sources import particles
+from distgan.shards.sources.particles import (
+    ELECTRON,
+    MASS_MEV,
+    STEP_CM,
+    WINDOW_CM,
+    Particle,
+    Source,
+    track,
+)
 
 
 def source(**changes) -> Source:

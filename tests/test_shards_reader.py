@@ -14,10 +14,16 @@ import sets
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distgan.errors import DataError
-from shards.index import BLOCK, describe_member, fingerprint, load_index, write_manifest
-from shards.reader import ShardSet, open_parts
-from shards.writer import write_shard
+from distgan.core.errors import DataError
+from distgan.shards.format.index import (
+    BLOCK,
+    describe_member,
+    fingerprint,
+    load_index,
+    write_manifest,
+)
+from distgan.shards.format.reader import ShardSet, open_parts
+from distgan.shards.format.writer import write_shard
 
 SOUND = 5 * BLOCK + 1000  # bytes of the long member
 
@@ -75,7 +81,7 @@ def reads(monkeypatch) -> list[tuple[int, int]]:
     """Every (bytes, offset) that was read."""
     seen, pread = [], os.pread
     monkeypatch.setattr(
-        "shards.reader.os.pread",
+        "distgan.shards.format.reader.os.pread",
         lambda number, size, at: seen.append((size, at)) or pread(number, size, at),
     )
     return seen
@@ -225,7 +231,8 @@ def test_short_reads_are_continued(whole, monkeypatch):
     """Network file systems, and calls of more than 2 GiB, give less than was asked for."""
     pread = os.pread
     monkeypatch.setattr(
-        "shards.reader.os.pread", lambda number, size, at: pread(number, min(size, 1000), at)
+        "distgan.shards.format.reader.os.pread",
+        lambda number, size, at: pread(number, min(size, 1000), at),
     )
     shard_set = ShardSet(whole)
     assert [shard_set[i] for i in range(10)] == [sample(i) for i in range(10)]
@@ -255,8 +262,10 @@ def test_only_the_chosen_shards_must_be_there(folder):
 
 def test_a_folder_is_read_ahead_once_for_each_shard(whole, monkeypatch):
     advised = []
-    monkeypatch.setattr("shards.reader._OPEN_SHARDS", 1)
-    monkeypatch.setattr("shards.reader.os.posix_fadvise", lambda *how: advised.append(how))
+    monkeypatch.setattr("distgan.shards.format.reader._OPEN_SHARDS", 1)
+    monkeypatch.setattr(
+        "distgan.shards.format.reader.os.posix_fadvise", lambda *how: advised.append(how)
+    )
     shard_set = ShardSet(whole)
     for i in (0, 4, 8, 0, 4, 8):
         shard_set.key(i), shard_set.fields_of(i, ("png",))
@@ -319,7 +328,7 @@ def test_a_data_set_without_parts_is_two_folders(particles):
 OPEN = """
 import re, sys, time
 from pathlib import Path
-from shards.reader import ShardSet
+from distgan.shards.format.reader import ShardSet
 began = time.process_time()
 shard_set = ShardSet(sys.argv[1])
 print(len(shard_set), time.process_time() - began, int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024)
@@ -368,7 +377,7 @@ def test_a_million_samples_open_in_six_seconds_and_300_mb(tmp_path):
 
 
 def test_no_more_shards_are_open_than_allowed(tmp_path, monkeypatch):
-    monkeypatch.setattr("shards.reader._OPEN_SHARDS", 2)
+    monkeypatch.setattr("distgan.shards.format.reader._OPEN_SHARDS", 2)
     shard_set = ShardSet(sets.images(tmp_path / "d", 50) / "train")
     for i in (0, 10, 20, 30, 40, 0, 49):
         assert shard_set.fields_of(i, ("json",)) == {"json": b"{}"}

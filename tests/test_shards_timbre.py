@@ -13,12 +13,13 @@ import pytest
 import soundfile
 import torch
 
-from distgan.errors import ConfigError, DataError
-from shards import build
-from shards.index import load_json
-from shards.reader import ShardSet
-from shards.sound import align, corpus, degrade, denoise, speech, waves
-from shards.sources.timbre import Source
+from distgan.core.errors import ConfigError, DataError
+from distgan.shards.audio import align, corpus, degrade, denoise, speech
+from distgan.shards.build import command as build
+from distgan.shards.codecs import audio as waves
+from distgan.shards.format.index import load_json
+from distgan.shards.format.reader import ShardSet
+from distgan.shards.sources.timbre import Source
 
 RATE = 16000
 SMALL = {

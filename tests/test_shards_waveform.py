@@ -10,11 +10,11 @@ import pytest
 import soundfile
 from scipy.integrate import quad
 
-from distgan.draws import numpy_generator
-from distgan.errors import ConfigError, DataError
-from shards.sound import waves
-from shards.sources import waveform
-from shards.sources.waveform import (
+from distgan.core.errors import ConfigError, DataError
+from distgan.core.rng import numpy_generator
+from distgan.shards.codecs import audio as waves
+from distgan.shards.sources import waveform
+from distgan.shards.sources.waveform import (
     COUPLING,
     DECAY,
     ELECTRON_KEV,

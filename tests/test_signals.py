@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from distgan import signals
+from distgan.data import transforms as signals
 
 ADDRESS = np.array([5, 900, 31, 7, 8, 9])
 IMAGES = signals.to_unit(

@@ -21,7 +21,7 @@ import torch
 from processes import BIN, ROOT, TINY, final, journal, largest_difference, line, run
 
 from distgan import cli
-from distgan.errors import DistganError
+from distgan.core.errors import DistganError
 
 pytestmark = pytest.mark.slurm
 CLUSTER = [sys.executable, str(ROOT / "slurm/dev-cluster")]
@@ -365,7 +365,7 @@ def test_the_last_element_is_requeued_and_no_finished_sibling_runs_again(particl
     distgan("sweep", "sagan", f"data={particles}", "seed=0,1,2", "--name", "r", *dry())
     all_done("r")
     folders = [one["run"] for one in states("r")]
-    from launchers import cluster
+    from distgan.launchers.slurm import client as cluster
 
     (Path(folders[2]) / "DONE").unlink()
     cluster.requeue(states("r")[2]["job"])
@@ -508,7 +508,7 @@ def test_why_names_the_cause(particles, place):
         said = distgan("why", f"ill:{number}")
         assert f"cause     {cause}" in said and f"ill:{number}" in said
         assert any("evidence" in text and evidence in text for text in said.splitlines()), said
-    from launchers import cluster
+    from distgan.launchers.slurm import client as cluster
 
     assert [cluster.queue()[one["job"]].state for one in states("ill")] == ["FAILED"] * 3
     assert [len(turns(one["run"])) for one in states("ill")] == [
@@ -728,7 +728,8 @@ def test_a_search_asks_for_trials_and_stops_hopeless_ones(particles, place):
 
 def test_hopeless_trials_are_stopped(particles, place, monkeypatch):
     """At as many samples seen as others: invented scores, a real study."""
-    from launchers import search, sweep
+    from distgan.launchers.sweeps import command as sweep
+    from distgan.launchers.sweeps import search
 
     asked = sweep.plan(
         sweep.options_of(["sagan", f"data={particles}", "batch=12"], name="h", profile="dev")
@@ -748,8 +749,8 @@ def test_hopeless_trials_are_stopped(particles, place, monkeypatch):
     (folder / "journal.jsonl").write_text(
         json.dumps({"step": 5, "samples": 100, "epoch": 1.0, "eval/frechet_standin": 99.0}) + "\n"
     )
-    from launchers.states import Look, State
-    from launchers.targets import Found
+    from distgan.launchers.runs.selection import Found
+    from distgan.launchers.runs.state import Look, State
 
     found = Found(folder, Look(), State("running"), None, None)
     assert search._tell(study, study.get_trials(deepcopy=False)[trial.number], found, True)

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from distgan.errors import ConfigError, DataError
-from shards.sound import speech
+from distgan.core.errors import ConfigError, DataError
+from distgan.shards.audio import speech
 
 needs_espeak = pytest.mark.skipif(
     speech.espeak_path() is None, reason="espeak-ng is not installed: speech from it is not tested"

@@ -15,8 +15,9 @@ import torch
 from processes import TINY, TRAIN, final, journal, line, run, start
 from test_equal_runs import broken
 
-from distgan import stopping, watchdog
-from distgan.ranks import Ranks
+from distgan.core import watchdog
+from distgan.distributed.ranks import Ranks
+from distgan.training import stop_requests as stopping
 
 EPOCHS = 12
 ASK = [

@@ -15,17 +15,21 @@ from processes import ends_differ_by, final, line, run
 from safetensors.torch import load, save
 from test_equal_runs import broken
 
-from distgan import measures, nets_timbre, runfile, sharing, signals
-from distgan.batches import Micro
-from distgan.clock import Clock
-from distgan.data import Data
-from distgan.errors import ConfigError, DataError
-from distgan.loop import STOPPED
-from distgan.losses import stft_distance
-from distgan.player import retune
-from distgan.ranks import Ranks
+from distgan.config import batch_layout as sharing
+from distgan.config import loading as runfile
+from distgan.core.clock import Clock
+from distgan.core.errors import ConfigError, DataError
+from distgan.data import transforms as signals
+from distgan.data.dataset import Data
+from distgan.data.loader import Micro
+from distgan.distributed.ranks import Ranks
+from distgan.engine.player import retune
+from distgan.metrics import audio as measures
+from distgan.nn import spectrogram as nets_timbre
+from distgan.nn.losses import stft_distance
 from distgan.recipes.timbre import Recipe, Settings
-from shards.sound import waves
+from distgan.shards.codecs import audio as waves
+from distgan.training.loop import STOPPED
 
 RESOLUTIONS = ((64, 16, 64), (32, 8, 24))
 SMALL = [
@@ -481,7 +485,7 @@ def test_a_run_that_was_continued_ends_alike(folder, reference, tmp_path):
     """Stopped before the GAN loss starts, and within it; its schedules go on from where they were."""
     for step, code in ((5, STOPPED), (17, STOPPED), (0, 0)):
         stop = (
-            "import os, signal\nfrom distgan import loop\ndue = loop.require_due\ndef"
+            "import os, signal\nfrom distgan.training import loop\ndue = loop.require_due\ndef"
             f" stopped(batches, share, rank, now):\n    if now.step == {step} > 0:\n       "
             " os.kill(os.getpid(), signal.SIGTERM)\n    due(batches, share, rank,"
             " now)\nloop.require_due = stopped\n"

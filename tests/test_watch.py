@@ -6,8 +6,8 @@ import math
 import pytest
 from journals import journal, late
 
-from distgan.errors import RunError
-from distgan.watch import Watch, check, healthy, read_journal, series
+from distgan.core.errors import RunError
+from distgan.monitor.decisions import Watch, check, healthy, read_journal, series
 
 
 def rules(rows, settings=None):

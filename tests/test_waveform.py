@@ -11,19 +11,22 @@ import torch
 from processes import line, start
 from torch.nn import functional as F
 
-from distgan import draws, recipes, runfile, sharing
-from distgan.batches import Micro
-from distgan.clock import Clock
-from distgan.data import Data
-from distgan.errors import ConfigError
-from distgan.history import read_history
-from distgan.journal import epoch_means, finite
-from distgan.nets_audio import ConvDown1d, Discriminator1d, ExactConvTranspose1d, Generator1d
-from distgan.player import retune
-from distgan.ranks import Ranks
+from distgan import recipes
+from distgan.config import batch_layout as sharing
+from distgan.config import loading as runfile
+from distgan.core import rng as draws
+from distgan.core.clock import Clock
+from distgan.core.errors import ConfigError
+from distgan.data.dataset import Data
+from distgan.data.loader import Micro
+from distgan.distributed.ranks import Ranks
+from distgan.engine.player import retune
+from distgan.monitor.journal import epoch_means, finite
+from distgan.nn.waveform import ConvDown1d, Discriminator1d, ExactConvTranspose1d, Generator1d
 from distgan.recipes import waveform
 from distgan.recipes.waveform import Recipe, Settings
-from shards import build
+from distgan.runs.history import read_history
+from distgan.shards.build import command as build
 
 TINY = ["base_filters=4", "base_filters_d=4"]
 PAIRS = [
@@ -246,7 +249,7 @@ def test_settings_that_cannot_work_are_refused():
 
 
 def _pairs(length):
-    from distgan.data import Pairs
+    from distgan.data.dataset import Pairs
 
     return Pairs(1000, length, length, ("input.wav", "target.wav"), np.dtype("float32"))
 

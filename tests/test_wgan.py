@@ -8,17 +8,20 @@ from processes import ends_differ_by, largest_difference, line, run
 from test_equal_runs import FEW, ROUNDING, STEPS, TOLERANCE, broken
 from torch import nn
 
-from distgan import losses, runfile, sharing, watch
-from distgan.batches import Micro, Stream
-from distgan.clock import Clock
-from distgan.data import Data
-from distgan.errors import ConfigError
-from distgan.from_noise import overfit
-from distgan.normalization import GroupBatchNorm2d
-from distgan.player import retune
-from distgan.ranks import Ranks
+from distgan.config import batch_layout as sharing
+from distgan.config import loading as runfile
+from distgan.core.clock import Clock
+from distgan.core.errors import ConfigError
+from distgan.data.dataset import Data
+from distgan.data.loader import Micro, Stream
+from distgan.distributed.ranks import Ranks
+from distgan.engine.player import retune
+from distgan.monitor import decisions as watch
+from distgan.nn import losses
+from distgan.nn.normalization import GroupBatchNorm2d
+from distgan.recipes._noise import overfit
 from distgan.recipes.wgan_flowers import Recipe, Settings
-from shards import build
+from distgan.shards.build import command as build
 
 SMALL = ["ngf=4", "ndf=4", "latent=8", "batch=12", "n_critic=2"]
 
@@ -544,7 +547,7 @@ FAULTS = {
         "penalty",
         """
         import numpy as np
-        from distgan import draws
+        from distgan.core import rng as draws
         usual = draws.uniform
         draws.uniform = lambda seed, purpose, index, *salt: usual(seed, purpose, np.arange(len(index)) if purpose == "penalty" else index, *salt)
     """,

@@ -12,9 +12,9 @@ import pytest
 import torch
 from processes import line, run
 
-from distgan.errors import LaunchError
-from distgan.ranks import Ranks
-from distgan.zero import Zero
+from distgan.core.errors import LaunchError
+from distgan.distributed.ranks import Ranks
+from distgan.engine.deepspeed_zero import Zero
 
 CASES = Path(__file__).parent / "zero_cases.py"
 TOLERANCE = 2e-5

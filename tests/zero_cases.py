@@ -16,12 +16,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from distgan import launched, normalization, zero
-from distgan.config import Machine
-from distgan.engines import Engine
-from distgan.errors import LaunchError
-from distgan.player import Player
-from distgan.ranks import Ranks, Solo, leave
+from distgan.config.settings import Machine
+from distgan.core.errors import LaunchError
+from distgan.distributed import environment as launched
+from distgan.distributed.ranks import Ranks, Solo, leave
+from distgan.engine import deepspeed_zero as zero
+from distgan.engine.ddp import Engine
+from distgan.engine.player import Player
+from distgan.nn import normalization
 
 BATCH, LATENT = 36, 4  # cut by 2 or 3 ranks, and 1 to 3 micro-batches
 ADAM = functools.partial(torch.optim.Adam, lr=2e-3, betas=(0.0, 0.9), weight_decay=1e-4)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import torch
 
-from distgan import draws
+from distgan.core import rng as draws
 
 ROWS = 1024  # rows that are held in float64 at once
 RESAMPLED = 1000  # samples up to which there is a bootstrap

@@ -11,7 +11,7 @@ gives about r. It sees colours, contrast and layout, and is blind to what a netw
 import torch
 from torch.nn import functional as F
 
-from distgan import draws
+from distgan.core import rng as draws
 
 DIRECTIONS = 256
 SIDE = 64

@@ -11,18 +11,22 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from distgan import draws, runfile
-from distgan.config import Run
-from distgan.errors import ConfigError
-from distgan.sharing import Breakdown
+from distgan.config import loading as runfile
+from distgan.config.batch_layout import Breakdown
+from distgan.config.settings import Run
+from distgan.core import rng as draws
+from distgan.core.errors import ConfigError
 
 FOLDER = Path(__file__).parent
 
 
+def _modules() -> list[str]:
+    """Files that are recipes; those that begin with _ are shared by recipes."""
+    return [m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_")]
+
+
 def names() -> list[str]:
-    return sorted(
-        [m.name for m in pkgutil.iter_modules(__path__)] + [p.stem for p in FOLDER.glob("*.yaml")]
-    )
+    return sorted(_modules() + [p.stem for p in FOLDER.glob("*.yaml")])
 
 
 def resolve(what: str) -> tuple[ModuleType, dict[str, Any]]:
@@ -40,7 +44,7 @@ def resolve(what: str) -> tuple[ModuleType, dict[str, Any]]:
             f"{what or repr(what)} names no recipe; there are: {', '.join(names())}; as in `recipe:"
             f" {names()[0]}`"
         )
-    modules = [m.name for m in pkgutil.iter_modules(__path__)]
+    modules = _modules()
     if name not in modules:
         close = difflib.get_close_matches(name, names(), 1)
         raise ConfigError(

@@ -17,16 +17,20 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from distgan import augment, config, from_noise, sharing, signals
-from distgan.batches import Micro
-from distgan.clock import Clock
-from distgan.config import Betas, Positive, Share
-from distgan.data import Data
-from distgan.losses import d_relativistic, g_relativistic, zero_centred_penalty
-from distgan.player import Log, Player, last
-from distgan.ranks import Ranks
-from distgan.sharing import Breakdown
-from distgan.watch import Watch
+from distgan.config import batch_layout as sharing
+from distgan.config import settings as config
+from distgan.config.batch_layout import Breakdown
+from distgan.config.settings import Betas, Positive, Share
+from distgan.core.clock import Clock
+from distgan.data import diffaugment as augment
+from distgan.data import transforms as signals
+from distgan.data.dataset import Data
+from distgan.data.loader import Micro
+from distgan.distributed.ranks import Ranks
+from distgan.engine.player import Log, Player, last
+from distgan.monitor.decisions import Watch
+from distgan.nn.losses import d_relativistic, g_relativistic, zero_centred_penalty
+from distgan.recipes import _noise as from_noise
 
 SIZES = (4, 8, 16, 32, 64)
 GROUP = 16  # channels of a group of the 3x3 convolutions, as in the paper's networks

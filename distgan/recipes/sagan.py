@@ -8,17 +8,21 @@ import numpy as np
 import torch
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from distgan import augment, config, from_noise, sharing, signals
-from distgan.batches import Micro
-from distgan.clock import Clock, step_decay
-from distgan.config import Betas, Positive, Share
-from distgan.data import Data
-from distgan.losses import Mode, d_adversarial, g_adversarial, watched
-from distgan.nets_image import Discriminator64, Generator64
-from distgan.player import Log, Player, last
-from distgan.ranks import Ranks
-from distgan.sharing import Breakdown
-from distgan.watch import Watch
+from distgan.config import batch_layout as sharing
+from distgan.config import settings as config
+from distgan.config.batch_layout import Breakdown
+from distgan.config.settings import Betas, Positive, Share
+from distgan.core.clock import Clock, step_decay
+from distgan.data import diffaugment as augment
+from distgan.data import transforms as signals
+from distgan.data.dataset import Data
+from distgan.data.loader import Micro
+from distgan.distributed.ranks import Ranks
+from distgan.engine.player import Log, Player, last
+from distgan.monitor.decisions import Watch
+from distgan.nn.image import Discriminator64, Generator64
+from distgan.nn.losses import Mode, d_adversarial, g_adversarial, watched
+from distgan.recipes import _noise as from_noise
 
 REFERENCE_BATCH = 16
 

@@ -11,13 +11,22 @@ from typing import Annotated, ClassVar, Literal
 import torch
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from distgan import augment, config, listening, measures, nets_timbre, sharing, signals
-from distgan.batches import Micro
-from distgan.clock import Clock, step_decay
-from distgan.config import Betas, Positive, Share
-from distgan.data import Data
-from distgan.errors import ConfigError, DataError
-from distgan.losses import (
+from distgan.config import batch_layout as sharing
+from distgan.config import settings as config
+from distgan.config.batch_layout import Breakdown
+from distgan.config.settings import Betas, Positive, Share
+from distgan.core.clock import Clock, step_decay
+from distgan.core.errors import ConfigError, DataError
+from distgan.data import diffaugment as augment
+from distgan.data import transforms as signals
+from distgan.data.dataset import Data
+from distgan.data.loader import Micro
+from distgan.distributed.ranks import Ranks
+from distgan.engine.player import Log, Player
+from distgan.metrics import audio as measures
+from distgan.monitor.decisions import Move, Watch
+from distgan.nn import spectrogram as nets_timbre
+from distgan.nn.losses import (
     MODES,
     STFT_RESOLUTIONS,
     d_adversarial,
@@ -25,10 +34,7 @@ from distgan.losses import (
     stft_distance,
     watched,
 )
-from distgan.player import Log, Player
-from distgan.ranks import Ranks
-from distgan.sharing import Breakdown
-from distgan.watch import Move, Watch
+from distgan.outputs import audio_results as listening
 
 CHUNK = 8  # held-out pairs that are repaired at once
 SHOWN = 3  # held-out pairs in a picture

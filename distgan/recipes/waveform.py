@@ -13,17 +13,21 @@ from typing import Annotated, ClassVar, Literal
 import torch
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from distgan import config, figures, losses, sharing, signals
-from distgan.batches import Micro
-from distgan.clock import Clock, step_decay
-from distgan.config import Betas, Positive, Share
-from distgan.data import Data
-from distgan.errors import ConfigError
-from distgan.nets_audio import Discriminator1d, Generator1d
-from distgan.player import Log, Player, last
-from distgan.ranks import Ranks
-from distgan.sharing import Breakdown
-from distgan.watch import WAVEFORM, Move, Watch
+from distgan.config import batch_layout as sharing
+from distgan.config import settings as config
+from distgan.config.batch_layout import Breakdown
+from distgan.config.settings import Betas, Positive, Share
+from distgan.core.clock import Clock, step_decay
+from distgan.core.errors import ConfigError
+from distgan.data import transforms as signals
+from distgan.data.dataset import Data
+from distgan.data.loader import Micro
+from distgan.distributed.ranks import Ranks
+from distgan.engine.player import Log, Player, last
+from distgan.monitor.decisions import WAVEFORM, Move, Watch
+from distgan.nn import losses
+from distgan.nn.waveform import Discriminator1d, Generator1d
+from distgan.outputs import signal_plots as figures
 
 CHUNK = 64  # held-out pairs that are looked at together
 SHOWN = 4  # held-out pairs in a picture

@@ -12,18 +12,24 @@ import torch
 from pydantic import Field, ValidationInfo, field_validator
 from torch import nn
 
-from distgan import augment, config, draws, from_noise, results, sharing, signals
-from distgan.batches import Micro
-from distgan.clock import Clock, step_decay
-from distgan.config import Betas, Positive, Share
-from distgan.data import Data
-from distgan.losses import d_wasserstein, g_wasserstein, gradient_penalty
-from distgan.nets_image import Discriminator64, Generator64
-from distgan.normalization import GroupBatchNorm2d
-from distgan.player import Log, Player, last
-from distgan.ranks import Ranks
-from distgan.sharing import Breakdown
-from distgan.watch import Move, Watch
+from distgan.config import batch_layout as sharing
+from distgan.config import settings as config
+from distgan.config.batch_layout import Breakdown
+from distgan.config.settings import Betas, Positive, Share
+from distgan.core import rng as draws
+from distgan.core.clock import Clock, step_decay
+from distgan.data import diffaugment as augment
+from distgan.data import transforms as signals
+from distgan.data.dataset import Data
+from distgan.data.loader import Micro
+from distgan.distributed.ranks import Ranks
+from distgan.engine.player import Log, Player, last
+from distgan.monitor.decisions import Move, Watch
+from distgan.nn.image import Discriminator64, Generator64
+from distgan.nn.losses import d_wasserstein, g_wasserstein, gradient_penalty
+from distgan.nn.normalization import GroupBatchNorm2d
+from distgan.outputs import image_results as results
+from distgan.recipes import _noise as from_noise
 
 REFERENCE_BATCH = 256
 WEIGHT_CLIP = 0.01

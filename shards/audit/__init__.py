@@ -20,15 +20,16 @@ from typing import Any
 
 import numpy as np
 
-from distgan import __version__, console
-from distgan.errors import ConfigError, DataError
-from shards import sources
-from shards.audit import images, integrity, pairs
-from shards.audit.findings import FAIL, SIGNED, WARN, Checks, Finding, summary
-from shards.audit.samples import places, read, stretches
-from shards.files import commit
-from shards.index import DATASET
-from shards.parallel import default_workers, ordered_map
+from distgan import __version__
+from distgan.core import console
+from distgan.core.errors import ConfigError, DataError
+from distgan.core.files import commit
+from distgan.core.worker_pool import default_workers, ordered_map
+from distgan.shards import sources
+from distgan.shards.audit import images, integrity, pairs
+from distgan.shards.audit.findings import FAIL, SIGNED, WARN, Checks, Finding, summary
+from distgan.shards.audit.samples import places, read, stretches
+from distgan.shards.format.index import DATASET
 
 VERSION = 1
 FILE = "audit.json"
@@ -159,9 +160,9 @@ class _Quality:
         return [abs(value) for value in values] if name in SIGNED else values
 
     def draw(self, out: Path) -> list[str]:
-        from shards.audit import (
-            plots,
-        )  # matplotlib takes a second, which the worker processes need not spend
+        from distgan.shards.audit import (
+            plots,  # matplotlib takes a second, which the worker processes need not spend
+        )
 
         if not self.looks:
             return []

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from distgan.errors import ConfigError
+from distgan.core.errors import ConfigError
 
 FAIL, WARN = "FAIL", "WARN"
 

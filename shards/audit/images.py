@@ -17,10 +17,10 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from scipy.fft import dctn
 
-from distgan import console
-from shards.audit.findings import Checks, Finding
-from shards.audit.samples import Place, read
-from shards.payloads import IMAGE_FIELDS, decode
+from distgan.core import console
+from distgan.shards.audit.findings import Checks, Finding
+from distgan.shards.audit.samples import Place, read
+from distgan.shards.codecs.image import IMAGE_FIELDS, decode
 
 BITS = 8  # of 64: within so many, two images are compared
 BLOCKS = 32

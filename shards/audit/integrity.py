@@ -11,12 +11,12 @@ from pathlib import Path
 from tarfile import BLOCKSIZE, HeaderError, TarInfo
 from typing import Any
 
-from distgan import console
-from distgan.errors import DataError
-from shards.audit.findings import Checks, FileFindings, Finding
-from shards.described import sample_of
-from shards.files import crc32, sha256_of
-from shards.index import (
+from distgan.core import console
+from distgan.core.errors import DataError
+from distgan.core.files import crc32, sha256_of
+from distgan.core.worker_pool import ordered_map
+from distgan.shards.audit.findings import Checks, FileFindings, Finding
+from distgan.shards.format.index import (
     DATASET,
     MANIFEST,
     describe_member,
@@ -29,14 +29,14 @@ from shards.index import (
     samples_of,
     split_member,
 )
-from shards.members import members
-from shards.parallel import ordered_map
+from distgan.shards.format.sample_spec import sample_of
+from distgan.shards.format.tar_members import members
 
 SUMS = "SHA256SUMS"
 _TEMPORARY = ".tmp"
 _Parts = dict[
     str, tuple[Path, list[str] | None]
-]  # as shards.index.parts_of: split -> folder, tar files or None for all
+]  # as distgan.shards.format.index.parts_of: split -> folder, tar files or None for all
 
 
 @dataclass

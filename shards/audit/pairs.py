@@ -1,6 +1,6 @@
 """What one pair of recordings is like: an input to repair, and the target it should become.
 
-Delay, polarity, drift and correlation are those of shards.sound.align. Thresholds that are made for
+Delay, polarity, drift and correlation are those of distgan.shards.audio.align. Thresholds that are made for
 sound are not applied to other waveforms, such as the pulses of a detector: there the input is
 shaped, shifted and offset on purpose, so these values are reported and not graded.
 """
@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 from scipy.signal import welch
 
-from distgan.errors import DataError
-from shards.audit.findings import SIGNED, SOUND_ONLY, Checks, Finding
-from shards.audit.samples import Place, read
-from shards.index import DATASET
-from shards.sound import align
-from shards.sound.waves import SOUND_RATES, WAVE_FIELDS, read_flac, read_wav, to_float
+from distgan.core.errors import DataError
+from distgan.shards.audio import align
+from distgan.shards.audit.findings import SIGNED, SOUND_ONLY, Checks, Finding
+from distgan.shards.audit.samples import Place, read
+from distgan.shards.codecs.audio import SOUND_RATES, WAVE_FIELDS, read_flac, read_wav, to_float
+from distgan.shards.format.index import DATASET
 
 SEARCHED_S = 0.05  # of delay in either direction
 FRAME_S = 0.02

@@ -14,9 +14,9 @@ from PIL import Image
 from scipy.signal import ShortTimeFFT, welch
 from scipy.signal.windows import hann
 
-from distgan.draws import numpy_generator
-from shards.audit import images, pairs
-from shards.audit.findings import FAIL, Check, Checks, Finding
+from distgan.core.rng import numpy_generator
+from distgan.shards.audit import images, pairs
+from distgan.shards.audit.findings import FAIL, Check, Checks, Finding
 
 SHOWN = 64
 PAIRS_SHOWN = 12

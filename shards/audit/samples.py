@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from distgan.draws import numpy_generator
-from distgan.errors import DataError
-from shards.audit.integrity import Shard
-from shards.index import load_index, samples_of
+from distgan.core.errors import DataError
+from distgan.core.rng import numpy_generator
+from distgan.shards.audit.integrity import Shard
+from distgan.shards.format.index import load_index, samples_of
 
 _STRETCH = 32  # samples that are read, and told about, together
 

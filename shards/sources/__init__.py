@@ -41,7 +41,7 @@ import pkgutil
 from dataclasses import dataclass, field
 from types import ModuleType
 
-from distgan.errors import ConfigError
+from distgan.core.errors import ConfigError
 
 
 @dataclass(frozen=True)

@@ -22,11 +22,11 @@ from typing import Any
 
 import numpy as np
 
-from distgan import console
-from distgan.errors import ConfigError, DataError
-from shards.parallel import ordered_map
-from shards.sound import align, waves
-from shards.sound.pairs import (
+from distgan.core import console
+from distgan.core.errors import ConfigError, DataError
+from distgan.core.worker_pool import ordered_map
+from distgan.shards.audio import align
+from distgan.shards.audio.pairs import (
     INPUT,
     SILENT_PEAK,
     TARGET,
@@ -37,7 +37,8 @@ from shards.sound.pairs import (
     read_span,
     to_take_out,
 )
-from shards.sources import Check, Finding
+from distgan.shards.codecs import audio as waves
+from distgan.shards.sources import Check, Finding
 
 EXAMPLES = [
     (

@@ -39,11 +39,11 @@ from typing import Any
 
 import numpy as np
 
-from distgan import console
-from distgan.errors import ConfigError, DataError
-from shards import payloads
-from shards.sources import Check
-from shards.sources.images import SIZES, Look, decode, encode, look_at, look_at_all, reason
+from distgan.core import console
+from distgan.core.errors import ConfigError, DataError
+from distgan.shards.codecs import image as payloads
+from distgan.shards.sources import Check
+from distgan.shards.sources.images import SIZES, Look, decode, encode, look_at, look_at_all, reason
 
 EXAMPLES = [
     (

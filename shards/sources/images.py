@@ -33,12 +33,12 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image
 
-from distgan import console
-from distgan.errors import ConfigError, DataError
-from shards import payloads
-from shards.folders import Contents, find_files, keys_of, shown
-from shards.parallel import ordered_map
-from shards.sources import Check, Finding
+from distgan.core import console
+from distgan.core.errors import ConfigError, DataError
+from distgan.core.file_tree import Contents, find_files, keys_of, shown
+from distgan.core.worker_pool import ordered_map
+from distgan.shards.codecs import image as payloads
+from distgan.shards.sources import Check, Finding
 
 EXAMPLES = [
     (

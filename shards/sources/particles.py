@@ -28,10 +28,10 @@ from typing import Any
 
 import numpy as np
 
-from distgan.draws import numpy_generator
-from distgan.errors import ConfigError
-from shards import payloads
-from shards.sources import Check
+from distgan.core.errors import ConfigError
+from distgan.core.rng import numpy_generator
+from distgan.shards.codecs import image as payloads
+from distgan.shards.sources import Check
 
 EXAMPLES = [
     (

@@ -30,14 +30,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from distgan import console
-from distgan.draws import numpy_generator
-from distgan.errors import ConfigError, DataError
-from shards.folders import Contents, find_files, shown
-from shards.parallel import ordered_map
-from shards.sound import align, corpus, degrade, denoise, speech, waves
-from shards.sound.pairs import SILENT_PEAK, SOUNDS, pair_sample, to_take_out
-from shards.sources import Check, Finding
+from distgan.core import console
+from distgan.core.errors import ConfigError, DataError
+from distgan.core.file_tree import Contents, find_files, shown
+from distgan.core.rng import numpy_generator
+from distgan.core.worker_pool import ordered_map
+from distgan.shards.audio import align, corpus, degrade, denoise, speech
+from distgan.shards.audio.pairs import SILENT_PEAK, SOUNDS, pair_sample, to_take_out
+from distgan.shards.codecs import audio as waves
+from distgan.shards.sources import Check, Finding
 
 EXAMPLES = [
     ("400 pairs of 4 s from synthetic speech, noise and rooms", "distgan shard timbre OUT"),

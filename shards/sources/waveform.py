@@ -34,13 +34,13 @@ from typing import Any
 
 import numpy as np
 
-from distgan import console
-from distgan.draws import numpy_generator
-from distgan.errors import ConfigError, DataError
-from shards.parallel import ordered_map
-from shards.sound import waves
-from shards.sound.pairs import ARRAYS, SOUNDS, ArrayPairs, FilePairs, pair_sample
-from shards.sources import Check, Finding
+from distgan.core import console
+from distgan.core.errors import ConfigError, DataError
+from distgan.core.rng import numpy_generator
+from distgan.core.worker_pool import ordered_map
+from distgan.shards.audio.pairs import ARRAYS, SOUNDS, ArrayPairs, FilePairs, pair_sample
+from distgan.shards.codecs import audio as waves
+from distgan.shards.sources import Check, Finding
 
 EXAMPLES = [
     ("2000 generated records of 1024 samples", "distgan shard waveform OUT"),

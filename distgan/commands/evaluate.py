@@ -1,0 +1,303 @@
+"""`distgan evaluate`: how near a trained generator's samples, or a folder's images, come to real
+ones, with what is needed to say so again.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from distgan.commands import evaluate_audio
+from distgan.core import arguments as options
+from distgan.core import console
+from distgan.core.errors import ConfigError, RunError
+from distgan.runs import folder as runs
+
+USAGE = """usage: distgan evaluate RUN[@best|@last|@STEP]|CHECKPOINT [--n N] [--metrics LIST] [--against all|train] …
+       distgan evaluate --real A --fake B [--n N] [--metrics LIST] …
+
+Scores the samples of a trained run (those that `distgan generate RUN` writes) or the images of a folder against real images, beside what real images score against
+other real ones at the same sizes. The result does not depend on the number of processes. Options are written --n 8189, --n=8189 or n=8189.
+
+  RUN            a run folder: its best checkpoint, or the last one, or the one of a step; or a checkpoint folder
+  --real, --fake two folders of images, or data sets of shards; real may be a file of statistics (DATA/statistics/….safetensors)
+  --n            how many samples (default: as many as the run's own evaluations; all of B)
+  --metrics      of frechet, kernel, manifold, sliced, nearest (default: all); fid and kid are frechet and kernel, with the published weights alone
+  --against      the real images of a run: all, or those it trained on (default: train, as its own evaluations)
+  --data         the data set of a run, where it has moved
+  --path         features, or moments for sets that do not fit in memory (frechet and sliced alone), or auto (default)
+  --inception    pytorch-fid's Inception weights, a file (default: the run's evaluate.inception); without it scores are called frechet_standin
+  --inception_sha256   of other weights of that network
+  --preprocessing      bilinear (default, as pytorch-fid), clean, tensorflow, antialiased: docs/evaluation.md
+  --processes    on this machine (default 1): on a CPU, as many as it has cores;   --device auto|cpu|cuda
+  --out          file for the result (default: RUN/eval/asked/….json; none for two folders)
+
+  distgan evaluate runs/sagan/ngf32-5e6f7a8b --n 8189 --processes 2
+  distgan evaluate runs/sagan/ngf32-5e6f7a8b@last --metrics frechet,kernel
+  distgan evaluate --real data/flowers --fake runs/wgan_flowers/default-1a2b3c4d/results/images
+"""
+METRICS = ("frechet", "kernel", "manifold", "sliced", "nearest")
+PREPROCESSINGS = ("bilinear", "clean", "tensorflow", "antialiased")
+PUBLISHED = {"fid": "frechet", "kid": "kernel"}
+MOST = 2**19  # sums of more are not exact
+
+
+def main(argv: list[str]) -> int:
+    """Returns the exit code."""
+    if not argv or {"-h", "--help"}.intersection(argv):
+        console.say(f"{USAGE}\n{evaluate_audio.USAGE}")
+        return 0 if argv else 2
+    if evaluate_audio.is_meant(argv):
+        return evaluate_audio.main(argv)
+    places, asked = options.parse(
+        "evaluate",
+        argv,
+        {
+            "n": options.whole(None, 2, MOST),
+            "metrics": options.several(METRICS, *METRICS, *PUBLISHED),
+            "against": options.one_of("train", "all", "train"),
+            "data": options.Option(None, "a folder"),
+            "real": options.Option(None, "a folder or a file"),
+            "fake": options.Option(None, "a folder"),
+            "path": options.one_of("auto", "auto", "features", "moments"),
+            "inception": options.Option(None, "a file"),
+            "inception_sha256": options.Option(None, "64 hexadecimal digits"),
+            "preprocessing": options.one_of("bilinear", *PREPROCESSINGS),
+            "device": options.one_of("auto", "auto", "cpu", "cuda"),
+            "out": options.Option(None, "a file"),
+            "processes": options.processes(),
+        },
+        (0, 1),
+    )
+    if (
+        bool(places) == bool(asked["real"] and asked["fake"])
+        or not places
+        and not (asked["real"] and asked["fake"])
+    ):
+        raise ConfigError(
+            "distgan evaluate takes a RUN, or both --real and --fake; `distgan evaluate --help`"
+            " shows how"
+        )
+    job = _of_run(places[0], asked) if places else _of_folders(asked)
+    from distgan.launchers.local import run as local
+
+    local.spread("evaluate", argv, asked["processes"])
+    result = job()
+    _tell(result)
+    return 0
+
+
+def _of_run(text: str, asked: dict[str, Any]):
+    """What is to be done, after the checks that need no network."""
+    from distgan.commands import trained_run as trained
+    from distgan.data.dataset import Data
+
+    checkpoint = trained.locate(text)
+    folder = checkpoint.parents[1]
+    module, run = trained.settings(folder, asked["device"])
+    if run.scored is None:
+        raise ConfigError(
+            f"{folder} is a run of {run.recipe}, which is judged by"
+            f" {run.judged_by or 'no score of samples'}; images drawn from noise are scored here"
+        )
+    data = Data(asked["data"] or run.data)
+    inception, sha256 = (
+        asked["inception"] or run.scored.inception,
+        asked["inception_sha256"] or run.scored.inception_sha256,
+    )
+    n = asked["n"] or run.scored.samples
+
+    def work() -> dict[str, Any]:
+        from distgan.distributed.ranks import Ranks
+        from distgan.evaluation.image_evaluator import Evaluator
+        from distgan.outputs.image_results import PURPOSE
+
+        ranks = Ranks(run.machine, run.precision)
+        recipe = ranks.together(lambda: trained.load(module, run, ranks, checkpoint))
+        evaluator = ranks.together(
+            lambda: Evaluator(
+                ranks,
+                data,
+                n,
+                inception,
+                asked["against"] == "all",
+                sha256=sha256,
+                preprocessing=asked["preprocessing"],
+                path=asked["path"],
+                metrics=_named(asked["metrics"], inception, sha256),
+                thorough=True,
+                seed=run.seed,
+            )
+        )
+        found = evaluator.measure(lambda numbers: recipe.sample(numbers, PURPOSE))
+        about = json.loads((checkpoint / "checkpoint.json").read_text())
+        player = recipe.players["G"]
+        result = {
+            "run": folder.name,
+            "checkpoint": checkpoint.name,
+            "step": int(checkpoint.name),
+            "checkpoint_digest": about["digest"],
+            "averaged": player.average is not player.bare,
+            "noise": PURPOSE,
+            "against": asked["against"],
+        } | _whole(found, evaluator, ranks)
+        out = (
+            Path(asked["out"]).expanduser()
+            if asked["out"]
+            else folder / "eval" / "asked" / f"{checkpoint.name}-{_hash(result)}.json"
+        )
+        return _kept(ranks, result, out)
+
+    return work
+
+
+def _of_folders(asked: dict[str, Any]):
+    from distgan.evaluation import image_sets as imagesets
+
+    inception, sha256 = asked["inception"], asked["inception_sha256"]
+    real, fake = imagesets.open_real(asked["real"]), imagesets.open_set(asked["fake"])
+    n = asked["n"] or len(fake)
+    if n > len(fake):
+        raise ConfigError(f"n: found {n}, but {fake.name} holds {len(fake)} images")
+    path = asked["path"]
+    if isinstance(real, imagesets.Kept):
+        path = real.path
+
+    def work() -> dict[str, Any]:
+        from distgan.config.settings import Machine
+        from distgan.distributed.ranks import Ranks
+        from distgan.evaluation.image_evaluator import Evaluator
+
+        ranks = Ranks(Machine(device=asked["device"]))
+        evaluator = ranks.together(
+            lambda: Evaluator(
+                ranks,
+                real,
+                n,
+                inception,
+                True,
+                sha256=sha256,
+                preprocessing=asked["preprocessing"],
+                path=path,
+                metrics=_named(asked["metrics"], inception, sha256),
+                thorough=True,
+            )
+        )
+        result = {"fake": fake.name, "fake_images": fake.fingerprint} | _whole(
+            evaluator.compare(fake), evaluator, ranks
+        )
+        return _kept(ranks, result, Path(asked["out"]).expanduser() if asked["out"] else None)
+
+    return work
+
+
+def _named(metrics: tuple[str, ...], inception: str | None, sha256: str | None) -> tuple[str, ...]:
+    """As `scores` calls them; ConfigError for a name that the score could not have."""
+    published = [name for name in metrics if name in PUBLISHED]
+    if published and (not inception or sha256):
+        raise ConfigError(
+            f"metrics: found {', '.join(published)}, but without the published Inception weights"
+            " (inception=FILE) no score may be called so; ask for"
+            f" {', '.join(PUBLISHED[name] for name in published)}"
+        )
+    asked = {PUBLISHED.get(name, name) for name in metrics} | {"frechet"}
+    return tuple(name for name in METRICS if name in asked)
+
+
+def _whole(found: dict[str, Any], evaluator: Any, ranks: Any) -> dict[str, Any]:
+    seconds = {name: round(value, 3) for name, value in evaluator.seconds.items()}
+    return found | {"processes": ranks.size, "seconds": seconds, "time": runs.now()}
+
+
+def _hash(result: dict[str, Any]) -> str:
+    """Of what was asked, so that the same evaluation has the same file."""
+    asked = [
+        result.get(key) for key in ("checkpoint_digest", "against", "samples", "made_with")
+    ] + sorted(result)
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def _kept(ranks: Any, result: dict[str, Any], out: Path | None) -> dict[str, Any]:
+    def write() -> None:
+        try:
+            out.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(
+                f"cannot write {out}: {error.strerror}; name another file with out="
+            ) from error
+        runs.write(out, json.dumps(result, indent=1))
+
+    if out:
+        ranks.alone(write)
+        result = result | {"file": str(out)}
+    ranks.close()
+    return result
+
+
+def _tell(result: dict[str, Any]) -> None:
+    """A table: every number, and both of the floor."""
+    floor = result.get("floor") or {}
+    real, generated = floor.get("real", {}), floor.get("generated", {})
+    k, kernel = (
+        floor.get("samples"),
+        next(
+            (
+                key
+                for key in result
+                if key in ("kid", "kernel_standin")
+                or key.startswith("kid_")
+                and not key.endswith(("_sd", "_interval"))
+            ),
+            "",
+        ),
+    )
+    names = [
+        ("score", result["metric"]),
+        (kernel, kernel),
+        *(
+            (name, name)
+            for name in (
+                "precision",
+                "recall",
+                "density",
+                "coverage",
+                "sliced_wasserstein",
+                "nearest",
+            )
+        ),
+    ]
+    rows = [
+        (
+            label,
+            _figure(result.get(name)),
+            _figure(result.get(f"{name}_sd")),
+            _figure(generated.get(name)),
+            _figure(real.get(name)),
+        )
+        for name, label in names
+        if name in result
+    ]
+    console.table(
+        (
+            f"{result['samples']} against {result['reals']} real",
+            "value",
+            "sd",
+            f"{k} against {k}" if k else "",
+            f"real, {k} against {k}" if k else "",
+        ),
+        rows,
+    )
+    made = result["made_with"]
+    console.say(f"{made['extractor']}; preprocessing {made['preprocessing']}; {made['path']}")
+    if result.get("score_at_infinity_by"):
+        limit = result["score_at_infinity"]
+        console.say(
+            "of infinitely many samples:"
+            f" {'' if limit is None else f'{limit:.4g}, '}{result['score_at_infinity_by']}"
+        )
+    if "file" in result:
+        console.say(f"written: {result['file']}")
+
+
+def _figure(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"

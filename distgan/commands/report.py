@@ -1,0 +1,157 @@
+"""`distgan report RUN…`: a table of runs, and a page for each. Imports no torch, so it works where
+nothing can be trained.
+"""
+
+import argparse
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from distgan.core.console import bar, say
+from distgan.core.errors import RunError
+from distgan.report.markup import number
+from distgan.report.page import render
+from distgan.runs.history import History, find_runs, read_history
+
+HELP = """Prints one line per run and writes report.html into each run folder: one file that opens anywhere, with the success criteria, curves, pictures and
+sounds, results, health and findings, settings, attempts and events of the run. Nothing else in the folder is changed, and a run
+may be training meanwhile."""
+EXAMPLES = """examples:
+  distgan report runs/sagan/ngf96-1a2b3c4d     one run
+  distgan report runs/sagan                     all runs of an experiment
+  distgan report runs                           all runs
+  distgan report runs --no-page                 the table alone"""
+LEFT = ("run", "state", "best", "warnings")  # columns of text
+FEW = 4  # runs that are read before anyone would look for a bar
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command; RunError where a folder is no run or is damaged."""
+    parser = argparse.ArgumentParser(
+        prog="distgan report",
+        description=HELP,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "runs",
+        nargs="+",
+        type=Path,
+        metavar="RUN",
+        help="a run folder, or a folder that holds runs up to two levels below",
+    )
+    parser.add_argument(
+        "--no-page", action="store_true", help="print the table only, write no report.html"
+    )
+    args = parser.parse_args(argv)
+    lines, written, broken, failed = [], [], [], []
+    for folder in _counted(find_runs(args.runs)):
+        try:
+            run = read_history(folder)
+            lines.append(line(run))
+            page = None if args.no_page else render(run)
+        except (
+            RunError,
+            OSError,
+            TypeError,
+            ValueError,
+            KeyError,
+            AttributeError,
+        ) as error:  # the last four: JSON of another shape than ours
+            broken.append(f"{folder} cannot be read: {error}")
+            continue
+        try:
+            written += [write_page(folder, page)] if page else []
+        except RunError as error:
+            failed.append(str(error))
+    if not lines:
+        raise RunError("\n".join(broken))
+    say(table(lines))
+    for path in written:
+        say(f"wrote {path}")
+    for text in broken:
+        say(f"warning: {text}")
+    if failed:
+        raise RunError("\n".join(failed))
+    return 0
+
+
+def _counted(folders: list[Path]) -> Iterator[Path]:
+    """The folders, under a bar where there are many: a long journal takes seconds."""
+    if len(folders) <= FEW:
+        yield from folders
+        return
+    with bar("reading", len(folders), "runs") as shown:
+        for folder in folders:
+            yield folder
+            shown.advance()
+
+
+def line(run: History) -> dict[str, str]:
+    """The run as one row of the table, by column."""
+
+    def recent(key: str) -> str:
+        return number(run.recent(key), 3)
+
+    best, warnings = (
+        run.best,
+        [finding.rule for finding in run.findings if finding.level == "warning"],
+    )
+    criteria = (
+        f"{sum(one.met is True for one in run.criteria)} of {len(run.criteria)}"
+        if run.criteria
+        else "–"
+    )
+    return {
+        "run": run.name,
+        "state": run.state,
+        "epoch": number(run.epoch),
+        "seen": f"{run.seen:,}",
+        "best": (
+            f"{best.get('metric')} {number(best.get('score'))} @ {number(best.get('epoch'))}"
+            if best
+            else "–"
+        ),
+        "D loss": recent("d/loss"),
+        "G loss": recent("g/loss"),
+        "D(x)": recent("d/real_prob"),
+        "D(G(z))": recent("d/fake_prob"),
+        "L1": recent("g/l1"),
+        "valid L1": number(run.last("valid/l1"), 3),
+        "SI-SDR": number(run.last("valid/si_sdr"), 3),
+        "samples/s": number(run.speed, 3),
+        "criteria": criteria,
+        "warnings": ", ".join(warnings) or "–",
+    }
+
+
+def table(lines: list[dict[str, str]]) -> str:
+    """Columns under their names, text to the left and numbers to the right.
+
+    Of what no run has, no column. The same on a terminal and in a file.
+    """
+    names = [name for name in lines[0] if name in LEFT or any(row[name] != "–" for row in lines)]
+    rows = [dict(zip(names, names, strict=True)), *lines]
+    widths = {name: max(len(row[name]) for row in rows) for name in names}
+    aligned = (
+        "  ".join(
+            row[name].ljust(widths[name]) if name in LEFT else row[name].rjust(widths[name])
+            for name in names
+        )
+        for row in rows
+    )
+    return "\n".join(text.rstrip() for text in aligned)
+
+
+def write_page(folder: Path, page: str) -> Path:
+    """Writes FOLDER/report.html whole or not at all."""
+    path = folder / "report.html"
+    partial = folder / f".report.html.{os.getpid()}"
+    try:
+        partial.write_text(page, encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {error}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+    return path

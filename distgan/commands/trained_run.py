@@ -1,0 +1,77 @@
+"""A trained run as `generate` and `evaluate` take it.
+
+Its checkpoint, its settings on this machine, its networks.
+"""
+
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from distgan import recipes
+from distgan.config import batch_layout as sharing
+from distgan.config import loading as runfile
+from distgan.config import settings as config
+from distgan.core.errors import ConfigError
+from distgan.distributed.ranks import Ranks
+from distgan.runs import checkpoints, history
+
+
+def locate(text: str) -> Path:
+    """The checkpoint folder that RUN, RUN@best, RUN@last, RUN@STEP or its own path names. Of a run
+    alone its best, or the last one where no checkpoint has the best score, as the results after
+    training. ConfigError.
+    """
+    from distgan.engine import widen as grow
+
+    path = Path(text).expanduser()
+    try:
+        try:
+            return grow.locate(text)
+        except ConfigError:
+            if not (path / "checkpoints").is_dir():
+                raise
+            return grow.locate(f"{text}@last")
+    except ConfigError as error:
+        raise ConfigError(str(error).removeprefix("grow: ")) from error
+
+
+def settings(folder: Path, device: str) -> tuple[ModuleType, config.Run]:
+    """The recipe's module and the settings of the run in `folder`, for this machine."""
+    module, tree = recipes.resolve(str(folder / "config.yaml"))
+    run = runfile.settle(module.Settings, {**tree, "grow": None, "machine": {"device": device}})
+    # Samples are computed in the type of the weights: reduced precision is for training.
+    return module, run.model_copy(
+        update={"precision": run.precision if run.precision in ("float64", "tf32") else "float32"}
+    )
+
+
+def load(module: ModuleType, run: config.Run, ranks: Ranks, checkpoint: Path) -> Any:
+    """The recipe with the networks of a checkpoint, for samples and not for training.
+
+    As if the global batch were one process's.
+    """
+    recipe = recipes.build(
+        module,
+        run,
+        ranks,
+        sharing.breakdown(run.batch, 1, 1, run.group, run.group_of),
+        shape(run, checkpoint.parents[1]),
+    )
+    checkpoints.load(checkpoint, recipe.players)
+    return recipe
+
+
+def shape(run: config.Run, folder: Path) -> tuple[int, ...]:
+    """Of a sample, as the run recorded it; runs before that was recorded need their data set."""
+    from distgan.data.dataset import Data
+
+    attempts = history.read_history(folder).attempts
+    recorded = next(
+        (
+            attempt["data"]["shape"]
+            for attempt in attempts.values()
+            if "shape" in attempt.get("data", {})
+        ),
+        None,
+    )
+    return tuple(recorded) if recorded else Data(run.data).shape

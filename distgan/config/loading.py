@@ -1,0 +1,200 @@
+"""Run files and `key.path=value` -> checked settings.
+
+One message lists every fault. Imports no torch.
+"""
+
+import difflib
+import json
+import re
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pydantic
+import yaml
+
+from distgan.config.settings import Section, defaults, describe
+from distgan.core.errors import ConfigError
+
+Checked = TypeVar("Checked", bound=Section)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML for settings: 1e-4 is a number (YAML 1.1 wants 1.0e-4), 2026-01-31 and 12:00:00 are
+    words (there the latter is 43200), a key that stands twice an error, not the last one's silent
+    victory, and so is an alias: a few of them unfold into gigabytes, or into themselves.
+    """
+
+    yaml_implicit_resolvers = {
+        first: [
+            rule
+            for rule in rules
+            if rule[0]
+            not in (
+                "tag:yaml.org,2002:timestamp",
+                "tag:yaml.org,2002:int",
+                "tag:yaml.org,2002:float",
+            )
+        ]
+        for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def compose_node(self, parent, index):
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.constructor.ConstructorError(
+                None,
+                None,
+                "aliases (*name) are not read; write the value out",
+                self.peek_event().start_mark,
+            )
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node, deep=False):
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        twice = {str(key) for key in keys if keys.count(key) > 1}
+        if twice:
+            raise yaml.constructor.ConstructorError(
+                None,
+                None,
+                f"key {', '.join(sorted(twice))} stands twice in one mapping",
+                node.start_mark,
+            )
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:int",
+    re.compile(r"[-+]?(0b[01_]+|0x[0-9a-fA-F_]+|0[0-7_]*|[1-9][0-9_]*)$"),
+    list("-+0123456789"),
+)
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(
+        r"([-+]?([0-9][0-9_]*\.[0-9_]*([eE][-+]?[0-9]+)?|\.[0-9][0-9_]*([eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+)|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN))$"
+    ),
+    list("-+0123456789."),
+)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML mapping; a ConfigError names the file and the line."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            tree = yaml.load(file, _Loader) or {}  # _Loader is a SafeLoader
+    except OSError as error:
+        raise ConfigError(f"cannot read the run file {path}: {error.strerror}") from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{path} is not valid YAML: nested too deeply") from error
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path} must hold `key: value` lines, found {type(tree).__name__}")
+    return tree
+
+
+def override(tree: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
+    """Apply `a.b=value` in order.
+
+    Values are YAML, later ones win. Returns a new tree; one ConfigError lists every fault.
+    """
+    tree, wrong = _assign(tree, assignments)
+    if wrong:
+        raise ConfigError("\n".join([f"{_count(len(wrong))} on the command line:", *wrong]))
+    return tree
+
+
+def _assign(tree: dict[str, Any], assignments: list[str]) -> tuple[dict[str, Any], list[str]]:
+    """(a new tree, a line for each assignment that is wrong)."""
+    tree = json.loads(json.dumps(tree, default=str))
+    wrong = []
+    for text in assignments:
+        key, equals, value = text.partition("=")
+        if not equals or not re.fullmatch(r"\w[\w.]*", key):
+            wrong.append(
+                f"  {_shown(text)} is not of the form key=value, as in batch=32 or"
+                " evaluate.samples=500"
+            )
+            continue
+        *parents, leaf = key.split(".")
+        node = tree
+        for parent in parents:
+            if not isinstance(node.get(parent), dict):
+                node[parent] = {}
+            node = node[parent]
+        try:
+            node[leaf] = yaml.load(value, _Loader)  # _Loader is a SafeLoader
+        except (yaml.YAMLError, ValueError, RecursionError):
+            wrong.append(f"  {key}: found {_shown(value)}, which is not valid YAML; quote it")
+    return tree, wrong
+
+
+def settle(
+    model: type[Checked],
+    tree: dict[str, Any],
+    assignments: list[str] | None = None,
+    what: str | None = None,
+) -> Checked:
+    """Check `tree` with `assignments` applied against a recipe's settings, or another section's,
+    called `what`; one ConfigError lists every fault.
+    """
+    tree, lines = _assign(tree, assignments or [])
+    try:
+        run = model.model_validate(tree)
+    except pydantic.ValidationError as error:
+        known = [key for key, _, _ in describe(model)]
+        faults = error.errors()
+        # A list whose items are wrong is also "too short" to pydantic: the items say enough.
+        lines += [
+            f"  {_fault(fault, known)}"
+            for fault in faults
+            if not any(other["loc"][:-1] == fault["loc"] for other in faults)
+        ]
+    if lines:
+        raise ConfigError(
+            "\n".join(
+                [
+                    (
+                        f"{_count(len(lines))} in the settings of"
+                        f" {what or defaults(model).get('recipe', 'the run')}:"
+                    ),
+                    *lines,
+                ]
+            )
+        )
+    return run
+
+
+def _count(n: int) -> str:
+    return "1 error" if n == 1 else f"{n} errors"
+
+
+def _shown(value: Any) -> str:
+    """A value as the user wrote it, not longer than a line."""
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 100 else f"{text[:60]}… ({len(text)} characters)"
+
+
+def _fault(fault: dict[str, Any], known: list[str]) -> str:
+    """One pydantic error -> `key: found X, allowed Y`."""
+    key = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] == "extra_forbidden":
+        close = [
+            k for k in known if k.rpartition(".")[2] == key.rpartition(".")[2]
+        ] or difflib.get_close_matches(key, known, 1, 0.6)
+        return f"{_shown(key)[1:-1]}: unknown key" + (
+            f"; did you mean {close[0]}?"
+            if close
+            else "; `--help` after the recipe lists every key"
+        )
+    if fault["type"] == "missing" and isinstance(fault["loc"][-1], int):
+        return f"{key.rpartition('.')[0]}: found {_shown(fault['input'])}, which is too short"
+    if fault["type"] == "missing":
+        return f"{key}: missing; give it as {key}=…"
+    message = (
+        fault["msg"]
+        .removeprefix("Value error, ")
+        .replace("valid tuple", "list")
+        .replace("Tuple", "list")
+    )
+    if fault["type"] in ("model_type", "model_attributes_type"):
+        message = f"a section, whose keys are given as {key}.name=value"
+    return f"{key}: found {_shown(fault['input'])}; {message[:1].lower() + message[1:]}"

@@ -1,0 +1,480 @@
+"""The settings of a run: every key with its default, range and meaning; what makes two runs one.
+Imports no torch.
+"""
+
+import hashlib
+import json
+import re
+from typing import Annotated, Any, ClassVar, Literal
+
+import pydantic
+import pydantic_core
+from pydantic import BaseModel, ConfigDict, Field
+
+from distgan.config.batch_layout import MAX_BATCH
+from distgan.monitor.decisions import Watch
+from distgan.monitor.settings import IN_FLIGHT
+
+Positive = Annotated[
+    float, Field(gt=0, le=1e9)
+]  # with an end, so that epochs x samples stays an integer that can be computed
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+def _below_one(value: tuple[float, float]) -> tuple[float, float]:
+    if max(value) >= 1:
+        raise ValueError("both must be below 1")
+    return value
+
+
+Betas = Annotated[
+    tuple[Share, Share], pydantic.AfterValidator(_below_one)
+]  # of Adam: 1 would never forget
+
+
+class Section(BaseModel):
+    """A part of the settings: an unknown key is an error, values never change."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, coerce_numbers_to_str=True
+    )
+
+    @pydantic.field_validator("*", mode="before")
+    @classmethod
+    def _plain(cls, value, info):
+        if (
+            isinstance(value, bool) and cls.model_fields[info.field_name].annotation is not bool
+        ):  # which pydantic would take for 1 or 0
+            raise ValueError("this setting is not true or false")
+        if isinstance(value, str) and "\0" in value:
+            raise ValueError("a NUL character cannot be part of a value")
+        return value
+
+
+class Evaluate(Section):
+    schedule: tuple[tuple[Positive | None, Positive], ...] = Field(
+        ((200, 10), (800, 20), (None, 50)),
+        min_length=1,
+        description=(
+            "[until epoch, every n epochs] pairs; the last 'until' is null. Also evaluated before"
+            " the first step and after the last"
+        ),
+    )
+    samples: int = Field(500, ge=2, le=1_000_000, description="generated images per evaluation")
+    inception: str | None = Field(
+        None,
+        description=(
+            "path of pytorch-fid's Inception weights; without it the score is a seeded stand-in,"
+            " frechet_standin"
+        ),
+    )
+    inception_sha256: str | None = Field(
+        None,
+        pattern="^[0-9a-f]{64}$",
+        description=(
+            "of other weights of that network, which are then allowed; scores on them are called"
+            " frechet_standin"
+        ),
+    )
+
+    @pydantic.field_validator("schedule")
+    @classmethod
+    def _rising(cls, value):
+        ends = [until for until, _ in value]
+        if ends[-1] is not None or None in ends[:-1] or ends[:-1] != sorted(set(ends[:-1])):
+            raise ValueError(
+                "the 'until' epochs must rise and only the last is null, as in [[200, 10], [800,"
+                " 20], [null, 50]]"
+            )
+        return value
+
+
+class Machine(Section):
+    """What may differ between two machines that train the same run; not part of its identity."""
+
+    runs: str = Field("runs", description="folder in which run folders are made")
+    folder: str | None = Field(
+        None, description="the run folder itself, instead of runs/<experiment>/<changes>-<identity>"
+    )
+    accumulation: int = Field(
+        1,
+        gt=0,
+        description="micro-batches per update; ranks x accumulation x per-rank batch = batch",
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="auto takes a GPU where there is one"
+    )
+    engine: Literal["auto", "ddp", "deepspeed"] = Field(
+        "auto",
+        description=(
+            "what shares an update among processes: ddp, deepspeed; auto: deepspeed where"
+            " accelerate or deepspeed launched it so"
+        ),
+    )
+    zero_stage: int | None = Field(
+        None,
+        ge=0,
+        le=3,
+        description="of DeepSpeed, 0 to 2; null: what accelerate was configured with, or 0",
+    )
+    deepspeed_config: str | None = Field(
+        None, description="path of a DeepSpeed JSON file with tuning keys, such as bucket sizes"
+    )
+    compile: Literal["default", "reduce-overhead", "max-autotune"] | None = Field(
+        None,
+        description=(
+            "torch.compile of each network, a minute or more at the first step: default,"
+            " reduce-overhead (CUDA graphs), max-autotune; null: none"
+        ),
+    )
+    channels_last: bool = Field(
+        False,
+        description=(
+            "keep images as [batch, height, width, channels] in memory, which some GPUs prefer"
+        ),
+    )
+    optimizer: Literal["auto", "fused", "foreach", "loop"] = Field(
+        "auto",
+        description=(
+            "how an optimizer goes through the weights: fused, foreach, loop; auto: fused where"
+            " torch has it, else torch's own choice"
+        ),
+    )
+    bucket_mb: int = Field(
+        25,
+        gt=0,
+        le=1000,
+        description="DDP sends gradients in pieces of this size, while the backward pass goes on",
+    )
+    sync_batchnorm: bool = Field(
+        False,
+        description=(
+            "on GPUs, torch's SyncBatchNorm kernels where a batch-norm group is a micro-batch of"
+            " all ranks"
+        ),
+    )
+    self_check: bool = Field(
+        False,
+        description=(
+            "before the first step, take three and compare with one process; see `distgan doctor`"
+        ),
+    )
+    workers: int = Field(
+        2, ge=0, description="decoding processes per rank, for data that does not fit in memory"
+    )
+    resident_mb: int = Field(
+        1024,
+        ge=0,
+        description="decode the training set once into memory where it is smaller than this",
+    )
+    verify: Literal["size", "sha256"] = Field(
+        "size",
+        description=(
+            "how shards are checked at start, size or sha256 (every byte); each sample's crc32 is"
+            " always checked"
+        ),
+    )
+    journal_every: int = Field(1, gt=0, description="write the numbers of every n-th step")
+    flush_steps: int = Field(
+        20, gt=0, description="fetch numbers from the device, and write the journal, every n steps"
+    )
+    checkpoint_every: Positive = Field(10, description="epochs between two checkpoints")
+    keep: int = Field(
+        3, gt=0, description="newest checkpoints to keep; the best one is kept as well"
+    )
+    on_full_disk: Literal["stop", "warn"] = Field(
+        "stop",
+        description=(
+            "where a file of the run cannot be written: stop; or warn, go on, and try again at the"
+            " next (the last checkpoint must be written)"
+        ),
+    )
+    time_limit_s: Positive | None = Field(
+        None,
+        description=(
+            "save and leave before this many seconds are over; null: what Slurm says"
+            " (SLURM_JOB_END_TIME), else no limit"
+        ),
+    )
+    stall_s: Positive | None = Field(
+        3600,
+        description=(
+            "a process without progress for so long writes its stacks and leaves; null: never"
+        ),
+    )
+    timeout_s: int = Field(
+        1800,
+        gt=0,
+        le=10_000_000,
+        description="a collective that takes longer ends the run; rank-0 work is not bound by it",
+    )
+
+
+class Run(Section):
+    """What every recipe understands; a recipe's `Settings` adds its own keys and defaults."""
+
+    kind: ClassVar[str] = "image"  # of sample that the recipe trains on: image or pair
+    judged_by: ClassVar[str | None] = (
+        # the number of the validation that says which checkpoint is best, lower is better; None:
+        # the Fréchet score of samples
+        None
+    )
+
+    recipe: str = Field(description="the system to train")
+    data: str = Field(
+        min_length=1, description="folder made by `distgan shard`, or adopted by `distgan index`"
+    )
+    experiment: str = Field(
+        "", description="name of the parent folder of the run; the recipe's name if empty"
+    )
+    seed: int = Field(
+        0, ge=0, description="every random number is drawn from (seed, purpose, index)"
+    )
+    batch: int = Field(
+        gt=0,
+        le=MAX_BATCH,
+        description="the global batch: samples per update over all ranks and micro-batches",
+    )
+    precision: Literal["float32", "tf32", "bf16", "fp16", "float64"] = Field(
+        "float32",
+        description=(
+            "of the networks' arithmetic; weights, losses and scores stay float32. tf32, bf16,"
+            " fp16: faster on GPUs; float64: proves two runs equal"
+        ),
+    )
+    shuffle_window: int | None = Field(
+        None,
+        gt=0,
+        description=(
+            "shards that are shuffled together, for slow storage: 8, say; null: the whole"
+            " training set"
+        ),
+    )
+    epochs: Positive = Field(
+        description="how far to train; a longer run is the same run, continued"
+    )
+    validate_every: Positive = Field(
+        10, description="epochs between two validations, on rank 0, over the whole validation set"
+    )
+    sample_every: Positive = Field(
+        10, description="epochs between two sample grids from the same noise"
+    )
+    max_skips: int = Field(
+        20,
+        gt=0,
+        description=(
+            "so many updates of a player with a loss or gradient that is not finite, of the last"
+            " twice as many: back to the last good checkpoint with half the rates,"
+            " watch.max_rollbacks times, then stop; looked at every machine.flush_steps"
+        ),
+    )
+    patience: Positive | None = Field(
+        None,
+        description=(
+            "finish early when the score has not been better for this many epochs; null: never"
+        ),
+    )
+    grow: str | None = Field(
+        None,
+        description=(
+            "start from a trained run of narrower networks: RUN@best, RUN@last, RUN@STEP; null:"
+            " from the start"
+        ),
+    )
+    watch: Watch = Watch()
+    machine: Machine = Machine()
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _over_the_recipes_own(cls, tree):
+        """A key that is not given in a section keeps the default that the recipe gives the section,
+        which may differ from the section's own.
+        """
+        if not isinstance(tree, dict):
+            return tree
+        sections = {
+            name: field.default
+            for name, field in cls.model_fields.items()
+            if isinstance(field.default, BaseModel)
+        }
+        return tree | {
+            name: _over(default.model_dump(mode="json"), tree[name])
+            for name, default in sections.items()
+            if isinstance(tree.get(name), dict)
+        }
+
+    @pydantic.field_validator("watch")
+    @classmethod
+    def _moves_that_do_something(cls, value):
+        fixed = {
+            move.setting
+            for moves in value.moves.values()
+            for move in moves
+            if move.in_flight and move.setting in cls.model_fields and move.setting not in IN_FLIGHT
+        }
+        if fixed:
+            raise ValueError(
+                f"moves: a run under way does not read {', '.join(sorted(fixed))} anew; write"
+                " in_flight: false. In flight go"
+                f" {', '.join(sorted(IN_FLIGHT & cls.model_fields.keys()))}"
+            )
+        return value
+
+    @pydantic.field_validator("experiment")
+    @classmethod
+    def _folder_name(cls, value):
+        if not re.fullmatch(r"([A-Za-z0-9_][A-Za-z0-9._-]{0,99})?", value):
+            raise ValueError(
+                "a folder's name of at most 100 letters, digits, _ - and ., which does not begin"
+                " with - or ."
+            )
+        return value
+
+    @property
+    def scored(self) -> Evaluate | None:
+        """When and how samples get a Fréchet score.
+
+        The section `evaluate` of recipes that `judged_by` gives no number of the validation.
+        """
+        return getattr(self, "evaluate", None)
+
+    @property
+    def crop(self) -> int | None:
+        """Frames of the window that is cut out of a pair of signals in training.
+
+        None: whole samples, as for images.
+        """
+        return None
+
+    @property
+    def whole_from(self) -> float:
+        """The epoch from which a step updates every player.
+
+        Later than 0 where the GAN loss starts later.
+        """
+        return 0.0
+
+    @property
+    def group(self) -> int:
+        """Samples of the global batch that share batch-norm statistics; 1 where a recipe has none."""
+        return 1
+
+    def group_of(self, batch: int) -> int:
+        """`group` if the batch were another one."""
+        return self.model_copy(update={"batch": batch}).group
+
+    @classmethod
+    def where(cls) -> set[str]:
+        """Keys that say where and how far to run, not what the run is."""
+        return {"machine", "experiment", "epochs", "data"}
+
+    def _what(self) -> dict[str, Any]:
+        """The settings that make the run what it is.
+
+        Of a weights file, its contents and not its place: the published ones, or those of a hash.
+        """
+        what = self.model_dump(mode="json", exclude=self.where())
+        if self.scored:
+            other = what["evaluate"].pop("inception_sha256")
+            what["evaluate"]["inception"] = (
+                (other or "published") if self.scored.inception else None
+            )
+        return what
+
+    def identity(self, fingerprint: str, start: str | None = None) -> dict[str, Any]:
+        """`{"id": 8 hex digits, "settings": ..., "data": fingerprint}`: two runs with equal
+        identities are one run.
+
+        `start`: the digest of the checkpoint that `grow` names, which counts instead of its place.
+        """
+        hashed = {
+            "settings": self._what() | ({"grow": start} if start else {}),
+            "data": fingerprint,
+        }
+        digest = hashlib.sha256(json.dumps(hashed, sort_keys=True).encode()).hexdigest()
+        return {"id": digest[:8], **hashed}
+
+    def delta(self) -> str:
+        """What differs from the recipe's defaults, as a name for people.
+
+        `ngf32,batch12`; `default` where nothing does.
+        """
+        mine = dict(flatten({key: value for key, value in self._what().items() if key != "recipe"}))
+        usual = dict(flatten(defaults(type(self))))
+        short = {
+            key: value
+            for key, value in mine.items()
+            if not key.startswith("watch.") or key == "watch.on_trouble"
+        }  # thresholds are in the hash
+        if short.get("grow"):
+            short["grow"] = (
+                short["grow"].rpartition("/")[2].rpartition("-")[2]
+            )  # of the place of a run, its hash
+        changed = [
+            f"{key.rpartition('.')[2]}{value}"
+            for key, value in short.items()
+            if key not in usual or usual[key] != value
+        ]
+        return re.sub(r"[^A-Za-z0-9.,_-]+", "_", ",".join(changed))[:60] or "default"
+
+
+def _over(usual: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """`given` laid over `usual`, mapping by mapping."""
+    return usual | {
+        key: (
+            _over(usual[key], value)
+            if isinstance(value, dict) and isinstance(usual.get(key), dict)
+            else value
+        )
+        for key, value in given.items()
+    }
+
+
+def flatten(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """`{"a": {"b": 1}}` -> `[("a.b", 1)]`."""
+    rows: list[tuple[str, Any]] = []
+    for name, value in tree.items():
+        rows += (
+            flatten(value, f"{prefix}{name}.")
+            if isinstance(value, dict)
+            else [(prefix + name, value)]
+        )
+    return rows
+
+
+def defaults(model: type[BaseModel]) -> dict[str, Any]:
+    """Default values as plain data, nested like the settings; required keys are absent."""
+    found = {}
+    for name, field in model.model_fields.items():
+        if not field.is_required():
+            value = field.get_default(call_default_factory=True)
+            found[name] = (
+                value.model_dump(mode="json")
+                if isinstance(value, BaseModel)
+                else pydantic_core.to_jsonable_python(value)
+            )
+    return found
+
+
+def describe(
+    model: type[BaseModel], prefix: str = "", usual: dict[str, Any] | None = None
+) -> list[tuple[str, str, str]]:
+    """Rows of (key, default, meaning) for every setting, in the order of definition.
+
+    `usual` are defaults that a recipe gives a section.
+    """
+    rows = []
+    usual = defaults(model) | (usual or {})
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            rows += describe(field.annotation, f"{prefix}{name}.", usual.get(name))
+        else:
+            value = (
+                "(required)"
+                if field.is_required()
+                else "{…}"
+                if isinstance(usual[name], dict)
+                else json.dumps(usual[name])
+            )
+            rows.append((prefix + name, value, field.description or ""))
+    return rows

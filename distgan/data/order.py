@@ -1,0 +1,63 @@
+"""The order of the training stream, a pure function of its position: position -> epoch, sample,
+augmentation address. Imports no torch.
+
+The stream has no end: position p lies in epoch p // n, so an epoch boundary may fall inside a batch
+and is only an event to report. Nothing is dropped, padded or repeated, and the whole state is one
+number, the samples seen.
+"""
+
+import functools
+from dataclasses import dataclass
+
+import numpy as np
+
+from distgan.core import rng as draws
+
+
+@dataclass(frozen=True)
+class Order:
+    """The order of `n` samples for one seed.
+
+    With `window`, that many shards at a time are shuffled together, and the shards themselves anew
+    in every epoch: slow storage then reads a few files at a time. `bounds` are the numbers of each
+    shard's first sample, and n.
+    """
+
+    n: int
+    seed: int
+    window: int = 0
+    bounds: tuple[int, ...] = ()
+
+    def locate(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Stream positions [k] -> (sample numbers [k], addresses [k] = epoch * n + sample, where
+        augmentations are drawn).
+        """
+        epochs, at = np.divmod(positions, self.n)
+        samples = np.empty(len(positions), np.int64)
+        for epoch in range(int(epochs.min()), int(epochs.max()) + 1):
+            mine = epochs == epoch
+            samples[mine] = permutation(
+                self.n, self.seed, epoch, self.window, self.bounds if self.window else ()
+            )[at[mine]]
+        return samples, epochs * self.n + samples
+
+
+@functools.lru_cache(4)
+def permutation(
+    n: int, seed: int, epoch: int, window: int = 0, bounds: tuple[int, ...] = ()
+) -> np.ndarray:
+    """The samples 0 … n-1 in the order of one epoch."""
+    generator = draws.numpy_generator(seed, "order", epoch)
+    if not window:
+        return generator.permutation(n)
+    shards = generator.permutation(len(bounds) - 1)
+    return np.concatenate(
+        [
+            generator.permutation(
+                np.concatenate(
+                    [np.arange(bounds[k], bounds[k + 1]) for k in shards[i : i + window]]
+                )
+            )
+            for i in range(0, len(shards), window)
+        ]
+    )

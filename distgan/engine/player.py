@@ -1,0 +1,295 @@
+"""One side of the game: a network with its optimizer, schedule, clipping and moving average. An
+engine shares and reduces its updates.
+"""
+
+import contextlib
+import copy
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from distgan.data.loader import Micro
+from distgan.distributed.ranks import Ranks
+from distgan.engine import ddp as engines
+from distgan.engine.ddp import Log
+from distgan.nn import normalization
+
+
+@dataclasses.dataclass(frozen=True)
+class Trace:
+    """What an update leaves for `mishaps`, which looks when the journal's numbers are fetched.
+
+    Nothing here was waited for.
+    """
+
+    # 1.0 where a loss or the gradient was not finite, on any rank; not where fp16's loss scale was
+    # only too high
+    skipped: torch.Tensor
+    losses: list[torch.Tensor]  # of this rank's micro-batches
+    positions: list[np.ndarray]  # of their samples, in the endless stream
+
+
+class Player:
+    def __init__(
+        self,
+        ranks: Ranks,
+        net: nn.Module,
+        optimizer: engines.MakeOptimizer,
+        *,
+        clip: float | None = None,
+        clamp: float | None = None,
+        ema: float | None = None,
+        schedule: Callable[[float], float] = lambda epoch: 1.0,
+    ):
+        """`clip`: largest gradient norm; `clamp`: largest weight, after each step (WGAN); `ema`:
+        decay of the average of weights and buffers; `schedule`: epoch -> learning-rate factor.
+        """
+        self._ranks, self._clip, self._clamp, self._decay, self._schedule = (
+            ranks,
+            clip,
+            clamp,
+            ema,
+            schedule,
+        )
+        net = net.to(ranks.device, ranks.dtype)
+        self.average = copy.deepcopy(net).requires_grad_(False).eval() if ema else net
+        self.engine = engines.build(ranks, net, optimizer, accumulation=ranks.machine.accumulation)
+        self.bare = self.engine.bare
+        if clamp:
+            self.engine.clamp(clamp)
+        self._rates = [group["lr"] for group in self.engine.optimizer.param_groups]
+        self._pairs = (
+            list(zip(_values(self.average), _values(self.bare), strict=True)) if ema else []
+        )
+        self._norms = normalization.spectral_norms(self.average) if ema else []
+        # Counted on the device: nothing in a step waits for it.
+        self.updates, self.skips = (
+            torch.zeros((), device=ranks.device, dtype=torch.float64) for _ in range(2)
+        )
+        self.recent: list[Trace] = []
+
+    def __call__(self, *args: torch.Tensor) -> torch.Tensor:
+        """The network, inside its own update."""
+        return self.engine(*args)
+
+    def inside(self, *args: torch.Tensor) -> torch.Tensor:
+        """The same in the same precision, but starting no collective.
+
+        For terms of its own loss beside the first, such as a gradient penalty.
+        """
+        return self.engine.inside.uncompiled(*args)
+
+    @torch.no_grad()
+    def fakes(self, *args: torch.Tensor) -> torch.Tensor:
+        """Its output without gradient: what another player learns from."""
+        return self.engine.inside(*args)
+
+    @contextlib.contextmanager
+    def frozen(self):
+        """`with D.frozen() as d:` gradients pass through `d` to its input but do not reach its
+        weights, and no rank waits for another.
+        """
+        self.bare.requires_grad_(False)
+        try:
+            yield self.engine.inside
+        finally:
+            self.bare.requires_grad_(True)
+
+    def tune(self, lr: float | None = None, weight_decay: float | None = None) -> None:
+        """Change the learning rate, before its schedule, or the weight decay from the next update
+        on.
+        """
+        if lr is not None:
+            self._rates = [lr] * len(self._rates)
+        if weight_decay is not None:
+            for group in self.engine.optimizer.param_groups:
+                group["weight_decay"] = weight_decay
+
+    def judging(self):
+        """`with D.judging() as d:` the bare network in eval mode, without gradients and in full
+        precision: safe on one rank alone.
+        """
+        return _evaluating(self.bare)
+
+    def averaged(self):
+        """The same for the moving average; the network itself where there is none."""
+        return _evaluating(self.average)
+
+    def update(
+        self, loss_of: Callable[[Any], tuple[torch.Tensor, Log]], batch: list[Any], epoch: float
+    ) -> Log:
+        """One optimizer step on the mean loss over the global batch.
+
+        `loss_of` takes one micro-batch of this rank and returns (mean loss over it, numbers to
+        log). Gradients are averaged over micro-batches and ranks with one reduction. A loss that is
+        not finite makes the gradient so; a gradient that is not finite skips the step: the reduced
+        one is the same on all ranks, so all skip.
+        Returns the logged means over this rank's micro-batches, plus `grad_norm`, `lr` and
+        `skipped`.
+        """
+        factor = self._schedule(epoch)
+        for group, rate in zip(self.engine.optimizer.param_groups, self._rates, strict=True):
+            group["lr"] = rate * factor
+        normalization.begin_update(self.bare)
+        self.engine.begin()
+        logs = [
+            self.engine.backward(partial(loss_of, micro), last=i == len(batch) - 1)
+            for i, micro in enumerate(batch)
+        ]
+        settle = normalization.end_update(
+            self.bare, self._ranks
+        )  # statistics travel while the optimizer works
+        norm, finite = self.engine.step(self._clip)
+        settle(finite)
+        if self._clamp:
+            self.engine.clamp(self._clamp)
+        bad = (
+            (1 - finite) * (1 - self.engine.excused)
+            if self.engine.excused is not None
+            else 1 - finite
+        )
+        self.skips.add_(bad).mul_(1 - finite)
+        self._follow(finite)
+        self.recent.append(
+            Trace(
+                bad,
+                [log["loss"] for log in logs],
+                [micro.positions for micro in batch if isinstance(micro, Micro)],
+            )
+        )
+        means = (
+            logs[0]
+            if len(logs) == 1
+            else {name: torch.stack([log[name] for log in logs]).mean() for name in logs[0]}
+        )
+        means = {name: value.detach() for name, value in means.items()}
+        if (
+            self.engine.excused is not None
+            # the search for fp16's loss scale is no bad number: 0 stands for a norm that nobody knows
+        ):
+            norm = torch.where(
+                (finite == 0) & (self.engine.excused == 1), torch.zeros_like(norm), norm
+            )
+        return means | {
+            "grad_norm": norm,
+            "lr": torch.full_like(norm, self._rates[0] * factor),
+            "skipped": 1 - finite,
+        }
+
+    @torch.no_grad()
+    def _follow(self, finite: torch.Tensor) -> None:
+        """Count, and move the average: weights and running statistics alike, so that they belong
+        together.
+
+        The decay rises as min(decay, (1 + n) / (10 + n)) over the first updates (TensorFlow's
+        ExponentialMovingAverage with num_updates): otherwise 0.9999 would keep the untrained
+        network for ten thousand updates.
+        """
+        self.updates += finite
+        if self._pairs:
+            weight = (
+                1 - ((1 + self.updates) / (10 + self.updates)).clamp_max(self._decay)
+            ) * finite
+            weight = weight.to(self._ranks.dtype)
+            floating = [(mine, theirs) for mine, theirs in self._pairs if mine.is_floating_point()]
+            _approach(*zip(*floating, strict=True), weight)
+            for mine, theirs in self._pairs:
+                if not mine.is_floating_point():
+                    mine.copy_(theirs)
+            for (
+                norm,
+                weight,
+            ) in (
+                self._norms
+            ):  # an average has singular vectors of its own: the mean of unit vectors is none
+                norm.iterate(weight)
+
+    # ---- state
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Weights and buffers: `net.*`, and `ema.*` where there is an average."""
+        state = {f"net.{name}": value for name, value in self.bare.state_dict().items()}
+        if self.average is not self.bare:
+            state |= {f"ema.{name}": value for name, value in self.average.state_dict().items()}
+        return state
+
+    def state(self) -> dict[str, Any]:
+        """What is needed beside `tensors` to go on.
+
+        Plain data and the optimizer's tensors, whole under any engine. Collective.
+        """
+        return {
+            "optimizer": self.engine.optimizer_state(),
+            "updates": int(self.updates),
+            "skips": int(self.skips),
+            **self.engine.extra_state(),
+        }
+
+    def load(self, tensors: dict[str, torch.Tensor], state: dict[str, Any]) -> None:
+        if self.average is not self.bare:
+            self.average.load_state_dict(
+                {name[4:]: value for name, value in tensors.items() if name.startswith("ema.")}
+            )
+        optimizer = state["optimizer"].get(
+            "state", state["optimizer"]
+        )  # until version 0.1 with its groups
+        self.engine.load(
+            {name[4:]: value for name, value in tensors.items() if name.startswith("net.")},
+            optimizer,
+            state,
+        )
+        self.updates.fill_(state["updates"])
+        self.skips.fill_(state["skips"])
+
+
+def _approach(
+    mine: tuple[torch.Tensor, ...], theirs: tuple[torch.Tensor, ...], weight: torch.Tensor
+) -> None:
+    """mine += weight * (theirs - mine)"""
+    if weight.is_cuda:  # three kernels for all; on a CPU, one pass over each
+        gaps = torch._foreach_sub(theirs, mine)
+        torch._foreach_mul_(gaps, weight)
+        torch._foreach_add_(mine, gaps)
+    else:
+        for one, other in zip(mine, theirs, strict=True):
+            one.lerp_(other, weight)
+
+
+def _values(net: nn.Module) -> list[torch.Tensor]:
+    """Weights and buffers that are averaged: all of the state but the vectors of spectral norms."""
+    vectors = {
+        id(vector) for norm, _ in normalization.spectral_norms(net) for vector in (norm.u, norm.v)
+    }
+    return [value for value in net.state_dict(keep_vars=True).values() if id(value) not in vectors]
+
+
+def retune(recipe: Any, run: Any) -> None:
+    """Take over settings that were changed in flight: a recipe reads its `run` anew in every step,
+    rates and weight decay live in the optimizers.
+
+    The rate of player G is the setting `g_lr`, that of D `d_lr`; `weight_decay`, where a recipe has
+    it, is of all.
+    """
+    recipe.run = run
+    for name, player in recipe.players.items():
+        player.tune(getattr(run, f"{name.lower()}_lr"), getattr(run, "weight_decay", None))
+
+
+def last(logs: list[Log]) -> Log:
+    """The numbers of a step of several updates: those of the last one, and how many were skipped."""
+    return logs[-1] | {"skipped": torch.stack([log["skipped"] for log in logs]).sum()}
+
+
+@contextlib.contextmanager
+def _evaluating(net: nn.Module):
+    was = net.training
+    net.eval()
+    try:
+        with torch.no_grad():
+            yield net
+    finally:
+        net.train(was)

@@ -1,0 +1,152 @@
+"""The journal of a run, read.
+
+Its lines, the series of a key, medians and means over stretches of it. Imports no torch.
+"""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+
+from distgan.core.errors import RunError
+
+RECENT = 5000  # training lines that are looked at one by one
+THIN = 32  # of older ones, those are whose step is a multiple of this
+
+
+def read_journal(path: Path | str) -> list[dict]:
+    """The lines of a journal in order, [] if there is none yet.
+
+    A last line torn by a crash is left out. Lines that a resumed attempt wrote again replace the
+    earlier ones. Raises RunError for damage anywhere else, with the line number.
+    """
+    path = Path(path)
+    rows: list[dict] = []
+    lines = path.read_bytes().split(b"\n") if path.is_file() else []
+    last = max((n for n, line in enumerate(lines) if line.strip()), default=-1)
+    for n, line in enumerate(lines[: last + 1]):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            step, _ = int(row["step"]), float(row["epoch"])
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+            if n == last:
+                break
+            raise RunError(
+                f"{path}, line {n + 1}: not a journal line (a JSON object with step and epoch):"
+                f" {line[:60]!r}; only the last line may be torn. Remove the line to go on"
+                " without it"
+            ) from error
+        while rows and rows[-1]["step"] > step:
+            rows.pop()
+        rows.append(row)
+    return rows
+
+
+def recent(rows: list[dict]) -> list[dict]:
+    """What is judged of a long journal: the last RECENT training lines, every THIN-th step before
+    them, and all validations and scores.
+
+    What is dropped does not depend on when: recent(recent(a) + b) == recent(a + b), so a run that
+    keeps only this and one that was continued, and read its whole journal, are judged alike.
+    """
+    training = [i for i, row in enumerate(rows) if "seconds" in row]
+    if len(training) <= RECENT:
+        return rows
+    start = training[-RECENT]
+    return [
+        row
+        for i, row in enumerate(rows)
+        if i >= start or row["step"] % THIN == 0 or "seconds" not in row
+    ]
+
+
+def series(rows: list[dict], *keys: str) -> np.ndarray:
+    """[n, 1 + len(keys)] float64.
+
+    Epoch and the values of all lines that hold every key, one per step, in order of steps.
+    """
+    held = [row for row in rows if all(key in row for key in keys)]
+    table = np.array(
+        [(row["epoch"], *[number(row[key]) for key in keys]) for row in held], dtype=float
+    ).reshape(-1, 1 + len(keys))
+    # Of lines with the same step the last counts: look for the first in the reversed order.
+    _, first = np.unique(
+        np.array([row["step"] for row in held], dtype=np.int64)[::-1], return_index=True
+    )
+    return table[len(held) - 1 - first]
+
+
+def finite(rows: list[dict], *keys: str) -> np.ndarray:
+    """`series` without the lines in which a value is not finite."""
+    table = series(rows, *keys)
+    return table[np.isfinite(table).all(axis=1)]
+
+
+def number(value) -> float:
+    """JSON has no NaN: null counts as one."""
+    return float(value) if isinstance(value, int | float) else math.nan
+
+
+def medians(table: np.ndarray, window: int) -> np.ndarray:
+    """[n, k] -> [n - window + 1, k]: epoch at which each full window ends, and the medians over it."""
+    if len(table) < window:
+        return table[:0]
+    views = np.lib.stride_tricks.sliding_window_view(table[:, 1:], window, axis=0)
+    return np.column_stack([table[window - 1 :, 0], np.median(views, axis=-1)])
+
+
+def epoch_means(table: np.ndarray, now: float) -> np.ndarray:
+    """[n, k] -> [epochs, k]: number of each epoch that was over at epoch `now` and has lines, and
+    the means over its lines.
+
+    Epoch 1 are the lines with 0 < epoch <= 1, so that a line written as an epoch ends belongs to
+    it.
+    """
+    number = np.ceil(table[:, 0] - 1e-6)  # the journal rounds epochs to six decimals
+    over = (number >= 1) & (number <= math.floor(now + 1e-6))
+    numbers, first = np.unique(number[over], return_index=True)
+    if not len(numbers):
+        return table[:0]
+    sums = np.add.reduceat(table[over, 1:], first, axis=0)
+    return np.column_stack([numbers, sums / np.diff([*first, over.sum()])[:, None]])
+
+
+def since(bad: np.ndarray, good: np.ndarray) -> int | None:
+    """Index at which the state now in force began.
+
+    It starts at `bad` and ends at `good`; None when it is not in force.
+    """
+    ended = np.flatnonzero(good)
+    start = ended[-1] + 1 if len(ended) else 0
+    begun = np.flatnonzero(bad[start:])
+    return int(start + begun[0]) if len(begun) else None
+
+
+def score_key(rows: list[dict]) -> str | None:
+    """The score this run was measured with last, `eval/fid` for one.
+
+    None before the first evaluation.
+    """
+    return next((key for row in reversed(rows) for key in row if key.startswith("eval/")), None)
+
+
+def gaps(rows: list[dict], key: str = "l1") -> np.ndarray:
+    """[n, 3]: of each validation its epoch, the mean of `g/key` over the training lines of the
+    epoch that ended with it, and `valid/key`.
+
+    Where validations come more often than once an epoch, the lines since the last. One with no
+    training line before it is left out.
+    """
+    train, valid = finite(rows, f"g/{key}"), finite(rows, f"valid/{key}")
+    found, before = [], -math.inf
+    for epoch, value in valid:
+        low, high = np.searchsorted(
+            train[:, 0], [max(before, epoch - 1) + 1e-9, epoch + 1e-9], side="left"
+        )
+        if high > low:
+            found.append((epoch, train[low:high, 1].mean(), value))
+        before = epoch
+    return np.array(found).reshape(-1, 3)

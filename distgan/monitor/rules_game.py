@@ -1,0 +1,329 @@
+"""The health rules of a run: those of the game between D and G; progress.py has those of what comes
+of it. Imports no torch.
+
+Each is a pure function (lines of the journal, thresholds, settings) -> Finding or None.
+A rule judges the median of a window of lines, so a single noisy step raises nothing; a finding
+begins when the median passes its threshold and ends only when the median is back past it by the
+factor `release`. With fewer lines than a window nothing is found, except numbers that are not
+finite. `Finding.advice` holds here what helps beside the moves of the guide, which `watch.check`
+puts before it.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from distgan.monitor.journal import epoch_means, finite, medians, since
+from distgan.monitor.rules_outcome import (
+    d_overfitting,
+    mode_collapse,
+    overfitting,
+    score_flat,
+    score_mark,
+    validation_rising,
+)
+from distgan.monitor.settings import Finding, Watch
+
+
+def nonfinite_lines(rows: list[dict]) -> list[tuple[float, list[str]]]:
+    """(epoch, keys) of the lines that hold a NaN, an infinity or null."""
+    bad = [
+        (
+            row["epoch"],
+            [
+                key
+                for key, value in row.items()
+                if "/" in key
+                and (value is None or isinstance(value, float) and not math.isfinite(value))
+            ],
+        )
+        for row in rows
+    ]
+    return [(epoch, keys) for epoch, keys in bad if keys]
+
+
+def _never_finite(rows: list[dict], count: int) -> list[str]:
+    """Numbers of validations and scores whose last `count` were not finite.
+
+    They come too seldom for a window of lines.
+    """
+    seen: dict[str, list[bool]] = {}
+    for row in reversed([row for row in rows if "seconds" not in row]):
+        for key, value in row.items():
+            if (
+                key.startswith(("valid/", "eval/"))
+                and len(told := seen.setdefault(key, [])) < count
+            ):
+                told.append(value is None or isinstance(value, float) and not math.isfinite(value))
+    return [key for key, told in seen.items() if len(told) == count and all(told)]
+
+
+def nonfinite(rows: list[dict], s: Watch, values: dict[str, Any]) -> Finding | None:
+    if s.nonfinite_lines is None:
+        return None
+    if blind := _never_finite(rows, s.nonfinite_lines):
+        return Finding(
+            "nonfinite",
+            "warning",
+            rows[-1]["epoch"],
+            f"NaN or infinity in the last {s.nonfinite_lines} of {', '.join(blind)}",
+            "a held-out sample with bad values, or a network that overflows in eval mode: distgan"
+            " check DATA; without a finite score no checkpoint is the best",
+        )
+    bad = nonfinite_lines(rows[-s.window :])
+    if not bad:
+        return None
+    total = min(len(rows), s.window)
+    lasting = len(bad) >= min(s.nonfinite_lines, total)
+    names = ", ".join(sorted({key for _, keys in bad for key in keys}))
+    return Finding(
+        "nonfinite",
+        "warning" if lasting else "note",
+        bad[0][0],
+        f"NaN or infinity in {len(bad)} of the last {total} lines: {names}",
+        (
+            "go back to a checkpoint from before"
+            if lasting
+            else "nothing while it stays single: such a step is skipped"
+        ),
+    )
+
+
+def d_loss_low(rows: list[dict], s: Watch, values: dict[str, Any]) -> Finding | None:
+    if s.d_loss_strong is None:
+        return None
+    found = medians(finite(rows, "d/loss"), s.window)
+    above = found[:, 1] - s.d_loss_floor
+    at = since(above < s.d_loss_strong, above >= s.d_loss_strong * s.release)
+    if at is None:
+        return None
+    collapsed = s.d_loss_collapsed is not None and above[-1] < s.d_loss_collapsed
+    limit = s.d_loss_floor + (s.d_loss_collapsed if collapsed else s.d_loss_strong)
+    means = (
+        "the discriminator may have collapsed: it has nothing left to learn, and G gets no usable"
+        " gradient"
+        if collapsed
+        else "D too strong"
+    )
+    return Finding(
+        "d_loss_low",
+        "warning",
+        float(found[at, 0]),
+        f"D loss {found[-1, 1]:.3g} (median of {s.window} lines), healthy above "
+        f"{s.d_loss_floor + s.d_loss_strong:.3g}, limit {limit:.3g}: {means}",
+        "train D less, or make it smaller",
+    )
+
+
+def d_loss_high(rows: list[dict], s: Watch, values: dict[str, Any]) -> Finding | None:
+    if s.d_loss_weak is None:
+        return None
+    found = medians(finite(rows, "d/loss"), s.window)
+    at = since(found[:, 1] > s.d_loss_weak, found[:, 1] <= s.d_loss_weak / s.release)
+    if at is None:
+        return None
+    return Finding(
+        "d_loss_high",
+        "warning",
+        float(found[at, 0]),
+        f"D loss {found[-1, 1]:.3g} (median of {s.window} lines), limit {s.d_loss_weak:.3g}: "
+        "D too weak, what it tells G is worth little",
+        "a D that cannot follow is too small, or learns too slowly",
+    )
+
+
+def d_too_strong(rows: list[dict], s: Watch, values: dict[str, Any]) -> Finding | None:
+    if s.real_prob_high is None or s.fake_prob_low is None:
+        return None
+    found = medians(finite(rows, "d/real_prob", "d/fake_prob"), s.window)
+    real, fake = found[:, 1], found[:, 2]
+    at = since(
+        (real > s.real_prob_high) & (fake < s.fake_prob_low),
+        (real < s.real_prob_high / s.release) | (fake > s.fake_prob_low * s.release),
+    )
+    if at is None:
+        return None
+    return Finding(
+        "d_too_strong",
+        "warning",
+        float(found[at, 0]),
+        f"D(x) {real[-1]:.3g}, above {s.real_prob_high:g}, while D(G(z)) {fake[-1]:.2g}, below"
+        f" {s.fake_prob_low:g} (medians of {s.window} lines): D too strong, it tells every sample"
+        " apart",
+        "one more G step for each D step, up to 1:3, before anything else",
+    )
+
+
+def real_prob_low(rows: list[dict], s: Watch, values: dict[str, Any]) -> Finding | None:
+    """D that cannot tell real from generated ends at the mean of both labels (Goodfellow et al.
+    2014, proposition 1, with soft labels): 0.45 for 0.9 and 0, so below the documents' 0.5. There,
+    and while the score improves, it is a note.
+    """
+    if s.real_prob_low is None:
+        return None
+    found = medians(finite(rows, "d/real_prob", "d/fake_prob"), s.window)
+    at = since(found[:, 1] < s.real_prob_low, found[:, 1] >= s.real_prob_low * s.release)
+    if at is None:
+        return None
+    real, fake = found[-1, 1:]
+    end = (_label(values, "real_label", 1.0) + _label(values, "fake_label", 0.0)) / 2
+    mark, _, evaluations = score_mark(rows, s)
+    level = (
+        "note"
+        if real >= end - s.real_prob_reach
+        and mark is not None
+        and evaluations < s.score_flat_evaluations
+        else "warning"
+    )
+    means = (
+        f"near {end:.3g}, where D ends that cannot tell the two apart, and the score still improves"
+        if level == "note"
+        else "D takes real samples for generated ones"
+    )
+    return Finding(
+        "real_prob_low",
+        level,
+        float(found[at, 0]),
+        f"D(x) {real:.3g} (median of {s.window} lines), healthy from {s.real_prob_low:g}; "
+        f"D(G(z)) {fake:.3g}: {means}",
+        "leave it" if level == "note" else "let D catch up: d_lr not below g_lr, D:G steps 1:1",
+    )
+
+
+def fake_prob_high(rows: list[dict], s: Watch, values: dict[str, Any]) -> Finding | None:
+    if s.fake_prob_high is None:
+        return None
+    found = medians(finite(rows, "d/real_prob", "d/fake_prob"), s.window)
+    at = since(found[:, 2] > s.fake_prob_high, found[:, 2] <= s.fake_prob_high / s.release)
+    if at is None:
+        return None
+    real, fake = found[-1, 1:]
+    told = real > fake * s.release
+    return Finding(
+        "fake_prob_high",
+        "note" if told else "warning",
+        float(found[at, 0]),
+        f"D(G(z)) {fake:.3g} (median of {s.window} lines), limit "
+        f"{s.fake_prob_high:g}; D(x) {real:.3g}: "
+        + (
+            "D still tells the two apart, but leans to real"
+            if told
+            else "D too weak, it takes generated samples for real ones"
+        ),
+        (
+            "leave it while D(x) stays above D(G(z))"
+            if told
+            else "let D catch up: d_lr not below g_lr, D:G steps 1:1"
+        ),
+    )
+
+
+def g_loss_limit(found: np.ndarray, s: Watch) -> np.ndarray:
+    """What the G loss may reach.
+
+    Measured against its lowest median so far, which an explosion cannot move.
+    """
+    lowest = np.minimum.accumulate(found) if len(found) else found
+    return np.maximum((s.g_loss_growth or math.inf) * lowest, s.g_loss_high)
+
+
+def g_loss_exploding(rows: list[dict], s: Watch, values: dict[str, Any]) -> Finding | None:
+    if s.g_loss_growth is None:
+        return None
+    found = medians(finite(rows, "g/loss"), s.window)
+    limit = g_loss_limit(found[:, 1], s)
+    at = since(found[:, 1] > limit, found[:, 1] < limit / s.release)
+    if at is None:
+        return None
+    low = int(found[:, 1].argmin())
+    return Finding(
+        "g_loss_exploding",
+        "warning",
+        float(found[at, 0]),
+        f"G loss {found[-1, 1]:.3g} (median of {s.window} lines), limit {limit[-1]:.3g}; its lowest"
+        f" was {found[low, 1]:.3g} at epoch {found[low, 0]:.4g}: exploding, the learning rate is"
+        " too high",
+        "with D(x) → 1 and D(G(z)) → 0, one more G step",
+    )
+
+
+def gan_loss_stagnant(rows: list[dict], s: Watch, values: dict[str, Any]) -> Finding | None:
+    """A note where D's loss lies in its healthy range.
+
+    Then neither side wins, and the game may have come to its end.
+    """
+    means, judged = gan_means(rows, s)
+    if s.stagnant_change is None or len(judged) < s.stagnant_epochs:
+        return None
+    change = np.abs(np.diff(means[:, 1]))[judged]
+    small = np.lib.stride_tricks.sliding_window_view(
+        change < s.stagnant_change, s.stagnant_epochs
+    ).all(axis=1)
+    bad = np.concatenate([np.zeros(s.stagnant_epochs - 1, bool), small])
+    at = since(bad, change >= s.stagnant_change * s.release)
+    if at is None:
+        return None
+    first = judged[at] - s.stagnant_epochs + 1
+    low, high = s.healthy.get("d/loss", (None, None))
+    d_loss = finite(rows, "d/loss")[-s.window :, 1]
+    balanced = (
+        low is not None
+        and high is not None
+        and len(d_loss) > 0
+        and low <= np.median(d_loss) <= high
+    )
+    means_that = (
+        f"D loss {np.median(d_loss):.3g} is healthy, so the two may have come to a balance"
+        if balanced
+        else "stagnant: D gives G nothing to learn from"
+    )
+    return Finding(
+        "gan_loss_stagnant",
+        "note" if balanced else "warning",
+        float(means[first, 0]),
+        f"GAN loss of G from {means[first, 1]:.3g} in epoch {means[first, 0]:.0f} to"
+        f" {means[-1, 1]:.3g} in epoch {means[-1, 0]:.0f}, changing by less than"
+        f" {s.stagnant_change:g} between epochs (means over each): {means_that}",
+        "leave it while the score improves" if balanced else "train D less, or make it smaller",
+    )
+
+
+def gan_means(rows: list[dict], s: Watch) -> tuple[np.ndarray, np.ndarray]:
+    """([epochs, 2]: number and mean of G's GAN loss of each whole epoch; indices i whose change to
+    i + 1 is judged: after `stagnant_after`).
+    """
+    table = finite(rows, "g/adversarial")
+    table = table if len(table) else finite(rows, "g/loss")
+    if not len(table):
+        return table, np.empty(0, int)
+    means = epoch_means(table, rows[-1]["epoch"])
+    # Counted from where the GAN loss begins, which may be late (gan_start_epoch).
+    return means, np.flatnonzero(means[1:, 0] > math.floor(table[0, 0]) + s.stagnant_after)
+
+
+def _label(values: dict[str, Any], name: str, usual: float) -> float:
+    value = values.get(name)
+    return float(value) if isinstance(value, int | float) else usual
+
+
+# In the order of `thresholds.Rule`. Those of an unbounded critic judge no range of its losses and
+# outputs.
+ALWAYS: tuple[Callable[[list[dict], Watch, dict[str, Any]], Finding | None], ...] = (
+    nonfinite,
+    mode_collapse,
+    overfitting,
+    validation_rising,
+    d_overfitting,
+    score_flat,
+)
+BOUNDED = (
+    d_loss_low,
+    d_too_strong,
+    g_loss_exploding,
+    gan_loss_stagnant,
+    d_loss_high,
+    real_prob_low,
+    fake_prob_high,
+)

@@ -1,0 +1,203 @@
+"""The health rules of what training comes to.
+
+Validation, overfitting, score, diversity of samples. As rules.py says; imports no torch.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from distgan.monitor.journal import finite, gaps, medians, score_key, since
+from distgan.monitor.settings import Finding, Watch
+
+
+def overfitting(rows: list[dict], s: Watch, values: dict[str, Any]) -> Finding | None:
+    if s.gap_high is None:
+        return None
+    table = gaps(rows)
+    found = medians(np.column_stack([table, table[:, 2] - table[:, 1]]), s.valid_window)
+    at = since(found[:, 3] > s.gap_high, found[:, 3] < s.gap_high / s.release)
+    if at is None:
+        return None
+    return Finding(
+        "overfitting",
+        "warning",
+        float(found[at, 0]),
+        f"validation L1 {found[-1, 2]:.3g} − training L1 {found[-1, 1]:.3g} = {found[-1, 3]:.3g}"
+        f" (medians of {s.valid_window} validations), healthy below {s.gap_healthy:g}, limit"
+        f" {s.gap_high:g}: overfitting",
+        "more data; keep the best checkpoint",
+    )
+
+
+def validation_rising(rows: list[dict], s: Watch, values: dict[str, Any]) -> Finding | None:
+    """Rising: the median of the last validations is above the lowest such median by `valid_rise`.
+    Fluctuating: over the last two windows the value went up and down by that fraction on average,
+    from one validation to the next (its path less its net change), and the later window has no new
+    low.
+    """
+    valid = finite(rows, "valid/l1")
+    valid = valid[valid[:, 0] > 0]  # before the first step nothing was learnt that could get worse
+    found, n = medians(valid, s.valid_window), 2 * s.valid_window
+    if s.valid_rise is None or not len(found):
+        return None
+    lowest = np.minimum.accumulate(found[:, 1])
+    swing = np.zeros(len(found))
+    if len(valid) >= n:
+        runs = np.lib.stride_tricks.sliding_window_view(valid[:, 1], n)
+        lows = np.minimum.accumulate(valid[:, 1])
+        no_new_low = (
+            runs[:, s.valid_window :].min(axis=1)
+            >= lows[s.valid_window - 1 : len(valid) - s.valid_window]
+        )
+        back_and_forth = np.abs(np.diff(runs, axis=1)).sum(axis=1) - np.abs(
+            runs[:, -1] - runs[:, 0]
+        )
+        swing[s.valid_window :] = (
+            back_and_forth / (n - 1) / np.maximum(runs.mean(axis=1), 1e-12) * no_new_low
+        )
+    rise = found[:, 1] / np.maximum(lowest, 1e-12) - 1
+    at = since(
+        (rise > s.valid_rise) | (swing > s.valid_rise),
+        (rise < s.valid_rise / s.release) & (swing < s.valid_rise / s.release),
+    )
+    if at is None:
+        return None
+    low = int(found[:, 1].argmin())
+    how = (
+        f"rising, {rise[-1]:.0%} above its lowest, {found[low, 1]:.3g} at epoch {found[low, 0]:.4g}"
+        if swing[-1] < s.valid_rise / s.release
+        else f"fluctuating by {swing[-1]:.0%} from one validation to the next without a new low"
+    )
+    return Finding(
+        "validation_rising",
+        "warning",
+        float(found[at, 0]),
+        f"validation L1 {found[-1, 1]:.3g} (median of {s.valid_window} validations) is {how}, "
+        f"limit {s.valid_rise:.0%}: it should fall as the training L1 does",
+        "keep the best checkpoint; early stopping (patience)",
+    )
+
+
+def d_overfitting(rows: list[dict], s: Watch, values: dict[str, Any]) -> Finding | None:
+    if s.overfit_high is None:
+        return None
+    found = medians(finite(rows, "valid/overfit"), s.valid_window)
+    at = since(found[:, 1] > s.overfit_high, found[:, 1] < s.overfit_high / s.release)
+    if at is None:
+        return None
+    return Finding(
+        "d_overfitting",
+        "warning",
+        float(found[at, 0]),
+        f"valid/overfit {found[-1, 1]:.3g} (median of {s.valid_window} validations), healthy below"
+        f" {s.overfit_high:g}: D has memorised the training samples, held-out ones look generated"
+        " to it",
+        "stop early and keep the best checkpoint; more or cleaner images (of particles, flips only:"
+        " rotation, affine and colour jitter hurt)",
+    )
+
+
+def score_mark(rows: list[dict], s: Watch) -> tuple[np.ndarray | None, np.ndarray | None, int]:
+    """(epoch, score) of the last clear improvement, of the last evaluation, and how many
+    evaluations came after the former.
+    """
+    key = score_key(rows)
+    scores = finite(rows, key) if key else np.empty((0, 2))
+    if not len(scores):
+        return None, None, 0
+    at = 0
+    for i, score in enumerate(scores[:, 1]):
+        if score < scores[at, 1] - abs(scores[at, 1]) * s.score_flat_change:
+            at = i
+    return scores[at], scores[-1], len(scores) - 1 - at
+
+
+def score_flat(rows: list[dict], s: Watch, values: dict[str, Any]) -> Finding | None:
+    mark, last, evaluations = score_mark(rows, s)
+    if (
+        s.score_flat_epochs is None
+        or mark is None
+        or evaluations < s.score_flat_evaluations
+        or last[0] - mark[0] < s.score_flat_epochs
+    ):
+        return None
+    name = score_key(rows).partition("/")[2]
+    return Finding(
+        "score_flat",
+        "warning",
+        float(mark[0]),
+        f"{name} flat for {last[0] - mark[0]:.4g} epochs ({evaluations} evaluations): {mark[1]:.4g}"
+        f" at epoch {mark[0]:.4g}, now {last[1]:.4g}",
+        "change the schedule, or stop early and keep the best checkpoint; cleaner data, another"
+        " recipe",
+    )
+
+
+def mode_collapse(rows: list[dict], s: Watch, values: dict[str, Any]) -> Finding | None:
+    """Samples from the same noise become alike, or the score jumps."""
+    found = [part for part in (_fallen(rows, s), _jumped(rows, s)) if part]
+    if not found:
+        return None
+    return Finding(
+        "mode_collapse",
+        "warning",
+        min(epoch for epoch, _ in found),
+        "; ".join(text for _, text in found),
+        "return to an earlier checkpoint and lower both rates (on_trouble=rollback does so)",
+    )
+
+
+def _fallen(rows: list[dict], s: Watch) -> tuple[float, str] | None:
+    found = medians(finite(rows, "valid/diversity"), s.valid_window)
+    if not len(found):
+        return None
+    now = found[:, 1]
+    # More than the reals have is noise, as an untrained network may draw: falling from there is
+    # learning.
+    highest = np.minimum(np.maximum.accumulate(now), 1.0)
+    before = np.concatenate(
+        [np.full(min(s.valid_window, len(now)), -math.inf), now[: -s.valid_window]]
+    )
+    fall, low = s.diversity_fall or 0.0, s.diversity_low or 0.0
+    growing = (now > before * s.release) | np.isinf(before)
+    at = since(
+        (now < fall * highest) | (now < low) & ~growing,
+        (now >= fall * highest * s.release) & ((now >= low * s.release) | growing),
+    )
+    if at is None:
+        return None
+    return (
+        float(found[at, 0]),
+        (
+            f"diversity of samples {now[-1]:.3g} of that of real ones (median of {s.valid_window}"
+            f" validations; 1 is healthy), its highest was {now.max():.3g} at epoch"
+            f" {found[now.argmax(), 0]:.4g}: mode collapse, G draws ever fewer kinds of sample"
+        ),
+    )
+
+
+def _jumped(rows: list[dict], s: Watch) -> tuple[float, str] | None:
+    key = score_key(rows)
+    scores = finite(rows, key) if key and s.score_jump else np.empty((0, 2))
+    if len(scores) < 3:
+        return None
+    value = scores[1:, 1]
+    best = np.minimum.accumulate(scores[:, 1])[:-1]
+    # Ratios, as a stand-in score may fall from 370 to 0.7 and a FID from 150 to 50. The first score
+    # is positive where the best is.
+    way = np.maximum(scores[0, 1], best) / np.where(best > 0, best, np.inf)
+    over = (best > 0) & (value > best * np.maximum(s.score_jump, way**s.score_lost))
+    at = since(np.concatenate([[False], over[1:] & over[:-1]]), ~over)
+    if at is None:
+        return None
+    low = int(scores[:, 1].argmin())
+    return (
+        float(scores[at + 1, 0]),
+        (
+            f"{key.partition('/')[2]} jumped to {value[-1]:.4g}, {value[-1] / best[-1]:.2g} times"
+            f" its best, {scores[low, 1]:.4g} at epoch {scores[low, 0]:.4g}: mode collapse, or"
+            " training that falls apart"
+        ),
+    )

@@ -1,0 +1,45 @@
+"""Sample grids as PNG files."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from distgan.core.errors import DiskError
+
+
+def grid(images: torch.Tensor, columns: int = 8) -> np.ndarray:
+    """uint8 [n, channels, height, width] -> uint8 [rows * (height + 1) + 1, columns * (width + 1) +
+    1, channels], with gray lines between.
+    """
+    n, channels, height, width = images.shape
+    rows = -(-n // columns)
+    sheet = np.full((rows * (height + 1) + 1, columns * (width + 1) + 1, channels), 64, np.uint8)
+    for i, image in enumerate(images.permute(0, 2, 3, 1).cpu().numpy()):
+        y, x = (i // columns) * (height + 1) + 1, (i % columns) * (width + 1) + 1
+        sheet[y : y + height, x : x + width] = image
+    return sheet
+
+
+def save_grid(path: Path, images: torch.Tensor) -> None:
+    """Write a grid, whole or not at all; DiskError where it cannot be written."""
+    sheet = grid(images)
+    temporary = path.with_name(f".{path.name}")
+    try:
+        Image.fromarray(sheet[:, :, 0] if sheet.shape[2] == 1 else sheet).save(
+            temporary, format="PNG"
+        )
+        temporary.replace(path)
+    except OSError as error:
+        raise DiskError(
+            f"cannot write {path}: {error.strerror}; run the same line again when it can be written"
+        ) from error
+
+
+def load(paths: list[Path]) -> torch.Tensor:
+    """Pictures of one size -> uint8 [n, channels, height, width]."""
+    arrays = [np.asarray(Image.open(path)) for path in paths]
+    return torch.from_numpy(
+        np.stack([array.reshape(*array.shape[:2], -1) for array in arrays])
+    ).permute(0, 3, 1, 2)

@@ -1,0 +1,192 @@
+"""What an image recipe leaves when training is over: image files, a line for each, and the score of
+exactly these files.
+
+    images/00000.png …   image i is drawn from noise (seed, i) by the generator in eval mode, its
+                         average where there is one
+    result.csv           id, file_name, critic_score, sha256: a line for each file
+    result.json          the score against all images of the data set, held out or not
+    grid.png             the first 64
+
+All ranks make images, rank 0 alone writes, as everywhere: the others may not see its disk. The
+files do not depend on the number of ranks.
+"""
+
+import csv
+import hashlib
+import io
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from distgan.core import console
+from distgan.core.errors import RunError
+from distgan.data import transforms as signals
+from distgan.data.dataset import Data
+from distgan.distributed.ranks import Ranks
+from distgan.engine.player import Player
+from distgan.evaluation.image_evaluator import CHUNK, Evaluator, deal
+from distgan.outputs import image_grid as pictures
+from distgan.runs import folder as runs
+
+# not the noise of the evaluations that chose the checkpoint: it would flatter the score
+PURPOSE = "noise/results"
+COLUMNS = ("id", "file_name", "critic_score", "sha256")
+GOOD = 50.0  # a FID below this is called good (and no other metric is)
+GRID = 64
+ROUND = 64 * CHUNK  # images that rank 0 holds at once
+Draw = Callable[[np.ndarray, str], torch.Tensor]
+Row = tuple[int, str, str, str]  # COLUMNS
+
+
+def write(
+    folder: Path,
+    ranks: Ranks,
+    data: Data,
+    sample: Draw,
+    D: Player,
+    count: int,
+    inception: str | None,
+    sha256: str | None = None,
+) -> dict[str, object]:
+    """All of the above into an empty folder.
+
+    `sample` is the recipe's, with the networks to judge loaded. Collective; every rank gets
+    result.json.
+    """
+    evaluator = ranks.together(
+        lambda: Evaluator(ranks, data, count, inception, whole=True, sha256=sha256)
+    )
+    result = evaluator.score(write_images(folder, ranks, sample, D, count, evaluator.extract))
+    result |= {
+        "training": len(data.train),
+        "held_out": len(data.validation),
+        "real_halves": evaluator.floor(),
+    }
+    if evaluator.metric == "fid":
+        result |= {"good_below": GOOD, "good": result["score"] < GOOD}
+    ranks.alone(lambda: runs.write(folder / "result.json", json.dumps(result, indent=1)))
+    console.say(
+        f"{count} images: {result['metric']} {result['score']:.4g} against all {result['reals']}"
+        " real ones" + (f"; below {GOOD:g} is called good" if "good" in result else "")
+    )
+    return result
+
+
+def write_images(
+    folder: Path,
+    ranks: Ranks,
+    sample: Draw,
+    D: Player,
+    count: int,
+    extract: Callable[[torch.Tensor], torch.Tensor] | None = None,
+) -> torch.Tensor | None:
+    """images/, result.csv and grid.png into an empty folder.
+
+    Collective; on rank 0 returns what `extract` says of the files, [count, d].
+    """
+
+    def keep(start: int, images: torch.Tensor, said: torch.Tensor) -> None:
+        for row, data in files(start, images, said, count):
+            save(folder / row[1], data)
+            lines.append(row)
+        if start == 0:
+            pictures.save_grid(folder / "grid.png", images[:GRID])
+
+    lines: list[Row] = []
+    features = []
+    with console.bar("generating", count, "images") as bar:
+        for start, made in rounds(ranks, sample, D, range(count), bar, extract):
+            ranks.alone(lambda start=start, made=made: keep(start, *made[:2]))
+            features += made[2:]
+    ranks.alone(lambda: runs.write(folder / "result.csv", table(lines)))
+    return torch.cat(features) if features and ranks.first else None
+
+
+def rounds(
+    ranks: Ranks,
+    sample: Draw,
+    D: Player,
+    numbers: range,
+    bar: console.Bar,
+    extract: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    size: int = ROUND,
+) -> Iterator[tuple[int, list[torch.Tensor | None]]]:
+    """Images of these numbers, `size` at a time: (number of the first, [uint8 [n, channels, height,
+    width], D's scores [n], features if asked for]).
+
+    Tensors on rank 0, None elsewhere. Collective; `numbers` begins at a multiple of CHUNK, so that
+    an image is always made among the same others.
+    """
+
+    def make(some: np.ndarray) -> tuple[torch.Tensor, ...]:
+        images = signals.to_bytes(sample(some, PURPOSE))
+        with D.judging() as critic:
+            said = critic(signals.to_unit(images, next(critic.parameters()).dtype))
+        return (images, said) if extract is None else (images, said, extract(images))
+
+    for start in range(numbers.start, numbers.stop, size):
+        yield (
+            start,
+            deal(
+                ranks,
+                range(start, min(start + size, numbers.stop)),
+                make,
+                bar,
+                columns=3 if extract else 2,
+            ),
+        )
+
+
+def files(
+    start: int, images: torch.Tensor, said: torch.Tensor, count: int
+) -> Iterator[tuple[Row, bytes]]:
+    """The line and the bytes of each PNG file, numbered from `start`; `count` are to come in all."""
+    digits = max(len(str(count - 1)), 5)
+    for i, (image, score) in enumerate(
+        zip(images.permute(0, 2, 3, 1).numpy(), said.tolist(), strict=True), start
+    ):
+        data = _png(image)
+        yield (
+            (
+                i,
+                f"images/{i:0{digits}d}.png",
+                f"{score:.9g}",
+                hashlib.sha256(data).hexdigest(),
+            ),
+            data,
+        )
+
+
+def save(path: Path, data: bytes) -> None:
+    """RunError where it cannot be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    except OSError as error:
+        raise RunError(
+            f"cannot write {path}: {error.strerror}; make room or give access, and run the same"
+            " line again"
+        ) from error
+
+
+def _png(image: np.ndarray) -> bytes:
+    """uint8 [height, width, 1 or 3].
+
+    PNG loses nothing, so a score of the pixels is one of the file.
+    """
+    out = io.BytesIO()
+    Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image).save(out, format="PNG")
+    return out.getvalue()
+
+
+def table(lines: list[Row]) -> str:
+    """CSV under COLUMNS."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    writer.writerows(lines)
+    return out.getvalue()

@@ -1,0 +1,229 @@
+"""Pictures of sound as PNG files: waveforms over each other, spectrograms side by side. Imports no
+torch.
+
+Text comes from names of samples, so nothing in it is taken for a formula, and what is too long is
+cut.
+"""
+
+import io
+import os
+import textwrap
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from distgan.core.errors import DiskError
+
+BLUE, ORANGE, GREEN, RED, GRAY = "#3b82f6", "#f08c2e", "#2fa36b", "#e5484d", "#8a8f98"
+STYLE = {
+    "text.parse_math": False,
+    "font.size": 9,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "axes.titleweight": "bold",
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "grid.linewidth": 0.6,
+    "axes.grid": True,
+    "xtick.major.size": 2.5,
+    "ytick.major.size": 2.5,
+}
+DPI = 100
+WIDTH_IN = 10.2  # 1020 pixels: the report shows a picture up to 1024 wide without scaling
+RANGE_DB = 80.0  # of the colour scale of spectrograms, below the loudest point of all
+# samples of a waveform that can be told apart on one panel; a longer one has a second, enlarged
+# panel
+CLEAR = 600
+LETTERS = 126  # of a title that fit across the picture
+NAME = 36  # of the name of a waveform, beside its numbers
+
+
+def overlay(
+    path: Path, items: list[tuple[str, np.ndarray, np.ndarray, np.ndarray]], rate: float
+) -> None:
+    """Write one panel an item, (name, input [n], target [n], output [n]) at `rate` Hz: the three
+    over each other, and target - output below.
+
+    The title has the mean absolute differences. Of a waveform too long to be seen whole, the
+    loudest stretch is shown beside it. DiskError where the file cannot be written.
+    """
+    with mpl.rc_context({**STYLE, "grid.alpha": 0.25}):
+        figure = _figure(2.7 * len(items))
+        for part, (name, *waves) in zip(
+            figure.subfigures(len(items), squeeze=False)[:, 0], items, strict=True
+        ):
+            given, target, output = (np.asarray(wave, np.float64).reshape(-1) for wave in waves)
+            windows = [slice(0, len(target))] + (
+                [_loudest(target, CLEAR)] if len(target) > 2 * CLEAR else []
+            )
+            axes = part.subplots(
+                2, len(windows), height_ratios=(3, 1), squeeze=False, sharex="col", sharey="row"
+            )
+            for column, window in enumerate(windows):
+                _waves(axes[:, column], given, target, output, window, rate)
+            title = (
+                f"{_short(name, NAME)}   L1(output, target) {_l1(output, target):.4f}   L1(input,"
+                f" target) {_l1(given, target):.4f}"
+            )
+            axes[0, 0].set_title(title)
+            axes[0, 0].set_ylabel("signal")
+            axes[1, 0].set_ylabel("residual")
+            if len(windows) > 1:
+                axes[0, 1].set_title(
+                    "where the target is loudest", loc="right", fontsize=9, fontweight="normal"
+                )
+            drawn = [ax.get_legend_handles_labels() for ax in axes[:, 0]]
+        figure.legend(
+            *([one for pair in both for one in pair] for both in zip(*drawn, strict=True)),
+            loc="outside upper right",
+            ncols=4,
+        )
+        save(path, figure)
+
+
+def spectrograms(path: Path, items: list[list[tuple[str, np.ndarray]]], rate: float) -> None:
+    """Write one row an item, each a list of (title, signal [n] at `rate` Hz) such as denoised,
+    repaired and clean: spectrograms on one colour scale. A title may take two lines.
+
+    Power in a Hann window of about 32 ms, every quarter of it, in dB below the loudest point of the
+    picture. DiskError where the file cannot be written.
+    """
+    levels = [
+        [_levels(np.asarray(wave, np.float64).reshape(-1), rate) for _, wave in row]
+        for row in items
+    ]
+    top = max(
+        -40.0, *(float(level.max()) for row in levels for level, _ in row)
+    )  # silence alone is to be dark
+    with mpl.rc_context({**STYLE, "axes.grid": False}):
+        figure = _figure(2.35 * len(items))
+        columns = max(map(len, items))
+        axes = figure.subplots(len(items), columns, squeeze=False, sharex="row", sharey="row")
+        for row, shown, drawn in zip(axes, items, levels, strict=True):
+            for ax, (title, wave), (level, end_s) in zip(row, shown, drawn, strict=False):
+                image = ax.imshow(
+                    level - top,
+                    origin="lower",
+                    aspect="auto",
+                    cmap="magma",
+                    vmin=-RANGE_DB,
+                    vmax=0,
+                    interpolation="nearest",
+                    extent=(0, end_s, 0, rate / 2000),
+                )
+                title = title if np.isfinite(wave).all() else f"not finite: {title}"
+                ax.set_title(
+                    "\n".join(textwrap.wrap(plain(title), LETTERS // columns)[:2]),
+                    fontsize=9,
+                    fontweight="normal",
+                )
+                ax.set_xlabel("time in s", labelpad=1)
+            for ax in row[len(shown) :]:
+                ax.set_axis_off()
+            row[0].set_ylabel("frequency in kHz")
+        figure.colorbar(image, ax=axes, label="dB", fraction=0.025, pad=0.01)
+        save(path, figure)
+
+
+def save(path: Path, figure: Figure) -> None:
+    """Write a figure as PNG, whole or not at all; DiskError where it cannot be written."""
+    out = io.BytesIO()
+    figure.savefig(out, format="png", dpi=DPI, metadata={"Software": None})
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_bytes(out.getvalue())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise DiskError(
+            f"cannot write {path}: {error.strerror}; run the same line again when it can be written"
+        ) from error
+
+
+def _figure(height_in: float) -> Figure:
+    figure = Figure(figsize=(WIDTH_IN, height_in + 0.4), layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def plain(name: str) -> str:
+    """Printable ASCII, which every font has.
+
+    A name in other letters would be drawn as boxes, with a warning for each.
+    """
+    name = str(name).encode("ascii", "replace").decode()
+    return "".join(letter if letter.isprintable() else " " for letter in name)
+
+
+def _short(name: str, letters: int) -> str:
+    name = plain(name)
+    return name if len(name) <= letters else f"{name[: letters - 1]}~"
+
+
+def _l1(one: np.ndarray, other: np.ndarray) -> float:
+    return float(np.abs(one - other).mean())
+
+
+def _loudest(wave: np.ndarray, length: int) -> slice:
+    """The stretch of `length` samples with the most energy."""
+    energy = np.concatenate([[0.0], np.cumsum(np.square(np.nan_to_num(wave)))])
+    start = int(np.argmax(energy[length:] - energy[:-length]))
+    return slice(start, start + length)
+
+
+def _waves(
+    axes, given: np.ndarray, target: np.ndarray, output: np.ndarray, window: slice, rate: float
+) -> None:
+    """The three signals on the upper of two axes, what is left of the target on the lower.
+
+    What is not finite leaves a gap.
+    """
+    short = (window.stop - window.start) / rate < 1
+    time = np.arange(window.start, window.stop) / rate * (1000 if short else 1)
+    fine = len(time) <= CLEAR
+    for wave, label, colour, width, alpha in (
+        (given, "input", GRAY, 0.7, 0.6),
+        (target, "target", GREEN, 2.0 if fine else 0.6, 0.7 if fine else 1.0),
+        (output, "output", ORANGE, 0.9, 1.0 if fine else 0.7),
+    ):
+        axes[0].plot(
+            time,
+            np.where(np.isfinite(wave), wave, np.nan)[window],
+            color=colour,
+            linewidth=width,
+            alpha=alpha,
+            label=label,
+        )
+    left = target - output
+    axes[1].plot(
+        time,
+        np.where(np.isfinite(left), left, np.nan)[window],
+        color=RED,
+        linewidth=0.7,
+        label="target − output",
+    )
+    axes[1].axhline(0, color="black", linewidth=0.4)
+    axes[1].set_xlabel(f"time in {'ms' if short else 's'}", loc="right", labelpad=1)
+    axes[0].margins(x=0.005)
+
+
+def _levels(wave: np.ndarray, rate: float) -> tuple[np.ndarray, float]:
+    """dB [frequencies, frames] of a signal [n], and its length in s.
+
+    What is not finite counts as silence.
+    """
+    size = 1 << max(int(np.log2(max(rate * 0.032, 2))), 4)
+    padded = np.pad(np.nan_to_num(wave, nan=0.0, posinf=0.0, neginf=0.0), size // 2)
+    frames = np.lib.stride_tricks.sliding_window_view(
+        np.pad(padded, (0, max(size - len(padded), 0))), size
+    )[:: size // 4]
+    power = np.square(np.abs(np.fft.rfft(frames * np.hanning(size), axis=1))) / np.square(
+        np.hanning(size).sum() / 2
+    )
+    return 10 * np.log10(np.maximum(power, 1e-12)).T, len(wave) / rate

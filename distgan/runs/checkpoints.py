@@ -1,0 +1,291 @@
+"""The state of a run, written whole or not at all, verified when read, falling back to the one
+before.
+
+checkpoints/00001200/networks.safetensors   weights, buffers and averages of every player:
+                                            `G.net.*`, `G.ema.*`, `D.net.*`
+                     training.pt            optimizers and counters; loads with weights_only=True
+                     checkpoint.json        step, samples, monitor state, sizes and SHA-256 of the
+                                            others; written last
+"""
+
+import hashlib
+import json
+import os
+import pickle
+import shutil
+import zlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from distgan import __version__
+from distgan.core import console
+from distgan.core.errors import DiskError, RunError
+
+FORMAT = 1
+Held = tuple[
+    dict[str, torch.Tensor], dict[str, Any]
+]  # what a player's tensors() and state() return
+_FILES = ("networks.safetensors", "training.pt")
+_BEFORE = ".tmp-before-"  # + step: what has left its name to one that is saved anew
+
+
+def held(players: dict[str, Any]) -> dict[str, Held]:
+    """What `save` writes of players.
+
+    Collective: under DeepSpeed each rank has a part of an optimizer's state.
+    """
+    return {name: (player.tensors(), player.state()) for name, player in players.items()}
+
+
+def sums(players: dict[str, Any]) -> dict[str, int]:
+    """A checksum of each tensor of `tensors`, and how many updates each player has taken.
+
+    What all ranks must hold alike.
+    """
+    return {
+        f"{name}.{key}": zlib.crc32(
+            value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy()
+        )
+        for name, player in players.items()
+        for key, value in player.tensors().items()
+    } | {f"{name}.updates": int(player.updates) for name, player in players.items()}
+
+
+def digest(players: dict[str, Any]) -> str:
+    """SHA-256 of all weights, buffers and averages."""
+    found = hashlib.sha256()
+    for player in players.values():
+        for value in player.tensors().values():
+            found.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return found.hexdigest()
+
+
+def save(folder: Path, step: int, players: dict[str, Held], state: dict[str, Any]) -> Path:
+    """Write checkpoint `step` of players' (tensors, state).
+
+    A kill at any moment leaves either all of it or nothing under its name; DiskError where it
+    cannot be written.
+    """
+    final, temporary = folder / f"{step:08d}", folder / f".tmp-{step:08d}"
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        _write(folder, final, temporary, step, players, state)
+    except (
+        OSError,
+        RuntimeError,
+        SafetensorError,
+    ) as error:  # a full disk is an OSError to Python only, not to torch and safetensors
+        shutil.rmtree(temporary, ignore_errors=True)  # gives a full disk its last bytes back
+        if isinstance(error, RunError):
+            raise
+        raise DiskError(
+            f"cannot write checkpoint {final}: {error}; the one before it is kept. Make room or"
+            " give access, and run the same line again"
+        ) from error
+    return final
+
+
+def _write(
+    folder: Path,
+    final: Path,
+    temporary: Path,
+    step: int,
+    players: dict[str, Held],
+    state: dict[str, Any],
+) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary.mkdir()
+    tensors = {
+        f"{name}.{key}": value.detach().cpu().contiguous()
+        for name, (tensors, _) in players.items()
+        for key, value in tensors.items()
+    }
+    broken = [
+        key
+        for key, value in tensors.items()
+        if value.is_floating_point() and not torch.isfinite(value).all()
+    ]
+    if broken:
+        raise RunError(
+            f"not saved: {', '.join(broken[:3])} holds values that are not finite; the last good"
+            f" checkpoint is kept in {folder}"
+        )
+    save_file(tensors, temporary / _FILES[0])
+    torch.save({name: rest for name, (_, rest) in players.items()}, temporary / _FILES[1])
+    files = {
+        name: {"bytes": (temporary / name).stat().st_size, "sha256": _sha256(temporary / name)}
+        for name in _FILES
+    }
+    about = {"format": FORMAT, "distgan": __version__, "step": step, **state, "files": files}
+    about["digest"] = _digest(about)
+    (temporary / "checkpoint.json").write_text(json.dumps(about, indent=1))
+    for path in (*temporary.iterdir(), temporary):
+        _sync(path)
+    if final.is_symlink() or final.is_file():  # nothing of ours
+        final.unlink()
+    before = folder / f"{_BEFORE}{final.name}"
+    shutil.rmtree(before, ignore_errors=True)
+    if final.exists():  # saved anew after going back to it: kept until the new one has its name
+        final.rename(before)
+    os.replace(temporary, final)
+    _sync(folder)
+    shutil.rmtree(before, ignore_errors=True)
+
+
+def recover(folder: Path) -> None:
+    """Give a checkpoint its name back that was being saved anew when the process was killed.
+
+    Only for the run itself: another may be just saving.
+    """
+    for path in folder.glob(f"{_BEFORE}*"):
+        if not (final := folder / path.name.removeprefix(_BEFORE)).exists():
+            path.rename(final)
+
+
+class _Damaged(RunError):
+    """Not what was written: the checkpoint before it serves. A checkpoint of another version is not
+    damaged, and not passed over.
+    """
+
+
+def newest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
+    """The newest intact checkpoint and its state; None where there is none.
+
+    Damaged ones are named and passed over; RunError if there are checkpoints but none is intact.
+    """
+    found = present(folder)
+    for path in reversed(found):
+        try:
+            about = verify(path)
+            if about["step"] != int(path.name):
+                raise _Damaged(
+                    f"checkpoint {path} is one of step {about['step']} under another name"
+                )
+            return path, about
+        except _Damaged as error:
+            console.say(f"warning: {error}; falling back to the checkpoint before it")
+    if found:
+        raise RunError(
+            f"none of the {len(found)} checkpoints in {folder} is intact; move the folder away to"
+            " train from the start"
+        )
+    return None
+
+
+def verify(path: Path) -> dict[str, Any]:
+    """checkpoint.json of an intact checkpoint; RunError says what is wrong with another."""
+    try:
+        about = json.loads((path / "checkpoint.json").read_text())
+        if about["digest"] != _digest(
+            about
+        ):  # taken alike in every format: a flipped bit in its number is damage, not another format
+            raise _Damaged(f"checkpoint {path} is damaged: checkpoint.json is not what was written")
+        if about["format"] != FORMAT:
+            raise RunError(
+                f"checkpoint {path} has format {about['format']} (distgan {about['distgan']}), this"
+                f" is distgan {__version__}, format {FORMAT}; go on with distgan"
+                f" {about['distgan']}, or move the folder {path.parent} away to train from the"
+                " start"
+            )
+        for name in _FILES:
+            if _sha256(path / name) != about["files"][name]["sha256"]:
+                raise _Damaged(f"checkpoint {path} is damaged: {name} is not what was written")
+        return about
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise _Damaged(f"checkpoint {path} is damaged: {error}") from error
+
+
+def load(path: Path, players: dict[str, Any]) -> None:
+    """Put a verified checkpoint into the players of this process, whatever ranks and engine wrote
+    it.
+    """
+    try:
+        tensors = load_file(path / _FILES[0])
+        states = torch.load(path / _FILES[1], map_location="cpu", weights_only=True)
+    except (
+        OSError,
+        RuntimeError,
+        ValueError,
+        EOFError,
+        SafetensorError,
+        pickle.UnpicklingError,
+    ) as error:
+        raise RunError(f"checkpoint {path} cannot be read: {str(error).splitlines()[0]}") from error
+    try:
+        for name, player in players.items():
+            player.load(
+                {
+                    key[len(name) + 1 :]: value
+                    for key, value in tensors.items()
+                    if key.startswith(f"{name}.")
+                },
+                states[name],
+            )
+    except (KeyError, RuntimeError, ValueError) as error:
+        raise RunError(f"checkpoint {path} does not fit this network: {error}") from error
+
+
+def present(folder: Path) -> list[Path]:
+    """Checkpoint folders, oldest first."""
+    return (
+        sorted(path for path in folder.glob("[0-9]" * 8) if path.is_dir() and not path.is_symlink())
+        if folder.is_dir()
+        else []
+    )
+
+
+def prune(folder: Path, keep: int, also: set[int | None]) -> None:
+    """Delete all but the newest `keep` and those of the steps `also`, and what a killed save left
+    behind.
+    """
+    try:
+        for path in present(folder)[:-keep]:
+            if int(path.name) not in also:
+                _delete(path)
+        for path in folder.glob(".tmp-*"):
+            shutil.rmtree(path)
+    except OSError as error:
+        raise DiskError(f"cannot delete old checkpoints in {folder}: {error}") from error
+
+
+def discard_after(folder: Path, step: int) -> None:
+    """Delete checkpoints of a later step.
+
+    They were found damaged, or belong to a future that is being trained again.
+    """
+    for path in present(folder):
+        if int(path.name) > step:
+            _delete(path)
+
+
+def _delete(path: Path) -> None:
+    """Away from its name first: a kill leaves no half of it there, but what the next `prune` takes
+    away.
+    """
+    away = path.with_name(f".tmp-old-{path.name}")
+    shutil.rmtree(away, ignore_errors=True)
+    path.rename(away)
+    shutil.rmtree(away)
+
+
+def _digest(about: dict[str, Any]) -> str:
+    """Of checkpoint.json itself, without this number."""
+    rest = {key: value for key, value in about.items() if key != "digest"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

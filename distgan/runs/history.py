@@ -1,0 +1,341 @@
+"""A run folder, read whole: what was asked, what happened, the numbers, the pictures. Imports no
+torch and changes nothing.
+
+A run that has just begun lacks most of it, so only what is there and damaged is an error. No file
+outside the folder is read.
+"""
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import yaml
+from pydantic import ValidationError
+
+from distgan.core.errors import RunError
+from distgan.monitor.criteria import Criterion, criteria
+from distgan.monitor.decisions import Finding, Signal, Watch, check, healthy, present
+from distgan.monitor.interventions import Intervention, interventions, real
+from distgan.monitor.journal import read_journal, score_key, series
+
+MARKS = ("status.json", "identity.json", "journal.jsonl")  # any of these makes a folder a run
+HEARTBEAT_OLD_S = 600.0
+
+
+@dataclass(frozen=True)
+class History:
+    """Everything a report says comes from here."""
+
+    folder: Path
+    config: dict
+    overrides: dict
+    identity: dict
+    status: dict
+    attempts: dict[str, dict]  # by number: "000"
+    events: list[dict]
+    rows: list[dict]
+    samples: dict[
+        int, Path
+    ]  # pictures by step: sample grids, or waveforms or spectrograms of held-out clips
+    evaluations: list[dict]  # of the training
+    asked: list[dict]  # by `distgan evaluate`
+    checkpoints: list[tuple[int, int]]  # step, bytes
+    sounds: list[Path]  # WAV files that belong to the newest picture
+    results: list[Path]  # what the recipe made of the best checkpoint
+
+    @property
+    def name(self) -> str:
+        return f"{self.folder.parent.name}/{self.folder.name}"
+
+    @cached_property
+    def settings(self) -> Watch:
+        """The thresholds this run was watched with.
+
+        Keys of its `watch` section that are no thresholds are left out.
+        """
+        section = self.config.get("watch") or {}
+        try:
+            return Watch(
+                **{key: value for key, value in section.items() if key in Watch.model_fields}
+            )
+        except (ValidationError, AttributeError) as error:
+            raise RunError(f"{self.folder / 'config.yaml'}, section watch: {error}") from error
+
+    @cached_property
+    def findings(self) -> list[Finding]:
+        return check(self.rows, self.settings, self.values)
+
+    @cached_property
+    def criteria(self) -> list[Criterion]:
+        """What makes a run of this system a success, one by one."""
+        return criteria(
+            self.rows,
+            self.config,
+            self.settings,
+            [event for event in self.events if event.get("event") == "warning"],
+        )
+
+    @cached_property
+    def signals(self) -> list[Signal]:
+        return healthy(self.rows, self.settings)
+
+    @cached_property
+    def values(self) -> dict:
+        """The settings with what was changed in flight."""
+        return present(self.config, self.rows)
+
+    @cached_property
+    def interventions(self) -> list[Intervention]:
+        return interventions(self.events)
+
+    @cached_property
+    def metric(self) -> str | None:
+        """`frechet_standin`, `fid`, `l1` …; None before the first evaluation."""
+        key = score_key(self.rows)
+        return key.partition("/")[2] if key else None
+
+    @cached_property
+    def best(self) -> dict | None:
+        """{"step", "epoch", "score", "metric"} of the best evaluation.
+
+        As the run recorded it, else from the journal.
+        """
+        if self.status.get("best"):
+            return self.status["best"]
+        key = f"eval/{self.metric}"
+        score, row = min(
+            ((row[key], row) for row in self.rows if real(row.get(key)) is not None),
+            key=lambda pair: pair[0],
+            default=(None, None),
+        )
+        return (
+            {"step": row["step"], "epoch": row["epoch"], "score": score, "metric": self.metric}
+            if row
+            else None
+        )
+
+    @cached_property
+    def kind(self) -> str:
+        """`image` or `pair`: of samples that the run trains on."""
+        told = [(attempt.get("data") or {}).get("kind") for attempt in self.attempts.values()]
+        paired = any(key in row for row in self.rows[:200] for key in ("g/l1", "valid/l1"))
+        return next(
+            (kind for kind in told if kind in ("image", "pair")), "pair" if paired else "image"
+        )
+
+    @property
+    def unit(self) -> str:
+        """What a person calls them."""
+        return {"image": "images", "pair": "clips"}[self.kind]
+
+    @property
+    def speed(self) -> float | None:
+        """Samples a second; runs of version 0.1 have it under another name."""
+        found = self.recent("samples_per_second")
+        return self.recent("images_per_second") if found is None else found
+
+    @property
+    def state(self) -> str:
+        return self.status.get("state") or "unknown"
+
+    @property
+    def epoch(self) -> float:
+        return self.status.get("epoch") or (self.rows[-1]["epoch"] if self.rows else 0.0)
+
+    @property
+    def seen(self) -> int:
+        return self.status.get("samples") or (self.rows[-1].get("samples", 0) if self.rows else 0)
+
+    def recent(self, key: str, lines: int = 20) -> float | None:
+        """Median of the last finite values of a journal key."""
+        values = series(self.rows, key)[-lines:, 1]
+        values = values[np.isfinite(values)]
+        return float(np.median(values)) if len(values) else None
+
+    def last(self, key: str) -> float | None:
+        """The newest finite value of a journal key: of a validation, which is a mean already."""
+        return next(
+            (value for row in reversed(self.rows) if (value := real(row.get(key))) is not None),
+            None,
+        )
+
+    def epoch_of(self, step: int) -> float | None:
+        """Epoch of a step, between the journal lines around it."""
+        if not self.rows:
+            return None
+        # Steps never go back (read_journal), so the line can be interpolated.
+        return float(
+            np.interp(
+                step,
+                [row["step"] for row in self.rows],
+                [row["epoch"] for row in self.rows],
+                left=0.0,
+            )
+        )
+
+    def silent_s(self, now: datetime | None = None) -> float | None:
+        """Seconds since the last heartbeat of a run that says it is running, where that is long
+        enough to doubt it.
+        """
+        beat = _time(self.status.get("heartbeat"))
+        silent = (
+            ((now or datetime.now(UTC)) - beat).total_seconds()
+            if beat and self.state == "running"
+            else 0.0
+        )
+        return silent if silent > HEARTBEAT_OLD_S else None
+
+    @property
+    def wall_s(self) -> float:
+        """Seconds over all attempts; one that was killed ends with the last that was heard of it."""
+        heard = [_time(event.get("time")) for event in self.events] + [
+            _time(self.status.get("heartbeat"))
+        ]
+        starts = [_time(attempt.get("started")) for attempt in self.attempts.values()]
+        total = 0.0
+        for i, attempt in enumerate(self.attempts.values()):
+            if starts[i] is None:
+                continue
+            later = min((start for start in starts[i + 1 :] if start), default=None)
+            end = _time(attempt.get("ended")) or max(
+                (t for t in heard if t and (later is None or t < later)), default=starts[i]
+            )
+            total += max((end - starts[i]).total_seconds(), 0.0)
+        return total
+
+
+def find_runs(folders: list[Path]) -> list[Path]:
+    """Run folders among these and up to two levels below them; RunError for one that holds none."""
+    found: dict[Path, None] = {}
+    for folder in folders:
+        if not folder.is_dir():
+            raise RunError(f"no folder {folder}. {_LOOKED}")
+        inside = (
+            [folder]
+            if is_run(folder)
+            else [
+                path
+                for pattern in ("*", "*/*")
+                for path in sorted(folder.glob(pattern))
+                if not path.is_symlink() and is_run(path)
+            ]
+        )
+        if not inside:
+            raise RunError(f"{folder} is no run and holds none. {_LOOKED}")
+        found.update(dict.fromkeys(path.resolve() for path in inside))
+    return list(found)
+
+
+def is_run(folder: Path) -> bool:
+    return any((folder / mark).is_file() for mark in MARKS)
+
+
+def read_history(folder: Path) -> History:
+    """Reads a run folder; RunError where a file in it is damaged."""
+    folder = folder.resolve()
+    samples = {
+        int(path.stem): path
+        for path in sorted(folder.glob("samples/*.png"))
+        if path.stem.isdecimal() and _own(folder, path)
+    }
+    newest = samples[max(samples)].stem if samples else None
+    return History(
+        folder=folder,
+        config=_mapping(folder, "config.yaml"),
+        overrides=_mapping(folder, "overrides.yaml"),
+        identity=_mapping(folder, "identity.json"),
+        status=_mapping(folder, "status.json"),
+        attempts={
+            path.parent.name: _mapping(folder, path.relative_to(folder))
+            for path in sorted(folder.glob("attempts/*/attempt.json"))
+        },
+        events=_lines(folder, "events.jsonl"),
+        rows=(
+            read_journal(folder / "journal.jsonl")
+            if _inside(folder, folder / "journal.jsonl")
+            else []
+        ),
+        samples=samples,
+        evaluations=[
+            _mapping(folder, path.relative_to(folder))
+            for path in sorted(folder.glob("eval/*.json"))
+        ],
+        asked=[
+            _mapping(folder, path.relative_to(folder))
+            for path in sorted(folder.glob("eval/asked/*.json"))
+        ],
+        checkpoints=[
+            (
+                int(path.name),
+                sum(file.lstat().st_size for file in path.rglob("*") if not file.is_dir()),
+            )
+            for path in sorted(folder.glob("checkpoints/*"))
+            if path.name.isdecimal() and not path.is_symlink() and path.is_dir()
+        ],
+        sounds=(
+            [path for path in sorted(folder.glob(f"samples/{newest}*.wav")) if _own(folder, path)]
+            if newest
+            else []
+        ),
+        results=[path for path in sorted(folder.glob("results/**/*")) if _own(folder, path)],
+    )
+
+
+_LOOKED = (
+    f"Looked for one of {', '.join(MARKS)} in it and up to two levels below. `distgan train RECIPE"
+    " data=FOLDER` makes a run."
+)
+
+
+def _inside(folder: Path, path: Path) -> bool:
+    """Whether the file, links followed, exists inside the run folder."""
+    return path.is_file() and path.resolve().is_relative_to(folder)
+
+
+def _own(folder: Path, path: Path) -> bool:
+    """Whether it is a file of the run itself, and no link."""
+    return not path.is_symlink() and _inside(folder, path)
+
+
+def _mapping(folder: Path, name: str | Path) -> dict:
+    path = folder / name
+    if not _inside(folder, path):
+        return {}
+    try:
+        text = path.read_text(encoding="utf-8")
+        value = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except (ValueError, yaml.YAMLError) as error:
+        raise RunError(f"{path} is damaged: {error}") from error
+    if not isinstance(value, dict | None):
+        raise RunError(f"{path} is damaged: it should hold a mapping, found {type(value).__name__}")
+    return value or {}
+
+
+def _lines(folder: Path, name: str) -> list[dict]:
+    """Events; a damaged line is shown as such rather than hiding the others."""
+    events = []
+    for line in (
+        (folder / name).read_text(encoding="utf-8", errors="replace").splitlines()
+        if _inside(folder, folder / name)
+        else []
+    ):
+        try:
+            event = json.loads(line)
+        except ValueError:
+            event = None
+        events.append(
+            event if isinstance(event, dict) else {"event": "unreadable", "line": line[:80]}
+        )
+    return events
+
+
+def _time(text: str | None) -> datetime | None:
+    """ISO 8601; without a zone it is UTC."""
+    try:
+        time = datetime.fromisoformat(text) if text else None
+    except (ValueError, TypeError):
+        return None
+    return time.replace(tzinfo=UTC) if time and time.tzinfo is None else time

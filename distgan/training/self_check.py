@@ -1,0 +1,366 @@
+"""The self-check: three steps on all ranks against one process that takes the whole global batch,
+before time is spent on a run.
+
+Both start from the same networks, data and noise, as any two ways of starting a run do, so that
+only rounding may tell them apart. Everything is made for the check and dropped after it: no random
+generator is moved and nothing of the run is touched, which is bit for bit what it would have been
+without.
+"""
+
+import dataclasses
+import gc
+import math
+import time
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from distgan import recipes
+from distgan.config.batch_layout import Breakdown
+from distgan.config.settings import Run
+from distgan.core import console
+from distgan.core.clock import Clock
+from distgan.core.errors import LaunchError
+from distgan.data.dataset import Data
+from distgan.data.loader import Stream
+from distgan.distributed.ranks import Ranks, Solo
+from distgan.engine.player import Player
+
+STEPS = 3  # a GAN amplifies rounding with every step, and every fault known to us shows in three
+
+
+class Tolerance(NamedTuple):
+    """For each of the three steps, the largest difference that is taken for rounding; measured,
+    with a margin, in docs/engines.md.
+
+    The first steps tell faults: tests/test_doctor.py puts some in, which lie above. In the third,
+    15 updates of a critic may have amplified 1e-6 to 0.2.
+    """
+
+    numbers: tuple[float, float, float]  # losses and gradient norms
+    state: tuple[float, float, float]  # optimizers' state, in which the gradients are; buffers
+    weights: tuple[
+        float, float, float
+    ]  # weights and averages: where a gradient is rounding alone, Adam makes a whole step of it
+
+
+_HALF = Tolerance((1e-2, 5e-2, 5e-1), (2e-1, 3e-1, 3e-1), (5e-1, 5e-1, 7e-1))
+TOLERANCES = {
+    "float64": Tolerance((1e-9, 1e-9, 1e-9), (1e-9, 1e-9, 1e-9), (1e-9, 1e-9, 1e-9)),
+    "float32": Tolerance((5e-3, 2e-2, 5e-1), (3e-2, 5e-2, 3e-1), (3e-1, 3e-1, 5e-1)),
+    "tf32": _HALF,
+    "bf16": _HALF,
+    "fp16": _HALF,
+}
+AMONG_RANKS = 1e-6  # ranks step with one reduced gradient: what differs is no rounding
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """Of one thing after one step.
+
+    `apart` is relative: of a loss or gradient norm, to its largest size in the three steps; of
+    tensors, the Euclidean distance, relative to how far the one process moved them.
+    """
+
+    what: str
+    step: int
+    apart: float
+    allowed: float
+    of_size: float | None = None  # of tensors: the same distance relative to their size
+
+    @property
+    def holds(self) -> bool:
+        return self.apart <= self.allowed  # False for NaN
+
+    def __str__(self) -> str:
+        return (
+            f"{self.what} after step {self.step} is {self.apart:.1e} apart, allowed are"
+            f" {self.allowed:.0e}"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What was compared, how far it is apart, and what that took."""
+
+    way: str
+    rows: list[Difference]
+    seconds: float
+    advice: str
+
+    @property
+    def holds(self) -> bool:
+        return all(row.holds for row in self.rows)
+
+    @property
+    def worst(self) -> Difference:
+        """The row that comes nearest to its tolerance, or exceeds it most."""
+        return max(
+            self.rows,
+            key=lambda row: math.inf if math.isnan(row.apart) else row.apart / row.allowed,
+        )
+
+    def show(self) -> None:
+        """Print the table, on rank 0: a line for each thing, a column for each step."""
+        lines = []
+        for what in dict.fromkeys(row.what for row in self.rows):
+            steps = {row.step: row for row in self.rows if row.what == what}
+            cells = [
+                f"{steps[k].apart:.1e}{' ' if steps[k].holds else '!'}" if k in steps else ""
+                for k in range(1, STEPS + 1)
+            ]
+            limits = [f"{row.allowed:.0e}" for row in steps.values()]
+            allowed = " ".join(limits if len(set(limits)) > 1 else limits[:1])
+            size = steps[max(steps)].of_size
+            lines.append((what, *cells, allowed, "" if size is None else f"{size:.1e}"))
+        console.table(
+            (
+                "difference in",
+                *(f"step {k} " for k in range(1, STEPS + 1)),
+                "allowed",
+                "of its size",
+            ),
+            lines,
+        )
+
+    def require(self) -> None:
+        """LaunchError, on all ranks alike, where something is above its tolerance."""
+        if not self.holds:
+            error = LaunchError(self.verdict())
+            error.everywhere = True
+            raise error
+
+    def summary(self) -> dict[str, Any]:
+        """For the run folder; JSON knows no infinity."""
+        worst = self.worst
+        return {
+            "holds": self.holds,
+            "way": self.way,
+            "worst": worst.what,
+            "step": worst.step,
+            "difference": worst.apart if math.isfinite(worst.apart) else None,
+            "allowed": worst.allowed,
+            "seconds": round(self.seconds, 1),
+        }
+
+    def verdict(self) -> str:
+        if self.holds:
+            return (
+                f"{self.way}: {STEPS} steps are those of one process; nearest to its tolerance:"
+                f" {self.worst} ({self.seconds:.0f} s)"
+            )
+        others = sum(not row.holds for row in self.rows) - 1
+        return (
+            f"{self.way}: {STEPS} steps are not those of one process: {self.worst}"
+            + (f"; {others} more are above theirs" if others else "")
+            + f". To find out why, check again with one thing changed: {self.advice}"
+        )
+
+
+def _advice(run: Run, ranks: Ranks) -> str:
+    """What this run has beyond one process, each thing by which it can be left out."""
+    machine = run.machine
+    ways = {
+        "precision=float64 (a fault stays, rounding goes)": (
+            run.precision != "float64" and ranks.asked.engine == "ddp"
+        ),
+        "precision=float32": run.precision in ("tf32", "bf16", "fp16"),
+        "machine.engine=ddp": ranks.asked.engine != "ddp",
+        "machine.accumulation=1": machine.accumulation > 1,
+        "machine.compile=null": bool(machine.compile),
+        "machine.channels_last=false": machine.channels_last,
+        "machine.sync_batchnorm=false": machine.sync_batchnorm,
+        "machine.optimizer=loop": machine.optimizer != "loop",
+        "one process": ranks.size > 1,
+    }
+    return ", ".join(way for way, differs in ways.items() if differs)
+
+
+def check(module: ModuleType, run: Run, ranks: Ranks, data: Data, share: Breakdown) -> Report:
+    """Collective; every rank returns the same report. The reference is computed on rank 0 while the
+    others wait.
+    """
+    began = time.perf_counter()
+    mine = _play(module, run, ranks, data, share)
+    _forget(run)
+    apart = ranks.gather(np.array([ranks.rank]), mine.ranks_apart[None], ranks.size)
+
+    def compare() -> list[Difference]:
+        try:
+            one = _play(
+                module,
+                run,
+                Solo(ranks),
+                data,
+                Breakdown(share.batch, 1, 1, share.batch, share.group),
+            )
+        except torch.OutOfMemoryError as error:
+            raise LaunchError(
+                "the self-check compares with one process that takes the whole batch of"
+                f" {share.batch}, for which the memory of this device does not suffice; check with"
+                " a smaller batch, or narrower networks: what is checked does not depend on either"
+            ) from error
+        return list(_differences(mine, one, run.precision, apart.amax(0)))
+
+    rows = ranks.alone(compare)
+    _forget(run)
+    engine = (
+        "no engine"
+        if ranks.size == 1
+        else (
+            f"DeepSpeed ZeRO {ranks.asked.zero_stage}"
+            if ranks.asked.engine == "deepspeed"
+            else "DDP"
+        )
+    )
+    return Report(
+        f"{share}, {engine}, {run.precision}",
+        rows,
+        time.perf_counter() - began,
+        _advice(run, ranks),
+    )
+
+
+_State = dict[tuple[str, str], torch.Tensor]
+
+
+@dataclasses.dataclass
+class _Trace:
+    """What is left of three steps."""
+
+    logs: list[dict[str, float]]  # numbers of each step, means over ranks
+    states: list[_State]  # after 0, 1, … steps, on the CPU
+    ranks_apart: (
+        torch.Tensor
+    )  # [players]: this rank's distance from the mean of all, relative to how far that moved
+
+
+def _play(module: ModuleType, run: Run, ranks: Ranks, data: Data, share: Breakdown) -> _Trace:
+    """The first three steps of the run."""
+    recipe = recipes.build(module, run, ranks, share, data.shape)
+    clock = Clock(share.batch * recipe.batches_per_step, len(data.train))
+    stream = iter(
+        Stream(
+            data,
+            run.seed,
+            share,
+            ranks.rank,
+            ranks.device,
+            window=run.shuffle_window or 0,
+            crop=run.crop,
+        )
+    )
+    states, logs = [_state(recipe.players)], []
+    first = clock.steps(run.whole_from) if run.whole_from else 0  # steps that update all there is
+    for k in range(first, first + STEPS):
+        logs.append(
+            recipe.step([next(stream) for _ in range(recipe.batches_per_step)], clock.at(k))
+        )
+        states.append(_state(recipe.players))
+    names = [name for name in logs[0] if name.endswith(("/loss", "/grad_norm", "/skipped"))]
+    table = ranks.mean(
+        torch.stack([torch.stack([log[name].double() for name in names]) for log in logs])
+    ).tolist()
+    apart = _apart(recipe.players, states[0], states[STEPS], ranks)
+    return _Trace(
+        [dict(zip(names, row, strict=True)) for row in table], states if ranks.first else [], apart
+    )
+
+
+def _state(players: dict[str, Player]) -> _State:
+    """Everything that an update changes, by player and kind. Collective."""
+    rows: dict[tuple[str, str], list[torch.Tensor]] = {}
+    for name, player in players.items():
+        weights = {key for key, _ in player.bare.named_parameters()}
+        for key, value in player.tensors().items():
+            kind = "weights" if key[4:] in weights else "buffers"
+            kind = f"averaged {kind}" if key.startswith("ema.") else kind
+            rows.setdefault((name, kind), []).append(value)
+        rows.setdefault((name, "optimizer"), []).extend(_tensors(player.state()["optimizer"]))
+    return {
+        key: torch.cat([value.detach().flatten().cpu() for value in values] or [torch.zeros(0)])
+        for key, values in rows.items()
+    }
+
+
+def _tensors(state: Any) -> Iterator[torch.Tensor]:
+    """The tensors of an optimizer's state, by parameter and name, without counts of steps."""
+    if isinstance(state, torch.Tensor):
+        yield state
+    elif isinstance(state, dict):
+        for key in sorted(state.keys() - {"step"}):
+            yield from _tensors(state[key])
+
+
+def _apart(players: dict[str, Player], before: _State, after: _State, ranks: Ranks) -> torch.Tensor:
+    """[players] How far this rank's weights, buffers and averages are from the mean over ranks, the
+    largest of each player. Collective.
+    """
+    found = dict.fromkeys(players, 0.0)
+    for (name, kind), mine in after.items():
+        if kind != "optimizer":
+            mean = ranks.mean(mine.double().to(ranks.device)).cpu()
+            found[name] = max(found[name], _relative(mine, mean, before[name, kind])[0])
+    return torch.tensor(list(found.values()), dtype=torch.float64)
+
+
+def _differences(
+    mine: _Trace, one: _Trace, precision: str, ranks_apart: torch.Tensor
+) -> Iterator[Difference]:
+    allowed = TOLERANCES[precision]
+    for name in one.logs[0]:
+        size = max(abs(log[name]) for log in one.logs)
+        for k, (a, b) in enumerate(zip(mine.logs, one.logs, strict=True)):
+            if a[name] != b[name] or not name.endswith("/skipped"):
+                yield Difference(
+                    name, k + 1, _ratio(abs(a[name] - b[name]), size), allowed.numbers[k]
+                )
+        if name.endswith("/skipped") and all(log[name] for log in one.logs):
+            yield Difference(
+                f"{name} in every step: nothing could be compared, and this",
+                STEPS,
+                math.inf,
+                allowed.numbers[-1],
+            )
+    for player, kind in one.states[STEPS]:
+        limits = allowed.weights if kind.endswith("weights") else allowed.state
+        for k, limit in enumerate(limits):
+            apart, of_size = _relative(
+                mine.states[k + 1][player, kind],
+                one.states[k + 1][player, kind],
+                one.states[0][player, kind],
+            )
+            yield Difference(f"{kind} of {player}", k + 1, apart, limit, of_size)
+    players = dict.fromkeys(player for player, _ in one.states[STEPS])
+    for player, apart in zip(players, ranks_apart.tolist(), strict=True):
+        yield Difference(f"{player} among ranks", STEPS, apart, AMONG_RANKS)
+
+
+def _relative(a: torch.Tensor, b: torch.Tensor, start: torch.Tensor) -> tuple[float, float]:
+    """The distance of a from b: relative to how far b is from `start`, and to how large b is."""
+    if a.shape != b.shape:
+        return math.inf, math.inf
+    a, b = a.double(), b.double()
+    distance, size = float((a - b).norm()), float(b.norm())
+    moved = (
+        float((b - start.double()).norm()) if len(start) == len(b) else size
+    )  # an optimizer starts without state
+    return _ratio(distance, moved), _ratio(distance, size)
+
+
+def _ratio(distance: float, size: float) -> float:
+    return 0.0 if distance == 0 else distance / size if size > 0 else math.inf
+
+
+def _forget(run: Run) -> None:
+    """Give memory back: wrapped networks lie in reference cycles."""
+    gc.collect()
+    if run.machine.compile:
+        torch.compiler.reset()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()

@@ -1,0 +1,334 @@
+"""`distgan capacity`: the capacity study of sagan, one run for each width, measured in one table
+and one plot.
+"""
+
+import argparse
+import os
+import signal
+import socket
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from distgan import train
+from distgan.config import loading as runfile
+from distgan.core import console
+from distgan.core.errors import ConfigError, RunError
+from distgan.launchers.capacity import table as widths
+from distgan.launchers.local import run as local
+from distgan.launchers.slurm import profiles
+from distgan.runs import folder as runs
+from distgan.runs.history import is_run
+
+HELP = """Trains sagan with the settings of the study (`distgan train capacity --help` lists them) at ngf = ndf = each of these widths, one after the other,
+each in a run folder of its own. Then writes capacity.md, capacity.csv and capacity.png into the folder of these runs, and prints the table: parameters, peak
+memory, time per epoch, checkpoint, best score, beside the documents' estimates, and which width is recommended and why.
+The same line again goes on: finished widths are left as they are. Exit code 0, or 1 where a width failed, or 75 where it was asked to stop."""
+EXAMPLES = """examples:
+  distgan capacity data=data/particles                                              widths 64, 80, 96, 128, the whole study
+  distgan capacity data=data/particles widths=64,96 epochs=200 evaluate.samples=200    a shorter one
+  distgan capacity data=data/particles processes=2 memory_gb=16                     two processes for each run; nothing above 16 GB is recommended
+  distgan capacity data=data/particles widths=64,96 epochs=200 evaluate.samples=200 --report    measure what is there of it, train nothing
+  distgan capacity data=data/particles --submit --profile gpu                       on Slurm, one width in each job of an array; next: distgan status"""
+WIDTHS = (64, 80, 96, 128)
+PRESET = "capacity"
+NOT_HERE = {
+    "ngf": "widths",
+    "ndf": "widths",
+    "grow": "distgan train capacity ngf=96 ndf=96 grow=RUN@best",
+    "machine.folder": "machine.runs or experiment",
+}
+STOPPED = 75  # as of `distgan train`
+
+
+@dataclass(frozen=True)
+class Study:
+    """What was asked for. `folders`: the run folder of each width."""
+
+    settings: list[str]
+    processes: int
+    memory_gb: float | None
+    folders: dict[int, Path]
+
+    @property
+    def home(self) -> Path:
+        return next(iter(self.folders.values())).parent
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="distgan capacity",
+        description=HELP,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "words",
+        nargs="+",
+        metavar="key=value",
+        help=(
+            "data=FOLDER; widths=64,80,96,128; processes=N of each run; memory_gb=N, the most that"
+            " a recommended width may take; settings of `distgan train capacity`"
+        ),
+    )
+    parser.add_argument(
+        "--task",
+        metavar="K/N",
+        help=(
+            "train only every N-th width from the K-th on, 0 <= K < N; slurm: of this task of a job"
+            " array"
+        ),
+    )
+    parser.add_argument(
+        "--report", action="store_true", help="train nothing, measure what is there"
+    )
+    parser.add_argument(
+        "--submit",
+        action="store_true",
+        help=(
+            "on Slurm: one array, a width in each job, then a job that evaluates all and writes the"
+            " report"
+        ),
+    )
+    parser.add_argument(
+        "--n",
+        type=int,
+        metavar="N",
+        help="with --submit: images of each width in that evaluation (default: as in training)",
+    )
+    profiles.add_options(parser, many=True)
+    options = parser.parse_intermixed_args(argv)
+    study = plan(options.words)
+    if options.submit:
+        from distgan.launchers.capacity import slurm_array as capacity_array
+
+        return capacity_array.submit(study, options)
+    mine = list(study.folders)
+    if options.task:
+        from distgan.shards.build.command import parse_task
+
+        number, count = parse_task(options.task, os.environ)
+        mine = mine[number::count]
+    if options.report and not any(is_run(folder) for folder in study.folders.values()):
+        there = sorted(path.name for path in study.home.glob("*") if is_run(path))
+        raise RunError(
+            f"none of the widths {', '.join(map(str, study.folders))} has begun in {study.home}"
+            " with these settings; nothing was written. Give the words that the study was trained"
+            " with, widths too"
+            + (
+                f"; its runs there: {', '.join(there[:6])}{' …' if there[6:] else ''}"
+                if there
+                else ""
+            )
+        )
+    code = 0 if options.report else _train(study, mine)
+    if code != STOPPED:
+        report(study)
+    return code
+
+
+def plan(words: list[str]) -> Study:
+    """The study, checked as far as can be before anything is trained.
+
+    ConfigError for words and settings, DataError for the data.
+    """
+    own, settings, faults = _own(words)
+    values: dict[str, Any] = {}
+    for name, read in (("widths", _widths), ("processes", _processes), ("memory_gb", _memory)):
+        try:
+            values[name] = read(own.get(name))
+        except ConfigError as error:
+            faults.append(f"  {error}")
+    try:
+        train.plan([PRESET, *settings])
+    except ConfigError as error:
+        faults.append(f"  {error}")
+    if faults:
+        raise ConfigError("\n".join(["the study cannot begin:", *faults]))
+    return Study(
+        settings,
+        values["processes"],
+        values["memory_gb"],
+        _folders(settings, values["widths"], values["processes"]),
+    )
+
+
+def _folders(settings: list[str], asked: tuple[int, ...], processes: int) -> dict[int, Path]:
+    from distgan.data.dataset import Data
+
+    planned = {width: [PRESET, *settings, *_width(width)] for width in asked}
+    local.refuse_early(processes, planned[asked[0]])
+    settled = {width: train.plan(words)[1] for width, words in planned.items()}
+    fingerprint = Data(settled[asked[0]].data).fingerprint
+    return {width: runs.place(run, run.identity(fingerprint)) for width, run in settled.items()}
+
+
+def _own(words: list[str]) -> tuple[dict[str, Any], list[str], list[str]]:
+    """(the study's own keys, the settings of its runs, faults)"""
+    own: dict[str, Any] = {}
+    settings, faults = [], []
+    for word in words:
+        key, equals, value = word.partition("=")
+        if key in NOT_HERE:
+            faults.append(f"  {word}: no setting of a study; use {NOT_HERE[key]}")
+        elif equals and key in ("widths", "processes", "memory_gb"):
+            own[key] = value
+        else:
+            settings.append(word)
+    return own, settings, faults
+
+
+def _widths(text: str | None) -> tuple[int, ...]:
+    if text is None:
+        return WIDTHS
+    parts = [part.strip() for part in text.strip("[]").split(",")]
+    found = [
+        int(part) for part in parts if part.isascii() and part.isdecimal() and 0 < int(part) <= 1024
+    ]
+    if len(found) != len(parts):
+        raise ConfigError(
+            f"widths: found {text!r}; allowed are numbers of channels from 1 to 1024 with commas"
+            " between, as in widths=64,80,96,128"
+        )
+    twice = sorted({str(width) for width in found if found.count(width) > 1})
+    if twice:
+        raise ConfigError(
+            f"widths: found {text!r}, in which {', '.join(twice)} stands twice; each width is"
+            " one run"
+        )
+    return tuple(sorted(found))
+
+
+def _processes(text: str | None) -> int:
+    if text is not None and not (text.isascii() and text.isdecimal() and 0 < int(text) <= 4096):
+        raise ConfigError(f"processes: found {text!r}; allowed are 1 and more")
+    return int(text or 1)
+
+
+def _memory(text: str | None) -> float | None:
+    value = runfile.override({}, [f"memory_gb={text}"])["memory_gb"] if text is not None else None
+    if value is not None and (
+        isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e6
+    ):
+        raise ConfigError(f"memory_gb: found {text!r}; allowed is a number of GB above 0")
+    return value
+
+
+def _width(width: int) -> list[str]:
+    return [f"ngf={width}", f"ndf={width}"]
+
+
+# ---- training
+class _Child:
+    """One training at a time, in a session of its own.
+
+    What this process is asked to do reaches it once, and not also from the terminal.
+    """
+
+    def __init__(self):
+        self.asked = 0
+        self._process: subprocess.Popen | None = None
+
+    def __enter__(self):
+        known = [signal.SIGINT, signal.SIGTERM] + [signal.SIGHUP] * (
+            signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
+        )  # which nohup asks for
+        self._before = {number: signal.signal(number, self._pass_on) for number in known}
+        return self
+
+    def __exit__(self, *_):
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _pass_on(self, number, frame):
+        self.asked += 1
+        if self._process:
+            # The first asks it to save and stop, the second to leave at once.
+            self._process.send_signal(signal.SIGTERM if self.asked == 1 else signal.SIGINT)
+
+    def run(self, line: list[str]) -> int:
+        """The exit code."""
+        self._process = subprocess.Popen(line, start_new_session=True)
+        if self.asked:
+            self._process.send_signal(signal.SIGTERM)
+        code = self._process.wait()
+        self._process = None
+        return code
+
+
+def _train(study: Study, mine: list[int]) -> int:
+    """Train these widths. 0; 1 where one failed; 75 where it was asked to stop."""
+    failed = []
+    with _Child() as child:
+        for i, width in enumerate(mine):
+            console.say(f"\nwidth {width} ({i + 1} of {len(mine)}): {study.folders[width]}")
+            code = child.run(
+                local.command(study.processes, [PRESET, *study.settings, *_width(width)])
+            )
+            if child.asked or code == STOPPED:
+                console.say("the study was asked to stop; the same line again goes on")
+                return STOPPED
+            if code:
+                failed.append(width)
+                console.say(
+                    f"width {width} failed (exit code {code}), as said above"
+                    + (f"; going on with {mine[i + 1]}" if mine[i + 1 :] else "")
+                )
+    if failed:
+        console.say(
+            f"\nfailed: {', '.join(map(str, failed))}; the same line again tries them again"
+        )
+    return 1 if failed else 0
+
+
+# ---- measuring
+def report(study: Study) -> None:
+    """Write and print the table and the plot.
+
+    Tasks of a job array may do so at the same time: the last one to look has seen all.
+    """
+    rows = _measure(study)
+    while True:
+        _write(study, rows)
+        again = _measure(study)
+        if [row.state for row in again] == [row.state for row in rows]:
+            break
+        rows = again
+    console.say("\n" + widths.text(rows, study.memory_gb))
+    console.say(
+        "\n".join(f"wrote {study.home / f'capacity.{kind}'}" for kind in ("md", "csv", "png"))
+    )
+
+
+def _measure(study: Study) -> list[widths.Row]:
+    return [widths.measure(width, folder) for width, folder in study.folders.items()]
+
+
+def _write(study: Study, rows: list[widths.Row]) -> None:
+    """Each file whole or not at all, whoever else writes it."""
+    from distgan.launchers.capacity import plot as widths_plot
+
+    files = {
+        "capacity.md": lambda path: path.write_text(
+            widths.text(rows, study.memory_gb), encoding="utf-8"
+        ),
+        "capacity.csv": lambda path: path.write_text(widths.table_csv(rows), encoding="utf-8"),
+        "capacity.png": lambda path: widths_plot.draw(
+            rows, widths.recommend(rows, study.memory_gb)[0], path
+        ),
+    }
+    for name, write in files.items():
+        temporary = study.home / f".{name}.{socket.gethostname()}.{os.getpid()}"
+        try:
+            study.home.mkdir(parents=True, exist_ok=True)
+            write(temporary)
+            temporary.replace(study.home / name)
+        except OSError as error:
+            raise RunError(
+                f"cannot write {study.home / name}: {error.strerror}; the runs are not harmed: the"
+                " same line with --report writes it"
+            ) from error
+        finally:
+            temporary.unlink(missing_ok=True)

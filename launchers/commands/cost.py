@@ -1,0 +1,117 @@
+"""`distgan cost`: GPU-hours of runs, by what became of them, and what is still to come."""
+
+import argparse
+import json
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+
+from distgan.core import console
+from distgan.launchers.commands.status import progress
+from distgan.launchers.runs import selection as targets
+from distgan.launchers.runs.accounting import KINDS, Account, accounts
+from distgan.launchers.runs.selection import Found
+
+MEANS = """useful: steps were trained that were kept; lost: steps that had to be trained again, since nothing had saved them; failed: turns that ended in an error;
+overhead: starting, evaluations before the first step, and leaving. The four add up to the time on nodes, which is Slurm's own figure where it keeps accounts."""
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="distgan cost",
+        description=f"What runs have cost on the cluster. {MEANS}",
+        allow_abbrev=False,
+        epilog="example: distgan cost ngf-study",
+    )
+    parser.add_argument("targets", nargs="*", metavar="TARGET", help=targets.HELP)
+    parser.add_argument(
+        "--runs",
+        type=Path,
+        default=Path("runs"),
+        metavar="FOLDER",
+        help="the folder of runs (default runs)",
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="one JSON object for each run, a line each, in seconds"
+    )
+    options = parser.parse_args(argv)
+    found = targets.find(options.runs.resolve(), options.targets)
+    made = accounts(found)
+    if options.json:
+        for one, account in zip(found, made, strict=True):
+            console.say(
+                json.dumps(
+                    {
+                        "run": str(one.folder),
+                        "state": one.state.name,
+                        "elapsed_s": account.elapsed,
+                        "queued_s": account.queued,
+                        "turns": account.turns,
+                        "units": account.units,
+                        "unit": "gpu" if account.gpus else "core",
+                        "told_by": account.told_by,
+                        **account.seconds,
+                    }
+                )
+            )
+        return 0
+    if not found:
+        console.say("nothing was submitted yet")
+        return 0
+    unit = "GPU-h" if any(account.gpus for account in made) else "core-h"
+    rows = [
+        (
+            f"{one.sweep}:{one.index}" if one.sweep else one.folder.name[:46],
+            one.state.name,
+            str(account.turns),
+            _hours(account.hours()),
+            *(_hours(account.hours(kind)) for kind in KINDS),
+            console.clock(account.queued),
+        )
+        for one, account in zip(found, made, strict=True)
+    ]
+    total = (
+        "all",
+        "",
+        str(sum(account.turns for account in made)),
+        _hours(sum(account.hours() for account in made)),
+        *(_hours(sum(account.hours(kind) for account in made)) for kind in KINDS),
+        console.clock(sum(account.queued for account in made)),
+    )
+    console.table(("run", "state", "turns", unit, *KINDS, "in the queue"), [*rows[:200], total])
+    console.say(
+        "\ntold by"
+        f" {', '.join(sorted({account.told_by for account in made if account.turns})) or 'nobody yet'}."
+        f" {MEANS}"
+    )
+    console.say(forecast(found, made, unit))
+    return 0
+
+
+def forecast(found: Sequence[Found], made: Sequence[Account], unit: str) -> str:
+    """What is still to come: of running ones by their speed, of others as much as the median of
+    those that are done.
+    """
+    done = [
+        account.hours()
+        for one, account in zip(found, made, strict=True)
+        if one.state.name == "done" and account.turns
+    ]
+    left, unknown = 0.0, 0
+    for one, account in zip(found, made, strict=True):
+        if one.state.name in ("done", "failed", "cancelled", "stopped"):
+            continue
+        seen = progress(one)
+        if seen.left_s is not None:
+            left += seen.left_s / 3600 * account.units
+        elif done:
+            left += statistics.median(done)
+        else:
+            unknown += 1
+    return f"still to come: about {_hours(left)} {unit}" + (
+        f", and {unknown} runs of which nothing is known yet" if unknown else ""
+    )
+
+
+def _hours(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.2f}" if value >= 1 else f"{value:.4f}"

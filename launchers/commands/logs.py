@@ -1,0 +1,123 @@
+"""`distgan logs`: what a run printed, over all its turns on nodes, from any rank; `-f` follows it
+from one attempt to the next.
+"""
+
+import argparse
+import re
+import sys
+import time
+from pathlib import Path
+
+from distgan.core import console
+from distgan.core.errors import RunError
+from distgan.launchers.runs import selection as targets
+
+EPILOG = """examples:
+  distgan logs ngf-study:3               rank 0 of the last attempt
+  distgan logs ngf-study:3 -f            and what comes, across restarts, until the run has ended
+  distgan logs ngf-study:3 --rank 1 --attempt 0
+  distgan logs ngf-study:3 --launcher    what accelerate or torchrun printed, such as a failed import
+  distgan logs ngf-study:3 --grep 'warning|error'"""
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="distgan logs",
+        description="What a run printed.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("target", metavar="TARGET", help=targets.HELP.partition("; without")[0])
+    parser.add_argument(
+        "--runs",
+        type=Path,
+        default=Path("runs"),
+        metavar="FOLDER",
+        help="the folder of runs (default runs)",
+    )
+    parser.add_argument(
+        "-f", "--follow", action="store_true", help="show what comes, also in the next attempts"
+    )
+    parser.add_argument(
+        "--rank", type=int, default=0, metavar="R", help="of which process (default 0)"
+    )
+    parser.add_argument(
+        "--attempt", type=int, metavar="K", help="of which attempt (default: the last)"
+    )
+    parser.add_argument("--all", action="store_true", help="all attempts, one after the other")
+    parser.add_argument(
+        "--launcher", action="store_true", help="what the launcher printed instead of a rank"
+    )
+    parser.add_argument("--grep", metavar="RE", help="only lines that this regular expression fits")
+    options = parser.parse_args(argv)
+    try:
+        wanted = re.compile(options.grep or "")
+    except re.error as error:
+        parser.error(f"--grep: {options.grep!r} is no regular expression: {error}")
+    found = targets.find(options.runs.resolve(), [options.target])
+    if len(found) > 1:
+        raise RunError(
+            f"{options.target} is {len(found)} runs; name one of them, as in {found[0].sweep}:0"
+        )
+    folder, name = (
+        found[0].folder,
+        ("launcher.log" if options.launcher else f"rank{options.rank}.log"),
+    )
+    paths = _paths(folder, name, options.attempt)
+    if not paths and not options.follow:
+        there = sorted({path.name for path in (folder / "attempts").glob("*/*.log")})
+        raise RunError(
+            f"no {name} of {folder.name}"
+            + (f", attempt {options.attempt}" if options.attempt is not None else "")
+            + (
+                f"; there are {', '.join(there)}"
+                if there
+                else (
+                    f": the run is {found[0].state.name} and has printed nothing yet; distgan why"
+                    f" {options.target}"
+                    if found[0].place
+                    else ": it was not submitted, so what it printed went to its terminal"
+                )
+            )
+        )
+    shown = {
+        path: _show(path, 0, wanted)
+        for path in (paths if options.all or options.follow else paths[-1:])
+    }
+    while options.follow:
+        for path in _paths(folder, name, options.attempt):
+            if path not in shown:
+                console.say(f"---- attempt {path.parent.name}")
+            shown[path] = _show(path, shown.get(path, 0), wanted)
+        one = targets.find(options.runs.resolve(), [str(folder)])[0]
+        if one.state.name not in (
+            "queued",
+            "requeued",
+            "running",
+            "stopping",
+            "submitting",
+            "uncertain",
+        ):
+            console.say(f"---- {one.state.name}{f': {one.state.why}' if one.state.why else ''}")
+            return 0
+        time.sleep(2)
+    return 0
+
+
+def _paths(folder: Path, name: str, attempt: int | None) -> list[Path]:
+    number = "*" if attempt is None else f"{attempt:03d}"
+    return sorted((folder / "attempts").glob(f"{number}/{name}"))
+
+
+def _show(path: Path, at: int, wanted: re.Pattern[str]) -> int:
+    """Print whole lines from a place in the file on; returns where it ended."""
+    with open(path, "rb") as file:
+        file.seek(at)
+        text = file.read()
+    whole = text[: text.rfind(b"\n") + 1] if at or text.endswith(b"\n") else text
+    for line in whole.decode(errors="replace").splitlines():
+        if wanted.search(line):
+            sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+    return at + len(whole)

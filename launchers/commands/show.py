@@ -1,0 +1,123 @@
+"""`distgan show`: of a submitted run, the exact line that trains it, its settings, its job, or what
+differs from another run.
+"""
+
+import argparse
+import json
+import shlex
+from pathlib import Path
+
+import yaml
+
+from distgan.config.settings import flatten
+from distgan.core import console
+from distgan.core.errors import RunError
+from distgan.launchers.local.run import command
+from distgan.launchers.runs import selection as targets
+from distgan.launchers.runs.selection import Found
+from distgan.launchers.runs.state import read
+from distgan.launchers.slurm.job_records import records
+from distgan.launchers.slurm.profiles import Resources
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="distgan show",
+        description="Look at a submitted run.",
+        allow_abbrev=False,
+        epilog=(
+            "example: distgan show ngf-study:3 --cmd    the line that trains it, which also works"
+            " without Slurm"
+        ),
+    )
+    parser.add_argument("target", metavar="TARGET", help=targets.HELP.partition("; without")[0])
+    parser.add_argument(
+        "--runs",
+        type=Path,
+        default=Path("runs"),
+        metavar="FOLDER",
+        help="the folder of runs (default runs)",
+    )
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument(
+        "--cmd", action="store_true", help="the accelerate line of its processes on one node"
+    )
+    what.add_argument("--config", action="store_true", help="its settings, resolved")
+    what.add_argument("--sbatch", action="store_true", help="the script that was given to sbatch")
+    what.add_argument("--job", action="store_true", help="its turns on nodes, as recorded")
+    what.add_argument("--diff", metavar="OTHER", help="settings that differ from another run's")
+    options = parser.parse_args(argv)
+    home = options.runs.resolve()
+    one = _one(home, options.target)
+    if options.cmd:
+        console.say(shlex.join(line(home, one)))
+    elif options.config:
+        console.say(_text(one.folder / "config.yaml"))
+    elif options.sbatch:
+        scripts = (
+            sorted((home / "_slurm" / one.place.submission.id).glob("*_submission.sh"))
+            if one.place
+            else []
+        )
+        if not scripts:
+            raise RunError(f"{one.folder.name}: no script of its submission is kept")
+        console.say(_text(scripts[-1]))
+    elif options.job:
+        console.say(yaml.safe_dump(records(one.folder), sort_keys=False))
+    else:
+        mine, theirs = (
+            dict(flatten(yaml.safe_load(_text(folder / "config.yaml"))))
+            for folder in (one.folder, _one(home, options.diff).folder)
+        )
+        rows = [
+            (key, str(mine.get(key, "–")), str(theirs.get(key, "–")))
+            for key in sorted(mine.keys() | theirs.keys())
+            if mine.get(key) != theirs.get(key)
+        ]
+        (
+            console.table(("setting", options.target, options.diff), rows, right=False)
+            if rows
+            else console.say("no setting differs")
+        )
+    return 0
+
+
+def line(home: Path, one: Found) -> list[str]:
+    """What a job of this run executes on one node."""
+    about = read(home / "_slurm" / one.place.submission.id / "submission.json") if one.place else {}
+    words = next(
+        (
+            member["words"]
+            for members in about.get("elements", [])
+            for member in members
+            if member["folder"] == str(one.folder)
+        ),
+        None,
+    )
+    if words is None:
+        raise RunError(
+            f"{one.folder.name} was not submitted from {home}; `distgan run --show` prints the line"
+            " of a run that is trained here"
+        )
+    resources = Resources.model_validate(about["resources"])
+    return command(
+        resources.per_node,
+        [*words, f"machine.folder={json.dumps(str(one.folder))}"],
+        *([resources.program] if resources.program else []),
+    )
+
+
+def _one(home: Path, word: str) -> Found:
+    found = targets.find(home, [word])
+    if len(found) > 1:
+        raise RunError(f"{word} is {len(found)} runs; name one of them")
+    return found[0]
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace").rstrip()
+    except OSError as error:
+        raise RunError(
+            f"cannot read {path}: {error.strerror}; has the run begun? distgan status"
+        ) from error

@@ -1,0 +1,300 @@
+"""`distgan status`: every run that was submitted, in one table: state, how far it is, losses,
+score, speed, time left, and what is the matter.
+"""
+
+import argparse
+import contextlib
+import json
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from distgan.core import console
+from distgan.core.errors import LaunchError
+from distgan.launchers.runs import selection as targets
+from distgan.launchers.runs.selection import Found
+from distgan.monitor.journal import score_key
+
+EPILOG = """examples:
+  distgan status                        all that was submitted
+  distgan status ngf-study              a sweep
+  distgan status ngf-study:3 42_1       its member 3, and an element of job 42
+  distgan status --watch                again every 10 seconds
+  distgan status --json                 for programs
+
+Exit code 0 where all are done, 2 where some failed, were cancelled or are lost, 3 where some are still to come."""
+TAIL = 64 << 10  # bytes of a journal that are read
+LIMIT = 200  # runs that are shown one by one
+FAULTY = ("failed", "cancelled", "lost")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """The end of a run's journal."""
+
+    step: int | None = None
+    epoch: float | None = None
+    epochs: float | None = None
+    losses: dict[str, float] | None = None
+    score: str = ""
+    speed: float | None = None
+    left_s: float | None = None
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="distgan status",
+        description=__doc__.partition(": ")[2].capitalize(),
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("targets", nargs="*", metavar="TARGET", help=targets.HELP)
+    parser.add_argument(
+        "--runs",
+        type=Path,
+        default=Path("runs"),
+        metavar="FOLDER",
+        help="the folder of runs (default runs)",
+    )
+    parser.add_argument(
+        "--watch", action="store_true", help="show again every 10 seconds, until all have ended"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="one JSON object for each run, a line each"
+    )
+    options = parser.parse_args(argv)
+    while True:
+        try:
+            found = targets.find(options.runs.resolve(), options.targets)
+        except LaunchError as error:
+            if not options.watch:
+                raise
+            console.say(f"warning: {error}; trying again")
+            time.sleep(10)
+            continue
+        if options.json:
+            for one in found:
+                console.say(json.dumps(as_dict(one)))
+        else:
+            if options.watch:
+                console.say(
+                    f"\033[2J\033[H{time.strftime('%H:%M:%S')}  (Ctrl-C leaves; the runs go on)\n"
+                )
+            show(found, options.runs)
+        code = exit_code(found)
+        if not options.watch or code != 3:
+            return code
+        time.sleep(10)
+
+
+def exit_code(found: Sequence[Found]) -> int:
+    names = {one.state.name for one in found}
+    return 3 if names - {"done", "stopped", *FAULTY} else 2 if names & set(FAULTY) else 0
+
+
+def show(found: Sequence[Found], home: Path) -> None:
+    """The table, a line of sums, and the next command."""
+    if not found:
+        console.say(
+            f"nothing was submitted from {home}. next: distgan submit --help, distgan sweep --help"
+        )
+        return
+    rows = [_row(one) for one in found[:LIMIT]]
+    heads = (
+        "",
+        "run",
+        "state",
+        "epoch",
+        "G loss",
+        "D loss",
+        "best score",
+        "samples/s",
+        "left",
+        "job",
+        "remark",
+    )
+    used = [i for i in range(len(heads)) if any(row[i] not in ("", "–") for row in rows)]
+    console.table(
+        tuple(heads[i] for i in used), [tuple(row[i] for i in used) for row in rows], right=False
+    )
+    if len(found) > LIMIT:
+        console.say(f"… and {len(found) - LIMIT} more (--json lists all)")
+    counts = Counter(one.state.name for one in found)
+    console.say("\n" + ", ".join(f"{count} {name}" for name, count in counts.most_common()))
+    bad = next((one for one in found if one.state.name in FAULTY), None)
+    if bad:
+        console.say(
+            f"next: distgan why {bad.sweep}:{bad.index}"
+            if bad.sweep
+            else f"next: distgan why {bad.folder.name}"
+        )
+    elif exit_code(found) == 3:
+        console.say("next: distgan status --watch, distgan logs -f TARGET")
+    else:
+        console.say(f"next: distgan report {found[0].folder.parent}")
+
+
+def _row(one: Found) -> tuple[str, ...]:
+    seen = progress(one)
+    losses = seen.losses or {}
+    index = f"{one.sweep}:{one.index}" if one.sweep else ""
+    epoch = (
+        f"{seen.epoch:.4g}/{seen.epochs:g}"
+        if seen.epoch is not None and seen.epochs
+        else f"{seen.epoch:.4g}"
+        if seen.epoch is not None
+        else "–"
+    )
+    name = one.name if not one.sweep else one.folder.name
+    return (
+        index,
+        name if len(name) <= 46 else name[:28] + "…" + name[-17:],
+        one.state.name,
+        epoch,
+        _number(losses.get("g/loss")),
+        _number(losses.get("d/loss")),
+        seen.score or "–",
+        _number(seen.speed),
+        (
+            console.clock(seen.left_s)
+            if seen.left_s is not None and one.state.name == "running"
+            else "–"
+        ),
+        (one.place.key if one.place else None) or "–",
+        _remark(one),
+    )
+
+
+def _remark(one: Found) -> str:
+    parts = [one.state.why] if one.state.why else []
+    if one.state.name == "running" and one.row:
+        parts.append(one.row.nodes)
+        if one.look.silent_s > 600 and one.look.status:
+            parts.append(f"no sign for {console.clock(one.look.silent_s)}")
+    return ", ".join(
+        [*parts, *(alarms(one.folder) if one.state.name in ("running", "stopping") else [])]
+    )[:90]
+
+
+def alarms(folder: Path) -> list[str]:
+    """What the monitor has warned of lately, newest last."""
+    found = [
+        event["rule"]
+        for event in tail_of(folder / "events.jsonl", 16 << 10)
+        if event.get("event") == "warning" and event.get("level", "warning") == "warning"
+    ]
+    return list(dict.fromkeys(found[-3:]))
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3g}"
+
+
+def progress(one: Found) -> Progress:
+    """From the last lines of the journal and status.json."""
+    status, rows = (
+        one.look.status,
+        (last_rows(one.folder / "journal.jsonl") if one.look.status else []),
+    )
+    if not status:
+        return Progress()
+    newest = next((row for row in reversed(rows) if "seconds" in row), {})
+    speed = next(
+        (row["samples_per_second"] for row in reversed(rows) if row.get("samples_per_second")), None
+    )
+    epochs = _epochs(one.folder)
+    left = None
+    step, epoch = newest.get("step", status.get("step")), newest.get("epoch", status.get("epoch"))
+    samples = newest.get("samples", status.get("samples"))
+    if speed and epochs and epoch and samples:
+        left = max(0.0, (epochs - epoch) * samples / epoch / speed)
+    best = status.get("best") or {}
+    score = (
+        f"{best['metric']} {best['score']:.4g} @ {best['epoch']:.4g}"
+        if {"metric", "score", "epoch"} <= best.keys()
+        else next(
+            (
+                f"{key.partition('/')[2]} {row[key]:.4g}"
+                for row in reversed(rows)
+                if (key := score_key(rows)) and isinstance(row.get(key), float)
+            ),
+            "",
+        )
+    )
+    losses = {
+        key: value
+        for key, value in newest.items()
+        if key in ("g/loss", "d/loss") and isinstance(value, int | float)
+    }
+    return Progress(step, epoch, epochs, losses, score, speed, left)
+
+
+def last_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows in the last 64 KiB of a journal."""
+    return [row for row in tail_of(path, TAIL) if "step" in row]
+
+
+def tail_of(path: Path, size: int) -> list[dict[str, Any]]:
+    """The JSON objects of the whole lines in the last `size` bytes of a file.
+
+    What is torn is passed over.
+    """
+    try:
+        with open(path, "rb") as file:
+            end = file.seek(0, 2)
+            file.seek(max(0, end - size))
+            lines = file.read().split(b"\n")[0 if end <= size else 1 :]
+    except OSError:
+        return []
+    found = []
+    for line in lines:
+        with contextlib.suppress(ValueError, RecursionError):
+            row = json.loads(line)
+            if isinstance(row, dict):
+                found.append(row)
+    return found
+
+
+def _epochs(folder: Path) -> float | None:
+    """How far the run is to go: a line of config.yaml, without reading the rest where it can be
+    helped.
+    """
+    try:
+        text = (folder / "config.yaml").read_text(errors="replace")
+    except OSError:
+        return None
+    for line in text.splitlines():
+        if line.startswith("epochs:"):
+            try:
+                return float(yaml.safe_load(line)["epochs"])
+            except (ValueError, TypeError, KeyError, yaml.YAMLError):
+                return None
+    return None
+
+
+def as_dict(one: Found) -> dict[str, Any]:
+    """For programs."""
+    seen = progress(one)
+    return {
+        "run": str(one.folder),
+        "sweep": one.sweep,
+        "index": one.index,
+        "state": one.state.name,
+        "why": one.state.why,
+        "job": one.place.key if one.place else None,
+        "attempts": one.look.attempts,
+        "step": seen.step,
+        "epoch": seen.epoch,
+        "epochs": seen.epochs,
+        "losses": seen.losses,
+        "best": one.look.status.get("best"),
+        "samples_per_second": seen.speed,
+        "left_s": seen.left_s,
+        "nodes": one.row.nodes if one.row else None,
+    }

@@ -1,0 +1,86 @@
+"""`distgan submit`: one run as a job of Slurm."""
+
+import argparse
+from pathlib import Path
+
+from distgan.core import console
+from distgan.core.errors import LaunchError
+from distgan.launchers.runs import plan as plans
+from distgan.launchers.runs import submit_warnings as cautions
+from distgan.launchers.runs.selection import examine, with_accounting
+from distgan.launchers.slurm import profiles, submission
+from distgan.launchers.slurm.ledger import Ledger
+
+EPILOG = """examples:
+  distgan submit sagan data=data/particles --profile gpu                         one GPU
+  distgan submit run.yaml --profile gpu-node --nodes 2 --time 12h                two nodes of 8 GPUs; the result is that of one GPU
+  distgan submit sagan data=data/particles --profile gpu --dry-run               what would be submitted, and when Slurm would start it
+
+Nothing has to stay alive: `distgan status` shows how it goes, `distgan logs -f` what it prints, `distgan why` why it ended. A job that reaches its time limit
+saves and goes on in a next one. The same line again submits the run again only where nothing of it is queued, running or done."""
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="distgan submit",
+        description="Train one run as a job of Slurm. Submit and leave.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "words", nargs="+", metavar="RECIPE|RUN.yaml key=value …", help="what `distgan train` takes"
+    )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="check everything and ask Slurm when it would start; submit nothing",
+    )
+    profiles.add_options(parser)
+    options = parser.parse_intermixed_args(argv)
+    resources = profiles.chosen(options)
+    planned = plans.plan(options.words, resources)
+    home = plans.home_of(planned.run)
+    ledger = Ledger(home)
+    with ledger.locked():
+        rows, places = ledger.ask(alone=True)
+        (found,) = with_accounting(
+            [examine(planned.folder, places.get(str(planned.folder)), rows, steps=planned.steps)]
+        )
+        console.say(f"run         {planned.folder}\njob         {describe(resources)}")
+        if found.state.name == "uncertain":
+            raise LaunchError(
+                f"nothing was submitted: {found.state.why}; try again in a few minutes"
+            )
+        if found.state.name in ("queued", "requeued", "running", "stopping", "done"):
+            console.say(
+                f"it is {found.state.name}{f' as job {found.place.key}' if found.place else ''};"
+                " nothing was submitted. next: distgan"
+                f" {'report' if found.state.name == 'done' else 'status'} {planned.folder}"
+            )
+            return 0
+        for line in cautions.of(resources, [planned]):
+            console.say(f"warning: {line}")
+        if options.dry_run:
+            console.say(f"Slurm       {submission.test_only(resources)}\nnothing was submitted")
+            return 0
+        plans.reopen(planned)
+        member = submission.Member(
+            planned.member.folder, plans.kept(planned.member.words, home / "_slurm" / "files")
+        )
+        one = submission.submit(home, [[member]], resources)
+    console.say(f"submitted   job {one.job}\nnext: distgan status {Path(planned.folder).name}")
+    return 0
+
+
+def describe(resources: profiles.Resources) -> str:
+    """In one line for people."""
+    processes = resources.nodes * resources.per_node
+    return (
+        f"{resources.nodes} node{'s' * (resources.nodes > 1)},"
+        f" {f'{resources.gpus} GPUs a node' if resources.gpus else 'no GPU'}, {processes}"
+        f" process{'es' * (processes > 1)}, {resources.time}, partition"
+        f" {resources.partition or 'of the cluster'}"
+        + (f", {resources.pack} runs a job" if resources.pack > 1 else "")
+        + (f", {resources.max_parallel} jobs at a time" if resources.max_parallel else "")
+    )

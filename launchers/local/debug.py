@@ -1,0 +1,87 @@
+"""`distgan debug`: a few steps of a run in one process, in a folder of its own, with the debugger
+where it fails.
+"""
+
+import argparse
+import json
+import pdb
+import sys
+import traceback
+from pathlib import Path
+
+from distgan import train
+from distgan.core import console
+from distgan.core.errors import DistganError
+from distgan.launchers.runs import plan as plans
+
+EPILOG = """examples:
+  distgan debug sagan data=data/particles                 20 steps
+  distgan debug run.yaml --steps 5 --no-debugger
+  distgan debug sagan data=data/particles precision=bf16
+
+The real run's folder is not touched: this one lies in RUNS/_debug and is begun anew each time. Batch, data order and noise are those of the real run."""
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="distgan debug",
+        description=__doc__.partition(": ")[2].capitalize(),
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "words", nargs="+", metavar="RECIPE|RUN.yaml key=value …", help="what `distgan train` takes"
+    )
+    parser.add_argument("--steps", type=int, default=20, metavar="N", help="how many (default 20)")
+    parser.add_argument("--no-debugger", action="store_true", help="only print where it failed")
+    options = parser.parse_intermixed_args(argv)
+    if not 0 < options.steps <= 1_000_000:
+        parser.error(f"--steps: found {options.steps}, allowed are 1 to 1,000,000")
+    words, folder = line(options.words, options.steps)
+    console.say(
+        f"debugging: {options.steps} steps in one process, in {folder}; nothing else is touched"
+    )
+    try:
+        code = train.main(words)
+    except DistganError:
+        raise
+    except Exception:
+        traceback.print_exc()
+        if options.no_debugger or not sys.stdin.isatty():
+            console.say(
+                "in a terminal the debugger would open here (p NAME prints a value, u goes up a"
+                " call, q leaves)"
+            )
+            return 1
+        console.say("the debugger: p NAME prints a value, u goes up a call, q leaves")
+        pdb.post_mortem()
+        return 1
+    if code == 0:
+        console.say(
+            f"debugging: no fault in {options.steps} steps. next: distgan run"
+            f" {' '.join(options.words)}"
+        )
+    return code
+
+
+def line(words: list[str], steps: int) -> tuple[list[str], Path]:
+    """(the words of `distgan train` for so many steps, the folder, emptied)."""
+    import shutil
+
+    from distgan.data.dataset import Data
+
+    _, run, _ = train.plan(words)
+    samples = len(Data(run.data).train)
+    clock = plans.clock(run, samples)
+    folder = Path(run.machine.runs).expanduser() / "_debug" / f"{run.recipe}-{run.delta()}"
+    shutil.rmtree(folder, ignore_errors=True)
+    epochs = min(run.epochs, steps * clock.per_step / samples)
+    return [
+        *words,
+        f"epochs={epochs!r}",
+        f"machine.folder={json.dumps(str(folder))}",
+        "machine.flush_steps=1",
+        "machine.journal_every=1",
+        "machine.workers=0",
+    ], folder

@@ -1,0 +1,214 @@
+"""`distgan doctor`: what works on this machine, and whether a run's first steps are those of one
+process, whatever shares them.
+"""
+
+import argparse
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import shutil
+
+from distgan.core import console
+from distgan.launchers.local import run as local
+
+HELP = """Without a recipe: versions, processors, GPUs, and which engines, precisions and options work here, with the next command where one does not.
+With a recipe: three steps as the run would take them (its processes, engine, accumulation, precision, torch.compile, batch normalisation) against one process
+that takes the whole batch. Prints every difference; the exit code is 1 if one is larger than rounding, 2 if the run is refused. Writes nothing."""
+EXAMPLES = """examples:
+  distgan doctor                                                      this machine
+  distgan doctor --processes 2 sagan data=data/particles              two processes of this machine
+  distgan doctor --processes 2 --engine deepspeed --zero 2 sagan data=data/particles batch=32 machine.accumulation=2
+  distgan doctor --slurm --profile gpu                                the cluster, as a job of that profile sees it
+  torchrun --nproc-per-node 2 distgan/train.py sagan data=data/particles --doctor     any launcher's line
+
+machine.self_check=true does the same at the start of a run, and trains only if it holds."""
+PACKAGES = ("distgan", "torch", "accelerate", "deepspeed", "numpy", "triton", "ninja")
+Row = tuple[str, str, str]  # what, "yes" or "no", remark or next command
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="distgan doctor",
+        description=HELP,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--processes", type=int, default=1, metavar="N", help="processes to start (default 1)"
+    )
+    parser.add_argument(
+        "--engine", choices=("ddp", "deepspeed"), help="the same as machine.engine=…"
+    )
+    parser.add_argument(
+        "--zero",
+        type=int,
+        choices=(0, 1, 2),
+        metavar="N",
+        help="ZeRO stage 0, 1 or 2; the same as machine.engine=deepspeed machine.zero_stage=N",
+    )
+    parser.add_argument(
+        "--show", action="store_true", help="print the command instead of running it"
+    )
+    parser.add_argument(
+        "--slurm",
+        action="store_true",
+        help="the cluster: limits, time to save, partitions, whether nodes see the folder of runs",
+    )
+    parser.add_argument("--profile", metavar="NAME", help="with --slurm: as a job of this profile")
+    parser.add_argument(
+        "arguments",
+        nargs=argparse.REMAINDER,
+        metavar="RECIPE|RUN.yaml key=value …",
+        help="what `distgan train` takes",
+    )
+    options = parser.parse_args(argv)
+    if options.processes < 1:
+        parser.error(f"--processes: found {options.processes}, allowed are 1 and more")
+    if options.zero is not None and options.engine == "ddp":
+        parser.error("--zero is a stage of DeepSpeed; leave --engine ddp out")
+    if options.slurm:
+        from distgan.launchers.slurm import doctor as cluster_doctor
+
+        return cluster_doctor.survey(
+            options.profile, options.arguments[0] if options.arguments else "runs"
+        )
+    if not options.arguments:
+        if options.processes > 1 or options.engine or options.zero is not None or options.show:
+            parser.error(
+                "these options are for the check of a run; name a recipe: distgan doctor"
+                " --processes 2 sagan data=data/particles"
+            )
+        return survey()
+    if options.processes == 1 and (options.engine == "deepspeed" or options.zero is not None):
+        parser.error("one process has nothing to share by DeepSpeed; add --processes 2")
+    engine = options.engine or ("deepspeed" if options.zero is not None else None)
+    more = [f"machine.engine={engine}"] * bool(engine) + [f"machine.zero_stage={options.zero}"] * (
+        options.zero is not None
+    )
+    return local.replace(options.processes, [*options.arguments, *more, "--doctor"], options.show)
+
+
+def survey() -> int:
+    """Print what this machine has and what works on it."""
+    import torch
+
+    versions = [f"{name} {_version(name) or '–'}" for name in PACKAGES]
+    console.say(f"versions    python {platform.python_version()}, {', '.join(versions)}")
+    console.say(
+        f"processors  {len(os.sched_getaffinity(0))} cores ({platform.machine()}),"
+        f" {torch.get_num_threads()} threads a process, OMP_NUM_THREADS"
+        f" {os.environ.get('OMP_NUM_THREADS', 'not set')}"
+    )
+    gpus = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
+    for i, gpu in enumerate(gpus):
+        console.say(
+            f"GPU {i}       {gpu.name}, {gpu.total_memory / 2**30:.0f} GiB, compute capability"
+            f" {gpu.major}.{gpu.minor}"
+        )
+    if not gpus:
+        console.say(
+            f"GPUs        none that torch {torch.__version__} sees"
+            + (
+                "; nvidia-smi is here: is torch a CPU build, or the driver too old for it?"
+                if shutil.which("nvidia-smi")
+                else ""
+            )
+        )
+    console.say()
+    console.table(
+        ("", "works", "how, or what to do"),
+        works([(gpu.major, gpu.minor) for gpu in gpus]),
+        right=False,
+    )
+    n = len(gpus) or 2
+    console.say(f"\nnext: distgan doctor --processes {n} sagan data=data/particles")
+    return 0
+
+
+def works(gpus: list[tuple[int, int]]) -> list[Row]:
+    """Engines, precisions and options on GPUs of these compute capabilities, or on the CPU where
+    there is none.
+    """
+    new = bool(gpus) and min(gpus) >= (8, 0)
+    where = f"on {len(gpus)} GPU{'s' * (len(gpus) > 1)}" if gpus else "on the CPU"
+    slow = "" if gpus else "; slower than float32 on most CPUs: to try things out"
+    return [
+        ("one process", "yes", f"{where}: python distgan/train.py …"),
+        (
+            "machine.engine=ddp",
+            "yes",
+            "NCCL, one process per GPU" if gpus else "gloo, any number of processes",
+        ),
+        _deepspeed(bool(gpus)),
+        ("precision=float32, float64", "yes", where),
+        (
+            "precision=tf32",
+            *(
+                ("yes", where)
+                if new
+                else (
+                    "no",
+                    (
+                        "a GPU of compute capability 8.0 or more has it; precision=float32 is the"
+                        " same here"
+                    ),
+                )
+            ),
+        ),
+        (
+            "precision=bf16",
+            *(
+                ("yes", where + slow)
+                if new or not gpus
+                else ("no", "a GPU of compute capability 8.0 or more has it; precision=fp16")
+            ),
+        ),
+        ("precision=fp16", "yes", where + slow),
+        _compile(bool(gpus)),
+        (
+            "machine.sync_batchnorm",
+            *(
+                ("yes", where)
+                if len(gpus) > 1
+                else (
+                    "no",
+                    "for several GPUs; the usual batch normalisation gives the same numbers",
+                )
+            ),
+        ),
+    ]
+
+
+def _deepspeed(on_gpu: bool) -> Row:
+    name = "machine.engine=deepspeed"
+    if not importlib.util.find_spec("deepspeed"):
+        return name, "no", "pip install 'distgan[deepspeed]'"
+    return name, "yes", "ZeRO 0, 1 and 2" + ("" if on_gpu else ", over gloo")
+
+
+def _compile(on_gpu: bool) -> Row:
+    name = "machine.compile"
+    if not any(
+        shutil.which(compiler) for compiler in (os.environ.get("CXX") or "c++", "g++", "clang++")
+    ):
+        return (
+            name,
+            "no",
+            "no C++ compiler: apt-get install g++, or a module of the cluster (module load gcc)",
+        )
+    if on_gpu and not importlib.util.find_spec("triton"):
+        return name, "no", "pip install triton"
+    return (
+        name,
+        "yes",
+        "default, reduce-overhead (CUDA graphs), max-autotune" if on_gpu else "default",
+    )
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None

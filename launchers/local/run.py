@@ -1,0 +1,192 @@
+"""Several processes on this machine.
+
+The `accelerate launch` line that starts as many as asked for, with or without GPUs.
+"""
+
+import argparse
+import os
+import shlex
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import distgan
+from distgan.core.errors import LaunchError
+
+TRAIN = Path(distgan.__file__).with_name("train.py")
+
+
+@dataclass(frozen=True)
+class Nodes:
+    """Several machines of one run, seen from one of them.
+
+    How many, which is this, and where the first one waits for the others.
+    """
+
+    count: int
+    rank: int
+    address: str
+    port: int
+
+
+def command(
+    processes: int,
+    arguments: list[str],
+    program: tuple[str, ...] = (str(TRAIN),),
+    nodes: Nodes | None = None,
+) -> list[str]:
+    """The line that trains, or does what another `program` does, with this many processes on this
+    machine, or on each of `nodes`.
+
+    `--multi_gpu` also where there is no GPU: `accelerate launch --cpu --num_processes 2` starts one
+    process and says nothing (accelerate #2741), while this starts as many as asked for and the
+    trainer then takes gloo on the CPU.
+    """
+    if processes == 1 and nodes is None:
+        return [sys.executable, *program, *arguments]
+    launch = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.accelerate_cli",
+        "launch",
+        "--multi_gpu",
+        "--mixed_precision",
+        "no",
+        "--dynamo_backend",
+        "no",
+    ]
+    if nodes is None:
+        where = [
+            "--num_machines",
+            "1",
+            "--main_process_port",
+            "0",
+            "--num_processes",
+            str(processes),
+        ]
+    # static: rank 0 is on the first node, where it validates and its logs are looked for; c10d
+    # would sort the nodes
+    else:
+        where = [
+            "--num_machines",
+            str(nodes.count),
+            "--machine_rank",
+            str(nodes.rank),
+            "--rdzv_backend",
+            "static",
+            "--main_process_ip",
+            nodes.address,
+            "--main_process_port",
+            str(nodes.port),
+            "--num_processes",
+            str(processes * nodes.count),
+        ]
+    return [*launch, *where, *program, *arguments]
+
+
+def environment(base: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Of the launcher: it is to pass on the signals that ask a run to save, of which torch's
+    elastic agent would die by itself.
+    """
+    return {"PET_SIGNALS_TO_HANDLE": "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1,SIGUSR2", **base}
+
+
+def spread(verb: str, argv: list[str], processes: int | None) -> None:
+    """Become the launcher of `distgan VERB …` in this many processes. Returns where that is done,
+    or not wanted: it must then be this process's work.
+
+    A verb calls it when its options are read and whatever can be checked quickly is: the launcher
+    would print a traceback below each refusal.
+    """
+    from distgan.core import arguments as options
+    from distgan.distributed import environment as launched
+
+    source, count = launched.started()
+    if count == 1 and (processes or 1) > 1:
+        places, values = options.peek(argv)
+        # As n=8189, not --n 8189: launchers would look for options of their own that begin so.
+        line = command(
+            processes,
+            [verb, *places, *(f"{name}={value}" for name, value in values.items())],
+            ("-m", "distgan"),
+        )
+        sys.stdout.flush()
+        os.execvpe(line[0], line, environment())
+    if processes not in (None, count):
+        raise LaunchError(
+            f"processes={processes}, but the launcher started {count} ({source}={count}); leave one"
+            " of the two out"
+        )
+
+
+def refuse_early(processes: int, arguments: list[str]) -> None:
+    """Tell faults of the settings and the data here.
+
+    Of processes that refuse to start, the launcher would print a traceback of its own.
+    """
+    from distgan import train
+    from distgan.config import batch_layout as sharing
+    from distgan.data.dataset import Data
+    from distgan.distributed import environment as launched
+
+    if not {"-h", "--help"}.intersection(arguments):
+        _, run, _ = train.plan([word for word in arguments if not word.startswith("-")])
+        sharing.breakdown(run.batch, processes, run.machine.accumulation, run.group, run.group_of)
+        launched.engine(run.machine, run.precision)
+        Data(run.data).require(run.recipe, run.kind, run.crop)
+
+
+def main(argv: list[str]) -> int:
+    """`distgan run --processes 2 sagan data=…`.
+
+    Replaces this process, so signals and the exit code are the launcher's.
+    """
+    parser = argparse.ArgumentParser(
+        prog="distgan run",
+        usage="distgan run [--processes N] [--show] RECIPE|RUN.yaml key=value …",
+        allow_abbrev=False,
+        add_help=False,
+        description=(
+            "Train with several processes on this machine (one per GPU, or gloo on the CPU). Takes"
+            " what `distgan train` takes."
+        ),
+        epilog=(
+            "example: distgan run --processes 2 sagan data=data/particles batch=16; distgan run"
+            " sagan --help lists the settings"
+        ),
+    )
+    parser.add_argument(
+        "--processes",
+        type=int,
+        default=1,
+        metavar="N",
+        help="processes to start; the result does not depend on it (default 1)",
+    )
+    parser.add_argument(
+        "--show", action="store_true", help="print the command instead of running it"
+    )
+    options, arguments = parser.parse_known_args(argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        parser.print_help()
+        return 0 if arguments else 2
+    if options.processes < 1:
+        parser.error(f"--processes: found {options.processes}, allowed are 1 and more")
+    if "--find-batch" in arguments:
+        raise LaunchError(
+            "--find-batch tries in one process what each will do: distgan train"
+            f" {shlex.join(arguments)} --processes={options.processes}"
+        )
+    return replace(options.processes, arguments, options.show)
+
+
+def replace(processes: int, arguments: list[str], show: bool) -> int:
+    """Become the launcher, or with `show` only print its line."""
+    line = command(processes, arguments)
+    if show:
+        print(shlex.join(line))
+        return 0
+    if processes > 1:
+        refuse_early(processes, arguments)
+    sys.stdout.flush()
+    os.execvpe(line[0], line, environment())

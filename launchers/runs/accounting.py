@@ -1,0 +1,150 @@
+"""What runs have cost: seconds on nodes, by what became of them. From sacct where a cluster has it,
+else from what the jobs recorded themselves.
+"""
+
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from distgan.launchers.runs.selection import Found
+from distgan.launchers.slurm import client as cluster
+from distgan.launchers.slurm.job_records import newest_step, records, trained
+from distgan.launchers.slurm.profiles import Resources
+
+KINDS = ("useful", "lost", "failed", "overhead")
+
+
+@dataclass
+class Account:
+    """Of a run. `seconds`: on nodes, by kind; they add up to `elapsed`, which is Slurm's own figure
+    where `told_by` is sacct.
+    """
+
+    elapsed: float = 0.0
+    queued: float = 0.0
+    units: int = 1  # GPUs, or processors where there is none
+    gpus: bool = False
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(KINDS, 0.0))
+    turns: int = 0
+    told_by: str = "the jobs' own records"
+
+    def hours(self, kind: str | None = None) -> float:
+        """GPU-hours or core-hours."""
+        return (self.elapsed if kind is None else self.seconds[kind]) * self.units / 3600
+
+
+def accounts(found: Sequence[Found]) -> list[Account]:
+    """One for each run; sacct is asked once for all."""
+    jobs = {record["job"] for one in found for record in records(one.folder)}
+    spells = (
+        cluster.spells({job.partition("_")[0] for job in jobs}) if jobs and cluster.here() else None
+    )
+    by_job: dict[str, list[cluster.Spell]] = {}
+    for spell in spells or []:
+        by_job.setdefault(spell.key, []).append(spell)
+    return [account(one.folder, by_job if spells is not None else None) for one in found]
+
+
+def account(folder: Path, spells: dict[str, list[cluster.Spell]] | None) -> Account:
+    """`spells`: what sacct says, by job; None where there is no sacct.
+
+    Useful is the time in which steps were trained that were kept; lost, the time of steps that were
+    trained again; failed, turns that ended in a failure; overhead, the rest: starting, validation
+    and evaluation before the first step, saving, waiting for the end.
+    """
+    found, turns = Account(), records(folder)
+    for number, turn in enumerate(turns):
+        began = turn.get("slurm_start") or turn["started"]
+        ended = (
+            turn.get("ended")
+            or turn.get("heard")
+            or _last_sign(folder, turn, turns[number + 1] if number + 1 < len(turns) else None)
+        )
+        seconds = max(0.0, ended - began) / max(1, turn.get("shared_by", 1))
+        spell = _spell(spells, turn)
+        if spell is not None:
+            seconds, found.told_by = spell.seconds / max(1, turn.get("shared_by", 1)), "sacct"
+        found.elapsed += seconds
+        found.turns += 1
+        found.gpus, found.units = bool(turn.get("gpus")), turn.get("gpus") or turn.get("cpus") or 1
+        found.queued += max(0.0, began - (turn.get("queued") or began))
+        for kind, share in _split(
+            folder, turn, seconds, running=number + 1 == len(turns) and "trained_s" not in turn
+        ).items():
+            found.seconds[kind] += share
+    return found
+
+
+def _spell(
+    spells: dict[str, list[cluster.Spell]] | None, turn: dict[str, Any]
+) -> cluster.Spell | None:
+    """The stay on nodes that began when this turn did."""
+    if not spells:
+        return None
+    near = [
+        one
+        for one in spells.get(turn["job"], [])
+        if (start := cluster.epoch(one.start))
+        and turn.get("slurm_start")
+        and abs(start - turn["slurm_start"]) < 2
+    ]
+    return near[0] if near else None
+
+
+def _split(folder: Path, turn: dict[str, Any], seconds: float, running: bool) -> dict[str, float]:
+    """How the seconds of one turn divide."""
+    if turn.get("kind") == "error":
+        return {"failed": seconds}
+    total, kept = (
+        (turn["trained_s"], turn["kept_s"])
+        if "trained_s" in turn
+        else trained(folder, turn.get("step", 0), newest_step(folder))
+    )
+    if running:  # what comes after its last checkpoint may still be saved
+        kept = total
+    useful, total = min(seconds, kept), min(seconds, total)
+    return {"useful": useful, "lost": total - useful, "overhead": seconds - total}
+
+
+def _last_sign(folder: Path, turn: dict[str, Any], after: dict[str, Any] | None) -> float:
+    """When a turn without an end was last heard of: a node that failed writes no record."""
+    newest = max(
+        (path.stat().st_mtime for path in (folder / "attempts" / turn["attempt"]).glob("*")),
+        default=turn["started"],
+    )
+    return min(newest, after["started"]) if after else min(newest, time.time())
+
+
+def estimate(resources: Resources, finished: Sequence[Path], count: int) -> str:
+    """What `count` more runs may cost.
+
+    From the median of those that are done, else at most the time limit.
+    """
+    gpus = resources.gpus * resources.nodes
+    unit, each = (
+        ("GPU-hours", gpus)
+        if gpus
+        else ("core-hours", resources.cpus * resources.per_node * resources.nodes)
+    )
+    known = [seconds for folder in finished if (seconds := spent(folder))]
+    if known:
+        return (
+            f"about {_number(statistics.median(known) / 3600 * each * count)} {unit}: {count} runs,"
+            f" each like the median of {len(known)} that are done"
+        )
+    return (
+        f"at most {_number(resources.minutes / 60 * each * count / resources.pack)} {unit} until"
+        " the first time limit; a run that is done will make this an estimate"
+    )
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def spent(folder: Path) -> float:
+    """Seconds that a run has been on nodes, as its jobs recorded; 0 where it has not."""
+    return account(folder, None).elapsed

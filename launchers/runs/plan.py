@@ -1,0 +1,129 @@
+"""What is asked for -> runs that are checked as far as a login node can.
+
+Settings, batch and processes, engine, data, and each run's folder.
+"""
+
+import hashlib
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from distgan import train
+from distgan.config import batch_layout as sharing
+from distgan.config.settings import Run
+from distgan.core.clock import Clock
+from distgan.core.errors import ConfigError
+from distgan.distributed import environment as launched
+from distgan.launchers.runs.state import look
+from distgan.launchers.slurm.profiles import Resources
+from distgan.launchers.slurm.submission import Member
+from distgan.runs import folder as runs
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One run. `values`: what makes it differ from its siblings; `after`: the folder of the run
+    that it grows from, in a sweep with a chain.
+    """
+
+    run: Run
+    member: Member
+    values: dict[str, Any] = field(default_factory=dict)
+    after: str | None = None
+    steps: int | None = None  # how far it goes
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.member.folder)
+
+
+@lru_cache(maxsize=64)
+def _data(folder: str):
+    from distgan.data.dataset import Data
+
+    return Data(folder)
+
+
+def plan(
+    words: list[str],
+    resources: Resources,
+    values: dict[str, Any] | None = None,
+    chain: str | None = None,
+    folder: Path | None = None,
+) -> Planned:
+    """One run from the words of `distgan train`, for nodes x processes. ConfigError, DataError,
+    LaunchError, RunError before anything is written.
+
+    `chain`: the digest-to-be of the run it grows from, which is not trained yet: that run's own
+    identity.
+    """
+    _, run, _ = train.plan(words)
+    if run.machine.folder:
+        raise ConfigError(
+            "machine.folder: a submitted run has the folder of its identity; choose machine.runs or"
+            " experiment instead"
+        )
+    sharing.breakdown(
+        run.batch,
+        resources.per_node * resources.nodes,
+        run.machine.accumulation,
+        run.group,
+        run.group_of,
+    )
+    launched.engine(run.machine, run.precision)
+    data = _data(run.data)
+    data.require(run.recipe, run.kind, run.crop)
+    start = chain
+    if run.grow and start is None:
+        from distgan.engine import widen as grow
+        from distgan.runs import checkpoints
+
+        start = (
+            runs.begun(run, data.fingerprint) or checkpoints.verify(grow.locate(run.grow))["digest"]
+        )
+    home = folder or runs.place(run, run.identity(data.fingerprint, start))
+    steps = clock(run, len(data.train)).steps(run.epochs)
+    return Planned(run, Member(str(home.resolve()), tuple(words)), values or {}, steps=steps)
+
+
+def clock(run: Run, samples: int) -> Clock:
+    """Of a run on so many training samples, without its recipe, which needs torch.
+
+    A step takes a batch for each update of D.
+    """
+    return Clock(
+        run.batch
+        * next((getattr(run, name) for name in ("d_steps", "n_critic") if hasattr(run, name)), 1),
+        samples,
+    )
+
+
+def kept(words: tuple[str, ...], folder: Path) -> tuple[str, ...]:
+    """The words with a run file copied into `folder`: it may be edited before its job starts."""
+    path = Path(words[0])
+    if path.suffix not in (".yaml", ".yml") or not path.is_file():
+        return words
+    folder.mkdir(parents=True, exist_ok=True)
+    copy = (
+        folder
+        / f"{path.stem[:60]}-{hashlib.sha256(path.read_bytes()).hexdigest()[:12]}{path.suffix}"
+    )
+    if not copy.exists():  # jobs that are starting may be reading it
+        runs.write(copy, path.read_text(encoding="utf-8"))
+    return (str(copy.resolve()), *words[1:])
+
+
+def home_of(run: Run) -> Path:
+    """The folder of runs."""
+    return Path(run.machine.runs).expanduser().resolve()
+
+
+def reopen(planned: Planned) -> None:
+    """Before it is submitted: what said that it has ended, and holds no more."""
+    for name in (
+        "NO_RESTART",
+        runs.STOP,
+        *(("DONE",) if look(planned.folder, planned.steps).shorter else ()),
+    ):
+        (planned.folder / name).unlink(missing_ok=True)

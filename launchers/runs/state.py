@@ -1,0 +1,200 @@
+"""In which state a run is: from its own files, the ledger, and one answer of squeue, in this order
+of trust. Imports no torch.
+
+    new, submitting, queued, running, stopping, requeued, done, failed, cancelled, stopped,
+    uncertain, lost
+
+A finished run is one with DONE: Slurm forgets, and calls jobs completed whose training failed.
+"""
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from distgan.launchers.slurm import client as cluster
+from distgan.launchers.slurm.client import Row, Spell
+from distgan.launchers.slurm.ledger import Place
+from distgan.launchers.slurm.restart_policy import TIME
+
+OLD_S = 300.0  # without a heartbeat for so long, a run that Slurm does not know is not running
+WAITING, ENDED, RUNS = (
+    ("queued", "requeued", "submitting", "uncertain"),
+    ("done", "failed", "cancelled", "stopped", "lost"),
+    ("running", "stopping"),
+)
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a run folder says of itself."""
+
+    done: bool = False
+    shorter: bool = False  # it was done, and a longer run is asked for now
+    refused: str | None = None  # NO_RESTART: why it is not begun again
+    status: dict[str, Any] = field(default_factory=dict)
+    job: dict[str, Any] = field(default_factory=dict)  # the newest job.json
+    attempts: int = 0
+
+    @property
+    def silent_s(self) -> float:
+        """Seconds since the training was last heard of."""
+        try:
+            return time.time() - datetime.fromisoformat(self.status["heartbeat"]).timestamp()
+        except (KeyError, ValueError, TypeError):
+            return float("inf")
+
+
+@dataclass(frozen=True)
+class State:
+    name: str
+    why: str = ""
+
+    @property
+    def missing(self) -> bool:
+        """Nothing of it is done, and nothing is under way.
+
+        A sweep submits it. What a person has stopped or cancelled is only offered.
+        """
+        return self.name in ("new", "lost") or self.name == "stopped" and self.why in TIME
+
+
+def look(folder: Path, steps: int | None = None) -> Look:
+    """`steps`: how far the run is to go, where that is known: DONE of a shorter one does not count."""
+    try:
+        names = set(os.listdir(folder))
+    except OSError:
+        return Look()
+    attempts = (
+        sorted(name for name in os.listdir(folder / "attempts") if name.isdecimal())
+        if "attempts" in names
+        else []
+    )
+    job: dict[str, Any] = {}
+    for name in reversed(attempts):
+        if job := read(folder / "attempts" / name / "job.json"):
+            break
+    refused = None
+    if "NO_RESTART" in names:
+        with contextlib.suppress(OSError):
+            refused = (folder / "NO_RESTART").read_text(errors="replace").strip() or "NO_RESTART"
+    end = read(folder / "DONE") if "DONE" in names and steps is not None else {}
+    shorter = (
+        bool(end)
+        and not end.get("early")
+        and isinstance(end.get("step"), int)
+        and end["step"] < (steps or 0)
+    )
+    return Look(
+        "DONE" in names and not shorter,
+        shorter,
+        refused,
+        read(folder / "status.json") if "status.json" in names else {},
+        job,
+        len(attempts),
+    )
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A small JSON mapping; {} where it is not there or damaged."""
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def state(found: Look, place: Place | None, row: Row | None, spell: Spell | None = None) -> State:
+    """`row`: the run's line of squeue, None where there is none.
+
+    `spell`: what sacct says last, where it was asked.
+    """
+    if found.done:
+        return State("done")
+    if row and row.active:
+        return _active(found, row)
+    if place and place.cancelled or row and row.state == "CANCELLED":
+        return State("cancelled")
+    if found.refused:
+        return State("failed", found.refused)
+    if place and place.submission.job is None:
+        return State(
+            "uncertain",
+            "its submission was interrupted a moment ago, and it is not known yet whether Slurm has"
+            " it; the same line in a few minutes knows",
+        )
+    if place and place.submission.user != cluster.user() and not row:
+        return State(
+            "uncertain",
+            f"submitted by {place.submission.user}, and Slurm shows no such job now; `distgan"
+            " cancel` of it gives it up",
+        )
+    own = found.status.get("state")
+    ended = row.state if row else spell.state if spell else None
+    if ended and ended not in cluster.ENDED:  # sacct knows a job that squeue did not show
+        return State("queued" if ended in ("PENDING", "REQUEUED") else "running")
+    if (
+        own in ("failed", "stopped")
+        and not found.shorter
+        and ended in (None, "COMPLETED", "FAILED", "PREEMPTED")
+    ):
+        return State(own, found.status.get("cause") or "")
+    if ended in ("CANCELLED", "PREEMPTED"):
+        return State("cancelled" if ended == "CANCELLED" else "lost", "")
+    if ended and ended != "COMPLETED":
+        return State(
+            "failed",
+            {
+                "NODE_FAIL": "its node failed",
+                "TIMEOUT": "the job's time ended before it could ask for another turn",
+                "OUT_OF_MEMORY": "out of memory, says Slurm",
+            }.get(ended, f"Slurm: {ended}{_code(spell)}"),
+        )
+    if own == "running" and found.silent_s < OLD_S and not ended:
+        return State("running", "not in Slurm's queue" if not place else "")
+    if found.shorter:
+        return State("new", "was done, and is to go further")
+    if place or own == "running":
+        return State("lost", "neither Slurm nor its own files know how it ended")
+    return State("new")
+
+
+def _code(spell: Spell | None) -> str:
+    return f" (exit code {spell.exit_code})" if spell else ""
+
+
+def _active(found: Look, row: Row) -> State:
+    if row.reason == "DependencyNeverSatisfied":
+        return State("failed", "the run that it grows from has failed")
+    if row.state == "COMPLETING":
+        return State("stopping")
+    if row.state in ("PENDING", "REQUEUED", "REQUEUE_HOLD"):
+        again = found.job.get("job") == row.key
+        why = row.reason if row.reason not in ("None", "") else ""
+        return (
+            State("requeued", f"{_short(found.job)}{', ' + why if why else ''}")
+            if again
+            else State("queued", why)
+        )
+    return State(
+        (
+            "running"
+            if row.state == "RUNNING"
+            else "stopping"
+            if row.state in ("SIGNALING", "STAGE_OUT")
+            else "queued"
+        ),
+        "",
+    )
+
+
+def _short(job: Mapping[str, Any]) -> str:
+    kind = job.get("kind")
+    return {"preempted": "preempted", "time": "time limit", "crash": "crashed", "hang": "hung"}.get(
+        kind or "", ""
+    ) or "node failed, or requeued by hand"

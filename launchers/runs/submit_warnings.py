@@ -1,0 +1,63 @@
+"""What a cluster's own settings mean for runs that are about to be submitted.
+
+Told before, not found out after.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from distgan.launchers.runs.plan import Planned
+from distgan.launchers.slurm import client as cluster
+from distgan.launchers.slurm.profiles import Resources
+
+
+def of(resources: Resources, planned: Sequence[Planned]) -> list[str]:
+    """Sentences for people; [] where nothing is to be said."""
+    facts, said = cluster.facts(resources.partition), []
+    if facts.preempts in ("CANCEL", "SUSPEND", "SUSPEND,GANG", "GANG,SUSPEND"):
+        said.append(
+            f"a job that is preempted here is not queued again (PreemptMode={facts.preempts}):"
+            " `distgan retry` does that"
+        )
+    slowest = max((found for one in planned if (found := save_seconds(one.folder))), default=None)
+    if slowest and facts.preempts != "OFF" and slowest + 1 > facts.to_save:
+        said.append(
+            f"a preempted job has {facts.to_save} s here (GraceTime {facts.grace} + KillWait"
+            f" {facts.kill_wait}), and saving took up to {slowest:.1f} s before: what was trained"
+            " since the last checkpoint would be lost; checkpoint more often"
+            " (machine.checkpoint_every=…)"
+        )
+    if slowest and slowest * 2 + 10 > resources.signal_lead_s:
+        said.append(
+            f"signal_lead_s={resources.signal_lead_s}, and saving took up to {slowest:.1f} s"
+            f" before; ask for --set signal_lead_s={int(slowest * 3 + 30)}"
+        )
+    if not facts.requeues:
+        said.append(
+            "this cluster does not queue jobs again (JobRequeue=0): a preempted or timed-out run"
+            " waits for `distgan retry`"
+        )
+    return said
+
+
+def save_seconds(folder: Path) -> float | None:
+    """The longest that a checkpoint of this run has taken so far, or of another run beside it where
+    it has none yet; None where nothing is known.
+    """
+    beside = [folder / "events.jsonl", *sorted(folder.parent.glob("*/events.jsonl"))[:20]]
+    for path in beside:
+        try:
+            lines = path.read_text(errors="replace").splitlines()
+        except OSError:
+            continue
+        found = []
+        for line in lines:
+            try:
+                event = json.loads(line)
+                found.append(float(event["seconds"]) if event["event"] == "checkpoint" else 0.0)
+            except (ValueError, KeyError, TypeError, RecursionError):
+                continue
+        if any(found):
+            return max(found)
+    return None

@@ -1,0 +1,372 @@
+"""Slurm's own commands, asked and read.
+
+One call for all jobs, every command a list of words. Nothing here knows of runs.
+"""
+
+import os
+import pwd
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from distgan.core.errors import LaunchError
+
+# Any other is that of a job that is still to come, runs or leaves: newer Slurms know more of those.
+ENDED = (
+    "COMPLETED",
+    "CANCELLED",
+    "FAILED",
+    "TIMEOUT",
+    "NODE_FAIL",
+    "PREEMPTED",
+    "BOOT_FAIL",
+    "DEADLINE",
+    "OUT_OF_MEMORY",
+    "REVOKED",
+)
+# What a surrounding job or launcher left would be taken for the new job's; how the cluster is found
+# must stay.
+_INHERITED = re.compile(
+    r"(SLURM|SRUN|SALLOC|PMI|PMIX|OMPI|TORCHELASTIC|ACCELERATE)_|((LOCAL|GROUP|ROLE)_(RANK|WORLD_SIZE|NAME)|MASTER_ADDR|MASTER_PORT|RANK|WORLD_SIZE)$"
+)
+_KEPT = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS", "SLURM_JWT")
+_FILTERS = re.compile(
+    r"(SQUEUE|SACCT|SCONTROL|SCANCEL|SINFO)_|SLURM_TIME_FORMAT$"
+)  # a user's own would hide jobs from us, or print times otherwise
+_NUMBER = re.compile(r"\d+")
+# A controller that is busy or restarts; asked again a moment later, it answers. Only questions are
+# repeated, never what changes something.
+_BUSY = re.compile(
+    r"timed out|unable to contact|connection (refused|reset)|zero bytes were transmitted|transport"
+    r" endpoint|temporarily unavailable",
+    re.IGNORECASE,
+)
+_AGAIN_S = (2.0, 5.0)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of squeue, of one job or one element of an array.
+
+    `key` is `12_3` or `12`, `start` the (expected) start, as Slurm prints it.
+    """
+
+    key: str
+    state: str
+    reason: str
+    name: str
+    nodes: str
+    left: str
+    start: str
+    user: str = ""
+
+    @property
+    def active(self) -> bool:
+        return self.state not in ENDED
+
+
+@dataclass(frozen=True)
+class Spell:
+    """One stay of a job on its nodes, as sacct tells it: a requeued job has several."""
+
+    key: str
+    state: str
+    seconds: int
+    gpus: int
+    nodes: int
+    cpus: int
+    exit_code: str
+    start: str
+
+
+def here() -> bool:
+    """Whether Slurm's commands are on the path."""
+    return shutil.which("squeue") is not None
+
+
+def call(*words: str, timeout: float = 60, check: bool = True) -> str:
+    """What a command prints; LaunchError with Slurm's own words where it fails. A question is asked
+    again where Slurm is only busy.
+    """
+    if shutil.which(words[0]) is None:
+        raise LaunchError(
+            f"{words[0]} is not on this machine: run this where Slurm's commands are (a login"
+            " node). To try it on one machine: slurm/dev-cluster up"
+        )
+    env = {name: value for name, value in os.environ.items() if not _FILTERS.match(name)}
+    asks = words[0] in ("squeue", "sacct", "sacctmgr", "sinfo") or words[:2] == ("scontrol", "show")
+    for wait in (*(_AGAIN_S if asks else ()), None):
+        try:
+            found = subprocess.run(
+                words,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=timeout,
+                stdin=subprocess.DEVNULL,
+                env=env,
+            )
+        except subprocess.TimeoutExpired:
+            raise LaunchError(
+                f"{words[0]} did not answer within {timeout:.0f} s; the controller may be"
+                " restarting: try again in a minute"
+            ) from None
+        if wait is None or not found.returncode or not _BUSY.search(found.stderr):
+            break
+        time.sleep(wait)
+    if found.returncode and "could not establish a configuration source" in found.stderr.lower():
+        raise LaunchError(
+            f"{words[0]} is here but knows no cluster: set SLURM_CONF, or run this on a login node."
+            " On one machine `slurm/dev-cluster up` starts one, and prints the line that sets it"
+        )
+    if found.returncode and check:
+        raise LaunchError(
+            f"{' '.join(words)[:200]}:"
+            f" {(found.stderr or found.stdout).strip()[:600] or f'exit code {found.returncode}'}"
+        )
+    return found.stdout
+
+
+def queue(others: Iterable[str] = ()) -> dict[str, Row]:
+    """Jobs of this user, and of the others as far as the cluster shows them, by key: elements of
+    arrays one by one, with those that ended within Slurm's MinJobAge. One call of squeue."""
+    text = call(
+        "squeue",
+        "--noheader",
+        "--array",
+        "--states=all",
+        f"--users={','.join(sorted({user(), *others}))}",
+        "--format=%i|%T|%r|%j|%N|%L|%S|%u",
+    )
+    return {
+        row[0]: Row(*row[:8])
+        for row in (line.split("|") for line in text.splitlines())
+        if len(row) >= 8
+    }
+
+
+def spells(jobs: Iterable[str]) -> list[Spell] | None:
+    """What sacct knows of these jobs, each stay on nodes by itself, in order.
+
+    None on a cluster without accounting.
+    """
+    jobs = sorted(set(jobs))
+    if not jobs or shutil.which("sacct") is None:
+        return None
+    try:
+        text = call(
+            "sacct",
+            "--noheader",
+            "--parsable2",
+            "--allocations",
+            "--duplicates",
+            "--starttime=now-180days",
+            f"--jobs={','.join(jobs)}",
+            "--format=JobID,State,ElapsedRaw,AllocTRES,NNodes,NCPUS,ExitCode,Start",
+        )
+    except LaunchError:
+        return None
+    found = []
+    for line in text.splitlines():
+        key, state, seconds, tres, nodes, cpus, exit_code, start = line.split("|")
+        gpus = re.search(r"gres/gpu=(\d+)", tres)
+        if "[" not in key:
+            found.append(
+                Spell(
+                    key,
+                    state.split()[0],
+                    int(seconds or 0),
+                    int(gpus[1]) if gpus else 0,
+                    int(nodes or 0),
+                    int(cpus or 0),
+                    exit_code,
+                    start,
+                )
+            )
+    return found
+
+
+def config() -> dict[str, str]:
+    """`scontrol show config` as a mapping."""
+    return dict(
+        part
+        for line in call("scontrol", "show", "config").splitlines()
+        if len(part := [p.strip() for p in line.split("=", 1)]) == 2
+    )
+
+
+def record(kind: str, name: str) -> dict[str, str]:
+    """`scontrol show KIND NAME` as a mapping, of the first record.
+
+    {} where there is none, or nobody answers.
+    """
+    try:
+        text = call("scontrol", "--oneliner", "show", kind, name, check=False)
+    except LaunchError:
+        return {}
+    return (
+        dict(re.findall(r"(\S+?)=(.*?)(?=\s+\S+?=|\s*$)", text.splitlines()[0]))
+        if text.strip()
+        else {}
+    )
+
+
+def first_node(nodes: str) -> str:
+    """`n[1-4]` -> `n1`."""
+    return call("scontrol", "show", "hostnames", nodes).split()[0]
+
+
+def address(node: str) -> str:
+    """Where a node is reached: its NodeAddr, since its name need not be known to any resolver."""
+    return record("node", node).get("NodeAddr") or node
+
+
+def requeue(key: str) -> None:
+    """Put a job back into the queue, by `12_3`.
+
+    The raw number of an array's last element is that of the array, and would start all elements
+    anew.
+    """
+    call("scontrol", "requeue", key)
+
+
+def user() -> str:
+    """Who runs this."""
+    return pwd.getpwuid(os.getuid()).pw_name
+
+
+def cancel(keys: Iterable[str]) -> None:
+    keys = list(keys)
+    for at in range(0, len(keys), 500):
+        call("scancel", *keys[at : at + 500])
+
+
+def own_key(environment: dict[str, str]) -> str:
+    """Of the job that this process belongs to: `12_3`, or `12` where it is no array's."""
+    array = environment.get("SLURM_ARRAY_JOB_ID")
+    return f"{array}_{environment['SLURM_ARRAY_TASK_ID']}" if array else environment["SLURM_JOB_ID"]
+
+
+def clean(environment: dict[str, str]) -> dict[str, str]:
+    """An environment to submit from.
+
+    Nothing of a surrounding job or launcher, but the way to the cluster.
+    """
+    inside = (
+        "SLURM_JOB_ID" in environment
+    )  # elsewhere SBATCH_ACCOUNT and the like are the user's own wish
+    return {
+        name: value
+        for name, value in environment.items()
+        if name in _KEPT or not (_INHERITED.match(name) or inside and name.startswith("SBATCH_"))
+    }
+
+
+def seconds(text: str) -> int | None:
+    """A time as Slurm prints it, `1-02:03:04` or `30:00` or `00:00:30` -> seconds.
+
+    None for UNLIMITED and the like.
+    """
+    days, _, clock = text.strip().rpartition("-")
+    parts = clock.split(":")
+    if not all(part.isdecimal() for part in parts) or days and not days.isdecimal():
+        return None
+    total = 0
+    for part in parts:
+        total = total * 60 + int(part)
+    return total + 86400 * int(days or 0)
+
+
+def epoch(text: str) -> float | None:
+    """A moment as Slurm prints it, in local time -> seconds since 1970; None for N/A and Unknown."""
+    try:
+        return time.mktime(time.strptime(text.strip(), "%Y-%m-%dT%H:%M:%S"))
+    except ValueError:
+        return None
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What decides how a run may be submitted, and how long it has to save when it must leave.
+
+    Seconds.
+    """
+
+    max_array: int
+    kill_wait: int
+    grace: int
+    preempts: str  # what becomes of a preempted job: REQUEUE, CANCEL, OFF …
+    signals_all: bool  # every process of a job gets its signals, not only the task
+    max_submit: int | None
+    accounting: bool
+    min_age: int
+    requeues: bool
+
+    @property
+    def to_save(self) -> int:
+        """From the first signal of a preemption to SIGKILL."""
+        return self.grace + self.kill_wait
+
+
+def facts(partition: str | None = None, account: str | None = None) -> Facts:
+    """Of the cluster, of the partition that jobs would go to, and of the account that they would be
+    charged to.
+    """
+    found = config()
+    part = record("partition", partition) if partition else {}
+
+    def number(text: str, usual: int) -> int:
+        match = _NUMBER.search(text)
+        return int(match[0]) if match else usual
+
+    mode = part.get("PreemptMode") or found.get("PreemptMode", "OFF")
+    return Facts(
+        max_array=number(found.get("MaxArraySize", ""), 1001),
+        kill_wait=number(found.get("KillWait", ""), 30),
+        grace=seconds(part.get("GraceTime", "")) or number(part.get("GraceTime", ""), 0),
+        preempts=(
+            mode
+            if found.get("PreemptType", "").strip("()") not in ("null", "preempt/none")
+            else "OFF"
+        ),
+        signals_all="cgroup" not in found.get("ProctrackType", ""),
+        max_submit=_max_submit(account, found.get("ClusterName", "")),
+        accounting="slurmdbd" in found.get("AccountingStorageType", ""),
+        min_age=number(found.get("MinJobAge", ""), 300),
+        requeues=found.get("JobRequeue", "1") == "1",
+    )
+
+
+def _max_submit(account: str | None, cluster: str) -> int | None:
+    """How many jobs an association of this user may have at a time.
+
+    None where there is no such limit, or nobody to ask.
+    """
+    if shutil.which("sacctmgr") is None:
+        return None
+    where = [
+        f"user={user()}",
+        *([f"cluster={cluster}"] if cluster else []),
+        *([f"account={account}"] if account else []),
+    ]
+    try:
+        text = call(
+            "sacctmgr",
+            "--noheader",
+            "--parsable2",
+            "show",
+            "assoc",
+            *where,
+            "format=MaxSubmit,GrpSubmit",
+            check=False,
+            timeout=20,
+        )
+    except LaunchError:
+        return None
+    limits = [
+        int(word) for line in text.splitlines() for word in line.split("|") if word.isdecimal()
+    ]
+    return min(limits, default=None)

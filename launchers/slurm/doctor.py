@@ -1,0 +1,135 @@
+"""`distgan doctor --slurm`: what this cluster allows, how long a run has to save when it must
+leave, and whether its jobs see what this machine sees.
+"""
+
+import importlib.metadata
+import shutil
+import sys
+import uuid
+from pathlib import Path
+
+from distgan.core import console
+from distgan.core.errors import LaunchError
+from distgan.launchers.slurm import client as cluster
+from distgan.launchers.slurm import profiles, submission
+
+Row = tuple[str, str, str]
+
+
+def survey(profile: str | None, runs: str) -> int:
+    """Print it. 0; 1 where something would keep jobs from working."""
+    resources = profiles.read(profile, {})
+    facts, config = cluster.facts(resources.partition), cluster.config()
+    console.say(
+        f"cluster     {config.get('ClusterName', '?')}, Slurm {config.get('SLURM_VERSION', '?')};"
+        f" submitit {importlib.metadata.version('submitit')}, python {sys.executable}"
+    )
+    console.say(f"partitions  {', '.join(_partitions())}\n")
+    rows: list[Row] = [
+        (
+            "time to save when preempted",
+            f"{facts.to_save} s",
+            f"GraceTime {facts.grace} + KillWait {facts.kill_wait}; PreemptMode {facts.preempts}",
+        ),
+        (
+            "a preempted job",
+            "comes back" if "REQUEUE" in facts.preempts and facts.requeues else "ends",
+            (
+                ""
+                if "REQUEUE" in facts.preempts and facts.requeues
+                else "`distgan retry` submits it again"
+            ),
+        ),
+        (
+            "signals reach",
+            "every process" if facts.signals_all else "the task alone",
+            "" if facts.signals_all else "the job passes them on",
+        ),
+        ("elements of an array", f"{facts.max_array:,}", "larger sweeps are split"),
+        (
+            "jobs in the queue",
+            "no limit known" if facts.max_submit is None else f"{facts.max_submit:,}",
+            "a sweep submits what fits; the same line submits further ones",
+        ),
+        (
+            "accounts (sacct)",
+            "yes" if facts.accounting and shutil.which("sacct") else "no",
+            "" if facts.accounting else "states and costs are taken from the runs' own records",
+        ),
+        ("a job is forgotten after", f"{facts.min_age} s", "its state is in the run folder"),
+        ("node names", *_names()),
+        ("profile", profile or "none", "--profile NAME; there are " + ", ".join(profiles.names())),
+    ]
+    try:
+        rows.append(("such a job", "would start", submission.test_only(resources)))
+        works = True
+    except LaunchError as error:
+        rows.append(("such a job", "is refused", str(error)))
+        works = False
+    console.table(("", "", ""), rows, right=False)
+    works = works and _shared(Path(runs).absolute(), resources)
+    console.say(
+        "\nnext: "
+        + (
+            f"distgan submit sagan data=data/particles{f' --profile {profile}' if profile else ''}"
+            if works
+            else "mend what is said above"
+        )
+    )
+    return 0 if works else 1
+
+
+def _partitions() -> list[str]:
+    text = cluster.call("sinfo", "--noheader", "--format=%P|%l|%D|%c|%G")
+    return [
+        f"{name} (up to {limit}, {nodes} nodes of {cpus}"
+        f" processors{f', {gres}' if gres != '(null)' else ''})"
+        for name, limit, nodes, cpus, gres in (line.split("|") for line in text.splitlines())
+    ]
+
+
+def _names() -> tuple[str, str]:
+    import socket
+
+    nodes = cluster.call("sinfo", "--noheader", "--Node", "--format=%N").split()[:1]
+    try:
+        socket.getaddrinfo(nodes[0], None)
+        return "resolve", nodes[0]
+    except (OSError, IndexError):
+        return "do not resolve", "no matter: ranks meet at the node's address, as Slurm has it"
+
+
+def _shared(runs: Path, resources: profiles.Resources) -> bool:
+    """Whether a job finds a file that was written here, and the same Python."""
+    runs.mkdir(parents=True, exist_ok=True)
+    mark = runs / f".doctor-{uuid.uuid4().hex[:8]}"
+    mark.touch()
+    where = [f"--partition={resources.partition}"] if resources.partition else []
+    try:
+        cluster.call(
+            "srun",
+            "--nodes=1",
+            "--ntasks=1",
+            "--time=2",
+            "--immediate=60",
+            "--quiet",
+            *where,
+            *([f"--account={resources.account}"] if resources.account else []),
+            "test",
+            "-e",
+            str(mark),
+            "-a",
+            "-x",
+            sys.executable,
+            timeout=120,
+        )
+        console.say(f"\nshared      a node sees {runs} and {sys.executable}")
+        return True
+    except LaunchError as error:
+        console.say(
+            f"\nshared      a node did not find {runs} or {sys.executable}, or none was free within"
+            f" a minute: {error}"
+        )
+        return False
+    finally:
+        mark.unlink(missing_ok=True)

@@ -1,0 +1,335 @@
+"""What runs inside a job of Slurm, on each of its nodes: start the training of each member, wait,
+record why it ended, and ask for another turn.
+
+The training saves and leaves by itself (distgan/stopping.py); nothing is saved here. The state of a
+run is in its folder, so this may be killed at any moment.
+"""
+
+import contextlib
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from distgan.core.errors import LaunchError
+from distgan.launchers.local import run as local
+from distgan.launchers.slurm import client as cluster
+from distgan.launchers.slurm.job_records import (
+    complete,
+    newest_step,
+    records,
+    state_of,
+    tail,
+    trained,
+)
+from distgan.launchers.slurm.profiles import Resources
+from distgan.launchers.slurm.restart_policy import Ended, Verdict, stuck, verdict
+from distgan.runs import folder as runs
+
+LEAVE = 75  # exit code of a job that is not finished: run it again
+PORTS = (20000, 29000)  # below Linux' range for outgoing connections
+WAIT_S = 120.0  # for what another node writes: network file systems show it late
+SIGNALS = ("SIGTERM", "SIGUSR1", "SIGUSR2", "SIGCONT")
+
+
+@dataclass
+class Job:
+    """The callable that submitit starts.
+
+    `folder`: of the submission; nothing else is pickled, so old pickles start whatever code there
+    is.
+    """
+
+    folder: str
+
+    def __call__(self) -> str:
+        return Turn(Path(self.folder), dict(os.environ)).take()
+
+    def checkpoint(self, *args: Any, **kwargs: Any) -> Any:
+        """For submitit's own handler of the time limit, should it come before ours is set.
+
+        The same job again.
+        """
+        import submitit
+
+        return submitit.helpers.DelayedSubmission(Job(self.folder))
+
+
+class Turn:
+    """One stay of a job on its nodes, as seen from one of them."""
+
+    def __init__(self, folder: Path, environment: dict[str, str]):
+        about = json.loads((folder / "submission.json").read_text())
+        self.id, self.environment = about["id"], environment
+        self.resources = Resources.model_validate(about["resources"])
+        self.members = about["elements"][
+            int(environment.get("SLURM_ARRAY_TASK_ID", 0)) if len(about["elements"]) > 1 else 0
+        ]
+        self.pass_on = not about["signals_all"]
+        self.node, self.nodes = (
+            int(environment.get("SLURM_NODEID", 0)),
+            int(environment.get("SLURM_NNODES", 1)),
+        )
+        self.key, self.restart = (
+            cluster.own_key(environment),
+            int(environment.get("SLURM_RESTART_COUNT") or 0),
+        )
+        self.signals: list[str] = []
+        self.processes: list[subprocess.Popen] = []
+
+    def take(self) -> str:
+        """Train all members. Returns where all are done or stopped; else SystemExit, so that no
+        result is pickled and Slurm sees a failure.
+        """
+        self._listen()
+        verdicts: dict[int, Verdict] = {}
+        threads = [
+            threading.Thread(
+                target=lambda i=i, member=member: verdicts.update({i: self._member(member)})
+            )
+            for i, member in enumerate(self.members)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            while thread.is_alive():  # join() without an end would not let handlers run
+                thread.join(0.2)
+        told = [found.then for found in verdicts.values()]
+        if len(told) < len(self.members):
+            raise SystemExit(1)  # a thread died; its traceback is in the log
+        if self.node == 0 and "requeue" in told and not {"SIGTERM"} & set(self.signals):
+            print(f"asking for another turn of {self.key}", flush=True)
+            self._requeue()
+            raise SystemExit(LEAVE)
+        if "leave" in told or "requeue" in told:
+            raise SystemExit(LEAVE)
+        if "fail" in told:
+            raise SystemExit(1)
+        return ", ".join(told)
+
+    def _requeue(self) -> None:
+        """Ask until Slurm answers: its controller may be restarting, and nobody else would continue
+        the run.
+        """
+        for wait in (1, 2, 5, 10, 20, 30, None):
+            try:
+                return cluster.requeue(self.key)
+            except LaunchError as error:
+                print(f"warning: {error}", flush=True)
+                if wait is None or "SIGTERM" in self.signals:
+                    raise SystemExit(1) from error
+                time.sleep(wait)
+
+    def _listen(self) -> None:
+        """Signals are only noted, and passed on where Slurm sends them to the task alone.
+
+        submitit set handlers of its own before.
+        """
+
+        def note(number: int, frame) -> None:
+            name = signal.Signals(number).name
+            if name not in self.signals and name != "SIGCONT":
+                self.signals.append(name)
+                if self.pass_on:
+                    for process in self.processes:
+                        with contextlib.suppress(OSError):
+                            process.send_signal(number)
+
+        for name in SIGNALS:
+            signal.signal(getattr(signal, name), note)
+
+    # ---- one run
+    def _member(self, member: Mapping[str, Any]) -> Verdict:
+        folder = Path(member["folder"])
+        if (folder / "DONE").exists():
+            return Verdict("done", "done", "was done")
+        if (folder / "NO_RESTART").exists():
+            return Verdict("fail", "error", (folder / "NO_RESTART").read_text().strip())
+        return self._lead(folder, member) if self.node == 0 else self._follow(folder, member)
+
+    def _lead(self, folder: Path, member: Mapping[str, Any]) -> Verdict:
+        """On the first node: what is recorded of this attempt is written here."""
+        earlier, step = records(folder), newest_step(folder)
+        complete(folder, earlier, step)
+        earlier = [
+            record for record in earlier if record.get("submission") == self.id
+        ]  # `distgan retry` begins with new budgets
+        if (
+            earlier and earlier[-1].get("then") == "stopped"
+        ):  # and another run of this job has asked for one more turn
+            return Verdict("stopped", "stop", "was stopped")
+        why = stuck(earlier, step)
+        if why:
+            runs.write(folder / "NO_RESTART", why + "\n")
+            print(f"error: {folder}: {why}", flush=True)
+            return Verdict("fail", "error", why)
+        attempt = folder / "attempts" / f"{runs.next_attempt(folder):03d}"
+        attempt.mkdir(parents=True)
+        about = self._about(step)
+        address = None
+        if self.nodes > 1:
+            about |= {
+                "address": (
+                    address := (
+                        cluster.address(cluster.first_node(self.environment["SLURM_JOB_NODELIST"]))
+                    )
+                ),
+                "port": free_port(self.key),
+            }
+        write = lambda: runs.write(attempt / "job.json", json.dumps(about, indent=1))  # noqa: E731
+        nodes = local.Nodes(self.nodes, 0, address, about["port"]) if address else None
+        about["command"] = self._command(folder, member, nodes)
+        write()
+        code = self._run(folder, attempt, about["command"])
+        with contextlib.suppress(OSError, ValueError):
+            about |= {
+                key: value
+                for key, value in json.loads((attempt / "attempt.json").read_text()).items()
+                if key in ("cause", "peak_memory_mb")
+            }
+        end = Ended(
+            (folder / "DONE").exists(),
+            state_of(folder, attempt),
+            about.get("cause"),
+            code,
+            tuple(self.signals),
+            tail(attempt),
+        )
+        found = verdict(end, earlier, self.resources)
+        about |= {
+            "ended": time.time(),
+            "then": found.then,
+            "kind": found.kind,
+            "cause": found.cause,
+            "signals": self.signals,
+            "code": code,
+            "last_step": newest_step(folder),
+        }
+        about["trained_s"], about["kept_s"] = trained(folder, step, about["last_step"])
+        write()
+        if found.then == "fail":
+            runs.write(folder / "NO_RESTART", found.cause + "\n")
+        print(f"{folder}: {found.cause} -> {found.then}", flush=True)
+        return found
+
+    def _follow(self, folder: Path, member: Mapping[str, Any]) -> Verdict:
+        """On another node: wait for the first one's record, and at the end for its verdict, since
+        srun ends all tasks when one has failed.
+        """
+        attempt, about = self._record(folder, "command")
+        self._run(
+            folder,
+            attempt,
+            self._command(
+                folder, member, local.Nodes(self.nodes, self.node, about["address"], about["port"])
+            ),
+        )
+        _, about = self._record(folder, "then")
+        time.sleep(2.0)
+        return Verdict(about["then"], about["kind"], about["cause"])
+
+    def _record(self, folder: Path, until: str) -> tuple[Path, dict[str, Any]]:
+        """This attempt's folder and job.json, as soon as it holds `until`."""
+        ends = time.monotonic() + WAIT_S
+        while time.monotonic() < ends:
+            for path in sorted((folder / "attempts").glob("*/job.json"), reverse=True)[:1]:
+                with contextlib.suppress(OSError, ValueError):
+                    about = json.loads(path.read_text())
+                    if (about["job"], about["restart"], about["submission"]) == (
+                        self.key,
+                        self.restart,
+                        self.id,
+                    ) and until in about:
+                        return path.parent, about
+            time.sleep(0.2)
+        raise RuntimeError(
+            f"{folder}/attempts: the first node has not written job.json with {until!r} within"
+            f" {WAIT_S:.0f} s; is the folder shared among the nodes?"
+        )
+
+    def _about(self, step: int) -> dict[str, Any]:
+        env = self.environment
+        found = cluster.record("job", self.key)
+        return {
+            "submission": self.id,
+            "job": self.key,
+            "raw": env.get("SLURM_JOB_ID"),
+            "restart": self.restart,
+            "nodes": env.get("SLURM_JOB_NODELIST"),
+            "gpus": self.resources.gpus * self.nodes,
+            "cpus": int(found.get("NumCPUs") or 0),
+            "partition": env.get("SLURM_JOB_PARTITION"),
+            "host": socket.gethostname(),
+            "shared_by": len(self.members),
+            "queued": cluster.epoch(found.get("SubmitTime", "")),
+            "slurm_start": cluster.epoch(found.get("StartTime", "")),
+            "slurm_end": cluster.epoch(found.get("EndTime", "")),
+            "started": time.time(),
+            "step": step,
+            "python": sys.executable,
+        }
+
+    def _command(
+        self, folder: Path, member: Mapping[str, Any], nodes: local.Nodes | None
+    ) -> list[str]:
+        return local.command(
+            self.resources.per_node,
+            [*member["words"], f"machine.folder={json.dumps(str(folder))}"],
+            *([self.resources.program] if self.resources.program else []),
+            nodes=nodes,
+        )
+
+    def _run(self, folder: Path, attempt: Path, command: list[str]) -> int:
+        """The exit code of the training on this node."""
+        env = {
+            **cluster.clean(self.environment),
+            **local.environment(cluster.clean(self.environment)),
+            "DISTGAN_ATTEMPT": attempt.name,
+            "DISTGAN_LOGS": str(attempt),
+        }
+        ends = cluster.epoch(
+            cluster.record("job", self.key).get("EndTime", "")
+        )  # of Slurm's own variables, 22.05 has none that tells it
+        if ends or "SLURM_JOB_END_TIME" in self.environment:
+            env["SLURM_JOB_END_TIME"] = (
+                str(int(ends)) if ends else self.environment["SLURM_JOB_END_TIME"]
+            )
+        if self.resources.gpus == 0:
+            env |= {
+                "CUDA_VISIBLE_DEVICES": "",
+                "OMP_NUM_THREADS": self.environment.get(
+                    "OMP_NUM_THREADS", str(self.resources.cpus)
+                ),
+            }
+        name = f"launcher-node{self.node}.log" if self.node else "launcher.log"
+        with open(attempt / name, "ab") as log:
+            process = subprocess.Popen(
+                command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=env
+            )
+        self.processes.append(process)
+        if self.signals:  # that came before there was anybody to pass them on to
+            process.send_signal(getattr(signal, self.signals[-1]))
+        return process.wait()
+
+
+def free_port(key: str) -> int:
+    """A port of this node that can be bound now.
+
+    Which is tried first depends on the job, so that two jobs seldom try the same.
+    """
+    first = random.Random(key).randrange(*PORTS)
+    for offset in range(PORTS[1] - PORTS[0]):
+        port = PORTS[0] + (first - PORTS[0] + 7 * offset) % (PORTS[1] - PORTS[0])
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("", port))
+            return port
+    raise RuntimeError(f"no free port from {PORTS[0]} to {PORTS[1]} on {socket.gethostname()}")

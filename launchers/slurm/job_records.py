@@ -1,0 +1,100 @@
+"""What the jobs of a run have recorded in its folder.
+
+Attempts/NNN/job.json, one for each turn on nodes, and the logs beside it. Imports no torch.
+"""
+
+import contextlib
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from distgan.runs import folder as runs
+
+
+def records(folder: Path) -> list[dict[str, Any]]:
+    """What the jobs of a run have recorded, oldest first."""
+    found = []
+    for path in sorted((folder / "attempts").glob("*/job.json")):
+        with contextlib.suppress(OSError, ValueError):
+            found.append({**json.loads(path.read_text()), "attempt": path.parent.name})
+    return found
+
+
+def newest_step(folder: Path) -> int:
+    """Of the newest checkpoint that is there whole; 0 without one."""
+    return max(
+        (int(path.name) for path in (folder / "checkpoints").glob("*") if path.name.isdecimal()),
+        default=0,
+    )
+
+
+def trained(folder: Path, since: int, checkpoint: int) -> tuple[float, float]:
+    """(seconds a turn has trained that began at step `since`, those of them up to the checkpoint),
+    from the journal, before it is cut back.
+    """
+    total = kept = 0.0
+    try:
+        lines = (folder / "journal.jsonl").read_text(errors="replace").splitlines()
+    except OSError:
+        return total, kept
+    for line in lines:
+        with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
+            row = json.loads(line)
+            step, seconds = int(row["step"]), float(row["seconds"])
+            if step > since:
+                total = seconds
+                if step <= checkpoint:
+                    kept = seconds
+    return total, kept
+
+
+def complete(folder: Path, earlier: list[dict[str, Any]], step: int) -> None:
+    """Record what can still be known of a turn that was killed before it could.
+
+    Its node failed, or its time to leave was too short.
+    """
+    if earlier and "ended" not in earlier[-1]:
+        last = earlier[-1]
+        attempt = folder / "attempts" / last["attempt"]
+        seconds, kept = trained(folder, last.get("step", 0), step)
+        heard = max((path.stat().st_mtime for path in attempt.glob("*")), default=last["started"])
+        last |= {
+            "heard": heard,
+            "trained_s": seconds,
+            "kept_s": kept,
+            "last_step": step,
+            "completed": time.time(),
+        }
+        runs.write(
+            attempt / "job.json",
+            json.dumps({key: value for key, value in last.items() if key != "attempt"}, indent=1),
+        )
+
+
+def state_of(folder: Path, attempt: Path) -> str | None:
+    """What the training says of itself; None where it never began."""
+    try:
+        record = json.loads((attempt / "attempt.json").read_text())
+        state = (
+            json.loads((folder / "status.json").read_text())["state"]
+            if record.get("ended")
+            else "running"
+        )
+    except (OSError, ValueError, KeyError):
+        return None
+    return state
+
+
+def tail(attempt: Path, size: int = 20_000) -> str:
+    """The ends of the logs of an attempt."""
+    found = []
+    for path in [
+        *sorted(attempt.glob("launcher*.log")),
+        *sorted(attempt.glob("rank*.log")),
+        *sorted(attempt.glob("stacks-*.txt")),
+    ]:
+        with contextlib.suppress(OSError), open(path, "rb") as file:
+            file.seek(max(0, path.stat().st_size - size))
+            found.append(f"{path.name}\n{file.read().decode(errors='replace')}")
+    return "\n".join(found)

@@ -1,0 +1,249 @@
+"""What was submitted, on disk before Slurm is asked: RUNS/_slurm/ledger.jsonl, append-only. From it
+and one call of squeue every state is rebuilt.
+
+    {"id", "state": "submitting", "name", "members": [[run folder, …] of each element], …}    before
+    sbatch {"id", "state": "submitted", "job",
+    "array"}                                              after it; void: Slurm does not know it
+    {"state": "cancelled", "runs": […]}                                                       by
+                                                                                              `distgan
+                                                                                              cancel`
+
+A process that is killed between sbatch and the second line leaves a submission of which nobody
+knows whether Slurm has it. Its job carries the submission's name, so `settle` finds it in the
+queue; where it is not found, enough time must pass before it counts as never submitted.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from distgan.core.errors import LaunchError
+from distgan.launchers.slurm import client as cluster
+from distgan.launchers.slurm.client import Row
+from distgan.runs import folder as runs
+
+_NAME = re.compile(r"[A-Za-z0-9_][\w.@-]*")
+# an sbatch that was under way when its parent died has ended by then: it repeats itself for minutes
+UNCERTAIN_S = 180.0
+
+
+@dataclass
+class Submission:
+    """One call of sbatch. `members`: run folders of each element of the array, or of the one job."""
+
+    id: str
+    name: str
+    time: float
+    members: list[list[str]]
+    about: dict[str, Any] = field(default_factory=dict)
+    job: str | None = None
+    array: bool = False
+    void: bool = False
+
+    @property
+    def user(self) -> str:
+        """Who has submitted it."""
+        name = self.about.get("user")
+        return name if isinstance(name, str) and _NAME.fullmatch(name) else cluster.user()
+
+    def key(self, element: int) -> str | None:
+        """Slurm's name of an element.
+
+        `12_3`, or `12` where it is no array; None while it is not known.
+        """
+        return None if self.job is None else f"{self.job}_{element}" if self.array else self.job
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run was submitted last."""
+
+    submission: Submission
+    element: int
+    cancelled: bool = False
+
+    @property
+    def key(self) -> str | None:
+        return self.submission.key(self.element)
+
+
+class Ledger:
+    """`home` is the folder of runs."""
+
+    def __init__(self, home: Path):
+        self.home = home / "_slurm"
+        self.path = self.home / "ledger.jsonl"
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """One process plans and submits at a time: two would submit the same runs."""
+        with runs.said(self.home):
+            self.home.mkdir(parents=True, exist_ok=True)
+            file = open(self.home / ".lock", "a")
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise LaunchError(
+                    f"another distgan is submitting into {self.home.parent}; try again when it has"
+                    " ended"
+                ) from None
+            except OSError:
+                pass  # a file system without locks
+            yield
+
+    def append(self, entry: dict[str, Any]) -> None:
+        """Add a line; on return it is on the disk."""
+        self.home.mkdir(parents=True, exist_ok=True)
+        with runs.said(self.path), open(self.path, "ab+", buffering=0) as file:
+            size = file.seek(0, os.SEEK_END)
+            if size:
+                file.seek(-1, os.SEEK_END)
+            torn = b"\n" if size and file.read(1) != b"\n" else b""
+            file.write(torn + json.dumps({"time": round(time.time(), 3), **entry}).encode() + b"\n")
+            os.fsync(file.fileno())
+
+    def begin(self, members: list[list[str]], **about: Any) -> Submission:
+        """The line before sbatch."""
+        number = uuid.uuid4().hex[:8]
+        members, about = (
+            [[os.path.realpath(run) for run in one] for one in members],
+            {
+                "user": cluster.user(),
+                **about,
+            },
+        )
+        found = Submission(number, f"distgan-{number}", time.time(), members, about)
+        self.append(
+            {"id": number, "state": "submitting", "name": found.name, "members": members, **about}
+        )
+        return found
+
+    def submitted(self, submission: Submission, job: str, array: bool) -> None:
+        submission.job, submission.array = job, array
+        self.append({"id": submission.id, "state": "submitted", "job": job, "array": array})
+
+    def void(self, submission: Submission, why: str) -> None:
+        submission.void = True
+        self.append({"id": submission.id, "state": "void", "why": why})
+
+    def read(self) -> tuple[list[Submission], set[tuple[str, str]]]:
+        """(all submissions in order, (submission, run) of what was cancelled).
+
+        Lines that are torn or damaged are passed over.
+        """
+        found: dict[str, Submission] = {}
+        cancelled: set[tuple[str, str]] = set()
+        lines = self.path.read_text(errors="replace").splitlines() if self.path.is_file() else []
+        for line in lines:
+            with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
+                entry = json.loads(line)
+                if entry["state"] == "submitting":
+                    about = {
+                        key: value
+                        for key, value in entry.items()
+                        if key not in ("id", "state", "name", "members", "time")
+                    }
+                    found[entry["id"]] = Submission(
+                        entry["id"], entry["name"], entry["time"], entry["members"], about
+                    )
+                elif entry["state"] == "submitted":
+                    found[entry["id"]].job, found[entry["id"]].array, found[entry["id"]].void = (
+                        entry["job"],
+                        entry["array"],
+                        False,
+                    )
+                elif entry["state"] == "void":
+                    found[entry["id"]].void = True
+                elif entry["state"] == "cancelled":
+                    cancelled |= {(entry["id"], run) for run in entry["runs"]}
+        return list(found.values()), cancelled
+
+    def ask(self, alone: bool = False) -> tuple[dict[str, Row], dict[str, "Place"]]:
+        """(the jobs of all who have submitted from here, by one call of squeue.
+
+        Where each run was submitted last), after `settle`. No jobs without Slurm, and before the
+        first one.
+        """
+        submissions, _ = self.read()
+        rows = (
+            cluster.queue({one.user for one in submissions})
+            if alone or submissions and cluster.here()
+            else {}
+        )
+        self.settle(rows, alone)
+        return rows, self.places()
+
+    def settle(self, rows: Mapping[str, Row], alone: bool = False) -> list[Submission]:
+        """Find out about submissions that were interrupted; returns those of which it is not known
+        yet. `rows`: the queue, asked a moment ago.
+
+        `alone`: under the lock, where nobody is submitting at this moment; only then is one given
+        up. What was cancelled by Slurm's own command is noted as long as Slurm remembers it.
+        """
+        names = {row.name: key for key, row in rows.items()}
+        open_ones = []
+        submissions, cancelled = self.read()
+        self._note_cancelled(submissions, cancelled, rows)
+        for one in submissions:
+            if one.job is None and not one.void and one.user == cluster.user():
+                key = names.get(one.name)
+                if key:
+                    self.submitted(one, key.partition("_")[0], "_" in key)
+                elif not alone:
+                    open_ones.append(one)
+                elif any(
+                    (Path(run) / "attempts").is_dir() and _tried(Path(run), one.id)
+                    for members in one.members
+                    for run in members
+                ):
+                    self.void(one, "its jobs have ended, and their records are in the run folders")
+                elif time.time() - one.time > UNCERTAIN_S:
+                    self.void(one, "interrupted before sbatch; no job has its name")
+                else:
+                    open_ones.append(one)
+        return open_ones
+
+    def _note_cancelled(
+        self,
+        submissions: list[Submission],
+        cancelled: set[tuple[str, str]],
+        rows: Mapping[str, Row],
+    ) -> None:
+        gone = {key for key, row in rows.items() if row.state == "CANCELLED"}
+        for one in submissions if gone else []:
+            runs_ = [
+                run
+                for element, members in enumerate(one.members)
+                if one.key(element) in gone
+                for run in members
+                if (one.id, run) not in cancelled
+            ]
+            if runs_ and one.user == cluster.user():
+                self.append({"state": "cancelled", "id": one.id, "runs": runs_, "by": "scancel"})
+
+    def places(self) -> dict[str, Place]:
+        """Where each run was submitted last, by run folder."""
+        submissions, cancelled = self.read()
+        return {
+            run: Place(one, element, (one.id, run) in cancelled)
+            for one in submissions
+            if not one.void
+            for element, members in enumerate(one.members)
+            for run in members
+        }
+
+
+def _tried(run: Path, submission: str) -> bool:
+    return any(
+        submission in path.read_text(errors="replace")
+        for path in (run / "attempts").glob("*/job.json")
+    )

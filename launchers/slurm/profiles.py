@@ -1,0 +1,230 @@
+"""What a job asks Slurm for.
+
+The options of a command line over a profile of the site (slurm/profiles/NAME.yaml) over defaults.
+Imports no torch.
+"""
+
+import argparse
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, field_validator
+
+import distgan
+from distgan.config import loading as runfile
+from distgan.config.settings import Section
+from distgan.core.errors import ConfigError
+
+PLACES = (
+    Path("slurm/profiles"),
+    Path("~/.config/distgan/profiles").expanduser(),
+    Path(distgan.__file__).with_name("slurm") / "profiles",
+)
+Count = Annotated[int, Field(gt=0, le=100_000)]
+
+
+class Resources(Section):
+    """One job, which may train one run, or several beside each other."""
+
+    partition: str | None = Field(
+        None, description="Slurm's partition; null: the cluster's default"
+    )
+    account: str | None = Field(None, description="whom the time is charged to")
+    qos: str | None = Field(None, description="quality of service")
+    constraint: str | None = Field(
+        None, description="features that nodes must have, as in a100|h100"
+    )
+    nodes: Count = Field(1, description="nodes for each run")
+    gpus: int = Field(0, ge=0, le=1024, description="GPUs on each node; 0: train on the CPU")
+    processes: Count | None = Field(
+        None, description="training processes on each node; null: one for each GPU, or one"
+    )
+    cpus: Count = Field(2, description="processors for each training process")
+    mem_gb: float | None = Field(
+        None, gt=0, description="memory on each node; null: the partition's default"
+    )
+    time: str = Field(
+        "24h",
+        description=(
+            "time limit, as in 90m, 12h, 2d or 1-12:00:00; a run that needs longer goes on in a"
+            " next job"
+        ),
+    )
+    signal_lead_s: int = Field(
+        90,
+        gt=0,
+        le=100_000,
+        description=(
+            "how long before the time limit Slurm signals it; a run leaves by its own clock as well"
+        ),
+    )
+    time_outs: int = Field(
+        50, ge=0, description="how often a run may reach its time limit and go on"
+    )
+    crashes: int = Field(
+        2,
+        ge=0,
+        description=(
+            "how often a run may be killed by nobody knows whom, or hang, and go on from its"
+            " checkpoint"
+        ),
+    )
+    max_parallel: Count | None = Field(
+        None,
+        description="jobs of a sweep that run at the same time; null: as many as the cluster gives",
+    )
+    pack: Count = Field(1, description="runs beside each other in one job, for small models")
+    nodelist: str | None = Field(None, description="only on these nodes")
+    exclude: str | None = Field(None, description="not on these nodes")
+    setup: tuple[str, ...] = Field(
+        (), description="lines of shell before the job begins, such as module load cuda"
+    )
+    sbatch: dict[str, bool | str] = Field(
+        {}, description="further options of sbatch, as in {mail-type: END, exclusive: true}"
+    )
+    program: tuple[str, ...] | None = Field(
+        None,
+        description=(
+            "what trains instead of distgan/train.py and takes the same words: to try out a cluster"
+        ),
+    )
+
+    @field_validator("sbatch")
+    @classmethod
+    def _ours(cls, value):
+        taken = sorted(
+            {key.replace("_", "-") for key in value}
+            & {
+                "job-name",
+                "output",
+                "error",
+                "array",
+                "parsable",
+                "wait",
+                "signal",
+                "chdir",
+                "dependency",
+                "open-mode",
+            }
+        )
+        if taken:
+            raise ValueError(
+                f"{', '.join(taken)} cannot be set: jobs are found and followed by these"
+            )
+        return value
+
+    @field_validator("time")
+    @classmethod
+    def _time(cls, value):
+        minutes(value)
+        return value
+
+    @property
+    def per_node(self) -> int:
+        """Training processes on each node."""
+        return self.processes or max(1, self.gpus)
+
+    @property
+    def minutes(self) -> int:
+        return minutes(self.time)
+
+
+def minutes(text: str) -> int:
+    """`90m`, `12h`, `2d`, `1-12:00:00`, `30` (minutes) -> minutes; ValueError."""
+    units = {"m": 1, "h": 60, "d": 1440, "": 1}
+    if found := re.fullmatch(r"(\d{1,6})([mhd]?)", text):
+        value = int(found[1]) * units[found[2]]
+    elif found := re.fullmatch(r"(?:(\d{1,4})-)?(\d{1,3}):(\d\d):(\d\d)", text):
+        value = 1440 * int(found[1] or 0) + 60 * int(found[2]) + int(found[3]) + (int(found[4]) > 0)
+    else:
+        raise ValueError("allowed are 90m, 12h, 2d, 1-12:00:00, or a number of minutes")
+    if not 0 < value <= 366 * 1440:
+        raise ValueError("allowed are one minute to a year")
+    return value
+
+
+def names() -> list[str]:
+    return sorted({path.stem for place in PLACES for path in place.glob("*.yaml")})
+
+
+def read(name: str | None, changes: dict[str, Any]) -> Resources:
+    """A profile by name or path, with changes laid over; ConfigError."""
+    tree: dict[str, Any] = {}
+    if name:
+        found = [
+            path
+            for path in (Path(name), *(place / f"{name}.yaml" for place in PLACES))
+            if path.suffix == ".yaml" and path.is_file()
+        ]
+        if not found:
+            raise ConfigError(
+                f"--profile: found {name!r}, there are {', '.join(names()) or 'none'}; a profile is"
+                " a file slurm/profiles/NAME.yaml, or a path"
+            )
+        tree = runfile.read_yaml(found[0])
+    return runfile.settle(Resources, tree | changes, what=f"profile {name}" if name else "the job")
+
+
+def add_options(parser: argparse.ArgumentParser, many: bool = False) -> None:
+    """The options of verbs that submit; what is not given stays the profile's."""
+    group = parser.add_argument_group(
+        "the job",
+        "each overrides the profile's key of the same name; other keys of a profile: --set"
+        " KEY=VALUE",
+    )
+    group.add_argument(
+        "--profile",
+        metavar="NAME",
+        help=(
+            f"a file slurm/profiles/NAME.yaml, or a path; there are {', '.join(names()) or 'none'}"
+        ),
+    )
+    for name in (
+        "partition",
+        "account",
+        "time",
+        "nodes",
+        "gpus",
+        "processes",
+        "cpus",
+        "mem_gb",
+        *(("max_parallel", "pack") if many else ()),
+    ):
+        group.add_argument(
+            f"--{name.replace('_', '-')}",
+            dest=name,
+            metavar={"partition": "NAME", "account": "NAME", "time": "TIME"}.get(name, "N"),
+            help=Resources.model_fields[name].description,
+        )
+    group.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="any key of a profile: " + ", ".join(Resources.model_fields),
+    )
+
+
+def chosen(options: argparse.Namespace, base: dict[str, Any] | None = None) -> Resources:
+    """The resources that a command line asks for.
+
+    `base` is laid over the profile and under the options.
+    """
+    asked = {
+        name: getattr(options, name, None)
+        for name in Resources.model_fields
+        if hasattr(options, name)
+    }
+    text = {
+        name: value
+        for name, value in asked.items()
+        if value is not None and name in ("partition", "account", "time")
+    }  # 12:00:00 is no number, nor is 1e5
+    words = [
+        f"{name}={value}" for name, value in asked.items() if value is not None and name not in text
+    ] + options.set
+    base = dict(base or {})
+    profile = options.profile or base.pop("profile", None)
+    base.pop("profile", None)
+    return read(profile, base | text | runfile.override({}, words))

@@ -1,0 +1,140 @@
+"""Why a training ended, and whether its job is put back into the queue.
+
+Pure functions: what was recorded in, a decision out.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from distgan.launchers.slurm.profiles import Resources
+
+STUCK = 3  # so many jobs in a row that take a run no step further end it
+TIME = ("the end of the job's time", "signal SIGUSR2", "signal SIGUSR1")
+
+
+@dataclass(frozen=True)
+class Ended:
+    """One training in one job. `cause`: what its rank 0 recorded (attempt.json), None where it
+    could not; `state`: running, stopped, failed or done.
+    """
+
+    done: bool
+    state: str | None
+    cause: str | None
+    code: int
+    signals: tuple[str, ...]  # that the job itself received
+    said: str = ""  # the end of the logs
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`then`: done, stopped (on request), leave (Slurm decides), requeue, or fail.
+
+    `kind` names the budget: preempted, time, crash, hang, error, stop, done.
+    """
+
+    then: str
+    kind: str
+    cause: str
+
+
+def verdict(end: Ended, earlier: Sequence[dict[str, Any]], budget: Resources) -> Verdict:
+    """What is done about it. `earlier`: the records (job.json) of the run's jobs before this one,
+    oldest first.
+
+    Preemption and node failure are free, and Slurm's own to requeue: a job that was cancelled gets
+    the same signals and must stay dead.
+    """
+    if end.done:
+        return Verdict("done", "done", "done")
+    if end.cause == "the file STOP":
+        return Verdict("stopped", "stop", end.cause)
+    if (
+        end.state == "stopped"
+        and end.cause in TIME
+        or end.state != "failed"
+        and "SIGUSR2" in end.signals
+    ):
+        return _within(
+            "time",
+            end.cause or "killed at the time limit, before it could save",
+            earlier,
+            budget.time_outs,
+            "time_outs",
+        )
+    if "SIGTERM" in end.signals or end.cause == "signal SIGTERM":
+        return Verdict(
+            "leave",
+            "preempted",
+            "SIGTERM: preempted or cancelled"
+            + ("" if end.state == "stopped" else ", and killed before it could save"),
+        )
+    if end.state == "failed":
+        if "another process of this run has gone, or does not answer" in (end.cause or ""):
+            return _within("crash", end.cause or "", earlier, budget.crashes, "crashes")
+        return Verdict("fail", "error", end.cause or "failed")
+    if (
+        "another process is training in" in end.said and end.state is None
+    ):  # of a node that Slurm has given up
+        return _within("crash", "its earlier turn still trains", earlier, budget.crashes, "crashes")
+    if "EADDRINUSE" in end.said or "Address already in use" in end.said:
+        return _within("crash", "another program took the port", earlier, budget.crashes, "crashes")
+    if end.state is None and not _killed(end.code):
+        return Verdict(
+            "fail",
+            "error",
+            _last_line(end.said) or f"ended with code {end.code} before it began to train",
+        )
+    kind = "hang" if "Timeout (" in end.said and "stacks" in end.said else "crash"
+    return _within(
+        kind, f"ended with code {end.code}, without a record", earlier, budget.crashes, "crashes"
+    )
+
+
+def _killed(code: int) -> bool:
+    return code < 0 or code > 128
+
+
+def _within(
+    kind: str, cause: str, earlier: Sequence[dict[str, Any]], limit: int, name: str
+) -> Verdict:
+    kinds = {"time"} if name == "time_outs" else {"crash", "hang"}
+    used = sum(record.get("kind") in kinds for record in earlier)
+    if used >= limit:
+        return Verdict(
+            "fail", kind, f"{cause}; that was the last of {limit} restarts for this reason ({name})"
+        )
+    return Verdict("requeue", kind, cause)
+
+
+def _last_line(text: str) -> str:
+    """Of an error: the last line of a log that begins with `error:` or looks like an exception,
+    else the last line.
+    """
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    told = [
+        line
+        for line in lines
+        if line.startswith("error:") or line.partition(":")[0].endswith(("Error", "Exception"))
+    ]
+    return (told or lines or [""])[-1][:300]
+
+
+def stuck(earlier: Sequence[dict[str, Any]], step: int) -> str | None:
+    """Why a run is not begun once more.
+
+    Its last jobs have taken it no step further. `step`: of its newest checkpoint.
+    """
+    tried = [
+        record
+        for record in earlier[-STUCK:]
+        if record.get("kind") in ("preempted", "time", "crash", "hang", None)
+    ]
+    if len(tried) == STUCK and all(record.get("step") == step for record in tried):
+        return (
+            f"no progress: the last {STUCK} jobs all began at step {step} and ended before a"
+            " checkpoint was written; checkpoint more often (machine.checkpoint_every=…), or ask"
+            " for more time"
+        )
+    return None

@@ -1,0 +1,228 @@
+"""Runs -> one call of sbatch, by submitit.
+
+An array, or a plain job where there is one element. Submit and leave: nothing has to stay alive.
+"""
+
+import contextlib
+import json
+import os
+import shlex
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from distgan.core.errors import LaunchError
+from distgan.launchers.slurm import client as cluster
+from distgan.launchers.slurm import snapshot
+from distgan.launchers.slurm.job import Job
+from distgan.launchers.slurm.ledger import Ledger, Submission
+from distgan.launchers.slurm.profiles import Resources
+from distgan.runs import folder as runs
+
+
+@dataclass(frozen=True)
+class Member:
+    """One run. `words`: what `distgan train` takes, without the run folder."""
+
+    folder: str
+    words: tuple[str, ...]
+
+
+def submit(
+    home: Path,
+    elements: list[list[Member]],
+    resources: Resources,
+    dependency: str | None = None,
+    cwd: str | None = None,
+    **about: Any,
+) -> Submission:
+    """One sbatch for all elements, each of which trains its members beside each other. Raises
+    LaunchError with sbatch's words; nothing is queued then.
+
+    `cwd`: from which relative paths in the words count, this process's own by default; `about`:
+    kept in the ledger, such as the sweep.
+    """
+    ledger, rows = Ledger(home), [[member.folder for member in members] for members in elements]
+    code = snapshot.take(home / "_code")
+    for member in (member for members in elements for member in members):
+        Path(member.folder).mkdir(parents=True, exist_ok=True)
+        snapshot.link(Path(member.folder), code)
+    cwd, facts = cwd or os.getcwd(), cluster.facts(resources.partition, resources.account)
+    one = ledger.begin(rows, resources=resources.model_dump(mode="json"), **about)
+    folder = ledger.home / one.id
+    folder.mkdir()
+    runs.write(
+        folder / "submission.json",
+        json.dumps(
+            {
+                "id": one.id,
+                "elements": [[asdict(member) for member in members] for members in elements],
+                "resources": resources.model_dump(mode="json"),
+                "signals_all": facts.signals_all,
+                "cwd": cwd,
+            }
+        ),
+    )
+    try:
+        job = _sbatch(folder, one.name, len(elements), resources, code, dependency, cwd)
+    except Exception as error:
+        found = _accepted(one.name)
+        if found is None:
+            raise LaunchError(
+                f"{error}\nIt is not known whether Slurm has taken the job; in a few minutes the"
+                " same line finds out"
+            ) from error
+        if not found:
+            ledger.void(one, str(error)[:300])
+            raise
+        job = found
+    ledger.submitted(one, job, len(elements) > 1)
+    return one
+
+
+def _accepted(name: str) -> str | None:
+    """After an sbatch that failed.
+
+    The job that it has queued all the same, "" where there is none, None where nobody answers.
+    """
+    try:
+        return next(
+            (key.partition("_")[0] for key, row in cluster.queue().items() if row.name == name), ""
+        )
+    except LaunchError:
+        return None
+
+
+def _sbatch(
+    folder: Path,
+    name: str,
+    count: int,
+    resources: Resources,
+    code: Path | None,
+    dependency: str | None,
+    cwd: str,
+) -> str:
+    import submitit
+
+    with _environment(code):
+        executor = submitit.SlurmExecutor(folder, max_num_timeout=resources.time_outs)
+        executor.update_parameters(**parameters(folder, name, count, resources, dependency, cwd))
+        # The job script takes the pickle from here: submitit itself moves pickles to their jobs
+        # after sbatch, which a killed process would not do.
+        submitit.core.utils.DelayedSubmission(Job(str(folder))).dump(folder / "job.pkl")
+        try:
+            with executor.batch():
+                jobs = [executor.submit(Job(str(folder))) for _ in range(count)]
+        except submitit.core.utils.FailedJobError as error:
+            raise LaunchError(f"sbatch refused the job: {str(error).strip()[-600:]}") from error
+        return jobs[0].job_id.partition("_")[0]
+
+
+def parameters(
+    folder: Path,
+    name: str,
+    count: int,
+    resources: Resources,
+    dependency: str | None = None,
+    cwd: str | None = None,
+) -> dict[str, Any]:
+    """Of submitit's executor."""
+    place = (
+        f"{shlex.quote(str(folder))}/"
+        + ("${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}" if count > 1 else "${SLURM_JOB_ID}")
+        + "_submitted.pkl"
+    )
+    given = {
+        "partition": resources.partition,
+        "account": resources.account,
+        "qos": resources.qos,
+        "constraint": resources.constraint,
+        "gpus_per_node": resources.gpus or None,
+        "mem": f"{int(resources.mem_gb * 1024)}MB" if resources.mem_gb else None,
+        "nodelist": resources.nodelist,
+        "exclude": resources.exclude,
+        "dependency": dependency,
+    }
+    return {
+        "job_name": name,
+        "time": resources.minutes,
+        "nodes": resources.nodes,
+        "ntasks_per_node": 1,
+        "cpus_per_task": resources.cpus * resources.per_node * resources.pack,
+        "signal_delay_s": resources.signal_lead_s,
+        "array_parallelism": min(resources.max_parallel or count, count),
+        # A dead rank must not leave the others hanging. Since Slurm 22.05 srun does not take over
+        # the processors of the job by itself.
+        "srun_args": [
+            "--kill-on-bad-exit=1",
+            "--wait=60",
+            f"--cpus-per-task={resources.cpus * resources.per_node * resources.pack}",
+        ],
+        "setup": [
+            *resources.setup,
+            f"[ -e {place} ] || cp {shlex.quote(str(folder / 'job.pkl'))} {place}",
+        ],
+        "additional_parameters": {
+            "requeue": True,
+            **({"chdir": cwd} if cwd else {}),
+            **({"kill-on-invalid-dep": "yes"} if dependency else {}),
+            **{key: value for key, value in resources.sbatch.items() if value is not False},
+        },
+        **{key: value for key, value in given.items() if value is not None},
+    }
+
+
+@contextlib.contextmanager
+def _environment(code: Path | None) -> Iterator[None]:
+    """Nothing of a surrounding job is inherited, the way to the cluster is.
+
+    The job imports the snapshot.
+    """
+    before = dict(os.environ)
+    os.environ.clear()
+    os.environ.update(cluster.clean(before))
+    if code:
+        os.environ[
+            "PYTHONSAFEPATH"
+            # `python -m` puts the working directory first: often the checkout, which may have changed
+        ] = "1"
+        os.environ["PYTHONPATH"] = os.pathsep.join(
+            [str(code.resolve()), *filter(None, [before.get("PYTHONPATH")])]
+        )
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def test_only(resources: Resources, count: int = 1) -> str:
+    """What `sbatch --test-only` says of such a job.
+
+    When and where it would start. LaunchError where it never would.
+    """
+    from submitit.slurm.slurm import _make_sbatch_string
+
+    with tempfile.TemporaryDirectory() as folder, _environment(None):
+        path = Path(folder) / "job.sh"
+        path.write_text(
+            _make_sbatch_string(
+                command="true",
+                folder=folder,
+                map_count=count if count > 1 else None,
+                **parameters(Path(folder), "distgan-test", count, resources),
+            )
+        )
+        try:
+            found = subprocess.run(
+                ["sbatch", "--test-only", str(path)], capture_output=True, text=True, timeout=60
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise LaunchError(f"sbatch --test-only: {error}") from error
+    said = (found.stderr or found.stdout).strip()
+    if found.returncode:
+        raise LaunchError(f"sbatch would refuse such a job: {said[-600:]}")
+    return said.removeprefix("sbatch: ")

@@ -1,0 +1,249 @@
+"""The members of a sweep beside each other.
+
+A table and a plot in the sweep's folder, and a page for each run.
+"""
+
+import contextlib
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from distgan.commands import report
+from distgan.core import console
+from distgan.core.errors import RunError
+from distgan.launchers.runs.accounting import account
+from distgan.launchers.runs.state import look, read
+from distgan.monitor.journal import score_key, series
+from distgan.runs import folder as runs
+from distgan.runs.history import History, read_history
+
+
+def write(folder: Path, members: Sequence[str], values: Sequence[dict[str, Any]]) -> None:
+    """report.md, report.csv and report.png in `folder`, report.html in each run.
+
+    Prints the table. RunError where no member has begun.
+    """
+    histories: dict[int, History] = {}
+    with console.bar("reading", len(members), "runs") as bar:
+        for index, run in enumerate(members):
+            with contextlib.suppress(RunError):
+                if (Path(run) / "journal.jsonl").exists():
+                    histories[index] = read_history(Path(run))
+                    report.write_page(Path(run), report.render(histories[index]))
+            bar.advance()
+    if not histories:
+        raise RunError(f"no member of {folder.name} has begun; next: distgan status {folder.name}")
+    keys = [*dict.fromkeys(key for one in values for key in one)]
+    heads = (
+        "",
+        *keys,
+        "state",
+        "epoch",
+        "best",
+        "at epoch",
+        "samples/s",
+        "hours",
+        "restarts",
+        "criteria",
+        "warnings",
+        "run",
+    )
+    rows = [
+        _row(index, Path(run), values[index], keys, histories.get(index))
+        for index, run in enumerate(members)
+    ]
+    kinds = list(
+        dict.fromkeys(tuple(_measured(run).values()) for run in histories.values() if run.best)
+    )
+    order = sorted(
+        range(len(rows)),
+        key=lambda i: (
+            _best(histories.get(i)) is None,
+            _best(histories.get(i)) is not None
+            and kinds.index(tuple(_measured(histories[i]).values())),
+            _best(histories.get(i)) or 0.0,
+        ),
+    )
+    rows = [rows[i] for i in order]
+    folder.mkdir(parents=True, exist_ok=True)
+    runs.write(folder / "report.md", _markdown(folder.name, heads, rows, histories))
+    runs.write(folder / "report.csv", _csv(heads, rows))
+    picture = _draw(folder / "report.png", histories, values, order)
+    console.table(heads[:-1], [row[:-1] for row in rows], right=False)
+    console.say(
+        "\n".join(
+            [
+                "",
+                *_apart(histories),
+                f"wrote {folder / 'report.md'}",
+                f"wrote {folder / 'report.csv'}",
+                *([f"wrote {folder / 'report.png'}"] if picture else []),
+                f"wrote report.html into {len(histories)} run folders",
+            ]
+        )
+    )
+
+
+def _best(run: History | None) -> float | None:
+    best = (run.best or {}) if run else {}
+    return best.get("score")
+
+
+def _measured(run: History) -> dict[str, Any]:
+    """What two runs must have in common for their scores to be comparable."""
+    last = run.evaluations[-1] if run.evaluations else {}
+    return {
+        "metric": run.metric,
+        "data": run.identity.get("data"),
+        "evaluate.samples": last.get("samples"),
+        "extractor": (last.get("made_with") or {}).get("weights_sha256"),
+        "target_gain": run.config.get("target_gain"),
+    }
+
+
+def _apart(histories: dict[int, History]) -> list[str]:
+    """A note where not all scores are comparable."""
+    measured = [_measured(run) for run in histories.values() if run.best]
+    names = [
+        name
+        for name in (measured[0] if measured else {})
+        if len({one[name] for one in measured}) > 1
+    ]
+    return (
+        [
+            f"Not all scores are comparable: they were measured with other {', '.join(names)}. The"
+            " table is sorted within what was measured alike."
+        ]
+        if names
+        else []
+    )
+
+
+def _row(
+    index: int, folder: Path, values: dict[str, Any], keys: Sequence[str], run: History | None
+) -> tuple[str, ...]:
+    cells = (str(index), *(str(values.get(key, "–")) for key in keys))
+    if run is None:
+        return (*cells, "new", *["–"] * 8, folder.name)
+    best, spent, seen = run.best or {}, account(folder, None), look(folder)
+    row = report.line(run)
+    state = "done" if seen.done else "failed" if seen.refused else row["state"]
+    return (
+        *cells,
+        state,
+        row["epoch"],
+        f"{best['metric']} {best['score']:.4g}" if best else "–",
+        f"{best['epoch']:.4g}" if best else "–",
+        row["samples/s"],
+        f"{spent.elapsed / 3600:.2f}" if spent.turns else f"{run.wall_s / 3600:.2f}",
+        str(max(0, seen.attempts - 1)),
+        row["criteria"],
+        row["warnings"],
+        folder.name,
+    )
+
+
+def _markdown(
+    name: str, heads: Sequence[str], rows: Sequence[Sequence[str]], histories: dict[int, History]
+) -> str:
+    lines = [
+        "| " + " | ".join(heads) + " |",
+        "|" + " --- |" * len(heads),
+        *("| " + " | ".join(cell.replace("|", "/") for cell in row) + " |" for row in rows),
+    ]
+    metrics = {best["metric"] for run in histories.values() if (best := run.best)}
+    notes = [
+        f"Sorted by the best score ({', '.join(sorted(metrics)) or 'none yet'}; lower is better)."
+        " `hours` are on nodes, all turns together."
+    ]
+    notes += _apart(histories)
+    if "frechet_standin" in metrics:
+        made = sorted(
+            {
+                str(run.evaluations[-1].get("extractor"))
+                for run in histories.values()
+                if run.metric == "frechet_standin" and run.evaluations
+            }
+        )
+        notes.append(
+            f"frechet_standin is computed with stand-in weights ({'; '.join(made)}): it compares"
+            " these runs with each other, with nothing else."
+        )
+    warned = [row for row in rows if row[-2] not in ("–", "")]
+    if warned:
+        notes.append(
+            f"{len(warned)} runs ended with warnings; `distgan report RUN` has their advice."
+        )
+    return (
+        f"# Sweep {name}\n\n"
+        + "\n".join(lines)
+        + "\n\n"
+        + "\n".join(f"* {note}" for note in notes)
+        + "\n\n![best score by epoch](report.png)\n"
+    )
+
+
+def _csv(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["member", *heads[1:]])
+    writer.writerows([cell.replace("–", "") for cell in row] for row in rows)
+    return out.getvalue()
+
+
+def _draw(
+    path: Path,
+    histories: dict[int, History],
+    values: Sequence[dict[str, Any]],
+    order: Sequence[int],
+) -> bool:
+    """Score against epoch, a line for each member, the best ones in colour.
+
+    Whether there was anything to draw.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 5), layout="constrained")
+    axes, drawn = figure.add_subplot(), 0
+    colours = matplotlib.colormaps["tab10"].colors
+    for place, index in enumerate(order):
+        run = histories.get(index)
+        key = score_key(run.rows) if run else None
+        if run is None or key is None:
+            continue
+        points = series(run.rows, key)
+        label = (
+            ", ".join(f"{name.rpartition('.')[2]}={value}" for name, value in values[index].items())
+            or run.folder.name
+        )
+        axes.plot(
+            points[:, 0],
+            points[:, 1],
+            marker=".",
+            color=colours[place] if place < 10 else "0.8",
+            zorder=20 - min(place, 15),
+            label=label[:40] if place < 10 else None,
+        )
+        drawn += 1
+    if not drawn:
+        return False
+    axes.set(
+        xlabel="epoch",
+        ylabel=", ".join(dict.fromkeys(run.metric for run in histories.values() if run.metric)),
+        yscale="log",
+    )
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8, title="best first")
+    temporary = path.with_name(f".{path.name}")
+    figure.savefig(temporary, dpi=110, format="png")
+    temporary.replace(path)
+    return True
+
+
+def known(home: Path, name: str) -> tuple[list[str], list[dict[str, Any]]]:
+    """Members and values of a sweep by its name; none where there is none."""
+    found = read(home / "_sweeps" / name / "members.json")
+    return found.get("runs", []), found.get("values", [])

@@ -1,0 +1,299 @@
+"""What a sweep file, or the words `key=a,b`, ask for -> the settings of each member. Pure
+functions, no torch.
+
+recipe: sagan                      a recipe, a preset, or a run file
+settings: {data: data/particles}   of every member
+grid: {ngf: [64, 96], seed: range(3)}            every combination
+cases: [{g_lr: 1e-4, d_lr: 4e-4}, {g_lr: 2e-4}]  each of these, times the grid
+random: {members: 20, seed: 0, g_lr: "loguniform(1e-5, 1e-3)", bn_group: "choice(4, 8)"}     drawn,
+times the grid
+chain: ngf                         members that differ in ngf alone start from the next narrower
+                                   one's best checkpoint
+slurm: {profile: gpu, max_parallel: 8, pack: 2}
+"""
+
+import itertools
+import json
+import math
+import random
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from distgan.config import loading as runfile
+from distgan.core.errors import ConfigError
+
+KEYS = ("recipe", "settings", "grid", "cases", "random", "search", "chain", "slurm")
+MOST = 100_000
+_CALL = re.compile(r"(range|uniform|loguniform|choice)\((.*)\)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A sweep, read. `values`: of each member, what makes it one; `words`: of every member."""
+
+    recipe: str
+    words: list[str]
+    values: list[dict[str, Any]]
+    chain: str | None = None
+    slurm: dict[str, Any] = field(default_factory=dict)
+    search: dict[str, Any] | None = None
+
+
+def read(words: list[str]) -> Asked:
+    """A sweep file, or a recipe or run file, with `key=value` and `key=a,b` laid over.
+
+    One ConfigError lists every fault.
+    """
+    if not words or "=" in words[0]:
+        raise ConfigError(
+            "the first word names a sweep file (.yaml with a key `recipe` and `grid`, `cases`,"
+            " `random` or `search`), a recipe or a run file"
+        )
+    tree = _tree(words[0])
+    faults: list[str] = [
+        f"  {key}: unknown key; there are {', '.join(KEYS)}" for key in tree if key not in KEYS
+    ]
+    faults += [
+        f"  {key}: found {_text(tree[key])}, allowed is a mapping"
+        for key in ("settings", "grid", "random", "slurm", "search")
+        if not isinstance(tree.get(key) or {}, dict)
+    ]
+    if not isinstance(tree.get("recipe"), str):
+        faults.append(
+            f"  recipe: found {_text(tree.get('recipe'))}, needed is a recipe, a preset or a run"
+            " file"
+        )
+    if not isinstance(tree.get("cases") or [], list) or not all(
+        isinstance(case, dict) and case for case in tree.get("cases") or []
+    ):
+        faults.append(
+            f"  cases: found {_text(tree.get('cases'))}, allowed is a list of mappings, as in"
+            " [{seed: 1}, {seed: 2}]"
+        )
+    if faults:
+        raise ConfigError("\n".join([f"{len(faults)} faults in the sweep {words[0]}:", *faults]))
+    grid, fixed = (
+        {key: several(key, value) for key, value in (tree.get("grid") or {}).items()},
+        [f"{key}={_word(value)}" for key, value in (tree.get("settings") or {}).items()],
+    )
+    for word in words[1:]:
+        key, equals, value = word.partition("=")
+        if equals and (found := swept(value)) is not None:
+            grid[key] = several(key, found)
+        else:
+            fixed.append(word)
+            grid.pop(key, None)
+    chain = tree.get("chain")
+    if chain is not None and (
+        not isinstance(chain, str)
+        or chain not in {*grid, *(key for case in tree.get("cases") or [] for key in case)}
+    ):
+        raise ConfigError(
+            f"chain: found {_text(chain)}, allowed is one of the keys that the sweep varies:"
+            f" {', '.join(grid)}"
+        )
+    return Asked(
+        tree["recipe"], fixed, _members(grid, tree), chain, tree.get("slurm") or {}, _search(tree)
+    )
+
+
+def _search(tree: dict[str, Any]) -> dict[str, Any] | None:
+    search = tree.get("search")
+    if not search:
+        return None
+    if tree.get("grid") or tree.get("random") or tree.get("cases") or tree.get("chain"):
+        raise ConfigError("search: stands alone; leave out grid, cases, random and chain")
+    return search
+
+
+def _tree(what: str) -> dict[str, Any]:
+    path = Path(what)
+    if path.suffix not in (".yaml", ".yml"):
+        return {"recipe": what}
+    tree = runfile.read_yaml(path)
+    if {"grid", "cases", "random", "search", "settings"}.isdisjoint(tree):  # a run file
+        return {"recipe": what}
+    own = tree.get("recipe")
+    if isinstance(own, str) and (path.parent / own).is_file():
+        tree["recipe"] = str(path.parent / own)
+    return tree
+
+
+def swept(text: str) -> Any:
+    """The values of a word `a,b` or `range(3)`.
+
+    None where it is one value: commas in brackets or quotes belong to it.
+    """
+    if _CALL.fullmatch(text) and not text.startswith(("uniform", "loguniform")):
+        return text
+    parts, depth, quote, start = [], 0, "", 0
+    for at, sign in enumerate(text):
+        if quote:
+            quote = "" if sign == quote else quote
+        elif sign in "\"'":
+            quote = sign
+        elif sign in "[{(":
+            depth += 1
+        elif sign in "]})":
+            depth -= 1
+        elif sign == "," and depth == 0:
+            parts.append(text[start:at])
+            start = at + 1
+    if not parts:
+        return None
+    return [runfile.override({}, [f"value={part}"])["value"] for part in [*parts, text[start:]]]
+
+
+def several(key: str, value: Any) -> list[Any]:
+    """The values of a key in a grid.
+
+    A list, or `range(3)`, `range(2, 10, 2)`, `choice(a, b)`. ConfigError.
+    """
+    found = value
+    if isinstance(value, str) and (call := _CALL.fullmatch(value.strip())):
+        arguments = [part.strip() for part in call[2].split(",")]
+        if call[1] == "range":
+            if (
+                not 1 <= len(arguments) <= 3
+                or not all(re.fullmatch(r"-?\d{1,9}", part) for part in arguments)
+                or len(arguments) == 3
+                and int(arguments[2]) == 0
+            ):
+                raise ConfigError(
+                    f"{key}: found {value!r}, allowed is range(STOP), range(START, STOP) or"
+                    " range(START, STOP, STEP)"
+                )
+            steps = range(*map(int, arguments))
+            if len(steps) > MOST:
+                raise ConfigError(
+                    f"{key}: {value!r} has {len(steps):,} values, allowed are {MOST:,}"
+                )
+            found = list(steps)
+        elif call[1] == "choice":
+            found = [runfile.override({}, [f"value={part}"])["value"] for part in arguments]
+        else:
+            raise ConfigError(
+                f"{key}: found {value!r}; what is drawn stands under `random`, with `members: N`"
+            )
+    if not isinstance(found, list) or not found:
+        raise ConfigError(
+            f"{key}: found {_text(value)}, allowed is a list of values, as in [64, 96], or range(3)"
+        )
+    texts = [json.dumps(one, sort_keys=True, default=str) for one in found]
+    if len(set(texts)) < len(texts):
+        raise ConfigError(
+            f"{key}: {', '.join(sorted({text for text in texts if texts.count(text) > 1})[:3])}"
+            " stands twice; each value is one run"
+        )
+    return found
+
+
+def _members(grid: dict[str, list[Any]], tree: dict[str, Any]) -> list[dict[str, Any]]:
+    sides = [tree.get("cases") or [{}], _drawn(tree.get("random") or {})]
+    count = math.prod([*map(len, grid.values()), *map(len, sides)])
+    if count > MOST:
+        raise ConfigError(f"the sweep has {count:,} members, allowed are {MOST:,}")
+    return [
+        {**case, **drawn, **dict(zip(grid, values, strict=True))}
+        for case, drawn in itertools.product(*sides)
+        for values in itertools.product(*grid.values())
+    ]
+
+
+def _drawn(random_: dict[str, Any]) -> list[dict[str, Any]]:
+    """Member i's value of a key is drawn from (seed, i, key): more members keep the first ones."""
+    if not random_:
+        return [{}]
+    count, seed = random_.get("members"), random_.get("seed", 0)
+    if (
+        not isinstance(count, int)
+        or isinstance(count, bool)
+        or not 0 < count <= MOST
+        or not isinstance(seed, int)
+    ):
+        raise ConfigError(
+            f"random: found members={_text(count)}, seed={_text(seed)}; allowed is a number of"
+            f" members from 1 to {MOST:,} and a whole number as seed"
+        )
+    draws = {
+        key: parse(key, value) for key, value in random_.items() if key not in ("members", "seed")
+    }
+    return [
+        {key: draw(random.Random(f"{seed}/{i}/{key}")) for key, (draw, _) in draws.items()}
+        for i in range(count)
+    ]
+
+
+def parse(key: str, value: Any) -> tuple[Any, tuple[str, list[Any]]]:
+    """`uniform(a, b)`, `loguniform(a, b)`, `choice(…)`, or a list -> (a function of a generator
+    that draws; (kind, its numbers or values)).
+    """
+    if isinstance(value, list) and value:
+        return lambda generator: generator.choice(value), ("choice", value)
+    call = _CALL.fullmatch(value.strip()) if isinstance(value, str) else None
+    if call and call[1] in ("choice", "range"):
+        values = several(key, value)
+        return lambda generator: generator.choice(values), ("choice", values)
+    try:
+        low, high = (float(part) for part in call[2].split(",")) if call else ()
+        if not low < high or not math.isfinite(high - low) or call[1] == "loguniform" and low <= 0:
+            raise ValueError
+    except ValueError:
+        raise ConfigError(
+            f"{key}: found {_text(value)}, allowed is uniform(LOW, HIGH), loguniform(LOW, HIGH)"
+            " with LOW above 0, choice(a, b, …) or a list"
+        ) from None
+    if call[1] == "uniform":
+        return lambda generator: _rounded(generator.uniform(low, high)), ("uniform", [low, high])
+    return lambda generator: _rounded(math.exp(generator.uniform(math.log(low), math.log(high)))), (
+        "loguniform",
+        [low, high],
+    )
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.4g}")
+
+
+def words(values: dict[str, Any]) -> list[str]:
+    """As on a command line."""
+    return [f"{key}={_word(value)}" for key, value in values.items()]
+
+
+def _word(value: Any) -> str:
+    return json.dumps(value, default=str)
+
+
+def _text(value: Any) -> str:
+    text = json.dumps(value, default=str, ensure_ascii=False)
+    return text if len(text) <= 80 else text[:60] + "…"
+
+
+def chains(values: list[dict[str, Any]], key: str) -> list[list[int]]:
+    """Members that differ in `key` alone, by its rising values.
+
+    [[0, 3, 6], …], each to start from the one before.
+    """
+    groups: dict[str, list[int]] = {}
+    for number, one in enumerate(values):
+        groups.setdefault(
+            json.dumps(
+                {name: value for name, value in one.items() if name != key},
+                sort_keys=True,
+                default=str,
+            ),
+            [],
+        ).append(number)
+    for group in groups.values():
+        if not all(
+            isinstance(values[number][key], int | float)
+            and not isinstance(values[number][key], bool)
+            for number in group
+        ):
+            raise ConfigError(
+                f"chain: {key} must be a number in every member, so that the members have an order"
+            )
+        group.sort(key=lambda number: values[number][key])
+    return list(groups.values())

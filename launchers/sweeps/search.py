@@ -1,0 +1,326 @@
+"""Search for settings by Optuna, in sweeps with a section `search`. Its memory is a journal file in
+the sweep's folder, so no process has to stay alive:
+
+    search: {trials: 40, parallel: 8, startup: 8, prune: true, seed: 0, space: {g_lr:
+    "loguniform(1e-5, 1e-3)", ngf: [32, 64]}}
+
+Each call of `distgan sweep FILE` tells Optuna the best scores of runs that are done, stops hopeless
+ones, and submits as many new trials as `parallel` lets. A trial's run has the folder of its
+settings, like any other; a trial that is asked for again finds its run.
+"""
+
+import json
+import math
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from distgan.core import console
+from distgan.core.errors import ConfigError, DistganError, LaunchError
+from distgan.launchers.commands.status import last_rows
+from distgan.launchers.commands.submit import describe
+from distgan.launchers.runs import plan as plans
+from distgan.launchers.runs.selection import Found, examine, with_accounting
+from distgan.launchers.slurm import client as cluster
+from distgan.launchers.slurm import submission
+from distgan.launchers.slurm.ledger import Ledger
+from distgan.launchers.sweeps import definition as grid
+from distgan.monitor.journal import score_key
+from distgan.runs import folder as runs
+
+KEYS = {"trials", "parallel", "startup", "prune", "seed", "space"}
+
+
+def advance(sweep: Any, watch: bool, dry_run: bool) -> int:
+    """Tell, prune, ask, submit. 0; 2 where trials have failed."""
+    asked = settings(sweep.asked.search)
+    while True:
+        try:
+            code, left = _once(sweep, asked, dry_run)
+        except LaunchError as error:
+            if not watch:
+                raise
+            console.say(f"warning: {error}; trying again")
+            code, left = 0, True
+        if dry_run or not watch or not left:
+            return code
+        time.sleep(30)
+
+
+def settings(section: dict[str, Any]) -> dict[str, Any]:
+    """The section with its defaults; one ConfigError lists every fault."""
+    found = {
+        "trials": None,
+        "parallel": 4,
+        "startup": 8,
+        "prune": True,
+        "seed": 0,
+        "space": None,
+        **section,
+    }
+    faults = [
+        f"  search.{key}: unknown key; there are {', '.join(sorted(KEYS))}"
+        for key in section
+        if key not in KEYS
+    ]
+    for key, low in (("trials", 1), ("parallel", 1), ("startup", 1), ("seed", 0)):
+        if (
+            not isinstance(found[key], int)
+            or isinstance(found[key], bool)
+            or not low <= found[key] <= grid.MOST
+        ):
+            faults.append(
+                f"  search.{key}: found {found[key]!r}, allowed are whole numbers from {low} to"
+                f" {grid.MOST:,}"
+            )
+    if not isinstance(found["prune"], bool):
+        faults.append(f"  search.prune: found {found['prune']!r}, allowed are true and false")
+    if not isinstance(found["space"], dict) or not found["space"]:
+        faults.append(
+            f"  search.space: found {found['space']!r}, needed is a mapping of settings to"
+            " loguniform(LOW, HIGH), uniform(LOW, HIGH) or a list"
+        )
+    else:
+        for key, value in found["space"].items():
+            if key in ("data", "target_gain") or str(key).startswith("evaluate."):
+                faults.append(
+                    f"  search.space.{key}: changes what the score is measured with, so trials"
+                    " could not be compared; give it in settings"
+                )
+            try:
+                grid.parse(f"search.space.{key}", value)
+            except ConfigError as error:
+                faults.append(f"  {error}")
+    if faults:
+        raise ConfigError("\n".join([f"{len(faults)} faults in the section search:", *faults]))
+    return found
+
+
+def study_of(sweep: Any, asked: dict[str, Any]):
+    """Optuna's study of a sweep, in RUNS/_sweeps/NAME/optuna.journal."""
+    try:
+        import optuna
+        from optuna.storages import JournalStorage
+        from optuna.storages.journal import JournalFileBackend
+    except ImportError:
+        raise ConfigError(
+            "a sweep with `search` needs Optuna: pip install 'distgan[search]'; grid, cases and"
+            " random need nothing"
+        ) from None
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    sweep.folder.mkdir(parents=True, exist_ok=True)
+    return optuna.create_study(
+        storage=JournalStorage(JournalFileBackend(str(sweep.folder / "optuna.journal"))),
+        study_name="sweep",
+        direction="minimize",
+        load_if_exists=True,
+        sampler=optuna.samplers.TPESampler(seed=asked["seed"], n_startup_trials=asked["startup"]),
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=asked["startup"], n_warmup_steps=0),
+    )
+
+
+def _once(sweep: Any, asked: dict[str, Any], dry_run: bool) -> tuple[int, bool]:
+    """(exit code, whether anything is still to come)."""
+    import optuna
+
+    study, ledger = study_of(sweep, asked), Ledger(sweep.home)
+    with ledger.locked():
+        rows, places = ledger.ask(alone=True)
+        running, members = [], []
+        for trial in [
+            one
+            for one in study.get_trials(deepcopy=False)
+            if one.state == optuna.trial.TrialState.RUNNING
+        ]:
+            if "run" not in trial.user_attrs:  # interrupted before it had a run
+                study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+                continue
+            folder = Path(trial.user_attrs["run"])
+            (found,) = with_accounting([examine(folder, places.get(str(folder)), rows)])
+            if (
+                found.state.missing and not dry_run
+            ):  # its submission was refused, or nobody knows what became of it
+                members.append(
+                    plans.plan(
+                        [sweep.asked.recipe, *sweep.asked.words, *grid.words(trial.params)],
+                        sweep.resources,
+                        trial.params,
+                    ).member
+                )
+                running.append(found)
+            elif not dry_run and not _tell(study, trial, found, asked["prune"]):
+                running.append(found)
+        room = min(
+            asked["parallel"] - len(running),
+            asked["trials"] - len(study.get_trials(deepcopy=False)),
+        )
+        console.say(
+            f"search {sweep.name}: {len(study.get_trials(deepcopy=False))} of {asked['trials']}"
+            f" trials; {len(running)} under way; to submit: {max(0, room)}\njob        "
+            f" {describe(sweep.resources)}"
+        )
+        if dry_run:
+            console.say("nothing was submitted")
+            return 0, False
+        members += [
+            member for member in (_ask(sweep, study, asked) for _ in range(max(0, room))) if member
+        ]
+        members = members[: cluster.facts(sweep.resources.partition).max_array]
+        if members:
+            one = submission.submit(
+                sweep.home,
+                [
+                    [
+                        submission.Member(
+                            member.folder, plans.kept(member.words, sweep.folder / "files")
+                        )
+                    ]
+                    for member in members
+                ],
+                sweep.resources,
+                sweep=sweep.name,
+            )
+            console.say(f"submitted   job {one.job}: {len(members)} trials")
+        _write(sweep, study)
+    done = [
+        trial
+        for trial in study.get_trials(deepcopy=False)
+        if trial.state == optuna.trial.TrialState.COMPLETE
+    ]
+    counts = Counter(trial.state.name.lower() for trial in study.get_trials(deepcopy=False))
+    console.say(
+        ", ".join(f"{count} {name}" for name, count in counts.items())
+        + (
+            f"; best so far {study.best_value:.4g} with {', '.join(grid.words(study.best_params))}"
+            if done
+            else ""
+        )
+    )
+    console.say(
+        "next: the same line again tells Optuna what has ended and submits further trials (--watch"
+        f" does so by itself); distgan status {sweep.name}"
+    )
+    return (2 if counts.get("fail") else 0), bool(running or members or room > 0)
+
+
+def _tell(study: Any, trial: Any, found: Found, prune: bool) -> bool:
+    """Whether the trial has ended.
+
+    Done, failed, or hopeless at as many samples as others have seen.
+    """
+    import optuna
+
+    live = optuna.trial.Trial(study, trial._trial_id)
+    points = scores(found.folder)
+    for samples, value in points:
+        if samples not in trial.intermediate_values:
+            live.report(value, samples)
+    recorded = (found.look.status.get("best") or {}).get(
+        "score"
+    )  # points are those at the journal's end
+    best = min(
+        [value for _, value in points] + [recorded] * isinstance(recorded, int | float),
+        default=math.inf,
+    )
+    if found.state.name == "done":
+        (
+            study.tell(trial.number, best)
+            if math.isfinite(best)
+            else study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+        )
+        return True
+    if found.state.name in ("failed", "cancelled", "stopped"):
+        study.tell(
+            trial.number,
+            state=(
+                optuna.trial.TrialState.PRUNED
+                if found.look.refused and found.look.refused.startswith("pruned")
+                else optuna.trial.TrialState.FAIL
+            ),
+        )
+        return True
+    if prune and points and found.state.name == "running" and live.should_prune():
+        runs.write(
+            found.folder / "NO_RESTART",
+            f"pruned: worse than the median of the other trials after {points[-1][0]:,} samples\n",
+        )
+        (found.folder / runs.STOP).touch()
+        study.tell(trial.number, state=optuna.trial.TrialState.PRUNED)
+        console.say(
+            f"pruned      trial {trial.number}, {found.folder.name}: {points[-1][1]:.4g} after"
+            f" {points[-1][0]:,} samples"
+        )
+        return True
+    return False
+
+
+def scores(folder: Path) -> list[tuple[int, float]]:
+    """(samples seen, score) of a run's evaluations so far."""
+    rows = last_rows(folder / "journal.jsonl")
+    key = score_key(rows)
+    return [
+        (int(row["samples"]), float(row[key]))
+        for row in rows
+        if isinstance(row.get(key), int | float)
+    ]
+
+
+def _ask(sweep: Any, study: Any, asked: dict[str, Any]) -> submission.Member | None:
+    """A new trial's run; None where Optuna proposes settings that a run of the sweep already has,
+    or that no run may have.
+    """
+    trial = study.ask()
+    values = {}
+    for key, value in asked["space"].items():
+        kind, bounds = grid.parse(key, value)[1]
+        values[key] = (
+            trial.suggest_categorical(
+                key,
+                [
+                    (
+                        one
+                        if isinstance(one, str | int | float | bool) or one is None
+                        else json.dumps(one)
+                    )
+                    for one in bounds
+                ],
+            )
+            if kind == "choice"
+            else trial.suggest_float(key, *bounds, log=kind == "loguniform")
+        )
+    try:
+        planned = plans.plan(
+            [sweep.asked.recipe, *sweep.asked.words, *grid.words(values)], sweep.resources, values
+        )
+    except DistganError as error:
+        import optuna
+
+        study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+        console.say(f"trial {trial.number} cannot be trained: {error}")
+        return None
+    trial.set_user_attr("run", planned.member.folder)
+    if (planned.folder / "DONE").exists() or any(
+        other.user_attrs.get("run") == planned.member.folder and other.number != trial.number
+        for other in study.get_trials(deepcopy=False)
+    ):
+        return None  # told at the next call, from that run
+    return planned.member
+
+
+def _write(sweep: Any, study: Any) -> None:
+    trials = [trial for trial in study.get_trials(deepcopy=False) if "run" in trial.user_attrs]
+    runs.write(
+        sweep.folder / "members.json",
+        json.dumps(
+            {
+                "recipe": sweep.asked.recipe,
+                "words": sweep.asked.words,
+                "chain": None,
+                "resources": sweep.resources.model_dump(mode="json"),
+                "runs": [trial.user_attrs["run"] for trial in trials],
+                "values": [trial.params for trial in trials],
+            }
+        ),
+    )

@@ -1,0 +1,381 @@
+"""`distgan index FOLDER`: make tars that others wrote (webdataset's ShardWriter, `tar cf`) a data
+set, without touching them.
+
+    FOLDER/train/*.tar, FOLDER/validation/*.tar     two folders, or
+    FOLDER/*.tar                                    one folder: whole tars go to validation, chosen
+                                                    by the hash of their names
+
+Beside each tar goes its index, beside them manifest.json and SHA256SUMS (see distgan.shards.format.index), and
+FOLDER/dataset.json says what a sample is and which tars are for training. Running it again reads
+every tar and finds any that changed.
+"""
+
+import argparse
+import json
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+from distgan.core import console
+from distgan.core.errors import ConfigError, DataError
+from distgan.core.files import commit
+from distgan.shards.adopt.infer import infer
+from distgan.shards.build.split import rank
+from distgan.shards.format.index import (
+    DATASET,
+    MANIFEST,
+    VERSION,
+    fingerprint,
+    index_path,
+    index_tar,
+    load_json,
+    load_manifest,
+    parts_of,
+    write_manifest,
+)
+from distgan.shards.format.reader import ShardSet, open_parts
+
+TRAIN, VALIDATION = ("train", "training"), ("validation", "val", "valid", "test")
+SHARE = 0.1
+Parts = dict[str, dict[str, Any]]
+
+
+def main(argv: list[str]) -> int:
+    """`distgan index`: 0 when the folder is indexed and whole; ConfigError and DataError for what
+    the user must change.
+    """
+    args = _parser().parse_args(argv)
+    root = Path(args.folder)
+    if not root.is_dir():
+        raise ConfigError(
+            f"{root}: no such folder; name the one that holds the tars, or their train and"
+            " validation folders"
+        )
+    if (args.input is None) != (args.target is None) or args.image and args.input:
+        raise ConfigError("name either --image, or both --input and --target")
+    try:
+        if not _is_whole_already(root):
+            adopt(root, args)
+    except PermissionError as error:
+        raise DataError(
+            f"{error.filename} cannot be written; the index lies beside the tars: make a folder of"
+            " your own with links to them (ln -s) and index that"
+        ) from error
+    return 0
+
+
+def adopt(root: Path, args: argparse.Namespace) -> None:
+    """Index every tar, write the manifests, look at every sample, and write dataset.json."""
+    parts = _layout(root, args.train, args.validation)
+    folders = list(dict.fromkeys(part["folder"] for part in parts.values())) or ["."]
+    tars = {folder: _tars(root / folder) for folder in folders}
+    known = sum(path.with_suffix(".json").exists() for paths in tars.values() for path in paths)
+    with console.bar(f"indexing {root}", sum(map(len, tars.values())), "tars") as bar:
+        for folder, paths in tars.items():
+            _refuse_missing(root / folder, paths)
+            for path in paths:
+                index_tar(path)
+                bar.advance()
+    manifests = {
+        folder: write_manifest(root / folder, (root / folder).resolve().name, pattern="*.tar")
+        for folder in folders
+    }
+    total = sum(len(paths) for paths in tars.values())
+    console.say(
+        f"{root}: {total} tars are whole; {total - known} were indexed, {known} had their index and"
+        " are unchanged"
+    )
+    if not parts:
+        console.say(
+            f"{root}: {manifests['.']['samples']} samples, fields"
+            f" {', '.join(manifests['.']['fields'])}; only the index was asked for"
+        )
+        return
+    sets = {
+        part: ShardSet(folder, shards=shards)
+        for part, (folder, shards) in parts_of({"parts": parts}, root).items()
+    }
+    _refuse_a_leak(sets)
+    sample, faults = infer(sets, args.image, (args.input, args.target) if args.input else None)
+    options = {
+        name: value
+        for name in ("train", "validation", "image", "input", "target")
+        if (value := getattr(args, name)) is not None
+    }
+    dataset = {
+        "version": VERSION,
+        "source": "index",
+        "options": options,
+        "origin": {},
+        "sample": sample,
+        "parts": parts,
+        "samples": {part: len(shard_set) for part, shard_set in sets.items()},
+        "left_out": [],
+        "low_quality_kept": [],
+        "notes": faults,
+        "complete": True,
+        "fingerprint": fingerprint([shard_set.fingerprint for shard_set in sets.values()]),
+    }
+    commit(root / DATASET, (json.dumps(dataset, indent=1) + "\n").encode())
+    _report(root, dataset)
+
+
+def _is_whole_already(root: Path) -> bool:
+    """Whether `root` was made by `distgan shard`, or is one split of a data set.
+
+    Then it is only verified.
+    """
+    whole, above = root / DATASET, root.resolve().parent / DATASET
+    if whole.is_file() and load_json(whole).get("source") != "index":
+        if not load_json(whole).get("complete"):
+            raise DataError(
+                f"{root} is unfinished; run the `distgan shard` line that began it again"
+            )
+        sets = open_parts(root, "sha256")
+        console.say(
+            f"{root} was made by `distgan shard` and is indexed; every shard was read and has its"
+            " sha256: " + ", ".join(f"{len(shard_set)} {part}" for part, shard_set in sets.items())
+        )
+        return True
+    if not whole.is_file() and above.is_file() and (root / MANIFEST).is_file():
+        shard_set = ShardSet(root, "sha256")
+        console.say(
+            f"{root} is one split of {root.resolve().parent} and is indexed; every shard was read"
+            f" and has its sha256: {len(shard_set)} samples"
+        )
+        return True
+    return False
+
+
+def _layout(root: Path, train: str | None, validation: str | None) -> Parts:
+    """ "parts" of dataset.json; empty if only the index is asked for. ConfigError says what was
+    found and what to do.
+    """
+    share = _share(validation)
+    flat = [path.name for path in sorted(root.glob("*.tar"))]
+    inside = sorted(
+        path.name for path in root.iterdir() if path.is_dir() and next(path.glob("*.tar"), None)
+    )
+    if (
+        train is None
+        and share is None
+        and validation is None
+        and flat
+        and set(inside) & {*TRAIN, *VALIDATION}
+    ):
+        raise ConfigError(
+            f"{root} holds tars itself and in {', '.join(inside)}; name the folders with --train"
+            f" and --validation, or give a share (--validation {SHARE}) to divide those of {root}"
+            " itself"
+        )
+    if train is None and (share is not None or validation is None) and flat:
+        return _divided(root, flat, SHARE if share is None else share)
+    if share is not None:
+        raise ConfigError(
+            f"--validation {validation}: a share divides the tars of {root} itself, "
+            + ("and --train names a folder" if train else _no_tars(root, inside))
+        )
+    chosen = {
+        "train": train or _only(root, inside, TRAIN, "--train"),
+        "validation": validation or _only(root, inside, VALIDATION, "--validation"),
+    }
+    for part, name in chosen.items():
+        if name not in inside:
+            raise ConfigError(f"--{part} {name}: {_no_tars(root, inside)}")
+    if chosen["train"] == chosen["validation"]:
+        raise ConfigError(
+            f"--train and --validation are both {train}; the samples for validation must be others"
+        )
+    return {part: {"folder": name} for part, name in chosen.items()}
+
+
+def _share(validation: str | None) -> float | None:
+    """`--validation` as a number, or None if it is the name of a folder."""
+    try:
+        share = float(validation or "")
+    except ValueError:
+        return None
+    if not 0 <= share <= 0.5:
+        raise ConfigError(
+            f"--validation {validation}: a share of the tars above 0, at most 0.5; 0 to write the"
+            " index alone; or the name of a folder"
+        )
+    return share
+
+
+def _divided(root: Path, names: list[str], share: float) -> Parts:
+    if share == 0:
+        return {}
+    if len(names) < 2:
+        raise ConfigError(
+            f"{root} holds one tar, {names[0]}, and whole tars go to validation. Move it to"
+            f" {root}/train/ and put another into {root}/validation/; or pack it as two; or write"
+            f" the index alone: distgan index {shlex.quote(str(root))} --validation 0, which makes"
+            " no data set"
+        )
+    held_out = set(sorted(names, key=rank)[: max(1, int(share * len(names) + 0.5))])
+    return {
+        "train": {"folder": ".", "shards": [name for name in names if name not in held_out]},
+        "validation": {"folder": ".", "shards": [name for name in names if name in held_out]},
+    }
+
+
+def _only(root: Path, inside: list[str], usual: tuple[str, ...], option: str) -> str:
+    found = [name for name in usual if name in inside]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise ConfigError(f"{root} holds {' and '.join(found)}; choose with {option} {found[0]}")
+    hint = (
+        f"; to hold out whole tars of one folder: distgan index {root / inside[0]}"
+        if len(inside) == 1
+        else ""
+    )
+    raise ConfigError(
+        f"{_no_tars(root, inside)}; name it with {option} NAME (usual are {', '.join(usual)}){hint}"
+    )
+
+
+def _no_tars(root: Path, inside: list[str]) -> str:
+    packed = sorted(path.name for path in root.rglob("*.tar.*"))[:1]
+    hint = (
+        f" ({packed[0]} is compressed and cannot be read from any place on: uncompress it first)"
+        if packed
+        else ""
+    )
+    return (
+        f"{root} holds tars in {', '.join(inside)}"
+        if inside
+        else f"{root} holds no .tar files{hint}"
+    )
+
+
+def _tars(folder: Path) -> list[Path]:
+    """DataError for names that manifest.json and SHA256SUMS cannot hold, and for a tar whose index
+    would take their place.
+    """
+    tars = sorted(folder.glob("*.tar"))
+    for tar in tars:
+        if not re.fullmatch(r"[^\0-\x1f\x7f\\\ud800-\udfff]+", tar.name) or index_path(
+            tar
+        ).name in (MANIFEST, DATASET):
+            raise DataError(
+                f"{folder}: the name {tar.name!r} is not UTF-8, has a backslash or control"
+                f" characters, or is that of {MANIFEST} or {DATASET}; give the tar another one"
+            )
+    return tars
+
+
+def _refuse_missing(folder: Path, paths: list[Path]) -> None:
+    """A set that was indexed before must not become smaller without a word."""
+    if not (folder / MANIFEST).is_file():
+        return
+    listed = {shard["file"] for shard in load_manifest(folder)["shards"]}
+    if missing := listed - {path.name for path in paths}:
+        raise DataError(
+            f"{folder / min(missing)} is missing ({len(missing)} of {len(listed)} tars that"
+            f" {MANIFEST} lists); restore it, or delete {folder / MANIFEST} to accept the folder as"
+            " it is"
+        )
+
+
+def _refuse_a_leak(sets: dict[str, ShardSet]) -> None:
+    train = {shard["sha256"]: shard["file"] for shard in sets["train"].shards}
+    for shard in sets["validation"].shards:
+        if shard["sha256"] in train:
+            raise DataError(
+                f"{sets['validation'].folder / shard['file']} is the same as"
+                f" {sets['train'].folder / train[shard['sha256']]}; validation needs samples that"
+                " are not trained on"
+            )
+    if sets["train"].fields != sets["validation"].fields:
+        raise DataError(
+            f"training samples have the fields {sets['train'].fields}, those for validation"
+            f" {sets['validation'].fields}"
+        )
+
+
+def _report(root: Path, dataset: dict[str, Any]) -> None:
+    sample, counts = dataset["sample"], dataset["samples"]
+    what = ", ".join(
+        f"{name} {value}"
+        for name, value in sample.items()
+        if name not in ("kind", "fields") and value is not None
+    )
+    console.say(
+        f"{root}: {counts['train']} train, {counts['validation']} validation, kind"
+        f" {sample['kind']}{what and f' ({what})'}; fingerprint {dataset['fingerprint']}"
+    )
+    for note in dataset["notes"]:
+        console.say(note)
+    if dataset["notes"] and sample["kind"] == "image":
+        tars = " ".join(
+            f"{root / part['folder']}/*.tar"
+            for part in {part["folder"]: part for part in dataset["parts"].values()}.values()
+        )
+        console.say(
+            f"next: unpack them and make images of one size\n  mkdir unpacked && for tar in {tars};"
+            " do tar xf $tar -C unpacked; done\n  distgan shard images OUT --from unpacked"
+            " --size 64"
+        )
+    elif sample["kind"] == "image":
+        console.say(
+            f"next: distgan check {root}\nnext: distgan run --processes 2 sagan data={root}"
+        )
+    elif sample["kind"] == "pair":
+        console.say(f"next: distgan check {root}")
+    else:
+        console.say("next: distgan index --help")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "distgan index",
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=(
+            "Make tars that others wrote (webdataset's ShardWriter, tar --sort=name -cf) a data set"
+            " to train on. The tars are only read, and every\nbyte of them: cut, damaged or unsafe"
+            " ones are refused. Running it again finds any that changed."
+        ),
+        epilog=(
+            "examples:\n  distgan index tars                             tars/*.tar: a tenth of the"
+            " tars, at least one, for validation\n  distgan index data                            "
+            " data/train/*.tar and data/val/*.tar\n  distgan index data --train a --validation b   "
+            " the same with other names\n  distgan index tars --image left.png            the field"
+            " that is the image, in samples with several\n  distgan index tars --input noisy.wav"
+            " --target clean.wav\n\nthen: distgan check FOLDER\nthen: distgan run --processes 2"
+            " sagan data=FOLDER"
+        ),
+    )
+    parser.add_argument(
+        "folder", metavar="FOLDER", help="where the tars are, or the folders that hold them"
+    )
+    parser.add_argument(
+        "--train", metavar="NAME", help=f"the folder for training (default: {' or '.join(TRAIN)})"
+    )
+    parser.add_argument(
+        "--validation",
+        metavar="NAME|SHARE",
+        help=(
+            f"the folder for validation (default: {', '.join(VALIDATION)}), or the share of the"
+            f" tars of FOLDER itself, at most 0.5 (default: {SHARE}); 0 writes the index alone"
+        ),
+    )
+    parser.add_argument(
+        "--image",
+        metavar="FIELD",
+        help="the field that is the image (default: png, jpg, jpeg or npy)",
+    )
+    parser.add_argument(
+        "--input",
+        metavar="FIELD",
+        help="the field that goes into the model (default: input.wav or input.flac)",
+    )
+    parser.add_argument(
+        "--target",
+        metavar="FIELD",
+        help="the field that should come out (default: target.wav or target.flac)",
+    )
+    return parser

@@ -1,0 +1,227 @@
+"""What one sample of adopted shards is, told by the names of its fields and by the header of every
+single one of them.
+"""
+
+import io
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import soundfile
+from PIL import Image
+
+from distgan.core import console
+from distgan.core.errors import ConfigError, DataError
+from distgan.shards.codecs.audio import HEAD_BYTES, WAVE_FIELDS, wav_layout
+from distgan.shards.codecs.image import IMAGE_FIELDS
+from distgan.shards.format.reader import ShardSet
+
+_GRAY = ("1", "L", "LA")
+_COLOUR = ("P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
+_BEGINNINGS = {"PNG": b"\x89PNG\r\n\x1a\n", "JPEG": b"\xff\xd8\xff"}
+SHOWN = 5
+
+
+def infer(
+    parts: dict[str, ShardSet], image: str | None, pair: tuple[str, str] | None
+) -> tuple[dict[str, Any], list[str]]:
+    """("sample" of dataset.json, what keeps the samples from being trained on).
+
+    `image` and `pair` (input, target) name the fields; else png, jpg, jpeg or npy is an image,
+    input.wav and target.wav (or .flac) a pair. ConfigError for a field that is not there or cannot
+    be what it is named as.
+    """
+    fields = parts["train"].fields
+    _check_names(fields, [image] if image else [], IMAGE_FIELDS, "--image")
+    _check_names(fields, list(pair or ()), WAVE_FIELDS, "--input and --target")
+    pairs = [("input." + kind, "target." + kind) for kind in WAVE_FIELDS]
+    images = [field for field in fields if field in IMAGE_FIELDS]
+    if pair is None and image is None:
+        pair = next((names for names in pairs if {*names} <= {*fields}), None)
+        image = images[0] if len(images) == 1 else None
+    if pair:
+        return _pair(parts, pair)
+    if image:
+        return _image(parts, image)
+    choose = (
+        f"{' and '.join(images)} are images: choose one with --image"
+        if images
+        else "name an image with --image, or a pair of sounds with --input and --target"
+    )
+    return {"kind": "unknown", "fields": fields}, [
+        f"what a sample is cannot be told from its fields ({', '.join(fields)}), so nothing can be"
+        f" trained on it yet; {choose}"
+    ]
+
+
+def _check_names(fields: list[str], chosen: list[str], kinds: tuple[str, ...], option: str) -> None:
+    for field in chosen:
+        if field not in fields:
+            raise ConfigError(f"{option}: no field {field!r}; there are: {', '.join(fields)}")
+        if _extension(field) not in kinds:
+            raise ConfigError(
+                f"{option}: {field!r} is not of a kind that is read: {', '.join(kinds)}"
+            )
+    if len(set(chosen)) != len(chosen):
+        raise ConfigError(f"{option} name the same field {chosen[0]!r}")
+
+
+def _image(parts: dict[str, ShardSet], field: str) -> tuple[dict[str, Any], list[str]]:
+    def look(shard_set: ShardSet, i: int) -> tuple[int, int, int]:
+        return _image_header(shard_set.fields_of(i, (field,))[field], _extension(field))
+
+    found, faults = _every(parts, look, "images")
+    if not found:
+        return {"kind": "unknown", "fields": parts["train"].fields}, [
+            _told("images cannot be read", faults)
+        ]
+    kinds = Counter((width, height) for width, height, _ in found)
+    (width, height), _ = kinds.most_common(1)[0]
+    one_size = len(kinds) == 1 and width == height and not faults
+    sample = {
+        "kind": "image",
+        "channels": max(channels for _, _, channels in found),
+        "size": width if one_size else None,
+        "field": field,
+    }
+    if faults:
+        return sample, [_told("images cannot be read", faults)]
+    if not one_size:
+        sizes = ", ".join(
+            f"{count} of {width}x{height}" for (width, height), count in kinds.most_common(SHOWN)
+        )
+        return sample, [
+            "training needs square images of one size; found"
+            f" {sizes}{', …' if len(kinds) > SHOWN else ''}"
+        ]
+    return sample, []
+
+
+def _pair(parts: dict[str, ShardSet], fields: tuple[str, str]) -> tuple[dict[str, Any], list[str]]:
+    """Both of a pair have one length, and all of them one rate and one kind of values."""
+
+    def look(shard_set: ShardSet, i: int) -> tuple[int, int, str]:
+        first, second = (_sound_header(shard_set, i, field) for field in fields)
+        if first != second:
+            raise ValueError(f"{fields[0]} has {_sound(first)}, {fields[1]} has {_sound(second)}")
+        return first
+
+    found, faults = _every(parts, look, "pairs")
+    kinds = Counter((rate, dtype) for _, rate, dtype in found)
+    unknown = {"kind": "unknown", "fields": parts["train"].fields}
+    if faults:
+        return unknown, [_told("pairs cannot be read", faults)]
+    if len(kinds) > 1:
+        return unknown, [
+            "training needs one rate and one kind of values; found "
+            + ", ".join(
+                f"{count} pairs of {dtype} at {rate} Hz"
+                for (rate, dtype), count in kinds.most_common(SHOWN)
+            )
+        ]
+    ((rate, dtype),) = kinds
+    frames = [frames for frames, _, _ in found]
+    return {
+        "kind": "pair",
+        "rate": rate,
+        "fields": list(fields),
+        "dtype": dtype,
+        "length": min(frames),
+        "longest": max(frames),
+    }, []
+
+
+def _every(
+    parts: dict[str, ShardSet], look: Callable[[ShardSet, int], tuple], unit: str
+) -> tuple[list[tuple], list[str]]:
+    """(what `look` says of each sample that can be read, "key.
+
+    Reason" of the others); damaged shards are a DataError.
+    """
+    found, faults = [], []
+    with console.bar(f"looking at {unit}", sum(map(len, parts.values())), unit) as bar:
+        for shard_set in parts.values():
+            for i in range(len(shard_set)):
+                try:
+                    found.append(look(shard_set, i))
+                except DataError:
+                    raise
+                except Exception as error:  # decoders raise anything on damaged headers
+                    faults.append(f"{shard_set.folder.name}/{shard_set.key(i)}: {error}")
+                bar.advance()
+    return found, faults
+
+
+def _image_header(data: bytes, kind: str) -> tuple[int, int, int]:
+    """(width, height, channels 1 or 3); ValueError for what is not an image of 8 bits."""
+    file = io.BytesIO(data)
+    if kind == "npy":
+        version = np.lib.format.read_magic(file)
+        read = (
+            np.lib.format.read_array_header_1_0
+            if version == (1, 0)
+            else np.lib.format.read_array_header_2_0
+        )
+        shape, _, dtype = read(file)
+        if (
+            dtype != np.uint8
+            or len(shape) not in (2, 3)
+            or shape[2:] not in ((), (1,), (3,))
+            or len(data) - file.tell() != np.prod(shape)
+        ):
+            raise ValueError(
+                f"an array of {dtype} {list(shape)}; an image is uint8 [height, width] or [height,"
+                " width, 3]"
+            )
+        return shape[1], shape[0], 3 if shape[2:] == (3,) else 1
+    form = "PNG" if kind == "png" else "JPEG"
+    if not data.startswith(_BEGINNINGS[form]):
+        raise ValueError(f"not a {form} file")
+    with Image.open(file, formats=(form,)) as image:
+        if image.mode not in _GRAY + _COLOUR:
+            raise ValueError(f"values of mode {image.mode}; allowed are 8 bits")
+        return image.width, image.height, 1 if image.mode in _GRAY else 3
+
+
+def _sound_header(shard_set: ShardSet, i: int, field: str) -> tuple[int, int, str]:
+    """(frames, rate in Hz, "int16" or "float32") of one mono sound."""
+    if _extension(field) == "wav":
+        size = shard_set.size(i, field)
+        layout = wav_layout(shard_set.part(i, field, 0, min(size, HEAD_BYTES)), size)
+        channels, frames, rate, dtype = (
+            layout.channels,
+            layout.frames,
+            layout.rate,
+            layout.dtype.name,
+        )
+    else:
+        info = soundfile.info(io.BytesIO(shard_set.fields_of(i, (field,))[field]))
+        if (info.format, info.subtype) != ("FLAC", "PCM_16"):
+            raise ValueError(
+                f"{field} is {info.format} {info.subtype}; allowed is FLAC with 16 bits"
+            )
+        channels, frames, rate, dtype = info.channels, info.frames, info.samplerate, "int16"
+    if channels != 1 or not frames:
+        raise ValueError(
+            f"{field} has {channels} channels and {frames} frames; one channel is read"
+        )
+    return frames, rate, dtype
+
+
+def _extension(field: str) -> str:
+    return field.rpartition(".")[2]
+
+
+def _sound(header: tuple[int, int, str]) -> str:
+    return f"{header[0]} frames of {header[2]} at {header[1]} Hz"
+
+
+def _told(what: str, faults: list[str]) -> str:
+    return "\n".join(
+        [
+            f"{len(faults)} {what}, so nothing can be trained on them:",
+            *(f"  {fault}" for fault in faults[:SHOWN]),
+            *([f"  … and {len(faults) - SHOWN} more"] if len(faults) > SHOWN else []),
+        ]
+    )

@@ -1,0 +1,212 @@
+"""DeepFilterNet (Schröter et al. 2022) as a denoiser, with weights that the user has on disk:
+nothing is downloaded.
+
+The package is not maintained: it asks for NumPy 1 and for a name that torchaudio no longer has, yet
+runs without either.
+"""
+
+import configparser
+import contextlib
+import hashlib
+import importlib.util
+import pickle
+import sys
+import tempfile
+import types
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from distgan.core.errors import ConfigError
+from distgan.shards.audio.denoise import Strength
+
+RATE = 48000
+URL = "https://github.com/Rikorose/DeepFilterNet/raw/main/models"
+# `git hash-object FILE`, as the project's own repository lists them.
+PUBLISHED = {
+    "ea53bac00d064378451d0201d573f44f05f1d746": "DeepFilterNet3.zip",
+    "fb5fd38afa5f27a75e1e8b56c69168f445ab3736": "DeepFilterNet2.zip",
+    "9dd8f5a0457fc40dcfc30df4313a18103327fae5": "DeepFilterNet.zip",
+}
+LARGEST = 2**28  # bytes of one file in a zip; the published ones have about ten million
+
+
+class DeepFilterNet:
+    """One network per process: the package keeps its configuration in a global."""
+
+    name = "deepfilternet"
+    rate = RATE
+
+    def __init__(self, folder: Path):
+        with _missing_torchaudio_names():
+            from df.enhance import enhance, init_df
+        self._enhance = enhance
+        try:
+            # 3 values in release 0.5.6, 4 in later sources.
+            self._model, self._state, *_ = init_df(
+                model_base_dir=str(folder), log_level="NONE", log_file=None
+            )
+            wrong = _not_loaded(self._model, folder)
+        except (
+            SystemExit,
+            OSError,
+            RuntimeError,
+            ValueError,
+            KeyError,
+            EOFError,
+            configparser.Error,
+            pickle.UnpicklingError,
+        ) as error:
+            raise ConfigError(
+                f"the weights of deepfilternet in {folder} cannot be loaded:"
+                f" {type(error).__name__}: {error}"
+            ) from error
+        if wrong:
+            raise ConfigError(
+                f"the checkpoint in {folder} does not fit its config.ini: {len(wrong)} tensors are"
+                f" not in it, the first is {wrong[0]}"
+            )
+        if self._state.sr() != RATE:
+            raise ConfigError(
+                f"the network in {folder} is for {self._state.sr()} Hz; allowed is {RATE}"
+            )
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        noisy: Tensor,
+        clean: Tensor,
+        strengths: Sequence[Strength],
+        lengths: Sequence[int] | None = None,
+    ) -> Tensor:
+        """`clean` is not looked at; of a strength, only the floor counts: the network's output is
+        mixed with that much of its input.
+        """
+        denoised = self._enhance(self._model, self._state, noisy.cpu(), pad=True).to(noisy)
+        floor = torch.tensor([10 ** (s.floor_db / 20) for s in strengths]).to(noisy)[:, None]
+        return floor * noisy + (1 - floor) * denoised
+
+
+def load(rate: int, weights: Path | None) -> DeepFilterNet:
+    """`weights`: a published zip as it was downloaded, or a folder with config.ini and
+    checkpoints/. ConfigError for all that is missing.
+    """
+    faults = []
+    if absent := [
+        name
+        for name in ("df", "libdf", "loguru", "appdirs")
+        if importlib.util.find_spec(name) is None
+    ]:
+        faults.append(
+            f"not installed: {', '.join(absent)} (this is Python"
+            f" {sys.version_info.major}.{sys.version_info.minor}; deepfilterlib has wheels for 3.10"
+            " and 3.11). Install them without what they ask for, which is an old NumPy:\n  python"
+            " -m pip install --no-deps deepfilternet==0.5.6 deepfilterlib==0.5.6\n  python -m pip"
+            " install loguru appdirs"
+        )
+    if rate != RATE:
+        faults.append(f"rate {rate} Hz; DeepFilterNet takes {RATE} Hz alone")
+    if weights is None or not weights.exists():
+        faults.append(
+            f"{'no weights named' if weights is None else f'no weights at {weights}'}. Download"
+            f" {URL}/DeepFilterNet3.zip where there is a network, and name that file, or the folder"
+            " DeepFilterNet3 that is in it"
+        )
+    elif weights.is_dir():
+        faults += _folder_faults(weights)
+    elif not zipfile.is_zipfile(weights) or git_hash(weights) not in PUBLISHED:
+        faults.append(
+            f"{weights} is none of the published files: git hash-object gives {git_hash(weights)};"
+            f" there are: {', '.join(f'{name} {key}' for key, name in PUBLISHED.items())}. Weights"
+            " of your own: name their folder"
+        )
+    if faults:
+        raise ConfigError("the denoiser deepfilternet cannot be used:\n" + "\n".join(faults))
+    assert weights is not None
+    if weights.is_dir():
+        return DeepFilterNet(weights)
+    with tempfile.TemporaryDirectory() as folder:
+        return DeepFilterNet(unpack(weights, Path(folder)))
+
+
+def git_hash(path: Path) -> str:
+    """What `git hash-object` prints for a file."""
+    data = path.read_bytes()
+    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
+
+
+def unpack(file: Path, folder: Path) -> Path:
+    """Write config.ini and the checkpoints of a zip into `folder`, by their bare names.
+
+    Nothing else in it is looked at.
+    """
+    (folder / "checkpoints").mkdir()
+    with zipfile.ZipFile(file) as archive:
+        for member in archive.infolist():
+            name = Path(member.filename).name
+            place = (
+                "config.ini"
+                if name == "config.ini"
+                else f"checkpoints/{name}"
+                if ".ckpt" in name
+                else None
+            )
+            if place and member.file_size <= LARGEST:
+                (folder / place).write_bytes(archive.read(member))
+    return folder
+
+
+def _folder_faults(folder: Path) -> list[str]:
+    faults = [] if (folder / "config.ini").is_file() else [f"no config.ini in {folder}"]
+    if not _checkpoints(folder):
+        faults.append(f"no model_*.ckpt or model_*.ckpt.best in {folder / 'checkpoints'}")
+    return faults
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    """Those that the package would choose from."""
+    best = sorted((folder / "checkpoints").glob("model*.ckpt.best"))
+    return best or sorted((folder / "checkpoints").glob("model*.ckpt"))
+
+
+def _not_loaded(model: torch.nn.Module, folder: Path) -> list[str]:
+    """Tensors of the network that are not the checkpoint's.
+
+    The package loads what fits and lets the rest stay untrained.
+    """
+    path = max(_checkpoints(folder), key=lambda p: int(p.name.split(".")[0].split("_")[-1]))
+    saved = {
+        key.replace("clc", "df"): value
+        for key, value in torch.load(path, map_location="cpu", weights_only=True).items()
+    }
+    return [
+        key
+        for key, value in model.state_dict().items()
+        if not (key.endswith(".h0") or "erb_comp" in key)
+        and (key not in saved or not torch.equal(value.cpu(), saved[key]))
+    ]
+
+
+@contextlib.contextmanager
+def _missing_torchaudio_names() -> Iterator[None]:
+    """`df.io` imports torchaudio.backend.common.AudioMetaData, gone since torchaudio 2.9, and needs
+    it for reading files only.
+    """
+    names = ("torchaudio.backend", "torchaudio.backend.common")
+    added = (
+        []
+        if importlib.util.find_spec(names[0])
+        else [name for name in names if name not in sys.modules]
+    )
+    for name in added:
+        sys.modules[name] = types.ModuleType(name)
+    if added:
+        sys.modules[names[1]].AudioMetaData = object  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        for name in added:
+            del sys.modules[name]

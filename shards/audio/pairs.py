@@ -1,0 +1,291 @@
+"""Paired signals in files: which belong together, what they hold, and stretches of them."""
+
+import functools
+import math
+import os
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+
+from distgan.core.errors import ConfigError, DataError
+from distgan.core.file_tree import Contents, find_files, keys_of, shown
+from distgan.shards.audio import align
+from distgan.shards.codecs import audio as waves
+
+SOUNDS = (".aif", ".aiff", ".au", ".caf", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".w64", ".wav")
+ARRAYS = (".npy",)
+_SEEKABLE = (
+    ".aif",
+    ".aiff",
+    ".au",
+    ".caf",
+    ".flac",
+    ".w64",
+    ".wav",
+)  # the others are decoded from their beginning: Ogg's last page is missed
+INPUT, TARGET = "input", "target"
+SILENT_PEAK = 1e-3  # -60 dB of full scale
+_FILTER_REACH = 64  # samples of the lower rate within which the resampling filter has died away
+
+
+def pair_sample(
+    rate: int, extension: str, dtype: str, lengths: Iterable[int], **more: Any
+) -> dict[str, Any]:
+    """What dataset.json says of a sample that is a pair; `lengths` in frames."""
+    lengths = list(lengths)
+    return {
+        "kind": "pair",
+        "rate": rate,
+        "fields": [f"{INPUT}.{extension}", f"{TARGET}.{extension}"],
+        "dtype": dtype,
+        "length": min(lengths, default=0),
+        "longest": max(lengths, default=0),
+        **more,
+    }
+
+
+def named(files: Iterable[str], most: int = 20) -> str:
+    """`a.wav, b.wav and 3 more`."""
+    files = [shown(file) for file in files]
+    return ", ".join(files[:most]) + (f" and {len(files) - most} more" if len(files) > most else "")
+
+
+class FilePairs:
+    """Files of two folders that have the same name but for the extension."""
+
+    def __init__(self, inputs: Path, targets: Path, extensions: tuple[str, ...] = SOUNDS):
+        self.folders = (inputs, targets)
+        sides = [self._by_stem(folder, extensions) for folder in self.folders]
+        stems = [stem for stem in sides[0] if stem in sides[1]]
+        lone = [
+            [file for stem, file in side.items() if stem not in other]
+            for side, other in (sides, sides[::-1])
+        ]
+        if not stems:
+            raise ConfigError(
+                f"no file of {inputs} has the name of one of {targets} (extensions aside): "
+                f"{named(lone[0], 3)} there, {named(lone[1], 3)} here"
+            )
+        self.files = [(sides[0][stem], sides[1][stem]) for stem in stems]
+        self.names = [shown(file) for file, _ in self.files]
+        self.keys = keys_of([file for file, _ in self.files])
+        self.groups = self.keys
+        self.notes = [
+            f"{len(files)} without {what}, left out: {named(files)}"
+            for files, what in ((lone[0], "a target"), (lone[1], "an input"))
+            if files
+        ]
+
+    @classmethod
+    def in_one_folder(cls, folder: Path, extensions: tuple[str, ...] = SOUNDS) -> "FilePairs":
+        """Those of FOLDER/input and FOLDER/target."""
+        missing = [side for side in (INPUT, TARGET) if not (folder / side).is_dir()]
+        if missing:
+            raise ConfigError(
+                f"{folder} has no folder {' and no folder '.join(missing)}; pairs are {INPUT}/NAME"
+                f" and {TARGET}/NAME in it"
+            )
+        return cls(folder / INPUT, folder / TARGET, extensions)
+
+    @staticmethod
+    def _by_stem(folder: Path, extensions: tuple[str, ...]) -> dict[str, str]:
+        if not folder.is_dir():
+            raise ConfigError(f"{folder}: no such folder")
+        files = find_files(folder, extensions)[0]
+        stems = [os.path.splitext(file)[0] for file in files]
+        twice = {stem for stem, n in Counter(stems).items() if n > 1}
+        if twice:
+            raise ConfigError(
+                f"{folder} has several files of one name:"
+                f" {named(f for f, s in zip(files, stems, strict=True) if s in twice)}"
+            )
+        if not files:
+            raise ConfigError(f"{folder} holds no files of the kinds {', '.join(extensions)}")
+        return dict(zip(stems, files, strict=True))
+
+    def paths(self, i: int) -> tuple[Path, Path]:
+        return self.folders[0] / self.files[i][0], self.folders[1] / self.files[i][1]
+
+    def contents(self) -> str:
+        """Names both sides by what is in them.
+
+        Recordings with the same target, under whatever names, become one group.
+        """
+        inputs, targets = (
+            Contents(folder, [pair[k] for pair in self.files])
+            for k, folder in enumerate(self.folders)
+        )
+        keys = {target: key for (_, target), key in zip(self.files, self.keys, strict=True)}
+        self.groups = [keys[targets.first(target)] for _, target in self.files]
+        return f"{INPUT}: {inputs}; {TARGET}: {targets}"
+
+    def one_rate(self) -> int | None:
+        """The rate of all files in Hz, None if no header tells one; ConfigError if they differ."""
+        found: dict[int, Path] = {}
+        for i in range(len(self.files)):
+            for path in self.paths(i):
+                if rate := frames_and_rate(path)[1]:
+                    found.setdefault(rate, path)
+        if len(found) > 1:
+            raise ConfigError(
+                "the files have several rates; choose one with --rate:\n"
+                + "\n".join(
+                    f"  {rate} Hz: {shown(str(path))}" for rate, path in sorted(found.items())
+                )
+            )
+        return next(iter(found), None)
+
+    def load(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+        """(input, target) as float32 [frames]; DataError names the file."""
+        given, target = (
+            _array(path) if path.suffix.lower() in ARRAYS else waves.load(path)[0]
+            for path in self.paths(i)
+        )
+        return given, target
+
+
+class ArrayPairs:
+    """Rows of the arrays `input` and `target` [n, length] of an .npz.
+
+    Rows with the same value of `group` [n] belong together.
+    """
+
+    def __init__(self, path: Path):
+        self.path, self.notes = path, []
+        rows = self._rows
+        if rows[INPUT].ndim != 2 or rows[INPUT].shape != rows[TARGET].shape:
+            raise ConfigError(
+                f"{path}: input is {list(rows[INPUT].shape)}, target {list(rows[TARGET].shape)};"
+                " both must be [n, length]"
+            )
+        n = len(rows[INPUT])
+        if rows.get("group") is not None and rows["group"].shape != (n,):
+            raise ConfigError(
+                f"{path}: group is {list(rows['group'].shape)}, must be [{n}], one for each row"
+            )
+        self.keys, self.names = [f"{i:07d}" for i in range(n)], [f"row {i}" for i in range(n)]
+        self.groups = (
+            self.keys
+            if rows.get("group") is None
+            else [str(group) for group in rows["group"].tolist()]
+        )
+
+    @functools.cached_property
+    def _rows(self) -> dict[str, np.ndarray]:
+        try:
+            file = np.load(self.path, allow_pickle=False)
+            if not isinstance(file, np.lib.npyio.NpzFile):
+                raise ConfigError(
+                    f"{self.path} is one array; an .npz with the arrays {INPUT} and {TARGET} is due"
+                )
+            with file:
+                lacking = [name for name in (INPUT, TARGET) if name not in file]
+                if lacking:
+                    raise ConfigError(
+                        f"{self.path} has no array {' and no '.join(lacking)}; it has"
+                        f" {named(file.files)}"
+                    )
+                rows = {name: file[name] for name in (INPUT, TARGET, "group") if name in file}
+        except ConfigError:
+            raise
+        # anything: zlib.error, TokenError, MemoryError for a shape that is a lie,
+        # NotImplementedError
+        except Exception as error:
+            raise DataError(f"{self.path} cannot be read as .npz: {error}") from error
+        for name, values in rows.items():
+            if not isinstance(values, np.ndarray):  # NumPy gives the bytes of what is no array
+                raise DataError(f"{self.path} cannot be read as .npz: {name} is no array")
+        for name in (INPUT, TARGET):
+            if rows[name].dtype.kind not in "fiu":
+                raise ConfigError(f"{self.path}: {name} holds {rows[name].dtype}; numbers are due")
+        return rows
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {
+            name: value for name, value in self.__dict__.items() if name != "_rows"
+        }  # each process reads the file once
+
+    def contents(self) -> str:
+        return str(Contents(self.path.parent, [self.path.name], "file"))
+
+    def one_rate(self) -> None:
+        """Arrays name no rate."""
+
+    def load(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+        with np.errstate(over="ignore"):  # becomes infinite, and is found
+            return self._rows[INPUT][i].astype(np.float32), self._rows[TARGET][i].astype(np.float32)
+
+
+def _array(path: Path) -> np.ndarray:
+    try:
+        values = np.load(path, allow_pickle=False)
+    except Exception as error:  # anything: TokenError, MemoryError for a shape that is a lie
+        raise DataError(f"{path} cannot be read as .npy: {error}") from error
+    if not isinstance(values, np.ndarray) or values.ndim != 1 or values.dtype.kind not in "fiu":
+        raise DataError(f"{path} must hold numbers in one dimension")
+    with np.errstate(over="ignore"):
+        return values.astype(np.float32)
+
+
+def frames_and_rate(path: Path) -> tuple[int, int]:
+    """What the header of a sound file says; (0, 0) if it is none that can be read."""
+    if path.suffix.lower() in ARRAYS:
+        return 0, 0
+    try:
+        about = soundfile.info(path)
+    except (soundfile.LibsndfileError, OSError, TypeError):
+        return 0, 0
+    return about.frames, about.samplerate
+
+
+def read_span(path: Path, rate: int, first: int, frames: int) -> np.ndarray:
+    """float32 frames [first, first + frames) of a sound file resampled to `rate`, channels
+    averaged; shorter where the file ends.
+
+    As if the whole file were resampled and then cut: the stretch that is read begins at a frame
+    both rates share, with a margin for the filter.
+    """
+    try:
+        with soundfile.SoundFile(path) as file:
+            found = file.samplerate
+            common = math.gcd(found, rate)
+            step_found, step = found // common, rate // common
+            margin = 0 if found == rate else math.ceil(_FILTER_REACH / min(step_found, step))
+            begin = max(0, first // step - margin)
+            end = -(-(first + frames) // step) + margin
+            skip = begin * step_found if path.suffix.lower() in _SEEKABLE else 0
+            file.seek(min(skip, file.frames))
+            samples = file.read(end * step_found - skip, dtype="float32", always_2d=True)[
+                begin * step_found - skip :
+            ].mean(1)
+    except (soundfile.LibsndfileError, OSError, TypeError) as error:
+        raise DataError(f"{path} cannot be read as sound: {error}") from error
+    if found != rate and len(samples):
+        samples = waves.resample(samples, found, rate)
+    return samples[first - begin * step :][:frames]
+
+
+def to_take_out(delay: align.Delay) -> float:
+    """Samples by which the observed is to be advanced.
+
+    Whole where that is nearly so, as moving whole samples changes nothing else.
+    """
+    whole = round(delay.samples)
+    return whole if abs(delay.samples - whole) < align.EXACT else round(delay.samples, 3)
+
+
+def clipped_share(samples: np.ndarray) -> float:
+    """Share of the samples that lie in runs of at least 3 within 1 % of the peak, of a signal that
+    peaks above 0.9 of full scale.
+    """
+    size = np.abs(samples)
+    if not size.size or (peak := size.max()) <= 0.9:
+        return 0.0
+    high = np.concatenate([[0], size >= 0.99 * peak, [0]]).astype(np.int8)
+    begins, ends = np.flatnonzero(np.diff(high) == 1), np.flatnonzero(np.diff(high) == -1)
+    lengths = ends - begins
+    return float(lengths[lengths >= 3].sum() / size.size)

@@ -1,0 +1,167 @@
+"""Sound as the bytes of a tar member, and back; and any sound file as an array.
+
+WAV with 16-bit integers or 32-bit floats, so that a stretch of it can be cut out without reading
+the rest, or FLAC with 16 bits.
+"""
+
+import io
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from distgan.core.errors import DataError
+
+FULL_SCALE = 32768  # 16-bit integers are this many steps of 1
+SOUND_RATES = (4_000, 1_000_000)  # Hz; below and above, it is not sound that was recorded
+WAVE_FIELDS = ("wav", "flac")
+HEAD_BYTES = 4096  # a WAV header with its metadata is usually far smaller
+_PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
+_KINDS = {(_PCM, 16): np.dtype("<i2"), (_FLOAT, 32): np.dtype("<f4")}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the values of a WAV file lie."""
+
+    start: int  # byte of the first value
+    frames: int
+    channels: int
+    rate: int  # Hz
+    dtype: np.dtype  # little-endian int16 or float32
+
+    @property
+    def frame_bytes(self) -> int:
+        return self.dtype.itemsize * self.channels
+
+    def span(self, first: int, frames: int) -> tuple[int, int]:
+        """Bytes [from, to) of the file that hold `frames` frames from `first` on."""
+        start = self.start + first * self.frame_bytes
+        return start, start + frames * self.frame_bytes
+
+
+def write_wav(samples: np.ndarray, rate: int) -> bytes:
+    """int16 or float32 [frames] or [frames, channels] -> a WAV file.
+
+    Floats are kept as they are, also beyond ±1.
+    """
+    dtype = np.dtype("<i2") if samples.dtype == np.int16 else np.dtype("<f4")
+    if samples.dtype not in (np.int16, np.float32):
+        raise TypeError(f"samples of {samples.dtype}; allowed are int16 and float32")
+    channels = 1 if samples.ndim == 1 else samples.shape[1]
+    data = np.ascontiguousarray(samples, dtype).tobytes()
+    frame = dtype.itemsize * channels
+    kind = _PCM if dtype.kind == "i" else _FLOAT
+    form = b"fmt " + struct.pack(
+        "<IHHIIHH", 16, kind, channels, rate, rate * frame, frame, dtype.itemsize * 8
+    )
+    if kind == _FLOAT:  # the standard asks for it where values are not integers
+        form += b"fact" + struct.pack("<II", 4, len(data) // frame)
+    return (
+        b"RIFF"
+        + struct.pack("<I", 4 + len(form) + 8 + len(data))
+        + b"WAVE"
+        + form
+        + b"data"
+        + struct.pack("<I", len(data))
+        + data
+    )
+
+
+def wav_layout(head: bytes, size: int) -> Layout:
+    """Read the header of a WAV file of `size` bytes from its beginning.
+
+    ValueError if it is not one, or not of a kind we read.
+    """
+    if len(head) < 12 or head[:4] != b"RIFF" or head[8:12] != b"WAVE":
+        raise ValueError("not a WAV file")
+    at, form = 12, None
+    while at + 8 <= len(head):
+        name, length = head[at : at + 4], int.from_bytes(head[at + 4 : at + 8], "little")
+        if name == b"fmt " and at + 24 <= len(head):
+            kind, channels, rate, _, _, bits = struct.unpack_from("<HHIIHH", head, at + 8)
+            if kind == _EXTENSIBLE and length >= 26:
+                kind = int.from_bytes(head[at + 32 : at + 34], "little")
+            form = (kind, bits, channels, rate)
+        elif name == b"data":
+            if form is None or (form[0], form[1]) not in _KINDS or form[2] < 1:
+                raise ValueError(
+                    "WAV of a kind that is not read; allowed are 16-bit integers and 32-bit floats"
+                )
+            dtype = _KINDS[form[0], form[1]]
+            if at + 8 + length > size:
+                raise ValueError(
+                    f"WAV of {size} bytes that announces {length} bytes of sound after byte"
+                    f" {at + 8}"
+                )
+            return Layout(at + 8, length // (dtype.itemsize * form[2]), form[2], form[3], dtype)
+        at += 8 + length + length % 2
+    raise ValueError("WAV without sound in its first bytes")
+
+
+def read_wav(data: bytes) -> tuple[np.ndarray, int]:
+    """(int16 or float32 [frames, channels], rate in Hz)."""
+    layout = wav_layout(data, len(data))
+    values = np.frombuffer(data, layout.dtype, layout.frames * layout.channels, layout.start)
+    return values.reshape(layout.frames, layout.channels), layout.rate
+
+
+def write_flac(samples: np.ndarray, rate: int) -> bytes:
+    """int16 [frames] or [frames, channels] -> a FLAC file."""
+    file = io.BytesIO()
+    soundfile.write(file, samples, rate, format="FLAC", subtype="PCM_16")
+    return file.getvalue()
+
+
+def read_flac(data: bytes, first: int = 0, frames: int = -1) -> tuple[np.ndarray, int]:
+    """(int16 [frames, channels], rate in Hz), from frame `first` on; -1: to the end."""
+    with soundfile.SoundFile(io.BytesIO(data)) as file:
+        if file.format != "FLAC":
+            raise ValueError(f"{file.format} where FLAC is due")
+        file.seek(first)
+        return file.read(frames, dtype="int16", always_2d=True), file.samplerate
+
+
+def to_int16(samples: np.ndarray) -> np.ndarray:
+    """float in [-1, 1) -> int16, rounded; clipped where it is beyond."""
+    return np.clip(
+        np.rint(np.asarray(samples, np.float64) * FULL_SCALE), -FULL_SCALE, FULL_SCALE - 1
+    ).astype(np.int16)
+
+
+def to_float(samples: np.ndarray) -> np.ndarray:
+    """int16 -> float32 in [-1, 1); float32 stays as it is."""
+    return (
+        samples.astype(np.float32) / FULL_SCALE
+        if samples.dtype.kind == "i"
+        else samples.astype(np.float32, copy=False)
+    )
+
+
+def load(path: str | Path, rate: int | None = None) -> tuple[np.ndarray, int]:
+    """Any sound file that libsndfile reads (wav, flac, ogg, mp3 …) -> (float32 [frames], rate);
+    channels are averaged.
+
+    With `rate`, resampled to it (band-limited, torchaudio). DataError names the file.
+    """
+    try:
+        samples, found = soundfile.read(path, dtype="float32", always_2d=True)
+    except (soundfile.LibsndfileError, OSError, TypeError) as error:
+        raise DataError(f"{path} cannot be read as sound: {error}") from error
+    samples = samples.mean(1)
+    return (resample(samples, found, rate), rate) if rate and rate != found else (samples, found)
+
+
+def resample(samples: np.ndarray, rate: int, wanted: int) -> np.ndarray:
+    """float32 [frames] at `rate` -> at `wanted`."""
+    import torch
+    from torchaudio.functional import resample as band_limited
+
+    return band_limited(
+        torch.from_numpy(np.ascontiguousarray(samples, np.float32)),
+        rate,
+        wanted,
+        lowpass_filter_width=32,
+    ).numpy()

@@ -1,0 +1,387 @@
+"""What lies beside a tar shard and says what is in it.
+
+train-000000.tar    USTAR, members `key.field`, fixed time and owner: equal input gives equal bytes;
+                    tar and stock webdataset read it
+train-000000.json   the index: {"filesize", "hash_lfs": sha256 of the tar, "files": {member:
+                    {"offset", "size", "crc32"}}}, the layout of deepghs/hfutils plus crc32 (and
+                    "blocks", see describe_member). Written last, so it is the commit mark: a tar
+                    without it is unfinished
+manifest.json       every shard of the split with its samples, bytes and sha256, the fields, and one
+                    fingerprint of the whole
+SHA256SUMS          for `sha256sum -c SHA256SUMS`
+../dataset.json     what all splits were made from (written by distgan.shards.build.command and distgan.shards.adopt.command)
+"""
+
+import hashlib
+import json
+import os
+import re
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distgan.core.errors import DataError
+from distgan.core.files import commit, crc32, sha256_of
+from distgan.shards.format.tar_members import members
+
+MANIFEST = "manifest.json"
+DATASET = "dataset.json"
+VERSION = 1
+BLOCK = (
+    16 << 10
+    # bytes of a wav member under one checksum of their own: a crop of a second reads little more than
+    # it needs
+)
+
+# As webdataset 1.0.2: the field begins at the first dot of the base name.
+_MEMBER = re.compile(r"((?:.*/)?[^./][^/.]*)\.([^/]+)", re.DOTALL)
+_META = re.compile(r"__[^/]*__(/|$)")
+_PART = re.compile(r"[^/\0]+")
+
+
+def index_path(shard: Path) -> Path:
+    """`train-000000.tar` -> `train-000000.json`."""
+    return shard.with_suffix(".json")
+
+
+def describe_member(offset: int, name: str, data: bytes) -> dict[str, Any]:
+    """The index entry of a member whose data begin at byte `offset` of the tar.
+
+    {"offset", "size", "crc32"}; for a field that ends in `wav`, the one that is read in parts, and
+    more than one block of data also "blocks": the crc32 of each block of 16 KiB, the last one
+    shorter, so that a part is checked without reading the whole.
+    """
+    entry: dict[str, Any] = {"offset": offset, "size": len(data), "crc32": crc32(data)}
+    if len(data) > BLOCK and name.lower().endswith("wav"):
+        view = memoryview(data)
+        entry["blocks"] = [
+            crc32(view[start : start + BLOCK]) for start in range(0, len(data), BLOCK)
+        ]
+    return entry
+
+
+def write_index(shard: Path, files: dict[str, dict[str, Any]], sha256: str) -> None:
+    """Commit the shard: after this call it counts as written."""
+    commit(
+        index_path(shard),
+        json.dumps({"filesize": shard.stat().st_size, "hash_lfs": sha256, "files": files}).encode(),
+    )
+
+
+def load_json(path: Path) -> dict[str, Any]:
+    """One JSON object from a file; DataError if the file is missing or is not one."""
+    try:
+        value = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise DataError(f"{path} is missing") from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} is damaged: not JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise DataError(f"{path} is damaged: expected a JSON object, found {type(value).__name__}")
+    return value
+
+
+def load_index(shard: Path) -> dict[str, Any]:
+    """The index of a shard; DataError if it is missing, damaged, or points outside the shard it
+    describes.
+    """
+    path = index_path(shard)
+    index = load_json(path)
+    try:
+        index = {
+            "filesize": int(index["filesize"]),
+            "hash_lfs": str(index["hash_lfs"]),
+            "files": index["files"],
+        }
+        table = member_table(index)
+        outside = (
+            (table < 0).any(1)
+            | (table[:, 0] + table[:, 1] > index["filesize"])
+            | (table[:, 2] >= 2**32)
+        )
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise DataError(f"{path} is not a shard index: {type(error).__name__} {error}") from error
+    if outside.any():
+        at = int(outside.argmax())
+        member, (offset, size, _) = list(index["files"])[at], table[at].tolist()
+        raise DataError(
+            f"{path} is damaged: {member} at bytes {offset}..{offset + size} of a shard of"
+            f" {index['filesize']} bytes"
+        )
+    return index
+
+
+def member_table(index: dict[str, Any]) -> np.ndarray:
+    """int64 [members, 3]: offset, size and crc32 of each, in the order of the index. ValueError for
+    what is not an integer below 2**62.
+    """
+    entries = index["files"].values()
+    table = (
+        np.array([list(map(itemgetter(name), entries)) for name in ("offset", "size", "crc32")])
+        .reshape(3, -1)
+        .T
+    )
+    if (
+        table.shape != (len(entries), 3)
+        or len(entries)
+        and (table.dtype != np.int64 or table.max() >= 2**62)
+    ):
+        raise ValueError("an offset, size or crc32 is not a whole number below 2**62")
+    return table.astype(np.int64, copy=False)
+
+
+def is_written(shard: Path) -> bool:
+    """Whether the shard was committed and still has the bytes that were committed (reads the whole
+    shard).
+    """
+    try:
+        index = load_index(shard)
+        return shard.stat().st_size == index["filesize"] and sha256_of(shard) == index["hash_lfs"]
+    except (DataError, OSError):
+        return False
+
+
+def split_member(member: str) -> tuple[str, str] | None:
+    """`dir/key.a.png` -> (`dir/key`, `a.png`) as webdataset does, or None for a member that is not
+    part of a sample.
+
+    Skipped are what webdataset skips, and hidden files, such as the `._key.png` of archives made on
+    a Mac.
+    """
+    found = _MEMBER.fullmatch(member)
+    return (found[1], found[2].lower()) if found and not _META.match(member) else None
+
+
+def samples_of(
+    shard: Path, index: dict[str, Any], fields: list[str] | None = None
+) -> tuple[list[str], list[str], np.ndarray]:
+    """Keys, fields, and int64 [samples, fields, 3]: offset, size and crc32 of each member.
+
+    Neighbouring members with the same key are one sample; all samples must have exactly `fields`
+    (by default those of the first).
+    """
+    keys: list[str] = []
+    columns: dict[str, int] = {}
+    rows, places = [], []
+    for member in index["files"]:
+        parts = split_member(member)
+        if parts is None:
+            raise DataError(f"{index_path(shard)}: {member!r} is not a name of the form key.field")
+        key, field = parts
+        if not keys or key != keys[-1]:
+            keys.append(key)
+        rows.append(len(keys) - 1)
+        places.append(columns.setdefault(field, len(columns)))
+    if not keys:
+        raise DataError(
+            f"{shard}: holds no samples: no member has a name of the form key.field, such as"
+            " 000123.png"
+        )
+    try:
+        "".join(keys).encode()
+    except UnicodeEncodeError as error:  # half of a \\u escape: a damaged index
+        raise DataError(
+            f"{index_path(shard)} is damaged: the key"
+            f" {error.object[error.start : error.start + 20]!r}… is not Unicode"
+        ) from error
+    if len(set(keys)) != len(keys):
+        seen: set[str] = set()
+        repeated = next(key for key in keys if key in seen or seen.add(key))
+        raise DataError(
+            f"{shard}: the members of sample {repeated} are not neighbours, or its key occurs"
+            " twice; a tar in order of names has them together: tar --sort=name -cf"
+        )
+    names = list(columns)
+    fields = fields or sorted(
+        names[place] for row, place in zip(rows, places, strict=True) if row == 0
+    )
+    numbers = np.full((len(keys), len(columns)), -1, dtype=np.int64)
+    numbers[rows, places] = np.arange(len(rows))
+    if sorted(columns) != fields or len(rows) != numbers.size or (numbers < 0).any():
+        _name_the_irregular(shard, keys, fields, rows, [names[place] for place in places])
+    return keys, fields, member_table(index)[numbers[:, [columns[field] for field in fields]]]
+
+
+def _name_the_irregular(
+    shard: Path, keys: list[str], fields: list[str], rows: list[int], found: list[str]
+) -> None:
+    samples: list[list[str]] = [[] for _ in keys]
+    for row, field in zip(rows, found, strict=True):
+        samples[row].append(field)
+    key, sample = next(
+        (key, sorted(sample))
+        for key, sample in zip(keys, samples, strict=True)
+        if sorted(sample) != fields
+    )
+    raise DataError(
+        f"{shard}: sample {key} has the fields {sample}, expected {fields}; all samples of a set"
+        " have the same fields, each once"
+    )
+
+
+def write_manifest(
+    folder: Path, name: str, samples: int | None = None, pattern: str | None = None
+) -> dict[str, Any]:
+    """Collect the committed shards of `folder`, by default `name-*.tar`, into manifest.json and
+    SHA256SUMS, and return the manifest.
+
+    DataError if a shard has no valid index, a key occurs in two shards, or the samples are not the
+    expected number.
+    """
+    shards: list[dict[str, Any]] = []
+    seen: set[str] = set()
+    fields: list[str] | None = None
+    for shard in sorted(folder.glob(pattern or f"{name}-*.tar")):
+        index = load_index(shard)
+        if shard.stat().st_size != index["filesize"]:
+            raise DataError(
+                f"{shard} has {shard.stat().st_size} bytes, its index says {index['filesize']}"
+            )
+        keys, fields, _ = samples_of(shard, index, fields)
+        if repeated := seen.intersection(keys):
+            raise DataError(f"{shard}: key {min(repeated)} occurs in an earlier shard too")
+        seen.update(keys)
+        shards.append(
+            {
+                "file": shard.name,
+                "samples": len(keys),
+                "bytes": index["filesize"],
+                "sha256": index["hash_lfs"],
+            }
+        )
+    if samples not in (None, len(seen)):
+        raise DataError(f"{folder}: {len(seen)} samples are written, expected {samples}")
+    manifest = {
+        "version": VERSION,
+        "name": name,
+        "fields": fields,
+        "samples": len(seen),
+        "shards": shards,
+        "fingerprint": fingerprint([shard["sha256"] for shard in shards]),
+    }
+    commit(
+        folder / "SHA256SUMS",
+        "".join(f"{shard['sha256']}  {shard['file']}\n" for shard in shards).encode(),
+    )
+    commit(folder / MANIFEST, json.dumps(manifest, indent=1).encode())
+    return manifest
+
+
+def load_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of one split.
+
+    DataError if it is missing, damaged, or names a file outside its folder.
+    """
+    path = folder / MANIFEST
+    manifest = load_json(path)
+    try:
+        version, hashes = manifest["version"], [shard["sha256"] for shard in manifest["shards"]]
+        names, counts = (
+            [shard["file"] for shard in manifest["shards"]],
+            [shard["samples"] for shard in manifest["shards"]],
+        )
+        sizes, fields = [shard["bytes"] for shard in manifest["shards"]], manifest["fields"]
+        if version != VERSION:
+            raise DataError(f"{path} has version {version}; this program reads version {VERSION}")
+        if (
+            not fields
+            or {type(field) for field in fields} != {str}
+            or not all(type(number) is int for number in counts + sizes)
+        ):
+            raise DataError(
+                f"{path} is damaged: fields, samples or bytes are not what they should be"
+            )
+        if (
+            manifest["fingerprint"] != fingerprint(hashes)
+            or manifest["samples"] != sum(counts)
+            or len(set(names)) != len(names)
+        ):
+            raise DataError(
+                f"{path} is damaged: its fingerprint or number of samples does not fit its shards"
+            )
+        for name in names:
+            if name != os.path.basename(name) or not name.endswith(".tar"):
+                raise DataError(f"{path} names {name!r}; a shard is a .tar file of the same folder")
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{path} is not a manifest: {type(error).__name__} {error}") from error
+    return manifest
+
+
+def fingerprint(hashes: list[str]) -> str:
+    """16 hex digits that stand for the content of all shards in their order."""
+    return hashlib.sha256("".join(hashes).encode()).hexdigest()[:16]
+
+
+def parts_of(dataset: dict[str, Any], root: Path) -> dict[str, tuple[Path, list[str] | None]]:
+    """{"train": (folder, tar files or None for all of them), "validation": ...} of a dataset.json
+    in `root`.
+
+    DataError for a folder that is not `root` or one in it, and for parts that share a shard.
+    """
+    parts = dataset.get("parts", {part: {"folder": part} for part in ("train", "validation")})
+    try:
+        found = {
+            part: (parts[part]["folder"], parts[part].get("shards"))
+            for part in ("train", "validation")
+        }
+        for folder, shards in found.values():
+            if not _PART.fullmatch(folder) or folder == "..":
+                raise DataError(
+                    f"{root / DATASET} names the folder {folder!r}; allowed are one plain name"
+                    " and '.'"
+                )
+            if shards is not None and (
+                not isinstance(shards, list) or not all(isinstance(name, str) for name in shards)
+            ):
+                raise TypeError("shards is not a list of file names")
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{root / DATASET} is damaged: parts: {type(error).__name__} {error}"
+        ) from error
+    (train, some), (validation, others) = found.values()
+    if train == validation and (some is None or others is None or set(some) & set(others)):
+        raise DataError(
+            f"{root / DATASET} is damaged: training and validation share shards of {train!r}"
+        )
+    return {part: (root / folder, shards) for part, (folder, shards) in found.items()}
+
+
+def index_tar(shard: str | Path) -> dict[str, Any]:
+    """Index a tar made by anyone (webdataset's ShardWriter, `tar cf`), after checking that it is
+    whole; return the index.
+
+    DataError, naming the member, for what distgan.shards.format.tar_members refuses, for a member that occurs twice,
+    for samples that differ in their fields; and if the index that is there is of another tar. The
+    tar is only read.
+    """
+    shard = Path(shard)
+    if not shard.is_file():
+        raise DataError(f"{shard} is {'not a file' if shard.exists() else 'missing'}")
+    try:
+        before = load_index(shard) if index_path(shard).exists() else None
+    except DataError as error:
+        raise DataError(
+            f"{error}; move {index_path(shard).name} away, or delete it, to have the tar indexed"
+        ) from error
+    sha256 = hashlib.sha256()
+    files: dict[str, dict[str, Any]] = {}
+    for name, offset, data in members(shard, sha256):
+        if split_member(name) is None:
+            continue
+        if name in files:
+            raise DataError(f"{shard}: member {name} occurs twice")
+        files[name] = describe_member(offset, name, data)
+    if before and before["hash_lfs"] != sha256.hexdigest():
+        raise DataError(
+            f"{index_path(shard)} is the index of another tar (sha256 {before['hash_lfs'][:12]},"
+            f" not {sha256.hexdigest()[:12]}); restore the tar, or delete the index to accept the"
+            " tar as it is"
+        )
+    samples_of(shard, {"files": files})
+    if before is None or before["files"] != files:
+        write_index(shard, files, sha256.hexdigest())
+    return load_index(shard)

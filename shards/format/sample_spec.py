@@ -1,0 +1,54 @@
+"""What dataset.json says a sample is, checked: no checksum covers it, and readers believe it."""
+
+from typing import Any
+
+from distgan.shards.codecs.audio import WAVE_FIELDS
+from distgan.shards.codecs.image import IMAGE_FIELDS
+from distgan.shards.format.index import VERSION
+
+
+def sample_of(dataset: Any) -> dict[str, Any]:
+    """The entry `sample` of dataset.json, see distgan.shards.sources.
+
+    Of kind `unknown` where `distgan index` could not tell. ValueError says what is wrong.
+    """
+    if not isinstance(dataset, dict) or type(dataset.get("sample")) is not dict:
+        raise ValueError("it does not say what a sample is")
+    if dataset.get("version") != VERSION:
+        raise ValueError(
+            f"version {dataset.get('version')!r}; this program reads version {VERSION}"
+        )
+    sample = dataset["sample"]
+    kind = sample.get("kind")
+    if kind == "image":
+        good = {
+            "channels": sample.get("channels") in (1, 3),
+            "size": "size" in sample and (sample["size"] is None or _is_count(sample["size"])),
+            "field": _is_field(sample.get("field", "png"), IMAGE_FIELDS),
+        }
+    elif kind == "pair":
+        fields, length, longest = sample.get("fields"), sample.get("length"), sample.get("longest")
+        good = {
+            "rate": _is_count(sample.get("rate")),
+            "dtype": sample.get("dtype") in ("int16", "float32"),
+            "length": _is_count(length) and _is_count(longest) and length <= longest,
+            "fields": (
+                isinstance(fields, list)
+                and len(fields) == 2
+                and all(_is_field(field, WAVE_FIELDS) for field in fields)
+                and fields[0] != fields[1]
+            ),
+        }
+    else:
+        good = {"kind": kind == "unknown"}
+    if wrong := [name for name, is_good in good.items() if not is_good]:
+        raise ValueError(f"sample: {wrong[0]} {sample.get(wrong[0])!r}")
+    return sample
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 < value < 2**31
+
+
+def _is_field(value: Any, kinds: tuple[str, ...]) -> bool:
+    return isinstance(value, str) and value.rpartition(".")[2] in kinds
