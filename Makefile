@@ -37,7 +37,7 @@ test-slurm: $(READY)
 	$(BIN)/python -m pytest -m slurm -n 0
 
 chaos: $(READY)
-	$(BIN)/python tests/chaos.py
+	$(BIN)/python tests/programs/chaos.py
 
 bench: $(READY)
 	$(BIN)/python -m bench

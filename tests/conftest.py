@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from sets import damaged
 from shard_runs import SMALL, shard
+from shard_sets import damaged
 
 from distgan.shards.build import command as build
 

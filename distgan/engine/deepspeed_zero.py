@@ -335,7 +335,7 @@ def _import(ranks: Ranks) -> Any:
 
 
 def _told_elsewhere(record: logging.LogRecord) -> bool:
-    """Drops the warning that a torch optimizer is untested (tests/test_zero.py tests those that are
+    """Drops the warning that a torch optimizer is untested (tests/process/quick/test_deepspeed.py tests those that are
     let in), and of skipped steps (`mishaps` tells them).
     """
     return not any(

@@ -36,7 +36,7 @@ class Tolerance(NamedTuple):
     """For each of the three steps, the largest difference that is taken for rounding; measured,
     with a margin, in docs/engines.md.
 
-    The first steps tell faults: tests/test_doctor.py puts some in, which lie above. In the third,
+    The first steps tell faults: tests/unit/training/test_self_check.py puts some in, which lie above. In the third,
     15 updates of a critic may have amplified 1e-6 to 0.2.
     """
 

@@ -22,10 +22,10 @@ from typing import Any
 
 from distgan.core import console
 from distgan.core.errors import ConfigError, DataError, DistganError
-from distgan.shards import sources
-from distgan.shards.format.index import DATASET, VERSION, load_json, load_manifest
 from distgan.core.worker_pool import default_workers
+from distgan.shards import sources
 from distgan.shards.build.plan import Task, build, finish, missing, shard_files, table
+from distgan.shards.format.index import DATASET, VERSION, load_json, load_manifest
 
 ARRAY = """
 On a cluster, as a job array: the tasks write different shards, in any order, and the bytes are those of one run.

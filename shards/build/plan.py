@@ -20,11 +20,27 @@ from typing import Any
 from distgan.core import console
 from distgan.core.errors import DataError
 from distgan.core.files import commit
-from distgan.shards.format.index import DATASET, VERSION, fingerprint, index_path, is_written, load_json, write_manifest
 from distgan.core.worker_pool import ordered_map
-from distgan.shards.sources import Check
 from distgan.shards.build.split import split
-from distgan.shards.format.writer import KEY, STRETCH, Stretch, file_system, remove_left_over, stretch_of, write_stretches
+from distgan.shards.format.index import (
+    DATASET,
+    VERSION,
+    fingerprint,
+    index_path,
+    is_written,
+    load_json,
+    write_manifest,
+)
+from distgan.shards.format.writer import (
+    KEY,
+    STRETCH,
+    Stretch,
+    file_system,
+    remove_left_over,
+    stretch_of,
+    write_stretches,
+)
+from distgan.shards.sources import Check
 
 UNITS = {"image": "images", "pair": "pairs"}  # by the kind of sample, on the bar
 SHOWN = 30  # findings in a message; dataset.json has all of them

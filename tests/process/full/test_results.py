@@ -1,0 +1,572 @@
+"""What is left when training is over.
+
+Image files, a line for each, the score of exactly these files; and `distgan generate`.
+"""
+
+import csv
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import scipy.linalg
+import shard_sets
+import torch
+from flowers import look_alike
+from PIL import Image
+from processes import BIN, line, run
+from safetensors.torch import load_file
+from torch import nn
+
+from distgan.commands import generate
+from distgan.config.settings import Machine
+from distgan.core import rng as draws
+from distgan.core.errors import ConfigError, RunError
+from distgan.data.dataset import Data
+from distgan.distributed.ranks import Ranks
+from distgan.engine.player import Player
+from distgan.evaluation.image_features import StandIn
+from distgan.nn.image import Generator64
+from distgan.outputs import image_grid as pictures
+from distgan.outputs import image_results as results
+from distgan.recipes import wgan_flowers
+from distgan.shards import audit
+from distgan.shards.codecs import audio as waves
+
+SMALL = [
+    "ngf=4",
+    "ndf=4",
+    "latent=8",
+    "batch=8",
+    "g_lr=0.02",
+    "ema=0.9",
+    "evaluate.samples=8",
+    "evaluate.schedule=[[null, 1000]]",
+    "validate_every=1000",
+    "sample_every=1000",
+]
+TRAINED = 228  # of 240 images; 12 are held out with --validation 0.05
+STEPS = 3
+
+
+class Critic(nn.Module):
+    """The mean of an image, times a weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(100.0))
+
+    def forward(self, images):
+        return self.weight * images.mean((1, 2, 3))
+
+
+@pytest.fixture
+def ranks() -> Ranks:
+    return Ranks(Machine(device="cpu"))
+
+
+@pytest.fixture
+def critic(ranks) -> Player:
+    return Player(ranks, Critic(), torch.optim.SGD)
+
+
+def drawn(numbers: np.ndarray, purpose: str, channels: int = 3) -> torch.Tensor:
+    """Images of noise, each from its number."""
+    return torch.cat([draws.normal(1, purpose, int(i), (1, channels, 64, 64)) for i in numbers]) / 2
+
+
+def table(folder: Path) -> list[dict[str, str]]:
+    with open(folder / "result.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def features(folder: Path) -> torch.Tensor:
+    images = [np.asarray(Image.open(path)) for path in sorted((folder / "images").iterdir())]
+    return StandIn()(torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)).double()
+
+
+# ---- files
+@pytest.mark.parametrize("channels", [1, 3])
+def test_files_and_their_lines(tmp_path, ranks, critic, monkeypatch, channels):
+    monkeypatch.setattr(results, "ROUND", 32)
+    results.write_images(
+        tmp_path, ranks, lambda numbers, purpose: drawn(numbers, purpose, channels), critic, 70
+    )
+    lines = table(tmp_path)
+    assert list(lines[0]) == ["id", "file_name", "critic_score", "sha256"]
+    assert [row["id"] for row in lines] == [str(i) for i in range(70)]
+    assert [row["file_name"] for row in lines] == [f"images/{i:05d}.png" for i in range(70)]
+    assert len(list((tmp_path / "images").iterdir())) == 70
+    for i, row in enumerate(lines):
+        data = (tmp_path / row["file_name"]).read_bytes()
+        assert hashlib.sha256(data).hexdigest() == row["sha256"]
+        with Image.open(tmp_path / row["file_name"]) as image:
+            assert image.mode == ("L" if channels == 1 else "RGB")
+            pixels = np.asarray(image).astype(float).reshape(64, 64, channels)
+        expected = (
+            np.clip(
+                (
+                    drawn(np.array([i]), "noise/results", channels)[0]
+                    .permute(1, 2, 0)
+                    .double()
+                    .numpy()
+                    + 1
+                )
+                / 2,
+                0,
+                1,
+            )
+            * 255
+        )
+        assert (
+            np.abs(pixels - expected).max() <= 0.5 + 1e-4
+        )  # [-1, 1] -> [0, 1] -> the nearest of 256 levels
+        assert float(row["critic_score"]) == pytest.approx(
+            100 * (pixels / 127.5 - 1).mean(), abs=1e-3
+        )  # of the file, not of the floats before it
+
+
+def test_the_grid_is_of_the_first_64(tmp_path, ranks, critic):
+    results.write_images(tmp_path, ranks, drawn, critic, 70)
+    first = torch.stack(
+        [
+            torch.from_numpy(np.array(Image.open(tmp_path / f"images/{i:05d}.png")))
+            for i in range(64)
+        ]
+    ).permute(0, 3, 1, 2)
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "grid.png")), pictures.grid(first))
+
+
+def test_the_noise_is_not_that_of_the_evaluations_which_chose_the_checkpoint(
+    tmp_path, ranks, critic
+):
+    purposes = set()
+    results.write_images(
+        tmp_path,
+        ranks,
+        lambda numbers, purpose: purposes.add(purpose) or drawn(numbers, purpose),
+        critic,
+        20,
+    )
+    assert purposes == {"noise/results"}
+
+
+def test_a_place_that_cannot_be_written_is_an_error_for_the_user(tmp_path, ranks, critic):
+    (tmp_path / "images").write_text("in the way")
+    with pytest.raises(RunError, match="cannot write .*images"):
+        results.write_images(tmp_path, ranks, drawn, critic, 20)
+
+
+# ---- the score
+def test_the_score_is_that_of_the_files_against_all_real_images(tmp_path, ranks, critic, data):
+    said = results.write(tmp_path, ranks, Data(str(data)), drawn, critic, 50, None)
+    assert said == json.loads((tmp_path / "result.json").read_text())
+    held = Data(str(data))
+    real = StandIn()(
+        torch.cat([held.decode(part, range(len(part))) for part in (held.train, held.validation)])
+    ).double()
+    a, b = real.numpy(), features(tmp_path).numpy()
+    root = scipy.linalg.sqrtm(np.cov(a.T) @ np.cov(b.T)).real
+    expected = ((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(np.cov(a.T) + np.cov(b.T) - 2 * root)
+    assert said["score"] == pytest.approx(expected, rel=1e-3)
+    assert (said["metric"], said["samples"], said["reals"], said["training"], said["held_out"]) == (
+        "frechet_standin",
+        50,
+        240,
+        TRAINED,
+        12,
+    )
+    assert said["nearest"] > 1  # noise is no copy
+    assert (
+        said["real_halves"]["reals"] == [120, 120]
+        and 0 < said["real_halves"]["score"] < said["score"] / 10
+    )
+
+
+@pytest.mark.parametrize("metric", ["fid", "frechet_standin"])
+def test_only_a_fid_is_called_good_or_not(
+    tmp_path, ranks, critic, data, monkeypatch, capsys, metric
+):
+    monkeypatch.setattr(StandIn, "metric", metric)
+    said = results.write(tmp_path, ranks, Data(str(data)), drawn, critic, 20, None)
+    assert (said.get("good_below"), said.get("good")) == (
+        (50, said["score"] < 50) if metric == "fid" else (None, None)
+    )
+    assert ("below 50 is called good" in capsys.readouterr().out) == (metric == "fid")
+
+
+def test_the_count_of_files_is_a_setting_that_makes_no_other_run():
+    few, usual = (wgan_flowers.Settings(data="-", results=count) for count in (10, None))
+    assert few.identity("x") == usual.identity("x")
+    with pytest.raises(ValueError, match="at least 2 images; 0 writes none"):
+        wgan_flowers.Settings(data="-", results=1)
+    for count, made in ((None, [9]), (10, [10]), (0, [])):
+        asked = []
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(results, "write", lambda *words, asked=asked: asked.append(words[5]))
+            recipe = SimpleNamespace(
+                run=wgan_flowers.Settings(data="-", results=count), sample=None, D=None
+            )
+            wgan_flowers.Recipe.results(
+                recipe, SimpleNamespace(train=range(7), validation=range(2)), None, None
+            )
+        assert asked == made
+
+
+# ---- the whole way, through the commands that users type
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    """240 drawn flowers in the official layout, sharded."""
+    root = tmp_path_factory.mktemp("official")
+    look_alike(root, each=20)
+    said = run(
+        [str(BIN / "distgan")],
+        "shard",
+        "flowers102",
+        "flowers",
+        "--from",
+        "flowers-102",
+        "--unofficial",
+        "--validation",
+        "0.05",
+        "--workers",
+        "1",
+        cwd=root,
+    )
+    assert (
+        "official sets, together: 12 train, 12 val, 216 test" in said
+        and f"{TRAINED} train, 12 validation" in said
+    )
+    return root / "flowers"
+
+
+WAYS = {
+    "clipping": ("distgan", 1, []),
+    "penalty": ("accelerate", 2, ["penalty=10", "optimizer=adam"]),
+}
+
+
+@pytest.fixture(scope="module", params=WAYS)
+def trained(request, data, tmp_path_factory) -> tuple[Path, list[str], str]:
+    """(run folder, words, output) of 3 steps of 5 critic updates each."""
+    launcher, processes, words = WAYS[request.param]
+    folder = tmp_path_factory.mktemp(request.param) / "run"
+    words = [
+        "wgan_flowers",
+        f"data={data}",
+        f"epochs={STEPS * 5 * 8 / TRAINED:.9f}",
+        f"machine.folder={folder}",
+        *SMALL,
+        *words,
+    ]
+    return folder, words, run(line(launcher, processes), *words, cwd=folder.parent)
+
+
+def test_training_ends_with_as_many_files_as_real_images_a_table_and_a_score(trained, data):
+    folder, _, said = trained
+    rows = [json.loads(text) for text in (folder / "journal.jsonl").read_text().splitlines()]
+    assert [row["samples"] for row in rows if "d/loss" in row] == [
+        5 * 8 * (1 + i) for i in range(STEPS)
+    ]  # a fresh batch for each critic update
+    made = folder / "results"
+    assert sorted(path.name for path in (made / "images").iterdir()) == [
+        f"{i:05d}.png" for i in range(240)
+    ]
+    assert [row["sha256"] for row in table(made)] == [
+        hashlib.sha256((made / row["file_name"]).read_bytes()).hexdigest() for row in table(made)
+    ]
+    assert len({row["sha256"] for row in table(made)}) == 240, (
+        "of an untrained generator many images would be the same gray"
+    )
+    found = json.loads((made / "result.json").read_text())
+    assert (found["metric"], found["samples"], found["reals"]) == ("frechet_standin", 240, 240)
+    assert f"240 images: frechet_standin {found['score']:.4g} against all 240 real ones" in said
+    assert json.loads((folder / "events.jsonl").read_text().splitlines()[-2])["event"] == "results"
+    assert not (folder / ".results").exists() and (folder / "DONE").exists()
+
+
+def test_the_files_are_of_the_averaged_generator_in_eval_mode(trained):
+    """Drawn anew, without the recipe.
+
+    The average's weights and running statistics, noise by number, eval mode.
+    """
+    folder, _, _ = trained
+    event = json.loads((folder / "events.jsonl").read_text().splitlines()[-2])
+    tensors = load_file(folder / "checkpoints" / f"{event['step']:08d}" / "networks.safetensors")
+    network = Generator64(8, 4, 3, (), 8, 8, Ranks(Machine(device="cpu")))
+    network.load_state_dict(
+        {
+            name.removeprefix("G.ema."): value
+            for name, value in tensors.items()
+            if name.startswith("G.ema.")
+        }
+    )
+    noise = torch.cat([draws.normal(0, "noise/results", i, (1, 8)) for i in range(16)])
+    with torch.no_grad():
+        images = network.eval()(noise)
+    expected = ((images + 1) / 2 * 255).round().clamp(0, 255).permute(0, 2, 3, 1).numpy()
+    found = np.stack(
+        [np.asarray(Image.open(folder / f"results/images/{i:05d}.png")) for i in range(16)]
+    )
+    assert (expected != found).mean() < 1e-3 and np.abs(
+        expected - found
+    ).max() <= 1  # (x + 1) * 127.5 may round otherwise in the last bit
+
+
+def test_the_files_do_not_depend_on_the_number_of_processes(trained, tmp_path):
+    """The same checkpoint, and a run that was killed before it had written its results."""
+    folder, words, _ = trained
+    before = hashes(folder / "results")
+    assert len(before) == 240 + 3
+    way, processes = ("torchrun", 2) if "penalty=10" not in words else ("python", 1)
+    again = tmp_path / "run"
+    shutil.copytree(folder, again)
+    shutil.rmtree(again / "results")
+    (again / "DONE").unlink()
+    (again / ".results").mkdir()
+    (again / ".results/half.png").write_text("of a killed attempt")
+    run(
+        line(way, processes),
+        *(word for word in words if not word.startswith("machine.folder")),
+        f"machine.folder={again}",
+        cwd=tmp_path,
+    )
+    assert hashes(again / "results") == before
+
+
+# ---- distgan generate
+def test_generate_makes_the_files_of_the_results(trained, tmp_path, data, monkeypatch):
+    """And needs no data set."""
+    monkeypatch.setattr(Data, "__init__", None)
+    folder, _, _ = trained
+    assert generate.main([str(folder), "count=40", f"out={tmp_path / 'some'}", "device=cpu"]) == 0
+    usual, some = table(folder / "results"), table(tmp_path / "some")
+    assert some == usual[:40] and all(
+        (tmp_path / "some" / row["file_name"]).is_file() for row in some
+    )
+    assert sorted(path.name for path in (tmp_path / "some").iterdir()) == [
+        "generated.json",
+        "grid.png",
+        "images",
+        "result.csv",
+    ]
+
+
+def test_generate_says_what_it_wants(trained, tmp_path, capsys):
+    folder, _, _ = trained
+    assert generate.main([]) == 2 and "usage: distgan generate RUN" in capsys.readouterr().out
+    for words, said in (
+        (
+            ["count=0", "size=3"],
+            r"(?s)n: found '0', allowed: 1 to 1,000,000.*'size=3' is none of n, out",
+        ),
+        (["device=tpu"], "device: found 'tpu'"),
+        ([f"out={folder}"], "exists and is not empty, and `distgan generate` did not make it"),
+        ([f"from={folder}"], "draws images from noise"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            generate.main([str(folder), *words])
+    with pytest.raises(
+        ConfigError, match="^found '.*@7', which is step 7, of which there is no checkpoint"
+    ):
+        generate.main([f"{folder}@7"])
+    with pytest.raises(ConfigError, match="is no run folder with checkpoints"):
+        generate.main([str(tmp_path / "nothing")])
+
+
+def test_generate_goes_on_where_it_was_killed_and_adds_what_is_asked_for(
+    trained, tmp_path, capsys, monkeypatch
+):
+    """A file that is damaged, and those after it, are made again.
+
+    The bytes are those of one undisturbed process, whatever the number of processes.
+    """
+    monkeypatch.setattr(Data, "__init__", None)
+    folder, _, _ = trained
+    whole, out = tmp_path / "whole", tmp_path / "some"
+    assert generate.main([str(folder), str(whole), "--n", "70", "--device", "cpu"]) == 0
+    assert generate.main([str(folder), str(out), "--n", "40", "--device", "cpu"]) == 0
+    capsys.readouterr()
+    untouched = (out / "images/00000.png").stat().st_mtime_ns
+    assert (
+        generate.main([str(folder), str(out), "--n", "40", "--device", "cpu"]) == 0
+        and "40 are there already, whole" in capsys.readouterr().out
+    )
+    (out / "images/00037.png").write_bytes(b"half")
+    lines = (out / "result.csv").read_text().splitlines(keepends=True)
+    (out / "result.csv").write_text("".join(lines[:39]) + "38,images/0")  # a torn line
+    run(
+        [
+            str(BIN / "torchrun"),
+            "--standalone",
+            "--nproc-per-node",
+            "2",
+            "-m",
+            "distgan",
+            "generate",
+        ],
+        str(folder),
+        str(out),
+        "n=70",
+        "device=cpu",
+        cwd=tmp_path,
+    )
+    assert (
+        hashes(out) == hashes(whole) and (out / "images/00000.png").stat().st_mtime_ns == untouched
+    )
+
+
+def test_generate_refuses_a_folder_of_another_checkpoint(trained, tmp_path):
+    folder, _, _ = trained
+    out = tmp_path / "out"
+    assert generate.main([str(folder), str(out), "--n", "3", "--device", "cpu"]) == 0
+    before = hashes(out)
+    about = json.loads((out / "generated.json").read_text())
+    about["about"]["checkpoint_digest"] = "another"
+    (out / "generated.json").write_text(json.dumps(about))
+    with pytest.raises(
+        ConfigError,
+        match="(?s)was made otherwise; nothing was overwritten\n  checkpoint_digest: another there",
+    ):
+        generate.main([str(folder), str(out), "--n", "5", "--device", "cpu"])
+    with pytest.raises(ConfigError, match="as: files there, shards now"):
+        generate.main([str(folder), str(out), "--n", "5", "--shards", "yes", "--device", "cpu"])
+    assert {name: value for name, value in hashes(out).items() if name != "generated.json"} == {
+        name: value for name, value in before.items() if name != "generated.json"
+    }
+
+
+def test_generated_shards_are_a_data_set(trained, tmp_path, monkeypatch):
+    """Which `distgan check` finds whole; more of them change none of the full ones."""
+    monkeypatch.setattr(generate, "IMAGES", 16)
+    folder, _, _ = trained
+    out = tmp_path / "shards"
+    assert (
+        generate.main([str(folder), str(out), "--n", "40", "--shards", "yes", "--device", "cpu"])
+        == 0
+    )
+    first = hashes(out)
+    found = Data(str(out))
+    assert len(found.train) + len(found.validation) == 40 and found.shape == (3, 64, 64)
+    assert (
+        generate.main([str(folder), str(out), "--n", "40", "--shards", "yes", "--device", "cpu"])
+        == 0
+        and hashes(out) == first
+    )
+    assert (
+        generate.main([str(folder), str(out), "--n", "56", "--shards", "yes", "--device", "cpu"])
+        == 0
+    )
+    assert (
+        sorted(path.name for path in out.glob("*.tar")) == [f"{k:06d}.tar" for k in range(4)]
+        and len(Data(str(out)).train) + len(Data(str(out)).validation) == 56
+    )
+    assert {
+        name for name in first if name.endswith(".tar") and hashes(out)[name] == first[name]
+    } == {"000000.tar", "000001.tar"}
+    assert audit.main([str(out)]) in (0, 1)
+
+
+# ---- distgan generate, of sounds
+def test_repaired_sounds_do_not_depend_on_the_number_of_processes(
+    recordings, tmp_path, monkeypatch
+):
+    """Held-out clips, as files and as shards, and a folder of one's own.
+
+    The same line again makes what is missing.
+    """
+    folder = tmp_path / "run"
+    run(
+        line("python"),
+        "timbre",
+        f"data={recordings}",
+        f"machine.folder={folder}",
+        "machine.device=cpu",
+        "epochs=1",
+        "segment_length=256",
+        "stft_resolutions=[[64,16,64]]",
+        "g_width=16",
+        "g_fft=64",
+        "g_hop=16",
+        "d_width=4",
+        "batch=6",
+        "gan_start_epoch=0",
+        cwd=tmp_path,
+    )
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert generate.main([str(folder), str(one), "--device", "cpu"]) == 0
+    run(
+        [str(BIN / "distgan"), "generate"],
+        str(folder),
+        str(two),
+        "--n",
+        "6",
+        "--processes",
+        "2",
+        "--device",
+        "cpu",
+        cwd=tmp_path,
+    )
+    assert (
+        hashes(one) == hashes(two) and len(list((one / "sounds").iterdir())) == len(table(one)) == 6
+    )
+    wave, rate = waves.read_wav(next((one / "sounds").iterdir()).read_bytes())
+    assert wave.dtype == np.float32 and rate == 8000 and len(wave) == 400
+    next((two / "sounds").iterdir()).unlink()
+    assert generate.main([str(folder), str(two), "--device", "cpu"]) == 0 and hashes(one) == hashes(
+        two
+    )
+    own = tmp_path / "own"
+    assert (
+        generate.main(
+            [str(folder), str(own), "--from", str(one / "sounds"), "--n", "2", "--device", "cpu"]
+        )
+        == 0
+        and len(table(own)) == 2
+    )
+    assert {path.name for path in (own / "sounds").iterdir()} < {
+        path.name for path in (one / "sounds").iterdir()
+    }  # so both can be compared
+    shutil.copy(sorted((one / "sounds").iterdir())[-1], sorted((one / "sounds").iterdir())[0])
+    with pytest.raises(
+        ConfigError, match="of: 6 recordings with sha256 .* at 8000 Hz there, 6 recordings"
+    ):
+        generate.main([str(folder), str(own), "--from", str(one / "sounds"), "--device", "cpu"])
+    other = shard_sets.damaged(tmp_path / "other", 2, held_out=1, frames=[400] * 3)
+    with pytest.raises(
+        ConfigError, match="of: held-out clips of data .* there, held-out clips of data"
+    ):
+        generate.main([str(folder), str(one), "--data", str(other), "--device", "cpu"])
+    shards = tmp_path / "shards"
+    assert generate.main([str(folder), str(shards), "--shards", "yes", "--device", "cpu"]) == 0
+    assert (
+        [path.name for path in shards.glob("*.tar")] == ["000000.tar"]
+        and (shards / "manifest.json").is_file()
+        and not (shards / "dataset.json").exists()
+    )
+    monkeypatch.setattr(generate, "SOUNDS", 2)
+    shutil.rmtree(shards)
+    assert generate.main([str(folder), str(shards), "--shards", "yes", "--device", "cpu"]) == 0
+    assert Data(str(shards)).kind == "pair" and len(list(shards.glob("*.tar"))) == 3
+    with pytest.raises(ConfigError, match="no such folder"):
+        generate.main(
+            [
+                str(folder),
+                str(tmp_path / "new"),
+                "--from",
+                str(tmp_path / "nothing"),
+                "--device",
+                "cpu",
+            ]
+        )

@@ -1,0 +1,230 @@
+"""The self-check with faults put in, on several ranks; started by tests/unit/training/test_self_check.py:
+doctor_cases.py DATA ENGINE STAGE.
+
+Prints one JSON object: for each precision, each case's largest difference as a multiple of what is
+allowed, and what it is in.
+"""
+
+import contextlib
+import json
+import sys
+from unittest.mock import patch
+
+import torch
+
+from distgan.config import batch_layout as sharing
+from distgan.config.settings import Machine
+from distgan.core import rng as draws
+from distgan.data import loader as batches
+from distgan.data.dataset import Data
+from distgan.distributed.ranks import Ranks, leave
+from distgan.engine import ddp as engines
+from distgan.engine import player
+from distgan.nn import normalization
+from distgan.recipes import sagan
+from distgan.training import self_check as doctor
+
+SMALL = {"ngf": 4, "ndf": 4, "latent": 8, "batch": 12, "clip": None}
+ALONE = {"bn_group": 6}  # groups inside a rank, whose running statistics must be averaged
+
+
+def noise_per_rank():
+    return patch.object(
+        batches.Micro,
+        "noise",
+        lambda self, seed, purpose, size, total: torch.randn(len(self.real), size),
+    )
+
+
+def same_noise():
+    return patch.object(
+        batches.Micro,
+        "noise",
+        lambda self, seed, purpose, size, total: draws.normal(
+            seed, purpose, self.batch, (len(self.real), size)
+        ),
+    )
+
+
+def statistics_per_rank():
+    return patch.object(
+        normalization.GroupBatchNorm2d, "_across", normalization.GroupBatchNorm2d._inside
+    )
+
+
+def running_statistics_per_rank():
+    """Nothing in training depends on them: only the networks that are saved and drawn from."""
+
+    class Alone:
+        mean_later = staticmethod(lambda x: lambda: x)
+
+    usual = normalization.end_update
+    return patch.object(normalization, "end_update", lambda net, ranks: usual(net, Alone))
+
+
+def gradients_not_averaged():
+    return patch.object(player.Player, "__call__", lambda self, *args: self.engine.inside(*args))
+
+
+def not_divided():
+    """Gradients summed over ranks, which Adam hides from the weights."""
+    usual = engines.Engine.backward
+
+    def backward(self, loss_of, *, last):
+        return usual(self, lambda: ((found := loss_of())[0] * self.ranks.size, found[1]), last=last)
+
+    return patch.object(engines.Engine, "backward", backward)
+
+
+@contextlib.contextmanager
+def not_frozen():
+    """What G's update leaves in D is still there when D's begins."""
+
+    @contextlib.contextmanager
+    def frozen(self):
+        yield self.engine.inside
+
+    usual_begin, usual_step = engines.Engine.begin, engines.Engine.step
+
+    def begin(self):
+        if self.ranks.size == 1:
+            usual_begin(self)
+
+    def step(self, clip):
+        found = usual_step(self, clip)
+        self.optimizer.zero_grad()
+        return found
+
+    with (
+        patch.object(player.Player, "frozen", frozen),
+        patch.object(engines.Engine, "begin", begin),
+        patch.object(engines.Engine, "step", step),
+    ):
+        yield
+
+
+def clipped(limit: float = 1.0):
+    """As DeepSpeed does where nothing is said."""
+    usual = engines.Engine.step
+    return patch.object(
+        engines.Engine,
+        "step",
+        lambda self, clip: usual(self, limit if self.ranks.size > 1 else clip),
+    )
+
+
+def faster(factor: float = 1.1):
+    usual = player.Player.update
+
+    def update(self, *args):
+        rates, self._rates = (
+            self._rates,
+            [rate * factor if self._ranks.size > 1 else rate for rate in self._rates],
+        )
+        try:
+            return usual(self, *args)
+        finally:
+            self._rates = rates
+
+    return patch.object(player.Player, "update", update)
+
+
+def average_left_behind():
+    usual = player.Player._follow
+    return patch.object(
+        player.Player,
+        "_follow",
+        lambda self, finite: (
+            usual(self, finite) if self._ranks.size == 1 or self._ranks.rank else None
+        ),
+    )
+
+
+FAULTS = {
+    "noise per rank": (noise_per_rank, {}),
+    "the same noise on every rank": (same_noise, {}),
+    "batch statistics per rank": (statistics_per_rank, {}),
+    "running statistics per rank": (running_statistics_per_rank, ALONE),
+    "gradients not averaged": (gradients_not_averaged, {}),
+    "gradients not divided": (not_divided, {}),
+    "D not frozen": (not_frozen, {}),
+    "clipped to 1": (clipped, {}),
+    "a learning rate of 1.1": (faster, {}),
+    "an average that does not follow": (average_left_behind, {}),
+}
+
+ONLY_FLOAT32 = ("a learning rate of 1.1",)  # is no larger than the rounding of bf16
+
+
+def zero_clipped():
+    """The key left out, and nothing said in the step either: DeepSpeed's own default holds."""
+    from distgan.engine.deepspeed_zero import Zero
+
+    usual = Zero._settings
+
+    def step(self, clip):
+        self._wrapped.step()
+        norm = torch.as_tensor(self._wrapped.get_global_grad_norm(), dtype=torch.float32)
+        return norm, torch.ones_like(norm)
+
+    def settings(self):
+        return {key: value for key, value in usual(self).items() if key != "gradient_clipping"}
+
+    both = contextlib.ExitStack()
+    both.enter_context(patch.object(Zero, "_settings", settings))
+    both.enter_context(patch.object(Zero, "step", step))
+    return both
+
+
+ZERO_FAULTS = {
+    "noise per rank": (noise_per_rank, {}),
+    "batch statistics per rank": (statistics_per_rank, {}),
+    "clipping left to DeepSpeed": (zero_clipped, {}),
+}
+
+
+def checked(
+    ranks: Ranks, data: Data, fault=contextlib.nullcontext, accumulation: int = 1, **changes
+) -> doctor.Report:
+    run = sagan.Settings(
+        data="given", machine=ranks.machine, precision=ranks.precision, **SMALL | changes
+    )
+    share = sharing.breakdown(run.batch, ranks.size, ranks.machine.accumulation, run.group)
+    with fault():
+        return doctor.check(sagan, run, ranks, data, share)
+
+
+def main(folder: str, engine: str, stage: str | None = None) -> None:
+    data, found = Data(folder), {}
+    faults = (
+        FAULTS
+        if engine == "ddp"
+        else (
+            ZERO_FAULTS
+            if stage != "0"
+            else {k: v for k, v in ZERO_FAULTS.items() if "DeepSpeed" not in k}
+        )
+    )
+    for precision in ("float64", "float32", "bf16") if engine == "ddp" else ("float32",):
+        ranks = Ranks(
+            Machine(device="cpu", engine=engine, zero_stage=stage and int(stage)), precision
+        )
+        reports = {"": checked(ranks, data)}
+        reports |= {
+            name: checked(ranks, data, fault, **changes)
+            for name, (fault, changes) in faults.items()
+            if precision == "float32" or precision == "bf16" and name not in ONLY_FLOAT32
+        }
+        reports["again"] = checked(ranks, data, **ALONE)
+        found[precision] = {
+            name: (min(report.worst.apart / report.worst.allowed, 1e12), str(report.worst))
+            for name, report in reports.items()
+        }
+    if ranks.first:
+        print("FOUND " + json.dumps(found), flush=True)
+    ranks.close()
+    leave(0)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

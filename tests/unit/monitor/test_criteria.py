@@ -1,0 +1,256 @@
+"""Each criterion of the documents: met, not met, and not yet to be said."""
+
+import math
+from pathlib import Path
+from typing import get_args
+
+import pytest
+import yaml
+from journals import collapsed, journal, pairs, repaired
+
+from distgan.config.loading import _Loader
+from distgan.monitor.criteria import criteria
+from distgan.monitor.decisions import WAVEFORM, Watch, check
+from distgan.monitor.settings import Rule
+
+PAGE = Path(__file__).parents[3] / "docs/watch.md"
+
+
+def of(rows, watch=WAVEFORM, config=None, warnings=()):
+    return {found.name: found for found in criteria(rows, config or {}, watch, list(warnings))}
+
+
+def met(*args, **more):
+    return {name: found.met for name, found in of(*args, **more).items()}
+
+
+# ---- waveform
+WAVEFORM_NAMES = {
+    "D loss",
+    "GAN loss of G",
+    "training and validation L1",
+    "generalisation gap",
+    "warnings",
+}
+
+
+def test_the_repaired_run_meets_every_criterion():
+    said = of(repaired(12))
+    assert said.keys() == WAVEFORM_NAMES and all(found.met for found in said.values())
+    assert "in 0.2–0.7" in said["D loss"].asked and said["D loss"].found.endswith(
+        "in epochs 6 to 12"
+    )
+
+
+def test_the_failing_run_meets_none():
+    events = [
+        {"event": "warning", "rule": finding.rule, "level": finding.level, "epoch": 8.0}
+        for finding in check(collapsed(12), WAVEFORM)
+    ]
+    said = of(collapsed(12), warnings=events)
+    assert met(collapsed(12), warnings=events) == dict.fromkeys(WAVEFORM_NAMES, False)
+    assert "outside in 7 of 7, first in epoch 6" in said["D loss"].found
+    assert (
+        "at most 6 in a row" in said["GAN loss of G"].found
+        or "at most 7 in a row" in said["GAN loss of G"].found
+    )
+    assert (
+        said["warnings"].found.startswith(f"{len(events)}: ")
+        and "d_loss_low (epoch 8)" in said["warnings"].found
+    )
+
+
+def test_a_run_that_is_too_young_is_not_judged():
+    said = of(repaired(2))
+    assert {name: found.met for name, found in said.items()} == {
+        "D loss": None,
+        "GAN loss of G": None,
+        "training and validation L1": True,
+        "generalisation gap": True,
+        "warnings": True,
+    }
+    assert (
+        "no whole epoch after epoch 5" in said["D loss"].found
+        and "3 are needed" in said["GAN loss of G"].found
+    )
+    young = [{"step": 0, "epoch": 0.0, "valid/l1": 0.5}]
+    assert set(met(young).values()) == {None, True} and of(young)[
+        "generalisation gap"
+    ].found.startswith("no validation with training")
+    assert criteria([], {}, WAVEFORM, []) == []
+
+
+def test_one_criterion_fails_alone():
+    def run(
+        d_loss=lambda e: 0.4,
+        gan=lambda e: 0.6 + 0.05 * (-1) ** int(e),
+        train=lambda e: 0.5 - 0.02 * e,
+        valid=lambda e: 0.52 - 0.02 * e,
+    ):
+        return {
+            name
+            for name, ok in met(pairs(12, d_loss, gan, train, valid, noise=0.01)).items()
+            if not ok
+        }
+
+    assert run() == set()
+    assert run(d_loss=lambda e: 0.4 if e < 9 else 0.75) == {"D loss"}
+    assert run(d_loss=lambda e: 0.1 if e < 4 else 0.4) == set()  # the first epochs do not count
+    assert run(gan=lambda e: 0.6) == {"GAN loss of G"}
+    assert (
+        run(gan=lambda e: 0.6 + 0.1 * (math.ceil(e - 1e-9) // 2 % 2)) == set()
+    )  # every other change is none: never three in a row
+    assert run(train=lambda e: 0.3, valid=lambda e: 0.32) == {"training and validation L1"}
+    assert run(valid=lambda e: 0.65 - 0.02 * e) == {"generalisation gap"}
+
+
+def test_notes_are_no_warnings():
+    assert of(repaired(), warnings=[{"rule": "real_prob_low", "level": "note", "epoch": 3.0}])[
+        "warnings"
+    ].met
+    assert not of(repaired(), warnings=[{"rule": "real_prob_low", "epoch": 3.0}])[
+        "warnings"
+    ].met  # events of an earlier version have no level
+
+
+# ---- sagan, wgan_flowers
+def test_sagan():
+    rows = journal(noise=0.02, **{"d/fake_prob": lambda t: 0.1 + 0.3 * t})
+    said = of(rows, Watch())
+    assert {name: found.met for name, found in said.items()} == dict.fromkeys(
+        ["D(x)", "D(G(z))", "G and D losses", "frechet_standin"], True
+    )
+    assert (
+        "FID" not in said and "-fold" in said["frechet_standin"].found
+    )  # below 50 is asked of FID only: the stand-in has another scale
+    bad = journal(
+        noise=0.02,
+        score=lambda epoch: 100 + epoch,
+        **{
+            "d/fake_prob": lambda t: 0.4 - 0.3 * t,
+            "d/real_prob": lambda t: 0.45,
+            "g/loss": lambda t: 6.0,
+        },
+    )
+    assert met(bad, Watch(), {"real_label": 0.9, "fake_label": 0.0}) == dict.fromkeys(said, False)
+    assert "ends at 0.45" in of(bad, Watch(), {"real_label": 0.9, "fake_label": 0.0})["D(x)"].found
+    assert set(met(journal(lines=12), Watch()).values()) == {None}
+
+
+@pytest.mark.parametrize("score, ok", [(60.0, False), (49.0, True)])
+def test_fid_below_fifty(score, ok):
+    rows = [
+        {"step": i, "epoch": float(i), "eval/fid": value}
+        for i, value in enumerate([150.0, score, 90.0])
+    ]
+    assert met(rows, Watch()) == {"fid": True, "FID": ok}
+
+
+def test_the_capacity_ranges_are_those_of_its_section():
+    """The section that docs/watch.md gives for the capacity study."""
+    with open(PAGE, encoding="utf-8") as file:
+        block = next(
+            text
+            for text in file.read().split("```yaml\n")[1:]
+            if "capacity" in text.split("```")[0]
+        ).split("```")[0]
+    watch = Watch(**yaml.load(block, _Loader)["watch"])
+    assert watch.healthy == {
+        "d/real_prob": (0.75, 0.85),
+        "d/fake_prob": (0.35, 0.5),
+        "d/loss": (0.3, 0.8),
+        "g/loss": (0.5, 1.5),
+    }
+    good = {
+        "d/real_prob": lambda t: 0.8,
+        "d/fake_prob": lambda t: 0.4,
+        "d/loss": lambda t: 0.5,
+        "g/loss": lambda t: 1.0,
+    }
+    said = of(journal(noise=0.02, **good), watch)
+    assert (
+        [found.met for found in said.values()] == [True] * 5
+        and "in 0.3–0.8" in said["D loss"].asked
+        and "in 0.5–1.5" in said["G loss"].asked
+    )
+    assert not any(
+        of(journal(noise=0.02, **{key: lambda t: 0.2 for key in good}), watch)[name].met
+        for name in ("D(x)", "D(G(z))", "D loss", "G loss")
+    )
+
+
+def test_a_critic_whose_distance_falls_from_its_peak():
+    def rows(distance):
+        return [
+            {
+                "step": i,
+                "epoch": i / 10,
+                "seconds": 1.0,
+                "d/loss": -distance(i),
+                "d/wasserstein": distance(i),
+            }
+            for i in range(1, 301)
+        ] + [
+            {"step": 300 + i, "epoch": 30.0 + i, "eval/frechet_standin": 9.0 - i} for i in range(3)
+        ]
+
+    unbounded = Watch(unbounded=True)
+    assert met(rows(lambda i: min(i, 200) - max(i - 200, 0)), unbounded) == {
+        "frechet_standin": True,
+        "Wasserstein estimate": True,
+    }
+    assert met(rows(lambda i: i), unbounded)["Wasserstein estimate"] is False
+    assert met(rows(lambda i: i)[:20], unbounded) == {"Wasserstein estimate": None}
+
+
+# ---- timbre
+def test_repaired_audio_beats_its_input():
+    def validation(epoch, score, **numbers):
+        usual = {
+            "si_sdr": 9.0,
+            "input_si_sdr": 8.0,
+            "lsd": 6.0,
+            "input_lsd": 7.0,
+            "stft": 0.8,
+            "input_stft": 0.9,
+            "l1": 0.1,
+        }
+        return {"step": int(epoch), "epoch": epoch, "eval/stft": score} | {
+            f"valid/{key}": value for key, value in (usual | numbers).items()
+        }
+
+    names = ["SI-SDR", "log-spectral distance", "multi-resolution STFT"]
+    assert met([validation(0.0, 3.0)]) == dict.fromkeys(names)  # untrained
+    assert met([validation(0.0, 3.0), validation(5.0, 1.0)]) == dict.fromkeys(names, True)
+    for name, key, worse in (
+        ("SI-SDR", "si_sdr", 7.9),
+        ("log-spectral distance", "lsd", 7.1),
+        ("multi-resolution STFT", "stft", 0.91),
+    ):
+        assert met([validation(5.0, 1.0, **{key: worse})]) == dict.fromkeys(names, True) | {
+            name: False
+        }
+    rows = [validation(0.0, 9.0), validation(5.0, 1.0), validation(9.0, 2.0, si_sdr=1.0)]
+    assert (
+        of(rows)["SI-SDR"].met
+        and of(rows)["SI-SDR"].found == "9 against 8 dB at epoch 5, the best checkpoint"
+    )
+
+
+def test_the_page_on_rules_names_every_rule_and_threshold_with_its_default():
+    with open(PAGE, encoding="utf-8") as file:
+        text = file.read()
+    for name, field in Watch.model_fields.items():
+        assert f"`{name}`" in text or f"watch.{name}" in text or f"`{name}=" in text, name
+        if isinstance(field.default, float) and name not in (
+            "release",
+            "d_loss_floor",
+            "score_flat_change",
+        ):
+            assert any(
+                f"`{name}`{between}{field.default:g}" in text for between in (" = ", " (")
+            ), name
+    for rule in get_args(Rule):
+        assert f"`{rule}`" in text, rule
+    for block in text.split("```yaml\n")[1:]:
+        Watch(**yaml.load(block.split("```")[0], _Loader)["watch"])

@@ -1,0 +1,125 @@
+"""Numbers on their way to the journal."""
+
+import json
+import math
+import types
+
+import pytest
+import torch
+from processes import TINY, line, run
+from processes import journal as journalled
+from test_equality import broken
+
+from distgan.config.settings import Machine
+from distgan.core.clock import Clock
+from distgan.distributed.ranks import Ranks
+from distgan.monitor import journal
+from distgan.training.journal_writer import Recorder
+
+CLOCK = Clock(per_step=4, train=8)
+
+
+class Folder:
+    def __init__(self):
+        self.rows = []
+
+    def journal(self, rows):
+        self.rows += [json.loads(json.dumps(row)) for row in rows]
+
+
+@pytest.fixture
+def recorder():
+    folder = Folder()
+    return types.SimpleNamespace(
+        folder=folder, recorder=Recorder(Ranks(Machine(device="cpu")), folder, every=1)
+    )
+
+
+def numbers(**values):
+    return {name.replace("_", "/"): torch.tensor(value) for name, value in values.items()}
+
+
+def test_a_recipe_may_begin_to_log_more(recorder):
+    """As where a GAN loss starts in the middle of what is fetched together."""
+    for step in (1, 2):
+        recorder.recorder.add(CLOCK.at(step), numbers(g_loss=float(step)))
+    for step in (3, 4):
+        recorder.recorder.add(CLOCK.at(step), numbers(d_loss=10.0 * step, g_loss=float(step)))
+    assert recorder.recorder.flush() == {"d/loss": 40.0, "g/loss": 4.0}
+    assert [
+        (row["step"], row["epoch"], row.get("d/loss"), row["g/loss"])
+        for row in recorder.folder.rows
+    ] == [(1, 0.5, None, 1.0), (2, 1.0, None, 2.0), (3, 1.5, 30.0, 3.0), (4, 2.0, 40.0, 4.0)]
+    assert (
+        recorder.folder.rows[-1]["samples_per_second"] > 0
+        and "samples_per_second" not in recorder.folder.rows[0]
+    )
+
+
+def test_what_is_not_finite_is_null_and_named(recorder):
+    recorder.recorder.add(CLOCK.at(1), numbers(d_loss=math.nan, g_loss=math.inf))
+    recorder.recorder.flush()
+    (row,) = recorder.folder.rows
+    assert (
+        row["d/loss"] is None and row["g/loss"] is None and row["nonfinite"] == ["d/loss", "g/loss"]
+    )
+
+
+def test_nothing_waits_twice(recorder):
+    recorder.recorder.add(CLOCK.at(1), numbers(g_loss=1.0))
+    recorder.recorder.flush()
+    assert recorder.recorder.flush() is None and len(recorder.folder.rows) == 1
+
+
+def test_watch_sees_the_same_before_and_after_a_restart(recorder):
+    rows = [
+        {"step": i, "epoch": i / 10, "seconds": i, "g/loss": 1.0}
+        for i in range(1, journal.RECENT + 700)
+    ]
+    for start in range(0, len(rows), 90):
+        recorder.recorder.write(rows[start : start + 90])
+    again = Recorder(Ranks(Machine(device="cpu")), Folder(), every=1)
+    again.remember(rows)
+    assert again.seen == recorder.recorder.seen and len(again.seen) < len(rows)
+
+
+def test_a_slow_rank_is_named(particles, tmp_path):
+    """It burns 50 ms more in each step. Both take as long for a step: the other waits for it."""
+    program = broken(
+        tmp_path,
+        """
+        import os, time
+        from distgan.recipes import sagan
+        usual = sagan.Recipe._d_loss
+        def slow(self, micro):
+            end = time.monotonic() + (0.05 if os.environ["RANK"] == "1" else 0)
+            while time.monotonic() < end:
+                pass
+            return usual(self, micro)
+        sagan.Recipe._d_loss = slow
+    """,
+    )
+    run(
+        line("torchrun", 2, program),
+        "sagan",
+        f"data={particles}",
+        f"machine.folder={tmp_path / 'run'}",
+        "epochs=3",
+        "machine.flush_steps=7",
+        *TINY,
+        cwd=tmp_path,
+    )
+    told = [row for row in journalled(tmp_path / "run").values() if "time/slowest_rank" in row]
+    assert [row["step"] for row in told] == [7, 14] and [
+        row["time/slowest_rank"] for row in told
+    ] == [1, 1]
+    assert all(
+        row["time/compute_slowest_s"] - row["time/compute_s"] > 0.012 for row in told
+    )  # of two ranks, the mean lies half the difference below
+
+
+def test_one_process_has_no_slowest_rank(recorder):
+    with recorder.recorder.working():
+        recorder.recorder.add(CLOCK.at(1), numbers(g_loss=1.0))
+    recorder.recorder.flush()
+    assert not [name for name in recorder.folder.rows[0] if name.startswith("time/")]
