@@ -1,212 +1,241 @@
-"""The shape of the code, kept by machine: names, layers, sizes. docs/architecture.md says why."""
+"""The shape of the code: layers, circles, sizes, names. Each test lists all offenders at once."""
 
-import ast
 import importlib.metadata
+import re
 import sys
+import tomllib
 from pathlib import Path
 
+import layout
 import pytest
+from layout_debts import DEBTS
 
 ROOT = Path(__file__).parents[2]
-FILES = sorted(
-    path for folder in ("distgan", "launchers", "shards") for path in (ROOT / folder).rglob("*.py")
-)
-# A file imports only from lines above its own.
-LAYERS = [
-    {"distgan", "distgan.errors", "distgan.watchdog"},
-    {"distgan.console", "distgan.draws", "distgan.clock", "distgan.options"},
-    {"shards"},
-    {"distgan.journal", "distgan.thresholds"},
-    {"distgan.progress"},
-    {"distgan.rules"},
-    {
-        "distgan.watch",
-        "distgan.criteria",
-        "distgan.sharing",
-        "distgan.signals",
-        "distgan.losses",
-        "distgan.pictures",
-        "distgan.figures",
-        "distgan.interventions",
-        "distgan.tuning",
-    },
-    {
-        "distgan.config",
-        "distgan.augment",
-        "distgan.measures",
-        "distgan.metrics",
-        "distgan.resizing",
-        "distgan.perceptual",
-        "distgan.embeddings",
-    },
-    {"distgan.runfile", "distgan.launched"},
-    {"distgan.runs", "distgan.history"},
-    {"distgan.memory"},
-    {"distgan.ranks"},
-    {
-        "distgan.order",
-        "distgan.data",
-        "distgan.recorder",
-        "distgan.stopping",
-        "distgan.audio_scores",
-    },
-    {
-        "distgan.normalization",
-        "distgan.batches",
-        "distgan.features",
-        "distgan.reals",
-        "distgan.scores",
-    },
-    {"distgan.imagesets", "distgan.clips"},
-    {"distgan.engines"},
-    {"distgan.zero"},
-    {"distgan.nets_image", "distgan.nets_audio", "distgan.player", "distgan.listening"},
-    {"distgan.evaluator", "distgan.nets_timbre"},
-    {"distgan.from_noise", "distgan.results"},
-    {"distgan.recipes"},
-    {"distgan.checkpoints", "distgan.doctor"},
-    {"distgan.checks", "distgan.grow"},
-    {"distgan.mishaps", "distgan.trained", "distgan.generated", "distgan.evaluate_audio"},
-    {"distgan.loop"},
-    {"distgan.start"},
-    {"distgan.train", "distgan.plots", "distgan.markup", "distgan.generate", "distgan.evaluate"},
-    {"distgan.exhibits", "distgan.scoreboard", "distgan.soundboard"},
-    {"distgan.page"},
-    {"distgan.report"},
-    {"distgan.cli"},
-    {"distgan.__main__"},
-    {"launchers"},
+
+# From the ground up: a file imports from its own line and from those before it.
+LAYERS = """
+distgan
+distgan.core
+distgan.monitor
+distgan.config
+distgan.shards
+distgan.shards.codecs
+distgan.shards.format
+distgan.shards.audio
+distgan.shards.sources
+distgan.shards.build
+distgan.shards.audit
+distgan.shards.adopt
+distgan.runs
+distgan.distributed
+distgan.data
+distgan.metrics
+distgan.nn
+distgan.engine
+distgan.evaluation
+distgan.outputs
+distgan.recipes
+distgan.report
+distgan.training
+distgan.train
+distgan.commands
+distgan.launchers.slurm
+distgan.launchers.runs
+distgan.launchers
+distgan.launchers.local
+distgan.launchers.commands
+distgan.launchers.capacity
+distgan.launchers.sweeps
+distgan.cli
+distgan.__main__
+""".split()
+
+# Within a function, and only these, an import may go up.
+LAZY_UPWARDS = {
+    ("distgan.train", "distgan.cli"),  # started as a script, `train.py` is `distgan train`
+}
+
+# The packages that a login node uses: no import of them loads torch.
+WITHOUT_TORCH = [
+    "distgan.core",
+    "distgan.monitor",
+    "distgan.config",
+    "distgan.report",
+    "distgan.launchers",
+    "distgan.cli",
+    "distgan.distributed.environment",
+    "distgan.runs.folder",
+    "distgan.runs.history",
+    "distgan.commands.evaluate",
+    "distgan.commands.evaluate_audio",
+    "distgan.commands.report",
+    "distgan.shards.adopt",
+    "distgan.shards.audit",
+    "distgan.shards.build",
+    "distgan.shards.codecs",
+    "distgan.shards.format",
 ]
-LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
-# Recipes use players, not the loop; `train` and `cli` hand over to each other at run time only.
-LARGEST = {"distgan/train.py": 60, "distgan/loop.py": 260}
-USUAL = 290
 
 
-def place(module: str) -> str:
-    """`distgan.recipes.sagan` -> `distgan.recipes`; `shards.index` -> `shards`."""
-    parts = module.split(".")
-    return ".".join(parts[:2]) if parts[0] == "distgan" and len(parts) > 1 else parts[0]
+@pytest.fixture(scope="module")
+def tree():
+    return layout.Tree(ROOT, "distgan")
 
 
-def module_of(path: Path) -> str:
-    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+def offenders(rule: str, found: list[str]) -> str:
+    """All that break a rule and are no known debt, one line each."""
+    known = DEBTS.get(rule, ())
+    return "\n".join(line for line in found if line.split()[0].rstrip(":") not in known)
 
 
-def imports(path: Path, top_only: bool = False):
-    """Names of modules that a file imports; with `top_only`, only those at its top level."""
-    tree = ast.parse(path.read_text())
-    for node in tree.body if top_only else ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: relative import"
-            yield from (
-                (f"{node.module}.{alias.name}" for alias in node.names)
-                if node.module in ("distgan", "shards", "launchers")
-                else [node.module]
-            )
+def test_imports_go_down(tree):
+    assert not offenders("imports", layout.upward_imports(tree, LAYERS, LAZY_UPWARDS))
 
 
-@pytest.mark.parametrize("path", FILES, ids=module_of)
-def test_no_name_hides_another_module(path):
+def test_no_circles(tree):
+    assert not offenders("files", layout.circles(tree))
+    assert not offenders("packages", layout.circles(tree, of_packages=True))
+
+
+def test_one_package_knows_processes_and_one_file_deepspeed(tree):
+    found = [
+        *layout.importers(tree, "torch.distributed", ["distgan.distributed"]),
+        *layout.importers(tree, "accelerate", ["distgan.distributed"]),
+        *layout.importers(tree, "deepspeed", ["distgan.engine.deepspeed_zero"]),
+    ]
+    assert not offenders("processes", found)
+
+
+def test_a_login_node_needs_no_torch(tree):
+    assert not offenders("torch", layout.reaches(tree, WITHOUT_TORCH, "torch"))
+
+
+def test_no_mock_in_the_product(tree):
+    assert not offenders("mock", layout.importers(tree, "unittest", []))
+
+
+def test_folders_files_and_functions_are_small(tree):
+    tops = [ROOT / name for name in ("distgan", "launchers", "shards", "tests")]
+    assert not offenders("folder", layout.full_folders(tops, most=12))
+    assert not offenders("file", layout.long_files(tree, most=400))
+    assert not offenders("function", layout.long_functions(tree, most=60))
+
+
+def test_a_step_fits_on_one_screen(tree):
+    found = layout.long_functions(tree, most=45, names=re.compile(r"(step|_d_loss|_g_loss)$"))
+    assert not offenders("step", found)
+
+
+def test_lines_are_at_most_100_columns():
+    ruff = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["ruff"]
+    on = "E501" in ruff["lint"]["select"] and "E501" not in ruff["lint"].get("ignore", ())
+    assert ruff["line-length"] == 100 and (on or "E501" in DEBTS["width"])
+
+
+def test_no_name_hides_another_module():
     """`accelerate launch distgan/train.py` puts distgan/ on the path of modules."""
-    if path.stem not in ("__init__", "__main__"):
-        taken = sys.stdlib_module_names | set(importlib.metadata.packages_distributions()) - {
-            "distgan",
-            "shards",
-            "launchers",
-        }
-        assert path.stem not in taken
+    owners = importlib.metadata.packages_distributions()
+    installed = {name for name, packages in owners.items() if set(packages) != {"distgan"}}
+    found = layout.hiding_names(ROOT / "distgan", sys.stdlib_module_names | installed)
+    assert not offenders("names", found)
 
 
-@pytest.mark.parametrize("path", FILES, ids=module_of)
-def test_imports_go_one_way(path):
-    mine = place(module_of(path))
-    for name in imports(path, top_only=True):
-        theirs = place(name)
-        if (
-            theirs.split(".")[0] in ("distgan", "shards", "launchers")
-            and theirs != mine
-            and theirs in LEVEL
-        ):
-            assert LEVEL[theirs] < LEVEL[mine], f"{mine} must not import {theirs}"
+def test_a_package_file_says_what_the_package_holds(tree):
+    exempt = {"distgan"}  # holds the version
+    assert not offenders("packages' docs", layout.init_files(tree, exempt))
 
 
-def test_every_file_has_a_place():
-    assert {place(module_of(path)) for path in FILES} <= set(LEVEL)
+def test_docstrings_are_statements(tree):
+    assert not offenders("docstrings", layout.noun_clauses(tree))
 
 
-@pytest.mark.parametrize("path", FILES, ids=module_of)
-def test_only_ranks_knows_processes(path):
-    known = {"ranks.py": ("accelerate", "torch.distributed"), "zero.py": ("deepspeed",)}.get(
-        path.name, ()
+# ---- the checks themselves, on small invented trees
+def invented(root: Path, files: dict[str, str]) -> layout.Tree:
+    """A package `p` with these files; package files are made up."""
+    for name, text in files.items():
+        path = root / "p" / f"{name}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    for folder in {path.parent for path in (root / "p").rglob("*.py")} | {root / "p"}:
+        if not (folder / "__init__.py").exists():
+            inside = [path.stem for path in folder.iterdir()]
+            (folder / "__init__.py").write_text(f'"""Hold {", ".join(inside)}."""\n')
+    return layout.Tree(root, "p")
+
+
+ORDER = ["p", "p.low", "p.high"]
+
+
+def test_an_import_turned_round_is_found(tmp_path):
+    good = invented(tmp_path / "a", {"low/a": "", "high/b": "from p.low import a\nimport p.low.a"})
+    assert not layout.upward_imports(good, ORDER) and not layout.circles(good, of_packages=True)
+    for text in ("import p.high.b", "from p.high import b", "from p.high.b import x", "if 1:\n import p.high.b"):  # fmt: skip
+        bad = invented(tmp_path / re.sub(r"\W", "", text), {"low/a": text, "high/b": ""})
+        assert layout.upward_imports(bad, ORDER) == ["p.low.a imports p.high.b"]
+    both = invented(tmp_path / "c", {"low/a": "import p.high.b", "high/b": "import p.low.a"})
+    assert layout.circles(both) == ["p.high.b <-> p.low.a"]
+    assert layout.circles(both, of_packages=True) == ["p.high <-> p.low"]
+    other = invented(tmp_path / "d", {"low/a": "from .c import x", "low/c": "", "new/e": ""})
+    assert layout.upward_imports(other, ORDER) == [
+        "p.low.a has a relative import",
+        "p.new is in no layer",
+        "p.new.e is in no layer",
+    ]
+
+
+def test_a_lazy_import_upwards_must_be_named(tmp_path):
+    lazy = "def f():\n    try:\n        pass\n    except E:\n        from p.high import b"
+    bad = invented(tmp_path, {"low/a": lazy, "high/b": ""})
+    assert layout.upward_imports(bad, ORDER) == ["p.low.a lazily imports p.high.b"]
+    assert not layout.upward_imports(bad, ORDER, {("p.low.a", "p.high.b")})
+    assert not layout.circles(bad)
+    assert layout.upward_imports(bad, ORDER, {("p.low.a", "p.high.b"), ("p.high.b", "p.low")}) == [
+        "p.high.b need not be allowed p.low"
+    ]
+
+
+def test_an_import_of_torch_is_found_however_far_down(tmp_path):
+    seen = invented(
+        tmp_path,
+        {
+            "low/a": "import torch.nn",
+            "low/c": "def f():\n  import torch",
+            "high/b": "import p.low.a",
+        },
     )
-    engines = [
-        name
-        for name in imports(path)
-        if name.startswith(("accelerate", "deepspeed", "torch.distributed"))
-    ]
-    assert all(name.startswith(known) for name in engines)
+    assert layout.reaches(seen, ["p.high"], "torch") == ["p.high.b imports torch through p.low.a"]
+    assert layout.reaches(seen, ["p.low"], "torch") == ["p.low.a imports torch"]
+    assert layout.importers(seen, "torch", ["p.low.a"]) == ["p.low.c imports torch"]
+    used = invented(tmp_path / "u", {"low/a": "import torch\nx = torch.distributed.y"})
+    assert layout.importers(used, "torch.distributed", []) == ["p.low.a uses torch.distributed"]
 
 
-@pytest.mark.parametrize("path", FILES, ids=module_of)
-def test_files_stay_small(path):
-    lines = len(path.read_text().splitlines())
-    assert lines <= LARGEST.get(str(path.relative_to(ROOT)), USUAL)
+def test_a_file_a_function_and_a_folder_that_grow_are_found(tmp_path):
+    long = "def step():\n" + "    x\n" * 5
+    made = invented(tmp_path, {"low/a": long, "low/b": "x\n" * 6, "low/c": ""})
+    assert layout.long_files(made, 6) == [] and layout.long_functions(made, 6) == []
+    assert layout.long_files(made, 5) == ["p.low.a has 6 lines", "p.low.b has 6 lines"]
+    assert layout.long_functions(made, 5) == ["p.low.a.step has 6 lines"]
+    assert layout.long_functions(made, 5, re.compile("other")) == []
+    assert layout.full_folders([tmp_path], 3) == ["low has 4 files"]
 
 
-@pytest.mark.parametrize(
-    "path", sorted((ROOT / "distgan/recipes").glob("[a-z]*.py")), ids=module_of
-)
-def test_a_step_fits_on_one_screen(path):
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.FunctionDef) and node.name in ("step", "_d_loss", "_g_loss"):
-            assert node.end_lineno - node.lineno < 45
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "config",
-        "runfile",
-        "launched",
-        "tuning",
-        "sharing",
-        "watch",
-        "journal",
-        "thresholds",
-        "progress",
-        "rules",
-        "criteria",
-        "runs",
-        "history",
-        "report",
-        "page",
-        "plots",
-        "figures",
-        "interventions",
-        "markup",
-        "exhibits",
-        "clock",
-        "console",
-        "draws",
-        "options",
-        "scoreboard",
-        "soundboard",
-        "evaluate",
-        "evaluate_audio",
-        "generate",
-    ],
-)
-def test_a_login_node_needs_no_torch(name):
-    """What plans, checks and reports runs imports no torch at its top."""
-    assert "torch" not in [
-        module.split(".")[0] for module in imports(ROOT / "distgan" / f"{name}.py", top_only=True)
+def test_a_name_that_hides_a_module_is_found(tmp_path):
+    invented(tmp_path, {"json/a": "", "random": "", "mine": ""})
+    assert layout.hiding_names(tmp_path / "p", sys.stdlib_module_names) == [
+        "p/json hides json",
+        "p/random hides random",
     ]
 
 
-def test_few_files():
-    # 110 at first; 13 of the evaluator and its metrics, 6 of sound's and of what is generated, 4 of
-    # what goes wrong, 27 of Slurm (11 of them verbs); 5 to spare
-    assert len(FILES) <= 165
+def test_docs_that_say_too_little_are_found(tmp_path):
+    made = invented(
+        tmp_path,
+        {
+            "low/a": '"""What a is."""\ndef f():\n    """Whether so."""\nclass C:\n    """Tell."""',
+            "low/__init__": '"""Low."""\nx = 1',
+        },
+    )
+    assert layout.noun_clauses(made) == ["p.low.a.f: Whether …", "p.low.a: What …"]
+    assert layout.init_files(made) == ["p.low does not name a", "p.low holds more than a docstring"]
+    assert not layout.init_files(made, {"p.low"})
