@@ -19,8 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from distgan.core import console
-from distgan.core import rng as draws
+from distgan.core import console, rng
 from distgan.core.worker_pool import default_workers, ordered_map
 from distgan.shards.codecs import audio as waves
 from distgan.shards.codecs import image as payloads
@@ -51,12 +50,13 @@ def image(i: int) -> bytes:
 
     A smooth field of colour and the noise of a sensor.
     """
-    rng = draws.numpy_generator(0, "bench/image", i)
+    generator = rng.numpy_generator(0, "bench/image", i)
     corners = np.linspace(0, 3, SIZE)
     weights = np.maximum(0, 1 - abs(corners[:, None] - np.arange(4)))
-    field = np.einsum("ya,abc,xb->yxc", weights, rng.uniform(20, 235, (4, 4, 3)), weights)
+    field = np.einsum("ya,abc,xb->yxc", weights, generator.uniform(20, 235, (4, 4, 3)), weights)
     return payloads.encode(
-        np.clip(np.rint(field + rng.normal(0, 3, field.shape)), 0, 255).astype(np.uint8), "png"
+        np.clip(np.rint(field + generator.normal(0, 3, field.shape)), 0, 255).astype(np.uint8),
+        "png",
     )[1]
 
 
@@ -67,11 +67,11 @@ def pair(i: int) -> tuple[bytes, bytes]:
     """
     from scipy import signal  # here, so that processes that only write start sooner
 
-    rng = draws.numpy_generator(0, "bench/pair", i)
-    loud = np.repeat(rng.uniform(0, 1, 12) ** 2, RATE // 12)
-    clean = signal.lfilter([1], [1, -1.6, 0.75], rng.normal(0, 1, RATE)) * loud
+    generator = rng.numpy_generator(0, "bench/pair", i)
+    loud = np.repeat(generator.uniform(0, 1, 12) ** 2, RATE // 12)
+    clean = signal.lfilter([1], [1, -1.6, 0.75], generator.normal(0, 1, RATE)) * loud
     clean *= 0.08 / abs(clean).max()
-    noisy = clean + rng.normal(0, 0.0008, RATE)
+    noisy = clean + generator.normal(0, 0.0008, RATE)
     return waves.write_flac(waves.to_int16(noisy), RATE), waves.write_flac(
         waves.to_int16(clean), RATE
     )

@@ -19,8 +19,7 @@ from bench import peers
 from bench.peers import BATCH, SIZE
 from bench.writing import SHARDS, plain
 from distgan.config.batch_layout import breakdown
-from distgan.core import console
-from distgan.core import rng as draws
+from distgan.core import console, rng
 from distgan.data.dataset import Data
 from distgan.data.loader import Stream
 from distgan.shards.codecs import audio as waves
@@ -91,7 +90,7 @@ def limit(samples: list[tuple[bytes, ...]], workers: int) -> Callable[[], int]:
             )
         )
     order = (
-        draws.numpy_generator(0, "bench/limit").permutation(len(samples)).tolist()
+        rng.numpy_generator(0, "bench/limit").permutation(len(samples)).tolist()
     )  # random, as ours is: memory likes order, too
     return lambda: sum(
         len(fill(samples, order[start : start + BATCH])) for start in range(0, len(samples), BATCH)
@@ -238,7 +237,7 @@ def compare(
 
 def random_reads(data: Data, fields: tuple[str, ...]) -> int:
     split = data.train
-    order = draws.numpy_generator(0, "bench/reads").permutation(len(split)).tolist()
+    order = rng.numpy_generator(0, "bench/reads").permutation(len(split)).tolist()
     for i in order:
         split.fields_of(i, fields)
     return len(order)

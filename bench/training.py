@@ -14,7 +14,7 @@ import torch
 from bench import peers
 from distgan.config import batch_layout as sharing
 from distgan.config import loading as runfile
-from distgan.core import rng as draws
+from distgan.core import rng
 from distgan.data.dataset import Data
 from distgan.distributed.ranks import Ranks
 from distgan.runs.folder import RunFolder
@@ -55,7 +55,7 @@ def loop(module: ModuleType, settings: list[str], data: Data, folder: Path, step
     share = sharing.breakdown(
         run.batch, ranks.size, run.machine.accumulation, run.group, run.group_of
     )
-    torch.manual_seed(draws.key(run.seed, "init"))
+    torch.manual_seed(rng.key(run.seed, "init"))
     samples = Data(str(data))
     recipe = module.Recipe(run, ranks, share, samples.shape)
     per_step = share.batch * recipe.batches_per_step

@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from distgan.core import rng as draws
+from distgan.core import rng
 from distgan.data import transforms as signals
 
 ImagePolicy = Literal["color", "translation", "cutout"]
@@ -63,7 +63,7 @@ def waves(
             x = change(x, partial(_column, x, seed, purpose, address))
     if "noise" in policies:
         drawn = signals.send(
-            draws.normal_each(seed, f"{purpose}/noise", address, tuple(x.shape[1:])).to(x.dtype),
+            rng.normal_each(seed, f"{purpose}/noise", address, tuple(x.shape[1:])).to(x.dtype),
             x.device,
         )
         x = x + NOISE * _column(x, seed, purpose, address, "level") * drawn
@@ -132,7 +132,7 @@ def _column(
     x: torch.Tensor, seed: int, purpose: str, address: np.ndarray, name: str
 ) -> torch.Tensor:
     """[batch, 1, …] in [0, 1), to be used with `x`."""
-    values = torch.from_numpy(draws.uniform(seed, f"{purpose}/{name}", address))
+    values = torch.from_numpy(rng.uniform(seed, f"{purpose}/{name}", address))
     return signals.send(values.to(x.dtype), x.device).reshape(-1, *[1] * (x.ndim - 1))
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from distgan.config.batch_layout import Breakdown
-from distgan.core import rng as draws
+from distgan.core import rng
 from distgan.core.clock import Clock
 from distgan.core.errors import DataError
 from distgan.data import transforms as signals
@@ -47,7 +47,7 @@ class Micro:
         This rank's rows of the [total, size] drawn for the whole global batch.
         """
         return signals.send(
-            draws.normal(seed, purpose, self.batch, (total, size))[self.slots], self.real.device
+            rng.normal(seed, purpose, self.batch, (total, size))[self.slots], self.real.device
         )
 
     def uniform(self, seed: int, purpose: str, size: int) -> torch.Tensor:
@@ -57,7 +57,7 @@ class Micro:
         """
         index = self.positions[:, None] * size + np.arange(size)
         return signals.send(
-            torch.from_numpy(draws.uniform(seed, purpose, index)).float(), self.real.device
+            torch.from_numpy(rng.uniform(seed, purpose, index)).float(), self.real.device
         )
 
 
@@ -222,7 +222,7 @@ class _Decoded(torch.utils.data.Dataset):
         )
 
     def _places(self, address: np.ndarray) -> np.ndarray | None:
-        return None if self._crop is None else draws.uniform(self._seed, "augment/crop", address)
+        return None if self._crop is None else rng.uniform(self._seed, "augment/crop", address)
 
 
 def _as_it_is(delivered: _Delivered) -> _Delivered:

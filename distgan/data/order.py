@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from distgan.core import rng as draws
+from distgan.core import rng
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def permutation(
     n: int, seed: int, epoch: int, window: int = 0, bounds: tuple[int, ...] = ()
 ) -> np.ndarray:
     """The samples 0 … n-1 in the order of one epoch."""
-    generator = draws.numpy_generator(seed, "order", epoch)
+    generator = rng.numpy_generator(seed, "order", epoch)
     if not window:
         return generator.permutation(n)
     shards = generator.permutation(len(bounds) - 1)

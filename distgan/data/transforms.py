@@ -1,5 +1,5 @@
 """Augmentation and conversion: arrays in, arrays out. Random choices are drawn per sample from its
-own address (see `draws`).
+own address (see `rng`).
 
 `address` is int64 [batch], one number per (epoch, sample): a sample is changed in the same way in
 any batch, on any rank, after any restart. Images are float [batch, channels, height, width] in [-1,
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from distgan.core import rng as draws
+from distgan.core import rng
 
 
 def send(values: torch.Tensor, device: torch.device) -> torch.Tensor:
@@ -45,9 +45,7 @@ def flip(
 ) -> torch.Tensor:
     """Mirror each image left-right and top-bottom with the given probabilities."""
     for purpose, chance, axis in (("augment/hflip", horizontal, 3), ("augment/vflip", vertical, 2)):
-        chosen = send(
-            torch.from_numpy(draws.uniform(seed, purpose, address) < chance), images.device
-        )
+        chosen = send(torch.from_numpy(rng.uniform(seed, purpose, address) < chance), images.device)
         images = torch.where(chosen[:, None, None, None], images.flip(axis), images)
     return images
 
@@ -116,7 +114,7 @@ def gain(
 
 def polarity(pairs: torch.Tensor, seed: int, address: np.ndarray, chance: float) -> torch.Tensor:
     """Both of a pair upside down, with probability `chance`."""
-    chosen = torch.from_numpy(draws.uniform(seed, "augment/polarity", address) < chance)
+    chosen = torch.from_numpy(rng.uniform(seed, "augment/polarity", address) < chance)
     return pairs * _column(1 - 2 * chosen.double(), pairs)
 
 
@@ -134,7 +132,7 @@ def shift(pairs: torch.Tensor, seed: int, address: np.ndarray, fraction: float) 
 def input_noise(pairs: torch.Tensor, seed: int, address: np.ndarray, std: float) -> torch.Tensor:
     """White noise of standard deviation `std` on the input alone: the target stays as it is."""
     noise = send(
-        draws.normal_each(seed, "augment/noise", address, pairs.shape[2:]).to(pairs.dtype),
+        rng.normal_each(seed, "augment/noise", address, pairs.shape[2:]).to(pairs.dtype),
         pairs.device,
     )
     return torch.stack([pairs[:, 0] + std * noise, pairs[:, 1]], 1)
@@ -142,7 +140,7 @@ def input_noise(pairs: torch.Tensor, seed: int, address: np.ndarray, std: float)
 
 def _between(seed: int, purpose: str, address: np.ndarray, low: float, high: float) -> torch.Tensor:
     """float64 [batch], uniform in [low, high)."""
-    return torch.from_numpy(low + (high - low) * draws.uniform(seed, purpose, address))
+    return torch.from_numpy(low + (high - low) * rng.uniform(seed, purpose, address))
 
 
 def _column(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:

@@ -15,8 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from distgan.core import console
-from distgan.core import rng as draws
+from distgan.core import console, rng
 from distgan.core.errors import DataError
 from distgan.distributed.ranks import Ranks
 from distgan.evaluation.audio_embeddings import SCALE, Embedding
@@ -312,7 +311,7 @@ def _means(names: list[str], values: np.ndarray, seed: int) -> dict[str, Any]:
         if n > 1:
             about["sd"] = float(there.std(ddof=1))
             drawn = there[
-                draws.numpy_generator(seed, "metrics/clips", n).integers(0, n, (RESAMPLES, n))
+                rng.numpy_generator(seed, "metrics/clips", n).integers(0, n, (RESAMPLES, n))
             ].mean(1)
             about["interval"] = np.quantile(drawn, [0.025, 0.975]).tolist()
         found[name] = about

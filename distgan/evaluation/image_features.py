@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from distgan.core import rng as draws
+from distgan.core import rng
 from distgan.core.errors import ConfigError, RunError
 from distgan.evaluation import inception_input as resizing
 
@@ -48,7 +48,7 @@ class StandIn(nn.Module):
             nn.Conv2d(a, b, 3, 2, 1, bias=False) for a, b in zip(widths, widths[1:], strict=False)
         )
         for i, layer in enumerate(self.layers):
-            weight = draws.normal(0, "features/standin", i, tuple(layer.weight.shape))
+            weight = rng.normal(0, "features/standin", i, tuple(layer.weight.shape))
             layer.weight = nn.Parameter(weight * (2 / weight[0].numel()) ** 0.5)  # He et al. 2015
         self.digest = hashlib.sha256(
             b"".join(layer.weight.detach().numpy().tobytes() for layer in self.layers)

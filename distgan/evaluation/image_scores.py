@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from distgan.core import rng as draws
+from distgan.core import rng
 from distgan.core.errors import RunError
 from distgan.metrics import frechet, kernel, manifold, sliced
 
@@ -62,7 +62,7 @@ def halves(n: int, limit: int) -> tuple[torch.Tensor, torch.Tensor]:
 
     What is real against what is real.
     """
-    order = torch.from_numpy(draws.numpy_generator(0, "evaluate/floor", n).permutation(n))
+    order = torch.from_numpy(rng.numpy_generator(0, "evaluate/floor", n).permutation(n))
     k = min(n // 2, limit)
     return order[:k], order[k : 2 * k]
 

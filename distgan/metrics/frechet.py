@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import torch
 
-from distgan.core import rng as draws
+from distgan.core import rng
 
 ROWS = 1024  # rows that are held in float64 at once
 RESAMPLED = 1000  # samples up to which there is a bootstrap
@@ -133,7 +133,7 @@ def spread(
             a,
             b[
                 torch.from_numpy(
-                    draws.numpy_generator(seed, "metrics/bootstrap", i).integers(0, len(b), len(b))
+                    rng.numpy_generator(seed, "metrics/bootstrap", i).integers(0, len(b), len(b))
                 )
             ],
         )
@@ -184,7 +184,7 @@ def at_infinity(
             ),
         )
     order = [
-        torch.from_numpy(draws.numpy_generator(seed, "metrics/infinity", i).permutation(len(x)))
+        torch.from_numpy(rng.numpy_generator(seed, "metrics/infinity", i).permutation(len(x)))
         for i, x in enumerate((a, b))
     ]
     sizes = torch.linspace(n / 4, n, points).long().tolist()

@@ -11,7 +11,7 @@ gives about r. It sees colours, contrast and layout, and is blind to what a netw
 import torch
 from torch.nn import functional as F
 
-from distgan.core import rng as draws
+from distgan.core import rng
 
 DIRECTIONS = 256
 SIDE = 64
@@ -24,7 +24,7 @@ class Projections:
     """
 
     def __init__(self):
-        drawn = draws.normal(0, "metrics/sliced", 0, (3 * SIDE * SIDE, DIRECTIONS))
+        drawn = rng.normal(0, "metrics/sliced", 0, (3 * SIDE * SIDE, DIRECTIONS))
         self._directions = drawn / drawn.norm(dim=0)
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:

@@ -14,7 +14,7 @@ from typing import Any
 from distgan.config import loading as runfile
 from distgan.config.batch_layout import Breakdown
 from distgan.config.settings import Run
-from distgan.core import rng as draws
+from distgan.core import rng
 from distgan.core.errors import ConfigError
 
 FOLDER = Path(__file__).parent
@@ -66,5 +66,5 @@ def build(
     import torch
 
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(draws.key(run.seed, "init"))
+        torch.manual_seed(rng.key(run.seed, "init"))
         return module.Recipe(run, ranks, share, shape)

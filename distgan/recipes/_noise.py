@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from distgan.core import rng as draws
+from distgan.core import rng
 from distgan.core.errors import ConfigError
 from distgan.data import transforms as signals
 from distgan.data.dataset import Data
@@ -35,7 +35,7 @@ def sample(G: Player, numbers: Iterable[int], seed: int, purpose: str, latent: i
 
     Image i depends on the seed and i alone.
     """
-    noise = torch.cat([draws.normal(seed, purpose, int(i), (1, latent)) for i in numbers])
+    noise = torch.cat([rng.normal(seed, purpose, int(i), (1, latent)) for i in numbers])
     with G.averaged() as generator:
         return generator(noise.to(next(generator.parameters())))
 

@@ -16,7 +16,7 @@ from distgan.config import batch_layout as sharing
 from distgan.config import settings as config
 from distgan.config.batch_layout import Breakdown
 from distgan.config.settings import Betas, Positive, Share
-from distgan.core import rng as draws
+from distgan.core import rng
 from distgan.core.clock import Clock, step_decay
 from distgan.data import diffaugment as augment
 from distgan.data import transforms as signals
@@ -286,7 +286,7 @@ class Recipe:
             # Each position of the stream is seen by one critic update only, so it is the address of
             # a number of its own.
             share = signals.send(
-                torch.from_numpy(draws.uniform(self.run.seed, "penalty", micro.positions)).to(
+                torch.from_numpy(rng.uniform(self.run.seed, "penalty", micro.positions)).to(
                     real.dtype
                 ),
                 real.device,

@@ -10,8 +10,7 @@ import sys
 import torch
 
 from distgan.config.settings import Machine
-from distgan.core import console
-from distgan.core import rng as draws
+from distgan.core import console, rng
 from distgan.data.dataset import Data
 from distgan.distributed.ranks import Ranks, leave
 from distgan.evaluation.image_evaluator import Evaluator
@@ -30,7 +29,7 @@ def results(
         generator = Generator64(8, 4, 1, (), 8, 1, ranks).eval()
 
     def sample(numbers):
-        return generator(draws.normal_each(0, "noise/test", numbers, (8,)))
+        return generator(rng.normal_each(0, "noise/test", numbers, (8,)))
 
     found = []
     for path in ("features", "moments"):

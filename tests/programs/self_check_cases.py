@@ -14,7 +14,7 @@ import torch
 
 from distgan.config import batch_layout as sharing
 from distgan.config.settings import Machine
-from distgan.core import rng as draws
+from distgan.core import rng
 from distgan.data import loader as batches
 from distgan.data.dataset import Data
 from distgan.distributed.ranks import Ranks, leave
@@ -40,7 +40,7 @@ def same_noise():
     return patch.object(
         batches.Micro,
         "noise",
-        lambda self, seed, purpose, size, total: draws.normal(
+        lambda self, seed, purpose, size, total: rng.normal(
             seed, purpose, self.batch, (len(self.real), size)
         ),
     )

@@ -20,7 +20,7 @@ from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_
 from torch.nn.parallel import DistributedDataParallel
 
 from distgan.config import batch_layout as sharing
-from distgan.core import rng as draws
+from distgan.core import rng
 from distgan.core.clock import Clock
 from distgan.data import transforms as signals
 from distgan.data.dataset import Data
@@ -274,7 +274,7 @@ def train(words, ranks, data, alone):
         run.batch, ranks.size, ranks.machine.accumulation, run.group, run.group_of
     )
     with torch.random.fork_rng():
-        torch.manual_seed(draws.key(run.seed, "init"))
+        torch.manual_seed(rng.key(run.seed, "init"))
         recipe = module.Recipe(run, ranks, share, data.shape)
     counts = {} if alone else watched(recipe)
     clock = Clock(share.batch * recipe.batches_per_step, len(data.train))

@@ -23,7 +23,7 @@ from torch import nn
 
 from distgan.commands import generate
 from distgan.config.settings import Machine
-from distgan.core import rng as draws
+from distgan.core import rng
 from distgan.core.errors import ConfigError, RunError
 from distgan.data.dataset import Data
 from distgan.distributed.ranks import Ranks
@@ -75,7 +75,7 @@ def critic(ranks) -> Player:
 
 def drawn(numbers: np.ndarray, purpose: str, channels: int = 3) -> torch.Tensor:
     """Images of noise, each from its number."""
-    return torch.cat([draws.normal(1, purpose, int(i), (1, channels, 64, 64)) for i in numbers]) / 2
+    return torch.cat([rng.normal(1, purpose, int(i), (1, channels, 64, 64)) for i in numbers]) / 2
 
 
 def table(folder: Path) -> list[dict[str, str]]:
@@ -312,7 +312,7 @@ def test_the_files_are_of_the_averaged_generator_in_eval_mode(trained):
             if name.startswith("G.ema.")
         }
     )
-    noise = torch.cat([draws.normal(0, "noise/results", i, (1, 8)) for i in range(16)])
+    noise = torch.cat([rng.normal(0, "noise/results", i, (1, 8)) for i in range(16)])
     with torch.no_grad():
         images = network.eval()(noise)
     expected = ((images + 1) / 2 * 255).round().clamp(0, 255).permute(0, 2, 3, 1).numpy()

@@ -111,8 +111,8 @@ FAULTS = {
     "the same noise on every rank": (
         """
         from distgan.data import loader as batches
-        from distgan.core import rng as draws
-        batches.Micro.noise = lambda self, seed, purpose, size, total: draws.normal(seed, purpose, self.batch, (len(self.real), size))
+        from distgan.core import rng
+        batches.Micro.noise = lambda self, seed, purpose, size, total: rng.normal(seed, purpose, self.batch, (len(self.real), size))
     """
     ),
     "batch statistics of each rank alone": (

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distgan.core import rng as draws
+from distgan.core import rng
 
 
 def test_an_address_has_one_key_and_each_its_own():
@@ -18,19 +18,19 @@ def test_an_address_has_one_key_and_each_its_own():
         (0, "noise/g"),
         (0, "a", 11, 1),
     ]
-    keys = [draws.key(*address) for address in addresses]
-    assert keys == [draws.key(*address) for address in addresses]
+    keys = [rng.key(*address) for address in addresses]
+    assert keys == [rng.key(*address) for address in addresses]
     assert len(set(keys)) == len(keys)
     assert all(0 <= key < 2**63 for key in keys)
 
 
 def test_numbers_do_not_change_between_versions():
     """A run that is continued with a newer program must see the numbers that it would have seen."""
-    assert draws.key(0, "noise/g", 5) == 3983062481752019306
-    assert draws.uniform(0, "flip", np.array([3]))[0] == pytest.approx(
+    assert rng.key(0, "noise/g", 5) == 3983062481752019306
+    assert rng.uniform(0, "flip", np.array([3]))[0] == pytest.approx(
         np.float64(0.8992420127613019), abs=0
     )
-    assert draws.numpy_generator(0, "order", 1).permutation(8).tolist() == [4, 6, 5, 0, 3, 7, 2, 1]
+    assert rng.numpy_generator(0, "order", 1).permutation(8).tolist() == [4, 6, 5, 0, 3, 7, 2, 1]
 
 
 def different(a, b):
@@ -46,22 +46,22 @@ def test_addresses_are_independent(other):
     """
     index = np.arange(10_000)
     seed, purpose, salt = other
-    assert different(draws.uniform(0, "flip", index), draws.uniform(seed, purpose, index, salt))
+    assert different(rng.uniform(0, "flip", index), rng.uniform(seed, purpose, index, salt))
     assert different(
-        draws.normal(0, "flip", 0, (10_000,)), draws.normal(seed, purpose, salt, (10_000,))
+        rng.normal(0, "flip", 0, (10_000,)), rng.normal(seed, purpose, salt, (10_000,))
     )
-    first, second = draws.numpy_generator(0, "flip", 0), draws.numpy_generator(seed, purpose, salt)
+    first, second = rng.numpy_generator(0, "flip", 0), rng.numpy_generator(seed, purpose, salt)
     assert different(first.random(10_000), second.random(10_000))
 
 
 def test_neighbouring_indices_are_independent():
-    numbers = draws.uniform(0, "flip", np.arange(10_001))
+    numbers = rng.uniform(0, "flip", np.arange(10_001))
     assert different(numbers[1:], numbers[:-1])
 
 
 @pytest.mark.parametrize("start", [0, 10**12, 2**62])
 def test_uniform_is_uniform(start):
-    numbers = np.sort(draws.uniform(7, "test", start + np.arange(100_000)))
+    numbers = np.sort(rng.uniform(7, "test", start + np.arange(100_000)))
     assert 0 <= numbers[0] and numbers[-1] < 1
     assert abs(numbers.mean() - 0.5) < 5 / (12 * 100_000) ** 0.5  # five standard errors
     steps = np.arange(1, 100_001) / 100_000
@@ -77,23 +77,23 @@ def test_uniform_is_uniform(start):
 )
 def test_a_rank_draws_the_numbers_of_the_whole(index, seed, salt):
     index = np.array(index)
-    whole = draws.uniform(seed, "flip", index, salt)
+    whole = rng.uniform(seed, "flip", index, salt)
     for part in (slice(None, None, 2), slice(1, None, 2), slice(len(index) // 2, None)):
-        np.testing.assert_array_equal(draws.uniform(seed, "flip", index[part], salt), whole[part])
+        np.testing.assert_array_equal(rng.uniform(seed, "flip", index[part], salt), whole[part])
     np.testing.assert_array_equal(
-        [draws.uniform(seed, "flip", np.array([i]), salt)[0] for i in index], whole
+        [rng.uniform(seed, "flip", np.array([i]), salt)[0] for i in index], whole
     )
 
 
 def test_normal_depends_on_nothing_but_its_address():
-    first = draws.normal(3, "noise/g", 5, (16, 128))
+    first = rng.normal(3, "noise/g", 5, (16, 128))
     assert first.dtype == torch.float32 and first.shape == (16, 128)
     torch.manual_seed(99)
     torch.randn(7)
     usual = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:
-        again = draws.normal(3, "noise/g", 5, (16, 128))
+        again = rng.normal(3, "noise/g", 5, (16, 128))
     finally:
         torch.set_default_dtype(usual)
     assert torch.equal(first, again) and again.dtype == torch.float32
@@ -104,8 +104,8 @@ def test_drawing_leaves_the_generators_of_others_alone():
     torch.manual_seed(1)
     np.random.seed(1)
     before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()
-    draws.normal(0, "x", 0, (3,))
-    draws.uniform(0, "x", np.arange(3))
-    draws.numpy_generator(0, "x").random()
+    rng.normal(0, "x", 0, (3,))
+    rng.uniform(0, "x", np.arange(3))
+    rng.numpy_generator(0, "x").random()
     assert torch.equal(torch.get_rng_state(), before)
     np.testing.assert_array_equal(np.random.get_state()[1], numpy_before)

@@ -8,7 +8,7 @@ import torch
 
 from distgan.config import batch_layout as sharing
 from distgan.config import loading as runfile
-from distgan.core import rng as draws
+from distgan.core import rng
 from distgan.core.clock import Clock
 from distgan.data import diffaugment as augment
 from distgan.data.loader import Micro
@@ -38,7 +38,7 @@ def clips(frames=40):
 
 
 def drawn(name):
-    return draws.uniform(3, f"p/{name}", ADDRESS)
+    return rng.uniform(3, f"p/{name}", ADDRESS)
 
 
 def changed(x, *policies):
@@ -143,7 +143,7 @@ def test_sound_one_clip_at_a_time():
         expected[:, start : start + length] = 0
         np.testing.assert_array_equal(found, expected)
     noise = (
-        draws.normal_each(3, "p/noise", ADDRESS, (2, 40)).double().numpy()
+        rng.normal_each(3, "p/noise", ADDRESS, (2, 40)).double().numpy()
         * 0.01
         * drawn("level")[:, None, None]
     )

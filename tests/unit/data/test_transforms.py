@@ -46,7 +46,7 @@ def test_affine_turns_and_shifts(monkeypatch):
     picture[0, 0, 14:18, 20:24] = 1
     assert torch.allclose(signals.affine(picture, 0, ADDRESS[:1], 0.0, 0.0), picture, atol=1e-5)
     monkeypatch.setattr(
-        signals.draws,
+        signals.rng,
         "uniform",
         lambda seed, purpose, index: np.array([1.0 if "turn" in purpose else 0.5]),
     )
@@ -55,7 +55,7 @@ def test_affine_turns_and_shifts(monkeypatch):
         turned, picture.rot90(-1, (2, 3)), atol=1e-4
     )
     monkeypatch.setattr(
-        signals.draws,
+        signals.rng,
         "uniform",
         lambda seed, purpose, index: np.array([0.75 if "right" in purpose else 0.5]),
     )
@@ -67,7 +67,7 @@ def test_affine_turns_and_shifts(monkeypatch):
 
 def test_affine_does_not_skew_a_wide_image(monkeypatch):
     monkeypatch.setattr(
-        signals.draws,
+        signals.rng,
         "uniform",
         lambda seed, purpose, index: np.array([1.0 if "turn" in purpose else 0.5]),
     )

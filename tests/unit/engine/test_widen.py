@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from distgan import recipes
 from distgan.config import batch_layout as sharing
 from distgan.config import loading as runfile
-from distgan.core import rng as draws
+from distgan.core import rng
 from distgan.core.errors import ConfigError
 from distgan.data.dataset import Data
 from distgan.distributed.ranks import Ranks
@@ -67,7 +67,7 @@ def trained(build, tmp_path):
         for p, player in recipe.players.items():
             for n, (key, value) in enumerate(player.tensors().items()):
                 if not key.endswith((".u", ".v")):
-                    change = draws.normal(1, f"{p}/{key}", n, tuple(value.shape)).to(value.dtype)
+                    change = rng.normal(1, f"{p}/{key}", n, tuple(value.shape)).to(value.dtype)
                     value.mul_(torch.exp(0.3 * change)).add_(0.02 * change).add_(
                         0.5 * key.endswith("gamma")
                     )
@@ -91,8 +91,8 @@ def outputs(recipe):
     Averaged and current G, G in training mode, D.
     """
     noise, images = (
-        draws.normal(0, "test/noise", 0, (8, 4)).double(),
-        draws.normal(0, "test/images", 0, (3, 1, 64, 64)).double(),
+        rng.normal(0, "test/noise", 0, (8, 4)).double(),
+        rng.normal(0, "test/images", 0, (3, 1, 64, 64)).double(),
     )
     with torch.no_grad(), recipe.G.averaged() as average, recipe.D.judging() as D:
         found = {"average": average(noise), "G": recipe.G.bare(noise), "D": D(images)}
@@ -181,7 +181,7 @@ def test_averages_go_on_and_optimizers_start_anew(trained, build):
     grow.widen(path, wide.players)
     assert int(wide.G.updates) == 4000 and wide.G.engine.optimizer_state() == {}
     average = wide.G.tensors()["ema.layers.0.weight"].clone()
-    noise, real = draws.normal(0, "n", 0, (8, 4)).double(), torch.zeros(8, dtype=torch.float64)
+    noise, real = rng.normal(0, "n", 0, (8, 4)).double(), torch.zeros(8, dtype=torch.float64)
     wide.G.update(
         lambda micro: (((wide.G(micro).mean((1, 2, 3)) - real) ** 2).mean(), {}), [noise], 0.0
     )

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from distgan import recipes
 from distgan.config import batch_layout as sharing
 from distgan.config import loading as runfile
-from distgan.core import rng as draws
+from distgan.core import rng
 from distgan.core.clock import Clock
 from distgan.core.errors import ConfigError
 from distgan.data.dataset import Data
@@ -47,7 +47,7 @@ def recipe(*words: str, frames: int = 128) -> Recipe:
 
 
 def micro(count: int = 4, frames: int = 128, first: int = 0, batch: int = 0) -> Micro:
-    pairs = draws.normal(5, "pairs", batch, (8, 2, frames))[first : first + count]
+    pairs = rng.normal(5, "pairs", batch, (8, 2, frames))[first : first + count]
     at = np.arange(first, first + count) + 8 * batch
     return Micro(pairs, at, at, slice(first, first + count), batch)
 

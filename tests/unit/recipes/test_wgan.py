@@ -547,9 +547,9 @@ FAULTS = {
         "penalty",
         """
         import numpy as np
-        from distgan.core import rng as draws
-        usual = draws.uniform
-        draws.uniform = lambda seed, purpose, index, *salt: usual(seed, purpose, np.arange(len(index)) if purpose == "penalty" else index, *salt)
+        from distgan.core import rng
+        usual = rng.uniform
+        rng.uniform = lambda seed, purpose, index, *salt: usual(seed, purpose, np.arange(len(index)) if purpose == "penalty" else index, *salt)
     """,
     ),
 }
