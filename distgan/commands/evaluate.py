@@ -79,9 +79,9 @@ def main(argv: list[str]) -> int:
             " shows how"
         )
     job = _of_run(places[0], asked) if places else _of_folders(asked)
-    from distgan.launchers.local import run as local
+    from distgan.distributed import launch_line
 
-    local.spread("evaluate", argv, asked["processes"])
+    launch_line.spread("evaluate", argv, asked["processes"])
     result = job()
     _tell(result)
     return 0

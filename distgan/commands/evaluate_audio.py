@@ -91,9 +91,9 @@ def main(argv: list[str]) -> int:
             " file, and what the file must be"
         )
     job = _of_run(places[0], asked) if places else _of_folders(asked)
-    from distgan.launchers.local import run as local
+    from distgan.distributed import launch_line
 
-    local.spread("evaluate", argv, asked["processes"])
+    launch_line.spread("evaluate", argv, asked["processes"])
     _tell(job())
     return 0
 
@@ -132,7 +132,7 @@ def _of_run(text: str, asked: dict[str, Any]):
     def work() -> dict[str, Any]:
         from distgan.distributed.ranks import Ranks
         from distgan.evaluation.audio_sets import HeldOut
-        from distgan.nn.losses import STFT_RESOLUTIONS
+        from distgan.metrics.stft import STFT_RESOLUTIONS
 
         ranks = Ranks(run.machine, run.precision)
         recipe = ranks.together(lambda: trained.load(module, run, ranks, checkpoint))

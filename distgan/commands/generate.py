@@ -77,7 +77,7 @@ def main(argv: list[str]) -> int:
             f"{wrong[0]}={asked[wrong[0]]}: {run.recipe} draws images from noise and needs nothing"
             " to begin with"
         )
-    from distgan.launchers.local import run as local
+    from distgan.distributed import launch_line
 
     about = {
         "checkpoint_digest": json.loads((checkpoint / "checkpoint.json").read_text())["digest"],
@@ -88,7 +88,7 @@ def main(argv: list[str]) -> int:
     }
     store = Store(target, about, asked["shards"] == "yes")
     store.refuse_others()
-    local.spread("generate", argv, asked["processes"])
+    launch_line.spread("generate", argv, asked["processes"])
     made = (_images if images else _sounds)(module, run, checkpoint, asked, store)
     following = (
         ["check", str(target)]
@@ -163,7 +163,7 @@ def _sounds(
     from distgan.data.dataset import Data
     from distgan.distributed.ranks import Ranks
     from distgan.evaluation import audio_sets as clips
-    from distgan.nn.losses import STFT_RESOLUTIONS
+    from distgan.metrics.stft import STFT_RESOLUTIONS
     from distgan.shards.codecs import audio as waves
 
     ranks = Ranks(run.machine, run.precision)

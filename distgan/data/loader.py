@@ -16,10 +16,10 @@ from distgan.config.batch_layout import Breakdown
 from distgan.core import rng
 from distgan.core.clock import Clock
 from distgan.core.errors import DataError
+from distgan.core.interrupts import ignore_stop_signals
 from distgan.data import transforms as signals
 from distgan.data.dataset import Data
 from distgan.data.order import Order
-from distgan.training.stop_requests import deaf
 
 _Delivered = tuple[
     np.ndarray, np.ndarray, torch.Tensor | DataError
@@ -158,7 +158,7 @@ class Stream:
                     batch_sampler=positions,
                     num_workers=self._workers,
                     collate_fn=_as_it_is,
-                    worker_init_fn=deaf,
+                    worker_init_fn=ignore_stop_signals,
                     pin_memory=self._device.type == "cuda",
                 )
             )

@@ -204,15 +204,6 @@ def unmistakable(loss: torch.Tensor) -> torch.Tensor:
     return loss * (1 + 0 * loss.detach())
 
 
-def build(ranks: Ranks, net: nn.Module, optimizer: MakeOptimizer, *, accumulation: int) -> Engine:
-    """The engine that the run was started with."""
-    if ranks.asked.engine == "deepspeed":
-        from distgan.engine.deepspeed_zero import Zero
-
-        return Zero(ranks, net, optimizer, accumulation=accumulation)
-    return Engine(ranks, net, optimizer, accumulation=accumulation)
-
-
 def step_where(optimizer: torch.optim.Optimizer, finite: torch.Tensor) -> None:
     """`optimizer.step()` if `finite` (a scalar on the device) is 1.0, else nothing, without asking
     the device which.

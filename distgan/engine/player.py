@@ -15,8 +15,8 @@ from torch import nn
 
 from distgan.data.loader import Micro
 from distgan.distributed.ranks import Ranks
-from distgan.engine import ddp as engines
-from distgan.engine.ddp import Log
+from distgan.engine import factory
+from distgan.engine.ddp import Log, MakeOptimizer
 from distgan.nn import normalization
 
 
@@ -39,7 +39,7 @@ class Player:
         self,
         ranks: Ranks,
         net: nn.Module,
-        optimizer: engines.MakeOptimizer,
+        optimizer: MakeOptimizer,
         *,
         clip: float | None = None,
         clamp: float | None = None,
@@ -58,7 +58,7 @@ class Player:
         )
         net = net.to(ranks.device, ranks.dtype)
         self.average = copy.deepcopy(net).requires_grad_(False).eval() if ema else net
-        self.engine = engines.build(ranks, net, optimizer, accumulation=ranks.machine.accumulation)
+        self.engine = factory.build(ranks, net, optimizer, accumulation=ranks.machine.accumulation)
         self.bare = self.engine.bare
         if clamp:
             self.engine.clamp(clamp)

@@ -22,7 +22,7 @@ from distgan.evaluation.audio_embeddings import SCALE, Embedding
 from distgan.metrics import audio as measures
 from distgan.metrics import frechet, perceptual
 from distgan.metrics.exact_sums import MOST, Sums
-from distgan.nn.losses import STFT_RESOLUTIONS, stft_distance
+from distgan.metrics.stft import STFT_RESOLUTIONS, stft_distance
 
 PLAIN = ("si_sdr", "lsd", "mcd", "stft", "l1", "bands", "frechet")
 METRICS = (*PLAIN, *perceptual.NAMES)

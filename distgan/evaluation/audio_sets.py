@@ -14,7 +14,7 @@ from distgan.core.file_tree import find_files, shown
 from distgan.data import transforms as signals
 from distgan.data.dataset import Data
 from distgan.evaluation.audio_evaluator import Clip, Resolutions
-from distgan.nn.losses import STFT_RESOLUTIONS
+from distgan.metrics.stft import STFT_RESOLUTIONS
 from distgan.shards.audio.pairs import SOUNDS, FilePairs
 from distgan.shards.codecs import audio as waves
 

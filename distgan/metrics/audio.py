@@ -11,7 +11,7 @@ import math
 
 import torch
 
-from distgan.nn.losses import stft_distance
+from distgan.metrics.stft import stft_distance
 
 FLOOR_DB = -80.0  # of the target's loudest bin: what lies below in a spectrogram counts as this
 # frames this far below the target's 95th percentile are pauses (shards/sound/degrade.py has the

@@ -3,9 +3,11 @@
 Its lines, the series of a key, medians and means over stretches of it. Imports no torch.
 """
 
+import contextlib
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -150,3 +152,29 @@ def gaps(rows: list[dict], key: str = "l1") -> np.ndarray:
             found.append((epoch, train[low:high, 1].mean(), value))
         before = epoch
     return np.array(found).reshape(-1, 3)
+
+
+def last_rows(path: Path) -> list[dict[str, Any]]:
+    """Return the rows in the last 64 KiB of a journal."""
+    return [row for row in tail_of(path, 64 << 10) if "step" in row]
+
+
+def tail_of(path: Path, size: int) -> list[dict[str, Any]]:
+    """Return the JSON objects of the whole lines in the last `size` bytes of a file.
+
+    Torn lines are skipped.
+    """
+    try:
+        with open(path, "rb") as file:
+            end = file.seek(0, 2)
+            file.seek(max(0, end - size))
+            lines = file.read().split(b"\n")[0 if end <= size else 1 :]
+    except OSError:
+        return []
+    found = []
+    for line in lines:
+        with contextlib.suppress(ValueError, RecursionError):
+            row = json.loads(line)
+            if isinstance(row, dict):
+                found.append(row)
+    return found

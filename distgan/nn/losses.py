@@ -1,5 +1,5 @@
 """Adversarial losses: plain functions of logits, each with its source. `d_` is what the
-discriminator minimises, `g_` the generator. And the distance of two signals' spectrograms.
+discriminator minimises, `g_` the generator.
 """
 
 import math
@@ -11,15 +11,6 @@ from torch.nn import functional as F
 
 Mode = Literal["lsgan", "vanilla", "hinge", "wgan"]
 MODES: tuple[Mode, ...] = get_args(Mode)
-STFT_RESOLUTIONS = (
-    (1024, 120, 600),
-    (2048, 240, 1200),
-    (512, 50, 240),
-)  # (FFT, hop, window) in frames (Yamamoto et al. 2020, table 1)
-# -60 dB of full scale: a target that is softer counts as this loud, or what is left of noise in its
-# pauses would be all that counts
-SILENT_RMS = 1e-3
-_LEAST_POWER = 1e-8  # of one bin of a spectrogram
 
 
 def watched(tree: Any, key: str, fields: Mapping[str, Any]) -> Any:
@@ -178,39 +169,3 @@ def zero_centred_penalty(
     samples = samples.detach().requires_grad_()
     (slope,) = torch.autograd.grad(critic(samples).sum(), samples, create_graph=True)
     return slope.square().flatten(1).sum(1).mean()
-
-
-def stft_distance(
-    found: torch.Tensor,
-    target: torch.Tensor,
-    resolutions: tuple[tuple[int, int, int], ...] = STFT_RESOLUTIONS,
-) -> torch.Tensor:
-    """Mean over resolutions of spectral convergence plus mean |log magnitude ratio| (Yamamoto et
-    al. 2020, eq. 3-6): [batch], 0 where equal.
-
-    found, target: float32 or float64 [batch, frames], full scale 1, more frames than half the
-    largest FFT. Each sample has its own spectral convergence (its norms are taken over that sample
-    alone), so the value of a sample depends on nothing else in the batch.
-    """
-    return torch.stack(
-        [_one_stft_distance(found, target, *resolution) for resolution in resolutions]
-    ).mean(0)
-
-
-def _one_stft_distance(
-    found: torch.Tensor, target: torch.Tensor, size: int, hop: int, window: int
-) -> torch.Tensor:
-    shape = torch.hann_window(window, dtype=target.dtype, device=target.device)
-    x, y = (_magnitudes(signal, size, hop, shape) for signal in (found, target))
-    least = SILENT_RMS * shape.square().sum().sqrt() * (y[0].numel() ** 0.5)
-    convergence = torch.linalg.vector_norm(y - x, dim=(1, 2)) / torch.linalg.vector_norm(
-        y, dim=(1, 2)
-    ).maximum(least)
-    return convergence + (x.log() - y.log()).abs().mean((1, 2))
-
-
-def _magnitudes(signal: torch.Tensor, size: int, hop: int, window: torch.Tensor) -> torch.Tensor:
-    """[batch, frames] -> [batch, bins, frames of the spectrogram]."""
-    spectrum = torch.stft(signal, size, hop, len(window), window, return_complex=True)
-    # Not abs(), whose gradient is unbounded near zero; below the least power there is none.
-    return (spectrum.real.square() + spectrum.imag.square()).clamp_min(_LEAST_POWER).sqrt()

@@ -24,16 +24,10 @@ from distgan.data.loader import Micro
 from distgan.distributed.ranks import Ranks
 from distgan.engine.player import Log, Player
 from distgan.metrics import audio as measures
+from distgan.metrics.stft import STFT_RESOLUTIONS, stft_distance
 from distgan.monitor.decisions import Move, Watch
 from distgan.nn import spectrogram as nets_timbre
-from distgan.nn.losses import (
-    MODES,
-    STFT_RESOLUTIONS,
-    d_adversarial,
-    g_adversarial,
-    stft_distance,
-    watched,
-)
+from distgan.nn.losses import MODES, d_adversarial, g_adversarial, watched
 from distgan.outputs import audio_results as listening
 
 CHUNK = 8  # held-out pairs that are repaired at once

@@ -24,6 +24,7 @@ from distgan.data.dataset import Data
 from distgan.data.loader import Micro
 from distgan.distributed.ranks import Ranks
 from distgan.engine.player import Log, Player, last
+from distgan.metrics.stft import stft_distance
 from distgan.monitor.decisions import WAVEFORM, Move, Watch
 from distgan.nn import losses
 from distgan.nn.waveform import Discriminator1d, Generator1d
@@ -288,9 +289,7 @@ class Recipe:
         log = {"adversarial": adversarial, "l1": (output - target).abs().mean()}
         loss = adversarial + run.lambda_l1 * log["l1"]
         if run.lambda_stft:
-            log["stft"] = losses.stft_distance(
-                output[:, 0], target[:, 0], run.stft_resolutions
-            ).mean()
+            log["stft"] = stft_distance(output[:, 0], target[:, 0], run.stft_resolutions).mean()
             loss = loss + run.lambda_stft * log["stft"]
         return loss, log
 
@@ -357,7 +356,7 @@ class Recipe:
                     **self._said(real=real, fake=fake),
                 }
                 if run.lambda_stft:
-                    row["stft"] = losses.stft_distance(
+                    row["stft"] = stft_distance(
                         output[:, 0], target[:, 0], run.stft_resolutions
                     ).mean()
                 rows.append((len(given), row))

@@ -19,10 +19,10 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from distgan.core import console
+from distgan.core.interrupts import STOP_SIGNALS
 from distgan.distributed.ranks import Ranks
 from distgan.runs.folder import SAVE, STOP
 
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
 LOOK_S = 1.0  # at the most this often does rank 0 look for files
 # that shall be left when a run leaves before the end of its time, beside twice its longest step and
 # twice its longest save
@@ -49,7 +49,7 @@ class Requests:
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
         """Signals ask from here on, as they did before afterwards."""
-        before = {number: signal.signal(number, self._asked) for number in SIGNALS}
+        before = {number: signal.signal(number, self._asked) for number in STOP_SIGNALS}
         try:
             yield
         finally:
@@ -128,11 +128,3 @@ def _end(time_limit_s: float | None, environment: Mapping[str, str]) -> float | 
     if text.isascii() and text.isdecimal():
         ends.append(float(text))
     return min(ends, default=None)
-
-
-def deaf(worker: int) -> None:
-    """For decoding processes: a signal to the whole process group is for the ranks, which still
-    need what these decode. They end with their rank.
-    """
-    for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN)

@@ -15,6 +15,7 @@ from distgan import train
 from distgan.config import loading as runfile
 from distgan.core import console
 from distgan.core.errors import ConfigError, RunError
+from distgan.distributed import launch_line
 from distgan.launchers.capacity import table as widths
 from distgan.launchers.local import run as local
 from distgan.launchers.slurm import profiles
@@ -265,7 +266,7 @@ def _train(study: Study, mine: list[int]) -> int:
         for i, width in enumerate(mine):
             console.say(f"\nwidth {width} ({i + 1} of {len(mine)}): {study.folders[width]}")
             code = child.run(
-                local.command(study.processes, [PRESET, *study.settings, *_width(width)])
+                launch_line.command(study.processes, [PRESET, *study.settings, *_width(width)])
             )
             if child.asked or code == STOPPED:
                 console.say("the study was asked to stop; the same line again goes on")

@@ -11,7 +11,6 @@ from typing import Any
 import distgan
 from distgan.core import console
 from distgan.core.errors import ConfigError
-from distgan.launchers.commands.submit import describe
 from distgan.launchers.runs import plan as plans
 from distgan.launchers.runs import submit_warnings as cautions
 from distgan.launchers.runs.selection import examine, with_accounting
@@ -61,7 +60,7 @@ def submit(study: Any, options: argparse.Namespace) -> int:
                 for one, state in zip(planned, found, strict=True)
             ],
         )
-        console.say(f"job         {describe(resources)}")
+        console.say(f"job         {resources.describe()}")
         for line in cautions.of(resources, missing):
             console.say(f"warning: {line}")
         if not missing:

@@ -3,7 +3,6 @@ score, speed, time left, and what is the matter.
 """
 
 import argparse
-import contextlib
 import json
 import time
 from collections import Counter
@@ -18,7 +17,7 @@ from distgan.core import console
 from distgan.core.errors import LaunchError
 from distgan.launchers.runs import selection as targets
 from distgan.launchers.runs.selection import Found
-from distgan.monitor.journal import score_key
+from distgan.monitor.journal import last_rows, score_key, tail_of
 
 EPILOG = """examples:
   distgan status                        all that was submitted
@@ -28,7 +27,6 @@ EPILOG = """examples:
   distgan status --json                 for programs
 
 Exit code 0 where all are done, 2 where some failed, were cancelled or are lost, 3 where some are still to come."""
-TAIL = 64 << 10  # bytes of a journal that are read
 LIMIT = 200  # runs that are shown one by one
 FAULTY = ("failed", "cancelled", "lost")
 
@@ -233,32 +231,6 @@ def progress(one: Found) -> Progress:
         if key in ("g/loss", "d/loss") and isinstance(value, int | float)
     }
     return Progress(step, epoch, epochs, losses, score, speed, left)
-
-
-def last_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows in the last 64 KiB of a journal."""
-    return [row for row in tail_of(path, TAIL) if "step" in row]
-
-
-def tail_of(path: Path, size: int) -> list[dict[str, Any]]:
-    """The JSON objects of the whole lines in the last `size` bytes of a file.
-
-    What is torn is passed over.
-    """
-    try:
-        with open(path, "rb") as file:
-            end = file.seek(0, 2)
-            file.seek(max(0, end - size))
-            lines = file.read().split(b"\n")[0 if end <= size else 1 :]
-    except OSError:
-        return []
-    found = []
-    for line in lines:
-        with contextlib.suppress(ValueError, RecursionError):
-            row = json.loads(line)
-            if isinstance(row, dict):
-                found.append(row)
-    return found
 
 
 def _epochs(folder: Path) -> float | None:

@@ -47,7 +47,7 @@ def main(argv: list[str]) -> int:
         (found,) = with_accounting(
             [examine(planned.folder, places.get(str(planned.folder)), rows, steps=planned.steps)]
         )
-        console.say(f"run         {planned.folder}\njob         {describe(resources)}")
+        console.say(f"run         {planned.folder}\njob         {resources.describe()}")
         if found.state.name == "uncertain":
             raise LaunchError(
                 f"nothing was submitted: {found.state.why}; try again in a few minutes"
@@ -71,16 +71,3 @@ def main(argv: list[str]) -> int:
         one = submission.submit(home, [[member]], resources)
     console.say(f"submitted   job {one.job}\nnext: distgan status {Path(planned.folder).name}")
     return 0
-
-
-def describe(resources: profiles.Resources) -> str:
-    """In one line for people."""
-    processes = resources.nodes * resources.per_node
-    return (
-        f"{resources.nodes} node{'s' * (resources.nodes > 1)},"
-        f" {f'{resources.gpus} GPUs a node' if resources.gpus else 'no GPU'}, {processes}"
-        f" process{'es' * (processes > 1)}, {resources.time}, partition"
-        f" {resources.partition or 'of the cluster'}"
-        + (f", {resources.pack} runs a job" if resources.pack > 1 else "")
-        + (f", {resources.max_parallel} jobs at a time" if resources.max_parallel else "")
-    )

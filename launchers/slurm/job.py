@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from distgan.core.errors import LaunchError
-from distgan.launchers.local import run as local
+from distgan.distributed import launch_line
 from distgan.launchers.slurm import client as cluster
 from distgan.launchers.slurm.job_records import (
     complete,
@@ -186,7 +186,7 @@ class Turn:
                 "port": free_port(self.key),
             }
         write = lambda: runs.write(attempt / "job.json", json.dumps(about, indent=1))  # noqa: E731
-        nodes = local.Nodes(self.nodes, 0, address, about["port"]) if address else None
+        nodes = launch_line.Nodes(self.nodes, 0, address, about["port"]) if address else None
         about["command"] = self._command(folder, member, nodes)
         write()
         code = self._run(folder, attempt, about["command"])
@@ -230,7 +230,9 @@ class Turn:
             folder,
             attempt,
             self._command(
-                folder, member, local.Nodes(self.nodes, self.node, about["address"], about["port"])
+                folder,
+                member,
+                launch_line.Nodes(self.nodes, self.node, about["address"], about["port"]),
             ),
         )
         _, about = self._record(folder, "then")
@@ -279,9 +281,9 @@ class Turn:
         }
 
     def _command(
-        self, folder: Path, member: Mapping[str, Any], nodes: local.Nodes | None
+        self, folder: Path, member: Mapping[str, Any], nodes: launch_line.Nodes | None
     ) -> list[str]:
-        return local.command(
+        return launch_line.command(
             self.resources.per_node,
             [*member["words"], f"machine.folder={json.dumps(str(folder))}"],
             *([self.resources.program] if self.resources.program else []),
@@ -292,7 +294,7 @@ class Turn:
         """The exit code of the training on this node."""
         env = {
             **cluster.clean(self.environment),
-            **local.environment(cluster.clean(self.environment)),
+            **launch_line.environment(cluster.clean(self.environment)),
             "DISTGAN_ATTEMPT": attempt.name,
             "DISTGAN_LOGS": str(attempt),
         }

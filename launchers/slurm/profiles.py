@@ -129,6 +129,18 @@ class Resources(Section):
     def minutes(self) -> int:
         return minutes(self.time)
 
+    def describe(self) -> str:
+        """Return nodes, GPUs, processes, time and partition in one line."""
+        processes = self.nodes * self.per_node
+        return (
+            f"{self.nodes} node{'s' * (self.nodes > 1)},"
+            f" {f'{self.gpus} GPUs a node' if self.gpus else 'no GPU'}, {processes}"
+            f" process{'es' * (processes > 1)}, {self.time}, partition"
+            f" {self.partition or 'of the cluster'}"
+            + (f", {self.pack} runs a job" if self.pack > 1 else "")
+            + (f", {self.max_parallel} jobs at a time" if self.max_parallel else "")
+        )
+
 
 def minutes(text: str) -> int:
     """`90m`, `12h`, `2d`, `1-12:00:00`, `30` (minutes) -> minutes; ValueError."""

@@ -15,7 +15,6 @@ from typing import Any
 from distgan import recipes
 from distgan.core import console
 from distgan.core.errors import ConfigError, LaunchError, RunError
-from distgan.launchers.commands.submit import describe
 from distgan.launchers.runs import accounting as accounts
 from distgan.launchers.runs import plan as plans
 from distgan.launchers.runs import submit_warnings as cautions
@@ -471,7 +470,7 @@ def _show(sweep: Sweep, found: list[Found], wanted: set[int]) -> None:
     """The plan, before anything is done."""
     console.say(
         f"sweep {sweep.name}: {len(found)} runs of {sweep.asked.recipe}\njob        "
-        f" {describe(sweep.resources)}\n"
+        f" {sweep.resources.describe()}\n"
     )
     keys = [*dict.fromkeys(key for one in sweep.members for key in one.values)]
     rows = [

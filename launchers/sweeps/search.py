@@ -18,15 +18,13 @@ from typing import Any
 
 from distgan.core import console
 from distgan.core.errors import ConfigError, DistganError, LaunchError
-from distgan.launchers.commands.status import last_rows
-from distgan.launchers.commands.submit import describe
 from distgan.launchers.runs import plan as plans
 from distgan.launchers.runs.selection import Found, examine, with_accounting
 from distgan.launchers.slurm import client as cluster
 from distgan.launchers.slurm import submission
 from distgan.launchers.slurm.ledger import Ledger
 from distgan.launchers.sweeps import definition as grid
-from distgan.monitor.journal import score_key
+from distgan.monitor.journal import last_rows, score_key
 from distgan.runs import folder as runs
 
 KEYS = {"trials", "parallel", "startup", "prune", "seed", "space"}
@@ -159,7 +157,7 @@ def _once(sweep: Any, asked: dict[str, Any], dry_run: bool) -> tuple[int, bool]:
         console.say(
             f"search {sweep.name}: {len(study.get_trials(deepcopy=False))} of {asked['trials']}"
             f" trials; {len(running)} under way; to submit: {max(0, room)}\njob        "
-            f" {describe(sweep.resources)}"
+            f" {sweep.resources.describe()}"
         )
         if dry_run:
             console.say("nothing was submitted")

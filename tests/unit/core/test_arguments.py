@@ -7,6 +7,7 @@ from processes import ROOT, TINY, run
 
 from distgan.core import arguments as options
 from distgan.core.errors import ConfigError, LaunchError
+from distgan.distributed import launch_line
 from distgan.launchers.local import run as local
 
 KNOWN = {
@@ -76,18 +77,18 @@ def test_a_verb_becomes_its_launcher(monkeypatch):
 
     monkeypatch.setattr(local.os, "execvpe", become)
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    local.spread("evaluate", ["RUN"], None)
-    local.spread("evaluate", ["RUN", "processes=1"], 1)
+    launch_line.spread("evaluate", ["RUN"], None)
+    launch_line.spread("evaluate", ["RUN", "processes=1"], 1)
     with pytest.raises(SystemExit, match="--num_processes 2 -m distgan evaluate RUN processes=2$"):
-        local.spread("evaluate", ["RUN", "processes=2"], 2)
+        launch_line.spread("evaluate", ["RUN", "processes=2"], 2)
     monkeypatch.setenv("WORLD_SIZE", "2")
-    local.spread("evaluate", ["RUN", "processes=2"], 2)
+    launch_line.spread("evaluate", ["RUN", "processes=2"], 2)
     with pytest.raises(LaunchError, match="processes=3, but the launcher started 2"):
-        local.spread("evaluate", ["RUN"], 3)
+        launch_line.spread("evaluate", ["RUN"], 3)
 
 
 def test_the_line_of_a_verb():
-    line = local.command(2, ["evaluate", "RUN"], ("-m", "distgan"))
+    line = launch_line.command(2, ["evaluate", "RUN"], ("-m", "distgan"))
     assert line[0] == sys.executable and line[-6:] == [
         "--num_processes",
         "2",

@@ -26,7 +26,7 @@ from distgan.evaluation.audio_embeddings import SCALE, Embedding
 from distgan.evaluation.audio_evaluator import Clip, columns, score
 from distgan.metrics import audio as measures
 from distgan.metrics import frechet, perceptual
-from distgan.nn.losses import stft_distance
+from distgan.metrics.stft import stft_distance
 from distgan.shards.audio import speech
 from distgan.shards.codecs import audio as waves
 

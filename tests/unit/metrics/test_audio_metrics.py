@@ -11,7 +11,7 @@ import scipy.signal
 import torch
 
 from distgan.metrics import audio as measures
-from distgan.nn.losses import STFT_RESOLUTIONS
+from distgan.metrics.stft import STFT_RESOLUTIONS
 from distgan.shards.audio import speech
 
 RATE = 16000

@@ -6,7 +6,7 @@ import pytest
 import scipy.signal
 import torch
 
-from distgan.nn.losses import SILENT_RMS, STFT_RESOLUTIONS, stft_distance
+from distgan.metrics.stft import SILENT_RMS, STFT_RESOLUTIONS, stft_distance
 
 
 def waves(

@@ -25,8 +25,8 @@ from distgan.data.loader import Micro
 from distgan.distributed.ranks import Ranks
 from distgan.engine.player import retune
 from distgan.metrics import audio as measures
+from distgan.metrics.stft import stft_distance
 from distgan.nn import spectrogram as nets_timbre
-from distgan.nn.losses import stft_distance
 from distgan.recipes.timbre import Recipe, Settings
 from distgan.shards.codecs import audio as waves
 from distgan.training.loop import STOPPED
