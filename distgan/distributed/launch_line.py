@@ -31,7 +31,7 @@ def command(
     program: tuple[str, ...] = (str(TRAIN),),
     nodes: Nodes | None = None,
 ) -> list[str]:
-    """The line that trains, or does what another `program` does, with this many processes on this
+    """Return the line that runs `program` (the trainer) with this many processes on this
     machine, or on each of `nodes`.
 
     `--multi_gpu` also where there is no GPU: `accelerate launch --cpu --num_processes 2` starts one
@@ -81,8 +81,9 @@ def command(
 
 
 def environment(base: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Of the launcher: it is to pass on the signals that ask a run to save, of which torch's
-    elastic agent would die by itself.
+    """Return the launcher's environment.
+
+    torch's elastic agent passes on the signals that ask a run to save instead of dying by them.
     """
     return {"PET_SIGNALS_TO_HANDLE": "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1,SIGUSR2", **base}
 
