@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from distgan.shards.build import command as build
+from distgan.shards.build import command as build_command
 
 STEPS = 20
 TRAIN = Path(__file__).parents[1] / "distgan" / "train.py"
@@ -53,7 +53,7 @@ def losses(
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
-        build.main(["particles", f"{folder}/data"])
+        build_command.main(["particles", f"{folder}/data"])
         print(
             "| precision | ngf = ndf | processes | step 1 | step 5 | step 10 | all 20 steps"
             " |\n|---|---|---|---|---|---|---|"

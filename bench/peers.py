@@ -21,8 +21,8 @@ import numpy as np
 
 from distgan.core import console, rng
 from distgan.core.worker_pool import default_workers, ordered_map
-from distgan.shards.codecs import audio as waves
-from distgan.shards.codecs import image as payloads
+from distgan.shards.codecs import audio as audio_codec
+from distgan.shards.codecs import image as image_codec
 from distgan.shards.format.index import DATASET, write_manifest
 from distgan.shards.format.writer import write_shard
 
@@ -54,7 +54,7 @@ def image(i: int) -> bytes:
     corners = np.linspace(0, 3, SIZE)
     weights = np.maximum(0, 1 - abs(corners[:, None] - np.arange(4)))
     field = np.einsum("ya,abc,xb->yxc", weights, generator.uniform(20, 235, (4, 4, 3)), weights)
-    return payloads.encode(
+    return image_codec.encode(
         np.clip(np.rint(field + generator.normal(0, 3, field.shape)), 0, 255).astype(np.uint8),
         "png",
     )[1]
@@ -72,8 +72,8 @@ def pair(i: int) -> tuple[bytes, bytes]:
     clean = signal.lfilter([1], [1, -1.6, 0.75], generator.normal(0, 1, RATE)) * loud
     clean *= 0.08 / abs(clean).max()
     noisy = clean + generator.normal(0, 0.0008, RATE)
-    return waves.write_flac(waves.to_int16(noisy), RATE), waves.write_flac(
-        waves.to_int16(clean), RATE
+    return audio_codec.write_flac(audio_codec.to_int16(noisy), RATE), audio_codec.write_flac(
+        audio_codec.to_int16(clean), RATE
     )
 
 
@@ -89,12 +89,14 @@ def made(function: Callable, n: int, unit: str) -> list:
 
 def raw(png: bytes) -> bytes:
     pixels = np.empty((SIZE, SIZE, 3), np.uint8)
-    payloads.decode(png, "png", pixels)
-    return payloads.encode(pixels, "raw")[1]
+    image_codec.decode(png, "png", pixels)
+    return image_codec.encode(pixels, "raw")[1]
 
 
 def wav(flacs: tuple[bytes, bytes]) -> tuple[bytes, bytes]:
-    noisy, clean = (waves.write_wav(waves.read_flac(data)[0][:, 0], RATE) for data in flacs)
+    noisy, clean = (
+        audio_codec.write_wav(audio_codec.read_flac(data)[0][:, 0], RATE) for data in flacs
+    )
     return noisy, clean
 
 

@@ -22,8 +22,8 @@ from distgan.config.batch_layout import breakdown
 from distgan.core import console, rng
 from distgan.data.dataset import Data
 from distgan.data.loader import Stream
-from distgan.shards.codecs import audio as waves
-from distgan.shards.codecs import image as payloads
+from distgan.shards.codecs import audio as audio_codec
+from distgan.shards.codecs import image as image_codec
 
 LIMIT, OURS = "decoding alone, bytes in memory (the limit)", "distgan, shuffled, CRC"
 STOCK, SAME = "webdataset, shuffle(1000), its own decoder", "webdataset, shuffle(1000)"
@@ -36,12 +36,12 @@ def fill(samples: list[tuple[bytes, ...]], numbers: Iterable[int]) -> torch.Tens
     if len(samples[0]) == 1:
         batch = np.empty((len(numbers), SIZE, SIZE, 3), np.uint8)
         for out, i in zip(batch, numbers, strict=True):
-            payloads.decode(samples[i][0], "png", out)
+            image_codec.decode(samples[i][0], "png", out)
     else:
         batch = np.empty((len(numbers), 2, peers.RATE), np.int16)
         for out, i in zip(batch, numbers, strict=True):
             for row, data in zip(out, samples[i], strict=True):
-                row[:] = waves.read_flac(data)[0][:, 0]
+                row[:] = audio_codec.read_flac(data)[0][:, 0]
     return torch.from_numpy(batch)
 
 

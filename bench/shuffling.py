@@ -18,7 +18,7 @@ from bench.writing import chunks, mds, tars
 from distgan.config.batch_layout import breakdown
 from distgan.data.dataset import Data
 from distgan.data.loader import Stream
-from distgan.shards.codecs import image as payloads
+from distgan.shards.codecs import image as image_codec
 
 CLASSES = 20
 
@@ -69,7 +69,7 @@ def main(quick: bool = False, only: str = "") -> None:
     n = CLASSES * per_shard
     ideal = CLASSES * (1 - comb(n - per_shard, BATCH) / comb(n, BATCH))
     samples = [
-        (payloads.encode(np.full((8, 8), k, np.uint8), "raw")[1],)
+        (image_codec.encode(np.full((8, 8), k, np.uint8), "raw")[1],)
         for k in range(CLASSES)
         for _ in range(per_shard)
     ]

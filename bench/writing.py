@@ -21,7 +21,7 @@ from bench.peers import PER_SHARD
 from distgan.core import console
 from distgan.shards.build.plan import build
 from distgan.shards.format.index import DATASET, fingerprint, index_path
-from distgan.shards.sources import Check
+from distgan.shards.sources._base import SourceReport
 
 OURS, TWO, STOCK = "distgan, 1 worker", "distgan, 2 workers", "webdataset ShardWriter"
 ROUNDS, SCALING = 5, 3
@@ -39,8 +39,8 @@ class Packed:
             self._ends.append(self._ends[-1] + size)
         self._file = None
 
-    def check(self, workers: int) -> Check:
-        return Check()
+    def check(self, workers: int) -> SourceReport:
+        return SourceReport()
 
     def group(self, i: int) -> str:
         return self.keys[i]
@@ -66,8 +66,8 @@ class Drawn:
         self.options, self.origin, self.keys = {}, {}, [f"s{i:06d}" for i in range(n)]
         self.sample = peers.IMAGE | {"field": "png"}
 
-    def check(self, workers: int) -> Check:
-        return Check()
+    def check(self, workers: int) -> SourceReport:
+        return SourceReport()
 
     def group(self, i: int) -> str:
         return self.keys[i]

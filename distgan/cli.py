@@ -22,7 +22,7 @@ VERBS = {
         "make tars that others wrote a data set to train on, without touching them",
     ),
     "check": (
-        "distgan.shards.audit",
+        "distgan.shards.audit.command",
         "examine shards: damage, and the quality of images and pairs in them",
     ),
     "train": (

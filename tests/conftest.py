@@ -5,7 +5,7 @@ import torch
 from shard_runs import SMALL, shard
 from shard_sets import damaged
 
-from distgan.shards.build import command as build
+from distgan.shards.build import command as build_command
 
 torch.set_num_threads(
     1
@@ -17,7 +17,7 @@ torch.set_num_threads(
 def particles(tmp_path_factory):
     """Sixty particle images: 54 to train on, 6 held out."""
     folder = tmp_path_factory.mktemp("shards") / "particles"
-    assert build.main(["particles", str(folder), "--n", "60", "--workers", "1"]) == 0
+    assert build_command.main(["particles", str(folder), "--n", "60", "--workers", "1"]) == 0
     return folder
 
 
@@ -26,7 +26,10 @@ def pulses(tmp_path_factory):
     """Sixty pairs of detector pulses of 128 samples: 54 to train on, 6 held out."""
     folder = tmp_path_factory.mktemp("shards") / "pulses"
     assert (
-        build.main(["waveform", str(folder), "--n", "60", "--length", "128", "--workers", "1"]) == 0
+        build_command.main(
+            ["waveform", str(folder), "--n", "60", "--length", "128", "--workers", "1"]
+        )
+        == 0
     )
     return folder
 

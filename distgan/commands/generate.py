@@ -164,7 +164,7 @@ def _sounds(
     from distgan.distributed.ranks import Ranks
     from distgan.evaluation import audio_sets as clips
     from distgan.metrics.stft import STFT_RESOLUTIONS
-    from distgan.shards.codecs import audio as waves
+    from distgan.shards.codecs import audio as audio_codec
 
     ranks = Ranks(run.machine, run.precision)
     data = ranks.together(lambda: Data(asked["data"] or run.data))
@@ -190,7 +190,7 @@ def _sounds(
         for i in index.tolist():
             clip = sounds[i]
             both = [clip.found] + ([clip.target] if store.shards else [])
-            found += [waves.write_wav(wave.numpy(), sounds.rate) for wave in both]
+            found += [audio_codec.write_wav(wave.numpy(), sounds.rate) for wave in both]
             bar.advance(min(ranks.size, bar.total - bar.done))
         return found
 

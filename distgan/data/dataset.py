@@ -13,8 +13,8 @@ import torch
 from distgan.core import console, watchdog
 from distgan.core.errors import ConfigError, DataError
 from distgan.data import transforms as signals
-from distgan.shards.codecs import audio as waves
-from distgan.shards.codecs import image as payloads
+from distgan.shards.codecs import audio as audio_codec
+from distgan.shards.codecs import image as image_codec
 from distgan.shards.format.index import fingerprint
 from distgan.shards.format.reader import ShardSet, open_parts
 from distgan.shards.format.sample_spec import sample_of
@@ -165,7 +165,7 @@ class Images:
         fields = (self.field,)
         for out, i in zip(batch, numbers, strict=True):
             try:
-                payloads.decode(
+                image_codec.decode(
                     split.fields_of(i, fields)[self.field], self.field, out, strict=True
                 )
             except DataError:
@@ -262,13 +262,15 @@ class Pairs:
             ]
         sample = split.fields_of(i, self.fields)
         both = [
-            (waves.read_flac if field.endswith("flac") else waves.read_wav)(sample[field])
+            (audio_codec.read_flac if field.endswith("flac") else audio_codec.read_wav)(
+                sample[field]
+            )
             for field in self.fields
         ]
         start = self._start([(*wave.shape, rate, wave.dtype) for wave, rate in both], crop, at)
         return [wave[start : start + crop if crop else None, 0] for wave, _ in both]
 
-    def _layouts(self, split: ShardSet, i: int) -> list[waves.Layout]:
+    def _layouts(self, split: ShardSet, i: int) -> list[audio_codec.Layout]:
         """Where the values of input and target lie.
 
         From the headers, or as they were found the first time.
@@ -278,11 +280,12 @@ class Pairs:
         ].tolist()
         if all(start for start, _ in heads):
             return [
-                waves.Layout(start, frames, 1, self.rate, self.dtype) for start, frames in heads
+                audio_codec.Layout(start, frames, 1, self.rate, self.dtype)
+                for start, frames in heads
             ]
         sizes = [split.size(i, field) for field in self.fields]
         return [
-            waves.wav_layout(split.part(i, field, 0, min(waves.HEAD_BYTES, size)), size)
+            audio_codec.wav_layout(split.part(i, field, 0, min(audio_codec.HEAD_BYTES, size)), size)
             for field, size in zip(self.fields, sizes, strict=True)
         ]
 

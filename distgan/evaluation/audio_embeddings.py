@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from distgan.core.errors import ConfigError
-from distgan.shards.codecs import audio as waves
+from distgan.shards.codecs import audio as audio_codec
 
 MODELS = (
     "wav2vec2_base",
@@ -68,6 +68,6 @@ class Embedding:
     def __call__(self, wave: torch.Tensor, rate: int) -> torch.Tensor:
         sound = wave.float()
         if rate != RATE:
-            sound = torch.from_numpy(waves.resample(sound.numpy(), rate, RATE))
+            sound = torch.from_numpy(audio_codec.resample(sound.numpy(), rate, RATE))
         sound = torch.nn.functional.pad(sound, (0, max(0, _LEAST_FRAMES - len(sound))))
         return self._net.extract_features(sound[None])[0][-1][0] * SCALE

@@ -16,7 +16,7 @@ from distgan.data.dataset import Data
 from distgan.evaluation.audio_evaluator import Clip, Resolutions
 from distgan.metrics.stft import STFT_RESOLUTIONS
 from distgan.shards.audio.pairs import SOUNDS, FilePairs
-from distgan.shards.codecs import audio as waves
+from distgan.shards.codecs import audio as audio_codec
 
 TOLD = 10  # files that an error names
 
@@ -93,7 +93,7 @@ class Loose:
 
     @torch.no_grad()
     def __getitem__(self, i: int) -> Clip:
-        given = torch.from_numpy(waves.load(self._paths[i], self.rate)[0])
+        given = torch.from_numpy(audio_codec.load(self._paths[i], self.rate)[0])
         if not torch.isfinite(given).all() or not len(given):
             raise DataError(f"{self._paths[i]} holds no sound, or values that are not finite")
         return Clip(self._repair(given[None].to(self._device))[0].float().cpu(), given, given)
@@ -178,7 +178,7 @@ class Files:
         return next(iter(rates))
 
     def __getitem__(self, i: int) -> Clip:
-        return Clip(*(torch.from_numpy(waves.load(path)[0]) for path in self._paths[i]))
+        return Clip(*(torch.from_numpy(audio_codec.load(path)[0]) for path in self._paths[i]))
 
 
 def _look(path: Path) -> tuple[int, int, int]:

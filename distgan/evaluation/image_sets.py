@@ -16,7 +16,7 @@ from distgan.core.errors import ConfigError, DataError
 from distgan.core.file_tree import Contents, find_files
 from distgan.data.dataset import Data
 from distgan.evaluation import statistics_cache as reals
-from distgan.shards.codecs import image as payloads
+from distgan.shards.codecs import image as image_codec
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 _TURNED = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
@@ -108,7 +108,7 @@ class Files:
         """
         images = [
             self._open(
-                self._files[i], lambda image: np.array(payloads.upright(image).convert("RGB"))
+                self._files[i], lambda image: np.array(image_codec.upright(image).convert("RGB"))
             )
             for i in numbers
         ]
@@ -116,7 +116,7 @@ class Files:
 
     def _size(self, image: Image.Image) -> tuple[int, int]:
         """Width and height as decoded, from the header alone."""
-        if wide := payloads.deep(image):
+        if wide := image_codec.deep(image):
             raise DataError(
                 f"{image.filename} has more than 8 bits ({wide}); scores are of 8-bit images, so"
                 " scale it to 0 to 255 first"

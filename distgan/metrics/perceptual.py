@@ -11,7 +11,7 @@ import warnings
 import numpy as np
 
 from distgan.core.errors import ConfigError
-from distgan.shards.codecs import audio as waves
+from distgan.shards.codecs import audio as audio_codec
 
 PESQ_RATE = 16000  # wide-band; 8 kHz clips are taken narrow-band
 PACKAGES = {"pesq": "pesq", "stoi": "pystoi", "estoi": "pystoi"}
@@ -51,7 +51,7 @@ def _pesq(found: np.ndarray, target: np.ndarray, rate: int) -> tuple[float | Non
     import pesq
 
     if rate not in (8000, PESQ_RATE):
-        found, target = (waves.resample(wave, rate, PESQ_RATE) for wave in (found, target))
+        found, target = (audio_codec.resample(wave, rate, PESQ_RATE) for wave in (found, target))
     try:
         return (
             float(

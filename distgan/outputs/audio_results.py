@@ -14,7 +14,7 @@ from distgan.data import transforms as signals
 from distgan.data.dataset import Data
 from distgan.metrics import audio as measures
 from distgan.outputs import signal_plots as figures
-from distgan.shards.codecs import audio as waves
+from distgan.shards.codecs import audio as audio_codec
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,7 +109,9 @@ def write_sound(folder: Path, prefix: str, pairs: list[Repaired], rate: int) -> 
         for what, wave in (("before", pair.before), ("after", pair.after), ("clean", pair.clean)):
             path = folder / f"{prefix}{pair.name}.{what}.wav"
             try:
-                path.write_bytes(waves.write_wav(waves.to_int16(np.nan_to_num(wave)), rate))
+                path.write_bytes(
+                    audio_codec.write_wav(audio_codec.to_int16(np.nan_to_num(wave)), rate)
+                )
             except OSError as error:
                 raise DiskError(
                     f"cannot write {path}: {error.strerror}; run the same line again when it can be"

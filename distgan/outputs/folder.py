@@ -189,12 +189,12 @@ class Store:
     def finish(self, how: list[str]) -> None:
         """All are there. Shards become a data set; `how` tells `distgan index` what a sample is."""
         if self.shards and not (self.target / DATASET).is_file():
-            from distgan.shards.adopt import command as adopt
+            from distgan.shards.adopt import command as adopt_command
 
             one = (
                 self._next == 1
             )  # whole shards are held out, so one alone can be indexed, and no data set
-            adopt.main([str(self.target), *(["--validation", "0"] if one else how)])
+            adopt_command.main([str(self.target), *(["--validation", "0"] if one else how)])
         runs.write(
             self.target / ABOUT,
             json.dumps({"about": self._about, "n": max(self._finished(), self._count)}, indent=1),

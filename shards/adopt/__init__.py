@@ -1,0 +1,8 @@
+"""Make tars that other programs wrote a data set: `distgan index FOLDER`.
+
+The tars are read completely and never changed. Imports distgan.core, shards.codecs, shards.format
+and shards.build.
+
+command   the command line, the choice of tars for training and validation, the report
+infer     find out from names and headers what a sample is
+"""

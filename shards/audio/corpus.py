@@ -18,7 +18,7 @@ from distgan.core.file_tree import shown
 from distgan.core.rng import key, numpy_generator
 from distgan.shards.audio import degrade, speech
 from distgan.shards.audio.pairs import frames_and_rate, named, read_span
-from distgan.shards.codecs import audio as waves
+from distgan.shards.codecs import audio as audio_codec
 
 NOISES = ("white", "pink", "babble")
 BABBLE_VOICES, BABBLE_S = 8, 4.0
@@ -138,7 +138,7 @@ def recorded_rooms(folder: Path, files: list[str], rate: int) -> dict[str, np.nd
     rooms, total = {}, 0
     with console.bar("reading", len(files), "impulse responses") as bar:
         for file in files:
-            response, _ = waves.load(folder / file, rate)
+            response, _ = audio_codec.load(folder / file, rate)
             if not np.isfinite(response).all() or not response.any():
                 raise DataError(
                     f"{folder / shown(file)} is no impulse response: silent, or not finite; take it"

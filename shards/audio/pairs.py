@@ -14,7 +14,7 @@ import soundfile
 from distgan.core.errors import ConfigError, DataError
 from distgan.core.file_tree import Contents, find_files, keys_of, shown
 from distgan.shards.audio import align
-from distgan.shards.codecs import audio as waves
+from distgan.shards.codecs import audio as audio_codec
 
 SOUNDS = (".aif", ".aiff", ".au", ".caf", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".w64", ".wav")
 ARRAYS = (".npy",)
@@ -142,7 +142,7 @@ class FilePairs:
     def load(self, i: int) -> tuple[np.ndarray, np.ndarray]:
         """(input, target) as float32 [frames]; DataError names the file."""
         given, target = (
-            _array(path) if path.suffix.lower() in ARRAYS else waves.load(path)[0]
+            _array(path) if path.suffix.lower() in ARRAYS else audio_codec.load(path)[0]
             for path in self.paths(i)
         )
         return given, target
@@ -265,7 +265,7 @@ def read_span(path: Path, rate: int, first: int, frames: int) -> np.ndarray:
     except (soundfile.LibsndfileError, OSError, TypeError) as error:
         raise DataError(f"{path} cannot be read as sound: {error}") from error
     if found != rate and len(samples):
-        samples = waves.resample(samples, found, rate)
+        samples = audio_codec.resample(samples, found, rate)
     return samples[first - begin * step :][:frames]
 
 

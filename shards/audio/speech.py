@@ -17,7 +17,7 @@ import numpy as np
 
 from distgan.core.errors import ConfigError, DataError
 from distgan.core.rng import numpy_generator
-from distgan.shards.codecs import audio as waves
+from distgan.shards.codecs import audio as audio_codec
 
 # Formants 1 to 3 in Hz of: heed, hid, head, had, hod, hawed, hood, who'd, hud, heard.
 VOWELS = np.array(
@@ -291,7 +291,7 @@ def espeak(text: str, voice: str, rate_wpm: int) -> tuple[np.ndarray, int]:
                 f"espeak-ng said nothing with the voice {voice!r}:"
                 f" {done.stderr.strip() or f'exit code {done.returncode}'}"
             )
-        return waves.load(path)
+        return audio_codec.load(path)
 
 
 def espeak_utterance(
@@ -310,7 +310,7 @@ def espeak_utterance(
     while len(spoken) < n:
         sound, found = espeak(TEXTS[order[0]], VOICES[speaker % len(VOICES)], speed)
         spoken = np.concatenate(
-            [spoken, waves.resample(sound, found, rate) if found != rate else sound]
+            [spoken, audio_codec.resample(sound, found, rate) if found != rate else sound]
         )
         order = np.roll(order, -1)
     return PEAK * spoken[:n] / max(float(np.abs(spoken[:n]).max(initial=0)), 1e-9)

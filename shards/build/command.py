@@ -23,9 +23,9 @@ from typing import Any
 from distgan.core import console
 from distgan.core.errors import ConfigError, DataError, DistganError
 from distgan.core.worker_pool import default_workers
-from distgan.shards import sources
 from distgan.shards.build.plan import Task, build, finish, missing, shard_files, table
 from distgan.shards.format.index import DATASET, VERSION, load_json, load_manifest
+from distgan.shards.sources._base import load_source, source_names
 
 ARRAY = """
 On a cluster, as a job array: the tasks write different shards, in any order, and the bytes are those of one run.
@@ -42,7 +42,7 @@ def main(argv: list[str]) -> int:
         console.say(_overview())
         return 0
     name = argv[0]
-    module = sources.load(name)
+    module = load_source(name)
     args = _parser(name, module).parse_args(argv[1:])
     task = _check_options(args)
     source = module.Source(args)
@@ -215,7 +215,7 @@ def _report(out: Path, dataset: dict[str, Any]) -> None:
         if findings:
             console.say(f"{len(findings)} {title}:\n{table(findings)}")
     console.say(f"{out}: {_counts(dataset)}; fingerprint {dataset['fingerprint']}")
-    for command in _next_commands(sources.load(dataset["source"]), str(out)):
+    for command in _next_commands(load_source(dataset["source"]), str(out)):
         console.say(f"next: {command}")
 
 
@@ -230,8 +230,8 @@ def _overview() -> str:
         "",
         "sources (`distgan shard SOURCE --help` explains the options of one):",
     ]
-    for name in sources.names():
-        module = sources.load(name)
+    for name in source_names():
+        module = load_source(name)
         lines += ["", f"  {name}: {_summary(module)}"] + [
             f"    {line}\n        {what}" for what, line in module.EXAMPLES
         ]

@@ -40,7 +40,7 @@ from distgan.shards.format.writer import (
     stretch_of,
     write_stretches,
 )
-from distgan.shards.sources import Check
+from distgan.shards.sources._base import SourceReport
 
 UNITS = {"image": "images", "pair": "pairs"}  # by the kind of sample, on the bar
 SHOWN = 30  # findings in a message; dataset.json has all of them
@@ -60,15 +60,15 @@ def build(
     workers: int,
     task: Task | None = None,
 ) -> dict[str, Any]:
-    """Check, split and write `source`, and return what dataset.json says; with a task, write only
+    """SourceReport, split and write `source`, and return what dataset.json says; with a task, write only
     its shards and finish nothing.
 
     `options` decide the bytes (those of the source, and validation, per-shard, drop-unreadable,
     drop-low-quality). DataError, with nothing written, if samples cannot be read and are not to be
     dropped, and if a key is malformed or occurs twice.
     """
-    check: Check = source.check(workers)
-    dropped = [f for f in check.findings if options["drop-low-quality"] or not f.usable]
+    check: SourceReport = source.check(workers)
+    dropped = [f for f in check.issues if options["drop-low-quality"] or not f.usable]
     if dropped and not (options["drop-low-quality"] or options["drop-unreadable"]):
         raise DataError(
             f"{len(dropped)} of {len(source.keys)} samples cannot be read; nothing was"
@@ -89,7 +89,7 @@ def build(
         "sample": source.sample,
         "samples": {part: len(numbers) for part, numbers in parts.items()},
         "left_out": _plain(dropped),
-        "low_quality_kept": _plain(f for f in check.findings if f.sample not in absent),
+        "low_quality_kept": _plain(f for f in check.issues if f.sample not in absent),
         "notes": check.notes,
         "complete": False,
         "fingerprint": None,

@@ -1,0 +1,8 @@
+"""Encode images and sound as the bytes of a tar member, and decode them.
+
+Decoding what was encoded gives the same values (JPEG aside); data of another size or kind raise
+ValueError. Imports distgan.core; torch only to resample.
+
+audio   WAV and FLAC; any sound file as an array
+image   PNG, JPEG and raw .npy
+"""

@@ -1,0 +1,13 @@
+"""Write, index and read tar shards.
+
+Equal samples give equal bytes. A shard is finished when its index exists. A reader returns exactly
+the bytes that were written, or raises DataError with shard, member and bytes. Imports distgan.core
+and shards.codecs.
+
+index         the index beside a shard: offset, size and crc32 of every member
+manifest      manifest.json of a split and the parts of dataset.json
+tar_members   read the members of a tar from any program; refuse unsafe and damaged ones
+writer        write a shard and its index
+reader        ShardSet: read samples of a split in any order
+sample_spec   validate the entry `sample` of dataset.json
+"""

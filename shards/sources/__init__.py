@@ -1,76 +1,45 @@
 """One file for each kind of source; the file name is the name on the command line.
 
-A source module offers
+A source module has
 
-    EXAMPLES            list of (what it does, command line) for --help
+    EXAMPLES            list of (description, command line) for --help
     RECIPE              the recipe to name as the next command; None while no recipe trains on it
-    VALIDATION          optional: the share of the samples for validation, where it is not 0.1
-    add_options(parser) its own command line options
-    Source(args)        what those options name; ConfigError for options that are wrong
+    VALIDATION          optional: the share of the samples for validation, if it is not 0.1
+    add_options(parser) add the command line options of this source
+    Source(args)        open what those options name; ConfigError for wrong options
 
 and a `Source`, which is pickled to the writer processes, has
 
-    options: dict       what decides the bytes, in JSON types; a rerun must have the same. Keys are
-                        names of options without the dashes
-    origin: dict        what is recorded but may change between reruns, such as the folder the files
-                        were in
-    keys: list[str]     one unique key per possible sample, in any order; those that `make` gives
-                        them
-    check(workers)      looks at every sample before anything is written, and returns a `Check`: the
-                        same on every machine
-    sample: dict        what a sample is, complete after `check`, written to dataset.json as it is.
-                        One of {"kind": "image", "channels": 1|3, "size": pixels, "field":
-                        "png"|"jpg"|"npy"} {"kind": "pair", "rate": Hz, "fields": ["input.wav",
-                        "target.wav"], "dtype": "int16"|"float32",
-                         "length": shortest, "longest": frames}
+    options: dict       everything that decides the bytes, in JSON types; a rerun must have the
+                        same. Keys are names of options without the dashes
+    origin: dict        recorded, but may change between reruns, such as the folder of the files
+    keys: list[str]     one unique key per possible sample, in any order, as `make` returns them
+    check(workers)      examine every sample before anything is written and return a
+                        `SourceReport`, the same on every machine
+    sample: dict        the format of a sample, complete after `check`; written to dataset.json
+                        unchanged. One of
+                        {"kind": "image", "channels": 1|3, "size": pixels,
+                         "field": "png"|"jpg"|"npy"}
+                        {"kind": "pair", "rate": Hz, "fields": ["input.wav", "target.wav"],
+                         "dtype": "int16"|"float32", "length": shortest, "longest": frames}
     group(i) -> str     samples of one group (one recording, one picture) stay on one side of the
                         train/validation split; call after `check`
     make(i) -> dict     sample i as {"__key__": str, field: bytes, ...}: a pure function, so any
                         number of writers gives the same bytes. All samples have the same fields
     make_batch(numbers: list[int]) -> list[dict]
-                        optional, in place of `make`: samples that are cheaper together. Always
-                        called with the same stretches, the 16 neighbours of a shard (fewer at its
-                        end), whatever the workers, kills and tasks; so what it computes may depend
-                        on who is in the batch, but not on the number of threads, which differs
-                        between a worker and a lone process
+                        optional, in place of `make`: samples that are cheaper to make together.
+                        Always called with the same chunks, 16 neighbours of a shard (fewer at its
+                        end), for any number of workers, kills and tasks. So the result may depend
+                        on the other samples of the batch, but not on the number of threads, which
+                        differs between a worker and a single process
+
+Imports distgan.core, shards.codecs, shards.format and shards.audio.
+
+_base        find a source by its name; SourceReport and SampleIssue, the results of `check`
+images       a folder of images
+particles    synthetic bubble-chamber photographs
+flowers102   Oxford 102 Flowers from the published files
+waveform     detector pulses, synthetic or from files
+audio        pairs of recordings in two folders
+timbre       speech before and after a denoiser
 """
-
-import difflib
-import importlib
-import pkgutil
-from dataclasses import dataclass, field
-from types import ModuleType
-
-from distgan.core.errors import ConfigError
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One sample that is not as it should be."""
-
-    sample: int  # number in Source.keys
-    name: str  # what the user calls it: a file name
-    reason: str
-    usable: bool  # False: no sample can be made of it
-
-
-@dataclass
-class Check:
-    """What a source found in its samples; `notes` are sentences about all of them."""
-
-    findings: list[Finding] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-
-def names() -> list[str]:
-    """The sources there are."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__))
-
-
-def load(name: str) -> ModuleType:
-    """The source module of that name; ConfigError, with the nearest name, if there is none."""
-    if name not in names():
-        near = difflib.get_close_matches(name, names(), 1)
-        meant = f"; did you mean {near[0]}?" if near else ""
-        raise ConfigError(f"no source {name!r}; there are: {', '.join(names())}{meant}")
-    return importlib.import_module(f"{__name__}.{name}")

@@ -37,8 +37,8 @@ from distgan.shards.audio.pairs import (
     read_span,
     to_take_out,
 )
-from distgan.shards.codecs import audio as waves
-from distgan.shards.sources import Check, Finding
+from distgan.shards.codecs import audio as audio_codec
+from distgan.shards.sources._base import SampleIssue, SourceReport
 
 EXAMPLES = [
     (
@@ -105,7 +105,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--payload",
-        choices=waves.WAVE_FIELDS,
+        choices=audio_codec.WAVE_FIELDS,
         default="wav",
         help="wav is read fastest, flac is smaller (default: %(default)s)",
     )
@@ -166,21 +166,21 @@ class Source:
         if faults:
             raise ConfigError("\n".join(faults))
 
-    def check(self, workers: int) -> Check:
+    def check(self, workers: int) -> SourceReport:
         """Listen to every recording once, and cut those that are fit."""
         self.looks = []
         with console.bar("checking", len(self.files.names), "recordings") as bar:
             for look in ordered_map(self._look, range(len(self.files.names)), workers):
                 self.looks.append(look)
                 bar.advance()
-        check = Check(notes=list(self.files.notes))
+        check = SourceReport(notes=list(self.files.notes))
         self.pieces, self.keys, short = [], [], []
         for i, look in enumerate(self.looks):
             pieces = [(0, 0)] if look.fault else self._cut(look.begin, look.end)
             for number, piece in enumerate(pieces):
                 if look.fault or look.weakness:
-                    check.findings.append(
-                        Finding(
+                    check.issues.append(
+                        SampleIssue(
                             len(self.pieces),
                             self.files.names[i],
                             look.fault or look.weakness,
@@ -238,7 +238,7 @@ class Source:
 
     def _look(self, i: int) -> Look:
         try:
-            given, target = (waves.load(path, self.rate)[0] for path in self.files.paths(i))
+            given, target = (audio_codec.load(path, self.rate)[0] for path in self.files.paths(i))
         except DataError as error:
             return Look(fault=str(error))
         uneven = abs(len(given) - len(target))
@@ -326,10 +326,10 @@ class Source:
             given = read_span(given_path, self.rate, first, frames)
         if (len(given), len(target)) != (frames, frames):
             raise DataError(f"{self.files.names[recording]} is shorter than when it was checked")
-        write = waves.write_wav if self.payload == "wav" else waves.write_flac
+        write = audio_codec.write_wav if self.payload == "wav" else audio_codec.write_flac
         return {
             "__key__": self.keys[i],
-            f"{INPUT}.{self.payload}": write(waves.to_int16(given), self.rate),
-            f"{TARGET}.{self.payload}": write(waves.to_int16(target), self.rate),
+            f"{INPUT}.{self.payload}": write(audio_codec.to_int16(given), self.rate),
+            f"{TARGET}.{self.payload}": write(audio_codec.to_int16(target), self.rate),
             "json": json.dumps(about).encode(),
         }

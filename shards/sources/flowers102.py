@@ -41,8 +41,8 @@ import numpy as np
 
 from distgan.core import console
 from distgan.core.errors import ConfigError, DataError
-from distgan.shards.codecs import image as payloads
-from distgan.shards.sources import Check
+from distgan.shards.codecs import image as image_codec
+from distgan.shards.sources._base import SourceReport
 from distgan.shards.sources.images import SIZES, Look, decode, encode, look_at, look_at_all, reason
 
 EXAMPLES = [
@@ -101,7 +101,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
             "do not compare their md5"
         ),
     )
-    payloads.add_option(parser)
+    image_codec.add_option(parser)
 
 
 class Source:
@@ -140,20 +140,20 @@ class Source:
             "kind": "image",
             "channels": 3,
             "size": args.size,
-            "field": payloads.FIELDS[args.payload],
+            "field": image_codec.FIELDS[args.payload],
         }
         self.looks: list[Look] = []
 
-    def check(self, workers: int) -> Check:
+    def check(self, workers: int) -> SourceReport:
         """Decode every photograph once."""
-        self.looks, findings = look_at_all(
+        self.looks, issues = look_at_all(
             self._look, range(len(self.keys)), [f"{key}.jpg" for key in self.keys], workers
         )
         counts = [
             f"{list(self.splits.values()).count(name)} {name}"
             for name in self.options["splits"].split(",")
         ]
-        return Check(findings, [f"official sets, together: {', '.join(counts)}", *self._notes])
+        return SourceReport(issues, [f"official sets, together: {', '.join(counts)}", *self._notes])
 
     def group(self, i: int) -> str:
         """Photographs with the same pixels are one group."""

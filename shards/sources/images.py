@@ -37,8 +37,8 @@ from distgan.core import console
 from distgan.core.errors import ConfigError, DataError
 from distgan.core.file_tree import Contents, find_files, keys_of, shown
 from distgan.core.worker_pool import ordered_map
-from distgan.shards.codecs import image as payloads
-from distgan.shards.sources import Check, Finding
+from distgan.shards.codecs import image as image_codec
+from distgan.shards.sources._base import SampleIssue, SourceReport
 
 EXAMPLES = [
     (
@@ -135,7 +135,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
             " for 12 bits (default: the full range of 16 bits; others are refused)"
         ),
     )
-    payloads.add_option(parser)
+    image_codec.add_option(parser)
 
 
 class Source:
@@ -168,23 +168,23 @@ class Source:
         self.sample: dict[str, Any] = {}
         self.looks: list[Look] = []
 
-    def check(self, workers: int) -> Check:
+    def check(self, workers: int) -> SourceReport:
         """Decode every image once; choose the number of channels if it was not given."""
         look = functools.partial(look_at, size=self.size, limits=self.range)
         paths, names = (
             [self.folder / file for file in self.files],
             [shown(file) for file in self.files],
         )
-        self.looks, findings = look_at_all(look, paths, names, workers)
+        self.looks, issues = look_at_all(look, paths, names, workers)
         if self.channels is None:
             self.channels = 3 if any(look.colour for look in self.looks) else 1
         self.sample = {
             "kind": "image",
             "channels": self.channels,
             "size": self.size,
-            "field": payloads.FIELDS[self.payload],
+            "field": image_codec.FIELDS[self.payload],
         }
-        return Check(findings, self._notes())
+        return SourceReport(issues, self._notes())
 
     def _notes(self) -> list[str]:
         readable = [
@@ -286,7 +286,7 @@ def look_at(file: Path | BinaryIO, size: int, limits: Sequence[float] | None = N
 
 def look_at_all(
     look: Callable[[Any], Look], items: Sequence[Any], names: list[str], workers: int
-) -> tuple[list[Look], list[Finding]]:
+) -> tuple[list[Look], list[SampleIssue]]:
     """`look(item)` of every item, in `workers` processes, and what is wrong.
 
     Unreadable, of low quality, or the pixels of one before it.
@@ -296,7 +296,7 @@ def look_at_all(
         for seen in ordered_map(look, items, workers):
             looks.append(seen)
             bar.advance()
-    findings: list[Finding] = []
+    issues: list[SampleIssue] = []
     first: dict[str, str] = {}
     for i, (name, seen) in enumerate(zip(names, looks, strict=True)):
         fault = seen.fault or seen.weakness
@@ -305,8 +305,8 @@ def look_at_all(
         elif not seen.fault:
             first[seen.digest] = name
         if fault:
-            findings.append(Finding(i, name, fault, usable=not seen.fault))
-    return looks, findings
+            issues.append(SampleIssue(i, name, fault, usable=not seen.fault))
+    return looks, issues
 
 
 def decode(
@@ -325,7 +325,7 @@ def decode(
         warnings.simplefilter("ignore")
         with Image.open(file, formats=FORMATS) as opened:
             about = {"width": opened.width, "height": opened.height, "mode": opened.mode}
-            if opened.mode not in payloads.WIDE and (wide := payloads.deep(opened)):
+            if opened.mode not in image_codec.WIDE and (wide := image_codec.deep(opened)):
                 raise ValueError(
                     f"more than 8 bits in each of several channels ({wide}), of which the decoder"
                     " would keep 8; convert it to 8 bits, or to gray of 16"
@@ -334,11 +334,11 @@ def decode(
                 getattr(opened, "n_frames", 1),
                 opened.mode in MODES_16_BIT or (opened.mode == "I" and opened.format == "PPM"),
             )
-            full = payloads.maxval(
+            full = image_codec.maxval(
                 opened
             )  # of a PGM, which Pillow scales to 16 bits: --range is of the values in the file
             opened.load()
-            image = payloads.upright(opened)
+            image = image_codec.upright(opened)
     outside = 0.0
     if sixteen and not limits:
         image = Image.fromarray(np.asarray(image).astype(np.float32) / 257)
@@ -376,7 +376,7 @@ def to_square(image: Image.Image, size: int) -> Image.Image:
 
 def encode(image: Image.Image, size: int, channels: int, payload: str) -> tuple[str, bytes]:
     """What `decode` gave -> (field, bytes) of its square of `size` pixels."""
-    return payloads.encode(
+    return image_codec.encode(
         np.asarray(to_square(image, size).convert("L" if channels == 1 else "RGB")), payload
     )
 

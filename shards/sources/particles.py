@@ -30,8 +30,8 @@ import numpy as np
 
 from distgan.core.errors import ConfigError
 from distgan.core.rng import numpy_generator
-from distgan.shards.codecs import image as payloads
-from distgan.shards.sources import Check
+from distgan.shards.codecs import image as image_codec
+from distgan.shards.sources._base import SourceReport
 
 EXAMPLES = [
     (
@@ -99,7 +99,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seed", type=int, default=0, help="another seed gives other images (default: %(default)s)"
     )
-    payloads.add_option(parser)
+    image_codec.add_option(parser)
 
 
 class Source:
@@ -125,20 +125,20 @@ class Source:
             "kind": "image",
             "channels": 1,
             "size": args.size,
-            "field": payloads.FIELDS[args.payload],
+            "field": image_codec.FIELDS[args.payload],
         }
         self.keys = [f"{i:07d}" for i in range(args.n)]
 
-    def check(self, workers: int) -> Check:
+    def check(self, workers: int) -> SourceReport:
         """Nothing to look at: every image is drawn to be a good one."""
-        return Check()
+        return SourceReport()
 
     def group(self, i: int) -> str:
         return self.keys[i]
 
     def make(self, i: int) -> dict[str, Any]:
         kind, tracks, picture = photograph(numpy_generator(self.seed, "particles", i), self.size)
-        field, data = payloads.encode(picture, self.payload)
+        field, data = image_codec.encode(picture, self.payload)
         return {
             "__key__": self.keys[i],
             field: data,

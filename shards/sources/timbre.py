@@ -37,8 +37,8 @@ from distgan.core.rng import numpy_generator
 from distgan.core.worker_pool import ordered_map
 from distgan.shards.audio import align, corpus, degrade, denoise, speech
 from distgan.shards.audio.pairs import SILENT_PEAK, SOUNDS, pair_sample, to_take_out
-from distgan.shards.codecs import audio as waves
-from distgan.shards.sources import Check, Finding
+from distgan.shards.codecs import audio as audio_codec
+from distgan.shards.sources._base import SampleIssue, SourceReport
 
 EXAMPLES = [
     ("400 pairs of 4 s from synthetic speech, noise and rooms", "distgan shard timbre OUT"),
@@ -297,7 +297,7 @@ class Source:
             )
         return str(Contents(self.weights.parent, [self.weights.name]))
 
-    def check(self, workers: int) -> Check:
+    def check(self, workers: int) -> SourceReport:
         """Read or make noise and rooms, listen to every stretch of recorded speech, and measure the
         denoiser's latency.
         """
@@ -311,7 +311,7 @@ class Source:
             if "noise" in self.folders
             else corpus.MadeNoise(self.voice, self.seed, self.rate)
         )
-        check = Check(notes=list(self.speech.notes))
+        check = SourceReport(notes=list(self.speech.notes))
         if (
             "speech" not in self.folders
             and self.voice == "espeak"
@@ -328,13 +328,13 @@ class Source:
                 ):
                     if reason:
                         recording, first = self.speech.stretches[i]
-                        check.findings.append(
-                            Finding(
+                        check.issues.append(
+                            SampleIssue(
                                 i, f"{shown(recording)} at {first / self.rate:g} s", reason, usable
                             )
                         )
                     bar.advance()
-        poor = {finding.sample for finding in check.findings}
+        poor = {finding.sample for finding in check.issues}
         fit = [i for i in range(len(self.keys)) if i not in poor]
         if fit:
             check.notes.append(
@@ -505,7 +505,7 @@ class Source:
             about["doubt"] = "; ".join(doubts)
         return {
             "__key__": self.keys[i],
-            "input.wav": waves.write_wav(waves.to_int16(denoised * gain), self.rate),
-            "target.wav": waves.write_wav(waves.to_int16(clean * gain), self.rate),
+            "input.wav": audio_codec.write_wav(audio_codec.to_int16(denoised * gain), self.rate),
+            "target.wav": audio_codec.write_wav(audio_codec.to_int16(clean * gain), self.rate),
             "json": json.dumps(about).encode(),
         }

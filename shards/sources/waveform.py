@@ -39,8 +39,8 @@ from distgan.core.errors import ConfigError, DataError
 from distgan.core.rng import numpy_generator
 from distgan.core.worker_pool import ordered_map
 from distgan.shards.audio.pairs import ARRAYS, SOUNDS, ArrayPairs, FilePairs, pair_sample
-from distgan.shards.codecs import audio as waves
-from distgan.shards.sources import Check, Finding
+from distgan.shards.codecs import audio as audio_codec
+from distgan.shards.sources._base import SampleIssue, SourceReport
 
 EXAMPLES = [
     ("2000 generated records of 1024 samples", "distgan shard waveform OUT"),
@@ -175,12 +175,12 @@ class Source:
         if faults:
             raise ConfigError("\n".join(faults))
 
-    def check(self, workers: int) -> Check:
+    def check(self, workers: int) -> SourceReport:
         """Generated records need no look; of given ones each is read."""
         if self.given is None:
             self.sample = pair_sample(self.rate, "wav", "float32", [self.length])
-            return Check()
-        check = Check(
+            return SourceReport()
+        check = SourceReport(
             notes=[*self.given.notes, "values are written as float32 as they are, not scaled"]
         )
         lengths = []
@@ -189,8 +189,8 @@ class Source:
                 ordered_map(self._look, range(len(self.keys)), workers)
             ):
                 if fault or weakness:
-                    check.findings.append(
-                        Finding(i, self.given.names[i], fault or weakness, usable=not fault)
+                    check.issues.append(
+                        SampleIssue(i, self.given.names[i], fault or weakness, usable=not fault)
                     )
                 if not fault:
                     lengths.append(length)
@@ -238,8 +238,8 @@ class Source:
             about = {"group": self.group(i), "name": self.given.names[i]}
         return {
             "__key__": self.keys[i],
-            "input.wav": waves.write_wav(given, self.rate),
-            "target.wav": waves.write_wav(target, self.rate),
+            "input.wav": audio_codec.write_wav(given, self.rate),
+            "target.wav": audio_codec.write_wav(target, self.rate),
             "json": json.dumps(about).encode(),
         }
 

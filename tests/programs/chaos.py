@@ -37,7 +37,7 @@ from safetensors.torch import load_file
 
 from distgan.core.errors import RunError
 from distgan.runs import checkpoints
-from distgan.shards.build import command as build
+from distgan.shards.build import command as build_command
 
 ASK = [
     "epochs=30",
@@ -504,7 +504,7 @@ def main(argv: list[str]) -> int:
     asked = parser.parse_args(argv)
     where = asked.folder or Path(tempfile.mkdtemp(prefix="distgan-chaos-"))
     where.mkdir(parents=True, exist_ok=True)
-    if build.main(["particles", str(where / "particles"), "--n", "60", "--workers", "1"]):
+    if build_command.main(["particles", str(where / "particles"), "--n", "60", "--workers", "1"]):
         return 1
     began, campaigns, numbers = (
         time.monotonic(),

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from distgan.shards.codecs import audio as waves
-from distgan.shards.codecs import image as payloads
+from distgan.shards.codecs import audio as audio_codec
+from distgan.shards.codecs import image as image_codec
 from distgan.shards.format.index import fingerprint, write_manifest
 from distgan.shards.format.writer import write_shard
 
@@ -39,10 +39,15 @@ def images(
     """A data set of n training images, numbers 0 … n-1, and `held_out` more to validate."""
 
     def sample(i):
-        field, data = payloads.encode(image(i, size, channels), payload)
+        field, data = image_codec.encode(image(i, size, channels), payload)
         return {"__key__": f"{i:06d}", field: data, "json": b"{}"}
 
-    about = {"kind": "image", "channels": channels, "size": size, "field": payloads.FIELDS[payload]}
+    about = {
+        "kind": "image",
+        "channels": channels,
+        "size": size,
+        "field": image_codec.FIELDS[payload],
+    }
     return write(folder, about, sample, n, held_out, per_shard)
 
 
@@ -58,7 +63,7 @@ def pairs(
 ) -> Path:
     """A data set of n training pairs, of equal or given lengths."""
     lengths = [frames] * (n + held_out) if isinstance(frames, int) else frames
-    encode = waves.write_wav if payload == "wav" else waves.write_flac
+    encode = audio_codec.write_wav if payload == "wav" else audio_codec.write_flac
 
     def sample(i):
         both = [encode(wave, rate) for wave in pair(i, lengths[i])]
@@ -125,7 +130,7 @@ def damaged(
         )
         given = 0.6 * target + 0.02 * rng.standard_normal(lengths[i])
         both = {
-            f"{side}.wav": waves.write_wav(waves.to_int16(wave), rate)
+            f"{side}.wav": audio_codec.write_wav(audio_codec.to_int16(wave), rate)
             for side, wave in (("input", given), ("target", target))
         }
         return {"__key__": f"{i:06d}", **both, "json": b"{}"}

@@ -23,7 +23,7 @@ from distgan import cli, train
 from distgan.core.errors import ConfigError, DataError, LaunchError, RunError
 from distgan.distributed import ranks
 from distgan.launchers.local import run as local
-from distgan.shards.build import command as build
+from distgan.shards.build import command as build_command
 
 
 @pytest.fixture
@@ -280,7 +280,10 @@ def test_a_stale_index(refused):
 
 
 def test_images_of_another_size(refused):
-    assert build.main(["particles", "small", "--n", "8", "--size", "32", "--workers", "1"]) == 0
+    assert (
+        build_command.main(["particles", "small", "--n", "8", "--size", "32", "--workers", "1"])
+        == 0
+    )
     assert (
         "sagan draws 64x64 images, this data set is 32x32; make it again with --size 64"
         in refused_after_output(refused, "sagan", "data=small")
@@ -288,7 +291,7 @@ def test_images_of_another_size(refused):
 
 
 def test_a_data_set_that_is_too_small(refused):
-    assert build.main(["particles", "two", "--n", "2", "--workers", "1"]) == 0
+    assert build_command.main(["particles", "two", "--n", "2", "--workers", "1"]) == 0
     assert "the training split holds 1 image" in refused_after_output(refused, "sagan", "data=two")
 
 
@@ -369,7 +372,7 @@ def test_a_folder_with_a_broken_picture(data, tmp_path):
 
 
 def test_a_data_set_made_with_other_options(refused):
-    said = refused("particles", "data", "--n", "61", "--workers", "1", command=build.main)
+    said = refused("particles", "data", "--n", "61", "--workers", "1", command=build_command.main)
     assert (
         "data was made with other options; nothing was overwritten" in said
         and "--n: 60 there, 61 now" in said

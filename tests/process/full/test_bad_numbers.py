@@ -19,7 +19,7 @@ from torch import nn
 from distgan.config.settings import Machine
 from distgan.distributed.ranks import Ranks
 from distgan.engine.player import Player
-from distgan.shards.codecs import audio as waves
+from distgan.shards.codecs import audio as audio_codec
 
 BROKEN = 7  # the number of the training sample with a NaN
 WAVEFORM = [
@@ -73,8 +73,8 @@ def pairs(tmp_path_factory):
             target[40] = np.nan
         return {
             "__key__": f"{i:06d}",
-            "input.wav": waves.write_wav(np.nan_to_num(target) + np.float32(0.01), 1000),
-            "target.wav": waves.write_wav(target, 1000),
+            "input.wav": audio_codec.write_wav(np.nan_to_num(target) + np.float32(0.01), 1000),
+            "target.wav": audio_codec.write_wav(target, 1000),
             "json": b"{}",
         }
 

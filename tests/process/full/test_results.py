@@ -33,8 +33,8 @@ from distgan.nn.image import Generator64
 from distgan.outputs import image_grid as pictures
 from distgan.outputs import image_results as results
 from distgan.recipes import wgan_flowers
-from distgan.shards import audit
-from distgan.shards.codecs import audio as waves
+from distgan.shards.audit import command as audit_command
+from distgan.shards.codecs import audio as audio_codec
 
 SMALL = [
     "ngf=4",
@@ -475,7 +475,7 @@ def test_generated_shards_are_a_data_set(trained, tmp_path, monkeypatch):
     assert {
         name for name in first if name.endswith(".tar") and hashes(out)[name] == first[name]
     } == {"000000.tar", "000001.tar"}
-    assert audit.main([str(out)]) in (0, 1)
+    assert audit_command.main([str(out)]) in (0, 1)
 
 
 # ---- distgan generate, of sounds
@@ -521,7 +521,7 @@ def test_repaired_sounds_do_not_depend_on_the_number_of_processes(
     assert (
         hashes(one) == hashes(two) and len(list((one / "sounds").iterdir())) == len(table(one)) == 6
     )
-    wave, rate = waves.read_wav(next((one / "sounds").iterdir()).read_bytes())
+    wave, rate = audio_codec.read_wav(next((one / "sounds").iterdir()).read_bytes())
     assert wave.dtype == np.float32 and rate == 8000 and len(wave) == 400
     next((two / "sounds").iterdir()).unlink()
     assert generate.main([str(folder), str(two), "--device", "cpu"]) == 0 and hashes(one) == hashes(

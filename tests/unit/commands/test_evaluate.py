@@ -27,7 +27,7 @@ from distgan.evaluation import image_evaluator as evaluator
 from distgan.evaluation import image_sets as imagesets
 from distgan.evaluation import statistics_cache as reals
 from distgan.evaluation.image_evaluator import Evaluator
-from distgan.shards.codecs import image as payloads
+from distgan.shards.codecs import image as image_codec
 from distgan.shards.sources import images as source
 
 
@@ -525,7 +525,9 @@ def test_colour_of_16_bits_is_no_shard(tmp_path):
     """Pillow drops the low half of its bits as it reads."""
     (tmp_path / "a.png").write_bytes(png16(16))
     with pytest.raises(ValueError, match="more than 8 bits"):
-        payloads.decode((tmp_path / "a.png").read_bytes(), "png", np.empty((16, 16, 3), np.uint8))
+        image_codec.decode(
+            (tmp_path / "a.png").read_bytes(), "png", np.empty((16, 16, 3), np.uint8)
+        )
 
 
 def test_shards_in_the_order_they_are_asked_for(particles):

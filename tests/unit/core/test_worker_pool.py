@@ -16,7 +16,7 @@ from distgan.core.errors import DataError
 from distgan.core.worker_pool import ordered_map
 from distgan.shards.build.plan import build, finish
 from distgan.shards.format.reader import ShardSet
-from distgan.shards.sources import Check
+from distgan.shards.sources._base import SourceReport
 
 OPTIONS = {"validation": 0.1, "per-shard": 40, "drop-unreadable": False, "drop-low-quality": False}
 
@@ -68,8 +68,8 @@ class Batches:
     def __init__(self, n: int = 120):
         self.keys = [f"k{i:03d}" for i in range(n)]
 
-    def check(self, workers: int) -> Check:
-        return Check()
+    def check(self, workers: int) -> SourceReport:
+        return SourceReport()
 
     def group(self, i: int) -> str:
         return self.keys[i]

@@ -10,8 +10,8 @@ import torch
 
 from distgan.core.errors import DataError
 from distgan.data.dataset import Data
-from distgan.shards.adopt import command as adopt
-from distgan.shards.codecs import audio as waves
+from distgan.shards.adopt import command as adopt_command
+from distgan.shards.codecs import audio as audio_codec
 from distgan.shards.format.sample_spec import sample_of
 
 PAIR = {
@@ -55,7 +55,7 @@ def test_a_wrong_entry_of_dataset_json(tmp_path, entry, value, said):
 def test_a_shard_that_dataset_json_leaves_out(tmp_path):
     folder = (shard_sets.images(tmp_path / "made", 30) / "train").rename(tmp_path / "flat")
     (folder / "manifest.json").unlink()
-    assert adopt.main([str(folder)]) == 0
+    assert adopt_command.main([str(folder)]) == 0
     about = json.loads((folder / "dataset.json").read_text())
     about["parts"]["train"]["shards"][0] = about["parts"]["train"]["shards"][1]
     (folder / "dataset.json").write_text(json.dumps(about))
@@ -94,13 +94,13 @@ def test_a_pair_of_two_kinds_of_files(tmp_path, crop):
         first, second = shard_sets.pair(i, 100)
         return {
             "__key__": f"{i:03d}",
-            "a.wav": waves.write_wav(first, 1000),
-            "b.flac": waves.write_flac(second, 1000),
+            "a.wav": audio_codec.write_wav(first, 1000),
+            "b.flac": audio_codec.write_flac(second, 1000),
         }
 
     shard_sets.write(tmp_path, PAIR, sample, 4, 2, 10)
     (tmp_path / "dataset.json").unlink()
-    assert adopt.main([str(tmp_path), "--input", "a.wav", "--target", "b.flac"]) == 0
+    assert adopt_command.main([str(tmp_path), "--input", "a.wav", "--target", "b.flac"]) == 0
     data = Data(str(tmp_path))
     both = data.decode(data.train, range(4), crop, np.full(4, 0.5) if crop else None)
     assert torch.equal(both[:, 0], -both[:, 1]) and both.shape == (4, 2, crop or 100)

@@ -22,7 +22,7 @@ from distgan.data import loader as batches
 from distgan.data.dataset import Data
 from distgan.data.loader import Stream
 from distgan.data.order import Order
-from distgan.shards.adopt import command as adopt
+from distgan.shards.adopt import command as adopt_command
 
 CPU = torch.device("cpu")
 BATCH = 12
@@ -310,7 +310,7 @@ def test_splits_of_one_folder_are_kept_apart(tmp_path):
     (tmp_path / "flat").mkdir()
     for tar in made.glob("*/*.tar"):
         tar.rename(tmp_path / "flat" / tar.name)
-    assert adopt.main([str(tmp_path / "flat")]) == 0
+    assert adopt_command.main([str(tmp_path / "flat")]) == 0
     data = Data(str(tmp_path / "flat"))
     for _ in range(2):
         for split in (data.train, data.validation):

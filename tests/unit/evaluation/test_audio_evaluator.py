@@ -28,7 +28,7 @@ from distgan.metrics import audio as measures
 from distgan.metrics import frechet, perceptual
 from distgan.metrics.stft import stft_distance
 from distgan.shards.audio import speech
-from distgan.shards.codecs import audio as waves
+from distgan.shards.codecs import audio as audio_codec
 
 RATE = 16000
 
@@ -347,7 +347,7 @@ def folders(tmp_path, voices):
         (tmp_path / name).mkdir()
         for k, voice in enumerate(voices):
             (tmp_path / name / f"{k}.wav").write_bytes(
-                waves.write_wav(noisy(voice, level, k), RATE)
+                audio_codec.write_wav(noisy(voice, level, k), RATE)
             )
     return tmp_path
 
@@ -398,7 +398,7 @@ def test_folders_at_any_number_of_processes(folders):
 
 
 def test_folders_that_do_not_match_are_refused_by_name(folders, voices):
-    (folders / "repaired/2.wav").write_bytes(waves.write_wav(voices[2][:-7], RATE))
+    (folders / "repaired/2.wav").write_bytes(audio_codec.write_wav(voices[2][:-7], RATE))
     with pytest.raises(
         ConfigError,
         match=(
@@ -407,7 +407,7 @@ def test_folders_that_do_not_match_are_refused_by_name(folders, voices):
         ),
     ):
         evaluate.main(asked(folders))
-    (folders / "repaired/2.wav").write_bytes(waves.write_wav(voices[2], 8000))
+    (folders / "repaired/2.wav").write_bytes(audio_codec.write_wav(voices[2], 8000))
     with pytest.raises(
         ConfigError, match="(?s)several rates; resample them to one first:.*8000 Hz: "
     ):
@@ -416,7 +416,7 @@ def test_folders_that_do_not_match_are_refused_by_name(folders, voices):
     with pytest.raises(ConfigError, match="each needs its counterpart: 1 without an input"):
         evaluate.main(asked(folders))
     (folders / "denoised/3.wav").write_bytes(b"no sound")
-    (folders / "repaired/2.wav").write_bytes(waves.write_wav(voices[2], RATE))
+    (folders / "repaired/2.wav").write_bytes(audio_codec.write_wav(voices[2], RATE))
     with pytest.raises(DataError, match="denoised/3.wav cannot be read as sound"):
         evaluate.main(asked(folders))
 

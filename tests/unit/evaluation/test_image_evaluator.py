@@ -221,10 +221,10 @@ def test_the_floor_is_the_score_that_new_reals_would_get(particles, tmp_path):
 
     from bench import floor
     from distgan.core.errors import DistganError
-    from distgan.shards.build import command as build
+    from distgan.shards.build import command as build_command
 
     assert (
-        build.main(
+        build_command.main(
             ["particles", str(tmp_path / "new"), "--n", "20", "--seed", "1", "--workers", "1"]
         )
         == 0

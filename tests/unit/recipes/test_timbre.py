@@ -28,7 +28,7 @@ from distgan.metrics import audio as measures
 from distgan.metrics.stft import stft_distance
 from distgan.nn import spectrogram as nets_timbre
 from distgan.recipes.timbre import Recipe, Settings
-from distgan.shards.codecs import audio as waves
+from distgan.shards.codecs import audio as audio_codec
 from distgan.training.loop import STOPPED
 
 RESOLUTIONS = ((64, 16, 64), (32, 8, 24))
@@ -421,7 +421,7 @@ def test_results_hold_measures_of_all_and_sound_of_some(folder, tmp_path):
     assert (tmp_path / "spectrograms.png").stat().st_size > 1000
     assert "level 0-500 Hz" in rows[0] and "input_level 2000-4000 Hz" in rows[0]
     for key in (row["key"] for row in rows):
-        assert waves.load(tmp_path / f"{key}.after.wav")[0].shape == (400,)
+        assert audio_codec.load(tmp_path / f"{key}.after.wav")[0].shape == (400,)
     made.step(
         [[micro(data, range(6))]], Clock(6, TRAIN)
     )  # the network that was copied for inference can still be trained

@@ -26,7 +26,7 @@ from distgan.nn.waveform import ConvDown1d, Discriminator1d, ExactConvTranspose1
 from distgan.recipes import waveform
 from distgan.recipes.waveform import Recipe, Settings
 from distgan.runs.history import read_history
-from distgan.shards.build import command as build
+from distgan.shards.build import command as build_command
 
 TINY = ["base_filters=4", "base_filters_d=4"]
 PAIRS = [
@@ -468,7 +468,7 @@ def buried(tmp_path_factory):
     """The pulses of docs/waveform.md, most of them lost in noise."""
     folder = tmp_path_factory.mktemp("buried") / "pulses"
     assert (
-        build.main(
+        build_command.main(
             [
                 "waveform",
                 str(folder),

@@ -21,7 +21,7 @@ from distgan.nn import losses
 from distgan.nn.normalization import GroupBatchNorm2d
 from distgan.recipes._noise import overfit
 from distgan.recipes.wgan_flowers import Recipe, Settings
-from distgan.shards.build import command as build
+from distgan.shards.build import command as build_command
 
 SMALL = ["ngf=4", "ndf=4", "latent=8", "batch=12", "n_critic=2"]
 
@@ -39,7 +39,7 @@ def flowers(tmp_path_factory):
         "--workers",
         "1",
     ]
-    assert build.main(["flowers102", str(root / "data"), *options]) == 0
+    assert build_command.main(["flowers102", str(root / "data"), *options]) == 0
     return root / "data"
 
 

@@ -14,10 +14,10 @@ from PIL import Image
 
 from distgan.core.errors import ConfigError, DataError
 from distgan.data.dataset import Data
-from distgan.shards.adopt import command as adopt
+from distgan.shards.adopt import command as adopt_command
 from distgan.shards.build.split import rank
-from distgan.shards.codecs import audio as waves
-from distgan.shards.codecs import image as payloads
+from distgan.shards.codecs import audio as audio_codec
+from distgan.shards.codecs import image as image_codec
 from distgan.shards.format.reader import open_parts
 
 
@@ -35,7 +35,7 @@ def picture(
     number: int, size: int | tuple[int, int] = 8, payload: str = "png", colour: bool = True
 ) -> bytes:
     shape = size if isinstance(size, tuple) else (size, size)
-    return payloads.encode(
+    return image_codec.encode(
         np.random.default_rng(number).integers(0, 256, (*shape, 3)[: 2 + colour], dtype=np.uint8),
         payload,
     )[1]
@@ -45,7 +45,7 @@ def sound(
     number: int, frames: int = 12000, rate: int = 8000, channels: int = 1, dtype: type = np.int16
 ) -> bytes:
     values = np.random.default_rng(number).integers(-9000, 9000, (frames, channels))
-    return waves.write_wav(
+    return audio_codec.write_wav(
         values.astype(dtype)[:, 0] if channels == 1 else values.astype(dtype), rate
     )
 
@@ -66,7 +66,7 @@ def pictures(folder: Path, shards: int = 12, name: str = "w", start: int = 0) ->
 
 
 def index(*argv: object) -> int:
-    return adopt.main([str(word) for word in argv])
+    return adopt_command.main([str(word) for word in argv])
 
 
 def about(folder: Path) -> dict:
@@ -115,7 +115,7 @@ def test_an_adopted_set_can_be_trained_on(tmp_path):
     for part in (data.train, data.validation):
         for i in range(len(part)):
             expected = np.empty((8, 8, 3), np.uint8)
-            payloads.decode(picture(int(part.key(i).removeprefix("d.x/"))), "png", expected)
+            image_codec.decode(picture(int(part.key(i).removeprefix("d.x/"))), "png", expected)
             assert np.array_equal(data.decode(part, [i])[0].permute(1, 2, 0).numpy(), expected)
 
 
@@ -248,7 +248,7 @@ def test_pictures_of_several_sizes_are_indexed_and_the_way_on_is_told(tmp_path, 
     [("png", False, 1), ("jpeg", True, 3), ("raw", False, 1), ("raw", True, 3)],
 )
 def test_kinds_of_pictures(tmp_path, payload, colour, channels):
-    field = payloads.FIELDS[payload]
+    field = image_codec.FIELDS[payload]
     for k in range(2):
         tar(tmp_path / f"{k}.tar", {f"{k}.{field}": picture(k, 16, payload, colour)})
     index(tmp_path)
@@ -372,7 +372,7 @@ def test_pairs_of_flac_and_of_other_names(tmp_path):
         tar(
             tmp_path / "flac" / f"{k}.tar",
             {
-                f"{k}.{part}.flac": waves.write_flac(x, 8000)
+                f"{k}.{part}.flac": audio_codec.write_flac(x, 8000)
                 for part, x in zip(("input", "target"), waves_of, strict=True)
             },
         )
@@ -557,5 +557,5 @@ def test_a_tar_whose_name_no_list_can_hold_is_refused(tmp_path, name):
     for tar in (b"a.tar", name):
         (tmp_path / os.fsdecode(tar)).touch()
     with pytest.raises(DataError, match="give the tar another"):
-        adopt.main([str(tmp_path)])
+        adopt_command.main([str(tmp_path)])
     assert len(list(tmp_path.iterdir())) == 2, "nothing was written"

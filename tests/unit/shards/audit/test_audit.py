@@ -16,8 +16,8 @@ from PIL import Image
 
 from distgan.cli import guarded
 from distgan.core.files import commit
-from distgan.shards import audit
-from distgan.shards.adopt import command as adopt
+from distgan.shards.adopt import command as adopt_command
+from distgan.shards.audit import command as audit_command
 from distgan.shards.audit import images
 from distgan.shards.audit.findings import CHECKS, Checks
 from distgan.shards.audit.images import perceptual_hash
@@ -99,8 +99,8 @@ def image_set(root: Path, *faults: dict, validation: tuple[dict, ...] = ()) -> P
 
 
 def check(root: Path, *options: str) -> tuple[int, dict]:
-    """(exit code, audit.json)."""
-    code = guarded(audit.main, [str(root), "--workers", "1", *options])
+    """(exit code, audit_command.json)."""
+    code = guarded(audit_command.main, [str(root), "--workers", "1", *options])
     return code, json.loads((root / "audit" / "audit.json").read_text())
 
 
@@ -298,12 +298,12 @@ def test_exit_codes(tmp_path, no_pictures, capsys):
         ["--threshold", "delay=nan,1"],
         ["--threshold", "delay=1,inf"],
     ):
-        assert guarded(audit.main, [str(root), *wrong]) == 2
-    assert guarded(audit.main, [str(tmp_path / "nothing")]) == 2
+        assert guarded(audit_command.main, [str(root), *wrong]) == 2
+    assert guarded(audit_command.main, [str(tmp_path / "nothing")]) == 2
     (tmp_path / "empty").mkdir()
-    assert guarded(audit.main, [str(tmp_path / "empty")]) == 2
+    assert guarded(audit_command.main, [str(tmp_path / "empty")]) == 2
     (tmp_path / "file").touch()
-    assert guarded(audit.main, [str(root), "--out", str(tmp_path / "file")]) == 2
+    assert guarded(audit_command.main, [str(root), "--out", str(tmp_path / "file")]) == 2
     errors = capsys.readouterr().err
     for text in (
         "no such folder; make it with `distgan shard",
@@ -322,7 +322,7 @@ def test_limit_looks_into_some_samples_and_says_so(tmp_path, no_pictures, capsys
 
 def test_help_prints_every_threshold(capsys):
     with pytest.raises(SystemExit):
-        audit.main(["--help"])
+        audit_command.main(["--help"])
     text = capsys.readouterr().out
     for line in (
         "  delay           > 0.5    > 2      samples",
@@ -387,7 +387,7 @@ DAMAGES = {
 @pytest.fixture
 def no_pictures(monkeypatch):
     """They take half a second."""
-    monkeypatch.setattr(audit._Quality, "draw", lambda *_: [])
+    monkeypatch.setattr(audit_command._Quality, "draw", lambda *_: [])
 
 
 @pytest.mark.parametrize("name", DAMAGES)
@@ -481,7 +481,7 @@ def test_tars_that_others_made(tmp_path, no_pictures, capsys):
     (tmp_path / "theirs").mkdir()
     for tar in root.glob("*/*.tar"):
         tar.rename(tmp_path / "theirs" / tar.name)
-    assert guarded(adopt.main, [str(tmp_path / "theirs")]) == 0
+    assert guarded(adopt_command.main, [str(tmp_path / "theirs")]) == 0
     code, report = check(tmp_path / "theirs", "--strict")
     assert (
         code == 0
@@ -513,7 +513,7 @@ def test_tars_that_others_made(tmp_path, no_pictures, capsys):
     ],
 )
 def test_the_next_line_is_one_that_works(source, kind, verdict, text):
-    assert text in audit._next(
+    assert text in audit_command._next(
         Path("root"), {"source": source, "examined": {"kind": kind}, "verdict": verdict}, []
     )
 
@@ -569,7 +569,7 @@ def test_the_command(tmp_path):
         ],
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(audit.__file__).parents[2])},
+        env={**os.environ, "PYTHONPATH": str(Path(audit_command.__file__).parents[3])},
     )
     assert run.returncode == 0 and run.stdout.splitlines()[-1].startswith("next: distgan run")
     assert (tmp_path / "a/audit.json").is_file() and not (root / "audit").exists()

@@ -28,9 +28,9 @@ from distgan.nn import spectrogram as nets_timbre
 from distgan.nn import waveform as nets_audio
 from distgan.recipes.timbre import Recipe, Settings
 from distgan.shards.audio import align, corpus, degrade, denoise
-from distgan.shards.audit import pairs as audit
-from distgan.shards.build import command as build
-from distgan.shards.codecs import audio as waves
+from distgan.shards.audit import pairs as audit_pairs
+from distgan.shards.build import command as build_command
+from distgan.shards.codecs import audio as audio_codec
 from distgan.shards.format.index import load_json
 from distgan.shards.format.reader import ShardSet
 from distgan.shards.sources import timbre
@@ -175,7 +175,7 @@ def test_amp_is_that_of_torch_amp(monkeypatch, data):
 # ---- "validation share 2 %"
 def test_the_split_is_5_to_10_percent_by_recording(tmp_path):
     assert (
-        build.main(
+        build_command.main(
             [
                 "timbre",
                 str(tmp_path / "out"),
@@ -323,9 +323,9 @@ def test_impulse_responses_are_read_once(tmp_path, monkeypatch):
         soundfile.write(
             tmp_path / f"{k}.wav", degrade.room(rng, 16000, 0.2, 3.0), 16000, subtype="FLOAT"
         )
-    read, load = [], waves.load
+    read, load = [], audio_codec.load
     monkeypatch.setattr(
-        waves, "load", lambda path, rate: read.append(str(path)) or load(path, rate)
+        audio_codec, "load", lambda path, rate: read.append(str(path)) or load(path, rate)
     )
     made = source(rirs=str(tmp_path), reverb=1.0)
     made.make_batch(list(range(8)))
@@ -377,7 +377,7 @@ def test_pairs_that_are_no_good_are_told():
     good = clean + 0.003 * rng.standard_normal(32000).astype(np.float32)
 
     def seen(observed, reference=clean):
-        return audit.measure(observed.astype(np.float32), reference, 16000)
+        return audit_pairs.measure(observed.astype(np.float32), reference, 16000)
 
     usual = seen(good)
     assert (

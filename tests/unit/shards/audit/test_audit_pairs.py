@@ -12,8 +12,8 @@ import pytest
 from test_audit import check, found, write_set
 
 from distgan.cli import guarded
-from distgan.shards import audit
 from distgan.shards.audio import speech
+from distgan.shards.audit import command as audit_command
 from distgan.shards.audit import pairs
 from distgan.shards.audit.findings import SOUND_ONLY
 from distgan.shards.codecs.audio import to_int16, write_flac, write_wav
@@ -84,7 +84,7 @@ def pair_set(
 def no_pictures(monkeypatch, request):
     """They take a second."""
     if request.node.name != "test_pictures":
-        monkeypatch.setattr(audit._Quality, "draw", lambda *_: [])
+        monkeypatch.setattr(audit_command._Quality, "draw", lambda *_: [])
 
 
 def late(x: np.ndarray, samples: int) -> np.ndarray:
@@ -321,7 +321,7 @@ def test_pictures(tmp_path, voices):
 
 def test_fields_that_are_not_there(tmp_path, voices):
     root = pair_set(tmp_path, voices, kind={**KIND, "fields": ["noisy.wav", "clean.wav"]})
-    assert guarded(audit.main, [str(root), "--workers", "1"]) == 2
+    assert guarded(audit_command.main, [str(root), "--workers", "1"]) == 2
 
 
 def test_measures_have_their_closed_forms():

@@ -23,13 +23,13 @@ from shard_runs import ROOT, SMALL, contents, shard
 
 from distgan.cli import guarded
 from distgan.core.errors import ConfigError, DataError
-from distgan.shards import sources
 from distgan.shards.build import plan
 from distgan.shards.build.plan import locked
 from distgan.shards.build.split import split
 from distgan.shards.format.reader import ShardSet
 from distgan.shards.format.writer import header, write_shard
 from distgan.shards.sources import particles
+from distgan.shards.sources._base import source_names
 from distgan.shards.sources.particles import Source
 
 
@@ -335,7 +335,7 @@ def test_an_unknown_source_is_answered_with_the_nearest():
 def test_help_teaches_each_source_and_the_next_command(capsys):
     assert shard() == shard("--help") == 0
     said = capsys.readouterr().out
-    for name in sources.names():
+    for name in source_names():
         assert f"distgan shard {name} OUT" in said
         with pytest.raises(SystemExit) as exited:
             shard(name, "--help")

@@ -8,8 +8,8 @@ import pytest
 import soundfile
 from PIL import Image
 
-from distgan.shards.codecs import audio as waves
-from distgan.shards.codecs import image as payloads
+from distgan.shards.codecs import audio as audio_codec
+from distgan.shards.codecs import image as image_codec
 
 
 def pixels(*shape):
@@ -20,27 +20,27 @@ def pixels(*shape):
 @pytest.mark.parametrize("shape", [(8, 8), (8, 8, 3)])
 def test_lossless_payloads_come_back(payload, shape):
     image = pixels(*shape)
-    field, data = payloads.encode(image, payload)
+    field, data = image_codec.encode(image, payload)
     out = np.zeros((8, 8, 1 if len(shape) == 2 else 3), np.uint8)
-    payloads.decode(data, field, out)
+    image_codec.decode(data, field, out)
     np.testing.assert_array_equal(out.reshape(shape), image)
     with pytest.raises(ValueError, match="8x9 are due|where uint8"):
-        payloads.decode(data, field, np.zeros((9, 8, out.shape[2]), np.uint8))
+        image_codec.decode(data, field, np.zeros((9, 8, out.shape[2]), np.uint8))
 
 
 def test_raw_is_what_numpy_writes():
     file = io.BytesIO()
     np.save(file, pixels(8, 8, 3))
-    assert payloads.encode(pixels(8, 8, 3), "raw") == ("npy", file.getvalue())
+    assert image_codec.encode(pixels(8, 8, 3), "raw") == ("npy", file.getvalue())
 
 
 def test_the_option_offers_what_there_is(capsys):
     parser = argparse.ArgumentParser()
-    payloads.add_option(parser)
+    image_codec.add_option(parser)
     assert parser.parse_args([]).payload == "png"
     assert {
-        payloads.encode(pixels(8, 8), parser.parse_args(["--payload", name]).payload)[0]
-        for name in payloads.FIELDS
+        image_codec.encode(pixels(8, 8), parser.parse_args(["--payload", name]).payload)[0]
+        for name in image_codec.FIELDS
     } == {"png", "jpg", "npy"}
     with pytest.raises(SystemExit):
         parser.parse_args(["--payload", "webp"])
@@ -49,9 +49,9 @@ def test_the_option_offers_what_there_is(capsys):
 
 def test_jpeg_comes_back_nearly():
     smooth = np.add.outer(np.arange(64), np.arange(64)).astype(np.uint8)
-    field, data = payloads.encode(smooth, "jpeg")
+    field, data = image_codec.encode(smooth, "jpeg")
     out = np.zeros((64, 64, 1), np.uint8)
-    payloads.decode(data, field, out)
+    image_codec.decode(data, field, out)
     assert np.abs(out[..., 0].astype(int) - smooth).max() <= 3
 
 
@@ -59,27 +59,27 @@ def test_arrays_of_others_are_read_and_wrong_ones_refused():
     file = io.BytesIO()
     np.save(file, np.asfortranarray(pixels(8, 8, 3)))
     out = np.zeros((8, 8, 3), np.uint8)
-    payloads.decode(file.getvalue(), "npy", out)
+    image_codec.decode(file.getvalue(), "npy", out)
     np.testing.assert_array_equal(out, pixels(8, 8, 3))
     file = io.BytesIO()
     np.save(file, np.array([{}], object), allow_pickle=True)
     with pytest.raises(ValueError, match="allow_pickle"):
-        payloads.decode(file.getvalue(), "npy", out)
+        image_codec.decode(file.getvalue(), "npy", out)
 
 
 def test_a_member_is_opened_as_what_its_name_says():
     file = io.BytesIO()
     Image.fromarray(pixels(8, 8)).save(file, "BMP")
     with pytest.raises(SyntaxError, match="not a PNG file"):
-        payloads.decode(file.getvalue(), "png", np.zeros((8, 8, 1), np.uint8))
+        image_codec.decode(file.getvalue(), "png", np.zeros((8, 8, 1), np.uint8))
 
 
 @pytest.mark.parametrize("shape", [(100,), (100, 2)])
 @pytest.mark.parametrize("dtype", [np.int16, np.float32])
 def test_wav_comes_back_here_and_in_libsndfile(shape, dtype):
     samples = (np.random.default_rng(0).standard_normal(shape) * 3000).astype(dtype)
-    data = waves.write_wav(samples, 48000)
-    mine, rate = waves.read_wav(data)
+    data = audio_codec.write_wav(samples, 48000)
+    mine, rate = audio_codec.read_wav(data)
     theirs, their_rate = soundfile.read(
         io.BytesIO(data), dtype=np.dtype(dtype).name, always_2d=True
     )
@@ -99,9 +99,9 @@ def test_wav_of_libsndfile_is_read(subtype):
         subtype=subtype,
     )
     np.testing.assert_array_equal(
-        waves.read_wav(file.getvalue())[0],
+        audio_codec.read_wav(file.getvalue())[0],
         soundfile.read(
-            io.BytesIO(file.getvalue()), dtype=waves.read_wav(file.getvalue())[0].dtype.name
+            io.BytesIO(file.getvalue()), dtype=audio_codec.read_wav(file.getvalue())[0].dtype.name
         )[0],
     )
 
@@ -112,38 +112,38 @@ def test_wav_of_libsndfile_is_read(subtype):
         b"",
         b"RIFFxxxxWAVE",
         b"RIFFxxxxWAVEdata\4\0\0\0abcd",
-        waves.write_wav(np.zeros(10, np.int16), 8000)[:-1],
+        audio_codec.write_wav(np.zeros(10, np.int16), 8000)[:-1],
     ],
 )
 def test_what_is_no_wav_is_refused(data):
     with pytest.raises(ValueError, match="WAV"):
-        waves.read_wav(data)
+        audio_codec.read_wav(data)
 
 
 def test_24_bits_are_refused_by_name():
     file = io.BytesIO()
     soundfile.write(file, np.zeros(10), 8000, format="WAV", subtype="PCM_24")
     with pytest.raises(ValueError, match="16-bit integers and 32-bit floats"):
-        waves.read_wav(file.getvalue())
+        audio_codec.read_wav(file.getvalue())
 
 
 def test_flac_comes_back_whole_and_in_part():
-    samples = waves.to_int16(np.random.default_rng(0).uniform(-1, 1, 5000))
-    data = waves.write_flac(samples, 16000)
-    np.testing.assert_array_equal(waves.read_flac(data)[0][:, 0], samples)
-    np.testing.assert_array_equal(waves.read_flac(data, 700, 300)[0][:, 0], samples[700:1000])
+    samples = audio_codec.to_int16(np.random.default_rng(0).uniform(-1, 1, 5000))
+    data = audio_codec.write_flac(samples, 16000)
+    np.testing.assert_array_equal(audio_codec.read_flac(data)[0][:, 0], samples)
+    np.testing.assert_array_equal(audio_codec.read_flac(data, 700, 300)[0][:, 0], samples[700:1000])
 
 
 def test_any_sound_file_is_loaded_mono_and_resampled(tmp_path):
     t = np.arange(16000) / 16000
     tone = 0.5 * np.sin(2 * np.pi * 440 * t)
     soundfile.write(tmp_path / "a.ogg", np.stack([tone, tone], 1), 16000)
-    samples, rate = waves.load(tmp_path / "a.ogg", 8000)
+    samples, rate = audio_codec.load(tmp_path / "a.ogg", 8000)
     assert rate == 8000 and samples.dtype == np.float32 and samples.shape == (8000,)
     np.testing.assert_allclose(samples[100:-100], tone[::2][100:-100], atol=0.02)
 
 
 def test_integers_and_floats_are_inverse():
     levels = np.arange(-32768, 32768).astype(np.int16)
-    np.testing.assert_array_equal(waves.to_int16(waves.to_float(levels)), levels)
-    assert waves.to_int16(np.array([2.0, -2.0])).tolist() == [32767, -32768]
+    np.testing.assert_array_equal(audio_codec.to_int16(audio_codec.to_float(levels)), levels)
+    assert audio_codec.to_int16(np.array([2.0, -2.0])).tolist() == [32767, -32768]

@@ -13,8 +13,8 @@ import soundfile
 from distgan.core.errors import ConfigError, DataError
 from distgan.shards.audio import align, speech
 from distgan.shards.audio.pairs import clipped_share, read_span
-from distgan.shards.build import command as build
-from distgan.shards.codecs import audio as waves
+from distgan.shards.build import command as build_command
+from distgan.shards.codecs import audio as audio_codec
 from distgan.shards.format.index import load_json
 from distgan.shards.format.reader import ShardSet
 from distgan.shards.sources.audio import Source
@@ -55,7 +55,9 @@ def put(folder: Path, name: str, given: np.ndarray, target: np.ndarray, rate: in
 def members(sample: dict) -> tuple[np.ndarray, np.ndarray]:
     """(input, target), int16 [frames]."""
     return tuple(
-        (waves.read_wav if name.endswith("wav") else waves.read_flac)(sample[name])[0][:, 0]
+        (audio_codec.read_wav if name.endswith("wav") else audio_codec.read_flac)(sample[name])[0][
+            :, 0
+        ]
         for name in sorted(sample)
         if name.startswith(("input.", "target."))
     )
@@ -78,7 +80,7 @@ def takes(tmp_path_factory) -> Path:
 def test_pairs_are_found_by_name_and_written_in_16_bits(takes, payload):
     audio = source(takes, payload=payload)
     check = audio.check(1)
-    assert not check.findings and sorted(audio.keys) == ["a", "deep_b"]
+    assert not check.issues and sorted(audio.keys) == ["a", "deep_b"]
     assert any("1 without a target, left out: only here.wav" in note for note in check.notes)
     assert any("2 without an input, left out: c.wav, d.flac" in note for note in check.notes)
     assert audio.sample == {
@@ -91,8 +93,8 @@ def test_pairs_are_found_by_name_and_written_in_16_bits(takes, payload):
     }
     sample = audio.make(audio.keys.index("a"))
     given, target = members(sample)
-    np.testing.assert_array_equal(given, waves.to_int16(0.5 * voice(1)))
-    np.testing.assert_array_equal(target, waves.to_int16(voice(1)))
+    np.testing.assert_array_equal(given, audio_codec.to_int16(0.5 * voice(1)))
+    np.testing.assert_array_equal(target, audio_codec.to_int16(voice(1)))
     about = json.loads(sample["json"])
     assert about == {"group": "a", "name": "a.wav", "start_seconds": 0.0, "correlation": 1.0}
 
@@ -118,7 +120,7 @@ def test_pieces_cover_the_recording_and_stay_together(takes, tmp_path):
             for side in zip(*(members(audio.make(i)) for i in mine), strict=True)
         ]
         for side, whole in zip(sides, (0.5 * voice(1), voice(1)), strict=True):
-            np.testing.assert_array_equal(side, waves.to_int16(whole)[: sum(lengths)])
+            np.testing.assert_array_equal(side, audio_codec.to_int16(whole)[: sum(lengths)])
     with pytest.raises(ConfigError, match="no recording is half as long"):
         source(takes, segment=4.0).check(1)
     put(tmp_path, "long.wav", voice(4), voice(4))
@@ -136,16 +138,16 @@ def test_a_delay_is_reported_or_taken_out(tmp_path, delay, polarity):
     clean = voice(6, 2.0)
     put(tmp_path, "a.wav", polarity * 0.8 * align.advance(clean, -delay), clean)
     put(tmp_path, "b.wav", voice(7), voice(7))
-    reported = [f for f in source(tmp_path).check(1).findings]
+    reported = [f for f in source(tmp_path).check(1).issues]
     assert len(reported) == 1 and reported[0].usable and reported[0].name == "a.wav"
     assert f"{'late' if delay > 0 else 'early'} by {abs(delay):.1f} samples" in reported[0].reason
     assert ("polarity is inverted" in reported[0].reason) == (polarity < 0)
     audio = source(tmp_path, align=True, segment=0.5)
-    assert audio.check(1).findings == []
+    assert audio.check(1).issues == []
     audio = pickle.loads(pickle.dumps(audio))  # noqa: S301  as the writer processes get it
     for i in (i for i in range(len(audio.keys)) if audio.group(i) == "a"):
         sample = audio.make(i)
-        given, target = (waves.to_float(x) for x in members(sample))
+        given, target = (audio_codec.to_float(x) for x in members(sample))
         about = json.loads(sample["json"])
         assert (
             about["delay_samples"] == pytest.approx(delay, abs=0.02)
@@ -173,9 +175,9 @@ def test_lengths_may_differ_by_10_ms(tmp_path):
     put(tmp_path, "far.wav", voice(2)[:-81], voice(2))
     audio = source(tmp_path)
     check = audio.check(1)
-    assert [(f.name, f.usable) for f in check.findings] == [
+    assert [(f.name, f.usable) for f in check.issues] == [
         ("far.wav", False)
-    ] and "more than 10 ms apart" in check.findings[0].reason
+    ] and "more than 10 ms apart" in check.issues[0].reason
     assert any(
         "1 pairs differ in length by up to 80 frames, cut to the shorter: near.wav" in note
         for note in check.notes
@@ -196,7 +198,7 @@ def test_what_is_no_pair_is_told(tmp_path):
     put(tmp_path, "good.wav", clean, clean)
     put(tmp_path, "damaged.wav", clean, clean)
     (tmp_path / "input/damaged.wav").write_bytes(b"RIFF....WAVE")
-    found = {f.name: f for f in source(tmp_path).check(1).findings}
+    found = {f.name: f for f in source(tmp_path).check(1).issues}
     assert {name: f.usable for name, f in found.items()} == {
         "nan.wav": False,
         "silent.wav": False,
@@ -227,7 +229,9 @@ def test_rates_must_be_one_or_are_made_one(tmp_path):
     audio.check(1)
     assert audio.sample["length"] == 12000 and audio.sample["longest"] == 24000
     given, _ = members(audio.make(audio.keys.index("a")))
-    np.testing.assert_array_equal(given, waves.to_int16(waves.resample(voice(1), 8000, 16000)))
+    np.testing.assert_array_equal(
+        given, audio_codec.to_int16(audio_codec.resample(voice(1), 8000, 16000))
+    )
 
 
 @pytest.mark.parametrize("rate", [11025, 16000, 6000, 4000])
@@ -235,7 +239,7 @@ def test_rates_must_be_one_or_are_made_one(tmp_path):
 def test_a_stretch_of_a_file_is_that_of_the_whole(tmp_path, name, rate):
     x = np.random.default_rng(0).normal(0, 0.1, 60000).astype(np.float32)
     soundfile.write(tmp_path / name, np.stack([x, np.roll(x, 1)], 1), 11025)
-    whole, _ = waves.load(tmp_path / name, rate)
+    whole, _ = audio_codec.load(tmp_path / name, rate)
     for first in (0, 1, 777, len(whole) // 2 + 1, len(whole) - 500, len(whole)):
         part = read_span(tmp_path / name, rate, first, 900)
         assert len(part) == min(900, len(whole) - first)
@@ -296,7 +300,7 @@ def test_a_file_that_shrinks_after_the_check_is_told(takes, tmp_path):
 
 def test_built_as_shards(takes, tmp_path):
     assert (
-        build.main(
+        build_command.main(
             [
                 "audio",
                 str(tmp_path / "out"),

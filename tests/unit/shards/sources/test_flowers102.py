@@ -21,7 +21,7 @@ from scipy.io import savemat
 from torchvision.datasets import Flowers102
 
 from distgan.core.errors import ConfigError, DataError
-from distgan.shards.build import command as build
+from distgan.shards.build import command as build_command
 from distgan.shards.sources import flowers102
 from distgan.shards.sources.flowers102 import ARCHIVE, LABELS, MD5, PAGE, SETS, Source
 from distgan.shards.sources.images import to_square
@@ -44,7 +44,7 @@ def source(folder: Path, **changes) -> Source:
 
 def samples(folder: Path, **changes) -> list[dict]:
     flowers = source(folder, **changes)
-    assert flowers.check(1).findings == []
+    assert flowers.check(1).issues == []
     return [flowers.make(i) for i in range(len(flowers.keys))]
 
 
@@ -144,7 +144,7 @@ def test_archive_and_unpacked_folder_give_the_same_shards_for_any_number_of_writ
 ):
     words = ("--unofficial", "--size", "16", "--per-shard", "20")
     assert (
-        build.main(
+        build_command.main(
             [
                 "flowers102",
                 str(tmp_path / "a"),
@@ -159,7 +159,7 @@ def test_archive_and_unpacked_folder_give_the_same_shards_for_any_number_of_writ
     )
     (folder / ARCHIVE).unlink()
     assert (
-        build.main(
+        build_command.main(
             ["flowers102", str(tmp_path / "b"), "--from", str(folder), *words, "--workers", "1"]
         )
         == 0
@@ -175,9 +175,9 @@ def test_archive_and_unpacked_folder_give_the_same_shards_for_any_number_of_writ
         "without 102flowers.tgz: no published md5 covers the photographs" in note
         for note in b["notes"]
     )
-    assert build.main(["flowers102", str(tmp_path / "a"), "--from", str(folder), *words]) == 0, (
-        "a rerun finds the same source"
-    )
+    assert (
+        build_command.main(["flowers102", str(tmp_path / "a"), "--from", str(folder), *words]) == 0
+    ), "a rerun finds the same source"
 
 
 def test_the_unpacked_file_is_shared_with_writers_and_goes_with_the_source(
@@ -337,7 +337,7 @@ def test_missing_unreadable_and_repeated_photographs_are_found(folder):
     (jpg / "image_00003.jpg").write_bytes((jpg / "image_00002.jpg").read_bytes())
     (jpg / "image_00005.jpg").write_bytes(b"nothing")
     flowers = source(folder)
-    found = {finding.name: finding for finding in flowers.check(1).findings}
+    found = {finding.name: finding for finding in flowers.check(1).issues}
     assert (
         found["image_00003.jpg"].reason == "duplicate of image_00002.jpg"
         and found["image_00003.jpg"].usable

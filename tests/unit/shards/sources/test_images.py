@@ -14,7 +14,7 @@ from PIL import Image
 
 from distgan.core.errors import ConfigError, DataError
 from distgan.core.file_tree import find_files, keys_of, shown
-from distgan.shards.codecs import image as payloads
+from distgan.shards.codecs import image as image_codec
 from distgan.shards.sources.images import EXTENSIONS, Source
 
 
@@ -36,7 +36,7 @@ def source(folder: Path, **changes) -> Source:
 def made(folder: Path, **changes) -> dict[str, np.ndarray]:
     """Key -> uint8 array of every readable image."""
     images = source(folder, **changes)
-    broken = {finding.sample for finding in images.check(1).findings if not finding.usable}
+    broken = {finding.sample for finding in images.check(1).issues if not finding.usable}
     samples = [images.make(i) for i in range(len(images.keys)) if i not in broken]
     return {
         sample["__key__"]: np.asarray(Image.open(io.BytesIO(sample["png"]))) for sample in samples
@@ -119,7 +119,7 @@ def test_the_stated_range_is_for_more_than_8_bits(tmp_path):
 
 def test_pixels_that_are_not_finite_are_refused(tmp_path):
     Image.fromarray(np.full((8, 8), np.nan, np.float32)).save(tmp_path / "nan.tif")
-    (finding,) = source(tmp_path, range=[0.0, 1.0]).check(1).findings
+    (finding,) = source(tmp_path, range=[0.0, 1.0]).check(1).issues
     assert "some pixels are not finite numbers" in finding.reason and not finding.usable
 
 
@@ -143,7 +143,7 @@ def test_other_payloads_hold_the_same_pixels(tmp_path, payload, field, shape):
     sample = images.make(0)
     assert set(sample) == {"__key__", field, "json"}
     pixels = np.zeros((8, 8, images.channels), np.uint8)
-    payloads.decode(sample[field], field, pixels)
+    image_codec.decode(sample[field], field, pixels)
     assert np.abs(pixels.reshape(shape).astype(int) - made(tmp_path)["a"]).max() <= (
         8 if payload == "jpeg" else 0
     )
@@ -265,7 +265,7 @@ def test_every_unreadable_file_is_found_by_name(tmp_path):
     (tmp_path / "text.gif").write_text("not an image")
     Image.fromarray(noise(8).astype(np.float32)).save(tmp_path / "float.tif")
     Image.fromarray(noise(8).astype(np.int32)).save(tmp_path / "int32.tif")
-    found = {finding.name: finding for finding in source(tmp_path, size=64).check(1).findings}
+    found = {finding.name: finding for finding in source(tmp_path, size=64).check(1).issues}
     assert set(found) == {
         "cut.png",
         "flipped.png",
@@ -289,7 +289,7 @@ def test_low_quality_is_found_and_explained(tmp_path):
     white = np.full((32, 32), 255, np.uint8)
     white[:1, :16] = 0
     Image.fromarray(white).save(tmp_path / "white.png")
-    found = {finding.name: finding for finding in source(tmp_path, size=32).check(1).findings}
+    found = {finding.name: finding for finding in source(tmp_path, size=32).check(1).issues}
     assert {name: finding.reason for name, finding in found.items()} == {
         "b_again.bmp": "duplicate of a_good.png",
         "blank.png": "blank: standard deviation 0.00 of 255 levels, less than 2",

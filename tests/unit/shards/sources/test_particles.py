@@ -13,7 +13,7 @@ from PIL import Image
 
 from distgan.core.errors import ConfigError
 from distgan.core.rng import numpy_generator
-from distgan.shards.codecs import image as payloads
+from distgan.shards.codecs import image as image_codec
 from distgan.shards.sources import particles
 from distgan.shards.sources.particles import (
     ELECTRON,
@@ -136,7 +136,7 @@ def test_other_payloads_hold_the_same_image(payload, field):
         other.sample == {"kind": "image", "channels": 1, "size": 64, "field": field}
         and other.options["payload"] == payload
     )
-    payloads.decode(other.make(7)[field], field, pixels)
+    image_codec.decode(other.make(7)[field], field, pixels)
     assert np.abs(pixels[..., 0].astype(int) - picture(source().make(7))).max() <= (
         20 if payload == "jpeg" else 0
     )

@@ -15,8 +15,8 @@ import torch
 
 from distgan.core.errors import ConfigError, DataError
 from distgan.shards.audio import align, corpus, degrade, denoise, speech
-from distgan.shards.build import command as build
-from distgan.shards.codecs import audio as waves
+from distgan.shards.build import command as build_command
+from distgan.shards.codecs import audio as audio_codec
 from distgan.shards.format.index import load_json
 from distgan.shards.format.reader import ShardSet
 from distgan.shards.sources.timbre import Source
@@ -85,11 +85,11 @@ def checked(monkeypatch=None, denoiser=None, **changes) -> Source:
 
 def opened(sample: dict) -> tuple[np.ndarray, np.ndarray, dict]:
     """(input, target, what key.json says), float32 [frames]."""
-    sides = [waves.read_wav(sample[f"{side}.wav"]) for side in ("input", "target")]
+    sides = [audio_codec.read_wav(sample[f"{side}.wav"]) for side in ("input", "target")]
     assert all(samples.dtype == np.int16 and rate == RATE for samples, rate in sides)
     return (
-        waves.to_float(sides[0][0][:, 0]),
-        waves.to_float(sides[1][0][:, 0]),
+        audio_codec.to_float(sides[0][0][:, 0]),
+        audio_codec.to_float(sides[1][0][:, 0]),
         json.loads(sample["json"]),
     )
 
@@ -253,11 +253,13 @@ def test_folders_give_the_speech_the_noise_and_the_rooms(folders, monkeypatch):
     """
     read = []
     monkeypatch.setattr(
-        waves, "load", lambda path, rate, load=waves.load: read.append(path) or load(path, rate)
+        audio_codec,
+        "load",
+        lambda path, rate, load=audio_codec.load: read.append(path) or load(path, rate),
     )
     timbre = source(**folders, n=None, voice=None, reverb=1.0)
     check = timbre.check(1)
-    assert not check.findings and any(
+    assert not check.issues and any(
         "1 of 3 recordings" in note and "short.wav" in note for note in check.notes
     )
     assert [timbre.group(i) for i in range(5)] == ["deep/long.flac"] * 3 + [
@@ -267,7 +269,7 @@ def test_folders_give_the_speech_the_noise_and_the_rooms(folders, monkeypatch):
     for i in range(5):
         _, target, about = opened(timbre.make(i))
         whole = (
-            waves.resample(
+            audio_codec.resample(
                 *soundfile.read(Path(folders["speech"], about["speech"]), dtype="float32"), RATE
             )
             if "long" in about["speech"]
@@ -319,7 +321,7 @@ def test_silent_and_damaged_speech_is_found_before_anything_is_written(folders, 
     damaged[200:] = bytes(len(damaged) - 200)
     (tmp_path / "b.flac").write_bytes(damaged)
     timbre = source(**{**folders, "speech": str(tmp_path)}, n=None, voice=None)
-    found = [(finding.name, finding.usable) for finding in timbre.check(1).findings]
+    found = [(finding.name, finding.usable) for finding in timbre.check(1).issues]
     assert (
         ("a.wav at 1.8 s", True) in found
         and ("b.flac at 0.6 s", False) in found
@@ -411,7 +413,7 @@ def test_no_recording_is_long_enough(folders):
 
 def test_built_as_shards(tmp_path):
     assert (
-        build.main(
+        build_command.main(
             [
                 "timbre",
                 str(tmp_path / "out"),

@@ -12,7 +12,7 @@ from scipy.integrate import quad
 
 from distgan.core.errors import ConfigError, DataError
 from distgan.core.rng import numpy_generator
-from distgan.shards.codecs import audio as waves
+from distgan.shards.codecs import audio as audio_codec
 from distgan.shards.sources import waveform
 from distgan.shards.sources.waveform import (
     COUPLING,
@@ -48,7 +48,7 @@ def records(n: int, length: int = 1024) -> list:
 
 
 def values(sample: dict, side: str) -> np.ndarray:
-    samples, _ = waves.read_wav(sample[f"{side}.wav"])
+    samples, _ = audio_codec.read_wav(sample[f"{side}.wav"])
     assert samples.dtype == np.float32 and samples.shape[1] == 1
     return samples[:, 0]
 
@@ -168,7 +168,7 @@ def test_coloured_noise_falls_with_frequency_and_its_ends_do_not_meet():
 
 def test_a_generated_sample_is_two_wav_files_and_the_truth():
     waveforms = source(n=4)
-    assert waveforms.check(1).findings == []
+    assert waveforms.check(1).issues == []
     assert waveforms.sample == {
         "kind": "pair",
         "rate": 100_000_000,
@@ -201,11 +201,8 @@ def test_rows_of_an_npz_are_written_as_they_are(tmp_path):
     )
     waveforms = source(pairs=str(tmp_path / "pairs.npz"), rate=500)
     check = waveforms.check(1)
-    assert [(f.sample, f.usable) for f in check.findings] == [(1, False), (2, True)]
-    assert (
-        "not finite" in check.findings[0].reason
-        and "target is constant" in check.findings[1].reason
-    )
+    assert [(f.sample, f.usable) for f in check.issues] == [(1, False), (2, True)]
+    assert "not finite" in check.issues[0].reason and "target is constant" in check.issues[1].reason
     assert waveforms.sample["rate"] == 500 and waveforms.sample["length"] == 32
     assert [waveforms.group(i) for i in range(6)] == ["a", "a", "b", "b", "c", "c"]
     sample = pickle.loads(pickle.dumps(waveforms)).make(4)  # noqa: S301  as the writer processes get it
@@ -263,9 +260,9 @@ def folder(path: Path) -> Path:
 def test_folders_of_arrays_and_sounds(tmp_path):
     waveforms = source(pairs=str(folder(tmp_path)))
     check = waveforms.check(1)
-    assert [(f.name, f.usable) for f in check.findings] == [
+    assert [(f.name, f.usable) for f in check.issues] == [
         ("three.npy", False)
-    ] and "20 samples, target 21" in check.findings[0].reason
+    ] and "20 samples, target 21" in check.issues[0].reason
     assert waveforms.sample | {"fields": 0} == {
         "kind": "pair",
         "rate": 8000,
