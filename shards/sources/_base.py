@@ -21,7 +21,7 @@ class SampleIssue:
 
 @dataclass
 class SourceReport:
-    """What a source found in its samples; `notes` are sentences about all of them."""
+    """The result of a source's check; `notes` are sentences about all samples."""
 
     issues: list[SampleIssue] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -34,7 +34,7 @@ def source_names() -> list[str]:
 
 
 def load_source(name: str) -> ModuleType:
-    """The source module of that name; ConfigError, with the nearest name, if there is none."""
+    """Return the source module of that name; ConfigError with the nearest name if none."""
     if name not in source_names():
         near = difflib.get_close_matches(name, source_names(), 1)
         meant = f"; did you mean {near[0]}?" if near else ""
