@@ -53,7 +53,7 @@ def loop(module: ModuleType, settings: list[str], data: Data, folder: Path, step
     )
     ranks = Ranks(run.machine, run.precision)
     share = sharing.breakdown(
-        run.batch, ranks.size, run.machine.accumulation, run.group, run.group_of
+        run.batch, ranks.world_size, run.machine.accumulation, run.group, run.group_of
     )
     torch.manual_seed(rng.key(run.seed, "init"))
     samples = Data(str(data))

@@ -125,9 +125,9 @@ def main() -> None:
         module, _, function = VERBS[argv[0]][0].partition(":")
         code = guarded(getattr(importlib.import_module(module), function or "main"), argv[1:])
         if argv[0] in SHARED and launched.started()[1] > 1:
-            from distgan.distributed.ranks import leave
+            from distgan.distributed.ranks import exit_process
 
-            leave(code)
+            exit_process(code)
         sys.exit(code)
     if argv and argv[0] == "--version":
         print(f"distgan {__version__}")

@@ -79,6 +79,6 @@ if __name__ == "__main__":
 
     own_log()
     from distgan.cli import guarded
-    from distgan.distributed.ranks import leave
+    from distgan.distributed.ranks import exit_process
 
-    leave(guarded(main, sys.argv[1:]))
+    exit_process(guarded(main, sys.argv[1:]))

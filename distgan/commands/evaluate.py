@@ -113,8 +113,8 @@ def _of_run(text: str, asked: dict[str, Any]):
         from distgan.outputs.image_results import PURPOSE
 
         ranks = Ranks(run.machine, run.precision)
-        recipe = ranks.together(lambda: trained.load(module, run, ranks, checkpoint))
-        evaluator = ranks.together(
+        recipe = ranks.on_all_ranks(lambda: trained.load(module, run, ranks, checkpoint))
+        evaluator = ranks.on_all_ranks(
             lambda: Evaluator(
                 ranks,
                 data,
@@ -169,7 +169,7 @@ def _of_folders(asked: dict[str, Any]):
         from distgan.evaluation.image_evaluator import Evaluator
 
         ranks = Ranks(Machine(device=asked["device"]))
-        evaluator = ranks.together(
+        evaluator = ranks.on_all_ranks(
             lambda: Evaluator(
                 ranks,
                 real,
@@ -206,7 +206,7 @@ def _named(metrics: tuple[str, ...], inception: str | None, sha256: str | None) 
 
 def _whole(found: dict[str, Any], evaluator: Any, ranks: Any) -> dict[str, Any]:
     seconds = {name: round(value, 3) for name, value in evaluator.seconds.items()}
-    return found | {"processes": ranks.size, "seconds": seconds, "time": runs.now()}
+    return found | {"processes": ranks.world_size, "seconds": seconds, "time": runs.now()}
 
 
 def _hash(result: dict[str, Any]) -> str:
@@ -228,7 +228,7 @@ def _kept(ranks: Any, result: dict[str, Any], out: Path | None) -> dict[str, Any
         runs.write(out, json.dumps(result, indent=1))
 
     if out:
-        ranks.alone(write)
+        ranks.on_rank_zero(write)
         result = result | {"file": str(out)}
     ranks.close()
     return result

@@ -135,8 +135,8 @@ def _of_run(text: str, asked: dict[str, Any]):
         from distgan.metrics.stft import STFT_RESOLUTIONS
 
         ranks = Ranks(run.machine, run.precision)
-        recipe = ranks.together(lambda: trained.load(module, run, ranks, checkpoint))
-        clips = ranks.together(
+        recipe = ranks.on_all_ranks(lambda: trained.load(module, run, ranks, checkpoint))
+        clips = ranks.on_all_ranks(
             lambda: HeldOut(
                 data,
                 recipe.repairer(),
@@ -203,7 +203,7 @@ def _scored(
     from distgan.evaluation.audio_evaluator import score
 
     embedding = (
-        ranks.together(
+        ranks.on_all_ranks(
             lambda: Embedding(
                 *(asked[name] for name in ("embedding", "embedding_weights", "embedding_sha256"))
             )
@@ -238,7 +238,7 @@ def _scored(
         runs.write(out.with_suffix(".csv"), _table(found["clips"]))
 
     if out:
-        ranks.alone(keep)
+        ranks.on_rank_zero(keep)
     ranks.close()
     return {**(found or {}), "samples": len(clips.keys), "file": str(out) if out else None}
 

@@ -130,9 +130,9 @@ def _images(
     from distgan.outputs import image_results as results
 
     ranks, count = Ranks(run.machine, run.precision), asked["n"] or 64
-    recipe = ranks.together(lambda: trained.load(module, run, ranks, checkpoint))
+    recipe = ranks.on_all_ranks(lambda: trained.load(module, run, ranks, checkpoint))
     size = IMAGES if store.shards else results.ROUND
-    first = ranks.alone(lambda: store.begin(results.COLUMNS, size, results.CHUNK, count))
+    first = ranks.on_rank_zero(lambda: store.begin(results.COLUMNS, size, results.CHUNK, count))
 
     def keep(start: int, images: Any, said: Any) -> None:
         store.add([(row, {"png": data}) for row, data in results.files(start, images, said, count)])
@@ -149,8 +149,8 @@ def _images(
         for start, made in results.rounds(
             ranks, recipe.sample, recipe.players["D"], range(first, count), bar, size=size
         ):
-            ranks.alone(lambda start=start, made=made: keep(start, *made))
-    ranks.alone(end)
+            ranks.on_rank_zero(lambda start=start, made=made: keep(start, *made))
+    ranks.on_rank_zero(end)
     ranks.close()
     return f"{max(first, count)} images by {checkpoint}"
 
@@ -167,10 +167,10 @@ def _sounds(
     from distgan.shards.codecs import audio as audio_codec
 
     ranks = Ranks(run.machine, run.precision)
-    data = ranks.together(lambda: Data(asked["data"] or run.data))
-    recipe = ranks.together(lambda: trained.load(module, run, ranks, checkpoint))
+    data = ranks.on_all_ranks(lambda: Data(asked["data"] or run.data))
+    recipe = ranks.on_all_ranks(lambda: trained.load(module, run, ranks, checkpoint))
     repair = recipe.repairer()
-    sounds = ranks.together(
+    sounds = ranks.on_all_ranks(
         lambda: (
             clips.Loose(Path(asked["from"]).expanduser(), data.sample.rate, repair, ranks.device)
             if asked["from"]
@@ -183,7 +183,9 @@ def _sounds(
             " your own have no such target; leave it out"
         )
     count = min(asked["n"] or len(sounds.keys), len(sounds.keys))
-    first = ranks.alone(lambda: store.begin(("id", "file_name", "key", "sha256"), SOUNDS, 1, count))
+    first = ranks.on_rank_zero(
+        lambda: store.begin(("id", "file_name", "key", "sha256"), SOUNDS, 1, count)
+    )
 
     def of(index: np.ndarray) -> list[bytes]:
         found = []
@@ -191,23 +193,23 @@ def _sounds(
             clip = sounds[i]
             both = [clip.found] + ([clip.target] if store.shards else [])
             found += [audio_codec.write_wav(wave.numpy(), sounds.rate) for wave in both]
-            bar.advance(min(ranks.size, bar.total - bar.done))
+            bar.advance(min(ranks.world_size, bar.total - bar.done))
         return found
 
     with console.bar("repairing", count, "clips", start=min(first, count)) as bar:
         for start in range(first, count, SOUNDS):
             some = range(start, min(start + SOUNDS, count))
-            index = np.arange(some.start + ranks.rank, some.stop, ranks.size)
-            blobs = ranks.together(lambda index=index: of(index))
+            index = np.arange(some.start + ranks.rank, some.stop, ranks.world_size)
+            blobs = ranks.on_all_ranks(lambda index=index: of(index))
             per = 2 if store.shards else 1
             places = ((index - some.start)[:, None] * per + np.arange(per)).ravel()
             whole = _to_the_first(ranks, places, blobs, len(some) * per)
-            ranks.alone(
+            ranks.on_rank_zero(
                 lambda some=some, whole=whole, per=per: store.add(
                     list(_rows(some, sounds.keys, whole, per, bool(asked["from"])))
                 )
             )
-    ranks.alone(lambda: store.finish(["--input", "input.wav", "--target", "target.wav"]))
+    ranks.on_rank_zero(lambda: store.finish(["--input", "input.wav", "--target", "target.wav"]))
     ranks.close()
     return f"{max(first, count)} clips by {checkpoint}"
 
@@ -255,7 +257,7 @@ def _to_the_first(ranks: Any, index: Any, blobs: list[bytes], total: int) -> lis
         torch.tensor([[len(blob)] for blob in blobs], dtype=torch.int64).reshape(len(blobs), 1),
         total,
     )
-    longest = ranks.alone(lambda: int(lengths.max()))
+    longest = ranks.on_rank_zero(lambda: int(lengths.max()))
     rows = np.zeros((len(blobs), longest), np.uint8)
     for row, blob in zip(rows, blobs, strict=True):
         row[: len(blob)] = np.frombuffer(blob, np.uint8)

@@ -39,7 +39,7 @@ class Ranks:
     """What a process may ask of, and do with, the others."""
 
     # seconds for which this process has stood still in a step until the others had come as far
-    waited = 0.0
+    wait_seconds = 0.0
 
     def __init__(self, machine: Machine = _HERE, precision: str = "float32"):
         if machine.device == "cuda" and not torch.cuda.is_available():
@@ -65,15 +65,18 @@ class Ranks:
         self._accelerator = Accelerator(
             cpu=on_cpu, mixed_precision="no", kwargs_handlers=[ddp, group]
         )
-        self.rank, self.size = self._accelerator.process_index, self._accelerator.num_processes
-        self.device, self.first = self._accelerator.device, self.rank == 0
-        if count != self.size:
+        self.rank, self.world_size = (
+            self._accelerator.process_index,
+            self._accelerator.num_processes,
+        )
+        self.device, self.is_main = self._accelerator.device, self.rank == 0
+        if count != self.world_size:
             raise LaunchError(
                 f"the launcher started {count} processes ({source}={count}), but this one sees"
-                f" {self.size}: each would write as rank 0"
+                f" {self.world_size}: each would write as rank 0"
             )
         self._control = self._wait = None
-        if self.size > 1:
+        if self.world_size > 1:
             # Flags and messages travel over gloo: no kernel is launched and the device is not
             # synchronised for them.
             self._control = dist.new_group(
@@ -109,7 +112,7 @@ class Ranks:
 
         For all micro-batches of an update but the last. Must hold the forward pass too.
         """
-        return net.no_sync() if self.size > 1 else contextlib.nullcontext()
+        return net.no_sync() if self.world_size > 1 else contextlib.nullcontext()
 
     @contextlib.contextmanager
     def _waiting(self) -> Iterator[None]:
@@ -117,34 +120,34 @@ class Ranks:
         try:
             yield
         finally:
-            self.waited += time.perf_counter() - began
+            self.wait_seconds += time.perf_counter() - began
 
     def backward(self, loss: torch.Tensor) -> None:
         """`loss.backward()`; DDP's wait for the others' gradients, once this rank's own are all
         there, is counted as waiting.
         """
-        if self.size == 1:
+        if self.world_size == 1:
             return loss.backward()
         # Called in the order in which they are queued, and DDP queues its own, which waits, with
         # the last gradient.
         queue, ready = torch.autograd.Variable._execution_engine.queue_callback, []
         loss.register_hook(lambda _: queue(lambda: ready.append(time.perf_counter())))
         loss.backward()
-        self.waited += time.perf_counter() - ready[0]
+        self.wait_seconds += time.perf_counter() - ready[0]
 
     # ---- tensors
-    def sum(self, x: torch.Tensor) -> torch.Tensor:
+    def all_reduce_sum(self, x: torch.Tensor) -> torch.Tensor:
         """Sum over ranks, without gradient; `x` itself may be written over."""
-        if self.size > 1:
+        if self.world_size > 1:
             with self._waiting():
                 dist.all_reduce(x)
         return x
 
-    def total(self, x: torch.Tensor) -> torch.Tensor:
+    def all_reduce_sum_cpu(self, x: torch.Tensor) -> torch.Tensor:
         """Sum over ranks of a tensor on the CPU, whatever device the run is on, and however long
         one rank works before it comes here; in place.
         """
-        if self.size > 1:
+        if self.world_size > 1:
             dist.all_reduce(x, group=self._wait)
         return x
 
@@ -156,16 +159,16 @@ class Ranks:
         from torch.nn.modules._functions import SyncBatchNorm
 
         return SyncBatchNorm.apply(
-            x.contiguous(), weight, bias, mean, var, eps, 1.0, dist.group.WORLD, self.size
+            x.contiguous(), weight, bias, mean, var, eps, 1.0, dist.group.WORLD, self.world_size
         )
 
-    def mean(self, x: torch.Tensor) -> torch.Tensor:
+    def all_reduce_mean(self, x: torch.Tensor) -> torch.Tensor:
         """Mean over ranks, without gradient."""
-        return self.mean_later(x)()
+        return self.all_reduce_mean_async(x)()
 
-    def mean_later(self, x: torch.Tensor) -> Callable[[], torch.Tensor]:
+    def all_reduce_mean_async(self, x: torch.Tensor) -> Callable[[], torch.Tensor]:
         """Begin to take the mean; the function that is returned waits for it."""
-        if self.size == 1:
+        if self.world_size == 1:
             return lambda: x
         total = x.detach().clone()
         work = dist.all_reduce(total, async_op=True)
@@ -173,17 +176,17 @@ class Ranks:
         def result():
             with self._waiting():
                 work.wait()
-            return total / self.size
+            return total / self.world_size
 
         return result
 
-    def each(self, value: Any, patient: bool = False) -> list[Any]:
+    def all_gather_objects(self, value: Any, patient: bool = False) -> list[Any]:
         """Every rank's value, a plain object, in the order of their numbers.
 
         `patient`: however long one rank works before it comes here.
         """
-        box = [value] * self.size
-        if self.size > 1:
+        box = [value] * self.world_size
+        if self.world_size > 1:
             dist.all_gather_object(box, value, group=self._wait if patient else self._control)
         return box
 
@@ -195,11 +198,11 @@ class Ranks:
         is missing or stands twice.
         """
         parts = [(index, rows.cpu().numpy())]
-        if self.size > 1:
-            box: list[Any] | None = [None] * self.size if self.first else None
+        if self.world_size > 1:
+            box: list[Any] | None = [None] * self.world_size if self.is_main else None
             dist.gather_object(parts[0], box, group=self._control)
             parts = box or []
-        if not self.first:
+        if not self.is_main:
             return None
         numbers = np.concatenate([n for n, _ in parts])
         if not np.array_equal(np.sort(numbers), np.arange(total)):
@@ -215,11 +218,11 @@ class Ranks:
     # ---- decisions
     def any(self, *flags: bool) -> tuple[bool, ...]:
         """Each flag, true everywhere if it is true on any rank."""
-        return self.any_later(*flags)()
+        return self.any_async(*flags)()
 
-    def any_later(self, *flags: bool) -> Callable[[], tuple[bool, ...]]:
+    def any_async(self, *flags: bool) -> Callable[[], tuple[bool, ...]]:
         """Begin to ask; the function that is returned waits for the answer."""
-        if self.size == 1:
+        if self.world_size == 1:
             return lambda: flags
         box = torch.tensor(flags, dtype=torch.uint8)
         work = dist.all_reduce(box, dist.ReduceOp.MAX, group=self._control, async_op=True)
@@ -230,17 +233,17 @@ class Ranks:
 
         return result
 
-    def alone(self, work: Callable[[], Any]) -> Any:
+    def on_rank_zero(self, work: Callable[[], Any]) -> Any:
         """Rank 0 calls `work()`; every rank gets its result, or raises if it raised. `work` must
         start no collective.
 
         The others wait on a group of their own, whose time-out is not the training's, and see at
         once if rank 0 dies.
         """
-        if self.size == 1:
+        if self.world_size == 1:
             return work()
         box: list[Any] = [None, None, None]
-        if self.first:
+        if self.is_main:
             try:
                 box[0] = work()
             except Exception as error:
@@ -248,7 +251,7 @@ class Ranks:
                     [None, type(error).__name__, str(error)], src=0, group=self._wait
                 )
                 raise
-        with contextlib.nullcontext() if self.first else watchdog.waiting():
+        with contextlib.nullcontext() if self.is_main else watchdog.waiting():
             dist.broadcast_object_list(box, src=0, group=self._wait)
         if box[1] is not None:
             kind = getattr(errors, box[1], RuntimeError)
@@ -257,7 +260,7 @@ class Ranks:
             raise error
         return box[0]
 
-    def together(self, work: Callable[[], Any]) -> Any:
+    def on_all_ranks(self, work: Callable[[], Any]) -> Any:
         """Every rank calls `work()` and gets its result.
 
         If any meets an error for the user, all raise that of the first such rank.
@@ -267,16 +270,16 @@ class Ranks:
             result = work()
         except DistganError as error:
             fault = error
-        for rank, error in enumerate(self.each(fault, patient=True)):
+        for rank, error in enumerate(self.all_gather_objects(fault, patient=True)):
             if error is not None:
                 error = type(error)(f"rank {rank}: {error}" if rank else str(error))
                 error.everywhere = True
                 raise error
         return result
 
-    def same(self, what: str, value: str) -> None:
+    def require_same(self, what: str, value: str) -> None:
         """Raise LaunchError unless every rank holds an equal value."""
-        box = self.each(value)
+        box = self.all_gather_objects(value)
         if len(set(box)) > 1:
             error = LaunchError(
                 f"{what} differs among ranks: "
@@ -285,12 +288,12 @@ class Ranks:
             error.everywhere = True
             raise error
 
-    def agree(self, when: str, sums: dict[str, int]) -> None:
+    def require_equal_state(self, when: str, sums: dict[str, int]) -> None:
         """Raise RunError, on all ranks, unless every rank holds equal values.
 
         It names the ranks and the first names that differ from rank 0's.
         """
-        box = self.each(sums)
+        box = self.all_gather_objects(sums)
         apart = {
             rank: [
                 name
@@ -311,14 +314,18 @@ class Ranks:
             raise error
 
     @contextlib.contextmanager
-    def partners(self, path: str):
+    def translating_peer_loss(self, path: str):
         """What in here ends because another process has gone, or does not answer, ends with a
         LaunchError that says so; `path` is the run folder's.
         """
         try:
             yield
         except RuntimeError as error:
-            if self.size == 1 or isinstance(error, DistganError) or not _LOST.search(str(error)):
+            if (
+                self.world_size == 1
+                or isinstance(error, DistganError)
+                or not _LOST.search(str(error))
+            ):
                 raise
             raise LaunchError(
                 "another process of this run has gone, or does not answer"
@@ -329,12 +336,12 @@ class Ranks:
 
     def close(self) -> None:
         """Leave the group; nothing may be asked of the others afterwards."""
-        if self.size > 1:
+        if self.world_size > 1:
             dist.barrier(group=self._wait)
             dist.destroy_process_group()
 
 
-class Solo(Ranks):
+class SingleProcess(Ranks):
     """One process of a run as if it were alone, computing in the same types on the same device.
 
     What the others are compared with.
@@ -353,7 +360,7 @@ class Solo(Ranks):
             ranks.precision,
         )
         self.asked = dataclasses.replace(ranks.asked, engine="ddp")
-        self.rank, self.size, self.first, self.device = 0, 1, True, ranks.device
+        self.rank, self.world_size, self.is_main, self.device = 0, 1, True, ranks.device
 
     def wrap(self, net: nn.Module) -> nn.Module:
         return net
@@ -380,7 +387,7 @@ def _begin_again(on_cpu: bool, timeout: datetime.timedelta) -> None:
         )
 
 
-def leave(code: int) -> None:
+def exit_process(code: int) -> None:
     """End the process. Gloo's threads sometimes abort an interpreter that winds down (4 of 100
     runs), so ranks of a group leave directly.
     """

@@ -97,7 +97,7 @@ class Engine:
 
     def _wrap(self) -> nn.Module:
         wrapped = self.ranks.wrap(self.inside)
-        if self.ranks.size > 1:
+        if self.ranks.world_size > 1:
             # After its first backward pass DDP lays the gradients out anew, in the order in which
             # they came, and where a gradient lies decides in which order three ranks are added. The
             # first step of an attempt that goes on would round otherwise: that pass is taken here,

@@ -200,7 +200,11 @@ class Zero(Engine):
         """The order in which DeepSpeed lays weights end to end."""
         dealt = self.ranks.asked.deepspeed.get("zero_optimization", {}).get("round_robin_gradients")
         return (
-            [p for rank in range(self.ranks.size) for p in members[rank :: self.ranks.size]]
+            [
+                p
+                for rank in range(self.ranks.world_size)
+                for p in members[rank :: self.ranks.world_size]
+            ]
             if dealt
             else members
         )
@@ -218,7 +222,7 @@ class Zero(Engine):
     @torch.no_grad()
     def _gather(self, stretch: torch.Tensor, members: list[nn.Parameter]) -> list[torch.Tensor]:
         """All ranks' stretches -> whole tensors of the shapes of `members`."""
-        row = stretch.new_empty(stretch.numel() * self.ranks.size)
+        row = stretch.new_empty(stretch.numel() * self.ranks.world_size)
         self._deepspeed.comm.all_gather_into_tensor(row, stretch.detach().contiguous())
         sizes = [p.numel() for p in members]
         return [
@@ -228,10 +232,10 @@ class Zero(Engine):
 
     def _cut(self, pieces: list[torch.Tensor], stretch: torch.Tensor) -> torch.Tensor:
         """Whole tensors -> this rank's stretch of them, the last one filled up with zeros."""
-        row = stretch.new_zeros(stretch.numel() * self.ranks.size)
+        row = stretch.new_zeros(stretch.numel() * self.ranks.world_size)
         end_to_end = torch.cat([piece.detach().reshape(-1).to(row) for piece in pieces])
         row[: len(end_to_end)] = end_to_end
-        return row.chunk(self.ranks.size)[self.ranks.rank].clone()
+        return row.chunk(self.ranks.world_size)[self.ranks.rank].clone()
 
     def _check_layout(self) -> None:
         """LaunchError unless stretches are what the functions above take them for.
@@ -283,7 +287,7 @@ class _OneGroup:
         return self._ranks.rank
 
     def get_data_parallel_world_size(self) -> int:
-        return self._ranks.size
+        return self._ranks.world_size
 
     def get_model_parallel_group(self) -> None:
         return None

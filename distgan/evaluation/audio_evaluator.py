@@ -162,7 +162,7 @@ def score(
     sums: dict[tuple[str, str], Sums] = {}
 
     def mine() -> tuple[np.ndarray, torch.Tensor, torch.Tensor]:
-        index = np.arange(ranks.rank, len(clips.keys), ranks.size)
+        index = np.arange(ranks.rank, len(clips.keys), ranks.world_size)
         values, reasons = (
             np.full((len(index), len(names)), math.nan),
             np.zeros((len(index), _WHY_BYTES), np.uint8),
@@ -182,11 +182,11 @@ def score(
                         rows_of(getattr(clip, side).cpu(), clips.rate),
                         clips.keys[i],
                     )
-            bar.advance(min(ranks.size, bar.total - bar.done))
+            bar.advance(min(ranks.world_size, bar.total - bar.done))
         return index, torch.from_numpy(values), torch.from_numpy(reasons)
 
     with _one_thread(), console.bar("measuring", len(clips.keys), "clips") as bar:
-        index, values, reasons = ranks.together(
+        index, values, reasons = ranks.on_all_ranks(
             mine
         )  # a damaged clip meets one rank alone: all must leave together
     values, reasons = (ranks.gather(index, rows, len(clips.keys)) for rows in (values, reasons))
@@ -194,7 +194,7 @@ def score(
         key: _over_ranks(ranks, sums.get(key), width)
         for key, width in _widths(ranks, sums, spaces, sides).items()
     }
-    return ranks.alone(
+    return ranks.on_rank_zero(
         lambda: _put_together(clips, names, values.numpy(), reasons.numpy(), whole, seed)
     )
 
@@ -227,16 +227,18 @@ def _widths(
     """Dimensions of each space: a rank that was dealt no clip does not know them."""
     keys = [(space, side) for space in spaces for side in sides]
     found = torch.tensor([len(sums[key].parts[0]) if key in sums else 0 for key in keys] or [0])
-    rows = ranks.gather(np.array([ranks.rank]), found[None], ranks.size)
-    widths = ranks.alone(lambda: rows.amax(0).tolist())
+    rows = ranks.gather(np.array([ranks.rank]), found[None], ranks.world_size)
+    widths = ranks.on_rank_zero(lambda: rows.amax(0).tolist())
     return dict(zip(keys, widths, strict=False))
 
 
 def _over_ranks(ranks: Ranks, mine: Sums | None, width: int) -> Sums:
     """Exact, so in any order: see `metrics.sums`."""
     mine, whole = mine or Sums(width), Sums(width)
-    whole.n = int(ranks.sum(torch.tensor(float(mine.n), dtype=torch.float64, device=ranks.device)))
-    whole.parts = [ranks.sum(part.to(ranks.device)).cpu() for part in mine.parts]
+    whole.n = int(
+        ranks.all_reduce_sum(torch.tensor(float(mine.n), dtype=torch.float64, device=ranks.device))
+    )
+    whole.parts = [ranks.all_reduce_sum(part.to(ranks.device)).cpu() for part in mine.parts]
     return whole
 
 

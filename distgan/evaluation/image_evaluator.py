@@ -179,7 +179,7 @@ class Evaluator:
         Of two halves, dealt out alternately, so of half as many as there are.
         """
         self.look_at_reals()
-        score = self._ranks.alone(
+        score = self._ranks.on_rank_zero(
             lambda: (
                 frechet.distance(
                     self._real.features[: self.reals : 2], self._real.features[1 : self.reals : 2]
@@ -213,7 +213,7 @@ class Evaluator:
             console.say(
                 f"comparing {self.reals} real images with {self._samples}"
             )  # minutes, for many
-        found = self._ranks.alone(work)
+        found = self._ranks.on_rank_zero(work)
         self.seconds["scores"] = time.perf_counter() - began
         return found | {
             "reals": self.reals,
@@ -239,7 +239,7 @@ class Evaluator:
                 kept.load(arrays)
             return arrays is not None
 
-        if not self._ranks.alone(read):
+        if not self._ranks.on_rank_zero(read):
             kept = self._look(
                 "real images",
                 len(images),
@@ -247,7 +247,7 @@ class Evaluator:
                 images.training,
                 self._groups(len(images), real=True),
             )
-            self._ranks.alone(lambda: reals.write(file, about, kept.arrays()))
+            self._ranks.on_rank_zero(lambda: reals.write(file, about, kept.arrays()))
         self._real = kept
         self.seconds["reals"] = time.perf_counter() - began
 
@@ -318,7 +318,7 @@ class Evaluator:
                     raise RunError(str(error)) from error
 
         widths = (DIRECTIONS,) if sums else (self._width, DIRECTIONS)
-        kept = [torch.empty(total, width) for width in widths] if self._ranks.first else []
+        kept = [torch.empty(total, width) for width in widths] if self._ranks.is_main else []
         with console.bar(f"{'moments' if sums else 'features'} of {label}", total, "images") as bar:
             for start in range(0, total, ROUND):
                 stop = min(start + ROUND, total)
@@ -330,18 +330,18 @@ class Evaluator:
                     len(widths),
                     absorb if sums else None,
                 )
-                self._ranks.alone(
+                self._ranks.on_rank_zero(
                     lambda start=start, stop=stop, found=found: _keep(kept, start, stop, found)
                 )
         for one in sums:
-            one.parts = [self._ranks.total(part) for part in one.parts]
-            one.n = int(self._ranks.total(torch.tensor([one.n], dtype=torch.float64)))
+            one.parts = [self._ranks.all_reduce_sum_cpu(part) for part in one.parts]
+            one.n = int(self._ranks.all_reduce_sum_cpu(torch.tensor([one.n], dtype=torch.float64)))
         self.seconds |= {
             "images" if label == "samples" else f"decoding {label}": spent["images"],
             label: time.perf_counter() - began,
         }
         known = Known(total, training, *([None] if sums else []), *kept)
-        if sums and self._ranks.first:
+        if sums and self._ranks.is_main:
             known.moments = {
                 name: one.moments()
                 for name, one in zip(("first", "second"), sums[1:3], strict=False)
@@ -357,15 +357,15 @@ class Evaluator:
 
         Weights, running statistics and mode of their generators are then equal.
         """
-        if self._ranks.size == 1:
+        if self._ranks.world_size == 1:
             return
 
         def draw() -> torch.Tensor:
             with one_thread(), torch.no_grad():
                 return _bytes(sample(np.arange(CHUNK)), np.arange(CHUNK)).cpu()
 
-        mine = self._ranks.together(draw)  # on one rank alone it may not be finite
-        theirs = self._ranks.alone(lambda: mine)
+        mine = self._ranks.on_all_ranks(draw)  # on one rank alone it may not be finite
+        theirs = self._ranks.on_rank_zero(lambda: mine)
         apart = int((mine.int() - theirs.int()).abs().max())
         allowed = (
             0 if self._ranks.device.type == "cpu" else 2
@@ -379,7 +379,7 @@ class Evaluator:
                     " generator"
                 )
 
-        self._ranks.together(agree)
+        self._ranks.on_all_ranks(agree)
 
 
 def _keep(kept: list[torch.Tensor], start: int, stop: int, found: list[torch.Tensor]) -> None:
@@ -438,7 +438,9 @@ def deal(
 
     def mine() -> tuple[np.ndarray, list[torch.Tensor]]:
         found, parts = [np.zeros(0, np.int64)], [[] for _ in range(columns)]
-        for start in range(numbers.start + ranks.rank * CHUNK, numbers.stop, ranks.size * CHUNK):
+        for start in range(
+            numbers.start + ranks.rank * CHUNK, numbers.stop, ranks.world_size * CHUNK
+        ):
             chunk = np.arange(start, min(start + CHUNK, numbers.stop))
             rows = [each[: len(chunk)].cpu() for each in work(np.resize(chunk, CHUNK))]
             if absorb:
@@ -446,7 +448,7 @@ def deal(
             for part, each in zip(parts, rows, strict=True):
                 part.append(each)
             found.append(chunk - numbers.start)
-            bar.advance(min(len(chunk) * ranks.size, bar.total - bar.done))
+            bar.advance(min(len(chunk) * ranks.world_size, bar.total - bar.done))
         return np.concatenate(found), [
             torch.cat(rows) if rows else torch.zeros(0) for rows in parts
         ]
@@ -454,5 +456,5 @@ def deal(
     # What goes wrong may meet one rank alone, a damaged image that was dealt to it: all of them
     # must leave together.
     with one_thread():
-        index, parts = ranks.together(mine)
+        index, parts = ranks.on_all_ranks(mine)
     return [ranks.gather(index, rows, len(numbers)) for rows in parts]

@@ -58,7 +58,7 @@ class GroupBatchNorm2d(nn.Module):
         if (
             x.is_cuda
             and self._ranks.machine.sync_batchnorm
-            and len(x) * self._ranks.size == self.group
+            and len(x) * self._ranks.world_size == self.group
         ):
             return self._synchronised(x)
         return self._across(x)
@@ -87,10 +87,10 @@ class GroupBatchNorm2d(nn.Module):
         return y
 
     def _across(self, x):
-        total = len(x) * self._ranks.size
+        total = len(x) * self._ranks.world_size
         if total % self.group:
             raise RuntimeError(
-                f"{len(x)} samples on each of {self._ranks.size} ranks are no whole number of"
+                f"{len(x)} samples on each of {self._ranks.world_size} ranks are no whole number of"
                 f" groups of {self.group}"
             )
         # bf16 and fp16 are too coarse for moments
@@ -116,7 +116,11 @@ class _Across(torch.autograd.Function):
     def forward(ctx, x, weight, bias, ranks, group, eps):
         # Cut this rank's slice where groups end; each piece's moments go into the row of its group:
         # [groups, mean | mean of squares].
-        start, groups, channels = ranks.rank * len(x), len(x) * ranks.size // group, x.shape[1]
+        start, groups, channels = (
+            ranks.rank * len(x),
+            len(x) * ranks.world_size // group,
+            x.shape[1],
+        )
         first, pixels = start // group, x[0, 0].numel()
         pieces = torch.tensor_split(x, list(range((first + 1) * group - start, len(x), group)))
         table = x.new_zeros(
@@ -127,7 +131,7 @@ class _Across(torch.autograd.Function):
                 moment.double() for moment in torch.batch_norm_update_stats(piece, None, None, 0.0)
             )
             row.copy_(torch.cat([mean, var + mean * mean]).mul_(len(piece) / group))
-        mean, square = ranks.sum(table).split(channels, 1)
+        mean, square = ranks.all_reduce_sum(table).split(channels, 1)
         var = (square - mean * mean).clamp_min_(0)
         count = group * pixels
         mean, var, unbiased = (
@@ -172,7 +176,9 @@ class _Across(torch.autograd.Function):
             )  # CUDA needs all four
             parts.append((dx, d_weight, d_bias))
             table[group] = torch.cat([d_bias, d_weight])
-        from_mean, from_scale = (ranks.sum(table) / count).to(x.dtype).split(len(weight), 1)
+        from_mean, from_scale = (
+            (ranks.all_reduce_sum(table) / count).to(x.dtype).split(len(weight), 1)
+        )
         slope = -weight * inverse * inverse * from_scale
         offset = -weight * inverse * from_mean - slope * mean
         for group, piece, (dx, _, _) in zip(here, x.split(sizes), parts, strict=True):
@@ -262,7 +268,9 @@ def end_update(net: nn.Module, ranks: Ranks) -> Callable[[torch.Tensor], None]:
     for norm in norms:
         norm.counting = False
     # All layers in one piece: by themselves they would take longer than the rest of a small update.
-    totals = ranks.mean_later(torch.cat([norm.total for norm in norms])) if norms else None
+    totals = (
+        ranks.all_reduce_mean_async(torch.cat([norm.total for norm in norms])) if norms else None
+    )
 
     @torch.no_grad()
     def settle(finite: torch.Tensor) -> None:

@@ -57,7 +57,7 @@ def write(
     `sample` is the recipe's, with the networks to judge loaded. Collective; every rank gets
     result.json.
     """
-    evaluator = ranks.together(
+    evaluator = ranks.on_all_ranks(
         lambda: Evaluator(ranks, data, count, inception, whole=True, sha256=sha256)
     )
     result = evaluator.score(write_images(folder, ranks, sample, D, count, evaluator.extract))
@@ -68,7 +68,7 @@ def write(
     }
     if evaluator.metric == "fid":
         result |= {"good_below": GOOD, "good": result["score"] < GOOD}
-    ranks.alone(lambda: runs.write(folder / "result.json", json.dumps(result, indent=1)))
+    ranks.on_rank_zero(lambda: runs.write(folder / "result.json", json.dumps(result, indent=1)))
     console.say(
         f"{count} images: {result['metric']} {result['score']:.4g} against all {result['reals']}"
         " real ones" + (f"; below {GOOD:g} is called good" if "good" in result else "")
@@ -100,10 +100,10 @@ def write_images(
     features = []
     with console.bar("generating", count, "images") as bar:
         for start, made in rounds(ranks, sample, D, range(count), bar, extract):
-            ranks.alone(lambda start=start, made=made: keep(start, *made[:2]))
+            ranks.on_rank_zero(lambda start=start, made=made: keep(start, *made[:2]))
             features += made[2:]
-    ranks.alone(lambda: runs.write(folder / "result.csv", table(lines)))
-    return torch.cat(features) if features and ranks.first else None
+    ranks.on_rank_zero(lambda: runs.write(folder / "result.csv", table(lines)))
+    return torch.cat(features) if features and ranks.is_main else None
 
 
 def rounds(

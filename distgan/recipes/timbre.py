@@ -433,7 +433,7 @@ class Recipe:
 
         Collective; rank 0 works.
         """
-        ranks.alone(lambda: self._results(data, folder))
+        ranks.on_rank_zero(lambda: self._results(data, folder))
 
     def _results(self, data: Data, folder: Path) -> None:
         repair = self.repairer()

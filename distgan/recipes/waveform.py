@@ -387,7 +387,7 @@ class Recipe:
 
         Collective; rank 0 works.
         """
-        ranks.alone(lambda: self._results(data, folder))
+        ranks.on_rank_zero(lambda: self._results(data, folder))
 
     def _results(self, data: Data, folder: Path) -> None:
         with (folder / "measures.csv").open("w", newline="") as file:

@@ -83,14 +83,14 @@ class Checks:
         show, validate, evaluate = self.due(now)
         began = time.perf_counter()
         result = (
-            self._ranks.alone(lambda: self._on_rank_0(now, show, validate))
+            self._ranks.on_rank_zero(lambda: self._on_rank_0(now, show, validate))
             if show or validate
             else None
         )
         if evaluate:
             result = self._evaluator(self._recipe.sample)
         improved = result is not None and self._judge(now, result)
-        self.warned, self.troubled, decision = self._ranks.alone(lambda: self._watch(now))
+        self.warned, self.troubled, decision = self._ranks.on_rank_zero(lambda: self._watch(now))
         if (
             decision.action == "rollback" and self.healthy is None
         ):  # there was trouble from the first number on

@@ -38,9 +38,9 @@ class Recorder:
     @contextlib.contextmanager
     def working(self) -> Iterator[None]:
         """A step. Of its time, this rank's own is what it did not wait for the others."""
-        began = time.perf_counter() - self._ranks.waited
+        began = time.perf_counter() - self._ranks.wait_seconds
         yield
-        self._worked += time.perf_counter() - self._ranks.waited - began
+        self._worked += time.perf_counter() - self._ranks.wait_seconds - began
         self._steps += 1
 
     def add(self, now: Clock, log: dict[str, torch.Tensor]) -> None:
@@ -58,7 +58,7 @@ class Recorder:
             self._rows, lambda row: list(row[2])
         ):  # a recipe may begin to log more, as its GAN loss starts
             logged = list(logged)
-            table = self._ranks.mean(
+            table = self._ranks.all_reduce_mean(
                 torch.stack(
                     [torch.stack([log[name].double() for name in names]) for _, _, log in logged]
                 )
@@ -75,9 +75,9 @@ class Recorder:
         if self._saving:
             rows[-1]["time/save_s"] = round(self._saving, 3)
         if (
-            self._ranks.size > 1 and self._steps and self._ranks.asked.engine == "ddp"
+            self._ranks.world_size > 1 and self._steps and self._ranks.asked.engine == "ddp"
         ):  # nobody knows what DeepSpeed waits for
-            own = self._ranks.each(self._worked / self._steps)
+            own = self._ranks.all_gather_objects(self._worked / self._steps)
             rows[-1] |= {
                 "time/compute_s": round(sum(own) / len(own), 6),
                 "time/compute_slowest_s": round(max(own), 6),

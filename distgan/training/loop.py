@@ -176,7 +176,7 @@ class Loop:
             )
             return found
 
-        found = self.ranks.alone(choose)
+        found = self.ranks.on_rank_zero(choose)
         if found is None:
             self._grow()
             return self.clock
@@ -224,9 +224,9 @@ class Loop:
             self.recorder.remember(watch.read_journal(self.folder.path / "journal.jsonl"))
             return path, state
 
-        path, state = self.ranks.alone(choose)
+        path, state = self.ranks.on_rank_zero(choose)
         came_from, now = now.step, self.clock.at(state["step"])
-        self.ranks.together(
+        self.ranks.on_all_ranks(
             lambda: checkpoints.load(path, self.recipe.players)
         )  # all have read it before it is saved anew
         changed = self.checks.changed
@@ -241,7 +241,9 @@ class Loop:
         be written. Collective.
         """
         self.flush(now)
-        self.ranks.agree(f"after step {now.step}", checkpoints.sums(self.recipe.players))
+        self.ranks.require_equal_state(
+            f"after step {now.step}", checkpoints.sums(self.recipe.players)
+        )
         began, healthy = time.perf_counter(), self.checks.healthy
         if not self.checks.troubled and self.mishaps.quiet:
             self.checks.healthy = now.step
@@ -267,7 +269,9 @@ class Loop:
             )
             self._status(now)
 
-        if not self.ranks.alone(lambda: write() is None if must else self.folder.spare(write)):
+        if not self.ranks.on_rank_zero(
+            lambda: write() is None if must else self.folder.spare(write)
+        ):
             self.checks.healthy = healthy
         self.recorder.saved(time.perf_counter() - began)
         self.requests.saved(time.perf_counter() - began)
@@ -355,7 +359,7 @@ class Loop:
                 console.say(f"note: results are made from the last step: {why}")
             return str(self.folder.path / ".results"), str(best) if best else None
 
-        temporary, best = self.ranks.alone(begin)
+        temporary, best = self.ranks.on_rank_zero(begin)
         if best:
             checkpoints.load(Path(best), self.recipe.players)
         self.recipe.results(self.data, self.ranks, Path(temporary))
@@ -373,4 +377,4 @@ class Loop:
                 step=int(Path(best).name) if best else self.last,
             )
 
-        self.ranks.alone(end)
+        self.ranks.on_rank_zero(end)

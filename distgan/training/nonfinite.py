@@ -159,26 +159,26 @@ class Mishaps:
         losses = ranks.gather(
             np.arange(ranks.rank * micros, (ranks.rank + 1) * micros),
             torch.stack(trace.losses).double()[:, None],
-            ranks.size * micros,
+            ranks.world_size * micros,
         )
 
         def choose() -> tuple[list[list[float]], bool]:
             return (
-                losses.view(ranks.size, micros).tolist(),
+                losses.view(ranks.world_size, micros).tolist(),
                 len(list(self._bad().glob("*"))) < DUMPS
                 and not (self._bad() / f"{step:08d}-{name}").exists(),
             )
 
-        table, dump = ranks.alone(choose)
+        table, dump = ranks.on_rank_zero(choose)
         named = [
             (rank, k)
-            for rank in range(ranks.size)
+            for rank in range(ranks.world_size)
             for k in range(micros)
             if not math.isfinite(table[rank][k])
         ]
         # A gradient may overflow where every loss is finite: after the reduction nobody knows whose
         # it was.
-        chosen = named or [(rank, k) for rank in range(ranks.size) for k in range(micros)]
+        chosen = named or [(rank, k) for rank in range(ranks.world_size) for k in range(micros)]
         whose = (
             "loss of " + _listed([f"rank {rank}" for rank in sorted({rank for rank, _ in named})])
             if named
@@ -208,13 +208,13 @@ class Mishaps:
             else np.empty(0, np.int64)
         )
         _, _, real = (
-            ranks.together(
+            ranks.on_all_ranks(
                 lambda: batches.again(
                     self._data, run.seed, run.shuffle_window or 0, run.crop, positions
                 )
             )
             if mine
-            else ranks.together(lambda: (None, None, torch.empty(0, 1)))
+            else ranks.on_all_ranks(lambda: (None, None, torch.empty(0, 1)))
         )
         rows = ranks.gather(index, real.flatten(1), len(chosen) * each)
         all_positions = ranks.gather(
@@ -270,7 +270,7 @@ class Mishaps:
                 f" ranks: the {facts['not_finite']} is not finite{what}; {where}"
             )
 
-        ranks.alone(write)
+        ranks.on_rank_zero(write)
 
     def _bad(self):
         return self._folder.path / "attempts" / f"{self._folder.attempt:03d}" / "bad"

@@ -26,7 +26,7 @@ from distgan.core.clock import Clock
 from distgan.core.errors import LaunchError
 from distgan.data.dataset import Data
 from distgan.data.loader import Stream
-from distgan.distributed.ranks import Ranks, Solo
+from distgan.distributed.ranks import Ranks, SingleProcess
 from distgan.engine.player import Player
 
 STEPS = 3  # a GAN amplifies rounding with every step, and every fault known to us shows in three
@@ -175,7 +175,7 @@ def _advice(run: Run, ranks: Ranks) -> str:
         "machine.channels_last=false": machine.channels_last,
         "machine.sync_batchnorm=false": machine.sync_batchnorm,
         "machine.optimizer=loop": machine.optimizer != "loop",
-        "one process": ranks.size > 1,
+        "one process": ranks.world_size > 1,
     }
     return ", ".join(way for way, differs in ways.items() if differs)
 
@@ -187,14 +187,14 @@ def check(module: ModuleType, run: Run, ranks: Ranks, data: Data, share: Breakdo
     began = time.perf_counter()
     mine = _play(module, run, ranks, data, share)
     _forget(run)
-    apart = ranks.gather(np.array([ranks.rank]), mine.ranks_apart[None], ranks.size)
+    apart = ranks.gather(np.array([ranks.rank]), mine.ranks_apart[None], ranks.world_size)
 
     def compare() -> list[Difference]:
         try:
             one = _play(
                 module,
                 run,
-                Solo(ranks),
+                SingleProcess(ranks),
                 data,
                 Breakdown(share.batch, 1, 1, share.batch, share.group),
             )
@@ -206,11 +206,11 @@ def check(module: ModuleType, run: Run, ranks: Ranks, data: Data, share: Breakdo
             ) from error
         return list(_differences(mine, one, run.precision, apart.amax(0)))
 
-    rows = ranks.alone(compare)
+    rows = ranks.on_rank_zero(compare)
     _forget(run)
     engine = (
         "no engine"
-        if ranks.size == 1
+        if ranks.world_size == 1
         else (
             f"DeepSpeed ZeRO {ranks.asked.zero_stage}"
             if ranks.asked.engine == "deepspeed"
@@ -262,12 +262,14 @@ def _play(module: ModuleType, run: Run, ranks: Ranks, data: Data, share: Breakdo
         )
         states.append(_state(recipe.players))
     names = [name for name in logs[0] if name.endswith(("/loss", "/grad_norm", "/skipped"))]
-    table = ranks.mean(
+    table = ranks.all_reduce_mean(
         torch.stack([torch.stack([log[name].double() for name in names]) for log in logs])
     ).tolist()
     apart = _apart(recipe.players, states[0], states[STEPS], ranks)
     return _Trace(
-        [dict(zip(names, row, strict=True)) for row in table], states if ranks.first else [], apart
+        [dict(zip(names, row, strict=True)) for row in table],
+        states if ranks.is_main else [],
+        apart,
     )
 
 
@@ -303,7 +305,7 @@ def _apart(players: dict[str, Player], before: _State, after: _State, ranks: Ran
     found = dict.fromkeys(players, 0.0)
     for (name, kind), mine in after.items():
         if kind != "optimizer":
-            mean = ranks.mean(mine.double().to(ranks.device)).cpu()
+            mean = ranks.all_reduce_mean(mine.double().to(ranks.device)).cpu()
             found[name] = max(found[name], _relative(mine, mean, before[name, kind])[0])
     return torch.tensor(list(found.values()), dtype=torch.float64)
 

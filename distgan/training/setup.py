@@ -89,23 +89,23 @@ class _Ground:
         # Each rank has read its own run file: an older one, with other epochs, say, would leave the
         # others waiting at the end.
         for key, value in config.flatten(run.model_dump(mode="json", exclude=PLACES)):
-            self.ranks.same(f"the setting {key}", str(value))
+            self.ranks.require_same(f"the setting {key}", str(value))
         # Also from accelerate's configuration and DeepSpeed's file, which another machine may have
         # otherwise: bucket sizes say who waits for what.
-        self.ranks.same(
+        self.ranks.require_same(
             "the engine that was asked for",
             " ".join(
                 [str(self.ranks.asked), json.dumps(self.ranks.asked.deepspeed, sort_keys=True)]
             ),
         )
-        self.ranks.same("the kind of device", self.ranks.device.type)
-        self.data = self.ranks.together(lambda: Data(run.data, run.machine.verify))
+        self.ranks.require_same("the kind of device", self.ranks.device.type)
+        self.data = self.ranks.on_all_ranks(lambda: Data(run.data, run.machine.verify))
         self.data.require(run.recipe, run.kind, run.crop)
         self.share = sharing.breakdown(
-            run.batch, self.ranks.size, run.machine.accumulation, run.group, run.group_of
+            run.batch, self.ranks.world_size, run.machine.accumulation, run.group, run.group_of
         )
-        self.start = self.ranks.alone(lambda: _source(run, self.data.fingerprint))
-        self.ranks.same(
+        self.start = self.ranks.on_rank_zero(lambda: _source(run, self.data.fingerprint))
+        self.ranks.require_same(
             "the data set or the settings", run.identity(self.data.fingerprint, self.start)["id"]
         )
 
@@ -118,14 +118,16 @@ class _Setup(_Ground):
         self.module = module
         self.recipe = recipes.build(module, run, self.ranks, self.share, self.data.shape)
         if (
-            self.ranks.size > 1
+            self.ranks.world_size > 1
             # weights are sent from rank 0, buffers and averages are not: another torch draws other
             # numbers
         ):
-            self.ranks.same("what the networks start from", checkpoints.digest(self.recipe.players))
+            self.ranks.require_same(
+                "what the networks start from", checkpoints.digest(self.recipe.players)
+            )
         scored = run.scored
         self.evaluator = (
-            self.ranks.together(
+            self.ranks.on_all_ranks(
                 lambda: Evaluator(
                     self.ranks,
                     self.data,
@@ -165,8 +167,8 @@ def _train(module: ModuleType, run: Run, asked: dict[str, Any]) -> int:
         opened.append(RunFolder(run, setup.data.fingerprint, asked, setup.start))
         return str(opened[0].path), opened[0].done(last), opened[0].attempt
 
-    path, done, attempt = ranks.alone(enter)
-    folder = opened[0] if ranks.first else None
+    path, done, attempt = ranks.on_rank_zero(enter)
+    folder = opened[0] if ranks.is_main else None
     try:
         if done:
             console.say(
@@ -181,9 +183,9 @@ def _train(module: ModuleType, run: Run, asked: dict[str, Any]) -> int:
                 f" {_options(run)}"
                 + (f"\nnote: {more}" if (more := clock.overshoot(run.epochs)) else "")
             )
-            ranks.alone(lambda: opened[0].begin(_facts(setup)))
+            ranks.on_rank_zero(lambda: opened[0].begin(_facts(setup)))
             with (
-                ranks.partners(path),
+                ranks.translating_peer_loss(path),
                 watchdog.watching(
                     Path(path) / "attempts" / f"{attempt:03d}" / f"stacks-rank{ranks.rank}.txt",
                     run.machine.stall_s,
@@ -377,7 +379,7 @@ def _facts(setup: _Setup) -> dict[str, Any]:
     return {
         "argv": sys.argv,
         "data": data,
-        "processes": setup.ranks.size,
+        "processes": setup.ranks.world_size,
         "engine": _engine(setup.ranks),
         "device": cuda or setup.ranks.device.type,
         "threads": torch.get_num_threads(),
@@ -402,7 +404,7 @@ def _facts(setup: _Setup) -> dict[str, Any]:
 
 
 def _engine(ranks: Ranks) -> str:
-    if ranks.size > 1:
+    if ranks.world_size > 1:
         return str(ranks.asked)
     return "one process" + (
         ", which has nothing to share by DeepSpeed" if ranks.machine.engine == "deepspeed" else ""

@@ -71,7 +71,7 @@ class Requests:
         of them.
         """
         own = self._look()
-        asked = self._ranks.any_later(self._signal is not None, *own)
+        asked = self._ranks.any_async(self._signal is not None, *own)
 
         def answer() -> tuple[bool, bool]:
             by_signal, by_time, by_file, save = asked()

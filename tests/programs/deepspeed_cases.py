@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from distgan.config.settings import Machine
 from distgan.core.errors import LaunchError
 from distgan.distributed import environment as launched
-from distgan.distributed.ranks import Ranks, Solo, leave
+from distgan.distributed.ranks import Ranks, SingleProcess, exit_process
 from distgan.engine import deepspeed_zero as zero
 from distgan.engine.ddp import Engine
 from distgan.engine.player import Player
@@ -194,7 +194,7 @@ def play(
     def cut(tensors):
         """Micro-batches of this rank: neighbouring slices of each micro-batch of the global batch."""
         micros = zip(*(x.chunk(ranks.machine.accumulation) for x in tensors), strict=True)
-        return [[x.chunk(ranks.size)[ranks.rank] for x in micro] for micro in micros]
+        return [[x.chunk(ranks.world_size)[ranks.rank] for x in micro] for micro in micros]
 
     def of_d(micro):
         real, noise, where, add = micro
@@ -253,7 +253,7 @@ def resumed(case: Case, stage: int) -> float:
     that have gone elsewhere before.
     """
     ranks = start(case, stage)
-    alone = Solo(start(dataclasses.replace(case, accumulation=1), stage))
+    alone = SingleProcess(start(dataclasses.replace(case, accumulation=1), stage))
     pair, norms = players(case, ranks), []
     norms += play(case, ranks, pair, 0, 3)
     plain, again = players(case, alone, seed=7), players(case, ranks, seed=8)
@@ -367,11 +367,11 @@ def main(stage: int) -> None:
     }
     found["faults"] = {name: with_fault(name, case, stage) for name, case in faults.items()}
     ranks = Ranks(Machine(device="cpu"))
-    ranks.same("what was found", json.dumps(found))
-    if ranks.first:
+    ranks.require_same("what was found", json.dumps(found))
+    if ranks.is_main:
         print("FOUND " + json.dumps(found))
     ranks.close()
-    leave(0)
+    exit_process(0)
 
 
 if __name__ == "__main__":

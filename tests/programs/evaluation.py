@@ -12,7 +12,7 @@ import torch
 from distgan.config.settings import Machine
 from distgan.core import console, rng
 from distgan.data.dataset import Data
-from distgan.distributed.ranks import Ranks, leave
+from distgan.distributed.ranks import Ranks, exit_process
 from distgan.evaluation.image_evaluator import Evaluator
 from distgan.evaluation.image_scores import METRICS
 from distgan.nn.image import Generator64
@@ -54,4 +54,4 @@ if __name__ == "__main__":
     if console.TALKS:
         with open(sys.argv[2], "w") as file:
             json.dump(said, file)
-    leave(0)
+    exit_process(0)

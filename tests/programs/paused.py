@@ -138,10 +138,10 @@ class Pause:
 
 if __name__ == "__main__":
     from distgan.cli import guarded
-    from distgan.distributed.ranks import leave
+    from distgan.distributed.ranks import exit_process
     from distgan.train import main
 
     kind, place, nth, rank, marker = os.environ.get("CHAOS", "||0|0|").split("|")
     if os.environ.get("RANK", "0") == rank:
         Pause(kind, place, nth, marker).install()
-    leave(guarded(main, sys.argv[1:]))
+    exit_process(guarded(main, sys.argv[1:]))

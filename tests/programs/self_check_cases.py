@@ -17,7 +17,7 @@ from distgan.config.settings import Machine
 from distgan.core import rng
 from distgan.data import loader as batches
 from distgan.data.dataset import Data
-from distgan.distributed.ranks import Ranks, leave
+from distgan.distributed.ranks import Ranks, exit_process
 from distgan.engine import ddp as engines
 from distgan.engine import player
 from distgan.nn import normalization
@@ -71,7 +71,9 @@ def not_divided():
     usual = engines.Engine.backward
 
     def backward(self, loss_of, *, last):
-        return usual(self, lambda: ((found := loss_of())[0] * self.ranks.size, found[1]), last=last)
+        return usual(
+            self, lambda: ((found := loss_of())[0] * self.ranks.world_size, found[1]), last=last
+        )
 
     return patch.object(engines.Engine, "backward", backward)
 
@@ -87,7 +89,7 @@ def not_frozen():
     usual_begin, usual_step = engines.Engine.begin, engines.Engine.step
 
     def begin(self):
-        if self.ranks.size == 1:
+        if self.ranks.world_size == 1:
             usual_begin(self)
 
     def step(self, clip):
@@ -109,7 +111,7 @@ def clipped(limit: float = 1.0):
     return patch.object(
         engines.Engine,
         "step",
-        lambda self, clip: usual(self, limit if self.ranks.size > 1 else clip),
+        lambda self, clip: usual(self, limit if self.ranks.world_size > 1 else clip),
     )
 
 
@@ -119,7 +121,7 @@ def faster(factor: float = 1.1):
     def update(self, *args):
         rates, self._rates = (
             self._rates,
-            [rate * factor if self._ranks.size > 1 else rate for rate in self._rates],
+            [rate * factor if self._ranks.world_size > 1 else rate for rate in self._rates],
         )
         try:
             return usual(self, *args)
@@ -135,7 +137,7 @@ def average_left_behind():
         player.Player,
         "_follow",
         lambda self, finite: (
-            usual(self, finite) if self._ranks.size == 1 or self._ranks.rank else None
+            usual(self, finite) if self._ranks.world_size == 1 or self._ranks.rank else None
         ),
     )
 
@@ -189,7 +191,7 @@ def checked(
     run = sagan.Settings(
         data="given", machine=ranks.machine, precision=ranks.precision, **SMALL | changes
     )
-    share = sharing.breakdown(run.batch, ranks.size, ranks.machine.accumulation, run.group)
+    share = sharing.breakdown(run.batch, ranks.world_size, ranks.machine.accumulation, run.group)
     with fault():
         return doctor.check(sagan, run, ranks, data, share)
 
@@ -220,10 +222,10 @@ def main(folder: str, engine: str, stage: str | None = None) -> None:
             name: (min(report.worst.apart / report.worst.allowed, 1e12), str(report.worst))
             for name, report in reports.items()
         }
-    if ranks.first:
+    if ranks.is_main:
         print("FOUND " + json.dumps(found), flush=True)
     ranks.close()
-    leave(0)
+    exit_process(0)
 
 
 if __name__ == "__main__":

@@ -63,10 +63,10 @@ def _train(words: list[str]) -> None:
     from distgan import train
     from distgan.cli import guarded
     from distgan.distributed import environment as launched
-    from distgan.distributed.ranks import leave
+    from distgan.distributed.ranks import exit_process
 
     launched.own_log()
-    leave(guarded(train.main, words))
+    exit_process(guarded(train.main, words))
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from distgan.core.clock import Clock
 from distgan.data import transforms as signals
 from distgan.data.dataset import Data
 from distgan.data.loader import Stream
-from distgan.distributed.ranks import Ranks, Solo, leave
+from distgan.distributed.ranks import Ranks, SingleProcess, exit_process
 from distgan.engine import ddp as engines
 from distgan.engine.ddp import Engine
 from distgan.engine.player import Player
@@ -134,7 +134,7 @@ def schedule_stepped_by_every_process():
         Player,
         "update",
         lambda self, loss_of, batch, epoch, usual=Player.update: usual(
-            self, loss_of, batch, epoch * self._ranks.size
+            self, loss_of, batch, epoch * self._ranks.world_size
         ),
     ):
         yield
@@ -145,7 +145,7 @@ def running_statistics_of_each_rank():
     with patch.object(
         normalization,
         "end_update",
-        lambda net, ranks, usual=normalization.end_update: usual(net, Solo(ranks)),
+        lambda net, ranks, usual=normalization.end_update: usual(net, SingleProcess(ranks)),
     ):
         yield
 
@@ -227,7 +227,9 @@ def samples_gathered_and_cut():
             return usual(self, index, rows, total)
         parts = [None] * self.size
         dist.all_gather_object(parts, rows.cpu())
-        return torch.cat([part for part in parts if len(part)])[: total - 7] if self.first else None
+        return (
+            torch.cat([part for part in parts if len(part)])[: total - 7] if self.is_main else None
+        )
 
     with patch.object(Ranks, "gather", gather):
         yield
@@ -271,7 +273,7 @@ def train(words, ranks, data, alone):
     """
     module, run, _ = plan(words)
     share = sharing.breakdown(
-        run.batch, ranks.size, ranks.machine.accumulation, run.group, run.group_of
+        run.batch, ranks.world_size, ranks.machine.accumulation, run.group, run.group_of
     )
     with torch.random.fork_rng():
         torch.manual_seed(rng.key(run.seed, "init"))
@@ -283,7 +285,7 @@ def train(words, ranks, data, alone):
     for step in range(STEPS):
         NOW["bad"] = step == 2 and (alone or ranks.rank == 1)
         log = recipe.step([next(stream) for _ in range(recipe.batches_per_step)], clock.at(step))
-        rows.append(ranks.mean(torch.stack([value.double() for value in log.values()])))
+        rows.append(ranks.all_reduce_mean(torch.stack([value.double() for value in log.values()])))
     tensors = {
         f"{name}.{key}": value.detach().clone()
         for name, player in recipe.players.items()
@@ -360,15 +362,15 @@ def main(folder: str) -> None:
         bad = fault in (bad_numbers_on_rank_1, each_rank_skips_for_itself)
         what = bad, *(word for word in words if not word.startswith("machine."))
         if what not in expected:
-            solo = Solo(mine)
+            solo = SingleProcess(mine)
             solo.machine = machine.model_copy(update={"accumulation": 1})
             with bad_numbers_on_rank_1() if bad else as_it_is():
                 expected[what] = train(words, solo, data, alone=True)
         found[name] = measure(expected[what], words, fault, mine, data)
-    if mine.first:
+    if mine.is_main:
         print(json.dumps(found))
     mine.close()
-    leave(0)
+    exit_process(0)
 
 
 if __name__ == "__main__":

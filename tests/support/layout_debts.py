@@ -126,7 +126,7 @@ DEBTS: dict[str, set[str]] = {
         "distgan.distributed.environment",
         "distgan.distributed.environment._accelerate",
         "distgan.distributed.ranks.Ranks",
-        "distgan.distributed.ranks.partners",
+        "distgan.distributed.ranks.translating_peer_loss",
         "distgan.engine.ddp._stepped",
         "distgan.engine.deepspeed_zero._Loss",
         "distgan.engine.deepspeed_zero._by_element",

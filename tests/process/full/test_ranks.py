@@ -14,7 +14,7 @@ def together(tmp_path, body, processes=2, code=0, **env):
     program = tmp_path / "program.py"
     program.write_text(
         "import os, sys, time\nimport numpy as np, torch\nfrom distgan.config.settings import Machine\nfrom"
-        " distgan.distributed.ranks import Ranks, leave\nfrom distgan.core.errors import DataError, LaunchError\n"
+        " distgan.distributed.ranks import Ranks, exit_process\nfrom distgan.core.errors import DataError, LaunchError\n"
         + textwrap.dedent(body)
     )
     return run(line("torchrun", processes, program), cwd=tmp_path, code=code, **env)
@@ -25,20 +25,20 @@ def test_sums_means_flags_and_gathers(tmp_path):
         tmp_path,
         """
         r = Ranks(Machine(device="cpu", timeout_s=60))
-        assert r.size == 3 and r.sum(torch.tensor(2.0)).item() == 6
-        assert r.mean(torch.tensor([float(r.rank)])).item() == 1
+        assert r.world_size == 3 and r.all_reduce_sum(torch.tensor(2.0)).item() == 6
+        assert r.all_reduce_mean(torch.tensor([float(r.rank)])).item() == 1
         assert r.any(r.rank == 2, False) == (True, False)
         mine = np.arange(r.rank, 7, 3) if r.rank else np.arange(0, 7, 3)
         rows = r.gather(mine, torch.tensor(mine)[:, None] * 10.0, 7)
-        assert (rows[:, 0].tolist() == [0, 10, 20, 30, 40, 50, 60]) if r.first else rows is None
-        empty = r.gather(np.arange(2) if r.first else np.zeros(0, int), torch.ones(2, 4) if r.first else torch.zeros(0), 2)
-        r.same("the weather", "fine")
+        assert (rows[:, 0].tolist() == [0, 10, 20, 30, 40, 50, 60]) if r.is_main else rows is None
+        empty = r.gather(np.arange(2) if r.is_main else np.zeros(0, int), torch.ones(2, 4) if r.is_main else torch.zeros(0), 2)
+        r.require_same("the weather", "fine")
         try:
-            r.same("the rank", str(r.rank))
+            r.require_same("the rank", str(r.rank))
         except LaunchError as error:
             print(f"told: {error}")
         r.close()
-        leave(0)
+        exit_process(0)
     """,
         processes=3,
     )
@@ -53,10 +53,10 @@ def test_rank_0_may_take_longer_than_the_time_out(tmp_path):
         tmp_path,
         """
         r = Ranks(Machine(device="cpu", timeout_s=3))
-        print(f"got {r.alone(lambda: (time.sleep(10), 42)[1])}")
-        print(f"sum {r.sum(torch.ones(1)).item()}")
+        print(f"got {r.on_rank_zero(lambda: (time.sleep(10), 42)[1])}")
+        print(f"sum {r.all_reduce_sum(torch.ones(1)).item()}")
         r.close()
-        leave(0)
+        exit_process(0)
     """,
     )
     assert output.count("got 42") == 2
@@ -71,11 +71,11 @@ def test_what_rank_0_raises_all_raise(tmp_path):
         def work():
             raise DataError("shard 7 is damaged")
         try:
-            r.alone(work)
+            r.on_rank_zero(work)
         except DataError as error:
             print(f"told: {error}")
         r.close()
-        leave(0)
+        exit_process(0)
     """,
     )
     assert output.count("told: shard 7 is damaged") == 2
@@ -112,7 +112,7 @@ def test_a_launchers_count_that_accelerate_does_not_see_is_refused(tmp_path):
         except LaunchError as error:
             print(f"told: {error}")
         torch.distributed.barrier()  # one that leaves while the other still joins the group would end both
-        leave(0)
+        exit_process(0)
     """,
     )
     assert (

@@ -101,7 +101,7 @@ def test_state_of_a_weight_that_never_had_a_gradient_starts_at_zero():
     zero = object.__new__(Zero)
     zero._stage, zero.ranks, zero.bare, zero.optimizer = (
         1,
-        types.SimpleNamespace(rank=0, size=1),
+        types.SimpleNamespace(rank=0, world_size=1),
         net,
         torch.optim.Adam([stretch]),
     )

@@ -277,8 +277,8 @@ def broken(where: Path, fault: str) -> Path:
     program = where / "broken.py"
     program.write_text(
         textwrap.dedent(fault)
-        + "\nimport sys\nfrom distgan.cli import guarded\nfrom distgan.distributed.ranks import leave\nfrom"
-        " distgan.train import main\nif __name__ == '__main__':\n    leave(guarded(main,"
+        + "\nimport sys\nfrom distgan.cli import guarded\nfrom distgan.distributed.ranks import exit_process\nfrom"
+        " distgan.train import main\nif __name__ == '__main__':\n    exit_process(guarded(main,"
         " sys.argv[1:]))\n"
     )
     return program

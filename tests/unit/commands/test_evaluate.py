@@ -571,9 +571,11 @@ def test_a_name_that_the_score_could_not_have(trained):
 
 def test_ranks_whose_generators_differ_are_refused(particles, monkeypatch, ranks):
     scored = Evaluator(ranks, Data(str(particles)), 20, None)
-    monkeypatch.setattr(ranks, "size", 2)
-    monkeypatch.setattr(ranks, "alone", lambda work: torch.zeros(16, 1, 64, 64, dtype=torch.uint8))
-    monkeypatch.setattr(ranks, "together", lambda work: work())
+    monkeypatch.setattr(ranks, "world_size", 2)
+    monkeypatch.setattr(
+        ranks, "on_rank_zero", lambda work: torch.zeros(16, 1, 64, 64, dtype=torch.uint8)
+    )
+    monkeypatch.setattr(ranks, "on_all_ranks", lambda work: work())
     with pytest.raises(
         LaunchError, match="draws other samples than rank 0, up to 128 grey levels apart"
     ):

@@ -13,7 +13,7 @@ from torch import nn
 
 from distgan.config.settings import Machine
 from distgan.core.errors import LaunchError
-from distgan.distributed.ranks import Ranks, Solo
+from distgan.distributed.ranks import Ranks, SingleProcess
 from distgan.engine import ddp as engines
 from distgan.engine.ddp import Engine
 from distgan.nn.normalization import GroupBatchNorm2d, spectral_norm
@@ -206,9 +206,9 @@ def test_sigma_is_never_rounded_to_bfloat16():
 
 
 def test_moments_across_ranks_are_taken_in_float32():
-    ranks = Solo(Ranks(Machine(device="cpu")))
+    ranks = SingleProcess(Ranks(Machine(device="cpu")))
     layer, x = GroupBatchNorm2d(3, 4, ranks), torch.randn(4, 3, 8, 8) + 30
-    ranks.sum = lambda table: table
+    ranks.all_reduce_sum = lambda table: table
     torch.testing.assert_close(
         layer._across(x.bfloat16()).float(), layer._across(x.bfloat16().float()), atol=0.02, rtol=0
     )
@@ -228,8 +228,8 @@ def test_a_reference_ignores_the_engines_options():
     ranks = Ranks(
         Machine(device="cpu", compile="default", channels_last=True, accumulation=4), "bf16"
     )
-    solo = Solo(ranks)
-    assert (solo.size, solo.machine.compile, solo.machine.channels_last, solo.autocast) == (
+    solo = SingleProcess(ranks)
+    assert (solo.world_size, solo.machine.compile, solo.machine.channels_last, solo.autocast) == (
         1,
         None,
         False,

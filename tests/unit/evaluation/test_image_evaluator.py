@@ -173,12 +173,12 @@ def test_inception_is_pytorch_fids_network_with_the_files_weights(tmp_path, monk
 class Dealt:
     """One of `size` ranks, alone in this process."""
 
-    first, device = True, torch.device("cpu")
+    is_main, device = True, torch.device("cpu")
 
     def __init__(self, rank, size):
-        self.rank, self.size = rank, size
+        self.rank, self.world_size = rank, size
 
-    def together(self, work):
+    def on_all_ranks(self, work):
         return work()
 
     def gather(self, numbers, rows, total):

@@ -129,7 +129,7 @@ def test_a_batch_that_one_device_cannot_hold(data):
     usual = doctor._play
 
     def play(module, run, ranks, *rest):
-        if isinstance(ranks, doctor.Solo):
+        if isinstance(ranks, doctor.SingleProcess):
             raise torch.OutOfMemoryError("CUDA out of memory")
         return usual(module, run, ranks, *rest)
 
