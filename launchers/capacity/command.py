@@ -16,11 +16,14 @@ from distgan.config import loading as runfile
 from distgan.core import console
 from distgan.core.errors import ConfigError, RunError
 from distgan.distributed import launch_line
-from distgan.launchers.capacity import table as widths
+from distgan.launchers.capacity import table
+from distgan.launchers.capacity.measurement import Row, measure
+from distgan.launchers.capacity.recommendation import recommend
 from distgan.launchers.local import run as local
 from distgan.launchers.slurm import profiles
 from distgan.runs import folder as runs
 from distgan.runs.history import is_run
+from distgan.shards.build.command import parse_task
 
 HELP = """Trains sagan with the settings of the study (`distgan train capacity --help` lists them) at ngf = ndf = each of these widths, one after the other,
 each in a run folder of its own. Then writes capacity.md, capacity.csv and capacity.png into the folder of these runs, and prints the table: parameters, peak
@@ -82,9 +85,7 @@ def main(argv: list[str]) -> int:
             " array"
         ),
     )
-    parser.add_argument(
-        "--report", action="store_true", help="train nothing, measure what is there"
-    )
+    parser.add_argument("--report", action="store_true", help="measure what is there; no training")
     parser.add_argument(
         "--submit",
         action="store_true",
@@ -103,31 +104,34 @@ def main(argv: list[str]) -> int:
     options = parser.parse_intermixed_args(argv)
     study = plan(options.words)
     if options.submit:
-        from distgan.launchers.capacity import slurm_array as capacity_array
+        from distgan.launchers.capacity import slurm_array
 
-        return capacity_array.submit(study, options)
-    mine = list(study.folders)
-    if options.task:
-        from distgan.shards.build.command import parse_task
-
-        number, count = parse_task(options.task, os.environ)
-        mine = mine[number::count]
-    if options.report and not any(is_run(folder) for folder in study.folders.values()):
-        there = sorted(path.name for path in study.home.glob("*") if is_run(path))
-        raise RunError(
-            f"none of the widths {', '.join(map(str, study.folders))} has begun in {study.home}"
-            " with these settings; nothing was written. Give the words that the study was trained"
-            " with, widths too"
-            + (
-                f"; its runs there: {', '.join(there[:6])}{' …' if there[6:] else ''}"
-                if there
-                else ""
-            )
-        )
-    code = 0 if options.report else _train(study, mine)
+        return slurm_array.submit(study, options)
+    code = 0
+    if options.report:
+        _require_a_run(study)
+    else:
+        widths = list(study.folders)
+        if options.task:
+            number, count = parse_task(options.task, os.environ)
+            widths = widths[number::count]
+        code = _train(study, widths)
     if code != STOPPED:
         report(study)
     return code
+
+
+def _require_a_run(study: Study) -> None:
+    """Raise RunError where no width of the study has begun."""
+    if any(is_run(folder) for folder in study.folders.values()):
+        return
+    there = sorted(path.name for path in study.home.glob("*") if is_run(path))
+    raise RunError(
+        f"none of the widths {', '.join(map(str, study.folders))} has begun in {study.home}"
+        " with these settings; nothing was written. Give the words that the study was trained"
+        " with, widths too"
+        + (f"; its runs there: {', '.join(there[:6])}{' …' if there[6:] else ''}" if there else "")
+    )
 
 
 def plan(words: list[str]) -> Study:
@@ -297,27 +301,27 @@ def report(study: Study) -> None:
         if [row.state for row in again] == [row.state for row in rows]:
             break
         rows = again
-    console.say("\n" + widths.text(rows, study.memory_gb))
+    console.say("\n" + table.text(rows, study.memory_gb))
     console.say(
         "\n".join(f"wrote {study.home / f'capacity.{kind}'}" for kind in ("md", "csv", "png"))
     )
 
 
-def _measure(study: Study) -> list[widths.Row]:
-    return [widths.measure(width, folder) for width, folder in study.folders.items()]
+def _measure(study: Study) -> list[Row]:
+    return [measure(width, folder) for width, folder in study.folders.items()]
 
 
-def _write(study: Study, rows: list[widths.Row]) -> None:
+def _write(study: Study, rows: list[Row]) -> None:
     """Each file whole or not at all, whoever else writes it."""
     from distgan.launchers.capacity import plot as widths_plot
 
     files = {
         "capacity.md": lambda path: path.write_text(
-            widths.text(rows, study.memory_gb), encoding="utf-8"
+            table.text(rows, study.memory_gb), encoding="utf-8"
         ),
-        "capacity.csv": lambda path: path.write_text(widths.table_csv(rows), encoding="utf-8"),
+        "capacity.csv": lambda path: path.write_text(table.table_csv(rows), encoding="utf-8"),
         "capacity.png": lambda path: widths_plot.draw(
-            rows, widths.recommend(rows, study.memory_gb)[0], path
+            rows, recommend(rows, study.memory_gb)[0], path
         ),
     }
     for name, write in files.items():

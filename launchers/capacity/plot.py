@@ -6,7 +6,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from distgan.launchers.capacity.table import DOCUMENTS, WITHIN, Row
+from distgan.launchers.capacity.measurement import DOCUMENTS, Row
+from distgan.launchers.capacity.recommendation import WITHIN
 from distgan.report.curves import BLUE, GREEN, ORANGE, RED
 
 PALETTE = (BLUE, ORANGE, GREEN, RED, "#8b5cf6", "#0f766e", "#a16207", "#6b7280")

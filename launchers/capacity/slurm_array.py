@@ -5,25 +5,29 @@ report.
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-import distgan
 from distgan.core import console
 from distgan.core.errors import ConfigError
 from distgan.launchers.runs import plan as plans
 from distgan.launchers.runs import submit_warnings as cautions
-from distgan.launchers.runs.selection import examine, with_accounting
+from distgan.launchers.runs.selection import Found, examine, with_accounting
 from distgan.launchers.slurm import client as cluster
-from distgan.launchers.slurm import profiles, submission
+from distgan.launchers.slurm import profiles, snapshot, submission
 from distgan.launchers.slurm.ledger import Ledger
+from distgan.launchers.slurm.profiles import Resources
 from distgan.launchers.slurm.submission import Member
 
-END = "distgan/launchers/capacity/slurm_finish.py"
+if TYPE_CHECKING:
+    from distgan.launchers.capacity.command import Study
+
+FINISH = "distgan/launchers/capacity/slurm_finish.py"
 PRESET = "capacity"
 
 
-def submit(study: Any, options: argparse.Namespace) -> int:
+def submit(study: "Study", options: argparse.Namespace) -> int:
     """Submit the widths that are missing and the job after them.
 
     The same line again submits what is still missing. 0.
@@ -48,16 +52,12 @@ def submit(study: Any, options: argparse.Namespace) -> int:
                 for one in planned
             ]
         )
-        missing = [
-            one
-            for one, state in zip(planned, found, strict=True)
-            if state.state.missing or state.state.name in ("failed", "cancelled")
-        ]
+        missing = [one for one, width in zip(planned, found, strict=True) if _is_missing(width)]
         console.table(
             ("width", "state", "to do"),
             [
-                (str(one.values["ngf"]), state.state.name, "submit" if one in missing else "leave")
-                for one, state in zip(planned, found, strict=True)
+                (str(one.values["ngf"]), width.state.name, "submit" if one in missing else "leave")
+                for one, width in zip(planned, found, strict=True)
             ],
         )
         console.say(f"job         {resources.describe()}")
@@ -72,45 +72,44 @@ def submit(study: Any, options: argparse.Namespace) -> int:
         for one in missing:
             plans.reopen(one)
         array = submission.submit(home, [[one.member] for one in missing], resources)
-        after = resources.model_copy(
-            update={
-                "nodes": 1,
-                "gpus": min(1, resources.gpus),
-                "processes": 1,
-                "pack": 1,
-                "max_parallel": None,
-                "program": (str(_code(home) / END), str(samples)),
-            }
-        )
-        end = home / "_capacity" / planned[0].folder.parent.name
-        before = places.get(str(end))
-        if (
-            before and before.key and rows.get(before.key) and rows[before.key].active
-        ):  # it would report without what is submitted now
-            cluster.cancel([before.key])
-        others = [state.place.key for state in found if state.row and state.row.active]
-        (end / "DONE").unlink(missing_ok=True)
-        (end / "NO_RESTART").unlink(missing_ok=True)
-        words = [
-            *study.settings,
-            f"widths={','.join(map(str, study.folders))}",
-            *([f"memory_gb={study.memory_gb}"] if study.memory_gb else []),
-        ]
-        last = submission.submit(
-            home,
-            [[Member(str(end), tuple(words))]],
-            after,
-            dependency=":".join(["afterany", array.job, *others]),
-        )
+        folder = home / "_capacity" / study.home.name
+        before = places.get(str(folder))
+        if before and before.key in rows and rows[before.key].active:
+            cluster.cancel([before.key])  # it would report without what is submitted now
+        jobs = [array.job, *(width.place.key for width in found if width.row and width.row.active)]
+        last = _submit_finish(study, resources, samples, folder, jobs)
     console.say(
-        f"submitted   job {array.job}: {len(missing)} widths; job {last.job} after it evaluates"
-        f" {samples} images of each and writes {planned[0].folder.parent}/capacity.md\nnext:"
-        " distgan status"
+        f"submitted   job {array.job}: {len(missing)} widths; job {last} after it evaluates"
+        f" {samples} images of each and writes {study.home}/capacity.md\nnext: distgan status"
     )
     return 0
 
 
-def _code(home: Path) -> Path:
-    from distgan.launchers.slurm import snapshot
+def _is_missing(width: Found) -> bool:
+    return width.state.missing or width.state.name in ("failed", "cancelled")
 
-    return snapshot.take(home / "_code") or Path(distgan.__file__).parents[1]
+
+def _submit_finish(
+    study: "Study", resources: Resources, samples: int, folder: Path, jobs: Sequence[str]
+) -> str | None:
+    """Submit the job that evaluates and reports after all of `jobs`; return its number."""
+    home = folder.parents[1]
+    program = snapshot.take(home / "_code") / FINISH
+    one_process = resources.model_copy(
+        update={
+            "nodes": 1,
+            "gpus": min(1, resources.gpus),
+            "processes": 1,
+            "pack": 1,
+            "max_parallel": None,
+            "program": (str(program), str(samples)),
+        }
+    )
+    for name in ("DONE", "NO_RESTART"):
+        (folder / name).unlink(missing_ok=True)
+    words = [*study.settings, f"widths={','.join(map(str, study.folders))}"]
+    if study.memory_gb:
+        words.append(f"memory_gb={study.memory_gb}")
+    dependency = ":".join(["afterany", *jobs])
+    member = Member(str(folder), tuple(words))
+    return submission.submit(home, [[member]], one_process, dependency=dependency).job

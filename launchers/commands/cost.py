@@ -5,6 +5,7 @@ import json
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from distgan.core import console
 from distgan.launchers.commands.status import progress
@@ -39,25 +40,30 @@ def main(argv: list[str]) -> int:
     made = accounts(found)
     if options.json:
         for one, account in zip(found, made, strict=True):
-            console.say(
-                json.dumps(
-                    {
-                        "run": str(one.folder),
-                        "state": one.state.name,
-                        "elapsed_s": account.elapsed,
-                        "queued_s": account.queued,
-                        "turns": account.turns,
-                        "units": account.units,
-                        "unit": "gpu" if account.gpus else "core",
-                        "told_by": account.told_by,
-                        **account.seconds,
-                    }
-                )
-            )
-        return 0
-    if not found:
+            console.say(json.dumps(_as_dict(one, account)))
+    elif found:
+        show(found, made)
+    else:
         console.say("nothing was submitted yet")
-        return 0
+    return 0
+
+
+def _as_dict(one: Found, account: Account) -> dict[str, Any]:
+    return {
+        "run": str(one.folder),
+        "state": one.state.name,
+        "elapsed_s": account.elapsed,
+        "queued_s": account.queued,
+        "turns": account.turns,
+        "units": account.units,
+        "unit": "gpu" if account.gpus else "core",
+        "told_by": account.told_by,
+        **account.seconds,
+    }
+
+
+def show(found: Sequence[Found], made: Sequence[Account]) -> None:
+    """Print a row for each run, their sum, and the forecast."""
     unit = "GPU-h" if any(account.gpus for account in made) else "core-h"
     rows = [
         (
@@ -85,7 +91,6 @@ def main(argv: list[str]) -> int:
         f" {MEANS}"
     )
     console.say(forecast(found, made, unit))
-    return 0
 
 
 def forecast(found: Sequence[Found], made: Sequence[Account], unit: str) -> str:

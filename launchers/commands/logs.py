@@ -11,6 +11,8 @@ from pathlib import Path
 from distgan.core import console
 from distgan.core.errors import RunError
 from distgan.launchers.runs import selection as targets
+from distgan.launchers.runs.selection import Found
+from distgan.launchers.runs.state import UNDER_WAY
 
 EPILOG = """examples:
   distgan logs ngf-study:3               rank 0 of the last attempt
@@ -60,27 +62,11 @@ def main(argv: list[str]) -> int:
         raise RunError(
             f"{options.target} is {len(found)} runs; name one of them, as in {found[0].sweep}:0"
         )
-    folder, name = (
-        found[0].folder,
-        ("launcher.log" if options.launcher else f"rank{options.rank}.log"),
-    )
+    folder = found[0].folder
+    name = "launcher.log" if options.launcher else f"rank{options.rank}.log"
     paths = _paths(folder, name, options.attempt)
     if not paths and not options.follow:
-        there = sorted({path.name for path in (folder / "attempts").glob("*/*.log")})
-        raise RunError(
-            f"no {name} of {folder.name}"
-            + (f", attempt {options.attempt}" if options.attempt is not None else "")
-            + (
-                f"; there are {', '.join(there)}"
-                if there
-                else (
-                    f": the run is {found[0].state.name} and has printed nothing yet; distgan why"
-                    f" {options.target}"
-                    if found[0].place
-                    else ": it was not submitted, so what it printed went to its terminal"
-                )
-            )
-        )
+        raise RunError(_nothing_printed(found[0], name, options))
     shown = {
         path: _show(path, 0, wanted)
         for path in (paths if options.all or options.follow else paths[-1:])
@@ -91,18 +77,27 @@ def main(argv: list[str]) -> int:
                 console.say(f"---- attempt {path.parent.name}")
             shown[path] = _show(path, shown.get(path, 0), wanted)
         one = targets.find(options.runs.resolve(), [str(folder)])[0]
-        if one.state.name not in (
-            "queued",
-            "requeued",
-            "running",
-            "stopping",
-            "submitting",
-            "uncertain",
-        ):
+        if one.state.name not in UNDER_WAY:
             console.say(f"---- {one.state.name}{f': {one.state.why}' if one.state.why else ''}")
             return 0
         time.sleep(2)
     return 0
+
+
+def _nothing_printed(one: Found, name: str, options: argparse.Namespace) -> str:
+    folder = one.folder
+    text = f"no {name} of {folder.name}"
+    if options.attempt is not None:
+        text += f", attempt {options.attempt}"
+    there = sorted({path.name for path in (folder / "attempts").glob("*/*.log")})
+    if there:
+        return f"{text}; there are {', '.join(there)}"
+    if one.place:
+        return (
+            f"{text}: the run is {one.state.name} and has printed nothing yet; distgan why"
+            f" {options.target}"
+        )
+    return f"{text}: it was not submitted, so what it printed went to its terminal"
 
 
 def _paths(folder: Path, name: str, attempt: int | None) -> list[Path]:

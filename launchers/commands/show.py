@@ -65,21 +65,24 @@ def main(argv: list[str]) -> int:
     elif options.job:
         console.say(yaml.safe_dump(records(one.folder), sort_keys=False))
     else:
-        mine, theirs = (
-            dict(flatten(yaml.safe_load(_text(folder / "config.yaml"))))
-            for folder in (one.folder, _one(home, options.diff).folder)
-        )
-        rows = [
-            (key, str(mine.get(key, "–")), str(theirs.get(key, "–")))
-            for key in sorted(mine.keys() | theirs.keys())
-            if mine.get(key) != theirs.get(key)
-        ]
-        (
-            console.table(("setting", options.target, options.diff), rows, right=False)
-            if rows
-            else console.say("no setting differs")
-        )
+        _show_differences(one, _one(home, options.diff), (options.target, options.diff))
     return 0
+
+
+def _show_differences(first: Found, second: Found, names: tuple[str, str]) -> None:
+    """Print the settings that differ between two runs."""
+    a, b = (
+        dict(flatten(yaml.safe_load(_text(run.folder / "config.yaml")))) for run in (first, second)
+    )
+    rows = [
+        (key, str(a.get(key, "–")), str(b.get(key, "–")))
+        for key in sorted(a.keys() | b.keys())
+        if a.get(key) != b.get(key)
+    ]
+    if rows:
+        console.table(("setting", *names), rows, right=False)
+    else:
+        console.say("no setting differs")
 
 
 def line(home: Path, one: Found) -> list[str]:

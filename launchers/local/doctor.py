@@ -58,7 +58,7 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("--profile", metavar="NAME", help="with --slurm: as a job of this profile")
     parser.add_argument(
-        "arguments",
+        "words",
         nargs=argparse.REMAINDER,
         metavar="RECIPE|RUN.yaml key=value …",
         help="what `distgan train` takes",
@@ -71,10 +71,8 @@ def main(argv: list[str]) -> int:
     if options.slurm:
         from distgan.launchers.slurm import doctor as cluster_doctor
 
-        return cluster_doctor.survey(
-            options.profile, options.arguments[0] if options.arguments else "runs"
-        )
-    if not options.arguments:
+        return cluster_doctor.survey(options.profile, (options.words or ["runs"])[0])
+    if not options.words:
         if options.processes > 1 or options.engine or options.zero is not None or options.show:
             parser.error(
                 "these options are for the check of a run; name a recipe: distgan doctor"
@@ -83,11 +81,12 @@ def main(argv: list[str]) -> int:
         return survey()
     if options.processes == 1 and (options.engine == "deepspeed" or options.zero is not None):
         parser.error("one process has nothing to share by DeepSpeed; add --processes 2")
-    engine = options.engine or ("deepspeed" if options.zero is not None else None)
-    more = [f"machine.engine={engine}"] * bool(engine) + [f"machine.zero_stage={options.zero}"] * (
-        options.zero is not None
-    )
-    return local.replace(options.processes, [*options.arguments, *more, "--doctor"], options.show)
+    words = [*options.words]
+    if options.engine or options.zero is not None:
+        words.append(f"machine.engine={options.engine or 'deepspeed'}")
+    if options.zero is not None:
+        words.append(f"machine.zero_stage={options.zero}")
+    return local.replace(options.processes, [*words, "--doctor"], options.show)
 
 
 def survey() -> int:

@@ -1,8 +1,7 @@
 """In which state a run is: from its own files, the ledger, and one answer of squeue, in this order
 of trust. Imports no torch.
 
-    new, submitting, queued, running, stopping, requeued, done, failed, cancelled, stopped,
-    uncertain, lost
+    new, queued, running, stopping, requeued, done, failed, cancelled, stopped, uncertain, lost
 
 A finished run is one with DONE: Slurm forgets, and calls jobs completed whose training failed.
 """
@@ -23,11 +22,7 @@ from distgan.launchers.slurm.ledger import Place
 from distgan.launchers.slurm.restart_policy import TIME
 
 OLD_S = 300.0  # without a heartbeat for so long, a run that Slurm does not know is not running
-WAITING, ENDED, RUNS = (
-    ("queued", "requeued", "submitting", "uncertain"),
-    ("done", "failed", "cancelled", "stopped", "lost"),
-    ("running", "stopping"),
-)
+UNDER_WAY = ("queued", "requeued", "uncertain", "running", "stopping")
 
 
 @dataclass(frozen=True)

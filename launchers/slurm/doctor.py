@@ -25,7 +25,33 @@ def survey(profile: str | None, runs: str) -> int:
         f" submitit {importlib.metadata.version('submitit')}, python {sys.executable}"
     )
     console.say(f"partitions  {', '.join(_partitions())}\n")
-    rows: list[Row] = [
+    rows = _limits(facts)
+    rows.append(
+        ("profile", profile or "none", "--profile NAME; there are " + ", ".join(profiles.names()))
+    )
+    try:
+        rows.append(("such a job", "would start", submission.test_only(resources)))
+        works = True
+    except LaunchError as error:
+        rows.append(("such a job", "is refused", str(error)))
+        works = False
+    console.table(("", "", ""), rows, right=False)
+    works = works and _shared(Path(runs).absolute(), resources)
+    console.say(
+        "\nnext: "
+        + (
+            f"distgan submit sagan data=data/particles{f' --profile {profile}' if profile else ''}"
+            if works
+            else "mend what is said above"
+        )
+    )
+    return 0 if works else 1
+
+
+def _limits(facts: cluster.Facts) -> list[Row]:
+    """The cluster's limits as rows of the table: name, value, what follows from it."""
+    comes_back = "REQUEUE" in facts.preempts and facts.requeues
+    return [
         (
             "time to save when preempted",
             f"{facts.to_save} s",
@@ -33,12 +59,8 @@ def survey(profile: str | None, runs: str) -> int:
         ),
         (
             "a preempted job",
-            "comes back" if "REQUEUE" in facts.preempts and facts.requeues else "ends",
-            (
-                ""
-                if "REQUEUE" in facts.preempts and facts.requeues
-                else "`distgan retry` submits it again"
-            ),
+            "comes back" if comes_back else "ends",
+            "" if comes_back else "`distgan retry` submits it again",
         ),
         (
             "signals reach",
@@ -58,25 +80,7 @@ def survey(profile: str | None, runs: str) -> int:
         ),
         ("a job is forgotten after", f"{facts.min_age} s", "its state is in the run folder"),
         ("node names", *_names()),
-        ("profile", profile or "none", "--profile NAME; there are " + ", ".join(profiles.names())),
     ]
-    try:
-        rows.append(("such a job", "would start", submission.test_only(resources)))
-        works = True
-    except LaunchError as error:
-        rows.append(("such a job", "is refused", str(error)))
-        works = False
-    console.table(("", "", ""), rows, right=False)
-    works = works and _shared(Path(runs).absolute(), resources)
-    console.say(
-        "\nnext: "
-        + (
-            f"distgan submit sagan data=data/particles{f' --profile {profile}' if profile else ''}"
-            if works
-            else "mend what is said above"
-        )
-    )
-    return 0 if works else 1
 
 
 def _partitions() -> list[str]:

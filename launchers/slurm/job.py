@@ -175,20 +175,13 @@ class Turn:
         attempt = folder / "attempts" / f"{runs.next_attempt(folder):03d}"
         attempt.mkdir(parents=True)
         about = self._about(step)
-        address = None
+        nodes = None
         if self.nodes > 1:
-            about |= {
-                "address": (
-                    address := (
-                        cluster.address(cluster.first_node(self.environment["SLURM_JOB_NODELIST"]))
-                    )
-                ),
-                "port": free_port(self.key),
-            }
-        write = lambda: runs.write(attempt / "job.json", json.dumps(about, indent=1))  # noqa: E731
-        nodes = launch_line.Nodes(self.nodes, 0, address, about["port"]) if address else None
+            first = cluster.first_node(self.environment["SLURM_JOB_NODELIST"])
+            about |= {"address": cluster.address(first), "port": free_port(self.key)}
+            nodes = launch_line.Nodes(self.nodes, 0, about["address"], about["port"])
         about["command"] = self._command(folder, member, nodes)
-        write()
+        runs.write(attempt / "job.json", json.dumps(about, indent=1))
         code = self._run(folder, attempt, about["command"])
         with contextlib.suppress(OSError, ValueError):
             about |= {
@@ -215,7 +208,7 @@ class Turn:
             "last_step": newest_step(folder),
         }
         about["trained_s"], about["kept_s"] = trained(folder, step, about["last_step"])
-        write()
+        runs.write(attempt / "job.json", json.dumps(about, indent=1))
         if found.then == "fail":
             runs.write(folder / "NO_RESTART", found.cause + "\n")
         print(f"{folder}: {found.cause} -> {found.then}", flush=True)

@@ -25,14 +25,7 @@ def write(folder: Path, members: Sequence[str], values: Sequence[dict[str, Any]]
 
     Prints the table. RunError where no member has begun.
     """
-    histories: dict[int, History] = {}
-    with console.bar("reading", len(members), "runs") as bar:
-        for index, run in enumerate(members):
-            with contextlib.suppress(RunError):
-                if (Path(run) / "journal.jsonl").exists():
-                    histories[index] = read_history(Path(run))
-                    report.write_page(Path(run), report.render(histories[index]))
-            bar.advance()
+    histories = _read_and_report(members)
     if not histories:
         raise RunError(f"no member of {folder.name} has begun; next: distgan status {folder.name}")
     keys = [*dict.fromkeys(key for one in values for key in one)]
@@ -54,18 +47,7 @@ def write(folder: Path, members: Sequence[str], values: Sequence[dict[str, Any]]
         _row(index, Path(run), values[index], keys, histories.get(index))
         for index, run in enumerate(members)
     ]
-    kinds = list(
-        dict.fromkeys(tuple(_measured(run).values()) for run in histories.values() if run.best)
-    )
-    order = sorted(
-        range(len(rows)),
-        key=lambda i: (
-            _best(histories.get(i)) is None,
-            _best(histories.get(i)) is not None
-            and kinds.index(tuple(_measured(histories[i]).values())),
-            _best(histories.get(i)) or 0.0,
-        ),
-    )
+    order = _order(len(rows), histories)
     rows = [rows[i] for i in order]
     folder.mkdir(parents=True, exist_ok=True)
     runs.write(folder / "report.md", _markdown(folder.name, heads, rows, histories))
@@ -84,6 +66,34 @@ def write(folder: Path, members: Sequence[str], values: Sequence[dict[str, Any]]
             ]
         )
     )
+
+
+def _read_and_report(members: Sequence[str]) -> dict[int, History]:
+    """Read the runs that have begun, by member, and write the page of each."""
+    histories: dict[int, History] = {}
+    with console.bar("reading", len(members), "runs") as bar:
+        for index, run in enumerate(members):
+            with contextlib.suppress(RunError):
+                if (Path(run) / "journal.jsonl").exists():
+                    histories[index] = read_history(Path(run))
+                    report.write_page(Path(run), report.render(histories[index]))
+            bar.advance()
+    return histories
+
+
+def _order(count: int, histories: dict[int, History]) -> list[int]:
+    """Sort members by best score within what was measured alike; members without a score last."""
+    kinds = list(
+        dict.fromkeys(tuple(_measured(run).values()) for run in histories.values() if run.best)
+    )
+
+    def key(index: int) -> tuple[bool, int, float]:
+        best = _best(histories.get(index))
+        if best is None:
+            return True, 0, 0.0
+        return False, kinds.index(tuple(_measured(histories[index]).values())), best
+
+    return sorted(range(count), key=key)
 
 
 def _best(run: History | None) -> float | None:

@@ -19,18 +19,20 @@ from typing import Any
 from distgan.core import console
 from distgan.core.errors import ConfigError, DistganError, LaunchError
 from distgan.launchers.runs import plan as plans
+from distgan.launchers.runs.plan import Planned
 from distgan.launchers.runs.selection import Found, examine, with_accounting
 from distgan.launchers.slurm import client as cluster
 from distgan.launchers.slurm import submission
 from distgan.launchers.slurm.ledger import Ledger
 from distgan.launchers.sweeps import definition as grid
+from distgan.launchers.sweeps.members import Sweep
 from distgan.monitor.journal import last_rows, score_key
 from distgan.runs import folder as runs
 
 KEYS = {"trials", "parallel", "startup", "prune", "seed", "space"}
 
 
-def advance(sweep: Any, watch: bool, dry_run: bool) -> int:
+def advance(sweep: Sweep, watch: bool, dry_run: bool) -> int:
     """Tell, prune, ask, submit. 0; 2 where trials have failed."""
     asked = settings(sweep.asked.search)
     while True:
@@ -95,7 +97,7 @@ def settings(section: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def study_of(sweep: Any, asked: dict[str, Any]):
+def study_of(sweep: Sweep, asked: dict[str, Any]):
     """Optuna's study of a sweep, in RUNS/_sweeps/NAME/optuna.journal."""
     try:
         import optuna
@@ -119,88 +121,79 @@ def study_of(sweep: Any, asked: dict[str, Any]):
     )
 
 
-def _once(sweep: Any, asked: dict[str, Any], dry_run: bool) -> tuple[int, bool]:
+def _once(sweep: Sweep, asked: dict[str, Any], dry_run: bool) -> tuple[int, bool]:
     """(exit code, whether anything is still to come)."""
-    import optuna
-
     study, ledger = study_of(sweep, asked), Ledger(sweep.home)
     with ledger.locked():
-        rows, places = ledger.ask(alone=True)
-        running, members = [], []
-        for trial in [
-            one
-            for one in study.get_trials(deepcopy=False)
-            if one.state == optuna.trial.TrialState.RUNNING
-        ]:
-            if "run" not in trial.user_attrs:  # interrupted before it had a run
-                study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
-                continue
-            folder = Path(trial.user_attrs["run"])
-            (found,) = with_accounting([examine(folder, places.get(str(folder)), rows)])
-            if (
-                found.state.missing and not dry_run
-            ):  # its submission was refused, or nobody knows what became of it
-                members.append(
-                    plans.plan(
-                        [sweep.asked.recipe, *sweep.asked.words, *grid.words(trial.params)],
-                        sweep.resources,
-                        trial.params,
-                    ).member
-                )
-                running.append(found)
-            elif not dry_run and not _tell(study, trial, found, asked["prune"]):
-                running.append(found)
-        room = min(
-            asked["parallel"] - len(running),
-            asked["trials"] - len(study.get_trials(deepcopy=False)),
-        )
+        running, members = _under_way(sweep, study, ledger, asked["prune"], dry_run)
+        begun = len(study.get_trials(deepcopy=False))
+        room = max(0, min(asked["parallel"] - len(running), asked["trials"] - begun))
         console.say(
-            f"search {sweep.name}: {len(study.get_trials(deepcopy=False))} of {asked['trials']}"
-            f" trials; {len(running)} under way; to submit: {max(0, room)}\njob        "
-            f" {sweep.resources.describe()}"
+            f"search {sweep.name}: {begun} of {asked['trials']} trials; {len(running)} under way;"
+            f" to submit: {room}\njob         {sweep.resources.describe()}"
         )
         if dry_run:
             console.say("nothing was submitted")
             return 0, False
-        members += [
-            member for member in (_ask(sweep, study, asked) for _ in range(max(0, room))) if member
-        ]
+        members += [member for member in (_ask(sweep, study, asked) for _ in range(room)) if member]
         members = members[: cluster.facts(sweep.resources.partition).max_array]
         if members:
-            one = submission.submit(
-                sweep.home,
-                [
-                    [
-                        submission.Member(
-                            member.folder, plans.kept(member.words, sweep.folder / "files")
-                        )
-                    ]
-                    for member in members
-                ],
-                sweep.resources,
-                sweep=sweep.name,
-            )
+            files = sweep.folder / "files"
+            elements = [
+                [submission.Member(member.folder, plans.kept(member.words, files))]
+                for member in members
+            ]
+            one = submission.submit(sweep.home, elements, sweep.resources, sweep=sweep.name)
             console.say(f"submitted   job {one.job}: {len(members)} trials")
         _write(sweep, study)
-    done = [
-        trial
-        for trial in study.get_trials(deepcopy=False)
-        if trial.state == optuna.trial.TrialState.COMPLETE
-    ]
+    failed = _show(sweep, study)
+    return (2 if failed else 0), bool(running or members or room)
+
+
+def _under_way(
+    sweep: Sweep, study: Any, ledger: Ledger, prune: bool, dry_run: bool
+) -> tuple[list[Any], list[submission.Member]]:
+    """(trials that have not ended, runs of those that must be submitted again), after Optuna was
+    told of those that have ended.
+    """
+    import optuna
+
+    rows, places = ledger.ask(alone=True)
+    running, again = [], []
+    for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
+        if "run" not in trial.user_attrs:  # interrupted before it had a run
+            study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+            continue
+        folder = Path(trial.user_attrs["run"])
+        (found,) = with_accounting([examine(folder, places.get(str(folder)), rows)])
+        if dry_run:
+            continue
+        if found.state.missing:  # its submission was refused, or it is lost
+            again.append(_planned(sweep, trial.params).member)
+            running.append(trial)
+        elif not _tell(study, trial, found, prune):
+            running.append(trial)
+    return running, again
+
+
+def _planned(sweep: Sweep, values: dict[str, Any]) -> Planned:
+    words = [sweep.asked.recipe, *sweep.asked.words, *grid.words(values)]
+    return plans.plan(words, sweep.resources, values)
+
+
+def _show(sweep: Sweep, study: Any) -> int:
+    """Print how many trials are in each state, and the best; return how many have failed."""
     counts = Counter(trial.state.name.lower() for trial in study.get_trials(deepcopy=False))
-    console.say(
-        ", ".join(f"{count} {name}" for name, count in counts.items())
-        + (
-            f"; best so far {study.best_value:.4g} with {', '.join(grid.words(study.best_params))}"
-            if done
-            else ""
-        )
-    )
+    text = ", ".join(f"{count} {name}" for name, count in counts.items())
+    if counts["complete"]:
+        best = ", ".join(grid.words(study.best_params))
+        text += f"; best so far {study.best_value:.4g} with {best}"
+    console.say(text)
     console.say(
         "next: the same line again tells Optuna what has ended and submits further trials (--watch"
         f" does so by itself); distgan status {sweep.name}"
     )
-    return (2 if counts.get("fail") else 0), bool(running or members or room > 0)
+    return counts["fail"]
 
 
 def _tell(study: Any, trial: Any, found: Found, prune: bool) -> bool:
@@ -265,7 +258,7 @@ def scores(folder: Path) -> list[tuple[int, float]]:
     ]
 
 
-def _ask(sweep: Any, study: Any, asked: dict[str, Any]) -> submission.Member | None:
+def _ask(sweep: Sweep, study: Any, asked: dict[str, Any]) -> submission.Member | None:
     """A new trial's run; None where Optuna proposes settings that a run of the sweep already has,
     or that no run may have.
     """
@@ -289,9 +282,7 @@ def _ask(sweep: Any, study: Any, asked: dict[str, Any]) -> submission.Member | N
             else trial.suggest_float(key, *bounds, log=kind == "loguniform")
         )
     try:
-        planned = plans.plan(
-            [sweep.asked.recipe, *sweep.asked.words, *grid.words(values)], sweep.resources, values
-        )
+        planned = _planned(sweep, values)
     except DistganError as error:
         import optuna
 
@@ -307,7 +298,7 @@ def _ask(sweep: Any, study: Any, asked: dict[str, Any]) -> submission.Member | N
     return planned.member
 
 
-def _write(sweep: Any, study: Any) -> None:
+def _write(sweep: Sweep, study: Any) -> None:
     trials = [trial for trial in study.get_trials(deepcopy=False) if "run" in trial.user_attrs]
     runs.write(
         sweep.folder / "members.json",

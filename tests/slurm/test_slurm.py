@@ -19,6 +19,7 @@ import psutil
 import pytest
 import torch
 from processes import BIN, ROOT, TINY, final, journal, largest_difference, line, run
+from sweep_options import options_of
 
 from distgan import cli
 from distgan.core.errors import DistganError
@@ -728,11 +729,10 @@ def test_a_search_asks_for_trials_and_stops_hopeless_ones(particles, place):
 
 def test_hopeless_trials_are_stopped(particles, place, monkeypatch):
     """At as many samples seen as others: invented scores, a real study."""
-    from distgan.launchers.sweeps import command as sweep
-    from distgan.launchers.sweeps import search
+    from distgan.launchers.sweeps import members, search
 
-    asked = sweep.plan(
-        sweep.options_of(["sagan", f"data={particles}", "batch=12"], name="h", profile="dev")
+    asked = members.plan(
+        options_of(["sagan", f"data={particles}", "batch=12"], name="h", profile="dev")
     )
     options = search.settings(
         {"trials": 9, "startup": 2, "space": {"g_lr": "loguniform(1e-5, 1e-2)"}}

@@ -26,8 +26,10 @@ from distgan.core.errors import ConfigError, DataError
 from distgan.distributed.ranks import Ranks
 from distgan.launchers.capacity import command as capacity
 from distgan.launchers.capacity import plot as widths_plot
-from distgan.launchers.capacity import table as widths
-from distgan.launchers.capacity.table import Row, measure, recommend, text
+from distgan.launchers.capacity import table
+from distgan.launchers.capacity.measurement import Row, measure
+from distgan.launchers.capacity.recommendation import recommend
+from distgan.launchers.capacity.table import text
 
 
 # ---- parameters, by hand
@@ -385,7 +387,7 @@ def test_estimates_stand_beside_measurements():
 
 def test_the_same_as_numbers():
     found = list(
-        csv.DictReader(io.StringIO(widths.table_csv([*rows(w64=61.0), Row(48, "not begun")])))
+        csv.DictReader(io.StringIO(table.table_csv([*rows(w64=61.0), Row(48, "not begun")])))
     )
     assert (
         found[0]["parameters_g"] == "6400"

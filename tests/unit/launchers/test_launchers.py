@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sweep_options import options_of
 
 from distgan.core.errors import ConfigError, DistganError, LaunchError
-from distgan.launchers.commands import control, why
+from distgan.launchers.commands import causes, control
 from distgan.launchers.runs import accounting as accounts
 from distgan.launchers.runs import plan as plans
 from distgan.launchers.runs.selection import find
@@ -24,9 +25,8 @@ from distgan.launchers.slurm import profiles, snapshot, submission
 from distgan.launchers.slurm import restart_policy as verdicts
 from distgan.launchers.slurm.ledger import Ledger, Place, Submission
 from distgan.launchers.slurm.restart_policy import Ended, verdict
-from distgan.launchers.sweeps import command as sweep
 from distgan.launchers.sweeps import definition as grid
-from distgan.launchers.sweeps import search
+from distgan.launchers.sweeps import members, search
 
 
 # ---- sweeps
@@ -141,7 +141,7 @@ def test_no_sweep_file_gives_a_traceback(tmp_path_factory, tree):
             grid.chains(asked.values, asked.chain)
         if asked.search:
             search.settings(asked.search)
-        profiles.chosen(sweep.options_of([]), asked.slurm)
+        profiles.chosen(options_of([]), asked.slurm)
     except DistganError:
         pass
 
@@ -159,20 +159,18 @@ def test_chains_follow_the_key():
 def test_every_member_is_checked_before_anything_is_submitted(particles, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError) as error:
-        sweep.plan(sweep.options_of(["sagan", f"data={particles}", "ngf=4,0,oops", "batch=12"]))
+        members.plan(options_of(["sagan", f"data={particles}", "ngf=4,0,oops", "batch=12"]))
     assert (
         "2 of 3 members cannot be trained; nothing was submitted" in str(error.value)
         and "ngf=0" in str(error.value)
         and 'ngf="oops"' in str(error.value)
     )
     with pytest.raises(ConfigError, match="stand twice"):
-        sweep.plan(sweep.options_of(["sagan", f"data={particles}", "epochs=1,2", "batch=12"]))
+        members.plan(options_of(["sagan", f"data={particles}", "epochs=1,2", "batch=12"]))
     with pytest.raises(DistganError, match="data"):
-        sweep.plan(sweep.options_of(["sagan", "data=nowhere", "seed=1,2"]))
+        members.plan(options_of(["sagan", "data=nowhere", "seed=1,2"]))
     with pytest.raises(DistganError, match="batch"):  # 3 processes cannot share 16
-        sweep.plan(
-            sweep.options_of(["sagan", f"data={particles}", "seed=1,2", "batch=16"], nodes="3")
-        )
+        members.plan(options_of(["sagan", f"data={particles}", "seed=1,2", "batch=16"], nodes="3"))
     assert not (tmp_path / "runs").exists()
 
 
@@ -426,8 +424,8 @@ def test_times(text, minutes):
 
 def test_a_time_is_no_number_of_base_sixty(tmp_path):
     assert (
-        profiles.chosen(sweep.options_of([], time="12:00:00")).minutes == 720
-        and profiles.chosen(sweep.options_of([], account="1e5")).account == "1e5"
+        profiles.chosen(options_of([], time="12:00:00")).minutes == 720
+        and profiles.chosen(options_of([], account="1e5")).account == "1e5"
     )
     (tmp_path / "p.yaml").write_text("time: 12:00:00\n")
     assert profiles.read(str(tmp_path / "p.yaml"), {}).minutes == 720
@@ -447,7 +445,7 @@ def test_a_time_is_no_number_of_base_sixty(tmp_path):
 )
 def test_a_wrong_job_is_one_message(key, value):
     with pytest.raises(ConfigError, match=f"(?s)the job.*{key}"):
-        profiles.chosen(sweep.options_of([], set=[f"{key}={value}"]))
+        profiles.chosen(options_of([], set=[f"{key}={value}"]))
 
 
 def test_a_profile_that_is_not_there():
@@ -627,7 +625,7 @@ def test_slurm_without_a_cluster_is_told_and_asked_only_where_something_was_subm
     ],
 )
 def test_signs(text, name):
-    found = why.match(text)
+    found = causes.match(text)
     assert found.name == name and found.evidence
 
 
@@ -636,17 +634,17 @@ def test_the_one_that_failed_first_is_the_cause():
         "rank0.log\nZeroDivisionError: x\nrank1.log\nRuntimeError: [pair.cc] Connection closed by"
         " peer\nChildFailedError: y"
     )
-    assert why.match(text).name == "an exception" and "ZeroDivisionError" in " ".join(
-        why.match(text).evidence
+    assert causes.match(text).name == "an exception" and "ZeroDivisionError" in " ".join(
+        causes.match(text).evidence
     )
     assert (
-        why.match(
+        causes.match(
             "UserWarning: No module named 'triton'\nRuntimeError: CUDA error: an illegal access"
         ).name
         == "an exception"
     )
     assert (
-        why.match("RuntimeError: [pair.cc] Connection closed by peer\nChildFailedError: y").name
+        causes.match("RuntimeError: [pair.cc] Connection closed by peer\nChildFailedError: y").name
         == "lost another process"
     )
 
@@ -719,24 +717,22 @@ def test_looking_at_runs_and_their_jobs_needs_no_torch():
 
     names = [
         "job",
-        "submission",
-        "status",
-        "why",
-        "logs",
-        "cost",
-        "control",
-        "show",
-        "tidy",
-        "sweep",
-        "submit",
-        "cluster_doctor",
-        "comparison",
+        "slurm.submission",
+        "slurm.doctor",
+        "commands.status",
+        "commands.why",
+        "commands.logs",
+        "commands.cost",
+        "commands.control",
+        "commands.show",
+        "commands.gc",
+        "commands.submit",
+        "sweeps.command",
+        "sweeps.comparison",
     ]
-    code = (
-        f"import sys\n{chr(10).join(f'import launchers.{name}' for name in names)}\nassert not"
-        " {'torch', 'accelerate', 'submitit'} & set(sys.modules), 'heavy'"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[3])
+    lines = [f"import distgan.launchers.{name}" for name in names]
+    lines += ["import sys", "assert not {'torch', 'accelerate', 'submitit'} & set(sys.modules)"]
+    subprocess.run([sys.executable, "-c", "\n".join(lines)], check=True)
 
 
 @pytest.mark.parametrize(

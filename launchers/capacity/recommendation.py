@@ -1,0 +1,135 @@
+"""Recommend a width from the rows of a capacity study. Imports no torch."""
+
+from distgan.launchers.capacity.measurement import OVERFITTING, Row
+
+WITHIN = 0.10  # scores this close are taken for equal: about what another seed changes
+
+
+LEARNT = 0.50  # of the untrained networks' score: above it there is nothing to compare yet
+
+
+# ---- recommending
+def recommend(rows: list[Row], limit_gb: float | None = None) -> tuple[int | None, list[str]]:
+    """The narrowest width that scores like the best one and is sound, and the reasons.
+
+    None where there is nothing to choose from.
+    """
+    left_out = {
+        row.width: f"{row.width} is left out: {row.state}, epoch {row.epochs:.4g}"
+        for row in rows
+        if row.state != "done" or row.score is None
+    }
+    for row in rows:
+        if (
+            row.width not in left_out
+            and limit_gb
+            and row.memory_mb
+            and row.memory_mb > 1000 * limit_gb
+        ):
+            left_out[row.width] = (
+                f"{row.width} is left out: it takes {row.memory_mb / 1000:.3g} GB, allowed are"
+                f" {limit_gb:g}"
+            )
+    alike: dict[tuple, list[Row]] = {}
+    for row in rows:
+        if row.width not in left_out:
+            alike.setdefault(row.measure, []).append(row)
+    kept = max(alike.values(), key=len, default=[])
+    for row in (row for group in alike.values() for row in group if group is not kept):
+        left_out[row.width] = (
+            f"{row.width} is left out: its score is {_measured(row)}, that of the others"
+            f" {_measured(kept[0])}"
+        )
+    if len(kept) < 2:
+        return None, [
+            *left_out.values(),
+            "at least two finished widths whose scores were measured alike are needed to compare",
+        ]
+    best = min(kept, key=lambda row: row.score)
+    untrained = max(
+        (row.scores[0][1] for row in kept if row.scores and row.scores[0][0] == 0), default=None
+    )
+    if untrained and best.score > LEARNT * untrained:
+        return None, [
+            *left_out.values(),
+            (
+                f"the best score, {best.score:.4g} at {best.width}, is {best.score / untrained:.0%}"
+                f" of the untrained networks' {untrained:.4g}: no width has learnt enough to be"
+                " compared; train longer (epochs=…)"
+            ),
+        ]
+    close = [row for row in kept if row.score <= best.score * (1 + WITHIN)]
+    chosen = min([row for row in close if not row.overfits] or close, key=lambda row: row.width)
+    return chosen.width, [*_why(chosen, best, kept), *left_out.values()]
+
+
+def _measured(row: Row) -> str:
+    metric, samples, reals = row.measure
+    return f"{metric} of {samples} samples against {reals} images"
+
+
+def _why(chosen: Row, best: Row, kept: list[Row]) -> list[str]:
+    def beside(row: Row) -> str:
+        return f"{row.width}: {row.score:.4g} ({row.score / best.score - 1:+.0%})"
+
+    why = [f"{best.width} has the best {best.measure[0]}, {best.score:.4g}"]
+    if chosen is not best:
+        shares = [
+            f"{mine / theirs:.0%} of its {what}"
+            for what, mine, theirs in _costs(chosen, best)
+            if mine and theirs
+        ]
+        why.append(
+            f"{beside(chosen)} lies within {WITHIN:.0%} of"
+            f" it{', with ' * bool(shares)}{', '.join(shares)}"
+        )
+    for row in sorted((row for row in kept if row.width < chosen.width), key=lambda row: row.width):
+        near = row.score <= best.score * (1 + WITHIN)
+        why.append(
+            f"{beside(row)} "
+            + (
+                "lies as near, but its D overfits"
+                if near
+                else f"is worse by more than {WITHIN:.0%}"
+            )
+        )
+    wider = [
+        beside(row)
+        for row in sorted(kept, key=lambda row: row.width)
+        if row.width > chosen.width and row is not best
+    ]
+    if wider:
+        why.append(f"wider is no better: {', '.join(wider)}")
+    if chosen.overfits:
+        why.append(
+            "its D"
+            f" overfits{f' (valid/overfit {chosen.overfit:.2g})' if chosen.overfit is not None else ''}:"
+            " it knows training images from held-out ones; keep its best checkpoint, and look at"
+            " the samples"
+        )
+    others = [rule for rule in chosen.warnings if rule not in OVERFITTING]
+    if others:
+        why.append(
+            f"its run ended with warnings: {', '.join(others)}; distgan report has their advice"
+        )
+    if chosen.width == max(row.width for row in kept):
+        why.append("nothing wider was compared")
+    if chosen.best_epoch and chosen.best_epoch >= 0.95 * chosen.epochs:
+        why.append(
+            f"its best score is that of its last evaluations (epoch {chosen.best_epoch:.4g}): more"
+            " epochs may change this"
+        )
+    if max(row.epochs for row in kept) > 1.01 * min(row.epochs for row in kept):
+        why.append(
+            "the widths were trained to different epochs: "
+            + ", ".join(f"{row.width}: {row.epochs:.4g}" for row in kept)
+        )
+    return why
+
+
+def _costs(a: Row, b: Row) -> list[tuple[str, float | None, float | None]]:
+    both = [
+        (sum(row.parameters) if row.parameters else None, row.epoch_s, row.memory_mb)
+        for row in (a, b)
+    ]
+    return list(zip(("parameters", "time per epoch", "memory"), *both, strict=True))

@@ -1,0 +1,138 @@
+"""A sweep's members: every one checked before anything is submitted."""
+
+import argparse
+import hashlib
+import json
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from distgan.core import console
+from distgan.core.errors import ConfigError, LaunchError
+from distgan.launchers.runs import plan as plans
+from distgan.launchers.runs.plan import Planned
+from distgan.launchers.slurm import profiles
+from distgan.launchers.sweeps import definition as grid
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep whose every member was checked."""
+
+    name: str
+    asked: grid.Asked
+    members: list[Planned]
+    resources: profiles.Resources
+    home: Path
+
+    @property
+    def folder(self) -> Path:
+        return self.home / "_sweeps" / self.name
+
+
+def plan(options: argparse.Namespace) -> Sweep:
+    """Read it and check every member, before anything is submitted.
+
+    One ConfigError lists the faults of all members.
+    """
+    asked = grid.read(options.words)
+    resources = profiles.chosen(options, asked.slurm)
+    name = options.name or _name(options.words, asked)
+    if asked.search:
+        first = plans.plan([asked.recipe, *asked.words], resources)
+        return Sweep(name, asked, [], resources, plans.home_of(first.run))
+    members, faults = check(asked, resources)
+    if faults:
+        raise ConfigError(
+            "\n".join(
+                [
+                    (
+                        f"{len(faults)} of {len(asked.values)} members cannot be trained; nothing"
+                        " was submitted:"
+                    ),
+                    *faults[:10],
+                    *([f"  and {len(faults) - 10} more"] if len(faults) > 10 else []),
+                ]
+            )
+        )
+    twice = [
+        folder
+        for folder, count in Counter(one.member.folder for one in members).items()
+        if count > 1
+    ]
+    if twice:
+        same = [one.values for one in members if one.member.folder == twice[0]]
+        raise ConfigError(
+            f"{len(twice)} runs stand twice in the sweep: {same[0]} and {same[1]} differ in nothing"
+            " that makes a run another one"
+        )
+    return Sweep(name, asked, members, resources, plans.home_of(members[0].run))
+
+
+def check(asked: grid.Asked, resources: profiles.Resources) -> tuple[list[Planned], list[str]]:
+    """(all members, a text for each that is wrong)."""
+    found: dict[int, Planned] = {}
+    faults = []
+    before = (
+        {
+            after: number
+            for group in grid.chains(asked.values, asked.chain)
+            for number, after in zip(group, group[1:], strict=False)
+        }
+        if asked.chain
+        else {}
+    )
+    order = (
+        [number for group in grid.chains(asked.values, asked.chain) for number in group]
+        if asked.chain
+        else range(len(asked.values))
+    )
+    with console.bar("checking", len(asked.values), "members") as bar:
+        for number in order:
+            values = asked.values[number]
+            words = [asked.recipe, *asked.words, *grid.words(values)]
+            try:
+                if number in before and before[number] in found:
+                    source = found[before[number]]
+                    found[number] = replace(
+                        plans.plan(
+                            [*words, f"grow={source.folder}@best"],
+                            resources,
+                            values,
+                            chain=_after(source),
+                        ),
+                        after=source.member.folder,
+                    )
+                else:
+                    found[number] = plans.plan(words, resources, values)
+            except (ConfigError, LaunchError, ValueError) as error:
+                faults.append(
+                    f"  {', '.join(grid.words(values)) or 'the only member'}: "
+                    + str(error).replace("\n", "\n    ")
+                )
+            bar.advance()
+    return [found[number] for number in sorted(found)], faults
+
+
+def _after(source: Planned) -> str:
+    """Return a stand-in for the digest of a checkpoint that is not written yet."""
+    return hashlib.sha256(f"best of {source.folder.name}".encode()).hexdigest()
+
+
+def _name(words: list[str], asked: grid.Asked) -> str:
+    stem = Path(words[0]).stem
+    if len(words) == 1 and Path(words[0]).suffix:
+        return is_name(stem) and stem or "sweep"
+    digest = hashlib.sha256(
+        json.dumps([asked.recipe, asked.words, asked.values], sort_keys=True, default=str).encode()
+    ).hexdigest()[:6]
+    keys = "-".join(key.rpartition(".")[2] for key in (asked.values[0] if asked.values else {}))
+    return f"{stem}-{keys}-{digest}"[-80:] if keys else f"{stem}-{digest}"
+
+
+def is_name(text: str) -> bool:
+    return (
+        0 < len(text) <= 80
+        and text[0].isalnum()
+        and all(sign.isascii() and (sign.isalnum() or sign in "._-") for sign in text)
+    )

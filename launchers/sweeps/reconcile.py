@@ -1,0 +1,212 @@
+"""Submit the members of a sweep that are missing, and leave alone the others."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+
+from distgan.core import console
+from distgan.launchers.runs import plan as plans
+from distgan.launchers.runs import submit_warnings as cautions
+from distgan.launchers.runs.selection import Found, examine, with_accounting
+from distgan.launchers.slurm import client as cluster
+from distgan.launchers.slurm import submission
+from distgan.launchers.slurm.ledger import Ledger
+from distgan.launchers.sweeps import comparison
+from distgan.launchers.sweeps.members import Sweep
+from distgan.launchers.sweeps.show import show
+from distgan.runs import folder as runs
+
+
+def look(sweep: Sweep, alone: bool = False) -> list[Found]:
+    """The members with their states: one call of squeue. `alone`: under the ledger's lock."""
+    rows, places = Ledger(sweep.home).ask(alone)
+    return with_accounting(
+        [
+            examine(one.folder, places.get(one.member.folder), rows, sweep.name, index, one.steps)
+            for index, one in enumerate(sweep.members)
+        ]
+    )
+
+
+# ---- submitting
+def reconcile(sweep: Sweep, retry: Iterable[str], dry_run: bool, quiet: bool = False) -> int:
+    """Submit what is missing. Exit code 0; 2 where members failed and were not asked for again."""
+    ledger = Ledger(sweep.home)
+    with ledger.locked():
+        found = look(sweep, alone=True)
+        wanted = [
+            index for index, one in enumerate(found) if one.state.missing or one.state.name in retry
+        ]
+        if not quiet:
+            show(sweep, found, set(wanted))
+        for why, count in Counter(
+            one.state.why for one in found if one.state.name == "uncertain"
+        ).items():
+            console.say(
+                f"{count} members are left alone, since it is not certain what they do: {why}"
+            )
+        if dry_run:
+            if wanted:
+                console.say(
+                    "Slurm says:"
+                    f" {submission.test_only(sweep.resources, min(len(wanted), cluster.facts().max_array))}"
+                )
+            console.say("nothing was submitted")
+            return 0
+        before = set(
+            comparison.known(sweep.home, sweep.name)[0]
+            if (sweep.folder / "members.json").exists()
+            else ()
+        )
+        if gone := before - {one.member.folder for one in sweep.members}:
+            console.say(
+                f"{len(gone)} runs were members of {sweep.name} before and are no longer; they are"
+                " left alone (distgan cancel takes a run by its name)"
+            )
+        write(sweep)
+        if wanted:
+            _submit(sweep, wanted, found)
+    failed = [
+        one
+        for one in found
+        if one.state.name in ("failed", "cancelled") and one.state.name not in retry
+    ]
+    if failed and not quiet:
+        console.say(
+            f"{len(failed)} failed or were cancelled: `distgan why {sweep.name}:{failed[0].index}`"
+            " says why; --retry failed submits them again"
+        )
+    if not quiet:
+        console.say(
+            f"next: distgan status {sweep.name}"
+            if any(one.state.name != "done" for one in found)
+            else f"all done. next: distgan sweep {sweep.name} --report"
+        )
+    return 2 if failed else 0
+
+
+def _submit(sweep: Sweep, wanted: list[int], found: list[Found]) -> None:
+    facts = cluster.facts(sweep.resources.partition, sweep.resources.account)
+    for line in cautions.of(sweep.resources, [sweep.members[index] for index in wanted]):
+        console.say(f"warning: {line}")
+    room = len(wanted)
+    if facts.max_submit is not None:
+        room = max(0, facts.max_submit - sum(row.active for row in cluster.queue().values()))
+    stages = _stages(sweep, wanted, found)
+    left, count = 0, 0
+    for depth, stage in enumerate(stages):
+        pack = sweep.resources.pack if sweep.asked.chain is None else 1
+        elements = [stage[at : at + pack] for at in range(0, len(stage), pack)]
+        fits, room = elements[:room], max(0, room - len(elements))
+        left += len(elements) - len(fits)
+        for part in (
+            [fits[at : at + facts.max_array] for at in range(0, len(fits), facts.max_array)]
+            if depth == 0
+            else [[element] for element in fits]
+        ):
+            one = _array(
+                sweep,
+                part,
+                None if depth == 0 else _dependency(sweep, part[0][0]),
+                after=count if depth == 0 else 0,
+            )
+            count = one if sweep.resources.max_parallel and depth == 0 else 0
+    if left:
+        console.say(
+            f"{left} jobs wait: this user may have {facts.max_submit} in the queue; the same line"
+            " again submits further ones (--watch does so by itself)"
+        )
+
+
+def _stages(sweep: Sweep, wanted: list[int], found: list[Found]) -> list[list[int]]:
+    """Members by how many others they wait for.
+
+    The first are those that wait for none. Those whose source will not come are held back, and
+    told.
+    """
+    by_folder = {one.member.folder: index for index, one in enumerate(sweep.members)}
+
+    def depth(index: int) -> int | None:
+        source = by_folder.get(sweep.members[index].after or "")
+        if source is None or found[source].state.name == "done":
+            return 0
+        if source in wanted:
+            before = depth(source)
+            return None if before is None else before + 1
+        return 1 if found[source].row and found[source].row.active else None
+
+    stages: dict[int, list[int]] = {0: []}
+    for index in wanted:
+        level = depth(index)
+        if level is None:
+            source = found[by_folder[sweep.members[index].after]]
+            console.say(
+                f"member {index} waits: it grows from member {source.index}, which is"
+                f" {source.state.name}; submit that one again first (--retry {source.state.name})"
+            )
+        else:
+            stages.setdefault(level, []).append(index)
+    return [stages[level] for level in sorted(stages)]
+
+
+def _dependency(sweep: Sweep, index: int) -> str | None:
+    """The job of the run that a member grows from."""
+    place = Ledger(sweep.home).places().get(sweep.members[index].after or "")
+    return f"afterok:{place.key}" if place and place.key else None
+
+
+def _array(sweep: Sweep, part: list[list[int]], dependency: str | None, after: int = 0) -> int:
+    """One sbatch; `after`: an array that must have ended, where only so many jobs may run at a time
+    and there are several arrays. Returns its number.
+    """
+    for element in part:
+        for index in element:
+            plans.reopen(sweep.members[index])
+    resources = (
+        sweep.resources
+        if sweep.asked.chain is None
+        else sweep.resources.model_copy(update={"pack": 1})
+    )
+    elements = [
+        [
+            submission.Member(
+                sweep.members[i].member.folder,
+                plans.kept(sweep.members[i].member.words, sweep.folder / "files"),
+            )
+            for i in element
+        ]
+        for element in part
+    ]
+    one = submission.submit(
+        sweep.home,
+        elements,
+        resources,
+        sweep=sweep.name,
+        dependency=dependency or (f"afterany:{after}" if after else None),
+    )
+    console.say(
+        f"submitted   job {one.job}: {sum(map(len, elements))} runs in {len(elements)}"
+        f" job{'s' * (len(elements) > 1)}" + (f", {dependency}" if dependency else "")
+    )
+    return int(one.job)
+
+
+def write(sweep: Sweep) -> None:
+    """Keep what was asked beside the runs, so that status and the others know the sweep by its
+    name.
+    """
+    sweep.folder.mkdir(parents=True, exist_ok=True)
+    runs.write(
+        sweep.folder / "members.json",
+        json.dumps(
+            {
+                "recipe": sweep.asked.recipe,
+                "words": sweep.asked.words,
+                "chain": sweep.asked.chain,
+                "resources": sweep.resources.model_dump(mode="json"),
+                "runs": [one.member.folder for one in sweep.members],
+                "values": [one.values for one in sweep.members],
+                "epochs": [one.run.epochs for one in sweep.members],
+            }
+        ),
+    )
