@@ -25,11 +25,11 @@ import numpy as np
 import torch
 
 from bench import training
-from distgan.config import batch_layout as sharing
+from distgan.config import batch_layout
 from distgan.config import loading as runfile
 from distgan.core.clock import Clock
 from distgan.data import transforms as signals
-from distgan.data.loader import Micro
+from distgan.data.loader import MicroBatch
 from distgan.distributed.ranks import Ranks
 from distgan.recipes import sagan
 
@@ -97,14 +97,18 @@ class Figures:
     )  # of one step: where the host waited for the GPU
 
 
-def batches(images: torch.Tensor, batch: int) -> Iterator[list[Micro]]:
+def batches(images: torch.Tensor, batch: int) -> Iterator[list[MicroBatch]]:
     """Global batches of one micro-batch, as distgan.data.loader.Stream makes them of a set in memory,
     in shard order.
     """
     for number in itertools.count():
         positions = np.arange(number * batch, (number + 1) * batch)
         chosen = signals.send(torch.from_numpy(positions % len(images)), images.device)
-        yield [Micro(images.index_select(0, chosen), positions, positions, slice(0, batch), number)]
+        yield [
+            MicroBatch(
+                images.index_select(0, chosen), positions, positions, slice(0, batch), number
+            )
+        ]
 
 
 def prepared(option: Option, width: int, batch: int, device: str) -> tuple[Step, torch.device]:
@@ -123,7 +127,7 @@ def prepared(option: Option, width: int, batch: int, device: str) -> tuple[Step,
     ranks = Ranks(run.machine, run.precision)
     torch.backends.cudnn.benchmark = option.cudnn_benchmark
     torch.manual_seed(0)
-    recipe = sagan.Recipe(run, ranks, sharing.breakdown(batch, 1, 1, run.group), (3, 64, 64))
+    recipe = sagan.Recipe(run, ranks, batch_layout.fit(batch, 1, 1, run.group), (3, 64, 64))
     images = torch.randint(256, (IMAGES, 3, 64, 64), dtype=torch.uint8).to(ranks.device)
     stream, now = batches(images, batch), Clock(batch, IMAGES)
     return lambda: recipe.step([next(stream)], now), ranks.device

@@ -102,7 +102,7 @@ def measure(
     )
 
     def by_hand(make):
-        players = module.Recipe(loop.run, loop.ranks, loop.share, loop.data.shape).players
+        players = module.Recipe(loop.run, loop.ranks, loop.layout, loop.data.shape).players
         G, D = (straight.plain(players[name].bare) for name in ("G", "D"))
         return getattr(straight, system)(loop.run, G, D, images, make)
 

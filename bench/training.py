@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from bench import peers
-from distgan.config import batch_layout as sharing
+from distgan.config import batch_layout
 from distgan.config import loading as runfile
 from distgan.core import rng
 from distgan.data.dataset import Data
@@ -52,19 +52,19 @@ def loop(module: ModuleType, settings: list[str], data: Data, folder: Path, step
         [*settings, *QUIET, f"data={data}", f"machine.folder={folder}"],
     )
     ranks = Ranks(run.machine, run.precision)
-    share = sharing.breakdown(
+    layout = batch_layout.fit(
         run.batch, ranks.world_size, run.machine.accumulation, run.group, run.group_of
     )
     torch.manual_seed(rng.key(run.seed, "init"))
     samples = Data(str(data))
-    recipe = module.Recipe(run, ranks, share, samples.shape)
-    per_step = share.batch * recipe.batches_per_step
+    recipe = module.Recipe(run, ranks, layout, samples.shape)
+    per_step = layout.batch * recipe.batches_per_step
     run = run.model_copy(update={"epochs": steps * per_step / len(samples.train)})
     return Loop(
         run,
         recipe,
         samples,
-        share,
+        layout,
         ranks,
         RunFolder(run, samples.fingerprint, {}),
         lambda sample: {"metric": "none", "score": 0.0},

@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Any
 
 from distgan import recipes
-from distgan.config import batch_layout as sharing
+from distgan.config import batch_layout
 from distgan.config import loading as runfile
 from distgan.config import settings as config
 from distgan.core.errors import ConfigError
@@ -54,7 +54,7 @@ def load(module: ModuleType, run: config.Run, ranks: Ranks, checkpoint: Path) ->
         module,
         run,
         ranks,
-        sharing.breakdown(run.batch, 1, 1, run.group, run.group_of),
+        batch_layout.fit(run.batch, 1, 1, run.group, run.group_of),
         shape(run, checkpoint.parents[1]),
     )
     checkpoints.load(checkpoint, recipe.players)

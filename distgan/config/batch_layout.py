@@ -9,7 +9,7 @@ MAX_BATCH = 1_000_000
 
 
 @dataclasses.dataclass(frozen=True)
-class Breakdown:
+class BatchLayout:
     """How a global batch is shared.
 
     Ranks x accumulation x per_rank = batch, in batch-norm groups of `group` samples.
@@ -28,13 +28,13 @@ class Breakdown:
         )
 
 
-def breakdown(
+def fit(
     batch: int,
     ranks: int,
     accumulation: int,
     group: int = 1,
     group_of: Callable[[int], int] | None = None,
-) -> Breakdown:
+) -> BatchLayout:
     """Share a global batch, or raise ConfigError with the values that fit.
 
     `group` is the number of neighbouring samples of the global batch that share batch-norm
@@ -48,7 +48,7 @@ def breakdown(
         return batch % (ranks * accumulation) == 0 and batch // accumulation % size == 0
 
     if fits(batch, ranks, accumulation):
-        return Breakdown(batch, ranks, accumulation, batch // share, group)
+        return BatchLayout(batch, ranks, accumulation, batch // share, group)
     if batch % share:
         fault = (
             f"a global batch of {batch} cannot be shared by {ranks} ranks x {accumulation}"

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from distgan.config.batch_layout import Breakdown
+from distgan.config.batch_layout import BatchLayout
 from distgan.core import rng
 from distgan.core.clock import Clock
 from distgan.core.errors import DataError
@@ -27,7 +27,7 @@ _Delivered = tuple[
 
 
 @dataclasses.dataclass(frozen=True)
-class Micro:
+class MicroBatch:
     """A micro-batch of this rank."""
 
     # on the device: images uint8 [per_rank, channels, size, size]; pairs int16 or float32
@@ -38,8 +38,8 @@ class Micro:
         np.ndarray
     )  # int64 [per_rank], one number per (epoch, sample): where augmentations are drawn
     # where these samples stand in the global batch: cut noise drawn for all of it with this
-    slots: slice
-    batch: int  # the number of the global batch in the run, where noise for it is drawn
+    rows: slice
+    batch_index: int  # the number of the global batch in the run, where noise for it is drawn
 
     def noise(self, seed: int, purpose: str, size: int, total: int) -> torch.Tensor:
         """Standard normal float32 [per_rank, size] on the device.
@@ -47,7 +47,7 @@ class Micro:
         This rank's rows of the [total, size] drawn for the whole global batch.
         """
         return signals.send(
-            rng.normal(seed, purpose, self.batch, (total, size))[self.slots], self.real.device
+            rng.normal(seed, purpose, self.batch_index, (total, size))[self.rows], self.real.device
         )
 
     def uniform(self, seed: int, purpose: str, size: int) -> torch.Tensor:
@@ -61,7 +61,9 @@ class Micro:
         )
 
 
-def require_due(batches: list[list[Micro]], share: Breakdown, rank: int, now: Clock) -> None:
+def require_due(
+    batches: list[list[MicroBatch]], layout: BatchLayout, rank: int, now: Clock
+) -> None:
     """Every rank holds just the stream positions that are due.
 
     A loader that shards twice, or skips, fails at the first step.
@@ -69,13 +71,13 @@ def require_due(batches: list[list[Micro]], share: Breakdown, rank: int, now: Cl
     start = now.samples
     for batch in batches:
         for k, micro in enumerate(batch):
-            first = start + (k * share.ranks + rank) * share.per_rank
-            if not np.array_equal(micro.positions, np.arange(first, first + share.per_rank)):
+            first = start + (k * layout.ranks + rank) * layout.per_rank
+            if not np.array_equal(micro.positions, np.arange(first, first + layout.per_rank)):
                 raise RuntimeError(
                     f"step {now.step + 1}, rank {rank}: the batch holds stream positions"
-                    f" {micro.positions[:3]}…, due are {first}…{first + share.per_rank - 1}"
+                    f" {micro.positions[:3]}…, due are {first}…{first + layout.per_rank - 1}"
                 )
-        start += share.batch
+        start += layout.batch
 
 
 class Stream:
@@ -90,7 +92,7 @@ class Stream:
         self,
         data: Data,
         seed: int,
-        share: Breakdown,
+        layout: BatchLayout,
         rank: int,
         device: torch.device,
         *,
@@ -101,9 +103,9 @@ class Stream:
         crop: int | None = None,
     ):
         data.sample.require_crop(crop)
-        assert start % share.batch == 0, "a run stands between two batches"
-        self._share, self._rank, self._device, self._start, self._workers = (
-            share,
+        assert start % layout.batch == 0, "a run stands between two batches"
+        self._layout, self._rank, self._device, self._start, self._workers = (
+            layout,
             rank,
             device,
             start,
@@ -115,21 +117,21 @@ class Stream:
         if data.sample.even and len(data.train) * data.sample.bytes <= resident_bytes:
             self._decoded.resident = data.resident(data.train, "training set").to(device)
 
-    def __iter__(self) -> Iterator[list[Micro]]:
-        micros = self._micros(self._start // self._share.batch)
+    def __iter__(self) -> Iterator[list[MicroBatch]]:
+        micros = self._micros(self._start // self._layout.batch)
         while True:
-            yield [next(micros) for _ in range(self._share.accumulation)]
+            yield [next(micros) for _ in range(self._layout.accumulation)]
 
     def _positions(self, batch: int) -> Iterator[np.ndarray]:
         """This rank's positions of one micro-batch after the other."""
-        share = self._share
+        layout = self._layout
         while True:
-            for k in range(share.accumulation):
-                start = batch * share.batch + (k * share.ranks + self._rank) * share.per_rank
-                yield np.arange(start, start + share.per_rank)
+            for k in range(layout.accumulation):
+                start = batch * layout.batch + (k * layout.ranks + self._rank) * layout.per_rank
+                yield np.arange(start, start + layout.per_rank)
             batch += 1
 
-    def _micros(self, batch: int) -> Iterator[Micro]:
+    def _micros(self, batch: int) -> Iterator[MicroBatch]:
         for positions, (found, address, real) in zip(
             self._positions(batch), self._delivered(batch), strict=True
         ):
@@ -142,8 +144,8 @@ class Stream:
                     f"the loader delivered stream positions {found[:3]}… where {positions[:3]}…"
                     " were due"
                 )
-            at, offset = divmod(int(positions[0]), self._share.batch)
-            yield Micro(real, positions, address, slice(offset, offset + len(positions)), at)
+            at, offset = divmod(int(positions[0]), self._layout.batch)
+            yield MicroBatch(real, positions, address, slice(offset, offset + len(positions)), at)
 
     def _delivered(self, batch: int) -> Iterator["_Delivered"]:
         positions = self._positions(batch)

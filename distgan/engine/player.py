@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from distgan.data.loader import Micro
+from distgan.data.loader import MicroBatch
 from distgan.distributed.ranks import Ranks
 from distgan.engine import factory
 from distgan.engine.ddp import Log, MakeOptimizer
@@ -159,7 +159,7 @@ class Player:
             Trace(
                 bad,
                 [log["loss"] for log in logs],
-                [micro.positions for micro in batch if isinstance(micro, Micro)],
+                [micro.positions for micro in batch if isinstance(micro, MicroBatch)],
             )
         )
         means = (

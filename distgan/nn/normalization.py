@@ -25,7 +25,7 @@ class GroupBatchNorm2d(nn.Module):
     `group` neighbouring samples of the global batch share statistics, however many ranks hold them:
     a group inside one rank's batch needs no communication; one that spans ranks sums its moments
     among them, differentiably. Ranks hold neighbouring slices of a micro-batch, and
-    `sharing.breakdown` sees to it that a micro-batch holds whole groups. Equals torch's BatchNorm2d
+    `batch_layout.fit` sees to it that a micro-batch holds whole groups. Equals torch's BatchNorm2d
     where one group is one batch.
     """
 

@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from distgan.config import loading as runfile
-from distgan.config.batch_layout import Breakdown
+from distgan.config.batch_layout import BatchLayout
 from distgan.config.settings import Run
 from distgan.core import rng
 from distgan.core.errors import ConfigError
@@ -57,7 +57,7 @@ def resolve(what: str) -> tuple[ModuleType, dict[str, Any]]:
 
 
 def build(
-    module: ModuleType, run: Run, ranks: Any, share: Breakdown, shape: tuple[int, ...]
+    module: ModuleType, run: Run, ranks: Any, layout: BatchLayout, shape: tuple[int, ...]
 ) -> Any:
     """The recipe with its networks, which start alike on all ranks, devices and world sizes.
 
@@ -67,4 +67,4 @@ def build(
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(rng.key(run.seed, "init"))
-        return module.Recipe(run, ranks, share, shape)
+        return module.Recipe(run, ranks, layout, shape)

@@ -17,15 +17,15 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from distgan.config import batch_layout as sharing
+from distgan.config import batch_layout
 from distgan.config import settings as config
-from distgan.config.batch_layout import Breakdown
+from distgan.config.batch_layout import BatchLayout
 from distgan.config.settings import Betas, Positive, Share
 from distgan.core.clock import Clock
 from distgan.data import diffaugment as augment
 from distgan.data import transforms as signals
 from distgan.data.dataset import Data
-from distgan.data.loader import Micro
+from distgan.data.loader import MicroBatch
 from distgan.distributed.ranks import Ranks
 from distgan.engine.player import Log, Player, last
 from distgan.monitor.decisions import Watch
@@ -43,7 +43,7 @@ class Settings(config.Run):
     batch: int = Field(
         32,
         gt=0,
-        le=sharing.MAX_BATCH,
+        le=batch_layout.MAX_BATCH,
         description="the global batch: samples per update over all ranks and micro-batches",
     )
     epochs: Positive = Field(
@@ -113,7 +113,9 @@ class Settings(config.Run):
 
 
 class Recipe:
-    def __init__(self, run: Settings, ranks: Ranks, share: Breakdown, shape: tuple[int, int, int]):
+    def __init__(
+        self, run: Settings, ranks: Ranks, layout: BatchLayout, shape: tuple[int, int, int]
+    ):
         channels = from_noise.channels(shape, run.recipe)
         self.run, self.batches_per_step, self.dtype = run, 1, ranks.dtype
         adam = partial(torch.optim.Adam, betas=run.betas)
@@ -132,7 +134,7 @@ class Recipe:
         )
         self.players = {"G": self.G, "D": self.D}
 
-    def step(self, batches: list[list[Micro]], now: Clock) -> Log:
+    def step(self, batches: list[list[MicroBatch]], now: Clock) -> Log:
         """One update of D, then one of G."""
         gamma = self.run.gamma * self.run.eased(now.epoch, self.run.gamma_end / self.run.gamma)
         d = last([self.D.update(partial(self._d_loss, gamma=gamma), batches[0], now.epoch)])
@@ -141,7 +143,7 @@ class Recipe:
             f"g/{name}": value for name, value in g.items()
         }
 
-    def _d_loss(self, micro: Micro, gamma: float) -> tuple[torch.Tensor, Log]:
+    def _d_loss(self, micro: MicroBatch, gamma: float) -> tuple[torch.Tensor, Log]:
         real = self._shown(self._real(micro), micro, "d/real")
         fake = self._shown(self.G.fakes(self._noise(micro, "noise/d")), micro, "d/fake")
         real_score, fake_score = self.D(torch.cat([real, fake])).chunk(2)
@@ -152,7 +154,7 @@ class Recipe:
             "fake_score": fake_score.mean(),
             "told_apart": (real_score > fake_score).to(real_score.dtype).mean(),
         }
-        if micro.batch % self.run.penalty_every == 0:
+        if micro.batch_index % self.run.penalty_every == 0:
             # Through the bare network, at what D saw: one more term of its one loss.
             log["r1"], log["r2"] = (
                 zero_centred_penalty(self.D.inside, images) for images in (real, fake)
@@ -160,7 +162,7 @@ class Recipe:
             loss = loss + self.run.penalty_every * gamma / 2 * (log["r1"] + log["r2"])
         return loss, log
 
-    def _g_loss(self, micro: Micro) -> tuple[torch.Tensor, Log]:
+    def _g_loss(self, micro: MicroBatch) -> tuple[torch.Tensor, Log]:
         with self.D.frozen() as judge:
             fake = judge(self._shown(self.G(self._noise(micro, "noise/g")), micro, "g/fake"))
             with torch.no_grad():
@@ -171,7 +173,7 @@ class Recipe:
     def _rate(self, epoch: float) -> float:
         return self.run.eased(epoch, self.run.lr_end)
 
-    def _real(self, micro: Micro) -> torch.Tensor:
+    def _real(self, micro: MicroBatch) -> torch.Tensor:
         return signals.flip(
             signals.to_unit(micro.real, self.dtype),
             self.run.seed,
@@ -180,12 +182,12 @@ class Recipe:
             self.run.vflip,
         )
 
-    def _shown(self, images: torch.Tensor, micro: Micro, purpose: str) -> torch.Tensor:
+    def _shown(self, images: torch.Tensor, micro: MicroBatch, purpose: str) -> torch.Tensor:
         return augment.images(
             images, self.run.diffaugment, self.run.seed, f"diffaugment/{purpose}", micro.positions
         )
 
-    def _noise(self, micro: Micro, purpose: str) -> torch.Tensor:
+    def _noise(self, micro: MicroBatch, purpose: str) -> torch.Tensor:
         return micro.noise(self.run.seed, purpose, self.run.latent, self.run.batch).to(self.dtype)
 
     def sample(self, numbers: np.ndarray, purpose: str = "noise/sample") -> torch.Tensor:

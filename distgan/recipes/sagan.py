@@ -8,15 +8,15 @@ import numpy as np
 import torch
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from distgan.config import batch_layout as sharing
+from distgan.config import batch_layout
 from distgan.config import settings as config
-from distgan.config.batch_layout import Breakdown
+from distgan.config.batch_layout import BatchLayout
 from distgan.config.settings import Betas, Positive, Share
 from distgan.core.clock import Clock, step_decay
 from distgan.data import diffaugment as augment
 from distgan.data import transforms as signals
 from distgan.data.dataset import Data
-from distgan.data.loader import Micro
+from distgan.data.loader import MicroBatch
 from distgan.distributed.ranks import Ranks
 from distgan.engine.player import Log, Player, last
 from distgan.monitor.decisions import Watch
@@ -32,7 +32,7 @@ class Settings(config.Run):
     batch: int = Field(
         REFERENCE_BATCH,
         gt=0,
-        le=sharing.MAX_BATCH,
+        le=batch_layout.MAX_BATCH,
         description="the global batch: samples per update over all ranks and micro-batches",
     )
     epochs: Positive = Field(
@@ -118,11 +118,13 @@ class Settings(config.Run):
 
     @property
     def group(self) -> int:
-        return self.bn_group or sharing.reference_group(self.batch, REFERENCE_BATCH)
+        return self.bn_group or batch_layout.reference_group(self.batch, REFERENCE_BATCH)
 
 
 class Recipe:
-    def __init__(self, run: Settings, ranks: Ranks, share: Breakdown, shape: tuple[int, int, int]):
+    def __init__(
+        self, run: Settings, ranks: Ranks, layout: BatchLayout, shape: tuple[int, int, int]
+    ):
         channels = from_noise.channels(shape, run.recipe)
         self.run, self.batches_per_step = run, run.d_steps
         self.dtype = ranks.dtype
@@ -134,7 +136,7 @@ class Recipe:
             channels,
             run.attention,
             run.attention_reduction,
-            share.group,
+            layout.group,
             ranks,
             spectral="G" in run.spectral_norm,
         )
@@ -152,7 +154,7 @@ class Recipe:
         self.D = Player(ranks, D, partial(adam, lr=run.d_lr), clip=run.clip, schedule=schedule)
         self.players = {"G": self.G, "D": self.D}
 
-    def step(self, batches: list[list[Micro]], now: Clock) -> Log:
+    def step(self, batches: list[list[MicroBatch]], now: Clock) -> Log:
         """One step: `d_steps` updates of D, each on a batch of its own, then `g_steps` of G.
 
         Returns the numbers of the last of each.
@@ -168,7 +170,7 @@ class Recipe:
             f"g/{name}": value for name, value in g.items()
         }
 
-    def _d_loss(self, micro: Micro) -> tuple[torch.Tensor, Log]:
+    def _d_loss(self, micro: MicroBatch) -> tuple[torch.Tensor, Log]:
         run = self.run
         real = signals.flip(
             signals.to_unit(micro.real, self.dtype), run.seed, micro.address, run.hflip, run.vflip
@@ -181,7 +183,7 @@ class Recipe:
         loss = d_adversarial(run.loss, real_logit, fake_logit, run.real_label, run.fake_label)
         return loss, self._said(real=real_logit, fake=fake_logit)
 
-    def _g_loss(self, micro: Micro, turn: int) -> tuple[torch.Tensor, Log]:
+    def _g_loss(self, micro: MicroBatch, turn: int) -> tuple[torch.Tensor, Log]:
         with self.D.frozen() as judge:
             logit = judge(
                 self._shown(self.G(self._noise(micro, f"noise/g/{turn}")), micro, f"g/{turn}")
@@ -195,12 +197,12 @@ class Recipe:
             return {f"{name}_prob": logit.sigmoid().mean() for name, logit in logits.items()}
         return {f"{name}_score": logit.mean() for name, logit in logits.items()}
 
-    def _shown(self, images: torch.Tensor, micro: Micro, purpose: str) -> torch.Tensor:
+    def _shown(self, images: torch.Tensor, micro: MicroBatch, purpose: str) -> torch.Tensor:
         return augment.images(
             images, self.run.diffaugment, self.run.seed, f"diffaugment/{purpose}", micro.positions
         )
 
-    def _noise(self, micro: Micro, purpose: str) -> torch.Tensor:
+    def _noise(self, micro: MicroBatch, purpose: str) -> torch.Tensor:
         return micro.noise(self.run.seed, purpose, self.run.latent, self.run.batch).to(self.dtype)
 
     def sample(self, numbers: np.ndarray, purpose: str = "noise/sample") -> torch.Tensor:

@@ -11,16 +11,16 @@ from typing import Annotated, ClassVar, Literal
 import torch
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from distgan.config import batch_layout as sharing
+from distgan.config import batch_layout
 from distgan.config import settings as config
-from distgan.config.batch_layout import Breakdown
+from distgan.config.batch_layout import BatchLayout
 from distgan.config.settings import Betas, Positive, Share
 from distgan.core.clock import Clock, step_decay
 from distgan.core.errors import ConfigError, DataError
 from distgan.data import diffaugment as augment
 from distgan.data import transforms as signals
 from distgan.data.dataset import Data
-from distgan.data.loader import Micro
+from distgan.data.loader import MicroBatch
 from distgan.distributed.ranks import Ranks
 from distgan.engine.player import Log, Player
 from distgan.metrics import audio as measures
@@ -77,7 +77,7 @@ class Settings(config.Run):
     batch: int = Field(
         8,
         gt=0,
-        le=sharing.MAX_BATCH,
+        le=batch_layout.MAX_BATCH,
         description="the global batch: samples per update over all ranks and micro-batches",
     )
     epochs: Positive = Field(
@@ -275,7 +275,7 @@ class Settings(config.Run):
 class Recipe:
     batches_per_step = 1
 
-    def __init__(self, run: Settings, ranks: Ranks, share: Breakdown, shape: tuple[int, int]):
+    def __init__(self, run: Settings, ranks: Ranks, layout: BatchLayout, shape: tuple[int, int]):
         if run.save_segment_length and shape[1] < run.save_segment_length:
             raise ConfigError(
                 f"save_segment_length: {run.save_segment_length} frames are asked for, the shortest"
@@ -292,7 +292,7 @@ class Recipe:
         self.D = Player(ranks, D, partial(adam, lr=run.d_lr), clip=run.clip, schedule=schedule)
         self.players = {"G": self.G, "D": self.D}
 
-    def step(self, batches: list[list[Micro]], now: Clock) -> Log:
+    def step(self, batches: list[list[MicroBatch]], now: Clock) -> Log:
         """One update of D, once the GAN loss has started, and one of G, on the same batch."""
         started = now.epoch >= self.run.gan_start_epoch and self.run.lambda_adversarial > 0
         d = self.D.update(self._d_loss, batches[0], now.epoch) if started else {}
@@ -301,7 +301,7 @@ class Recipe:
             f"g/{name}": value for name, value in g.items()
         }
 
-    def _d_loss(self, micro: Micro) -> tuple[torch.Tensor, Log]:
+    def _d_loss(self, micro: MicroBatch) -> tuple[torch.Tensor, Log]:
         given, target = self._pair(micro)
         shown = [
             self._shown(target, micro, "d/real"),
@@ -318,7 +318,7 @@ class Recipe:
             log,
         )
 
-    def _g_loss(self, micro: Micro, started: bool) -> tuple[torch.Tensor, Log]:
+    def _g_loss(self, micro: MicroBatch, started: bool) -> tuple[torch.Tensor, Log]:
         run = self.run
         given, target = self._pair(micro)
         repaired = self.G(given)
@@ -335,7 +335,7 @@ class Recipe:
             loss = loss + run.lambda_adversarial * log["adversarial"]
         return loss, log
 
-    def _pair(self, micro: Micro) -> tuple[torch.Tensor, torch.Tensor]:
+    def _pair(self, micro: MicroBatch) -> tuple[torch.Tensor, torch.Tensor]:
         """(denoised, clean), each [per_rank, segment_length].
 
         Both were cut out at one place, and are changed alike.
@@ -346,7 +346,7 @@ class Recipe:
         )
         return signals.polarity(pairs, run.seed, micro.address, run.polarity).unbind(1)
 
-    def _shown(self, sound: torch.Tensor, micro: Micro, purpose: str) -> torch.Tensor:
+    def _shown(self, sound: torch.Tensor, micro: MicroBatch, purpose: str) -> torch.Tensor:
         """What D sees of it (DiffAugment, Zhao et al. 2020)."""
         return augment.waves(
             sound[:, None],

@@ -13,15 +13,15 @@ from typing import Annotated, ClassVar, Literal
 import torch
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from distgan.config import batch_layout as sharing
+from distgan.config import batch_layout
 from distgan.config import settings as config
-from distgan.config.batch_layout import Breakdown
+from distgan.config.batch_layout import BatchLayout
 from distgan.config.settings import Betas, Positive, Share
 from distgan.core.clock import Clock, step_decay
 from distgan.core.errors import ConfigError
 from distgan.data import transforms as signals
 from distgan.data.dataset import Data
-from distgan.data.loader import Micro
+from distgan.data.loader import MicroBatch
 from distgan.distributed.ranks import Ranks
 from distgan.engine.player import Log, Player, last
 from distgan.metrics.stft import stft_distance
@@ -51,7 +51,7 @@ class Settings(config.Run):
     batch: int = Field(
         8,
         gt=0,
-        le=sharing.MAX_BATCH,
+        le=batch_layout.MAX_BATCH,
         description="the global batch: samples per update over all ranks and micro-batches",
     )
     epochs: Positive = Field(
@@ -214,7 +214,7 @@ class Settings(config.Run):
 
 
 class Recipe:
-    def __init__(self, run: Settings, ranks: Ranks, share: Breakdown, shape: tuple[int, int]):
+    def __init__(self, run: Settings, ranks: Ranks, layout: BatchLayout, shape: tuple[int, int]):
         least = max(
             [
                 2 ** (run.num_layers_d + 1),
@@ -251,7 +251,7 @@ class Recipe:
         )
         self.players = {"G": self.G, "D": self.D}
 
-    def step(self, batches: list[list[Micro]], now: Clock) -> Log:
+    def step(self, batches: list[list[MicroBatch]], now: Clock) -> Log:
         """One step: `d_steps` updates of D, each on a batch of its own, then `g_steps` of G on the
         last. Returns the numbers of the last of each.
         """
@@ -266,7 +266,7 @@ class Recipe:
             f"g/{name}": value for name, value in g.items()
         }
 
-    def _d_loss(self, micro: Micro) -> tuple[torch.Tensor, Log]:
+    def _d_loss(self, micro: MicroBatch) -> tuple[torch.Tensor, Log]:
         run = self.run
         given, target = self._augmented(micro)
         fake = self.G.fakes(given, self._keep(micro, "dropout/d"))
@@ -278,7 +278,7 @@ class Recipe:
             run.loss, real_score, fake_score, run.real_label, run.fake_label
         ), self._said(real=real_score, fake=fake_score)
 
-    def _g_loss(self, micro: Micro, turn: int) -> tuple[torch.Tensor, Log]:
+    def _g_loss(self, micro: MicroBatch, turn: int) -> tuple[torch.Tensor, Log]:
         run = self.run
         given, target = self._augmented(micro)
         output = self.G(given, self._keep(micro, f"dropout/g/{turn}"))
@@ -293,7 +293,7 @@ class Recipe:
             loss = loss + run.lambda_stft * log["stft"]
         return loss, log
 
-    def _augmented(self, micro: Micro) -> tuple[torch.Tensor, torch.Tensor]:
+    def _augmented(self, micro: MicroBatch) -> tuple[torch.Tensor, torch.Tensor]:
         """Input and target, [per_rank, 1, frames] each.
 
         Scaled and shifted alike, with noise on the input alone.
@@ -310,7 +310,7 @@ class Recipe:
             [pairs[:, 0] * self.run.input_gain, pairs[:, 1] * self.run.target_gain], 1
         )
 
-    def _keep(self, micro: Micro, purpose: str) -> torch.Tensor:
+    def _keep(self, micro: MicroBatch, purpose: str) -> torch.Tensor:
         """Channel dropout: factors of G's decoder channels, drawn by position in the stream, so
         that they depend on no rank or micro-batch.
         """

@@ -12,16 +12,16 @@ import torch
 from pydantic import Field, ValidationInfo, field_validator
 from torch import nn
 
-from distgan.config import batch_layout as sharing
+from distgan.config import batch_layout
 from distgan.config import settings as config
-from distgan.config.batch_layout import Breakdown
+from distgan.config.batch_layout import BatchLayout
 from distgan.config.settings import Betas, Positive, Share
 from distgan.core import rng
 from distgan.core.clock import Clock, step_decay
 from distgan.data import diffaugment as augment
 from distgan.data import transforms as signals
 from distgan.data.dataset import Data
-from distgan.data.loader import Micro
+from distgan.data.loader import MicroBatch
 from distgan.distributed.ranks import Ranks
 from distgan.engine.player import Log, Player, last
 from distgan.monitor.decisions import Move, Watch
@@ -63,7 +63,7 @@ class Settings(config.Run):
     batch: int = Field(
         REFERENCE_BATCH,
         gt=0,
-        le=sharing.MAX_BATCH,
+        le=batch_layout.MAX_BATCH,
         description="the global batch: samples per update over all ranks and micro-batches",
     )
     epochs: Positive = Field(
@@ -207,18 +207,20 @@ class Settings(config.Run):
 
     @property
     def group(self) -> int:
-        return self.bn_group or sharing.reference_group(self.batch, REFERENCE_BATCH)
+        return self.bn_group or batch_layout.reference_group(self.batch, REFERENCE_BATCH)
 
 
 class Recipe:
-    def __init__(self, run: Settings, ranks: Ranks, share: Breakdown, shape: tuple[int, int, int]):
+    def __init__(
+        self, run: Settings, ranks: Ranks, layout: BatchLayout, shape: tuple[int, int, int]
+    ):
         channels = from_noise.channels(shape, run.recipe)
         self.run, self.batches_per_step, self.dtype = run, run.n_critic, ranks.dtype
         # Statistics of real and generated images must not mix: one pass over both only where no
         # group would hold some of each.
-        self._one_pass = run.normalisation != "batch" or share.per_rank % share.group == 0
+        self._one_pass = run.normalisation != "batch" or layout.per_rank % layout.group == 0
         norms = {
-            "batch": lambda width: GroupBatchNorm2d(width, share.group, ranks),
+            "batch": lambda width: GroupBatchNorm2d(width, layout.group, ranks),
             "layer": partial(nn.GroupNorm, 1),
             "none": None,
         }
@@ -228,7 +230,7 @@ class Recipe:
             channels,
             run.attention,
             run.attention_reduction,
-            share.group,
+            layout.group,
             ranks,
             spectral="G" in run.spectral_norm,
         )
@@ -257,7 +259,7 @@ class Recipe:
         )
         self.players = {"G": self.G, "D": self.D}
 
-    def step(self, batches: list[list[Micro]], now: Clock) -> Log:
+    def step(self, batches: list[list[MicroBatch]], now: Clock) -> Log:
         """`n_critic` updates of the critic, each on a batch of its own, then one of the generator.
 
         Returns the numbers of the last of each.
@@ -268,7 +270,7 @@ class Recipe:
             f"g/{name}": value for name, value in g.items()
         }
 
-    def _d_loss(self, micro: Micro) -> tuple[torch.Tensor, Log]:
+    def _d_loss(self, micro: MicroBatch) -> tuple[torch.Tensor, Log]:
         real = self._shown(self._real(micro), micro, "d/real")
         fake = self._shown(self.G.fakes(self._noise(micro, "noise/d")), micro, "d/fake")
         real_score, fake_score = (
@@ -295,7 +297,7 @@ class Recipe:
             loss = loss + self.run.penalty * log["penalty"]
         return loss, log
 
-    def _g_loss(self, micro: Micro) -> tuple[torch.Tensor, Log]:
+    def _g_loss(self, micro: MicroBatch) -> tuple[torch.Tensor, Log]:
         with self.D.frozen() as critic:
             return (
                 g_wasserstein(
@@ -304,7 +306,7 @@ class Recipe:
                 {},
             )
 
-    def _real(self, micro: Micro) -> torch.Tensor:
+    def _real(self, micro: MicroBatch) -> torch.Tensor:
         run = self.run
         images = signals.flip(
             signals.to_unit(micro.real, self.dtype), run.seed, micro.address, run.hflip, 0.0
@@ -317,12 +319,12 @@ class Recipe:
             else images
         )
 
-    def _shown(self, images: torch.Tensor, micro: Micro, purpose: str) -> torch.Tensor:
+    def _shown(self, images: torch.Tensor, micro: MicroBatch, purpose: str) -> torch.Tensor:
         return augment.images(
             images, self.run.diffaugment, self.run.seed, f"diffaugment/{purpose}", micro.positions
         )
 
-    def _noise(self, micro: Micro, purpose: str) -> torch.Tensor:
+    def _noise(self, micro: MicroBatch, purpose: str) -> torch.Tensor:
         return micro.noise(self.run.seed, purpose, self.run.latent, self.run.batch).to(self.dtype)
 
     def sample(self, numbers: np.ndarray, purpose: str = "noise/sample") -> torch.Tensor:

@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from distgan.config.batch_layout import Breakdown
+from distgan.config.batch_layout import BatchLayout
 from distgan.config.settings import Run
 from distgan.core import console, watchdog
 from distgan.core.clock import Clock
 from distgan.core.errors import RunError
 from distgan.data.dataset import Data
-from distgan.data.loader import Micro, Stream, require_due
+from distgan.data.loader import MicroBatch, Stream, require_due
 from distgan.distributed.ranks import Ranks
 from distgan.evaluation.image_evaluator import Evaluator
 from distgan.monitor import decisions as watch
@@ -39,25 +39,25 @@ class Loop:
         run: Run,
         recipe: Any,
         data: Data,
-        share: Breakdown,
+        layout: BatchLayout,
         ranks: Ranks,
         folder: RunFolder | None,
         evaluator: Evaluator | None,
     ):
-        self.run, self.recipe, self.data, self.share, self.ranks, self.folder = (
+        self.run, self.recipe, self.data, self.layout, self.ranks, self.folder = (
             run,
             recipe,
             data,
-            share,
+            layout,
             ranks,
             folder,
         )
-        self.clock = Clock(share.batch * recipe.batches_per_step, len(data.train))
+        self.clock = Clock(layout.batch * recipe.batches_per_step, len(data.train))
         self.last = self.clock.steps(run.epochs)
         self.recorder = Recorder(ranks, folder, run.machine.journal_every)
         self.checks = Checks(run, recipe, data, ranks, folder, self.recorder, evaluator, self.last)
         self.mishaps = Mishaps(
-            run, recipe.players, data, share, ranks, folder, self.checks, self.clock.per_step
+            run, recipe.players, data, layout, ranks, folder, self.checks, self.clock.per_step
         )
         self.requests = Requests(ranks, folder.path if folder else None, run.machine.time_limit_s)
         self.told = time.perf_counter()
@@ -91,7 +91,7 @@ class Loop:
             ):  # which a kill after the last save must not undo
                 with self.recorder.working():
                     batches = [next(stream) for _ in range(self.recipe.batches_per_step)]
-                    require_due(batches, self.share, self.ranks.rank, now)
+                    require_due(batches, self.layout, self.ranks.rank, now)
                     asked = self.requests.begin()  # the answer comes in while the step is taken
                     log = self.recipe.step(batches, now)
                 now = now.at(now.step + 1)
@@ -142,12 +142,12 @@ class Loop:
             )
         return state
 
-    def _stream(self, now: Clock) -> Iterator[list[Micro]]:
+    def _stream(self, now: Clock) -> Iterator[list[MicroBatch]]:
         return iter(
             Stream(
                 self.data,
                 self.run.seed,
-                self.share,
+                self.layout,
                 self.ranks.rank,
                 self.ranks.device,
                 start=now.samples,

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import distgan
-from distgan.config import batch_layout as sharing
+from distgan.config import batch_layout
 from distgan.config.settings import Run
 from distgan.core import console
 from distgan.core.errors import ConfigError, DistganError, LaunchError, OutOfMemory, RunError
@@ -108,7 +108,7 @@ def sizes(run: Run, processes: int) -> list[tuple[int, int]]:
     for n in range(1, run.batch // processes + 1):
         with contextlib.suppress(ConfigError):
             found.append(
-                (n, sharing.breakdown(run.batch, processes, n, run.group, run.group_of).per_rank)
+                (n, batch_layout.fit(run.batch, processes, n, run.group, run.group_of).per_rank)
             )
     return found
 
@@ -144,7 +144,7 @@ def find(run: Run, words: list[str], flags: set[str]) -> int:
         )
     candidates = sizes(run, processes)
     if not candidates:
-        sharing.breakdown(run.batch, processes, 1, run.group, run.group_of)  # which says what fits
+        batch_layout.fit(run.batch, processes, 1, run.group, run.group_of)  # which says what fits
         raise ConfigError(
             f"batch={run.batch} cannot be shared by {processes} processes with batch-norm groups of"
             f" {run.group}"
@@ -190,7 +190,7 @@ def _free() -> int:
 def _try(run: Run, each: int, limit: int) -> str | None:
     """What two steps on `each` samples took, as words; None where memory did not suffice."""
     changes = {"batch": each} | (
-        {"bn_group": sharing.reference_group(each, run.group)}
+        {"bn_group": batch_layout.reference_group(each, run.group)}
         if "bn_group" in type(run).model_fields
         else {}
     )
@@ -232,7 +232,7 @@ def trial(settings: dict[str, Any], limit: int) -> str:
     run = module.Settings.model_validate(settings)
     ranks = Ranks(run.machine, run.precision)
     data = Data(run.data, run.machine.verify)
-    share = sharing.breakdown(run.batch, 1, 1, run.group, run.group_of)
+    layout = batch_layout.fit(run.batch, 1, 1, run.group, run.group_of)
     on_gpu = ranks.device.type == "cuda"
     if (
         not on_gpu
@@ -244,12 +244,12 @@ def trial(settings: dict[str, Any], limit: int) -> str:
         resource.setrlimit(
             resource.RLIMIT_AS, (pages[0] + max(limit - pages[1], 0), resource.RLIM_INFINITY)
         )
-    recipe = recipes.build(module, run, ranks, share, data.shape)
+    recipe = recipes.build(module, run, ranks, layout, data.shape)
     stream = iter(
         Stream(
             data,
             run.seed,
-            share,
+            layout,
             0,
             ranks.device,
             resident_bytes=run.machine.resident_mb << 20,
@@ -257,7 +257,7 @@ def trial(settings: dict[str, Any], limit: int) -> str:
             crop=run.crop,
         )
     )
-    clock = Clock(share.batch * recipe.batches_per_step, len(data.train))
+    clock = Clock(layout.batch * recipe.batches_per_step, len(data.train))
     for step in range(2):  # an optimizer has its state after the first
         recipe.step([next(stream) for _ in range(recipe.batches_per_step)], clock.at(step))
     if on_gpu:

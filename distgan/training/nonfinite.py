@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from distgan.config.batch_layout import Breakdown
+from distgan.config.batch_layout import BatchLayout
 from distgan.config.settings import Run
 from distgan.core import console
 from distgan.core.clock import Clock
@@ -47,7 +47,7 @@ class Mishaps:
         run: Run,
         players: dict[str, Player],
         data: Data,
-        share: Breakdown,
+        layout: BatchLayout,
         ranks: Ranks,
         folder: RunFolder | None,
         checks: Checks,
@@ -60,7 +60,7 @@ class Mishaps:
             run,
             players,
             data,
-            share,
+            layout,
             ranks,
             folder,
         )

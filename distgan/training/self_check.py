@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from distgan import recipes
-from distgan.config.batch_layout import Breakdown
+from distgan.config.batch_layout import BatchLayout
 from distgan.config.settings import Run
 from distgan.core import console
 from distgan.core.clock import Clock
@@ -180,12 +180,12 @@ def _advice(run: Run, ranks: Ranks) -> str:
     return ", ".join(way for way, differs in ways.items() if differs)
 
 
-def check(module: ModuleType, run: Run, ranks: Ranks, data: Data, share: Breakdown) -> Report:
+def check(module: ModuleType, run: Run, ranks: Ranks, data: Data, layout: BatchLayout) -> Report:
     """Collective; every rank returns the same report. The reference is computed on rank 0 while the
     others wait.
     """
     began = time.perf_counter()
-    mine = _play(module, run, ranks, data, share)
+    mine = _play(module, run, ranks, data, layout)
     _forget(run)
     apart = ranks.gather(np.array([ranks.rank]), mine.ranks_apart[None], ranks.world_size)
 
@@ -196,12 +196,12 @@ def check(module: ModuleType, run: Run, ranks: Ranks, data: Data, share: Breakdo
                 run,
                 SingleProcess(ranks),
                 data,
-                Breakdown(share.batch, 1, 1, share.batch, share.group),
+                BatchLayout(layout.batch, 1, 1, layout.batch, layout.group),
             )
         except torch.OutOfMemoryError as error:
             raise LaunchError(
                 "the self-check compares with one process that takes the whole batch of"
-                f" {share.batch}, for which the memory of this device does not suffice; check with"
+                f" {layout.batch}, for which the memory of this device does not suffice; check with"
                 " a smaller batch, or narrower networks: what is checked does not depend on either"
             ) from error
         return list(_differences(mine, one, run.precision, apart.amax(0)))
@@ -218,7 +218,7 @@ def check(module: ModuleType, run: Run, ranks: Ranks, data: Data, share: Breakdo
         )
     )
     return Report(
-        f"{share}, {engine}, {run.precision}",
+        f"{layout}, {engine}, {run.precision}",
         rows,
         time.perf_counter() - began,
         _advice(run, ranks),
@@ -239,15 +239,15 @@ class _Trace:
     )  # [players]: this rank's distance from the mean of all, relative to how far that moved
 
 
-def _play(module: ModuleType, run: Run, ranks: Ranks, data: Data, share: Breakdown) -> _Trace:
+def _play(module: ModuleType, run: Run, ranks: Ranks, data: Data, layout: BatchLayout) -> _Trace:
     """The first three steps of the run."""
-    recipe = recipes.build(module, run, ranks, share, data.shape)
-    clock = Clock(share.batch * recipe.batches_per_step, len(data.train))
+    recipe = recipes.build(module, run, ranks, layout, data.shape)
+    clock = Clock(layout.batch * recipe.batches_per_step, len(data.train))
     stream = iter(
         Stream(
             data,
             run.seed,
-            share,
+            layout,
             ranks.rank,
             ranks.device,
             window=run.shuffle_window or 0,

@@ -21,9 +21,9 @@ import yaml
 
 import distgan
 from distgan import __version__, recipes
-from distgan.config import batch_layout as sharing
+from distgan.config import batch_layout
 from distgan.config import settings as config
-from distgan.config.batch_layout import Breakdown
+from distgan.config.batch_layout import BatchLayout
 from distgan.config.settings import Run
 from distgan.core import console, watchdog
 from distgan.core.clock import Clock
@@ -101,7 +101,7 @@ class _Ground:
         self.ranks.require_same("the kind of device", self.ranks.device.type)
         self.data = self.ranks.on_all_ranks(lambda: Data(run.data, run.machine.verify))
         self.data.require(run.recipe, run.kind, run.crop)
-        self.share = sharing.breakdown(
+        self.layout = batch_layout.fit(
             run.batch, self.ranks.world_size, run.machine.accumulation, run.group, run.group_of
         )
         self.start = self.ranks.on_rank_zero(lambda: _source(run, self.data.fingerprint))
@@ -116,7 +116,7 @@ class _Setup(_Ground):
     def __init__(self, module: ModuleType, run: Run):
         super().__init__(run)
         self.module = module
-        self.recipe = recipes.build(module, run, self.ranks, self.share, self.data.shape)
+        self.recipe = recipes.build(module, run, self.ranks, self.layout, self.data.shape)
         if (
             self.ranks.world_size > 1
             # weights are sent from rank 0, buffers and averages are not: another torch draws other
@@ -160,7 +160,7 @@ def _train(module: ModuleType, run: Run, asked: dict[str, Any]) -> int:
     setup = _Setup(module, run)
     ranks = setup.ranks
     opened: list[RunFolder] = []
-    clock = Clock(setup.share.batch * setup.recipe.batches_per_step, len(setup.data.train))
+    clock = Clock(setup.layout.batch * setup.recipe.batches_per_step, len(setup.data.train))
     last = clock.steps(run.epochs)
 
     def enter() -> tuple[str, str | None, int]:
@@ -178,7 +178,7 @@ def _train(module: ModuleType, run: Run, asked: dict[str, Any]) -> int:
             state = "done"
         else:
             console.say(
-                f"run folder {path}\n{setup.share}; {len(setup.data.train)} training {run.kind}s,"
+                f"run folder {path}\n{setup.layout}; {len(setup.data.train)} training {run.kind}s,"
                 f" {len(setup.data.validation)} held out; on {ranks.device.type}, {_engine(ranks)},"
                 f" {_options(run)}"
                 + (f"\nnote: {more}" if (more := clock.overshoot(run.epochs)) else "")
@@ -235,14 +235,14 @@ def _checked(setup: _Setup, run: Run, folder: RunFolder | None) -> Loop:
     The check comes first: the loop's clock starts when it is made.
     """
     if run.machine.self_check:
-        report = doctor.check(setup.module, run, setup.ranks, setup.data, setup.share)
+        report = doctor.check(setup.module, run, setup.ranks, setup.data, setup.layout)
         if folder:
             folder.event("self_check", **report.summary())
         if not report.holds:
             report.show()
         report.require()
         console.say(f"self-check: {report.verdict()}")
-    return Loop(run, setup.recipe, setup.data, setup.share, setup.ranks, folder, setup.evaluator)
+    return Loop(run, setup.recipe, setup.data, setup.layout, setup.ranks, folder, setup.evaluator)
 
 
 def self_check(module: ModuleType, run: Run) -> int:
@@ -250,7 +250,7 @@ def self_check(module: ModuleType, run: Run) -> int:
     they agree, else 1.
     """
     ground = _Ground(run)
-    report = doctor.check(module, run, ground.ranks, ground.data, ground.share)
+    report = doctor.check(module, run, ground.ranks, ground.data, ground.layout)
     report.show()
     console.say(report.verdict())
     ground.ranks.close()
@@ -263,8 +263,8 @@ def dry_run(module: ModuleType, run: Run) -> int:
     console.say(yaml.safe_dump(run.model_dump(mode="json"), sort_keys=False))
     identity = run.identity(setup.data.fingerprint, setup.start)["id"]
     console.say(f"run identity        {identity}  ({run.delta()}-{identity})")
-    console.say(f"breakdown           {setup.share}")
-    loop = Loop(run, setup.recipe, setup.data, setup.share, setup.ranks, None, setup.evaluator)
+    console.say(f"breakdown           {setup.layout}")
+    loop = Loop(run, setup.recipe, setup.data, setup.layout, setup.ranks, None, setup.evaluator)
     console.say(
         f"length              {loop.last} steps of {loop.clock.per_step} {run.kind}s,"
         f" {len(setup.data.train)} {run.kind}s an epoch"
@@ -315,7 +315,7 @@ def _kept(setup: _Setup) -> dict[str, int]:
         Stream(
             setup.data,
             setup.recipe.run.seed,
-            setup.share,
+            setup.layout,
             setup.ranks.rank,
             setup.ranks.device,
             crop=setup.recipe.run.crop,
@@ -323,7 +323,7 @@ def _kept(setup: _Setup) -> dict[str, int]:
     )
     setup.recipe.step(
         [next(stream) for _ in range(setup.recipe.batches_per_step)],
-        Clock(setup.share.batch * setup.recipe.batches_per_step, len(setup.data.train)),
+        Clock(setup.layout.batch * setup.recipe.batches_per_step, len(setup.data.train)),
     )
     return kept
 
@@ -364,7 +364,7 @@ def _peak_mb(ranks: Ranks) -> float:
 
 def _facts(setup: _Setup) -> dict[str, Any]:
     """What an attempt ran on."""
-    share: Breakdown = setup.share
+    layout: BatchLayout = setup.layout
     cuda = (
         torch.cuda.get_device_name(setup.ranks.device)
         if setup.ranks.device.type == "cuda"
@@ -388,11 +388,11 @@ def _facts(setup: _Setup) -> dict[str, Any]:
             for name, player in setup.recipe.players.items()
         },
         "batch": {
-            "global": share.batch,
-            "ranks": share.ranks,
-            "accumulation": share.accumulation,
-            "per_rank": share.per_rank,
-            "group": share.group,
+            "global": layout.batch,
+            "ranks": layout.ranks,
+            "accumulation": layout.accumulation,
+            "per_rank": layout.per_rank,
+            "group": layout.group,
         },
         "versions": {
             "distgan": __version__,

@@ -18,13 +18,13 @@ def refuse_early(processes: int, arguments: list[str]) -> None:
     Of processes that refuse to start, the launcher would print a traceback of its own.
     """
     from distgan import train
-    from distgan.config import batch_layout as sharing
+    from distgan.config import batch_layout
     from distgan.data.dataset import Data
     from distgan.distributed import environment as launched
 
     if not {"-h", "--help"}.intersection(arguments):
         _, run, _ = train.plan([word for word in arguments if not word.startswith("-")])
-        sharing.breakdown(run.batch, processes, run.machine.accumulation, run.group, run.group_of)
+        batch_layout.fit(run.batch, processes, run.machine.accumulation, run.group, run.group_of)
         launched.engine(run.machine, run.precision)
         Data(run.data).require(run.recipe, run.kind, run.crop)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from distgan import train
-from distgan.config import batch_layout as sharing
+from distgan.config import batch_layout
 from distgan.config.settings import Run
 from distgan.core.clock import Clock
 from distgan.core.errors import ConfigError
@@ -64,7 +64,7 @@ def plan(
             "machine.folder: a submitted run has the folder of its identity; choose machine.runs or"
             " experiment instead"
         )
-    sharing.breakdown(
+    batch_layout.fit(
         run.batch,
         resources.per_node * resources.nodes,
         run.machine.accumulation,

@@ -41,12 +41,12 @@ class Watched:
                     layer.register_forward_pre_hook(
                         lambda layer, args: self.inputs.append(args[0].detach().clone())
                     )
-        self.clock = Clock(setup.share.batch * self.recipe.batches_per_step, len(setup.data.train))
+        self.clock = Clock(setup.layout.batch * self.recipe.batches_per_step, len(setup.data.train))
         self.stream = iter(
             Stream(
                 setup.data,
                 run.seed,
-                setup.share,
+                setup.layout,
                 setup.ranks.rank,
                 setup.ranks.device,
                 resident_bytes=1 << 30,

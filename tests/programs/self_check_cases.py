@@ -12,7 +12,7 @@ from unittest.mock import patch
 
 import torch
 
-from distgan.config import batch_layout as sharing
+from distgan.config import batch_layout
 from distgan.config.settings import Machine
 from distgan.core import rng
 from distgan.data import loader as batches
@@ -30,7 +30,7 @@ ALONE = {"bn_group": 6}  # groups inside a rank, whose running statistics must b
 
 def noise_per_rank():
     return patch.object(
-        batches.Micro,
+        batches.MicroBatch,
         "noise",
         lambda self, seed, purpose, size, total: torch.randn(len(self.real), size),
     )
@@ -38,10 +38,10 @@ def noise_per_rank():
 
 def same_noise():
     return patch.object(
-        batches.Micro,
+        batches.MicroBatch,
         "noise",
         lambda self, seed, purpose, size, total: rng.normal(
-            seed, purpose, self.batch, (len(self.real), size)
+            seed, purpose, self.batch_index, (len(self.real), size)
         ),
     )
 
@@ -191,9 +191,9 @@ def checked(
     run = sagan.Settings(
         data="given", machine=ranks.machine, precision=ranks.precision, **SMALL | changes
     )
-    share = sharing.breakdown(run.batch, ranks.world_size, ranks.machine.accumulation, run.group)
+    layout = batch_layout.fit(run.batch, ranks.world_size, ranks.machine.accumulation, run.group)
     with fault():
-        return doctor.check(sagan, run, ranks, data, share)
+        return doctor.check(sagan, run, ranks, data, layout)
 
 
 def main(folder: str, engine: str, stage: str | None = None) -> None:

@@ -45,13 +45,13 @@ def ill(words: list[str]) -> None:
     seed = next(int(word[5:]) for word in words if word.startswith("seed="))
     usual, unit = loop.require_due, signals.to_unit
 
-    def step(batches, share, rank, now):
+    def step(batches, layout, rank, now):
         if seed == 1 and now.step == 3:
             raise ZeroDivisionError("a fault of the recipe")
         if seed == 2 and now.step == 3:
             resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))
             torch.zeros(1 << 33)
-        return usual(batches, share, rank, now)
+        return usual(batches, layout, rank, now)
 
     loop.require_due = step
     if seed == 3:

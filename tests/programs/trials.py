@@ -19,7 +19,7 @@ from compare import QUIET, tensors_apart
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.nn.parallel import DistributedDataParallel
 
-from distgan.config import batch_layout as sharing
+from distgan.config import batch_layout
 from distgan.core import rng
 from distgan.core.clock import Clock
 from distgan.data import transforms as signals
@@ -272,15 +272,15 @@ def train(words, ranks, data, alone):
     Final tensors; score of samples; counts of what happened in DDP, unless `alone`).
     """
     module, run, _ = plan(words)
-    share = sharing.breakdown(
+    layout = batch_layout.fit(
         run.batch, ranks.world_size, ranks.machine.accumulation, run.group, run.group_of
     )
     with torch.random.fork_rng():
         torch.manual_seed(rng.key(run.seed, "init"))
-        recipe = module.Recipe(run, ranks, share, data.shape)
+        recipe = module.Recipe(run, ranks, layout, data.shape)
     counts = {} if alone else watched(recipe)
-    clock = Clock(share.batch * recipe.batches_per_step, len(data.train))
-    stream = iter(Stream(data, run.seed, share, ranks.rank, ranks.device, resident_bytes=1 << 30))
+    clock = Clock(layout.batch * recipe.batches_per_step, len(data.train))
+    stream = iter(Stream(data, run.seed, layout, ranks.rank, ranks.device, resident_bytes=1 << 30))
     rows = []
     for step in range(STEPS):
         NOW["bad"] = step == 2 and (alone or ranks.rank == 1)

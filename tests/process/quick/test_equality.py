@@ -105,14 +105,14 @@ FAULTS = {
         """
         import torch
         from distgan.data import loader as batches
-        batches.Micro.noise = lambda self, seed, purpose, size, total: torch.randn(len(self.real), size)
+        batches.MicroBatch.noise = lambda self, seed, purpose, size, total: torch.randn(len(self.real), size)
     """
     ),
     "the same noise on every rank": (
         """
         from distgan.data import loader as batches
         from distgan.core import rng
-        batches.Micro.noise = lambda self, seed, purpose, size, total: rng.normal(seed, purpose, self.batch, (len(self.real), size))
+        batches.MicroBatch.noise = lambda self, seed, purpose, size, total: rng.normal(seed, purpose, self.batch_index, (len(self.real), size))
     """
     ),
     "batch statistics of each rank alone": (
@@ -317,8 +317,8 @@ def test_a_run_that_is_asked_to_stop_in_its_last_step_is_done(particles, tmp_pat
     """The epoch has five steps."""
     late = (
         "import os, signal\nfrom distgan.training import loop\ndue = loop.require_due\ndef late(batches,"
-        " share, rank, now):\n    if now.step == 4:\n        os.kill(os.getpid(), signal.SIGTERM)\n"
-        "    due(batches, share, rank, now)\nloop.require_due = late\n"
+        " layout, rank, now):\n    if now.step == 4:\n        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    due(batches, layout, rank, now)\nloop.require_due = late\n"
     )
     output = run(
         line("python", program=broken(tmp_path, late)),

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from distgan.config import batch_layout as sharing
+from distgan.config import batch_layout
 from distgan.config import loading as runfile
 from distgan.core import rng
 from distgan.core.clock import Clock
 from distgan.data import diffaugment as augment
-from distgan.data.loader import Micro
+from distgan.data.loader import MicroBatch
 from distgan.distributed.ranks import Ranks
 from distgan.recipes import resolve
 
@@ -205,7 +205,7 @@ def test_reals_and_samples_are_changed_in_both_updates(name, monkeypatch):
     made = module.Recipe(
         run,
         Ranks(run.machine.model_copy(update={"device": "cpu"})),
-        sharing.breakdown(4, 1, 1, run.group),
+        batch_layout.fit(4, 1, 1, run.group),
         (1, 64, 64),
     )
     seen, usual = [], augment.images
@@ -217,7 +217,11 @@ def test_reals_and_samples_are_changed_in_both_updates(name, monkeypatch):
     monkeypatch.setattr(augment, "images", spied)
     places = np.arange(made.batches_per_step * 4).reshape(-1, 4)
     batches = [
-        [Micro(torch.randint(0, 256, (4, 1, 64, 64), dtype=torch.uint8), at, at, slice(0, 4), k)]
+        [
+            MicroBatch(
+                torch.randint(0, 256, (4, 1, 64, 64), dtype=torch.uint8), at, at, slice(0, 4), k
+            )
+        ]
         for k, at in enumerate(places)
     ]
     log = made.step(batches, Clock(4 * len(places), 8))

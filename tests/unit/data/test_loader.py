@@ -16,7 +16,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from distgan.config import batch_layout as sharing
+from distgan.config import batch_layout
 from distgan.core.errors import ConfigError, DataError
 from distgan.data import loader as batches
 from distgan.data.dataset import Data
@@ -49,14 +49,14 @@ def leg(data, start, count, *, ranks, accumulation=1, workers=0, resident=0, win
 
     [(position, address, sample by its pixels)], in the order of the global batch.
     """
-    share = sharing.breakdown(batch, ranks, accumulation)
+    layout = batch_layout.fit(batch, ranks, accumulation)
     rows = []
     for rank in range(ranks):
         stream = iter(
             Stream(
                 data,
                 3,
-                share,
+                layout,
                 rank,
                 CPU,
                 start=start,
@@ -70,7 +70,8 @@ def leg(data, start, count, *, ranks, accumulation=1, workers=0, resident=0, win
             for micro in micros:
                 numbers = micro.real[:, 0, 0, :2].long() @ torch.tensor([256, 1])
                 slots = range(
-                    micro.batch * batch + micro.slots.start, micro.batch * batch + micro.slots.stop
+                    micro.batch_index * batch + micro.rows.start,
+                    micro.batch_index * batch + micro.rows.stop,
                 )
                 assert list(slots) == micro.positions.tolist()
                 rows += zip(
@@ -173,9 +174,9 @@ def test_every_sample_once_over_many_more_legs(folders, n, per_shard, window, sh
 @pytest.mark.parametrize("channels", [1, 3])
 def test_memory_and_processes_deliver_the_same_pixels(tmp_path, payload, channels):
     data = Data(str(shard_sets.images(tmp_path / "d", 30, payload=payload, channels=channels)))
-    share = sharing.breakdown(BATCH, 2, 2)
+    layout = batch_layout.fit(BATCH, 2, 2)
     memory, workers, here = (
-        iter(Stream(data, 0, share, 1, CPU, start=24, workers=w, resident_bytes=r))
+        iter(Stream(data, 0, layout, 1, CPU, start=24, workers=w, resident_bytes=r))
         for w, r in ((0, KEPT), (2, 0), (0, 0))
     )
     for _ in range(3):
@@ -207,9 +208,9 @@ def test_copying_one_batch_ahead_changes_nothing(folders, monkeypatch):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_gpu_is_given_the_same_batches(folders, workers):
-    share = sharing.breakdown(BATCH, 1, 2)
+    layout = batch_layout.fit(BATCH, 1, 2)
     ahead, here = (
-        iter(Stream(folders(60, 10), 0, share, 0, device, workers=workers))
+        iter(Stream(folders(60, 10), 0, layout, 0, device, workers=workers))
         for device in (torch.device("cuda"), CPU)
     )
     for _ in range(6):
@@ -217,7 +218,7 @@ def test_a_gpu_is_given_the_same_batches(folders, workers):
             assert (
                 torch.equal(a.real.cpu(), b.real)
                 and np.array_equal(a.positions, b.positions)
-                and a.slots == b.slots
+                and a.rows == b.rows
             )
 
 
@@ -238,7 +239,7 @@ def test_both_of_a_pair_are_cropped_alike_at_a_place_of_their_address(tmp_path, 
             )
         )
     )
-    share = sharing.breakdown(BATCH, 2, 1)
+    layout = batch_layout.fit(BATCH, 2, 1)
     seen = {}
     for start, workers, resident in ((0, 0, 0), (0, 2, 0), (0, 0, KEPT)):
         for rank in range(2):
@@ -246,7 +247,7 @@ def test_both_of_a_pair_are_cropped_alike_at_a_place_of_their_address(tmp_path, 
                 Stream(
                     data,
                     0,
-                    share,
+                    layout,
                     rank,
                     CPU,
                     start=start,
@@ -325,11 +326,11 @@ def test_clips_of_different_lengths_need_a_crop_that_fits(tmp_path):
     with pytest.raises(
         ConfigError, match="60 to 100 frames; a recipe that takes them whole needs one length"
     ):
-        Stream(data, 0, sharing.breakdown(3, 1, 1), 0, CPU)
+        Stream(data, 0, batch_layout.fit(3, 1, 1), 0, CPU)
     with pytest.raises(
         ConfigError, match="windows of 61 frames are asked for, the shortest clip has 60"
     ):
-        Stream(data, 0, sharing.breakdown(3, 1, 1), 0, CPU, crop=61)
+        Stream(data, 0, batch_layout.fit(3, 1, 1), 0, CPU, crop=61)
     assert [chunk.shape for chunk in data.chunks(data.validation, 2)] == [
         (1, 2, 80),
         (1, 2, 90),
@@ -353,15 +354,13 @@ def test_a_pair_that_is_not_as_the_data_set_says_is_named(tmp_path):
 # ---- the validation set, and what surrounds a batch
 def test_noise_is_cut_from_the_global_batch(folders):
     data = folders(20, 10)
-    whole = next(iter(Stream(data, 0, sharing.breakdown(BATCH, 1, 1), 0, CPU, resident_bytes=KEPT)))
+    whole = next(iter(Stream(data, 0, batch_layout.fit(BATCH, 1, 1), 0, CPU, resident_bytes=KEPT)))
     parts = [
-        next(iter(Stream(data, 0, sharing.breakdown(BATCH, 3, 2), rank, CPU, resident_bytes=KEPT)))
+        next(iter(Stream(data, 0, batch_layout.fit(BATCH, 3, 2), rank, CPU, resident_bytes=KEPT)))
         for rank in range(3)
     ]
     rows = {
-        (m.slots.start, m.slots.stop): m.noise(5, "noise/d", 8, BATCH)
-        for part in parts
-        for m in part
+        (m.rows.start, m.rows.stop): m.noise(5, "noise/d", 8, BATCH) for part in parts for m in part
     }
     assert torch.equal(
         torch.cat([rows[at] for at in sorted(rows)]), whole[0].noise(5, "noise/d", 8, BATCH)
@@ -429,7 +428,7 @@ def test_what_is_no_png_is_named_and_not_opened(particles, content):
 
 def test_a_loader_that_was_divided_twice_is_noticed_at_once(tmp_path, monkeypatch):
     data = Data(str(shard_sets.images(tmp_path / "d", 27)))
-    stream = Stream(data, 0, sharing.breakdown(BATCH, 2, 1), 0, CPU)
+    stream = Stream(data, 0, batch_layout.fit(BATCH, 2, 1), 0, CPU)
     honest = Stream._delivered
     monkeypatch.setattr(
         Stream, "_delivered", lambda self, batch: itertools.islice(honest(self, batch), 0, None, 2)
@@ -448,7 +447,7 @@ def test_numbers_for_dropout_belong_to_the_place_in_the_stream(folders, ranks, a
     """
     data, rows = folders(30, 7), {}
     for rank in range(ranks):
-        stream = iter(Stream(data, 3, sharing.breakdown(BATCH, ranks, accumulation), rank, CPU))
+        stream = iter(Stream(data, 3, batch_layout.fit(BATCH, ranks, accumulation), rank, CPU))
         for micro in itertools.chain.from_iterable(itertools.islice(stream, 2)):
             rows |= dict(
                 zip(micro.positions.tolist(), micro.uniform(5, "dropout", 4).tolist(), strict=True)
@@ -458,7 +457,7 @@ def test_numbers_for_dropout_belong_to_the_place_in_the_stream(folders, ranks, a
         [
             micro.uniform(5, "dropout", 4)
             for (micro,) in itertools.islice(
-                iter(Stream(data, 3, sharing.breakdown(BATCH, 1, 1), 0, CPU)), 2
+                iter(Stream(data, 3, batch_layout.fit(BATCH, 1, 1), 0, CPU)), 2
             )
         ]
     )

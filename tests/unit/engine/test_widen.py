@@ -10,7 +10,7 @@ from processes import line, run
 from safetensors.torch import load_file, save_file
 
 from distgan import recipes
-from distgan.config import batch_layout as sharing
+from distgan.config import batch_layout
 from distgan.config import loading as runfile
 from distgan.core import rng
 from distgan.core.errors import ConfigError
@@ -48,7 +48,7 @@ def build(particles):
             module,
             run,
             ranks,
-            sharing.breakdown(run.batch, 1, 1, run.group, run.group_of),
+            batch_layout.fit(run.batch, 1, 1, run.group, run.group_of),
             (1, 64, 64),
         )
 
@@ -386,7 +386,7 @@ def _untrained(particles, tmp_path, width: int) -> float:
         module,
         settings,
         ranks,
-        sharing.breakdown(8, 1, 1, settings.group, settings.group_of),
+        batch_layout.fit(8, 1, 1, settings.group, settings.group_of),
         data.shape,
     )
     return evaluator.Evaluator(ranks, data, 48, None)(

@@ -20,7 +20,7 @@ from PIL import Image
 from processes import BIN, environment, run
 
 from distgan import cli, recipes, train
-from distgan.config import batch_layout as sharing
+from distgan.config import batch_layout
 from distgan.config import loading as runfile
 from distgan.core.errors import ConfigError, DataError
 from distgan.distributed.ranks import Ranks
@@ -117,7 +117,7 @@ def counted(width: int) -> tuple[int, int]:
         module,
         settings,
         ranks,
-        sharing.breakdown(settings.batch, 1, 1, settings.group, settings.group_of),
+        batch_layout.fit(settings.batch, 1, 1, settings.group, settings.group_of),
         (1, 64, 64),
     )
     return tuple(

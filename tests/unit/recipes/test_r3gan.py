@@ -10,11 +10,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from distgan.config import batch_layout as sharing
+from distgan.config import batch_layout
 from distgan.config import loading as runfile
 from distgan.core.clock import Clock
 from distgan.data.dataset import Data
-from distgan.data.loader import Micro
+from distgan.data.loader import MicroBatch
 from distgan.distributed.ranks import Ranks
 from distgan.engine.player import retune
 from distgan.nn import losses
@@ -31,15 +31,15 @@ def recipe(*words: str) -> Recipe:
     return Recipe(
         chosen,
         Ranks(chosen.machine.model_copy(update={"device": "cpu"})),
-        sharing.breakdown(chosen.batch, 1, 1, chosen.group),
+        batch_layout.fit(chosen.batch, 1, 1, chosen.group),
         (1, 64, 64),
     )
 
 
-def batch(k: int = 0, size: int = 4) -> list[Micro]:
+def batch(k: int = 0, size: int = 4) -> list[MicroBatch]:
     at = np.arange(k * size, (k + 1) * size)
     return [
-        Micro(
+        MicroBatch(
             torch.randint(0, 256, (size, 1, 64, 64), dtype=torch.uint8), at, at, slice(0, size), k
         )
     ]
@@ -209,6 +209,6 @@ def test_images_of_another_size_are_refused():
         Recipe(
             chosen,
             Ranks(chosen.machine.model_copy(update={"device": "cpu"})),
-            sharing.breakdown(4, 1, 1, 1),
+            batch_layout.fit(4, 1, 1, 1),
             (1, 32, 32),
         )

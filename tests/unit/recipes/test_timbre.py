@@ -15,13 +15,13 @@ from processes import ends_differ_by, final, line, run
 from safetensors.torch import load, save
 from test_equality import broken
 
-from distgan.config import batch_layout as sharing
+from distgan.config import batch_layout
 from distgan.config import loading as runfile
 from distgan.core.clock import Clock
 from distgan.core.errors import ConfigError, DataError
 from distgan.data import transforms as signals
 from distgan.data.dataset import Data
-from distgan.data.loader import Micro
+from distgan.data.loader import MicroBatch
 from distgan.distributed.ranks import Ranks
 from distgan.engine.player import retune
 from distgan.metrics import audio as measures
@@ -64,15 +64,15 @@ def recipe(*words: str, frames: int = 400, ranks: int = 1) -> Recipe:
     return Recipe(
         chosen,
         Ranks(chosen.machine, chosen.precision),
-        sharing.breakdown(chosen.batch, ranks, 1),
+        batch_layout.fit(chosen.batch, ranks, 1),
         (2, frames),
     )
 
 
-def micro(data: Data, numbers, at: int = 0) -> Micro:
+def micro(data: Data, numbers, at: int = 0) -> MicroBatch:
     """These training pairs, cut from their beginning, as if they stood at `at` in the stream."""
     numbers = np.asarray(numbers)
-    return Micro(
+    return MicroBatch(
         data.decode(data.train, numbers.tolist(), 256),
         numbers + at,
         numbers + at,
@@ -486,8 +486,8 @@ def test_a_run_that_was_continued_ends_alike(folder, reference, tmp_path):
     for step, code in ((5, STOPPED), (17, STOPPED), (0, 0)):
         stop = (
             "import os, signal\nfrom distgan.training import loop\ndue = loop.require_due\ndef"
-            f" stopped(batches, share, rank, now):\n    if now.step == {step} > 0:\n       "
-            " os.kill(os.getpid(), signal.SIGTERM)\n    due(batches, share, rank,"
+            f" stopped(batches, layout, rank, now):\n    if now.step == {step} > 0:\n       "
+            " os.kill(os.getpid(), signal.SIGTERM)\n    due(batches, layout, rank,"
             " now)\nloop.require_due = stopped\n"
         )
         found = train(line("python", program=broken(tmp_path, stop)), folder, tmp_path, code=code)

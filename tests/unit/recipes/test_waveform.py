@@ -12,13 +12,13 @@ from processes import line, start
 from torch.nn import functional as F
 
 from distgan import recipes
-from distgan.config import batch_layout as sharing
+from distgan.config import batch_layout
 from distgan.config import loading as runfile
 from distgan.core import rng
 from distgan.core.clock import Clock
 from distgan.core.errors import ConfigError
 from distgan.data.dataset import Data
-from distgan.data.loader import Micro
+from distgan.data.loader import MicroBatch
 from distgan.distributed.ranks import Ranks
 from distgan.engine.player import retune
 from distgan.monitor.journal import epoch_means, finite
@@ -43,13 +43,13 @@ def recipe(*words: str, frames: int = 128) -> Recipe:
     chosen = settings(*TINY, *words)
     torch.manual_seed(0)
     ranks = Ranks(chosen.machine.model_copy(update={"device": "cpu"}), chosen.precision)
-    return Recipe(chosen, ranks, sharing.breakdown(chosen.batch, 1, 1, chosen.group), (2, frames))
+    return Recipe(chosen, ranks, batch_layout.fit(chosen.batch, 1, 1, chosen.group), (2, frames))
 
 
-def micro(count: int = 4, frames: int = 128, first: int = 0, batch: int = 0) -> Micro:
+def micro(count: int = 4, frames: int = 128, first: int = 0, batch: int = 0) -> MicroBatch:
     pairs = rng.normal(5, "pairs", batch, (8, 2, frames))[first : first + count]
     at = np.arange(first, first + count) + 8 * batch
-    return Micro(pairs, at, at, slice(first, first + count), batch)
+    return MicroBatch(pairs, at, at, slice(first, first + count), batch)
 
 
 # ---- any length
@@ -258,7 +258,7 @@ def _pairs(length):
 def test_a_pair_is_scaled_and_shifted_alike_and_noise_is_on_the_input_alone():
     made = recipe("aug_noise_std=0.0", "input_gain=2", "target_gain=5")
     ramp = torch.linspace(1, 2, 128).expand(4, 2, 128).contiguous()
-    same = Micro(ramp, np.arange(4), np.arange(4), slice(0, 4), 0)
+    same = MicroBatch(ramp, np.arange(4), np.arange(4), slice(0, 4), 0)
     given, target = made._augmented(same)
     torch.testing.assert_close(given / 2, target / 5)
     scale = target[:, 0, 64:] / 5 / ramp[:, 1, 64:]

@@ -8,12 +8,12 @@ from processes import ends_differ_by, largest_difference, line, run
 from test_equality import FEW, ROUNDING, STEPS, TOLERANCE, broken
 from torch import nn
 
-from distgan.config import batch_layout as sharing
+from distgan.config import batch_layout
 from distgan.config import loading as runfile
 from distgan.core.clock import Clock
 from distgan.core.errors import ConfigError
 from distgan.data.dataset import Data
-from distgan.data.loader import Micro, Stream
+from distgan.data.loader import MicroBatch, Stream
 from distgan.distributed.ranks import Ranks
 from distgan.engine.player import retune
 from distgan.monitor import decisions as watch
@@ -54,17 +54,17 @@ def recipe(*words: str) -> Recipe:
     return Recipe(
         chosen,
         Ranks(chosen.machine.model_copy(update={"device": "cpu"})),
-        sharing.breakdown(chosen.batch, 1, 1, chosen.group),
+        batch_layout.fit(chosen.batch, 1, 1, chosen.group),
         (3, 64, 64),
     )
 
 
-def batches(count: int, size: int = 12) -> list[list[Micro]]:
+def batches(count: int, size: int = 12) -> list[list[MicroBatch]]:
     """Batches of noise, each at its own place of the stream."""
     reals = torch.randint(0, 256, (count, size, 3, 64, 64), dtype=torch.uint8)
     places = np.arange(count * size).reshape(count, size)
     return [
-        [Micro(real, at, at, slice(0, size), k)]
+        [MicroBatch(real, at, at, slice(0, size), k)]
         for k, (real, at) in enumerate(zip(reals, places, strict=True))
     ]
 
@@ -323,7 +323,7 @@ def test_no_critic_step_reuses_the_real_batch_of_another(flowers):
     made, data, seen = recipe(*SMALL[:-1], "n_critic=5", "batch=10"), Data(str(flowers)), []
     stream = iter(
         Stream(
-            data, 0, sharing.breakdown(10, 1, 1, 10), 0, torch.device("cpu"), resident_bytes=1 << 30
+            data, 0, batch_layout.fit(10, 1, 1, 10), 0, torch.device("cpu"), resident_bytes=1 << 30
         )
     )
     usual = made._real
@@ -577,7 +577,7 @@ def test_the_wasserstein_estimate_falls(words, flowers):
     )
     data = Data(str(flowers))
     stream = iter(
-        Stream(data, 0, sharing.breakdown(18, 1, 1), 0, torch.device("cpu"), resident_bytes=1 << 30)
+        Stream(data, 0, batch_layout.fit(18, 1, 1), 0, torch.device("cpu"), resident_bytes=1 << 30)
     )
     clock = Clock(36, len(data.train))
     estimates = torch.stack(

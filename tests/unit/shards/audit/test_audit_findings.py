@@ -16,13 +16,13 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from distgan.config import batch_layout as sharing
+from distgan.config import batch_layout
 from distgan.config import loading as runfile
 from distgan.core.clock import Clock, step_decay
 from distgan.core.errors import ConfigError
 from distgan.data import transforms as signals
 from distgan.data.dataset import Data
-from distgan.data.loader import Micro, Stream
+from distgan.data.loader import MicroBatch, Stream
 from distgan.distributed.ranks import Ranks
 from distgan.nn import spectrogram as nets_timbre
 from distgan.nn import waveform as nets_audio
@@ -81,14 +81,18 @@ def recipe(*words: str, frames: int = 400) -> Recipe:
     run = runfile.settle(Settings, {"recipe": "timbre", "data": "-"}, [*SMALL, *words])
     torch.manual_seed(0)
     return Recipe(
-        run, Ranks(run.machine, run.precision), sharing.breakdown(run.batch, 1, 1), (2, frames)
+        run, Ranks(run.machine, run.precision), batch_layout.fit(run.batch, 1, 1), (2, frames)
     )
 
 
-def batch(data: Data, first: int = 0) -> list[list[Micro]]:
+def batch(data: Data, first: int = 0) -> list[list[MicroBatch]]:
     numbers = np.arange(first, first + 6)
     return [
-        [Micro(data.decode(data.train, numbers.tolist(), 256), numbers, numbers, slice(0, 6), 0)]
+        [
+            MicroBatch(
+                data.decode(data.train, numbers.tolist(), 256), numbers, numbers, slice(0, 6), 0
+            )
+        ]
     ]
 
 
@@ -101,9 +105,9 @@ def source(**changes) -> timbre.Source:
 # ---- "validation data was split among ranks"
 @pytest.mark.parametrize("ranks", [1, 2, 3])
 def test_training_is_split_among_ranks_and_validation_never(ranks, data):
-    share = sharing.breakdown(6, ranks, 1)
+    layout = batch_layout.fit(6, ranks, 1)
     seen = [
-        next(iter(Stream(data, 0, share, rank, CPU, crop=256)))[0].positions.tolist()
+        next(iter(Stream(data, 0, layout, rank, CPU, crop=256)))[0].positions.tolist()
         for rank in range(ranks)
     ]
     assert sorted(sum(seen, [])) == list(range(6)) and {len(one) for one in seen} == {6 // ranks}
@@ -305,7 +309,7 @@ def test_both_members_of_a_pair_are_cut_at_one_place(crop, resident, tmp_path):
     ramps = Data(str(shard_sets.pairs(tmp_path / "set", 12, frames=400)))
     stream, starts = (
         iter(
-            Stream(ramps, 0, sharing.breakdown(6, 1, 1), 0, CPU, crop=crop, resident_bytes=resident)
+            Stream(ramps, 0, batch_layout.fit(6, 1, 1), 0, CPU, crop=crop, resident_bytes=resident)
         ),
         set(),
     )
@@ -429,8 +433,8 @@ def test_a_schedule_is_the_same_after_a_resume_and_at_any_world_size(data):
     late.G.load(tensors, state)
     assert late.step(batch(data), Clock(6, 24, step=9))["g/lr"].item() == due[3]
     for ranks in (1, 2, 3):  # the global batch is what counts, not a rank's share of it
-        share = sharing.breakdown(6, ranks, 1)
-        assert Clock(share.batch, 24, step=9).epoch == 2.25
+        layout = batch_layout.fit(6, ranks, 1)
+        assert Clock(layout.batch, 24, step=9).epoch == 2.25
 
 
 # ---- "last, incomplete validation batch biased the mean"
