@@ -9,7 +9,7 @@ from pathlib import Path
 
 from distgan.core.console import bar, say
 from distgan.core.errors import RunError
-from distgan.report.markup import number
+from distgan.report.formatting import number
 from distgan.report.page import render
 from distgan.runs.history import History, find_runs, read_history
 

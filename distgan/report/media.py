@@ -1,74 +1,70 @@
-"""What a run made, inside its page: pictures, sounds, the beginnings of tables. Imports no torch.
+"""Pictures, sounds and the first lines of tables of a run, as data for its page. Imports no torch.
 
-Only files of the run folder itself come in (history.py refuses links), each up to a size, pictures
-decoded and written anew.
+Only files inside the run folder are read (history.py excludes links), each up to a size; pictures
+are decoded and encoded anew.
 """
 
 import base64
 import csv
 import io
 from collections import Counter
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
-from distgan.report.markup import e, number
+from distgan.report.formatting import number
 from distgan.runs.history import History
 
-GRIDS = 8
+MAX_GRIDS, MAX_CLIP_PICTURES = 8, 4
 THUMB_PIXELS, LARGE_PIXELS = 320, 1024
-SMALL_PIXELS, SMALL_SHOWN, LARGE_SHOWN = (
-    256,
-    36,
-    3,
-)  # of results: a few large pictures, one below the other, and many small ones
-SOUND_BYTES = 2_000_000  # of all sounds together; a page is to be mailed, too
-CSV_SHOWN, CSV_BYTES, CSV_LINES, CSV_COLUMNS, CSV_LETTERS = 3, 65536, 8, 12, 60
+# Of results: a few large pictures, one below the other, and many small ones.
+SMALL_PIXELS, MAX_SMALL, MAX_LARGE = 256, 36, 3
+MAX_SOUND_BYTES = 2_000_000  # of all sounds together: a page must fit into a mail
+MAX_TABLES, CSV_BYTES, CSV_LINES, CSV_COLUMNS, CSV_CHARS = 3, 65536, 8, 12, 60
 PICTURES, TABLES = (".png", ".jpg", ".jpeg"), (".csv",)
+_UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+# Versions of a clip in the order in which they were made.
+_VERSIONS = (
+    ("before", "input", "denoised", "noisy"),
+    ("after", "output", "repaired"),
+    ("clean", "target"),
+)
 
 
-# ---- pictures that were made while the run went on
-def samples(run: History) -> str:
-    """The newest picture large and others of the run beside it, or, where they are of sound and
-    need their size, folded away below.
+# ---- pictures of the training
+def samples(run: History) -> dict[str, Any] | None:
+    """Return the newest picture, other pictures of the training and sounds; None without pictures.
+
+    Of images all of them are `others`; of sound the pictures are large, and the newest is not.
     """
     if not run.samples:
-        return ""
-    best = (run.best or {}).get("step")
-    chosen = pick(list(run.samples), best, GRIDS if run.kind == "image" else 4)
+        return None
+    best, is_image = (run.best or {}).get("step"), run.kind == "image"
+    chosen = pick(list(run.samples), best, MAX_GRIDS if is_image else MAX_CLIP_PICTURES)
     at_best = max((step for step in chosen if best is not None and step <= best), default=None)
 
-    def figure(step: int, pixels: int) -> str:
+    def embed(step: int, pixels: int) -> dict[str, Any]:
         epoch = run.epoch_of(step)
-        text = f"epoch {epoch:.4g}" if epoch is not None else f"step {step}"
-        return _figure(run.samples[step], pixels, text, " <b>best</b>" if step == at_best else "")
+        text = f"step {step}" if epoch is None else f"epoch {epoch:.4g}"
+        return _figure(run.samples[step], pixels, text, step == at_best)
 
-    newest = figure(chosen[-1], LARGE_PIXELS)
-    if run.kind == "image":
-        thumbs = "".join(figure(step, THUMB_PIXELS) for step in chosen) if len(chosen) > 1 else ""
-        return (
-            f"<h2>Samples <small>the same noise each time; {len(chosen)} of {len(run.samples)}"
-            ' grids</small></h2><div class="samples">'
-            + newest
-            + (f'<div class="thumbs">{thumbs}</div>' if thumbs else "")
-            + "</div>"
-        )
-    earlier = "".join(figure(step, LARGE_PIXELS) for step in chosen[:-1])
-    folded = (
-        f"<details><summary>{len(chosen) - 1} earlier ones</summary>{earlier}</details>"
-        if earlier
-        else ""
-    )
-    return (
-        f"<h2>Samples <small>the same held-out clips each time; {len(chosen)} of {len(run.samples)}"
-        " pictures</small></h2>"
-        f'<div class="samples">{newest}</div>{folded}'
-        + ("" if _results_sound(run) else _heard(run.sounds))
-    )
+    if is_image:
+        others = [embed(step, THUMB_PIXELS) for step in chosen] if len(chosen) > 1 else []
+    else:
+        others = [embed(step, LARGE_PIXELS) for step in chosen[:-1]]
+    return {
+        "newest": embed(chosen[-1], LARGE_PIXELS),
+        "others": others,
+        "chosen": len(chosen),
+        # Results have newer sounds of the same clips.
+        "sounds": _sounds([] if _result_sounds(run) else run.sounds),
+    }
 
 
-def pick(steps: list[int], best: int | None, count: int = GRIDS) -> list[int]:
-    """At most `count` of the steps.
+def pick(steps: list[int], best: int | None, count: int = MAX_GRIDS) -> list[int]:
+    """Return at most `count` of the steps, sorted.
 
     The first, the last, the last one not after `best`, and others evenly between.
     """
@@ -84,16 +80,12 @@ def pick(steps: list[int], best: int | None, count: int = GRIDS) -> list[int]:
     return sorted(wanted)
 
 
-def _figure(path: Path, pixels: int, text: str, mark: str = "") -> str:
-    source = picture(path, pixels)
-    shown = (
-        f'<img src="{source}" alt="{e(text)}">' if source else '<p class="bad">cannot be read</p>'
-    )
-    return f"<figure>{shown}<figcaption>{e(text)}{mark}</figcaption></figure>"
+def _figure(path: Path, pixels: int, text: str, best: bool = False) -> dict[str, Any]:
+    return {"source": picture(path, pixels), "text": text, "best": best}
 
 
 def picture(path: Path, pixels: int) -> str | None:
-    """A data URI of the image, at most `pixels` wide and high; None where it cannot be read."""
+    """Return the image as a data URI, at most `pixels` wide and high; None if unreadable."""
     try:
         with Image.open(path) as image:
             image.thumbnail((pixels, pixels), Image.Resampling.LANCZOS)
@@ -101,54 +93,56 @@ def picture(path: Path, pixels: int) -> str | None:
             image.convert("L" if image.mode in ("L", "1", "I;16") else "RGB").save(
                 out, "JPEG", quality=88, subsampling=0
             )
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    except _UNREADABLE:
         return None
     return "data:image/jpeg;base64," + base64.b64encode(out.getvalue()).decode("ascii")
 
 
-# ---- what the recipe made of the best checkpoint
-def results(run: History) -> str:
-    """How many files of which kind, the first pictures, sounds, and the first lines of tables."""
+# ---- results of the best checkpoint
+def results(run: History) -> dict[str, Any] | None:
+    """Return counts of files, the first pictures, all sounds and the first tables of results/."""
     if not run.results:
-        return ""
+        return None
     kinds = Counter(path.suffix.lower().lstrip(".") or "other" for path in run.results)
-    size = sum(path.stat().st_size for path in run.results)
     counts = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common())
-    return (
-        f"<h2>Results <small>of the best checkpoint, in results/: {len(run.results):,}"
-        f" file{'s' if len(run.results) > 1 else ''} ({e(counts)}), {size / 1e6:.3g}"
-        " MB</small></h2>" + _pictures(run) + _heard(_results_sound(run)) + _tables(run)
-    )
+    plural = "s" if len(run.results) > 1 else ""
+    pictures = [path for path in run.results if path.suffix.lower() in PICTURES]
+    tables = [path for path in run.results if path.suffix.lower() in TABLES]
+    small, large = _pictures(run, pictures)
+    return {
+        "files": f"{len(run.results):,} file{plural} ({counts})",
+        "megabytes": f"{sum(path.stat().st_size for path in run.results) / 1e6:.3g}",
+        "small": small,
+        "large": large,
+        "shown": len(small) + len(large),
+        "pictures": len(pictures),
+        "sounds": _sounds(_result_sounds(run)),
+        "tables": [_table(path, _name(run, path)) for path in tables[:MAX_TABLES]],
+    }
 
 
-def _pictures(run: History) -> str:
-    """The first small pictures on a sheet, after the first large ones, none larger than it is."""
-    paths = [path for path in run.results if path.suffix.lower() in PICTURES]
+def _pictures(
+    run: History, paths: list[Path]
+) -> tuple[list[dict[str, Any]], list[tuple[dict[str, Any], int]]]:
+    """Return the first small pictures, and the first large ones with their widths in pixels."""
     small, large = [], []
-    for path in paths[: SMALL_SHOWN + LARGE_SHOWN]:
+    for path in paths[: MAX_SMALL + MAX_LARGE]:
         width, height = _size(path)
-        if max(width, height) <= SMALL_PIXELS:
+        if max(width, height) > SMALL_PIXELS:
+            if len(large) < MAX_LARGE:
+                figure = _figure(path, LARGE_PIXELS, _name(run, path))
+                large.append((figure, min(width, LARGE_PIXELS)))
+        elif len(small) < MAX_SMALL:
             small.append(_figure(path, SMALL_PIXELS, path.name))
-        elif len(large) < LARGE_SHOWN:
-            large.append(
-                '<div style="max-width:'
-                f' {min(width, LARGE_PIXELS)}px">{_figure(path, LARGE_PIXELS, _name(run, path))}</div>'
-            )
-    shown = len(small[:SMALL_SHOWN]) + len(large)
-    more = f'<p class="soft">{shown} of {len(paths):,} pictures</p>' if len(paths) > shown else ""
-    return (
-        "".join(large)
-        + (f'<div class="thumbs small">{"".join(small[:SMALL_SHOWN])}</div>' if small else "")
-        + more
-    )
+    return small, large
 
 
 def _size(path: Path) -> tuple[int, int]:
-    """Width and height in pixels; 0, 0 where the file cannot be read."""
+    """Return width and height in pixels; 0, 0 if the file is unreadable."""
     try:
         with Image.open(path) as image:
             return image.size
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    except _UNREADABLE:
         return 0, 0
 
 
@@ -156,113 +150,73 @@ def _name(run: History, path: Path) -> str:
     return path.relative_to(run.folder / "results").as_posix()
 
 
-# ---- sound
-def _results_sound(run: History) -> list[Path]:
-    """Where there are any, those beside pictures are left out.
-
-    They are earlier ones of the same clips.
-    """
+# ---- sounds
+def _result_sounds(run: History) -> list[Path]:
     return [path for path in run.results if path.suffix.lower() == ".wav"]
 
 
-def _heard(paths: list[Path]) -> str:
-    """Players in a table: a line for each clip, a column for each version of it, of files such as
-    KEY.before.wav and KEY.after.wav.
+def _sounds(paths: list[Path]) -> dict[str, Any]:
+    """Group files such as KEY.before.wav and KEY.after.wav by clip.
+
+    `clips` holds (KEY, {version: data URI, or None if unreadable}); clips beyond MAX_SOUND_BYTES
+    are left out and counted.
     """
-    clips: dict[str, dict[str, Path]] = {}
+    files: dict[str, dict[str, Path]] = {}
     for path in paths:
         clip, _, version = path.stem.rpartition(".")
-        clips.setdefault(clip or version, {})[version if clip else ""] = path
-    if not clips:
-        return ""
-    versions = sorted({version for found in clips.values() for version in found}, key=_place)
-    rows, left, silent = "", SOUND_BYTES, 0
-    for clip, found in clips.items():
-        size = sum(path.stat().st_size for path in found.values())
-        sources = {version: sound(path) for version, path in found.items()} if size <= left else {}
-        if not sources:
-            silent += 1
-            continue
-        left -= size
-        rows += (
-            f"<tr><td>{e(clip)}</td>"
-            + "".join(
-                f"<td>{_player(sources.get(version), version in found)}</td>"
-                for version in versions
-            )
-            + "</tr>"
-        )
-    heads = "".join(f"<th>{e(version)}</th>" for version in versions)
-    more = (
-        f'<p class="soft">{silent} of {len(clips)} clips are too large to be heard here'
-        f" ({SOUND_BYTES / 1e6:g} MB in all): see the files</p>"
-        if silent
-        else ""
-    )
-    return (f'<table class="sounds"><tr><th></th>{heads}</tr>{rows}</table>' if rows else "") + more
+        files.setdefault(clip or version, {})[version if clip else ""] = path
+    clips, bytes_left = [], MAX_SOUND_BYTES
+    for clip, versions in files.items():
+        size = sum(path.stat().st_size for path in versions.values())
+        if size <= bytes_left:
+            bytes_left -= size
+            clips.append((clip, {version: sound(path) for version, path in versions.items()}))
+    return {
+        "versions": sorted(
+            {version for versions in files.values() for version in versions}, key=_version_order
+        ),
+        "clips": clips,
+        "too_large": len(files) - len(clips),
+        "total": len(files),
+        "limit_mb": MAX_SOUND_BYTES / 1e6,
+    }
 
 
-def _place(version: str) -> tuple[int, str]:
-    """What came in, what was made of it, what it should be."""
-    order = (
-        ("before", "input", "denoised", "noisy"),
-        ("after", "output", "repaired"),
-        ("clean", "target"),
-    )
-    return next((at for at, names in enumerate(order) if version in names), len(order)), version
-
-
-def _player(source: str | None, there: bool) -> str:
-    return (
-        f'<audio controls src="{source}"></audio>'
-        if source
-        else '<span class="bad">cannot be read</span>'
-        if there
-        else ""
-    )
+def _version_order(version: str) -> tuple[int, str]:
+    for position, names in enumerate(_VERSIONS):
+        if version in names:
+            return position, version
+    return len(_VERSIONS), version
 
 
 def sound(path: Path) -> str | None:
-    """A data URI of a WAV file; None where it is none, or cannot be read."""
+    """Return a WAV file as a data URI; None if it is unreadable or another format."""
     try:
         with open(path, "rb") as file:
-            data = file.read(SOUND_BYTES + 1)  # it may have grown since it was looked at
+            data = file.read(MAX_SOUND_BYTES + 1)  # the file may have grown since its size was read
     except OSError:
         return None
-    if len(data) > SOUND_BYTES or data[:4] != b"RIFF" or data[8:12] != b"WAVE":
+    if len(data) > MAX_SOUND_BYTES or data[:4] != b"RIFF" or data[8:12] != b"WAVE":
         return None
     return "data:audio/wav;base64," + base64.b64encode(data).decode("ascii")
 
 
 # ---- tables
-def _tables(run: History) -> str:
-    paths = [path for path in run.results if path.suffix.lower() in TABLES]
-    return "".join(_head(path, _name(run, path)) for path in paths[:CSV_SHOWN])
-
-
-def _head(path: Path, name: str) -> str:
-    """The first lines of a CSV file."""
+def _table(path: Path, name: str) -> dict[str, Any]:
+    """Return the head and the first rows of a CSV file, or the error that prevents it."""
     try:
         with open(path, "rb") as file:
             text = file.read(CSV_BYTES).decode("utf-8", errors="replace")
-        lines = [
-            row
-            for row, _ in zip(
-                csv.reader(io.StringIO(text, newline="")), range(CSV_LINES + 1), strict=False
-            )
-        ]
+        lines = list(islice(csv.reader(io.StringIO(text, newline="")), CSV_LINES + 1))
     except (OSError, csv.Error) as error:
-        return f'<p>{e(name)} <span class="bad">cannot be read: {e(error)}</span></p>'
-    rows = "".join(
-        "<tr>"
-        + "".join(f"<{tag}>{e(cell[:CSV_LETTERS])}</{tag}>" for cell in line[:CSV_COLUMNS])
-        + "</tr>"
-        for line, tag in zip(lines, ["th"] + ["td"] * CSV_LINES, strict=False)
-    )
-    wide = max(map(len, lines), default=0)
-    cut = f", {CSV_COLUMNS} of {wide} columns" if wide > CSV_COLUMNS else ""
-    return (
-        f'<p>{e(name)} <span class="soft">the first lines{cut};'
-        f" {number(path.stat().st_size / 1e3, 3)} kB</span></p><div"
-        f' class="scroll"><table>{rows}</table></div>'
-    )
+        return {"name": name, "error": error}
+    columns = max(map(len, lines), default=0)
+    cut = f", {CSV_COLUMNS} of {columns} columns" if columns > CSV_COLUMNS else ""
+    cells = [[cell[:CSV_CHARS] for cell in line[:CSV_COLUMNS]] for line in lines]
+    return {
+        "name": name,
+        "error": None,
+        "note": f"the first lines{cut}; {number(path.stat().st_size / 1e3, 3)} kB",
+        "head": cells[0] if cells else [],
+        "rows": cells[1:],
+    }

@@ -1,106 +1,121 @@
-"""The scores inside the page of a run.
-
-Beside each what real images score against real ones at equal sizes, and what it was made with.
-Imports no torch.
-"""
+"""The tables of scores on the page of a run. Imports no torch."""
 
 from typing import Any
 
-from distgan.report.markup import e, number, table
+from distgan.report.formatting import number
 from distgan.runs.history import History
 
-SHOWN = 12
-NUMBER = ' class="n"'
+MAX_REQUESTED = 12  # evaluations by `distgan evaluate` in the table, the newest
 _PARTS = ("precision", "recall", "density", "coverage", "sliced_wasserstein", "nearest")
+_MADE_WITH = ("extractor", "weights_sha256", "preprocessing", "path", "seed", "arithmetic")
+_DETAILS = ("against", "noise", "averaged", "checkpoint_digest", "score_sd_by", "time")
 
 
-def scoreboard(run: History) -> str:
-    """The best and the last evaluation of the training, and those that `distgan evaluate` made
-    since.
+def image_scores(run: History) -> dict[str, Any] | None:
+    """Return the table of image scores, each beside its floor; None where there are none.
+
+    Rows: the best and the last evaluation of the training, and those by `distgan evaluate`.
     """
-    scored = [one for one in run.evaluations if one.get("floor")]
-    best = (run.best or {}).get("step")
-    own = [
-        (
-            f"step {one.get('step')}, in training" + (", best" if one.get("step") == best else ""),
-            one,
-        )
-        for i, one in enumerate(scored)
-        if i == len(scored) - 1 or one.get("step") == best
-    ]
-    asked = [
-        (f"step {one.get('step')}, distgan evaluate", one) for one in run.asked if "score" in one
-    ][-SHOWN:]
-    rows = "".join(_row(label, one) for label, one in own + asked)
+    scored = [result for result in run.evaluations if result.get("floor")]
+    best, rows = (run.best or {}).get("step"), []
+    for i, result in enumerate(scored):
+        is_best = result.get("step") == best
+        if is_best or i == len(scored) - 1:
+            label = f"step {result.get('step')}, in training"
+            rows.append(_image_row(f"{label}, best" if is_best else label, result))
+    requested = [result for result in run.asked if "score" in result]
+    for result in requested[-MAX_REQUESTED:]:
+        rows.append(_image_row(f"step {result.get('step')}, distgan evaluate", result))
     if not rows:
-        return ""
-    return (
-        "<h2>Scores <small>value ± standard deviation; the floor is what real images score against"
-        " other real ones: compare it with the column before, which has as many</small></h2><div"
-        ' class="scroll">'
-        + table(
-            (
-                "",
-                "#samples",
-                "#real",
-                "score",
-                "#value",
-                "#at equal sizes",
-                "#floor",
-                "#sizes",
-                "kernel distance",
-                *(f"#{name.replace('_', ' ')}" for name in _PARTS),
-            ),
-            rows,
-        )
-        + "</div>"
-    )
+        return None
+    heads = ("", "score", "at equal sizes", "floor", "kernel distance")
+    return {"heads": [*heads, *(name.replace("_", " ") for name in _PARTS)], "rows": rows}
 
 
-def _row(label: str, one: dict[str, Any]) -> str:
-    floor = one.get("floor") or {}
+def _image_row(label: str, result: dict[str, Any]) -> dict[str, Any]:
+    """Return {"cells": (text, note) of each column, "details": what the scores depend on}."""
+    floor = result.get("floor") or {}
     real, generated = floor.get("real") or {}, floor.get("generated") or {}
-    kernel = next(
-        (
-            key
-            for key in one
-            if key.startswith(("kid", "kernel_")) and not key.endswith(("_sd", "_interval"))
-        ),
-        "",
-    )
+    size = floor.get("samples")
+    sizes = "" if size is None else f"{size} against {size}"
+    kernel_cell = ("–", "")
+    for key in result:
+        if key.startswith(("kid", "kernel_")) and not key.endswith(("_sd", "_interval")):
+            kernel_cell = (_with_sd(result, key), f"{key}, floor {number(real.get(key))}")
+            break
     cells = [
-        label,
-        one.get("samples"),
-        one.get("reals"),
-        one.get("metric"),
-        _both(one, "score"),
-        number(generated.get("score")),
-        number(real.get("score")),
-        floor.get("samples"),
-        f"{kernel} {_both(one, kernel)}, floor {number(real.get(kernel))}" if kernel else "–",
+        (label, f"{number(result.get('samples'))} samples, {number(result.get('reals'))} real"),
+        (_with_sd(result, "score"), number(result.get("metric"))),
+        (number(generated.get("score")), sizes),
+        (number(real.get("score")), sizes and "real images"),
+        kernel_cell,
+        *((number(result.get(name)), "") for name in _PARTS),
     ]
-    text = "".join(
-        f"<td{NUMBER if 0 < i and i not in (3, 8) else ''}>{e(number(cell) if cell is None else cell)}</td>"
-        for i, cell in enumerate(cells)
-    )
-    text += "".join(f'<td class="n">{e(number(one.get(name)))}</td>' for name in _PARTS)
-    made = one.get("made_with") or {"extractor": one.get("extractor")}
-    known = [
-        f"{key.replace('_', ' ')} {value}"
-        for key in ("extractor", "weights_sha256", "preprocessing", "path", "seed", "arithmetic")
-        if (value := made.get(key)) is not None
-    ]
-    known += [
-        f"{key.replace('_', ' ')} {one[key]}"
-        for key in ("against", "noise", "averaged", "checkpoint_digest", "score_sd_by", "time")
-        if one.get(key) is not None
-    ]
-    return (
-        f'<tr>{text}</tr><tr><td></td><td colspan="{len(cells) + len(_PARTS) - 1}"'
-        f' class="soft">{e("; ".join(known))}</td></tr>'
-    )
+    made_with = result.get("made_with") or {"extractor": result.get("extractor")}
+    details = [(key, made_with.get(key)) for key in _MADE_WITH]
+    details += [(key, result.get(key)) for key in _DETAILS]
+    return {
+        "cells": cells,
+        "details": [
+            f"{key.replace('_', ' ')} {value}" for key, value in details if value is not None
+        ],
+    }
 
 
-def _both(one: dict[str, Any], key: str) -> str:
-    sd = one.get(f"{key}_sd")
-    return number(one.get(key)) + (f" ± {number(sd, 2)}" if sd is not None else "")
+def _with_sd(result: dict[str, Any], key: str) -> str:
+    sd = result.get(f"{key}_sd")
+    return number(result.get(key)) + ("" if sd is None else f" ± {number(sd, 2)}")
+
+
+def audio_scores(run: History) -> dict[str, Any] | None:
+    """Return the table of the newest `distgan evaluate` of held-out clips, None without one.
+
+    Columns: means of the output and of the input, over all clips and by signal-to-noise ratio.
+    """
+    measured = [
+        result
+        for result in run.asked
+        if result.get("kind") == "sound" and isinstance(result.get("means"), dict)
+    ]
+    if not measured:
+        return None
+    newest = max(measured, key=lambda result: str(result.get("time")))
+    means, conditions, distances = (
+        newest.get(key) or {} for key in ("means", "conditions", "distances")
+    )
+    rows = []
+    for name, mean in means.items():
+        if not name.startswith("input_"):
+            parts = [part.get(name) or {} for part in conditions.values()]
+            rows.append(_audio_row(name, mean, means.get(f"input_{name}") or {}, parts))
+    for name, distance in distances.items():
+        if not name.startswith("input_"):
+            before = distances.get(f"input_{name}") or {}
+            values = [number(distance.get("value")), "", number(before.get("value"))]
+            frames = f"{distance.get('frames')} frames"
+            rows.append([name, *values, frames, *[""] * len(conditions)])
+    return {
+        "heads": ["", "mean", "95 %", "input", "clips", *conditions],
+        "rows": rows,
+        "step": newest.get("step"),
+        "clips": newest.get("samples"),
+    }
+
+
+def _audio_row(
+    name: str, mean: dict[str, Any], before: dict[str, Any], parts: list[dict[str, Any]]
+) -> list[str]:
+    interval, clips = "–", f"{mean.get('n')}"
+    if mean.get("interval"):
+        low, high = mean["interval"]
+        interval = f"{number(low)} to {number(high)}"
+    if mean.get("failed"):
+        clips += f", {mean['failed']} without"
+    return [
+        name,
+        number(mean.get("mean")),
+        interval,
+        number(before.get("mean")),
+        clips,
+        *(number(part.get("mean")) for part in parts),
+    ]

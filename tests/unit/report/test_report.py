@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 from distgan.commands import report
 from distgan.core.errors import RunError
 from distgan.report.media import pick
-from distgan.report.page import verdict
+from distgan.report.page import TEMPLATES, verdict
 from distgan.runs.history import find_runs, read_history
 
 VOID = {"meta", "br", "img"}
@@ -450,3 +450,32 @@ def test_one_broken_run_does_not_hide_the_others(tmp_path, capsys):
     out = capsys.readouterr().out
     assert f"wrote {good / 'report.html'}" in out
     assert f"warning: {bad} cannot be read" in out
+
+
+def test_text_of_scores_is_no_markup(tmp_path):
+    evil = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>"
+    folder = invent(tmp_path / "sagan/scores-00000000", grids=0, lines=9)
+    (folder / "eval/asked").mkdir()
+    image = dict.fromkeys(("step", "samples", "reals", "metric", "score", "nearest", "time"), evil)
+    image |= {"made_with": {"extractor": evil}, f"kernel_{evil}": evil}
+    image["floor"] = {"samples": evil, "real": {"score": evil}, "generated": {"score": evil}}
+    sound = dict.fromkeys(("step", "samples", "time"), evil) | {"kind": "sound"}
+    mean = {"mean": evil, "interval": [evil, evil], "n": evil, "failed": evil}
+    sound |= {"means": {evil: mean}, "conditions": {evil: {evil: mean}}}
+    sound["distances"] = {evil: {"value": evil, "frames": evil}}
+    for name, evaluation in (("image", image), ("sound", sound)):
+        (folder / f"eval/asked/{name}.json").write_text(json.dumps(evaluation))
+    reader = Reader(page_of(folder))
+    assert reader.tags.count("script") == reader.tags.count("img") == 0
+    assert reader.text.count(evil) > 20
+    assert "Scores" in reader.text and "Measures of held-out clips" in reader.text
+
+
+def test_only_the_drawings_are_inserted_as_they_are():
+    assert TEMPLATES.autoescape is True
+    names = TEMPLATES.list_templates(extensions=["html"])
+    sources = {name: TEMPLATES.loader.get_source(TEMPLATES, name)[0] for name in names}
+    assert {name for name, text in sources.items() if re.search(r"\|\s*safe", text)} == {
+        "curves.html"
+    }
+    assert not any("autoescape" in text for text in sources.values())

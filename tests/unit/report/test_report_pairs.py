@@ -8,6 +8,7 @@ import shutil
 
 import numpy as np
 import pytest
+from markupsafe import escape
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
@@ -21,9 +22,9 @@ from distgan.monitor.criteria import Criterion
 from distgan.monitor.decisions import Watch
 from distgan.monitor.interventions import interventions, marks
 from distgan.report import curves as plots
-from distgan.report import media as exhibits
+from distgan.report import media
 from distgan.report.curves import GREEN, RED, curves
-from distgan.report.markup import e
+from distgan.report.page import TEMPLATES
 from distgan.runs import history
 from distgan.runs.history import read_history
 
@@ -363,7 +364,7 @@ def test_sounds_of_results_take_the_place_of_those_beside_pictures(plain):
     run = read_history(plain)
     assert [path.name for path in run.sounds] == ["00000007.speaker.after.wav"]
     assert [link for link in links(page_of(plain)) if "audio" in link] == [
-        exhibits.sound(plain / "results/speaker.after.wav")
+        media.sound(plain / "results/speaker.after.wav")
     ]
 
 
@@ -371,15 +372,15 @@ def test_sounds_of_results_take_the_place_of_those_beside_pictures(plain):
 def test_a_huge_sound_and_what_is_none_stay_outside(plain):
     (plain / "results").mkdir()
     wav(plain / "results/a.small.wav", clip(0))
-    wav(plain / "results/b.huge.wav", np.zeros(exhibits.SOUND_BYTES))
+    wav(plain / "results/b.huge.wav", np.zeros(media.MAX_SOUND_BYTES))
     (plain / "results/c.none.wav").write_text("<script>")
     page = page_of(plain)
     assert (
         len(links(page)) == 1
-        and "1 of 3 clips are too large to be heard here" in page
+        and "1 of 3 clips are too large to be embedded" in page
         and "cannot be read" in page
     )
-    assert len(page) < exhibits.SOUND_BYTES
+    assert len(page) < media.MAX_SOUND_BYTES
 
 
 def test_links_in_a_run_are_not_followed(plain, tmp_path):
@@ -443,7 +444,7 @@ def test_text_of_results_and_events_is_no_markup(plain):
             + "\n"
         )
     page = page_of(plain)
-    assert len(links(page)) == 2 and EVIL in Reader(page).text and e(EVIL) in page
+    assert len(links(page)) == 2 and EVIL in Reader(page).text and str(escape(EVIL)) in page
 
 
 @pytest.mark.parametrize(
@@ -453,7 +454,9 @@ def test_text_of_results_and_events_is_no_markup(plain):
 def test_tables_of_any_shape(plain, text):
     (plain / "results").mkdir()
     (plain / "results/t.csv").write_text(text)
-    assert len(exhibits.results(read_history(plain))) < 30_000
+    results = media.results(read_history(plain))
+    section = TEMPLATES.get_template("results.html").render(results=results)
+    assert "t.csv" in section and len(section) < 30_000
 
 
 # ---- the table
