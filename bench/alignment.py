@@ -20,6 +20,7 @@ import torch
 from distgan.core.console import bar
 from distgan.core.rng import numpy_generator
 from distgan.shards.audio import align, degrade, denoise, speech
+from distgan.shards.audio.strength import draw_strength
 
 RATE, REACH, SEARCH = 16000, 2000, 2400
 SECONDS = (2.5, 4.0)
@@ -85,7 +86,7 @@ def pair(
     noisy = mixture.noisy
     if case.denoiser != "none":
         rows = (torch.from_numpy(x)[None] for x in (mixture.noisy, mixture.clean))
-        noisy = denoise.load(case.denoiser, RATE)(*rows, [denoise.draw(rng)])[0].numpy()
+        noisy = denoise.load(case.denoiser, RATE)(*rows, [draw_strength(rng)])[0].numpy()
     delay = rng.uniform(-REACH, REACH)
     return mixture.clean, case.polarity * align.advance(noisy, -delay), delay
 

@@ -16,14 +16,15 @@ import torch
 from bench.alignment import RATE, corpus
 from distgan.core.rng import numpy_generator
 from distgan.shards.audio import degrade, denoise
+from distgan.shards.audio.strength import Strength
 
 CONDITIONS = (("pink", 10), ("pink", 0), ("babble", 5), ("white", 10))
 BANDS_HZ = (0, 500, 1000, 2000, 4000, 8000)
 FLOOR_DB, ACTIVE_DB = -80, -40
 STRENGTHS = {
-    "mild": denoise.Strength(-12, 0, 1, 0),
-    "middle": denoise.Strength(-25, 2, 1.25, 0),
-    "strong": denoise.Strength(-35, 4, 1.5, 0),
+    "mild": Strength(-12, 0, 1, 0),
+    "middle": Strength(-25, 2, 1.25, 0),
+    "strong": Strength(-35, 4, 1.5, 0),
 }
 
 

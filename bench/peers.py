@@ -23,7 +23,7 @@ from distgan.core import console, rng
 from distgan.core.worker_pool import default_workers, ordered_map
 from distgan.shards.codecs import audio as audio_codec
 from distgan.shards.codecs import image as image_codec
-from distgan.shards.format.index import DATASET, write_manifest
+from distgan.shards.format.manifest import DATASET, write_manifest
 from distgan.shards.format.writer import write_shard
 
 SIZE, RATE = 64, 48000

@@ -20,7 +20,8 @@ from bench import peers
 from bench.peers import PER_SHARD
 from distgan.core import console
 from distgan.shards.build.plan import build
-from distgan.shards.format.index import DATASET, fingerprint, index_path
+from distgan.shards.format.index import index_path
+from distgan.shards.format.manifest import DATASET, fingerprint
 from distgan.shards.sources._base import SourceReport
 
 OURS, TWO, STOCK = "distgan, 1 worker", "distgan, 2 workers", "webdataset ShardWriter"

@@ -28,19 +28,19 @@ def default_workers() -> int:
 
 
 def ordered_map(
-    function: Callable[[Any], Any], items: Sequence[Any], workers: int, together: int = 16
+    function: Callable[[Any], Any], items: Sequence[Any], workers: int, chunk_size: int = 16
 ) -> Iterator[Any]:
     """`map(function, items)` in `workers` processes; function and items are pickled. An exception
     of the function is raised here.
 
-    At most `together` items travel as one chunk, so that small ones are not all overhead.
+    At most `chunk_size` items travel as one chunk, so that small ones are not all overhead.
     DataError if a process was killed. Processes are spawned, not forked: a fork copies the locks of
     a progress bar's thread.
     """
     if workers <= 1 or len(items) <= 1:
         yield from map(function, items)
         return
-    chunk = max(1, min(together, len(items) // (2 * workers)))
+    chunk = max(1, min(chunk_size, len(items) // (2 * workers)))
     starts = iter(range(0, len(items), chunk))
     waiting: deque[Future[list[Any]]] = deque()
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin, (function,))

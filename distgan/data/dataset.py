@@ -15,7 +15,7 @@ from distgan.core.errors import ConfigError, DataError
 from distgan.data import transforms as signals
 from distgan.shards.codecs import audio as audio_codec
 from distgan.shards.codecs import image as image_codec
-from distgan.shards.format.index import fingerprint
+from distgan.shards.format.manifest import fingerprint
 from distgan.shards.format.reader import ShardSet, open_parts
 from distgan.shards.format.sample_spec import sample_of
 
@@ -257,7 +257,7 @@ class Pairs:
                 (layout.start, layout.frames) for layout in layouts
             ]
             return [
-                np.frombuffer(split.part(i, field, *layout.span(start, crop)), layout.dtype)
+                np.frombuffer(split.read_range(i, field, *layout.span(start, crop)), layout.dtype)
                 for field, layout in zip(self.fields, layouts, strict=True)
             ]
         sample = split.fields_of(i, self.fields)
@@ -285,7 +285,9 @@ class Pairs:
             ]
         sizes = [split.size(i, field) for field in self.fields]
         return [
-            audio_codec.wav_layout(split.part(i, field, 0, min(audio_codec.HEAD_BYTES, size)), size)
+            audio_codec.wav_layout(
+                split.read_range(i, field, 0, min(audio_codec.HEAD_BYTES, size)), size
+            )
             for field, size in zip(self.fields, sizes, strict=True)
         ]
 

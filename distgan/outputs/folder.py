@@ -20,7 +20,8 @@ from distgan.core import console
 from distgan.core.errors import ConfigError, DiskError
 from distgan.outputs.image_results import save
 from distgan.runs import folder as runs
-from distgan.shards.format.index import DATASET, MANIFEST, is_written
+from distgan.shards.format.index import is_written
+from distgan.shards.format.manifest import DATASET, MANIFEST
 from distgan.shards.format.writer import write_shard
 
 ABOUT = "generated.json"

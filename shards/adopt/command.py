@@ -22,14 +22,12 @@ from distgan.core.errors import ConfigError, DataError
 from distgan.core.files import commit
 from distgan.shards.adopt.infer import infer
 from distgan.shards.build.split import rank
-from distgan.shards.format.index import (
+from distgan.shards.format.index import index_path, index_tar, load_json
+from distgan.shards.format.manifest import (
     DATASET,
     MANIFEST,
     VERSION,
     fingerprint,
-    index_path,
-    index_tar,
-    load_json,
     load_manifest,
     parts_of,
     write_manifest,
@@ -97,7 +95,7 @@ def adopt(root: Path, args: argparse.Namespace) -> None:
         for part, (folder, shards) in parts_of({"parts": parts}, root).items()
     }
     _refuse_a_leak(sets)
-    sample, faults = infer(sets, args.image, (args.input, args.target) if args.input else None)
+    sample, errors = infer(sets, args.image, (args.input, args.target) if args.input else None)
     options = {
         name: value
         for name in ("train", "validation", "image", "input", "target")
@@ -113,7 +111,7 @@ def adopt(root: Path, args: argparse.Namespace) -> None:
         "samples": {part: len(shard_set) for part, shard_set in sets.items()},
         "left_out": [],
         "low_quality_kept": [],
-        "notes": faults,
+        "notes": errors,
         "complete": True,
         "fingerprint": fingerprint([shard_set.fingerprint for shard_set in sets.values()]),
     }

@@ -71,22 +71,22 @@ def _image(parts: dict[str, ShardSet], field: str) -> tuple[dict[str, Any], list
     def look(shard_set: ShardSet, i: int) -> tuple[int, int, int]:
         return _image_header(shard_set.fields_of(i, (field,))[field], _extension(field))
 
-    found, faults = _every(parts, look, "images")
+    found, errors = _every(parts, look, "images")
     if not found:
         return {"kind": "unknown", "fields": parts["train"].fields}, [
-            _told("images cannot be read", faults)
+            _told("images cannot be read", errors)
         ]
     kinds = Counter((width, height) for width, height, _ in found)
     (width, height), _ = kinds.most_common(1)[0]
-    one_size = len(kinds) == 1 and width == height and not faults
+    one_size = len(kinds) == 1 and width == height and not errors
     sample = {
         "kind": "image",
         "channels": max(channels for _, _, channels in found),
         "size": width if one_size else None,
         "field": field,
     }
-    if faults:
-        return sample, [_told("images cannot be read", faults)]
+    if errors:
+        return sample, [_told("images cannot be read", errors)]
     if not one_size:
         sizes = ", ".join(
             f"{count} of {width}x{height}" for (width, height), count in kinds.most_common(SHOWN)
@@ -107,11 +107,11 @@ def _pair(parts: dict[str, ShardSet], fields: tuple[str, str]) -> tuple[dict[str
             raise ValueError(f"{fields[0]} has {_sound(first)}, {fields[1]} has {_sound(second)}")
         return first
 
-    found, faults = _every(parts, look, "pairs")
+    found, errors = _every(parts, look, "pairs")
     kinds = Counter((rate, dtype) for _, rate, dtype in found)
     unknown = {"kind": "unknown", "fields": parts["train"].fields}
-    if faults:
-        return unknown, [_told("pairs cannot be read", faults)]
+    if errors:
+        return unknown, [_told("pairs cannot be read", errors)]
     if len(kinds) > 1:
         return unknown, [
             "training needs one rate and one kind of values; found "
@@ -139,7 +139,7 @@ def _every(
 
     Reason" of the others); damaged shards are a DataError.
     """
-    found, faults = [], []
+    found, errors = [], []
     with console.bar(f"looking at {unit}", sum(map(len, parts.values())), unit) as bar:
         for shard_set in parts.values():
             for i in range(len(shard_set)):
@@ -148,9 +148,9 @@ def _every(
                 except DataError:
                     raise
                 except Exception as error:  # decoders raise anything on damaged headers
-                    faults.append(f"{shard_set.folder.name}/{shard_set.key(i)}: {error}")
+                    errors.append(f"{shard_set.folder.name}/{shard_set.key(i)}: {error}")
                 bar.advance()
-    return found, faults
+    return found, errors
 
 
 def _image_header(data: bytes, kind: str) -> tuple[int, int, int]:
@@ -188,7 +188,7 @@ def _sound_header(shard_set: ShardSet, i: int, field: str) -> tuple[int, int, st
     """(frames, rate in Hz, "int16" or "float32") of one mono sound."""
     if _extension(field) == "wav":
         size = shard_set.size(i, field)
-        layout = wav_layout(shard_set.part(i, field, 0, min(size, HEAD_BYTES)), size)
+        layout = wav_layout(shard_set.read_range(i, field, 0, min(size, HEAD_BYTES)), size)
         channels, frames, rate, dtype = (
             layout.channels,
             layout.frames,
@@ -217,11 +217,11 @@ def _sound(header: tuple[int, int, str]) -> str:
     return f"{header[0]} frames of {header[2]} at {header[1]} Hz"
 
 
-def _told(what: str, faults: list[str]) -> str:
+def _told(what: str, errors: list[str]) -> str:
     return "\n".join(
         [
-            f"{len(faults)} {what}, so nothing can be trained on them:",
-            *(f"  {fault}" for fault in faults[:SHOWN]),
-            *([f"  … and {len(faults) - SHOWN} more"] if len(faults) > SHOWN else []),
+            f"{len(errors)} {what}, so nothing can be trained on them:",
+            *(f"  {error}" for error in errors[:SHOWN]),
+            *([f"  … and {len(errors) - SHOWN} more"] if len(errors) > SHOWN else []),
         ]
     )

@@ -1,7 +1,7 @@
 """What degraded speech is made from: stretches of speech, noises and rooms, from folders of sound
 files or made.
 
-Speech has `stretches` (recording, first frame), `take(i)` -> float32 [frames] and `notes`; noise
+Speech has `segments` (recording, first frame), `take(i)` -> float32 [frames] and `notes`; noise
 has `draw(rng, frames)` -> (name, float32 [frames]); rooms are a dict of impulse responses by name,
 float32. All at one rate, mono.
 """
@@ -57,11 +57,11 @@ class RecordedSpeech:
         if not there:
             raise ConfigError(f"--speech {folder}: {self.notes[0]}")
         n = n or len(there)
-        self.stretches = [there[i * len(there) // n] for i in range(n)]
+        self.segments = [there[i * len(there) // n] for i in range(n)]
 
     def take(self, i: int) -> np.ndarray:
         """float32 [frames + 2 margins]; DataError if the file has fewer."""
-        file, first = self.stretches[i]
+        file, first = self.segments[i]
         sound = read_span(self.folder / file, self.rate, first, self.wanted)
         if len(sound) != self.wanted:
             raise DataError(f"{self.folder / shown(file)} ends earlier than its header says")
@@ -82,7 +82,7 @@ class MadeSpeech:
             frames + 2 * margin,
             [],
         )
-        self.stretches = [(f"{voice}-{i // TAKES:05d}", i % TAKES * frames) for i in range(n)]
+        self.segments = [(f"{voice}-{i // TAKES:05d}", i % TAKES * frames) for i in range(n)]
 
     def take(self, i: int) -> np.ndarray:
         return spoken(self.voice, self.seed, "speech", i, i // TAKES, self.rate, self.wanted)

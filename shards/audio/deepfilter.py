@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from distgan.core.errors import ConfigError
-from distgan.shards.audio.denoise import Strength
+from distgan.shards.audio.strength import Strength
 
 RATE = 48000
 URL = "https://github.com/Rikorose/DeepFilterNet/raw/main/models"
@@ -94,13 +94,13 @@ def load(rate: int, weights: Path | None) -> DeepFilterNet:
     """`weights`: a published zip as it was downloaded, or a folder with config.ini and
     checkpoints/. ConfigError for all that is missing.
     """
-    faults = []
+    errors = []
     if absent := [
         name
         for name in ("df", "libdf", "loguru", "appdirs")
         if importlib.util.find_spec(name) is None
     ]:
-        faults.append(
+        errors.append(
             f"not installed: {', '.join(absent)} (this is Python"
             f" {sys.version_info.major}.{sys.version_info.minor}; deepfilterlib has wheels for 3.10"
             " and 3.11). Install them without what they ask for, which is an old NumPy:\n  python"
@@ -108,23 +108,23 @@ def load(rate: int, weights: Path | None) -> DeepFilterNet:
             " install loguru appdirs"
         )
     if rate != RATE:
-        faults.append(f"rate {rate} Hz; DeepFilterNet takes {RATE} Hz alone")
+        errors.append(f"rate {rate} Hz; DeepFilterNet takes {RATE} Hz alone")
     if weights is None or not weights.exists():
-        faults.append(
+        errors.append(
             f"{'no weights named' if weights is None else f'no weights at {weights}'}. Download"
             f" {URL}/DeepFilterNet3.zip where there is a network, and name that file, or the folder"
             " DeepFilterNet3 that is in it"
         )
     elif weights.is_dir():
-        faults += _folder_faults(weights)
+        errors += _folder_errors(weights)
     elif not zipfile.is_zipfile(weights) or git_hash(weights) not in PUBLISHED:
-        faults.append(
+        errors.append(
             f"{weights} is none of the published files: git hash-object gives {git_hash(weights)};"
             f" there are: {', '.join(f'{name} {key}' for key, name in PUBLISHED.items())}. Weights"
             " of your own: name their folder"
         )
-    if faults:
-        raise ConfigError("the denoiser deepfilternet cannot be used:\n" + "\n".join(faults))
+    if errors:
+        raise ConfigError("the denoiser deepfilternet cannot be used:\n" + "\n".join(errors))
     assert weights is not None
     if weights.is_dir():
         return DeepFilterNet(weights)
@@ -159,11 +159,11 @@ def unpack(file: Path, folder: Path) -> Path:
     return folder
 
 
-def _folder_faults(folder: Path) -> list[str]:
-    faults = [] if (folder / "config.ini").is_file() else [f"no config.ini in {folder}"]
+def _folder_errors(folder: Path) -> list[str]:
+    errors = [] if (folder / "config.ini").is_file() else [f"no config.ini in {folder}"]
     if not _checkpoints(folder):
-        faults.append(f"no model_*.ckpt or model_*.ckpt.best in {folder / 'checkpoints'}")
-    return faults
+        errors.append(f"no model_*.ckpt or model_*.ckpt.best in {folder / 'checkpoints'}")
+    return errors
 
 
 def _checkpoints(folder: Path) -> list[Path]:

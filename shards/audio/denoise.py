@@ -6,7 +6,7 @@
                     et al. 2022), not its output
     wiener          blind, as for a recording of which nothing else is known: decision-directed
                     Wiener gains (Ephraim and Malah 1984)
-    deepfilternet   the network itself, with the user's own weights: shards/sound/deepfilter.py
+    deepfilternet   the network itself, with the user's own weights: shards/audio/deepfilter.py
 
 All take a batch of float32 [B, T] on any device and return the same, without delay; what a row
 becomes depends on that row alone.
@@ -14,7 +14,6 @@ becomes depends on that row alone.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -24,6 +23,7 @@ from torch import Tensor
 
 from distgan.core.errors import ConfigError
 from distgan.core.rng import numpy_generator
+from distgan.shards.audio.strength import Strength
 
 NAMES = ("erb", "wiener", "deepfilternet")
 DEFAULT = "erb"
@@ -40,23 +40,6 @@ QUANTILE, BIAS = (
     # noise power: this quantile over time of the smoothed power, times what it lies below the mean of
     # noise
 )
-
-
-@dataclass(frozen=True)
-class Strength:
-    """How one recording is denoised. A model that is to repair must not learn one denoiser alone."""
-
-    floor_db: float  # smallest gain
-    jitter_db: float  # standard deviation of the error of a band's gain (erb)
-    oversubtract: float  # the noise power is taken as this many times what it is
-    seed: int  # of the jitter
-
-
-def draw(rng: np.random.Generator) -> Strength:
-    """A strength at random: floor -35 to -12 dB, jitter 0 to 4 dB, oversubtraction 1 to 1.5."""
-    return Strength(
-        rng.uniform(-35, -12), rng.uniform(0, 4), rng.uniform(1, 1.5), int(rng.integers(2**62))
-    )
 
 
 class Denoiser(Protocol):

@@ -27,8 +27,8 @@ from distgan.core.files import commit
 from distgan.core.worker_pool import default_workers, ordered_map
 from distgan.shards.audit import images, integrity, pairs
 from distgan.shards.audit.findings import FAIL, SIGNED, WARN, Checks, Finding, summary
-from distgan.shards.audit.samples import places, read, stretches
-from distgan.shards.format.index import DATASET
+from distgan.shards.audit.samples import chunks, places, read
+from distgan.shards.format.manifest import DATASET
 from distgan.shards.sources._base import load_source, source_names
 
 VERSION = 1
@@ -98,7 +98,7 @@ def main(argv: list[str]) -> int:
             "members": sum(shard.members for shard in files.shards),
             "bytes": sum(shard.bytes for shard in files.shards),
             "kind": quality.kind,
-            "samples": len(quality.looks),
+            "samples": len(quality.reports),
             "of": quality.whole,
         },
         "not_graded": list(quality.ungraded),
@@ -122,7 +122,7 @@ def main(argv: list[str]) -> int:
 
 
 class _Quality:
-    """The looks at the samples that integrity found whole, and the findings about them.
+    """The reports at the samples that integrity found whole, and the findings about them.
 
     None where the kind of sample is not known.
     """
@@ -132,7 +132,7 @@ class _Quality:
             _kind(files.dataset.get("sample")),
             sum(len(set(shard.keys) - shard.damaged) for shard in files.shards),
         )
-        self.checks, self.looks, self.findings = checks, [], []
+        self.checks, self.reports, self.findings = checks, [], []
         self.ungraded = pairs.not_graded(files.dataset) if self.kind == "pairs" else ()
         chosen = places(files.shards, limit)
         if self.kind == "none" or not chosen:
@@ -144,19 +144,19 @@ class _Quality:
             else pairs.Examiner(files.dataset, fields)
         )
         with console.bar(f"looking at {self.kind}", len(chosen), self.kind) as bar:
-            for looks in ordered_map(self.examiner, stretches(chosen), workers):
-                self.looks += looks
-                bar.advance(len(looks))
+            for reports in ordered_map(self.examiner, chunks(chosen), workers):
+                self.reports += reports
+                bar.advance(len(reports))
         self.findings = (
-            images.findings(self.looks, checks)
+            images.findings(self.reports, checks)
             if self.kind == "images"
-            else pairs.findings(self.looks, checks, self.ungraded)
+            else pairs.findings(self.reports, checks, self.ungraded)
         )
 
     def measured(self, name: str) -> list[float]:
         """The values of one check, of all samples."""
         name = "si-sdr" if name.startswith("si-sdr") else name
-        values = [look.values[name] for look in self.looks if name in look.values]
+        values = [report.values[name] for report in self.reports if name in report.values]
         return [abs(value) for value in values] if name in SIGNED else values
 
     def draw(self, out: Path) -> list[str]:
@@ -164,10 +164,10 @@ class _Quality:
             plots,  # matplotlib takes a second, which the worker processes need not spend
         )
 
-        if not self.looks:
+        if not self.reports:
             return []
         draw = plots.draw_images if self.kind == "images" else plots.draw_pairs
-        return draw(out, self.looks, self.examiner, self.findings, self.checks, self.ungraded)
+        return draw(out, self.reports, self.examiner, self.findings, self.checks, self.ungraded)
 
 
 def _kind(sample: Any) -> str:
@@ -187,7 +187,7 @@ def _kind(sample: Any) -> str:
 def _total(of: str, files: integrity.Integrity, quality: _Quality) -> int:
     if of == "files":
         return files.files
-    return sum(shard.members for shard in files.shards) if of == "members" else len(quality.looks)
+    return sum(shard.members for shard in files.shards) if of == "members" else len(quality.reports)
 
 
 def _refuse_unwritable(out: Path, root: Path) -> None:

@@ -30,11 +30,11 @@ _ROWS = 256  # hashes that are compared with all others at a time
 
 
 @dataclass(frozen=True)
-class Look:
-    """One image; only `place` and `faults` if it cannot be decoded."""
+class ImageReport:
+    """One image; only `place` and `errors` if it cannot be decoded."""
 
     place: Place
-    faults: dict[str, str]  # check -> what is wrong
+    errors: dict[str, str]  # check -> what is wrong
     values: dict[str, float] = field(
         default_factory=dict
     )  # by name of the check; also mean, low, high: levels at 1 and 99 %
@@ -44,14 +44,14 @@ class Look:
 
 
 class Examiner:
-    """Called in worker processes with a stretch of places."""
+    """Called in worker processes with a chunk of places."""
 
     def __init__(self, sample: dict[str, Any], fields: list[str]):
         self.size, self.channels = sample["size"], sample["channels"]
         self.field = sample.get("field") or next(field for field in fields if field in IMAGE_FIELDS)
 
-    def __call__(self, stretch: list[Place]) -> list[Look]:
-        return [self._look(place, read(place)[self.field]) for place in stretch]
+    def __call__(self, chunk: list[Place]) -> list[ImageReport]:
+        return [self._inspect(place, read(place)[self.field]) for place in chunk]
 
     def pixels(self, place: Place) -> np.ndarray | None:
         """uint8 [size, size, channels], None if it cannot be decoded to that."""
@@ -62,18 +62,18 @@ class Examiner:
             return None
         return out
 
-    def _look(self, place: Place, data: bytes) -> Look:
+    def _inspect(self, place: Place, data: bytes) -> ImageReport:
         # Image decoders raise anything on damaged files: OSError, SyntaxError, struct.error,
         # zlib.error.
         try:
             shape, mode = _header(data, self.field)
         except Exception as error:
-            return Look(place, {"undecodable": _reason(error)})
+            return ImageReport(place, {"undecodable": _reason(error)})
         if shape != (self.size, self.size):
-            return Look(
+            return ImageReport(
                 place, {"size": f"{shape[1]}x{shape[0]} pixels, {self.size}x{self.size} are due"}
             )
-        faults = (
+        errors = (
             {}
             if mode == _MODES[self.channels]
             else {"mode": f"{mode}, {_MODES[self.channels]} is due"}
@@ -82,7 +82,7 @@ class Examiner:
         try:
             decode(data, self.field, pixels)
         except Exception as error:
-            return Look(place, {"undecodable": _reason(error)})
+            return ImageReport(place, {"undecodable": _reason(error)})
         low, high = np.percentile(pixels, (1, 99))
         values = {
             "contrast": float(pixels.std()),
@@ -94,9 +94,9 @@ class Examiner:
         }
         gray = pixels[..., 0] if self.channels == 1 else np.rint(pixels.mean(2)).astype(np.uint8)
         blocks = np.asarray(Image.fromarray(gray).resize((BLOCKS, BLOCKS), Image.Resampling.BOX))
-        return Look(
+        return ImageReport(
             place,
-            faults,
+            errors,
             values,
             hashlib.sha256(pixels).digest()[:16],
             perceptual_hash(blocks),
@@ -134,43 +134,47 @@ def perceptual_hash(blocks: np.ndarray) -> int:
     return int.from_bytes(np.packbits(low > np.median(low)).tobytes())
 
 
-def findings(looks: list[Look], checks: Checks) -> list[Finding]:
+def findings(reports: list[ImageReport], checks: Checks) -> list[Finding]:
     """All findings about these images."""
     found: list[Finding] = []
-    for look in looks:
-        for name, detail in look.faults.items():
-            checks.judge(found, "images", name, look.place, 1.0, detail)
+    for report in reports:
+        for name, detail in report.errors.items():
+            checks.judge(found, "images", name, report.place, 1.0, detail)
         for name in ("contrast", "range", "saturated"):
-            if name in look.values:
-                checks.judge(found, "images", name, look.place, look.values[name], "")
-    decoded = [look for look in looks if look.values]
+            if name in report.values:
+                checks.judge(found, "images", name, report.place, report.values[name], "")
+    decoded = [report for report in reports if report.values]
     copies = _copies(decoded, checks, found)
     _alike(
-        [look for i, look in enumerate(decoded) if i not in copies and look.values["range"] > 0],
+        [
+            report
+            for i, report in enumerate(decoded)
+            if i not in copies and report.values["range"] > 0
+        ],
         checks,
         found,
     )
     return found
 
 
-def _copies(looks: list[Look], checks: Checks, found: list[Finding]) -> set[int]:
+def _copies(reports: list[ImageReport], checks: Checks, found: list[Finding]) -> set[int]:
     """Tell of images with equal pixels.
 
     Returns the numbers of those that are a copy of an earlier one.
     """
-    first: dict[bytes, Look] = {}
+    first: dict[bytes, ImageReport] = {}
     copies: set[int] = set()
-    for i, look in enumerate(looks):
-        other = first.setdefault(look.digest, look)
-        if other is look:
+    for i, report in enumerate(reports):
+        other = first.setdefault(report.digest, report)
+        if other is report:
             continue
         copies.add(i)
-        if other.place.split == look.place.split:
+        if other.place.split == report.place.split:
             checks.judge(
                 found,
                 "images",
                 "duplicate",
-                look.place,
+                report.place,
                 1.0,
                 f"the pixels of {other.place}",
                 other.place,
@@ -180,7 +184,7 @@ def _copies(looks: list[Look], checks: Checks, found: list[Finding]) -> set[int]
                 found,
                 "images",
                 "duplicate-leak",
-                look.place,
+                report.place,
                 1.0,
                 f"the pixels of {other.place}",
                 other.place,
@@ -188,18 +192,18 @@ def _copies(looks: list[Look], checks: Checks, found: list[Finding]) -> set[int]
     return copies
 
 
-def _alike(looks: list[Look], checks: Checks, found: list[Finding]) -> None:
+def _alike(reports: list[ImageReport], checks: Checks, found: list[Finding]) -> None:
     """Tell of images that are almost those of another.
 
     Of one before it in its split, and of one of the split before.
     """
-    if len(looks) < 2:
+    if len(reports) < 2:
         return
-    hashes = np.array([look.hash for look in looks], np.uint64)
-    splits = np.array([look.place.split for look in looks])
-    with console.bar("looking for near-duplicates", len(looks), "images") as bar:
-        for start in range(0, len(looks), _ROWS):
-            stop = min(start + _ROWS, len(looks))
+    hashes = np.array([report.hash for report in reports], np.uint64)
+    splits = np.array([report.place.split for report in reports])
+    with console.bar("looking for near-duplicates", len(reports), "images") as bar:
+        for start in range(0, len(reports), _ROWS):
+            stop = min(start + _ROWS, len(reports))
             distance = np.bitwise_count(hashes[start:stop, None] ^ hashes[None, :stop])
             distance[np.arange(stop)[None] >= np.arange(start, stop)[:, None]] = (
                 65  # each pair once
@@ -210,8 +214,8 @@ def _alike(looks: list[Look], checks: Checks, found: list[Finding]) -> None:
                 for row in np.flatnonzero(masked.min(1) <= BITS):
                     nearest = int(masked[row].argmin())
                     _compare(
-                        looks[start + row],
-                        looks[nearest],
+                        reports[start + row],
+                        reports[nearest],
                         name,
                         int(masked[row, nearest]),
                         checks,
@@ -221,10 +225,16 @@ def _alike(looks: list[Look], checks: Checks, found: list[Finding]) -> None:
 
 
 def _compare(
-    look: Look, other: Look, name: str, bits: int, checks: Checks, found: list[Finding]
+    report: ImageReport,
+    other: ImageReport,
+    name: str,
+    bits: int,
+    checks: Checks,
+    found: list[Finding],
 ) -> None:
     a, b = (
-        np.frombuffer(blocks, np.uint8).astype(np.float64) for blocks in (look.blocks, other.blocks)
+        np.frombuffer(blocks, np.uint8).astype(np.float64)
+        for blocks in (report.blocks, other.blocks)
     )
     a, b = a - a.mean(), b - b.mean()
     correlation = float(a @ b / max(np.linalg.norm(a) * np.linalg.norm(b), 1e-9))
@@ -232,7 +242,7 @@ def _compare(
         found,
         "images",
         name,
-        look.place,
+        report.place,
         correlation,
         f"like {other.place}, hashes {bits} bits apart",
         other.place,

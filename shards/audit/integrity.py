@@ -17,20 +17,16 @@ from distgan.core.files import crc32, sha256_of
 from distgan.core.worker_pool import ordered_map
 from distgan.shards.audit.findings import Checks, FileFindings, Finding
 from distgan.shards.format.index import (
-    DATASET,
-    MANIFEST,
     describe_member,
-    fingerprint,
     index_path,
     load_index,
     load_json,
-    load_manifest,
-    parts_of,
     samples_of,
     split_member,
 )
+from distgan.shards.format.manifest import DATASET, MANIFEST, fingerprint, load_manifest, parts_of
 from distgan.shards.format.sample_spec import sample_of
-from distgan.shards.format.tar_members import members
+from distgan.shards.format.tar_members import iter_members
 
 SUMS = "SHA256SUMS"
 _TEMPORARY = ".tmp"
@@ -45,7 +41,7 @@ class Shard:
 
     split: str
     path: Path
-    faults: list[tuple[str, str, str]] = field(default_factory=list)  # check, key, what is wrong
+    errors: list[tuple[str, str, str]] = field(default_factory=list)  # check, key, what is wrong
     keys: list[str] = field(default_factory=list)  # empty if the index cannot be used
     damaged: set[str] = field(default_factory=set)  # keys of samples that must not be decoded
     groups: dict[str, str] = field(default_factory=dict)  # group -> one of its keys
@@ -85,7 +81,7 @@ def examine(root: Path, checks: Checks, workers: int) -> Integrity:
     with console.bar("reading every byte", len(items), "shards") as bar:
         for shard in ordered_map(_examine_shard, items, workers):
             shards.append(shard)
-            for check, key, detail in shard.faults:
+            for check, key, detail in shard.errors:
                 findings.add(check, shard.split, shard.path.name, key, detail)
             bar.advance()
     _both_sides(shards, findings)
@@ -207,29 +203,29 @@ def _examine_shard(item: tuple[str, Path, dict | None, list[str] | None]) -> Sha
         sha256 = sha256_of(path)
     except OSError as error:
         lost = f"; {stated['samples']} samples are lost" if stated else ""
-        shard.faults.append(("shard", "", f"{error.strerror}{lost}"))
+        shard.errors.append(("shard", "", f"{error.strerror}{lost}"))
         return shard
     if stated and shard.bytes != stated["bytes"]:
         change = "truncated" if shard.bytes < stated["bytes"] else "longer than it was written"
-        shard.faults.append(
+        shard.errors.append(
             ("shard", "", f"{change}: {shard.bytes} bytes, expected {stated['bytes']}")
         )
     if stated and sha256 != stated["sha256"]:
-        shard.faults.append(
+        shard.errors.append(
             ("sha256", "", f"{sha256[:12]}, {MANIFEST} has {stated['sha256'][:12]}")
         )
     try:
         index = load_index(path)
         keys, _, _ = samples_of(path, index, fields)
     except DataError as error:
-        shard.faults.append(("index", "", str(error)))
+        shard.errors.append(("index", "", str(error)))
         return shard
     if stated and (
         index["hash_lfs"] != stated["sha256"]
         or index["filesize"] != stated["bytes"]
         or len(keys) != stated["samples"]
     ):
-        shard.faults.append(
+        shard.errors.append(
             (
                 "index",
                 "",
@@ -243,7 +239,7 @@ def _examine_shard(item: tuple[str, Path, dict | None, list[str] | None]) -> Sha
         if index["hash_lfs"] != sha256:
             return shard  # it says nothing about these bytes
     elif not stated and index["hash_lfs"] != sha256:
-        shard.faults.append(
+        shard.errors.append(
             ("sha256", "", f"{sha256[:12]}, its index has {index['hash_lfs'][:12]}")
         )
     shard.keys = keys
@@ -273,7 +269,7 @@ def _examine_members(shard: Shard, files: dict[str, dict[str, Any]]) -> None:
                     if len(data) != size
                     else "not what was written"
                 )
-                shard.faults.append(
+                shard.errors.append(
                     ("crc32", key, f"{member} at bytes {offset}..{offset + size}: {what}")
                 )
                 shard.damaged.add(key)
@@ -285,7 +281,7 @@ def _examine_members(shard: Shard, files: dict[str, dict[str, Any]]) -> None:
                     None,
                     describe_member(offset, member, data).get("blocks"),
                 ):
-                    shard.faults.append(
+                    shard.errors.append(
                         (
                             "index",
                             key,
@@ -296,19 +292,19 @@ def _examine_members(shard: Shard, files: dict[str, dict[str, Any]]) -> None:
             if (
                 len(header) == BLOCKSIZE
                 and walked.get(offset) != (member, size)
-                and (wrong := _header_fault(header, size, walked.get(offset)))
+                and (wrong := _header_error(header, size, walked.get(offset)))
             ):
-                shard.faults.append(
+                shard.errors.append(
                     ("header", key, f"header at byte {offset - BLOCKSIZE} of {member}: {wrong}")
                 )
     named = {entry["offset"] for entry in files.values()}
     for offset, (member, size) in walked.items():
         if offset not in named and split_member(member):
-            shard.faults.append(
+            shard.errors.append(
                 ("header", "", f"{member}, {size} bytes at byte {offset}, is not in the index")
             )
-    if stopped and not shard.faults:
-        shard.faults.append(("header", "", stopped))
+    if stopped and not shard.errors:
+        shard.errors.append(("header", "", stopped))
 
 
 def _walk(path: Path) -> tuple[dict[int, tuple[str, int]], str]:
@@ -317,14 +313,14 @@ def _walk(path: Path) -> tuple[dict[int, tuple[str, int]], str]:
     """
     walked: dict[int, tuple[str, int]] = {}
     try:
-        for name, offset, data in members(path):
+        for name, offset, data in iter_members(path):
             walked[offset] = (name, len(data))
     except DataError as error:
         return walked, str(error)
     return walked, ""
 
 
-def _header_fault(header: bytes, size: int, read: tuple[str, int] | None) -> str:
+def _header_error(header: bytes, size: int, read: tuple[str, int] | None) -> str:
     """What is wrong with one header.
 
     As tar has read it, or, where a damaged one before it hides it from tar, read on its own.

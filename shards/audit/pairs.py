@@ -18,7 +18,7 @@ from distgan.shards.audio import align
 from distgan.shards.audit.findings import SIGNED, SOUND_ONLY, Checks, Finding
 from distgan.shards.audit.samples import Place, read
 from distgan.shards.codecs.audio import SOUND_RATES, WAVE_FIELDS, read_flac, read_wav, to_float
-from distgan.shards.format.index import DATASET
+from distgan.shards.format.manifest import DATASET
 
 SEARCHED_S = 0.05  # of delay in either direction
 FRAME_S = 0.02
@@ -32,18 +32,18 @@ _LOWEST = 1e-10
 
 
 @dataclass(frozen=True)
-class Look:
+class PairReport:
     """One pair; `values` by name of the check, without those that cannot be measured on it."""
 
     place: Place
-    faults: dict[str, str]  # check -> what is wrong
+    errors: dict[str, str]  # check -> what is wrong
     values: dict[str, float]
     input_digest: bytes = b""
     target_digest: bytes = b""
 
 
 class Examiner:
-    """Called in worker processes with a stretch of places."""
+    """Called in worker processes with a chunk of places."""
 
     def __init__(self, dataset: dict[str, Any], fields: list[str]):
         self.sample: dict[str, Any] = dataset.get("sample", {})
@@ -57,8 +57,8 @@ class Examiner:
         self.input, self.target = names
         self.snr_range = declared_range(dataset)
 
-    def __call__(self, stretch: list[Place]) -> list[Look]:
-        return [self._look(place, read(place)) for place in stretch]
+    def __call__(self, chunk: list[Place]) -> list[PairReport]:
+        return [self._inspect(place, read(place)) for place in chunk]
 
     def waves(self, place: Place) -> tuple[np.ndarray, np.ndarray, int]:
         """(input, target, rate): float32 [frames] of the first channel; raises whatever the
@@ -71,24 +71,24 @@ class Examiner:
         )
         return to_float(observed)[:, 0], to_float(reference)[:, 0], rate
 
-    def _look(self, place: Place, sample: dict[str, bytes]) -> Look:
+    def _inspect(self, place: Place, sample: dict[str, bytes]) -> PairReport:
         try:
             (observed, rate), (reference, target_rate) = (
                 _decode(sample[self.input], self.input),
                 _decode(sample[self.target], self.target),
             )
         except Exception as error:
-            return Look(place, {"undecodable": f"{error} ({type(error).__name__})"}, {})
-        faults: dict[str, str] = {}
+            return PairReport(place, {"undecodable": f"{error} ({type(error).__name__})"}, {})
+        errors: dict[str, str] = {}
         if wrong := self._format(observed, rate, reference, target_rate):
-            faults["format"] = "; ".join(wrong)
+            errors["format"] = "; ".join(wrong)
         about = _about(sample.get("json", b"{}"))
         digests = [hashlib.sha256(side).digest()[:16] for side in (observed, reference)]
         values = measure(to_float(observed)[:, 0], to_float(reference)[:, 0], rate)
         if about.get("rir") and "correlation" in values:
             values["correlation-room"] = values.pop("correlation")
         if about.get("doubt"):
-            faults["doubt"] = str(about["doubt"])
+            errors["doubt"] = str(about["doubt"])
         snr = about.get("snr_db")
         if isinstance(snr, int | float):
             values["snr"] = float(snr)
@@ -96,7 +96,7 @@ class Examiner:
                 values["snr-declared"] = max(self.snr_range[0] - snr, snr - self.snr_range[1], 0.0)
             if about.get("denoiser") and about.get("rir") is None and "si-sdr" in values:
                 values["denoiser"] = min(snr, CLEAN_SNR_DB) - values["si-sdr"]
-        return Look(place, faults, values, *digests)
+        return PairReport(place, errors, values, *digests)
 
     def _format(
         self, observed: np.ndarray, rate: int, reference: np.ndarray, target_rate: int
@@ -240,61 +240,63 @@ def not_graded(dataset: dict[str, Any]) -> tuple[str, ...]:
     return () if sound else SOUND_ONLY
 
 
-def findings(looks: list[Look], checks: Checks, ungraded: tuple[str, ...]) -> list[Finding]:
+def findings(reports: list[PairReport], checks: Checks, ungraded: tuple[str, ...]) -> list[Finding]:
     """All findings about these pairs."""
     found: list[Finding] = []
-    for look in looks:
-        for name, detail in look.faults.items():
-            checks.judge(found, "pairs", name, look.place, 1.0, detail)
+    for report in reports:
+        for name, detail in report.errors.items():
+            checks.judge(found, "pairs", name, report.place, 1.0, detail)
         for check in checks.of("pairs"):
-            value = look.values.get("si-sdr" if check.name.startswith("si-sdr") else check.name)
+            value = report.values.get("si-sdr" if check.name.startswith("si-sdr") else check.name)
             if value is not None and check.name not in ungraded:
                 signed = f"{value:+.4g} {check.unit}" if check.name in SIGNED else ""
                 checks.judge(
                     found,
                     "pairs",
                     check.name,
-                    look.place,
+                    report.place,
                     abs(value) if check.name in SIGNED else value,
                     signed,
                 )
-    _copies(looks, checks, found)
+    _copies(reports, checks, found)
     return found
 
 
-def _copies(looks: list[Look], checks: Checks, found: list[Finding]) -> None:
+def _copies(reports: list[PairReport], checks: Checks, found: list[Finding]) -> None:
     """A target that is in both splits, and a pair that is twice in one.
 
     One target with several inputs is as it should be.
     """
-    pairs: dict[tuple[str, bytes, bytes], Look] = {}
-    first_split = looks[0].place.split if looks else ""
+    pairs: dict[tuple[str, bytes, bytes], PairReport] = {}
+    first_split = reports[0].place.split if reports else ""
     targets = {
-        look.target_digest: look
-        for look in looks
-        if look.place.split == first_split and look.target_digest
+        report.target_digest: report
+        for report in reports
+        if report.place.split == first_split and report.target_digest
     }
-    for look in looks:
-        if not look.target_digest:
+    for report in reports:
+        if not report.target_digest:
             continue
-        other = pairs.setdefault((look.place.split, look.input_digest, look.target_digest), look)
-        if other is not look:
+        other = pairs.setdefault(
+            (report.place.split, report.input_digest, report.target_digest), report
+        )
+        if other is not report:
             checks.judge(
                 found,
                 "pairs",
                 "duplicate",
-                look.place,
+                report.place,
                 1.0,
                 f"the input and target of {other.place}",
                 other.place,
             )
-        if look.place.split != first_split and look.target_digest in targets:
+        if report.place.split != first_split and report.target_digest in targets:
             checks.judge(
                 found,
                 "pairs",
                 "duplicate-leak",
-                look.place,
+                report.place,
                 1.0,
-                f"the target of {targets[look.target_digest].place}",
-                targets[look.target_digest].place,
+                f"the target of {targets[report.target_digest].place}",
+                targets[report.target_digest].place,
             )

@@ -1,4 +1,4 @@
-"""The audit as pictures: what the data looks like, how its values are spread against the
+"""The audit as pictures: what the data reports like, how its values are spread against the
 thresholds, and what was found.
 """
 
@@ -43,42 +43,50 @@ _COLOUR = {"FAIL": RED, "WARN": ORANGE}
 
 def draw_images(
     out: Path,
-    looks: list[images.Look],
+    reports: list[images.ImageReport],
     examiner: images.Examiner,
     findings: list[Finding],
     checks: Checks,
     ungraded: tuple[str, ...],
 ) -> list[str]:
     """Write the pictures of an image set; returns their names."""
-    places = {str(look.place): look.place for look in looks}
+    places = {str(report.place): report.place for report in reports}
     found = [finding for finding in findings if f"{finding.split}/{finding.key}" in places]
-    picked = sorted(numpy_generator(0, "audit/sheet").permutation(len(looks))[:SHOWN].tolist())
-    cells = [(examiner.pixels(looks[i].place), str(looks[i].place), "black") for i in picked]
+    picked = sorted(numpy_generator(0, "audit/sheet").permutation(len(reports))[:SHOWN].tolist())
+    cells = [(examiner.pixels(reports[i].place), str(reports[i].place), "black") for i in picked]
     names = [
-        _sheet(out / "images.png", f"{len(cells)} of {len(looks)} images, drawn at random", cells)
+        _sheet(out / "images.png", f"{len(cells)} of {len(reports)} images, drawn at random", cells)
     ]
     names.append(
         _histograms(
             out / "statistics.png",
-            f"Levels of {len(looks)} images",
+            f"Levels of {len(reports)} images",
             [
-                ("Mean of the pixels", "level, 0 black … 255 white", _values(looks, "mean"), None),
+                (
+                    "Mean of the pixels",
+                    "level, 0 black … 255 white",
+                    _values(reports, "mean"),
+                    None,
+                ),
                 (
                     "Contrast: standard deviation of the pixels",
                     "levels",
-                    _values(looks, "contrast"),
+                    _values(reports, "contrast"),
                     checks.named("contrast", "images"),
                 ),
                 (
                     "Levels that 98 % of the pixels lie between",
                     "level",
-                    {"darkest 1 %": _values(looks, "low"), "brightest 1 %": _values(looks, "high")},
+                    {
+                        "darkest 1 %": _values(reports, "low"),
+                        "brightest 1 %": _values(reports, "high"),
+                    },
                     None,
                 ),
                 (
                     "Saturated: share of pixels at 254 or 255",
                     "share",
-                    _values(looks, "saturated"),
+                    _values(reports, "saturated"),
                     checks.named("saturated", "images"),
                 ),
             ],
@@ -132,7 +140,7 @@ def draw_images(
 
 def draw_pairs(
     out: Path,
-    looks: list[pairs.Look],
+    reports: list[pairs.PairReport],
     examiner: pairs.Examiner,
     findings: list[Finding],
     checks: Checks,
@@ -143,45 +151,45 @@ def draw_pairs(
     def check(name: str) -> Check | None:
         return None if name in ungraded else checks.named(name, "pairs")
 
-    sdr = {"SI-SDR of the input": _values(looks, "si-sdr")}
-    if declared := _values(looks, "snr"):
+    sdr = {"SI-SDR of the input": _values(reports, "si-sdr")}
+    if declared := _values(reports, "snr"):
         sdr["declared SNR"] = declared
     panels = [
         ("Distortion of the input", "dB", sdr, check("si-sdr-low")),
         (
             "Correlation at the best delay",
             "|rho|",
-            _values(looks, "correlation") + _values(looks, "correlation-room"),
+            _values(reports, "correlation") + _values(reports, "correlation-room"),
             check("correlation"),
         ),
         (
             "Delay that is left",
             "samples, positive: input late",
-            _values(looks, "delay"),
+            _values(reports, "delay"),
             check("delay"),
         ),
-        ("Level of the input against the target", "dB", _values(looks, "level"), check("level")),
+        ("Level of the input against the target", "dB", _values(reports, "level"), check("level")),
         (
             "Active share of the target",
             "share of frames of 20 ms",
-            [] if ungraded else _values(looks, "active"),
+            [] if ungraded else _values(reports, "active"),
             check("active"),
         ),
         (
             "Bandwidth of the target",
             "share of Nyquist",
-            _values(looks, "bandwidth"),
+            _values(reports, "bandwidth"),
             check("bandwidth"),
         ),
     ]
     names = [
         _histograms(
             out / "statistics.png",
-            f"Input against target, {len(looks)} pairs",
+            f"Input against target, {len(reports)} pairs",
             [panel for panel in panels if panel[2]],
         )
     ]
-    readable = {str(look.place): look for look in looks if "si-sdr" in look.values}
+    readable = {str(report.place): report for report in reports if "si-sdr" in report.values}
     reasons: dict[str, list[Finding]] = {}
     for finding in findings:
         if f"{finding.split}/{finding.key}" in readable:
@@ -209,8 +217,8 @@ def draw_pairs(
     return names
 
 
-def _values(looks: list, name: str) -> list[float]:
-    return [look.values[name] for look in looks if name in look.values]
+def _values(reports: list, name: str) -> list[float]:
+    return [report.values[name] for report in reports if name in report.values]
 
 
 def _reason(finding: Finding) -> str:
@@ -381,7 +389,7 @@ def _clips(
     path: Path,
     title: str,
     names: list[str],
-    looks: dict[str, pairs.Look],
+    reports: dict[str, pairs.PairReport],
     reasons: dict[str, list[Finding]],
     examiner: pairs.Examiner,
     spectra: bool,
@@ -396,12 +404,12 @@ def _clips(
         FigureCanvasAgg(figure)
         figure.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize=11)
         for part, name in zip(np.atleast_1d(figure.subfigures(len(names), 1)), names, strict=True):
-            observed, reference, rate = examiner.waves(looks[name].place)
+            observed, reference, rate = examiner.waves(reports[name].place)
             told = [
                 f"{finding.level} {_reason(finding)}"
                 for finding in sorted(reasons.get(name, []), key=lambda finding: finding.level)
             ]
-            about = ", ".join(told) or f"SI-SDR {looks[name].values['si-sdr']:.1f} dB"
+            about = ", ".join(told) or f"SI-SDR {reports[name].values['si-sdr']:.1f} dB"
             part.suptitle(
                 f"{name}   {about}", x=0.03, ha="left", fontsize=9, color=RED if told else "black"
             )

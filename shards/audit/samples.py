@@ -1,4 +1,4 @@
-"""Reading the samples of shards of which some may be damaged, in stretches that travel to worker
+"""Reading the samples of shards of which some may be damaged, in chunks that travel to worker
 processes.
 """
 
@@ -14,7 +14,7 @@ from distgan.core.rng import numpy_generator
 from distgan.shards.audit.integrity import Shard
 from distgan.shards.format.index import load_index, samples_of
 
-_STRETCH = 32  # samples that are read, and told about, together
+_CHUNK_SAMPLES = 32  # samples that are read, and told about, together
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,10 @@ def places(shards: list[Shard], limit: int | None) -> list[Place]:
     return chosen
 
 
-def stretches(chosen: list[Place]) -> list[list[Place]]:
-    return [chosen[start : start + _STRETCH] for start in range(0, len(chosen), _STRETCH)]
+def chunks(chosen: list[Place]) -> list[list[Place]]:
+    return [
+        chosen[start : start + _CHUNK_SAMPLES] for start in range(0, len(chosen), _CHUNK_SAMPLES)
+    ]
 
 
 def read(place: Place) -> dict[str, bytes]:

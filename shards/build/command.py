@@ -24,7 +24,8 @@ from distgan.core import console
 from distgan.core.errors import ConfigError, DataError, DistganError
 from distgan.core.worker_pool import default_workers
 from distgan.shards.build.plan import Task, build, finish, missing, shard_files, table
-from distgan.shards.format.index import DATASET, VERSION, load_json, load_manifest
+from distgan.shards.format.index import load_json
+from distgan.shards.format.manifest import DATASET, VERSION, load_manifest
 from distgan.shards.sources._base import load_source, source_names
 
 ARRAY = """
@@ -138,20 +139,20 @@ def _is_complete(out: Path, task: Task | None) -> bool:
 
 
 def _check_options(args: argparse.Namespace) -> Task | None:
-    faults: list[str] = []
+    errors: list[str] = []
     task = None
     if not 0 < args.validation <= 0.5:
-        faults.append(f"--validation {args.validation:g}: more than 0, at most 0.5 of the samples")
+        errors.append(f"--validation {args.validation:g}: more than 0, at most 0.5 of the samples")
     if args.per_shard < 1:
-        faults.append(f"--per-shard {args.per_shard}: at least 1 sample")
+        errors.append(f"--per-shard {args.per_shard}: at least 1 sample")
     if args.workers < 1:
-        faults.append(f"--workers {args.workers}: at least 1 process")
+        errors.append(f"--workers {args.workers}: at least 1 process")
     try:
         task = None if args.task is None else parse_task(args.task, os.environ)
     except ConfigError as error:
-        faults.append(str(error))
-    if faults:
-        raise ConfigError("\n".join(faults))
+        errors.append(str(error))
+    if errors:
+        raise ConfigError("\n".join(errors))
     return task
 
 

@@ -2,7 +2,7 @@
 a job array; finish the set.
 
 The plan is a pure function of the source and the options: shard k holds the same samples, made in
-the same stretches of 16, whoever writes it. So several writers need no messages: a shard with an
+the same chunks of 16, whoever writes it. So several writers need no messages: a shard with an
 index and the right sha256 is done, any other is written.
 """
 
@@ -22,23 +22,16 @@ from distgan.core.errors import DataError
 from distgan.core.files import commit
 from distgan.core.worker_pool import ordered_map
 from distgan.shards.build.split import split
-from distgan.shards.format.index import (
-    DATASET,
-    VERSION,
-    fingerprint,
-    index_path,
-    is_written,
-    load_json,
-    write_manifest,
-)
+from distgan.shards.format.index import index_path, is_written, load_json
+from distgan.shards.format.manifest import DATASET, VERSION, fingerprint, write_manifest
 from distgan.shards.format.writer import (
+    CHUNK_SAMPLES,
     KEY,
-    STRETCH,
-    Stretch,
+    Chunk,
+    encode_chunk,
     file_system,
     remove_left_over,
-    stretch_of,
-    write_stretches,
+    write_chunks,
 )
 from distgan.shards.sources._base import SourceReport
 
@@ -250,10 +243,10 @@ def _write_missing(
         console.say(
             f"{out}: {len(shards) - len(todo)} of {len(shards)} shards are whole already, kept"
         )
-    stretches = [
-        samples[start : start + STRETCH]
+    chunks = [
+        samples[start : start + CHUNK_SAMPLES]
         for _, samples in todo
-        for start in range(0, len(samples), STRETCH)
+        for start in range(0, len(samples), CHUNK_SAMPLES)
     ]
     total, left = (sum(len(samples) for _, samples in some) for some in (shards, todo))
     with (
@@ -261,16 +254,16 @@ def _write_missing(
             "sharding", total, UNITS.get(source.sample["kind"], "samples"), start=total - left
         ) as bar,
         contextlib.closing(
-            ordered_map(partial(_make, source), stretches, workers, together=1)
+            ordered_map(partial(_make, source), chunks, workers, chunk_size=1)
         ) as made,
     ):
         counted = _counted(made, bar)
         for shard, samples in todo:
             remove_left_over(shard)
-            write_stretches(shard, islice(counted, -(-len(samples) // STRETCH)))
+            write_chunks(shard, islice(counted, -(-len(samples) // CHUNK_SAMPLES)))
 
 
-def _make(source: Any, samples: list[int]) -> Stretch:
+def _make(source: Any, samples: list[int]) -> Chunk:
     """Runs in a worker. A source that makes batches always gets the same ones."""
     made = (
         source.make_batch(samples)
@@ -283,13 +276,13 @@ def _make(source: Any, samples: list[int]) -> Stretch:
                 f"sample {i} was made with the key {sample['__key__']!r}; the source announced"
                 f" {source.keys[i]!r}"
             )
-    return stretch_of(made)
+    return encode_chunk(made)
 
 
-def _counted(made: Iterator[Stretch], bar: console.Bar) -> Iterator[Stretch]:
-    for stretch in made:
-        bar.advance(len(stretch.keys))
-        yield stretch
+def _counted(made: Iterator[Chunk], bar: console.Bar) -> Iterator[Chunk]:
+    for chunk in made:
+        bar.advance(len(chunk.keys))
+        yield chunk
 
 
 def _complete(out: Path, dataset: dict[str, Any]) -> dict[str, Any]:

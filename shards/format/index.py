@@ -14,7 +14,6 @@ SHA256SUMS          for `sha256sum -c SHA256SUMS`
 
 import hashlib
 import json
-import os
 import re
 from operator import itemgetter
 from pathlib import Path
@@ -24,11 +23,8 @@ import numpy as np
 
 from distgan.core.errors import DataError
 from distgan.core.files import commit, crc32, sha256_of
-from distgan.shards.format.tar_members import members
+from distgan.shards.format.tar_members import iter_members
 
-MANIFEST = "manifest.json"
-DATASET = "dataset.json"
-VERSION = 1
 BLOCK = (
     16 << 10
     # bytes of a wav member under one checksum of their own: a crop of a second reads little more than
@@ -38,7 +34,6 @@ BLOCK = (
 # As webdataset 1.0.2: the field begins at the first dot of the base name.
 _MEMBER = re.compile(r"((?:.*/)?[^./][^/.]*)\.([^/]+)", re.DOTALL)
 _META = re.compile(r"__[^/]*__(/|$)")
-_PART = re.compile(r"[^/\0]+")
 
 
 def index_path(shard: Path) -> Path:
@@ -223,133 +218,6 @@ def _name_the_irregular(
     )
 
 
-def write_manifest(
-    folder: Path, name: str, samples: int | None = None, pattern: str | None = None
-) -> dict[str, Any]:
-    """Collect the committed shards of `folder`, by default `name-*.tar`, into manifest.json and
-    SHA256SUMS, and return the manifest.
-
-    DataError if a shard has no valid index, a key occurs in two shards, or the samples are not the
-    expected number.
-    """
-    shards: list[dict[str, Any]] = []
-    seen: set[str] = set()
-    fields: list[str] | None = None
-    for shard in sorted(folder.glob(pattern or f"{name}-*.tar")):
-        index = load_index(shard)
-        if shard.stat().st_size != index["filesize"]:
-            raise DataError(
-                f"{shard} has {shard.stat().st_size} bytes, its index says {index['filesize']}"
-            )
-        keys, fields, _ = samples_of(shard, index, fields)
-        if repeated := seen.intersection(keys):
-            raise DataError(f"{shard}: key {min(repeated)} occurs in an earlier shard too")
-        seen.update(keys)
-        shards.append(
-            {
-                "file": shard.name,
-                "samples": len(keys),
-                "bytes": index["filesize"],
-                "sha256": index["hash_lfs"],
-            }
-        )
-    if samples not in (None, len(seen)):
-        raise DataError(f"{folder}: {len(seen)} samples are written, expected {samples}")
-    manifest = {
-        "version": VERSION,
-        "name": name,
-        "fields": fields,
-        "samples": len(seen),
-        "shards": shards,
-        "fingerprint": fingerprint([shard["sha256"] for shard in shards]),
-    }
-    commit(
-        folder / "SHA256SUMS",
-        "".join(f"{shard['sha256']}  {shard['file']}\n" for shard in shards).encode(),
-    )
-    commit(folder / MANIFEST, json.dumps(manifest, indent=1).encode())
-    return manifest
-
-
-def load_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of one split.
-
-    DataError if it is missing, damaged, or names a file outside its folder.
-    """
-    path = folder / MANIFEST
-    manifest = load_json(path)
-    try:
-        version, hashes = manifest["version"], [shard["sha256"] for shard in manifest["shards"]]
-        names, counts = (
-            [shard["file"] for shard in manifest["shards"]],
-            [shard["samples"] for shard in manifest["shards"]],
-        )
-        sizes, fields = [shard["bytes"] for shard in manifest["shards"]], manifest["fields"]
-        if version != VERSION:
-            raise DataError(f"{path} has version {version}; this program reads version {VERSION}")
-        if (
-            not fields
-            or {type(field) for field in fields} != {str}
-            or not all(type(number) is int for number in counts + sizes)
-        ):
-            raise DataError(
-                f"{path} is damaged: fields, samples or bytes are not what they should be"
-            )
-        if (
-            manifest["fingerprint"] != fingerprint(hashes)
-            or manifest["samples"] != sum(counts)
-            or len(set(names)) != len(names)
-        ):
-            raise DataError(
-                f"{path} is damaged: its fingerprint or number of samples does not fit its shards"
-            )
-        for name in names:
-            if name != os.path.basename(name) or not name.endswith(".tar"):
-                raise DataError(f"{path} names {name!r}; a shard is a .tar file of the same folder")
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{path} is not a manifest: {type(error).__name__} {error}") from error
-    return manifest
-
-
-def fingerprint(hashes: list[str]) -> str:
-    """16 hex digits that stand for the content of all shards in their order."""
-    return hashlib.sha256("".join(hashes).encode()).hexdigest()[:16]
-
-
-def parts_of(dataset: dict[str, Any], root: Path) -> dict[str, tuple[Path, list[str] | None]]:
-    """{"train": (folder, tar files or None for all of them), "validation": ...} of a dataset.json
-    in `root`.
-
-    DataError for a folder that is not `root` or one in it, and for parts that share a shard.
-    """
-    parts = dataset.get("parts", {part: {"folder": part} for part in ("train", "validation")})
-    try:
-        found = {
-            part: (parts[part]["folder"], parts[part].get("shards"))
-            for part in ("train", "validation")
-        }
-        for folder, shards in found.values():
-            if not _PART.fullmatch(folder) or folder == "..":
-                raise DataError(
-                    f"{root / DATASET} names the folder {folder!r}; allowed are one plain name"
-                    " and '.'"
-                )
-            if shards is not None and (
-                not isinstance(shards, list) or not all(isinstance(name, str) for name in shards)
-            ):
-                raise TypeError("shards is not a list of file names")
-    except (KeyError, TypeError, AttributeError) as error:
-        raise DataError(
-            f"{root / DATASET} is damaged: parts: {type(error).__name__} {error}"
-        ) from error
-    (train, some), (validation, others) = found.values()
-    if train == validation and (some is None or others is None or set(some) & set(others)):
-        raise DataError(
-            f"{root / DATASET} is damaged: training and validation share shards of {train!r}"
-        )
-    return {part: (root / folder, shards) for part, (folder, shards) in found.items()}
-
-
 def index_tar(shard: str | Path) -> dict[str, Any]:
     """Index a tar made by anyone (webdataset's ShardWriter, `tar cf`), after checking that it is
     whole; return the index.
@@ -369,7 +237,7 @@ def index_tar(shard: str | Path) -> dict[str, Any]:
         ) from error
     sha256 = hashlib.sha256()
     files: dict[str, dict[str, Any]] = {}
-    for name, offset, data in members(shard, sha256):
+    for name, offset, data in iter_members(shard, sha256):
         if split_member(name) is None:
             continue
         if name in files:

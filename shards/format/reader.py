@@ -16,18 +16,8 @@ import numpy as np
 from distgan.core import console
 from distgan.core.errors import ConfigError, DataError
 from distgan.core.files import crc32, sha256_of
-from distgan.shards.format.index import (
-    BLOCK,
-    DATASET,
-    MANIFEST,
-    fingerprint,
-    index_path,
-    load_index,
-    load_json,
-    load_manifest,
-    parts_of,
-    samples_of,
-)
+from distgan.shards.format.index import BLOCK, index_path, load_index, load_json, samples_of
+from distgan.shards.format.manifest import DATASET, MANIFEST, fingerprint, load_manifest, parts_of
 
 _OPEN_SHARDS = max(
     64, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4
@@ -156,12 +146,12 @@ class ShardSet:
             for row, (offset, size) in enumerate(table[:, column, :2].tolist()):
                 if offset not in blocks:
                     continue
-                place = (self.bounds[-1] + row) * len(self.fields) + column
+                slot = (self.bounds[-1] + row) * len(self.fields) + column
                 try:
-                    self._blocks[place] = array("I", blocks[offset])
+                    self._blocks[slot] = array("I", blocks[offset])
                 except (TypeError, OverflowError):
-                    self._blocks[place] = array("I")
-                if len(self._blocks[place]) != -(-size // BLOCK):
+                    self._blocks[slot] = array("I")
+                if len(self._blocks[slot]) != -(-size // BLOCK):
                     raise DataError(
                         f"{index_path(path)} is damaged: the blocks of the member at byte {offset}"
                         f" are not one crc32 for every {BLOCK} of its {size} bytes"
@@ -172,7 +162,7 @@ class ShardSet:
 
     def key(self, i: int) -> str:
         """The name of sample i, unique in the split."""
-        i = self._checked(i)
+        i = self._index(i)
         return self._keys[self._key_ends[i] : self._key_ends[i + 1]].decode()
 
     def __getitem__(self, i: int) -> dict[str, Any]:
@@ -184,72 +174,72 @@ class ShardSet:
         What lies between them is read, but not checked.
         """
         if len(fields) == 1:  # as in training on images: without the lists, half the time
-            place = self._place(i, fields[0])
-            size = self._sizes[place]
-            data = self._read(place, self._offsets[place], size)
-            if crc32(data) != self._crcs[place] or len(data) != size:
-                raise self._damaged(place, 0, size, len(data))
+            slot = self._slot(i, fields[0])
+            size = self._sizes[slot]
+            data = self._read(slot, self._offsets[slot], size)
+            if crc32(data) != self._crcs[slot] or len(data) != size:
+                raise self._damaged(slot, 0, size, len(data))
             return {fields[0]: data}
-        places = [self._place(i, field) for field in fields]
-        start = min(self._offsets[place] for place in places)
-        stop = max(self._offsets[place] + self._sizes[place] for place in places)
-        block = self._read(places[0], start, stop - start)
+        slots = [self._slot(i, field) for field in fields]
+        start = min(self._offsets[slot] for slot in slots)
+        stop = max(self._offsets[slot] + self._sizes[slot] for slot in slots)
+        block = self._read(slots[0], start, stop - start)
         sample: dict[str, bytes] = {}
-        for field, place in zip(fields, places, strict=True):
-            size, at = self._sizes[place], self._offsets[place] - start
+        for field, slot in zip(fields, slots, strict=True):
+            size, at = self._sizes[slot], self._offsets[slot] - start
             sample[field] = data = block[at : at + size]
-            if crc32(data) != self._crcs[place] or len(data) != size:
-                raise self._damaged(place, 0, size, len(data))
+            if crc32(data) != self._crcs[slot] or len(data) != size:
+                raise self._damaged(slot, 0, size, len(data))
         return sample
 
     def size(self, i: int, field: str) -> int:
         """Bytes of one member."""
-        return self._sizes[self._place(i, field)]
+        return self._sizes[self._slot(i, field)]
 
-    def part(self, i: int, field: str, start: int, stop: int) -> bytes:
+    def read_range(self, i: int, field: str, start: int, stop: int) -> bytes:
         """Bytes [start, stop) of one member, checked.
 
         By its blocks of 16 KiB if the index has them, else by reading all of it.
         """
-        place = self._place(i, field)
-        size = self._sizes[place]
+        slot = self._slot(i, field)
+        size = self._sizes[slot]
         if not 0 <= start <= stop <= size:
             raise ValueError(f"bytes {start}..{stop} of {self.key(i)}.{field}, which has {size}")
-        blocks = self._blocks.get(place)
+        blocks = self._blocks.get(slot)
         if blocks is None:
             return self.fields_of(i, (field,))[field][start:stop]
         if start == stop:
             return b""
         first = start // BLOCK
         begin, end = first * BLOCK, min(-(-stop // BLOCK) * BLOCK, size)
-        data = self._read(place, self._offsets[place] + begin, end - begin)
+        data = self._read(slot, self._offsets[slot] + begin, end - begin)
         view = memoryview(data)
         for number, at in enumerate(range(begin, end, BLOCK), first):
             block, stop_at = view[at - begin : at - begin + BLOCK], min(at + BLOCK, end)
             if crc32(block) != blocks[number] or len(block) != stop_at - at:
-                raise self._damaged(place, at, stop_at, len(block))
+                raise self._damaged(slot, at, stop_at, len(block))
         return data[start - begin : stop - begin]
 
-    def _place(self, i: int, field: str) -> int:
+    def _slot(self, i: int, field: str) -> int:
         try:
-            return self._checked(i) * len(self.fields) + self._columns[field]
+            return self._index(i) * len(self.fields) + self._columns[field]
         except KeyError:
             raise DataError(
                 f"{self.folder}: no field {field!r}; there are: {', '.join(self.fields)}"
             ) from None
 
-    def _checked(self, i: int) -> int:
+    def _index(self, i: int) -> int:
         i = operator.index(i)
         if not 0 <= i < self.bounds[-1]:
             raise IndexError(f"sample {i} of {len(self)} in {self.folder}")
         return i
 
-    def _read(self, place: int, start: int, size: int) -> bytes:
+    def _read(self, slot: int, start: int, size: int) -> bytes:
         """`size` bytes from byte `start` of the shard that holds the member, or fewer if the file
         ends before.
         """
         try:
-            opened = self._descriptor(bisect_right(self.bounds, place // len(self.fields)) - 1)
+            opened = self._descriptor(bisect_right(self.bounds, slot // len(self.fields)) - 1)
             data = os.pread(opened.number, size, start)
             while len(data) < size and (
                 more := os.pread(opened.number, size - len(data), start + len(data))
@@ -257,27 +247,27 @@ class ShardSet:
                 # network file systems, and calls of more than 2 GiB, give less than was asked for
                 data += more
         except OSError as error:
-            raise self._fault(
-                place, 0, self._sizes[place], "cannot be read", f"({error.strerror})"
+            raise self._error(
+                slot, 0, self._sizes[slot], "cannot be read", f"({error.strerror})"
             ) from error
         return data
 
-    def _damaged(self, place: int, start: int, stop: int, found: int) -> DataError:
+    def _damaged(self, slot: int, start: int, stop: int, found: int) -> DataError:
         if found < stop - start:
-            return self._fault(
-                place,
+            return self._error(
+                slot,
                 start,
                 stop,
                 "was truncated after it was opened",
                 f"of these only {found} are left",
             )
-        return self._fault(place, start, stop, "is damaged", "is not what was written (crc32)")
+        return self._error(slot, start, stop, "is damaged", "is not what was written (crc32)")
 
-    def _fault(self, place: int, start: int, stop: int, what: str, why: str) -> DataError:
+    def _error(self, slot: int, start: int, stop: int, what: str, why: str) -> DataError:
         """Bytes [start, stop) of a member, told as bytes of the shard."""
-        i, column = divmod(place, len(self.fields))
+        i, column = divmod(slot, len(self.fields))
         path = self.folder / self.shards[bisect_right(self.bounds, i) - 1]["file"]
-        offset = self._offsets[place]
+        offset = self._offsets[slot]
         return DataError(
             f"{path} {what}: {self.key(i)}.{self.fields[column]} at bytes"
             f" {offset + start}..{offset + stop} {why}"

@@ -4,7 +4,7 @@ from typing import Any
 
 from distgan.shards.codecs.audio import WAVE_FIELDS
 from distgan.shards.codecs.image import IMAGE_FIELDS
-from distgan.shards.format.index import VERSION
+from distgan.shards.format.manifest import VERSION
 
 
 def sample_of(dataset: Any) -> dict[str, Any]:

@@ -48,7 +48,7 @@ _CHUNK = 1 << 20
 _CONTROL = re.compile(r"[\0-\x1f\x7f]")
 
 
-def members(shard: Path, sha256: Any = None) -> Iterator[tuple[str, int, bytes]]:
+def iter_members(shard: Path, sha256: Any = None) -> Iterator[tuple[str, int, bytes]]:
     """(name, offset of the data, data) of each file in a tar, folders left out; `sha256` is updated
     with every byte of the archive.
 

@@ -1,7 +1,7 @@
 """Write one shard: a plain USTAR tar and its index, the same bytes for the same samples.
 
-A shard is put together from stretches: some neighbouring samples with the headers and the padding
-that stand in the tar, and their index entries. Any process can make a stretch; one process strings
+A shard is put together from chunks: some neighbouring samples with the headers and the padding
+that stand in the tar, and their index entries. Any process can make a chunk; one process strings
 them together, hashes and commits.
 """
 
@@ -23,7 +23,7 @@ from distgan.shards.format.index import describe_member, write_index
 
 # samples: enough that small ones are not all overhead, few enough that long recordings do not fill
 # the memory
-STRETCH = 16
+CHUNK_SAMPLES = 16
 
 # No dot in the last part of a key: webdataset would take what follows it for the field.
 # Nor what readers refuse: control characters, and what is no UTF-8.
@@ -32,7 +32,7 @@ FIELD = re.compile(r"[a-z0-9_]+(?:\.[a-z0-9_]+)*")
 
 
 @dataclass(frozen=True)
-class Stretch:
+class Chunk:
     """Neighbouring samples as they stand in a tar.
 
     Offsets in `files` count from the start of `data`.
@@ -44,7 +44,7 @@ class Stretch:
     files: dict[str, dict[str, Any]]
 
 
-def stretch_of(samples: list[dict[str, str | bytes]]) -> Stretch:
+def encode_chunk(samples: list[dict[str, str | bytes]]) -> Chunk:
     """Samples {"__key__": str, field: bytes, ...} with the same fields; DataError for a malformed
     or repeated key or field.
     """
@@ -69,18 +69,20 @@ def stretch_of(samples: list[dict[str, str | bytes]]) -> Stretch:
             parts += header(name, len(data)), data, bytes(-len(data) % BLOCKSIZE)
             files[name] = describe_member(position + BLOCKSIZE, name, data)
             position += BLOCKSIZE + len(data) + len(parts[-1])
-    return Stretch(keys, fields, b"".join(parts), files)
+    return Chunk(keys, fields, b"".join(parts), files)
 
 
 def write_shard(shard: Path, samples: Iterable[dict[str, str | bytes]]) -> int:
     """Write samples {"__key__": str, field: bytes, ...} as one committed shard; return their
-    number. Errors as `write_stretches`.
+    number. Errors as `write_chunks`.
     """
     left = iter(samples)
-    return write_stretches(shard, map(stretch_of, iter(lambda: list(islice(left, STRETCH)), [])))
+    return write_chunks(
+        shard, map(encode_chunk, iter(lambda: list(islice(left, CHUNK_SAMPLES)), []))
+    )
 
 
-def write_stretches(shard: Path, stretches: Iterable[Stretch]) -> int:
+def write_chunks(shard: Path, chunks: Iterable[Chunk]) -> int:
     """Write one committed shard; return its number of samples.
 
     Until the end the tar has another name, so a killed writer leaves nothing that looks finished.
@@ -91,17 +93,17 @@ def write_stretches(shard: Path, stretches: Iterable[Stretch]) -> int:
     fields: list[str] = []
     tar = _Tar(shard)
     try:
-        for stretch in stretches:
-            fields = fields or stretch.fields
-            if repeated := keys.intersection(stretch.keys):
+        for chunk in chunks:
+            fields = fields or chunk.fields
+            if repeated := keys.intersection(chunk.keys):
                 raise DataError(f"{shard}: key {min(repeated)!r} is repeated")
-            if stretch.fields != fields or not fields:
+            if chunk.fields != fields or not fields:
                 raise DataError(
-                    f"{shard}: sample {stretch.keys[0]} has the fields {stretch.fields}, expected"
+                    f"{shard}: sample {chunk.keys[0]} has the fields {chunk.fields}, expected"
                     f" {fields}"
                 )
-            keys.update(stretch.keys)
-            tar.add(stretch)
+            keys.update(chunk.keys)
+            tar.add(chunk)
         if not keys:
             raise DataError(f"{shard}: no samples to write")
         tar.commit()
@@ -201,10 +203,10 @@ class _Tar:
         with file_system(shard):
             self.file = _open_locked(self.temporary)
 
-    def add(self, stretch: Stretch) -> None:
-        for name, entry in stretch.files.items():
+    def add(self, chunk: Chunk) -> None:
+        for name, entry in chunk.files.items():
             self.files[name] = entry | {"offset": self.position + entry["offset"]}
-        self._put(stretch.data)
+        self._put(chunk.data)
 
     def commit(self) -> None:
         """End the tar, bring it to the disk, give it its name, and write the index, which is the

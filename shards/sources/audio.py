@@ -63,15 +63,15 @@ _MARGIN = 1024  # frames around a piece whose delay is no whole number of sample
 
 
 @dataclass(frozen=True)
-class Look:
+class PairReport:
     """What a pair of recordings is like.
 
-    `fault` if no pair, `weakness` if of low quality; frames [begin, end) of the target that can be
+    `error` if no pair, `quality_issue` if of low quality; frames [begin, end) of the target that can be
     used.
     """
 
-    fault: str = ""
-    weakness: str = ""
+    error: str = ""
+    quality_issue: str = ""
     begin: int = 0
     end: int = 0
     uneven: int = 0  # frames by which the lengths differ
@@ -146,45 +146,45 @@ class Source:
         self.pieces: list[
             tuple[int, int, int]
         ] = []  # (recording, first frame of the target, frames)
-        self.looks: list[Look] = []
+        self.reports: list[PairReport] = []
 
     @staticmethod
     def _check_options(args: argparse.Namespace) -> None:
-        faults = []
+        errors = []
         if bool(args.folder) == bool(args.input or args.target) or bool(args.input) != bool(
             args.target
         ):
-            faults.append(
+            errors.append(
                 "name the recordings by --from FOLDER, or by --input FOLDER and --target FOLDER"
             )
         if args.rate is not None and not RATES[0] <= args.rate <= RATES[1]:
-            faults.append(f"--rate {args.rate}: from {RATES[0]} to {RATES[1]} Hz")
+            errors.append(f"--rate {args.rate}: from {RATES[0]} to {RATES[1]} Hz")
         if args.segment is not None and not SEGMENTS_S[0] <= args.segment <= SEGMENTS_S[1]:
-            faults.append(
+            errors.append(
                 f"--segment {args.segment:g}: from {SEGMENTS_S[0]:g} to {SEGMENTS_S[1]:g} seconds"
             )
-        if faults:
-            raise ConfigError("\n".join(faults))
+        if errors:
+            raise ConfigError("\n".join(errors))
 
     def check(self, workers: int) -> SourceReport:
         """Listen to every recording once, and cut those that are fit."""
-        self.looks = []
+        self.reports = []
         with console.bar("checking", len(self.files.names), "recordings") as bar:
-            for look in ordered_map(self._look, range(len(self.files.names)), workers):
-                self.looks.append(look)
+            for report in ordered_map(self._inspect, range(len(self.files.names)), workers):
+                self.reports.append(report)
                 bar.advance()
         check = SourceReport(notes=list(self.files.notes))
         self.pieces, self.keys, short = [], [], []
-        for i, look in enumerate(self.looks):
-            pieces = [(0, 0)] if look.fault else self._cut(look.begin, look.end)
+        for i, report in enumerate(self.reports):
+            pieces = [(0, 0)] if report.error else self._cut(report.begin, report.end)
             for number, piece in enumerate(pieces):
-                if look.fault or look.weakness:
+                if report.error or report.quality_issue:
                     check.issues.append(
                         SampleIssue(
                             len(self.pieces),
                             self.files.names[i],
-                            look.fault or look.weakness,
-                            usable=not look.fault,
+                            report.error or report.quality_issue,
+                            usable=not report.error,
                         )
                     )
                 self.pieces.append((i, *piece))
@@ -216,45 +216,47 @@ class Source:
 
     def _notes(self) -> list[str]:
         fit = [
-            (name, look)
-            for name, look in zip(self.files.names, self.looks, strict=True)
-            if not look.fault
+            (name, report)
+            for name, report in zip(self.files.names, self.reports, strict=True)
+            if not report.error
         ]
-        uneven = [name for name, look in fit if look.uneven]
-        moved = [abs(look.delay.samples) for _, look in fit if self.align and look.delay.samples]
+        uneven = [name for name, report in fit if report.uneven]
+        moved = [
+            abs(report.delay.samples) for _, report in fit if self.align and report.delay.samples
+        ]
         notes = []
         if uneven:
             notes.append(
                 f"{len(uneven)} pairs differ in length by up to"
-                f" {max(look.uneven for _, look in fit)} frames, cut to the shorter:"
+                f" {max(report.uneven for _, report in fit)} frames, cut to the shorter:"
                 f" {named(uneven)}"
             )
         if moved:
             notes.append(
                 f"delay taken out of {len(moved)} pairs, up to {max(moved):.2f} samples; polarity"
-                f" turned in {sum(look.delay.polarity < 0 for _, look in fit)}"
+                f" turned in {sum(report.delay.polarity < 0 for _, report in fit)}"
             )
         return notes
 
-    def _look(self, i: int) -> Look:
+    def _inspect(self, i: int) -> PairReport:
         try:
             given, target = (audio_codec.load(path, self.rate)[0] for path in self.files.paths(i))
         except DataError as error:
-            return Look(fault=str(error))
+            return PairReport(error=str(error))
         uneven = abs(len(given) - len(target))
         for name, x in ((INPUT, given), (TARGET, target)):
             if not np.isfinite(x).all():
-                return Look(fault=f"{name} has values that are not finite")
+                return PairReport(error=f"{name} has values that are not finite")
             if (peak := np.abs(x).max(initial=0)) < SILENT_PEAK:
-                return Look(
-                    fault=(
+                return PairReport(
+                    error=(
                         f"{name} is silent: peak {20 * math.log10(max(peak, 1e-10)):.0f} dB of full"
                         " scale"
                     )
                 )
         if uneven > LENGTH_TOLERANCE_S * self.rate:
-            return Look(
-                fault=(
+            return PairReport(
+                error=(
                     f"input has {len(given)} frames, target {len(target)}: more than"
                     f" {1e3 * LENGTH_TOLERANCE_S:g} ms apart"
                 )
@@ -266,8 +268,8 @@ class Source:
             min(round(MAX_DELAY_S * self.rate), min(len(given), len(target)) // 2),
         )
         if delay.correlation < align.MISMATCH:
-            return Look(
-                fault=(
+            return PairReport(
+                error=(
                     "input and target are not the same recording: correlation"
                     f" {delay.correlation:.2f}, below {align.MISMATCH:g}"
                 )
@@ -282,7 +284,7 @@ class Source:
             weak.append(f"delay drifts by {delay.drift:.1f} samples")
         if self.align:
             late = to_take_out(delay)
-            return Look(
+            return PairReport(
                 "",
                 ", ".join(weak),
                 max(0, math.ceil(-late)),
@@ -297,31 +299,31 @@ class Source:
             )
         if delay.polarity < 0:
             weak.append("polarity is inverted; --align turns it")
-        return Look("", ", ".join(weak), 0, min(len(given), len(target)), uneven, delay)
+        return PairReport("", ", ".join(weak), 0, min(len(given), len(target)), uneven, delay)
 
     def group(self, i: int) -> str:
         return self.files.groups[self.pieces[i][0]]
 
     def make(self, i: int) -> dict[str, Any]:
         recording, first, frames = self.pieces[i]
-        look = self.looks[recording]
+        report = self.reports[recording]
         given_path, target_path = self.files.paths(recording)
         target = read_span(target_path, self.rate, first, frames)
         about = {
             "group": self.group(i),
             "name": self.files.names[recording],
             "start_seconds": first / self.rate,
-            "correlation": round(look.delay.correlation, 3),
+            "correlation": round(report.delay.correlation, 3),
         }
         if self.align:
-            late = to_take_out(look.delay)
+            late = to_take_out(report.delay)
             begin = max(0, first + math.floor(late) - _MARGIN)
             given = align.advance(
                 read_span(given_path, self.rate, begin, frames + 2 * _MARGIN + 1),
                 first + late - begin,
             )[:frames]
-            given = given * look.delay.polarity
-            about |= {"delay_samples": late, "polarity": look.delay.polarity}
+            given = given * report.delay.polarity
+            about |= {"delay_samples": late, "polarity": report.delay.polarity}
         else:
             given = read_span(given_path, self.rate, first, frames)
         if (len(given), len(target)) != (frames, frames):

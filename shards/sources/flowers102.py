@@ -43,7 +43,15 @@ from distgan.core import console
 from distgan.core.errors import ConfigError, DataError
 from distgan.shards.codecs import image as image_codec
 from distgan.shards.sources._base import SourceReport
-from distgan.shards.sources.images import SIZES, Look, decode, encode, look_at, look_at_all, reason
+from distgan.shards.sources.images import (
+    SIZES,
+    ImageReport,
+    decode,
+    encode,
+    inspect_all,
+    inspect_image,
+    reason,
+)
 
 EXAMPLES = [
     (
@@ -56,7 +64,7 @@ EXAMPLES = [
     ),
 ]
 RECIPE = "wgan_flowers"
-# the system trains on all images; its monitor needs some that D has not seen, and the last score is
+# the system trains on all images; its monitor needs some that D has not report, and the last score is
 # against all of them
 VALIDATION = 0.05
 
@@ -142,12 +150,12 @@ class Source:
             "size": args.size,
             "field": image_codec.FIELDS[args.payload],
         }
-        self.looks: list[Look] = []
+        self.reports: list[ImageReport] = []
 
     def check(self, workers: int) -> SourceReport:
         """Decode every photograph once."""
-        self.looks, issues = look_at_all(
-            self._look, range(len(self.keys)), [f"{key}.jpg" for key in self.keys], workers
+        self.reports, issues = inspect_all(
+            self._inspect, range(len(self.keys)), [f"{key}.jpg" for key in self.keys], workers
         )
         counts = [
             f"{list(self.splits.values()).count(name)} {name}"
@@ -157,7 +165,7 @@ class Source:
 
     def group(self, i: int) -> str:
         """Photographs with the same pixels are one group."""
-        return self.looks[i].digest
+        return self.reports[i].digest
 
     def make(self, i: int) -> dict[str, Any]:
         number, file = self.numbers[i], f"{self.keys[i]}.jpg"
@@ -172,13 +180,13 @@ class Source:
         return {"__key__": self.keys[i], field: data, "json": json.dumps(about).encode()}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "looks": []}
+        return {**self.__dict__, "reports": []}
 
-    def _look(self, i: int) -> Look:
+    def _inspect(self, i: int) -> ImageReport:
         try:
-            return look_at(io.BytesIO(self._read(i)), self.size)
+            return inspect_image(io.BytesIO(self._read(i)), self.size)
         except OSError as error:
-            return Look(fault=f"unreadable: {reason(error)}")
+            return ImageReport(error=f"unreadable: {reason(error)}")
 
     def _read(self, i: int) -> bytes:
         """The JPEG file of sample i."""

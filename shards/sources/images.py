@@ -95,8 +95,8 @@ class LowQuality:
 
 
 @dataclass(frozen=True)
-class Look:
-    """What one image is like; `fault` is set if it cannot be read, `weakness` if it is of low
+class ImageReport:
+    """What one image is like; `error` is set if it cannot be read, `quality_issue` if it is of low
     quality.
     """
 
@@ -104,8 +104,8 @@ class Look:
     colour: bool = False
     frames: int = 1
     outside: float = 0.0  # share of the values that --range clips
-    fault: str = ""
-    weakness: str = ""
+    error: str = ""
+    quality_issue: str = ""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -166,18 +166,18 @@ class Source:
         }
         self.origin: dict[str, Any] = {"folder": args.folder}
         self.sample: dict[str, Any] = {}
-        self.looks: list[Look] = []
+        self.reports: list[ImageReport] = []
 
     def check(self, workers: int) -> SourceReport:
         """Decode every image once; choose the number of channels if it was not given."""
-        look = functools.partial(look_at, size=self.size, limits=self.range)
+        look = functools.partial(inspect_image, size=self.size, limits=self.range)
         paths, names = (
             [self.folder / file for file in self.files],
             [shown(file) for file in self.files],
         )
-        self.looks, issues = look_at_all(look, paths, names, workers)
+        self.reports, issues = inspect_all(look, paths, names, workers)
         if self.channels is None:
-            self.channels = 3 if any(look.colour for look in self.looks) else 1
+            self.channels = 3 if any(look.colour for look in self.reports) else 1
         self.sample = {
             "kind": "image",
             "channels": self.channels,
@@ -189,8 +189,8 @@ class Source:
     def _notes(self) -> list[str]:
         readable = [
             (file, look)
-            for file, look in zip(self.files, self.looks, strict=True)
-            if not look.fault
+            for file, look in zip(self.files, self.reports, strict=True)
+            if not look.error
         ]
         coloured = [file for file, look in readable if look.colour]
         several = [file for file, look in readable if look.frames > 1]
@@ -221,7 +221,7 @@ class Source:
 
         A copy of a training image must not be in validation.
         """
-        return self.looks[i].digest
+        return self.reports[i].digest
 
     def make(self, i: int) -> dict[str, Any]:
         name = shown(self.files[i])
@@ -247,31 +247,33 @@ class Source:
         }
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "looks": []}
+        return {**self.__dict__, "reports": []}
 
 
-def look_at(file: Path | BinaryIO, size: int, limits: Sequence[float] | None = None) -> Look:
+def inspect_image(
+    file: Path | BinaryIO, size: int, limits: Sequence[float] | None = None
+) -> ImageReport:
     """Decode one image and judge the square of `size` pixels that would be made of it."""
     # Image decoders raise anything on damaged files: OSError, SyntaxError, struct.error,
     # IndexError, zlib.error.
     try:
         image, _ = decode(file, limits)
     except Exception as error:
-        return Look(fault=f"unreadable: {reason(error)}")
+        return ImageReport(error=f"unreadable: {reason(error)}")
     values = np.asarray(image)
     square = np.asarray(to_square(image, size))
     shorter = min(image.size)
     saturated = float(np.mean(square >= LowQuality.SATURATED_LEVEL))
-    weakness = ""
+    quality_issue = ""
     if shorter < LowQuality.TINY * size:
-        weakness = f"tiny: shorter side {shorter} pixels, less than {LowQuality.TINY * size:g}"
+        quality_issue = f"tiny: shorter side {shorter} pixels, less than {LowQuality.TINY * size:g}"
     elif saturated > LowQuality.SATURATED_SHARE:
-        weakness = (
+        quality_issue = (
             f"saturated: {saturated:.1%} of the values at the top, more than"
             f" {LowQuality.SATURATED_SHARE:.0%}"
         )
     elif float(square.std()) < LowQuality.BLANK_STD:
-        weakness = (
+        quality_issue = (
             f"blank: standard deviation {square.std():.2f} of 255 levels, less than"
             f" {LowQuality.BLANK_STD:g}"
         )
@@ -281,32 +283,34 @@ def look_at(file: Path | BinaryIO, size: int, limits: Sequence[float] | None = N
     digest = hashlib.sha256(
         f"{plain.shape}".encode() + np.ascontiguousarray(plain, dtype="<f4").tobytes()
     ).hexdigest()
-    return Look(digest, colour, image.info["frames"], image.info["outside"], "", weakness)
+    return ImageReport(
+        digest, colour, image.info["frames"], image.info["outside"], "", quality_issue
+    )
 
 
-def look_at_all(
-    look: Callable[[Any], Look], items: Sequence[Any], names: list[str], workers: int
-) -> tuple[list[Look], list[SampleIssue]]:
+def inspect_all(
+    look: Callable[[Any], ImageReport], items: Sequence[Any], names: list[str], workers: int
+) -> tuple[list[ImageReport], list[SampleIssue]]:
     """`look(item)` of every item, in `workers` processes, and what is wrong.
 
     Unreadable, of low quality, or the pixels of one before it.
     """
-    looks: list[Look] = []
+    reports: list[ImageReport] = []
     with console.bar("checking", len(items), "images") as bar:
-        for seen in ordered_map(look, items, workers):
-            looks.append(seen)
+        for report in ordered_map(look, items, workers):
+            reports.append(report)
             bar.advance()
     issues: list[SampleIssue] = []
     first: dict[str, str] = {}
-    for i, (name, seen) in enumerate(zip(names, looks, strict=True)):
-        fault = seen.fault or seen.weakness
-        if not seen.fault and seen.digest in first:
-            fault = f"duplicate of {first[seen.digest]}"
-        elif not seen.fault:
-            first[seen.digest] = name
-        if fault:
-            issues.append(SampleIssue(i, name, fault, usable=not seen.fault))
-    return looks, issues
+    for i, (name, report) in enumerate(zip(names, reports, strict=True)):
+        error = report.error or report.quality_issue
+        if not report.error and report.digest in first:
+            error = f"duplicate of {first[report.digest]}"
+        elif not report.error:
+            first[report.digest] = name
+        if error:
+            issues.append(SampleIssue(i, name, error, usable=not report.error))
+    return reports, issues
 
 
 def decode(

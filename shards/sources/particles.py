@@ -104,15 +104,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 class Source:
     def __init__(self, args: argparse.Namespace):
-        faults = []
+        errors = []
         if args.n < 2:
-            faults.append(f"--n {args.n}: at least 2 images, one to train and one to validate")
+            errors.append(f"--n {args.n}: at least 2 images, one to train and one to validate")
         if not SIZES[0] <= args.size <= SIZES[1]:
-            faults.append(f"--size {args.size}: from {SIZES[0]} to {SIZES[1]} pixels")
+            errors.append(f"--size {args.size}: from {SIZES[0]} to {SIZES[1]} pixels")
         if args.seed < 0:
-            faults.append(f"--seed {args.seed}: 0 or more")
-        if faults:
-            raise ConfigError("\n".join(faults))
+            errors.append(f"--seed {args.seed}: 0 or more")
+        if errors:
+            raise ConfigError("\n".join(errors))
         self.seed, self.size, self.payload = args.seed, args.size, args.payload
         self.options: dict[str, Any] = {
             "n": args.n,

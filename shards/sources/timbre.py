@@ -37,6 +37,7 @@ from distgan.core.rng import numpy_generator
 from distgan.core.worker_pool import ordered_map
 from distgan.shards.audio import align, corpus, degrade, denoise, speech
 from distgan.shards.audio.pairs import SILENT_PEAK, SOUNDS, pair_sample, to_take_out
+from distgan.shards.audio.strength import Strength, draw_strength
 from distgan.shards.codecs import audio as audio_codec
 from distgan.shards.sources._base import SampleIssue, SourceReport
 
@@ -142,7 +143,7 @@ class Degraded:
     """One sample before the denoiser; arrays float32 [frames + 2 margins]."""
 
     mixture: degrade.Mixture
-    strength: denoise.Strength
+    strength: Strength
     about: dict[str, Any]
 
 
@@ -184,7 +185,7 @@ class Source:
                 self.voice, self.seed, self.rate, self.frames, self.margin, args.n or MADE
             )
         )
-        self.keys = [f"{i:07d}" for i in range(len(self.speech.stretches))]
+        self.keys = [f"{i:07d}" for i in range(len(self.speech.segments))]
         self.contents = {
             name: Contents(folder, self.files[name]) for name, folder in self.folders.items()
         }
@@ -214,12 +215,12 @@ class Source:
         self.latency = align.UNKNOWN
 
     def _check_options(self, args: argparse.Namespace) -> None:
-        """All faults at once, before any work."""
-        faults = []
+        """All errors at once, before any work."""
+        errors = []
         self.files = {}
         saved, segment = args.save_segment_length, args.segment_length
         least = 2 if "speech" in self.folders else corpus.TAKES + 1
-        for ok, fault in (
+        for ok, error in (
             (
                 args.n is None or args.n >= least,
                 (
@@ -264,20 +265,20 @@ class Source:
             ),
         ):
             if not ok:
-                faults.append(fault)
+                errors.append(error)
         for name, folder in self.folders.items():
             self.files[name] = find_files(folder, SOUNDS)[0]
             if not self.files[name]:
-                faults.append(
+                errors.append(
                     f"--{name} {folder}:"
                     f" {'holds no sound files' if folder.is_dir() else 'no such folder'}"
                 )
         try:
             _ = self._denoise
         except ConfigError as error:
-            faults.append(str(error))
-        if faults:
-            raise ConfigError("\n".join(faults))
+            errors.append(str(error))
+        if errors:
+            raise ConfigError("\n".join(errors))
 
     @cached_property
     def _denoise(self) -> denoise.Denoiser:
@@ -324,10 +325,10 @@ class Source:
         if "speech" in self.folders:
             with console.bar("checking", len(self.keys), "stretches of speech") as bar:
                 for i, (reason, usable) in enumerate(
-                    ordered_map(self._look, range(len(self.keys)), workers)
+                    ordered_map(self._inspect, range(len(self.keys)), workers)
                 ):
                     if reason:
-                        recording, first = self.speech.stretches[i]
+                        recording, first = self.speech.segments[i]
                         check.issues.append(
                             SampleIssue(
                                 i, f"{shown(recording)} at {first / self.rate:g} s", reason, usable
@@ -345,7 +346,7 @@ class Source:
             )
         return check
 
-    def _look(self, i: int) -> tuple[str, bool]:
+    def _inspect(self, i: int) -> tuple[str, bool]:
         try:
             clean = self.speech.take(i)
         except DataError as error:
@@ -409,7 +410,7 @@ class Source:
 
     def group(self, i: int) -> str:
         """The recording; of copies under several names, the first."""
-        recording = self.speech.stretches[i][0]
+        recording = self.speech.segments[i][0]
         return shown(
             self.contents["speech"].first(recording) if "speech" in self.contents else recording
         )
@@ -432,14 +433,14 @@ class Source:
         rir = (
             list(self.rooms)[rng.integers(len(self.rooms))] if rng.random() < self.reverb else None
         )
-        strength = denoise.draw(rng)
+        strength = draw_strength(rng)
         mixture = degrade.mix(
             self.speech.take(i), noise, snr, self.rate, None if rir is None else self.rooms[rir]
         )
         about = {
             "group": self.group(i),
-            "speech": shown(self.speech.stretches[i][0]),
-            "start_seconds": (self.speech.stretches[i][1] + self.margin) / self.rate,
+            "speech": shown(self.speech.segments[i][0]),
+            "start_seconds": (self.speech.segments[i][1] + self.margin) / self.rate,
             "noise": noise_name,
             "rir": rir,
             "snr_db": round(snr, 3),

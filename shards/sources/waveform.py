@@ -147,7 +147,7 @@ class Source:
 
     @staticmethod
     def _check_options(args: argparse.Namespace) -> None:
-        faults = []
+        errors = []
         for name, low, high in (
             ("n", 2, math.inf),
             ("length", *LENGTHS),
@@ -159,21 +159,21 @@ class Source:
             if value is None:
                 continue
             if not low <= value <= high:
-                faults.append(
+                errors.append(
                     f"--{name} {value}: {low} or more"
                     if high == math.inf
                     else f"--{name} {value}: from {low} to {high}"
                 )
             if (name == "rate") != (args.pairs is not None):
-                faults.append(
+                errors.append(
                     f"--{name} is for pairs of your own, given by --from"
                     if name == "rate"
                     else f"--{name} is for generated records, not for those of --from"
                 )
         if args.pairs is not None and not Path(args.pairs).exists():
-            faults.append(f"--from {args.pairs}: no such file or folder")
-        if faults:
-            raise ConfigError("\n".join(faults))
+            errors.append(f"--from {args.pairs}: no such file or folder")
+        if errors:
+            raise ConfigError("\n".join(errors))
 
     def check(self, workers: int) -> SourceReport:
         """Generated records need no look; of given ones each is read."""
@@ -185,39 +185,41 @@ class Source:
         )
         lengths = []
         with console.bar("checking", len(self.keys), "pairs") as bar:
-            for i, (length, fault, weakness) in enumerate(
-                ordered_map(self._look, range(len(self.keys)), workers)
+            for i, (length, error, quality_issue) in enumerate(
+                ordered_map(self._inspect, range(len(self.keys)), workers)
             ):
-                if fault or weakness:
+                if error or quality_issue:
                     check.issues.append(
-                        SampleIssue(i, self.given.names[i], fault or weakness, usable=not fault)
+                        SampleIssue(
+                            i, self.given.names[i], error or quality_issue, usable=not error
+                        )
                     )
-                if not fault:
+                if not error:
                     lengths.append(length)
                 bar.advance()
         self.sample = pair_sample(self.rate, "wav", "float32", lengths)
         return check
 
-    def _look(self, i: int) -> tuple[int, str, str]:
+    def _inspect(self, i: int) -> tuple[int, str, str]:
         """(length, why it is unusable, why it is weak)."""
         try:
             given, target = self.given.load(i)
         except DataError as error:
             return 0, str(error), ""
-        fault = weakness = ""
+        error = quality_issue = ""
         if len(given) != len(target):
-            fault = f"input has {len(given)} samples, target {len(target)}"
+            error = f"input has {len(given)} samples, target {len(target)}"
         elif not len(given):
-            fault = "empty"
+            error = "empty"
         elif not (np.isfinite(given).all() and np.isfinite(target).all()):
-            fault = "has values that are not finite as float32"
+            error = "has values that are not finite as float32"
         else:
-            weakness = ", ".join(
+            quality_issue = ", ".join(
                 f"{name} is constant"
                 for name, x in (("input", given), ("target", target))
                 if np.ptp(x) == 0
             )
-        return len(given), fault, weakness
+        return len(given), error, quality_issue
 
     def group(self, i: int) -> str:
         return self.keys[i] if self.given is None else self.given.groups[i]

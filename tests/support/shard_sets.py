@@ -7,7 +7,7 @@ import numpy as np
 
 from distgan.shards.codecs import audio as audio_codec
 from distgan.shards.codecs import image as image_codec
-from distgan.shards.format.index import fingerprint, write_manifest
+from distgan.shards.format.manifest import fingerprint, write_manifest
 from distgan.shards.format.writer import write_shard
 
 

@@ -55,7 +55,7 @@ def test_parallel_results_are_in_order_and_failures_come_through():
 
 
 def test_two_processes_work_at_once_and_this_one_does_not(tmp_path):
-    processes = set(ordered_map(meet, [tmp_path] * 8, 2, together=1))
+    processes = set(ordered_map(meet, [tmp_path] * 8, 2, chunk_size=1))
     assert len(processes) == 2 and os.getpid() not in processes
 
 

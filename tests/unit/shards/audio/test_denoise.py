@@ -10,10 +10,11 @@ import torch
 
 from distgan.core.errors import ConfigError
 from distgan.shards.audio import align, deepfilter, degrade, denoise, speech
+from distgan.shards.audio.strength import Strength, draw_strength
 
 RATE = 16000
 EMBEDDED = ("erb", "wiener")
-PLAIN = denoise.Strength(-25.0, 0.0, 1.0, 0)
+PLAIN = Strength(-25.0, 0.0, 1.0, 0)
 
 
 def mixtures(n=4, seconds=1.5, snr_db=5.0, rate=RATE):
@@ -29,7 +30,7 @@ def mixtures(n=4, seconds=1.5, snr_db=5.0, rate=RATE):
 
 
 def strengths(n):
-    return [denoise.draw(np.random.default_rng(i)) for i in range(n)]
+    return [draw_strength(np.random.default_rng(i)) for i in range(n)]
 
 
 def si_sdr(x, reference):
@@ -81,11 +82,11 @@ def test_clean_speech_passes_erb_unchanged():
 @pytest.mark.parametrize("floor_db", [-12.0, -30.0])
 def test_where_nothing_is_said_the_floor_is_left(floor_db):
     noise = torch.from_numpy(degrade.noise("white", np.random.default_rng(0), 2 * RATE, RATE))[None]
-    strength = denoise.Strength(floor_db, 3.0, 1.0, 0)
+    strength = Strength(floor_db, 3.0, 1.0, 0)
     out = denoise.load("erb", RATE)(noise, torch.zeros_like(noise), [strength])
     assert (out - 10 ** (floor_db / 20) * noise).abs().max() < 1e-5
     left = denoise.load("wiener", RATE)(
-        noise, torch.zeros_like(noise), [denoise.Strength(floor_db, 0.0, 2.0, 0)]
+        noise, torch.zeros_like(noise), [Strength(floor_db, 0.0, 2.0, 0)]
     )
     assert (
         floor_db - 0.1
@@ -101,25 +102,25 @@ def test_jitter_and_oversubtraction_do_damage_by_their_own_seed():
         erb(noisy, clean, [s])[0]
         for s in (
             PLAIN,
-            denoise.Strength(-25.0, 4.0, 1.0, 5),
-            denoise.Strength(-25.0, 4.0, 1.0, 5),
-            denoise.Strength(-25.0, 4.0, 1.0, 6),
+            Strength(-25.0, 4.0, 1.0, 5),
+            Strength(-25.0, 4.0, 1.0, 5),
+            Strength(-25.0, 4.0, 1.0, 6),
         )
     )
     assert torch.equal(shaken, again) and not torch.allclose(shaken, other)
     assert si_sdr(plain, clean[0]) > si_sdr(shaken, clean[0]) + 0.5
     for name in EMBEDDED:
         soft, hard = (
-            denoise.load(name, RATE)(noisy, clean, [denoise.Strength(-25.0, 0.0, over, 0)])
+            denoise.load(name, RATE)(noisy, clean, [Strength(-25.0, 0.0, over, 0)])
             for over in (1.0, 2.5)
         )
         assert hard.square().sum() < 0.95 * soft.square().sum()
 
 
 def test_strengths_are_drawn_from_the_stated_ranges():
-    drawn = [denoise.draw(np.random.default_rng(i)) for i in range(200)]
+    drawn = [draw_strength(np.random.default_rng(i)) for i in range(200)]
     assert (
-        drawn[0] == denoise.draw(np.random.default_rng(0)) and len({s.seed for s in drawn}) == 200
+        drawn[0] == draw_strength(np.random.default_rng(0)) and len({s.seed for s in drawn}) == 200
     )
     for name, low, high in (("floor_db", -35, -12), ("jitter_db", 0, 4), ("oversubtract", 1, 1.5)):
         values = [getattr(s, name) for s in drawn]
@@ -228,7 +229,7 @@ def test_deepfilternet_loads_and_treats_rows_alone(untrained):
     assert (
         torch.cat([denoiser(noisy[i : i + 1], clean[i : i + 1], [PLAIN]) for i in range(3)]) - out
     ).abs().max() < 1e-6
-    assert torch.equal(denoiser(noisy, clean, [denoise.Strength(0.0, 0.0, 1.0, 0)] * 3), noisy)
+    assert torch.equal(denoiser(noisy, clean, [Strength(0.0, 0.0, 1.0, 0)] * 3), noisy)
 
 
 def test_deepfilternet_refuses_weights_that_do_not_fit(untrained):

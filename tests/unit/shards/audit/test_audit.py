@@ -23,7 +23,8 @@ from distgan.shards.audit.findings import CHECKS, Checks
 from distgan.shards.audit.images import perceptual_hash
 from distgan.shards.audit.samples import Place
 from distgan.shards.codecs.image import encode
-from distgan.shards.format.index import fingerprint, load_index, write_manifest
+from distgan.shards.format.index import load_index
+from distgan.shards.format.manifest import fingerprint, write_manifest
 from distgan.shards.format.writer import write_shard
 
 SIZE = 48
@@ -261,7 +262,7 @@ def test_near_duplicates_are_found_in_every_block_of_the_comparison(monkeypatch)
     """
     monkeypatch.setattr(images, "_ROWS", 16)
     looks = [
-        images.Look(
+        images.ImageReport(
             Place("train", Path("t.tar"), i, str(i)),
             {},
             {"range": 255.0},

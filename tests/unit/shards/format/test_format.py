@@ -24,9 +24,10 @@ from tars import block, write
 
 from distgan.core.errors import ConfigError, DataError
 from distgan.core.files import sha256_of
-from distgan.shards.format.index import index_tar, load_index, split_member, write_manifest
+from distgan.shards.format.index import index_tar, load_index, split_member
+from distgan.shards.format.manifest import write_manifest
 from distgan.shards.format.reader import ShardSet
-from distgan.shards.format.tar_members import members
+from distgan.shards.format.tar_members import iter_members
 from distgan.shards.format.writer import write_shard
 
 
@@ -178,7 +179,7 @@ def test_tars_of_tar_are_read_as_stock_and_tarfile_read_them(tmp_path, form):
         cwd=tmp_path / "files",
         check=True,
     )
-    read = list(members(tmp_path / "f.tar"))
+    read = list(iter_members(tmp_path / "f.tar"))
     with tarfile.open(tmp_path / "f.tar") as tar:
         assert read == [
             (member.name, member.offset_data, tar.extractfile(member).read())
@@ -192,7 +193,7 @@ def test_tars_of_tar_are_read_as_stock_and_tarfile_read_them(tmp_path, form):
 def test_times_in_old_gnu_headers_are_no_prefix(tmp_path):
     """Old GNU archives have times of access where USTAR has what stands before the name."""
     tar = write(tmp_path / "f.tar", block(b"b.bin", prefix=b"14500000000\0", magic=b"ustar  \0"))
-    assert [name for name, _, _ in members(tar)] == ["a.bin", "b.bin"]
+    assert [name for name, _, _ in iter_members(tar)] == ["a.bin", "b.bin"]
 
 
 @settings(max_examples=40, deadline=None)
@@ -220,7 +221,7 @@ def test_members_are_those_of_tarfile(tmp_path_factory, names, form, mtime):
             (member.name, member.offset_data, tar.extractfile(member).read()) for member in tar
         ]
     sha256 = hashlib.sha256()
-    assert list(members(path, sha256)) == expected
+    assert list(iter_members(path, sha256)) == expected
     assert sha256.hexdigest() == sha256_of(path)
 
 
@@ -337,4 +338,7 @@ def test_checksums_of_signed_bytes_are_read(tmp_path):
     head = block("é.bin".encode())
     rest = head[:148] + b" " * 8 + head[156:]
     head = head[:148] + b"%06o\0 " % sum(byte - 256 * (byte > 127) for byte in rest) + head[156:]
-    assert [name for name, *_ in members(write(tmp_path / "a.tar", head))] == ["a.bin", "é.bin"]
+    assert [name for name, *_ in iter_members(write(tmp_path / "a.tar", head))] == [
+        "a.bin",
+        "é.bin",
+    ]

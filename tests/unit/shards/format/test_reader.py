@@ -15,13 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distgan.core.errors import DataError
-from distgan.shards.format.index import (
-    BLOCK,
-    describe_member,
-    fingerprint,
-    load_index,
-    write_manifest,
-)
+from distgan.shards.format.index import BLOCK, describe_member, load_index
+from distgan.shards.format.manifest import fingerprint, write_manifest
 from distgan.shards.format.reader import ShardSet, open_parts
 from distgan.shards.format.writer import write_shard
 
@@ -106,14 +101,14 @@ def test_a_field_is_read_alone_and_several_at_once(whole, reads):
     assert [size for size, _ in reads] == [703]
     shard_set.fields_of(3, ("png", "json"))
     assert len(reads) == 2 and reads[1][0] < 3000
-    shard_set.part(3, "wav", BLOCK + 5, BLOCK + 10)
+    shard_set.read_range(3, "wav", BLOCK + 5, BLOCK + 10)
     assert reads[2][0] == BLOCK and len(reads) == 3
 
 
 def test_an_unknown_field_is_named(whole):
     for read in (
         lambda s: s.fields_of(0, ("jpg",)),
-        lambda s: s.part(0, "jpg", 0, 1),
+        lambda s: s.read_range(0, "jpg", 0, 1),
         lambda s: s.size(0, "jpg"),
     ):
         with pytest.raises(DataError, match="no field 'jpg'; there are: json, png, wav"):
@@ -148,7 +143,7 @@ def test_damage_is_found_in_what_is_read_only(folder):
 def test_a_part_is_a_slice(whole, i, ends, field):
     data = sample(i)[field]
     start, stop = sorted(min(end, len(data)) for end in ends)
-    assert ShardSet(whole).part(i, field, start, stop) == data[start:stop]
+    assert ShardSet(whole).read_range(i, field, start, stop) == data[start:stop]
 
 
 @pytest.mark.parametrize(
@@ -156,7 +151,7 @@ def test_a_part_is_a_slice(whole, i, ends, field):
 )
 def test_a_part_outside_is_refused(whole, start, stop):
     with pytest.raises(ValueError, match=rf"bytes {start}\.\.{stop} of 000.wav, which has {SOUND}"):
-        ShardSet(whole).part(0, "wav", start, stop)
+        ShardSet(whole).read_range(0, "wav", start, stop)
 
 
 def test_only_long_wav_members_have_checksums_of_blocks(whole):
@@ -179,7 +174,7 @@ def test_damage_inside_a_part_is_found_by_its_block(folder):
     offset = flip(folder, 6, "wav", 2 * BLOCK + 77)
     shard_set, data = ShardSet(folder), sample(6)["wav"]
     for start, stop in ((0, 2 * BLOCK), (3 * BLOCK, len(data)), (2 * BLOCK, 2 * BLOCK)):
-        assert shard_set.part(6, "wav", start, stop) == data[start:stop]
+        assert shard_set.read_range(6, "wav", start, stop) == data[start:stop]
     for start, stop in (
         (0, len(data)),
         (2 * BLOCK, 2 * BLOCK + 1),
@@ -193,19 +188,19 @@ def test_damage_inside_a_part_is_found_by_its_block(folder):
                 rf" {offset + 2 * BLOCK}\.\.{offset + 3 * BLOCK} is not"
             ),
         ):
-            shard_set.part(6, "wav", start, stop)
+            shard_set.read_range(6, "wav", start, stop)
 
 
 def test_without_blocks_damage_anywhere_in_the_member_is_found(folder):
     offset, size = flip(folder, 6, "png", 600), len(sample(6)["png"])
     with pytest.raises(DataError, match=rf"006.png at bytes {offset}\.\.{offset + size}"):
-        ShardSet(folder).part(6, "png", 0, 5)
+        ShardSet(folder).read_range(6, "png", 0, 5)
 
 
 def test_a_part_beyond_the_end_of_a_file_that_shrank_is_refused(folder):
     shard_set = ShardSet(folder)
     os.truncate(folder / "r-000002.tar", 2048 + 3 * BLOCK)
-    assert shard_set.part(8, "wav", 5, BLOCK) == sample(8)["wav"][5:BLOCK]
+    assert shard_set.read_range(8, "wav", 5, BLOCK) == sample(8)["wav"][5:BLOCK]
     with pytest.raises(
         DataError,
         match=(
@@ -213,7 +208,7 @@ def test_a_part_beyond_the_end_of_a_file_that_shrank_is_refused(folder):
             r" only \d+ are left"
         ),
     ):
-        shard_set.part(8, "wav", 0, SOUND)
+        shard_set.read_range(8, "wav", 0, SOUND)
 
 
 @pytest.mark.parametrize("blocks", [[1], [1] * 7, [-1] * 6, ["1"] * 6, [2**32] * 6, 7])
@@ -236,7 +231,7 @@ def test_short_reads_are_continued(whole, monkeypatch):
     )
     shard_set = ShardSet(whole)
     assert [shard_set[i] for i in range(10)] == [sample(i) for i in range(10)]
-    assert shard_set.part(1, "wav", 100, 2 * BLOCK) == sample(1)["wav"][100 : 2 * BLOCK]
+    assert shard_set.read_range(1, "wav", 100, 2 * BLOCK) == sample(1)["wav"][100 : 2 * BLOCK]
 
 
 def test_some_of_the_shards(whole):

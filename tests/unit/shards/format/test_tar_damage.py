@@ -18,15 +18,8 @@ import pytest
 from tars import base256, block, long_name, padded, pax, write
 
 from distgan.core.errors import DataError
-from distgan.shards.format.index import (
-    fingerprint,
-    index_path,
-    index_tar,
-    is_written,
-    load_index,
-    samples_of,
-    write_manifest,
-)
+from distgan.shards.format.index import index_path, index_tar, is_written, load_index, samples_of
+from distgan.shards.format.manifest import fingerprint, write_manifest
 from distgan.shards.format.reader import ShardSet
 from distgan.shards.format.writer import write_shard
 

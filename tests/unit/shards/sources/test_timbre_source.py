@@ -336,9 +336,9 @@ def test_as_many_pairs_as_are_asked_for(folders):
     Each again, with other noise. Fewer: spread over the recordings.
     """
     many, few = source(**folders, n=10, voice=None), source(**folders, n=3, voice=None)
-    assert many.speech.stretches == [
+    assert many.speech.segments == [
         stretch
-        for stretch in source(**folders, n=None, voice=None).speech.stretches
+        for stretch in source(**folders, n=None, voice=None).speech.segments
         for _ in range(2)
     ]
     many.check(1)
