@@ -12,8 +12,8 @@ import pydantic_core
 from pydantic import BaseModel, ConfigDict, Field
 
 from distgan.config.batch_layout import MAX_BATCH
-from distgan.monitor.decisions import Watch
-from distgan.monitor.settings import IN_FLIGHT
+from distgan.monitor.moves import IN_FLIGHT
+from distgan.monitor.settings import Watch
 
 Positive = Annotated[
     float, Field(gt=0, le=1e9)

@@ -1,8 +1,9 @@
 """What `watch` did to a run, from its events and its journal. Imports no torch."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+from distgan.monitor.journal import finite_number
 
 STOPPED = (  # how the reason of an early end begins where `watch` ended the run
     "watch.on_trouble=stop"
@@ -42,7 +43,11 @@ def interventions(events: Sequence[dict]) -> list[Intervention]:
             changes = f"from step {event['from_step']} back to {event.get('to_step')}; {changes}"
         found.append(
             Intervention(
-                action, event.get("time"), real(event.get("epoch")), str(rule or "–"), str(changes)
+                action,
+                event.get("time"),
+                finite_number(event.get("epoch")),
+                str(rule or "–"),
+                str(changes),
             )
         )
     return found
@@ -62,8 +67,3 @@ def marks(found: Sequence[Intervention], rows: Sequence[dict]) -> list[tuple[flo
         and (epoch := round(row["epoch"], 3)) not in known
     }
     return sorted(told)
-
-
-def real(value) -> float | None:
-    """A finite number, else None."""
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None

@@ -92,6 +92,11 @@ def number(value) -> float:
     return float(value) if isinstance(value, int | float) else math.nan
 
 
+def finite_number(value) -> float | None:
+    """A finite number, else None."""
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+
+
 def medians(table: np.ndarray, window: int) -> np.ndarray:
     """[n, k] -> [n - window + 1, k]: epoch at which each full window ends, and the medians over it."""
     if len(table) < window:
@@ -178,3 +183,13 @@ def tail_of(path: Path, size: int) -> list[dict[str, Any]]:
             if isinstance(row, dict):
                 found.append(row)
     return found
+
+
+def current_settings(values: dict[str, Any], rows: list[dict]) -> dict[str, Any]:
+    """The settings of a run with what was changed in flight, as its journal tells (`adapt/g_lr`)."""
+    return values | {
+        key.removeprefix("adapt/"): value
+        for row in rows
+        for key, value in row.items()
+        if key.startswith("adapt/")
+    }

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from distgan.monitor.journal import epoch_means, finite, medians, since
+from distgan.monitor.results import Finding
 from distgan.monitor.rules_outcome import (
     d_overfitting,
     mode_collapse,
@@ -24,7 +25,7 @@ from distgan.monitor.rules_outcome import (
     score_mark,
     validation_rising,
 )
-from distgan.monitor.settings import Finding, Watch
+from distgan.monitor.settings import Watch
 
 
 def nonfinite_lines(rows: list[dict]) -> list[tuple[float, list[str]]]:

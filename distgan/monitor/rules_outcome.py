@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from distgan.monitor.journal import finite, gaps, medians, score_key, since
-from distgan.monitor.settings import Finding, Watch
+from distgan.monitor.results import Finding
+from distgan.monitor.settings import Watch
 
 
 def overfitting(rows: list[dict], s: Watch, values: dict[str, Any]) -> Finding | None:

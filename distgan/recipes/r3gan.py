@@ -28,7 +28,7 @@ from distgan.data.dataset import Data
 from distgan.data.loader import MicroBatch
 from distgan.distributed.ranks import Ranks
 from distgan.engine.player import Log, Player, last
-from distgan.monitor.decisions import Watch
+from distgan.monitor.settings import Watch
 from distgan.nn.losses import d_relativistic, g_relativistic, zero_centred_penalty
 from distgan.recipes import _noise as from_noise
 

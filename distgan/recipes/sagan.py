@@ -19,7 +19,7 @@ from distgan.data.dataset import Data
 from distgan.data.loader import MicroBatch
 from distgan.distributed.ranks import Ranks
 from distgan.engine.player import Log, Player, last
-from distgan.monitor.decisions import Watch
+from distgan.monitor.settings import Watch
 from distgan.nn.image import Discriminator64, Generator64
 from distgan.nn.losses import Mode, d_adversarial, g_adversarial, watched
 from distgan.recipes import _noise as from_noise

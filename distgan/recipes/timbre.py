@@ -25,7 +25,8 @@ from distgan.distributed.ranks import Ranks
 from distgan.engine.player import Log, Player
 from distgan.metrics import audio as measures
 from distgan.metrics.stft import STFT_RESOLUTIONS, stft_distance
-from distgan.monitor.decisions import Move, Watch
+from distgan.monitor.moves import Move
+from distgan.monitor.settings import Watch
 from distgan.nn import spectrogram as nets_timbre
 from distgan.nn.losses import MODES, d_adversarial, g_adversarial, watched
 from distgan.outputs import audio_results as listening

@@ -25,7 +25,8 @@ from distgan.data.loader import MicroBatch
 from distgan.distributed.ranks import Ranks
 from distgan.engine.player import Log, Player, last
 from distgan.metrics.stft import stft_distance
-from distgan.monitor.decisions import WAVEFORM, Move, Watch
+from distgan.monitor.moves import Move
+from distgan.monitor.settings import WAVEFORM, Watch
 from distgan.nn import losses
 from distgan.nn.waveform import Discriminator1d, Generator1d
 from distgan.outputs import signal_plots as figures

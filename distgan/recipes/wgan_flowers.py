@@ -24,7 +24,8 @@ from distgan.data.dataset import Data
 from distgan.data.loader import MicroBatch
 from distgan.distributed.ranks import Ranks
 from distgan.engine.player import Log, Player, last
-from distgan.monitor.decisions import Move, Watch
+from distgan.monitor.moves import Move
+from distgan.monitor.settings import Watch
 from distgan.nn.image import Discriminator64, Generator64
 from distgan.nn.losses import d_wasserstein, g_wasserstein, gradient_penalty
 from distgan.nn.normalization import GroupBatchNorm2d

@@ -14,9 +14,8 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from distgan.monitor.decisions import Watch
-from distgan.monitor.interventions import real
-from distgan.monitor.journal import finite, gaps, series
+from distgan.monitor.journal import finite, finite_number, gaps, series
+from distgan.monitor.settings import Watch
 from distgan.outputs import signal_plots as figures
 from distgan.outputs.signal_plots import BLUE, GRAY, GREEN, ORANGE, RED
 
@@ -395,7 +394,11 @@ def _score(ax, rows: list[dict], best: dict | None) -> bool:
         _scale(ax, y)
     if not ax.lines:
         return False
-    if best and real(best.get("score")) is not None and real(best.get("epoch")) is not None:
+    if (
+        best
+        and finite_number(best.get("score")) is not None
+        and finite_number(best.get("epoch")) is not None
+    ):
         ax.plot(
             [best["epoch"]],
             [best["score"]],

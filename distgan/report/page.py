@@ -14,8 +14,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from distgan.config.settings import flatten
 from distgan.core.console import clock
-from distgan.monitor.decisions import Signal, shown
 from distgan.monitor.interventions import marks
+from distgan.monitor.moves import format_setting
+from distgan.monitor.results import HealthSignal
 from distgan.report.curves import curves
 from distgan.report.formatting import moment, number
 from distgan.report.media import results, samples
@@ -136,7 +137,7 @@ def _curve_notes(run: History) -> list[str]:
     return notes
 
 
-def _healthy_range(signal: Signal) -> str:
+def _healthy_range(signal: HealthSignal) -> str:
     low, high = signal.low, signal.high
     if low is not None and high is not None:
         return f"{low:.3g} – {high:.3g}"
@@ -149,7 +150,7 @@ def _settings(run: History) -> dict[str, Any]:
     """Return the settings, the tuning guide apart, and how many of them the user chose."""
     chosen, resolved = dict(flatten(run.overrides)), dict(flatten(run.config))
     changed = {
-        key: shown(value)
+        key: format_setting(value)
         for key, value in run.values.items()
         if key not in run.config or run.config[key] != value
     }

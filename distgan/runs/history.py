@@ -17,9 +17,12 @@ from pydantic import ValidationError
 
 from distgan.core.errors import RunError
 from distgan.monitor.criteria import Criterion, criteria
-from distgan.monitor.decisions import Finding, Signal, Watch, check, healthy, present
-from distgan.monitor.interventions import Intervention, interventions, real
-from distgan.monitor.journal import read_journal, score_key, series
+from distgan.monitor.decisions import evaluate_rules
+from distgan.monitor.interventions import Intervention, interventions
+from distgan.monitor.journal import current_settings, finite_number, read_journal, score_key, series
+from distgan.monitor.results import Finding, HealthSignal
+from distgan.monitor.settings import Watch
+from distgan.monitor.signals import health_signals
 
 MARKS = ("status.json", "identity.json", "journal.jsonl")  # any of these makes a folder a run
 HEARTBEAT_OLD_S = 600.0
@@ -66,7 +69,7 @@ class History:
 
     @cached_property
     def findings(self) -> list[Finding]:
-        return check(self.rows, self.settings, self.values)
+        return evaluate_rules(self.rows, self.settings, self.values)
 
     @cached_property
     def criteria(self) -> list[Criterion]:
@@ -79,13 +82,13 @@ class History:
         )
 
     @cached_property
-    def signals(self) -> list[Signal]:
-        return healthy(self.rows, self.settings)
+    def signals(self) -> list[HealthSignal]:
+        return health_signals(self.rows, self.settings)
 
     @cached_property
     def values(self) -> dict:
         """The settings with what was changed in flight."""
-        return present(self.config, self.rows)
+        return current_settings(self.config, self.rows)
 
     @cached_property
     def interventions(self) -> list[Intervention]:
@@ -107,7 +110,7 @@ class History:
             return self.status["best"]
         key = f"eval/{self.metric}"
         score, row = min(
-            ((row[key], row) for row in self.rows if real(row.get(key)) is not None),
+            ((row[key], row) for row in self.rows if finite_number(row.get(key)) is not None),
             key=lambda pair: pair[0],
             default=(None, None),
         )
@@ -158,7 +161,11 @@ class History:
     def last(self, key: str) -> float | None:
         """The newest finite value of a journal key: of a validation, which is a mean already."""
         return next(
-            (value for row in reversed(self.rows) if (value := real(row.get(key))) is not None),
+            (
+                value
+                for row in reversed(self.rows)
+                if (value := finite_number(row.get(key))) is not None
+            ),
             None,
         )
 

@@ -18,7 +18,8 @@ from distgan.data.dataset import Data
 from distgan.distributed.ranks import Ranks
 from distgan.engine.player import retune
 from distgan.evaluation.image_evaluator import Evaluator
-from distgan.monitor import decisions as watch
+from distgan.monitor.decisions import Decision, decide, evaluate_rules
+from distgan.monitor.moves import format_setting
 from distgan.runs import folder as runs
 from distgan.runs.folder import RunFolder
 from distgan.training.journal_writer import Recorder, head
@@ -75,7 +76,7 @@ class Checks:
             run.scored is not None and (ends or now.due_in(run.scored.schedule)),
         )
 
-    def check(self, now: Clock) -> tuple[bool, watch.Decision]:
+    def check(self, now: Clock) -> tuple[bool, Decision]:
         """Whatever is due at this step, after the waiting numbers were written.
 
         Is the score the best so far, and what to do about trouble. Collective.
@@ -94,7 +95,7 @@ class Checks:
         if (
             decision.action == "rollback" and self.healthy is None
         ):  # there was trouble from the first number on
-            decision = watch.Decision(memory=self.memory)
+            decision = Decision(memory=self.memory)
             if self._folder and not self._nowhere:
                 console.say(
                     "warning: watch.on_trouble=rollback, but no checkpoint is of a healthy moment:"
@@ -169,13 +170,13 @@ class Checks:
             )
         return improved
 
-    def _watch(self, now: Clock) -> tuple[list[str], bool, watch.Decision]:
+    def _watch(self, now: Clock) -> tuple[list[str], bool, Decision]:
         """Rank 0: say what `watch` found, once for as long as it stays, and decide what to do.
 
         Returns the rules, whether one warns, the decision.
         """
         settings, values = self.run.watch, self.run.model_dump(mode="json")
-        findings = watch.check(
+        findings = evaluate_rules(
             sorted(self._recorder.seen, key=lambda row: row["step"]), settings, values
         )
         for finding in findings:
@@ -194,10 +195,10 @@ class Checks:
         return (
             [finding.name for finding in findings],
             troubled,
-            watch.decide(findings, settings, values, self.memory, now.epoch),
+            decide(findings, settings, values, self.memory, now.epoch),
         )
 
-    def over(self, now: Clock, decision: watch.Decision) -> str | None:
+    def over(self, now: Clock, decision: Decision) -> str | None:
         """Why the run ends before its last step.
 
         Kept in its last checkpoint. The same on all ranks.
@@ -212,7 +213,7 @@ class Checks:
             self.ended = f"no better {self.best['metric']} for {self.run.patience:g} epochs"
         return self.ended
 
-    def _refused(self, decision: watch.Decision) -> str | None:
+    def _refused(self, decision: Decision) -> str | None:
         """What of a decision's changes no run may have. The same on all ranks."""
         try:
             type(self.run).model_validate(
@@ -220,19 +221,19 @@ class Checks:
             )
         except pydantic.ValidationError as error:
             return "; ".join(
-                f"{'.'.join(map(str, one['loc']))} to {watch.shown(one['input'])} ({one['msg']})"
+                f"{'.'.join(map(str, one['loc']))} to {format_setting(one['input'])} ({one['msg']})"
                 for one in error.errors()
             )
         return None
 
-    def change(self, now: Clock, decision: watch.Decision, **facts: Any) -> None:
+    def change(self, now: Clock, decision: Decision, **facts: Any) -> None:
         """Go on with other settings. The same on all ranks. `facts` go into the event."""
         before = {name: getattr(self.run, name) for name in decision.changes}
         self.changed = self.changed | decision.changes
         self._retune()
         if self._folder:
             moves = ", ".join(
-                f"{name} {watch.shown(before[name])}→{watch.shown(value)}"
+                f"{name} {format_setting(before[name])}→{format_setting(value)}"
                 for name, value in decision.changes.items()
             )
             self._recorder.write(

@@ -14,7 +14,7 @@ import torch
 
 from distgan.core.clock import Clock
 from distgan.distributed.ranks import Ranks
-from distgan.monitor import journal
+from distgan.monitor.journal import recent
 from distgan.runs.folder import RunFolder
 
 
@@ -122,7 +122,7 @@ class Recorder:
 
         A run that was continued sees the same as one that never stopped.
         """
-        self.seen = journal.recent(rows)
+        self.seen = recent(rows)
 
 
 def head(now: Clock) -> dict[str, Any]:

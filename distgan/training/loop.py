@@ -17,7 +17,8 @@ from distgan.data.dataset import Data
 from distgan.data.loader import MicroBatch, Stream, require_due
 from distgan.distributed.ranks import Ranks
 from distgan.evaluation.image_evaluator import Evaluator
-from distgan.monitor import decisions as watch
+from distgan.monitor.decisions import Decision
+from distgan.monitor.journal import read_journal
 from distgan.runs import checkpoints
 from distgan.runs.folder import RunFolder
 from distgan.training.checks import Checks
@@ -170,7 +171,7 @@ class Loop:
             checkpoints.discard_after(self.folder.path / "checkpoints", step)
             lost = self.folder.rewind(step if found else -1)
             self.again = {"steps_lost": lost, "last_sign": sign} if found else None
-            self.recorder.remember(watch.read_journal(self.folder.path / "journal.jsonl"))
+            self.recorder.remember(read_journal(self.folder.path / "journal.jsonl"))
             self.folder.event(
                 "resume" if found else "start", step=step, attempt=self.folder.attempt
             )
@@ -209,7 +210,7 @@ class Loop:
                 self.folder.event("grown", source=str(source), shapes=shapes)
             console.say("\n".join([f"grown from {source}:", *(f"  {line}" for line in shapes)]))
 
-    def _go_back(self, now: Clock, decision: watch.Decision) -> Clock:
+    def _go_back(self, now: Clock, decision: Decision) -> Clock:
         """To the last healthy checkpoint, with the settings that were decided on.
 
         Saved anew, so that a restart goes on from there with them.
@@ -221,7 +222,7 @@ class Loop:
             state = checkpoints.verify(path)
             checkpoints.discard_after(folder, state["step"])
             self.folder.rewind(state["step"])
-            self.recorder.remember(watch.read_journal(self.folder.path / "journal.jsonl"))
+            self.recorder.remember(read_journal(self.folder.path / "journal.jsonl"))
             return path, state
 
         path, state = self.ranks.on_rank_zero(choose)
@@ -314,13 +315,13 @@ class Loop:
             self._status(now)
         return shown
 
-    def check(self, now: Clock) -> tuple[bool, watch.Decision]:
+    def check(self, now: Clock) -> tuple[bool, Decision]:
         """Whatever is due at this step.
 
         Is the score the best so far, and what to do about trouble. Collective.
         """
         if not any(self.checks.due(now)) and not self.mishaps.pending:
-            return False, watch.Decision()
+            return False, Decision()
         self.flush(now)
         if self.mishaps.pending:
             return False, self.mishaps.pending

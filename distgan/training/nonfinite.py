@@ -30,7 +30,8 @@ from distgan.data import loader as batches
 from distgan.data.dataset import Data
 from distgan.distributed.ranks import Ranks
 from distgan.engine.player import Player, Trace
-from distgan.monitor import decisions as watch
+from distgan.monitor.decisions import RATES, Decision, rollback_decision
+from distgan.monitor.moves import format_setting
 from distgan.runs import folder as runs
 from distgan.runs.folder import RunFolder
 from distgan.training.checks import Checks
@@ -53,7 +54,7 @@ class Mishaps:
         checks: Checks,
         per_step: int,
     ):
-        self.pending: watch.Decision | None = (
+        self.pending: Decision | None = (
             None  # what is to be done about too many of them, at the next check
         )
         self._run, self._players, self._data, self._share, self._ranks, self._folder = (
@@ -115,15 +116,15 @@ class Mishaps:
         RunError where there is none, or this was done often enough.
         """
         checks, run = self._checks, self._checks.run
-        self.pending = watch.step_back(
+        self.pending = rollback_decision(
             "bad_numbers", run.watch, run.model_dump(mode="json"), checks.memory, now.epoch
         )
         if self.pending.action == "rollback" and checks.healthy is not None:
             return
         tried = checks.memory.get("rollbacks", 0)
         rates = ", ".join(
-            f"{rate}={watch.shown(getattr(run, rate))}"
-            for rate in watch.RATES
+            f"{rate}={format_setting(getattr(run, rate))}"
+            for rate in RATES
             if getattr(run, rate, None)
         )
         story = (

@@ -12,7 +12,7 @@ import torch
 import yaml
 from processes import ends_differ_by, final, journal, line, run
 
-from distgan.monitor.decisions import shown
+from distgan.monitor.moves import format_setting
 
 # D's loss cannot be above this threshold: trouble as soon as a window is full.
 TROUBLE = (
@@ -73,7 +73,7 @@ def test_moves_of_the_guide_are_made_and_written_down(adapted):
     assert len(made) >= 2 and all(event["rule"] == "d_loss_low" for event in made)
     for event in made:
         for name, value in event["changes"].items():
-            assert f"→{shown(value)}" in event["moves"]
+            assert f"→{format_setting(value)}" in event["moves"]
             row = next(
                 row
                 for row in map(json.loads, (adapted / "journal.jsonl").read_text().splitlines())

@@ -13,7 +13,7 @@ from distgan.config import settings as config
 from distgan.config.batch_layout import breakdown, reference_group
 from distgan.config.loading import override, settle
 from distgan.core.errors import ConfigError
-from distgan.monitor.decisions import Watch
+from distgan.monitor.settings import Watch
 from distgan.recipes import names, resolve
 from distgan.recipes.sagan import Settings
 

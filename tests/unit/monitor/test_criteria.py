@@ -10,8 +10,9 @@ from journals import collapsed, journal, pairs, repaired
 
 from distgan.config.loading import _Loader
 from distgan.monitor.criteria import criteria
-from distgan.monitor.decisions import WAVEFORM, Watch, check
-from distgan.monitor.settings import Rule
+from distgan.monitor.decisions import evaluate_rules
+from distgan.monitor.moves import Rule
+from distgan.monitor.settings import WAVEFORM, Watch
 
 PAGE = Path(__file__).parents[3] / "docs/watch.md"
 
@@ -45,7 +46,7 @@ def test_the_repaired_run_meets_every_criterion():
 def test_the_failing_run_meets_none():
     events = [
         {"event": "warning", "rule": finding.rule, "level": finding.level, "epoch": 8.0}
-        for finding in check(collapsed(12), WAVEFORM)
+        for finding in evaluate_rules(collapsed(12), WAVEFORM)
     ]
     said = of(collapsed(12), warnings=events)
     assert met(collapsed(12), warnings=events) == dict.fromkeys(WAVEFORM_NAMES, False)

@@ -7,16 +7,19 @@ import pytest
 from journals import journal, late
 
 from distgan.core.errors import RunError
-from distgan.monitor.decisions import Watch, check, healthy, read_journal, series
+from distgan.monitor.decisions import evaluate_rules
+from distgan.monitor.journal import read_journal, series
+from distgan.monitor.settings import Watch
+from distgan.monitor.signals import health_signals
 
 
 def rules(rows, settings=None):
-    return {finding.rule: finding for finding in check(rows, settings or Watch())}
+    return {finding.rule: finding for finding in evaluate_rules(rows, settings or Watch())}
 
 
 def test_a_healthy_journal_raises_nothing():
-    assert check(journal(), Watch()) == []
-    assert all(signal.ok for signal in healthy(journal(), Watch()))
+    assert evaluate_rules(journal(), Watch()) == []
+    assert all(signal.ok for signal in health_signals(journal(), Watch()))
 
 
 @pytest.mark.parametrize(
@@ -28,10 +31,10 @@ def test_a_healthy_journal_raises_nothing():
     ],
 )
 def test_a_short_journal_raises_nothing(rows):
-    assert check(rows, Watch()) == []
+    assert evaluate_rules(rows, Watch()) == []
     assert {
         signal.ok
-        for signal in healthy(rows, Watch())
+        for signal in health_signals(rows, Watch())
         if "/" not in signal.name and signal.name.startswith(("D", "G"))
     } == {None}
 
@@ -42,8 +45,10 @@ def test_an_unbounded_critic_is_not_judged_by_its_losses():
     for row in rows:
         row.pop("d/real_prob", None), row.pop("d/fake_prob", None)
     assert set(rules(rows)) == {"d_loss_low", "g_loss_exploding"}
-    assert check(rows, Watch(unbounded=True)) == []
-    assert [signal.name for signal in healthy(rows, Watch(unbounded=True)) if not signal.ok] == []
+    assert evaluate_rules(rows, Watch(unbounded=True)) == []
+    assert [
+        signal.name for signal in health_signals(rows, Watch(unbounded=True)) if not signal.ok
+    ] == []
     assert set(rules(journal(**{"valid/overfit": late(0.9, 0.1)}), Watch(unbounded=True))) == {
         "d_overfitting"
     }
@@ -53,7 +58,7 @@ def test_single_noisy_steps_raise_nothing():
     rows = journal()
     for row in [row for row in rows if "d/loss" in row][-40::8]:
         row |= {"d/loss": 0.0, "d/real_prob": 1.0, "d/fake_prob": 0.0, "g/loss": 500.0}
-    assert check(rows, Watch()) == []
+    assert evaluate_rules(rows, Watch()) == []
 
 
 def test_d_loss_to_zero_says_collapsed_and_train_d_less():
@@ -72,7 +77,7 @@ def test_d_loss_to_zero_says_collapsed_and_train_d_less():
 
 def test_label_smoothing_lifts_the_limits_of_the_d_loss():
     rows = journal(noise=0.02, **{"d/loss": late(0.33, 0.65)})
-    assert check(rows, Watch()) == []
+    assert evaluate_rules(rows, Watch()) == []
     assert set(rules(rows, Watch(d_loss_floor=0.325))) == {"d_loss_low"}
 
 
@@ -84,7 +89,7 @@ def test_d_too_strong_needs_both_probabilities():
             )
         )
     ) == {"d_too_strong"}
-    assert check(journal(noise=0.02, **{"d/real_prob": late(0.95, 0.66)}), Watch()) == []
+    assert evaluate_rules(journal(noise=0.02, **{"d/real_prob": late(0.95, 0.66)}), Watch()) == []
 
 
 def test_real_images_taken_for_generated_ones():
@@ -95,7 +100,7 @@ def test_a_finding_ends_only_past_its_threshold():
     dip = {"d/real_prob": lambda t: 0.66 if t < 0.4 else 0.45 if t < 0.6 else 0.53}
     assert set(rules(journal(noise=0.0, **dip))) == {"real_prob_low"}
     back = {"d/real_prob": lambda t: 0.66 if t < 0.4 else 0.45 if t < 0.6 else 0.6}
-    assert check(journal(noise=0.0, **back), Watch()) == []
+    assert evaluate_rules(journal(noise=0.0, **back), Watch()) == []
 
 
 def test_g_loss_exploding():
@@ -119,7 +124,7 @@ def test_flat_score_after_a_hundred_epochs():
     def flattening(epoch):
         return max(200 - epoch, 60)
 
-    assert check(journal(lines=230, score=flattening), Watch()) == []
+    assert evaluate_rules(journal(lines=230, score=flattening), Watch()) == []
     found = rules(journal(lines=400, score=flattening))
     assert set(found) == {"score_flat"}
     assert found["score_flat"].epoch == pytest.approx(149)
@@ -129,11 +134,11 @@ def test_flat_score_after_a_hundred_epochs():
 
 def test_two_evaluations_are_too_few_to_call_a_score_flat():
     rows = [{"step": i, "epoch": 200.0 * i, "eval/fid": 9.0} for i in range(4)]
-    assert check(rows[:3], Watch()) == [] and set(rules(rows)) == {"score_flat"}
+    assert evaluate_rules(rows[:3], Watch()) == [] and set(rules(rows)) == {"score_flat"}
 
 
 def test_a_score_that_falls_slowly_is_not_flat():
-    assert check(journal(lines=2000, score=lambda epoch: 100 - epoch / 50), Watch()) == []
+    assert evaluate_rules(journal(lines=2000, score=lambda epoch: 100 - epoch / 50), Watch()) == []
 
 
 def test_d_overfitting_on_held_out_images():
@@ -157,7 +162,9 @@ def test_numbers_that_are_not_finite():
 
 def test_findings_do_not_change_when_the_journal_goes_on():
     rows = journal(**{"d/loss": late(0.01, 0.65, start=0.3)})
-    since = {finding.epoch for end in (200, 300, 400) for finding in check(rows[:end], Watch())}
+    since = {
+        finding.epoch for end in (200, 300, 400) for finding in evaluate_rules(rows[:end], Watch())
+    }
     assert len(since) == 1
 
 

@@ -11,18 +11,12 @@ from pydantic import ValidationError
 
 from distgan.config.loading import settle
 from distgan.core.errors import ConfigError
-from distgan.monitor.decisions import (
-    WAVEFORM,
-    Decision,
-    Move,
-    Watch,
-    adapt,
-    check,
-    decide,
-    present,
-    shown,
-)
-from distgan.monitor.settings import SAGAN_GUIDE, Finding
+from distgan.monitor.decisions import Decision, adapt, decide, evaluate_rules
+from distgan.monitor.guides import SAGAN_GUIDE
+from distgan.monitor.journal import current_settings
+from distgan.monitor.moves import Move, format_setting
+from distgan.monitor.results import Finding
+from distgan.monitor.settings import WAVEFORM, Watch
 from distgan.recipes import sagan, wgan_flowers
 
 SAGAN = {"recipe": "sagan", "data": "x"}
@@ -102,7 +96,7 @@ def test_a_move_has_one_way(move):
     ],
 )
 def test_values_are_shown_as_one_writes_them(value, text):
-    assert shown(value) == text
+    assert format_setting(value) == text
 
 
 def test_a_guide_survives_being_written_and_read():
@@ -118,12 +112,14 @@ def test_a_guide_survives_being_written_and_read():
 def test_moves_on_settings_that_a_run_does_not_have_are_left_out():
     rows = collapsed()
     (few,) = [
-        finding for finding in check(rows, Watch(), {"d_lr": 2e-4}) if finding.rule == "d_loss_low"
+        finding
+        for finding in evaluate_rules(rows, Watch(), {"d_lr": 2e-4})
+        if finding.rule == "d_loss_low"
     ]
     assert few.advice == "d_lr 2e-4→1e-4; train D less, or make it smaller"
     (none,) = [
         finding
-        for finding in check(rows, Watch(), {"d_lr": 5e-5, "clip": None})
+        for finding in evaluate_rules(rows, Watch(), {"d_lr": 5e-5, "clip": None})
         if finding.rule == "d_loss_low"
     ]
     assert none.advice == "train D less, or make it smaller"
@@ -321,7 +317,10 @@ def test_present_settings_are_those_of_the_start_and_what_the_journal_says_was_c
         {"step": 2, "epoch": 2.0, "g/loss": 1.0},
         {"step": 3, "epoch": 3.0, "adapt/d_lr": 5e-5, "adapt/g_steps": 2},
     ]
-    assert present(VALUES, rows) == VALUES | {"d_lr": 5e-5, "g_steps": 2} and VALUES["d_lr"] == 2e-4
+    assert (
+        current_settings(VALUES, rows) == VALUES | {"d_lr": 5e-5, "g_steps": 2}
+        and VALUES["d_lr"] == 2e-4
+    )
 
 
 # ---- the section in run files

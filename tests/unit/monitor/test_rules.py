@@ -9,8 +9,10 @@ import time
 import pytest
 from journals import collapsed, journal, late, pairs, repaired
 
-from distgan.monitor import journal as reading
-from distgan.monitor.decisions import WAVEFORM, Watch, check, healthy
+from distgan.monitor.decisions import evaluate_rules
+from distgan.monitor.journal import epoch_means, gaps, recent, series
+from distgan.monitor.settings import WAVEFORM, Watch
+from distgan.monitor.signals import health_signals
 
 REPAIRED = {
     "d_lr": 1e-4,
@@ -41,7 +43,7 @@ FAILING = REPAIRED | {
 
 
 def found(rows, watch=WAVEFORM, values=REPAIRED):
-    return {finding.rule: finding for finding in check(rows, watch, values)}
+    return {finding.rule: finding for finding in evaluate_rules(rows, watch, values)}
 
 
 def level(rule, rows, watch=WAVEFORM, values=REPAIRED):
@@ -79,7 +81,9 @@ def test_the_run_that_failed_raises_collapse_stagnation_and_overfitting():
 def test_the_repaired_run_raises_nothing():
     for epochs in (1, 3, 6, 10, 40):
         assert warnings(repaired(epochs)) == set()
-    assert [signal.name for signal in healthy(repaired(), WAVEFORM) if signal.ok is False] == []
+    assert [
+        signal.name for signal in health_signals(repaired(), WAVEFORM) if signal.ok is False
+    ] == []
 
 
 def test_the_moves_are_those_of_the_documents_from_the_repaired_settings():
@@ -283,10 +287,10 @@ def test_the_training_mean_is_that_of_the_last_epoch_only():
         noise=0,
         validate_every=2,
     )
-    assert reading.gaps(rows)[:, :2].tolist() == [[2, 2], [4, 4]]
+    assert gaps(rows)[:, :2].tolist() == [[2, 2], [4, 4]]
     often = [{"step": step, "epoch": step / 10, "g/l1": float(step)} for step in range(1, 11)]
     often.insert(5, {"step": 5, "epoch": 0.5, "valid/l1": 9.0})
-    assert reading.gaps(
+    assert gaps(
         [
             {"step": 0, "epoch": 0.0, "valid/l1": 9.0},
             *often,
@@ -425,7 +429,7 @@ def test_null_switches_a_rule_off(threshold):
     assert OFF[threshold] in found(rows or collapsed(14)) and OFF[threshold] not in found(
         rows or collapsed(14), off
     )
-    assert healthy(rows or collapsed(14), off)  # and the table of signals goes without
+    assert health_signals(rows or collapsed(14), off)  # and the table of signals goes without
 
 
 def test_mode_collapse_has_three_switches():
@@ -463,10 +467,12 @@ def test_a_validation_or_score_that_is_never_finite_is_a_warning_however_seldom_
                 }
             )
             lines.append({"step": step, "epoch": step / 100, "eval/l1": None})
-    found = {one.rule: one for one in check(lines, Watch(), {})}["nonfinite"]
+    found = {one.rule: one for one in evaluate_rules(lines, Watch(), {})}["nonfinite"]
     assert found.level == "warning" and "the last 3 of eval/l1, valid/l1" in found.message
     fewer = [row for row in lines if row["step"] <= 200]
-    assert all(one.level == "note" for one in check(fewer, Watch(), {}) if one.rule == "nonfinite")
+    assert all(
+        one.level == "note" for one in evaluate_rules(fewer, Watch(), {}) if one.rule == "nonfinite"
+    )
 
 
 def test_what_was_changed_in_flight_is_no_number_that_is_not_finite():
@@ -485,11 +491,11 @@ def test_what_was_changed_in_flight_is_no_number_that_is_not_finite():
 # ---- long journals
 def test_a_run_that_keeps_little_is_judged_as_one_that_reads_all():
     rows = repaired(400)  # 8000 training lines
-    assert reading.recent(reading.recent(rows[:7000]) + rows[7000:]) == reading.recent(rows)
+    assert recent(recent(rows[:7000]) + rows[7000:]) == recent(rows)
     kept = []
     for at in range(0, len(rows), 37):
-        kept = reading.recent(kept + rows[at : at + 37])
-    assert kept == reading.recent(rows) and check(kept, WAVEFORM, REPAIRED) == check(
+        kept = recent(kept + rows[at : at + 37])
+    assert kept == recent(rows) and evaluate_rules(kept, WAVEFORM, REPAIRED) == evaluate_rules(
         rows, WAVEFORM, REPAIRED
     )
     assert (
@@ -507,19 +513,19 @@ def test_epochs_longer_than_what_is_kept_are_still_seen():
 
 def test_checking_a_long_journal_takes_less_than_half_a_second():
     rows = journal(lines=37_000, epochs_per_line=1 / 18, **{"d/loss": late(0.01, 0.65)})
-    check(rows, Watch())
+    evaluate_rules(rows, Watch())
     began = time.process_time()
     assert "d_loss_low" in found(rows, Watch())
     assert time.process_time() - began < 0.5
 
 
 def test_means_over_epochs():
-    table = reading.series(
+    table = series(
         [{"step": step, "epoch": round(step / 3, 6), "d/loss": float(step)} for step in range(9)],
         "d/loss",
     )
-    assert reading.epoch_means(table, 8 / 3).tolist() == [
+    assert epoch_means(table, 8 / 3).tolist() == [
         [1, 2],
         [2, 5],
     ]  # steps 1 to 3, 4 to 6; epoch 3 is not over, step 0 belongs to none
-    assert reading.epoch_means(table[:0], 1.0).shape == (0, 2)
+    assert epoch_means(table[:0], 1.0).shape == (0, 2)

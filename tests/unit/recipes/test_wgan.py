@@ -16,7 +16,7 @@ from distgan.data.dataset import Data
 from distgan.data.loader import MicroBatch, Stream
 from distgan.distributed.ranks import Ranks
 from distgan.engine.player import retune
-from distgan.monitor import decisions as watch
+from distgan.monitor.decisions import adapt, evaluate_rules, next_moves
 from distgan.nn import losses
 from distgan.nn.normalization import GroupBatchNorm2d
 from distgan.recipes._noise import overfit
@@ -415,16 +415,16 @@ def test_the_guide_names_the_options_of_the_documents():
         }
         for k in range(20)
     ]
-    (found,) = watch.check(rows, run.watch, run.model_dump(mode="json"))
+    (found,) = evaluate_rules(rows, run.watch, run.model_dump(mode="json"))
     assert found.rule == "score_flat" and found.advice.startswith(
         "g_lr 1e-4→5e-5, d_lr 1e-4→5e-5; not in flight: n_critic 5→7, penalty null→10, optimizer"
         " rmsprop→adam, lr_every null→100, attention []→[16]"
     )
-    assert watch.adapt([found], run.watch, run.model_dump(mode="json")) == {
+    assert adapt([found], run.watch, run.model_dump(mode="json")) == {
         "g_lr": 5e-5,
         "d_lr": 5e-5,
     }
-    assert watch.moves("d_overfitting", run.watch, run.model_dump(mode="json"), True) == {
+    assert next_moves("d_overfitting", run.watch, run.model_dump(mode="json"), True) == {
         "rotation": 15,
         "jitter": 0.2,
         "translation": 0.1,

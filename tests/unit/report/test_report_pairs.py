@@ -19,8 +19,8 @@ from test_report import Reader, invent, page_of
 from distgan.commands import report
 from distgan.core.errors import RunError
 from distgan.monitor.criteria import Criterion
-from distgan.monitor.decisions import Watch
 from distgan.monitor.interventions import interventions, marks
+from distgan.monitor.settings import Watch
 from distgan.report import curves as plots
 from distgan.report import media
 from distgan.report.curves import GREEN, RED, curves

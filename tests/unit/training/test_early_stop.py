@@ -5,7 +5,7 @@ import json
 import pytest
 
 from distgan.evaluation.image_evaluator import Evaluator
-from distgan.monitor.settings import Finding
+from distgan.monitor.results import Finding
 from distgan.recipes import sagan
 from distgan.training import setup as start
 from distgan.training.loop import Loop
@@ -142,7 +142,7 @@ def troubled(particles, tmp_path, monkeypatch):
         lambda self, sample: {"metric": "frechet_standin", "score": 1.0, "samples": 2, "reals": 2},
     )
     monkeypatch.setattr(
-        "distgan.monitor.decisions.check",
+        "distgan.training.checks.evaluate_rules",
         lambda rows, settings, values: [Finding("d_loss_low", "warning", 0.0, "D has won", "")],
     )
 

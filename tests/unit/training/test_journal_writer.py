@@ -13,7 +13,7 @@ from test_equality import broken
 from distgan.config.settings import Machine
 from distgan.core.clock import Clock
 from distgan.distributed.ranks import Ranks
-from distgan.monitor import journal
+from distgan.monitor.journal import RECENT
 from distgan.training.journal_writer import Recorder
 
 CLOCK = Clock(per_step=4, train=8)
@@ -73,8 +73,7 @@ def test_nothing_waits_twice(recorder):
 
 def test_watch_sees_the_same_before_and_after_a_restart(recorder):
     rows = [
-        {"step": i, "epoch": i / 10, "seconds": i, "g/loss": 1.0}
-        for i in range(1, journal.RECENT + 700)
+        {"step": i, "epoch": i / 10, "seconds": i, "g/loss": 1.0} for i in range(1, RECENT + 700)
     ]
     for start in range(0, len(rows), 90):
         recorder.recorder.write(rows[start : start + 90])

@@ -1,0 +1,86 @@
+"""The tuning guides as data: by rule, the moves to make, in order. Imports no torch."""
+
+from distgan.monitor.moves import Move, Rule
+
+Guide = dict[Rule, tuple[Move, ...]]
+
+
+def _guide(**moves: tuple[Move, ...]) -> Guide:
+    return moves
+
+
+_STRONG = (Move(setting="g_steps", add=1, limit=3), Move(setting="d_lr", factor=0.5, limit=5e-5))
+_WEAK = (Move(setting="g_steps", add=-1, limit=1), Move(setting="d_lr", factor=2, limit=2e-4))
+_CLIP = Move(setting="clip", factor=0.5, limit=0.5, in_flight=False)
+_SMALLER_D = (
+    Move(setting="weight_decay", factor=5, limit=5e-5),
+    Move(setting="ndf", factor=0.75, limit=32, in_flight=False),
+)
+_ADAM = tuple(Move(setting=name, factor=0.5, limit=5e-5) for name in ("g_lr", "d_lr"))
+
+# Of the documents on the sagan and capacity systems: one more G step up to 1:3; D 5e-5 and G 1e-4;
+# learning rate 5e-5 and clip 0.5 where unstable.
+SAGAN_GUIDE = _guide(
+    nonfinite=(*(Move(setting=name, factor=0.25, limit=5e-5) for name in ("g_lr", "d_lr")), _CLIP),
+    mode_collapse=(
+        Move(setting="d_lr", factor=0.25, limit=5e-5),
+        Move(setting="g_lr", factor=0.5, limit=1e-4),
+    ),
+    d_loss_low=_STRONG,
+    d_too_strong=_STRONG,
+    gan_loss_stagnant=_STRONG,
+    g_loss_exploding=(*_ADAM, _CLIP),
+    d_loss_high=_WEAK,
+    real_prob_low=_WEAK,
+    fake_prob_high=_WEAK,
+    overfitting=_SMALLER_D,
+    validation_rising=_SMALLER_D,
+    d_overfitting=_SMALLER_D,
+    score_flat=(
+        Move(setting="epochs", factor=1.5, limit=3000, in_flight=False),
+        Move(setting="lr_every", factor=0.5, limit=250, in_flight=False),
+        Move(setting="ngf", factor=1.5, limit=96, in_flight=False),
+        Move(setting="ndf", factor=1.5, limit=96, in_flight=False),
+        Move(setting="attention", to=(8, 16, 32), in_flight=False),
+    ),
+)
+
+
+# Of the documents on the waveform system: the health table, and the tuning guide with its three
+# rows. The guide also leads from the settings of the run that failed (`waveform-collapsed`) to
+# those of the repaired one, where the same setting stands twice: its next move is the first that
+# has any left.
+_COLLAPSE = (
+    Move(setting="d_lr", factor=0.5, limit=1.25e-5),
+    Move(setting="lambda_l1", factor=0.1, limit=10),
+    Move(setting="lambda_l1", factor=0.5, limit=2.5),
+    Move(setting="g_lr", factor=2, limit=2e-4),
+    Move(setting="real_label", add=-0.1, limit=0.9),
+    Move(setting="fake_label", add=0.1, limit=0.1),
+    Move(setting="base_filters_d", factor=0.5, limit=32, in_flight=False),
+    Move(setting="base_filters_d", factor=0.75, limit=16, in_flight=False),
+    Move(setting="num_layers_d", add=-1, limit=2, in_flight=False),
+)
+_G_WEAK = (
+    Move(setting="g_lr", factor=1.5, limit=3e-4),
+    Move(setting="lambda_l1", factor=2, limit=20),
+)
+_OVERFIT = (
+    Move(setting="dropout_rate", add=0.1, limit=0.4),
+    Move(setting="weight_decay", factor=5, limit=5e-5),
+    Move(setting="aug_noise_std", add=0.01, limit=0.03),
+    Move(setting="aug_scale_range", to=(0.85, 1.15)),
+    Move(setting="aug_shift_range", add=0.05, limit=0.15),
+)
+WAVEFORM_GUIDE = SAGAN_GUIDE | _guide(
+    d_loss_low=_COLLAPSE,
+    d_too_strong=_COLLAPSE,
+    gan_loss_stagnant=_COLLAPSE,
+    d_loss_high=_G_WEAK,
+    overfitting=_OVERFIT,
+    validation_rising=_OVERFIT,
+    real_prob_low=_G_WEAK,
+    fake_prob_high=_G_WEAK,
+    d_overfitting=_OVERFIT,
+    score_flat=(),
+)

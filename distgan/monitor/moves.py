@@ -1,0 +1,133 @@
+"""Rules by name, and a move of a tuning guide: how one setting changes. Imports no torch."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_serializer, model_validator
+
+# In the order in which they are answered: what ruins a run first.
+Rule = Literal[
+    "nonfinite",
+    "mode_collapse",
+    "d_loss_low",
+    "d_too_strong",
+    "g_loss_exploding",
+    "gan_loss_stagnant",
+    "d_loss_high",
+    "real_prob_low",
+    "fake_prob_high",
+    "overfitting",
+    "validation_rising",
+    "d_overfitting",
+    "score_flat",
+]
+
+
+class Move(BaseModel):
+    """One move of a tuning guide.
+
+    A setting, and how it changes: `factor`, `add` or `to`. Nothing is left of it where the setting
+    is past `limit`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    setting: str = Field(
+        min_length=1, description="a key of the settings; in a run without it the move is left out"
+    )
+    factor: float | None = Field(None, gt=0, description="multiply by this")
+    add: float | None = Field(None, description="add this")
+    to: bool | int | float | str | tuple[int | float, ...] | None = Field(
+        None, description="set to this"
+    )
+    limit: float | None = Field(None, description="how far a factor or a sum may go")
+    in_flight: bool = Field(True, description="whether it can be done to a run that is under way")
+
+    @model_validator(mode="after")
+    def _one_way(self):
+        given = [name for name in ("factor", "add", "to") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"a move of {self.setting} has one of factor, add, to; found"
+                f" {', '.join(given) or 'none'}"
+            )
+        if self.factor == 1 or self.add == 0:
+            raise ValueError(f"factor 1 and add 0 leave {self.setting} as it is")
+        if self.to is not None and self.limit is not None:
+            raise ValueError("limit belongs to factor or add, not to `to`")
+        return self
+
+    @model_serializer
+    def _brief(self):
+        """Without what is not given: a guide is long enough."""
+        fields = {name: getattr(self, name) for name in ("setting", "factor", "add", "to", "limit")}
+        return {name: value for name, value in fields.items() if value is not None} | (
+            {} if self.in_flight else {"in_flight": False}
+        )
+
+    def next(self, value: Any) -> Any:
+        """The setting's value after this move.
+
+        None where nothing is left of it. Integers stay integers.
+        """
+        if self.to is not None:
+            to = list(self.to) if isinstance(self.to, tuple) else self.to  # as a run file has it
+            return None if to == (list(value) if isinstance(value, tuple) else value) else to
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return None  # switched off, or no number
+        new = value * self.factor if self.factor is not None else value + self.add
+        down = new < value
+        if self.limit is not None:
+            if value <= self.limit if down else value >= self.limit:
+                return None
+            new = max(new, self.limit) if down else min(new, self.limit)
+        if isinstance(value, int):
+            new = round(new)
+            if new == value:
+                new += -1 if down else 1
+        else:
+            new = float(f"{new:.12g}")  # 0.1 + 0.2 is to be 0.3
+        return None if new == value else new
+
+
+# What a run reads anew in every step; everything else is built into networks, optimizers and the
+# order of the data when it starts.
+IN_FLIGHT = frozenset(
+    (
+        "g_lr",
+        "d_lr",
+        "weight_decay",
+        "g_steps",
+        "real_label",
+        "fake_label",
+        "lambda_l1",
+        "lambda_stft",
+        "lambda_adversarial",
+        "gan_start_epoch",
+        "dropout_rate",
+        "gamma",
+        "hflip",
+        "vflip",
+        "rotation",
+        "jitter",
+        "translation",
+        "diffaugment",
+        "gain",
+        "polarity",
+        "aug_noise_std",
+        "aug_scale_range",
+        "aug_shift_range",
+    )
+)
+
+
+def format_setting(value: Any) -> str:
+    """A setting as one would write it: 5e-5, 24, [0.9, 1.1]."""
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(format_setting, value))}]"
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "null"}[value]
+    if not isinstance(value, float):
+        return str(value)
+    text = f"{value:.4g}" if abs(value) >= 1e-3 or value == 0 else f"{value:.3e}"
+    digits, _, power = text.partition("e")
+    return f"{digits.rstrip('0').rstrip('.')}e{int(power)}" if power else text

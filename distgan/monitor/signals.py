@@ -1,0 +1,168 @@
+"""The health signals of a run: numbers to keep an eye on, each with its recent value and its
+healthy range. Imports no torch.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from distgan.monitor.journal import finite, gaps, medians, recent
+from distgan.monitor.results import HealthSignal
+from distgan.monitor.rules_game import g_loss_limit, nonfinite_lines
+from distgan.monitor.rules_outcome import score_flat, score_mark
+from distgan.monitor.settings import Range, Watch
+
+_PROBABILITIES = {
+    "d/real_prob": ("D(x)", "D's output for real samples"),
+    "d/fake_prob": ("D(G(z))", "D's output for generated samples; should drift towards 0.5"),
+}
+
+
+class SignalSpec(NamedTuple):
+    """One row of the table."""
+
+    name: str
+    value: float | None
+    enough: bool  # the journal holds a full window of lines
+    range: Range  # both ends count as healthy; None: an open end
+    meaning: str
+    applies: bool = True
+
+    def signal(self) -> HealthSignal:
+        low, high = self.range
+        ok = None
+        if self.enough and self.value is not None:
+            ok = (low is None or self.value >= low) and (high is None or self.value <= high)
+        return HealthSignal(self.name, self.value, low, high, ok, self.meaning)
+
+
+def health_signals(rows: list[dict], s: Watch) -> list[HealthSignal]:
+    """Return the signals that apply to a run, in the order in which to show them.
+
+    rows: lines of the journal; s: thresholds. The last two signals need no full window.
+    """
+    rows = recent(rows)
+    table = gaps(rows)
+    gap = table[:, 2] - table[:, 1]
+    specs = [
+        *(() if s.unbounded else _game(rows, s, paired=len(gap) > 0)),
+        *(
+            _healthy_range(rows, s, key, key, "healthy range")
+            for key in s.healthy
+            if key not in ("d/loss", "g/loss", *_PROBABILITIES)
+        ),
+        *_validation(rows, s, gap),
+    ]
+    lines = nonfinite_lines(rows[-s.window :])
+    return [
+        *(spec.signal() for spec in specs if spec.applies),
+        _since_better_score(rows, s),
+        SignalSpec(
+            "lines with NaN or infinity",
+            float(len(lines)) if rows else None,
+            True,
+            (None, 0.0),
+            f"of the last {s.window}",
+        ).signal(),
+    ]
+
+
+def _game(rows: list[dict], s: Watch, paired: bool) -> Iterator[SignalSpec]:
+    """The signals of a discriminator with bounded outputs.
+
+    paired: the run trains on pairs with an L1 loss, which makes the losses incomparable.
+    """
+    for key, (name, meaning) in _PROBABILITIES.items():
+        yield _healthy_range(rows, s, key, name, meaning)
+    d_losses, g_losses = finite(rows, "d/loss"), finite(rows, "g/loss")
+    d_loss, d_enough = _median(d_losses[:, 1], s.window)
+    g_loss, g_enough = _median(g_losses[:, 1], s.window)
+    d_range = s.d_loss_floor + (s.d_loss_strong or 0.0), s.d_loss_weak
+    yield SignalSpec(
+        "D loss",
+        d_loss,
+        d_enough,
+        s.healthy.get("d/loss", d_range),
+        "near its floor D has nothing left to learn and G gets no gradient",
+    )
+    limit = g_loss_limit(medians(g_losses, s.window)[:, 1], s)
+    g_high = float(limit[-1]) if len(limit) and s.g_loss_growth else s.g_loss_high
+    yield SignalSpec(
+        "G loss",
+        g_loss,
+        g_enough,
+        s.healthy.get("g/loss", (None, g_high)),
+        "healthy range" if "g/loss" in s.healthy else "compared with its own lowest median",
+    )
+    yield SignalSpec(
+        "G loss / D loss",
+        g_loss / d_loss if d_loss and g_loss is not None else None,
+        d_enough and g_enough,
+        (1 / s.loss_ratio, s.loss_ratio),
+        "of comparable size",
+        applies=not paired,
+    )
+
+
+def _validation(rows: list[dict], s: Watch, gap: np.ndarray) -> list[SignalSpec]:
+    """The signals of validations. gap: [n], validation L1 − training L1."""
+    l1 = finite(rows, "valid/l1")
+    diversity, overfit = (finite(rows, f"valid/{name}")[:, 1] for name in ("diversity", "overfit"))
+    lowest = medians(l1, s.valid_window)[:, 1]
+    rise = len(lowest) > 0 and s.valid_rise is not None
+    return [
+        SignalSpec(
+            "validation L1 − training L1",
+            *_median(gap, s.valid_window),
+            (None, s.gap_healthy),
+            "a gap means overfitting",
+            applies=len(gap) > 0,
+        ),
+        SignalSpec(
+            "validation L1",
+            *_median(l1[:, 1], s.valid_window),
+            (None, float(lowest.min() * (1 + s.valid_rise)) if rise else None),
+            f"may be {s.valid_rise or 0:.0%} above its lowest median",
+            applies=rise,
+        ),
+        SignalSpec(
+            "diversity of samples",
+            *_median(diversity, s.valid_window),
+            (s.diversity_low, None),
+            "relative to real samples: 1 is healthy, 0 is mode collapse",
+            applies=len(diversity) > 0 and s.diversity_low is not None,
+        ),
+        SignalSpec(
+            "overfit of D",
+            *_median(overfit, s.valid_window),
+            (None, s.overfit_high),
+            "(train − held-out) / (train − fake): 0 is none; 1: held-out samples look generated",
+            applies=bool(s.overfit_high) and (len(overfit) > 0 or not len(gap)),
+        ),
+    ]
+
+
+def _healthy_range(rows: list[dict], s: Watch, key: str, name: str, meaning: str) -> SignalSpec:
+    """A journal key with a range in `watch.healthy`."""
+    values, limits = finite(rows, key)[:, 1], s.healthy.get(key, (None, None))
+    applies = limits != (None, None) and (len(values) > 0 or not rows)
+    return SignalSpec(name, *_median(values, s.window), limits, meaning, applies)
+
+
+def _since_better_score(rows: list[dict], s: Watch) -> HealthSignal:
+    mark, last, _ = score_mark(rows, s)
+    return HealthSignal(
+        "epochs without a better score",
+        None if mark is None else float(last[0] - mark[0]),
+        None,
+        s.score_flat_epochs or float("inf"),
+        None if mark is None else score_flat(rows, s, {}) is None,
+        f"a better score is lower by at least {s.score_flat_change:.0%}",
+    )
+
+
+def _median(values: np.ndarray, window: int) -> tuple[float | None, bool]:
+    """(the median of the last `window` values, are there so many)."""
+    last = values[-window:]
+    return (float(np.median(last)) if len(last) else None), len(last) >= window
