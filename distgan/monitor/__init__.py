@@ -1,4 +1,4 @@
-"""What the numbers of a run mean: pure functions of its journal and its settings.
+"""Judge the numbers of a run: pure functions of its journal and its settings.
 
 Imports distgan.core and NumPy; no torch. The same journal and settings always give the same
 findings and decisions, so a run that was continued decides as one that never stopped.

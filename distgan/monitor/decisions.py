@@ -1,8 +1,5 @@
-"""What the numbers of a run mean, and what to do: pure functions of its journal and its settings.
-Imports no torch.
-
-The rules are in rules.py and progress.py, their thresholds and the tuning guides in thresholds.py;
-here is what the loop and the report ask.
+"""Evaluate the rules, name the guide's next moves, decide what to do: pure functions of the journal
+and the settings of a run. Imports no torch.
 """
 
 import dataclasses
@@ -22,12 +19,12 @@ RATES = ("g_lr", "d_lr")
 def evaluate_rules(
     rows: list[dict], settings: Watch, values: dict[str, Any] | None = None
 ) -> list[Finding]:
-    """What is wrong at the end of the journal: at most one finding per rule, warnings first, then
-    in the order of `thresholds.Rule`.
+    """Return the findings at the end of the journal: at most one per rule, warnings first, then in
+    the order of `moves.Rule`.
 
-    values: the run's present settings, from which the advice names its moves. Of a long journal it
-    judges `journal.recent`, so a run that keeps no more and one that was continued get the same
-    answer.
+    values: the run's current settings, from which the advice computes the next moves. Only
+    `journal.recent(rows)` is evaluated, so a run that keeps no more and one that was continued get
+    the same findings.
     """
     rows, values = recent(rows), values or {}
     found = {
@@ -99,9 +96,9 @@ def _first_applicable_move(
 
 @dataclass(frozen=True)
 class Decision:
-    """What to do now about which rule.
+    """An action of the monitor and the rule that caused it.
 
-    `memory` is plain data, to be kept in checkpoints and given to the next `decide`.
+    `memory` is plain data: keep it in checkpoints and pass it to the next `decide`.
     """
 
     action: Literal["nothing", "adapt", "rollback", "stop"] = "nothing"

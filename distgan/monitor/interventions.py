@@ -1,4 +1,4 @@
-"""What `watch` did to a run, from its events and its journal. Imports no torch."""
+"""Read the monitor's interventions from the events and the journal of a run. Imports no torch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -48,11 +48,11 @@ def read_journal(path: Path | str) -> list[dict]:
 
 
 def recent(rows: list[dict]) -> list[dict]:
-    """What is judged of a long journal: the last RECENT training lines, every THIN-th step before
-    them, and all validations and scores.
+    """Return the lines of a long journal that are evaluated: the last RECENT training lines, every
+    THIN-th step before them, and all validations and scores.
 
-    What is dropped does not depend on when: recent(recent(a) + b) == recent(a + b), so a run that
-    keeps only this and one that was continued, and read its whole journal, are judged alike.
+    recent(recent(a) + b) == recent(a + b), so a run that keeps only these lines and one that was
+    continued, and read its whole journal, get the same findings.
     """
     training = [i for i, row in enumerate(rows) if "seconds" in row]
     if len(training) <= RECENT:

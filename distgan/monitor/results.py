@@ -1,4 +1,4 @@
-"""What the rules and the table of health signals return. Imports no torch."""
+"""Results of the rules and of the table of health signals. Imports no torch."""
 
 from dataclasses import dataclass
 

@@ -222,9 +222,9 @@ def fake_prob_high(rows: list[dict], s: Watch, values: dict[str, Any]) -> Findin
 
 
 def g_loss_limit(found: np.ndarray, s: Watch) -> np.ndarray:
-    """What the G loss may reach.
+    """Return the upper limits of the G loss, one for each median.
 
-    Measured against its lowest median so far, which an explosion cannot move.
+    They follow from its lowest median so far, which an explosion cannot move.
     """
     lowest = np.minimum.accumulate(found) if len(found) else found
     return np.maximum((s.g_loss_growth or math.inf) * lowest, s.g_loss_high)
