@@ -25,8 +25,7 @@ import numpy as np
 import torch
 
 from bench import training
-from distgan.config import batch_layout
-from distgan.config import loading as runfile
+from distgan.config import batch_layout, loading
 from distgan.core.clock import Clock
 from distgan.data import transforms as signals
 from distgan.data.loader import MicroBatch
@@ -113,7 +112,7 @@ def batches(images: torch.Tensor, batch: int) -> Iterator[list[MicroBatch]]:
 
 def prepared(option: Option, width: int, batch: int, device: str) -> tuple[Step, torch.device]:
     """What takes one step, and the device it takes it on."""
-    run = runfile.settle(
+    run = loading.validate(
         sagan.Settings,
         {"recipe": "sagan", "data": "-"},
         [

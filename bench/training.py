@@ -12,8 +12,7 @@ from typing import Any
 import torch
 
 from bench import peers
-from distgan.config import batch_layout
-from distgan.config import loading as runfile
+from distgan.config import batch_layout, loading
 from distgan.core import rng
 from distgan.data.dataset import Data
 from distgan.distributed.ranks import Ranks
@@ -46,7 +45,7 @@ def loop(module: ModuleType, settings: list[str], data: Data, folder: Path, step
 
     It is scored by nothing.
     """
-    run = runfile.settle(
+    run = loading.validate(
         module.Settings,
         {"recipe": module.__name__.rpartition(".")[2]},
         [*settings, *QUIET, f"data={data}", f"machine.folder={folder}"],

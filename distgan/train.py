@@ -16,7 +16,7 @@ if (
     sys.path[0] = str(HERE.parent)
 
 from distgan import recipes  # noqa: E402
-from distgan.config import loading as runfile  # noqa: E402
+from distgan.config import loading  # noqa: E402
 from distgan.config import settings as config  # noqa: E402
 from distgan.core import errors  # noqa: E402
 
@@ -31,8 +31,8 @@ def plan(words: list[str]) -> tuple[ModuleType, config.Run, dict[str, Any]]:
             " shows how"
         )
     module, tree = recipes.resolve(words[0])
-    run = runfile.settle(module.Settings, tree, words[1:])
-    return module, run, runfile.override({}, words[1:])
+    run = loading.validate(module.Settings, tree, words[1:])
+    return module, run, loading.override({}, words[1:])
 
 
 def main(argv: list[str]) -> int:

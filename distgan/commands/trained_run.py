@@ -8,8 +8,7 @@ from types import ModuleType
 from typing import Any
 
 from distgan import recipes
-from distgan.config import batch_layout
-from distgan.config import loading as runfile
+from distgan.config import batch_layout, loading
 from distgan.config import settings as config
 from distgan.core.errors import ConfigError
 from distgan.distributed.ranks import Ranks
@@ -38,7 +37,7 @@ def locate(text: str) -> Path:
 def settings(folder: Path, device: str) -> tuple[ModuleType, config.Run]:
     """The recipe's module and the settings of the run in `folder`, for this machine."""
     module, tree = recipes.resolve(str(folder / "config.yaml"))
-    run = runfile.settle(module.Settings, {**tree, "grow": None, "machine": {"device": device}})
+    run = loading.validate(module.Settings, {**tree, "grow": None, "machine": {"device": device}})
     # Samples are computed in the type of the weights: reduced precision is for training.
     return module, run.model_copy(
         update={"precision": run.precision if run.precision in ("float64", "tf32") else "float32"}

@@ -1,7 +1,4 @@
-"""Run files and `key.path=value` -> checked settings.
-
-One message lists every fault. Imports no torch.
-"""
+"""Read run files and `key.path=value` words into checked settings. Imports no torch."""
 
 import difflib
 import json
@@ -12,16 +9,18 @@ from typing import Any, TypeVar
 import pydantic
 import yaml
 
-from distgan.config.settings import Section, defaults, describe
+from distgan.config.introspection import defaults, describe
+from distgan.config.settings import Run, Section
 from distgan.core.errors import ConfigError
 
 Checked = TypeVar("Checked", bound=Section)
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML for settings: 1e-4 is a number (YAML 1.1 wants 1.0e-4), 2026-01-31 and 12:00:00 are
-    words (there the latter is 43200), a key that stands twice an error, not the last one's silent
-    victory, and so is an alias: a few of them unfold into gigabytes, or into themselves.
+    """YAML for settings, stricter than YAML 1.1.
+
+    1e-4 is a number (YAML 1.1 wants 1.0e-4); 2026-01-31 and 12:00:00 are words (there the latter is
+    43200). A duplicate key is an error, and so is an alias: a few of them unfold into gigabytes.
     """
 
     yaml_implicit_resolvers = {
@@ -76,7 +75,7 @@ _Loader.add_implicit_resolver(
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML mapping; a ConfigError names the file and the line."""
+    """Read a YAML mapping; a ConfigError names the file and the line."""
     try:
         with open(path, encoding="utf-8") as file:
             tree = yaml.load(file, _Loader) or {}  # _Loader is a SafeLoader
@@ -92,9 +91,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def override(tree: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
-    """Apply `a.b=value` in order.
+    """Return `tree` with `a.b=value` applied in order; later ones win, values are YAML.
 
-    Values are YAML, later ones win. Returns a new tree; one ConfigError lists every fault.
+    One ConfigError lists every fault.
     """
     tree, wrong = _assign(tree, assignments)
     if wrong:
@@ -103,14 +102,14 @@ def override(tree: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
 
 
 def _assign(tree: dict[str, Any], assignments: list[str]) -> tuple[dict[str, Any], list[str]]:
-    """(a new tree, a line for each assignment that is wrong)."""
+    """Return (a new tree, a line for each assignment that is wrong)."""
     tree = json.loads(json.dumps(tree, default=str))
     wrong = []
     for text in assignments:
         key, equals, value = text.partition("=")
         if not equals or not re.fullmatch(r"\w[\w.]*", key):
             wrong.append(
-                f"  {_shown(text)} is not of the form key=value, as in batch=32 or"
+                f"  {_quoted(text)} is not of the form key=value, as in batch=32 or"
                 " evaluate.samples=500"
             )
             continue
@@ -123,22 +122,23 @@ def _assign(tree: dict[str, Any], assignments: list[str]) -> tuple[dict[str, Any
         try:
             node[leaf] = yaml.load(value, _Loader)  # _Loader is a SafeLoader
         except (yaml.YAMLError, ValueError, RecursionError):
-            wrong.append(f"  {key}: found {_shown(value)}, which is not valid YAML; quote it")
+            wrong.append(f"  {key}: found {_quoted(value)}, which is not valid YAML; quote it")
     return tree, wrong
 
 
-def settle(
+def validate(
     model: type[Checked],
     tree: dict[str, Any],
     assignments: list[str] | None = None,
     what: str | None = None,
 ) -> Checked:
-    """Check `tree` with `assignments` applied against a recipe's settings, or another section's,
-    called `what`; one ConfigError lists every fault.
+    """Check `tree` with `assignments` applied against `model`, a recipe's settings or a section.
+
+    One ConfigError lists every fault; `what` names the settings in it.
     """
     tree, lines = _assign(tree, assignments or [])
     try:
-        run = model.model_validate(tree)
+        settings = model.model_validate(tree)
     except pydantic.ValidationError as error:
         known = [key for key, _, _ in describe(model)]
         faults = error.errors()
@@ -149,44 +149,37 @@ def settle(
             if not any(other["loc"][:-1] == fault["loc"] for other in faults)
         ]
     if lines:
-        raise ConfigError(
-            "\n".join(
-                [
-                    (
-                        f"{_count(len(lines))} in the settings of"
-                        f" {what or defaults(model).get('recipe', 'the run')}:"
-                    ),
-                    *lines,
-                ]
-            )
-        )
-    return run
+        name = what or defaults(model).get("recipe", "the run")
+        raise ConfigError("\n".join([f"{_count(len(lines))} in the settings of {name}:", *lines]))
+    if isinstance(settings, Run):
+        settings._given = tree
+    return settings
 
 
 def _count(n: int) -> str:
     return "1 error" if n == 1 else f"{n} errors"
 
 
-def _shown(value: Any) -> str:
-    """A value as the user wrote it, not longer than a line."""
+def _quoted(value: Any) -> str:
+    """Return a value as the user wrote it, at most a line long."""
     text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= 100 else f"{text[:60]}… ({len(text)} characters)"
 
 
 def _fault(fault: dict[str, Any], known: list[str]) -> str:
-    """One pydantic error -> `key: found X, allowed Y`."""
+    """Return one pydantic error as `key: found X, allowed Y`."""
     key = ".".join(str(part) for part in fault["loc"])
     if fault["type"] == "extra_forbidden":
         close = [
             k for k in known if k.rpartition(".")[2] == key.rpartition(".")[2]
         ] or difflib.get_close_matches(key, known, 1, 0.6)
-        return f"{_shown(key)[1:-1]}: unknown key" + (
+        return f"{_quoted(key)[1:-1]}: unknown key" + (
             f"; did you mean {close[0]}?"
             if close
             else "; `--help` after the recipe lists every key"
         )
     if fault["type"] == "missing" and isinstance(fault["loc"][-1], int):
-        return f"{key.rpartition('.')[0]}: found {_shown(fault['input'])}, which is too short"
+        return f"{key.rpartition('.')[0]}: found {_quoted(fault['input'])}, which is too short"
     if fault["type"] == "missing":
         return f"{key}: missing; give it as {key}=…"
     message = (
@@ -197,4 +190,4 @@ def _fault(fault: dict[str, Any], known: list[str]) -> str:
     )
     if fault["type"] in ("model_type", "model_attributes_type"):
         message = f"a section, whose keys are given as {key}.name=value"
-    return f"{key}: found {_shown(fault['input'])}; {message[:1].lower() + message[1:]}"
+    return f"{key}: found {_quoted(fault['input'])}; {message[:1].lower() + message[1:]}"

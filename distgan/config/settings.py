@@ -1,23 +1,22 @@
-"""The settings of a run: every key with its default, range and meaning; what makes two runs one.
-Imports no torch.
-"""
+"""The settings of a run: every key with its default, range and meaning. Imports no torch."""
 
 import hashlib
 import json
 import re
-from typing import Annotated, Any, ClassVar, Literal
+from collections.abc import Iterator
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import pydantic
-import pydantic_core
 from pydantic import BaseModel, ConfigDict, Field
 
+from distgan.config import identity
 from distgan.config.batch_layout import MAX_BATCH
+from distgan.config.introspection import defaults, flatten, overlay, section_of
 from distgan.monitor.moves import IN_FLIGHT
 from distgan.monitor.settings import Watch
 
-Positive = Annotated[
-    float, Field(gt=0, le=1e9)
-]  # with an end, so that epochs x samples stays an integer that can be computed
+# Bounded, so that epochs x samples stays an integer that can be computed.
+Positive = Annotated[float, Field(gt=0, le=1e9)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -27,9 +26,8 @@ def _below_one(value: tuple[float, float]) -> tuple[float, float]:
     return value
 
 
-Betas = Annotated[
-    tuple[Share, Share], pydantic.AfterValidator(_below_one)
-]  # of Adam: 1 would never forget
+# Adam's; 1 would never forget.
+Betas = Annotated[tuple[Share, Share], pydantic.AfterValidator(_below_one)]
 
 
 class Section(BaseModel):
@@ -42,9 +40,8 @@ class Section(BaseModel):
     @pydantic.field_validator("*", mode="before")
     @classmethod
     def _plain(cls, value, info):
-        if (
-            isinstance(value, bool) and cls.model_fields[info.field_name].annotation is not bool
-        ):  # which pydantic would take for 1 or 0
+        # pydantic would take true for 1 and false for 0.
+        if isinstance(value, bool) and cls.model_fields[info.field_name].annotation is not bool:
             raise ValueError("this setting is not true or false")
         if isinstance(value, str) and "\0" in value:
             raise ValueError("a NUL character cannot be part of a value")
@@ -214,11 +211,11 @@ class Run(Section):
     """What every recipe understands; a recipe's `Settings` adds its own keys and defaults."""
 
     kind: ClassVar[str] = "image"  # of sample that the recipe trains on: image or pair
-    judged_by: ClassVar[str | None] = (
-        # the number of the validation that says which checkpoint is best, lower is better; None:
-        # the Fréchet score of samples
-        None
-    )
+    # The validation number that ranks checkpoints, lower is better; None: the score of samples.
+    judged_by: ClassVar[str | None] = None
+    # Version of the settings -> defaults before it, by key; see config/identity.py.
+    changed_defaults: ClassVar[dict[int, dict[str, Any]]] = {}
+    _given: dict[str, Any] = pydantic.PrivateAttr(default_factory=dict)
 
     recipe: str = Field(description="the system to train")
     data: str = Field(
@@ -287,21 +284,17 @@ class Run(Section):
     @pydantic.model_validator(mode="before")
     @classmethod
     def _over_the_recipes_own(cls, tree):
-        """A key that is not given in a section keeps the default that the recipe gives the section,
-        which may differ from the section's own.
+        """Keep the recipe's default for each key of a section that is not given.
+
+        A recipe may give a section other defaults than the section's own.
         """
         if not isinstance(tree, dict):
             return tree
-        sections = {
-            name: field.default
-            for name, field in cls.model_fields.items()
-            if isinstance(field.default, BaseModel)
-        }
-        return tree | {
-            name: _over(default.model_dump(mode="json"), tree[name])
-            for name, default in sections.items()
-            if isinstance(tree.get(name), dict)
-        }
+        merged = dict(tree)
+        for name, field in cls.model_fields.items():
+            if section_of(field) and isinstance(tree.get(name), dict):
+                merged[name] = overlay(field.default.model_dump(mode="json"), tree[name])
+        return merged
 
     @pydantic.field_validator("watch")
     @classmethod
@@ -364,117 +357,53 @@ class Run(Section):
         return self.model_copy(update={"batch": batch}).group
 
     @classmethod
-    def where(cls) -> set[str]:
-        """Keys that say where and how far to run, not what the run is."""
+    def unhashed(cls) -> set[str]:
+        """Return the settings that say where and how far to run, not what the run is."""
         return {"machine", "experiment", "epochs", "data"}
 
-    def _what(self) -> dict[str, Any]:
-        """The settings that make the run what it is.
+    def earlier_versions(self) -> Iterator[Self]:
+        """Yield what the line of this run meant before each changed default, oldest first."""
+        for run in identity.earlier(type(self), self._given):
+            run._given = self._given
+            yield run
 
-        Of a weights file, its contents and not its place: the published ones, or those of a hash.
+    def _hashed(self) -> dict[str, Any]:
+        """Return the settings that make the run what it is.
+
+        Where and how far it trains is left out. A weights file counts by its contents, not its
+        place: the published ones, or those of a hash.
         """
-        what = self.model_dump(mode="json", exclude=self.where())
+        tree = self.model_dump(mode="json", exclude=self.unhashed())
+        tree = identity.without_neutral(type(self), tree)
         if self.scored:
-            other = what["evaluate"].pop("inception_sha256")
-            what["evaluate"]["inception"] = (
-                (other or "published") if self.scored.inception else None
-            )
-        return what
+            other = tree["evaluate"].pop("inception_sha256")
+            given = self.scored.inception
+            tree["evaluate"]["inception"] = (other or "published") if given else None
+        return tree
 
     def identity(self, fingerprint: str, start: str | None = None) -> dict[str, Any]:
-        """`{"id": 8 hex digits, "settings": ..., "data": fingerprint}`: two runs with equal
-        identities are one run.
+        """Return `{"id": 8 hex digits, "settings": …, "data": fingerprint}`.
 
-        `start`: the digest of the checkpoint that `grow` names, which counts instead of its place.
+        Two runs with equal identities are one run. `start`: the digest of the checkpoint that
+        `grow` names, which counts instead of its place.
         """
-        hashed = {
-            "settings": self._what() | ({"grow": start} if start else {}),
-            "data": fingerprint,
-        }
+        settings = self._hashed() | ({"grow": start} if start else {})
+        hashed = {"settings": settings, "data": fingerprint}
         digest = hashlib.sha256(json.dumps(hashed, sort_keys=True).encode()).hexdigest()
         return {"id": digest[:8], **hashed}
 
     def delta(self) -> str:
-        """What differs from the recipe's defaults, as a name for people.
+        """Return a readable name of what differs from the recipe's defaults.
 
-        `ngf32,batch12`; `default` where nothing does.
+        `ngf32,batch12`; `default` where nothing differs. Thresholds of `watch` are in the hash.
         """
-        mine = dict(flatten({key: value for key, value in self._what().items() if key != "recipe"}))
         usual = dict(flatten(defaults(type(self))))
-        short = {
-            key: value
-            for key, value in mine.items()
-            if not key.startswith("watch.") or key == "watch.on_trouble"
-        }  # thresholds are in the hash
-        if short.get("grow"):
-            short["grow"] = (
-                short["grow"].rpartition("/")[2].rpartition("-")[2]
-            )  # of the place of a run, its hash
-        changed = [
-            f"{key.rpartition('.')[2]}{value}"
-            for key, value in short.items()
-            if key not in usual or usual[key] != value
-        ]
+        changed = []
+        for key, value in flatten(self._hashed()):
+            if key == "recipe" or key.startswith("watch.") and key != "watch.on_trouble":
+                continue
+            if key == "grow" and value:
+                value = value.rpartition("/")[2].rpartition("-")[2]  # the hash in a run's name
+            if key not in usual or usual[key] != value:
+                changed.append(f"{key.rpartition('.')[2]}{value}")
         return re.sub(r"[^A-Za-z0-9.,_-]+", "_", ",".join(changed))[:60] or "default"
-
-
-def _over(usual: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """`given` laid over `usual`, mapping by mapping."""
-    return usual | {
-        key: (
-            _over(usual[key], value)
-            if isinstance(value, dict) and isinstance(usual.get(key), dict)
-            else value
-        )
-        for key, value in given.items()
-    }
-
-
-def flatten(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """`{"a": {"b": 1}}` -> `[("a.b", 1)]`."""
-    rows: list[tuple[str, Any]] = []
-    for name, value in tree.items():
-        rows += (
-            flatten(value, f"{prefix}{name}.")
-            if isinstance(value, dict)
-            else [(prefix + name, value)]
-        )
-    return rows
-
-
-def defaults(model: type[BaseModel]) -> dict[str, Any]:
-    """Default values as plain data, nested like the settings; required keys are absent."""
-    found = {}
-    for name, field in model.model_fields.items():
-        if not field.is_required():
-            value = field.get_default(call_default_factory=True)
-            found[name] = (
-                value.model_dump(mode="json")
-                if isinstance(value, BaseModel)
-                else pydantic_core.to_jsonable_python(value)
-            )
-    return found
-
-
-def describe(
-    model: type[BaseModel], prefix: str = "", usual: dict[str, Any] | None = None
-) -> list[tuple[str, str, str]]:
-    """Rows of (key, default, meaning) for every setting, in the order of definition.
-
-    `usual` are defaults that a recipe gives a section.
-    """
-    rows = []
-    usual = defaults(model) | (usual or {})
-    for name, field in model.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            rows += describe(field.annotation, f"{prefix}{name}.", usual.get(name))
-        else:
-            value = (
-                "(required)"
-                if field.is_required()
-                else "{…}"
-                if isinstance(usual[name], dict)
-                else json.dumps(usual[name])
-            )
-            rows.append((prefix + name, value, field.description or ""))
-    return rows

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from distgan.config import loading as runfile
+from distgan.config import loading
 from distgan.config.batch_layout import BatchLayout
 from distgan.config.settings import Run
 from distgan.core import rng
@@ -35,9 +35,9 @@ def resolve(what: str) -> tuple[ModuleType, dict[str, Any]]:
     """
     tree: dict[str, Any] = {"recipe": what}
     if what.endswith((".yaml", ".yml")):
-        tree = runfile.read_yaml(Path(what))
+        tree = loading.read_yaml(Path(what))
     elif what in (path.stem for path in FOLDER.glob("*.yaml")):
-        tree = runfile.read_yaml(FOLDER / f"{what}.yaml")
+        tree = loading.read_yaml(FOLDER / f"{what}.yaml")
     name = str(tree.get("recipe", ""))
     if not name:
         raise ConfigError(

@@ -197,9 +197,9 @@ class Settings(config.Run):
         return value
 
     @classmethod
-    def where(cls) -> set[str]:
+    def unhashed(cls) -> set[str]:
         """How many files are written afterwards does not change what was trained."""
-        return super().where() | {"results"}
+        return super().unhashed() | {"results"}
 
     @property
     def normalisation(self) -> str:

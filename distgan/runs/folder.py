@@ -23,7 +23,8 @@ from typing import Any
 
 import yaml
 
-from distgan.config.settings import Run, flatten
+from distgan.config.introspection import flatten
+from distgan.config.settings import Run
 from distgan.core import console
 from distgan.core.errors import DiskError, RunError
 

@@ -24,6 +24,7 @@ from distgan import __version__, recipes
 from distgan.config import batch_layout
 from distgan.config import settings as config
 from distgan.config.batch_layout import BatchLayout
+from distgan.config.introspection import describe, flatten
 from distgan.config.settings import Run
 from distgan.core import console, watchdog
 from distgan.core.clock import Clock
@@ -62,9 +63,9 @@ def show_help(what: str | None) -> int:
         )
         return 0
     module, tree = recipes.resolve(what)
-    given = dict(config.flatten({key: value for key, value in tree.items() if key != "recipe"}))
+    given = dict(flatten({key: value for key, value in tree.items() if key != "recipe"}))
     console.say(f"Settings of {what} ({module.__doc__.strip().splitlines()[0]})\n")
-    for key, default, meaning in config.describe(module.Settings):
+    for key, default, meaning in describe(module.Settings):
         console.say(f"  {f'{key}={given.get(key, default)}':44} {meaning}")
     return 0
 
@@ -88,7 +89,7 @@ class _Ground:
         self.ranks = Ranks(run.machine, run.precision)
         # Each rank has read its own run file: an older one, with other epochs, say, would leave the
         # others waiting at the end.
-        for key, value in config.flatten(run.model_dump(mode="json", exclude=PLACES)):
+        for key, value in flatten(run.model_dump(mode="json", exclude=PLACES)):
             self.ranks.require_same(f"the setting {key}", str(value))
         # Also from accelerate's configuration and DeepSpeed's file, which another machine may have
         # otherwise: bucket sizes say who waits for what.

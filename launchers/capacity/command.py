@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from distgan import train
-from distgan.config import loading as runfile
+from distgan.config import loading
 from distgan.core import console
 from distgan.core.errors import ConfigError, RunError
 from distgan.distributed import launch_line
@@ -213,7 +213,7 @@ def _processes(text: str | None) -> int:
 
 
 def _memory(text: str | None) -> float | None:
-    value = runfile.override({}, [f"memory_gb={text}"])["memory_gb"] if text is not None else None
+    value = loading.override({}, [f"memory_gb={text}"])["memory_gb"] if text is not None else None
     if value is not None and (
         isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e6
     ):

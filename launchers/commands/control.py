@@ -211,7 +211,7 @@ def _again(
     home: Path, ledger: Ledger, group: list[Found], options: argparse.Namespace
 ) -> str | None:
     """Runs of one submission, as they were asked for then."""
-    from distgan.config import loading as runfile
+    from distgan.config import loading
     from distgan.launchers.runs.state import read
 
     about = read(ledger.home / group[0].place.submission.id / "submission.json")
@@ -225,7 +225,7 @@ def _again(
             f"{ledger.home / group[0].place.submission.id / 'submission.json'} is gone or damaged;"
             " submit the same line, or the sweep's file, again"
         )
-    resources = runfile.settle(Resources, about["resources"], options.set, what="the job")
+    resources = loading.validate(Resources, about["resources"], options.set, what="the job")
     if options.dry_run:
         return None
     for one in group:  # of a chain: what it grows from must be there

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from distgan.config.settings import flatten
+from distgan.config.introspection import flatten
 from distgan.core import console
 from distgan.core.errors import RunError
 from distgan.launchers.local.run import command

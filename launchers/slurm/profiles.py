@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from pydantic import Field, field_validator
 
 import distgan
-from distgan.config import loading as runfile
+from distgan.config import loading
 from distgan.config.settings import Section
 from distgan.core.errors import ConfigError
 
@@ -174,8 +174,10 @@ def read(name: str | None, changes: dict[str, Any]) -> Resources:
                 f"--profile: found {name!r}, there are {', '.join(names()) or 'none'}; a profile is"
                 " a file slurm/profiles/NAME.yaml, or a path"
             )
-        tree = runfile.read_yaml(found[0])
-    return runfile.settle(Resources, tree | changes, what=f"profile {name}" if name else "the job")
+        tree = loading.read_yaml(found[0])
+    return loading.validate(
+        Resources, tree | changes, what=f"profile {name}" if name else "the job"
+    )
 
 
 def add_options(parser: argparse.ArgumentParser, many: bool = False) -> None:
@@ -239,4 +241,4 @@ def chosen(options: argparse.Namespace, base: dict[str, Any] | None = None) -> R
     base = dict(base or {})
     profile = options.profile or base.pop("profile", None)
     base.pop("profile", None)
-    return read(profile, base | text | runfile.override({}, words))
+    return read(profile, base | text | loading.override({}, words))

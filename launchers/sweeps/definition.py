@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from distgan.config import loading as runfile
+from distgan.config import loading
 from distgan.core.errors import ConfigError
 
 KEYS = ("recipe", "settings", "grid", "cases", "random", "search", "chain", "slurm")
@@ -112,7 +112,7 @@ def _tree(what: str) -> dict[str, Any]:
     path = Path(what)
     if path.suffix not in (".yaml", ".yml"):
         return {"recipe": what}
-    tree = runfile.read_yaml(path)
+    tree = loading.read_yaml(path)
     if {"grid", "cases", "random", "search", "settings"}.isdisjoint(tree):  # a run file
         return {"recipe": what}
     own = tree.get("recipe")
@@ -143,7 +143,7 @@ def swept(text: str) -> Any:
             start = at + 1
     if not parts:
         return None
-    return [runfile.override({}, [f"value={part}"])["value"] for part in [*parts, text[start:]]]
+    return [loading.override({}, [f"value={part}"])["value"] for part in [*parts, text[start:]]]
 
 
 def several(key: str, value: Any) -> list[Any]:
@@ -172,7 +172,7 @@ def several(key: str, value: Any) -> list[Any]:
                 )
             found = list(steps)
         elif call[1] == "choice":
-            found = [runfile.override({}, [f"value={part}"])["value"] for part in arguments]
+            found = [loading.override({}, [f"value={part}"])["value"] for part in arguments]
         else:
             raise ConfigError(
                 f"{key}: found {value!r}; what is drawn stands under `random`, with `members: N`"

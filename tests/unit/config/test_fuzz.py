@@ -14,7 +14,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from distgan.config import loading as runfile
+from distgan.config import loading
 from distgan.core.errors import DistganError
 from distgan.data.dataset import Data
 from distgan.monitor.journal import read_journal
@@ -62,9 +62,9 @@ def quietly(work):
 def test_run_files(content, folder):
     path = folder / "run.yaml"
     path.write_bytes(content)
-    tree = quietly(lambda: runfile.read_yaml(path))
+    tree = quietly(lambda: loading.read_yaml(path))
     if tree is not None:
-        quietly(lambda: runfile.settle(MODELS["sagan"], tree))
+        quietly(lambda: loading.validate(MODELS["sagan"], tree))
 
 
 @settings(**SETTINGS)
@@ -75,7 +75,7 @@ def test_run_files(content, folder):
     ),
 )
 def test_settings_of_any_kind(name, tree):
-    quietly(lambda: runfile.settle(MODELS[name], {"recipe": name, "data": "d"} | tree))
+    quietly(lambda: loading.validate(MODELS[name], {"recipe": name, "data": "d"} | tree))
 
 
 @settings(**SETTINGS)
@@ -91,8 +91,10 @@ def test_settings_of_any_kind(name, tree):
     )
 )
 def test_overrides(words):
-    quietly(lambda: runfile.override({}, words))
-    quietly(lambda: runfile.settle(MODELS["waveform"], {"recipe": "waveform", "data": "d"}, words))
+    quietly(lambda: loading.override({}, words))
+    quietly(
+        lambda: loading.validate(MODELS["waveform"], {"recipe": "waveform", "data": "d"}, words)
+    )
 
 
 LINES = st.lists(

@@ -11,7 +11,8 @@ from processes import environment
 
 from distgan.config import settings as config
 from distgan.config.batch_layout import breakdown, reference_group
-from distgan.config.loading import override, settle
+from distgan.config.introspection import describe
+from distgan.config.loading import override, validate
 from distgan.core.errors import ConfigError
 from distgan.monitor.settings import Watch
 from distgan.recipes import names, resolve
@@ -21,7 +22,7 @@ BASE = {"recipe": "sagan", "data": "somewhere"}
 
 
 def of(*assignments: str) -> Settings:
-    return settle(Settings, BASE, list(assignments))
+    return validate(Settings, BASE, list(assignments))
 
 
 def fault(*assignments: str) -> str:
@@ -68,7 +69,7 @@ def test_a_run_file_is_read_and_overridden(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("recipe: sagan\nbatch: 12\ng_lr: 1e-3\nmachine: {keep: 1}\n")
     module, tree = resolve(str(path))
-    run = settle(module.Settings, tree, ["data=d", "batch=24", "machine.workers=0"])
+    run = validate(module.Settings, tree, ["data=d", "batch=24", "machine.workers=0"])
     assert (run.batch, run.g_lr, run.machine.keep, run.machine.workers) == (24, 1e-3, 1, 0)
 
 
@@ -247,7 +248,7 @@ def test_where_the_inception_weights_lie_does_not_change_the_identity():
     That it is used at all does change the run.
     """
     there, here, none = (
-        settle(Settings, BASE, more)
+        validate(Settings, BASE, more)
         for more in (["evaluate.inception=/scratch/a.pth"], ["evaluate.inception=b.pth"], [])
     )
     assert there.identity("f") == here.identity("f") and there.delta() == here.delta()
@@ -255,9 +256,9 @@ def test_where_the_inception_weights_lie_does_not_change_the_identity():
 
 
 def test_every_other_setting_changes_the_identity():
-    assert CHANGES.keys() | Settings.where() | {"recipe"} == Settings.model_fields.keys()
+    assert CHANGES.keys() | Settings.unhashed() | {"recipe"} == Settings.model_fields.keys()
     ids = {
-        name: settle(Settings, BASE | {name: value}).identity("abc")["id"]
+        name: validate(Settings, BASE | {name: value}).identity("abc")["id"]
         for name, value in CHANGES.items()
     }
     assert len({of().identity("abc")["id"], *ids.values()}) == len(ids) + 1
@@ -278,7 +279,7 @@ def test_every_other_setting_changes_the_identity():
 def test_the_name_of_a_run_is_a_safe_file_name(tree):
     if "\0" in tree.get("evaluate", {}).get("inception", ""):
         return
-    name = settle(Settings, BASE | tree).delta()
+    name = validate(Settings, BASE | tree).delta()
     assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.,_-]{0,59}", name)
 
 
@@ -296,7 +297,7 @@ def test_every_setting_is_described():
             )
             yield from keys(field.annotation, f"{prefix}{name}.") if section else [prefix + name]
 
-    rows = config.describe(Settings)
+    rows = describe(Settings)
     assert [key for key, _, _ in rows] == list(keys(Settings))
     assert [key for key, _, meaning in rows if len(meaning) < 10] == []
     assert ("batch", "16") in [row[:2] for row in rows] and ("data", "(required)") in [
@@ -377,8 +378,8 @@ def test_the_default_group_is_the_largest_divisor_up_to_the_reference(batch, ref
 
 def test_settings_need_no_torch():
     program = (
-        "import sys; sys.modules['torch'] = None; from distgan.config import loading as runfile; from distgan.runs import folder as runs; from distgan.core import rng, console;"
-        " print(runfile.override({}, ['a=1']))"
+        "import sys; sys.modules['torch'] = None; from distgan.config import loading;"
+        " from distgan.core import rng, console; from distgan.runs import folder; print(loading.override({}, ['a=1']))"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], env=environment(), capture_output=True, text=True

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from distgan.config import batch_layout
-from distgan.config import loading as runfile
+from distgan.config import batch_layout, loading
 from distgan.core import rng
 from distgan.core.clock import Clock
 from distgan.data import diffaugment as augment
@@ -196,7 +195,7 @@ def test_channels_of_a_pair_stay_together():
 def test_reals_and_samples_are_changed_in_both_updates(name, monkeypatch):
     """And G's gradient goes through the change: where everything is cut out, none is left."""
     module, tree = resolve(name)
-    run = runfile.settle(
+    run = loading.validate(
         module.Settings,
         tree | {"data": "-"},
         ["ngf=4", "ndf=4", "latent=8", "batch=4", "diffaugment=[color, translation, cutout]"],

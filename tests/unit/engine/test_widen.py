@@ -10,8 +10,7 @@ from processes import line, run
 from safetensors.torch import load_file, save_file
 
 from distgan import recipes
-from distgan.config import batch_layout
-from distgan.config import loading as runfile
+from distgan.config import batch_layout, loading
 from distgan.core import rng
 from distgan.core.errors import ConfigError
 from distgan.data.dataset import Data
@@ -30,7 +29,7 @@ def build(particles):
 
     def make(name, width, *words):
         module, tree = recipes.resolve(name)
-        run = runfile.settle(
+        run = loading.validate(
             module.Settings,
             tree,
             [
@@ -378,7 +377,7 @@ def test_a_grown_run_starts_better_than_from_scratch(particles, tmp_path):
 
 def _untrained(particles, tmp_path, width: int) -> float:
     module, tree = recipes.resolve("sagan")
-    settings = runfile.settle(
+    settings = loading.validate(
         module.Settings, tree, [f"data={particles}", f"ngf={width}", f"ndf={width}", *SHORT]
     )
     ranks, data = Ranks(settings.machine, settings.precision), Data(settings.data)

@@ -20,8 +20,7 @@ from PIL import Image
 from processes import BIN, environment, run
 
 from distgan import cli, recipes, train
-from distgan.config import batch_layout
-from distgan.config import loading as runfile
+from distgan.config import batch_layout, loading
 from distgan.core.errors import ConfigError, DataError
 from distgan.distributed.ranks import Ranks
 from distgan.launchers.capacity import command as capacity
@@ -109,7 +108,7 @@ def test_parameters_at_96():
 
 def counted(width: int) -> tuple[int, int]:
     module, tree = recipes.resolve("capacity")
-    settings = runfile.settle(
+    settings = loading.validate(
         module.Settings, tree, ["data=nowhere", f"ngf={width}", f"ndf={width}"]
     )
     ranks = Ranks(settings.machine, settings.precision)

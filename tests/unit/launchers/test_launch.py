@@ -253,13 +253,15 @@ def test_the_size_of_a_checkpoint_is_known_before(dry, particles, tmp_path, word
     """Within 5 % of a real one, whose optimizers have taken a step."""
     import torch
 
-    from distgan.config.loading import settle
+    from distgan.config.loading import validate
     from distgan.recipes import resolve
     from distgan.training.setup import _Setup
 
     told = float(re.search(r"^checkpoint +([\d.]+) MB$", dry(*words), re.MULTILINE)[1])
     module, tree = resolve("sagan")
-    setup = _Setup(module, settle(module.Settings, tree, [f"data={particles}", "batch=2", *words]))
+    setup = _Setup(
+        module, validate(module.Settings, tree, [f"data={particles}", "batch=2", *words])
+    )
     for player in setup.recipe.players.values():
         for parameter in player.bare.parameters():
             parameter.grad = torch.zeros_like(parameter)

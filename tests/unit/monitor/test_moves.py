@@ -9,7 +9,7 @@ import yaml
 from journals import collapsed
 from pydantic import ValidationError
 
-from distgan.config.loading import settle
+from distgan.config.loading import validate
 from distgan.core.errors import ConfigError
 from distgan.monitor.decisions import Decision, adapt, decide, evaluate_rules
 from distgan.monitor.guides import SAGAN_GUIDE
@@ -175,7 +175,7 @@ def test_what_adapt_makes_of_settings_validates():
         (wgan_flowers, {"recipe": "wgan_flowers", "data": "x", "watch": {"on_trouble": "adapt"}}),
     ):
         for rule in SAGAN_GUIDE:
-            run = settle(recipe.Settings, tree)
+            run = validate(recipe.Settings, tree)
             for _ in range(20):
                 changes = adapt([warning(rule)], run.watch, run.model_dump(mode="json"))
                 if not changes:
@@ -183,7 +183,7 @@ def test_what_adapt_makes_of_settings_validates():
                 run = type(run).model_validate(run.model_dump(mode="json") | changes)
             else:
                 pytest.fail(f"{rule} never runs out of moves")
-    made = settle(sagan.Settings, SAGAN)
+    made = validate(sagan.Settings, SAGAN)
     for rule, moves in SAGAN_GUIDE.items():
         for move in moves:
             if (
@@ -212,10 +212,10 @@ def test_a_move_of_what_a_run_under_way_does_not_read_is_refused(setting):
             f"does not read {setting} anew; write in_flight: false. In flight go d_lr, diffaugment"
         ),
     ):
-        settle(sagan.Settings, {"recipe": "sagan", "data": "x", "watch": {"moves": moves}})
+        validate(sagan.Settings, {"recipe": "sagan", "data": "x", "watch": {"moves": moves}})
     moves["d_loss_low"][0]["in_flight"] = False
     assert (
-        settle(sagan.Settings, {"recipe": "sagan", "data": "x", "watch": {"moves": moves}})
+        validate(sagan.Settings, {"recipe": "sagan", "data": "x", "watch": {"moves": moves}})
         .watch.moves["d_loss_low"][0]
         .setting
         == setting
@@ -325,10 +325,10 @@ def test_present_settings_are_those_of_the_start_and_what_the_journal_says_was_c
 
 # ---- the section in run files
 def test_a_key_of_the_section_leaves_what_the_recipe_set_in_it():
-    assert settle(
+    assert validate(
         wgan_flowers.Settings, {"recipe": "wgan_flowers", "data": "x"}, ["watch.window=9"]
     ).watch == Watch(unbounded=True, moves=wgan_flowers.GUIDE, window=9)
-    made = settle(
+    made = validate(
         sagan.Settings,
         SAGAN,
         [

@@ -10,8 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from distgan.config import batch_layout
-from distgan.config import loading as runfile
+from distgan.config import batch_layout, loading
 from distgan.core.clock import Clock
 from distgan.data.dataset import Data
 from distgan.data.loader import MicroBatch
@@ -26,7 +25,7 @@ SMALL = ["ngf=4", "ndf=4", "latent=8", "batch=4", "blocks=1"]
 
 def recipe(*words: str) -> Recipe:
     """In one process, on the CPU."""
-    chosen = runfile.settle(Settings, {"recipe": "r3gan", "data": "-"}, [*SMALL, *words])
+    chosen = loading.validate(Settings, {"recipe": "r3gan", "data": "-"}, [*SMALL, *words])
     torch.manual_seed(0)
     return Recipe(
         chosen,
@@ -204,7 +203,7 @@ def test_a_validation_is_finite_and_draws_samples(particles, tmp_path):
 def test_images_of_another_size_are_refused():
     from distgan.core.errors import ConfigError
 
-    chosen = runfile.settle(Settings, {"recipe": "r3gan", "data": "-"}, SMALL)
+    chosen = loading.validate(Settings, {"recipe": "r3gan", "data": "-"}, SMALL)
     with pytest.raises(ConfigError, match="r3gan draws 64x64 images"):
         Recipe(
             chosen,

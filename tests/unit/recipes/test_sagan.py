@@ -8,8 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from distgan.config import batch_layout
-from distgan.config import loading as runfile
+from distgan.config import batch_layout, loading
 from distgan.core.clock import Clock
 from distgan.core.errors import ConfigError
 from distgan.data.dataset import Data
@@ -24,7 +23,7 @@ SMALL = ["ngf=4", "ndf=4", "latent=8", "batch=4"]
 
 
 def settings(*words: str) -> Settings:
-    return runfile.settle(Settings, {"recipe": "sagan", "data": "-"}, [*SMALL, *words])
+    return loading.validate(Settings, {"recipe": "sagan", "data": "-"}, [*SMALL, *words])
 
 
 def recipe(*words: str) -> Recipe:

@@ -15,8 +15,7 @@ from processes import ends_differ_by, final, line, run
 from safetensors.torch import load, save
 from test_equality import broken
 
-from distgan.config import batch_layout
-from distgan.config import loading as runfile
+from distgan.config import batch_layout, loading
 from distgan.core.clock import Clock
 from distgan.core.errors import ConfigError, DataError
 from distgan.data import transforms as signals
@@ -54,7 +53,7 @@ def folder(tmp_path_factory):
 
 
 def settings(*words: str) -> Settings:
-    return runfile.settle(Settings, {"recipe": "timbre", "data": "-"}, [*SMALL, *words])
+    return loading.validate(Settings, {"recipe": "timbre", "data": "-"}, [*SMALL, *words])
 
 
 def recipe(*words: str, frames: int = 400, ranks: int = 1) -> Recipe:
@@ -209,7 +208,7 @@ def test_settings_that_do_not_fit_are_refused(words, said):
 def test_defaults_that_do_not_fit_what_is_given_are_refused_too():
     for word in ("g_fft=128", "stft_resolutions=[[65536, 16, 64]]", "epochs=5"):
         with pytest.raises(ConfigError, match="found (128|16000|5)"):
-            runfile.settle(Settings, {"recipe": "timbre", "data": "-"}, [word])
+            loading.validate(Settings, {"recipe": "timbre", "data": "-"}, [word])
 
 
 def test_a_run_without_a_gan_may_be_short():
@@ -217,7 +216,7 @@ def test_a_run_without_a_gan_may_be_short():
 
 
 def test_defaults():
-    run = runfile.settle(Settings, {"recipe": "timbre", "data": "-"}, [])
+    run = loading.validate(Settings, {"recipe": "timbre", "data": "-"}, [])
     assert (run.gan_start_epoch, run.gain, run.polarity, run.judged_by, run.kind, run.crop) == (
         5,
         (0.8, 1.0),

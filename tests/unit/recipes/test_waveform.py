@@ -12,8 +12,7 @@ from processes import line, start
 from torch.nn import functional as F
 
 from distgan import recipes
-from distgan.config import batch_layout
-from distgan.config import loading as runfile
+from distgan.config import batch_layout, loading
 from distgan.core import rng
 from distgan.core.clock import Clock
 from distgan.core.errors import ConfigError
@@ -35,7 +34,7 @@ PAIRS = [
 
 
 def settings(*words: str) -> Settings:
-    return runfile.settle(Settings, {"recipe": "waveform", "data": "-"}, list(words))
+    return loading.validate(Settings, {"recipe": "waveform", "data": "-"}, list(words))
 
 
 def recipe(*words: str, frames: int = 128) -> Recipe:
@@ -188,7 +187,7 @@ def test_the_numbers_of_the_documents():
         "loss": ("lsgan", "lsgan"),
     }
     module, tree = recipes.resolve("waveform-collapsed")
-    failing, repaired = runfile.settle(module.Settings, {**tree, "data": "-"}), settings()
+    failing, repaired = loading.validate(module.Settings, {**tree, "data": "-"}), settings()
     assert {name: (getattr(failing, name), getattr(repaired, name)) for name in rows} == rows
     watch = repaired.watch
     assert watch.healthy["d/loss"] == (0.2, 0.7) and (
@@ -210,7 +209,7 @@ def test_the_numbers_of_the_documents():
 
 def test_the_guide_leads_from_the_failing_run_to_the_repaired_one():
     module, tree = recipes.resolve("waveform-collapsed")
-    values = runfile.settle(module.Settings, {**tree, "data": "-"}).model_dump(mode="json")
+    values = loading.validate(module.Settings, {**tree, "data": "-"}).model_dump(mode="json")
     moves = values["watch"]["moves"]["d_loss_low"]
     assert {"d_lr", "lambda_l1", "real_label", "fake_label", "base_filters_d", "num_layers_d"} <= {
         move["setting"] for move in moves

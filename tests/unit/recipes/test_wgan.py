@@ -8,8 +8,7 @@ from processes import ends_differ_by, largest_difference, line, run
 from test_equality import FEW, ROUNDING, STEPS, TOLERANCE, broken
 from torch import nn
 
-from distgan.config import batch_layout
-from distgan.config import loading as runfile
+from distgan.config import batch_layout, loading
 from distgan.core.clock import Clock
 from distgan.core.errors import ConfigError
 from distgan.data.dataset import Data
@@ -44,7 +43,7 @@ def flowers(tmp_path_factory):
 
 
 def settings(*words: str) -> Settings:
-    return runfile.settle(Settings, {"recipe": "wgan_flowers", "data": "-"}, list(words))
+    return loading.validate(Settings, {"recipe": "wgan_flowers", "data": "-"}, list(words))
 
 
 def recipe(*words: str) -> Recipe:
@@ -470,7 +469,7 @@ def test_settings_that_are_refused(words, said):
 def test_settings_read_back_as_they_were_written():
     for words in (["penalty=10"], ["weight_clip=null", "spectral_norm=[D]"], ["critic_norm=none"]):
         run = settings(*words)
-        assert runfile.settle(Settings, run.model_dump(mode="json")) == run
+        assert loading.validate(Settings, run.model_dump(mode="json")) == run
 
 
 # ---- one run, any cluster

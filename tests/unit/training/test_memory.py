@@ -9,7 +9,7 @@ from processes import TINY, line, run
 from test_equality import broken
 
 from distgan import cli, train
-from distgan.config import loading as runfile
+from distgan.config import loading
 from distgan.core.errors import RunError
 from distgan.recipes.sagan import Settings
 from distgan.training import memory
@@ -30,7 +30,7 @@ STARVED = """
 
 
 def settings(*words: str) -> Settings:
-    return runfile.settle(Settings, {"recipe": "sagan", "data": "-"}, list(words))
+    return loading.validate(Settings, {"recipe": "sagan", "data": "-"}, list(words))
 
 
 def test_what_is_meant_by_too_little_memory():

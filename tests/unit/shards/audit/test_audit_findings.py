@@ -16,8 +16,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from distgan.config import batch_layout
-from distgan.config import loading as runfile
+from distgan.config import batch_layout, loading
 from distgan.core.clock import Clock, step_decay
 from distgan.core.errors import ConfigError
 from distgan.data import transforms as signals
@@ -78,7 +77,7 @@ def data(tmp_path_factory) -> Data:
 
 
 def recipe(*words: str, frames: int = 400) -> Recipe:
-    run = runfile.settle(Settings, {"recipe": "timbre", "data": "-"}, [*SMALL, *words])
+    run = loading.validate(Settings, {"recipe": "timbre", "data": "-"}, [*SMALL, *words])
     torch.manual_seed(0)
     return Recipe(
         run, Ranks(run.machine, run.precision), batch_layout.fit(run.batch, 1, 1), (2, frames)

@@ -1,0 +1,94 @@
+"""What makes two runs the same run, across versions of the settings. Imports no torch.
+
+A run's identity is a hash of its settings and of its data's fingerprint. Settings change between
+releases in two ways, and neither may orphan a run that was begun before:
+
+* A *new setting* carries `Neutral(value)`: the value with which a run is what it was before the
+  setting existed. At that value it is left out of the hash.
+* A *changed default* is listed in `changed_defaults` of the settings class, under the version of
+  the settings that changed it. The same line then first looks for the run that it meant before.
+
+A changed draw, order or decoding is a new setting (its version number, neutral at the old one)
+whose default changes.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pydantic_core
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+
+from distgan.config.introspection import overlay, section_of
+
+
+@dataclass(frozen=True)
+class Neutral:
+    """The value of a new setting that reproduces runs from before it existed."""
+
+    value: Any
+
+
+def _neutral(field: FieldInfo) -> tuple[bool, Any]:
+    """Return (the setting was added after a release, its neutral value as plain data)."""
+    for mark in field.metadata:
+        if isinstance(mark, Neutral):
+            return True, pydantic_core.to_jsonable_python(mark.value)
+    return False, None
+
+
+def without_neutral(model: type[BaseModel], tree: dict[str, Any]) -> dict[str, Any]:
+    """Return `tree`, a JSON dump of `model`, without settings at their neutral value."""
+    kept = {}
+    for name, value in tree.items():
+        field = model.model_fields[name]
+        if (True, value) != _neutral(field):
+            section = section_of(field)
+            kept[name] = without_neutral(section, value) if section else value
+    return kept
+
+
+def with_neutral(model: type[BaseModel], recorded: dict[str, Any]) -> dict[str, Any]:
+    """Return settings that an earlier version recorded, with later ones at their neutral value."""
+    filled = dict(recorded)
+    for name, field in model.model_fields.items():
+        added, value = _neutral(field)
+        section = section_of(field)
+        if name not in filled:
+            if added:
+                filled[name] = value
+        elif section and isinstance(filled[name], dict):
+            filled[name] = with_neutral(section, filled[name])
+    return filled
+
+
+def earlier_defaults(model: type[BaseModel]) -> list[dict[str, Any]]:
+    """Return the defaults before each change, oldest version first, as trees of changed keys."""
+    changes: dict[int, dict[str, Any]] = {}
+    for cls in reversed(model.__mro__):
+        for version, keys in vars(cls).get("changed_defaults", {}).items():
+            changes[version] = changes.get(version, {}) | keys
+    trees: list[dict[str, Any]] = []
+    tree: dict[str, Any] = {}
+    for version in sorted(changes, reverse=True):
+        for key, value in changes[version].items():
+            *parents, leaf = key.split(".")
+            nested: dict[str, Any] = {leaf: value}
+            for parent in reversed(parents):
+                nested = {parent: nested}
+            tree = overlay(tree, nested)
+        trees.insert(0, tree)
+    return trees
+
+
+def earlier(model: type[BaseModel], given: dict[str, Any]) -> Iterator[Any]:
+    """Yield what `given`, the settings of a line, meant before each changed default, oldest first.
+
+    A version in which these settings were not allowed is left out.
+    """
+    for tree in earlier_defaults(model):
+        try:
+            yield model.model_validate(overlay(tree, given))
+        except ValidationError:
+            continue
