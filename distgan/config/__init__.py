@@ -1,0 +1,11 @@
+"""A run as settings: keys, checks, identity, and how its global batch is shared.
+
+Promises that every setting is checked before any work starts, that one message lists every fault,
+and that a run keeps its identity across releases. Imports core and monitor; no torch.
+
+settings       sections `Evaluate` and `Machine`; `Run`, the base of every recipe's settings
+identity       new settings and changed defaults that keep the identities of earlier runs
+introspection  defaults, help texts and flat keys of settings
+loading        run files and `key=value` words -> checked settings
+batch_layout   global batch -> ranks x accumulation x per-rank batch
+"""

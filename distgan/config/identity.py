@@ -1,4 +1,4 @@
-"""What makes two runs the same run, across versions of the settings. Imports no torch.
+"""Run identity across versions of the settings. Imports no torch.
 
 A run's identity is a hash of its settings and of its data's fingerprint. Settings change between
 releases in two ways, and neither may orphan a run that was begun before:

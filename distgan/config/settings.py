@@ -87,7 +87,7 @@ class Evaluate(Section):
 
 
 class Machine(Section):
-    """What may differ between two machines that train the same run; not part of its identity."""
+    """Settings of the machine a run trains on, which are not part of its identity."""
 
     runs: str = Field("runs", description="folder in which run folders are made")
     folder: str | None = Field(
@@ -208,7 +208,7 @@ class Machine(Section):
 
 
 class Run(Section):
-    """What every recipe understands; a recipe's `Settings` adds its own keys and defaults."""
+    """Settings that every recipe has; its `Settings` adds its own keys and defaults."""
 
     kind: ClassVar[str] = "image"  # of sample that the recipe trains on: image or pair
     # The validation number that ranks checkpoints, lower is better; None: the score of samples.
@@ -260,9 +260,9 @@ class Run(Section):
         20,
         gt=0,
         description=(
-            "so many updates of a player with a loss or gradient that is not finite, of the last"
-            " twice as many: back to the last good checkpoint with half the rates,"
-            " watch.max_rollbacks times, then stop; looked at every machine.flush_steps"
+            "roll back after this many non-finite updates of a player within the last twice as"
+            " many: to the last good checkpoint, with half the learning rates, at most"
+            " watch.max_rollbacks times, then stop; checked every machine.flush_steps"
         ),
     )
     patience: Positive | None = Field(
@@ -325,35 +325,26 @@ class Run(Section):
 
     @property
     def scored(self) -> Evaluate | None:
-        """When and how samples get a Fréchet score.
-
-        The section `evaluate` of recipes that `judged_by` gives no number of the validation.
-        """
+        """Return the section `evaluate`, of recipes whose samples get a Fréchet score; else None."""
         return getattr(self, "evaluate", None)
 
     @property
     def crop(self) -> int | None:
-        """Frames of the window that is cut out of a pair of signals in training.
-
-        None: whole samples, as for images.
-        """
+        """Return the frames of a training window of a pair of signals; None for whole samples."""
         return None
 
     @property
     def whole_from(self) -> float:
-        """The epoch from which a step updates every player.
-
-        Later than 0 where the GAN loss starts later.
-        """
+        """Return the epoch from which a step updates every player (later where the GAN loss is)."""
         return 0.0
 
     @property
     def group(self) -> int:
-        """Samples of the global batch that share batch-norm statistics; 1 where a recipe has none."""
+        """Return how many neighbouring samples share batch-norm statistics; 1 without batch norm."""
         return 1
 
     def group_of(self, batch: int) -> int:
-        """`group` if the batch were another one."""
+        """Return `group` for another global batch."""
         return self.model_copy(update={"batch": batch}).group
 
     @classmethod

@@ -198,7 +198,7 @@ class Settings(config.Run):
 
     @classmethod
     def unhashed(cls) -> set[str]:
-        """How many files are written afterwards does not change what was trained."""
+        """Leave out `results`: the files written afterwards do not change what was trained."""
         return super().unhashed() | {"results"}
 
     @property

@@ -30,7 +30,6 @@ DEBTS: dict[str, set[str]] = {
         "distgan.evaluation.image_features",
     },
     "file": {
-        "distgan.config.settings",
         "distgan.evaluation.image_evaluator",
         "distgan.recipes.timbre",
         "distgan.recipes.waveform",
@@ -65,7 +64,6 @@ DEBTS: dict[str, set[str]] = {
     },
     "packages' docs": {
         "distgan.commands",
-        "distgan.config",
         "distgan.core",
         "distgan.data",
         "distgan.distributed",
@@ -87,9 +85,6 @@ DEBTS: dict[str, set[str]] = {
         "distgan.commands.evaluate_audio.is_meant",
         "distgan.commands.generate._what",
         "distgan.commands.trained_run.shape",
-        "distgan.config.settings.Machine",
-        "distgan.config.settings.Run",
-        "distgan.config.settings.delta",
         "distgan.core.arguments.Option",
         "distgan.core.arguments.processes",
         "distgan.core.clock.Clock",
