@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import fork_server
@@ -19,6 +20,10 @@ BIN = Path(sys.executable).parent
 # Small networks; float64, in which the only difference between two ways of starting a run is
 # rounding of 1e-16.
 TINY = ["ngf=4", "ndf=4", "latent=8", "batch=12", "evaluate.samples=24"]
+STEPS = 20
+FEW = 8  # where a step does all that there is to prove, and more would repeat it
+TOLERANCE = 1e-4  # the promise; what is measured in float64 lies ten orders below
+ROUNDING = 1e-9  # any fault of sharing, seeding or averaging lies above, rounding below
 
 # What a process of a run imports, and none of it ours.
 PACKAGES = [
@@ -170,3 +175,15 @@ def largest_difference(a: Path, b: Path, steps: int) -> float:
     """
     names, a, b = ("d/loss", "g/loss"), journal(a), journal(b)
     return max(abs(a[s][n] - b[s][n]) / abs(a[s][n]) for s in range(1, steps + 1) for n in names)
+
+
+def broken(where: Path, fault: str) -> Path:
+    """The trainer with a fault put in."""
+    program = where / "broken.py"
+    program.write_text(
+        textwrap.dedent(fault)
+        + "\nimport sys\nfrom distgan.cli import guarded\nfrom distgan.distributed.ranks import exit_process\nfrom"
+        " distgan.train import main\nif __name__ == '__main__':\n    exit_process(guarded(main,"
+        " sys.argv[1:]))\n"
+    )
+    return program

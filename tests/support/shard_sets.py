@@ -1,14 +1,33 @@
-"""Small data sets written in a moment: what a sample holds says which it is."""
+"""Small data sets: by `distgan shard`, or written in a moment with samples that hold their number."""
 
+import hashlib
 import json
 from pathlib import Path
 
 import numpy as np
 
+from distgan.shards.build.command import main
 from distgan.shards.codecs import audio as audio_codec
 from distgan.shards.codecs import image as image_codec
 from distgan.shards.format.manifest import fingerprint, write_manifest
 from distgan.shards.format.writer import write_shard
+
+ROOT = Path(__file__).parents[2]
+# One small set, 120 images in 6 + 1 shards, is what several tests must end with.
+SMALL = ("--n", 120, "--size", 32, "--per-shard", 18)
+
+
+def shard(*words) -> int:
+    return main([str(word) for word in words])
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Relative path -> sha256 of every file."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in files
+    }
 
 
 def image(number: int, size: int = 4, channels: int = 1) -> np.ndarray:

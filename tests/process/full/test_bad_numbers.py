@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 import shard_sets as small
 import torch
-from processes import TINY, final, journal, line, run
+from processes import TINY, broken, final, journal, line, run
 from safetensors.torch import load_file
-from test_equality import broken
 from torch import nn
 
 from distgan.config.settings import Machine

@@ -7,8 +7,7 @@ import json
 import subprocess
 
 import pytest
-from processes import TINY, final, journal, line, run
-from test_equality import broken
+from processes import TINY, broken, final, journal, line, run
 
 from distgan.runs import checkpoints
 

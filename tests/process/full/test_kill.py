@@ -121,7 +121,7 @@ def test_three_processes_go_on_to_the_bit(particles, tmp_path):
 
 def test_another_number_of_processes_goes_on(particles, tmp_path):
     """Two processes, then three, then one, against one process all the way."""
-    from test_equality import ROUNDING
+    from processes import ROUNDING
 
     whole, legs = tmp_path / "whole", tmp_path / "legs"
     ask = ["sagan", f"data={particles}", "precision=float64", "machine.checkpoint_every=1", *TINY]
@@ -187,7 +187,7 @@ def test_the_journal_is_on_the_disk_before_the_checkpoint_that_counts_on_it(part
 
     Told by a program that prints every file as it is synced.
     """
-    from test_equality import broken
+    from processes import broken
 
     program = broken(
         tmp_path,

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from processes import environment
-from shard_runs import ROOT, contents, shard
+from shard_sets import ROOT, contents, shard
 
 from distgan.core.errors import DataError
 from distgan.shards.format.reader import ShardSet

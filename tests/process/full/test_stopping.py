@@ -12,8 +12,7 @@ import time
 import psutil
 import pytest
 import torch
-from processes import TINY, TRAIN, final, journal, line, run, start
-from test_equality import broken
+from processes import TINY, TRAIN, broken, final, journal, line, run, start
 
 from distgan.core import watchdog
 from distgan.distributed.ranks import Ranks

@@ -5,15 +5,20 @@ In float64 two ways of starting a run differ only by rounding, 1e-16, and the lo
 few steps, and one crossing changes the gradient by about 1e-3: docs/equality.md has the figures.
 """
 
-from pathlib import Path
-
 import pytest
-from processes import TINY, ends_differ_by, journal, largest_difference, line, run
-
-STEPS = 20
-FEW = 8  # where a step does all that there is to prove, and more would repeat it
-TOLERANCE = 1e-4  # the promise; what is measured in float64 lies ten orders below
-ROUNDING = 1e-9  # any fault of sharing, seeding or averaging lies above, rounding below
+from processes import (
+    FEW,
+    ROUNDING,
+    STEPS,
+    TINY,
+    TOLERANCE,
+    broken,
+    ends_differ_by,
+    journal,
+    largest_difference,
+    line,
+    run,
+)
 
 
 @pytest.fixture(scope="module")
@@ -268,20 +273,6 @@ def test_networks_that_start_apart_are_refused(particles, tmp_path):
         output.count("error: what the networks start from differs among ranks: rank 0: ") == 1
         and "[rank" not in output
     )
-
-
-def broken(where: Path, fault: str) -> Path:
-    """The trainer with a fault put in."""
-    import textwrap
-
-    program = where / "broken.py"
-    program.write_text(
-        textwrap.dedent(fault)
-        + "\nimport sys\nfrom distgan.cli import guarded\nfrom distgan.distributed.ranks import exit_process\nfrom"
-        " distgan.train import main\nif __name__ == '__main__':\n    exit_process(guarded(main,"
-        " sys.argv[1:]))\n"
-    )
-    return program
 
 
 def test_ranks_with_other_engines_are_refused(particles, tmp_path):

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from shard_runs import contents
+from shard_sets import contents
 
 from distgan.core.errors import DataError
 from distgan.core.worker_pool import ordered_map

@@ -11,9 +11,8 @@ import pytest
 import shard_sets
 import soundfile
 import torch
-from processes import ends_differ_by, final, line, run
+from processes import broken, ends_differ_by, final, line, run
 from safetensors.torch import load, save
-from test_equality import broken
 
 from distgan.config import batch_layout, loading
 from distgan.core.clock import Clock

@@ -4,8 +4,17 @@ import numpy as np
 import pytest
 import torch
 from flowers import look_alike
-from processes import ends_differ_by, largest_difference, line, run
-from test_equality import FEW, ROUNDING, STEPS, TOLERANCE, broken
+from processes import (
+    FEW,
+    ROUNDING,
+    STEPS,
+    TOLERANCE,
+    broken,
+    ends_differ_by,
+    largest_difference,
+    line,
+    run,
+)
 from torch import nn
 
 from distgan.config import batch_layout, loading

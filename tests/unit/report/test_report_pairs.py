@@ -13,8 +13,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from PIL import Image
+from reports import Reader, invent, page_of
 from run_folders import clip, invent_pair, wav
-from test_report import Reader, invent, page_of
 
 from distgan.commands import report
 from distgan.core.errors import RunError

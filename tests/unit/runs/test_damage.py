@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from players import STATE, players
 from processes import TINY, final, journal
-from test_checkpoints import STATE, players
 
 from distgan import cli, train
 from distgan.core.errors import RunError

@@ -6,9 +6,8 @@ import types
 
 import pytest
 import torch
-from processes import TINY, line, run
+from processes import TINY, broken, line, run
 from processes import journal as journalled
-from test_equality import broken
 
 from distgan.config.settings import Machine
 from distgan.core.clock import Clock

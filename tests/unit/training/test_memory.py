@@ -5,8 +5,7 @@ import re
 
 import pytest
 import torch
-from processes import TINY, line, run
-from test_equality import broken
+from processes import TINY, broken, line, run
 
 from distgan import cli, train
 from distgan.config import loading

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from audits import check, found, write_set
 from PIL import Image
 
 from distgan.cli import guarded
-from distgan.core.files import commit
 from distgan.shards.adopt import command as adopt_command
 from distgan.shards.audit import command as audit_command
 from distgan.shards.audit import images
@@ -24,8 +24,6 @@ from distgan.shards.audit.images import perceptual_hash
 from distgan.shards.audit.samples import Place
 from distgan.shards.codecs.image import encode
 from distgan.shards.format.index import load_index
-from distgan.shards.format.manifest import fingerprint, write_manifest
-from distgan.shards.format.writer import write_shard
 
 SIZE = 48
 
@@ -55,41 +53,6 @@ def clean(part: int, n: int) -> list[dict]:
     ]
 
 
-def write_set(
-    root: Path,
-    train: list[dict],
-    validation: list[dict],
-    kind: dict,
-    per_shard: int = 10,
-    **dataset,
-) -> Path:
-    """A data set as `distgan shard` leaves it."""
-    prints = []
-    for split, samples in (("train", train), ("validation", validation)):
-        (root / split).mkdir(parents=True)
-        for k in range(0, len(samples), per_shard):
-            write_shard(
-                root / split / f"{split}-{k // per_shard:06d}.tar", samples[k : k + per_shard]
-            )
-        prints.append(write_manifest(root / split, split)["fingerprint"])
-    commit(
-        root / "dataset.json",
-        json.dumps(
-            {
-                "version": 1,
-                "source": "images",
-                "options": {},
-                "sample": kind,
-                "complete": True,
-                "samples": {"train": len(train), "validation": len(validation)},
-                "fingerprint": fingerprint(prints),
-                **dataset,
-            }
-        ).encode(),
-    )
-    return root
-
-
 def image_set(root: Path, *faults: dict, validation: tuple[dict, ...] = ()) -> Path:
     return write_set(
         root,
@@ -97,16 +60,6 @@ def image_set(root: Path, *faults: dict, validation: tuple[dict, ...] = ()) -> P
         [*clean(1, 10), *validation],
         {"kind": "image", "channels": 1, "size": SIZE, "field": "png"},
     )
-
-
-def check(root: Path, *options: str) -> tuple[int, dict]:
-    """(exit code, audit_command.json)."""
-    code = guarded(audit_command.main, [str(root), "--workers", "1", *options])
-    return code, json.loads((root / "audit" / "audit.json").read_text())
-
-
-def found(report: dict) -> list[tuple[str, str, str, str]]:
-    return sorted((f["check"], f["level"], f["split"], f["key"]) for f in report["findings"])
 
 
 def test_a_clean_set_has_no_findings_and_stays_as_it_was(particles, capsys):

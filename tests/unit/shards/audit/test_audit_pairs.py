@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_audit import check, found, write_set
+from audits import check, found, write_set
 
 from distgan.cli import guarded
 from distgan.shards.audio import speech

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from processes import environment
-from shard_runs import ROOT, SMALL, contents, shard
+from shard_sets import ROOT, SMALL, contents, shard
 
 from distgan.core.errors import ConfigError, DataError
 from distgan.shards.build import plan

@@ -19,7 +19,7 @@ import webdataset
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from shard_runs import ROOT, SMALL, contents, shard
+from shard_sets import ROOT, SMALL, contents, shard
 
 from distgan.cli import guarded
 from distgan.core.errors import ConfigError, DataError

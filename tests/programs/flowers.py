@@ -1,7 +1,7 @@
 """A look-alike of Oxford 102 Flowers in the official layout, drawn with NumPy: a species fixes
 petals, shape and hue, every image differs.
 
-python tests/support/flowers.py FOLDER [SPECIES [OF EACH]]
+python tests/programs/flowers.py FOLDER [SPECIES [OF EACH]]
 """
 
 import sys
