@@ -12,7 +12,7 @@ from distgan.shards.codecs import image as image_codec
 from distgan.shards.format.manifest import fingerprint, write_manifest
 from distgan.shards.format.writer import write_shard
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 # One small set, 120 images in 6 + 1 shards, is what several tests must end with.
 SMALL = ("--n", 120, "--size", 32, "--per-shard", 18)
 
