@@ -27,7 +27,7 @@ import torch
 from bench import training
 from distgan.config import batch_layout, loading
 from distgan.core.clock import Clock
-from distgan.data import transforms as signals
+from distgan.data import transforms
 from distgan.data.loader import MicroBatch
 from distgan.distributed.ranks import Ranks
 from distgan.recipes import sagan
@@ -102,7 +102,9 @@ def batches(images: torch.Tensor, batch: int) -> Iterator[list[MicroBatch]]:
     """
     for number in itertools.count():
         positions = np.arange(number * batch, (number + 1) * batch)
-        chosen = signals.send(torch.from_numpy(positions % len(images)), images.device)
+        chosen = transforms.to_device_async(
+            torch.from_numpy(positions % len(images)), images.device
+        )
         yield [
             MicroBatch(
                 images.index_select(0, chosen), positions, positions, slice(0, batch), number

@@ -103,7 +103,7 @@ def measure(
 
     def by_hand(make):
         players = module.Recipe(loop.run, loop.ranks, loop.layout, loop.data.shape).players
-        G, D = (straight.plain(players[name].bare) for name in ("G", "D"))
+        G, D = (straight.plain(players[name].module) for name in ("G", "D"))
         return getattr(straight, system)(loop.run, G, D, images, make)
 
     turns = Turns(

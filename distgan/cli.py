@@ -10,7 +10,7 @@ from collections.abc import Callable
 from distgan import __version__
 from distgan.core import console
 from distgan.core.errors import DataError, DistganError, LaunchError, OutOfMemory
-from distgan.distributed import environment as launched
+from distgan.distributed.environment import process_count
 
 VERBS = {
     "shard": (
@@ -124,7 +124,7 @@ def main() -> None:
     if argv and argv[0] in VERBS:
         module, _, function = VERBS[argv[0]][0].partition(":")
         code = guarded(getattr(importlib.import_module(module), function or "main"), argv[1:])
-        if argv[0] in SHARED and launched.started()[1] > 1:
+        if argv[0] in SHARED and process_count()[1] > 1:
             from distgan.distributed.ranks import exit_process
 
             exit_process(code)

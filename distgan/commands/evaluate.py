@@ -137,7 +137,7 @@ def _of_run(text: str, asked: dict[str, Any]):
             "checkpoint": checkpoint.name,
             "step": int(checkpoint.name),
             "checkpoint_digest": about["digest"],
-            "averaged": player.average is not player.bare,
+            "averaged": player.ema is not player.module,
             "noise": PURPOSE,
             "against": asked["against"],
         } | _whole(found, evaluator, ranks)

@@ -151,7 +151,7 @@ def _of_run(text: str, asked: dict[str, Any]):
             "checkpoint": checkpoint.name,
             "step": int(checkpoint.name),
             "checkpoint_digest": json.loads((checkpoint / "checkpoint.json").read_text())["digest"],
-            "averaged": player.average is not player.bare,
+            "averaged": player.ema is not player.module,
             "data": data.fingerprint,
             "seed": run.seed,
         }

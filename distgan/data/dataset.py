@@ -12,7 +12,7 @@ import torch
 
 from distgan.core import console, watchdog
 from distgan.core.errors import ConfigError, DataError
-from distgan.data import transforms as signals
+from distgan.data import transforms
 from distgan.shards.codecs import audio as audio_codec
 from distgan.shards.codecs import image as image_codec
 from distgan.shards.format.manifest import fingerprint
@@ -185,7 +185,7 @@ class Images:
         """Some of what `resident` gave, on its device."""
         return (
             whole.permute(0, 2, 3, 1)
-            .index_select(0, signals.send(numbers, whole.device))
+            .index_select(0, transforms.to_device_async(numbers, whole.device))
             .permute(0, 3, 1, 2)
         )
 
@@ -319,7 +319,7 @@ class Pairs:
     ) -> torch.Tensor:
         """Some of what `resident` gave, on its device."""
         if crop is None:
-            return whole.index_select(0, signals.send(numbers, whole.device))
+            return whole.index_select(0, transforms.to_device_async(numbers, whole.device))
         starts = (at * (whole.shape[2] - crop + 1)).astype(np.int64).tolist()
         return torch.stack(
             [

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from distgan.core import rng
-from distgan.data import transforms as signals
+from distgan.data import transforms
 
 ImagePolicy = Literal["color", "translation", "cutout"]
 WavePolicy = Literal["gain", "polarity", "shift", "mask", "noise"]
@@ -62,7 +62,7 @@ def waves(
         if name in policies:
             x = change(x, partial(_column, x, seed, purpose, address))
     if "noise" in policies:
-        drawn = signals.send(
+        drawn = transforms.to_device_async(
             rng.normal_each(seed, f"{purpose}/noise", address, tuple(x.shape[1:])).to(x.dtype),
             x.device,
         )
@@ -133,7 +133,7 @@ def _column(
 ) -> torch.Tensor:
     """[batch, 1, …] in [0, 1), to be used with `x`."""
     values = torch.from_numpy(rng.uniform(seed, f"{purpose}/{name}", address))
-    return signals.send(values.to(x.dtype), x.device).reshape(-1, *[1] * (x.ndim - 1))
+    return transforms.to_device_async(values.to(x.dtype), x.device).reshape(-1, *[1] * (x.ndim - 1))
 
 
 def _whole(share: torch.Tensor, low: int, high: int) -> torch.Tensor:

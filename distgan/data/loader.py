@@ -17,7 +17,7 @@ from distgan.core import rng
 from distgan.core.clock import Clock
 from distgan.core.errors import DataError
 from distgan.core.interrupts import ignore_stop_signals
-from distgan.data import transforms as signals
+from distgan.data import transforms
 from distgan.data.dataset import Data
 from distgan.data.order import Order
 
@@ -46,7 +46,7 @@ class MicroBatch:
 
         This rank's rows of the [total, size] drawn for the whole global batch.
         """
-        return signals.send(
+        return transforms.to_device_async(
             rng.normal(seed, purpose, self.batch_index, (total, size))[self.rows], self.real.device
         )
 
@@ -56,7 +56,7 @@ class MicroBatch:
         Position in the stream and column.
         """
         index = self.positions[:, None] * size + np.arange(size)
-        return signals.send(
+        return transforms.to_device_async(
             torch.from_numpy(rng.uniform(seed, purpose, index)).float(), self.real.device
         )
 

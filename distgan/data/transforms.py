@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from distgan.core import rng
 
 
-def send(values: torch.Tensor, device: torch.device) -> torch.Tensor:
+def to_device_async(values: torch.Tensor, device: torch.device) -> torch.Tensor:
     """To the device without waiting for it.
 
     A copy from ordinary memory would wait for all that was asked of a GPU before.
@@ -45,7 +45,9 @@ def flip(
 ) -> torch.Tensor:
     """Mirror each image left-right and top-bottom with the given probabilities."""
     for purpose, chance, axis in (("augment/hflip", horizontal, 3), ("augment/vflip", vertical, 2)):
-        chosen = send(torch.from_numpy(rng.uniform(seed, purpose, address) < chance), images.device)
+        chosen = to_device_async(
+            torch.from_numpy(rng.uniform(seed, purpose, address) < chance), images.device
+        )
         images = torch.where(chosen[:, None, None, None], images.flip(axis), images)
     return images
 
@@ -74,7 +76,7 @@ def affine(
         [turn.cos(), -turn.sin() * height / width, -right],
         [turn.sin() * width / height, turn.cos(), -down],
     ]
-    map_back = send(
+    map_back = to_device_async(
         torch.stack([torch.stack(row, 1) for row in rows], 1).to(images.dtype), images.device
     )
     grid = F.affine_grid(map_back, list(images.shape), align_corners=False)
@@ -125,13 +127,15 @@ def shift(pairs: torch.Tensor, seed: int, address: np.ndarray, fraction: float) 
     """
     frames = pairs.shape[2]
     late = _between(seed, "augment/shift", address, -fraction, fraction).mul(frames).round().long()
-    source = send((torch.arange(frames) - late[:, None]).clamp(0, frames - 1), pairs.device)
+    source = to_device_async(
+        (torch.arange(frames) - late[:, None]).clamp(0, frames - 1), pairs.device
+    )
     return pairs.gather(2, source[:, None].expand(-1, pairs.shape[1], -1))
 
 
 def input_noise(pairs: torch.Tensor, seed: int, address: np.ndarray, std: float) -> torch.Tensor:
     """White noise of standard deviation `std` on the input alone: the target stays as it is."""
-    noise = send(
+    noise = to_device_async(
         rng.normal_each(seed, "augment/noise", address, pairs.shape[2:]).to(pairs.dtype),
         pairs.device,
     )
@@ -145,4 +149,4 @@ def _between(seed: int, purpose: str, address: np.ndarray, low: float, high: flo
 
 def _column(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     """[batch] -> [batch, 1, …], to be multiplied with `like`."""
-    return send(values.to(like.dtype), like.device).reshape(-1, *[1] * (like.ndim - 1))
+    return to_device_async(values.to(like.dtype), like.device).reshape(-1, *[1] * (like.ndim - 1))

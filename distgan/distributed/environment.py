@@ -59,7 +59,7 @@ class Asked:
         return f"DeepSpeed ZeRO {self.zero_stage}" if self.engine == "deepspeed" else "DDP"
 
 
-def own_log() -> None:
+def redirect_log() -> None:
     """In a job that names a folder for logs ($DISTGAN_LOGS), what this process and its children
     print goes to rankN.log there.
     """
@@ -75,7 +75,7 @@ def own_log() -> None:
         os.close(log)
 
 
-def started() -> tuple[str, int]:
+def process_count() -> tuple[str, int]:
     """The variable in which a launcher left its process count, and the count.
 
     ("", 1) when started without one.
@@ -86,10 +86,10 @@ def started() -> tuple[str, int]:
     return "", 1
 
 
-def check() -> None:
+def check_environment() -> None:
     """LaunchError where the variables of a launcher are there in part, or do not fit each other."""
     env = os.environ
-    source, count = started()
+    source, count = process_count()
     if count > 1 and source != "WORLD_SIZE":
         raise LaunchError(
             f"{source}={count}: {count} processes were started, but without RANK and WORLD_SIZE"
@@ -121,7 +121,7 @@ def check() -> None:
         )
 
 
-def engine(machine: Machine, precision: str) -> Asked:
+def resolve_engine(machine: Machine, precision: str) -> Asked:
     """The engine that settings and launcher ask for; one LaunchError with all that they disagree
     on, or that is not trained.
 
@@ -154,7 +154,7 @@ def engine(machine: Machine, precision: str) -> Asked:
         )
     for name in _SETTLED:
         os.environ.pop(name, None)
-    return asked if started()[1] > 1 else Asked()
+    return asked if process_count()[1] > 1 else Asked()
 
 
 def _text(name: str) -> str:

@@ -96,9 +96,9 @@ def spread(verb: str, argv: list[str], processes: int | None) -> None:
     would print a traceback below each refusal.
     """
     from distgan.core import arguments as options
-    from distgan.distributed import environment as launched
+    from distgan.distributed.environment import process_count
 
-    source, count = launched.started()
+    source, count = process_count()
     if count == 1 and (processes or 1) > 1:
         places, values = options.peek(argv)
         # As n=8189, not --n 8189: launchers would look for options of their own that begin so.

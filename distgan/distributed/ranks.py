@@ -21,7 +21,7 @@ from torch import nn
 from distgan.config.settings import Machine
 from distgan.core import errors, watchdog
 from distgan.core.errors import DistganError, LaunchError, RunError
-from distgan.distributed import environment as launched
+from distgan.distributed.environment import check_environment, process_count, resolve_engine
 
 # Rank 0 may validate or evaluate for hours; this bounds only how long the others wait for it. A
 # rank 0 that dies is noticed at once.
@@ -48,9 +48,9 @@ class Ranks:
                 " the CPU then"
             )
         on_cpu = machine.device == "cpu" or not torch.cuda.is_available()
-        launched.check()
-        source, count = launched.started()
-        self.asked = launched.engine(machine, precision)
+        check_environment()
+        source, count = process_count()
+        self.asked = resolve_engine(machine, precision)
         self._compute(machine, precision)
         # Buffers are not broadcast before each forward pass: with it, two forwards of D before one
         # backward fail, and a forward on rank 0 alone waits for the others for ever (pytorch
@@ -393,6 +393,6 @@ def exit_process(code: int) -> None:
     """
     sys.stdout.flush()
     sys.stderr.flush()
-    if launched.started()[1] > 1:
+    if process_count()[1] > 1:
         os._exit(code)
     sys.exit(code)

@@ -23,7 +23,7 @@ SCALE_FLOOR = 1.0  # of float16's loss: below it, what is not finite is no matte
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
 
-class Casting(nn.Module):
+class PrecisionWrapper(nn.Module):
     """A network as it is called in training: autocast, memory format and torch.compile inside,
     outputs in the run's own type.
 
@@ -80,34 +80,34 @@ class Engine:
         self, ranks: Ranks, net: nn.Module, optimizer: MakeOptimizer, *, accumulation: int
     ):
         self.ranks, self._accumulation = ranks, accumulation
-        self.bare = net.to(ranks.device, ranks.dtype)
-        self.inside = Casting(self.bare, ranks)
+        self.module = net.to(ranks.device, ranks.dtype)
+        self.local = PrecisionWrapper(self.module, ranks)
         self.optimizer = _with_implementation(optimizer, ranks.machine.optimizer, ranks.device)(
-            self.bare.parameters()
+            self.module.parameters()
         )
         self._wrapped = self._wrap()
         self._scaler = (
             torch.amp.GradScaler(ranks.device.type) if ranks.autocast is torch.float16 else None
         )
-        self.excused: torch.Tensor | None = (
+        self.overflow_expected: torch.Tensor | None = (
             # float16: 1.0 where the last step's loss scale could still fall, so that an overflow is
             # no bad number
             None
         )
 
     def _wrap(self) -> nn.Module:
-        wrapped = self.ranks.wrap(self.inside)
+        wrapped = self.ranks.wrap(self.local)
         if self.ranks.world_size > 1:
             # After its first backward pass DDP lays the gradients out anew, in the order in which
             # they came, and where a gradient lies decides in which order three ranks are added. The
             # first step of an attempt that goes on would round otherwise: that pass is taken here,
             # on nothing.
-            usual, self.inside._call = (
-                self.inside._call,
-                (lambda: 0 * sum(p.sum() for p in self.bare.parameters()),),
+            usual, self.local._call = (
+                self.local._call,
+                (lambda: 0 * sum(p.sum() for p in self.module.parameters()),),
             )
             wrapped().backward()
-            self.inside._call = usual
+            self.local._call = usual
             self.optimizer.zero_grad(set_to_none=True)
         return wrapped
 
@@ -133,7 +133,9 @@ class Engine:
             contextlib.nullcontext() if last else self.ranks.no_sync(self._wrapped)
         ):  # which must hold the forward pass too
             loss, log = loss_of()
-            mean = unmistakable(loss / self._accumulation if self._accumulation > 1 else loss)
+            mean = poison_gradient_if_nonfinite(
+                loss / self._accumulation if self._accumulation > 1 else loss
+            )
             self.ranks.backward(self._scaler.scale(mean) if self._scaler else mean)
         return {"loss": loss.detach(), **log}
 
@@ -146,14 +148,14 @@ class Engine:
         """
         if self._scaler:
             self._scaler.unscale_(self.optimizer)
-        parameters = [p for p in self.bare.parameters() if p.grad is not None]
+        parameters = [p for p in self.module.parameters() if p.grad is not None]
         norm = nn.utils.get_total_norm([p.grad for p in parameters])
         if clip:
             nn.utils.clip_grads_with_norm_(parameters, clip, norm)
         finite = torch.isfinite(norm).to(torch.float32)
         step_where(self.optimizer, finite)
         if self._scaler:
-            self.excused = (self._scaler._scale > SCALE_FLOOR).to(
+            self.overflow_expected = (self._scaler._scale > SCALE_FLOOR).to(
                 torch.float32
             )  # asked of the tensor: get_scale() would wait for the device
             self._scaler.update()
@@ -165,7 +167,7 @@ class Engine:
 
         2017, algorithm 1): the same on all ranks, whose weights are the same.
         """
-        torch._foreach_clamp_min_(parameters := list(self.bare.parameters()), -limit)
+        torch._foreach_clamp_min_(parameters := list(self.module.parameters()), -limit)
         torch._foreach_clamp_max_(parameters, limit)
 
     # ---- state
@@ -186,7 +188,7 @@ class Engine:
         optimizer_state: dict[int, dict[str, Any]],
         extra: dict[str, Any],
     ) -> None:
-        self.bare.load_state_dict(tensors)
+        self.module.load_state_dict(tensors)
         # The groups are this run's own: learning rates follow from the epoch, and how to go through
         # the weights may differ between machines.
         self.optimizer.load_state_dict(
@@ -196,7 +198,7 @@ class Engine:
             self._scaler.load_state_dict(extra["scaler"])
 
 
-def unmistakable(loss: torch.Tensor) -> torch.Tensor:
+def poison_gradient_if_nonfinite(loss: torch.Tensor) -> torch.Tensor:
     """The same loss, to the bit, whose gradient is NaN where the loss is not finite.
 
     What one rank has met reaches all with the reduction.

@@ -20,7 +20,7 @@ from torch import nn
 
 from distgan.core.errors import LaunchError
 from distgan.distributed.ranks import Ranks
-from distgan.engine.ddp import Engine, Log, Loss, MakeOptimizer, unmistakable
+from distgan.engine.ddp import Engine, Log, Loss, MakeOptimizer, poison_gradient_if_nonfinite
 
 _OLDEST = (0, 19)
 # Optimizers that treat every element alike, so that a stretch of the weights can be stepped without
@@ -61,20 +61,20 @@ class Zero(Engine):
         ]
         # DeepSpeed sends weights as bytes, which needs the usual order, and lays them end to end in
         # it.
-        self.bare.to(memory_format=torch.contiguous_format)
+        self.module.to(memory_format=torch.contiguous_format)
         engine, *_ = self._deepspeed.initialize(
-            model=_Loss(self.inside),
+            model=_Loss(self.local),
             optimizer=self.optimizer,
             config=self._settings(),
             mpu=_OneGroup(self._deepspeed.comm, self.ranks),
             dist_init_required=False,
         )
-        for buffer in self.bare.buffers():  # DeepSpeed sends only weights
+        for buffer in self.module.buffers():  # DeepSpeed sends only weights
             self._deepspeed.comm.broadcast(buffer, 0)
         if self._stage:
             self._check_layout()
         elif self.ranks.machine.channels_last:
-            self.bare.to(memory_format=torch.channels_last)
+            self.module.to(memory_format=torch.channels_last)
         return engine
 
     def _settings(self) -> dict[str, Any]:
@@ -104,7 +104,7 @@ class Zero(Engine):
 
         It needs no preparation: `backward` has seen to it for the whole loss.
         """
-        return self.inside(*args)
+        return self.local(*args)
 
     # ---- an update
     def begin(self) -> None:
@@ -118,7 +118,7 @@ class Zero(Engine):
         """
         self._wrapped.set_gradient_accumulation_boundary(last)
         loss, log = self._wrapped(loss_of)
-        mean = unmistakable(loss)
+        mean = poison_gradient_if_nonfinite(loss)
         self._wrapped.backward(
             self._scaler.scale(mean) if self._scaler else mean
         )  # divides by the number of micro-batches
@@ -142,7 +142,7 @@ class Zero(Engine):
         """
         super().clamp(limit)
         if self._stage:
-            for stretch, _ in self._stretches():
+            for stretch, _ in self._partitions():
                 stretch.clamp_(-limit, limit)
 
     # ---- state
@@ -150,10 +150,10 @@ class Zero(Engine):
         if not self._stage:
             return super().optimizer_state()
         state: dict[int, dict[str, Any]] = {}
-        for stretch, members in self._stretches():
+        for stretch, members in self._partitions():
             for key, value in self.optimizer.state.get(stretch, {}).items():
                 whole = (
-                    self._gather(value, members)
+                    self._gather_full(value, members)
                     if _by_element(key, value)
                     else [copy.deepcopy(value) for _ in members]
                 )
@@ -171,10 +171,10 @@ class Zero(Engine):
         if not self._stage:
             super().load(tensors, optimizer_state, extra)
             return
-        self.bare.load_state_dict(tensors)
+        self.module.load_state_dict(tensors)
         state = {}
-        for number, (stretch, members) in enumerate(self._stretches()):
-            stretch.copy_(self._cut(members, stretch))
+        for number, (stretch, members) in enumerate(self._partitions()):
+            stretch.copy_(self._partition_of(members, stretch))
             states = [optimizer_state.get(self._numbers[p], {}) for p in members]
             for key, value in {
                 key: value for each in states for key, value in each.items()
@@ -189,7 +189,7 @@ class Zero(Engine):
                     else None
                 )
                 state.setdefault(number, {})[key] = (
-                    self._cut(whole, stretch) if whole else copy.deepcopy(value)
+                    self._partition_of(whole, stretch) if whole else copy.deepcopy(value)
                 )
         self.optimizer.load_state_dict(
             {"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]}
@@ -209,7 +209,7 @@ class Zero(Engine):
             else members
         )
 
-    def _stretches(self) -> list[tuple[torch.Tensor, list[nn.Parameter]]]:
+    def _partitions(self) -> list[tuple[torch.Tensor, list[nn.Parameter]]]:
         """For each group of the optimizer.
 
         This rank's stretch of its weights laid end to end, and the weights.
@@ -220,7 +220,9 @@ class Zero(Engine):
         ]
 
     @torch.no_grad()
-    def _gather(self, stretch: torch.Tensor, members: list[nn.Parameter]) -> list[torch.Tensor]:
+    def _gather_full(
+        self, stretch: torch.Tensor, members: list[nn.Parameter]
+    ) -> list[torch.Tensor]:
         """All ranks' stretches -> whole tensors of the shapes of `members`."""
         row = stretch.new_empty(stretch.numel() * self.ranks.world_size)
         self._deepspeed.comm.all_gather_into_tensor(row, stretch.detach().contiguous())
@@ -230,7 +232,7 @@ class Zero(Engine):
             for piece, p in zip(row[: sum(sizes)].split(sizes), members, strict=True)
         ]
 
-    def _cut(self, pieces: list[torch.Tensor], stretch: torch.Tensor) -> torch.Tensor:
+    def _partition_of(self, pieces: list[torch.Tensor], stretch: torch.Tensor) -> torch.Tensor:
         """Whole tensors -> this rank's stretch of them, the last one filled up with zeros."""
         row = stretch.new_zeros(stretch.numel() * self.ranks.world_size)
         end_to_end = torch.cat([piece.detach().reshape(-1).to(row) for piece in pieces])
@@ -242,10 +244,10 @@ class Zero(Engine):
 
         Another DeepSpeed may lay weights otherwise.
         """
-        for stretch, members in self._stretches():
+        for stretch, members in self._partitions():
             if not all(
                 torch.equal(piece, p.detach())
-                for piece, p in zip(self._gather(stretch, members), members, strict=True)
+                for piece, p in zip(self._gather_full(stretch, members), members, strict=True)
             ):
                 raise LaunchError(
                     f"deepspeed {self._deepspeed.__version__} divides weights among ranks in a way"
@@ -263,7 +265,7 @@ class _Loss(nn.Module):
 
     def __init__(self, inside: nn.Module):
         super().__init__()
-        self.inside = inside
+        self.local = inside
 
     def forward(self, loss_of: Loss) -> tuple[torch.Tensor, Log]:
         loss, log = loss_of()

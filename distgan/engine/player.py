@@ -21,7 +21,7 @@ from distgan.nn import normalization
 
 
 @dataclasses.dataclass(frozen=True)
-class Trace:
+class UpdateTrace:
     """What an update leaves for `mishaps`, which looks when the journal's numbers are fetched.
 
     Nothing here was waited for.
@@ -57,50 +57,48 @@ class Player:
             schedule,
         )
         net = net.to(ranks.device, ranks.dtype)
-        self.average = copy.deepcopy(net).requires_grad_(False).eval() if ema else net
+        self.ema = copy.deepcopy(net).requires_grad_(False).eval() if ema else net
         self.engine = factory.build(ranks, net, optimizer, accumulation=ranks.machine.accumulation)
-        self.bare = self.engine.bare
+        self.module = self.engine.module
         if clamp:
             self.engine.clamp(clamp)
         self._rates = [group["lr"] for group in self.engine.optimizer.param_groups]
-        self._pairs = (
-            list(zip(_values(self.average), _values(self.bare), strict=True)) if ema else []
-        )
-        self._norms = normalization.spectral_norms(self.average) if ema else []
+        self._pairs = list(zip(_values(self.ema), _values(self.module), strict=True)) if ema else []
+        self._norms = normalization.spectral_norms(self.ema) if ema else []
         # Counted on the device: nothing in a step waits for it.
         self.updates, self.skips = (
             torch.zeros((), device=ranks.device, dtype=torch.float64) for _ in range(2)
         )
-        self.recent: list[Trace] = []
+        self.pending_traces: list[UpdateTrace] = []
 
     def __call__(self, *args: torch.Tensor) -> torch.Tensor:
         """The network, inside its own update."""
         return self.engine(*args)
 
-    def inside(self, *args: torch.Tensor) -> torch.Tensor:
+    def forward_local(self, *args: torch.Tensor) -> torch.Tensor:
         """The same in the same precision, but starting no collective.
 
         For terms of its own loss beside the first, such as a gradient penalty.
         """
-        return self.engine.inside.uncompiled(*args)
+        return self.engine.local.uncompiled(*args)
 
     @torch.no_grad()
-    def fakes(self, *args: torch.Tensor) -> torch.Tensor:
+    def generate(self, *args: torch.Tensor) -> torch.Tensor:
         """Its output without gradient: what another player learns from."""
-        return self.engine.inside(*args)
+        return self.engine.local(*args)
 
     @contextlib.contextmanager
     def frozen(self):
         """`with D.frozen() as d:` gradients pass through `d` to its input but do not reach its
         weights, and no rank waits for another.
         """
-        self.bare.requires_grad_(False)
+        self.module.requires_grad_(False)
         try:
-            yield self.engine.inside
+            yield self.engine.local
         finally:
-            self.bare.requires_grad_(True)
+            self.module.requires_grad_(True)
 
-    def tune(self, lr: float | None = None, weight_decay: float | None = None) -> None:
+    def set_rates(self, lr: float | None = None, weight_decay: float | None = None) -> None:
         """Change the learning rate, before its schedule, or the weight decay from the next update
         on.
         """
@@ -110,15 +108,15 @@ class Player:
             for group in self.engine.optimizer.param_groups:
                 group["weight_decay"] = weight_decay
 
-    def judging(self):
-        """`with D.judging() as d:` the bare network in eval mode, without gradients and in full
+    def evaluating(self):
+        """`with D.evaluating() as d:` the bare network in eval mode, without gradients and in full
         precision: safe on one rank alone.
         """
-        return _evaluating(self.bare)
+        return _evaluating(self.module)
 
-    def averaged(self):
+    def evaluating_ema(self):
         """The same for the moving average; the network itself where there is none."""
-        return _evaluating(self.average)
+        return _evaluating(self.ema)
 
     def update(
         self, loss_of: Callable[[Any], tuple[torch.Tensor, Log]], batch: list[Any], epoch: float
@@ -135,28 +133,28 @@ class Player:
         factor = self._schedule(epoch)
         for group, rate in zip(self.engine.optimizer.param_groups, self._rates, strict=True):
             group["lr"] = rate * factor
-        normalization.begin_update(self.bare)
+        normalization.begin_update(self.module)
         self.engine.begin()
         logs = [
             self.engine.backward(partial(loss_of, micro), last=i == len(batch) - 1)
             for i, micro in enumerate(batch)
         ]
         settle = normalization.end_update(
-            self.bare, self._ranks
+            self.module, self._ranks
         )  # statistics travel while the optimizer works
         norm, finite = self.engine.step(self._clip)
         settle(finite)
         if self._clamp:
             self.engine.clamp(self._clamp)
         bad = (
-            (1 - finite) * (1 - self.engine.excused)
-            if self.engine.excused is not None
+            (1 - finite) * (1 - self.engine.overflow_expected)
+            if self.engine.overflow_expected is not None
             else 1 - finite
         )
         self.skips.add_(bad).mul_(1 - finite)
         self._follow(finite)
-        self.recent.append(
-            Trace(
+        self.pending_traces.append(
+            UpdateTrace(
                 bad,
                 [log["loss"] for log in logs],
                 [micro.positions for micro in batch if isinstance(micro, MicroBatch)],
@@ -169,11 +167,11 @@ class Player:
         )
         means = {name: value.detach() for name, value in means.items()}
         if (
-            self.engine.excused is not None
+            self.engine.overflow_expected is not None
             # the search for fp16's loss scale is no bad number: 0 stands for a norm that nobody knows
         ):
             norm = torch.where(
-                (finite == 0) & (self.engine.excused == 1), torch.zeros_like(norm), norm
+                (finite == 0) & (self.engine.overflow_expected == 1), torch.zeros_like(norm), norm
             )
         return means | {
             "grad_norm": norm,
@@ -212,9 +210,9 @@ class Player:
     # ---- state
     def tensors(self) -> dict[str, torch.Tensor]:
         """Weights and buffers: `net.*`, and `ema.*` where there is an average."""
-        state = {f"net.{name}": value for name, value in self.bare.state_dict().items()}
-        if self.average is not self.bare:
-            state |= {f"ema.{name}": value for name, value in self.average.state_dict().items()}
+        state = {f"net.{name}": value for name, value in self.module.state_dict().items()}
+        if self.ema is not self.module:
+            state |= {f"ema.{name}": value for name, value in self.ema.state_dict().items()}
         return state
 
     def state(self) -> dict[str, Any]:
@@ -230,8 +228,8 @@ class Player:
         }
 
     def load(self, tensors: dict[str, torch.Tensor], state: dict[str, Any]) -> None:
-        if self.average is not self.bare:
-            self.average.load_state_dict(
+        if self.ema is not self.module:
+            self.ema.load_state_dict(
                 {name[4:]: value for name, value in tensors.items() if name.startswith("ema.")}
             )
         optimizer = state["optimizer"].get(
@@ -267,7 +265,7 @@ def _values(net: nn.Module) -> list[torch.Tensor]:
     return [value for value in net.state_dict(keep_vars=True).values() if id(value) not in vectors]
 
 
-def retune(recipe: Any, run: Any) -> None:
+def apply_settings(recipe: Any, run: Any) -> None:
     """Take over settings that were changed in flight: a recipe reads its `run` anew in every step,
     rates and weight decay live in the optimizers.
 
@@ -276,10 +274,10 @@ def retune(recipe: Any, run: Any) -> None:
     """
     recipe.run = run
     for name, player in recipe.players.items():
-        player.tune(getattr(run, f"{name.lower()}_lr"), getattr(run, "weight_decay", None))
+        player.set_rates(getattr(run, f"{name.lower()}_lr"), getattr(run, "weight_decay", None))
 
 
-def last(logs: list[Log]) -> Log:
+def merge_logs(logs: list[Log]) -> Log:
     """The numbers of a step of several updates: those of the last one, and how many were skipped."""
     return logs[-1] | {"skipped": torch.stack([log["skipped"] for log in logs]).sum()}
 

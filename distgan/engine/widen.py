@@ -126,10 +126,10 @@ def widen(path: Path, players: dict[str, Player]) -> list[str]:
         # The average goes on counting: from 0 it would have forgotten the narrow network after ten
         # updates.
         player.load(
-            _widened(player.bare, narrow[name], fresh[name]),
+            _widened(player.module, narrow[name], fresh[name]),
             {"optimizer": {}, "updates": states[name]["updates"], "skips": 0},
         )
-        for key in (f"net.{key}" for key, _ in player.bare.named_parameters()):
+        for key in (f"net.{key}" for key, _ in player.module.named_parameters()):
             lines.append(
                 f"{name}.{key} {list(narrow[name][key].shape)} -> {list(fresh[name][key].shape)}"
             )
@@ -154,7 +154,7 @@ def _sides(name: str, source: Tensors, player: Player) -> Tensors:
     net = {key: value for key, value in mine.items() if key.startswith("net.")}
     return (
         net
-        if player.average is player.bare
+        if player.ema is player.module
         else {f"ema.{key[4:]}": value for key, value in net.items()} | mine
     )
 

@@ -11,7 +11,7 @@ import torch
 
 from distgan.core.errors import ConfigError, DataError
 from distgan.core.file_tree import find_files, shown
-from distgan.data import transforms as signals
+from distgan.data import transforms
 from distgan.data.dataset import Data
 from distgan.evaluation.audio_evaluator import Clip, Resolutions
 from distgan.metrics.stft import STFT_RESOLUTIONS
@@ -56,7 +56,7 @@ class HeldOut:
 
     @torch.no_grad()
     def __getitem__(self, i: int) -> Clip:
-        given, target = signals.to_waves(
+        given, target = transforms.to_waves(
             self._data.decode(self._data.validation, [i]), torch.float32
         ).unbind(1)
         return Clip(self._repair(given.to(self._device))[0].float().cpu(), target[0], given[0])

@@ -19,7 +19,7 @@ import torch
 from distgan import __version__
 from distgan.core import console
 from distgan.core.errors import DataError, LaunchError, RunError
-from distgan.data import transforms as signals
+from distgan.data import transforms
 from distgan.data.dataset import Data
 from distgan.distributed.ranks import Ranks
 from distgan.evaluation import statistics_cache as reals
@@ -402,7 +402,7 @@ def _bytes(images: torch.Tensor, numbers: np.ndarray) -> torch.Tensor:
         )
     if (far := float(images.abs().max())) > FAR:
         raise RunError(f"samples reach {far:.3g}, expected are values in [-1, 1]")
-    return signals.to_bytes(images)
+    return transforms.to_bytes(images)
 
 
 @contextlib.contextmanager

@@ -105,7 +105,7 @@ class Residual(nn.Module):
         return x + self.narrow(F.silu(self.wide(F.silu(x))))
 
 
-class SpectrogramJudges(nn.Module):
+class MultiResolutionDiscriminator(nn.Module):
     """A small convolutional discriminator on the spectrogram of each resolution (UnivNet, Jang et
     al. 2021, 2.2): [batch, frames] -> scores [batch, patches].
 
@@ -116,14 +116,14 @@ class SpectrogramJudges(nn.Module):
     def __init__(self, width: int, resolutions: tuple[tuple[int, int, int], ...]):
         super().__init__()
         self.judges = nn.ModuleList(
-            [SpectrogramJudge(width, *resolution) for resolution in resolutions]
+            [SpectrogramDiscriminator(width, *resolution) for resolution in resolutions]
         )
 
     def forward(self, waves: torch.Tensor) -> torch.Tensor:
         return torch.cat([judge(waves) for judge in self.judges], 1)
 
 
-class SpectrogramJudge(nn.Module):
+class SpectrogramDiscriminator(nn.Module):
     def __init__(self, width: int, size: int, hop: int, window: int):
         super().__init__()
         self.size, self.hop = size, hop

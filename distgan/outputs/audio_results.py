@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from distgan.core.errors import DiskError
-from distgan.data import transforms as signals
+from distgan.data import transforms
 from distgan.data.dataset import Data
 from distgan.metrics import audio as measures
 from distgan.outputs import signal_plots as figures
@@ -56,7 +56,7 @@ def repaired(
 ) -> Repaired:
     """Held-out pair i through a network in evaluation mode."""
     like = next(repair.parameters())
-    given, target = signals.to_waves(
+    given, target = transforms.to_waves(
         data.decode(data.validation, [i]).to(like.device), like.dtype
     ).unbind(1)
     found, rate, measured = repair(given), data.sample.rate, {}

@@ -24,7 +24,7 @@ from PIL import Image
 
 from distgan.core import console
 from distgan.core.errors import RunError
-from distgan.data import transforms as signals
+from distgan.data import transforms
 from distgan.data.dataset import Data
 from distgan.distributed.ranks import Ranks
 from distgan.engine.player import Player
@@ -123,9 +123,9 @@ def rounds(
     """
 
     def make(some: np.ndarray) -> tuple[torch.Tensor, ...]:
-        images = signals.to_bytes(sample(some, PURPOSE))
-        with D.judging() as critic:
-            said = critic(signals.to_unit(images, next(critic.parameters()).dtype))
+        images = transforms.to_bytes(sample(some, PURPOSE))
+        with D.evaluating() as critic:
+            said = critic(transforms.to_unit(images, next(critic.parameters()).dtype))
         return (images, said) if extract is None else (images, said, extract(images))
 
     for start in range(numbers.start, numbers.stop, size):

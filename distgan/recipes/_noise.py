@@ -11,7 +11,7 @@ import torch
 
 from distgan.core import rng
 from distgan.core.errors import ConfigError
-from distgan.data import transforms as signals
+from distgan.data import transforms
 from distgan.data.dataset import Data
 from distgan.engine.player import Player
 from distgan.outputs import image_grid as pictures
@@ -36,16 +36,16 @@ def sample(G: Player, numbers: Iterable[int], seed: int, purpose: str, latent: i
     Image i depends on the seed and i alone.
     """
     noise = torch.cat([rng.normal(seed, purpose, int(i), (1, latent)) for i in numbers])
-    with G.averaged() as generator:
+    with G.evaluating_ema() as generator:
         return generator(noise.to(next(generator.parameters())))
 
 
 def show(draw: Callable[[np.ndarray, str], torch.Tensor], path: Path) -> None:
     """Write a grid of 64 samples, of the same noise each time. `draw` is the recipe's `sample`."""
-    pictures.save_grid(path, signals.to_bytes(draw(np.arange(GRID), "noise/grid")))
+    pictures.save_grid(path, transforms.to_bytes(draw(np.arange(GRID), "noise/grid")))
 
 
-def judge(
+def discriminator_scores(
     D: Player, data: Data, draw: Callable[[np.ndarray, str], torch.Tensor]
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """What D, in eval mode, says of (all held-out images, as many training images, as many
@@ -54,16 +54,16 @@ def judge(
     `draw` is the recipe's `sample`. Samples are rounded to 8 bits as the images are.
     """
     held_out = len(data.validation)
-    with D.judging() as critic:
+    with D.evaluating() as critic:
         like = next(critic.parameters())
 
         def said(chunks: Iterable[torch.Tensor]) -> torch.Tensor:
             return torch.cat(
-                [critic(signals.to_unit(chunk.to(like.device), like.dtype)) for chunk in chunks]
+                [critic(transforms.to_unit(chunk.to(like.device), like.dtype)) for chunk in chunks]
             )
 
         fakes = (
-            signals.to_bytes(draw(np.arange(i, min(i + CHUNK, held_out)), "noise/validation"))
+            transforms.to_bytes(draw(np.arange(i, min(i + CHUNK, held_out)), "noise/validation"))
             for i in range(0, held_out, CHUNK)
         )
         return (
@@ -73,7 +73,7 @@ def judge(
         )
 
 
-def overfit(held_out: torch.Tensor, seen: torch.Tensor, fake: torch.Tensor) -> float:
+def overfitting_ratio(held_out: torch.Tensor, seen: torch.Tensor, fake: torch.Tensor) -> float:
     """r_v of Karras et al. 2020 (ADA, eq. 1) on D's outputs without an activation: 0 where held-out
     reals look like training reals, 1 where they look like samples.
 
@@ -95,8 +95,10 @@ def diversity(data: Data, draw: Callable[[np.ndarray, str], torch.Tensor]) -> fl
     divided by that of reals.
     """
     n = min(GRID, len(data.train))
-    real = torch.cat([signals.to_unit(chunk) for chunk in data.chunks(data.train, CHUNK, limit=n)])
-    fake = signals.to_unit(signals.to_bytes(draw(np.arange(n), "noise/grid")))
+    real = torch.cat(
+        [transforms.to_unit(chunk) for chunk in data.chunks(data.train, CHUNK, limit=n)]
+    )
+    fake = transforms.to_unit(transforms.to_bytes(draw(np.arange(n), "noise/grid")))
     return _spread(fake) / max(_spread(real), 1e-6)
 
 

@@ -23,11 +23,11 @@ from distgan.config.batch_layout import BatchLayout
 from distgan.config.settings import Betas, Positive, Share
 from distgan.core.clock import Clock
 from distgan.data import diffaugment as augment
-from distgan.data import transforms as signals
+from distgan.data import transforms
 from distgan.data.dataset import Data
 from distgan.data.loader import MicroBatch
 from distgan.distributed.ranks import Ranks
-from distgan.engine.player import Log, Player, last
+from distgan.engine.player import Log, Player, merge_logs
 from distgan.monitor.settings import Watch
 from distgan.nn.losses import d_relativistic, g_relativistic, zero_centred_penalty
 from distgan.recipes import _noise as from_noise
@@ -137,7 +137,7 @@ class Recipe:
     def step(self, batches: list[list[MicroBatch]], now: Clock) -> Log:
         """One update of D, then one of G."""
         gamma = self.run.gamma * self.run.eased(now.epoch, self.run.gamma_end / self.run.gamma)
-        d = last([self.D.update(partial(self._d_loss, gamma=gamma), batches[0], now.epoch)])
+        d = merge_logs([self.D.update(partial(self._d_loss, gamma=gamma), batches[0], now.epoch)])
         g = self.G.update(self._g_loss, batches[0], now.epoch)
         return {f"d/{name}": value for name, value in d.items()} | {
             f"g/{name}": value for name, value in g.items()
@@ -145,7 +145,7 @@ class Recipe:
 
     def _d_loss(self, micro: MicroBatch, gamma: float) -> tuple[torch.Tensor, Log]:
         real = self._shown(self._real(micro), micro, "d/real")
-        fake = self._shown(self.G.fakes(self._noise(micro, "noise/d")), micro, "d/fake")
+        fake = self._shown(self.G.generate(self._noise(micro, "noise/d")), micro, "d/fake")
         real_score, fake_score = self.D(torch.cat([real, fake])).chunk(2)
         loss = d_relativistic(real_score, fake_score)
         log = {
@@ -157,7 +157,7 @@ class Recipe:
         if micro.batch_index % self.run.penalty_every == 0:
             # Through the bare network, at what D saw: one more term of its one loss.
             log["r1"], log["r2"] = (
-                zero_centred_penalty(self.D.inside, images) for images in (real, fake)
+                zero_centred_penalty(self.D.forward_local, images) for images in (real, fake)
             )
             loss = loss + self.run.penalty_every * gamma / 2 * (log["r1"] + log["r2"])
         return loss, log
@@ -174,8 +174,8 @@ class Recipe:
         return self.run.eased(epoch, self.run.lr_end)
 
     def _real(self, micro: MicroBatch) -> torch.Tensor:
-        return signals.flip(
-            signals.to_unit(micro.real, self.dtype),
+        return transforms.flip(
+            transforms.to_unit(micro.real, self.dtype),
             self.run.seed,
             micro.address,
             self.run.hflip,
@@ -206,12 +206,12 @@ class Recipe:
 
         Losses are of all held-out images against as many samples, in their order.
         """
-        real, seen, fake = from_noise.judge(self.D, data, self.sample)
+        real, seen, fake = from_noise.discriminator_scores(self.D, data, self.sample)
         numbers = {
             "d_loss": d_relativistic(real, fake),
             "g_loss": g_relativistic(real, fake),
             "train_d_loss": d_relativistic(seen, fake[: len(seen)]),
-            "overfit": from_noise.overfit(real, seen, fake),
+            "overfit": from_noise.overfitting_ratio(real, seen, fake),
             "diversity": from_noise.diversity(data, self.sample),
         }
         return {f"valid/{name}": float(value) for name, value in numbers.items()}

@@ -14,11 +14,11 @@ from distgan.config.batch_layout import BatchLayout
 from distgan.config.settings import Betas, Positive, Share
 from distgan.core.clock import Clock, step_decay
 from distgan.data import diffaugment as augment
-from distgan.data import transforms as signals
+from distgan.data import transforms
 from distgan.data.dataset import Data
 from distgan.data.loader import MicroBatch
 from distgan.distributed.ranks import Ranks
-from distgan.engine.player import Log, Player, last
+from distgan.engine.player import Log, Player, merge_logs
 from distgan.monitor.settings import Watch
 from distgan.nn.image import Discriminator64, Generator64
 from distgan.nn.losses import Mode, d_adversarial, g_adversarial, watched
@@ -159,8 +159,8 @@ class Recipe:
 
         Returns the numbers of the last of each.
         """
-        d = last([self.D.update(self._d_loss, batch, now.epoch) for batch in batches])
-        g = last(
+        d = merge_logs([self.D.update(self._d_loss, batch, now.epoch) for batch in batches])
+        g = merge_logs(
             [
                 self.G.update(partial(self._g_loss, turn=i), batches[-1], now.epoch)
                 for i in range(self.run.g_steps)
@@ -172,10 +172,14 @@ class Recipe:
 
     def _d_loss(self, micro: MicroBatch) -> tuple[torch.Tensor, Log]:
         run = self.run
-        real = signals.flip(
-            signals.to_unit(micro.real, self.dtype), run.seed, micro.address, run.hflip, run.vflip
+        real = transforms.flip(
+            transforms.to_unit(micro.real, self.dtype),
+            run.seed,
+            micro.address,
+            run.hflip,
+            run.vflip,
         )
-        fake = self.G.fakes(self._noise(micro, "noise/d"))
+        fake = self.G.generate(self._noise(micro, "noise/d"))
         # One pass over both: nothing in D mixes samples.
         real_logit, fake_logit = self.D(
             torch.cat([self._shown(real, micro, "d/real"), self._shown(fake, micro, "d/fake")])
@@ -221,7 +225,7 @@ class Recipe:
 
         Does D know the training reals better than held-out ones?
         """
-        real, seen, fake = from_noise.judge(self.D, data, self.sample)
+        real, seen, fake = from_noise.discriminator_scores(self.D, data, self.sample)
         run = self.run
         g_loss = g_adversarial(run.loss, fake, run.real_label)
         numbers = {
@@ -229,7 +233,7 @@ class Recipe:
             "g_loss": g_loss,
             "adversarial": g_loss,
             **self._said(real=real, train=seen, fake=fake),
-            "overfit": from_noise.overfit(real, seen, fake),
+            "overfit": from_noise.overfitting_ratio(real, seen, fake),
             "diversity": from_noise.diversity(data, self.sample),
         }
         return {f"valid/{name}": float(value) for name, value in numbers.items()}

@@ -18,7 +18,7 @@ from distgan.config.settings import Betas, Positive, Share
 from distgan.core.clock import Clock, step_decay
 from distgan.core.errors import ConfigError, DataError
 from distgan.data import diffaugment as augment
-from distgan.data import transforms as signals
+from distgan.data import transforms
 from distgan.data.dataset import Data
 from distgan.data.loader import MicroBatch
 from distgan.distributed.ranks import Ranks
@@ -27,8 +27,8 @@ from distgan.metrics import audio as measures
 from distgan.metrics.stft import STFT_RESOLUTIONS, stft_distance
 from distgan.monitor.moves import Move
 from distgan.monitor.settings import Watch
-from distgan.nn import spectrogram as nets_timbre
 from distgan.nn.losses import MODES, d_adversarial, g_adversarial, watched
+from distgan.nn.spectrogram import MultiResolutionDiscriminator, Repair
 from distgan.outputs import audio_results as listening
 
 CHUNK = 8  # held-out pairs that are repaired at once
@@ -285,8 +285,8 @@ class Recipe:
         self.run, self.dtype = run, ranks.dtype
         adam = partial(torch.optim.Adam, betas=run.betas, weight_decay=run.weight_decay)
         schedule = partial(step_decay, every=run.lr_every, factor=run.lr_factor)
-        G = nets_timbre.Repair(run.g_width, run.g_fft, run.g_hop)
-        D = nets_timbre.SpectrogramJudges(run.d_width, run.stft_resolutions)
+        G = Repair(run.g_width, run.g_fft, run.g_hop)
+        D = MultiResolutionDiscriminator(run.d_width, run.stft_resolutions)
         self.G = Player(
             ranks, G, partial(adam, lr=run.g_lr), clip=run.clip, ema=run.ema, schedule=schedule
         )
@@ -306,7 +306,7 @@ class Recipe:
         given, target = self._pair(micro)
         shown = [
             self._shown(target, micro, "d/real"),
-            self._shown(self.G.fakes(given), micro, "d/fake"),
+            self._shown(self.G.generate(given), micro, "d/fake"),
         ]
         real, fake = self.D(torch.cat(shown)).chunk(
             2
@@ -342,10 +342,10 @@ class Recipe:
         Both were cut out at one place, and are changed alike.
         """
         run = self.run
-        pairs = signals.gain(
-            signals.to_waves(micro.real, self.dtype), run.seed, micro.address, *run.gain
+        pairs = transforms.gain(
+            transforms.to_waves(micro.real, self.dtype), run.seed, micro.address, *run.gain
         )
-        return signals.polarity(pairs, run.seed, micro.address, run.polarity).unbind(1)
+        return transforms.polarity(pairs, run.seed, micro.address, run.polarity).unbind(1)
 
     def _shown(self, sound: torch.Tensor, micro: MicroBatch, purpose: str) -> torch.Tensor:
         """What D sees of it (DiffAugment, Zhao et al. 2020)."""
@@ -366,7 +366,7 @@ class Recipe:
         evaluate` does; `valid/silent` counts them.
         """
         run, rate, rows, silent = self.run, data.sample.rate, [], 0
-        with self.G.averaged() as repair, self.D.judging() as judge:
+        with self.G.evaluating_ema() as repair, self.D.evaluating() as judge:
             for given, target in self._held_out(data):
                 heard = target.any(1)
                 silent += int((~heard).sum())
@@ -410,18 +410,18 @@ class Recipe:
 
     def _held_out(self, data: Data) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """(denoised, clean) of the validation set in order, [n, frames] each."""
-        like = next(self.G.bare.parameters())
+        like = next(self.G.module.parameters())
         for chunk in data.chunks(data.validation, CHUNK):
-            yield signals.to_waves(chunk.to(like.device), like.dtype).unbind(1)
+            yield transforms.to_waves(chunk.to(like.device), like.dtype).unbind(1)
 
     def repairer(self) -> Callable[[torch.Tensor], torch.Tensor]:
         """What the averaged generator makes of sounds [n, frames], as a copy for inference."""
-        with self.G.averaged() as average:
+        with self.G.evaluating_ema() as average:
             return average.plain()
 
     def show(self, data: Data, path: Path) -> None:
         """Spectrograms of the same held-out pairs each time, and their sound beside the picture."""
-        with self.G.averaged() as repair:
+        with self.G.evaluating_ema() as repair:
             shown = [
                 listening.repaired(data, i, repair, self.run.stft_resolutions)
                 for i in listening.spread(len(data.validation), SHOWN)

@@ -19,11 +19,11 @@ from distgan.config.batch_layout import BatchLayout
 from distgan.config.settings import Betas, Positive, Share
 from distgan.core.clock import Clock, step_decay
 from distgan.core.errors import ConfigError
-from distgan.data import transforms as signals
+from distgan.data import transforms
 from distgan.data.dataset import Data
 from distgan.data.loader import MicroBatch
 from distgan.distributed.ranks import Ranks
-from distgan.engine.player import Log, Player, last
+from distgan.engine.player import Log, Player, merge_logs
 from distgan.metrics.stft import stft_distance
 from distgan.monitor.moves import Move
 from distgan.monitor.settings import WAVEFORM, Watch
@@ -256,8 +256,8 @@ class Recipe:
         """One step: `d_steps` updates of D, each on a batch of its own, then `g_steps` of G on the
         last. Returns the numbers of the last of each.
         """
-        d = last([self.D.update(self._d_loss, batch, now.epoch) for batch in batches])
-        g = last(
+        d = merge_logs([self.D.update(self._d_loss, batch, now.epoch) for batch in batches])
+        g = merge_logs(
             [
                 self.G.update(partial(self._g_loss, turn=i), batches[-1], now.epoch)
                 for i in range(self.run.g_steps)
@@ -270,7 +270,7 @@ class Recipe:
     def _d_loss(self, micro: MicroBatch) -> tuple[torch.Tensor, Log]:
         run = self.run
         given, target = self._augmented(micro)
-        fake = self.G.fakes(given, self._keep(micro, "dropout/d"))
+        fake = self.G.generate(given, self._keep(micro, "dropout/d"))
         # One pass over both: nothing in D mixes samples.
         real_score, fake_score = self.D(
             torch.cat([self._seen(given, target), self._seen(given, fake)])
@@ -300,13 +300,13 @@ class Recipe:
         Scaled and shifted alike, with noise on the input alone.
         """
         run, address = self.run, micro.address
-        pairs = signals.gain(self._units(micro.real), run.seed, address, *run.aug_scale_range)
-        pairs = signals.shift(pairs, run.seed, address, run.aug_shift_range)
-        return signals.input_noise(pairs, run.seed, address, run.aug_noise_std).chunk(2, 1)
+        pairs = transforms.gain(self._units(micro.real), run.seed, address, *run.aug_scale_range)
+        pairs = transforms.shift(pairs, run.seed, address, run.aug_shift_range)
+        return transforms.input_noise(pairs, run.seed, address, run.aug_noise_std).chunk(2, 1)
 
     def _units(self, pairs: torch.Tensor) -> torch.Tensor:
         """Pairs as stored -> in the units of the networks."""
-        pairs = signals.to_waves(pairs, self.dtype)
+        pairs = transforms.to_waves(pairs, self.dtype)
         return torch.stack(
             [pairs[:, 0] * self.run.input_gain, pairs[:, 1] * self.run.target_gain], 1
         )
@@ -316,7 +316,7 @@ class Recipe:
         that they depend on no rank or micro-batch.
         """
         rate = self.run.dropout_rate
-        drawn = micro.uniform(self.run.seed, purpose, sum(self.G.bare.dropped))
+        drawn = micro.uniform(self.run.seed, purpose, sum(self.G.module.dropped))
         return (drawn >= rate).to(self.dtype) / (1 - rate)
 
     def _seen(self, given: torch.Tensor, candidate: torch.Tensor) -> torch.Tensor:
@@ -336,8 +336,8 @@ class Recipe:
         """(input, target, output) of the validation set in order, [n, 1, frames] each, whole and as
         they are.
         """
-        like = next(self.G.bare.parameters())
-        with self.G.averaged() as generator:
+        like = next(self.G.module.parameters())
+        with self.G.evaluating_ema() as generator:
             for chunk in data.chunks(data.validation, CHUNK, limit):
                 given, target = self._units(chunk.to(like.device)).chunk(2, 1)
                 yield given, target, generator(given)
@@ -345,7 +345,7 @@ class Recipe:
     def validate(self, data: Data) -> dict[str, float]:
         """Over the whole validation set, every pair of equal weight; D only looks."""
         run, rows = self.run, []
-        with self.D.judging() as judge:
+        with self.D.evaluating() as judge:
             for given, target, output in self._held_out(data):
                 real, fake = (judge(self._seen(given, candidate)) for candidate in (target, output))
                 row = {
@@ -371,7 +371,7 @@ class Recipe:
         """What the averaged generator makes of inputs [n, frames], in the units of the data."""
 
         def repair(given: torch.Tensor) -> torch.Tensor:
-            with self.G.averaged() as generator:
+            with self.G.evaluating_ema() as generator:
                 return (
                     generator(given.to(self.dtype)[:, None] * self.run.input_gain)[:, 0]
                     / self.run.target_gain

@@ -19,11 +19,11 @@ from distgan.config.settings import Betas, Positive, Share
 from distgan.core import rng
 from distgan.core.clock import Clock, step_decay
 from distgan.data import diffaugment as augment
-from distgan.data import transforms as signals
+from distgan.data import transforms
 from distgan.data.dataset import Data
 from distgan.data.loader import MicroBatch
 from distgan.distributed.ranks import Ranks
-from distgan.engine.player import Log, Player, last
+from distgan.engine.player import Log, Player, merge_logs
 from distgan.monitor.moves import Move
 from distgan.monitor.settings import Watch
 from distgan.nn.image import Discriminator64, Generator64
@@ -265,7 +265,7 @@ class Recipe:
 
         Returns the numbers of the last of each.
         """
-        d = last([self.D.update(self._d_loss, batch, now.epoch) for batch in batches])
+        d = merge_logs([self.D.update(self._d_loss, batch, now.epoch) for batch in batches])
         g = self.G.update(self._g_loss, batches[-1], now.epoch)
         return {f"d/{name}": value for name, value in d.items()} | {
             f"g/{name}": value for name, value in g.items()
@@ -273,7 +273,7 @@ class Recipe:
 
     def _d_loss(self, micro: MicroBatch) -> tuple[torch.Tensor, Log]:
         real = self._shown(self._real(micro), micro, "d/real")
-        fake = self._shown(self.G.fakes(self._noise(micro, "noise/d")), micro, "d/fake")
+        fake = self._shown(self.G.generate(self._noise(micro, "noise/d")), micro, "d/fake")
         real_score, fake_score = (
             self.D(torch.cat([real, fake])).chunk(2)
             if self._one_pass
@@ -288,13 +288,13 @@ class Recipe:
         if self.run.penalty is not None:
             # Each position of the stream is seen by one critic update only, so it is the address of
             # a number of its own.
-            share = signals.send(
+            share = transforms.to_device_async(
                 torch.from_numpy(rng.uniform(self.run.seed, "penalty", micro.positions)).to(
                     real.dtype
                 ),
                 real.device,
             )
-            log["penalty"] = gradient_penalty(self.D.inside, real, fake, share)
+            log["penalty"] = gradient_penalty(self.D.forward_local, real, fake, share)
             loss = loss + self.run.penalty * log["penalty"]
         return loss, log
 
@@ -309,13 +309,15 @@ class Recipe:
 
     def _real(self, micro: MicroBatch) -> torch.Tensor:
         run = self.run
-        images = signals.flip(
-            signals.to_unit(micro.real, self.dtype), run.seed, micro.address, run.hflip, 0.0
+        images = transforms.flip(
+            transforms.to_unit(micro.real, self.dtype), run.seed, micro.address, run.hflip, 0.0
         )
         if run.rotation or run.translation:
-            images = signals.affine(images, run.seed, micro.address, run.rotation, run.translation)
+            images = transforms.affine(
+                images, run.seed, micro.address, run.rotation, run.translation
+            )
         return (
-            signals.colour_jitter(images, run.seed, micro.address, run.jitter)
+            transforms.colour_jitter(images, run.seed, micro.address, run.jitter)
             if run.jitter
             else images
         )
@@ -342,13 +344,13 @@ class Recipe:
         """On one rank: the critic's estimate of the Wasserstein distance of samples from all
         held-out images, and from as many training images.
         """
-        real, seen, fake = from_noise.judge(self.D, data, self.sample)
+        real, seen, fake = from_noise.discriminator_scores(self.D, data, self.sample)
         numbers = {
             "d_loss": d_wasserstein(real, fake),
             "g_loss": g_wasserstein(fake),
             "wasserstein": -d_wasserstein(real, fake),
             "train_wasserstein": -d_wasserstein(seen, fake),
-            "overfit": from_noise.overfit(real, seen, fake),
+            "overfit": from_noise.overfitting_ratio(real, seen, fake),
             "diversity": from_noise.diversity(data, self.sample),
         }
         return {f"valid/{name}": float(value) for name, value in numbers.items()}

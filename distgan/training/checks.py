@@ -16,7 +16,7 @@ from distgan.core import console
 from distgan.core.clock import Clock
 from distgan.data.dataset import Data
 from distgan.distributed.ranks import Ranks
-from distgan.engine.player import retune
+from distgan.engine.player import apply_settings
 from distgan.evaluation.image_evaluator import Evaluator
 from distgan.monitor.decisions import Decision, decide, evaluate_rules
 from distgan.monitor.moves import format_setting
@@ -254,7 +254,7 @@ class Checks:
 
     def _retune(self) -> None:
         self.run = type(self.run).model_validate(self.run.model_dump(mode="json") | self.changed)
-        retune(self._recipe, self.run)
+        apply_settings(self._recipe, self.run)
 
 
 _STATE = ("best", "warned", "troubled", "healthy", "changed", "memory", "ended")

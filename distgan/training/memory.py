@@ -23,7 +23,7 @@ from distgan.config import batch_layout
 from distgan.config.settings import Run
 from distgan.core import console
 from distgan.core.errors import ConfigError, DistganError, LaunchError, OutOfMemory, RunError
-from distgan.distributed import environment as launched
+from distgan.distributed.environment import process_count
 
 FLAGS = ("--find-batch", "--processes=", "--memory=")
 _SHORT = 3  # exit code of a trial whose memory did not suffice
@@ -137,7 +137,7 @@ def find(run: Run, words: list[str], flags: set[str]) -> int:
     nothing. Returns the exit code.
     """
     processes, memory = options(flags)
-    if launched.started()[1] > 1:
+    if process_count()[1] > 1:
         raise LaunchError(
             "--find-batch tries in one process what each will do: start it without a launcher, and"
             " say --processes=N"

@@ -29,7 +29,7 @@ from distgan.core.errors import RunError
 from distgan.data import loader as batches
 from distgan.data.dataset import Data
 from distgan.distributed.ranks import Ranks
-from distgan.engine.player import Player, Trace
+from distgan.engine.player import Player, UpdateTrace
 from distgan.monitor.decisions import RATES, Decision, rollback_decision
 from distgan.monitor.moves import format_setting
 from distgan.runs import folder as runs
@@ -81,7 +81,7 @@ class Mishaps:
         self._seen |= {name: dict(seen) for name, seen in state.get("mishaps", {}).items()}
         self.pending = None
         for player in self._players.values():
-            player.recent.clear()
+            player.pending_traces.clear()
 
     @property
     def quiet(self) -> bool:
@@ -93,7 +93,7 @@ class Mishaps:
         do. Collective; the same on all ranks.
         """
         for name, player in self._players.items():
-            traces, player.recent = player.recent, []
+            traces, player.pending_traces = player.pending_traces, []
             skipped = torch.stack([trace.skipped for trace in traces]).tolist() if traces else []
             for trace, bad in zip(traces, skipped, strict=True):
                 self._count(name, bool(bad))
@@ -150,7 +150,7 @@ class Mishaps:
         )
 
     # ---- one batch
-    def _write_down(self, name: str, trace: Trace, now: Clock) -> None:
+    def _write_down(self, name: str, trace: UpdateTrace, now: Clock) -> None:
         """Which micro-batches it was, and what is in them.
 
         Each rank reads its own again. Collective.
@@ -197,7 +197,9 @@ class Mishaps:
         elif self._folder:
             self._folder.event("bad_numbers", **facts)
 
-    def _dump(self, facts: dict[str, Any], trace: Trace, chosen: Sequence[tuple[int, int]]) -> None:
+    def _dump(
+        self, facts: dict[str, Any], trace: UpdateTrace, chosen: Sequence[tuple[int, int]]
+    ) -> None:
         ranks, run, each = self._ranks, self._run, self._share.per_rank
         mine = [(i, k) for i, (rank, k) in enumerate(chosen) if rank == ranks.rank]
         positions = (

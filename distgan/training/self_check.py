@@ -277,7 +277,7 @@ def _state(players: dict[str, Player]) -> _State:
     """Everything that an update changes, by player and kind. Collective."""
     rows: dict[tuple[str, str], list[torch.Tensor]] = {}
     for name, player in players.items():
-        weights = {key for key, _ in player.bare.named_parameters()}
+        weights = {key for key, _ in player.module.named_parameters()}
         for key, value in player.tensors().items():
             kind = "weights" if key[4:] in weights else "buffers"
             kind = f"averaged {kind}" if key.startswith("ema.") else kind

@@ -31,7 +31,7 @@ from distgan.core.clock import Clock
 from distgan.core.errors import RunError
 from distgan.data.dataset import Data
 from distgan.data.loader import Stream
-from distgan.distributed import environment as launched
+from distgan.distributed.environment import process_count
 from distgan.distributed.ranks import Ranks
 from distgan.evaluation.image_evaluator import Evaluator
 from distgan.runs import checkpoints
@@ -153,7 +153,7 @@ def _source(run: Run, fingerprint: str) -> str | None:
 
 def train(module: ModuleType, run: Run, asked: dict[str, Any]) -> int:
     """Train, or continue, or say that nothing is left to do. Returns the exit code."""
-    with memory.told(run, int(os.environ.get("RANK", 0)), launched.started()[1]):
+    with memory.told(run, int(os.environ.get("RANK", 0)), process_count()[1]):
         return _train(module, run, asked)
 
 
@@ -272,7 +272,7 @@ def dry_run(module: ModuleType, run: Run) -> int:
     )
     total = 0
     for name, player in setup.recipe.players.items():
-        count = sum(p.numel() for p in player.bare.parameters())
+        count = sum(p.numel() for p in player.module.parameters())
         total += count
         console.say(f"parameters of {name}     {count:,}")
     weights, saved, activations = _bytes(setup)
@@ -296,8 +296,8 @@ def _bytes(setup: _Setup) -> tuple[int, int, int]:
     """
     weights = saved = 0
     for player in setup.recipe.players.values():
-        network = sum(p.numel() * p.element_size() for p in player.bare.parameters())
-        average = network if player.average is not player.bare else 0
+        network = sum(p.numel() * p.element_size() for p in player.module.parameters())
+        average = network if player.ema is not player.module else 0
         moments = 2 * network  # Adam's two; RMSprop keeps one
         weights += 2 * network + moments + average
         saved += network + moments + average
@@ -340,7 +340,7 @@ def _counted(
 ) -> Any:
     """An update on one micro-batch, with the bytes it keeps."""
     found: dict[int, int] = {}
-    weights = {p.data_ptr() for p in player.bare.parameters()}
+    weights = {p.data_ptr() for p in player.module.parameters()}
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
         if tensor.data_ptr() not in weights:
@@ -385,7 +385,7 @@ def _facts(setup: _Setup) -> dict[str, Any]:
         "device": cuda or setup.ranks.device.type,
         "threads": torch.get_num_threads(),
         "parameters": {
-            name: sum(p.numel() for p in player.bare.parameters())
+            name: sum(p.numel() for p in player.module.parameters())
             for name, player in setup.recipe.players.items()
         },
         "batch": {

@@ -20,12 +20,12 @@ def refuse_early(processes: int, arguments: list[str]) -> None:
     from distgan import train
     from distgan.config import batch_layout
     from distgan.data.dataset import Data
-    from distgan.distributed import environment as launched
+    from distgan.distributed.environment import resolve_engine
 
     if not {"-h", "--help"}.intersection(arguments):
         _, run, _ = train.plan([word for word in arguments if not word.startswith("-")])
         batch_layout.fit(run.batch, processes, run.machine.accumulation, run.group, run.group_of)
-        launched.engine(run.machine, run.precision)
+        resolve_engine(run.machine, run.precision)
         Data(run.data).require(run.recipe, run.kind, run.crop)
 
 

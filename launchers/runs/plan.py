@@ -14,7 +14,7 @@ from distgan.config import batch_layout
 from distgan.config.settings import Run
 from distgan.core.clock import Clock
 from distgan.core.errors import ConfigError
-from distgan.distributed import environment as launched
+from distgan.distributed.environment import resolve_engine
 from distgan.launchers.runs.state import look
 from distgan.launchers.slurm.profiles import Resources
 from distgan.launchers.slurm.submission import Member
@@ -71,7 +71,7 @@ def plan(
         run.group,
         run.group_of,
     )
-    launched.engine(run.machine, run.precision)
+    resolve_engine(run.machine, run.precision)
     data = _data(run.data)
     data.require(run.recipe, run.kind, run.crop)
     start = chain

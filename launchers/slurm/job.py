@@ -138,7 +138,7 @@ class Turn:
         def note(number: int, frame) -> None:
             name = signal.Signals(number).name
             if name not in self.signals and name != "SIGCONT":
-                self.signals.append(name)
+                self.transforms.append(name)
                 if self.pass_on:
                     for process in self.processes:
                         with contextlib.suppress(OSError):

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from distgan.config.settings import Machine
 from distgan.core.errors import LaunchError
-from distgan.distributed import environment as launched
+from distgan.distributed.environment import Asked
 from distgan.distributed.ranks import Ranks, SingleProcess, exit_process
 from distgan.engine import deepspeed_zero as zero
 from distgan.engine.ddp import Engine
@@ -170,7 +170,7 @@ def start(case: Case, stage: int, engine: str = "deepspeed") -> Ranks:
         Machine(device="cpu", accumulation=case.accumulation, channels_last=case.channels_last),
         case.precision,
     )
-    ranks.asked = launched.Asked(engine, stage, {"zero_optimization": case.tuning})
+    ranks.asked = Asked(engine, stage, {"zero_optimization": case.tuning})
     return ranks
 
 
@@ -198,7 +198,7 @@ def play(
 
     def of_d(micro):
         real, noise, where, add = micro
-        return d_loss(D, D.inside, G.fakes(noise), case, real, where, add)
+        return d_loss(D, D.forward_local, G.generate(noise), case, real, where, add)
 
     def of_g(micro):
         with frozen(D) as judge:
@@ -224,7 +224,9 @@ def difference(pair: list[Player], norms: list[float], reference) -> float:
     found = [0.0]
     for player, net, optimizer in zip(pair, nets, optimizers, strict=True):
         expected = net.state_dict()
-        found += [apart(value, expected[name]) for name, value in player.bare.state_dict().items()]
+        found += [
+            apart(value, expected[name]) for name, value in player.module.state_dict().items()
+        ]
         mine, state = player.engine.optimizer_state(), optimizer.state_dict()["state"]
         assert mine.keys() == state.keys() and all(
             mine[i].keys() == state[i].keys() for i in state
@@ -284,7 +286,7 @@ def as_ddp(case: Case) -> float:
         ends.append(
             [
                 torch.tensor([n for n in norms if n - n == 0]),
-                *(value for p in pair for value in p.bare.state_dict().values()),
+                *(value for p in pair for value in p.module.state_dict().values()),
             ]
         )
     return max(apart(a, b) for a, b in zip(*ends, strict=True))
@@ -320,7 +322,7 @@ def _step_as_configured(self, clip):
 
 
 def _not_frozen(player: Player):
-    return contextlib.nullcontext(player.engine.inside)
+    return contextlib.nullcontext(player.engine.local)
 
 
 FAULTS = {

@@ -36,7 +36,7 @@ class Watched:
         setup = _Setup(module, run)
         self.ranks, self.recipe, self.inputs = setup.ranks, setup.recipe, []
         for player in self.recipe.players.values():
-            for layer in player.bare.modules():
+            for layer in player.module.modules():
                 if isinstance(layer, nn.ReLU | nn.LeakyReLU):
                     layer.register_forward_pre_hook(
                         lambda layer, args: self.inputs.append(args[0].detach().clone())

@@ -18,8 +18,7 @@ from distgan.core import rng
 from distgan.data import loader as batches
 from distgan.data.dataset import Data
 from distgan.distributed.ranks import Ranks, exit_process
-from distgan.engine import ddp as engines
-from distgan.engine import player
+from distgan.engine import ddp, player
 from distgan.nn import normalization
 from distgan.recipes import sagan
 from distgan.training import self_check as doctor
@@ -63,19 +62,19 @@ def running_statistics_per_rank():
 
 
 def gradients_not_averaged():
-    return patch.object(player.Player, "__call__", lambda self, *args: self.engine.inside(*args))
+    return patch.object(player.Player, "__call__", lambda self, *args: self.engine.local(*args))
 
 
 def not_divided():
     """Gradients summed over ranks, which Adam hides from the weights."""
-    usual = engines.Engine.backward
+    usual = ddp.Engine.backward
 
     def backward(self, loss_of, *, last):
         return usual(
             self, lambda: ((found := loss_of())[0] * self.ranks.world_size, found[1]), last=last
         )
 
-    return patch.object(engines.Engine, "backward", backward)
+    return patch.object(ddp.Engine, "backward", backward)
 
 
 @contextlib.contextmanager
@@ -84,9 +83,9 @@ def not_frozen():
 
     @contextlib.contextmanager
     def frozen(self):
-        yield self.engine.inside
+        yield self.engine.local
 
-    usual_begin, usual_step = engines.Engine.begin, engines.Engine.step
+    usual_begin, usual_step = ddp.Engine.begin, ddp.Engine.step
 
     def begin(self):
         if self.ranks.world_size == 1:
@@ -99,17 +98,17 @@ def not_frozen():
 
     with (
         patch.object(player.Player, "frozen", frozen),
-        patch.object(engines.Engine, "begin", begin),
-        patch.object(engines.Engine, "step", step),
+        patch.object(ddp.Engine, "begin", begin),
+        patch.object(ddp.Engine, "step", step),
     ):
         yield
 
 
 def clipped(limit: float = 1.0):
     """As DeepSpeed does where nothing is said."""
-    usual = engines.Engine.step
+    usual = ddp.Engine.step
     return patch.object(
-        engines.Engine,
+        ddp.Engine,
         "step",
         lambda self, clip: usual(self, limit if self.ranks.world_size > 1 else clip),
     )

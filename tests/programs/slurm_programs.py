@@ -39,11 +39,11 @@ def ill(words: list[str]) -> None:
 
     import torch
 
-    from distgan.data import transforms as signals
+    from distgan.data import transforms
     from distgan.training import loop
 
     seed = next(int(word[5:]) for word in words if word.startswith("seed="))
-    usual, unit = loop.require_due, signals.to_unit
+    usual, unit = loop.require_due, transforms.to_unit
 
     def step(batches, layout, rank, now):
         if seed == 1 and now.step == 3:
@@ -55,17 +55,17 @@ def ill(words: list[str]) -> None:
 
     loop.require_due = step
     if seed == 3:
-        signals.to_unit = lambda images, *dtype: unit(images, *dtype).mul_(float("nan"))
+        transforms.to_unit = lambda images, *dtype: unit(images, *dtype).mul_(float("nan"))
     _train(words)
 
 
 def _train(words: list[str]) -> None:
     from distgan import train
     from distgan.cli import guarded
-    from distgan.distributed import environment as launched
+    from distgan.distributed.environment import redirect_log
     from distgan.distributed.ranks import exit_process
 
-    launched.own_log()
+    redirect_log()
     exit_process(guarded(train.main, words))
 
 

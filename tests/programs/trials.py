@@ -22,11 +22,11 @@ from torch.nn.parallel import DistributedDataParallel
 from distgan.config import batch_layout
 from distgan.core import rng
 from distgan.core.clock import Clock
-from distgan.data import transforms as signals
+from distgan.data import transforms
 from distgan.data.dataset import Data
 from distgan.data.loader import Stream
 from distgan.distributed.ranks import Ranks, SingleProcess, exit_process
-from distgan.engine import ddp as engines
+from distgan.engine import ddp
 from distgan.engine.ddp import Engine
 from distgan.engine.player import Player
 from distgan.evaluation.image_evaluator import Evaluator
@@ -70,9 +70,9 @@ def bad_numbers_on_rank_1():
     skip it.
     """
     with patch.object(
-        signals,
+        transforms,
         "to_unit",
-        lambda images, *dtype, usual=signals.to_unit: usual(images, *dtype).mul_(
+        lambda images, *dtype, usual=transforms.to_unit: usual(images, *dtype).mul_(
             float("nan") if NOW["bad"] else 1
         ),
     ):
@@ -92,7 +92,7 @@ def each_rank_skips_for_itself():
         bad_numbers_on_rank_1(),
         patch.object(Engine, "backward", backward),
         patch.object(
-            engines,
+            ddp,
             "step_where",
             lambda optimizer, finite: optimizer.step() if own["finite"] else None,
         ),
@@ -163,7 +163,7 @@ def spectral_vectors_seeded_by_rank():
 
 @contextlib.contextmanager
 def d_not_frozen_in_gs_step():
-    with patch.object(Player, "frozen", lambda self: contextlib.nullcontext(self.engine.inside)):
+    with patch.object(Player, "frozen", lambda self: contextlib.nullcontext(self.engine.local)):
         yield
 
 
@@ -310,7 +310,7 @@ def watched(recipe):
         usual()
 
     def update_g(*args, usual=recipe.G.update):
-        parameters = list(recipe.D.bare.parameters())
+        parameters = list(recipe.D.module.parameters())
         for p in parameters:
             p.grad = None
         log = usual(*args)

@@ -43,14 +43,14 @@ DIGESTS = """
 # Rank 1's images are not finite from the sixth step on, for as long as {}.
 FROM_STEP_6 = """
     import os
-    from distgan.data import transforms as signals
+    from distgan.data import transforms
     from distgan.recipes import sagan
-    usual, step, bad = signals.to_unit, sagan.Recipe.step, [False]
+    usual, step, bad = transforms.to_unit, sagan.Recipe.step, [False]
     def told(self, batches, now):
         bad[0] = now.step >= 5 and os.environ.get("RANK", "1") == "1" and {}
         return step(self, batches, now)
     sagan.Recipe.step = told
-    signals.to_unit = lambda images, *dtype: usual(images, *dtype).mul_(float("nan") if bad[0] else 1)
+    transforms.to_unit = lambda images, *dtype: usual(images, *dtype).mul_(float("nan") if bad[0] else 1)
 """
 
 
@@ -217,7 +217,7 @@ def test_a_loss_that_is_not_finite_skips_though_its_gradient_is_finite(extra):
     before = {name: value.clone() for name, value in p.tensors().items()}
     assert p.update(square(p, extra), [torch.ones(2, 3)], 0.0)["skipped"] == 1
     assert all(torch.equal(before[name], value) for name, value in p.tensors().items())
-    assert [float(trace.skipped) for trace in p.recent] == [1.0]
+    assert [float(trace.skipped) for trace in p.pending_traces] == [1.0]
 
 
 def test_an_overflow_of_float16_is_no_bad_number_until_the_scale_is_at_its_floor():
@@ -231,5 +231,5 @@ def test_an_overflow_of_float16_is_no_bad_number_until_the_scale_is_at_its_floor
     assert [bool(log["grad_norm"].isfinite()) for log in logs] == [True] * 16 + [
         False
     ] * 4  # which `watch` counts
-    assert [float(trace.skipped) for trace in p.recent] == [0.0] * 16 + [1.0] * 4
+    assert [float(trace.skipped) for trace in p.pending_traces] == [0.0] * 16 + [1.0] * 4
     assert p.skips == 4

@@ -99,7 +99,7 @@ def test_state_of_a_weight_that_never_had_a_gradient_starts_at_zero():
     net = torch.nn.ParameterList([torch.ones(3), torch.ones(2)])
     stretch = torch.nn.Parameter(torch.zeros(5))
     zero = object.__new__(Zero)
-    zero._stage, zero.ranks, zero.bare, zero.optimizer = (
+    zero._stage, zero.ranks, zero.module, zero.optimizer = (
         1,
         types.SimpleNamespace(rank=0, world_size=1),
         net,

@@ -129,7 +129,7 @@ FAULTS = {
     "gradients not averaged": (
         """
         from distgan.engine import player
-        player.Player.__call__ = lambda self, *args: self.engine.inside(*args)
+        player.Player.__call__ = lambda self, *args: self.engine.local(*args)
     """
     ),
 }
@@ -175,13 +175,13 @@ def test_a_loader_that_shards_twice_fails_at_the_first_step(particles, tmp_path)
 
 
 NAN_AT = """
-    from distgan.data import transforms as signals
-    usual, calls = signals.to_unit, []
+    from distgan.data import transforms
+    usual, calls = transforms.to_unit, []
     def to_unit(images, *dtype):
         calls.append(1)
         return usual(images, *dtype).mul_(float("nan") if {} else 1)
     import os
-    signals.to_unit = to_unit
+    transforms.to_unit = to_unit
 """
 
 

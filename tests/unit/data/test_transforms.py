@@ -4,21 +4,21 @@ import numpy as np
 import pytest
 import torch
 
-from distgan.data import transforms as signals
+from distgan.data import transforms
 
 ADDRESS = np.array([5, 900, 31, 7, 8, 9])
-IMAGES = signals.to_unit(
+IMAGES = transforms.to_unit(
     torch.from_numpy(np.random.default_rng(0).integers(0, 256, (6, 3, 16, 16), np.uint8))
 )
 PAIRS = torch.from_numpy(np.random.default_rng(1).standard_normal((6, 2, 64)).astype(np.float32))
 AUGMENTATIONS = {
-    "flip": (signals.flip, IMAGES, (0.5, 0.5)),
-    "affine": (signals.affine, IMAGES, (15.0, 0.1)),
-    "colour_jitter": (signals.colour_jitter, IMAGES, (0.2,)),
-    "gain": (signals.gain, PAIRS, (0.8, 1.0)),
-    "polarity": (signals.polarity, PAIRS, (0.5,)),
-    "shift": (signals.shift, PAIRS, (0.1,)),
-    "input_noise": (signals.input_noise, PAIRS, (0.02,)),
+    "flip": (transforms.flip, IMAGES, (0.5, 0.5)),
+    "affine": (transforms.affine, IMAGES, (15.0, 0.1)),
+    "colour_jitter": (transforms.colour_jitter, IMAGES, (0.2,)),
+    "gain": (transforms.gain, PAIRS, (0.8, 1.0)),
+    "polarity": (transforms.polarity, PAIRS, (0.5,)),
+    "shift": (transforms.shift, PAIRS, (0.1,)),
+    "input_noise": (transforms.input_noise, PAIRS, (0.02,)),
 }
 
 
@@ -36,30 +36,30 @@ def test_an_augmentation_belongs_to_the_sample(name):
 
 
 def test_flips():
-    assert torch.equal(signals.flip(IMAGES, 0, ADDRESS, 1.0, 0.0), IMAGES.flip(3))
-    assert torch.equal(signals.flip(IMAGES, 0, ADDRESS, 0.0, 1.0), IMAGES.flip(2))
-    assert torch.equal(signals.flip(IMAGES, 0, ADDRESS, 0.0, 0.0), IMAGES)
+    assert torch.equal(transforms.flip(IMAGES, 0, ADDRESS, 1.0, 0.0), IMAGES.flip(3))
+    assert torch.equal(transforms.flip(IMAGES, 0, ADDRESS, 0.0, 1.0), IMAGES.flip(2))
+    assert torch.equal(transforms.flip(IMAGES, 0, ADDRESS, 0.0, 0.0), IMAGES)
 
 
 def test_affine_turns_and_shifts(monkeypatch):
     picture = torch.full((1, 1, 32, 32), -1.0)
     picture[0, 0, 14:18, 20:24] = 1
-    assert torch.allclose(signals.affine(picture, 0, ADDRESS[:1], 0.0, 0.0), picture, atol=1e-5)
+    assert torch.allclose(transforms.affine(picture, 0, ADDRESS[:1], 0.0, 0.0), picture, atol=1e-5)
     monkeypatch.setattr(
-        signals.rng,
+        transforms.rng,
         "uniform",
         lambda seed, purpose, index: np.array([1.0 if "turn" in purpose else 0.5]),
     )
-    turned = signals.affine(picture, 0, ADDRESS[:1], 90.0, 0.1)
+    turned = transforms.affine(picture, 0, ADDRESS[:1], 90.0, 0.1)
     assert torch.allclose(turned, picture.rot90(1, (2, 3)), atol=1e-4) or torch.allclose(
         turned, picture.rot90(-1, (2, 3)), atol=1e-4
     )
     monkeypatch.setattr(
-        signals.rng,
+        transforms.rng,
         "uniform",
         lambda seed, purpose, index: np.array([0.75 if "right" in purpose else 0.5]),
     )
-    shifted = signals.affine(picture, 0, ADDRESS[:1], 15.0, 0.25)
+    shifted = transforms.affine(picture, 0, ADDRESS[:1], 15.0, 0.25)
     assert torch.allclose(
         shifted[..., 4:], picture.roll(4, 3)[..., 4:], atol=1e-4
     )  # half of a quarter of 32 pixels
@@ -67,21 +67,21 @@ def test_affine_turns_and_shifts(monkeypatch):
 
 def test_affine_does_not_skew_a_wide_image(monkeypatch):
     monkeypatch.setattr(
-        signals.rng,
+        transforms.rng,
         "uniform",
         lambda seed, purpose, index: np.array([1.0 if "turn" in purpose else 0.5]),
     )
     picture = torch.full((1, 1, 32, 64), -1.0)
     picture[0, 0, 16, 22:42] = 1  # a line of 20 pixels through the centre
-    turned = signals.affine(picture, 0, ADDRESS[:1], 90.0, 0.0)
+    turned = transforms.affine(picture, 0, ADDRESS[:1], 90.0, 0.0)
     lit = (turned[0, 0, :, 16:48] > 0).nonzero()  # further out comes the mirror image
     assert (lit.amax(0) - lit.amin(0) + 1).tolist() == [20, 1]
 
 
 def test_colour_jitter_stays_in_range_and_keeps_gray_gray():
-    changed = signals.colour_jitter(IMAGES, 0, ADDRESS, 0.9)
+    changed = transforms.colour_jitter(IMAGES, 0, ADDRESS, 0.9)
     assert changed.min() >= -1 and changed.max() <= 1
-    gray = signals.colour_jitter(IMAGES[:, :1].expand(-1, 3, -1, -1), 0, ADDRESS, 0.5)
+    gray = transforms.colour_jitter(IMAGES[:, :1].expand(-1, 3, -1, -1), 0, ADDRESS, 0.5)
     assert torch.allclose(gray[:, 0], gray[:, 1], atol=1e-6) and torch.allclose(
         gray[:, 0], gray[:, 2], atol=1e-6
     )
@@ -90,20 +90,20 @@ def test_colour_jitter_stays_in_range_and_keeps_gray_gray():
 def test_gain_polarity_and_shift_change_both_alike():
     same = torch.stack([PAIRS[:, 0], PAIRS[:, 0]], 1)
     for function, how in (
-        (signals.gain, (0.8, 1.0)),
-        (signals.polarity, (0.5,)),
-        (signals.shift, (0.1,)),
+        (transforms.gain, (0.8, 1.0)),
+        (transforms.polarity, (0.5,)),
+        (transforms.shift, (0.1,)),
     ):
         changed = function(same, 0, ADDRESS, *how)
         assert torch.equal(changed[:, 0], changed[:, 1])
-    factors = (signals.gain(PAIRS, 0, np.arange(6), 0.8, 1.0) / PAIRS)[:, 0, 0]
+    factors = (transforms.gain(PAIRS, 0, np.arange(6), 0.8, 1.0) / PAIRS)[:, 0, 0]
     assert factors.min() >= 0.8 and factors.max() <= 1.0 and factors.unique().numel() == 6
-    assert torch.equal(signals.polarity(PAIRS, 0, ADDRESS, 1.0), -PAIRS)
+    assert torch.equal(transforms.polarity(PAIRS, 0, ADDRESS, 1.0), -PAIRS)
 
 
 def test_a_shift_does_not_wrap():
     ramp = torch.arange(100.0).expand(50, 2, 100)
-    moved = signals.shift(ramp, 0, np.arange(50), 0.1)
+    moved = transforms.shift(ramp, 0, np.arange(50), 0.1)
     late = (50 - moved[:, 0, 50]).tolist()
     assert min(late) >= -10 and max(late) <= 10 and len(set(late)) > 10
     assert torch.equal(
@@ -112,20 +112,20 @@ def test_a_shift_does_not_wrap():
 
 
 def test_noise_is_on_the_input_alone():
-    noisy = signals.input_noise(torch.zeros(6, 2, 10000), 0, ADDRESS, 0.02)
+    noisy = transforms.input_noise(torch.zeros(6, 2, 10000), 0, ADDRESS, 0.02)
     assert torch.equal(noisy[:, 1], torch.zeros(6, 10000))
     assert torch.allclose(noisy[:, 0].std(1), torch.full((6,), 0.02), rtol=0.05)
 
 
 def test_bytes_and_units_are_inverse():
     levels = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16)
-    assert torch.equal(signals.to_bytes(signals.to_unit(levels)), levels)
-    assert signals.to_unit(levels).min() == -1
-    assert signals.to_unit(levels).max() == 1
+    assert torch.equal(transforms.to_bytes(transforms.to_unit(levels)), levels)
+    assert transforms.to_unit(levels).min() == -1
+    assert transforms.to_unit(levels).max() == 1
 
 
 def test_integers_become_waves():
-    assert signals.to_waves(torch.tensor([[[-32768, 0, 16384]]], dtype=torch.int16)).tolist() == [
-        [[-1, 0, 0.5]]
-    ]
-    assert torch.equal(signals.to_waves(PAIRS, torch.float64), PAIRS.double())
+    assert transforms.to_waves(
+        torch.tensor([[[-32768, 0, 16384]]], dtype=torch.int16)
+    ).tolist() == [[[-1, 0, 0.5]]]
+    assert torch.equal(transforms.to_waves(PAIRS, torch.float64), PAIRS.double())

@@ -7,8 +7,7 @@ import pytest
 
 from distgan.config.settings import Machine
 from distgan.core.errors import LaunchError
-from distgan.distributed import environment as launched
-from distgan.distributed.environment import Asked
+from distgan.distributed.environment import Asked, resolve_engine
 
 DEEPSPEED = {
     "ACCELERATE_USE_DEEPSPEED": "true",
@@ -28,7 +27,7 @@ def engine(monkeypatch):
     def ask(environment=None, precision="float32", *, processes=2, **settings):
         for name, value in {"WORLD_SIZE": str(processes), **(environment or {})}.items():
             monkeypatch.setenv(name, value)
-        return launched.engine(Machine(**settings), precision)
+        return resolve_engine(Machine(**settings), precision)
 
     return ask
 

@@ -14,7 +14,7 @@ from torch import nn
 from distgan.config.settings import Machine
 from distgan.core.errors import LaunchError
 from distgan.distributed.ranks import Ranks, SingleProcess
-from distgan.engine import ddp as engines
+from distgan.engine import ddp
 from distgan.engine.ddp import Engine
 from distgan.nn.normalization import GroupBatchNorm2d, spectral_norm
 
@@ -50,7 +50,7 @@ def batch(n=4, seed=1):
 def everything(e):
     state = e.optimizer.state_dict()["state"]
     return [
-        *e.bare.state_dict().values(),
+        *e.module.state_dict().values(),
         *(
             value
             for each in state.values()
@@ -64,7 +64,7 @@ def everything(e):
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_update_is_torchs_own(kind):
     e, x = engine(kind), batch()
-    net, torchs = copy.deepcopy(e.bare), None
+    net, torchs = copy.deepcopy(e.module), None
     torchs = KINDS[kind](net.parameters())
     for seed in range(5):
         x = batch(seed=seed)
@@ -75,7 +75,7 @@ def test_an_update_is_torchs_own(kind):
         torchs.step()
         found = update(e, x, 0.5)
         torch.testing.assert_close(found, (loss.detach(), norm, torch.tensor(1.0)))
-    torch.testing.assert_close(e.bare.state_dict(), net.state_dict())
+    torch.testing.assert_close(e.module.state_dict(), net.state_dict())
 
 
 @pytest.mark.parametrize("put_back", [False, True], ids=["on the CPU", "as on a GPU"])
@@ -83,7 +83,7 @@ def test_an_update_is_torchs_own(kind):
 @pytest.mark.parametrize("warm", [False, True], ids=["first step", "later"])
 def test_a_gradient_that_is_not_finite_changes_nothing(kind, put_back, warm, monkeypatch):
     if put_back:
-        monkeypatch.setattr(engines, "step_where", engines._step_and_put_back)
+        monkeypatch.setattr(ddp, "step_where", ddp._step_and_put_back)
     e, other = engine(kind, optimizer="loop"), engine(kind, optimizer="loop")
     for each in (e, other):
         if warm:
@@ -117,7 +117,7 @@ def test_implementations_agree(which):
     for seed in range(5):
         update(e, batch(seed=seed), 0.5)
         update(usual, batch(seed=seed), 0.5)
-    torch.testing.assert_close(e.bare.state_dict(), usual.bare.state_dict())
+    torch.testing.assert_close(e.module.state_dict(), usual.module.state_dict())
 
 
 def test_an_implementation_that_is_not_there_is_refused():
@@ -131,18 +131,18 @@ def test_an_implementation_that_is_not_there_is_refused():
 def test_another_implementation_goes_on_from_its_state():
     a, b = engine("adam"), engine("adam", optimizer="loop")
     update(a, batch())
-    b.load(copy.deepcopy(a.bare.state_dict()), copy.deepcopy(a.optimizer_state()), {})
+    b.load(copy.deepcopy(a.module.state_dict()), copy.deepcopy(a.optimizer_state()), {})
     assert not b.optimizer.param_groups[0]["fused"]
     update(a, batch(seed=2))
     update(b, batch(seed=2))
-    torch.testing.assert_close(a.bare.state_dict(), b.bare.state_dict())
+    torch.testing.assert_close(a.module.state_dict(), b.module.state_dict())
 
 
 def test_weights_are_clamped():
     e = engine()
     e.clamp(0.01)
-    assert max(p.abs().max() for p in e.bare.parameters()) <= 0.01
-    assert min(p.abs().max() for p in e.bare.parameters()) > 0.009
+    assert max(p.abs().max() for p in e.module.parameters()) <= 0.01
+    assert min(p.abs().max() for p in e.module.parameters()) > 0.009
 
 
 # ---- precision
@@ -159,14 +159,14 @@ def test_weights_are_clamped():
 def test_networks_compute_in_the_precision_and_weights_and_outputs_stay(precision, found):
     seen = []
     e = engine(precision=precision)
-    e.bare[0].register_forward_hook(lambda module, args, out: seen.append(out.dtype))
+    e.module[0].register_forward_hook(lambda module, args, out: seen.append(out.dtype))
     x = batch().to(e.ranks.dtype)
     whole = torch.float64 if precision == "float64" else torch.float32
-    for call in (e, e.inside):
+    for call in (e, e.local):
         assert call(x).dtype == whole
-    assert {p.dtype for p in e.bare.parameters()} == {whole}
+    assert {p.dtype for p in e.module.parameters()} == {whole}
     assert set(seen) == {found}
-    assert torch.equal(e(x), e.inside(x))
+    assert torch.equal(e(x), e.local(x))
     assert (
         torch.backends.cuda.matmul.allow_tf32
         == torch.backends.cudnn.allow_tf32
@@ -186,13 +186,13 @@ def test_low_precision_trains_nearly_alike(precision, gap):
 def test_float16_scales_its_loss_and_halves_the_scale_when_that_was_too_much():
     e = engine(precision="fp16")
     scale = e._scaler.get_scale()
-    before = copy.deepcopy(e.bare.state_dict())
+    before = copy.deepcopy(e.module.state_dict())
     _, norm, finite = update(e, batch() * 1e3)  # times 65536: beyond the largest float16
     assert finite == 0
     assert e._scaler.get_scale() == scale / 2
-    assert all(torch.equal(before[name], value) for name, value in e.bare.state_dict().items())
+    assert all(torch.equal(before[name], value) for name, value in e.module.state_dict().items())
     again = engine(precision="fp16")
-    again.load(e.bare.state_dict(), e.optimizer_state(), e.extra_state())
+    again.load(e.module.state_dict(), e.optimizer_state(), e.extra_state())
     assert again._scaler.get_scale() == scale / 2
     assert update(again, batch())[2] == 1
 
@@ -219,7 +219,7 @@ def test_channels_last_changes_no_numbers():
     net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.LeakyReLU(0.2), nn.Conv2d(8, 1, 3), nn.Flatten())
     plain, last = engine(net=copy.deepcopy(net)), engine(net=copy.deepcopy(net), channels_last=True)
     x = torch.randn(4, 3, 8, 8)
-    assert last.bare[0].weight.is_contiguous(memory_format=torch.channels_last)
+    assert last.module[0].weight.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(plain(x), last(x))
     assert update(last, x)[2] == 1
 

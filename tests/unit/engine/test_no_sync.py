@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from bench import training
-from distgan.engine import ddp as engines
+from distgan.engine import ddp
 from distgan.recipes import r3gan, sagan, wgan_flowers
 
 aten = torch.ops.aten
@@ -124,7 +124,7 @@ def test_no_step_with_augmentation_waits(opened, module):
     ids=" ".join,
 )
 def test_no_step_of_wgan_flowers_waits(opened, settings, monkeypatch):
-    step = engines.step_where
+    step = ddp.step_where
 
     def asked_on_the_cpu(optimizer, finite):
         # RMSprop has no fused implementation: there, and only there, a CPU is asked whether to step
@@ -132,7 +132,7 @@ def test_no_step_of_wgan_flowers_waits(opened, settings, monkeypatch):
             step(optimizer, finite)
 
     if "optimizer=adam" not in settings:
-        monkeypatch.setattr(engines, "step_where", asked_on_the_cpu)
+        monkeypatch.setattr(ddp, "step_where", asked_on_the_cpu)
     watched(opened(wgan_flowers, *settings))
 
 

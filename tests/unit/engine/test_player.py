@@ -33,7 +33,7 @@ def test_micro_batches_give_the_mean_of_the_whole(ranks):
     one, four = player(ranks), player(Ranks(Machine(device="cpu", accumulation=4)))
     log = one.update(square(one), [x], 0.0)
     logs = four.update(square(four), list(x.split(2)), 0.0)
-    torch.testing.assert_close(four.bare.weight, one.bare.weight)
+    torch.testing.assert_close(four.module.weight, one.module.weight)
     torch.testing.assert_close(logs["loss"], log["loss"])
     torch.testing.assert_close(logs["size"], log["size"])
     torch.testing.assert_close(logs["grad_norm"], log["grad_norm"])
@@ -57,7 +57,7 @@ def test_the_average_of_a_spectrally_normalised_network_is_divided_by_its_own_no
             [torch.randn(16, 6)],
             0.0,
         )
-    for norm, weight in normalization.spectral_norms(p.average):
+    for norm, weight in normalization.spectral_norms(p.ema):
         torch.testing.assert_close(
             torch.linalg.matrix_norm(weight / torch.linalg.matrix_norm(weight, 2), 2),
             torch.tensor(1.0),
@@ -69,9 +69,9 @@ def test_the_average_of_a_spectrally_normalised_network_is_divided_by_its_own_no
 
 def test_the_gradient_norm_is_clipped_and_logged_as_it_was(ranks):
     p = player(ranks, clip=0.01)
-    before = p.bare.weight.detach().clone(), p.bare.bias.detach().clone()
+    before = p.module.weight.detach().clone(), p.module.bias.detach().clone()
     log = p.update(square(p), [torch.randn(8, 3)], 0.0)
-    moved = torch.cat([(before[0] - p.bare.weight).flatten(), before[1] - p.bare.bias]).norm()
+    moved = torch.cat([(before[0] - p.module.weight).flatten(), before[1] - p.module.bias]).norm()
     assert moved.item() == pytest.approx(0.1 * 0.01, rel=1e-3)
     assert log["grad_norm"] > 0.01
 
@@ -83,8 +83,8 @@ def test_a_frozen_player_passes_gradients_on_and_takes_none(ranks):
         loss = bare(x).sum()
     loss.backward()
     assert x.grad is not None
-    assert all(weight.grad is None for weight in p.bare.parameters())
-    assert all(weight.requires_grad for weight in p.bare.parameters())
+    assert all(weight.grad is None for weight in p.module.parameters())
+    assert all(weight.requires_grad for weight in p.module.parameters())
 
 
 def test_a_gradient_that_is_not_finite_skips_the_update(ranks):
@@ -105,14 +105,14 @@ def test_a_gradient_that_is_not_finite_skips_the_update(ranks):
 
 def test_the_average_follows_with_a_warmed_up_decay(ranks):
     p = player(ranks, ema=0.5)
-    expected = p.bare.weight.detach().clone()
+    expected = p.module.weight.detach().clone()
     for n in range(1, 21):
         p.update(square(p), [torch.randn(8, 3)], 0.0)
         decay = min(0.5, (1 + n) / (10 + n))
-        expected = decay * expected + (1 - decay) * p.bare.weight.detach()
-    torch.testing.assert_close(p.average.weight, expected)
-    assert not p.average.weight.requires_grad
-    assert not p.average.training
+        expected = decay * expected + (1 - decay) * p.module.weight.detach()
+    torch.testing.assert_close(p.ema.weight, expected)
+    assert not p.ema.weight.requires_grad
+    assert not p.ema.training
 
 
 def test_the_rate_is_a_function_of_the_epoch_alone(ranks):
@@ -125,14 +125,14 @@ def test_the_rate_is_a_function_of_the_epoch_alone(ranks):
 
 def test_modes_come_back(ranks):
     p = player(ranks, ema=0.9)
-    with p.judging() as bare:
+    with p.evaluating() as bare:
         assert not bare.training
         assert not torch.is_grad_enabled()
-    with p.averaged() as average:
-        assert average is not p.bare
-    assert p.bare.training
+    with p.evaluating_ema() as average:
+        assert average is not p.module
+    assert p.module.training
     assert torch.is_grad_enabled()
-    assert not p.average.training
+    assert not p.ema.training
 
 
 def test_state_survives_a_round_trip(ranks):
@@ -170,10 +170,12 @@ def test_an_average_moves_alike_on_a_gpu():
 def test_rates_and_weight_decay_change_in_flight(ranks):
     """SGD by hand: w - rate * factor * (gradient + decay * w)."""
     p = player(ranks, schedule=lambda epoch: 0.5)
-    p.tune(lr=0.02, weight_decay=0.3)
-    before, x = p.bare.weight.detach().clone(), torch.randn(4, 3)
-    by_hand = copy.deepcopy(p.bare)
+    p.set_rates(lr=0.02, weight_decay=0.3)
+    before, x = p.module.weight.detach().clone(), torch.randn(4, 3)
+    by_hand = copy.deepcopy(p.module)
     by_hand(x).square().mean().backward()
     log = p.update(square(p), [x], 0.0)
-    torch.testing.assert_close(p.bare.weight, before - 0.01 * (by_hand.weight.grad + 0.3 * before))
+    torch.testing.assert_close(
+        p.module.weight, before - 0.01 * (by_hand.weight.grad + 0.3 * before)
+    )
     assert float(log["lr"]) == pytest.approx(0.01)

@@ -71,7 +71,7 @@ def trained(build, tmp_path):
                         0.5 * key.endswith("gamma")
                     )
             for _ in range(15):
-                normalization.begin_update(player.bare)
+                normalization.begin_update(player.module)
             player.updates.fill_(4000)
         path = checkpoints.save(
             tmp_path / "narrow" / "checkpoints",
@@ -93,11 +93,11 @@ def outputs(recipe):
         rng.normal(0, "test/noise", 0, (8, 4)).double(),
         rng.normal(0, "test/images", 0, (3, 1, 64, 64)).double(),
     )
-    with torch.no_grad(), recipe.G.averaged() as average, recipe.D.judging() as D:
-        found = {"average": average(noise), "G": recipe.G.bare(noise), "D": D(images)}
-        recipe.G.bare.eval()
-        found["G, eval"] = recipe.G.bare(noise)
-        recipe.G.bare.train()
+    with torch.no_grad(), recipe.G.evaluating_ema() as average, recipe.D.evaluating() as D:
+        found = {"average": average(noise), "G": recipe.G.module(noise), "D": D(images)}
+        recipe.G.module.eval()
+        found["G, eval"] = recipe.G.module(noise)
+        recipe.G.module.train()
         return found
 
 
@@ -167,7 +167,7 @@ def test_spectral_norms_hardly_rise_when_new_channels_are_found(trained, build):
     wide = build("sagan", 12)
     grow.widen(path, wide.players)
     for _ in range(50):
-        normalization.begin_update(wide.D.bare)
+        normalization.begin_update(wide.D.module)
     old, new = narrow.D.tensors(), wide.D.tensors()
     for key in (key for key in old if key.endswith("original")):
         a, b = (torch.linalg.matrix_norm(tensors[key].flatten(1), 2) for tensors in (old, new))
@@ -195,8 +195,8 @@ def test_an_average_that_only_one_of_them_has(trained, build):
     narrow, path = trained("sagan", 8, "ema=null")
     wide = build("sagan", 12)
     grow.widen(path, wide.players)
-    with wide.G.averaged() as average:
-        assert torch.equal(average.layers[0].weight[:, :64], narrow.G.bare.layers[0].weight)
+    with wide.G.evaluating_ema() as average:
+        assert torch.equal(average.layers[0].weight[:, :64], narrow.G.module.layers[0].weight)
     _, path = trained("sagan", 8)
     grow.widen(path, build("sagan", 12, "ema=null").players)
 
@@ -210,7 +210,7 @@ def test_the_report_names_every_shape(trained, build):
         in lines
     )
     assert len(lines) == 1 + sum(
-        len(list(player.bare.parameters())) for player in build("sagan", 12).players.values()
+        len(list(player.module.parameters())) for player in build("sagan", 12).players.values()
     )
     assert (
         lines[-1].endswith(f"are those of {path}; optimizers start anew")

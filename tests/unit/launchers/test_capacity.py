@@ -120,7 +120,7 @@ def counted(width: int) -> tuple[int, int]:
         (1, 64, 64),
     )
     return tuple(
-        sum(p.numel() for p in player.bare.parameters()) for player in recipe.players.values()
+        sum(p.numel() for p in player.module.parameters()) for player in recipe.players.values()
     )
 
 

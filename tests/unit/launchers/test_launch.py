@@ -263,7 +263,7 @@ def test_the_size_of_a_checkpoint_is_known_before(dry, particles, tmp_path, word
         module, validate(module.Settings, tree, [f"data={particles}", "batch=2", *words])
     )
     for player in setup.recipe.players.values():
-        for parameter in player.bare.parameters():
+        for parameter in player.module.parameters():
             parameter.grad = torch.zeros_like(parameter)
         player.engine.optimizer.step()
     written = checkpoints.save(

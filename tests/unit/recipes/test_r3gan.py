@@ -15,7 +15,7 @@ from distgan.core.clock import Clock
 from distgan.data.dataset import Data
 from distgan.data.loader import MicroBatch
 from distgan.distributed.ranks import Ranks
-from distgan.engine.player import retune
+from distgan.engine.player import apply_settings
 from distgan.nn import losses
 from distgan.recipes import r3gan
 from distgan.recipes.r3gan import Block, Discriminator, Generator, Recipe, Settings
@@ -106,8 +106,8 @@ def test_d_has_no_bias_that_pairs_cancel():
     made = recipe()
     log = [(made.D.update(lambda micro: made._d_loss(micro, 0.1), batch(k), 0.0)) for k in range(3)]
     assert all(torch.isfinite(one["loss"]) for one in log)
-    scores = made.D.bare(torch.zeros(1, 1, 64, 64))
-    assert made.D.bare.linear.bias is None and scores.shape == (1,)
+    scores = made.D.module(torch.zeros(1, 1, 64, 64))
+    assert made.D.module.linear.bias is None and scores.shape == (1,)
 
 
 # ---- a step
@@ -124,8 +124,8 @@ def test_the_loss_of_d_by_its_parts(monkeypatch):
     )
     (micro,) = batch()
     real = micro.real / 127.5 - 1
-    fake = made.G.fakes(made._noise(micro, "noise/d"))
-    D = made.D.bare
+    fake = made.G.generate(made._noise(micro, "noise/d"))
+    D = made.D.module
     slopes = []
     for images in (real, fake):
         images = images.clone().requires_grad_()
@@ -139,17 +139,17 @@ def test_the_loss_of_d_by_its_parts(monkeypatch):
     torch.testing.assert_close(seen[0], real)
     loss, _ = made._g_loss(micro)
     torch.testing.assert_close(
-        loss, F.softplus(D(real) - D(made.G.bare(made._noise(micro, "noise/g")))).mean()
+        loss, F.softplus(D(real) - D(made.G.module(made._noise(micro, "noise/g")))).mean()
     )
 
 
 def test_g_learns_from_samples_only_and_d_stays_as_it_is():
     made = recipe()
-    before = [p.clone() for p in made.D.bare.parameters()]
+    before = [p.clone() for p in made.D.module.parameters()]
     log = made.G.update(made._g_loss, batch(), 0.0)
     assert log["grad_norm"] > 0 and all(
         torch.equal(a, b) and b.grad is None
-        for a, b in zip(before, made.D.bare.parameters(), strict=True)
+        for a, b in zip(before, made.D.module.parameters(), strict=True)
     )
 
 
@@ -181,7 +181,7 @@ def test_gamma_and_rates_fall_along_a_cosine():
 
 def test_settings_changed_in_flight_are_taken_over():
     made = recipe("anneal_epochs=100", "lr_end=1")
-    retune(made, made.run.model_copy(update={"g_lr": 5e-5, "gamma": 1.0, "gamma_end": 1.0}))
+    apply_settings(made, made.run.model_copy(update={"g_lr": 5e-5, "gamma": 1.0, "gamma_end": 1.0}))
     log = made.step([batch()], Clock(4, 4))
     assert log["g/lr"].item() == pytest.approx(5e-5) and log["d/lr"].item() == pytest.approx(2e-4)
     assert (log["d/loss"] - log["d/adversarial"]).item() == pytest.approx(

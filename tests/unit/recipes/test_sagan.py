@@ -106,7 +106,7 @@ def test_a_wasserstein_d_that_nothing_bounds_is_refused():
 
 
 def test_no_bias_that_a_loss_does_not_depend_on():
-    assert [recipe(f"loss={mode}").D.bare.layers[-1].bias is None for mode in losses.MODES] == [
+    assert [recipe(f"loss={mode}").D.module.layers[-1].bias is None for mode in losses.MODES] == [
         False,
         False,
         False,
@@ -118,7 +118,9 @@ def test_no_bias_that_a_loss_does_not_depend_on():
 def test_spectral_norm_anywhere(where):
     made = recipe(f"spectral_norm=[{where}]", "attention=[8, 32]")
     for name, player in made.players.items():
-        layers = [m for m in player.bare.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
+        layers = [
+            m for m in player.module.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)
+        ]
         assert len(layers) == 5 + 2 * 3 and all(
             hasattr(layer, "parametrizations") == (name in where) for layer in layers
         )
@@ -130,11 +132,11 @@ def test_attention_at_any_resolution(sizes):
     made = recipe(f"attention=[{', '.join(map(str, sizes))}]")
     seen = []
     for player in made.players.values():
-        for layer in player.bare.modules():
+        for layer in player.module.modules():
             if isinstance(layer, SelfAttention2d):
                 layer.register_forward_hook(lambda layer, args, out: seen.append(out.shape[-1]))
-    with made.D.judging() as judge:
-        judge(made.G.fakes(torch.randn(4, 8)))
+    with made.D.evaluating() as judge:
+        judge(made.G.generate(torch.randn(4, 8)))
     assert sorted(seen) == sorted(2 * sizes)
 
 

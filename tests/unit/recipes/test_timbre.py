@@ -17,14 +17,14 @@ from safetensors.torch import load, save
 from distgan.config import batch_layout, loading
 from distgan.core.clock import Clock
 from distgan.core.errors import ConfigError, DataError
-from distgan.data import transforms as signals
+from distgan.data import transforms
 from distgan.data.dataset import Data
 from distgan.data.loader import MicroBatch
 from distgan.distributed.ranks import Ranks
-from distgan.engine.player import retune
+from distgan.engine.player import apply_settings
 from distgan.metrics import audio as measures
 from distgan.metrics.stft import stft_distance
-from distgan.nn import spectrogram as nets_timbre
+from distgan.nn.spectrogram import MultiResolutionDiscriminator, Repair
 from distgan.recipes.timbre import Recipe, Settings
 from distgan.shards.codecs import audio as audio_codec
 from distgan.training.loop import STOPPED
@@ -98,13 +98,13 @@ def stir(net: torch.nn.Module) -> torch.nn.Module:
 # ---- networks
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_the_untrained_generator_gives_back_what_it_is_given(dtype):
-    net = nets_timbre.Repair(8, 512, 128).to(dtype)
+    net = Repair(8, 512, 128).to(dtype)
     given = 0.3 * torch.randn(3, 5001, dtype=dtype)
     torch.testing.assert_close(net(given), given, rtol=0, atol=1e-6)
 
 
 def test_the_generator_never_needs_a_length():
-    net = stir(nets_timbre.Repair(2, 64, 16))
+    net = stir(Repair(2, 64, 16))
     for frames in [*range(1, 200), 1000, 4999]:
         given = torch.randn(1, frames)
         repaired = net(given)
@@ -113,8 +113,8 @@ def test_the_generator_never_needs_a_length():
 
 def test_samples_of_a_batch_do_not_meet():
     G, D = (
-        stir(nets_timbre.Repair(4, 64, 16)).double(),
-        stir(nets_timbre.SpectrogramJudges(2, RESOLUTIONS)).double(),
+        stir(Repair(4, 64, 16)).double(),
+        stir(MultiResolutionDiscriminator(2, RESOLUTIONS)).double(),
     )
     given = torch.randn(4, 300, dtype=torch.float64)
     for net in (G, D):
@@ -122,7 +122,7 @@ def test_samples_of_a_batch_do_not_meet():
 
 
 def test_silence_stays_silent_and_has_a_gradient():
-    G, D = stir(nets_timbre.Repair(4, 64, 16)), nets_timbre.SpectrogramJudges(2, RESOLUTIONS)
+    G, D = stir(Repair(4, 64, 16)), MultiResolutionDiscriminator(2, RESOLUTIONS)
     given = torch.zeros(2, 300, requires_grad=True)
     repaired = G(given)
     D(repaired).mean().backward()
@@ -131,7 +131,7 @@ def test_silence_stays_silent_and_has_a_gradient():
 
 def test_weight_norm_is_removed_without_a_trace():
     """Twice, from a copy: the original is trained on, and a deep copy would share its classes."""
-    net = stir(nets_timbre.Repair(4, 64, 16))
+    net = stir(Repair(4, 64, 16))
     given, trained = torch.randn(2, 300), copy.deepcopy(net)
     for _ in range(2):
         plain = net.plain()
@@ -148,28 +148,28 @@ def test_weight_norm_is_removed_without_a_trace():
 
 def test_normed_weights_go_through_copies_files_and_averages():
     made = recipe("ema=0.9")
-    stir(made.G.bare)
+    stir(made.G.module)
     tensors = load(save({name: value.contiguous() for name, value in made.G.tensors().items()}))
     other = recipe("ema=0.9")
     other.G.load(tensors, made.G.state())
     given = torch.randn(2, 300, dtype=torch.float64)
-    assert torch.equal(other.G.bare(given), made.G.bare(given)) and not torch.equal(
-        other.G.average(given), made.G.bare(given)
+    assert torch.equal(other.G.module(given), made.G.module(given)) and not torch.equal(
+        other.G.ema(given), made.G.module(given)
     )
-    for name, weight in made.G.average.named_parameters():
+    for name, weight in made.G.ema.named_parameters():
         assert not weight.requires_grad, name
 
 
 def test_no_network_has_batch_statistics():
     made = recipe()
     assert not any(
-        player.bare.state_dict().keys() & {"running_mean"}
-        or any("running" in name for name in player.bare.state_dict())
+        player.module.state_dict().keys() & {"running_mean"}
+        or any("running" in name for name in player.module.state_dict())
         for player in made.players.values()
     )
     assert not any(
         "Norm" in type(module).__name__ and "WeightNorm" not in type(module).__name__
-        for module in made.G.bare.modules()
+        for module in made.G.module.modules()
     )
 
 
@@ -292,7 +292,7 @@ def test_diffaugment_changes_what_d_sees_in_both_updates_and_nothing_else(folder
     data, seen = Data(str(folder)), {}
     for words in ([], ["diffaugment=[gain]"]):
         made, calls = recipe("gan_start_epoch=0", *words), []
-        made.D.bare.register_forward_pre_hook(
+        made.D.module.register_forward_pre_hook(
             lambda module, args, calls=calls: calls.append(args[0].detach())
         )
         log = made.step([[micro(data, range(6))]], Clock(6, TRAIN))
@@ -307,7 +307,7 @@ def test_diffaugment_changes_what_d_sees_in_both_updates_and_nothing_else(folder
 def test_settings_changed_in_flight_are_taken_over(folder):
     made, data = recipe("gan_start_epoch=0"), Data(str(folder))
     made.step([[micro(data, range(6))]], Clock(6, TRAIN))
-    retune(
+    apply_settings(
         made,
         settings(
             "machine.device=cpu", "g_lr=1e-3", "d_lr=2e-3", "lambda_l1=3", "gan_start_epoch=0"
@@ -326,11 +326,13 @@ def test_validation_is_what_is_computed_pair_by_pair(folder):
     made.step([[micro(data, range(6))]], Clock(6, TRAIN))
     found, rows = made.validate(data), []
     for i in range(5):
-        given, target = signals.to_waves(data.decode(data.validation, [i]), torch.float64).unbind(1)
+        given, target = transforms.to_waves(
+            data.decode(data.validation, [i]), torch.float64
+        ).unbind(1)
         with torch.no_grad():
-            repaired = made.G.bare(given)
-            score = made.D.bare(repaired)
-            real = made.D.bare(target)
+            repaired = made.G.module(given)
+            score = made.D.module(repaired)
+            real = made.D.module(target)
         rows.append(
             {
                 "l1": (repaired - target).abs().mean(),
@@ -356,7 +358,9 @@ def test_the_validation_of_clips_of_different_lengths_counts_each_once(tmp_path)
     made = recipe(frames=300)
     alone = []
     for i in range(3):
-        given, target = signals.to_waves(data.decode(data.validation, [i]), torch.float64).unbind(1)
+        given, target = transforms.to_waves(
+            data.decode(data.validation, [i]), torch.float64
+        ).unbind(1)
         alone.append((given - target).abs().mean().item())
     assert made.validate(data)["valid/input_l1"] == pytest.approx(np.mean(alone), rel=1e-12)
 
@@ -364,7 +368,7 @@ def test_the_validation_of_clips_of_different_lengths_counts_each_once(tmp_path)
 def test_a_silent_target_takes_no_part_in_validation(folder, monkeypatch):
     made, data = recipe(), Data(str(folder))
     pairs = [
-        signals.to_waves(data.decode(data.validation, [i]), torch.float64).unbind(1)
+        transforms.to_waves(data.decode(data.validation, [i]), torch.float64).unbind(1)
         for i in range(3)
     ]
     monkeypatch.setattr(
@@ -395,7 +399,7 @@ def test_pictures_come_with_sound(folder, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"00000012.png"} | {
         f"00000012.{key}.{what}.wav" for key in keys for what in ("before", "after", "clean")
     }
-    before, clean = signals.to_waves(data.decode(data.validation, [1]))[0].numpy()
+    before, clean = transforms.to_waves(data.decode(data.validation, [1]))[0].numpy()
     for what, due in (("before", before), ("clean", clean), ("after", before)):
         sound, rate = soundfile.read(tmp_path / f"00000012.{keys[1]}.{what}.wav", dtype="float32")
         assert rate == 8000 and len(sound) == 400

@@ -19,7 +19,7 @@ from distgan.core.errors import ConfigError
 from distgan.data.dataset import Data
 from distgan.data.loader import MicroBatch
 from distgan.distributed.ranks import Ranks
-from distgan.engine.player import retune
+from distgan.engine.player import apply_settings
 from distgan.monitor.journal import epoch_means, finite
 from distgan.nn.waveform import ConvDown1d, Discriminator1d, ExactConvTranspose1d, Generator1d
 from distgan.recipes import waveform
@@ -284,10 +284,10 @@ def test_the_losses_by_hand():
         batch.real[:, :1] * made.run.input_gain,
         batch.real[:, 1:] * made.run.target_gain,
     )
-    fake = made.G.fakes(given)
+    fake = made.G.generate(given)
     real_score, fake_score = (
-        made.D.bare(torch.cat([given, target], 1)),
-        made.D.bare(torch.cat([given, fake], 1)),
+        made.D.module(torch.cat([given, target], 1)),
+        made.D.module(torch.cat([given, fake], 1)),
     )
     loss, log = made._d_loss(batch)
     torch.testing.assert_close(
@@ -327,7 +327,7 @@ def test_a_step_of_each_loss(loss):
     } <= log.keys()
     assert all(torch.isfinite(value) for value in log.values()) and made.batches_per_step == 2
     assert (made.D.updates, made.G.updates) == (2, 3)
-    assert max(p.detach().abs().max().item() for p in made.D.bare.parameters()) <= 0.01
+    assert max(p.detach().abs().max().item() for p in made.D.module.parameters()) <= 0.01
 
 
 def test_a_micro_batch_more_changes_nothing():
@@ -343,11 +343,11 @@ def test_a_micro_batch_more_changes_nothing():
         [micro(2, first=k) for k in (0, 2, 4, 6)],
     ):
         for player, loss in ((made.G, lambda part: made._g_loss(part, 0)), (made.D, made._d_loss)):
-            player.bare.zero_grad()
+            player.module.zero_grad()
             for part in parts:
                 (loss(part)[0] / len(parts)).backward()
         found.append(
-            [p.grad.clone() for player in (made.G, made.D) for p in player.bare.parameters()]
+            [p.grad.clone() for player in (made.G, made.D) for p in player.module.parameters()]
         )
     for other in found[1:]:
         for a, b in zip(found[0], other, strict=True):
@@ -375,7 +375,7 @@ def test_dropout_masks_differ_between_the_updates_of_a_step_and_have_the_rate(mo
 
 def test_settings_can_be_changed_in_flight():
     made = recipe()
-    retune(
+    apply_settings(
         made,
         settings(
             *TINY,
@@ -404,8 +404,8 @@ def test_settings_can_be_changed_in_flight():
 
 # ---- what is said of held-out pairs
 def state(player):
-    return {name: value.clone() for name, value in player.bare.state_dict().items()} | {
-        "training": torch.tensor(player.bare.training)
+    return {name: value.clone() for name, value in player.module.state_dict().items()} | {
+        "training": torch.tensor(player.module.training)
     }
 
 
@@ -423,13 +423,13 @@ def test_validation_includes_the_gan_loss_without_touching_the_discriminator(pul
         after = state(player)
         assert all(torch.equal(value, before[name][key]) for key, value in after.items())
         assert all(
-            p.grad is None or name == "G" or p.requires_grad for p in player.bare.parameters()
+            p.grad is None or name == "G" or p.requires_grad for p in player.module.parameters()
         )
     pairs = data.decode(data.validation, range(6))
     given, target = pairs[:, :1] * made.run.input_gain, pairs[:, 1:] * made.run.target_gain
     with torch.no_grad():
-        output = copy.deepcopy(made.G.average)(given)
-        real, fake = made.D.bare(target), made.D.bare(output)
+        output = copy.deepcopy(made.G.ema)(given)
+        real, fake = made.D.module(target), made.D.module(output)
     assert found["valid/l1"] == pytest.approx((output - target).abs().mean().item(), rel=1e-6)
     assert found["valid/adversarial"] == pytest.approx(((fake - 0.9) ** 2).mean().item(), rel=1e-6)
     assert found["valid/d_loss"] == pytest.approx(

@@ -23,7 +23,7 @@ from distgan.core.errors import ConfigError
 from distgan.data.dataset import Data
 from distgan.data.loader import MicroBatch, Stream
 from distgan.distributed.ranks import Ranks
-from distgan.engine.player import retune
+from distgan.engine.player import apply_settings
 from distgan.monitor.decisions import adapt, evaluate_rules, next_moves
 from distgan.nn import losses
 from distgan.nn.normalization import GroupBatchNorm2d
@@ -177,7 +177,7 @@ def test_the_critic_has_no_sigmoid_because_a_distance_has_no_upper_end():
     assert -losses.d_wasserstein(real.sigmoid(), far.sigmoid()).item() < 1
     assert abs(torch.autograd.grad(losses.g_wasserstein(far.sigmoid()), far)[0].item()) < 1e-4
     for words in ([], ["penalty=10"], ["spectral_norm=[D]"]):
-        critic = recipe(*SMALL, *words).D.bare.eval()
+        critic = recipe(*SMALL, *words).D.module.eval()
         assert isinstance(critic.layers[-1], nn.Conv2d) and not [
             m for m in critic.modules() if isinstance(m, nn.Sigmoid | nn.Tanh)
         ]
@@ -202,7 +202,7 @@ def test_the_networks_start_as_in_the_documents():
         # code
     )
     for player in made.players.values():
-        for module in player.bare.modules():
+        for module in player.module.modules():
             if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | GroupBatchNorm2d):
                 spread = 0.02 * 5 / (2 * module.weight.numel()) ** 0.5  # five standard errors
                 assert module.weight.std().item() == pytest.approx(0.02, abs=spread)
@@ -216,7 +216,7 @@ def test_the_networks_start_as_in_the_documents():
 def test_the_networks_are_those_of_the_documents():
     made = recipe()
     sizes = {
-        name: sum(p.numel() for p in player.bare.parameters())
+        name: sum(p.numel() for p in player.module.parameters())
         for name, player in made.players.items()
     }
     convolutions = {
@@ -228,16 +228,16 @@ def test_the_networks_are_those_of_the_documents():
         "D": convolutions["D"] + 2 * (128 + 256 + 512),
     }
     shapes = []
-    for layer in made.G.bare.layers:
+    for layer in made.G.module.layers:
         if isinstance(layer, nn.ConvTranspose2d):
             layer.register_forward_hook(
                 lambda module, args, out: shapes.append(tuple(out.shape[1:]))
             )
     images = made.sample(np.arange(2))
     assert shapes == [(512, 4, 4), (256, 8, 8), (128, 16, 16), (64, 32, 32), (3, 64, 64)]
-    with made.D.judging() as critic:
+    with made.D.evaluating() as critic:
         assert critic(images).shape == (2,)
-    kinds = [type(layer) for layer in made.D.bare.layers]
+    kinds = [type(layer) for layer in made.D.module.layers]
     assert (
         kinds[:5] == [nn.Conv2d, nn.LeakyReLU, nn.Conv2d, GroupBatchNorm2d, nn.LeakyReLU]
         and kinds[-1] is nn.Conv2d
@@ -249,10 +249,10 @@ def test_the_networks_are_those_of_the_documents():
 
 def test_the_critic_of_a_penalty_mixes_no_samples():
     made = recipe(*SMALL, "penalty=10", "attention=[16]", "optimizer=adam")
-    kinds = [type(layer) for layer in made.D.bare.layers]
+    kinds = [type(layer) for layer in made.D.module.layers]
     assert nn.GroupNorm in kinds and GroupBatchNorm2d not in kinds
     images = torch.randn(4, 3, 64, 64)
-    torch.testing.assert_close(made.D.bare(images)[:1], made.D.bare(images[:1]))
+    torch.testing.assert_close(made.D.module(images)[:1], made.D.module(images[:1]))
 
 
 @pytest.mark.parametrize("norm", ["batch", "layer", "none"])
@@ -261,7 +261,9 @@ def test_options_of_the_networks(norm):
         *SMALL, f"critic_norm={norm}", "spectral_norm=[G, D]", "attention=[8, 32]", "ema=0.9"
     )
     for player in made.players.values():
-        layers = [m for m in player.bare.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
+        layers = [
+            m for m in player.module.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)
+        ]
         assert len(layers) == 5 + 2 * 3 and all(
             hasattr(layer, "parametrizations") for layer in layers
         )
@@ -299,13 +301,13 @@ def test_all_weights_of_the_critic_stay_clipped():
     made = recipe(*SMALL)
     for _ in range(3):
         made.step(batches(2), Clock(24, 54))
-        largest = {name: p.abs().max().item() for name, p in made.D.bare.named_parameters()}
+        largest = {name: p.abs().max().item() for name, p in made.D.module.named_parameters()}
         assert max(largest.values()) == pytest.approx(0.01) and any(
-            p.abs().max() > 0.01 for p in made.G.bare.parameters()
+            p.abs().max() > 0.01 for p in made.G.module.parameters()
         )
     made = recipe(*SMALL, "penalty=10")
     made.step(batches(2), Clock(24, 54))
-    assert max(p.abs().max() for p in made.D.bare.parameters()) > 0.5
+    assert max(p.abs().max() for p in made.D.module.parameters()) > 0.5
 
 
 def test_each_critic_update_sees_a_batch_of_its_own(monkeypatch):
@@ -443,7 +445,7 @@ def test_augmentation_can_be_changed_in_flight():
     made = recipe(*SMALL, "hflip=0")
     ((micro,),) = batches(1)
     before = made._real(micro)
-    retune(made, settings(*SMALL, "hflip=0", "rotation=15"))
+    apply_settings(made, settings(*SMALL, "hflip=0", "rotation=15"))
     assert not torch.equal(made._real(micro), before)
 
 

@@ -141,7 +141,7 @@ def test_a_full_disk_is_said_and_leaves_the_one_before(limit, tmp_path):
 def test_values_that_are_not_finite_are_not_saved(tmp_path):
     broken = players()
     with torch.no_grad():
-        broken["G"].bare.weight[0, 0] = float("nan")
+        broken["G"].module.weight[0, 0] = float("nan")
     with pytest.raises(RunError, match="G.net.weight holds values that are not finite"):
         checkpoints.save(tmp_path, 1, checkpoints.held(broken), STATE)
     assert not checkpoints.present(tmp_path)

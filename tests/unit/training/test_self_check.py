@@ -21,7 +21,7 @@ from distgan.core import console
 from distgan.core.errors import LaunchError
 from distgan.data.dataset import Data
 from distgan.distributed.ranks import Ranks
-from distgan.engine import ddp as engines
+from distgan.engine import ddp
 from distgan.launchers.local import doctor as verb
 from distgan.recipes import sagan
 from distgan.training import self_check as doctor
@@ -83,7 +83,7 @@ def test_accumulation_agrees_with_one_step_of_the_whole_batch(precision, data):
 
 
 def test_accumulation_without_dividing_is_refused(data):
-    usual = engines.Engine.backward
+    usual = ddp.Engine.backward
 
     def backward(self, loss_of, *, last):
         return usual(
@@ -93,7 +93,7 @@ def test_accumulation_without_dividing_is_refused(data):
     report = checked(
         Ranks(Machine(device="cpu", accumulation=2)),
         data,
-        lambda: patch.object(engines.Engine, "backward", backward),
+        lambda: patch.object(ddp.Engine, "backward", backward),
         bn_group=6,
     )
     assert not report.holds

@@ -19,12 +19,12 @@ from torch.nn.utils import parametrize
 from distgan.config import batch_layout, loading
 from distgan.core.clock import Clock, step_decay
 from distgan.core.errors import ConfigError
-from distgan.data import transforms as signals
+from distgan.data import transforms
 from distgan.data.dataset import Data
 from distgan.data.loader import MicroBatch, Stream
 from distgan.distributed.ranks import Ranks
-from distgan.nn import spectrogram as nets_timbre
-from distgan.nn import waveform as nets_audio
+from distgan.nn.spectrogram import Repair
+from distgan.nn.waveform import ExactConvTranspose1d
 from distgan.recipes.timbre import Recipe, Settings
 from distgan.shards.audio import align, corpus, degrade, denoise
 from distgan.shards.audit import pairs as audit_pairs
@@ -111,7 +111,7 @@ def test_training_is_split_among_ranks_and_validation_never(ranks, data):
     ]
     assert sorted(sum(seen, [])) == list(range(6)) and {len(one) for one in seen} == {6 // ranks}
     made, asked = recipe(), []
-    made.G.average.register_forward_pre_hook(lambda module, args: asked.append(len(args[0])))
+    made.G.ema.register_forward_pre_hook(lambda module, args: asked.append(len(args[0])))
     made.validate(data)
     assert sum(asked) == len(data.validation) == 5, "what rank 0 computes is all of it"
 
@@ -146,7 +146,7 @@ def test_what_is_stored_must_hold_what_is_cut_out(data):
 
 # ---- "old AMP and weight-norm APIs"
 def test_weight_norm_is_a_parametrization_and_can_be_removed():
-    net = nets_timbre.Repair(4, 64, 16)
+    net = Repair(4, 64, 16)
     nn.init.normal_(net.head.weight)
     layers = [
         module
@@ -214,16 +214,16 @@ def test_the_split_is_5_to_10_percent_by_recording(tmp_path):
 def test_before_gan_start_epoch_only_reconstruction_is_learned(data):
     made = recipe()
     assert made.run.gan_start_epoch == 5
-    weights = {name: value.clone() for name, value in made.D.bare.state_dict().items()}
+    weights = {name: value.clone() for name, value in made.D.module.state_dict().items()}
     log = made.step(batch(data), Clock(6, 24, step=19))  # epoch 4.75
     assert not [name for name in log if name.startswith("d/") or "adversarial" in name]
     assert all(
-        torch.equal(value, weights[name]) for name, value in made.D.bare.state_dict().items()
+        torch.equal(value, weights[name]) for name, value in made.D.module.state_dict().items()
     )
     log = made.step(batch(data), Clock(6, 24, step=20))  # epoch 5
     assert "d/loss" in log and "g/adversarial" in log
     assert not all(
-        torch.equal(value, weights[name]) for name, value in made.D.bare.state_dict().items()
+        torch.equal(value, weights[name]) for name, value in made.D.module.state_dict().items()
     )
 
 
@@ -232,7 +232,7 @@ def test_before_gan_start_epoch_only_reconstruction_is_learned(data):
     ("kernel", "stride"), [(1, 1), (4, 2), (3, 2), (2, 2), (16, 8), (7, 4), (3, 4), (2, 5), (1, 8)]
 )
 def test_the_output_is_as_long_as_asked_for(kernel, stride):
-    up = nets_audio.ExactConvTranspose1d(1, 1, kernel, stride)
+    up = ExactConvTranspose1d(1, 1, kernel, stride)
     assert up.trim == max(0, kernel - stride)
     with torch.no_grad():
         for frames in range(1, 5001):
@@ -240,7 +240,7 @@ def test_the_output_is_as_long_as_asked_for(kernel, stride):
 
 
 def test_the_generator_gives_as_many_frames_as_it_takes():
-    net = nets_timbre.Repair(1, 64, 32).plain()
+    net = Repair(1, 64, 32).plain()
     with torch.no_grad():
         for frames in range(1, 5001):
             assert net(torch.ones(1, frames)).shape == (1, frames)
@@ -262,14 +262,14 @@ def test_validation_computes_the_gan_loss_and_leaves_d_as_it_is(data):
     assert {"valid/l1", "valid/stft", "valid/adversarial"} <= found.keys()
     assert (
         all(torch.equal(value, before[name]) for name, value in made.D.tensors().items())
-        and made.D.bare.training
+        and made.D.module.training
     )
     assert all(
         torch.equal(torch.as_tensor(value), optimizer[number][name])
         for number, row in made.D.engine.optimizer_state().items()
         for name, value in row.items()
     )
-    assert all(p.requires_grad for p in made.D.bare.parameters()) and found == made.validate(data)
+    assert all(p.requires_grad for p in made.D.module.parameters()) and found == made.validate(data)
 
 
 # ---- "delay of the denoiser found by a plain global dot product"
@@ -363,7 +363,7 @@ def test_gain_is_mild_common_to_both_and_nothing_is_turned_over(data):
     made = recipe()
     assert made.run.gain == (0.8, 1.0) and made.run.polarity == 0
     ((micro,),) = batch(data)
-    plain = signals.to_waves(micro.real, torch.float64)
+    plain = transforms.to_waves(micro.real, torch.float64)
     factors = torch.stack(made._pair(micro), 1) / plain
     factors = factors.nan_to_num(nan=-1).flatten(1)
     each = factors.max(1).values
@@ -446,7 +446,7 @@ def test_each_held_out_clip_counts_once(tmp_path):
     each = [
         np.abs(
             np.subtract(
-                *signals.to_waves(some.decode(some.validation, [i]), torch.float64)[0].numpy()
+                *transforms.to_waves(some.decode(some.validation, [i]), torch.float64)[0].numpy()
             )
         ).mean()
         for i in range(9)
