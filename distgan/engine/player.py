@@ -22,9 +22,9 @@ from distgan.nn import normalization
 
 @dataclasses.dataclass(frozen=True)
 class UpdateTrace:
-    """What an update leaves for `mishaps`, which looks when the journal's numbers are fetched.
+    """The losses of one update, kept on the device for `training/nonfinite.py`.
 
-    Nothing here was waited for.
+    They are read when the journal's numbers are fetched: nothing here waits for the device.
     """
 
     # 1.0 where a loss or the gradient was not finite, on any rank; not where fp16's loss scale was

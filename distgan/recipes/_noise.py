@@ -48,8 +48,8 @@ def show(draw: Callable[[np.ndarray, str], torch.Tensor], path: Path) -> None:
 def discriminator_scores(
     D: Player, data: Data, draw: Callable[[np.ndarray, str], torch.Tensor]
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """What D, in eval mode, says of (all held-out images, as many training images, as many
-    samples): [n] each. Starts no collective.
+    """Return D's outputs, in eval mode, for all held-out images, as many training images and as
+    many samples: [n] each. Starts no collective.
 
     `draw` is the recipe's `sample`. Samples are rounded to 8 bits as the images are.
     """
