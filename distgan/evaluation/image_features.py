@@ -1,17 +1,15 @@
-"""Feature extractors. The names of scores come from here: only the published Inception weights may
-give a score that name.
+"""Feature extractors of images, which give the scores their names: only the published Inception
+weights may give `fid` and `kid`.
 
-An extractor takes uint8 [batch, 1 or 3, height, width] and gives float32 [batch, d]. It has
-`metric` and `kernel`, the names of Fréchet and kernel distances on its features; `label` for
-people; `digest` of its weights; `preprocessing`, one of `resizing.WAYS` or "none"; `largest`, a
-power of two that features stay below.
+An extractor takes uint8 [batch, 1 or 3, height, width] and returns float32 [batch, d]. It has
+`metric` and `kernel`, the names of Fréchet and kernel distances on its features; `label`, its
+description; `digest`, of its weights; `preprocessing`, one of `inception_input.METHODS` or "none";
+`largest`, a power of two above every feature.
 """
 
 import hashlib
 import io
-import warnings
 from pathlib import Path
-from unittest import mock
 
 import torch
 from torch import nn
@@ -20,7 +18,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from distgan.core import rng
 from distgan.core.errors import ConfigError, RunError
-from distgan.evaluation import inception_input as resizing
+from distgan.evaluation import inception_input
 
 # pytorch-fid's pt_inception-2015-12-05-6726825d.pth, 95,628,359 bytes
 INCEPTION_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
@@ -28,17 +26,15 @@ STAND_IN = ("frechet_standin", "kernel_standin")
 
 
 class StandIn(nn.Module):
-    """A seeded random convolutional network: distances on it tell nearer from farther, but compare
-    with no published number.
+    """A seeded random convolutional network: the means over space of its four layers.
 
-    float32 [batch, 480]: the means over space of four layers. Images must be of one size.
+    Returns float32 [batch, 480]. Distances rank generators of one project; they compare with no
+    published number. Images must be of one size.
     """
 
-    (metric, kernel), label, preprocessing = (
-        STAND_IN,
-        "seeded random network, 4 layers, 480 features, version 1",
-        "none",
-    )
+    metric, kernel = STAND_IN
+    label = "seeded random network, 4 layers, 480 features, version 1"
+    preprocessing = "none"
     largest = 16.0
 
     def __init__(self):
@@ -65,82 +61,77 @@ class StandIn(nn.Module):
 
 
 class Inception(nn.Module):
-    """pytorch-fid's InceptionV3, pool3: float32 [batch, 2048]. The weights come from a local file
-    of a known SHA-256, never from a download.
+    """pytorch-fid's InceptionV3 up to pool3: float32 [batch, 2048].
 
-    `sha256`: of other weights in the same shapes, for tests and for networks of one's own;
-    distances on them are called `frechet_standin`. Batch norm is folded into the convolutions and
-    the layout is channels-last: 1.7 to 2 times as fast on CPUs, equal to 1e-5.
+    The weights are a local file of a known SHA-256; nothing is downloaded. With `sha256`, other
+    weights of the same shapes are allowed, and distances are called `frechet_standin`. Batch norm
+    is folded into the convolutions and the layout is channels-last: 1.7 to 2 times as fast on CPUs,
+    equal to 1e-5.
     """
 
     def __init__(self, path: str, sha256: str | None = None, preprocessing: str = "bilinear"):
         super().__init__()
         weights, self.digest = _weights(Path(path).expanduser(), sha256)
-        published = self.digest == INCEPTION_SHA256
-        named = (
-            "" if preprocessing == "bilinear" else f"_{preprocessing}"
-        )  # another preprocessing is another number
-        self.metric, self.kernel = (f"fid{named}", f"kid{named}") if published else STAND_IN
-        self.label = (
-            f"pytorch-fid Inception pool3, weights {self.digest[:8]}"
-            if published
-            else f"Inception pool3 with other weights, {self.digest[:8]}"
-        )
-        self.preprocessing, self.largest = (
-            preprocessing,
-            (16.0 if published else 256.0),
-        )  # of other weights nothing is known
+        self.preprocessing = preprocessing
+        if self.digest == INCEPTION_SHA256:
+            # Another preprocessing gives another number, so it is part of the name.
+            suffix = "" if preprocessing == "bilinear" else f"_{preprocessing}"
+            self.metric, self.kernel = f"fid{suffix}", f"kid{suffix}"
+            self.label = f"pytorch-fid Inception pool3, weights {self.digest[:8]}"
+            self.largest = 16.0
+        else:
+            self.metric, self.kernel = STAND_IN
+            self.label = f"Inception pool3 with other weights, {self.digest[:8]}"
+            self.largest = 256.0  # a guess: the range of other weights is unknown
         self.net = _network(weights, path)
         self.requires_grad_(False).eval()
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        like = next(self.net.parameters())
-        if like.dtype != torch.float32 or torch.is_autocast_enabled(images.device.type):
+        dtype, device = next(self.net.parameters()).dtype, images.device.type
+        if dtype != torch.float32 or torch.is_autocast_enabled(device):
+            name = "autocast" if dtype == torch.float32 else dtype
             raise ConfigError(
-                "features are computed in float32, found"
-                f" {'autocast' if like.dtype == torch.float32 else like.dtype}: in bfloat16 a set"
-                " was at 13 from itself"
+                f"features are computed in float32, found {name}: in bfloat16 the distance of a set"
+                " from itself was 13"
             )
-        x = resizing.prepared(images, self.preprocessing).contiguous(
+        x = inception_input.prepare(images, self.preprocessing).contiguous(
             memory_format=torch.channels_last
         )
         # Not TF32 either, which a run may ask for; and the same kernels every time.
         with torch.backends.cudnn.flags(
             enabled=True, benchmark=False, deterministic=True, allow_tf32=False
         ):
-            return self.net(x)[0][:, :, 0, 0]
+            return self.net(x)[:, :, 0, 0]
 
 
 def _weights(file: Path, sha256: str | None) -> tuple[dict[str, torch.Tensor], str]:
-    """(The state of pytorch-fid's network, SHA-256 of the file).
+    """Return (the state of pytorch-fid's network, SHA-256 of the file).
 
-    RunError for another file than the one asked for.
+    RunError if the file has another SHA-256 than `sha256`, by default the published one.
     """
     try:
         data = file.read_bytes()
     except OSError as error:
+        reason = "no such file" if isinstance(error, FileNotFoundError) else error.strerror
         raise RunError(
-            f"evaluate.inception={file}:"
-            f" {'no such file' if isinstance(error, FileNotFoundError) else error.strerror}. Leave"
-            " it out to score with the stand-in network (frechet_standin)"
+            f"evaluate.inception={file}: {reason}. Leave it out to score with the stand-in network"
+            " (frechet_standin)"
         ) from error
-    found, asked = hashlib.sha256(data).hexdigest(), (sha256 or INCEPTION_SHA256).lower()
-    if found != asked:
-        raise RunError(
-            f"evaluate.inception={file}: SHA-256 is {found}, allowed is {asked} "
-            + (
-                "(evaluate.inception_sha256)"
-                if sha256
-                else (
-                    "(pytorch-fid's pt_inception-2015-12-05-6726825d.pth): a score on other weights"
-                    " is no FID. For weights of your own, give their SHA-256 as"
-                    " evaluate.inception_sha256; scores are then called frechet_standin"
-                )
+    digest, allowed = hashlib.sha256(data).hexdigest(), (sha256 or INCEPTION_SHA256).lower()
+    if digest != allowed:
+        source = "(evaluate.inception_sha256)"
+        if not sha256:
+            source = (
+                "(pytorch-fid's pt_inception-2015-12-05-6726825d.pth): a score on other weights is"
+                " no FID. For weights of your own, give their SHA-256 as"
+                " evaluate.inception_sha256; scores are then called frechet_standin"
             )
+        raise RunError(
+            f"evaluate.inception={file}: SHA-256 is {digest}, allowed is {allowed} {source}"
         )
     try:
-        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True), found
-    except Exception as error:  # anything: the file is whole, but what is in it may be of any kind
+        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True), digest
+    except Exception as error:  # the bytes are those allowed, but may hold anything
         raise RunError(
             f"evaluate.inception={file} holds no weights that torch can load:"
             f" {str(error).splitlines()[0]}"
@@ -148,39 +139,51 @@ def _weights(file: Path, sha256: str | None) -> tuple[dict[str, torch.Tensor], s
 
 
 def _network(weights: dict[str, torch.Tensor], path: str) -> nn.Module:
-    from pytorch_fid import inception
+    """Build pytorch-fid's network up to pool3 from its blocks, as `fid_inception_v3` does.
 
-    # pytorch-fid can only download its weights; for the length of this call the download is this
-    # file.
-    with (
-        mock.patch.object(inception, "load_state_dict_from_url", lambda *args, **kwargs: weights),
-        warnings.catch_warnings(),
-    ):
-        warnings.filterwarnings(
-            "ignore", module="torchvision"
-        )  # pytorch-fid calls torchvision by names it has deprecated
-        try:
-            net = inception.InceptionV3(
-                [inception.InceptionV3.BLOCK_INDEX_BY_DIM[2048]],
-                resize_input=False,
-                normalize_input=False,
-            ).eval()
-        except (RuntimeError, TypeError, AttributeError) as error:
-            raise RunError(
-                f"evaluate.inception={path} holds weights of another network:"
-                f" {str(error).splitlines()[0]}"
-            ) from error
+    pytorch-fid's own constructor can only download its weights.
+    """
+    from pytorch_fid.inception import (
+        FIDInceptionA,
+        FIDInceptionC,
+        FIDInceptionE_1,
+        FIDInceptionE_2,
+    )
+    from torchvision.models import inception_v3
+
+    net = inception_v3(num_classes=1008, aux_logits=False, weights=None, init_weights=False)
+    blocks = {
+        "Mixed_5b": FIDInceptionA(192, pool_features=32),
+        "Mixed_5c": FIDInceptionA(256, pool_features=64),
+        "Mixed_5d": FIDInceptionA(288, pool_features=64),
+        "Mixed_6b": FIDInceptionC(768, channels_7x7=128),
+        "Mixed_6c": FIDInceptionC(768, channels_7x7=160),
+        "Mixed_6d": FIDInceptionC(768, channels_7x7=160),
+        "Mixed_6e": FIDInceptionC(768, channels_7x7=192),
+        "Mixed_7b": FIDInceptionE_1(1280),
+        "Mixed_7c": FIDInceptionE_2(2048),
+    }
+    for name, block in blocks.items():
+        setattr(net, name, block)
+    try:
+        net.load_state_dict(weights)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        raise RunError(
+            f"evaluate.inception={path} holds weights of another network:"
+            f" {str(error).splitlines()[0]}"
+        ) from error
+    net.eval()
     for module in net.modules():
         if hasattr(module, "conv") and hasattr(module, "bn"):
-            module.conv, module.bn = (
-                fuse_conv_bn_eval(module.conv.double(), module.bn.double()).float(),
-                nn.Identity(),
-            )
-    return net.to(memory_format=torch.channels_last)
+            conv = fuse_conv_bn_eval(module.conv.double(), module.bn.double()).float()
+            module.conv, module.bn = conv, nn.Identity()
+    # pool3 is the last pooling, before the classifier.
+    layers = [layer for name, layer in net.named_children() if name not in ("dropout", "fc")]
+    return nn.Sequential(*layers).to(memory_format=torch.channels_last)
 
 
 def extractor(
     inception: str | None, sha256: str | None = None, preprocessing: str = "bilinear"
 ) -> StandIn | Inception:
-    """The network that `evaluate.inception` asks for."""
+    """Return Inception with the weights of the file `inception`, or without one the stand-in."""
     return Inception(inception, sha256, preprocessing) if inception else StandIn()

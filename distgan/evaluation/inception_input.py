@@ -1,16 +1,14 @@
-"""From images to what Inception looks at, 299 x 299: four ways that are in use, each equal to its
-package. Scores of two ways must never be compared.
+"""Resize images to Inception's input, 299 x 299, by one of four methods in use, each equal to its
+package. Scores of two methods must never be compared.
 
-    bilinear     between the centres of pixels, not antialiased, in [-1,
-                 1]              pytorch-fid; the default
-    clean        Pillow's bicubic, antialiased, in floats, (x - 128) / 128              clean-fid
-                 (Parmar et al. 2022)
-    tensorflow   bilinear as TensorFlow 1 did it, off by part of a pixel, (x - 128) /
-                 128  torch-fidelity, the original code
-    antialiased  bilinear, antialiased, (x - 128) / 128                              torchmetrics
-                 since 1.9
+    bilinear     corners not aligned, not antialiased, in [-1, 1]: pytorch-fid; the default
+    clean        Pillow's bicubic, antialiased, in floats, (x - 128) / 128: clean-fid (Parmar et al.
+                 2022)
+    tensorflow   bilinear as in TensorFlow 1, shifted by part of a pixel, (x - 128) / 128:
+                 torch-fidelity, the original code
+    antialiased  bilinear, antialiased, (x - 128) / 128: torchmetrics since 1.9
 
-Each takes uint8 [batch, 1 or 3, height, width] and gives float32 [batch, 3, 299, 299]. Gray is
+Each takes uint8 [batch, 1 or 3, height, width] and returns float32 [batch, 3, 299, 299]. Gray is
 repeated to three channels.
 """
 
@@ -20,11 +18,11 @@ from PIL import Image
 from torch.nn import functional as F
 
 SIDE = 299
-WAYS = ("bilinear", "clean", "tensorflow", "antialiased")
+METHODS = ("bilinear", "clean", "tensorflow", "antialiased")
 
 
-def prepared(images: torch.Tensor, way: str) -> torch.Tensor:
-    """`way`: one of WAYS. ValueError for what is no batch of 8-bit images."""
+def prepare(images: torch.Tensor, method: str) -> torch.Tensor:
+    """Resize by one of METHODS. ValueError unless `images` is a batch of 8-bit images."""
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
         raise ValueError(
             "images are uint8 [batch, 1 or 3, height, width], found"
@@ -35,12 +33,12 @@ def prepared(images: torch.Tensor, way: str) -> torch.Tensor:
         "clean": _clean,
         "tensorflow": _tensorflow,
         "antialiased": _antialiased,
-    }[way](images.contiguous())  # of pixels before channels, other kernels would round otherwise
+    }[method](images.contiguous())  # another memory layout takes kernels that round differently
     return x.expand(-1, 3, -1, -1)
 
 
 def _three(images: torch.Tensor) -> torch.Tensor:
-    """Gray repeated before it is resized: torch rounds otherwise for one channel than for three."""
+    """Repeat gray before resizing: torch rounds one channel differently from three."""
     return images.float().expand(-1, 3, -1, -1).contiguous()
 
 
@@ -77,21 +75,21 @@ def _clean(images: torch.Tensor) -> torch.Tensor:
 
 
 def _tensorflow(images: torch.Tensor) -> torch.Tensor:
-    """Pixel i of n is taken from i * in / n, the corner of it and not its middle."""
+    """Take pixel i of n from i * in / n: from its corner instead of its centre."""
 
-    def places(size: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        at = torch.arange(SIDE, dtype=torch.float32) * (
+    def positions(size: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        position = torch.arange(SIDE, dtype=torch.float32) * (
             torch.tensor(size, dtype=torch.float32) / SIDE
         )
-        low = at.floor()
+        low = position.floor()
         return (
             low.long().to(images.device),
             (low.long() + 1).clamp_max(size - 1).to(images.device),
-            (at - low).to(images.device),
+            (position - low).to(images.device),
         )
 
     x = images.float()
-    (top, bottom, down), (left, right, along) = places(x.shape[2]), places(x.shape[3])
+    (top, bottom, down), (left, right, along) = positions(x.shape[2]), positions(x.shape[3])
     rows = x[..., left] + (x[..., right] - x[..., left]) * along
     return (
         rows[..., top, :] + (rows[..., bottom, :] - rows[..., top, :]) * down[:, None] - 128

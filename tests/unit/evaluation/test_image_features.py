@@ -3,6 +3,7 @@
 Which weights are taken, and what scores on them are called.
 """
 
+import copy
 import json
 import shutil
 import sys
@@ -12,12 +13,13 @@ import numpy as np
 import pytest
 import torch
 from processes import ROOT, run
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from bench import extraction, weights
 from distgan.config.settings import Run
 from distgan.core.errors import ConfigError, RunError
 from distgan.evaluation import image_features as features
-from distgan.evaluation import inception_input as resizing
+from distgan.evaluation import inception_input
 from distgan.metrics import frechet
 
 SIZES = [(64, 64), (299, 299), (400, 300), (30, 500)]
@@ -62,7 +64,7 @@ def test_clean_is_clean_fids(height, width):
         )
     ).permute(0, 3, 1, 2)
     torch.testing.assert_close(
-        resizing.prepared(images, "clean"), (theirs - 128) / 128, rtol=0, atol=1e-5
+        inception_input.prepare(images, "clean"), (theirs - 128) / 128, rtol=0, atol=1e-5
     )
 
 
@@ -91,7 +93,7 @@ def test_the_other_two_are_torch_fidelitys_and_torchmetrics(way, package, stand_
         for height, width in SIZES:
             images = pixels(height, width)
             torch.testing.assert_close(
-                resizing.prepared(images, way), seen(net, images), rtol=0, atol=1e-5
+                inception_input.prepare(images, way), seen(net, images), rtol=0, atol=1e-5
             )
 
 
@@ -104,14 +106,16 @@ def test_bilinear_is_pytorch_fids(height, width, both):
     with torch.no_grad():
         both[1](images.float() / 255)
     hook.remove()
-    torch.testing.assert_close(resizing.prepared(images, "bilinear"), found[0], rtol=0, atol=1e-6)
+    torch.testing.assert_close(
+        inception_input.prepare(images, "bilinear"), found[0], rtol=0, atol=1e-6
+    )
 
 
-@pytest.mark.parametrize("way", resizing.WAYS)
+@pytest.mark.parametrize("way", inception_input.METHODS)
 def test_gray_is_repeated_and_nothing_but_bytes_is_taken(way):
     gray = pixels(40, 50, 1)
     assert torch.equal(
-        resizing.prepared(gray, way), resizing.prepared(gray.expand(-1, 3, -1, -1), way)
+        inception_input.prepare(gray, way), inception_input.prepare(gray.expand(-1, 3, -1, -1), way)
     )
     for bad, found in (
         (gray.float() / 255, "float32"),
@@ -121,7 +125,7 @@ def test_gray_is_repeated_and_nothing_but_bytes_is_taken(way):
         with pytest.raises(
             ValueError, match=f"uint8 .batch, 1 or 3, height, width., found {found}"
         ):
-            resizing.prepared(bad, way)
+            inception_input.prepare(bad, way)
 
 
 # ---- features
@@ -133,6 +137,24 @@ def test_features_are_pytorch_fids(both):
         found = ours(images)
     assert found.shape == (6, 2048)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_features_are_bit_for_bit_those_of_pytorch_fids_own_network(both):
+    """The network built from blocks against the one of pytorch-fid's constructor (its download
+    replaced by the file), with batch norm folded and laid out as ours.
+    """
+    ours, theirs = both[0], copy.deepcopy(both[1])
+    for module in theirs.modules():
+        if hasattr(module, "bn"):
+            folded = fuse_conv_bn_eval(module.conv.double(), module.bn.double())
+            module.conv, module.bn = folded.float(), torch.nn.Identity()
+    theirs.to(memory_format=torch.channels_last)
+    images = extraction._images(6, 0)
+    x = inception_input.prepare(images, "bilinear").contiguous(memory_format=torch.channels_last)
+    with torch.no_grad():
+        for block in theirs.blocks:
+            x = block(x)
+    assert torch.equal(ours(images), x.flatten(1))
 
 
 def test_a_row_does_not_depend_on_its_neighbours_in_a_chunk(both):
