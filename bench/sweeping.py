@@ -2,7 +2,7 @@
 status of all of them, as commands a person types.
 
 The jobs are held, so that nothing but the launcher is measured. Needs a running Slurm:
-slurm/dev-cluster up, export SLURM_CONF=…
+distgan dev-cluster up, export SLURM_CONF=…
 """
 
 import json
@@ -23,7 +23,7 @@ def main(quick: bool = False, only: str = "") -> None:
         shutil.which("squeue") is None
         or subprocess.run(["scontrol", "ping"], capture_output=True).returncode
     ):
-        print("skipped: no Slurm answers; slurm/dev-cluster up starts one on this machine")
+        print("skipped: no Slurm answers; distgan dev-cluster up starts one on this machine")
         return
     count = 20 if quick else 1000
     with peers.scratch() as folder:

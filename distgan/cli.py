@@ -68,6 +68,10 @@ VERBS = {
         "distgan.launchers.local.doctor",
         "what works on this machine; whether a run's first steps are those of one process",
     ),
+    "dev-cluster": (
+        "distgan.launchers.slurm.dev_cluster",
+        "start and stop a real Slurm on this machine",
+    ),
     "capacity": (
         "distgan.launchers.capacity.command",
         "the capacity study: sagan at several widths, measured in one table and one plot",
@@ -137,7 +141,7 @@ def main() -> None:
         " (distgan VERB --help)\n"
     )
     for name, (_, meaning) in VERBS.items():
-        print(f"  {name:8} {meaning}")
+        print(f"  {name:11} {meaning}")
     if argv and argv[0] not in ("-h", "--help"):
         close = difflib.get_close_matches(argv[0], VERBS, 1)
         print(

@@ -8,12 +8,15 @@ about one thing must agree, since either could train something else than the oth
 import dataclasses
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Literal
 
+import distgan
 from distgan.config.settings import Machine
 from distgan.core.errors import LaunchError
 from distgan.distributed import deepspeed_json as tuning
 
+CONFIGS = Path(distgan.__file__).with_name("configs")  # of accelerate and DeepSpeed
 # How many processes each launcher says it started, most specific first.
 _COUNTS = ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
 # Accelerator() would act upon these by itself: make a plugin that needs transformers, or compile
@@ -135,7 +138,7 @@ def resolve_engine(machine: Machine, precision: str) -> Asked:
     elif _text("ACCELERATE_USE_DEEPSPEED"):
         wrong.append(
             "machine.engine=ddp, but accelerate was configured for DeepSpeed; leave machine.engine"
-            " out, or start with configs/accelerate.yaml"
+            f" out, or start with {CONFIGS}/accelerate.yaml"
         )
     else:
         wrong += [
@@ -181,7 +184,7 @@ def _accelerate(machine: Machine, precision: str) -> Iterator[str]:
         if _text(name):
             yield (
                 f"accelerate was configured for {meaning} ({name}={os.environ[name]}), in which"
-                " nothing here is trained; use configs/accelerate.yaml"
+                f" nothing here is trained; use {CONFIGS}/accelerate.yaml"
             )
     mixed = _text("ACCELERATE_MIXED_PRECISION")
     if mixed and mixed != precision:

@@ -9,7 +9,6 @@ import os
 import platform
 import resource
 import shlex
-import subprocess
 import sys
 from functools import partial
 from pathlib import Path
@@ -19,14 +18,13 @@ from typing import Any
 import torch
 import yaml
 
-import distgan
 from distgan import __version__, recipes
 from distgan.config import batch_layout
 from distgan.config import settings as config
 from distgan.config.batch_layout import BatchLayout
 from distgan.config.introspection import describe, flatten
 from distgan.config.settings import Run
-from distgan.core import console, watchdog
+from distgan.core import checkout, console, watchdog
 from distgan.core.clock import Clock
 from distgan.core.errors import RunError
 from distgan.data.dataset import Data
@@ -43,12 +41,12 @@ from distgan.training.loop import STOPPED, Loop
 
 USAGE = """usage: distgan train RECIPE|RUN.yaml data=FOLDER [key=value …] [--dry-run|--doctor|--find-batch] [--help]
 
-  accelerate launch --multi_gpu --num_processes 2 distgan/train.py sagan data=data/particles   (also starts 2 CPU processes)
-  torchrun --nproc-per-node 2 distgan/train.py sagan data=data/particles batch=32
-  python distgan/train.py sagan data=data/particles epochs=1 machine.folder=runs/debug          (one process: a debugger works)
-  distgan train sagan data=data/particles --find-batch --processes=2 --memory=8                 (the largest per-rank batch that fits in 8 GB)
+  accelerate launch --multi_gpu --num_processes 2 -m distgan.train sagan data=data/particles   (also starts 2 CPU processes)
+  torchrun --nproc-per-node 2 -m distgan.train sagan data=data/particles batch=32
+  python -m distgan.train sagan data=data/particles epochs=1 machine.folder=runs/debug         (one process: a debugger works)
+  distgan train sagan data=data/particles --find-batch --processes=2 --memory=8                (the largest per-rank batch that fits in 8 GB)
 
-The batch is the global batch: the number of processes does not change the result. The same line again continues the run.
+In a checkout, distgan/train.py in place of -m distgan.train is the same program. The batch is the global batch: the number of processes does not change the result. The same line again continues the run.
 Make data first: distgan shard particles data/particles
 """
 
@@ -400,7 +398,7 @@ def _facts(setup: _Setup) -> dict[str, Any]:
             "python": platform.python_version(),
             "torch": torch.__version__,
         },
-        "git": _git(),
+        "git": checkout.version(),
     }
 
 
@@ -425,25 +423,3 @@ def _options(run: Run) -> str:
             *(f"{name}={value}" for name, value in asked if value != getattr(usual, name)),
         ]
     )
-
-
-def _git() -> dict[str, Any] | None:
-    """Commit of the code that runs, and whether files differ from it; None outside a checkout."""
-
-    def ask(*words: str) -> str:
-        return subprocess.run(
-            ["git", *words],
-            cwd=Path(distgan.__file__).parent,
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=10,
-        ).stdout.strip()
-
-    try:
-        return {
-            "commit": ask("rev-parse", "HEAD"),
-            "dirty": bool(ask("status", "--porcelain", "--untracked-files=no")),
-        }
-    except (OSError, subprocess.SubprocessError):
-        return None

@@ -15,7 +15,7 @@ from distgan.launchers.runs import plan as plans
 from distgan.launchers.runs import submit_warnings as cautions
 from distgan.launchers.runs.selection import Found, examine, with_accounting
 from distgan.launchers.slurm import client as cluster
-from distgan.launchers.slurm import profiles, snapshot, submission
+from distgan.launchers.slurm import profiles, submission
 from distgan.launchers.slurm.ledger import Ledger
 from distgan.launchers.slurm.profiles import Resources
 from distgan.launchers.slurm.submission import Member
@@ -23,7 +23,7 @@ from distgan.launchers.slurm.submission import Member
 if TYPE_CHECKING:
     from distgan.launchers.capacity.command import Study
 
-FINISH = "distgan/launchers/capacity/slurm_finish.py"
+FINISH = ("-m", "distgan.launchers.capacity.slurm_finish")
 PRESET = "capacity"
 
 
@@ -94,7 +94,6 @@ def _submit_finish(
 ) -> str | None:
     """Submit the job that evaluates and reports after all of `jobs`; return its number."""
     home = folder.parents[1]
-    program = snapshot.take(home / "_code") / FINISH
     one_process = resources.model_copy(
         update={
             "nodes": 1,
@@ -102,7 +101,7 @@ def _submit_finish(
             "processes": 1,
             "pack": 1,
             "max_parallel": None,
-            "program": (str(program), str(samples)),
+            "program": (*FINISH, str(samples)),
         }
     )
     for name in ("DONE", "NO_RESTART"):

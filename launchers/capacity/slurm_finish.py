@@ -1,7 +1,7 @@
-"""The job after a capacity study's array.
+"""The program of the job after a capacity study's array: evaluate the best checkpoint of each width,
+measure all, report.
 
-Evaluate the best checkpoint of each width, then measure and report: capacity_end.py N key=value …
-machine.folder=FOLDER
+    python -m distgan.launchers.capacity.slurm_finish N key=value … machine.folder=FOLDER
 """
 
 import json
@@ -9,12 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-HERE = Path(__file__).absolute().parent
-if Path(sys.path[0] or ".").resolve() == HERE.resolve():  # run as a file
-    sys.path[0] = str(HERE.parents[2])
-
-from distgan.launchers.capacity import command as capacity  # noqa: E402
-from distgan.runs import folder as runs  # noqa: E402
+from distgan.launchers.capacity import command as capacity
+from distgan.runs import folder as runs
 
 
 def main(argv: list[str]) -> int:

@@ -9,7 +9,8 @@ import sys
 import time
 from pathlib import Path
 
-import distgan
+from distgan.distributed import launch_line
+from distgan.distributed.environment import CONFIGS
 
 # Narrow networks and higher rates than sagan's 64 channels and 2e-4, so that minutes on two cores
 # show something; batch-norm groups that lie inside a rank, which spares two processes a quarter of
@@ -34,12 +35,12 @@ def steps(folder: Path) -> list[list[str]]:
             "accelerate",
             "launch",
             "--config_file",
-            "configs/accelerate.yaml",
+            _shown(CONFIGS / "accelerate.yaml"),
             "--main_process_port",
             "0",
             "--num_processes",
             "2",
-            "distgan/train.py",
+            _shown(launch_line.TRAIN),
             "sagan",
             f"data={folder}/particles",
             f"machine.folder={folder}/run",
@@ -49,9 +50,13 @@ def steps(folder: Path) -> list[list[str]]:
     ]
 
 
+def _shown(path: Path) -> str:
+    """A path as it is typed: relative where it lies below the working directory."""
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
 def main(folder: Path = Path("demo")) -> int:
-    """Run every step from the project's folder; the exit code of the first that fails."""
-    root = Path(distgan.__file__).parents[1]
+    """Run every step in the working directory; return the exit code of the first that fails."""
     environment = os.environ | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
         "OMP_NUM_THREADS": "1",
@@ -59,12 +64,12 @@ def main(folder: Path = Path("demo")) -> int:
     began = time.monotonic()
     for step in steps(folder):
         print(f"\n$ {shlex.join(step)}", flush=True)
-        code = subprocess.run(step, cwd=root, env=environment).returncode
+        code = subprocess.run(step, env=environment).returncode
         if code:
             return code
     minutes = (time.monotonic() - began) / 60
     print(
-        f"\n{minutes:.1f} minutes. Open {root / folder / 'run' / 'report.html'} in a browser; the"
+        f"\n{minutes:.1f} minutes. Open {folder.absolute() / 'run' / 'report.html'} in a browser; the"
         f" newest sample grid is the last file in {folder}/run/samples.\nThe same again continues"
         f" or says that it is finished; `rm -r {folder}` starts over."
     )

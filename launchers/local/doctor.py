@@ -10,6 +10,7 @@ import platform
 import shutil
 
 from distgan.core import console
+from distgan.distributed.environment import CONFIGS
 from distgan.launchers.local import run as local
 
 HELP = """Without a recipe: versions, processors, GPUs, and which engines, precisions and options work here, with the next command where one does not.
@@ -20,7 +21,7 @@ EXAMPLES = """examples:
   distgan doctor --processes 2 sagan data=data/particles              two processes of this machine
   distgan doctor --processes 2 --engine deepspeed --zero 2 sagan data=data/particles batch=32 machine.accumulation=2
   distgan doctor --slurm --profile gpu                                the cluster, as a job of that profile sees it
-  torchrun --nproc-per-node 2 distgan/train.py sagan data=data/particles --doctor     any launcher's line
+  torchrun --nproc-per-node 2 -m distgan.train sagan data=data/particles --doctor     any launcher's line
 
 machine.self_check=true does the same at the start of a run, and trains only if it holds."""
 PACKAGES = ("distgan", "torch", "accelerate", "deepspeed", "numpy", "triton", "ninja")
@@ -115,7 +116,7 @@ def survey() -> int:
                 else ""
             )
         )
-    console.say()
+    console.say(f"configs     {CONFIGS}: for accelerate launch --config_file, and DeepSpeed\n")
     console.table(
         ("", "works", "how, or what to do"),
         works([(gpu.major, gpu.minor) for gpu in gpus]),
@@ -134,7 +135,7 @@ def works(gpus: list[tuple[int, int]]) -> list[Row]:
     where = f"on {len(gpus)} GPU{'s' * (len(gpus) > 1)}" if gpus else "on the CPU"
     slow = "" if gpus else "; slower than float32 on most CPUs: to try things out"
     return [
-        ("one process", "yes", f"{where}: python distgan/train.py …"),
+        ("one process", "yes", f"{where}: distgan train …"),
         (
             "machine.engine=ddp",
             "yes",

@@ -12,4 +12,5 @@ job.py             the program inside a job, on each of its nodes
 job_records.py     attempts/NNN/job.json
 restart_policy.py  why a training ended, and whether its job is queued again: pure functions
 doctor.py          `distgan doctor --slurm`
+dev_cluster.py     `distgan dev-cluster`
 """

@@ -94,7 +94,7 @@ def call(*words: str, timeout: float = 60, check: bool = True) -> str:
     if shutil.which(words[0]) is None:
         raise LaunchError(
             f"{words[0]} is not on this machine: run this where Slurm's commands are (a login"
-            " node). To try it on one machine: slurm/dev-cluster up"
+            " node). To try it on one machine: distgan dev-cluster up"
         )
     env = {name: value for name, value in os.environ.items() if not _FILTERS.match(name)}
     asks = words[0] in ("squeue", "sacct", "sacctmgr", "sinfo") or words[:2] == ("scontrol", "show")
@@ -120,7 +120,7 @@ def call(*words: str, timeout: float = 60, check: bool = True) -> str:
     if found.returncode and "could not establish a configuration source" in found.stderr.lower():
         raise LaunchError(
             f"{words[0]} is here but knows no cluster: set SLURM_CONF, or run this on a login node."
-            " On one machine `slurm/dev-cluster up` starts one, and prints the line that sets it"
+            " On one machine `distgan dev-cluster up` starts one, and prints the line that sets it"
         )
     if found.returncode and check:
         raise LaunchError(

@@ -4,21 +4,20 @@ Runs of the same code share one copy. A checkout and an installed package are co
 a later edit or upgrade changes no queued job.
 """
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import distgan
-from distgan.core import console
+from distgan.core import checkout, console
 from distgan.core.errors import RunError
 
 PACKAGE = Path(distgan.__file__).parent
-SUFFIXES = (".py", ".yaml", ".json", ".html", ".css", ".sbatch")  # what the package consists of
 MAX_BYTES = 64 << 20
 
 
@@ -62,34 +61,22 @@ def take(home: Path) -> Path:
 
 
 def _files() -> Iterator[str]:
-    """Files of the package relative to it; shards/ and launchers/ may be links to folders."""
+    """Yield the files of the package, relative to it; links to folders are followed."""
     for folder, folders, names in os.walk(PACKAGE, followlinks=True):
-        folders[:] = [name for name in folders if name != "__pycache__"]
+        folders[:] = [name for name in folders if not name.startswith((".", "__pycache__"))]
         for name in names:
-            if name.endswith(SUFFIXES):
+            if not name.startswith(".") and not name.endswith((".pyc", "~")):
                 yield os.path.relpath(os.path.join(folder, name), PACKAGE)
 
 
 def _describe(folder: Path) -> None:
     """Write the version and, in a git checkout, the commit and uncommitted changes."""
     record: dict[str, object] = {"version": distgan.__version__}
-    try:
-        record["commit"] = _git("rev-parse", "HEAD").strip()
-        record["changed"] = _git("status", "--short", "--", ".").splitlines()
-        (folder / "dirty.patch").write_text(_git("diff", "HEAD", "--", "."))
-    except (OSError, subprocess.CalledProcessError):
-        pass  # not a checkout, or no git
+    with contextlib.suppress(*checkout.FAILURES):
+        record["commit"] = checkout.git("rev-parse", "HEAD").strip()
+        record["changed"] = checkout.git("status", "--short", "--", ".").splitlines()
+        (folder / "dirty.patch").write_text(checkout.git("diff", "HEAD", "--", "."))
     (folder / "git.json").write_text(json.dumps(record))
-
-
-def _git(*words: str) -> str:
-    """Run git in the checkout that this package is part of."""
-    root = str(PACKAGE.resolve().parent)
-    if not (Path(root) / "pyproject.toml").is_file():
-        raise FileNotFoundError("distgan is installed, not checked out")
-    return subprocess.run(
-        ["git", "-C", root, *words], capture_output=True, text=True, check=True
-    ).stdout
 
 
 def link(run: Path, code: Path) -> None:

@@ -786,32 +786,6 @@ def test_the_channel_study_is_one_array_and_one_report(particles, place):
     assert len(list(place.glob("runs/*/*/eval/asked/*.json"))) == 2
 
 
-def test_the_batch_script_without_submitit(particles, place):
-    """On one node and on two."""
-    words = ["sagan", f"data={particles}", "epochs=2", "machine.device=cpu", *TINY]
-    for name, nodes in (("one", 1), ("two", 2)):
-        subprocess.run(
-            [
-                "sbatch",
-                "--partition=main",
-                f"--nodes={nodes}",
-                "--cpus-per-task=1",
-                "--mem=2000",
-                "--time=10",
-                f"--chdir={ROOT}",
-                f"--output={place}/{name}.log",
-                str(ROOT / "slurm/train.sbatch"),
-                *words,
-                f"machine.folder={place / name}",
-            ],
-            check=True,
-            capture_output=True,
-        )
-    until(lambda: all((place / name / "DONE").exists() for name in ("one", "two")), 120)
-    assert largest_difference(place / "one", place / "two", 9) < 1e-4
-    assert "2 ranks" in (place / "two.log").read_text()
-
-
 def test_a_job_runs_the_copy_of_the_code_and_not_the_checkout(particles, tmp_path, place):
     """Submitted from a checkout whose code is changed before the job starts.
 
@@ -851,6 +825,27 @@ def test_a_job_runs_the_copy_of_the_code_and_not_the_checkout(particles, tmp_pat
     assert "submitted   job" in again.stdout, again.stdout + again.stderr
     until(lambda: len(turns(states()[0]["run"])) == 2 and states()[0]["state"] == "done", 90)
     assert len(journal(Path(states()[0]["run"]))) == 9
+
+
+def test_a_job_of_an_installed_copy_runs_what_was_submitted(particles, place):
+    """The package is upgraded before the job starts; files of the user have our modules' names."""
+    from distgan.launchers.slurm import snapshot
+
+    site = snapshot.take(place / "site")
+    for name in ("launchers", "shards", "config", "train"):
+        (place / f"{name}.py").write_text("raise SystemExit('a file of the user was imported')")
+    said = subprocess.run(
+        [sys.executable, "-m", "distgan", "submit", "sagan", f"data={particles}", "epochs=1"]
+        + [*QUIET, "--profile", "dev", "--set", "sbatch={begin: now+6}"],
+        env={**os.environ, "PYTHONPATH": str(site)},
+        capture_output=True,
+        text=True,
+    )
+    assert said.returncode == 0, said.stderr
+    (site / "distgan/train.py").write_text("raise SystemExit('the upgraded copy was run')")
+    until(lambda: states()[0]["state"] == "done", 90)
+    (turn,) = turns(states()[0]["run"])
+    assert turn["command"][1].startswith(str(place / "runs/_code/"))
 
 
 def test_without_accounting_the_runs_own_records_tell(particles, place, monkeypatch):

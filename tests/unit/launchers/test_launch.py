@@ -64,7 +64,7 @@ def test_help_teaches(verb):
     out, err = distgan(verb, "--help")
     assert err == "" and out.startswith("usage: ") and len(out.splitlines()) >= 8
     assert re.search(
-        rf"^ *(example: )?(distgan {verb}|python distgan/train.py) \S+", out, re.MULTILINE
+        rf"^ *(example: )?(distgan {verb}|python -m distgan.train) \S+", out, re.MULTILINE
     ), out  # a line to copy
 
 

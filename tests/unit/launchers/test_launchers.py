@@ -534,7 +534,7 @@ def test_times_and_moments_of_slurm():
 def test_commands_that_fail_say_slurms_words(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("SQUEUE_PARTITION", "urgent")  # which would hide jobs
-    with pytest.raises(LaunchError, match="slurm/dev-cluster up"):
+    with pytest.raises(LaunchError, match="distgan dev-cluster up"):
         cluster.queue()
     (tmp_path / "squeue").write_text(
         '#!/bin/sh\necho "12_3|RUNNING|None|x|n1|1:00|$SQUEUE_PARTITION|me"\n'
