@@ -11,6 +11,7 @@ from distgan.commands import evaluate_audio
 from distgan.core import arguments as options
 from distgan.core import console
 from distgan.core.errors import ConfigError, RunError
+from distgan.core.files import write_atomic
 from distgan.runs import folder as runs
 
 USAGE = """usage: distgan evaluate RUN[@best|@last|@STEP]|CHECKPOINT [--n N] [--metrics LIST] [--against all|train] …
@@ -225,7 +226,7 @@ def _kept(ranks: Any, result: dict[str, Any], out: Path | None) -> dict[str, Any
             raise RunError(
                 f"cannot write {out}: {error.strerror}; name another file with out="
             ) from error
-        runs.write(out, json.dumps(result, indent=1))
+        write_atomic(out, json.dumps(result, indent=1))
 
     if out:
         ranks.on_rank_zero(write)

@@ -3,9 +3,7 @@
 How near repaired clips come to clean ones, clip by clip, by signal-to-noise ratio and on the whole.
 """
 
-import csv
 import hashlib
-import io
 import json
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from distgan import __version__
 from distgan.core import arguments as options
 from distgan.core import console
 from distgan.core.errors import ConfigError, DiskError
+from distgan.core.files import csv_text, write_atomic
 from distgan.runs import folder as runs
 
 USAGE = """usage: distgan evaluate RUN[@best|@last|@STEP]|CHECKPOINT [--metrics LIST] [--processes N] …          a run of waveform or timbre
@@ -234,8 +233,8 @@ def _scored(
             raise DiskError(
                 f"cannot write {out}: {error.strerror}; name another file with out="
             ) from error
-        runs.write(out, json.dumps(result, indent=1))
-        runs.write(out.with_suffix(".csv"), _table(found["clips"]))
+        write_atomic(out, json.dumps(result, indent=1))
+        write_atomic(out.with_suffix(".csv"), _table(found["clips"]))
 
     if out:
         ranks.on_rank_zero(keep)
@@ -244,14 +243,11 @@ def _scored(
 
 
 def _table(rows: list[dict[str, Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(
-        {name: f"{value:.9g}" if isinstance(value, float) else value for name, value in row.items()}
+    cells = (
+        [f"{value:.9g}" if isinstance(value, float) else value for value in row.values()]
         for row in rows
     )
-    return text.getvalue()
+    return csv_text(rows[0], cells)
 
 
 def _hash(about: dict[str, Any], asked: dict[str, Any]) -> str:

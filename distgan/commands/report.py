@@ -3,12 +3,12 @@ nothing can be trained.
 """
 
 import argparse
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from distgan.core.console import bar, say
 from distgan.core.errors import RunError
+from distgan.core.files import write_atomic
 from distgan.report.formatting import number
 from distgan.report.page import render
 from distgan.runs.history import History, find_runs, read_history
@@ -146,12 +146,5 @@ def table(lines: list[dict[str, str]]) -> str:
 def write_page(folder: Path, page: str) -> Path:
     """Writes FOLDER/report.html whole or not at all."""
     path = folder / "report.html"
-    partial = folder / f".report.html.{os.getpid()}"
-    try:
-        partial.write_text(page, encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        raise RunError(f"cannot write {path}: {error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
+    write_atomic(path, page)
     return path

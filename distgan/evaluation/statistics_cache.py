@@ -15,7 +15,6 @@ of other settings is never used.
 import contextlib
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from safetensors.torch import save
 
 from distgan.core import console
 from distgan.core.errors import RunError
+from distgan.core.files import write_atomic
 
 FORMAT = 1
 
@@ -38,7 +38,6 @@ def write(path: Path, about: dict[str, Any], arrays: dict[str, torch.Tensor]) ->
     """Keep the arrays; False, with a word, where the place cannot be written, as beside a read-only
     data set: it costs the next job its time, no more.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     header = {
         "distgan": _text(
             {
@@ -50,16 +49,9 @@ def write(path: Path, about: dict[str, Any], arrays: dict[str, torch.Tensor]) ->
     }
     try:
         path.parent.mkdir(exist_ok=True)
-        with open(temporary, "wb") as file:
-            file.write(
-                save({name: array.contiguous() for name, array in arrays.items()}, metadata=header)
-            )
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        content = save({name: a.contiguous() for name, a in arrays.items()}, metadata=header)
+        write_atomic(path, content, contextlib.nullcontext)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
         console.say(
             f"note: statistics of the real images are not kept: {path.parent} cannot be written"
             f" ({error.strerror})"

@@ -1,6 +1,5 @@
 """What people see and hear of repaired sound: spectrograms, sound files, a table of measures."""
 
-import csv
 import dataclasses
 import re
 from collections.abc import Callable, Iterable
@@ -9,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from distgan.core.errors import DiskError
+from distgan.core.files import csv_text, disk_errors, write_atomic
 from distgan.data import transforms
 from distgan.data.dataset import Data
 from distgan.metrics import audio as measures
@@ -108,31 +107,16 @@ def write_sound(folder: Path, prefix: str, pairs: list[Repaired], rate: int) -> 
     for pair in pairs:
         for what, wave in (("before", pair.before), ("after", pair.after), ("clean", pair.clean)):
             path = folder / f"{prefix}{pair.name}.{what}.wav"
-            try:
-                path.write_bytes(
-                    audio_codec.write_wav(audio_codec.to_int16(np.nan_to_num(wave)), rate)
-                )
-            except OSError as error:
-                raise DiskError(
-                    f"cannot write {path}: {error.strerror}; run the same line again when it can be"
-                    " written"
-                ) from error
+            samples = audio_codec.to_int16(np.nan_to_num(wave))
+            with disk_errors(path):
+                path.write_bytes(audio_codec.write_wav(samples, rate))
 
 
 def write_table(path: Path, pairs: Iterable[Repaired]) -> None:
     """One line of measures for each, under a head."""
-    try:
-        with open(path, "w", newline="") as file:
-            table = None
-            for pair in pairs:
-                table = table or csv.DictWriter(file, ["key", *pair.measured], lineterminator="\n")
-                if file.tell() == 0:
-                    table.writeheader()
-                table.writerow(
-                    {"key": pair.key}
-                    | {name: f"{value:.5g}" for name, value in pair.measured.items()}
-                )
-    except OSError as error:
-        raise DiskError(
-            f"cannot write {path}: {error.strerror}; run the same line again when it can be written"
-        ) from error
+    columns: list[str] = []
+    rows = []
+    for pair in pairs:
+        columns = columns or ["key", *pair.measured]
+        rows.append([pair.key, *(f"{pair.measured[name]:.5g}" for name in columns[1:])])
+    write_atomic(path, csv_text(columns, rows))

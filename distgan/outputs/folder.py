@@ -10,16 +10,14 @@ result.csv       a line for each file, written when the file is on the disk; or,
 
 import csv
 import hashlib
-import io
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from distgan.core import console
-from distgan.core.errors import ConfigError, DiskError
+from distgan.core.errors import ConfigError
+from distgan.core.files import append, csv_text, disk_errors, write_atomic
 from distgan.outputs.image_results import save
-from distgan.runs import folder as runs
 from distgan.shards.format.index import is_written
 from distgan.shards.format.manifest import DATASET, MANIFEST
 from distgan.shards.format.writer import write_shard
@@ -80,17 +78,13 @@ class Store:
         `count` or more, or all that are whole, down to a multiple.
         """
         self._columns, self._count = columns, count
-        try:
+        with disk_errors(self.target, "give access, or name another folder"):
             self.target.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise DiskError(
-                f"cannot write {self.target}: {error.strerror}; give access, or name another folder"
-            ) from error
         before = self._finished()
         there = (
             self._whole_shards(per_shard, before) if self.shards else self._whole_files(multiple)
         )
-        runs.write(
+        write_atomic(
             self.target / ABOUT,
             json.dumps({"about": self._about, "n": before if there >= count else None}, indent=1),
         )
@@ -118,7 +112,7 @@ class Store:
         lines = self._whole()
         if len(lines) < self._count:
             lines = lines[: len(lines) - len(lines) % multiple]
-        runs.write(self.target / "result.csv", _text([self._columns, *lines]))
+        write_atomic(self.target / "result.csv", csv_text(self._columns, lines))
         return len(lines)
 
     def _whole(self) -> list[Row]:
@@ -176,16 +170,8 @@ class Store:
         for row, members in items:
             (data,) = members.values()
             save(self.target / row[1], data)
-        try:
-            with open(self.target / "result.csv", "a", newline="", encoding="utf-8") as file:
-                file.write(_text([row for row, _ in items]))
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise DiskError(
-                f"cannot write {self.target / 'result.csv'}: {error.strerror}; run the same line"
-                " again when it can be written"
-            ) from error
+        rows = csv_text((), (row for row, _ in items))
+        append(self.target / "result.csv", rows, durable=True)
 
     def finish(self, how: list[str]) -> None:
         """All are there. Shards become a data set; `how` tells `distgan index` what a sample is."""
@@ -196,16 +182,10 @@ class Store:
                 self._next == 1
             )  # whole shards are held out, so one alone can be indexed, and no data set
             adopt_command.main([str(self.target), *(["--validation", "0"] if one else how)])
-        runs.write(
+        write_atomic(
             self.target / ABOUT,
             json.dumps({"about": self._about, "n": max(self._finished(), self._count)}, indent=1),
         )
 
     def _tar(self, number: int) -> Path:
         return self.target / f"{number:06d}.tar"
-
-
-def _text(rows: list[Row]) -> str:
-    out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerows(rows)
-    return out.getvalue()

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from distgan.core.errors import DiskError
+from distgan.core.files import write_atomic
 
 
 def grid(images: torch.Tensor, columns: int = 8) -> np.ndarray:
@@ -25,16 +25,8 @@ def grid(images: torch.Tensor, columns: int = 8) -> np.ndarray:
 def save_grid(path: Path, images: torch.Tensor) -> None:
     """Write a grid, whole or not at all; DiskError where it cannot be written."""
     sheet = grid(images)
-    temporary = path.with_name(f".{path.name}")
-    try:
-        Image.fromarray(sheet[:, :, 0] if sheet.shape[2] == 1 else sheet).save(
-            temporary, format="PNG"
-        )
-        temporary.replace(path)
-    except OSError as error:
-        raise DiskError(
-            f"cannot write {path}: {error.strerror}; run the same line again when it can be written"
-        ) from error
+    image = Image.fromarray(sheet[:, :, 0] if sheet.shape[2] == 1 else sheet)
+    write_atomic(path, lambda file: image.save(file, format="PNG"))
 
 
 def load(paths: list[Path]) -> torch.Tensor:

@@ -11,7 +11,6 @@ All ranks make images, rank 0 alone writes, as everywhere: the others may not se
 files do not depend on the number of ranks.
 """
 
-import csv
 import hashlib
 import io
 import json
@@ -23,14 +22,13 @@ import torch
 from PIL import Image
 
 from distgan.core import console
-from distgan.core.errors import RunError
+from distgan.core.files import csv_text, disk_errors, write_atomic
 from distgan.data import transforms
 from distgan.data.dataset import Data
 from distgan.distributed.ranks import Ranks
 from distgan.engine.player import Player
 from distgan.evaluation.image_evaluator import CHUNK, Evaluator, deal
 from distgan.outputs import image_grid as pictures
-from distgan.runs import folder as runs
 
 # not the noise of the evaluations that chose the checkpoint: it would flatter the score
 PURPOSE = "noise/results"
@@ -68,7 +66,7 @@ def write(
     }
     if evaluator.metric == "fid":
         result |= {"good_below": GOOD, "good": result["score"] < GOOD}
-    ranks.on_rank_zero(lambda: runs.write(folder / "result.json", json.dumps(result, indent=1)))
+    ranks.on_rank_zero(lambda: write_atomic(folder / "result.json", json.dumps(result, indent=1)))
     console.say(
         f"{count} images: {result['metric']} {result['score']:.4g} against all {result['reals']}"
         " real ones" + (f"; below {GOOD:g} is called good" if "good" in result else "")
@@ -102,7 +100,7 @@ def write_images(
         for start, made in rounds(ranks, sample, D, range(count), bar, extract):
             ranks.on_rank_zero(lambda start=start, made=made: keep(start, *made[:2]))
             features += made[2:]
-    ranks.on_rank_zero(lambda: runs.write(folder / "result.csv", table(lines)))
+    ranks.on_rank_zero(lambda: write_atomic(folder / "result.csv", table(lines)))
     return torch.cat(features) if features and ranks.is_main else None
 
 
@@ -162,15 +160,10 @@ def files(
 
 
 def save(path: Path, data: bytes) -> None:
-    """RunError where it cannot be written."""
-    try:
+    """DiskError where it cannot be written."""
+    with disk_errors(path, "make room or give access, and run the same line again"):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
-    except OSError as error:
-        raise RunError(
-            f"cannot write {path}: {error.strerror}; make room or give access, and run the same"
-            " line again"
-        ) from error
 
 
 def _png(image: np.ndarray) -> bytes:
@@ -185,8 +178,4 @@ def _png(image: np.ndarray) -> bytes:
 
 def table(lines: list[Row]) -> str:
     """CSV under COLUMNS."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows(lines)
-    return out.getvalue()
+    return csv_text(COLUMNS, lines)

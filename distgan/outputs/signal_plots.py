@@ -5,8 +5,6 @@ Text comes from names of samples, so nothing in it is taken for a formula, and w
 cut.
 """
 
-import io
-import os
 import textwrap
 from pathlib import Path
 
@@ -15,7 +13,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from distgan.core.errors import DiskError
+from distgan.core.files import write_atomic
 
 BLUE, ORANGE, GREEN, RED, GRAY = "#3b82f6", "#f08c2e", "#2fa36b", "#e5484d", "#8a8f98"
 STYLE = {
@@ -133,17 +131,8 @@ def spectrograms(path: Path, items: list[list[tuple[str, np.ndarray]]], rate: fl
 
 def save(path: Path, figure: Figure) -> None:
     """Write a figure as PNG, whole or not at all; DiskError where it cannot be written."""
-    out = io.BytesIO()
-    figure.savefig(out, format="png", dpi=DPI, metadata={"Software": None})
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes(out.getvalue())
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise DiskError(
-            f"cannot write {path}: {error.strerror}; run the same line again when it can be written"
-        ) from error
+    look = {"dpi": DPI, "metadata": {"Software": None}}
+    write_atomic(path, lambda file: figure.savefig(file, format="png", **look))
 
 
 def _figure(height_in: float) -> Figure:

@@ -4,7 +4,6 @@ A U-Net over time, a conditional PatchGAN, least-squares GAN loss and L1 (pix2pi
 2017).
 """
 
-import csv
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -19,6 +18,7 @@ from distgan.config.batch_layout import BatchLayout
 from distgan.config.settings import Betas, Positive, Share
 from distgan.core.clock import Clock, step_decay
 from distgan.core.errors import ConfigError
+from distgan.core.files import csv_text, write_atomic
 from distgan.data import transforms
 from distgan.data.dataset import Data
 from distgan.data.loader import MicroBatch
@@ -391,24 +391,16 @@ class Recipe:
         ranks.on_rank_zero(lambda: self._results(data, folder))
 
     def _results(self, data: Data, folder: Path) -> None:
-        with (folder / "measures.csv").open("w", newline="") as file:
-            table = csv.writer(file)
-            table.writerow(["key", "frames", "l1", "input_l1"])
-            numbers = iter(range(len(data.validation)))
-            for given, target, output in self._held_out(data):
-                for one, like, before in zip(output, target, given, strict=True):
-                    l1, without = (
-                        (x - like).abs().mean().item() / self.run.target_gain
-                        for x in (one, before * self.run.target_gain / self.run.input_gain)
-                    )
-                    table.writerow(
-                        [
-                            data.validation.key(next(numbers)),
-                            one.shape[1],
-                            f"{l1:.6g}",
-                            f"{without:.6g}",
-                        ]
-                    )
+        rows: list[tuple[str, int, str, str]] = []
+        for given, target, output in self._held_out(data):
+            for one, like, before in zip(output, target, given, strict=True):
+                l1, without = (
+                    (x - like).abs().mean().item() / self.run.target_gain
+                    for x in (one, before * self.run.target_gain / self.run.input_gain)
+                )
+                key = data.validation.key(len(rows))
+                rows.append((key, one.shape[1], f"{l1:.6g}", f"{without:.6g}"))
+        write_atomic(folder / "measures.csv", csv_text(("key", "frames", "l1", "input_l1"), rows))
         self._draw(data, folder / "overlay.png", 8 * SHOWN)
 
     def _draw(self, data: Data, path: Path, limit: int) -> None:

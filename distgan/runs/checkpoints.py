@@ -24,6 +24,7 @@ from safetensors.torch import load_file, save_file
 from distgan import __version__
 from distgan.core import console
 from distgan.core.errors import DiskError, RunError
+from distgan.core.files import sha256_of, sync
 
 FORMAT = 1
 Held = tuple[
@@ -117,14 +118,14 @@ def _write(
     save_file(tensors, temporary / _FILES[0])
     torch.save({name: rest for name, (_, rest) in players.items()}, temporary / _FILES[1])
     files = {
-        name: {"bytes": (temporary / name).stat().st_size, "sha256": _sha256(temporary / name)}
+        name: {"bytes": (temporary / name).stat().st_size, "sha256": sha256_of(temporary / name)}
         for name in _FILES
     }
     about = {"format": FORMAT, "distgan": __version__, "step": step, **state, "files": files}
     about["digest"] = _digest(about)
     (temporary / "checkpoint.json").write_text(json.dumps(about, indent=1))
     for path in (*temporary.iterdir(), temporary):
-        _sync(path)
+        sync(path)
     if final.is_symlink() or final.is_file():  # nothing of ours
         final.unlink()
     before = folder / f"{_BEFORE}{final.name}"
@@ -132,7 +133,7 @@ def _write(
     if final.exists():  # saved anew after going back to it: kept until the new one has its name
         final.rename(before)
     os.replace(temporary, final)
-    _sync(folder)
+    sync(folder)
     shutil.rmtree(before, ignore_errors=True)
 
 
@@ -192,7 +193,7 @@ def verify(path: Path) -> dict[str, Any]:
                 " start"
             )
         for name in _FILES:
-            if _sha256(path / name) != about["files"][name]["sha256"]:
+            if sha256_of(path / name) != about["files"][name]["sha256"]:
                 raise _Damaged(f"checkpoint {path} is damaged: {name} is not what was written")
         return about
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
@@ -276,16 +277,3 @@ def _digest(about: dict[str, Any]) -> str:
     """Of checkpoint.json itself, without this number."""
     rest = {key: value for key, value in about.items() if key != "digest"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -9,14 +9,10 @@ checkpoints/ samples/ eval/ report.html
 DONE                                       the only proof of success
 """
 
-import contextlib
 import datetime
-import errno
-import fcntl
 import json
 import os
 import socket
-import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,37 +23,13 @@ from distgan.config.introspection import flatten
 from distgan.config.settings import Run
 from distgan.core import console
 from distgan.core.errors import DiskError, RunError
+from distgan.core.files import append, disk_errors, lock, sync, write_atomic
 
 STOP, SAVE = "STOP", "SAVE"  # files in a run folder by which a person asks a run to save
 
 
 def now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-
-
-def write(path: Path, text: str) -> None:
-    """Replace a small file whole.
-
-    A reader sees the old or the new one. DiskError where it cannot be written.
-    """
-    temporary = path.with_name(f".{path.name}.tmp")
-    with said(path):
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())  # or a power cut may leave the new name with nothing in it
-        os.replace(temporary, path)
-
-
-@contextlib.contextmanager
-def said(path: Path):
-    """A full disk, a folder that is read-only, a lost mount: a DiskError for the user."""
-    try:
-        yield
-    except OSError as error:
-        raise DiskError(
-            f"cannot write {path}: {error.strerror}; run the same line again when it can be written"
-        ) from error
 
 
 def place(run: Run, identity: dict[str, Any]) -> Path:
@@ -123,8 +95,8 @@ class RunFolder:
             identity
         )  # again: between the first look and the lock another run may have come and gone
         if not (self.path / "identity.json").exists():
-            write(self.path / "overrides.yaml", yaml.safe_dump(asked, sort_keys=False))
-            write(self.path / "identity.json", json.dumps(identity, indent=1))
+            write_atomic(self.path / "overrides.yaml", yaml.safe_dump(asked, sort_keys=False))
+            write_atomic(self.path / "identity.json", json.dumps(identity, indent=1))
         self._run = run
         # A job has made the folder of this attempt, for its logs.
         given = os.environ.get("DISTGAN_ATTEMPT", "")
@@ -144,23 +116,22 @@ class RunFolder:
         }
 
     def _take_lock(self) -> None:
+        busy = RunError(
+            f"another process is training in {self.path} (see its status.json); two would"
+            " overwrite each other"
+        )
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            # A forked decoding process would hold the lock for the seconds in which it notices
+            # that this one was killed.
+            no_locks = lock(self._lock, busy, forks=False)
+        except RunError:
             self._lock.close()
-            raise RunError(
-                f"another process is training in {self.path} (see its status.json); two would"
-                " overwrite each other"
-            ) from None
-        except OSError as error:  # Lustre without -o flock, some network mounts
+            raise
+        if no_locks:
             console.say(
-                f"warning: {self.path} cannot be locked ({error.strerror}); see to it that no other"
+                f"warning: {self.path} cannot be locked ({no_locks}); make sure that no other"
                 " process trains there"
             )
-        # A forked decoding process would hold the lock for the seconds in which it notices that
-        # this one was killed.
-        held = weakref.ref(self._lock)
-        os.register_at_fork(after_in_child=lambda: (lock := held()) and lock.close())
 
     def _check(self, identity: dict[str, Any]) -> None:
         # A start that was killed before it had written its identity leaves empty folders and these:
@@ -169,8 +140,6 @@ class RunFolder:
         unborn = (
             ".lock",
             "overrides.yaml",
-            ".overrides.yaml.tmp",
-            ".identity.json.tmp",
             "code",
             "STOP",
             "SAVE",
@@ -183,6 +152,7 @@ class RunFolder:
                 path.is_dir()
                 and not path.is_symlink()
                 or path.name in unborn
+                or path.name.startswith(("overrides.yaml.tmp-", "identity.json.tmp-"))
                 or path.parent.parent.name == "attempts"
                 for path in self.path.rglob("*")
             )
@@ -231,7 +201,7 @@ class RunFolder:
         """Record a start of this run: launcher, versions, processes."""
         folder = self.path / "attempts" / f"{self.attempt:03d}"
         folder.mkdir(exist_ok="DISTGAN_ATTEMPT" in os.environ)
-        write(
+        write_atomic(
             self.path / "config.yaml",
             yaml.safe_dump(self._run.model_dump(mode="json"), sort_keys=False),
         )
@@ -242,12 +212,12 @@ class RunFolder:
             "host": socket.gethostname(),
             **facts,
         }
-        write(folder / "attempt.json", json.dumps(self._facts, indent=1))
+        write_atomic(folder / "attempt.json", json.dumps(self._facts, indent=1))
 
     def end(self, state: str, cause: str | None, **facts: Any) -> None:
         """Record how this attempt ended."""
         self._facts |= {"ended": now(), "cause": cause or state, **facts}
-        write(
+        write_atomic(
             self.path / "attempts" / f"{self.attempt:03d}" / "attempt.json",
             json.dumps(self._facts, indent=1),
         )
@@ -274,7 +244,9 @@ class RunFolder:
 
     def status(self, **changes: Any) -> None:
         self._status |= changes | {"heartbeat": now()}
-        self.spare(lambda: write(self.path / "status.json", json.dumps(self._status, indent=1)))
+        self.spare(
+            lambda: write_atomic(self.path / "status.json", json.dumps(self._status, indent=1))
+        )
 
     # ---- the numbers
     def journal(self, rows: list[dict[str, Any]]) -> None:
@@ -289,8 +261,8 @@ class RunFolder:
         path = self.path / "journal.jsonl"
         self._write_waiting("journal.jsonl")
         if path.exists():
-            with said(path), open(path, "rb") as file:
-                os.fsync(file.fileno())
+            with disk_errors(path):
+                sync(path)
 
     def last_sign(self) -> float | None:
         """When the attempt before was last heard of, in seconds since 1970.
@@ -328,7 +300,7 @@ class RunFolder:
                 f"warning: {path}, line {', '.join(map(str, broken[:5]))}: damaged, and left out;"
                 " the numbers of these steps are lost, the run is not"
             )
-        write(path, "".join(kept))
+        write_atomic(path, "".join(kept))
         return last - step
 
     def _append(self, name: str, rows: list[dict[str, Any]]) -> None:
@@ -337,24 +309,9 @@ class RunFolder:
 
     def _write_waiting(self, name: str) -> None:
         """The lines that are still to be written, all of them or none."""
-        rows, path = self._waiting[name], self.path / name
-        if not rows:
-            return
-        with said(path), open(path, "ab+", buffering=0) as file:
-            size = file.seek(0, os.SEEK_END)
-            if size:
-                file.seek(-1, os.SEEK_END)
-            text = (
-                b"\n" if size and file.read(1) != b"\n" else b""
-            )  # a crash tore the last line: keep the next one apart from it
-            text += "".join(json.dumps(row) + "\n" for row in rows).encode()
-            try:
-                if file.write(text) < len(text):
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            except OSError:
-                file.truncate(size)
-                raise
-        rows.clear()
+        if rows := self._waiting[name]:
+            append(self.path / name, "".join(json.dumps(row) + "\n" for row in rows))
+            rows.clear()
 
     # ---- success
     def done(self, last: int) -> str | None:
@@ -376,7 +333,7 @@ class RunFolder:
     def finish(self, step: int, epoch: float, early: bool) -> None:
         for name in self._waiting:
             self._write_waiting(name)
-        write(
+        write_atomic(
             self.path / "DONE",
             json.dumps({"step": step, "epoch": epoch, "early": early, "time": now()}),
         )

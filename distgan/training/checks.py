@@ -14,13 +14,13 @@ import pydantic
 from distgan.config.settings import Run
 from distgan.core import console
 from distgan.core.clock import Clock
+from distgan.core.files import write_atomic
 from distgan.data.dataset import Data
 from distgan.distributed.ranks import Ranks
 from distgan.engine.player import apply_settings
 from distgan.evaluation.image_evaluator import Evaluator
 from distgan.monitor.decisions import Decision, decide, evaluate_rules
 from distgan.monitor.moves import format_setting
-from distgan.runs import folder as runs
 from distgan.runs.folder import RunFolder
 from distgan.training.journal_writer import Recorder, head
 
@@ -153,7 +153,7 @@ class Checks:
                 [head(now) | {f"eval/{result['metric']}": result["score"]} | beside]
             )
             self._folder.spare(
-                lambda: runs.write(
+                lambda: write_atomic(
                     self._folder.path / "eval" / f"{now.step:08d}.json",
                     json.dumps(head(now) | result, indent=1),
                 )

@@ -26,13 +26,13 @@ from distgan.config.settings import Run
 from distgan.core import console
 from distgan.core.clock import Clock
 from distgan.core.errors import RunError
+from distgan.core.files import write_atomic
 from distgan.data import loader as batches
 from distgan.data.dataset import Data
 from distgan.distributed.ranks import Ranks
 from distgan.engine.player import Player, UpdateTrace
 from distgan.monitor.decisions import RATES, Decision, rollback_decision
 from distgan.monitor.moves import format_setting
-from distgan.runs import folder as runs
 from distgan.runs.folder import RunFolder
 from distgan.training.checks import Checks
 
@@ -255,7 +255,7 @@ class Mishaps:
                     },
                     folder / "samples.safetensors",
                 )
-                runs.write(
+                write_atomic(
                     folder / "batch.json", json.dumps(facts | {"samples": samples}, indent=1)
                 )
                 where = f"the batch is in {folder}"

@@ -5,9 +5,9 @@ and one plot.
 import argparse
 import os
 import signal
-import socket
 import subprocess
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from distgan import train
 from distgan.config import loading
 from distgan.core import console
 from distgan.core.errors import ConfigError, RunError
+from distgan.core.files import disk_errors, write_atomic
 from distgan.distributed import launch_line
 from distgan.launchers.capacity import table
 from distgan.launchers.capacity.measurement import Row, measure
@@ -316,24 +317,16 @@ def _write(study: Study, rows: list[Row]) -> None:
     from distgan.launchers.capacity import plot as widths_plot
 
     files = {
-        "capacity.md": lambda path: path.write_text(
-            table.text(rows, study.memory_gb), encoding="utf-8"
-        ),
-        "capacity.csv": lambda path: path.write_text(table.table_csv(rows), encoding="utf-8"),
-        "capacity.png": lambda path: widths_plot.draw(
-            rows, recommend(rows, study.memory_gb)[0], path
+        "capacity.md": table.text(rows, study.memory_gb),
+        "capacity.csv": table.table_csv(rows),
+        "capacity.png": lambda file: widths_plot.draw(
+            rows, recommend(rows, study.memory_gb)[0], file
         ),
     }
-    for name, write in files.items():
-        temporary = study.home / f".{name}.{socket.gethostname()}.{os.getpid()}"
-        try:
-            study.home.mkdir(parents=True, exist_ok=True)
-            write(temporary)
-            temporary.replace(study.home / name)
-        except OSError as error:
-            raise RunError(
-                f"cannot write {study.home / name}: {error.strerror}; the runs are not harmed: the"
-                " same line with --report writes it"
-            ) from error
-        finally:
-            temporary.unlink(missing_ok=True)
+    errors = partial(
+        disk_errors, remedy="the runs are not harmed: the same line with --report writes it"
+    )
+    with errors(study.home):
+        study.home.mkdir(parents=True, exist_ok=True)
+    for name, data in files.items():
+        write_atomic(study.home / name, data, errors)

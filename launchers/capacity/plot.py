@@ -1,6 +1,6 @@
 """The one picture of a capacity study."""
 
-from pathlib import Path
+from typing import BinaryIO
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -13,7 +13,7 @@ from distgan.report.curves import BLUE, GREEN, ORANGE, RED
 PALETTE = (BLUE, ORANGE, GREEN, RED, "#8b5cf6", "#0f766e", "#a16207", "#6b7280")
 
 
-def draw(rows: list[Row], recommended: int | None, path: Path) -> None:
+def draw(rows: list[Row], recommended: int | None, file: BinaryIO) -> None:
     """Six panels: what each width costs, beside the documents' estimates, and what it gains."""
     figure = Figure(figsize=(12, 6.6), layout="constrained", dpi=110)
     FigureCanvasAgg(figure)
@@ -72,7 +72,7 @@ def draw(rows: list[Row], recommended: int | None, path: Path) -> None:
     )
     _scores(next(axes), rows, recommended)
     _curves(next(axes), rows)
-    figure.savefig(path, format="png")
+    figure.savefig(file, format="png")
 
 
 def _estimates(ax, low: list[float | None], high: list[float | None] | None = None) -> None:

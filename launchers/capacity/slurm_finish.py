@@ -29,7 +29,7 @@ def main(argv: list[str]) -> int:
             )
     capacity.report(study)
     if not failed:
-        runs.write(
+        write_atomic(
             folder / "DONE", json.dumps({"step": 0, "epoch": 0, "early": None, "time": runs.now()})
         )
     return 1 if failed else 0

@@ -1,8 +1,6 @@
 """The table of a capacity study, as Markdown and as CSV. Imports no torch."""
 
-import csv
-import io
-
+from distgan.core.files import csv_text
 from distgan.launchers.capacity.measurement import DOCUMENTS, Documents, Row
 from distgan.launchers.capacity.recommendation import recommend
 
@@ -119,7 +117,6 @@ def _legend(rows: list[Row], metrics: set[str]) -> str:
 
 def table_csv(rows: list[Row]) -> str:
     """The same as numbers: a row for each width, estimates in columns of their own."""
-    out = io.StringIO()
     names = (
         "width",
         "state",
@@ -142,13 +139,12 @@ def table_csv(rows: list[Row]) -> str:
         "processes",
         "warnings",
     )
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(names)
+    lines = []
     for row in rows:
         docs = DOCUMENTS.get(row.width) or Documents(0)
         metric, samples, _ = row.measure or (None, None, None)
         memory = f"{docs.memory_gb[0]:g}–{docs.memory_gb[1]:g}" if docs.memory_gb else None
-        writer.writerow(
+        lines.append(
             [
                 row.width,
                 row.state,
@@ -171,4 +167,4 @@ def table_csv(rows: list[Row]) -> str:
                 " ".join(row.warnings),
             ]
         )
-    return out.getvalue()
+    return csv_text(names, lines)

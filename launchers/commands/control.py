@@ -9,13 +9,13 @@ from pathlib import Path
 
 from distgan.core import console
 from distgan.core.errors import ConfigError, LaunchError
+from distgan.core.files import disk_errors
 from distgan.launchers.runs import selection as targets
 from distgan.launchers.runs.selection import Found
 from distgan.launchers.slurm import client as cluster
 from distgan.launchers.slurm import submission
 from distgan.launchers.slurm.ledger import Ledger, Submission
 from distgan.launchers.slurm.profiles import Resources
-from distgan.runs import folder as runs
 from distgan.runs.folder import SAVE, STOP
 
 AGAIN = ("failed", "cancelled", "stopped", "lost")
@@ -98,7 +98,7 @@ def save(argv: list[str]) -> int:
 def _touch(one: Found, name: str, dry_run: bool) -> str | None:
     if dry_run:
         return f"would get the file {name}"
-    with runs.said(one.folder / name):
+    with disk_errors(one.folder / name):
         (one.folder / name).touch()
     return None
 

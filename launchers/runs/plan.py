@@ -14,6 +14,7 @@ from distgan.config import batch_layout
 from distgan.config.settings import Run
 from distgan.core.clock import Clock
 from distgan.core.errors import ConfigError
+from distgan.core.files import write_atomic
 from distgan.distributed.environment import resolve_engine
 from distgan.launchers.runs.state import look
 from distgan.launchers.slurm.profiles import Resources
@@ -110,7 +111,7 @@ def kept(words: tuple[str, ...], folder: Path) -> tuple[str, ...]:
         / f"{path.stem[:60]}-{hashlib.sha256(path.read_bytes()).hexdigest()[:12]}{path.suffix}"
     )
     if not copy.exists():  # jobs that are starting may be reading it
-        runs.write(copy, path.read_text(encoding="utf-8"))
+        write_atomic(copy, path.read_text(encoding="utf-8"))
     return (str(copy.resolve()), *words[1:])
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from distgan.core.errors import LaunchError
+from distgan.core.files import write_atomic
 from distgan.distributed import launch_line
 from distgan.launchers.slurm import client as cluster
 from distgan.launchers.slurm.job_records import (
@@ -169,7 +170,7 @@ class Turn:
             return Verdict("stopped", "stop", "was stopped")
         why = stuck(earlier, step)
         if why:
-            runs.write(folder / "NO_RESTART", why + "\n")
+            write_atomic(folder / "NO_RESTART", why + "\n")
             print(f"error: {folder}: {why}", flush=True)
             return Verdict("fail", "error", why)
         attempt = folder / "attempts" / f"{runs.next_attempt(folder):03d}"
@@ -181,7 +182,7 @@ class Turn:
             about |= {"address": cluster.address(first), "port": free_port(self.key)}
             nodes = launch_line.Nodes(self.nodes, 0, about["address"], about["port"])
         about["command"] = self._command(folder, member, nodes)
-        runs.write(attempt / "job.json", json.dumps(about, indent=1))
+        write_atomic(attempt / "job.json", json.dumps(about, indent=1))
         code = self._run(folder, attempt, about["command"])
         with contextlib.suppress(OSError, ValueError):
             about |= {
@@ -208,9 +209,9 @@ class Turn:
             "last_step": newest_step(folder),
         }
         about["trained_s"], about["kept_s"] = trained(folder, step, about["last_step"])
-        runs.write(attempt / "job.json", json.dumps(about, indent=1))
+        write_atomic(attempt / "job.json", json.dumps(about, indent=1))
         if found.then == "fail":
-            runs.write(folder / "NO_RESTART", found.cause + "\n")
+            write_atomic(folder / "NO_RESTART", found.cause + "\n")
         print(f"{folder}: {found.cause} -> {found.then}", flush=True)
         return found
 

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from distgan.runs import folder as runs
+from distgan.core.files import write_atomic
 
 
 def records(folder: Path) -> list[dict[str, Any]]:
@@ -66,7 +66,7 @@ def complete(folder: Path, earlier: list[dict[str, Any]], step: int) -> None:
             "last_step": step,
             "completed": time.time(),
         }
-        runs.write(
+        write_atomic(
             attempt / "job.json",
             json.dumps({key: value for key, value in last.items() if key != "attempt"}, indent=1),
         )

@@ -14,7 +14,6 @@ queue; where it is not found, enough time must pass before it counts as never su
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import re
@@ -26,9 +25,9 @@ from pathlib import Path
 from typing import Any
 
 from distgan.core.errors import LaunchError
+from distgan.core.files import append, disk_errors, lock
 from distgan.launchers.slurm import client as cluster
 from distgan.launchers.slurm.client import Row
-from distgan.runs import folder as runs
 
 _NAME = re.compile(r"[A-Za-z0-9_][\w.@-]*")
 # an sbatch that was under way when its parent died has ended by then: it repeats itself for minutes
@@ -85,31 +84,24 @@ class Ledger:
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """One process plans and submits at a time: two would submit the same runs."""
-        with runs.said(self.home):
+        with disk_errors(self.home):
             self.home.mkdir(parents=True, exist_ok=True)
             file = open(self.home / ".lock", "a")
         with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise LaunchError(
+            lock(
+                file,
+                LaunchError(
                     f"another distgan is submitting into {self.home.parent}; try again when it has"
                     " ended"
-                ) from None
-            except OSError:
-                pass  # a file system without locks
+                ),
+            )
             yield
 
     def append(self, entry: dict[str, Any]) -> None:
         """Add a line; on return it is on the disk."""
         self.home.mkdir(parents=True, exist_ok=True)
-        with runs.said(self.path), open(self.path, "ab+", buffering=0) as file:
-            size = file.seek(0, os.SEEK_END)
-            if size:
-                file.seek(-1, os.SEEK_END)
-            torn = b"\n" if size and file.read(1) != b"\n" else b""
-            file.write(torn + json.dumps({"time": round(time.time(), 3), **entry}).encode() + b"\n")
-            os.fsync(file.fileno())
+        line = json.dumps({"time": round(time.time(), 3), **entry})
+        append(self.path, line + "\n", durable=True)
 
     def begin(self, members: list[list[str]], **about: Any) -> Submission:
         """The line before sbatch."""

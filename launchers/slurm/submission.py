@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from distgan.core.errors import LaunchError
+from distgan.core.files import write_atomic
 from distgan.launchers.slurm import client as cluster
 from distgan.launchers.slurm import snapshot
 from distgan.launchers.slurm.job import Job
 from distgan.launchers.slurm.ledger import Ledger, Submission
 from distgan.launchers.slurm.profiles import Resources
-from distgan.runs import folder as runs
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def submit(
     one = ledger.begin(rows, resources=resources.model_dump(mode="json"), **about)
     folder = ledger.home / one.id
     folder.mkdir()
-    runs.write(
+    write_atomic(
         folder / "submission.json",
         json.dumps(
             {

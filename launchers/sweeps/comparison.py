@@ -4,8 +4,6 @@ A table and a plot in the sweep's folder, and a page for each run.
 """
 
 import contextlib
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,10 +11,10 @@ from typing import Any
 from distgan.commands import report
 from distgan.core import console
 from distgan.core.errors import RunError
+from distgan.core.files import csv_text, write_atomic
 from distgan.launchers.runs.accounting import account
 from distgan.launchers.runs.state import look, read
 from distgan.monitor.journal import score_key, series
-from distgan.runs import folder as runs
 from distgan.runs.history import History, read_history
 
 
@@ -50,8 +48,8 @@ def write(folder: Path, members: Sequence[str], values: Sequence[dict[str, Any]]
     order = _order(len(rows), histories)
     rows = [rows[i] for i in order]
     folder.mkdir(parents=True, exist_ok=True)
-    runs.write(folder / "report.md", _markdown(folder.name, heads, rows, histories))
-    runs.write(folder / "report.csv", _csv(heads, rows))
+    write_atomic(folder / "report.md", _markdown(folder.name, heads, rows, histories))
+    write_atomic(folder / "report.csv", _csv(heads, rows))
     picture = _draw(folder / "report.png", histories, values, order)
     console.table(heads[:-1], [row[:-1] for row in rows], right=False)
     console.say(
@@ -196,11 +194,8 @@ def _markdown(
 
 
 def _csv(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["member", *heads[1:]])
-    writer.writerows([cell.replace("–", "") for cell in row] for row in rows)
-    return out.getvalue()
+    cells = ([cell.replace("–", "") for cell in row] for row in rows)
+    return csv_text(["member", *heads[1:]], cells)
 
 
 def _draw(
@@ -247,9 +242,7 @@ def _draw(
     )
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, title="best first")
-    temporary = path.with_name(f".{path.name}")
-    figure.savefig(temporary, dpi=110, format="png")
-    temporary.replace(path)
+    write_atomic(path, lambda file: figure.savefig(file, dpi=110, format="png"))
     return True
 
 

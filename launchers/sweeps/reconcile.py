@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from distgan.core import console
+from distgan.core.files import write_atomic
 from distgan.launchers.runs import plan as plans
 from distgan.launchers.runs import submit_warnings as cautions
 from distgan.launchers.runs.selection import Found, examine, with_accounting
@@ -14,7 +15,6 @@ from distgan.launchers.slurm.ledger import Ledger
 from distgan.launchers.sweeps import comparison
 from distgan.launchers.sweeps.members import Sweep
 from distgan.launchers.sweeps.show import show
-from distgan.runs import folder as runs
 
 
 def look(sweep: Sweep, alone: bool = False) -> list[Found]:
@@ -196,7 +196,7 @@ def write(sweep: Sweep) -> None:
     name.
     """
     sweep.folder.mkdir(parents=True, exist_ok=True)
-    runs.write(
+    write_atomic(
         sweep.folder / "members.json",
         json.dumps(
             {

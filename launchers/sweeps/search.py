@@ -18,6 +18,7 @@ from typing import Any
 
 from distgan.core import console
 from distgan.core.errors import ConfigError, DistganError, LaunchError
+from distgan.core.files import write_atomic
 from distgan.launchers.runs import plan as plans
 from distgan.launchers.runs.plan import Planned
 from distgan.launchers.runs.selection import Found, examine, with_accounting
@@ -233,7 +234,7 @@ def _tell(study: Any, trial: Any, found: Found, prune: bool) -> bool:
         )
         return True
     if prune and points and found.state.name == "running" and live.should_prune():
-        runs.write(
+        write_atomic(
             found.folder / "NO_RESTART",
             f"pruned: worse than the median of the other trials after {points[-1][0]:,} samples\n",
         )
@@ -300,7 +301,7 @@ def _ask(sweep: Sweep, study: Any, asked: dict[str, Any]) -> submission.Member |
 
 def _write(sweep: Sweep, study: Any) -> None:
     trials = [trial for trial in study.get_trials(deepcopy=False) if "run" in trial.user_attrs]
-    runs.write(
+    write_atomic(
         sweep.folder / "members.json",
         json.dumps(
             {

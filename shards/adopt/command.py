@@ -14,12 +14,13 @@ import argparse
 import json
 import re
 import shlex
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from distgan.core import console
 from distgan.core.errors import ConfigError, DataError
-from distgan.core.files import commit
+from distgan.core.files import write_atomic
 from distgan.shards.adopt.infer import infer
 from distgan.shards.build.split import rank
 from distgan.shards.format.index import index_path, index_tar, load_json
@@ -115,7 +116,7 @@ def adopt(root: Path, args: argparse.Namespace) -> None:
         "complete": True,
         "fingerprint": fingerprint([shard_set.fingerprint for shard_set in sets.values()]),
     }
-    commit(root / DATASET, (json.dumps(dataset, indent=1) + "\n").encode())
+    write_atomic(root / DATASET, json.dumps(dataset, indent=1) + "\n", nullcontext)
     _report(root, dataset)
 
 

@@ -23,7 +23,7 @@ import numpy as np
 from distgan import __version__
 from distgan.core import console
 from distgan.core.errors import ConfigError, DataError
-from distgan.core.files import commit
+from distgan.core.files import write_atomic
 from distgan.core.worker_pool import default_workers, ordered_map
 from distgan.shards.audit import images, integrity, pairs
 from distgan.shards.audit.findings import FAIL, SIGNED, WARN, Checks, Finding, summary
@@ -208,7 +208,7 @@ def _write(out: Path, report: dict[str, Any], quality: _Quality) -> list[str]:
     if (out / FILE).is_file():
         for picture in PICTURES:
             (out / picture).unlink(missing_ok=True)
-    commit(out / FILE, (json.dumps(report, indent=1, allow_nan=False) + "\n").encode())
+    write_atomic(out / FILE, json.dumps(report, indent=1, allow_nan=False) + "\n")
     return quality.draw(out)
 
 

@@ -14,6 +14,7 @@ from PIL import Image
 from scipy.signal import ShortTimeFFT, welch
 from scipy.signal.windows import hann
 
+from distgan.core.files import write_atomic
 from distgan.core.rng import numpy_generator
 from distgan.shards.audit import images, pairs
 from distgan.shards.audit.findings import FAIL, Check, Checks, Finding
@@ -252,9 +253,7 @@ def _worst(reasons: dict[str, list[Finding]]) -> list[str]:
 
 
 def _save(figure: Figure, path: Path) -> str:
-    temporary = path.with_name(f".{path.name}")
-    figure.savefig(temporary, format="png", dpi=DPI)
-    temporary.replace(path)
+    write_atomic(path, lambda file: figure.savefig(file, format="png", dpi=DPI))
     return path.name
 
 

@@ -7,7 +7,6 @@ index and the right sha256 is done, any other is written.
 """
 
 import contextlib
-import fcntl
 import json
 import os
 from collections import Counter
@@ -19,7 +18,7 @@ from typing import Any
 
 from distgan.core import console
 from distgan.core.errors import DataError
-from distgan.core.files import commit
+from distgan.core.files import lock, write_atomic
 from distgan.core.worker_pool import ordered_map
 from distgan.shards.build.split import split
 from distgan.shards.format.index import index_path, is_written, load_json
@@ -184,17 +183,11 @@ def locked(out: Path, alone: bool) -> Iterator[None]:
     between machines, or none.
     """
     folder = os.open(out, os.O_RDONLY)
+    busy = DataError(
+        f"another process is writing into {out}; wait for it, or stop it and run this line again"
+    )
     try:
-        fcntl.flock(folder, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(folder)
-        raise DataError(
-            f"another process is writing into {out}; wait for it, or stop it and run this line"
-            " again"
-        ) from error
-    except OSError:
-        pass  # a file system without locks
-    try:
+        lock(folder, busy, shared=not alone)
         yield
     finally:
         os.close(folder)
@@ -305,7 +298,7 @@ def _complete(out: Path, dataset: dict[str, Any]) -> dict[str, Any]:
 
 
 def _commit_dataset(out: Path, dataset: dict[str, Any]) -> None:
-    commit(out / DATASET, (json.dumps(dataset, indent=1) + "\n").encode())
+    write_atomic(out / DATASET, json.dumps(dataset, indent=1) + "\n", file_system)
 
 
 def _refuse_keys(keys: list[str]) -> None:

@@ -15,6 +15,7 @@ SHA256SUMS          for `sha256sum -c SHA256SUMS`
 import hashlib
 import json
 import re
+from contextlib import nullcontext
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from distgan.core.errors import DataError
-from distgan.core.files import commit, crc32, sha256_of
+from distgan.core.files import crc32, sha256_of, write_atomic
 from distgan.shards.format.tar_members import iter_members
 
 BLOCK = (
@@ -59,10 +60,8 @@ def describe_member(offset: int, name: str, data: bytes) -> dict[str, Any]:
 
 def write_index(shard: Path, files: dict[str, dict[str, Any]], sha256: str) -> None:
     """Commit the shard: after this call it counts as written."""
-    commit(
-        index_path(shard),
-        json.dumps({"filesize": shard.stat().st_size, "hash_lfs": sha256, "files": files}).encode(),
-    )
+    index = {"filesize": shard.stat().st_size, "hash_lfs": sha256, "files": files}
+    write_atomic(index_path(shard), json.dumps(index), nullcontext)
 
 
 def load_json(path: Path) -> dict[str, Any]:

@@ -11,11 +11,12 @@ import hashlib
 import json
 import os
 import re
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from distgan.core.errors import DataError
-from distgan.core.files import commit
+from distgan.core.files import write_atomic
 from distgan.shards.format.index import load_index, load_json, samples_of
 
 MANIFEST = "manifest.json"
@@ -64,11 +65,9 @@ def write_manifest(
         "shards": shards,
         "fingerprint": fingerprint([shard["sha256"] for shard in shards]),
     }
-    commit(
-        folder / "SHA256SUMS",
-        "".join(f"{shard['sha256']}  {shard['file']}\n" for shard in shards).encode(),
-    )
-    commit(folder / MANIFEST, json.dumps(manifest, indent=1).encode())
+    sums = "".join(f"{shard['sha256']}  {shard['file']}\n" for shard in shards)
+    write_atomic(folder / "SHA256SUMS", sums, nullcontext)
+    write_atomic(folder / MANIFEST, json.dumps(manifest, indent=1), nullcontext)
     return manifest
 
 

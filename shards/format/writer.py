@@ -6,19 +6,19 @@ them together, hashes and commits.
 """
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from tarfile import BLOCKSIZE, RECORDSIZE, USTAR_FORMAT, TarInfo
 from typing import Any, BinaryIO
 
 from distgan.core.errors import DataError
-from distgan.core.files import publish, temporary_of
+from distgan.core.files import create, disk_errors, lock, publish, temporary_name
 from distgan.shards.format.index import describe_member, write_index
 
 # samples: enough that small ones are not all overhead, few enough that long recordings do not fill
@@ -156,21 +156,17 @@ def remove_left_over(shard: Path) -> None:
     What another process is writing at this moment is locked by it, and stays.
     """
     for temporary in shard.parent.glob(f"{shard.name}.tmp*"):
-        with (
-            contextlib.suppress(OSError),
-            open(temporary, "r+b") as file,
-        ):  # gone, locked, or on a file system without locks: no harm
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            temporary.unlink()
+        # Gone, locked, or on a file system without locks: no harm.
+        with contextlib.suppress(OSError, DataError), open(temporary, "r+b") as file:
+            if not lock(file, DataError(f"{temporary} is being written")):
+                temporary.unlink()
 
 
 def _open_locked(path: Path) -> BinaryIO:
     """A new file that `remove_left_over` of another process leaves alone."""
     while True:
-        file = open(path, "xb")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError:  # a file system without locks
+        file = create(path)
+        if lock(file):
             return file
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.stat(path), os.fstat(file.fileno())):
@@ -178,16 +174,15 @@ def _open_locked(path: Path) -> BinaryIO:
         file.close()  # removed between open and lock
 
 
-@contextlib.contextmanager
-def file_system(path: Path) -> Iterator[None]:
-    """A full disk or a folder that is not ours becomes one sentence."""
-    try:
-        yield
-    except OSError as error:
-        raise DataError(
-            f"cannot write {path}: {error.strerror or error}; shards that are finished are kept."
-            " Make room there, or make it writable, and run the same line again"
-        ) from error
+# A full disk or a folder that is not ours becomes one sentence.
+file_system = partial(
+    disk_errors,
+    remedy=(
+        "shards that are finished are kept. Make room there, or make it writable, and run the same"
+        " line again"
+    ),
+    error=DataError,
+)
 
 
 class _Tar:
@@ -197,7 +192,7 @@ class _Tar:
     """
 
     def __init__(self, shard: Path):
-        self.shard, self.temporary = shard, temporary_of(shard)
+        self.shard, self.temporary = shard, temporary_name(shard)
         self.sha256, self.position = hashlib.sha256(), 0
         self.files: dict[str, dict[str, Any]] = {}
         with file_system(shard):
@@ -215,9 +210,7 @@ class _Tar:
         # Two empty blocks, and the size is a whole number of records (POSIX.1-1988 ustar).
         self._put(bytes(2 * BLOCKSIZE + -(self.position + 2 * BLOCKSIZE) % RECORDSIZE))
         with file_system(self.shard):
-            self.file.flush()
-            os.fsync(self.file.fileno())
-            publish(self.temporary, self.shard)
+            publish(self.file, self.shard)
             write_index(self.shard, self.files, self.sha256.hexdigest())
 
     def close(self) -> None:

@@ -114,7 +114,7 @@ class Pause:
             self.half(torch, "save", "training state half written")
             self.half_deleted("old one half deleted")
             self.around(checkpoints, "_digest", "before checkpoint.json")
-            self.around(checkpoints, "_sync", "before the sync")
+            self.around(checkpoints, "sync", "before the sync")
             self.around(os, "replace", "before the rename", "after the rename")
             self.around(checkpoints, "prune", "before old ones are deleted")
             self.counted(checkpoints, "save", "before anything is written")

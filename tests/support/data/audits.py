@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from distgan.cli import guarded
-from distgan.core.files import commit
+from distgan.core.files import write_atomic
 from distgan.shards.audit import command as audit_command
 from distgan.shards.format.manifest import fingerprint, write_manifest
 from distgan.shards.format.writer import write_shard
@@ -27,7 +27,7 @@ def write_set(
                 root / split / f"{split}-{k // per_shard:06d}.tar", samples[k : k + per_shard]
             )
         prints.append(write_manifest(root / split, split)["fingerprint"])
-    commit(
+    write_atomic(
         root / "dataset.json",
         json.dumps(
             {

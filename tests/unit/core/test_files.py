@@ -1,28 +1,190 @@
-"""Files that are written whole: where nobody else can have a hand in it."""
+"""Files that are written whole, by any number of writers, with nobody else's hand in them."""
 
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
 import pytest
+import torch
+from matplotlib.figure import Figure
 
+from distgan.commands import report
 from distgan.core import files
-from distgan.core.errors import DataError
-from distgan.core.files import commit
-from distgan.shards.format import writer
+from distgan.core.errors import DataError, DiskError, RunError
+from distgan.core.files import write_atomic
+from distgan.evaluation import statistics_cache
+from distgan.launchers.capacity import command as capacity
+from distgan.launchers.sweeps import comparison
+from distgan.outputs import image_grid, signal_plots
+from distgan.shards.audit import plots
+from distgan.shards.format import manifest, writer
 
 
 def test_two_processes_of_one_number_do_not_share_a_temporary_name(tmp_path):
     """Containers on one machine count their processes alike."""
-    assert files.temporary_of(tmp_path / "a") != files.temporary_of(tmp_path / "a")
+    assert files.temporary_name(tmp_path / "a") != files.temporary_name(tmp_path / "a")
 
 
 def test_a_link_under_the_temporary_name_is_not_followed(tmp_path, monkeypatch):
     (tmp_path / "precious").write_text("precious")
     (tmp_path / "planted").symlink_to(tmp_path / "precious")
     for module in (files, writer):
-        monkeypatch.setattr(module, "temporary_of", lambda path: tmp_path / "planted")
-    with pytest.raises(FileExistsError):
-        commit(tmp_path / "a.json", b"{}")
+        monkeypatch.setattr(module, "temporary_name", lambda path: tmp_path / "planted")
+    with pytest.raises(DiskError, match="File exists"):
+        write_atomic(tmp_path / "a.json", b"{}")
     with pytest.raises(DataError, match="File exists"):
         writer.write_shard(tmp_path / "a.tar", [{"__key__": "a", "txt": b"1"}])
     assert (tmp_path / "precious").read_text() == "precious" and not (tmp_path / "a.tar").exists()
+    (tmp_path / "planted").unlink()
+    (tmp_path / "planted").symlink_to(tmp_path / "nowhere")  # a broken link is none either
+    with pytest.raises(DiskError, match="File exists"):
+        write_atomic(tmp_path / "a.json", b"{}")
+    assert not (tmp_path / "nowhere").exists()
+
+
+@pytest.mark.parametrize("name", [".a.json.tmp", ".a.json", f".a.json.{os.getpid()}", "a.json.tmp"])
+def test_names_that_can_be_predicted_are_not_used(tmp_path, name):
+    (tmp_path / "precious").write_text("precious")
+    (tmp_path / name).symlink_to(tmp_path / "precious")
+    write_atomic(tmp_path / "a.json", "{}")
+    assert (tmp_path / "precious").read_text() == "precious"
+    assert (tmp_path / "a.json").read_text() == "{}" and (tmp_path / name).is_symlink()
+
+
+PROGRAM = """
+import json, sys
+from pathlib import Path
+from distgan.core.files import write_atomic
+text = json.dumps({"who": sys.argv[2], "filler": "x" * 20_000})
+for _ in range(600):
+    write_atomic(Path(sys.argv[1]), text)
+"""
+
+
+def test_two_processes_write_one_file_and_no_read_is_torn(tmp_path):
+    path, seen = tmp_path / "status.json", set()
+    write_atomic(path, json.dumps({"who": "test"}))
+    writers = [
+        subprocess.Popen([sys.executable, "-c", PROGRAM, path, who], stderr=subprocess.PIPE)
+        for who in "ab"
+    ]
+    while any(process.poll() is None for process in writers):
+        seen.add(json.loads(path.read_text())["who"])  # ValueError where it is torn
+    assert [process.communicate()[1] for process in writers] == [b"", b""], "none failed"
+    assert seen >= {"a", "b"} and [process.returncode for process in writers] == [0, 0]
+    assert [path.name for path in tmp_path.iterdir()] == ["status.json"]
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text("old")
+
+    def half(file):
+        file.write(b"ne")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(DiskError, match=r"cannot write .*a.json: No space left on device; run the"):
+        write_atomic(path, half)
+    with pytest.raises(KeyboardInterrupt):
+        write_atomic(path, lambda file: (_ for _ in ()).throw(KeyboardInterrupt))
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_modes_follow_the_umask(tmp_path):
+    before = os.umask(0o027)
+    try:
+        write_atomic(tmp_path / "a", b"")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o640
+
+
+WRITERS = {
+    "text": lambda path: write_atomic(path, "{}"),
+    "bytes": lambda path: write_atomic(path, b"{}"),
+    "statistics": lambda path: statistics_cache.write(path, {}, {"a": torch.zeros(2)}),
+    "grid": lambda path: image_grid.save_grid(path, torch.zeros(1, 1, 4, 4, dtype=torch.uint8)),
+    "signals": lambda path: signal_plots.save(path, Figure()),
+    "audit": lambda path: plots._save(Figure(), path),
+    "report": lambda path: report.write_page(path.parent, "<html>"),
+    "manifest": lambda path: manifest.write_manifest(path.parent, "a"),
+    "shard": lambda path: writer.write_shard(path, [{"__key__": "a", "txt": b"1"}]),
+}
+
+
+@pytest.mark.parametrize("what", WRITERS)
+def test_every_writer_syncs_content_before_the_name_and_the_name_before_it_returns(
+    tmp_path, monkeypatch, what
+):
+    calls: list[tuple[str, str]] = []
+    usual_sync, usual_replace, usual_open = os.fsync, os.replace, os.open
+
+    def sync(handle):
+        path = os.readlink(f"/proc/self/fd/{handle}")
+        calls.append(("sync", "folder" if os.path.isdir(path) else "file"))
+        assert os.path.isdir(path) or os.path.getsize(path), "all of it was flushed"
+        usual_sync(handle)
+
+    def replace(source, target):
+        calls.append(("rename", "file"))
+        usual_replace(source, target)
+
+    def opened(path, flags, *args, **more):
+        if flags & os.O_CREAT:
+            assert flags & os.O_EXCL and flags & os.O_NOFOLLOW
+            calls.append(("create", "file"))
+        return usual_open(path, flags, *args, **more)
+
+    if what == "manifest":
+        writer.write_shard(tmp_path / "a-000000.tar", [{"__key__": "a", "txt": b"1"}])
+    monkeypatch.setattr(os, "fsync", sync)
+    monkeypatch.setattr(os, "replace", replace)
+    monkeypatch.setattr(os, "open", opened)
+    WRITERS[what](tmp_path / "a.tar")
+    whole = [("create", "file"), ("sync", "file"), ("rename", "file"), ("sync", "folder")]
+    files = 2 if what in ("shard", "manifest") else 1  # index and tar; manifest and SHA256SUMS
+    assert calls == whole * files
+
+
+def test_a_sweeps_picture_and_a_studys_files_are_written_so(tmp_path, monkeypatch):
+    """They need runs to draw, so what they hand over is held instead."""
+    assert comparison.write_atomic is files.write_atomic
+    written = []
+    monkeypatch.setattr(
+        capacity, "write_atomic", lambda path, data, errors: written.append(path.name)
+    )
+    study = capacity.Study([], 1, None, {64: tmp_path / "runs" / "a"})
+    monkeypatch.setattr(capacity.table, "text", lambda *_: "")
+    monkeypatch.setattr(capacity.table, "table_csv", lambda *_: "")
+    capacity._write(study, [])
+    assert written == ["capacity.md", "capacity.csv", "capacity.png"]
+
+
+def test_lines_are_appended_whole_and_after_a_torn_one_apart(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    files.append(path, "1\n")
+    files.append(path, "2\n3\n", durable=True)
+    with open(path, "a") as file:
+        file.write("torn")
+    files.append(path, "4\n")
+    assert path.read_text() == "1\n2\n3\ntorn\n4\n"
+
+
+def test_a_lock_is_shared_or_alone_and_says_who_is_busy(tmp_path):
+    busy = RunError("busy")
+    with open(tmp_path / "a", "w") as one, open(tmp_path / "a") as two:
+        assert files.lock(one, busy, shared=True) is None
+        assert files.lock(two, busy, shared=True) is None
+        with pytest.raises(RunError, match="busy"):
+            files.lock(one, busy)
+    with open(tmp_path / "a") as three:
+        assert files.lock(three, busy) is None
+
+
+def test_csv_has_one_heading_and_plain_line_feeds():
+    assert files.csv_text(("a", "b"), [(1, "x,y"), (np.float32(2), None)]) == 'a,b\n1,"x,y"\n2.0,\n'
 
 
 @pytest.mark.parametrize("key", ["a\udcff", "a\ud800", "a\nb", "a\x1fb/c", "a\x7f", ""])
