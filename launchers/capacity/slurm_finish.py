@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from distgan.core.files import write_atomic
 from distgan.launchers.capacity import command as capacity
 from distgan.runs import folder as runs
 

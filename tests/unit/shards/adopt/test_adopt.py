@@ -537,7 +537,7 @@ def test_a_folder_that_cannot_be_written_says_how(tmp_path, monkeypatch):
     def refuse(path: Path, data: bytes) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr("distgan.shards.format.index.commit", refuse)
+    monkeypatch.setattr("distgan.shards.format.index.write_atomic", refuse)
     with pytest.raises(DataError, match=r"w-0.json cannot be written.*ln -s"):
         index(tmp_path)
 
