@@ -60,7 +60,7 @@ def files(n: int) -> tuple[float, float, float]:
     """
     from pytorch_fid import fid_score, inception
 
-    from distgan.config.settings import Machine
+    from distgan.config.sections import Machine
     from distgan.distributed.ranks import Ranks
     from distgan.evaluation.image_evaluator import Evaluator
     from distgan.evaluation.image_sets import Files

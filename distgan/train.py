@@ -17,11 +17,11 @@ if (
 
 from distgan import recipes  # noqa: E402
 from distgan.config import loading  # noqa: E402
-from distgan.config import settings as config  # noqa: E402
+from distgan.config.settings import Run  # noqa: E402
 from distgan.core import errors  # noqa: E402
 
 
-def plan(words: list[str]) -> tuple[ModuleType, config.Run, dict[str, Any]]:
+def plan(words: list[str]) -> tuple[ModuleType, Run, dict[str, Any]]:
     """RECIPE|RUN.yaml key=value … -> (the recipe's module, the settings, what of them the command
     line asked for); ConfigError.
     """

@@ -165,7 +165,7 @@ def _of_folders(asked: dict[str, Any]):
         path = real.path
 
     def work() -> dict[str, Any]:
-        from distgan.config.settings import Machine
+        from distgan.config.sections import Machine
         from distgan.distributed.ranks import Ranks
         from distgan.evaluation.image_evaluator import Evaluator
 

@@ -180,7 +180,7 @@ def _of_folders(asked: dict[str, Any]):
     asked = asked | {"metrics": _suited(asked["metrics"], clips.rate, asked["embedding"])}
 
     def work() -> dict[str, Any]:
-        from distgan.config.settings import Machine
+        from distgan.config.sections import Machine
         from distgan.distributed.ranks import Ranks
 
         about = {"real": asked["real"], "fake": asked["fake"], "input": asked["input"], "seed": 0}

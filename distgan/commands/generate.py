@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from distgan.commands import trained_run as trained
-from distgan.config import settings as config
+from distgan.config.settings import Run
 from distgan.core import arguments as options
 from distgan.core import console
 from distgan.core.errors import ConfigError
@@ -123,7 +123,7 @@ def _what(own: str | None, folder: str) -> str:
 
 
 def _images(
-    module: ModuleType, run: config.Run, checkpoint: Path, asked: dict[str, Any], store: Store
+    module: ModuleType, run: Run, checkpoint: Path, asked: dict[str, Any], store: Store
 ) -> str:
     from distgan.distributed.ranks import Ranks
     from distgan.outputs import image_grid as pictures
@@ -156,7 +156,7 @@ def _images(
 
 
 def _sounds(
-    module: ModuleType, run: config.Run, checkpoint: Path, asked: dict[str, Any], store: Store
+    module: ModuleType, run: Run, checkpoint: Path, asked: dict[str, Any], store: Store
 ) -> str:
     import numpy as np
 

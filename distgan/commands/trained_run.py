@@ -9,7 +9,7 @@ from typing import Any
 
 from distgan import recipes
 from distgan.config import batch_layout, loading
-from distgan.config import settings as config
+from distgan.config.settings import Run
 from distgan.core.errors import ConfigError
 from distgan.distributed.ranks import Ranks
 from distgan.runs import checkpoints, history
@@ -34,7 +34,7 @@ def locate(text: str) -> Path:
         raise ConfigError(str(error).removeprefix("grow: ")) from error
 
 
-def settings(folder: Path, device: str) -> tuple[ModuleType, config.Run]:
+def settings(folder: Path, device: str) -> tuple[ModuleType, Run]:
     """The recipe's module and the settings of the run in `folder`, for this machine."""
     module, tree = recipes.resolve(str(folder / "config.yaml"))
     run = loading.validate(module.Settings, {**tree, "grow": None, "machine": {"device": device}})
@@ -44,7 +44,7 @@ def settings(folder: Path, device: str) -> tuple[ModuleType, config.Run]:
     )
 
 
-def load(module: ModuleType, run: config.Run, ranks: Ranks, checkpoint: Path) -> Any:
+def load(module: ModuleType, run: Run, ranks: Ranks, checkpoint: Path) -> Any:
     """The recipe with the networks of a checkpoint, for samples and not for training.
 
     As if the global batch were one process's.
@@ -60,7 +60,7 @@ def load(module: ModuleType, run: config.Run, ranks: Ranks, checkpoint: Path) ->
     return recipe
 
 
-def shape(run: config.Run, folder: Path) -> tuple[int, ...]:
+def shape(run: Run, folder: Path) -> tuple[int, ...]:
     """Of a sample, as the run recorded it; runs before that was recorded need their data set."""
     from distgan.data.dataset import Data
 

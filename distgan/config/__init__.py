@@ -3,7 +3,8 @@
 Promises that every setting is checked before any work starts, that one message lists every fault,
 and that a run keeps its identity across releases. Imports core and monitor; no torch.
 
-settings       sections `Evaluate` and `Machine`; `Run`, the base of every recipe's settings
+settings       `Run`, the base of every recipe's settings
+sections       the base of sections; `Evaluate` and `Machine`
 identity       new settings and changed defaults that keep the identities of earlier runs
 introspection  defaults, help texts and flat keys of settings
 loading        run files and `key=value` words -> checked settings

@@ -10,7 +10,8 @@ import pydantic
 import yaml
 
 from distgan.config.introspection import defaults, describe
-from distgan.config.settings import Run, Section
+from distgan.config.sections import Section
+from distgan.config.settings import Run
 from distgan.core.errors import ConfigError
 
 Checked = TypeVar("Checked", bound=Section)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import distgan
-from distgan.config.settings import Machine
+from distgan.config.sections import Machine
 from distgan.core.errors import LaunchError
 from distgan.distributed import deepspeed_json as tuning
 

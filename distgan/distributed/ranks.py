@@ -18,7 +18,7 @@ import torch.distributed as dist
 from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 from torch import nn
 
-from distgan.config.settings import Machine
+from distgan.config.sections import Machine
 from distgan.core import errors, watchdog
 from distgan.core.errors import DistganError, LaunchError, RunError
 from distgan.distributed.environment import check_environment, process_count, resolve_engine

@@ -18,9 +18,9 @@ from pydantic import Field
 from torch import nn
 
 from distgan.config import batch_layout
-from distgan.config import settings as config
 from distgan.config.batch_layout import BatchLayout
-from distgan.config.settings import Betas, Positive, Share
+from distgan.config.sections import Betas, Evaluate, Positive, Share
+from distgan.config.settings import Run
 from distgan.core.clock import Clock
 from distgan.data import diffaugment as augment
 from distgan.data import transforms
@@ -38,7 +38,7 @@ SLOPE = 0.2  # of the leaky ReLU
 GAIN = (2 / (1 + SLOPE**2)) ** 0.5
 
 
-class Settings(config.Run):
+class Settings(Run):
     recipe: Literal["r3gan"] = Field("r3gan", description="the system to train")
     batch: int = Field(
         32,
@@ -104,7 +104,7 @@ class Settings(config.Run):
         (),
         description="changes of all that D sees, reals and samples: of color, translation, cutout",
     )
-    evaluate: config.Evaluate = config.Evaluate()
+    evaluate: Evaluate = Evaluate()
     watch: Watch = Watch(unbounded=True)  # D's outputs mean something in differences only
 
     def eased(self, epoch: float, end: float) -> float:

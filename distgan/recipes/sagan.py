@@ -9,9 +9,9 @@ import torch
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from distgan.config import batch_layout
-from distgan.config import settings as config
 from distgan.config.batch_layout import BatchLayout
-from distgan.config.settings import Betas, Positive, Share
+from distgan.config.sections import Betas, Evaluate, Positive, Share
+from distgan.config.settings import Run
 from distgan.core.clock import Clock, step_decay
 from distgan.data import diffaugment as augment
 from distgan.data import transforms
@@ -27,7 +27,7 @@ from distgan.recipes import _noise as from_noise
 REFERENCE_BATCH = 16
 
 
-class Settings(config.Run):
+class Settings(Run):
     recipe: Literal["sagan"] = Field("sagan", description="the system to train")
     batch: int = Field(
         REFERENCE_BATCH,
@@ -95,7 +95,7 @@ class Settings(config.Run):
         (),
         description="changes of all that D sees, reals and samples: of color, translation, cutout",
     )
-    evaluate: config.Evaluate = config.Evaluate()
+    evaluate: Evaluate = Evaluate()
     watch: Watch = Watch(
         d_loss_floor=0.163
     )  # the mean cross-entropy of a perfect D, taught 0.9 and 0.0

@@ -12,9 +12,9 @@ import torch
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from distgan.config import batch_layout
-from distgan.config import settings as config
 from distgan.config.batch_layout import BatchLayout
-from distgan.config.settings import Betas, Positive, Share
+from distgan.config.sections import Betas, Positive, Share
+from distgan.config.settings import Run
 from distgan.core.clock import Clock, step_decay
 from distgan.core.errors import ConfigError, DataError
 from distgan.data import diffaugment as augment
@@ -70,7 +70,7 @@ WATCH = Watch(
 )
 
 
-class Settings(config.Run):
+class Settings(Run):
     kind: ClassVar[str] = "pair"
     judged_by: ClassVar[str | None] = "valid/stft"
 

@@ -13,9 +13,9 @@ from pydantic import Field, ValidationInfo, field_validator
 from torch import nn
 
 from distgan.config import batch_layout
-from distgan.config import settings as config
 from distgan.config.batch_layout import BatchLayout
-from distgan.config.settings import Betas, Positive, Share
+from distgan.config.sections import Betas, Evaluate, Positive, Share
+from distgan.config.settings import Run
 from distgan.core import rng
 from distgan.core.clock import Clock, step_decay
 from distgan.data import diffaugment as augment
@@ -59,7 +59,7 @@ GUIDE = {
 }
 
 
-class Settings(config.Run):
+class Settings(Run):
     recipe: Literal["wgan_flowers"] = Field("wgan_flowers", description="the system to train")
     batch: int = Field(
         REFERENCE_BATCH,
@@ -151,7 +151,7 @@ class Settings(config.Run):
         (),
         description="changes of all that D sees, reals and samples: of color, translation, cutout",
     )
-    evaluate: config.Evaluate = config.Evaluate()
+    evaluate: Evaluate = Evaluate()
     results: int | None = Field(
         None,
         ge=0,

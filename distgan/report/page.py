@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from distgan.config.settings import flatten
+from distgan.config.introspection import flatten
 from distgan.core.console import clock
 from distgan.monitor.interventions import marks
 from distgan.monitor.moves import format_setting

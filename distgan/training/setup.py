@@ -20,9 +20,9 @@ import yaml
 
 from distgan import __version__, recipes
 from distgan.config import batch_layout
-from distgan.config import settings as config
 from distgan.config.batch_layout import BatchLayout
 from distgan.config.introspection import describe, flatten
+from distgan.config.sections import Machine
 from distgan.config.settings import Run
 from distgan.core import checkout, console, watchdog
 from distgan.core.clock import Clock
@@ -412,7 +412,7 @@ def _engine(ranks: Ranks) -> str:
 
 def _options(run: Run) -> str:
     """Precision, and what else was asked of the arithmetic: `bf16, compile=default`."""
-    usual = config.Machine()
+    usual = Machine()
     asked = [
         (name, getattr(run.machine, name))
         for name in ("compile", "channels_last", "optimizer", "bucket_mb", "sync_batchnorm")

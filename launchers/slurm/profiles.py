@@ -13,7 +13,7 @@ from pydantic import Field, field_validator
 
 import distgan
 from distgan.config import loading
-from distgan.config.settings import Section
+from distgan.config.sections import Section
 from distgan.core.errors import ConfigError
 
 PLACES = (

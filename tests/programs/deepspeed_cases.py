@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from distgan.config.settings import Machine
+from distgan.config.sections import Machine
 from distgan.core.errors import LaunchError
 from distgan.distributed.environment import Asked
 from distgan.distributed.ranks import Ranks, SingleProcess, exit_process

@@ -9,7 +9,7 @@ import sys
 
 import torch
 
-from distgan.config.settings import Machine
+from distgan.config.sections import Machine
 from distgan.core import console, rng
 from distgan.data.dataset import Data
 from distgan.distributed.ranks import Ranks, exit_process

@@ -13,7 +13,7 @@ from unittest.mock import patch
 import torch
 
 from distgan.config import batch_layout
-from distgan.config.settings import Machine
+from distgan.config.sections import Machine
 from distgan.core import rng
 from distgan.data import loader as batches
 from distgan.data.dataset import Data

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from distgan.config.settings import Machine
+from distgan.config.sections import Machine
 from distgan.distributed.ranks import Ranks
 from distgan.engine.player import Player
 

@@ -15,7 +15,7 @@ from processes import TINY, broken, final, journal, line, run
 from safetensors.torch import load_file
 from torch import nn
 
-from distgan.config.settings import Machine
+from distgan.config.sections import Machine
 from distgan.distributed.ranks import Ranks
 from distgan.engine.player import Player
 from distgan.shards.codecs import audio as audio_codec

@@ -5,7 +5,7 @@ import textwrap
 import pytest
 from processes import line, run
 
-from distgan.config.settings import Machine
+from distgan.config.sections import Machine
 from distgan.core.errors import LaunchError
 from distgan.distributed.ranks import Ranks
 
@@ -13,7 +13,7 @@ from distgan.distributed.ranks import Ranks
 def together(tmp_path, body, processes=2, code=0, **env):
     program = tmp_path / "program.py"
     program.write_text(
-        "import os, sys, time\nimport numpy as np, torch\nfrom distgan.config.settings import Machine\nfrom"
+        "import os, sys, time\nimport numpy as np, torch\nfrom distgan.config.sections import Machine\nfrom"
         " distgan.distributed.ranks import Ranks, exit_process\nfrom distgan.core.errors import DataError, LaunchError\n"
         + textwrap.dedent(body)
     )

@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from distgan.commands import generate
-from distgan.config.settings import Machine
+from distgan.config.sections import Machine
 from distgan.core import rng
 from distgan.core.errors import ConfigError, RunError
 from distgan.data.dataset import Data

@@ -13,7 +13,7 @@ from compare import ROUNDING
 from processes import ROOT, line, run
 from trials import STEPS, TRIALS
 
-from distgan.config.settings import Machine
+from distgan.config.sections import Machine
 from distgan.distributed.ranks import Ranks
 from distgan.engine.player import Player
 

@@ -19,7 +19,7 @@ from PIL import Image
 from processes import BIN, ROOT, TINY, line, run
 
 from distgan.commands import evaluate, report
-from distgan.config.settings import Machine
+from distgan.config.sections import Machine
 from distgan.core.errors import ConfigError, DataError, LaunchError, RunError
 from distgan.data.dataset import Data
 from distgan.distributed.ranks import Ranks

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from processes import environment
 
-from distgan.config import settings as config
 from distgan.config.batch_layout import breakdown, reference_group
 from distgan.config.introspection import describe
 from distgan.config.loading import override, validate
+from distgan.config.sections import Section
 from distgan.core.errors import ConfigError
 from distgan.monitor.settings import Watch
 from distgan.recipes import names, resolve
@@ -293,7 +293,7 @@ def test_every_setting_is_described():
     def keys(model, prefix=""):
         for name, field in model.model_fields.items():
             section = isinstance(field.annotation, type) and issubclass(
-                field.annotation, (config.Section, Watch)
+                field.annotation, (Section, Watch)
             )
             yield from keys(field.annotation, f"{prefix}{name}.") if section else [prefix + name]
 

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distgan.config.settings import Evaluate
+from distgan.config.sections import Evaluate
 from distgan.core.clock import Clock, step_decay
 
 SIZES = {"per_step": st.integers(1, 40), "train": st.integers(1, 60)}

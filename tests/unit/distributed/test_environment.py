@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from distgan.config.settings import Machine
+from distgan.config.sections import Machine
 from distgan.core.errors import LaunchError
 from distgan.distributed.environment import Asked, resolve_engine
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from distgan.config.settings import Machine
+from distgan.config.sections import Machine
 from distgan.core.errors import LaunchError
 from distgan.distributed.ranks import Ranks, SingleProcess
 from distgan.engine import ddp

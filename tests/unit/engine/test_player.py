@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from distgan.config.settings import Machine
+from distgan.config.sections import Machine
 from distgan.distributed.ranks import Ranks
 from distgan.engine import player as player_module
 from distgan.engine.player import Player

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from distgan.config.settings import Machine
+from distgan.config.sections import Machine
 from distgan.core import console
 from distgan.core.errors import RunError
 from distgan.data.dataset import Data

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from distgan.config.settings import Machine
+from distgan.config.sections import Machine
 from distgan.distributed.ranks import Ranks
 from distgan.nn import losses
 from distgan.nn.image import Discriminator64, Generator64, SelfAttention2d

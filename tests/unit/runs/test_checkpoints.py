@@ -9,7 +9,7 @@ import torch
 from players import STATE, players
 from torch import nn
 
-from distgan.config.settings import Machine
+from distgan.config.sections import Machine
 from distgan.core.errors import RunError
 from distgan.distributed.ranks import Ranks
 from distgan.engine.player import Player

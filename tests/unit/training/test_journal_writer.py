@@ -9,7 +9,7 @@ import torch
 from processes import TINY, broken, line, run
 from processes import journal as journalled
 
-from distgan.config.settings import Machine
+from distgan.config.sections import Machine
 from distgan.core.clock import Clock
 from distgan.distributed.ranks import Ranks
 from distgan.monitor.journal import RECENT

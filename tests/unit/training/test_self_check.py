@@ -16,7 +16,7 @@ from processes import BIN, TINY, final, journal, line, run
 from self_check_cases import FAULTS, ONLY_FLOAT32, ZERO_FAULTS, checked
 
 from distgan import cli, train
-from distgan.config.settings import Machine
+from distgan.config.sections import Machine
 from distgan.core import console
 from distgan.core.errors import LaunchError
 from distgan.data.dataset import Data

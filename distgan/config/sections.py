@@ -1,0 +1,197 @@
+"""Sections of the settings: the base of all, when to evaluate, and the machine. Imports no torch."""
+
+from typing import Annotated, Literal
+
+import pydantic
+from pydantic import BaseModel, ConfigDict, Field
+
+# Bounded, so that epochs x samples stays an integer that can be computed.
+Positive = Annotated[float, Field(gt=0, le=1e9)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+def _below_one(value: tuple[float, float]) -> tuple[float, float]:
+    if max(value) >= 1:
+        raise ValueError("both must be below 1")
+    return value
+
+
+# Adam's; 1 would never forget.
+Betas = Annotated[tuple[Share, Share], pydantic.AfterValidator(_below_one)]
+
+
+class Section(BaseModel):
+    """A part of the settings: an unknown key is an error, values never change."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, coerce_numbers_to_str=True
+    )
+
+    @pydantic.field_validator("*", mode="before")
+    @classmethod
+    def _plain(cls, value, info):
+        # pydantic would take true for 1 and false for 0.
+        if isinstance(value, bool) and cls.model_fields[info.field_name].annotation is not bool:
+            raise ValueError("this setting is not true or false")
+        if isinstance(value, str) and "\0" in value:
+            raise ValueError("a NUL character cannot be part of a value")
+        return value
+
+
+class Evaluate(Section):
+    schedule: tuple[tuple[Positive | None, Positive], ...] = Field(
+        ((200, 10), (800, 20), (None, 50)),
+        min_length=1,
+        description=(
+            "[until epoch, every n epochs] pairs; the last 'until' is null. Also evaluated before"
+            " the first step and after the last"
+        ),
+    )
+    samples: int = Field(500, ge=2, le=1_000_000, description="generated images per evaluation")
+    inception: str | None = Field(
+        None,
+        description=(
+            "path of pytorch-fid's Inception weights; without it the score is a seeded stand-in,"
+            " frechet_standin"
+        ),
+    )
+    inception_sha256: str | None = Field(
+        None,
+        pattern="^[0-9a-f]{64}$",
+        description=(
+            "of other weights of that network, which are then allowed; scores on them are called"
+            " frechet_standin"
+        ),
+    )
+
+    @pydantic.field_validator("schedule")
+    @classmethod
+    def _rising(cls, value):
+        ends = [until for until, _ in value]
+        if ends[-1] is not None or None in ends[:-1] or ends[:-1] != sorted(set(ends[:-1])):
+            raise ValueError(
+                "the 'until' epochs must rise and only the last is null, as in [[200, 10], [800,"
+                " 20], [null, 50]]"
+            )
+        return value
+
+
+class Machine(Section):
+    """Settings of the machine a run trains on, which are not part of its identity."""
+
+    runs: str = Field("runs", description="folder in which run folders are made")
+    folder: str | None = Field(
+        None, description="the run folder itself, instead of runs/<experiment>/<changes>-<identity>"
+    )
+    accumulation: int = Field(
+        1,
+        gt=0,
+        description="micro-batches per update; ranks x accumulation x per-rank batch = batch",
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="auto takes a GPU where there is one"
+    )
+    engine: Literal["auto", "ddp", "deepspeed"] = Field(
+        "auto",
+        description=(
+            "what shares an update among processes: ddp, deepspeed; auto: deepspeed where"
+            " accelerate or deepspeed launched it so"
+        ),
+    )
+    zero_stage: int | None = Field(
+        None,
+        ge=0,
+        le=3,
+        description="of DeepSpeed, 0 to 2; null: what accelerate was configured with, or 0",
+    )
+    deepspeed_config: str | None = Field(
+        None, description="path of a DeepSpeed JSON file with tuning keys, such as bucket sizes"
+    )
+    compile: Literal["default", "reduce-overhead", "max-autotune"] | None = Field(
+        None,
+        description=(
+            "torch.compile of each network, a minute or more at the first step: default,"
+            " reduce-overhead (CUDA graphs), max-autotune; null: none"
+        ),
+    )
+    channels_last: bool = Field(
+        False,
+        description=(
+            "keep images as [batch, height, width, channels] in memory, which some GPUs prefer"
+        ),
+    )
+    optimizer: Literal["auto", "fused", "foreach", "loop"] = Field(
+        "auto",
+        description=(
+            "how an optimizer goes through the weights: fused, foreach, loop; auto: fused where"
+            " torch has it, else torch's own choice"
+        ),
+    )
+    bucket_mb: int = Field(
+        25,
+        gt=0,
+        le=1000,
+        description="DDP sends gradients in pieces of this size, while the backward pass goes on",
+    )
+    sync_batchnorm: bool = Field(
+        False,
+        description=(
+            "on GPUs, torch's SyncBatchNorm kernels where a batch-norm group is a micro-batch of"
+            " all ranks"
+        ),
+    )
+    self_check: bool = Field(
+        False,
+        description=(
+            "before the first step, take three and compare with one process; see `distgan doctor`"
+        ),
+    )
+    workers: int = Field(
+        2, ge=0, description="decoding processes per rank, for data that does not fit in memory"
+    )
+    resident_mb: int = Field(
+        1024,
+        ge=0,
+        description="decode the training set once into memory where it is smaller than this",
+    )
+    verify: Literal["size", "sha256"] = Field(
+        "size",
+        description=(
+            "how shards are checked at start, size or sha256 (every byte); each sample's crc32 is"
+            " always checked"
+        ),
+    )
+    journal_every: int = Field(1, gt=0, description="write the numbers of every n-th step")
+    flush_steps: int = Field(
+        20, gt=0, description="fetch numbers from the device, and write the journal, every n steps"
+    )
+    checkpoint_every: Positive = Field(10, description="epochs between two checkpoints")
+    keep: int = Field(
+        3, gt=0, description="newest checkpoints to keep; the best one is kept as well"
+    )
+    on_full_disk: Literal["stop", "warn"] = Field(
+        "stop",
+        description=(
+            "where a file of the run cannot be written: stop; or warn, go on, and try again at the"
+            " next (the last checkpoint must be written)"
+        ),
+    )
+    time_limit_s: Positive | None = Field(
+        None,
+        description=(
+            "save and leave before this many seconds are over; null: what Slurm says"
+            " (SLURM_JOB_END_TIME), else no limit"
+        ),
+    )
+    stall_s: Positive | None = Field(
+        3600,
+        description=(
+            "a process without progress for so long writes its stacks and leaves; null: never"
+        ),
+    )
+    timeout_s: int = Field(
+        1800,
+        gt=0,
+        le=10_000_000,
+        description="a collective that takes longer ends the run; rank-0 work is not bound by it",
+    )
