@@ -534,7 +534,7 @@ def test_a_file_of_another_program_beside_a_tar_is_not_overwritten(tmp_path):
 def test_a_folder_that_cannot_be_written_says_how(tmp_path, monkeypatch):
     pictures(tmp_path, 2)
 
-    def refuse(path: Path, data: bytes) -> None:
+    def refuse(path: Path, data: str, errors: object) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr("distgan.shards.format.index.write_atomic", refuse)
