@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 # Bounded, so that epochs x samples stays an integer that can be computed.
 Positive = Annotated[float, Field(gt=0, le=1e9)]
-Share = Annotated[float, Field(ge=0, le=1)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 def _below_one(value: tuple[float, float]) -> tuple[float, float]:
@@ -17,7 +17,7 @@ def _below_one(value: tuple[float, float]) -> tuple[float, float]:
 
 
 # Adam's; 1 would never forget.
-Betas = Annotated[tuple[Share, Share], pydantic.AfterValidator(_below_one)]
+Betas = Annotated[tuple[Fraction, Fraction], pydantic.AfterValidator(_below_one)]
 
 
 class Section(BaseModel):

@@ -49,7 +49,7 @@ _NO_STAGE_3 = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Asked:
+class EngineChoice:
     """The engine of a run. `deepspeed`: tuning keys, nested as in DeepSpeed's JSON, without the
     stage.
     """
@@ -124,14 +124,17 @@ def check_environment() -> None:
         )
 
 
-def resolve_engine(machine: Machine, precision: str) -> Asked:
+def resolve_engine(machine: Machine, precision: str) -> EngineChoice:
     """The engine that settings and launcher ask for; one LaunchError with all that they disagree
     on, or that is not trained.
 
     Takes what it settles out of the environment. One process has nothing to share and trains
     without an engine ("ddp"), after the same checks.
     """
-    asked, wrong = Asked(), [*_accelerate(machine, precision), *_dynamo(machine), *_on_cpu(machine)]
+    asked, wrong = (
+        EngineChoice(),
+        [*_accelerate(machine, precision), *_dynamo(machine), *_on_cpu(machine)],
+    )
     if _kind(machine) == "deepspeed":
         asked, more = _deepspeed(machine, precision)
         wrong += more
@@ -157,7 +160,7 @@ def resolve_engine(machine: Machine, precision: str) -> Asked:
         )
     for name in _SETTLED:
         os.environ.pop(name, None)
-    return asked if process_count()[1] > 1 else Asked()
+    return asked if process_count()[1] > 1 else EngineChoice()
 
 
 def _text(name: str) -> str:
@@ -241,7 +244,7 @@ def _on_cpu(machine: Machine) -> Iterator[str]:
         )
 
 
-def _deepspeed(machine: Machine, precision: str) -> tuple[Asked, list[str]]:
+def _deepspeed(machine: Machine, precision: str) -> tuple[EngineChoice, list[str]]:
     """(stage and tuning keys from the settings, accelerate's configuration and the JSON file of
     either, what is wrong with them).
     """
@@ -282,4 +285,4 @@ def _deepspeed(machine: Machine, precision: str) -> tuple[Asked, list[str]]:
         wrong.append(f"{_NO_STAGE_3}. It comes from {next(iter(found))}; allowed are 0, 1 and 2")
     elif stage not in ("0", "1", "2"):
         wrong.append(f"{next(iter(found))}: found {stage!r}, allowed are 0, 1 and 2")
-    return Asked("deepspeed", int(stage) if stage in ("0", "1", "2") else 0, keys), wrong
+    return EngineChoice("deepspeed", int(stage) if stage in ("0", "1", "2") else 0, keys), wrong

@@ -50,7 +50,7 @@ class Ranks:
         on_cpu = machine.device == "cpu" or not torch.cuda.is_available()
         check_environment()
         source, count = process_count()
-        self.asked = resolve_engine(machine, precision)
+        self.engine_choice = resolve_engine(machine, precision)
         self._compute(machine, precision)
         # Buffers are not broadcast before each forward pass: with it, two forwards of D before one
         # backward fail, and a forward on rank 0 alone waits for the others for ever (pytorch
@@ -359,7 +359,7 @@ class SingleProcess(Ranks):
             ),
             ranks.precision,
         )
-        self.asked = dataclasses.replace(ranks.asked, engine="ddp")
+        self.engine_choice = dataclasses.replace(ranks.engine_choice, engine="ddp")
         self.rank, self.world_size, self.is_main, self.device = 0, 1, True, ranks.device
 
     def wrap(self, net: nn.Module) -> nn.Module:

@@ -32,7 +32,7 @@ class Zero(Engine):
     def __init__(
         self, ranks: Ranks, net: nn.Module, optimizer: MakeOptimizer, *, accumulation: int
     ):
-        self._stage = ranks.asked.zero_stage
+        self._stage = ranks.engine_choice.zero_stage
         if ranks.precision == "float64" or ranks.precision == "fp16" and self._stage:
             raise LaunchError(
                 f"precision={ranks.precision} under ZeRO {self._stage}: DeepSpeed reduces no"
@@ -79,7 +79,7 @@ class Zero(Engine):
 
     def _settings(self) -> dict[str, Any]:
         """The tuning keys of the user's file, and what must not be left to DeepSpeed's defaults."""
-        tuning = self.ranks.asked.deepspeed
+        tuning = self.ranks.engine_choice.deepspeed
         bucket = (
             self.ranks.machine.bucket_mb * 2**20 // 4
         )  # elements; by default 5e8, which is 2 GB in each of the two engines
@@ -198,7 +198,9 @@ class Zero(Engine):
     # ---- stretches
     def _order(self, members: list[nn.Parameter]) -> list[nn.Parameter]:
         """The order in which DeepSpeed lays weights end to end."""
-        dealt = self.ranks.asked.deepspeed.get("zero_optimization", {}).get("round_robin_gradients")
+        dealt = self.ranks.engine_choice.deepspeed.get("zero_optimization", {}).get(
+            "round_robin_gradients"
+        )
         return (
             [
                 p

@@ -8,7 +8,7 @@ from distgan.engine.ddp import Engine, MakeOptimizer
 
 def build(ranks: Ranks, net: nn.Module, optimizer: MakeOptimizer, *, accumulation: int) -> Engine:
     """Return the engine that `ranks` was started with, around one network."""
-    if ranks.asked.engine == "deepspeed":
+    if ranks.engine_choice.engine == "deepspeed":
         from distgan.engine.deepspeed_zero import Zero
 
         return Zero(ranks, net, optimizer, accumulation=accumulation)

@@ -19,8 +19,16 @@ from distgan.core import console, rng
 from distgan.core.errors import DataError
 from distgan.distributed.ranks import Ranks
 from distgan.evaluation.audio_embeddings import SCALE, Embedding
-from distgan.metrics import audio as measures
 from distgan.metrics import frechet, perceptual
+from distgan.metrics.audio import (
+    BANDS_HZ,
+    band_levels,
+    band_names,
+    log_mel,
+    log_spectral_distance,
+    mel_cepstral_distortion,
+    si_sdr,
+)
 from distgan.metrics.exact_sums import MOST, Sums
 from distgan.metrics.stft import STFT_RESOLUTIONS, stft_distance
 
@@ -71,7 +79,7 @@ def columns(rate: int, asked: Sequence[str], paired: bool) -> list[str]:
     """
     own = [name for name in asked if name not in ("bands", "frechet")]
     if "bands" in asked:
-        own += [f"{what} {band}" for what in ("level", "lsd") for band in measures.band_names(rate)]
+        own += [f"{what} {band}" for what in ("level", "lsd") for band in band_names(rate)]
     improved = ["si_sdr_i"] if paired and "si_sdr" in own else []
     return own + (improved + [f"input_{name}" for name in own] if paired else [])
 
@@ -109,9 +117,9 @@ def _measured(
         return dict.fromkeys(names, math.nan), dict.fromkeys(names, fault)
     x, y = found.double()[None], target.double()[None]
     formulas = {
-        "si_sdr": lambda: measures.si_sdr(x, y),
-        "lsd": lambda: measures.log_spectral_distance(x, y, rate),
-        "mcd": lambda: measures.mel_cepstral_distortion(x, y, rate),
+        "si_sdr": lambda: si_sdr(x, y),
+        "lsd": lambda: log_spectral_distance(x, y, rate),
+        "mcd": lambda: mel_cepstral_distortion(x, y, rate),
         "stft": lambda: stft_distance(x, y, resolutions),
         "l1": lambda: (x - y).abs().mean(1),
     }
@@ -128,14 +136,14 @@ def _measured(
         values[name] = math.nan if value is None else value
         why |= {name: reason} if reason else {}
     if "bands" in asked:
-        bands = measures.band_names(rate)
+        bands = band_names(rate)
         values |= {
             f"level {band}": float(level)
-            for band, level in zip(bands, measures.band_levels(x, y, rate)[0], strict=True)
+            for band, level in zip(bands, band_levels(x, y, rate)[0], strict=True)
         }
-        edges = [*(edge for edge in measures.BANDS_HZ if edge < rate / 2), rate / 2 + 1]
+        edges = [*(edge for edge in BANDS_HZ if edge < rate / 2), rate / 2 + 1]
         values |= {
-            f"lsd {band}": float(measures.log_spectral_distance(x, y, rate, low, high))
+            f"lsd {band}": float(log_spectral_distance(x, y, rate, low, high))
             for band, low, high in zip(bands, edges, edges[1:], strict=False)
         }
     return values, why
@@ -155,7 +163,7 @@ def score(
     `interval` holds the mean of new clips with 95 %, by the bootstrap over clips.
     """
     names = columns(clips.rate, asked, clips.paired)
-    spaces = ({"logmel": measures.log_mel} if "frechet" in asked else {}) | (
+    spaces = ({"logmel": log_mel} if "frechet" in asked else {}) | (
         {embedding.name: embedding} if embedding else {}
     )
     sides = ("found", "target", *(["given"] if clips.paired else []))

@@ -11,7 +11,7 @@ import torch
 from distgan.core.files import csv_text, disk_errors, write_atomic
 from distgan.data import transforms
 from distgan.data.dataset import Data
-from distgan.metrics import audio as measures
+from distgan.metrics.audio import band_levels, band_names, table
 from distgan.outputs import signal_plots as figures
 from distgan.shards.codecs import audio as audio_codec
 
@@ -62,12 +62,12 @@ def repaired(
     for prefix, wave in (("", found), ("input_", given)):
         measured |= {
             f"{prefix}{name}": value.item()
-            for name, value in measures.table(wave, target, rate, resolutions).items()
+            for name, value in table(wave, target, rate, resolutions).items()
         }
-        levels = measures.band_levels(wave, target, rate)[0].tolist()
+        levels = band_levels(wave, target, rate)[0].tolist()
         measured |= {
             f"{prefix}level {name}": level
-            for name, level in zip(measures.band_names(rate), levels, strict=True)
+            for name, level in zip(band_names(rate), levels, strict=True)
         }
     return Repaired(
         data.validation.key(i),

@@ -19,12 +19,12 @@ from torch import nn
 
 from distgan.config import batch_layout
 from distgan.config.batch_layout import BatchLayout
-from distgan.config.sections import Betas, Evaluate, Positive, Share
+from distgan.config.sections import Betas, Evaluate, Fraction, Positive
 from distgan.config.settings import Run
 from distgan.core.clock import Clock
-from distgan.data import diffaugment as augment
-from distgan.data import transforms
+from distgan.data import diffaugment, transforms
 from distgan.data.dataset import Data
+from distgan.data.diffaugment import ImagePolicy
 from distgan.data.loader import MicroBatch
 from distgan.distributed.ranks import Ranks
 from distgan.engine.player import Log, Player, merge_logs
@@ -98,9 +98,9 @@ class Settings(Run):
         lt=1,
         description="decay of the generator's moving average, warmed up; null: none",
     )
-    hflip: Share = Field(0.5, description="chance of a left-right mirror image")
-    vflip: Share = Field(0.5, description="chance of a top-bottom mirror image")
-    diffaugment: tuple[augment.ImagePolicy, ...] = Field(
+    hflip: Fraction = Field(0.5, description="chance of a left-right mirror image")
+    vflip: Fraction = Field(0.5, description="chance of a top-bottom mirror image")
+    diffaugment: tuple[ImagePolicy, ...] = Field(
         (),
         description="changes of all that D sees, reals and samples: of color, translation, cutout",
     )
@@ -144,8 +144,8 @@ class Recipe:
         }
 
     def _d_loss(self, micro: MicroBatch, gamma: float) -> tuple[torch.Tensor, Log]:
-        real = self._shown(self._real(micro), micro, "d/real")
-        fake = self._shown(self.G.generate(self._noise(micro, "noise/d")), micro, "d/fake")
+        real = self._diffaugment(self._real(micro), micro, "d/real")
+        fake = self._diffaugment(self.G.generate(self._noise(micro, "noise/d")), micro, "d/fake")
         real_score, fake_score = self.D(torch.cat([real, fake])).chunk(2)
         loss = d_relativistic(real_score, fake_score)
         log = {
@@ -164,9 +164,9 @@ class Recipe:
 
     def _g_loss(self, micro: MicroBatch) -> tuple[torch.Tensor, Log]:
         with self.D.frozen() as judge:
-            fake = judge(self._shown(self.G(self._noise(micro, "noise/g")), micro, "g/fake"))
+            fake = judge(self._diffaugment(self.G(self._noise(micro, "noise/g")), micro, "g/fake"))
             with torch.no_grad():
-                real = judge(self._shown(self._real(micro), micro, "g/real"))
+                real = judge(self._diffaugment(self._real(micro), micro, "g/real"))
         loss = g_relativistic(real, fake)
         return loss, {"adversarial": loss}
 
@@ -182,8 +182,8 @@ class Recipe:
             self.run.vflip,
         )
 
-    def _shown(self, images: torch.Tensor, micro: MicroBatch, purpose: str) -> torch.Tensor:
-        return augment.images(
+    def _diffaugment(self, images: torch.Tensor, micro: MicroBatch, purpose: str) -> torch.Tensor:
+        return diffaugment.images(
             images, self.run.diffaugment, self.run.seed, f"diffaugment/{purpose}", micro.positions
         )
 

@@ -10,12 +10,12 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from distgan.config import batch_layout
 from distgan.config.batch_layout import BatchLayout
-from distgan.config.sections import Betas, Evaluate, Positive, Share
+from distgan.config.sections import Betas, Evaluate, Fraction, Positive
 from distgan.config.settings import Run
 from distgan.core.clock import Clock, step_decay
-from distgan.data import diffaugment as augment
-from distgan.data import transforms
+from distgan.data import diffaugment, transforms
 from distgan.data.dataset import Data
+from distgan.data.diffaugment import ImagePolicy
 from distgan.data.loader import MicroBatch
 from distgan.distributed.ranks import Ranks
 from distgan.engine.player import Log, Player, merge_logs
@@ -83,15 +83,15 @@ class Settings(Run):
         lt=1,
         description="decay of the generator's moving average, warmed up; null: none",
     )
-    real_label: Share = Field(
+    real_label: Fraction = Field(
         0.9, description="what D is taught to say of reals (label smoothing); of lsgan and vanilla"
     )
-    fake_label: Share = Field(
+    fake_label: Fraction = Field(
         0.0, description="what D is taught to say of samples; of lsgan and vanilla"
     )
-    hflip: Share = Field(0.5, description="chance of a left-right mirror image")
-    vflip: Share = Field(0.5, description="chance of a top-bottom mirror image")
-    diffaugment: tuple[augment.ImagePolicy, ...] = Field(
+    hflip: Fraction = Field(0.5, description="chance of a left-right mirror image")
+    vflip: Fraction = Field(0.5, description="chance of a top-bottom mirror image")
+    diffaugment: tuple[ImagePolicy, ...] = Field(
         (),
         description="changes of all that D sees, reals and samples: of color, translation, cutout",
     )
@@ -182,27 +182,29 @@ class Recipe:
         fake = self.G.generate(self._noise(micro, "noise/d"))
         # One pass over both: nothing in D mixes samples.
         real_logit, fake_logit = self.D(
-            torch.cat([self._shown(real, micro, "d/real"), self._shown(fake, micro, "d/fake")])
+            torch.cat(
+                [self._diffaugment(real, micro, "d/real"), self._diffaugment(fake, micro, "d/fake")]
+            )
         ).chunk(2)
         loss = d_adversarial(run.loss, real_logit, fake_logit, run.real_label, run.fake_label)
-        return loss, self._said(real=real_logit, fake=fake_logit)
+        return loss, self._score_logs(real=real_logit, fake=fake_logit)
 
     def _g_loss(self, micro: MicroBatch, turn: int) -> tuple[torch.Tensor, Log]:
         with self.D.frozen() as judge:
             logit = judge(
-                self._shown(self.G(self._noise(micro, f"noise/g/{turn}")), micro, f"g/{turn}")
+                self._diffaugment(self.G(self._noise(micro, f"noise/g/{turn}")), micro, f"g/{turn}")
             )
         loss = g_adversarial(self.run.loss, logit, self.run.real_label)
-        return loss, {"adversarial": loss} | self._said(fake=logit)
+        return loss, {"adversarial": loss} | self._score_logs(fake=logit)
 
-    def _said(self, **logits: torch.Tensor) -> Log:
+    def _score_logs(self, **logits: torch.Tensor) -> Log:
         """Means of what D says: probabilities where its loss makes them such, else its outputs."""
         if self.run.loss == "vanilla":
             return {f"{name}_prob": logit.sigmoid().mean() for name, logit in logits.items()}
         return {f"{name}_score": logit.mean() for name, logit in logits.items()}
 
-    def _shown(self, images: torch.Tensor, micro: MicroBatch, purpose: str) -> torch.Tensor:
-        return augment.images(
+    def _diffaugment(self, images: torch.Tensor, micro: MicroBatch, purpose: str) -> torch.Tensor:
+        return diffaugment.images(
             images, self.run.diffaugment, self.run.seed, f"diffaugment/{purpose}", micro.positions
         )
 
@@ -232,7 +234,7 @@ class Recipe:
             "d_loss": d_adversarial(run.loss, real, fake, run.real_label, run.fake_label),
             "g_loss": g_loss,
             "adversarial": g_loss,
-            **self._said(real=real, train=seen, fake=fake),
+            **self._score_logs(real=real, train=seen, fake=fake),
             "overfit": from_noise.overfitting_ratio(real, seen, fake),
             "diversity": from_noise.diversity(data, self.sample),
         }

@@ -13,17 +13,17 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from distgan.config import batch_layout
 from distgan.config.batch_layout import BatchLayout
-from distgan.config.sections import Betas, Positive, Share
+from distgan.config.sections import Betas, Fraction, Positive
 from distgan.config.settings import Run
 from distgan.core.clock import Clock, step_decay
 from distgan.core.errors import ConfigError, DataError
-from distgan.data import diffaugment as augment
-from distgan.data import transforms
+from distgan.data import diffaugment, transforms
 from distgan.data.dataset import Data
+from distgan.data.diffaugment import WavePolicy
 from distgan.data.loader import MicroBatch
 from distgan.distributed.ranks import Ranks
 from distgan.engine.player import Log, Player
-from distgan.metrics import audio as measures
+from distgan.metrics.audio import table
 from distgan.metrics.stft import STFT_RESOLUTIONS, stft_distance
 from distgan.monitor.moves import Move
 from distgan.monitor.settings import Watch
@@ -113,10 +113,10 @@ class Settings(Run):
     gain: tuple[Positive, Positive] = Field(
         (0.8, 1.0), description="both members of a pair times one factor drawn from this range"
     )
-    polarity: Share = Field(
+    polarity: Fraction = Field(
         0.0, description="chance that both members of a pair are turned upside down"
     )
-    diffaugment: tuple[augment.WavePolicy, ...] = Field(
+    diffaugment: tuple[WavePolicy, ...] = Field(
         (),
         description=(
             "changes of all that D sees, clean and repaired: of gain, polarity, shift, mask, noise"
@@ -158,10 +158,10 @@ class Settings(Run):
     gan_loss: Literal[MODES] = Field(
         "lsgan", description="lsgan, vanilla or hinge; hinge knows no labels"
     )
-    real_label: Share = Field(
+    real_label: Fraction = Field(
         1.0, description="what D is taught to say of clean speech, and G's aim (lsgan, vanilla)"
     )
-    fake_label: Share = Field(
+    fake_label: Fraction = Field(
         0.0, description="what D is taught to say of repaired speech (lsgan, vanilla)"
     )
     g_lr: Positive = Field(1e-3, description="Adam learning rate of the generator")
@@ -305,8 +305,8 @@ class Recipe:
     def _d_loss(self, micro: MicroBatch) -> tuple[torch.Tensor, Log]:
         given, target = self._pair(micro)
         shown = [
-            self._shown(target, micro, "d/real"),
-            self._shown(self.G.generate(given), micro, "d/fake"),
+            self._diffaugment(target, micro, "d/real"),
+            self._diffaugment(self.G.generate(given), micro, "d/fake"),
         ]
         real, fake = self.D(torch.cat(shown)).chunk(
             2
@@ -331,7 +331,7 @@ class Recipe:
         if started:
             with self.D.frozen() as judge:
                 log["adversarial"] = g_adversarial(
-                    run.gan_loss, judge(self._shown(repaired, micro, "g")), run.real_label
+                    run.gan_loss, judge(self._diffaugment(repaired, micro, "g")), run.real_label
                 )
             loss = loss + run.lambda_adversarial * log["adversarial"]
         return loss, log
@@ -347,9 +347,9 @@ class Recipe:
         )
         return transforms.polarity(pairs, run.seed, micro.address, run.polarity).unbind(1)
 
-    def _shown(self, sound: torch.Tensor, micro: MicroBatch, purpose: str) -> torch.Tensor:
+    def _diffaugment(self, sound: torch.Tensor, micro: MicroBatch, purpose: str) -> torch.Tensor:
         """What D sees of it (DiffAugment, Zhao et al. 2020)."""
-        return augment.waves(
+        return diffaugment.waves(
             sound[:, None],
             self.run.diffaugment,
             self.run.seed,
@@ -374,12 +374,10 @@ class Recipe:
                     continue
                 given, target = given[heard], target[heard]
                 repaired = repair(given)
-                row = measures.table(repaired, target, rate, run.stft_resolutions)
+                row = table(repaired, target, rate, run.stft_resolutions)
                 row |= {
                     f"input_{name}": value
-                    for name, value in measures.table(
-                        given, target, rate, run.stft_resolutions
-                    ).items()
+                    for name, value in table(given, target, rate, run.stft_resolutions).items()
                 }
                 if self.D.updates > 0:
                     # One clip after the other, so that each is one value: clips differ in length,

@@ -14,7 +14,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from distgan.config import batch_layout
 from distgan.config.batch_layout import BatchLayout
-from distgan.config.sections import Betas, Positive, Share
+from distgan.config.sections import Betas, Fraction, Positive
 from distgan.config.settings import Run
 from distgan.core.clock import Clock, step_decay
 from distgan.core.errors import ConfigError
@@ -129,10 +129,10 @@ class Settings(Run):
     loss: Literal[losses.MODES] = Field(
         "lsgan", description="lsgan, vanilla, hinge or wgan; hinge and wgan know no labels"
     )
-    real_label: Share = Field(
+    real_label: Fraction = Field(
         0.9, description="what D is taught to say of targets, and G's aim (lsgan, vanilla)"
     )
-    fake_label: Share = Field(
+    fake_label: Fraction = Field(
         0.1, description="what D is taught to say of outputs (lsgan, vanilla)"
     )
     lambda_l1: Weight = Field(
@@ -179,7 +179,7 @@ class Settings(Run):
     aug_scale_range: tuple[Positive, Positive] = Field(
         (0.9, 1.1), description="both of a pair times one factor from this range"
     )
-    aug_shift_range: Share = Field(
+    aug_shift_range: Fraction = Field(
         0.1, description="both of a pair shifted alike, by up to ± this fraction of their length"
     )
     watch: Watch = WAVEFORM.model_copy(update={"moves": GUIDE, "settle_epochs": 2})
@@ -270,22 +270,24 @@ class Recipe:
     def _d_loss(self, micro: MicroBatch) -> tuple[torch.Tensor, Log]:
         run = self.run
         given, target = self._augmented(micro)
-        fake = self.G.generate(given, self._keep(micro, "dropout/d"))
+        fake = self.G.generate(given, self._dropout_mask(micro, "dropout/d"))
         # One pass over both: nothing in D mixes samples.
         real_score, fake_score = self.D(
-            torch.cat([self._seen(given, target), self._seen(given, fake)])
+            torch.cat(
+                [self._discriminator_input(given, target), self._discriminator_input(given, fake)]
+            )
         ).chunk(2)
         return losses.d_adversarial(
             run.loss, real_score, fake_score, run.real_label, run.fake_label
-        ), self._said(real=real_score, fake=fake_score)
+        ), self._score_logs(real=real_score, fake=fake_score)
 
     def _g_loss(self, micro: MicroBatch, turn: int) -> tuple[torch.Tensor, Log]:
         run = self.run
         given, target = self._augmented(micro)
-        output = self.G(given, self._keep(micro, f"dropout/g/{turn}"))
+        output = self.G(given, self._dropout_mask(micro, f"dropout/g/{turn}"))
         with self.D.frozen() as judge:
             adversarial = losses.g_adversarial(
-                run.loss, judge(self._seen(given, output)), run.real_label
+                run.loss, judge(self._discriminator_input(given, output)), run.real_label
             )
         log = {"adversarial": adversarial, "l1": (output - target).abs().mean()}
         loss = adversarial + run.lambda_l1 * log["l1"]
@@ -311,7 +313,7 @@ class Recipe:
             [pairs[:, 0] * self.run.input_gain, pairs[:, 1] * self.run.target_gain], 1
         )
 
-    def _keep(self, micro: MicroBatch, purpose: str) -> torch.Tensor:
+    def _dropout_mask(self, micro: MicroBatch, purpose: str) -> torch.Tensor:
         """Channel dropout: factors of G's decoder channels, drawn by position in the stream, so
         that they depend on no rank or micro-batch.
         """
@@ -319,11 +321,11 @@ class Recipe:
         drawn = micro.uniform(self.run.seed, purpose, sum(self.G.module.dropped))
         return (drawn >= rate).to(self.dtype) / (1 - rate)
 
-    def _seen(self, given: torch.Tensor, candidate: torch.Tensor) -> torch.Tensor:
+    def _discriminator_input(self, given: torch.Tensor, candidate: torch.Tensor) -> torch.Tensor:
         """What D judges."""
         return torch.cat([given, candidate], 1) if self.run.conditional else candidate
 
-    def _said(self, **scores: torch.Tensor) -> Log:
+    def _score_logs(self, **scores: torch.Tensor) -> Log:
         """Means of what D says: probabilities where its loss makes them such, else its outputs."""
         if self.run.loss == "vanilla":
             return {f"{name}_prob": score.sigmoid().mean() for name, score in scores.items()}
@@ -347,14 +349,17 @@ class Recipe:
         run, rows = self.run, []
         with self.D.evaluating() as judge:
             for given, target, output in self._held_out(data):
-                real, fake = (judge(self._seen(given, candidate)) for candidate in (target, output))
+                real, fake = (
+                    judge(self._discriminator_input(given, candidate))
+                    for candidate in (target, output)
+                )
                 row = {
                     "l1": (output - target).abs().mean(),
                     "adversarial": losses.g_adversarial(run.loss, fake, run.real_label),
                     "d_loss": losses.d_adversarial(
                         run.loss, real, fake, run.real_label, run.fake_label
                     ),
-                    **self._said(real=real, fake=fake),
+                    **self._score_logs(real=real, fake=fake),
                 }
                 if run.lambda_stft:
                     row["stft"] = stft_distance(

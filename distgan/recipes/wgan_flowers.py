@@ -14,13 +14,13 @@ from torch import nn
 
 from distgan.config import batch_layout
 from distgan.config.batch_layout import BatchLayout
-from distgan.config.sections import Betas, Evaluate, Positive, Share
+from distgan.config.sections import Betas, Evaluate, Fraction, Positive
 from distgan.config.settings import Run
 from distgan.core import rng
 from distgan.core.clock import Clock, step_decay
-from distgan.data import diffaugment as augment
-from distgan.data import transforms
+from distgan.data import diffaugment, transforms
 from distgan.data.dataset import Data
+from distgan.data.diffaugment import ImagePolicy
 from distgan.data.loader import MicroBatch
 from distgan.distributed.ranks import Ranks
 from distgan.engine.player import Log, Player, merge_logs
@@ -29,7 +29,7 @@ from distgan.monitor.settings import Watch
 from distgan.nn.image import Discriminator64, Generator64
 from distgan.nn.losses import d_wasserstein, g_wasserstein, gradient_penalty
 from distgan.nn.normalization import GroupBatchNorm2d
-from distgan.outputs import image_results as results
+from distgan.outputs import image_results
 from distgan.recipes import _noise as from_noise
 
 REFERENCE_BATCH = 256
@@ -134,20 +134,20 @@ class Settings(Run):
         lt=1,
         description="decay of the generator's moving average, warmed up (0.999, say); null: none",
     )
-    hflip: Share = Field(0.5, description="chance of a left-right mirror image")
+    hflip: Fraction = Field(0.5, description="chance of a left-right mirror image")
     rotation: float = Field(
         0.0, ge=0, le=180, description="turn each image by up to ± this many degrees; usual is 15"
     )
-    translation: Share = Field(
+    translation: Fraction = Field(
         0.0, description="shift each image by up to ± this share of its size; usual is 0.1"
     )
-    jitter: Share = Field(
+    jitter: Fraction = Field(
         0.0,
         description=(
             "change brightness, contrast and saturation by up to ± this share; usual is 0.2"
         ),
     )
-    diffaugment: tuple[augment.ImagePolicy, ...] = Field(
+    diffaugment: tuple[ImagePolicy, ...] = Field(
         (),
         description="changes of all that D sees, reals and samples: of color, translation, cutout",
     )
@@ -272,8 +272,8 @@ class Recipe:
         }
 
     def _d_loss(self, micro: MicroBatch) -> tuple[torch.Tensor, Log]:
-        real = self._shown(self._real(micro), micro, "d/real")
-        fake = self._shown(self.G.generate(self._noise(micro, "noise/d")), micro, "d/fake")
+        real = self._diffaugment(self._real(micro), micro, "d/real")
+        fake = self._diffaugment(self.G.generate(self._noise(micro, "noise/d")), micro, "d/fake")
         real_score, fake_score = (
             self.D(torch.cat([real, fake])).chunk(2)
             if self._one_pass
@@ -302,7 +302,7 @@ class Recipe:
         with self.D.frozen() as critic:
             return (
                 g_wasserstein(
-                    critic(self._shown(self.G(self._noise(micro, "noise/g")), micro, "g"))
+                    critic(self._diffaugment(self.G(self._noise(micro, "noise/g")), micro, "g"))
                 ),
                 {},
             )
@@ -322,8 +322,8 @@ class Recipe:
             else images
         )
 
-    def _shown(self, images: torch.Tensor, micro: MicroBatch, purpose: str) -> torch.Tensor:
-        return augment.images(
+    def _diffaugment(self, images: torch.Tensor, micro: MicroBatch, purpose: str) -> torch.Tensor:
+        return diffaugment.images(
             images, self.run.diffaugment, self.run.seed, f"diffaugment/{purpose}", micro.positions
         )
 
@@ -363,7 +363,7 @@ class Recipe:
             len(data.train) + len(data.validation) if self.run.results is None else self.run.results
         )
         if count:
-            results.write(
+            image_results.write(
                 folder,
                 ranks,
                 data,

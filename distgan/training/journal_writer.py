@@ -75,7 +75,7 @@ class Recorder:
         if self._saving:
             rows[-1]["time/save_s"] = round(self._saving, 3)
         if (
-            self._ranks.world_size > 1 and self._steps and self._ranks.asked.engine == "ddp"
+            self._ranks.world_size > 1 and self._steps and self._ranks.engine_choice.engine == "ddp"
         ):  # nobody knows what DeepSpeed waits for
             own = self._ranks.all_gather_objects(self._worked / self._steps)
             rows[-1] |= {

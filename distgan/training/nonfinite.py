@@ -27,7 +27,7 @@ from distgan.core import console
 from distgan.core.clock import Clock
 from distgan.core.errors import RunError
 from distgan.core.files import write_atomic
-from distgan.data import loader as batches
+from distgan.data import loader
 from distgan.data.dataset import Data
 from distgan.distributed.ranks import Ranks
 from distgan.engine.player import Player, UpdateTrace
@@ -212,7 +212,7 @@ class Mishaps:
         )
         _, _, real = (
             ranks.on_all_ranks(
-                lambda: batches.again(
+                lambda: loader.again(
                     self._data, run.seed, run.shuffle_window or 0, run.crop, positions
                 )
             )
@@ -226,7 +226,7 @@ class Mishaps:
 
         def write() -> None:
             at = all_positions[:, 0].numpy()
-            numbers, addresses = batches.located(self._data, run.seed, run.shuffle_window or 0, at)
+            numbers, addresses = loader.located(self._data, run.seed, run.shuffle_window or 0, at)
             finite = (
                 rows.isfinite().all(1).tolist() if rows.is_floating_point() else [True] * len(rows)
             )

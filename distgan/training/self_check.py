@@ -166,10 +166,10 @@ def _advice(run: Run, ranks: Ranks) -> str:
     machine = run.machine
     ways = {
         "precision=float64 (a fault stays, rounding goes)": (
-            run.precision != "float64" and ranks.asked.engine == "ddp"
+            run.precision != "float64" and ranks.engine_choice.engine == "ddp"
         ),
         "precision=float32": run.precision in ("tf32", "bf16", "fp16"),
-        "machine.engine=ddp": ranks.asked.engine != "ddp",
+        "machine.engine=ddp": ranks.engine_choice.engine != "ddp",
         "machine.accumulation=1": machine.accumulation > 1,
         "machine.compile=null": bool(machine.compile),
         "machine.channels_last=false": machine.channels_last,
@@ -212,8 +212,8 @@ def check(module: ModuleType, run: Run, ranks: Ranks, data: Data, layout: BatchL
         "no engine"
         if ranks.world_size == 1
         else (
-            f"DeepSpeed ZeRO {ranks.asked.zero_stage}"
-            if ranks.asked.engine == "deepspeed"
+            f"DeepSpeed ZeRO {ranks.engine_choice.zero_stage}"
+            if ranks.engine_choice.engine == "deepspeed"
             else "DDP"
         )
     )

@@ -94,7 +94,10 @@ class _Ground:
         self.ranks.require_same(
             "the engine that was asked for",
             " ".join(
-                [str(self.ranks.asked), json.dumps(self.ranks.asked.deepspeed, sort_keys=True)]
+                [
+                    str(self.ranks.engine_choice),
+                    json.dumps(self.ranks.engine_choice.deepspeed, sort_keys=True),
+                ]
             ),
         )
         self.ranks.require_same("the kind of device", self.ranks.device.type)
@@ -404,7 +407,7 @@ def _facts(setup: _Setup) -> dict[str, Any]:
 
 def _engine(ranks: Ranks) -> str:
     if ranks.world_size > 1:
-        return str(ranks.asked)
+        return str(ranks.engine_choice)
     return "one process" + (
         ", which has nothing to share by DeepSpeed" if ranks.machine.engine == "deepspeed" else ""
     )

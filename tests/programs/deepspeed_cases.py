@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from distgan.config.sections import Machine
 from distgan.core.errors import LaunchError
-from distgan.distributed.environment import Asked
+from distgan.distributed.environment import EngineChoice
 from distgan.distributed.ranks import Ranks, SingleProcess, exit_process
 from distgan.engine import deepspeed_zero as zero
 from distgan.engine.ddp import Engine
@@ -170,14 +170,14 @@ def start(case: Case, stage: int, engine: str = "deepspeed") -> Ranks:
         Machine(device="cpu", accumulation=case.accumulation, channels_last=case.channels_last),
         case.precision,
     )
-    ranks.asked = Asked(engine, stage, {"zero_optimization": case.tuning})
+    ranks.engine_choice = EngineChoice(engine, stage, {"zero_optimization": case.tuning})
     return ranks
 
 
 def players(case: Case, ranks: Ranks, seed: int = 0) -> list[Player]:
     # Another seed on every rank but the first, whose weights and buffers all must take. (DDP takes
     # the weights.)
-    torch.manual_seed(seed + ranks.rank * (ranks.asked.engine == "deepspeed"))
+    torch.manual_seed(seed + ranks.rank * (ranks.engine_choice.engine == "deepspeed"))
     return [
         Player(ranks, net, case.optimizer, clip=case.clip, clamp=case.clamp if i else None)
         for i, net in enumerate(networks())

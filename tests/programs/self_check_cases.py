@@ -15,7 +15,7 @@ import torch
 from distgan.config import batch_layout
 from distgan.config.sections import Machine
 from distgan.core import rng
-from distgan.data import loader as batches
+from distgan.data import loader
 from distgan.data.dataset import Data
 from distgan.distributed.ranks import Ranks, exit_process
 from distgan.engine import ddp, player
@@ -29,7 +29,7 @@ ALONE = {"bn_group": 6}  # groups inside a rank, whose running statistics must b
 
 def noise_per_rank():
     return patch.object(
-        batches.MicroBatch,
+        loader.MicroBatch,
         "noise",
         lambda self, seed, purpose, size, total: torch.randn(len(self.real), size),
     )
@@ -37,7 +37,7 @@ def noise_per_rank():
 
 def same_noise():
     return patch.object(
-        batches.MicroBatch,
+        loader.MicroBatch,
         "noise",
         lambda self, seed, purpose, size, total: rng.normal(
             seed, purpose, self.batch_index, (len(self.real), size)

@@ -109,15 +109,15 @@ FAULTS = {
     "noise drawn per rank": (
         """
         import torch
-        from distgan.data import loader as batches
-        batches.MicroBatch.noise = lambda self, seed, purpose, size, total: torch.randn(len(self.real), size)
+        from distgan.data import loader
+        loader.MicroBatch.noise = lambda self, seed, purpose, size, total: torch.randn(len(self.real), size)
     """
     ),
     "the same noise on every rank": (
         """
-        from distgan.data import loader as batches
+        from distgan.data import loader
         from distgan.core import rng
-        batches.MicroBatch.noise = lambda self, seed, purpose, size, total: rng.normal(seed, purpose, self.batch_index, (len(self.real), size))
+        loader.MicroBatch.noise = lambda self, seed, purpose, size, total: rng.normal(seed, purpose, self.batch_index, (len(self.real), size))
     """
     ),
     "batch statistics of each rank alone": (
@@ -157,9 +157,9 @@ def test_a_loader_that_shards_twice_fails_at_the_first_step(particles, tmp_path)
     program = broken(
         tmp_path,
         """
-        from distgan.data import loader as batches
-        usual = batches.Stream._positions
-        batches.Stream._positions = lambda self, batch: (p[::2].repeat(2) for p in usual(self, batch))
+        from distgan.data import loader
+        usual = loader.Stream._positions
+        loader.Stream._positions = lambda self, batch: (p[::2].repeat(2) for p in usual(self, batch))
     """,
     )
     output = run(

@@ -9,7 +9,7 @@ import torch
 from distgan.config import batch_layout, loading
 from distgan.core import rng
 from distgan.core.clock import Clock
-from distgan.data import diffaugment as augment
+from distgan.data import diffaugment
 from distgan.data.loader import MicroBatch
 from distgan.distributed.ranks import Ranks
 from distgan.recipes import resolve
@@ -41,7 +41,7 @@ def drawn(name):
 
 
 def changed(x, *policies):
-    apply = augment.images if x.ndim == 4 else augment.waves
+    apply = diffaugment.images if x.ndim == 4 else diffaugment.waves
     return apply(x, policies, 3, "p", ADDRESS).numpy()
 
 
@@ -95,7 +95,7 @@ def test_translation_moves_by_whole_pixels_and_lets_zeros_in():
 
 def test_every_shift_is_drawn():
     at = np.arange(2000)
-    moved = augment.images(torch.ones(2000, 1, 16, 16), ("translation",), 0, "p", at)
+    moved = diffaugment.images(torch.ones(2000, 1, 16, 16), ("translation",), 0, "p", at)
     rows, counts = np.unique(
         moved[:, 0].amax(2).sum(1).int().numpy(), return_counts=True
     )  # rows that are left
@@ -115,7 +115,7 @@ def test_cutout_is_a_rectangle_of_half_the_sides():
         expected[:, max(top, 0) : max(top + 6, 0), max(left, 0) : max(left + 8, 0)] = 0
         np.testing.assert_array_equal(found, expected)
     holes = (
-        augment.images(torch.ones(3000, 1, 8, 8), ("cutout",), 0, "p", np.arange(3000)) == 0
+        diffaugment.images(torch.ones(3000, 1, 8, 8), ("cutout",), 0, "p", np.arange(3000)) == 0
     ).sum((1, 2, 3))
     assert holes.max() == 16 and holes.min() == 4  # whole inside; a quarter of it in a corner
 
@@ -155,7 +155,7 @@ def test_sound_one_clip_at_a_time():
 )
 def test_the_same_addresses_change_alike_whatever_else_is_in_the_batch(x, policies):
     """A real and a sample at one address; one rank's half and the whole batch."""
-    apply = augment.images if x.ndim == 4 else augment.waves
+    apply = diffaugment.images if x.ndim == 4 else diffaugment.waves
     whole = apply(x, policies, 3, "p", ADDRESS)
     assert torch.equal(
         torch.cat(
@@ -179,14 +179,14 @@ def test_the_same_addresses_change_alike_whatever_else_is_in_the_batch(x, polici
 @pytest.mark.parametrize("policy", ALL + SOUND)
 def test_gradients_are_those_of_finite_differences(policy):
     x = (pictures(2, (4, 4)) if policy in ALL else clips(16)).requires_grad_()
-    apply = augment.images if policy in ALL else augment.waves
+    apply = diffaugment.images if policy in ALL else diffaugment.waves
     assert torch.autograd.gradcheck(lambda x: apply(x, (policy,), 3, "p", ADDRESS), x)
     assert torch.autograd.gradgradcheck(lambda x: apply(x, (policy,), 3, "p", ADDRESS) ** 2, x)
 
 
 def test_channels_of_a_pair_stay_together():
     same = clips()[:, :1].expand(-1, 2, -1)
-    found = augment.waves(same, SOUND[:4], 3, "p", ADDRESS)
+    found = diffaugment.waves(same, SOUND[:4], 3, "p", ADDRESS)
     assert torch.equal(found[:, 0], found[:, 1]) and not torch.equal(found, same)
 
 
@@ -207,13 +207,13 @@ def test_reals_and_samples_are_changed_in_both_updates(name, monkeypatch):
         batch_layout.fit(4, 1, 1, run.group),
         (1, 64, 64),
     )
-    seen, usual = [], augment.images
+    seen, usual = [], diffaugment.images
 
     def spied(x, policies, seed, purpose, address):
         seen.append((purpose, policies, seed, address.tolist()))
         return usual(x, policies, seed, purpose, address)
 
-    monkeypatch.setattr(augment, "images", spied)
+    monkeypatch.setattr(diffaugment, "images", spied)
     places = np.arange(made.batches_per_step * 4).reshape(-1, 4)
     batches = [
         [
@@ -232,5 +232,5 @@ def test_reals_and_samples_are_changed_in_both_updates(name, monkeypatch):
         all(one[1:3] == (ALL, 0) for one in seen)
         and [one[3] for one in in_d[::2]] == places.tolist()
     )
-    monkeypatch.setattr(augment, "images", lambda x, *_: x * 0)
+    monkeypatch.setattr(diffaugment, "images", lambda x, *_: x * 0)
     assert made.step(batches, Clock(4 * len(places), 8))["g/grad_norm"] == 0

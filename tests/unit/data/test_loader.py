@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from distgan.config import batch_layout
 from distgan.core.errors import ConfigError, DataError
-from distgan.data import loader as batches
+from distgan.data import loader
 from distgan.data.dataset import Data
 from distgan.data.loader import Stream
 from distgan.data.order import Order
@@ -200,7 +200,7 @@ def test_copying_one_batch_ahead_changes_nothing(folders, monkeypatch):
     monkeypatch.setattr(torch.Tensor, "record_stream", lambda self, stream: None)
     delivered = [(np.array([i]), np.array([i]), torch.tensor([i])) for i in range(5)]
     assert [
-        int(real) for _, _, real in itertools.islice(batches._one_ahead(iter(delivered), CPU), 4)
+        int(real) for _, _, real in itertools.islice(loader._one_ahead(iter(delivered), CPU), 4)
     ] == [0, 1, 2, 3]
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from distgan.config.sections import Machine
 from distgan.core.errors import LaunchError
-from distgan.distributed.environment import Asked, resolve_engine
+from distgan.distributed.environment import EngineChoice, resolve_engine
 
 DEEPSPEED = {
     "ACCELERATE_USE_DEEPSPEED": "true",
@@ -48,7 +48,7 @@ def file(tmp_path):
 @pytest.mark.parametrize(
     ("environment", "settings", "asked"),
     [
-        ({}, {}, Asked("ddp")),
+        ({}, {}, EngineChoice("ddp")),
         (
             {
                 "ACCELERATE_MIXED_PRECISION": "no",
@@ -56,19 +56,19 @@ def file(tmp_path):
                 "ACCELERATE_DYNAMO_MODE": "default",
             },
             {},
-            Asked("ddp"),
+            EngineChoice("ddp"),
         ),
-        (DEEPSPEED, {}, Asked("deepspeed", 1)),
-        ({"ACCELERATE_USE_DEEPSPEED": "true"}, {}, Asked("deepspeed", 0)),
-        ({"ACCELERATE_USE_DEEPSPEED": "true"}, {"zero_stage": 2}, Asked("deepspeed", 2)),
-        (DEEPSPEED, {"zero_stage": 1, "engine": "deepspeed"}, Asked("deepspeed", 1)),
-        (BY_DEEPSPEED, {}, Asked("deepspeed", 0)),
-        (BY_DEEPSPEED, {"engine": "ddp"}, Asked("ddp")),  # it only starts processes
-        ({}, {"engine": "deepspeed", "zero_stage": 2}, Asked("deepspeed", 2)),
+        (DEEPSPEED, {}, EngineChoice("deepspeed", 1)),
+        ({"ACCELERATE_USE_DEEPSPEED": "true"}, {}, EngineChoice("deepspeed", 0)),
+        ({"ACCELERATE_USE_DEEPSPEED": "true"}, {"zero_stage": 2}, EngineChoice("deepspeed", 2)),
+        (DEEPSPEED, {"zero_stage": 1, "engine": "deepspeed"}, EngineChoice("deepspeed", 1)),
+        (BY_DEEPSPEED, {}, EngineChoice("deepspeed", 0)),
+        (BY_DEEPSPEED, {"engine": "ddp"}, EngineChoice("ddp")),  # it only starts processes
+        ({}, {"engine": "deepspeed", "zero_stage": 2}, EngineChoice("deepspeed", 2)),
         (
             {"ACCELERATE_USE_DEEPSPEED": "false", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "3"},
             {},
-            Asked("ddp"),
+            EngineChoice("ddp"),
         ),  # accelerate takes no notice of it, either
         (
             DEEPSPEED
@@ -77,7 +77,7 @@ def file(tmp_path):
                 "ACCELERATE_GRADIENT_CLIPPING": "0.0",
             },
             {"accumulation": 4},
-            Asked("deepspeed", 1),
+            EngineChoice("deepspeed", 1),
         ),
     ],
 )
@@ -89,7 +89,7 @@ def test_one_process_has_no_engine(engine):
     assert (
         engine(DEEPSPEED, processes=1)
         == engine(processes=1, engine="deepspeed", zero_stage=2)
-        == Asked("ddp")
+        == EngineChoice("ddp")
     )
 
 
@@ -256,7 +256,7 @@ def test_tuning_keys_are_taken(engine, file):
         "steps_per_print": 100,
         "zero_optimization": {"reduce_bucket_size": 5_000_000, "overlap_comm": True},
     }
-    expected = Asked("deepspeed", 2, keys)
+    expected = EngineChoice("deepspeed", 2, keys)
     assert engine(engine="deepspeed", deepspeed_config=path, accumulation=3) == expected
     assert (
         engine(

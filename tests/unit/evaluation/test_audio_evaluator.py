@@ -24,8 +24,17 @@ from distgan.evaluation import audio_evaluator as audio_scores
 from distgan.evaluation import audio_sets as clips
 from distgan.evaluation.audio_embeddings import SCALE, Embedding
 from distgan.evaluation.audio_evaluator import Clip, columns, score
-from distgan.metrics import audio as measures
 from distgan.metrics import frechet, perceptual
+from distgan.metrics.audio import (
+    CEPSTRA,
+    LOG_MEL_BANDS,
+    MEL_BANDS,
+    _decibels,
+    _mel,
+    log_mel,
+    mel_cepstral_distortion,
+    si_sdr,
+)
 from distgan.metrics.stft import stft_distance
 from distgan.shards.audio import speech
 from distgan.shards.codecs import audio as audio_codec
@@ -76,7 +85,7 @@ def test_mel_cepstral_distortion_is_the_root_mean_square_of_what_the_cosines_hol
     """
     target = torch.from_numpy(voices[0]).double()[None]
     found = torch.from_numpy(noisy(voices[0], 0.003)).double()[None]
-    banks = measures._mel(RATE, measures.MEL_BANDS)
+    banks = _mel(RATE, MEL_BANDS)
     x, y = (
         torch.stft(
             z[0],
@@ -94,28 +103,28 @@ def test_mel_cepstral_distortion_is_the_root_mean_square_of_what_the_cosines_hol
     )
     floor = y.sqrt().max() * 1e-4
     difference = (20 * torch.log10(x.sqrt().clamp_min(floor) / y.sqrt().clamp_min(floor))).numpy()
-    active = measures._decibels(found, target, RATE)[2][0].bool().numpy()
-    series = scipy.fft.dct(difference, axis=1) / measures.MEL_BANDS  # c_k of the cosine series
-    for k in (measures.CEPSTRA, measures.MEL_BANDS - 1):
+    active = _decibels(found, target, RATE)[2][0].bool().numpy()
+    series = scipy.fft.dct(difference, axis=1) / MEL_BANDS  # c_k of the cosine series
+    for k in (CEPSTRA, MEL_BANDS - 1):
         by_dct = np.sqrt((series[:, 1 : k + 1] ** 2).sum(1) / 2)[active].mean()
-        assert measures.mel_cepstral_distortion(found, target, RATE, k).item() == pytest.approx(
+        assert mel_cepstral_distortion(found, target, RATE, k).item() == pytest.approx(
             by_dct, rel=1e-9
         )
     whole = np.sqrt(((difference - difference.mean(1, keepdims=True)) ** 2).mean(1))[active].mean()
-    assert measures.mel_cepstral_distortion(
-        found, target, RATE, measures.MEL_BANDS - 1
-    ).item() == pytest.approx(whole, rel=1e-9)
-    assert measures.mel_cepstral_distortion(target, target, RATE).item() == 0
+    assert mel_cepstral_distortion(found, target, RATE, MEL_BANDS - 1).item() == pytest.approx(
+        whole, rel=1e-9
+    )
+    assert mel_cepstral_distortion(target, target, RATE).item() == 0
     assert (
-        measures.mel_cepstral_distortion(0.9 * target, target, RATE).item() < 0.1
+        mel_cepstral_distortion(0.9 * target, target, RATE).item() < 0.1
     )  # a level alone: what lies on the floor
-    assert measures.mel_cepstral_distortion(found, 0 * target, RATE).item() == 0
+    assert mel_cepstral_distortion(found, 0 * target, RATE).item() == 0
 
 
 def test_every_mel_band_hears_something():
     for rate in (1000, 8000, 16000, 48000):
-        for bands in (measures.MEL_BANDS, measures.LOG_MEL_BANDS):
-            assert (measures._mel(rate, bands).sum(0) > 0).all()
+        for bands in (MEL_BANDS, LOG_MEL_BANDS):
+            assert (_mel(rate, bands).sum(0) > 0).all()
 
 
 @pytest.mark.parametrize("level", [0.001, 0.01, 0.1])
@@ -125,11 +134,11 @@ def test_si_sdr_is_torchmetrics_without_its_epsilon(voices, level):
     target, found = (
         torch.from_numpy(wave).double() for wave in (voices[0], noisy(voices[0], level))
     )
-    assert measures.si_sdr(found[None], target[None]).item() == pytest.approx(
+    assert si_sdr(found[None], target[None]).item() == pytest.approx(
         theirs(found, target).item(), abs=1e-6
     )
-    assert measures.si_sdr(1e-4 * found[None], 1e-4 * target[None]).item() == pytest.approx(
-        measures.si_sdr(found[None], target[None]).item(), abs=1e-6
+    assert si_sdr(1e-4 * found[None], 1e-4 * target[None]).item() == pytest.approx(
+        si_sdr(found[None], target[None]).item(), abs=1e-6
     )
 
 
@@ -230,7 +239,7 @@ def test_means_conditions_and_distances(voices):
     assert list(found["conditions"]) == ["0 to 5 dB", "5 to 10 dB", "20 dB and more"]
     assert found["conditions"]["5 to 10 dB"]["lsd"]["mean"] == pytest.approx(np.mean(numbers[1:3]))
     rows = {
-        side: torch.cat([measures.log_mel(getattr(made[i], side), RATE) for i in range(5)])
+        side: torch.cat([log_mel(getattr(made[i], side), RATE) for i in range(5)])
         for side in ("found", "given", "target")
     }
     for side, name in (("found", "frechet_logmel"), ("given", "input_frechet_logmel")):

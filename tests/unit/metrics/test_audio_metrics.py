@@ -10,7 +10,7 @@ import pytest
 import scipy.signal
 import torch
 
-from distgan.metrics import audio as measures
+from distgan.metrics.audio import band_levels, band_names, log_spectral_distance, si_sdr, table
 from distgan.metrics.stft import STFT_RESOLUTIONS
 from distgan.shards.audio import speech
 
@@ -37,17 +37,18 @@ def test_si_sdr_is_the_formula(voice):
     error *= (voice.square().sum(1, keepdim=True) / error.square().sum(1, keepdim=True)).sqrt()
     for ratio in (-7.0, 0.0, 13.0):
         found = 0.3 * (voice + 10 ** (-ratio / 20) * error)
-        np.testing.assert_allclose(measures.si_sdr(found, voice), ratio, atol=1e-9)
-        np.testing.assert_allclose(measures.si_sdr(-found, voice), ratio, atol=1e-9)
+        np.testing.assert_allclose(si_sdr(found, voice), ratio, atol=1e-9)
+        np.testing.assert_allclose(si_sdr(-found, voice), ratio, atol=1e-9)
 
 
 def test_si_sdr_of_equal_and_of_silent_clips(voice):
     nothing = torch.zeros_like(voice)
-    assert measures.si_sdr(voice, voice).tolist() == [100, 100]
-    assert measures.si_sdr(voice, nothing).tolist() == [-100, -100] and measures.si_sdr(
-        nothing, voice
-    ).tolist() == [-100, -100]
-    assert measures.si_sdr(nothing, nothing).tolist() == [-100, -100]
+    assert si_sdr(voice, voice).tolist() == [100, 100]
+    assert si_sdr(voice, nothing).tolist() == [-100, -100] and si_sdr(nothing, voice).tolist() == [
+        -100,
+        -100,
+    ]
+    assert si_sdr(nothing, nothing).tolist() == [-100, -100]
 
 
 def written_out(found: np.ndarray, target: np.ndarray, bins=slice(None)) -> float:
@@ -80,12 +81,12 @@ def written_out(found: np.ndarray, target: np.ndarray, bins=slice(None)) -> floa
 def test_log_spectral_distance_is_the_formula(voice):
     found = voice + noise(voice, 0.005)
     due = [written_out(x, y) for x, y in zip(found.numpy(), voice.numpy(), strict=True)]
-    np.testing.assert_allclose(measures.log_spectral_distance(found, voice, RATE), due, rtol=1e-9)
+    np.testing.assert_allclose(log_spectral_distance(found, voice, RATE), due, rtol=1e-9)
     due = [
         written_out(x, y, slice(32, 64)) for x, y in zip(found.numpy(), voice.numpy(), strict=True)
     ]  # bins of 31.25 Hz
     np.testing.assert_allclose(
-        measures.log_spectral_distance(found, voice, RATE, 1000, 2000), due, rtol=1e-9
+        log_spectral_distance(found, voice, RATE, 1000, 2000), due, rtol=1e-9
     )
 
 
@@ -93,12 +94,10 @@ def test_a_gain_is_a_distance_of_its_decibels():
     """On noise, which has nothing near the floor."""
     wave = noise(torch.zeros(2, RATE), 0.1)
     np.testing.assert_allclose(
-        measures.log_spectral_distance(0.5 * wave, wave, RATE), 20 * math.log10(2), atol=0.01
+        log_spectral_distance(0.5 * wave, wave, RATE), 20 * math.log10(2), atol=0.01
     )
-    np.testing.assert_allclose(
-        measures.band_levels(0.5 * wave, wave, RATE), -20 * math.log10(2), atol=1e-4
-    )
-    assert measures.log_spectral_distance(wave, wave, RATE).tolist() == [0, 0]
+    np.testing.assert_allclose(band_levels(0.5 * wave, wave, RATE), -20 * math.log10(2), atol=1e-4)
+    assert log_spectral_distance(wave, wave, RATE).tolist() == [0, 0]
 
 
 def test_a_lost_octave_is_seen_in_its_band(voice):
@@ -107,8 +106,8 @@ def test_a_lost_octave_is_seen_in_its_band(voice):
             scipy.signal.butter(12, 4000, fs=RATE, output="sos"), voice.numpy()
         ).copy()
     )
-    levels = measures.band_levels(filtered, voice, RATE)
-    assert measures.band_names(RATE) == [
+    levels = band_levels(filtered, voice, RATE)
+    assert band_names(RATE) == [
         "0-500 Hz",
         "500-1000 Hz",
         "1000-2000 Hz",
@@ -119,8 +118,7 @@ def test_a_lost_octave_is_seen_in_its_band(voice):
         levels.shape == (2, 5) and (levels[:, :3].abs() < 0.1).all() and (levels[:, 4] < -10).all()
     )
     low, high = (
-        measures.log_spectral_distance(filtered, voice, RATE, *band)
-        for band in ((0, 2000), (4500, 8000))
+        log_spectral_distance(filtered, voice, RATE, *band) for band in ((0, 2000), (4500, 8000))
     )
     assert (low < 1).all() and (high > 5).all()
 
@@ -131,7 +129,7 @@ def test_a_lost_octave_is_seen_in_its_band(voice):
 )
 def test_a_tone_is_heard_in_its_band(hz, band):
     wave = noise(torch.zeros(1, RATE), 0.01)
-    levels = measures.band_levels(
+    levels = band_levels(
         wave + 0.5 * torch.cos(2 * torch.pi * hz * torch.arange(RATE) / RATE), wave, RATE
     )[0]
     assert levels.argmax() == band and levels[band] > 20
@@ -144,7 +142,7 @@ def test_pauses_do_not_count(voice):
         [torch.zeros_like(voice)[:, :1000], torch.zeros_like(voice), noise(voice, 0.05)[:, 1000:]],
         1,
     )
-    a, b = (measures.log_spectral_distance(quiet + e, quiet, RATE) for e in (error, loud_pause))
+    a, b = (log_spectral_distance(quiet + e, quiet, RATE) for e in (error, loud_pause))
     np.testing.assert_allclose(a, b, rtol=0.02)
 
 
@@ -153,19 +151,19 @@ def test_short_and_silent_clips_have_finite_measures(frames):
     wave, nothing = noise(torch.zeros(1, frames), 0.1), torch.zeros(1, frames)
     for found, target in ((wave, nothing), (nothing, wave), (nothing, nothing)):
         for values in (
-            measures.log_spectral_distance(found, target, RATE),
-            measures.band_levels(found, target, RATE),
-            measures.si_sdr(found, target),
+            log_spectral_distance(found, target, RATE),
+            band_levels(found, target, RATE),
+            si_sdr(found, target),
         ):
             assert torch.isfinite(values).all()
-    assert measures.log_spectral_distance(wave, nothing, RATE).item() == 0
+    assert log_spectral_distance(wave, nothing, RATE).item() == 0
 
 
 def test_a_clip_does_not_depend_on_the_others(voice):
     found = voice + noise(voice, 0.01)
-    together = measures.table(found, voice, RATE, STFT_RESOLUTIONS)
+    together = table(found, voice, RATE, STFT_RESOLUTIONS)
     for i in range(2):
-        alone = measures.table(found[i : i + 1], voice[i : i + 1], RATE, STFT_RESOLUTIONS)
+        alone = table(found[i : i + 1], voice[i : i + 1], RATE, STFT_RESOLUTIONS)
         assert alone.keys() == together.keys() == {"l1", "stft", "si_sdr", "lsd"}
         for name, value in alone.items():
             assert value.dtype == torch.float64 and value.item() == pytest.approx(

@@ -22,7 +22,7 @@ from distgan.data.dataset import Data
 from distgan.data.loader import MicroBatch
 from distgan.distributed.ranks import Ranks
 from distgan.engine.player import apply_settings
-from distgan.metrics import audio as measures
+from distgan.metrics.audio import log_spectral_distance, si_sdr
 from distgan.metrics.stft import stft_distance
 from distgan.nn.spectrogram import MultiResolutionDiscriminator, Repair
 from distgan.recipes.timbre import Recipe, Settings
@@ -337,9 +337,9 @@ def test_validation_is_what_is_computed_pair_by_pair(folder):
             {
                 "l1": (repaired - target).abs().mean(),
                 "stft": stft_distance(repaired, target, RESOLUTIONS).mean(),
-                "si_sdr": measures.si_sdr(repaired, target).mean(),
-                "lsd": measures.log_spectral_distance(repaired, target, 8000).mean(),
-                "input_si_sdr": measures.si_sdr(given, target).mean(),
+                "si_sdr": si_sdr(repaired, target).mean(),
+                "lsd": log_spectral_distance(repaired, target, 8000).mean(),
+                "input_si_sdr": si_sdr(given, target).mean(),
                 "input_stft": stft_distance(given, target, RESOLUTIONS).mean(),
                 "adversarial": (score - 1).square().mean(),
                 "d_loss": (real - 1).square().mean() + score.square().mean(),

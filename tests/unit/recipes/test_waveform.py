@@ -356,17 +356,18 @@ def test_a_micro_batch_more_changes_nothing():
 
 def test_dropout_masks_differ_between_the_updates_of_a_step_and_have_the_rate(monkeypatch):
     made, asked = recipe("dropout_rate=0.25", "g_steps=2"), []
-    keep = made._keep
+    keep = made._dropout_mask
     monkeypatch.setattr(
-        made, "_keep", lambda part, purpose: asked.append(purpose) or keep(part, purpose)
+        made, "_dropout_mask", lambda part, purpose: asked.append(purpose) or keep(part, purpose)
     )
     made.step([[micro(8)]], Clock(8, 100))
     assert asked == ["dropout/d", "dropout/g/0", "dropout/g/1"]
     masks = [
-        made._keep(micro(8), purpose) for purpose in ("dropout/d", "dropout/g/0", "dropout/g/1")
+        made._dropout_mask(micro(8), purpose)
+        for purpose in ("dropout/d", "dropout/g/0", "dropout/g/1")
     ]
     assert not any(torch.equal(a, b) for a, b in zip(masks, masks[1:] + masks[:1], strict=True))
-    many = torch.cat([made._keep(micro(8, batch=k), "dropout/d") for k in range(20)])
+    many = torch.cat([made._dropout_mask(micro(8, batch=k), "dropout/d") for k in range(20)])
     assert set(many.unique().tolist()) == {
         0.0,
         torch.tensor(1 / 0.75).item(),
@@ -397,9 +398,9 @@ def test_settings_can_be_changed_in_flight():
         for group in player.engine.optimizer.param_groups
     } == {5e-5}
     torch.testing.assert_close(log["g/loss"], log["g/adversarial"] + 5 * log["g/l1"])
-    assert made.G.updates == 2 and (made._keep(micro(8), "x") == 0).float().mean() == pytest.approx(
-        0.5, abs=0.1
-    )
+    assert made.G.updates == 2 and (
+        made._dropout_mask(micro(8), "x") == 0
+    ).float().mean() == pytest.approx(0.5, abs=0.1)
 
 
 # ---- what is said of held-out pairs
