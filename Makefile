@@ -1,16 +1,20 @@
 # Every target installs what it needs into .venv first; what is installed once is not installed again.
+SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+TESTED := .venv/.ready-test
 
-.PHONY: install demo test test-slow test-slurm chaos bench peers lint clean help
+.PHONY: install demo test test-gate test-all test-slurm test-smoke chaos bench peers lint clean help
 help:
-	@echo "make install    into .venv; every other target does it by itself"
+	@echo "make install    what users need, into .venv; every other target does it by itself"
 	@echo "make demo       shard, train with 2 processes, validate, evaluate, report (minutes)"
-	@echo "make test       the default tests"
-	@echo "make test-slow  the long ones: nine kills, the whole demo"
+	@echo "make test       while you work: tests/unit and tests/process/quick (at most 4 minutes on 2 idle cores)"
+	@echo "make test-gate  what .ci/run has beside it: the rest of tests/process, and what costs seconds"
+	@echo "make test-smoke three tests on a real Slurm, which slurm/dev-cluster starts on this machine"
+	@echo "make test-slurm all of them"
+	@echo "make test-all   everything: unit, process, nightly, slurm (hours)"
 	@echo "make chaos      a hundred kills at random moments, with 1, 2 and 3 processes (half an hour)"
-	@echo "make test-slurm on a real Slurm, which slurm/dev-cluster starts on this machine"
 	@echo "make bench      speed, as ratios against named peers or limits"
 	@echo "make peers      what \`make bench\` compares with beside webdataset: litdata, mosaicml-streaming"
 	@echo "make lint       ruff"
@@ -18,35 +22,45 @@ help:
 $(READY): pyproject.toml constraints.txt
 	@echo "installing into .venv: about 5 GB, a minute or more"
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
 	touch $(READY)
+
+# What tests, lint and benchmarks need beside it.
+$(TESTED): $(READY)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
+	touch $(TESTED)
 
 install: $(READY)
 
 demo: $(READY)
 	$(BIN)/python -m distgan.launchers.local.demo
 
-test: $(READY)
-	$(BIN)/python -m pytest
+test: $(TESTED)
+	@cut -d' ' -f1-3 /proc/loadavg 2> /dev/null | sed 's/^/load before: /' || true
+	time $(BIN)/python -m pytest
 
-test-slow: $(READY)
-	$(BIN)/python -m pytest -m slow
+test-gate: $(TESTED)
+	time $(BIN)/python -m pytest tests/unit tests/process -m 'gate and not nightly'
 
-test-slurm: $(READY)
+test-smoke test-slurm: $(TESTED)
 	slurm/dev-cluster up
-	$(BIN)/python -m pytest -m slurm -n 0
+	time $(BIN)/python -m pytest tests/slurm -n 0 -m $(if $(filter test-smoke,$@),smoke,slurm)
 
-chaos: $(READY)
+test-all: $(TESTED)
+	time $(BIN)/python -m pytest tests/unit tests/process tests/nightly -m 'not slurm'
+	$(MAKE) test-slurm
+
+chaos: $(TESTED)
 	$(BIN)/python tests/programs/chaos.py
 
-bench: $(READY)
+bench: $(TESTED)
 	$(BIN)/python -m bench
 
-peers: $(READY)
+peers: $(TESTED)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,bench]'
 	$(BIN)/python -m pip install --quiet --no-deps mosaicml-streaming==0.13.0
 
-lint: $(READY)
+lint: $(TESTED)
 	$(BIN)/ruff check .
 
 clean:

@@ -9,6 +9,22 @@ import pytest
 os.environ["OMP_NUM_THREADS"] = "1"
 
 
+FOLDERS = {"process/faults": "gate", "process/runs": "gate", "nightly": "nightly", "slurm": "slurm"}
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leave tests marked for a later tier out unless `-m` chooses; mark others by their folder."""
+    root = config.rootpath / "tests"
+    later = [i for i in items if any(i.get_closest_marker(m) for m in ("gate", "nightly"))]
+    if later and not config.option.markexpr:
+        config.hook.pytest_deselected(items=later)
+        items[:] = [item for item in items if item not in later]
+    for item in items:
+        folder = "/".join(item.path.relative_to(root).parts[:-1])
+        if item not in later and folder in FOLDERS:
+            item.add_marker(FOLDERS[folder])
+
+
 @pytest.fixture(scope="session")
 def shared(tmp_path_factory):
     """Return a function (name, make): the folder that `make(folder)` fills once for all workers."""
@@ -68,3 +84,41 @@ def reference(shared):
     from shard_sets import SMALL, shard
 
     return shared("reference", lambda to: shard("particles", to, *SMALL, "--workers", 1))
+
+
+@pytest.fixture(scope="session")
+def flowers(shared):
+    """Sixty look-alikes of flowers: 54 to train on, 6 held out."""
+    from flowers import look_alike
+    from shard_sets import shard
+
+    def make(to):
+        source = look_alike(to.with_name("flowers-source"), each=5)
+        options = ("--unofficial", "--validation", "0.1", "--workers", 1)
+        return shard("flowers102", to, "--from", source, *options)
+
+    return shared("flowers", make)
+
+
+@pytest.fixture(scope="module")
+def trained(shared, particles, tmp_path_factory):
+    """(A folder with `run`, trained for one epoch, and `data`, statistics beside which are this
+    module's own; what the training printed).
+    """
+    import contextlib
+    import shutil
+
+    from processes import TINY
+    from shard_sets import copy_data
+
+    from distgan import train
+
+    def make(to):
+        words = [f"data={particles}", f"machine.folder={to / 'run'}", "epochs=1"]
+        with open(to.with_suffix(".txt"), "w") as printed, contextlib.redirect_stdout(printed):
+            return train.main(["sagan", *words, "machine.device=cpu", *TINY])
+
+    source, home = shared("trained", make), tmp_path_factory.mktemp("trained")
+    shutil.copytree(source, home, dirs_exist_ok=True)
+    copy_data(particles, home / "data")
+    return home, source.with_suffix(".txt").read_text()

@@ -4,12 +4,9 @@ report.
 
 import json
 
-import pytest
-
 from distgan.launchers.local import demo
 
 
-@pytest.mark.slow
 def test_the_demo_learns_and_reports(tmp_path, capfd):
     assert demo.main(tmp_path) == 0
     rows = [

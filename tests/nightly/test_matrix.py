@@ -1,7 +1,7 @@
 """The same training on every engine: losses of 20 steps and final weights of G, D and G's average
 against one process at the full global batch.
 
-`DISTGAN_WRITE_DOCS=1 python -m pytest tests/nightly/test_matrix.py` (and again with `-m slow`) writes what
+`DISTGAN_WRITE_DOCS=1 python -m pytest tests/nightly/test_matrix.py` writes what
 it measures into docs/engines.md.
 """
 
@@ -69,13 +69,11 @@ def test_float32(system, way, references, measured, sets, tmp_path):
     assert differences(system, way, "float32", references, measured, sets, tmp_path) < TOLERANCE
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("system", "way"), **named(SLOW))
 def test_float32_nightly(system, way, references, measured, sets, tmp_path):
     assert differences(system, way, "float32", references, measured, sets, tmp_path) < TOLERANCE
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("system", "way"), **named(EXACT))
 def test_float64_differs_by_rounding_only(system, way, references, measured, sets, tmp_path):
     """tests/process/quick/test_equality.py holds the same for sagan in every default run."""

@@ -24,7 +24,6 @@ from sweep_options import options_of
 from distgan import cli
 from distgan.core.errors import DistganError
 
-pytestmark = pytest.mark.slurm
 CLUSTER = [sys.executable, str(ROOT / "slurm/dev-cluster")]
 FOLDER = Path(
     os.environ.get("DISTGAN_DEV_CLUSTER")
@@ -172,6 +171,7 @@ def equal(a, b):
 
 
 # ---- a sweep
+@pytest.mark.smoke
 def test_a_sweep_with_two_preemptions_ends_as_if_nothing_had_happened(particles, place):
     """Four runs, two at a time; two of them are preempted: they go on at the saved step, the others
     are untouched, and the account adds up.
@@ -361,6 +361,7 @@ def test_what_is_cancelled_stays_cancelled(particles, place):
     assert "to submit: 0" in again and "offered: --retry cancelled" in again
 
 
+@pytest.mark.smoke
 def test_the_last_element_is_requeued_and_no_finished_sibling_runs_again(particles, place):
     """Its raw number is that of the array: requeued by it, all elements would begin anew."""
     distgan("sweep", "sagan", f"data={particles}", "seed=0,1,2", "--name", "r", *dry())
@@ -588,6 +589,7 @@ def test_more_members_than_an_array_holds_and_a_controller_that_is_restarted(par
     assert [starts(one["run"]) for one in states("many")] == [1] * 7
 
 
+@pytest.mark.smoke
 def test_a_sweep_of_one_is_a_plain_job(particles, place):
     distgan("sweep", "sagan", f"data={particles}", "seed=range(5, 6)", "--name", "one", *dry())
     (found,) = states("one")

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -163,3 +164,8 @@ def damaged(
         "longest": max(lengths),
     }
     return write(folder, about, sample, n, held_out, 10)
+
+
+def copy_data(data: Path, to: Path) -> Path:
+    """A data set without statistics beside it."""
+    return shutil.copytree(data, to, ignore=shutil.ignore_patterns("statistics"))

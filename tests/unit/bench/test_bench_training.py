@@ -102,7 +102,7 @@ def test_the_rate_is_that_of_the_steady_part(tmp_path):
     assert scaling.rate(tmp_path) == 16
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_scaling(capsys):
     scaling.main(quick=True, only="inside")
     assert re.search(

@@ -5,20 +5,17 @@ that is needed to repeat them; what is refused.
 import io
 import json
 import re
-import shutil
 import struct
-import sys
 import zlib
 from pathlib import Path
 
-import evaluation
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from processes import BIN, ROOT, TINY, line, run
+from shard_sets import copy_data
 
-from distgan.commands import evaluate, report
+from distgan.commands import evaluate, generate, report
 from distgan.config.sections import Machine
 from distgan.core.errors import ConfigError, DataError, LaunchError, RunError
 from distgan.data.dataset import Data
@@ -29,29 +26,6 @@ from distgan.evaluation import statistics_cache as reals
 from distgan.evaluation.image_evaluator import Evaluator
 from distgan.shards.codecs import image as image_codec
 from distgan.shards.sources import images as source
-
-
-def copy(data: Path, to: Path) -> Path:
-    """A data set without statistics beside it."""
-    return shutil.copytree(data, to, ignore=shutil.ignore_patterns("statistics"))
-
-
-@pytest.fixture(scope="module")
-def trained(particles, tmp_path_factory):
-    """A run of one epoch, and the data set it may write statistics beside."""
-    home = tmp_path_factory.mktemp("evaluate")
-    copy(particles, home / "data")
-    printed = run(
-        line("python"),
-        "sagan",
-        f"data={home / 'data'}",
-        f"machine.folder={home / 'run'}",
-        "epochs=1",
-        "machine.device=cpu",
-        *TINY,
-        cwd=ROOT,
-    )
-    return home, printed
 
 
 @pytest.fixture
@@ -69,74 +43,6 @@ def images(folder: Path, n: int, size: int = 32, mode: str = "RGB", seed: int = 
 
 
 # ---- the promise
-def test_the_same_bits_with_1_2_3_and_5_processes(particles, tmp_path):
-    """All metrics, both paths, 1,003 images that none of 2, 3 and 5 divides, and other threads in
-    every process.
-    """
-    whole = json.loads(json.dumps(evaluation.results(str(copy(particles, tmp_path / "data1")))))
-    assert {
-        "score",
-        "kernel_standin",
-        "precision",
-        "recall",
-        "density",
-        "coverage",
-        "sliced_wasserstein",
-        "nearest",
-        "floor",
-    } <= whole[0].keys()
-    assert [one["samples"] for one in whole] == [1003, 1003] and whole[1]["score"] == pytest.approx(
-        whole[0]["score"], rel=1e-8
-    )
-    for size in (2, 3, 5):
-        data = copy(particles, tmp_path / f"data{size}")
-        start = [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            "--standalone",
-            "--nproc-per-node",
-            str(size),
-            str(ROOT / "tests" / "programs" / "evaluation.py"),
-        ]
-        run(start, str(data), str(tmp_path / f"{size}.json"), cwd=ROOT, OMP_NUM_THREADS=str(size))
-        assert json.loads((tmp_path / f"{size}.json").read_text()) == whole, size
-
-
-def test_the_verb_in_two_processes_and_the_same_line_again(trained):
-    home, _ = trained
-    lines = [
-        run(
-            [str(BIN / "distgan"), "evaluate"],
-            str(home / "run"),
-            f"--data={home / 'data'}",
-            "--n",
-            "37",
-            "--device",
-            "cpu",
-            *more,
-            cwd=ROOT,
-        )
-        for more in ([], ["--processes", "2"])
-    ]
-    assert all("frechet_standin" in text and "real, 27 against 27" in text for text in lines)
-    files = list((home / "run" / "eval" / "asked").glob("*.json"))
-    assert (
-        len(files) == 1
-        and f"written: {files[0]}" in lines[0]
-        and f"written: {files[0]}" in lines[1]
-    )  # the same question has the same answer, in one file
-    said = json.loads(files[0].read_text())
-    assert said["processes"] == 2 and said["floor"]["samples"] == 27
-    tables = [
-        [
-            row
-            for row in text.splitlines()
-            if row.startswith(("frechet", "kernel", "precision", "sliced", "nearest"))
-        ]
-        for text in lines
-    ]
-    assert tables[0] == tables[1] and len(tables[0]) == 5
 
 
 def test_the_result_can_be_repeated_from_what_it_says(trained, tmp_path):
@@ -183,14 +89,8 @@ def test_the_result_can_be_repeated_from_what_it_says(trained, tmp_path):
         assert {"score", "kernel_standin", "precision", "sliced_wasserstein"} <= numbers.keys()
     assert said["floor"]["real"]["score"] < said["floor"]["generated"]["score"]
     # The files that `distgan generate` writes are these samples: the same numbers from the folder.
-    run(
-        [str(BIN / "distgan"), "generate"],
-        str(home / "run"),
-        "count=30",
-        f"out={tmp_path / 'made'}",
-        "device=cpu",
-        cwd=ROOT,
-    )
+    words = [str(home / "run"), "count=30", f"out={tmp_path / 'made'}", "device=cpu"]
+    assert generate.main(words) == 0
     assert (
         evaluate.main(
             [
@@ -243,7 +143,7 @@ def test_a_stand_in_score_is_called_so_everywhere(trained, tmp_path, capsys):
 
 # ---- statistics beside the data
 def test_statistics_are_made_once_and_verified(particles, tmp_path, ranks, capsys):
-    data = copy(particles, tmp_path / "data")
+    data = copy_data(particles, tmp_path / "data")
 
     def score(**options):
         found = Evaluator(ranks, Data(str(data)), 20, None, **options).measure(
@@ -273,7 +173,7 @@ def test_statistics_are_made_once_and_verified(particles, tmp_path, ranks, capsy
 
 
 def test_a_data_set_that_cannot_be_written_beside(particles, tmp_path, ranks, capsys):
-    data = copy(particles, tmp_path / "data")
+    data = copy_data(particles, tmp_path / "data")
     (data / "statistics").write_text("in the way")
     Evaluator(ranks, Data(str(data)), 20, None).measure(
         lambda numbers: torch.zeros(len(numbers), 1, 64, 64)
@@ -282,7 +182,7 @@ def test_a_data_set_that_cannot_be_written_beside(particles, tmp_path, ranks, ca
 
 
 def test_statistics_of_other_settings_are_never_compared(particles, tmp_path, ranks):
-    data = copy(particles, tmp_path / "data")
+    data = copy_data(particles, tmp_path / "data")
     for path, n in (("features", 20), ("moments", 20)):
         Evaluator(ranks, Data(str(data)), n, None, True, path=path).look_at_reals()
         (file,) = (data / "statistics").glob(f"{path}-*.safetensors")

@@ -3,7 +3,6 @@
 import sys
 
 import pytest
-from processes import ROOT, TINY, run
 
 from distgan.core import arguments as options
 from distgan.core.errors import ConfigError, LaunchError
@@ -97,34 +96,3 @@ def test_the_line_of_a_verb():
         "evaluate",
         "RUN",
     ]
-
-
-def test_a_verb_under_torchrun(particles, tmp_path):
-    """What two ranks print of a verb, once, and of a refusal."""
-    start = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-        "-m",
-        "distgan",
-    ]
-    printed = run(
-        start,
-        "train",
-        "sagan",
-        f"data={particles}",
-        f"machine.folder={tmp_path / 'run'}",
-        "epochs=1",
-        "machine.device=cpu",
-        *TINY,
-        cwd=ROOT,
-    )
-    assert (
-        printed.count("finished; next: distgan report") == 1
-        and (tmp_path / "run" / "DONE").is_file()
-    )
-    refused = run(start, "generate", str(tmp_path / "nothing"), cwd=ROOT, code=1)
-    assert refused.count("error: ") == 1 and "Traceback" not in refused.split("error: ")[0]

@@ -159,7 +159,7 @@ def test_every_sample_once_with_processes_that_decode_ahead(folders, n, per_shar
     run_legs(folders(n, per_shard), batch, [(*leg[:4], 0) for leg in legs], window)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
 @settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]

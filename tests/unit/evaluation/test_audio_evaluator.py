@@ -2,11 +2,9 @@
 runs and on folders.
 """
 
-import csv
 import hashlib
 import json
 import math
-import re
 import subprocess
 import warnings
 
@@ -15,9 +13,10 @@ import pytest
 import scipy.fft
 import soundfile
 import torch
-from processes import BIN, environment, line, run
+from processes import BIN, environment
+from sounds import RATE, asked, made_voices, noisy, voice_folders
 
-from distgan.commands import evaluate, evaluate_audio, report
+from distgan.commands import evaluate, evaluate_audio
 from distgan.core.errors import ConfigError, DataError
 from distgan.distributed.ranks import Ranks
 from distgan.evaluation import audio_evaluator as audio_scores
@@ -36,23 +35,17 @@ from distgan.metrics.audio import (
     si_sdr,
 )
 from distgan.metrics.stft import stft_distance
-from distgan.shards.audio import speech
 from distgan.shards.codecs import audio as audio_codec
-
-RATE = 16000
 
 
 @pytest.fixture(scope="module")
-def voices() -> list[np.ndarray]:
-    """Five clips of 0.7 to 1.1 s of made speech."""
-    return [
-        speech.utterance(np.random.default_rng(k), RATE, 0.7 + 0.1 * k, k).astype(np.float32)
-        for k in range(5)
-    ]
+def voices():
+    return made_voices()
 
 
-def noisy(wave: np.ndarray, level: float, k: int = 0) -> np.ndarray:
-    return (wave + level * np.random.default_rng(k).standard_normal(len(wave))).astype(np.float32)
+@pytest.fixture
+def folders(tmp_path, voices):
+    return voice_folders(tmp_path, voices)
 
 
 class Made:
@@ -350,62 +343,6 @@ def test_a_missing_package_is_named_with_the_line_that_installs_it(monkeypatch):
 
 
 # ---- folders
-@pytest.fixture
-def folders(tmp_path, voices):
-    for name, level in (("clean", 0), ("repaired", 0.005), ("denoised", 0.02)):
-        (tmp_path / name).mkdir()
-        for k, voice in enumerate(voices):
-            (tmp_path / name / f"{k}.wav").write_bytes(
-                audio_codec.write_wav(noisy(voice, level, k), RATE)
-            )
-    return tmp_path
-
-
-def asked(folder, *more):
-    return [
-        "--real",
-        str(folder / "clean"),
-        "--fake",
-        str(folder / "repaired"),
-        "--input",
-        str(folder / "denoised"),
-        *more,
-    ]
-
-
-def test_folders_at_any_number_of_processes(folders):
-    """1, 2, 3 and 5 real processes: the same bits, in every number of every clip."""
-    found = {}
-    for processes in (1, 2, 3, 5):
-        out = folders / f"of{processes}.json"
-        words = asked(
-            folders, f"--out={out}", "--metrics", "si_sdr,lsd,mcd,stft,frechet", "--device", "cpu"
-        )
-        if processes == 1:
-            assert evaluate.main(words) == 0
-        else:
-            run(
-                [
-                    str(BIN / "torchrun"),
-                    "--standalone",
-                    "--nproc-per-node",
-                    str(processes),
-                    "-m",
-                    "distgan",
-                    "evaluate",
-                ],
-                *words,
-                cwd=folders,
-            )
-        about = json.loads(out.read_text())
-        found[processes] = {
-            key: about[key] for key in ("clips", "means", "conditions", "distances")
-        }
-        with open(out.with_suffix(".csv"), newline="") as file:
-            assert [row["key"] for row in csv.DictReader(file)] == [str(k) for k in range(5)]
-    assert found[1] == found[2] == found[3] == found[5]
-
-
 def test_folders_that_do_not_match_are_refused_by_name(folders, voices):
     (folders / "repaired/2.wav").write_bytes(audio_codec.write_wav(voices[2][:-7], RATE))
     with pytest.raises(
@@ -471,44 +408,6 @@ def test_more_frames_than_sums_hold_have_no_distance_at_any_number_of_processes(
 
 
 # ---- runs
-def test_a_run_is_measured_on_its_whole_validation_set(recordings, tmp_path):
-    folder = tmp_path / "run"
-    words = [
-        "timbre",
-        f"data={recordings}",
-        f"machine.folder={folder}",
-        "machine.device=cpu",
-        "epochs=2",
-        "segment_length=256",
-        "stft_resolutions=[[64,16,64]]",
-        "g_width=16",
-        "g_fft=64",
-        "g_hop=16",
-        "d_width=4",
-        "batch=6",
-        "gan_start_epoch=1",
-        "validate_every=1",
-    ]
-    run(line("python"), *words, cwd=tmp_path)
-    assert evaluate.main([str(folder), "--device", "cpu"]) == 0
-    (path,) = (folder / "eval/asked").glob("*.json")
-    about = json.loads(path.read_text())
-    assert (
-        about["samples"] == len(about["clips"]) == 6
-        and about["averaged"] in (True, False)
-        and about["stft_resolutions"] == [[64, 16, 64]]
-    )
-    rows = [json.loads(text) for text in (folder / "journal.jsonl").read_text().splitlines()]
-    last = [row for row in rows if "valid/lsd" in row and row["step"] == about["step"]][-1]
-    for name in ("si_sdr", "lsd", "stft", "l1", "input_si_sdr", "input_lsd"):
-        assert about["means"][name]["mean"] == pytest.approx(last[f"valid/{name}"], rel=1e-4), name
-    assert report.main([str(folder)]) == 0
-    page = re.sub(r"data:[a-z]+/[a-z]+;base64,[^\"]+", "", (folder / "report.html").read_text())
-    assert (
-        "Measures of held-out clips" in page
-        and "frechet_logmel" in page
-        and not re.search(r"\bfid\b", page, re.IGNORECASE)
-    )
 
 
 def test_the_verb_says_how_it_is_used(tmp_path):

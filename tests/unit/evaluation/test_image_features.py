@@ -276,7 +276,7 @@ def test_the_distance_is_pytorch_fids_where_that_is_exact():
     )
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_inception_gives_the_same_bits_with_1_2_and_3_processes(particles, stand_in, tmp_path):
     file, digest = stand_in
     whole = None
@@ -308,7 +308,7 @@ def test_inception_gives_the_same_bits_with_1_2_and_3_processes(particles, stand
     assert whole[0]["metric"] == "frechet_standin" and whole[0]["features"] == 2048
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_files_score_what_pytorch_fid_says():
     """Both programs from the same 600 + 600 PNG files to a distance, with the same weights.
 

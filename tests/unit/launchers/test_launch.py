@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from processes import BIN, TINY, environment, line, run
+from processes import BIN, environment
 
 from distgan import cli, train
 from distgan.core.errors import ConfigError, LaunchError
@@ -140,18 +140,6 @@ def test_the_line_for_one_process_is_plain_python(capsys):
     assert len(words) == 3 and Path(words[1]).samefile(train.__file__)
 
 
-def test_two_processes_start(particles, tmp_path):
-    output = run(
-        [str(BIN / "distgan"), "run", "--processes", "2"],
-        "sagan",
-        f"data={particles}",
-        "--dry-run",
-        *TINY,
-        cwd=tmp_path,
-    )
-    assert output.count("batch 12 = 2 ranks x 1 micro-batches x 6 per rank, in groups of 12") == 1
-
-
 def test_an_engine_that_is_not_trained_is_refused_before_processes_start(particles):
     with pytest.raises(LaunchError, match="ZeRO stage 3 is refused"):
         local.main(
@@ -223,22 +211,6 @@ def test_a_dry_run_prints_what_would_be_trained(dry, particles):
         f"weights, gradients, optimizer and averages {4 * (4 * both + generator) / 1e6:.1f} MB"
         in out
     )
-
-
-def test_the_identity_of_a_dry_run_is_that_of_the_run(dry, particles, tmp_path):
-    name = re.search(
-        r"\((\S+)\)", dry("epochs=1", *TINY, "evaluate.samples=2").split("run identity")[1]
-    )[1]
-    run(
-        line("python"),
-        "sagan",
-        f"data={particles}",
-        "epochs=1",
-        *TINY,
-        "evaluate.samples=2",
-        cwd=tmp_path,
-    )
-    assert [path.name for path in (tmp_path / "runs" / "sagan").iterdir()] == [name]
 
 
 @pytest.mark.parametrize(

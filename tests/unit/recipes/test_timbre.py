@@ -11,7 +11,6 @@ import pytest
 import shard_sets
 import soundfile
 import torch
-from processes import broken, ends_differ_by, final, line, run
 from safetensors.torch import load, save
 
 from distgan.config import batch_layout, loading
@@ -27,7 +26,6 @@ from distgan.metrics.stft import stft_distance
 from distgan.nn.spectrogram import MultiResolutionDiscriminator, Repair
 from distgan.recipes.timbre import Recipe, Settings
 from distgan.shards.codecs import audio as audio_codec
-from distgan.training.loop import STOPPED
 
 RESOLUTIONS = ((64, 16, 64), (32, 8, 24))
 SMALL = [
@@ -427,101 +425,3 @@ def test_results_hold_measures_of_all_and_sound_of_some(folder, tmp_path):
     made.step(
         [[micro(data, range(6))]], Clock(6, TRAIN)
     )  # the network that was copied for inference can still be trained
-
-
-# ---- whole runs
-def train(command, folder, where, *more, code=0):
-    """24 steps: 12 before the GAN loss starts, 12 with it."""
-    where.mkdir(exist_ok=True)
-    run(
-        command,
-        "timbre",
-        f"data={folder}",
-        "epochs=6",
-        "precision=float64",
-        f"machine.folder={where / 'run'}",
-        "gan_start_epoch=3",
-        "lr_every=2",
-        "sample_every=1000",
-        *SMALL,
-        *more,
-        cwd=where,
-        code=code,
-    )
-    return where / "run"
-
-
-@pytest.fixture(scope="module")
-def reference(folder, tmp_path_factory):
-    return train(line("python"), folder, tmp_path_factory.mktemp("reference"))
-
-
-def test_it_learns_to_repair(reference):
-    rows = [json.loads(text) for text in (reference / "journal.jsonl").read_text().splitlines()]
-    valid = [row for row in rows if "valid/stft" in row]
-    assert (
-        valid[-1]["valid/stft"]
-        < 0.92 * valid[-1]["valid/input_stft"]
-        == 0.92 * valid[0]["valid/input_stft"]
-    )
-    assert valid[0]["valid/stft"] == pytest.approx(valid[0]["valid/input_stft"], rel=1e-3), (
-        "it starts from the input"
-    )
-    assert "valid/adversarial" in valid[-1] and "valid/adversarial" not in valid[0]
-    assert (reference / "results" / "measures.csv").is_file()
-
-
-@pytest.mark.parametrize(
-    ("way", "processes", "more"),
-    [("torchrun", 2, []), ("torchrun", 3, []), ("python", 1, ["machine.accumulation=2"])],
-)
-def test_every_way_of_starting_gives_the_same_run(
-    way, processes, more, folder, reference, tmp_path
-):
-    found = train(line(way, processes), folder, tmp_path, *more)
-    assert losses_apart(reference, found) < 1e-9
-    assert ends_differ_by(reference, found) < 1e-9
-
-
-def test_a_run_that_was_continued_ends_alike(folder, reference, tmp_path):
-    """Stopped before the GAN loss starts, and within it; its schedules go on from where they were."""
-    for step, code in ((5, STOPPED), (17, STOPPED), (0, 0)):
-        stop = (
-            "import os, signal\nfrom distgan.training import loop\ndue = loop.require_due\ndef"
-            f" stopped(batches, layout, rank, now):\n    if now.step == {step} > 0:\n       "
-            " os.kill(os.getpid(), signal.SIGTERM)\n    due(batches, layout, rank,"
-            " now)\nloop.require_due = stopped\n"
-        )
-        found = train(line("python", program=broken(tmp_path, stop)), folder, tmp_path, code=code)
-    mine, theirs = final(found), final(reference)
-    assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
-    assert rates(found) == rates(reference) and len(set(rates(found).values())) == 3
-
-
-def losses_apart(a, b) -> float:
-    """The largest relative difference of any number of both losses of all 24 steps.
-
-    D has none in the first 12.
-    """
-    a, b = (
-        [
-            row
-            for row in map(json.loads, (folder / "journal.jsonl").read_text().splitlines())
-            if "g/loss" in row
-        ]
-        for folder in (a, b)
-    )
-    assert [row["step"] for row in a] == [row["step"] for row in b] == list(range(1, 25))
-    assert [row["step"] for row in a if "d/loss" in row] == list(range(13, 25))
-    return max(
-        abs(x[name] - y[name]) / abs(x[name])
-        for x, y in zip(a, b, strict=True)
-        for name in x
-        if name.endswith(("loss", "l1", "stft", "adversarial"))
-    )
-
-
-def rates(folder) -> dict[int, float]:
-    """Learning rate of G by step."""
-    rows = map(json.loads, (folder / "journal.jsonl").read_text().splitlines())
-    return {row["step"]: row["g/lr"] for row in rows if "g/lr" in row}

@@ -8,7 +8,6 @@ import csv
 import numpy as np
 import pytest
 import torch
-from processes import line, start
 from torch.nn import functional as F
 
 from distgan import recipes
@@ -20,12 +19,9 @@ from distgan.data.dataset import Data
 from distgan.data.loader import MicroBatch
 from distgan.distributed.ranks import Ranks
 from distgan.engine.player import apply_settings
-from distgan.monitor.journal import epoch_means, finite
 from distgan.nn.waveform import ConvDown1d, Discriminator1d, ExactConvTranspose1d, Generator1d
 from distgan.recipes import waveform
 from distgan.recipes.waveform import Recipe, Settings
-from distgan.runs.history import read_history
-from distgan.shards.build import command as build_command
 
 TINY = ["base_filters=4", "base_filters_d=4"]
 PAIRS = [
@@ -463,69 +459,3 @@ def test_results_have_every_held_out_pair(pulses, tmp_path):
 
 
 # ---- the documents' story, in a few minutes: docs/waveform.md has the whole of it
-@pytest.fixture(scope="module")
-def buried(tmp_path_factory):
-    """The pulses of docs/waveform.md, most of them lost in noise."""
-    folder = tmp_path_factory.mktemp("buried") / "pulses"
-    assert (
-        build_command.main(
-            [
-                "waveform",
-                str(folder),
-                "--n",
-                "440",
-                "--length",
-                "256",
-                "--noise",
-                "12",
-                "--workers",
-                "1",
-            ]
-        )
-        == 0
-    )
-    return folder
-
-
-def trained(folder, *words):
-    process = start(
-        line("distgan"), *words, f"machine.folder={folder}", "sample_every=1000", cwd=folder.parent
-    )
-    output, _ = process.communicate(timeout=1800)
-    assert process.returncode == 0, output[-4000:]
-    return read_history(folder)
-
-
-@pytest.mark.slow
-def test_the_repaired_run_is_healthy(buried, tmp_path):
-    history = trained(tmp_path / "run", "waveform", f"data={buried}", "epochs=9")
-    met = {criterion.name: criterion.met for criterion in history.criteria}
-    assert met.pop("GAN loss of G") is not None  # which is at rest where neither side wins
-    assert met == {
-        "D loss": True,
-        "training and validation L1": True,
-        "generalisation gap": True,
-        "warnings": True,
-    }
-
-
-@pytest.mark.slow
-def test_the_failing_run_is_caught_and_answered(buried, tmp_path):
-    history = trained(
-        tmp_path / "run",
-        "waveform-collapsed",
-        f"data={buried}",
-        "epochs=32",
-        "patience=null",
-        "watch.on_trouble=adapt",
-    )
-    found = [
-        (event["event"], event["rule"])
-        for event in history.events
-        if event["event"] in ("warning", "adapt") and event.get("level") != "note"
-    ]
-    assert found[:2] == [("warning", "d_loss_low"), ("adapt", "d_loss_low")]
-    means = epoch_means(finite(history.rows, "d/loss"), history.rows[-1]["epoch"])
-    assert means[:, 1].min() < 0.1 and means[-3:, 1].min() > 2 * means[:, 1].min(), (
-        "D loss is on its way back: in its range again at epoch 50"
-    )

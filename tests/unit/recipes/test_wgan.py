@@ -3,18 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from flowers import look_alike
-from processes import (
-    FEW,
-    ROUNDING,
-    STEPS,
-    TOLERANCE,
-    broken,
-    ends_differ_by,
-    largest_difference,
-    line,
-    run,
-)
 from torch import nn
 
 from distgan.config import batch_layout, loading
@@ -29,26 +17,8 @@ from distgan.nn import losses
 from distgan.nn.normalization import GroupBatchNorm2d
 from distgan.recipes._noise import overfit
 from distgan.recipes.wgan_flowers import Recipe, Settings
-from distgan.shards.build import command as build_command
 
 SMALL = ["ngf=4", "ndf=4", "latent=8", "batch=12", "n_critic=2"]
-
-
-@pytest.fixture(scope="module")
-def flowers(tmp_path_factory):
-    """Sixty look-alikes of flowers: 54 to train on, 6 held out."""
-    root = tmp_path_factory.mktemp("flowers")
-    options = [
-        "--from",
-        str(look_alike(root, each=5)),
-        "--unofficial",
-        "--validation",
-        "0.1",
-        "--workers",
-        "1",
-    ]
-    assert build_command.main(["flowers102", str(root / "data"), *options]) == 0
-    return root / "data"
 
 
 def settings(*words: str) -> Settings:
@@ -484,117 +454,3 @@ def test_settings_read_back_as_they_were_written():
 
 
 # ---- one run, any cluster
-def train(command, flowers, where, *more, steps=STEPS):
-    """That many steps in float64; the run folder."""
-    where.mkdir(exist_ok=True)
-    words = [
-        f"data={flowers}",
-        f"epochs={0.44 * steps}",
-        "precision=float64",
-        "evaluate.samples=12",
-        f"machine.folder={where / 'run'}",
-        *SMALL,
-        *more,
-    ]
-    run(command, "wgan_flowers", *words, cwd=where)
-    return where / "run"
-
-
-MODES = {"clipping": [], "penalty": ["penalty=10", "optimizer=adam"]}
-
-
-@pytest.fixture(scope="module")
-def references(flowers, tmp_path_factory):
-    """Run folders of one process, by mode."""
-    return {
-        name: train(line("python"), flowers, tmp_path_factory.mktemp("reference"), *words)
-        for name, words in MODES.items()
-    }
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_two_processes_give_the_same_losses(mode, flowers, references, tmp_path):
-    found = train(line("torchrun", 2), flowers, tmp_path, *MODES[mode])
-    print(
-        f"{mode}: largest relative difference"
-        f" {largest_difference(references[mode], found, STEPS):.1e}"
-    )
-    assert largest_difference(references[mode], found, STEPS) < ROUNDING
-    assert ends_differ_by(references[mode], found) < 1e-6
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        ["bn_group=6"],
-        ["penalty=10", "optimizer=adam", "bn_group=6"],
-        pytest.param(["bn_group=3"], marks=pytest.mark.slow),
-    ],
-    ids=" ".join,
-)
-def test_accumulation_gives_the_same_losses(words, flowers, tmp_path):
-    """Two micro-batches on each of 2 ranks.
-
-    A group is a micro-batch of both, or of one. Twenty steps of it are in tests/nightly/test_matrix.py.
-    """
-    whole = train(line("python"), flowers, tmp_path / "a", *words, steps=FEW)
-    parts = train(
-        line("torchrun", 2), flowers, tmp_path / "b", *words, "machine.accumulation=2", steps=FEW
-    )
-    assert largest_difference(whole, parts, FEW) < ROUNDING
-    assert ends_differ_by(whole, parts) < 1e-6
-
-
-FAULTS = {
-    "statistics of real and generated images mixed": (
-        "clipping",
-        """
-        from distgan.recipes import wgan_flowers
-        wgan_flowers.Recipe._one_pass = property(lambda self: True, lambda self, value: None)
-    """,
-    ),
-    "the same points of penalty on every rank": (
-        "penalty",
-        """
-        import numpy as np
-        from distgan.core import rng
-        usual = rng.uniform
-        rng.uniform = lambda seed, purpose, index, *salt: usual(seed, purpose, np.arange(len(index)) if purpose == "penalty" else index, *salt)
-    """,
-    ),
-}
-
-
-@pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_put_back_is_noticed(fault, flowers, references, tmp_path):
-    mode, text = FAULTS[fault]
-    found = train(
-        line("torchrun", 2, broken(tmp_path, text)), flowers, tmp_path, *MODES[mode], steps=FEW
-    )
-    assert largest_difference(references[mode], found, FEW) > TOLERANCE
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "words", [[], ["penalty=10", "optimizer=adam"]], ids=["clipping", "penalty"]
-)
-def test_the_wasserstein_estimate_falls(words, flowers):
-    """It rises while the critic learns what there is to tell apart, and falls as the generator
-    follows.
-    """
-    made = recipe(
-        "ngf=8", "ndf=8", "latent=16", "batch=18", "n_critic=2", "g_lr=1e-3", "d_lr=1e-3", *words
-    )
-    data = Data(str(flowers))
-    stream = iter(
-        Stream(data, 0, batch_layout.fit(18, 1, 1), 0, torch.device("cpu"), resident_bytes=1 << 30)
-    )
-    clock = Clock(36, len(data.train))
-    estimates = torch.stack(
-        [
-            made.step([next(stream), next(stream)], clock.at(step))["d/wasserstein"]
-            for step in range(240)
-        ]
-    )
-    medians = estimates.reshape(12, 20).median(1).values
-    assert medians.argmax() > 0 and medians[-1] < 0.6 * medians.max()

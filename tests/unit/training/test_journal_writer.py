@@ -6,8 +6,6 @@ import types
 
 import pytest
 import torch
-from processes import TINY, broken, line, run
-from processes import journal as journalled
 
 from distgan.config.sections import Machine
 from distgan.core.clock import Clock
@@ -79,41 +77,6 @@ def test_watch_sees_the_same_before_and_after_a_restart(recorder):
     again = Recorder(Ranks(Machine(device="cpu")), Folder(), every=1)
     again.remember(rows)
     assert again.seen == recorder.recorder.seen and len(again.seen) < len(rows)
-
-
-def test_a_slow_rank_is_named(particles, tmp_path):
-    """It burns 50 ms more in each step. Both take as long for a step: the other waits for it."""
-    program = broken(
-        tmp_path,
-        """
-        import os, time
-        from distgan.recipes import sagan
-        usual = sagan.Recipe._d_loss
-        def slow(self, micro):
-            end = time.monotonic() + (0.05 if os.environ["RANK"] == "1" else 0)
-            while time.monotonic() < end:
-                pass
-            return usual(self, micro)
-        sagan.Recipe._d_loss = slow
-    """,
-    )
-    run(
-        line("torchrun", 2, program),
-        "sagan",
-        f"data={particles}",
-        f"machine.folder={tmp_path / 'run'}",
-        "epochs=3",
-        "machine.flush_steps=7",
-        *TINY,
-        cwd=tmp_path,
-    )
-    told = [row for row in journalled(tmp_path / "run").values() if "time/slowest_rank" in row]
-    assert [row["step"] for row in told] == [7, 14] and [
-        row["time/slowest_rank"] for row in told
-    ] == [1, 1]
-    assert all(
-        row["time/compute_slowest_s"] - row["time/compute_s"] > 0.012 for row in told
-    )  # of two ranks, the mean lies half the difference below
 
 
 def test_one_process_has_no_slowest_rank(recorder):

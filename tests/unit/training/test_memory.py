@@ -5,27 +5,12 @@ import re
 
 import pytest
 import torch
-from processes import TINY, broken, line, run
 
 from distgan import cli, train
 from distgan.config import loading
 from distgan.core.errors import RunError
 from distgan.recipes.sagan import Settings
 from distgan.training import memory
-
-# In the third step one rank may have no more memory than it has, and asks for a gigabyte.
-STARVED = """
-    import os, resource, torch
-    from distgan.recipes import sagan
-    usual = sagan.Recipe.step
-    def step(self, batches, now):
-        if now.step == 2 and os.environ.get("RANK", "{rank}") == "{rank}":
-            used = int(open("/proc/self/statm").read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-            resource.setrlimit(resource.RLIMIT_AS, (used + 2**24, resource.RLIM_INFINITY))
-            torch.empty(2**30, dtype=torch.uint8)
-        return usual(self, batches, now)
-    sagan.Recipe.step = step
-"""
 
 
 def settings(*words: str) -> Settings:
@@ -75,38 +60,6 @@ def test_sizes_are_those_that_can_be_shared(words, processes):
     )
     assert [each for _, each in found] == sorted((each for _, each in found), reverse=True)
     assert bool(found) == (asked.batch % processes == 0)
-
-
-@pytest.mark.parametrize(
-    ("command", "rank", "code"),
-    [(line("python"), 0, 2), (line("torchrun", 2), 1, 1)],
-    ids=["one", "rank 1 of 2"],
-)
-def test_a_run_says_what_to_change(command, rank, code, particles, tmp_path):
-    program = broken(tmp_path, STARVED.format(rank=rank))
-    command = [str(program) if word.endswith("train.py") else word for word in command]
-    output = run(
-        command,
-        "sagan",
-        f"data={particles}",
-        f"machine.folder={tmp_path / 'run'}",
-        "epochs=4",
-        "bn_group=4",
-        *TINY,
-        cwd=tmp_path,
-        code=code,
-    )
-    assert (
-        output.count(f"out of memory on rank {rank} with ") == 1
-        and "can't allocate memory: you tried to allocate 1073741824 bytes" in output
-    )
-    assert (
-        "machine.accumulation=3 (4 per rank)"
-        if rank == 0
-        else "machine.accumulation=3 (2 per rank)"
-    ) in output
-    assert f"--find-batch --processes={rank + 1}" in output
-    assert f"[rank{rank}]: Traceback" not in output and (rank or "Traceback" not in output)
 
 
 def find(particles, capsys, *words: str) -> tuple[int, str]:

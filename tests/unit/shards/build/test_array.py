@@ -9,17 +9,14 @@ import shlex
 import shutil
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from processes import environment
-from shard_sets import ROOT, SMALL, contents, shard
+from shard_sets import SMALL, contents, shard
 
 from distgan.core.errors import ConfigError, DataError
 from distgan.shards.build import plan
 from distgan.shards.build.command import parse_task
-from distgan.shards.format.reader import ShardSet
 
 
 @pytest.fixture
@@ -31,48 +28,6 @@ def lost(tmp_path) -> Path:
     for k in (0, 2, 3):
         assert shard("particles", tmp_path / "p", *SMALL, "--workers", 1, "--task", f"{k}/4") == 0
     return tmp_path / "p"
-
-
-def test_four_tasks_at_once_and_finish_give_the_bytes_of_one_run(reference, tmp_path, capsys):
-    out = tmp_path / "p"
-    line = [
-        sys.executable,
-        "-m",
-        "distgan.shards.build.command",
-        "particles",
-        out,
-        *map(str, SMALL),
-    ]
-    with ThreadPoolExecutor(5) as pool:  # one of them twice
-        done = list(
-            pool.map(
-                lambda k: subprocess.run(
-                    [*line, "--workers", str(1 + k % 2), "--task", f"{k}/4"],
-                    env=environment(),
-                    cwd=ROOT,
-                    capture_output=True,
-                    text=True,
-                ),
-                (0, 1, 2, 3, 1),
-            )
-        )
-    assert [task.returncode for task in done] == [0] * 5, [task.stderr for task in done]
-    assert (
-        f"task 3/4 is done, 1 of 7 shards; after all tasks: distgan shard particles {out}"
-        in done[3].stdout
-    )
-    assert not json.loads((out / "dataset.json").read_text())["complete"] and not list(
-        out.rglob("manifest.json")
-    )
-    with pytest.raises(DataError, match="train holds no manifest.json"):
-        ShardSet(out / "train")
-    shard("particles", out, *SMALL, "--finish")
-    said = capsys.readouterr().out
-    assert (
-        f"next: distgan check {out}\n" in said
-        and f"next: distgan run --processes 2 sagan data={out}" in said
-    )
-    assert contents(out) == contents(reference)
 
 
 def test_a_task_writes_every_nth_shard(tmp_path):

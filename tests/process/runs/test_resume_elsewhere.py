@@ -75,7 +75,6 @@ def test_it_goes_on(name, first, then, uninterrupted, sets, tmp_path):
     goes_on(name, first, then, uninterrupted, sets, tmp_path)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("name", "first", "then"), **named(NIGHTLY))
 def test_it_goes_on_nightly(name, first, then, uninterrupted, sets, tmp_path):
     goes_on(name, first, then, uninterrupted, sets, tmp_path)

@@ -81,7 +81,6 @@ def test_two_kills_change_nothing(particles, tmp_path, undisturbed):
     kill_and_finish(2, particles, tmp_path, undisturbed, seed=1)
 
 
-@pytest.mark.slow
 def test_a_little_chaos(tmp_path):
     """Nine of the hundred kills of `make chaos`: each kind, three with each number of processes."""
     assert (

@@ -10,11 +10,12 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from processes import environment
-from shard_sets import ROOT, contents, shard
+from shard_sets import ROOT, SMALL, contents, shard
 
 from distgan.core.errors import DataError
 from distgan.shards.format.reader import ShardSet
@@ -99,7 +100,7 @@ def test_two_kills_of_the_whole_group(reference, tmp_path, workers):
     kill_at_random_moments(reference, tmp_path, workers, 2)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("workers", [1, 3])
 def test_twenty_kills_of_the_whole_group(reference, tmp_path, workers):
     kill_at_random_moments(reference, tmp_path, workers, 20)
@@ -150,4 +151,46 @@ def test_a_worker_that_is_killed_stops_the_writer_with_advice_and_keeps_what_is_
     )
     assert not list(out.rglob("*.tmp*")), "nothing begun stays"
     shard("particles", out, *WORDS, "--workers", 1)
+    assert contents(out) == contents(reference)
+
+
+def test_four_tasks_at_once_and_finish_give_the_bytes_of_one_run(reference, tmp_path, capsys):
+    out = tmp_path / "p"
+    line = [
+        sys.executable,
+        "-m",
+        "distgan.shards.build.command",
+        "particles",
+        out,
+        *map(str, SMALL),
+    ]
+    with ThreadPoolExecutor(5) as pool:  # one of them twice
+        done = list(
+            pool.map(
+                lambda k: subprocess.run(
+                    [*line, "--workers", str(1 + k % 2), "--task", f"{k}/4"],
+                    env=environment(),
+                    cwd=ROOT,
+                    capture_output=True,
+                    text=True,
+                ),
+                (0, 1, 2, 3, 1),
+            )
+        )
+    assert [task.returncode for task in done] == [0] * 5, [task.stderr for task in done]
+    assert (
+        f"task 3/4 is done, 1 of 7 shards; after all tasks: distgan shard particles {out}"
+        in done[3].stdout
+    )
+    assert not json.loads((out / "dataset.json").read_text())["complete"] and not list(
+        out.rglob("manifest.json")
+    )
+    with pytest.raises(DataError, match="train holds no manifest.json"):
+        ShardSet(out / "train")
+    shard("particles", out, *SMALL, "--finish")
+    said = capsys.readouterr().out
+    assert (
+        f"next: distgan check {out}\n" in said
+        and f"next: distgan run --processes 2 sagan data={out}" in said
+    )
     assert contents(out) == contents(reference)
