@@ -103,7 +103,7 @@ def main(argv: list[str]) -> int:
     )
     profiles.add_options(parser, many=True)
     options = parser.parse_intermixed_args(argv)
-    study = plan(options.words)
+    study = plan_study(options.words)
     if options.submit:
         from distgan.launchers.capacity import slurm_array
 
@@ -135,7 +135,7 @@ def _require_a_run(study: Study) -> None:
     )
 
 
-def plan(words: list[str]) -> Study:
+def plan_study(words: list[str]) -> Study:
     """The study, checked as far as can be before anything is trained.
 
     ConfigError for words and settings, DataError for the data.
@@ -238,10 +238,10 @@ class _Child:
         self._process: subprocess.Popen | None = None
 
     def __enter__(self):
-        known = [signal.SIGINT, signal.SIGTERM] + [signal.SIGHUP] * (
+        read_sweeps = [signal.SIGINT, signal.SIGTERM] + [signal.SIGHUP] * (
             signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
         )  # which nohup asks for
-        self._before = {number: signal.signal(number, self._pass_on) for number in known}
+        self._before = {number: signal.signal(number, self._pass_on) for number in read_sweeps}
         return self
 
     def __exit__(self, *_):

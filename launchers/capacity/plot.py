@@ -37,17 +37,23 @@ def draw(rows: list[Row], recommended: int | None, file: BinaryIO) -> None:
         _frame(ax, title, rows)
 
     ax = next(axes)
-    known = [(x, row.parameters) for x, row in enumerate(rows) if row.parameters]
-    ax.bar([x for x, _ in known], [g / 1e6 for _, (g, _) in known], 0.6, color=BLUE, label="G")
-    top = ax.bar(
-        [x for x, _ in known],
-        [d / 1e6 for _, (_, d) in known],
+    read_sweeps = [(x, row.parameters) for x, row in enumerate(rows) if row.parameters]
+    ax.bar(
+        [x for x, _ in read_sweeps],
+        [g / 1e6 for _, (g, _) in read_sweeps],
         0.6,
-        bottom=[g / 1e6 for _, (g, _) in known],
+        color=BLUE,
+        label="G",
+    )
+    top = ax.bar(
+        [x for x, _ in read_sweeps],
+        [d / 1e6 for _, (_, d) in read_sweeps],
+        0.6,
+        bottom=[g / 1e6 for _, (g, _) in read_sweeps],
         color="#93c5fd",
         label="D",
     )
-    ax.bar_label(top, [f"{(g + d) / 1e6:.3g}" for _, (g, d) in known], fontsize=8, padding=2)
+    ax.bar_label(top, [f"{(g + d) / 1e6:.3g}" for _, (g, d) in read_sweeps], fontsize=8, padding=2)
     _estimates(ax, [one and one.both for one in docs])
     _frame(ax, "Parameters, millions", rows)
     kind = "resident" if any(row.device == "cpu" for row in rows) else "allocated on the GPU"

@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING
 
 from distgan.core import console
 from distgan.core.errors import ConfigError
-from distgan.launchers.runs import plan as plans
-from distgan.launchers.runs import submit_warnings as cautions
-from distgan.launchers.runs.selection import Found, examine, with_accounting
-from distgan.launchers.slurm import client as cluster
-from distgan.launchers.slurm import profiles, submission
+from distgan.launchers.runs import submit_warnings
+from distgan.launchers.runs.plan import clear_end_markers, plan_run, runs_folder
+from distgan.launchers.runs.selection import SelectedRun, inspect, with_accounting
+from distgan.launchers.slurm import client, profiles, submission
 from distgan.launchers.slurm.ledger import Ledger
 from distgan.launchers.slurm.profiles import Resources
-from distgan.launchers.slurm.submission import Member
+from distgan.launchers.slurm.submission import RunSpec
 
 if TYPE_CHECKING:
     from distgan.launchers.capacity.command import Study
@@ -36,19 +35,19 @@ def submit(study: "Study", options: argparse.Namespace) -> int:
         raise ConfigError("--submit submits the whole study; leave --task and --report out")
     resources = profiles.chosen(options)
     planned = [
-        plans.plan(
+        plan_run(
             [PRESET, *study.settings, f"ngf={width}", f"ndf={width}"], resources, {"ngf": width}
         )
         for width in study.folders
     ]
-    home = plans.home_of(planned[0].run)
+    home = runs_folder(planned[0].run)
     ledger = Ledger(home)
     samples = options.n or planned[0].run.scored.samples
     with ledger.locked():
-        rows, places = ledger.ask(alone=True)
+        rows, places = ledger.query(exclusive=True)
         found = with_accounting(
             [
-                examine(one.folder, places.get(one.member.folder), rows, steps=one.steps)
+                inspect(one.folder, places.get(one.spec.folder), rows, steps=one.steps)
                 for one in planned
             ]
         )
@@ -61,7 +60,7 @@ def submit(study: "Study", options: argparse.Namespace) -> int:
             ],
         )
         console.say(f"job         {resources.describe()}")
-        for line in cautions.of(resources, missing):
+        for line in submit_warnings.collect(resources, missing):
             console.say(f"warning: {line}")
         if not missing:
             console.say(
@@ -70,13 +69,20 @@ def submit(study: "Study", options: argparse.Namespace) -> int:
             )
             return 0
         for one in missing:
-            plans.reopen(one)
-        array = submission.submit(home, [[one.member] for one in missing], resources)
+            clear_end_markers(one)
+        array = submission.submit(home, [[one.spec] for one in missing], resources)
         folder = home / "_capacity" / study.home.name
         before = places.get(str(folder))
         if before and before.key in rows and rows[before.key].active:
-            cluster.cancel([before.key])  # it would report without what is submitted now
-        jobs = [array.job, *(width.place.key for width in found if width.row and width.row.active)]
+            client.cancel([before.key])  # it would report without what is submitted now
+        jobs = [
+            array.job,
+            *(
+                width.submitted.key
+                for width in found
+                if width.queue_entry and width.queue_entry.active
+            ),
+        ]
         last = _submit_finish(study, resources, samples, folder, jobs)
     console.say(
         f"submitted   job {array.job}: {len(missing)} widths; job {last} after it evaluates"
@@ -85,7 +91,7 @@ def submit(study: "Study", options: argparse.Namespace) -> int:
     return 0
 
 
-def _is_missing(width: Found) -> bool:
+def _is_missing(width: SelectedRun) -> bool:
     return width.state.missing or width.state.name in ("failed", "cancelled")
 
 
@@ -110,5 +116,5 @@ def _submit_finish(
     if study.memory_gb:
         words.append(f"memory_gb={study.memory_gb}")
     dependency = ":".join(["afterany", *jobs])
-    member = Member(str(folder), tuple(words))
+    member = RunSpec(str(folder), tuple(words))
     return submission.submit(home, [[member]], one_process, dependency=dependency).job

@@ -18,7 +18,7 @@ def main(argv: list[str]) -> int:
     """0 where every width that has trained was evaluated and the report is written, else 1."""
     number, *words, folder = argv
     folder = Path(json.loads(folder.partition("=")[2]))
-    study, failed = capacity.plan(words), 0
+    study, failed = capacity.plan_study(words), 0
     for width, run in study.folders.items():
         if (run / "journal.jsonl").exists():
             print(f"width {width}: evaluating {run}", flush=True)

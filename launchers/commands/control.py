@@ -10,12 +10,12 @@ from pathlib import Path
 from distgan.core import console
 from distgan.core.errors import ConfigError, LaunchError
 from distgan.core.files import disk_errors
-from distgan.launchers.runs import selection as targets
-from distgan.launchers.runs.selection import Found
-from distgan.launchers.slurm import client as cluster
-from distgan.launchers.slurm import submission
+from distgan.launchers.runs import selection
+from distgan.launchers.runs.selection import SelectedRun
+from distgan.launchers.slurm import client, submission
 from distgan.launchers.slurm.ledger import Ledger, Submission
 from distgan.launchers.slurm.profiles import Resources
+from distgan.launchers.slurm.submission import RunSpec
 from distgan.runs.folder import SAVE, STOP
 
 AGAIN = ("failed", "cancelled", "stopped", "lost")
@@ -37,7 +37,7 @@ def _options(
         ),
     )
     parser.add_argument(
-        "targets", nargs="+", metavar="TARGET", help=targets.HELP.partition("; without")[0]
+        "targets", nargs="+", metavar="TARGET", help=selection.HELP.partition("; without")[0]
     )
     parser.add_argument(
         "--runs",
@@ -51,11 +51,11 @@ def _options(
     return parser.parse_args(argv)
 
 
-def _found(options: argparse.Namespace) -> list[Found]:
-    return targets.find(options.runs.resolve(), options.targets)
+def _found(options: argparse.Namespace) -> list[SelectedRun]:
+    return selection.select(options.runs.resolve(), options.targets)
 
 
-def _told(found: Sequence[Found], does: Callable[[Found], str]) -> int:
+def _told(found: Sequence[SelectedRun], does: Callable[[SelectedRun], str]) -> int:
     for one in found:
         console.say(f"{f'{one.sweep}:{one.index}' if one.sweep else one.folder.name}  {does(one)}")
     return 0
@@ -70,7 +70,7 @@ def stop(argv: list[str]) -> int:
         argv,
     )
 
-    def does(one: Found) -> str:
+    def does(one: SelectedRun) -> str:
         if one.state.name not in ("running", "stopping"):
             return f"is {one.state.name}; nothing to stop" + (
                 " (distgan cancel takes it out of the queue)"
@@ -95,7 +95,7 @@ def save(argv: list[str]) -> int:
     )
 
 
-def _touch(one: Found, name: str, dry_run: bool) -> str | None:
+def _touch(one: SelectedRun, name: str, dry_run: bool) -> str | None:
     if dry_run:
         return f"would get the file {name}"
     with disk_errors(one.folder / name):
@@ -112,15 +112,15 @@ def cancel(argv: list[str]) -> int:
         argv,
     )
     found = _found(options)
-    active = [one for one in found if one.row and one.row.active]
+    active = [one for one in found if one.queue_entry and one.queue_entry.active]
     shared = {
-        one.place.key: [
+        one.submitted.key: [
             run
-            for run in one.place.submission.members[one.place.element]
+            for run in one.submitted.submission.members[one.submitted.element]
             if run not in {str(other.folder) for other in found}
         ]
         for one in active
-        if one.place
+        if one.submitted
     }
     for key, others in shared.items():
         if others:
@@ -129,7 +129,7 @@ def cancel(argv: list[str]) -> int:
                 " too, or use `distgan stop`"
             )
     hidden = [
-        one for one in found if one.state.name == "uncertain" and one.place.key
+        one for one in found if one.state.name == "uncertain" and one.submitted.key
     ]  # another user's, of which Slurm shows nothing: given up by this
     if not options.dry_run:
         ledger = Ledger(options.runs.resolve())
@@ -138,14 +138,14 @@ def cancel(argv: list[str]) -> int:
             *hidden,
         ]:  # noted before Slurm is asked: of an element that never ran it keeps no record
             ledger.append(
-                {"state": "cancelled", "id": one.place.submission.id, "runs": [str(one.folder)]}
+                {"state": "cancelled", "id": one.submitted.submission.id, "runs": [str(one.folder)]}
             )
         if active:
-            cluster.cancel(dict.fromkeys(one.place.key for one in active))
+            client.cancel(dict.fromkeys(one.submitted.key for one in active))
     return _told(
         found,
         lambda one: (
-            ("would be cancelled" if options.dry_run else f"cancelled (job {one.place.key})")
+            ("would be cancelled" if options.dry_run else f"cancelled (job {one.submitted.key})")
             if one in [*active, *hidden]
             else f"is {one.state.name}; nothing to cancel"
         ),
@@ -183,14 +183,14 @@ def retry(argv: list[str]) -> int:
     with ledger.locked():
         found = _found(options)
         chosen = [one for one in found if one.state.name in (options.only or AGAIN)]
-        by_job: dict[str, list[Found]] = {}
+        by_job: dict[str, list[SelectedRun]] = {}
         for one in chosen:
-            if one.place is None:
+            if one.submitted is None:
                 raise ConfigError(
                     f"{one.folder.name} was never submitted from {home}: submit it with `distgan"
                     " submit`"
                 )
-            by_job.setdefault(one.place.submission.id, []).append(one)
+            by_job.setdefault(one.submitted.submission.id, []).append(one)
         done: dict[Path, str] = {}
         for group in by_job.values():
             if not options.dry_run:
@@ -208,13 +208,13 @@ def retry(argv: list[str]) -> int:
 
 
 def _again(
-    home: Path, ledger: Ledger, group: list[Found], options: argparse.Namespace
+    home: Path, ledger: Ledger, group: list[SelectedRun], options: argparse.Namespace
 ) -> str | None:
     """Runs of one submission, as they were asked for then."""
     from distgan.config import loading
     from distgan.launchers.runs.state import read
 
-    about = read(ledger.home / group[0].place.submission.id / "submission.json")
+    about = read(ledger.home / group[0].submitted.submission.id / "submission.json")
     words = {
         member["folder"]: member["words"]
         for members in about.get("elements", [])
@@ -222,7 +222,7 @@ def _again(
     }
     if not all(str(one.folder) in words for one in group):
         raise LaunchError(
-            f"{ledger.home / group[0].place.submission.id / 'submission.json'} is gone or damaged;"
+            f"{ledger.home / group[0].submitted.submission.id / 'submission.json'} is gone or damaged;"
             " submit the same line, or the sweep's file, again"
         )
     resources = loading.validate(Resources, about["resources"], options.set, what="the job")
@@ -243,14 +243,16 @@ def _again(
                 " again: it waits for that"
             )
     resources = resources.model_copy(update={"pack": 1})
-    elements = [
-        [submission.Member(str(one.folder), tuple(words[str(one.folder)]))] for one in group
-    ]
+    elements = [[RunSpec(str(one.folder), tuple(words[str(one.folder)]))] for one in group]
     one: Submission = submission.submit(
         home,
         elements,
         resources,
         cwd=about.get("cwd"),
-        **{key: value for key, value in group[0].place.submission.about.items() if key == "sweep"},
+        **{
+            key: value
+            for key, value in group[0].submitted.submission.about.items()
+            if key == "sweep"
+        },
     )
     return one.job

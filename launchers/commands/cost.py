@@ -9,9 +9,9 @@ from typing import Any
 
 from distgan.core import console
 from distgan.launchers.commands.status import progress
-from distgan.launchers.runs import selection as targets
-from distgan.launchers.runs.accounting import KINDS, Account, accounts
-from distgan.launchers.runs.selection import Found
+from distgan.launchers.runs import selection
+from distgan.launchers.runs.accounting import KINDS, RunCost, run_costs
+from distgan.launchers.runs.selection import SelectedRun
 
 MEANS = """useful: steps were trained that were kept; lost: steps that had to be trained again, since nothing had saved them; failed: turns that ended in an error;
 overhead: starting, evaluations before the first step, and leaving. The four add up to the time on nodes, which is Slurm's own figure where it keeps accounts."""
@@ -24,7 +24,7 @@ def main(argv: list[str]) -> int:
         allow_abbrev=False,
         epilog="example: distgan cost ngf-study",
     )
-    parser.add_argument("targets", nargs="*", metavar="TARGET", help=targets.HELP)
+    parser.add_argument("targets", nargs="*", metavar="TARGET", help=selection.HELP)
     parser.add_argument(
         "--runs",
         type=Path,
@@ -36,8 +36,8 @@ def main(argv: list[str]) -> int:
         "--json", action="store_true", help="one JSON object for each run, a line each, in seconds"
     )
     options = parser.parse_args(argv)
-    found = targets.find(options.runs.resolve(), options.targets)
-    made = accounts(found)
+    found = selection.select(options.runs.resolve(), options.targets)
+    made = run_costs(found)
     if options.json:
         for one, account in zip(found, made, strict=True):
             console.say(json.dumps(_as_dict(one, account)))
@@ -48,7 +48,7 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _as_dict(one: Found, account: Account) -> dict[str, Any]:
+def _as_dict(one: SelectedRun, account: RunCost) -> dict[str, Any]:
     return {
         "run": str(one.folder),
         "state": one.state.name,
@@ -57,12 +57,12 @@ def _as_dict(one: Found, account: Account) -> dict[str, Any]:
         "turns": account.turns,
         "units": account.units,
         "unit": "gpu" if account.gpus else "core",
-        "told_by": account.told_by,
+        "told_by": account.source,
         **account.seconds,
     }
 
 
-def show(found: Sequence[Found], made: Sequence[Account]) -> None:
+def show(found: Sequence[SelectedRun], made: Sequence[RunCost]) -> None:
     """Print a row for each run, their sum, and the forecast."""
     unit = "GPU-h" if any(account.gpus for account in made) else "core-h"
     rows = [
@@ -87,13 +87,13 @@ def show(found: Sequence[Found], made: Sequence[Account]) -> None:
     console.table(("run", "state", "turns", unit, *KINDS, "in the queue"), [*rows[:200], total])
     console.say(
         "\ntold by"
-        f" {', '.join(sorted({account.told_by for account in made if account.turns})) or 'nobody yet'}."
+        f" {', '.join(sorted({account.source for account in made if account.turns})) or 'nobody yet'}."
         f" {MEANS}"
     )
     console.say(forecast(found, made, unit))
 
 
-def forecast(found: Sequence[Found], made: Sequence[Account], unit: str) -> str:
+def forecast(found: Sequence[SelectedRun], made: Sequence[RunCost], unit: str) -> str:
     """What is still to come: of running ones by their speed, of others as much as the median of
     those that are done.
     """

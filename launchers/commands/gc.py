@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from distgan.core import console
-from distgan.launchers.runs import selection as targets
+from distgan.launchers.runs import selection
 from distgan.launchers.runs.state import read
-from distgan.launchers.slurm import client as cluster
+from distgan.launchers.slurm import client
 from distgan.launchers.slurm.ledger import Ledger
 
 EPILOG = """Removed are: files of submitit whose jobs have ended; snapshots of code to which no run links; runs of `distgan debug`; and, with --checkpoints, of
@@ -69,14 +69,14 @@ def main(argv: list[str]) -> int:
 
 def _garbage(home: Path, checkpoints: bool) -> Iterator[tuple[Path, str]]:
     submissions, _ = Ledger(home).read()
-    rows = cluster.queue() if submissions and cluster.here() else {}
+    rows = client.queue() if submissions and client.is_available() else {}
     needed = {
-        place.submission.id for place in Ledger(home).places().values()
+        place.submission.id for place in Ledger(home).last_submissions().values()
     }  # `distgan retry` reads the last one of a run
     for one in (
-        submissions if cluster.here() else []
+        submissions if client.is_available() else []
     ):  # elsewhere nobody knows which jobs still wait
-        if one.user != cluster.user():  # whose jobs may not be shown
+        if one.user != client.user():  # whose jobs may not be shown
             continue
         folder = home / "_slurm" / one.id
         alive = any(
@@ -101,7 +101,7 @@ def _garbage(home: Path, checkpoints: bool) -> Iterator[tuple[Path, str]]:
         (path, "of distgan debug") for path in sorted(home.glob("_debug/*")) if path.is_dir()
     )
     if checkpoints:
-        for one in targets.find(home, []):
+        for one in selection.select(home, []):
             if one.state.name == "done":
                 best = (read(one.folder / "status.json").get("best") or {}).get("step")
                 every = sorted(

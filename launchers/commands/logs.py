@@ -10,8 +10,8 @@ from pathlib import Path
 
 from distgan.core import console
 from distgan.core.errors import RunError
-from distgan.launchers.runs import selection as targets
-from distgan.launchers.runs.selection import Found
+from distgan.launchers.runs import selection
+from distgan.launchers.runs.selection import SelectedRun
 from distgan.launchers.runs.state import UNDER_WAY
 
 EPILOG = """examples:
@@ -30,7 +30,7 @@ def main(argv: list[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("target", metavar="TARGET", help=targets.HELP.partition("; without")[0])
+    parser.add_argument("target", metavar="TARGET", help=selection.HELP.partition("; without")[0])
     parser.add_argument(
         "--runs",
         type=Path,
@@ -57,7 +57,7 @@ def main(argv: list[str]) -> int:
         wanted = re.compile(options.grep or "")
     except re.error as error:
         parser.error(f"--grep: {options.grep!r} is no regular expression: {error}")
-    found = targets.find(options.runs.resolve(), [options.target])
+    found = selection.select(options.runs.resolve(), [options.target])
     if len(found) > 1:
         raise RunError(
             f"{options.target} is {len(found)} runs; name one of them, as in {found[0].sweep}:0"
@@ -76,7 +76,7 @@ def main(argv: list[str]) -> int:
             if path not in shown:
                 console.say(f"---- attempt {path.parent.name}")
             shown[path] = _show(path, shown.get(path, 0), wanted)
-        one = targets.find(options.runs.resolve(), [str(folder)])[0]
+        one = selection.select(options.runs.resolve(), [str(folder)])[0]
         if one.state.name not in UNDER_WAY:
             console.say(f"---- {one.state.name}{f': {one.state.why}' if one.state.why else ''}")
             return 0
@@ -84,7 +84,7 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _nothing_printed(one: Found, name: str, options: argparse.Namespace) -> str:
+def _nothing_printed(one: SelectedRun, name: str, options: argparse.Namespace) -> str:
     folder = one.folder
     text = f"no {name} of {folder.name}"
     if options.attempt is not None:
@@ -92,7 +92,7 @@ def _nothing_printed(one: Found, name: str, options: argparse.Namespace) -> str:
     there = sorted({path.name for path in (folder / "attempts").glob("*/*.log")})
     if there:
         return f"{text}; there are {', '.join(there)}"
-    if one.place:
+    if one.submitted:
         return (
             f"{text}: the run is {one.state.name} and has printed nothing yet; distgan why"
             f" {options.target}"

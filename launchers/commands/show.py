@@ -13,8 +13,8 @@ from distgan.config.introspection import flatten
 from distgan.core import console
 from distgan.core.errors import RunError
 from distgan.launchers.local.run import command
-from distgan.launchers.runs import selection as targets
-from distgan.launchers.runs.selection import Found
+from distgan.launchers.runs import selection
+from distgan.launchers.runs.selection import SelectedRun
 from distgan.launchers.runs.state import read
 from distgan.launchers.slurm.job_records import records
 from distgan.launchers.slurm.profiles import Resources
@@ -30,7 +30,7 @@ def main(argv: list[str]) -> int:
             " without Slurm"
         ),
     )
-    parser.add_argument("target", metavar="TARGET", help=targets.HELP.partition("; without")[0])
+    parser.add_argument("target", metavar="TARGET", help=selection.HELP.partition("; without")[0])
     parser.add_argument(
         "--runs",
         type=Path,
@@ -55,8 +55,8 @@ def main(argv: list[str]) -> int:
         console.say(_text(one.folder / "config.yaml"))
     elif options.sbatch:
         scripts = (
-            sorted((home / "_slurm" / one.place.submission.id).glob("*_submission.sh"))
-            if one.place
+            sorted((home / "_slurm" / one.submitted.submission.id).glob("*_submission.sh"))
+            if one.submitted
             else []
         )
         if not scripts:
@@ -69,7 +69,7 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _show_differences(first: Found, second: Found, names: tuple[str, str]) -> None:
+def _show_differences(first: SelectedRun, second: SelectedRun, names: tuple[str, str]) -> None:
     """Print the settings that differ between two runs."""
     a, b = (
         dict(flatten(yaml.safe_load(_text(run.folder / "config.yaml")))) for run in (first, second)
@@ -85,9 +85,13 @@ def _show_differences(first: Found, second: Found, names: tuple[str, str]) -> No
         console.say("no setting differs")
 
 
-def line(home: Path, one: Found) -> list[str]:
+def line(home: Path, one: SelectedRun) -> list[str]:
     """What a job of this run executes on one node."""
-    about = read(home / "_slurm" / one.place.submission.id / "submission.json") if one.place else {}
+    about = (
+        read(home / "_slurm" / one.submitted.submission.id / "submission.json")
+        if one.submitted
+        else {}
+    )
     words = next(
         (
             member["words"]
@@ -110,8 +114,8 @@ def line(home: Path, one: Found) -> list[str]:
     )
 
 
-def _one(home: Path, word: str) -> Found:
-    found = targets.find(home, [word])
+def _one(home: Path, word: str) -> SelectedRun:
+    found = selection.select(home, [word])
     if len(found) > 1:
         raise RunError(f"{word} is {len(found)} runs; name one of them")
     return found[0]

@@ -15,8 +15,8 @@ import yaml
 
 from distgan.core import console
 from distgan.core.errors import LaunchError
-from distgan.launchers.runs import selection as targets
-from distgan.launchers.runs.selection import Found
+from distgan.launchers.runs import selection
+from distgan.launchers.runs.selection import SelectedRun
 from distgan.monitor.journal import last_rows, score_key, tail_of
 
 EPILOG = """examples:
@@ -52,7 +52,7 @@ def main(argv: list[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("targets", nargs="*", metavar="TARGET", help=targets.HELP)
+    parser.add_argument("targets", nargs="*", metavar="TARGET", help=selection.HELP)
     parser.add_argument(
         "--runs",
         type=Path,
@@ -69,7 +69,7 @@ def main(argv: list[str]) -> int:
     options = parser.parse_args(argv)
     while True:
         try:
-            found = targets.find(options.runs.resolve(), options.targets)
+            found = selection.select(options.runs.resolve(), options.targets)
         except LaunchError as error:
             if not options.watch:
                 raise
@@ -91,12 +91,12 @@ def main(argv: list[str]) -> int:
         time.sleep(10)
 
 
-def exit_code(found: Sequence[Found]) -> int:
+def exit_code(found: Sequence[SelectedRun]) -> int:
     names = {one.state.name for one in found}
     return 3 if names - {"done", "stopped", *FAULTY} else 2 if names & set(FAULTY) else 0
 
 
-def show(found: Sequence[Found], home: Path) -> None:
+def show(found: Sequence[SelectedRun], home: Path) -> None:
     """The table, a line of sums, and the next command."""
     if not found:
         console.say(
@@ -138,7 +138,7 @@ def show(found: Sequence[Found], home: Path) -> None:
         console.say(f"next: distgan report {found[0].folder.parent}")
 
 
-def _row(one: Found) -> tuple[str, ...]:
+def _row(one: SelectedRun) -> tuple[str, ...]:
     seen = progress(one)
     losses = seen.losses or {}
     index = f"{one.sweep}:{one.index}" if one.sweep else ""
@@ -164,17 +164,17 @@ def _row(one: Found) -> tuple[str, ...]:
             if seen.left_s is not None and one.state.name == "running"
             else "–"
         ),
-        (one.place.key if one.place else None) or "–",
+        (one.submitted.key if one.submitted else None) or "–",
         _remark(one),
     )
 
 
-def _remark(one: Found) -> str:
+def _remark(one: SelectedRun) -> str:
     parts = [one.state.why] if one.state.why else []
-    if one.state.name == "running" and one.row:
-        parts.append(one.row.nodes)
-        if one.look.silent_s > 600 and one.look.status:
-            parts.append(f"no sign for {console.clock(one.look.silent_s)}")
+    if one.state.name == "running" and one.queue_entry:
+        parts.append(one.queue_entry.nodes)
+        if one.files.silent_s > 600 and one.files.status:
+            parts.append(f"no sign for {console.clock(one.files.silent_s)}")
     return ", ".join(
         [*parts, *(alarms(one.folder) if one.state.name in ("running", "stopping") else [])]
     )[:90]
@@ -194,11 +194,11 @@ def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.3g}"
 
 
-def progress(one: Found) -> Progress:
+def progress(one: SelectedRun) -> Progress:
     """From the last lines of the journal and status.json."""
     status, rows = (
-        one.look.status,
-        (last_rows(one.folder / "journal.jsonl") if one.look.status else []),
+        one.files.status,
+        (last_rows(one.folder / "journal.jsonl") if one.files.status else []),
     )
     if not status:
         return Progress()
@@ -250,7 +250,7 @@ def _epochs(folder: Path) -> float | None:
     return None
 
 
-def as_dict(one: Found) -> dict[str, Any]:
+def as_dict(one: SelectedRun) -> dict[str, Any]:
     """For programs."""
     seen = progress(one)
     return {
@@ -259,14 +259,14 @@ def as_dict(one: Found) -> dict[str, Any]:
         "index": one.index,
         "state": one.state.name,
         "why": one.state.why,
-        "job": one.place.key if one.place else None,
-        "attempts": one.look.attempts,
+        "job": one.submitted.key if one.submitted else None,
+        "attempts": one.files.attempts,
         "step": seen.step,
         "epoch": seen.epoch,
         "epochs": seen.epochs,
         "losses": seen.losses,
-        "best": one.look.status.get("best"),
+        "best": one.files.status.get("best"),
         "samples_per_second": seen.speed,
         "left_s": seen.left_s,
-        "nodes": one.row.nodes if one.row else None,
+        "nodes": one.queue_entry.nodes if one.queue_entry else None,
     }

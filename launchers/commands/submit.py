@@ -5,11 +5,12 @@ from pathlib import Path
 
 from distgan.core import console
 from distgan.core.errors import LaunchError
-from distgan.launchers.runs import plan as plans
-from distgan.launchers.runs import submit_warnings as cautions
-from distgan.launchers.runs.selection import examine, with_accounting
+from distgan.launchers.runs import submit_warnings
+from distgan.launchers.runs.plan import clear_end_markers, plan_run, runs_folder, snapshot_run_file
+from distgan.launchers.runs.selection import inspect, with_accounting
 from distgan.launchers.slurm import profiles, submission
 from distgan.launchers.slurm.ledger import Ledger
+from distgan.launchers.slurm.submission import RunSpec
 
 EPILOG = """examples:
   distgan submit sagan data=data/particles --profile gpu                         one GPU
@@ -39,13 +40,13 @@ def main(argv: list[str]) -> int:
     profiles.add_options(parser)
     options = parser.parse_intermixed_args(argv)
     resources = profiles.chosen(options)
-    planned = plans.plan(options.words, resources)
-    home = plans.home_of(planned.run)
+    planned = plan_run(options.words, resources)
+    home = runs_folder(planned.run)
     ledger = Ledger(home)
     with ledger.locked():
-        rows, places = ledger.ask(alone=True)
+        rows, places = ledger.query(exclusive=True)
         (found,) = with_accounting(
-            [examine(planned.folder, places.get(str(planned.folder)), rows, steps=planned.steps)]
+            [inspect(planned.folder, places.get(str(planned.folder)), rows, steps=planned.steps)]
         )
         console.say(f"run         {planned.folder}\njob         {resources.describe()}")
         if found.state.name == "uncertain":
@@ -54,19 +55,20 @@ def main(argv: list[str]) -> int:
             )
         if found.state.name in ("queued", "requeued", "running", "stopping", "done"):
             console.say(
-                f"it is {found.state.name}{f' as job {found.place.key}' if found.place else ''};"
+                f"it is {found.state.name}{f' as job {found.submitted.key}' if found.submitted else ''};"
                 " nothing was submitted. next: distgan"
                 f" {'report' if found.state.name == 'done' else 'status'} {planned.folder}"
             )
             return 0
-        for line in cautions.of(resources, [planned]):
+        for line in submit_warnings.collect(resources, [planned]):
             console.say(f"warning: {line}")
         if options.dry_run:
             console.say(f"Slurm       {submission.test_only(resources)}\nnothing was submitted")
             return 0
-        plans.reopen(planned)
-        member = submission.Member(
-            planned.member.folder, plans.kept(planned.member.words, home / "_slurm" / "files")
+        clear_end_markers(planned)
+        member = RunSpec(
+            planned.spec.folder,
+            snapshot_run_file(planned.spec.words, home / "_slurm" / "files"),
         )
         one = submission.submit(home, [[member]], resources)
     console.say(f"submitted   job {one.job}\nnext: distgan status {Path(planned.folder).name}")

@@ -9,10 +9,10 @@ from typing import Any
 
 from distgan.core import console
 from distgan.launchers.commands.causes import LINES, SLURM, Cause, match
-from distgan.launchers.runs import selection as targets
-from distgan.launchers.runs.selection import Found
+from distgan.launchers.runs import selection
+from distgan.launchers.runs.selection import SelectedRun
 from distgan.launchers.runs.state import read
-from distgan.launchers.slurm import client as cluster
+from distgan.launchers.slurm import client
 from distgan.launchers.slurm.job_records import records, tail
 
 
@@ -24,7 +24,7 @@ def main(argv: list[str]) -> int:
         epilog="example: distgan why ngf-study:3",
     )
     parser.add_argument(
-        "targets", nargs="+", metavar="TARGET", help=targets.HELP.partition("; without")[0]
+        "targets", nargs="+", metavar="TARGET", help=selection.HELP.partition("; without")[0]
     )
     parser.add_argument(
         "--runs",
@@ -34,12 +34,12 @@ def main(argv: list[str]) -> int:
         help="the folder of runs (default runs)",
     )
     options = parser.parse_args(argv)
-    for one in targets.find(options.runs.resolve(), options.targets):
+    for one in selection.select(options.runs.resolve(), options.targets):
         say(one)
     return 0
 
 
-def say(one: Found) -> None:
+def say(one: SelectedRun) -> None:
     found, name = cause(one), f"{one.sweep}:{one.index}" if one.sweep else one.folder.name
     console.say(
         f"{name}  {one.folder}\n  state    "
@@ -53,7 +53,7 @@ def say(one: Found) -> None:
     )
 
 
-def cause(one: Found) -> Cause:
+def cause(one: SelectedRun) -> Cause:
     """Of a run in whatever state."""
     turns = records(one.folder)
     last = turns[-1] if turns else {}
@@ -65,7 +65,7 @@ def cause(one: Found) -> Cause:
     if name in ("running", "stopping"):
         return Cause(
             name,
-            f"it is on {one.row.nodes if one.row else last.get('host', 'this machine')}",
+            f"it is on {one.queue_entry.nodes if one.queue_entry else last.get('host', 'this machine')}",
             "distgan logs -f TARGET",
             _history(turns),
         )
@@ -83,7 +83,7 @@ def cause(one: Found) -> Cause:
     return _ended(one, turns, last)
 
 
-def _ended(one: Found, turns: Sequence[Mapping[str, Any]], last: Mapping[str, Any]) -> Cause:
+def _ended(one: SelectedRun, turns: Sequence[Mapping[str, Any]], last: Mapping[str, Any]) -> Cause:
     """Failed, cancelled or lost.
 
     Slurm's word for what ended the job from outside, the run's own for the rest.
@@ -94,19 +94,19 @@ def _ended(one: Found, turns: Sequence[Mapping[str, Any]], last: Mapping[str, An
             text
             for text in (
                 record.get("cause"),
-                one.look.status.get("cause"),
-                one.look.refused,
+                one.files.status.get("cause"),
+                one.files.refused,
                 last.get("cause"),
             )
             if text and text not in ("done", "stopped")
         ),
         "",
     )
-    slurm = one.row.state if one.row else _accounted(one)
+    slurm = one.queue_entry.state if one.queue_entry else _accounted(one)
     if one.state.name == "cancelled":
         return _with(SLURM["CANCELLED"], _history(turns))
-    if "no progress: " in (one.look.refused or ""):
-        own = one.look.refused or ""
+    if "no progress: " in (one.files.refused or ""):
+        own = one.files.refused or ""
     if own:
         found = match(own, own)
         if found and found.name not in ("refused", "an exception"):
@@ -127,8 +127,8 @@ def _ended(one: Found, turns: Sequence[Mapping[str, Any]], last: Mapping[str, An
     )
 
 
-def _waits(one: Found, turns: Sequence[Mapping[str, Any]]) -> Cause:
-    reason = one.row.reason if one.row else ""
+def _waits(one: SelectedRun, turns: Sequence[Mapping[str, Any]]) -> Cause:
+    reason = one.queue_entry.reason if one.queue_entry else ""
     said = {
         "Priority": "other jobs come first",
         "Resources": "no node is free for it",
@@ -148,7 +148,11 @@ def _waits(one: Found, turns: Sequence[Mapping[str, Any]]) -> Cause:
         (text for key, text in said.items() if reason.startswith(key)),
         "Slurm's word for it is in squeue's manual, under REASON CODES",
     )
-    start = one.row.start if one.row and one.row.start not in ("N/A", "") else "unknown"
+    start = (
+        one.queue_entry.start
+        if one.queue_entry and one.queue_entry.start not in ("N/A", "")
+        else "unknown"
+    )
     return Cause(
         one.state.name,
         f"{reason or 'waiting'}: {why}",
@@ -167,21 +171,23 @@ def _history(turns: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     )
 
 
-def _accounted(one: Found) -> str | None:
+def _accounted(one: SelectedRun) -> str | None:
     spells = (
-        cluster.spells([one.place.key]) if one.place and one.place.key and cluster.here() else None
+        client.job_spans([one.submitted.key])
+        if one.submitted and one.submitted.key and client.is_available()
+        else None
     )
     return spells[-1].state if spells else None
 
 
-def _submitit(one: Found) -> str:
+def _submitit(one: SelectedRun) -> str:
     """What the job printed before the run had a log of its own."""
-    if not one.place or not one.place.key:
+    if not one.submitted or not one.submitted.key:
         return ""
     texts = []
     for path in sorted(
-        (one.folder.parents[1] / "_slurm" / one.place.submission.id).glob(
-            f"{one.place.key}_*_log.*"
+        (one.folder.parents[1] / "_slurm" / one.submitted.submission.id).glob(
+            f"{one.submitted.key}_*_log.*"
         )
     ):
         try:
@@ -191,10 +197,10 @@ def _submitit(one: Found) -> str:
     return "\n".join(texts)
 
 
-def _launch_failure(one: Found) -> Cause | None:
+def _launch_failure(one: SelectedRun) -> Cause | None:
     record = (
-        cluster.record("job", one.place.key)
-        if one.place and one.place.key and cluster.here()
+        client.show("job", one.submitted.key)
+        if one.submitted and one.submitted.key and client.is_available()
         else {}
     )
     if record.get("Reason") == "JobLaunchFailure" or record.get("ExitCode") == "0:53":

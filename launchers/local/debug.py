@@ -12,7 +12,7 @@ from pathlib import Path
 from distgan import train
 from distgan.core import console
 from distgan.core.errors import DistganError
-from distgan.launchers.runs import plan as plans
+from distgan.launchers.runs.plan import make_clock
 
 EPILOG = """examples:
   distgan debug sagan data=data/particles                 20 steps
@@ -73,7 +73,7 @@ def line(words: list[str], steps: int) -> tuple[list[str], Path]:
 
     _, run, _ = train.plan(words)
     samples = len(Data(run.data).train)
-    clock = plans.clock(run, samples)
+    clock = make_clock(run, samples)
     folder = Path(run.machine.runs).expanduser() / "_debug" / f"{run.recipe}-{run.delta()}"
     shutil.rmtree(folder, ignore_errors=True)
     epochs = min(run.epochs, steps * clock.per_step / samples)

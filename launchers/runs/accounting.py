@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from distgan.launchers.runs.selection import Found
-from distgan.launchers.slurm import client as cluster
+from distgan.launchers.runs.selection import SelectedRun
+from distgan.launchers.slurm import client
 from distgan.launchers.slurm.job_records import newest_step, records, trained
 from distgan.launchers.slurm.profiles import Resources
 
@@ -18,7 +18,7 @@ KINDS = ("useful", "lost", "failed", "overhead")
 
 
 @dataclass
-class Account:
+class RunCost:
     """Of a run. `seconds`: on nodes, by kind; they add up to `elapsed`, which is Slurm's own figure
     where `told_by` is sacct.
     """
@@ -29,33 +29,35 @@ class Account:
     gpus: bool = False
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(KINDS, 0.0))
     turns: int = 0
-    told_by: str = "the jobs' own records"
+    source: str = "the jobs' own records"
 
     def hours(self, kind: str | None = None) -> float:
         """GPU-hours or core-hours."""
         return (self.elapsed if kind is None else self.seconds[kind]) * self.units / 3600
 
 
-def accounts(found: Sequence[Found]) -> list[Account]:
+def run_costs(found: Sequence[SelectedRun]) -> list[RunCost]:
     """One for each run; sacct is asked once for all."""
     jobs = {record["job"] for one in found for record in records(one.folder)}
     spells = (
-        cluster.spells({job.partition("_")[0] for job in jobs}) if jobs and cluster.here() else None
+        client.job_spans({job.partition("_")[0] for job in jobs})
+        if jobs and client.is_available()
+        else None
     )
-    by_job: dict[str, list[cluster.Spell]] = {}
+    by_job: dict[str, list[client.JobSpan]] = {}
     for spell in spells or []:
         by_job.setdefault(spell.key, []).append(spell)
-    return [account(one.folder, by_job if spells is not None else None) for one in found]
+    return [run_cost(one.folder, by_job if spells is not None else None) for one in found]
 
 
-def account(folder: Path, spells: dict[str, list[cluster.Spell]] | None) -> Account:
+def run_cost(folder: Path, spells: dict[str, list[client.JobSpan]] | None) -> RunCost:
     """`spells`: what sacct says, by job; None where there is no sacct.
 
     Useful is the time in which steps were trained that were kept; lost, the time of steps that were
     trained again; failed, turns that ended in a failure; overhead, the rest: starting, validation
     and evaluation before the first step, saving, waiting for the end.
     """
-    found, turns = Account(), records(folder)
+    found, turns = RunCost(), records(folder)
     for number, turn in enumerate(turns):
         began = turn.get("slurm_start") or turn["started"]
         ended = (
@@ -66,7 +68,7 @@ def account(folder: Path, spells: dict[str, list[cluster.Spell]] | None) -> Acco
         seconds = max(0.0, ended - began) / max(1, turn.get("shared_by", 1))
         spell = _spell(spells, turn)
         if spell is not None:
-            seconds, found.told_by = spell.seconds / max(1, turn.get("shared_by", 1)), "sacct"
+            seconds, found.source = spell.seconds / max(1, turn.get("shared_by", 1)), "sacct"
         found.elapsed += seconds
         found.turns += 1
         found.gpus, found.units = bool(turn.get("gpus")), turn.get("gpus") or turn.get("cpus") or 1
@@ -79,15 +81,15 @@ def account(folder: Path, spells: dict[str, list[cluster.Spell]] | None) -> Acco
 
 
 def _spell(
-    spells: dict[str, list[cluster.Spell]] | None, turn: dict[str, Any]
-) -> cluster.Spell | None:
+    spells: dict[str, list[client.JobSpan]] | None, turn: dict[str, Any]
+) -> client.JobSpan | None:
     """The stay on nodes that began when this turn did."""
     if not spells:
         return None
     near = [
         one
         for one in spells.get(turn["job"], [])
-        if (start := cluster.epoch(one.start))
+        if (start := client.parse_time(one.start))
         and turn.get("slurm_start")
         and abs(start - turn["slurm_start"]) < 2
     ]
@@ -129,11 +131,11 @@ def estimate(resources: Resources, finished: Sequence[Path], count: int) -> str:
         if gpus
         else ("core-hours", resources.cpus * resources.per_node * resources.nodes)
     )
-    known = [seconds for folder in finished if (seconds := spent(folder))]
-    if known:
+    read_sweeps = [seconds for folder in finished if (seconds := node_seconds(folder))]
+    if read_sweeps:
         return (
-            f"about {_number(statistics.median(known) / 3600 * each * count)} {unit}: {count} runs,"
-            f" each like the median of {len(known)} that are done"
+            f"about {_number(statistics.median(read_sweeps) / 3600 * each * count)} {unit}: {count} runs,"
+            f" each like the median of {len(read_sweeps)} that are done"
         )
     return (
         f"at most {_number(resources.minutes / 60 * each * count / resources.pack)} {unit} until"
@@ -145,6 +147,6 @@ def _number(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def spent(folder: Path) -> float:
+def node_seconds(folder: Path) -> float:
     """Seconds that a run has been on nodes, as its jobs recorded; 0 where it has not."""
-    return account(folder, None).elapsed
+    return run_cost(folder, None).elapsed

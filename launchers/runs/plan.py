@@ -16,27 +16,27 @@ from distgan.core.clock import Clock
 from distgan.core.errors import ConfigError
 from distgan.core.files import write_atomic
 from distgan.distributed.environment import resolve_engine
-from distgan.launchers.runs.state import look
+from distgan.launchers.runs.state import read_run_files
 from distgan.launchers.slurm.profiles import Resources
-from distgan.launchers.slurm.submission import Member
+from distgan.launchers.slurm.submission import RunSpec
 from distgan.runs import folder as runs
 
 
 @dataclass(frozen=True)
-class Planned:
+class PlannedRun:
     """One run. `values`: what makes it differ from its siblings; `after`: the folder of the run
     that it grows from, in a sweep with a chain.
     """
 
     run: Run
-    member: Member
+    spec: RunSpec
     values: dict[str, Any] = field(default_factory=dict)
     after: str | None = None
     steps: int | None = None  # how far it goes
 
     @property
     def folder(self) -> Path:
-        return Path(self.member.folder)
+        return Path(self.spec.folder)
 
 
 @lru_cache(maxsize=64)
@@ -46,13 +46,13 @@ def _data(folder: str):
     return Data(folder)
 
 
-def plan(
+def plan_run(
     words: list[str],
     resources: Resources,
     values: dict[str, Any] | None = None,
     chain: str | None = None,
     folder: Path | None = None,
-) -> Planned:
+) -> PlannedRun:
     """One run from the words of `distgan train`, for nodes x processes. ConfigError, DataError,
     LaunchError, RunError before anything is written.
 
@@ -84,11 +84,11 @@ def plan(
             runs.begun(run, data.fingerprint) or checkpoints.verify(grow.locate(run.grow))["digest"]
         )
     home = folder or runs.place(run, run.identity(data.fingerprint, start))
-    steps = clock(run, len(data.train)).steps(run.epochs)
-    return Planned(run, Member(str(home.resolve()), tuple(words)), values or {}, steps=steps)
+    steps = make_clock(run, len(data.train)).steps(run.epochs)
+    return PlannedRun(run, RunSpec(str(home.resolve()), tuple(words)), values or {}, steps=steps)
 
 
-def clock(run: Run, samples: int) -> Clock:
+def make_clock(run: Run, samples: int) -> Clock:
     """Of a run on so many training samples, without its recipe, which needs torch.
 
     A step takes a batch for each update of D.
@@ -100,7 +100,7 @@ def clock(run: Run, samples: int) -> Clock:
     )
 
 
-def kept(words: tuple[str, ...], folder: Path) -> tuple[str, ...]:
+def snapshot_run_file(words: tuple[str, ...], folder: Path) -> tuple[str, ...]:
     """The words with a run file copied into `folder`: it may be edited before its job starts."""
     path = Path(words[0])
     if path.suffix not in (".yaml", ".yml") or not path.is_file():
@@ -115,16 +115,16 @@ def kept(words: tuple[str, ...], folder: Path) -> tuple[str, ...]:
     return (str(copy.resolve()), *words[1:])
 
 
-def home_of(run: Run) -> Path:
+def runs_folder(run: Run) -> Path:
     """The folder of runs."""
     return Path(run.machine.runs).expanduser().resolve()
 
 
-def reopen(planned: Planned) -> None:
+def clear_end_markers(planned: PlannedRun) -> None:
     """Before it is submitted: what said that it has ended, and holds no more."""
     for name in (
         "NO_RESTART",
         runs.STOP,
-        *(("DONE",) if look(planned.folder, planned.steps).shorter else ()),
+        *(("DONE",) if read_run_files(planned.folder, planned.steps).shorter else ()),
     ):
         (planned.folder / name).unlink(missing_ok=True)

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from distgan.core.errors import RunError
-from distgan.launchers.runs.state import Look, State, look, state
-from distgan.launchers.slurm import client as cluster
-from distgan.launchers.slurm.ledger import Ledger, Place
+from distgan.launchers.runs.state import RunFiles, RunState, read_run_files, run_state
+from distgan.launchers.slurm import client
+from distgan.launchers.slurm.ledger import LastSubmission, Ledger
 
 HELP = (
     "a run folder, a run's name or the beginning of its name or hash, a sweep, SWEEP:INDEX, or a"
@@ -22,14 +22,14 @@ HELP = (
 
 
 @dataclass(frozen=True)
-class Found:
+class SelectedRun:
     """A run, what is known of it, and its state."""
 
     folder: Path
-    look: Look
-    state: State
-    place: Place | None
-    row: cluster.Row | None
+    files: RunFiles
+    state: RunState
+    submitted: LastSubmission | None
+    queue_entry: client.QueueEntry | None
     sweep: str | None = None
     index: int | None = None
 
@@ -38,7 +38,7 @@ class Found:
         return f"{self.folder.parent.name}/{self.folder.name}"
 
 
-def known(home: Path) -> dict[str, dict[str, Any]]:
+def read_sweeps(home: Path) -> dict[str, dict[str, Any]]:
     """All sweeps of a folder of runs: name -> its members.json."""
     found = {}
     for path in sorted((home / "_sweeps").glob("*/members.json")):
@@ -51,13 +51,13 @@ def known(home: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
-def find(home: Path, words: Sequence[str]) -> list[Found]:
+def select(home: Path, words: Sequence[str]) -> list[SelectedRun]:
     """The runs of these words, in order, each once.
 
     RunError where a word fits none, or a beginning fits several.
     """
-    rows, places = Ledger(home).ask()
-    sweeps = known(home)
+    rows, places = Ledger(home).query()
+    sweeps = read_sweeps(home)
     where = {
         run: (name, index)
         for name, sweep in sweeps.items()
@@ -69,61 +69,66 @@ def find(home: Path, words: Sequence[str]) -> list[Found]:
         else [*dict.fromkeys([*where, *places])]
     )
     found = [
-        examine(Path(run), places.get(run), rows, *where.get(run, (None, None)))
+        inspect(Path(run), places.get(run), rows, *where.get(run, (None, None)))
         for run in dict.fromkeys(folders)
     ]
     return with_accounting(found)
 
 
-def examine(
+def inspect(
     folder: Path,
-    place: Place | None,
-    rows: dict[str, cluster.Row],
+    place: LastSubmission | None,
+    rows: dict[str, client.QueueEntry],
     sweep: str | None = None,
     index: int | None = None,
     steps: int | None = None,
-) -> Found:
-    seen, row = look(folder, steps), rows.get(place.key or "") if place else None
-    return Found(folder, seen, state(seen, place, row), place, row, sweep, index)
+) -> SelectedRun:
+    seen, row = read_run_files(folder, steps), rows.get(place.key or "") if place else None
+    return SelectedRun(folder, seen, run_state(seen, place, row), place, row, sweep, index)
 
 
-def with_accounting(found: list[Found]) -> list[Found]:
+def with_accounting(found: list[SelectedRun]) -> list[SelectedRun]:
     """Of jobs that squeue has forgotten and whose files do not say who ended them, sacct is asked,
     once for all.
     """
     open_ones = [
         one
         for one in found
-        if one.place
-        and one.row is None
-        and one.place.key
-        and not one.look.shorter
+        if one.submitted
+        and one.queue_entry is None
+        and one.submitted.key
+        and not one.files.shorter
         and (one.state.name == "lost" or one.state.name == "stopped" and "SIGTERM" in one.state.why)
     ]
     spells = (
-        {spell.key: spell for spell in cluster.spells(one.place.key for one in open_ones) or []}
+        {
+            spell.key: spell
+            for spell in client.job_spans(one.submitted.key for one in open_ones) or []
+        }
         if open_ones
         else {}
     )
     return [
         (
-            Found(
+            SelectedRun(
                 one.folder,
-                one.look,
-                state(one.look, one.place, None, spells[one.place.key]),
-                one.place,
-                one.row,
+                one.files,
+                run_state(one.files, one.submitted, None, spells[one.submitted.key]),
+                one.submitted,
+                one.queue_entry,
                 one.sweep,
                 one.index,
             )
-            if one in open_ones and one.place.key in spells
+            if one in open_ones and one.submitted.key in spells
             else one
         )
         for one in found
     ]
 
 
-def _runs(word: str, home: Path, places: dict[str, Place], sweeps: dict[str, Any]) -> list[str]:
+def _runs(
+    word: str, home: Path, places: dict[str, LastSubmission], sweeps: dict[str, Any]
+) -> list[str]:
     name, colon, index = word.rpartition(":")
     if word in sweeps:
         return sweeps[word]["runs"]

@@ -16,9 +16,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from distgan.launchers.slurm import client as cluster
-from distgan.launchers.slurm.client import Row, Spell
-from distgan.launchers.slurm.ledger import Place
+from distgan.launchers.slurm import client
+from distgan.launchers.slurm.client import JobSpan, QueueEntry
+from distgan.launchers.slurm.ledger import LastSubmission
 from distgan.launchers.slurm.restart_policy import TIME
 
 OLD_S = 300.0  # without a heartbeat for so long, a run that Slurm does not know is not running
@@ -26,7 +26,7 @@ UNDER_WAY = ("queued", "requeued", "uncertain", "running", "stopping")
 
 
 @dataclass(frozen=True)
-class Look:
+class RunFiles:
     """What a run folder says of itself."""
 
     done: bool = False
@@ -46,7 +46,7 @@ class Look:
 
 
 @dataclass(frozen=True)
-class State:
+class RunState:
     name: str
     why: str = ""
 
@@ -59,12 +59,12 @@ class State:
         return self.name in ("new", "lost") or self.name == "stopped" and self.why in TIME
 
 
-def look(folder: Path, steps: int | None = None) -> Look:
+def read_run_files(folder: Path, steps: int | None = None) -> RunFiles:
     """`steps`: how far the run is to go, where that is known: DONE of a shorter one does not count."""
     try:
         names = set(os.listdir(folder))
     except OSError:
-        return Look()
+        return RunFiles()
     attempts = (
         sorted(name for name in os.listdir(folder / "attempts") if name.isdecimal())
         if "attempts" in names
@@ -85,7 +85,7 @@ def look(folder: Path, steps: int | None = None) -> Look:
         and isinstance(end.get("step"), int)
         and end["step"] < (steps or 0)
     )
-    return Look(
+    return RunFiles(
         "DONE" in names and not shorter,
         shorter,
         refused,
@@ -104,45 +104,50 @@ def read(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def state(found: Look, place: Place | None, row: Row | None, spell: Spell | None = None) -> State:
+def run_state(
+    found: RunFiles,
+    place: LastSubmission | None,
+    row: QueueEntry | None,
+    spell: JobSpan | None = None,
+) -> RunState:
     """`row`: the run's line of squeue, None where there is none.
 
     `spell`: what sacct says last, where it was asked.
     """
     if found.done:
-        return State("done")
+        return RunState("done")
     if row and row.active:
         return _active(found, row)
     if place and place.cancelled or row and row.state == "CANCELLED":
-        return State("cancelled")
+        return RunState("cancelled")
     if found.refused:
-        return State("failed", found.refused)
+        return RunState("failed", found.refused)
     if place and place.submission.job is None:
-        return State(
+        return RunState(
             "uncertain",
             "its submission was interrupted a moment ago, and it is not known yet whether Slurm has"
             " it; the same line in a few minutes knows",
         )
-    if place and place.submission.user != cluster.user() and not row:
-        return State(
+    if place and place.submission.user != client.user() and not row:
+        return RunState(
             "uncertain",
             f"submitted by {place.submission.user}, and Slurm shows no such job now; `distgan"
             " cancel` of it gives it up",
         )
     own = found.status.get("state")
     ended = row.state if row else spell.state if spell else None
-    if ended and ended not in cluster.ENDED:  # sacct knows a job that squeue did not show
-        return State("queued" if ended in ("PENDING", "REQUEUED") else "running")
+    if ended and ended not in client.ENDED:  # sacct knows a job that squeue did not show
+        return RunState("queued" if ended in ("PENDING", "REQUEUED") else "running")
     if (
         own in ("failed", "stopped")
         and not found.shorter
         and ended in (None, "COMPLETED", "FAILED", "PREEMPTED")
     ):
-        return State(own, found.status.get("cause") or "")
+        return RunState(own, found.status.get("cause") or "")
     if ended in ("CANCELLED", "PREEMPTED"):
-        return State("cancelled" if ended == "CANCELLED" else "lost", "")
+        return RunState("cancelled" if ended == "CANCELLED" else "lost", "")
     if ended and ended != "COMPLETED":
-        return State(
+        return RunState(
             "failed",
             {
                 "NODE_FAIL": "its node failed",
@@ -151,32 +156,32 @@ def state(found: Look, place: Place | None, row: Row | None, spell: Spell | None
             }.get(ended, f"Slurm: {ended}{_code(spell)}"),
         )
     if own == "running" and found.silent_s < OLD_S and not ended:
-        return State("running", "not in Slurm's queue" if not place else "")
+        return RunState("running", "not in Slurm's queue" if not place else "")
     if found.shorter:
-        return State("new", "was done, and is to go further")
+        return RunState("new", "was done, and is to go further")
     if place or own == "running":
-        return State("lost", "neither Slurm nor its own files know how it ended")
-    return State("new")
+        return RunState("lost", "neither Slurm nor its own files know how it ended")
+    return RunState("new")
 
 
-def _code(spell: Spell | None) -> str:
+def _code(spell: JobSpan | None) -> str:
     return f" (exit code {spell.exit_code})" if spell else ""
 
 
-def _active(found: Look, row: Row) -> State:
+def _active(found: RunFiles, row: QueueEntry) -> RunState:
     if row.reason == "DependencyNeverSatisfied":
-        return State("failed", "the run that it grows from has failed")
+        return RunState("failed", "the run that it grows from has failed")
     if row.state == "COMPLETING":
-        return State("stopping")
+        return RunState("stopping")
     if row.state in ("PENDING", "REQUEUED", "REQUEUE_HOLD"):
         again = found.job.get("job") == row.key
         why = row.reason if row.reason not in ("None", "") else ""
         return (
-            State("requeued", f"{_short(found.job)}{', ' + why if why else ''}")
+            RunState("requeued", f"{_short(found.job)}{', ' + why if why else ''}")
             if again
-            else State("queued", why)
+            else RunState("queued", why)
         )
-    return State(
+    return RunState(
         (
             "running"
             if row.state == "RUNNING"

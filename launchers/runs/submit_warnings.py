@@ -7,23 +7,23 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from distgan.launchers.runs.plan import Planned
-from distgan.launchers.slurm import client as cluster
+from distgan.launchers.runs.plan import PlannedRun
+from distgan.launchers.slurm import client
 from distgan.launchers.slurm.profiles import Resources
 
 
-def of(resources: Resources, planned: Sequence[Planned]) -> list[str]:
+def collect(resources: Resources, planned: Sequence[PlannedRun]) -> list[str]:
     """Sentences for people; [] where nothing is to be said."""
-    facts, said = cluster.facts(resources.partition), []
-    if facts.preempts in ("CANCEL", "SUSPEND", "SUSPEND,GANG", "GANG,SUSPEND"):
+    facts, said = client.read_limits(resources.partition), []
+    if facts.preempt_mode in ("CANCEL", "SUSPEND", "SUSPEND,GANG", "GANG,SUSPEND"):
         said.append(
-            f"a job that is preempted here is not queued again (PreemptMode={facts.preempts}):"
+            f"a job that is preempted here is not queued again (PreemptMode={facts.preempt_mode}):"
             " `distgan retry` does that"
         )
     slowest = max((found for one in planned if (found := save_seconds(one.folder))), default=None)
-    if slowest and facts.preempts != "OFF" and slowest + 1 > facts.to_save:
+    if slowest and facts.preempt_mode != "OFF" and slowest + 1 > facts.seconds_to_save:
         said.append(
-            f"a preempted job has {facts.to_save} s here (GraceTime {facts.grace} + KillWait"
+            f"a preempted job has {facts.seconds_to_save} s here (GraceTime {facts.grace} + KillWait"
             f" {facts.kill_wait}), and saving took up to {slowest:.1f} s before: what was trained"
             " since the last checkpoint would be lost; checkpoint more often"
             " (machine.checkpoint_every=…)"

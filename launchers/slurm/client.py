@@ -48,7 +48,7 @@ _AGAIN_S = (2.0, 5.0)
 
 
 @dataclass(frozen=True)
-class Row:
+class QueueEntry:
     """One line of squeue, of one job or one element of an array.
 
     `key` is `12_3` or `12`, `start` the (expected) start, as Slurm prints it.
@@ -69,7 +69,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Spell:
+class JobSpan:
     """One stay of a job on its nodes, as sacct tells it: a requeued job has several."""
 
     key: str
@@ -82,12 +82,12 @@ class Spell:
     start: str
 
 
-def here() -> bool:
+def is_available() -> bool:
     """Whether Slurm's commands are on the path."""
     return shutil.which("squeue") is not None
 
 
-def call(*words: str, timeout: float = 60, check: bool = True) -> str:
+def run_command(*words: str, timeout: float = 60, check: bool = True) -> str:
     """What a command prints; LaunchError with Slurm's own words where it fails. A question is asked
     again where Slurm is only busy.
     """
@@ -130,10 +130,10 @@ def call(*words: str, timeout: float = 60, check: bool = True) -> str:
     return found.stdout
 
 
-def queue(others: Iterable[str] = ()) -> dict[str, Row]:
+def queue(others: Iterable[str] = ()) -> dict[str, QueueEntry]:
     """Jobs of this user, and of the others as far as the cluster shows them, by key: elements of
     arrays one by one, with those that ended within Slurm's MinJobAge. One call of squeue."""
-    text = call(
+    text = run_command(
         "squeue",
         "--noheader",
         "--array",
@@ -142,13 +142,13 @@ def queue(others: Iterable[str] = ()) -> dict[str, Row]:
         "--format=%i|%T|%r|%j|%N|%L|%S|%u",
     )
     return {
-        row[0]: Row(*row[:8])
+        row[0]: QueueEntry(*row[:8])
         for row in (line.split("|") for line in text.splitlines())
         if len(row) >= 8
     }
 
 
-def spells(jobs: Iterable[str]) -> list[Spell] | None:
+def job_spans(jobs: Iterable[str]) -> list[JobSpan] | None:
     """What sacct knows of these jobs, each stay on nodes by itself, in order.
 
     None on a cluster without accounting.
@@ -157,7 +157,7 @@ def spells(jobs: Iterable[str]) -> list[Spell] | None:
     if not jobs or shutil.which("sacct") is None:
         return None
     try:
-        text = call(
+        text = run_command(
             "sacct",
             "--noheader",
             "--parsable2",
@@ -171,14 +171,14 @@ def spells(jobs: Iterable[str]) -> list[Spell] | None:
         return None
     found = []
     for line in text.splitlines():
-        key, state, seconds, tres, nodes, cpus, exit_code, start = line.split("|")
+        key, state, elapsed, tres, nodes, cpus, exit_code, start = line.split("|")
         gpus = re.search(r"gres/gpu=(\d+)", tres)
         if "[" not in key:
             found.append(
-                Spell(
+                JobSpan(
                     key,
                     state.split()[0],
-                    int(seconds or 0),
+                    int(elapsed or 0),
                     int(gpus[1]) if gpus else 0,
                     int(nodes or 0),
                     int(cpus or 0),
@@ -189,22 +189,22 @@ def spells(jobs: Iterable[str]) -> list[Spell] | None:
     return found
 
 
-def config() -> dict[str, str]:
+def read_config() -> dict[str, str]:
     """`scontrol show config` as a mapping."""
     return dict(
         part
-        for line in call("scontrol", "show", "config").splitlines()
+        for line in run_command("scontrol", "show", "config").splitlines()
         if len(part := [p.strip() for p in line.split("=", 1)]) == 2
     )
 
 
-def record(kind: str, name: str) -> dict[str, str]:
+def show(kind: str, name: str) -> dict[str, str]:
     """`scontrol show KIND NAME` as a mapping, of the first record.
 
     {} where there is none, or nobody answers.
     """
     try:
-        text = call("scontrol", "--oneliner", "show", kind, name, check=False)
+        text = run_command("scontrol", "--oneliner", "show", kind, name, check=False)
     except LaunchError:
         return {}
     return (
@@ -216,12 +216,12 @@ def record(kind: str, name: str) -> dict[str, str]:
 
 def first_node(nodes: str) -> str:
     """`n[1-4]` -> `n1`."""
-    return call("scontrol", "show", "hostnames", nodes).split()[0]
+    return run_command("scontrol", "show", "hostnames", nodes).split()[0]
 
 
 def address(node: str) -> str:
     """Where a node is reached: its NodeAddr, since its name need not be known to any resolver."""
-    return record("node", node).get("NodeAddr") or node
+    return show("node", node).get("NodeAddr") or node
 
 
 def requeue(key: str) -> None:
@@ -230,7 +230,7 @@ def requeue(key: str) -> None:
     The raw number of an array's last element is that of the array, and would start all elements
     anew.
     """
-    call("scontrol", "requeue", key)
+    run_command("scontrol", "requeue", key)
 
 
 def user() -> str:
@@ -241,16 +241,16 @@ def user() -> str:
 def cancel(keys: Iterable[str]) -> None:
     keys = list(keys)
     for at in range(0, len(keys), 500):
-        call("scancel", *keys[at : at + 500])
+        run_command("scancel", *keys[at : at + 500])
 
 
-def own_key(environment: dict[str, str]) -> str:
+def job_key(environment: dict[str, str]) -> str:
     """Of the job that this process belongs to: `12_3`, or `12` where it is no array's."""
     array = environment.get("SLURM_ARRAY_JOB_ID")
     return f"{array}_{environment['SLURM_ARRAY_TASK_ID']}" if array else environment["SLURM_JOB_ID"]
 
 
-def clean(environment: dict[str, str]) -> dict[str, str]:
+def clean_environment(environment: dict[str, str]) -> dict[str, str]:
     """An environment to submit from.
 
     Nothing of a surrounding job or launcher, but the way to the cluster.
@@ -265,7 +265,7 @@ def clean(environment: dict[str, str]) -> dict[str, str]:
     }
 
 
-def seconds(text: str) -> int | None:
+def parse_duration(text: str) -> int | None:
     """A time as Slurm prints it, `1-02:03:04` or `30:00` or `00:00:30` -> seconds.
 
     None for UNLIMITED and the like.
@@ -280,7 +280,7 @@ def seconds(text: str) -> int | None:
     return total + 86400 * int(days or 0)
 
 
-def epoch(text: str) -> float | None:
+def parse_time(text: str) -> float | None:
     """A moment as Slurm prints it, in local time -> seconds since 1970; None for N/A and Unknown."""
     try:
         return time.mktime(time.strptime(text.strip(), "%Y-%m-%dT%H:%M:%S"))
@@ -289,7 +289,7 @@ def epoch(text: str) -> float | None:
 
 
 @dataclass(frozen=True)
-class Facts:
+class ClusterLimits:
     """What decides how a run may be submitted, and how long it has to save when it must leave.
 
     Seconds.
@@ -298,7 +298,7 @@ class Facts:
     max_array: int
     kill_wait: int
     grace: int
-    preempts: str  # what becomes of a preempted job: REQUEUE, CANCEL, OFF …
+    preempt_mode: str  # what becomes of a preempted job: REQUEUE, CANCEL, OFF …
     signals_all: bool  # every process of a job gets its signals, not only the task
     max_submit: int | None
     accounting: bool
@@ -306,28 +306,28 @@ class Facts:
     requeues: bool
 
     @property
-    def to_save(self) -> int:
+    def seconds_to_save(self) -> int:
         """From the first signal of a preemption to SIGKILL."""
         return self.grace + self.kill_wait
 
 
-def facts(partition: str | None = None, account: str | None = None) -> Facts:
+def read_limits(partition: str | None = None, account: str | None = None) -> ClusterLimits:
     """Of the cluster, of the partition that jobs would go to, and of the account that they would be
     charged to.
     """
-    found = config()
-    part = record("partition", partition) if partition else {}
+    found = read_config()
+    part = show("partition", partition) if partition else {}
 
     def number(text: str, usual: int) -> int:
         match = _NUMBER.search(text)
         return int(match[0]) if match else usual
 
     mode = part.get("PreemptMode") or found.get("PreemptMode", "OFF")
-    return Facts(
+    return ClusterLimits(
         max_array=number(found.get("MaxArraySize", ""), 1001),
         kill_wait=number(found.get("KillWait", ""), 30),
-        grace=seconds(part.get("GraceTime", "")) or number(part.get("GraceTime", ""), 0),
-        preempts=(
+        grace=parse_duration(part.get("GraceTime", "")) or number(part.get("GraceTime", ""), 0),
+        preempt_mode=(
             mode
             if found.get("PreemptType", "").strip("()") not in ("null", "preempt/none")
             else "OFF"
@@ -340,7 +340,7 @@ def facts(partition: str | None = None, account: str | None = None) -> Facts:
     )
 
 
-def _max_submit(account: str | None, cluster: str) -> int | None:
+def _max_submit(account: str | None, client: str) -> int | None:
     """How many jobs an association of this user may have at a time.
 
     None where there is no such limit, or nobody to ask.
@@ -349,11 +349,11 @@ def _max_submit(account: str | None, cluster: str) -> int | None:
         return None
     where = [
         f"user={user()}",
-        *([f"cluster={cluster}"] if cluster else []),
+        *([f"cluster={client}"] if client else []),
         *([f"account={account}"] if account else []),
     ]
     try:
-        text = call(
+        text = run_command(
             "sacctmgr",
             "--noheader",
             "--parsable2",

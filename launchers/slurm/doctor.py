@@ -10,8 +10,7 @@ from pathlib import Path
 
 from distgan.core import console
 from distgan.core.errors import LaunchError
-from distgan.launchers.slurm import client as cluster
-from distgan.launchers.slurm import profiles, submission
+from distgan.launchers.slurm import client, profiles, submission
 
 Row = tuple[str, str, str]
 
@@ -19,7 +18,7 @@ Row = tuple[str, str, str]
 def survey(profile: str | None, runs: str) -> int:
     """Print it. 0; 1 where something would keep jobs from working."""
     resources = profiles.read(profile, {})
-    facts, config = cluster.facts(resources.partition), cluster.config()
+    facts, config = client.read_limits(resources.partition), client.read_config()
     console.say(
         f"cluster     {config.get('ClusterName', '?')}, Slurm {config.get('SLURM_VERSION', '?')};"
         f" submitit {importlib.metadata.version('submitit')}, python {sys.executable}"
@@ -48,14 +47,14 @@ def survey(profile: str | None, runs: str) -> int:
     return 0 if works else 1
 
 
-def _limits(facts: cluster.Facts) -> list[Row]:
+def _limits(facts: client.ClusterLimits) -> list[Row]:
     """The cluster's limits as rows of the table: name, value, what follows from it."""
-    comes_back = "REQUEUE" in facts.preempts and facts.requeues
+    comes_back = "REQUEUE" in facts.preempt_mode and facts.requeues
     return [
         (
             "time to save when preempted",
-            f"{facts.to_save} s",
-            f"GraceTime {facts.grace} + KillWait {facts.kill_wait}; PreemptMode {facts.preempts}",
+            f"{facts.seconds_to_save} s",
+            f"GraceTime {facts.grace} + KillWait {facts.kill_wait}; PreemptMode {facts.preempt_mode}",
         ),
         (
             "a preempted job",
@@ -84,7 +83,7 @@ def _limits(facts: cluster.Facts) -> list[Row]:
 
 
 def _partitions() -> list[str]:
-    text = cluster.call("sinfo", "--noheader", "--format=%P|%l|%D|%c|%G")
+    text = client.run_command("sinfo", "--noheader", "--format=%P|%l|%D|%c|%G")
     return [
         f"{name} (up to {limit}, {nodes} nodes of {cpus}"
         f" processors{f', {gres}' if gres != '(null)' else ''})"
@@ -95,7 +94,7 @@ def _partitions() -> list[str]:
 def _names() -> tuple[str, str]:
     import socket
 
-    nodes = cluster.call("sinfo", "--noheader", "--Node", "--format=%N").split()[:1]
+    nodes = client.run_command("sinfo", "--noheader", "--Node", "--format=%N").split()[:1]
     try:
         socket.getaddrinfo(nodes[0], None)
         return "resolve", nodes[0]
@@ -110,7 +109,7 @@ def _shared(runs: Path, resources: profiles.Resources) -> bool:
     mark.touch()
     where = [f"--partition={resources.partition}"] if resources.partition else []
     try:
-        cluster.call(
+        client.run_command(
             "srun",
             "--nodes=1",
             "--ntasks=1",

@@ -23,7 +23,7 @@ from typing import Any
 from distgan.core.errors import LaunchError
 from distgan.core.files import write_atomic
 from distgan.distributed import launch_line
-from distgan.launchers.slurm import client as cluster
+from distgan.launchers.slurm import client
 from distgan.launchers.slurm.job_records import (
     complete,
     newest_step,
@@ -33,7 +33,12 @@ from distgan.launchers.slurm.job_records import (
     trained,
 )
 from distgan.launchers.slurm.profiles import Resources
-from distgan.launchers.slurm.restart_policy import Ended, Verdict, stuck, verdict
+from distgan.launchers.slurm.restart_policy import (
+    EndOfAttempt,
+    RestartDecision,
+    decide,
+    no_progress_reason,
+)
 from distgan.runs import folder as runs
 
 LEAVE = 75  # exit code of a job that is not finished: run it again
@@ -53,7 +58,7 @@ class Job:
     folder: str
 
     def __call__(self) -> str:
-        return Turn(Path(self.folder), dict(os.environ)).take()
+        return JobAttempt(Path(self.folder), dict(os.environ)).take()
 
     def checkpoint(self, *args: Any, **kwargs: Any) -> Any:
         """For submitit's own handler of the time limit, should it come before ours is set.
@@ -65,7 +70,7 @@ class Job:
         return submitit.helpers.DelayedSubmission(Job(self.folder))
 
 
-class Turn:
+class JobAttempt:
     """One stay of a job on its nodes, as seen from one of them."""
 
     def __init__(self, folder: Path, environment: dict[str, str]):
@@ -81,7 +86,7 @@ class Turn:
             int(environment.get("SLURM_NNODES", 1)),
         )
         self.key, self.restart = (
-            cluster.own_key(environment),
+            client.job_key(environment),
             int(environment.get("SLURM_RESTART_COUNT") or 0),
         )
         self.signals: list[str] = []
@@ -92,7 +97,7 @@ class Turn:
         result is pickled and Slurm sees a failure.
         """
         self._listen()
-        verdicts: dict[int, Verdict] = {}
+        verdicts: dict[int, RestartDecision] = {}
         threads = [
             threading.Thread(
                 target=lambda i=i, member=member: verdicts.update({i: self._member(member)})
@@ -104,7 +109,7 @@ class Turn:
         for thread in threads:
             while thread.is_alive():  # join() without an end would not let handlers run
                 thread.join(0.2)
-        told = [found.then for found in verdicts.values()]
+        told = [found.action for found in verdicts.values()]
         if len(told) < len(self.members):
             raise SystemExit(1)  # a thread died; its traceback is in the log
         if self.node == 0 and "requeue" in told and not {"SIGTERM"} & set(self.signals):
@@ -123,7 +128,7 @@ class Turn:
         """
         for wait in (1, 2, 5, 10, 20, 30, None):
             try:
-                return cluster.requeue(self.key)
+                return client.requeue(self.key)
             except LaunchError as error:
                 print(f"warning: {error}", flush=True)
                 if wait is None or "SIGTERM" in self.signals:
@@ -139,7 +144,7 @@ class Turn:
         def note(number: int, frame) -> None:
             name = signal.Signals(number).name
             if name not in self.signals and name != "SIGCONT":
-                self.transforms.append(name)
+                self.signals.append(name)
                 if self.pass_on:
                     for process in self.processes:
                         with contextlib.suppress(OSError):
@@ -149,15 +154,15 @@ class Turn:
             signal.signal(getattr(signal, name), note)
 
     # ---- one run
-    def _member(self, member: Mapping[str, Any]) -> Verdict:
+    def _member(self, member: Mapping[str, Any]) -> RestartDecision:
         folder = Path(member["folder"])
         if (folder / "DONE").exists():
-            return Verdict("done", "done", "was done")
+            return RestartDecision("done", "done", "was done")
         if (folder / "NO_RESTART").exists():
-            return Verdict("fail", "error", (folder / "NO_RESTART").read_text().strip())
+            return RestartDecision("fail", "error", (folder / "NO_RESTART").read_text().strip())
         return self._lead(folder, member) if self.node == 0 else self._follow(folder, member)
 
-    def _lead(self, folder: Path, member: Mapping[str, Any]) -> Verdict:
+    def _lead(self, folder: Path, member: Mapping[str, Any]) -> RestartDecision:
         """On the first node: what is recorded of this attempt is written here."""
         earlier, step = records(folder), newest_step(folder)
         complete(folder, earlier, step)
@@ -167,19 +172,19 @@ class Turn:
         if (
             earlier and earlier[-1].get("then") == "stopped"
         ):  # and another run of this job has asked for one more turn
-            return Verdict("stopped", "stop", "was stopped")
-        why = stuck(earlier, step)
+            return RestartDecision("stopped", "stop", "was stopped")
+        why = no_progress_reason(earlier, step)
         if why:
             write_atomic(folder / "NO_RESTART", why + "\n")
             print(f"error: {folder}: {why}", flush=True)
-            return Verdict("fail", "error", why)
+            return RestartDecision("fail", "error", why)
         attempt = folder / "attempts" / f"{runs.next_attempt(folder):03d}"
         attempt.mkdir(parents=True)
         about = self._about(step)
         nodes = None
         if self.nodes > 1:
-            first = cluster.first_node(self.environment["SLURM_JOB_NODELIST"])
-            about |= {"address": cluster.address(first), "port": free_port(self.key)}
+            first = client.first_node(self.environment["SLURM_JOB_NODELIST"])
+            about |= {"address": client.address(first), "port": free_port(self.key)}
             nodes = launch_line.Nodes(self.nodes, 0, about["address"], about["port"])
         about["command"] = self._command(folder, member, nodes)
         write_atomic(attempt / "job.json", json.dumps(about, indent=1))
@@ -190,7 +195,7 @@ class Turn:
                 for key, value in json.loads((attempt / "attempt.json").read_text()).items()
                 if key in ("cause", "peak_memory_mb")
             }
-        end = Ended(
+        end = EndOfAttempt(
             (folder / "DONE").exists(),
             state_of(folder, attempt),
             about.get("cause"),
@@ -198,10 +203,10 @@ class Turn:
             tuple(self.signals),
             tail(attempt),
         )
-        found = verdict(end, earlier, self.resources)
+        found = decide(end, earlier, self.resources)
         about |= {
             "ended": time.time(),
-            "then": found.then,
+            "then": found.action,
             "kind": found.kind,
             "cause": found.cause,
             "signals": self.signals,
@@ -210,12 +215,12 @@ class Turn:
         }
         about["trained_s"], about["kept_s"] = trained(folder, step, about["last_step"])
         write_atomic(attempt / "job.json", json.dumps(about, indent=1))
-        if found.then == "fail":
+        if found.action == "fail":
             write_atomic(folder / "NO_RESTART", found.cause + "\n")
-        print(f"{folder}: {found.cause} -> {found.then}", flush=True)
+        print(f"{folder}: {found.cause} -> {found.action}", flush=True)
         return found
 
-    def _follow(self, folder: Path, member: Mapping[str, Any]) -> Verdict:
+    def _follow(self, folder: Path, member: Mapping[str, Any]) -> RestartDecision:
         """On another node: wait for the first one's record, and at the end for its verdict, since
         srun ends all tasks when one has failed.
         """
@@ -231,7 +236,7 @@ class Turn:
         )
         _, about = self._record(folder, "then")
         time.sleep(2.0)
-        return Verdict(about["then"], about["kind"], about["cause"])
+        return RestartDecision(about["then"], about["kind"], about["cause"])
 
     def _record(self, folder: Path, until: str) -> tuple[Path, dict[str, Any]]:
         """This attempt's folder and job.json, as soon as it holds `until`."""
@@ -254,7 +259,7 @@ class Turn:
 
     def _about(self, step: int) -> dict[str, Any]:
         env = self.environment
-        found = cluster.record("job", self.key)
+        found = client.show("job", self.key)
         return {
             "submission": self.id,
             "job": self.key,
@@ -266,9 +271,9 @@ class Turn:
             "partition": env.get("SLURM_JOB_PARTITION"),
             "host": socket.gethostname(),
             "shared_by": len(self.members),
-            "queued": cluster.epoch(found.get("SubmitTime", "")),
-            "slurm_start": cluster.epoch(found.get("StartTime", "")),
-            "slurm_end": cluster.epoch(found.get("EndTime", "")),
+            "queued": client.parse_time(found.get("SubmitTime", "")),
+            "slurm_start": client.parse_time(found.get("StartTime", "")),
+            "slurm_end": client.parse_time(found.get("EndTime", "")),
             "started": time.time(),
             "step": step,
             "python": sys.executable,
@@ -287,13 +292,13 @@ class Turn:
     def _run(self, folder: Path, attempt: Path, command: list[str]) -> int:
         """The exit code of the training on this node."""
         env = {
-            **cluster.clean(self.environment),
-            **launch_line.environment(cluster.clean(self.environment)),
+            **client.clean_environment(self.environment),
+            **launch_line.environment(client.clean_environment(self.environment)),
             "DISTGAN_ATTEMPT": attempt.name,
             "DISTGAN_LOGS": str(attempt),
         }
-        ends = cluster.epoch(
-            cluster.record("job", self.key).get("EndTime", "")
+        ends = client.parse_time(
+            client.show("job", self.key).get("EndTime", "")
         )  # of Slurm's own variables, 22.05 has none that tells it
         if ends or "SLURM_JOB_END_TIME" in self.environment:
             env["SLURM_JOB_END_TIME"] = (

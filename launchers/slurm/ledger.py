@@ -26,8 +26,8 @@ from typing import Any
 
 from distgan.core.errors import LaunchError
 from distgan.core.files import append, disk_errors, lock
-from distgan.launchers.slurm import client as cluster
-from distgan.launchers.slurm.client import Row
+from distgan.launchers.slurm import client
+from distgan.launchers.slurm.client import QueueEntry
 
 _NAME = re.compile(r"[A-Za-z0-9_][\w.@-]*")
 # an sbatch that was under way when its parent died has ended by then: it repeats itself for minutes
@@ -51,7 +51,7 @@ class Submission:
     def user(self) -> str:
         """Who has submitted it."""
         name = self.about.get("user")
-        return name if isinstance(name, str) and _NAME.fullmatch(name) else cluster.user()
+        return name if isinstance(name, str) and _NAME.fullmatch(name) else client.user()
 
     def key(self, element: int) -> str | None:
         """Slurm's name of an element.
@@ -62,7 +62,7 @@ class Submission:
 
 
 @dataclass(frozen=True)
-class Place:
+class LastSubmission:
     """Where a run was submitted last."""
 
     submission: Submission
@@ -109,7 +109,7 @@ class Ledger:
         members, about = (
             [[os.path.realpath(run) for run in one] for one in members],
             {
-                "user": cluster.user(),
+                "user": client.user(),
                 **about,
             },
         )
@@ -159,7 +159,9 @@ class Ledger:
                     cancelled |= {(entry["id"], run) for run in entry["runs"]}
         return list(found.values()), cancelled
 
-    def ask(self, alone: bool = False) -> tuple[dict[str, Row], dict[str, "Place"]]:
+    def query(
+        self, exclusive: bool = False
+    ) -> tuple[dict[str, QueueEntry], dict[str, "LastSubmission"]]:
         """(the jobs of all who have submitted from here, by one call of squeue.
 
         Where each run was submitted last), after `settle`. No jobs without Slurm, and before the
@@ -167,14 +169,16 @@ class Ledger:
         """
         submissions, _ = self.read()
         rows = (
-            cluster.queue({one.user for one in submissions})
-            if alone or submissions and cluster.here()
+            client.queue({one.user for one in submissions})
+            if exclusive or submissions and client.is_available()
             else {}
         )
-        self.settle(rows, alone)
-        return rows, self.places()
+        self.resolve_pending(rows, exclusive)
+        return rows, self.last_submissions()
 
-    def settle(self, rows: Mapping[str, Row], alone: bool = False) -> list[Submission]:
+    def resolve_pending(
+        self, rows: Mapping[str, QueueEntry], exclusive: bool = False
+    ) -> list[Submission]:
         """Find out about submissions that were interrupted; returns those of which it is not known
         yet. `rows`: the queue, asked a moment ago.
 
@@ -186,11 +190,11 @@ class Ledger:
         submissions, cancelled = self.read()
         self._note_cancelled(submissions, cancelled, rows)
         for one in submissions:
-            if one.job is None and not one.void and one.user == cluster.user():
+            if one.job is None and not one.void and one.user == client.user():
                 key = names.get(one.name)
                 if key:
                     self.submitted(one, key.partition("_")[0], "_" in key)
-                elif not alone:
+                elif not exclusive:
                     open_ones.append(one)
                 elif any(
                     (Path(run) / "attempts").is_dir() and _tried(Path(run), one.id)
@@ -208,7 +212,7 @@ class Ledger:
         self,
         submissions: list[Submission],
         cancelled: set[tuple[str, str]],
-        rows: Mapping[str, Row],
+        rows: Mapping[str, QueueEntry],
     ) -> None:
         gone = {key for key, row in rows.items() if row.state == "CANCELLED"}
         for one in submissions if gone else []:
@@ -219,14 +223,14 @@ class Ledger:
                 for run in members
                 if (one.id, run) not in cancelled
             ]
-            if runs_ and one.user == cluster.user():
+            if runs_ and one.user == client.user():
                 self.append({"state": "cancelled", "id": one.id, "runs": runs_, "by": "scancel"})
 
-    def places(self) -> dict[str, Place]:
+    def last_submissions(self) -> dict[str, LastSubmission]:
         """Where each run was submitted last, by run folder."""
         submissions, cancelled = self.read()
         return {
-            run: Place(one, element, (one.id, run) in cancelled)
+            run: LastSubmission(one, element, (one.id, run) in cancelled)
             for one in submissions
             if not one.void
             for element, members in enumerate(one.members)

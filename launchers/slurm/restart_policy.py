@@ -14,7 +14,7 @@ TIME = ("the end of the job's time", "signal SIGUSR2", "signal SIGUSR1")
 
 
 @dataclass(frozen=True)
-class Ended:
+class EndOfAttempt:
     """One training in one job. `cause`: what its rank 0 recorded (attempt.json), None where it
     could not; `state`: running, stopped, failed or done.
     """
@@ -24,22 +24,24 @@ class Ended:
     cause: str | None
     code: int
     signals: tuple[str, ...]  # that the job itself received
-    said: str = ""  # the end of the logs
+    log_tail: str = ""  # the end of the logs
 
 
 @dataclass(frozen=True)
-class Verdict:
+class RestartDecision:
     """`then`: done, stopped (on request), leave (Slurm decides), requeue, or fail.
 
     `kind` names the budget: preempted, time, crash, hang, error, stop, done.
     """
 
-    then: str
+    action: str
     kind: str
     cause: str
 
 
-def verdict(end: Ended, earlier: Sequence[dict[str, Any]], budget: Resources) -> Verdict:
+def decide(
+    end: EndOfAttempt, earlier: Sequence[dict[str, Any]], budget: Resources
+) -> RestartDecision:
     """What is done about it. `earlier`: the records (job.json) of the run's jobs before this one,
     oldest first.
 
@@ -47,9 +49,9 @@ def verdict(end: Ended, earlier: Sequence[dict[str, Any]], budget: Resources) ->
     the same signals and must stay dead.
     """
     if end.done:
-        return Verdict("done", "done", "done")
+        return RestartDecision("done", "done", "done")
     if end.cause == "the file STOP":
-        return Verdict("stopped", "stop", end.cause)
+        return RestartDecision("stopped", "stop", end.cause)
     if (
         end.state == "stopped"
         and end.cause in TIME
@@ -64,7 +66,7 @@ def verdict(end: Ended, earlier: Sequence[dict[str, Any]], budget: Resources) ->
             "time_outs",
         )
     if "SIGTERM" in end.signals or end.cause == "signal SIGTERM":
-        return Verdict(
+        return RestartDecision(
             "leave",
             "preempted",
             "SIGTERM: preempted or cancelled"
@@ -73,20 +75,20 @@ def verdict(end: Ended, earlier: Sequence[dict[str, Any]], budget: Resources) ->
     if end.state == "failed":
         if "another process of this run has gone, or does not answer" in (end.cause or ""):
             return _within("crash", end.cause or "", earlier, budget.crashes, "crashes")
-        return Verdict("fail", "error", end.cause or "failed")
+        return RestartDecision("fail", "error", end.cause or "failed")
     if (
-        "another process is training in" in end.said and end.state is None
+        "another process is training in" in end.log_tail and end.state is None
     ):  # of a node that Slurm has given up
         return _within("crash", "its earlier turn still trains", earlier, budget.crashes, "crashes")
-    if "EADDRINUSE" in end.said or "Address already in use" in end.said:
+    if "EADDRINUSE" in end.log_tail or "Address already in use" in end.log_tail:
         return _within("crash", "another program took the port", earlier, budget.crashes, "crashes")
     if end.state is None and not _killed(end.code):
-        return Verdict(
+        return RestartDecision(
             "fail",
             "error",
-            _last_line(end.said) or f"ended with code {end.code} before it began to train",
+            _last_line(end.log_tail) or f"ended with code {end.code} before it began to train",
         )
-    kind = "hang" if "Timeout (" in end.said and "stacks" in end.said else "crash"
+    kind = "hang" if "Timeout (" in end.log_tail and "stacks" in end.log_tail else "crash"
     return _within(
         kind, f"ended with code {end.code}, without a record", earlier, budget.crashes, "crashes"
     )
@@ -98,14 +100,14 @@ def _killed(code: int) -> bool:
 
 def _within(
     kind: str, cause: str, earlier: Sequence[dict[str, Any]], limit: int, name: str
-) -> Verdict:
+) -> RestartDecision:
     kinds = {"time"} if name == "time_outs" else {"crash", "hang"}
     used = sum(record.get("kind") in kinds for record in earlier)
     if used >= limit:
-        return Verdict(
+        return RestartDecision(
             "fail", kind, f"{cause}; that was the last of {limit} restarts for this reason ({name})"
         )
-    return Verdict("requeue", kind, cause)
+    return RestartDecision("requeue", kind, cause)
 
 
 def _last_line(text: str) -> str:
@@ -121,7 +123,7 @@ def _last_line(text: str) -> str:
     return (told or lines or [""])[-1][:300]
 
 
-def stuck(earlier: Sequence[dict[str, Any]], step: int) -> str | None:
+def no_progress_reason(earlier: Sequence[dict[str, Any]], step: int) -> str | None:
     """Why a run is not begun once more.
 
     Its last jobs have taken it no step further. `step`: of its newest checkpoint.

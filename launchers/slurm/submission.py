@@ -16,15 +16,14 @@ from typing import Any
 
 from distgan.core.errors import LaunchError
 from distgan.core.files import write_atomic
-from distgan.launchers.slurm import client as cluster
-from distgan.launchers.slurm import snapshot
+from distgan.launchers.slurm import client, snapshot
 from distgan.launchers.slurm.job import Job
 from distgan.launchers.slurm.ledger import Ledger, Submission
 from distgan.launchers.slurm.profiles import Resources
 
 
 @dataclass(frozen=True)
-class Member:
+class RunSpec:
     """One run. `words`: what `distgan train` takes, without the run folder."""
 
     folder: str
@@ -33,7 +32,7 @@ class Member:
 
 def submit(
     home: Path,
-    elements: list[list[Member]],
+    elements: list[list[RunSpec]],
     resources: Resources,
     dependency: str | None = None,
     cwd: str | None = None,
@@ -50,7 +49,7 @@ def submit(
     for member in (member for members in elements for member in members):
         Path(member.folder).mkdir(parents=True, exist_ok=True)
         snapshot.link(Path(member.folder), code)
-    cwd, facts = cwd or os.getcwd(), cluster.facts(resources.partition, resources.account)
+    cwd, facts = cwd or os.getcwd(), client.read_limits(resources.partition, resources.account)
     one = ledger.begin(rows, resources=resources.model_dump(mode="json"), **about)
     folder = ledger.home / one.id
     folder.mkdir()
@@ -90,7 +89,7 @@ def _accepted(name: str) -> str | None:
     """
     try:
         return next(
-            (key.partition("_")[0] for key, row in cluster.queue().items() if row.name == name), ""
+            (key.partition("_")[0] for key, row in client.queue().items() if row.name == name), ""
         )
     except LaunchError:
         return None
@@ -183,7 +182,7 @@ def _environment(code: Path | None) -> Iterator[None]:
     """
     before = dict(os.environ)
     os.environ.clear()
-    os.environ.update(cluster.clean(before))
+    os.environ.update(client.clean_environment(before))
     if code:
         os.environ[
             "PYTHONSAFEPATH"

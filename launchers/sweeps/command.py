@@ -10,12 +10,11 @@ from pathlib import Path
 from distgan import recipes
 from distgan.core import console
 from distgan.core.errors import LaunchError, RunError
-from distgan.launchers.runs.selection import known
+from distgan.launchers.runs.selection import read_sweeps
 from distgan.launchers.slurm import profiles
-from distgan.launchers.sweeps import comparison
-from distgan.launchers.sweeps import definition as grid
-from distgan.launchers.sweeps.members import Sweep, is_name, plan
-from distgan.launchers.sweeps.reconcile import look, reconcile
+from distgan.launchers.sweeps import comparison, definition
+from distgan.launchers.sweeps.members import Sweep, is_name, plan_sweep
+from distgan.launchers.sweeps.reconcile import reconcile, select_members
 
 EPILOG = """examples:
   distgan sweep sagan data=data/particles ngf=64,96 seed=0,1,2 --profile gpu --max-parallel 4     6 runs, 4 at a time
@@ -32,7 +31,7 @@ def main(argv: list[str]) -> int:
     if "--help-file" in argv:
         console.say(
             "What a sweep file asks for, all but `recipe` and one kind of members optional:\n"
-            + grid.__doc__.partition("\n")[2]
+            + definition.__doc__.partition("\n")[2]
         )
         return 0
     parser = argparse.ArgumentParser(
@@ -81,8 +80,8 @@ def main(argv: list[str]) -> int:
         )
     if options.report:
         return _report(options)
-    sweep = plan(options)
-    if sweep.asked.search:
+    sweep = plan_sweep(options)
+    if sweep.definition.search:
         from distgan.launchers.sweeps import search
 
         return search.advance(sweep, watch=options.watch, dry_run=options.dry_run)
@@ -99,20 +98,20 @@ def _report(options: argparse.Namespace) -> int:
             comparison.write(home / "_sweeps" / name, folders, values)
             return 0
         if is_name(name) and name not in recipes.names() and not Path(name).is_file():
-            there = ", ".join(known(home))
+            there = ", ".join(read_sweeps(home))
             raise RunError(
                 f"no sweep in {home} is called {name}; "
                 + (f"there are {there}" if there else "there is none")
                 + ". A file or the words of a sweep will do, too"
             )
-    _compare(plan(options))
+    _compare(plan_sweep(options))
     return 0
 
 
 def _compare(sweep: Sweep) -> None:
     comparison.write(
         sweep.folder,
-        [one.member.folder for one in sweep.members],
+        [one.spec.folder for one in sweep.members],
         [one.values for one in sweep.members],
     )
 
@@ -122,7 +121,7 @@ def _watch(sweep: Sweep) -> int:
     while True:
         time.sleep(30)
         try:
-            code, found_all = reconcile(sweep, [], False, quiet=True), look(sweep)
+            code, found_all = reconcile(sweep, [], False, quiet=True), select_members(sweep)
         except LaunchError as error:  # a controller that restarts, another distgan that submits
             console.say(f"warning: {error}; trying again")
             continue

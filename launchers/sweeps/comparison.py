@@ -12,8 +12,8 @@ from distgan.commands import report
 from distgan.core import console
 from distgan.core.errors import RunError
 from distgan.core.files import csv_text, write_atomic
-from distgan.launchers.runs.accounting import account
-from distgan.launchers.runs.state import look, read
+from distgan.launchers.runs.accounting import run_cost
+from distgan.launchers.runs.state import read, read_run_files
 from distgan.monitor.journal import score_key, series
 from distgan.runs.history import History, read_history
 
@@ -135,7 +135,7 @@ def _row(
     cells = (str(index), *(str(values.get(key, "–")) for key in keys))
     if run is None:
         return (*cells, "new", *["–"] * 8, folder.name)
-    best, spent, seen = run.best or {}, account(folder, None), look(folder)
+    best, spent, seen = run.best or {}, run_cost(folder, None), read_run_files(folder)
     row = report.line(run)
     state = "done" if seen.done else "failed" if seen.refused else row["state"]
     return (

@@ -25,12 +25,12 @@ from distgan.config import loading
 from distgan.core.errors import ConfigError
 
 KEYS = ("recipe", "settings", "grid", "cases", "random", "search", "chain", "slurm")
-MOST = 100_000
+MAX_MEMBERS = 100_000
 _CALL = re.compile(r"(range|uniform|loguniform|choice)\((.*)\)", re.DOTALL)
 
 
 @dataclass(frozen=True)
-class Asked:
+class SweepDefinition:
     """A sweep, read. `values`: of each member, what makes it one; `words`: of every member."""
 
     recipe: str
@@ -41,7 +41,7 @@ class Asked:
     search: dict[str, Any] | None = None
 
 
-def read(words: list[str]) -> Asked:
+def read(words: list[str]) -> SweepDefinition:
     """A sweep file, or a recipe or run file, with `key=value` and `key=a,b` laid over.
 
     One ConfigError lists every fault.
@@ -75,13 +75,13 @@ def read(words: list[str]) -> Asked:
     if faults:
         raise ConfigError("\n".join([f"{len(faults)} faults in the sweep {words[0]}:", *faults]))
     grid, fixed = (
-        {key: several(key, value) for key, value in (tree.get("grid") or {}).items()},
+        {key: parse_values(key, value) for key, value in (tree.get("grid") or {}).items()},
         [f"{key}={_word(value)}" for key, value in (tree.get("settings") or {}).items()],
     )
     for word in words[1:]:
         key, equals, value = word.partition("=")
-        if equals and (found := swept(value)) is not None:
-            grid[key] = several(key, found)
+        if equals and (found := parse_swept_value(value)) is not None:
+            grid[key] = parse_values(key, found)
         else:
             fixed.append(word)
             grid.pop(key, None)
@@ -94,7 +94,7 @@ def read(words: list[str]) -> Asked:
             f"chain: found {_text(chain)}, allowed is one of the keys that the sweep varies:"
             f" {', '.join(grid)}"
         )
-    return Asked(
+    return SweepDefinition(
         tree["recipe"], fixed, _members(grid, tree), chain, tree.get("slurm") or {}, _search(tree)
     )
 
@@ -121,7 +121,7 @@ def _tree(what: str) -> dict[str, Any]:
     return tree
 
 
-def swept(text: str) -> Any:
+def parse_swept_value(text: str) -> Any:
     """The values of a word `a,b` or `range(3)`.
 
     None where it is one value: commas in brackets or quotes belong to it.
@@ -146,7 +146,7 @@ def swept(text: str) -> Any:
     return [loading.override({}, [f"value={part}"])["value"] for part in [*parts, text[start:]]]
 
 
-def several(key: str, value: Any) -> list[Any]:
+def parse_values(key: str, value: Any) -> list[Any]:
     """The values of a key in a grid.
 
     A list, or `range(3)`, `range(2, 10, 2)`, `choice(a, b)`. ConfigError.
@@ -166,9 +166,9 @@ def several(key: str, value: Any) -> list[Any]:
                     " range(START, STOP, STEP)"
                 )
             steps = range(*map(int, arguments))
-            if len(steps) > MOST:
+            if len(steps) > MAX_MEMBERS:
                 raise ConfigError(
-                    f"{key}: {value!r} has {len(steps):,} values, allowed are {MOST:,}"
+                    f"{key}: {value!r} has {len(steps):,} values, allowed are {MAX_MEMBERS:,}"
                 )
             found = list(steps)
         elif call[1] == "choice":
@@ -193,8 +193,8 @@ def several(key: str, value: Any) -> list[Any]:
 def _members(grid: dict[str, list[Any]], tree: dict[str, Any]) -> list[dict[str, Any]]:
     sides = [tree.get("cases") or [{}], _drawn(tree.get("random") or {})]
     count = math.prod([*map(len, grid.values()), *map(len, sides)])
-    if count > MOST:
-        raise ConfigError(f"the sweep has {count:,} members, allowed are {MOST:,}")
+    if count > MAX_MEMBERS:
+        raise ConfigError(f"the sweep has {count:,} members, allowed are {MAX_MEMBERS:,}")
     return [
         {**case, **drawn, **dict(zip(grid, values, strict=True))}
         for case, drawn in itertools.product(*sides)
@@ -210,15 +210,17 @@ def _drawn(random_: dict[str, Any]) -> list[dict[str, Any]]:
     if (
         not isinstance(count, int)
         or isinstance(count, bool)
-        or not 0 < count <= MOST
+        or not 0 < count <= MAX_MEMBERS
         or not isinstance(seed, int)
     ):
         raise ConfigError(
             f"random: found members={_text(count)}, seed={_text(seed)}; allowed is a number of"
-            f" members from 1 to {MOST:,} and a whole number as seed"
+            f" members from 1 to {MAX_MEMBERS:,} and a whole number as seed"
         )
     draws = {
-        key: parse(key, value) for key, value in random_.items() if key not in ("members", "seed")
+        key: parse_distribution(key, value)
+        for key, value in random_.items()
+        if key not in ("members", "seed")
     }
     return [
         {key: draw(random.Random(f"{seed}/{i}/{key}")) for key, (draw, _) in draws.items()}
@@ -226,7 +228,7 @@ def _drawn(random_: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def parse(key: str, value: Any) -> tuple[Any, tuple[str, list[Any]]]:
+def parse_distribution(key: str, value: Any) -> tuple[Any, tuple[str, list[Any]]]:
     """`uniform(a, b)`, `loguniform(a, b)`, `choice(…)`, or a list -> (a function of a generator
     that draws; (kind, its numbers or values)).
     """
@@ -234,7 +236,7 @@ def parse(key: str, value: Any) -> tuple[Any, tuple[str, list[Any]]]:
         return lambda generator: generator.choice(value), ("choice", value)
     call = _CALL.fullmatch(value.strip()) if isinstance(value, str) else None
     if call and call[1] in ("choice", "range"):
-        values = several(key, value)
+        values = parse_values(key, value)
         return lambda generator: generator.choice(values), ("choice", values)
     try:
         low, high = (float(part) for part in call[2].split(",")) if call else ()
@@ -257,7 +259,7 @@ def _rounded(value: float) -> float:
     return float(f"{value:.4g}")
 
 
-def words(values: dict[str, Any]) -> list[str]:
+def to_words(values: dict[str, Any]) -> list[str]:
     """As on a command line."""
     return [f"{key}={_word(value)}" for key, value in values.items()]
 

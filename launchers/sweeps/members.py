@@ -9,10 +9,10 @@ from pathlib import Path
 
 from distgan.core import console
 from distgan.core.errors import ConfigError, LaunchError
-from distgan.launchers.runs import plan as plans
-from distgan.launchers.runs.plan import Planned
+from distgan.launchers.runs.plan import PlannedRun, plan_run, runs_folder
 from distgan.launchers.slurm import profiles
-from distgan.launchers.sweeps import definition as grid
+from distgan.launchers.sweeps import definition
+from distgan.launchers.sweeps.definition import SweepDefinition
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,8 @@ class Sweep:
     """A sweep whose every member was checked."""
 
     name: str
-    asked: grid.Asked
-    members: list[Planned]
+    definition: SweepDefinition
+    members: list[PlannedRun]
     resources: profiles.Resources
     home: Path
 
@@ -30,18 +30,18 @@ class Sweep:
         return self.home / "_sweeps" / self.name
 
 
-def plan(options: argparse.Namespace) -> Sweep:
+def plan_sweep(options: argparse.Namespace) -> Sweep:
     """Read it and check every member, before anything is submitted.
 
     One ConfigError lists the faults of all members.
     """
-    asked = grid.read(options.words)
+    asked = definition.read(options.words)
     resources = profiles.chosen(options, asked.slurm)
-    name = options.name or _name(options.words, asked)
+    name = options.name or _default_name(options.words, asked)
     if asked.search:
-        first = plans.plan([asked.recipe, *asked.words], resources)
-        return Sweep(name, asked, [], resources, plans.home_of(first.run))
-    members, faults = check(asked, resources)
+        first = plan_run([asked.recipe, *asked.words], resources)
+        return Sweep(name, asked, [], resources, runs_folder(first.run))
+    members, faults = plan_members(asked, resources)
     if faults:
         raise ConfigError(
             "\n".join(
@@ -56,70 +56,70 @@ def plan(options: argparse.Namespace) -> Sweep:
             )
         )
     twice = [
-        folder
-        for folder, count in Counter(one.member.folder for one in members).items()
-        if count > 1
+        folder for folder, count in Counter(one.spec.folder for one in members).items() if count > 1
     ]
     if twice:
-        same = [one.values for one in members if one.member.folder == twice[0]]
+        same = [one.values for one in members if one.spec.folder == twice[0]]
         raise ConfigError(
             f"{len(twice)} runs stand twice in the sweep: {same[0]} and {same[1]} differ in nothing"
             " that makes a run another one"
         )
-    return Sweep(name, asked, members, resources, plans.home_of(members[0].run))
+    return Sweep(name, asked, members, resources, runs_folder(members[0].run))
 
 
-def check(asked: grid.Asked, resources: profiles.Resources) -> tuple[list[Planned], list[str]]:
+def plan_members(
+    asked: SweepDefinition, resources: profiles.Resources
+) -> tuple[list[PlannedRun], list[str]]:
     """(all members, a text for each that is wrong)."""
-    found: dict[int, Planned] = {}
+    found: dict[int, PlannedRun] = {}
     faults = []
     before = (
         {
             after: number
-            for group in grid.chains(asked.values, asked.chain)
+            for group in definition.chains(asked.values, asked.chain)
             for number, after in zip(group, group[1:], strict=False)
         }
         if asked.chain
         else {}
     )
     order = (
-        [number for group in grid.chains(asked.values, asked.chain) for number in group]
+        [number for group in definition.chains(asked.values, asked.chain) for number in group]
         if asked.chain
         else range(len(asked.values))
     )
     with console.bar("checking", len(asked.values), "members") as bar:
         for number in order:
             values = asked.values[number]
-            words = [asked.recipe, *asked.words, *grid.words(values)]
+            words = [asked.recipe, *asked.words, *definition.to_words(values)]
             try:
                 if number in before and before[number] in found:
                     source = found[before[number]]
                     found[number] = replace(
-                        plans.plan(
+                        plan_run(
                             [*words, f"grow={source.folder}@best"],
                             resources,
                             values,
-                            chain=_after(source),
+                            chain=_stand_in_digest(source),
                         ),
-                        after=source.member.folder,
+                        after=source.spec.folder,
                     )
                 else:
-                    found[number] = plans.plan(words, resources, values)
+                    found[number] = plan_run(words, resources, values)
             except (ConfigError, LaunchError, ValueError) as error:
                 faults.append(
-                    f"  {', '.join(grid.words(values)) or 'the only member'}: "
+                    f"  {', '.join(definition.to_words(values)) or 'the only member'}: "
                     + str(error).replace("\n", "\n    ")
                 )
             bar.advance()
     return [found[number] for number in sorted(found)], faults
 
 
-def _after(source: Planned) -> str:
+def _stand_in_digest(source: PlannedRun) -> str:
     """Return a stand-in for the digest of a checkpoint that is not written yet."""
     return hashlib.sha256(f"best of {source.folder.name}".encode()).hexdigest()
 
 
-def _name(words: list[str], asked: grid.Asked) -> str:
+def _default_name(words: list[str], asked: SweepDefinition) -> str:
     stem = Path(words[0]).stem
     if len(words) == 1 and Path(words[0]).suffix:
         return is_name(stem) and stem or "sweep"

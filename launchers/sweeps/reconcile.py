@@ -6,23 +6,23 @@ from collections.abc import Iterable
 
 from distgan.core import console
 from distgan.core.files import write_atomic
-from distgan.launchers.runs import plan as plans
-from distgan.launchers.runs import submit_warnings as cautions
-from distgan.launchers.runs.selection import Found, examine, with_accounting
-from distgan.launchers.slurm import client as cluster
-from distgan.launchers.slurm import submission
+from distgan.launchers.runs import submit_warnings
+from distgan.launchers.runs.plan import clear_end_markers, snapshot_run_file
+from distgan.launchers.runs.selection import SelectedRun, inspect, with_accounting
+from distgan.launchers.slurm import client, submission
 from distgan.launchers.slurm.ledger import Ledger
+from distgan.launchers.slurm.submission import RunSpec
 from distgan.launchers.sweeps import comparison
 from distgan.launchers.sweeps.members import Sweep
 from distgan.launchers.sweeps.show import show
 
 
-def look(sweep: Sweep, alone: bool = False) -> list[Found]:
+def select_members(sweep: Sweep, exclusive: bool = False) -> list[SelectedRun]:
     """The members with their states: one call of squeue. `alone`: under the ledger's lock."""
-    rows, places = Ledger(sweep.home).ask(alone)
+    rows, places = Ledger(sweep.home).query(exclusive)
     return with_accounting(
         [
-            examine(one.folder, places.get(one.member.folder), rows, sweep.name, index, one.steps)
+            inspect(one.folder, places.get(one.spec.folder), rows, sweep.name, index, one.steps)
             for index, one in enumerate(sweep.members)
         ]
     )
@@ -33,7 +33,7 @@ def reconcile(sweep: Sweep, retry: Iterable[str], dry_run: bool, quiet: bool = F
     """Submit what is missing. Exit code 0; 2 where members failed and were not asked for again."""
     ledger = Ledger(sweep.home)
     with ledger.locked():
-        found = look(sweep, alone=True)
+        found = select_members(sweep, exclusive=True)
         wanted = [
             index for index, one in enumerate(found) if one.state.missing or one.state.name in retry
         ]
@@ -49,7 +49,7 @@ def reconcile(sweep: Sweep, retry: Iterable[str], dry_run: bool, quiet: bool = F
             if wanted:
                 console.say(
                     "Slurm says:"
-                    f" {submission.test_only(sweep.resources, min(len(wanted), cluster.facts().max_array))}"
+                    f" {submission.test_only(sweep.resources, min(len(wanted), client.read_limits().max_array))}"
                 )
             console.say("nothing was submitted")
             return 0
@@ -58,7 +58,7 @@ def reconcile(sweep: Sweep, retry: Iterable[str], dry_run: bool, quiet: bool = F
             if (sweep.folder / "members.json").exists()
             else ()
         )
-        if gone := before - {one.member.folder for one in sweep.members}:
+        if gone := before - {one.spec.folder for one in sweep.members}:
             console.say(
                 f"{len(gone)} runs were members of {sweep.name} before and are no longer; they are"
                 " left alone (distgan cancel takes a run by its name)"
@@ -85,17 +85,19 @@ def reconcile(sweep: Sweep, retry: Iterable[str], dry_run: bool, quiet: bool = F
     return 2 if failed else 0
 
 
-def _submit(sweep: Sweep, wanted: list[int], found: list[Found]) -> None:
-    facts = cluster.facts(sweep.resources.partition, sweep.resources.account)
-    for line in cautions.of(sweep.resources, [sweep.members[index] for index in wanted]):
+def _submit(sweep: Sweep, wanted: list[int], found: list[SelectedRun]) -> None:
+    facts = client.read_limits(sweep.resources.partition, sweep.resources.account)
+    for line in submit_warnings.collect(
+        sweep.resources, [sweep.members[index] for index in wanted]
+    ):
         console.say(f"warning: {line}")
     room = len(wanted)
     if facts.max_submit is not None:
-        room = max(0, facts.max_submit - sum(row.active for row in cluster.queue().values()))
+        room = max(0, facts.max_submit - sum(row.active for row in client.queue().values()))
     stages = _stages(sweep, wanted, found)
     left, count = 0, 0
     for depth, stage in enumerate(stages):
-        pack = sweep.resources.pack if sweep.asked.chain is None else 1
+        pack = sweep.resources.pack if sweep.definition.chain is None else 1
         elements = [stage[at : at + pack] for at in range(0, len(stage), pack)]
         fits, room = elements[:room], max(0, room - len(elements))
         left += len(elements) - len(fits)
@@ -118,13 +120,13 @@ def _submit(sweep: Sweep, wanted: list[int], found: list[Found]) -> None:
         )
 
 
-def _stages(sweep: Sweep, wanted: list[int], found: list[Found]) -> list[list[int]]:
+def _stages(sweep: Sweep, wanted: list[int], found: list[SelectedRun]) -> list[list[int]]:
     """Members by how many others they wait for.
 
     The first are those that wait for none. Those whose source will not come are held back, and
     told.
     """
-    by_folder = {one.member.folder: index for index, one in enumerate(sweep.members)}
+    by_folder = {one.spec.folder: index for index, one in enumerate(sweep.members)}
 
     def depth(index: int) -> int | None:
         source = by_folder.get(sweep.members[index].after or "")
@@ -133,7 +135,7 @@ def _stages(sweep: Sweep, wanted: list[int], found: list[Found]) -> list[list[in
         if source in wanted:
             before = depth(source)
             return None if before is None else before + 1
-        return 1 if found[source].row and found[source].row.active else None
+        return 1 if found[source].queue_entry and found[source].queue_entry.active else None
 
     stages: dict[int, list[int]] = {0: []}
     for index in wanted:
@@ -151,7 +153,7 @@ def _stages(sweep: Sweep, wanted: list[int], found: list[Found]) -> list[list[in
 
 def _dependency(sweep: Sweep, index: int) -> str | None:
     """The job of the run that a member grows from."""
-    place = Ledger(sweep.home).places().get(sweep.members[index].after or "")
+    place = Ledger(sweep.home).last_submissions().get(sweep.members[index].after or "")
     return f"afterok:{place.key}" if place and place.key else None
 
 
@@ -161,17 +163,17 @@ def _array(sweep: Sweep, part: list[list[int]], dependency: str | None, after: i
     """
     for element in part:
         for index in element:
-            plans.reopen(sweep.members[index])
+            clear_end_markers(sweep.members[index])
     resources = (
         sweep.resources
-        if sweep.asked.chain is None
+        if sweep.definition.chain is None
         else sweep.resources.model_copy(update={"pack": 1})
     )
     elements = [
         [
-            submission.Member(
-                sweep.members[i].member.folder,
-                plans.kept(sweep.members[i].member.words, sweep.folder / "files"),
+            RunSpec(
+                sweep.members[i].spec.folder,
+                snapshot_run_file(sweep.members[i].spec.words, sweep.folder / "files"),
             )
             for i in element
         ]
@@ -200,11 +202,11 @@ def write(sweep: Sweep) -> None:
         sweep.folder / "members.json",
         json.dumps(
             {
-                "recipe": sweep.asked.recipe,
-                "words": sweep.asked.words,
-                "chain": sweep.asked.chain,
+                "recipe": sweep.definition.recipe,
+                "words": sweep.definition.words,
+                "chain": sweep.definition.chain,
                 "resources": sweep.resources.model_dump(mode="json"),
-                "runs": [one.member.folder for one in sweep.members],
+                "runs": [one.spec.folder for one in sweep.members],
                 "values": [one.values for one in sweep.members],
                 "epochs": [one.run.epochs for one in sweep.members],
             }

@@ -19,13 +19,12 @@ from typing import Any
 from distgan.core import console
 from distgan.core.errors import ConfigError, DistganError, LaunchError
 from distgan.core.files import write_atomic
-from distgan.launchers.runs import plan as plans
-from distgan.launchers.runs.plan import Planned
-from distgan.launchers.runs.selection import Found, examine, with_accounting
-from distgan.launchers.slurm import client as cluster
-from distgan.launchers.slurm import submission
+from distgan.launchers.runs.plan import PlannedRun, plan_run, snapshot_run_file
+from distgan.launchers.runs.selection import SelectedRun, inspect, with_accounting
+from distgan.launchers.slurm import client, submission
 from distgan.launchers.slurm.ledger import Ledger
-from distgan.launchers.sweeps import definition as grid
+from distgan.launchers.slurm.submission import RunSpec
+from distgan.launchers.sweeps import definition
 from distgan.launchers.sweeps.members import Sweep
 from distgan.monitor.journal import last_rows, score_key
 from distgan.runs import folder as runs
@@ -35,7 +34,7 @@ KEYS = {"trials", "parallel", "startup", "prune", "seed", "space"}
 
 def advance(sweep: Sweep, watch: bool, dry_run: bool) -> int:
     """Tell, prune, ask, submit. 0; 2 where trials have failed."""
-    asked = settings(sweep.asked.search)
+    asked = settings(sweep.definition.search)
     while True:
         try:
             code, left = _once(sweep, asked, dry_run)
@@ -69,11 +68,11 @@ def settings(section: dict[str, Any]) -> dict[str, Any]:
         if (
             not isinstance(found[key], int)
             or isinstance(found[key], bool)
-            or not low <= found[key] <= grid.MOST
+            or not low <= found[key] <= definition.MAX_MEMBERS
         ):
             faults.append(
                 f"  search.{key}: found {found[key]!r}, allowed are whole numbers from {low} to"
-                f" {grid.MOST:,}"
+                f" {definition.MAX_MEMBERS:,}"
             )
     if not isinstance(found["prune"], bool):
         faults.append(f"  search.prune: found {found['prune']!r}, allowed are true and false")
@@ -90,7 +89,7 @@ def settings(section: dict[str, Any]) -> dict[str, Any]:
                     " could not be compared; give it in settings"
                 )
             try:
-                grid.parse(f"search.space.{key}", value)
+                definition.parse_distribution(f"search.space.{key}", value)
             except ConfigError as error:
                 faults.append(f"  {error}")
     if faults:
@@ -137,11 +136,11 @@ def _once(sweep: Sweep, asked: dict[str, Any], dry_run: bool) -> tuple[int, bool
             console.say("nothing was submitted")
             return 0, False
         members += [member for member in (_ask(sweep, study, asked) for _ in range(room)) if member]
-        members = members[: cluster.facts(sweep.resources.partition).max_array]
+        members = members[: client.read_limits(sweep.resources.partition).max_array]
         if members:
             files = sweep.folder / "files"
             elements = [
-                [submission.Member(member.folder, plans.kept(member.words, files))]
+                [RunSpec(member.folder, snapshot_run_file(member.words, files))]
                 for member in members
             ]
             one = submission.submit(sweep.home, elements, sweep.resources, sweep=sweep.name)
@@ -153,33 +152,33 @@ def _once(sweep: Sweep, asked: dict[str, Any], dry_run: bool) -> tuple[int, bool
 
 def _under_way(
     sweep: Sweep, study: Any, ledger: Ledger, prune: bool, dry_run: bool
-) -> tuple[list[Any], list[submission.Member]]:
+) -> tuple[list[Any], list[RunSpec]]:
     """(trials that have not ended, runs of those that must be submitted again), after Optuna was
     told of those that have ended.
     """
     import optuna
 
-    rows, places = ledger.ask(alone=True)
+    rows, places = ledger.query(exclusive=True)
     running, again = [], []
     for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
         if "run" not in trial.user_attrs:  # interrupted before it had a run
             study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
             continue
         folder = Path(trial.user_attrs["run"])
-        (found,) = with_accounting([examine(folder, places.get(str(folder)), rows)])
+        (found,) = with_accounting([inspect(folder, places.get(str(folder)), rows)])
         if dry_run:
             continue
         if found.state.missing:  # its submission was refused, or it is lost
-            again.append(_planned(sweep, trial.params).member)
+            again.append(_planned(sweep, trial.params).spec)
             running.append(trial)
         elif not _tell(study, trial, found, prune):
             running.append(trial)
     return running, again
 
 
-def _planned(sweep: Sweep, values: dict[str, Any]) -> Planned:
-    words = [sweep.asked.recipe, *sweep.asked.words, *grid.words(values)]
-    return plans.plan(words, sweep.resources, values)
+def _planned(sweep: Sweep, values: dict[str, Any]) -> PlannedRun:
+    words = [sweep.definition.recipe, *sweep.definition.words, *definition.to_words(values)]
+    return plan_run(words, sweep.resources, values)
 
 
 def _show(sweep: Sweep, study: Any) -> int:
@@ -187,7 +186,7 @@ def _show(sweep: Sweep, study: Any) -> int:
     counts = Counter(trial.state.name.lower() for trial in study.get_trials(deepcopy=False))
     text = ", ".join(f"{count} {name}" for name, count in counts.items())
     if counts["complete"]:
-        best = ", ".join(grid.words(study.best_params))
+        best = ", ".join(definition.to_words(study.best_params))
         text += f"; best so far {study.best_value:.4g} with {best}"
     console.say(text)
     console.say(
@@ -197,7 +196,7 @@ def _show(sweep: Sweep, study: Any) -> int:
     return counts["fail"]
 
 
-def _tell(study: Any, trial: Any, found: Found, prune: bool) -> bool:
+def _tell(study: Any, trial: Any, found: SelectedRun, prune: bool) -> bool:
     """Whether the trial has ended.
 
     Done, failed, or hopeless at as many samples as others have seen.
@@ -209,7 +208,7 @@ def _tell(study: Any, trial: Any, found: Found, prune: bool) -> bool:
     for samples, value in points:
         if samples not in trial.intermediate_values:
             live.report(value, samples)
-    recorded = (found.look.status.get("best") or {}).get(
+    recorded = (found.files.status.get("best") or {}).get(
         "score"
     )  # points are those at the journal's end
     best = min(
@@ -228,7 +227,7 @@ def _tell(study: Any, trial: Any, found: Found, prune: bool) -> bool:
             trial.number,
             state=(
                 optuna.trial.TrialState.PRUNED
-                if found.look.refused and found.look.refused.startswith("pruned")
+                if found.files.refused and found.files.refused.startswith("pruned")
                 else optuna.trial.TrialState.FAIL
             ),
         )
@@ -259,14 +258,14 @@ def scores(folder: Path) -> list[tuple[int, float]]:
     ]
 
 
-def _ask(sweep: Sweep, study: Any, asked: dict[str, Any]) -> submission.Member | None:
+def _ask(sweep: Sweep, study: Any, asked: dict[str, Any]) -> RunSpec | None:
     """A new trial's run; None where Optuna proposes settings that a run of the sweep already has,
     or that no run may have.
     """
     trial = study.ask()
     values = {}
     for key, value in asked["space"].items():
-        kind, bounds = grid.parse(key, value)[1]
+        kind, bounds = definition.parse_distribution(key, value)[1]
         values[key] = (
             trial.suggest_categorical(
                 key,
@@ -290,13 +289,13 @@ def _ask(sweep: Sweep, study: Any, asked: dict[str, Any]) -> submission.Member |
         study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
         console.say(f"trial {trial.number} cannot be trained: {error}")
         return None
-    trial.set_user_attr("run", planned.member.folder)
+    trial.set_user_attr("run", planned.spec.folder)
     if (planned.folder / "DONE").exists() or any(
-        other.user_attrs.get("run") == planned.member.folder and other.number != trial.number
+        other.user_attrs.get("run") == planned.spec.folder and other.number != trial.number
         for other in study.get_trials(deepcopy=False)
     ):
         return None  # told at the next call, from that run
-    return planned.member
+    return planned.spec
 
 
 def _write(sweep: Sweep, study: Any) -> None:
@@ -305,8 +304,8 @@ def _write(sweep: Sweep, study: Any) -> None:
         sweep.folder / "members.json",
         json.dumps(
             {
-                "recipe": sweep.asked.recipe,
-                "words": sweep.asked.words,
+                "recipe": sweep.definition.recipe,
+                "words": sweep.definition.words,
                 "chain": None,
                 "resources": sweep.resources.model_dump(mode="json"),
                 "runs": [trial.user_attrs["run"] for trial in trials],

@@ -3,18 +3,18 @@
 from collections import Counter
 
 from distgan.core import console
-from distgan.launchers.runs import accounting as accounts
-from distgan.launchers.runs.selection import Found
+from distgan.launchers.runs.accounting import estimate
+from distgan.launchers.runs.selection import SelectedRun
 from distgan.launchers.sweeps.members import Sweep
 
 SHOWN = 24  # members that are listed one by one
 
 
 # ---- showing
-def show(sweep: Sweep, found: list[Found], wanted: set[int]) -> None:
+def show(sweep: Sweep, found: list[SelectedRun], wanted: set[int]) -> None:
     """The plan, before anything is done."""
     console.say(
-        f"sweep {sweep.name}: {len(found)} runs of {sweep.asked.recipe}\njob        "
+        f"sweep {sweep.name}: {len(found)} runs of {sweep.definition.recipe}\njob        "
         f" {sweep.resources.describe()}\n"
     )
     keys = [*dict.fromkeys(key for one in sweep.members for key in one.values)]
@@ -46,4 +46,4 @@ def show(sweep: Sweep, found: list[Found], wanted: set[int]) -> None:
     )
     finished = [one.folder for one in found if one.state.name == "done"]
     if wanted:
-        console.say(f"cost        {accounts.estimate(sweep.resources, finished, len(wanted))}")
+        console.say(f"cost        {estimate(sweep.resources, finished, len(wanted))}")

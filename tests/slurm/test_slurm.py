@@ -41,7 +41,7 @@ QUIET = [
 
 
 @pytest.fixture(scope="module", autouse=True)
-def cluster():
+def client():
     """The development cluster, asked from the environment that a user has after `export
     SLURM_CONF=…`.
     """
@@ -367,10 +367,10 @@ def test_the_last_element_is_requeued_and_no_finished_sibling_runs_again(particl
     distgan("sweep", "sagan", f"data={particles}", "seed=0,1,2", "--name", "r", *dry())
     all_done("r")
     folders = [one["run"] for one in states("r")]
-    from distgan.launchers.slurm import client as cluster
+    from distgan.launchers.slurm import client
 
     (Path(folders[2]) / "DONE").unlink()
-    cluster.requeue(states("r")[2]["job"])
+    client.requeue(states("r")[2]["job"])
     until(lambda: states("r")[2]["state"] in ("requeued", "queued"))
     all_done("r")
     assert [starts(folder) for folder in folders] == [1, 1, 2]
@@ -510,9 +510,9 @@ def test_why_names_the_cause(particles, place):
         said = distgan("why", f"ill:{number}")
         assert f"cause     {cause}" in said and f"ill:{number}" in said
         assert any("evidence" in text and evidence in text for text in said.splitlines()), said
-    from distgan.launchers.slurm import client as cluster
+    from distgan.launchers.slurm import client
 
-    assert [cluster.queue()[one["job"]].state for one in states("ill")] == ["FAILED"] * 3
+    assert [client.queue()[one["job"]].state for one in states("ill")] == ["FAILED"] * 3
     assert [len(turns(one["run"])) for one in states("ill")] == [
         1,
         1,
@@ -733,7 +733,7 @@ def test_hopeless_trials_are_stopped(particles, place, monkeypatch):
     """At as many samples seen as others: invented scores, a real study."""
     from distgan.launchers.sweeps import members, search
 
-    asked = members.plan(
+    asked = members.plan_sweep(
         options_of(["sagan", f"data={particles}", "batch=12"], name="h", profile="dev")
     )
     options = search.settings(
@@ -751,10 +751,10 @@ def test_hopeless_trials_are_stopped(particles, place, monkeypatch):
     (folder / "journal.jsonl").write_text(
         json.dumps({"step": 5, "samples": 100, "epoch": 1.0, "eval/frechet_standin": 99.0}) + "\n"
     )
-    from distgan.launchers.runs.selection import Found
-    from distgan.launchers.runs.state import Look, State
+    from distgan.launchers.runs.selection import SelectedRun
+    from distgan.launchers.runs.state import RunFiles, RunState
 
-    found = Found(folder, Look(), State("running"), None, None)
+    found = SelectedRun(folder, RunFiles(), RunState("running"), None, None)
     assert search._tell(study, study.get_trials(deepcopy=False)[trial.number], found, True)
     assert (folder / "STOP").exists() and (folder / "NO_RESTART").read_text().startswith(
         "pruned: worse than the median"

@@ -20,7 +20,7 @@ def test_the_whole_way(particles, tmp_path):
     """Two widths, one of which cannot be trained; then it can, and the other is left as it is."""
     line = [str(BIN / "distgan"), "capacity"]
     words = [f"data={particles}", "widths=2,3", *TINY]
-    folders = capacity.plan([*words, f"machine.runs={tmp_path / 'runs'}"]).folders
+    folders = capacity.plan_study([*words, f"machine.runs={tmp_path / 'runs'}"]).folders
     folders[2].mkdir(parents=True)
     (folders[2] / "notes.txt").write_text("mine")
     said = run(line, *words, cwd=tmp_path, code=1)

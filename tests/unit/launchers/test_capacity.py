@@ -427,7 +427,7 @@ def test_the_plot_is_a_picture_of_any_rows(tmp_path):
 def test_a_bad_word_is_told_before_any_work(particles, tmp_path, monkeypatch, words, says):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError) as error:
-        capacity.plan([f"data={particles}", *words])
+        capacity.plan_study([f"data={particles}", *words])
     assert says in str(error.value)
     assert list(tmp_path.iterdir()) == []
 
@@ -435,13 +435,13 @@ def test_a_bad_word_is_told_before_any_work(particles, tmp_path, monkeypatch, wo
 def test_all_faults_are_told_at_once_and_missing_data_too(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError) as error:
-        capacity.plan(["widths=a", "ngf=3", "epochs=-1"])
+        capacity.plan_study(["widths=a", "ngf=3", "epochs=-1"])
     assert all(
         part in str(error.value)
         for part in ("widths: found 'a'", "ngf=3: no setting", "epochs: found -1", "data: missing")
     )
     with pytest.raises(DataError, match="no shards in nowhere"):
-        capacity.plan(["data=nowhere"])
+        capacity.plan_study(["data=nowhere"])
 
 
 @pytest.fixture

@@ -15,18 +15,16 @@ from sweep_options import options_of
 
 from distgan.core.errors import ConfigError, DistganError, LaunchError
 from distgan.launchers.commands import causes, control
-from distgan.launchers.runs import accounting as accounts
-from distgan.launchers.runs import plan as plans
-from distgan.launchers.runs.selection import find
-from distgan.launchers.runs.state import Look, look, state
-from distgan.launchers.slurm import client as cluster
+from distgan.launchers.runs.accounting import run_cost
+from distgan.launchers.runs.plan import plan_run
+from distgan.launchers.runs.selection import select
+from distgan.launchers.runs.state import RunFiles, read_run_files, run_state
+from distgan.launchers.slurm import client, profiles, snapshot, submission
 from distgan.launchers.slurm import job_records as records
-from distgan.launchers.slurm import profiles, snapshot, submission
 from distgan.launchers.slurm import restart_policy as verdicts
-from distgan.launchers.slurm.ledger import Ledger, Place, Submission
-from distgan.launchers.slurm.restart_policy import Ended, verdict
-from distgan.launchers.sweeps import definition as grid
-from distgan.launchers.sweeps import members, search
+from distgan.launchers.slurm.ledger import LastSubmission, Ledger, Submission
+from distgan.launchers.slurm.restart_policy import EndOfAttempt, decide
+from distgan.launchers.sweeps import definition, members, search
 
 
 # ---- sweeps
@@ -52,7 +50,7 @@ from distgan.launchers.sweeps import members, search
     ids=lambda value: str(value)[:30],
 )
 def test_words_make_members(words, values):
-    assert grid.read(["sagan", *words]).values == values
+    assert definition.read(["sagan", *words]).values == values
 
 
 def test_a_file_makes_members(tmp_path):
@@ -61,7 +59,7 @@ def test_a_file_makes_members(tmp_path):
         "recipe: sagan\nsettings: {data: d, epochs: 3}\ngrid: {ngf: [4, 8], seed: range(2)}\ncases:"
         " [{g_lr: 1e-4}, {g_lr: 2e-4, d_lr: 1e-3}]\nslurm: {profile: dev}\n"
     )
-    asked = grid.read([str(path), "epochs=5", "seed=7"])
+    asked = definition.read([str(path), "epochs=5", "seed=7"])
     assert (
         len(asked.values) == 4
         and asked.values[-1] == {"g_lr": 2e-4, "d_lr": 1e-3, "ngf": 8}
@@ -72,9 +70,9 @@ def test_a_file_makes_members(tmp_path):
         "recipe: sagan\nrandom: {members: 3, seed: 1, g_lr: 'loguniform(1e-5, 1e-3)', ngf: [4,"
         " 8]}\n"
     )
-    first = grid.read([str(path)]).values
+    first = definition.read([str(path)]).values
     path.write_text(path.read_text().replace("members: 3", "members: 5"))
-    assert grid.read([str(path)]).values[:3] == first and all(
+    assert definition.read([str(path)]).values[:3] == first and all(
         1e-5 <= one["g_lr"] <= 1e-3 and one["ngf"] in (4, 8) for one in first
     )
 
@@ -108,7 +106,7 @@ def test_a_wrong_file_is_one_message(text, said, tmp_path):
     path = tmp_path / "s.yaml"
     path.write_text(text)
     with pytest.raises(ConfigError, match="^(?!Traceback)") as error:
-        grid.read([str(path)])
+        definition.read([str(path)])
     assert said in str(error.value)
 
 
@@ -124,7 +122,7 @@ def test_a_wrong_file_is_one_message(text, said, tmp_path):
         lambda inner: (
             st.lists(inner, max_size=4)
             | st.dictionaries(
-                st.sampled_from([*grid.KEYS, "members", "seed", "ngf", "space", "trials"]),
+                st.sampled_from([*definition.KEYS, "members", "seed", "ngf", "space", "trials"]),
                 inner,
                 max_size=5,
             )
@@ -136,9 +134,9 @@ def test_no_sweep_file_gives_a_traceback(tmp_path_factory, tree):
     path = tmp_path_factory.getbasetemp() / "fuzz.yaml"
     path.write_text(json.dumps(tree))
     try:
-        asked = grid.read([str(path)])
+        asked = definition.read([str(path)])
         if asked.chain:
-            grid.chains(asked.values, asked.chain)
+            definition.chains(asked.values, asked.chain)
         if asked.search:
             search.settings(asked.search)
         profiles.chosen(options_of([]), asked.slurm)
@@ -153,35 +151,37 @@ def test_chains_follow_the_key():
         {"ngf": 64, "seed": 1},
         {"ngf": 96, "seed": 1},
     ]
-    assert grid.chains(values, "ngf") == [[1, 0], [2, 3]]
+    assert definition.chains(values, "ngf") == [[1, 0], [2, 3]]
 
 
 def test_every_member_is_checked_before_anything_is_submitted(particles, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError) as error:
-        members.plan(options_of(["sagan", f"data={particles}", "ngf=4,0,oops", "batch=12"]))
+        members.plan_sweep(options_of(["sagan", f"data={particles}", "ngf=4,0,oops", "batch=12"]))
     assert (
         "2 of 3 members cannot be trained; nothing was submitted" in str(error.value)
         and "ngf=0" in str(error.value)
         and 'ngf="oops"' in str(error.value)
     )
     with pytest.raises(ConfigError, match="stand twice"):
-        members.plan(options_of(["sagan", f"data={particles}", "epochs=1,2", "batch=12"]))
+        members.plan_sweep(options_of(["sagan", f"data={particles}", "epochs=1,2", "batch=12"]))
     with pytest.raises(DistganError, match="data"):
-        members.plan(options_of(["sagan", "data=nowhere", "seed=1,2"]))
+        members.plan_sweep(options_of(["sagan", "data=nowhere", "seed=1,2"]))
     with pytest.raises(DistganError, match="batch"):  # 3 processes cannot share 16
-        members.plan(options_of(["sagan", f"data={particles}", "seed=1,2", "batch=16"], nodes="3"))
+        members.plan_sweep(
+            options_of(["sagan", f"data={particles}", "seed=1,2", "batch=16"], nodes="3")
+        )
     assert not (tmp_path / "runs").exists()
 
 
 def test_a_submitted_run_has_the_folder_of_its_identity(particles, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    planned = plans.plan(["sagan", f"data={particles}", "ngf=4", "batch=12"], profiles.Resources())
+    planned = plan_run(["sagan", f"data={particles}", "ngf=4", "batch=12"], profiles.Resources())
     assert planned.folder.parent == tmp_path / "runs/sagan" and planned.folder.name.startswith(
         "batch12,ngf4-"
     )
     with pytest.raises(ConfigError, match=r"machine\.folder"):
-        plans.plan(["sagan", f"data={particles}", "machine.folder=x"], profiles.Resources())
+        plan_run(["sagan", f"data={particles}", "machine.folder=x"], profiles.Resources())
 
 
 # ---- verdicts
@@ -191,29 +191,29 @@ BUDGET = profiles.Resources(time_outs=2, crashes=1)
 @pytest.mark.parametrize(
     ("end", "then", "kind"),
     [
-        (Ended(True, "done", None, 0, ()), "done", "done"),
-        (Ended(True, "done", None, 1, ("SIGTERM",)), "done", "done"),
-        (Ended(False, "stopped", "the file STOP", 75, ()), "stopped", "stop"),
-        (Ended(False, "stopped", "the end of the job's time", 75, ()), "requeue", "time"),
-        (Ended(False, "stopped", "signal SIGUSR2", 1, ("SIGUSR2",)), "requeue", "time"),
-        (Ended(False, "running", None, -9, ("SIGUSR2",)), "requeue", "time"),
-        (Ended(False, "stopped", "signal SIGTERM", 75, ("SIGTERM",)), "leave", "preempted"),
-        (Ended(False, "running", None, -9, ("SIGTERM",)), "leave", "preempted"),
-        (Ended(False, "failed", "ZeroDivisionError: x", 1, ()), "fail", "error"),
-        (Ended(False, None, None, 2, (), "error: batch: found 7\n"), "fail", "error"),
+        (EndOfAttempt(True, "done", None, 0, ()), "done", "done"),
+        (EndOfAttempt(True, "done", None, 1, ("SIGTERM",)), "done", "done"),
+        (EndOfAttempt(False, "stopped", "the file STOP", 75, ()), "stopped", "stop"),
+        (EndOfAttempt(False, "stopped", "the end of the job's time", 75, ()), "requeue", "time"),
+        (EndOfAttempt(False, "stopped", "signal SIGUSR2", 1, ("SIGUSR2",)), "requeue", "time"),
+        (EndOfAttempt(False, "running", None, -9, ("SIGUSR2",)), "requeue", "time"),
+        (EndOfAttempt(False, "stopped", "signal SIGTERM", 75, ("SIGTERM",)), "leave", "preempted"),
+        (EndOfAttempt(False, "running", None, -9, ("SIGTERM",)), "leave", "preempted"),
+        (EndOfAttempt(False, "failed", "ZeroDivisionError: x", 1, ()), "fail", "error"),
+        (EndOfAttempt(False, None, None, 2, (), "error: batch: found 7\n"), "fail", "error"),
         (
-            Ended(False, None, None, 2, (), "error: another process is training in x\n"),
+            EndOfAttempt(False, None, None, 2, (), "error: another process is training in x\n"),
             "requeue",
             "crash",
         ),
-        (Ended(False, "running", None, -9, ()), "requeue", "crash"),
+        (EndOfAttempt(False, "running", None, -9, ()), "requeue", "crash"),
         (
-            Ended(False, "running", None, 1, (), "stacks-rank0.txt\nTimeout (0:10:00)!"),
+            EndOfAttempt(False, "running", None, 1, (), "stacks-rank0.txt\nTimeout (0:10:00)!"),
             "requeue",
             "hang",
         ),
         (
-            Ended(
+            EndOfAttempt(
                 False,
                 "failed",
                 "LaunchError: another process of this run has gone, or does not answer (x)",
@@ -226,112 +226,119 @@ BUDGET = profiles.Resources(time_outs=2, crashes=1)
     ],
 )
 def test_what_is_done_about_an_end(end, then, kind):
-    found = verdict(end, [], BUDGET)
-    assert (found.then, found.kind) == (then, kind) and found.cause
+    found = decide(end, [], BUDGET)
+    assert (found.action, found.kind) == (then, kind) and found.cause
 
 
 def test_budgets_are_kept_apart():
     late, crash = (
-        Ended(False, "stopped", "the end of the job's time", 75, ()),
-        Ended(False, "running", None, -9, ()),
+        EndOfAttempt(False, "stopped", "the end of the job's time", 75, ()),
+        EndOfAttempt(False, "running", None, -9, ()),
     )
     many = [{"kind": "preempted"}] * 30
     assert (
-        verdict(late, [*many, {"kind": "time"}], BUDGET).then
-        == verdict(crash, [*many, *[{"kind": "time"}] * 2], BUDGET).then
+        decide(late, [*many, {"kind": "time"}], BUDGET).action
+        == decide(crash, [*many, *[{"kind": "time"}] * 2], BUDGET).action
         == "requeue"
     )
     assert (
-        verdict(late, [{"kind": "time"}] * 2, BUDGET).then
-        == verdict(crash, [{"kind": "hang"}], BUDGET).then
+        decide(late, [{"kind": "time"}] * 2, BUDGET).action
+        == decide(crash, [{"kind": "hang"}], BUDGET).action
         == "fail"
     )
-    assert "no progress" in verdicts.stuck([{"kind": "preempted", "step": 5}] * 3, 5)
+    assert "no progress" in verdicts.no_progress_reason([{"kind": "preempted", "step": 5}] * 3, 5)
     assert (
-        verdicts.stuck([{"kind": "preempted", "step": 4}, *[{"kind": "time", "step": 5}] * 2], 5)
+        verdicts.no_progress_reason(
+            [{"kind": "preempted", "step": 4}, *[{"kind": "time", "step": 5}] * 2], 5
+        )
         is None
     )
-    assert verdicts.stuck([{"kind": "time", "step": 5}] * 2, 5) is None
+    assert verdicts.no_progress_reason([{"kind": "time", "step": 5}] * 2, 5) is None
 
 
 # ---- states
 def row(state_, key="7_1", reason="None"):
-    return cluster.Row(key, state_, reason, "distgan-x", "n1", "1:00", "N/A")
+    return client.QueueEntry(key, state_, reason, "distgan-x", "n1", "1:00", "N/A")
 
 
-SENT = Place(Submission("x", "distgan-x", 0.0, [["a"], ["b"]], job="7", array=True), 1)
+SENT = LastSubmission(Submission("x", "distgan-x", 0.0, [["a"], ["b"]], job="7", array=True), 1)
 FRESH = {"state": "running", "heartbeat": "2999-01-01T00:00:00+00:00"}
 
 
 @pytest.mark.parametrize(
     ("found", "place", "queued", "name"),
     [
-        (Look(), None, None, "new"),
-        (Look(done=True), SENT, row("RUNNING"), "done"),
-        (Look(), SENT, row("PENDING", reason="Resources"), "queued"),
-        (Look(job={"job": "7_1", "kind": "preempted"}), SENT, row("PENDING"), "requeued"),
-        (Look(refused="why"), SENT, row("PENDING"), "queued"),
-        (Look(), SENT, row("PENDING", reason="DependencyNeverSatisfied"), "failed"),
-        (Look(), SENT, row("A_STATE_OF_A_NEWER_SLURM"), "queued"),
-        (Look(shorter=True, status={"state": "done"}), SENT, row("COMPLETED"), "new"),
+        (RunFiles(), None, None, "new"),
+        (RunFiles(done=True), SENT, row("RUNNING"), "done"),
+        (RunFiles(), SENT, row("PENDING", reason="Resources"), "queued"),
+        (RunFiles(job={"job": "7_1", "kind": "preempted"}), SENT, row("PENDING"), "requeued"),
+        (RunFiles(refused="why"), SENT, row("PENDING"), "queued"),
+        (RunFiles(), SENT, row("PENDING", reason="DependencyNeverSatisfied"), "failed"),
+        (RunFiles(), SENT, row("A_STATE_OF_A_NEWER_SLURM"), "queued"),
+        (RunFiles(shorter=True, status={"state": "done"}), SENT, row("COMPLETED"), "new"),
         (
-            Look(status={"state": "failed"}),
-            Place(Submission("x", "distgan-x", 0.0, [["a"]]), 0),
+            RunFiles(status={"state": "failed"}),
+            LastSubmission(Submission("x", "distgan-x", 0.0, [["a"]]), 0),
             None,
             "uncertain",
         ),
-        (Look(refused="why"), SENT, None, "failed"),
-        (Look(), SENT, row("RUNNING"), "running"),
-        (Look(status=FRESH), SENT, row("COMPLETING"), "stopping"),
-        (Look(), SENT, row("CANCELLED"), "cancelled"),
-        (Look(), Place(SENT.submission, 1, cancelled=True), None, "cancelled"),
-        (Look(), SENT, row("NODE_FAIL"), "failed"),
-        (Look(status={"state": "stopped"}), SENT, row("COMPLETED"), "stopped"),
-        (Look(status={"state": "failed", "cause": "x"}), SENT, row("FAILED"), "failed"),
-        (Look(), SENT, None, "lost"),
-        (Look(status=FRESH), None, None, "running"),
+        (RunFiles(refused="why"), SENT, None, "failed"),
+        (RunFiles(), SENT, row("RUNNING"), "running"),
+        (RunFiles(status=FRESH), SENT, row("COMPLETING"), "stopping"),
+        (RunFiles(), SENT, row("CANCELLED"), "cancelled"),
+        (RunFiles(), LastSubmission(SENT.submission, 1, cancelled=True), None, "cancelled"),
+        (RunFiles(), SENT, row("NODE_FAIL"), "failed"),
+        (RunFiles(status={"state": "stopped"}), SENT, row("COMPLETED"), "stopped"),
+        (RunFiles(status={"state": "failed", "cause": "x"}), SENT, row("FAILED"), "failed"),
+        (RunFiles(), SENT, None, "lost"),
+        (RunFiles(status=FRESH), None, None, "running"),
         (
-            Look(status={"state": "running", "heartbeat": "2020-01-01T00:00:00+00:00"}),
+            RunFiles(status={"state": "running", "heartbeat": "2020-01-01T00:00:00+00:00"}),
             SENT,
             None,
             "lost",
         ),
-        (Look(), Place(Submission("x", "distgan-x", 0.0, [["a"]]), 0), None, "uncertain"),
+        (
+            RunFiles(),
+            LastSubmission(Submission("x", "distgan-x", 0.0, [["a"]]), 0),
+            None,
+            "uncertain",
+        ),
     ],
 )
 def test_states(found, place, queued, name):
-    assert state(found, place, queued).name == name
+    assert run_state(found, place, queued).name == name
 
 
 def test_what_a_person_has_stopped_is_only_offered():
-    assert not state(
-        Look(status={"state": "stopped", "cause": "the file STOP"}), SENT, None
+    assert not run_state(
+        RunFiles(status={"state": "stopped", "cause": "the file STOP"}), SENT, None
     ).missing
-    assert not state(
-        Look(status={"state": "stopped", "cause": "signal SIGTERM"}), SENT, None
+    assert not run_state(
+        RunFiles(status={"state": "stopped", "cause": "signal SIGTERM"}), SENT, None
     ).missing
-    assert state(
-        Look(status={"state": "stopped", "cause": "the end of the job's time"}), SENT, None
+    assert run_state(
+        RunFiles(status={"state": "stopped", "cause": "the end of the job's time"}), SENT, None
     ).missing
 
 
 def test_a_longer_run_is_not_done(tmp_path):
     (tmp_path / "DONE").write_text('{"step": 5, "epoch": 1.0, "early": false}')
     assert (
-        look(tmp_path).done
-        and look(tmp_path, 5).done
-        and look(tmp_path, 6).shorter
-        and not look(tmp_path, 6).done
+        read_run_files(tmp_path).done
+        and read_run_files(tmp_path, 5).done
+        and read_run_files(tmp_path, 6).shorter
+        and not read_run_files(tmp_path, 6).done
     )
     (tmp_path / "DONE").write_text('{"step": 5, "epoch": 1.0, "early": true}')
-    assert look(tmp_path, 6).done
+    assert read_run_files(tmp_path, 6).done
 
 
 def test_damaged_records_are_passed_over(tmp_path):
     (tmp_path / "attempts/000").mkdir(parents=True)
     (tmp_path / "attempts/000/job.json").write_bytes(b"\xff{")
     (tmp_path / "status.json").write_text("[1]")
-    assert look(tmp_path) == Look(attempts=1) and records.records(tmp_path) == []
+    assert read_run_files(tmp_path) == RunFiles(attempts=1) and records.records(tmp_path) == []
 
 
 # ---- the ledger
@@ -339,60 +346,62 @@ def test_the_ledger_knows_what_was_submitted(tmp_path):
     ledger = Ledger(tmp_path)
     one = ledger.begin([["a"], ["b", "c"]], sweep="s")
     a, b, c = map(os.path.realpath, "abc")  # the same folder by another name is the same run
-    assert ledger.places()[b].key is None
+    assert ledger.last_submissions()[b].key is None
     ledger.submitted(one, "12", True)
-    assert [ledger.places()[run].key for run in (a, b, c)] == [
+    assert [ledger.last_submissions()[run].key for run in (a, b, c)] == [
         "12_0",
         "12_1",
         "12_1",
-    ] and ledger.places()[a].submission.about == {"sweep": "s", "user": cluster.user()}
+    ] and ledger.last_submissions()[a].submission.about == {"sweep": "s", "user": client.user()}
     with open(ledger.path, "a") as file:
         file.write('{"torn')
     two = ledger.begin([["a"]])
     ledger.submitted(two, "13", False)
-    assert ledger.places()[a].key == "13" and ledger.places()[b].key == "12_1"
+    assert ledger.last_submissions()[a].key == "13" and ledger.last_submissions()[b].key == "12_1"
     ledger.append({"state": "cancelled", "id": two.id, "runs": [a]})
-    assert ledger.places()[a].cancelled and not ledger.places()[b].cancelled
+    assert ledger.last_submissions()[a].cancelled and not ledger.last_submissions()[b].cancelled
 
 
 def test_an_interrupted_submission_is_found_or_forgotten(tmp_path):
     ledger = Ledger(tmp_path)
     one, two = ledger.begin([["a"], ["b"]]), ledger.begin([["c"]])
-    assert [open_.id for open_ in ledger.settle({})] == [one.id, two.id]
+    assert [open_.id for open_ in ledger.resolve_pending({})] == [one.id, two.id]
     assert [
         open_.id
-        for open_ in ledger.settle({"9_1": cluster.Row("9_1", "PENDING", "", one.name, "", "", "")})
+        for open_ in ledger.resolve_pending(
+            {"9_1": client.QueueEntry("9_1", "PENDING", "", one.name, "", "", "")}
+        )
     ] == [two.id]
-    assert ledger.places()[os.path.realpath("b")].key == "9_1"
+    assert ledger.last_submissions()[os.path.realpath("b")].key == "9_1"
     old = ledger.path.read_text().replace(f'"time": {two.time:.3f}'[:18], '"time": 1000000')
     ledger.path.write_text(old)
-    assert [open_.id for open_ in ledger.settle({})] == [
+    assert [open_.id for open_ in ledger.resolve_pending({})] == [
         two.id
     ]  # somebody may be submitting it at this moment
-    assert ledger.settle({}, alone=True) == [] and "c" not in ledger.places()
+    assert ledger.resolve_pending({}, exclusive=True) == [] and "c" not in ledger.last_submissions()
     ledger.submitted(two, "11", False)  # it was, and only slow
-    assert ledger.places()[os.path.realpath("c")].key == "11"
+    assert ledger.last_submissions()[os.path.realpath("c")].key == "11"
 
 
 def test_what_slurm_has_cancelled_is_remembered(tmp_path):
     ledger = Ledger(tmp_path)
     one = ledger.begin([["a"], ["b"]])
     ledger.submitted(one, "12", True)
-    ledger.settle({"12_1": row("CANCELLED", "12_1")})
-    ledger.settle({"12_1": row("CANCELLED", "12_1")})
+    ledger.resolve_pending({"12_1": row("CANCELLED", "12_1")})
+    ledger.resolve_pending({"12_1": row("CANCELLED", "12_1")})
     assert ledger.path.read_text().count('"cancelled"') == 1
-    places = ledger.places()
+    places = ledger.last_submissions()
     assert (
         not places[os.path.realpath("a")].cancelled
-        and state(Look(), places[os.path.realpath("b")], None).name == "cancelled"
+        and run_state(RunFiles(), places[os.path.realpath("b")], None).name == "cancelled"
     )
 
 
 def test_jobs_of_another_user_are_not_submitted_again():
-    theirs = Place(
+    theirs = LastSubmission(
         Submission("x", "distgan-x", 0.0, [["a"]], {"user": "somebody-else"}, job="7"), 0
     )
-    found = state(Look(), theirs, None)
+    found = run_state(RunFiles(), theirs, None)
     assert found.name == "uncertain" and not found.missing and "somebody-else" in found.why
 
 
@@ -401,9 +410,9 @@ def test_what_another_user_has_submitted_can_be_given_up(tmp_path, monkeypatch):
     ledger, run = Ledger(tmp_path), tmp_path / "e" / "a"
     (run / "attempts").mkdir(parents=True)
     ledger.submitted(ledger.begin([[str(run)]], user="ada"), "7", False)
-    assert [one.state.name for one in find(tmp_path, ["a"])] == ["uncertain"]
+    assert [one.state.name for one in select(tmp_path, ["a"])] == ["uncertain"]
     control.cancel(["a", "--runs", str(tmp_path)])
-    assert [one.state.name for one in find(tmp_path, ["a"])] == ["cancelled"]
+    assert [one.state.name for one in select(tmp_path, ["a"])] == ["cancelled"]
 
 
 def test_two_do_not_submit_at_once(tmp_path):
@@ -483,7 +492,7 @@ def test_what_sbatch_is_told(tmp_path):
 
 
 def test_nothing_of_a_surrounding_job_is_inherited():
-    assert cluster.clean(
+    assert client.clean_environment(
         {"SBATCH_ACCOUNT": "mine", "GROUP_HOME": "g", "SLURM_JWT": "t", "GROUP_RANK": "0"}
     ) == {"SBATCH_ACCOUNT": "mine", "GROUP_HOME": "g", "SLURM_JWT": "t"}
     before = {
@@ -497,7 +506,7 @@ def test_nothing_of_a_surrounding_job_is_inherited():
         "PMIX_RANK": "1",
         "HOME": "h",
     }
-    assert cluster.clean(before) == {"SLURM_CONF": "c", "PATH": "p", "HOME": "h"}
+    assert client.clean_environment(before) == {"SLURM_CONF": "c", "PATH": "p", "HOME": "h"}
 
 
 def test_the_code_of_a_job_is_a_copy(tmp_path):
@@ -521,13 +530,13 @@ def test_the_code_of_a_job_is_a_copy(tmp_path):
 # ---- what Slurm prints
 def test_times_and_moments_of_slurm():
     assert (
-        cluster.seconds("1-02:03:04") == 93784
-        and cluster.seconds("30:00") == 1800
-        and cluster.seconds("UNLIMITED") is None
+        client.parse_duration("1-02:03:04") == 93784
+        and client.parse_duration("30:00") == 1800
+        and client.parse_duration("UNLIMITED") is None
     )
     assert (
-        cluster.epoch("Unknown") is None
-        and abs(cluster.epoch(time.strftime("%Y-%m-%dT%H:%M:%S")) - time.time()) < 2
+        client.parse_time("Unknown") is None
+        and abs(client.parse_time(time.strftime("%Y-%m-%dT%H:%M:%S")) - time.time()) < 2
     )
 
 
@@ -535,19 +544,19 @@ def test_commands_that_fail_say_slurms_words(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("SQUEUE_PARTITION", "urgent")  # which would hide jobs
     with pytest.raises(LaunchError, match="distgan dev-cluster up"):
-        cluster.queue()
+        client.queue()
     (tmp_path / "squeue").write_text(
         '#!/bin/sh\necho "12_3|RUNNING|None|x|n1|1:00|$SQUEUE_PARTITION|me"\n'
     )
     (tmp_path / "squeue").chmod(0o755)
-    assert cluster.queue()["12_3"].start == "" and cluster.queue()["12_3"].active
+    assert client.queue()["12_3"].start == "" and client.queue()["12_3"].active
     (tmp_path / "squeue").write_text(
         "#!/bin/sh\necho 'slurm_load_jobs error: Unable to contact' >&2\nexit 1\n"
     )
     (tmp_path / "squeue").chmod(0o755)
-    monkeypatch.setattr(cluster, "_AGAIN_S", (0.0, 0.0))
+    monkeypatch.setattr(client, "_AGAIN_S", (0.0, 0.0))
     with pytest.raises(LaunchError, match="Unable to contact"):
-        cluster.queue()
+        client.queue()
 
 
 def test_a_question_is_asked_again_where_slurm_is_busy(tmp_path, monkeypatch):
@@ -563,10 +572,10 @@ def test_a_question_is_asked_again_where_slurm_is_busy(tmp_path, monkeypatch):
     )
     (tmp_path / "scancel").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    monkeypatch.setattr(cluster, "_AGAIN_S", (0.0, 0.0))
-    assert cluster.queue()["7"].state == "PENDING"
+    monkeypatch.setattr(client, "_AGAIN_S", (0.0, 0.0))
+    assert client.queue()["7"].state == "PENDING"
     with pytest.raises(LaunchError, match="Socket timed out"):
-        cluster.cancel(["7"])
+        client.cancel(["7"])
     assert (tmp_path / "cancels").read_text() == "x\n"  # what changes something is not repeated
 
 
@@ -582,13 +591,13 @@ def test_jobs_of_others_who_submitted_here_are_asked_for(tmp_path, monkeypatch):
     interrupted = ledger.begin(
         [[str(tmp_path / "p" / "s")]], user="ada, --all"
     )  # no name of a user: taken for one's own
-    rows, places = ledger.ask()
+    rows, places = ledger.query()
     assert (
-        f"--users={','.join(sorted(['ada', cluster.user()]))} " in (tmp_path / "words").read_text()
+        f"--users={','.join(sorted(['ada', client.user()]))} " in (tmp_path / "words").read_text()
     )
     assert (
-        state(Look(), places[str(run)], rows["9_0"]).name == "running"
-        and interrupted.user == cluster.user()
+        run_state(RunFiles(), places[str(run)], rows["9_0"]).name == "running"
+        and interrupted.user == client.user()
     )
 
 
@@ -601,10 +610,10 @@ def test_slurm_without_a_cluster_is_told_and_asked_only_where_something_was_subm
     (tmp_path / "squeue").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     (tmp_path / "e" / "a" / "attempts").mkdir(parents=True)
-    assert [one.state.name for one in find(tmp_path, ["a"])] == ["new"]
+    assert [one.state.name for one in select(tmp_path, ["a"])] == ["new"]
     Ledger(tmp_path).begin([["b"]])
     with pytest.raises(LaunchError, match="set SLURM_CONF"):
-        find(tmp_path, ["a"])
+        select(tmp_path, ["a"])
 
 
 # ---- what is told
@@ -677,12 +686,12 @@ def test_an_account_adds_up(tmp_path):
         (folder / "job.json").write_text(
             json.dumps({"job": "5_1", "cpus": 2, "gpus": 0, "step": 0, **turn})
         )
-    found = accounts.account(tmp_path, None)
+    found = run_cost(tmp_path, None)
     assert found.elapsed == 90 and found.turns == 2 and found.queued == 50 and found.units == 2
     assert found.seconds == {"useful": 50, "lost": 20, "failed": 0, "overhead": 20}
     told = {
         "5_1": [
-            cluster.Spell(
+            client.JobSpan(
                 "5_1",
                 "PREEMPTED",
                 61,
@@ -692,7 +701,7 @@ def test_an_account_adds_up(tmp_path):
                 "0:0",
                 time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(100)),
             ),
-            cluster.Spell(
+            client.JobSpan(
                 "5_1",
                 "COMPLETED",
                 31,
@@ -705,8 +714,8 @@ def test_an_account_adds_up(tmp_path):
         ]
     }
     assert (
-        accounts.account(tmp_path, told).elapsed == 92
-        and sum(accounts.account(tmp_path, told).seconds.values()) == 92
+        run_cost(tmp_path, told).elapsed == 92
+        and sum(run_cost(tmp_path, told).seconds.values()) == 92
     )
 
 
