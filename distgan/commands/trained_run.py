@@ -13,6 +13,7 @@ from distgan.config.settings import Run
 from distgan.core.errors import ConfigError
 from distgan.distributed.ranks import Ranks
 from distgan.runs import checkpoints, history
+from distgan.runs.locate import find_checkpoint
 
 
 def locate(text: str) -> Path:
@@ -20,18 +21,12 @@ def locate(text: str) -> Path:
     alone its best, or the last one where no checkpoint has the best score, as the results after
     training. ConfigError.
     """
-    from distgan.engine import widen as grow
-
-    path = Path(text).expanduser()
     try:
-        try:
-            return grow.locate(text)
-        except ConfigError:
-            if not (path / "checkpoints").is_dir():
-                raise
-            return grow.locate(f"{text}@last")
-    except ConfigError as error:
-        raise ConfigError(str(error).removeprefix("grow: ")) from error
+        return find_checkpoint(text)
+    except ConfigError:
+        if not (Path(text).expanduser() / "checkpoints").is_dir():
+            raise
+        return find_checkpoint(f"{text}@last")
 
 
 def settings(folder: Path, device: str) -> tuple[ModuleType, Run]:

@@ -35,6 +35,7 @@ from distgan.evaluation.image_evaluator import Evaluator
 from distgan.runs import checkpoints
 from distgan.runs import folder as runs
 from distgan.runs.folder import RunFolder
+from distgan.runs.locate import find_grow_source
 from distgan.training import memory
 from distgan.training import self_check as doctor
 from distgan.training.loop import STOPPED, Loop
@@ -147,9 +148,7 @@ def _source(run: Run, fingerprint: str) -> str | None:
     """The digest of the checkpoint that this run starts from, or started from."""
     if not run.grow:
         return None
-    from distgan.engine import widen as grow
-
-    return runs.begun(run, fingerprint) or checkpoints.verify(grow.locate(run.grow))["digest"]
+    return runs.begun(run, fingerprint) or checkpoints.verify(find_grow_source(run.grow))["digest"]
 
 
 def train(module: ModuleType, run: Run, asked: dict[str, Any]) -> int:

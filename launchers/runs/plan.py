@@ -77,11 +77,12 @@ def plan_run(
     data.require(run.recipe, run.kind, run.crop)
     start = chain
     if run.grow and start is None:
-        from distgan.engine import widen as grow
         from distgan.runs import checkpoints
+        from distgan.runs.locate import find_grow_source
 
         start = (
-            runs.begun(run, data.fingerprint) or checkpoints.verify(grow.locate(run.grow))["digest"]
+            runs.begun(run, data.fingerprint)
+            or checkpoints.verify(find_grow_source(run.grow))["digest"]
         )
     home = folder or runs.place(run, run.identity(data.fingerprint, start))
     steps = make_clock(run, len(data.train)).steps(run.epochs)
