@@ -42,7 +42,7 @@ def place(run: Run, identity: dict[str, Any]) -> Path:
     return Path(run.machine.folder).expanduser() if run.machine.folder else default
 
 
-def begun(run: Run, fingerprint: str) -> str | None:
+def recorded_grow_digest(run: Run, fingerprint: str) -> str | None:
     """The digest that `grow` had when this run began.
 
     Its source may have trained on since, or be gone. None where it has not begun.
@@ -226,10 +226,10 @@ class RunFolder:
     def event(self, name: str, **details: Any) -> None:
         self._append("events.jsonl", [{"time": now(), "event": name, **details}])
 
-    def spare(self, work: Callable[[], Any]) -> bool:
-        """Whether `work()`, which writes a file, could do so.
+    def write_or_warn(self, work: Callable[[], Any]) -> bool:
+        """Call `work`, which writes a file, and return True if it could be written.
 
-        Where it cannot, DiskError, or only a warning with machine.on_full_disk=warn.
+        If not: DiskError, or a warning with machine.on_full_disk=warn.
         """
         try:
             work()
@@ -244,7 +244,7 @@ class RunFolder:
 
     def status(self, **changes: Any) -> None:
         self._status |= changes | {"heartbeat": now()}
-        self.spare(
+        self.write_or_warn(
             lambda: write_atomic(self.path / "status.json", json.dumps(self._status, indent=1))
         )
 
@@ -264,7 +264,7 @@ class RunFolder:
             with disk_errors(path):
                 sync(path)
 
-    def last_sign(self) -> float | None:
+    def last_heartbeat(self) -> float | None:
         """When the attempt before was last heard of, in seconds since 1970.
 
         None where status.json does not tell.
@@ -305,7 +305,7 @@ class RunFolder:
 
     def _append(self, name: str, rows: list[dict[str, Any]]) -> None:
         self._waiting[name] += rows
-        self.spare(lambda: self._write_waiting(name))
+        self.write_or_warn(lambda: self._write_waiting(name))
 
     def _write_waiting(self, name: str) -> None:
         """The lines that are still to be written, all of them or none."""
@@ -326,7 +326,7 @@ class RunFolder:
             return None
         return f"early, at step {step}" if early else f"at step {step}" if step >= last else None
 
-    def unfinish(self) -> None:
+    def reopen(self) -> None:
         """A longer run was asked for: until it is reached, this one is not done."""
         (self.path / "DONE").unlink(missing_ok=True)
 
@@ -337,3 +337,18 @@ class RunFolder:
             self.path / "DONE",
             json.dumps({"step": step, "epoch": epoch, "early": early, "time": now()}),
         )
+
+
+class NoRunFolder(RunFolder):
+    """The run folder of ranks other than 0: methods that write do nothing."""
+
+    def __init__(self) -> None:
+        pass
+
+    def __bool__(self) -> bool:
+        return False
+
+    def _ignore(self, *args: Any, **kwargs: Any) -> Any:
+        """Do nothing."""
+
+    begin = end = event = status = journal = write_or_warn = reopen = finish = close = _ignore

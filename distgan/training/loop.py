@@ -168,7 +168,7 @@ class Loop:
             checkpoints.recover(self.folder.path / "checkpoints")
             found = checkpoints.newest(self.folder.path / "checkpoints")
             step = found[1]["step"] if found else 0
-            sign = self.folder.last_sign()
+            sign = self.folder.last_heartbeat()
             checkpoints.discard_after(self.folder.path / "checkpoints", step)
             lost = self.folder.rewind(step if found else -1)
             self.again = {"steps_lost": lost, "last_sign": sign} if found else None
@@ -272,7 +272,7 @@ class Loop:
             self._status(now)
 
         if not self.ranks.on_rank_zero(
-            lambda: write() is None if must else self.folder.spare(write)
+            lambda: write() is None if must else self.folder.write_or_warn(write)
         ):
             self.checks.healthy = healthy
         self.recorder.saved(time.perf_counter() - began)

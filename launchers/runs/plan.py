@@ -81,7 +81,7 @@ def plan_run(
         from distgan.runs.locate import find_grow_source
 
         start = (
-            runs.begun(run, data.fingerprint)
+            runs.recorded_grow_digest(run, data.fingerprint)
             or checkpoints.verify(find_grow_source(run.grow))["digest"]
         )
     home = folder or runs.place(run, run.identity(data.fingerprint, start))
