@@ -9,6 +9,7 @@ from typing import Any
 
 from distgan import recipes
 from distgan.config import batch_layout, loading
+from distgan.config.identity import with_neutral
 from distgan.config.settings import Run
 from distgan.core.errors import ConfigError
 from distgan.distributed.ranks import Ranks
@@ -32,7 +33,10 @@ def locate(text: str) -> Path:
 def settings(folder: Path, device: str) -> tuple[ModuleType, Run]:
     """The recipe's module and the settings of the run in `folder`, for this machine."""
     module, tree = recipes.resolve(str(folder / "config.yaml"))
-    run = loading.validate(module.Settings, {**tree, "grow": None, "machine": {"device": device}})
+    recorded = with_neutral(module.Settings, tree)
+    run = loading.validate(
+        module.Settings, {**recorded, "grow": None, "machine": {"device": device}}
+    )
     # Samples are computed in the type of the weights: reduced precision is for training.
     return module, run.model_copy(
         update={"precision": run.precision if run.precision in ("float64", "tf32") else "float32"}

@@ -24,42 +24,13 @@ from distgan.config.settings import Run
 from distgan.core import console
 from distgan.core.errors import DiskError, RunError
 from distgan.core.files import append, disk_errors, lock, sync, write_atomic
+from distgan.runs.resolve import folder_of
 
 STOP, SAVE = "STOP", "SAVE"  # files in a run folder by which a person asks a run to save
 
 
 def now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-
-
-def place(run: Run, identity: dict[str, Any]) -> Path:
-    """The folder of a run."""
-    default = (
-        Path(run.machine.runs).expanduser()
-        / (run.experiment or run.recipe)
-        / f"{run.delta()}-{identity['id']}"
-    )
-    return Path(run.machine.folder).expanduser() if run.machine.folder else default
-
-
-def recorded_grow_digest(run: Run, fingerprint: str) -> str | None:
-    """The digest that `grow` had when this run began.
-
-    Its source may have trained on since, or be gone. None where it has not begun.
-    """
-    home = place(run, run.identity(fingerprint))
-    for folder in [home] if run.machine.folder else sorted(home.parent.glob("*")):
-        try:
-            found = json.loads((folder / "identity.json").read_text())
-            asked, start = (
-                yaml.safe_load((folder / "config.yaml").read_text())["grow"],
-                found["settings"]["grow"],
-            )
-        except (OSError, ValueError, KeyError, TypeError, RecursionError, yaml.YAMLError):
-            continue
-        if asked == run.grow and found == run.identity(fingerprint, start):
-            return start
-    return None
 
 
 def next_attempt(path: Path) -> int:
@@ -82,7 +53,7 @@ class RunFolder:
         RunError, before anything is written, if it belongs to another run.
         """
         identity = run.identity(fingerprint, start)
-        self.path = place(run, identity)
+        self.path = folder_of(run, identity)
         try:
             self._check(identity)
             for name in ("attempts", "checkpoints", "samples", "eval"):

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from distgan.config.settings import Run
 from distgan.core.errors import ConfigError, RunError
 from distgan.runs import checkpoints
 
@@ -68,3 +69,8 @@ def _verified(text: str, path: Path) -> Path:
     except RunError as error:
         raise ConfigError(f"found {text!r}; {error}") from error
     return path
+
+
+def start_digest(run: Run) -> str | None:
+    """Return the digest of the checkpoint that `grow` names; None without `grow`."""
+    return checkpoints.verify(find_grow_source(run.grow))["digest"] if run.grow else None

@@ -54,6 +54,7 @@ def show_help(recipe: str | None) -> int:
 def doctor(module: ModuleType, run: Run) -> int:
     """`--doctor`: compare three steps with those of one process. Return 0 if they agree, else 1."""
     context = RunContext(run)
+    run = context.run
     report = check(module, run, context.ranks, context.data, context.layout)
     report.show()
     console.say(report.verdict())
@@ -64,6 +65,7 @@ def doctor(module: ModuleType, run: Run) -> int:
 def dry_run(module: ModuleType, run: Run) -> int:
     """`--dry-run`: print the settings, the run's identity and length, and its sizes."""
     setup = TrainingSetup(module, run)
+    run = setup.run
     console.say(yaml.safe_dump(run.model_dump(mode="json"), sort_keys=False))
     identity = run.identity(setup.data.fingerprint, setup.start)["id"]
     console.say(f"run identity        {identity}  ({run.delta()}-{identity})")

@@ -7,12 +7,13 @@ from distgan import recipes
 from distgan.config import batch_layout
 from distgan.config.introspection import flatten
 from distgan.config.settings import Run
+from distgan.core import console
 from distgan.data.dataset import Data
 from distgan.distributed.ranks import Ranks
 from distgan.evaluation.image_evaluator import Evaluator
 from distgan.runs import checkpoints
-from distgan.runs.folder import recorded_grow_digest
-from distgan.runs.locate import find_grow_source
+from distgan.runs.locate import start_digest
+from distgan.runs.resolve import earlier_values, resolve, versions
 
 # Settings in which the ranks of one run may differ: paths, and what no collective depends on.
 PER_RANK = {
@@ -41,14 +42,28 @@ class RunContext:
         self.ranks.require_same("the requested engine", f"{self.ranks.engine_choice} {deepspeed}")
         self.ranks.require_same("the kind of device", self.ranks.device.type)
         self.data = self.ranks.on_all_ranks(lambda: Data(run.data, run.machine.verify))
+        self.run = run = self._resolve(run)
         self.data.require(run.recipe, run.kind, run.crop)
         self.layout = batch_layout.fit(
             run.batch, self.ranks.world_size, run.machine.accumulation, run.group, run.group_of
         )
-        self.start = self.ranks.on_rank_zero(lambda: _grow_digest(run, self.data.fingerprint))
+        self.start = self.ranks.on_rank_zero(lambda: self._recorded_start or start_digest(run))
         self.ranks.require_same(
             "the data set or the settings", run.identity(self.data.fingerprint, self.start)["id"]
         )
+
+    def _resolve(self, run: Run) -> Run:
+        """Return the version of `run` that its line means, see runs/resolve.py."""
+        index, self._recorded_start = self.ranks.on_rank_zero(
+            lambda: resolve(run, self.data.fingerprint)
+        )
+        version = versions(run)[index]
+        if version is not run:
+            console.say(
+                "note: this run was begun with earlier defaults and keeps them:"
+                f" {earlier_values(version, run)}"
+            )
+        return version
 
 
 class TrainingSetup(RunContext):
@@ -56,6 +71,7 @@ class TrainingSetup(RunContext):
 
     def __init__(self, module: ModuleType, run: Run):
         super().__init__(run)
+        run = self.run
         self.module = module
         self.recipe = recipes.build(module, run, self.ranks, self.layout, self.data.shape)
         if self.ranks.world_size > 1:
@@ -81,11 +97,3 @@ class TrainingSetup(RunContext):
             name: sum(p.numel() for p in player.module.parameters())
             for name, player in self.recipe.players.items()
         }
-
-
-def _grow_digest(run: Run, fingerprint: str) -> str | None:
-    """Return the digest of the checkpoint that this run grows from; None without `grow`."""
-    if not run.grow:
-        return None
-    recorded = recorded_grow_digest(run, fingerprint)
-    return recorded or checkpoints.verify(find_grow_source(run.grow))["digest"]
