@@ -1,4 +1,4 @@
-"""Which run a line means, and which folder it has. Imports no torch.
+"""Find the run that a line means, and the folder it has. Imports no torch.
 
 A run that was begun under earlier defaults is continued with them: the same line stays the same run
 when a later version of distgan changes a default (see config/identity.py).
