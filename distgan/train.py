@@ -76,9 +76,9 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    from distgan.distributed.environment import own_log
+    from distgan.distributed.environment import redirect_log
 
-    own_log()
+    redirect_log()
     from distgan.cli import guarded
     from distgan.distributed.ranks import exit_process
 
