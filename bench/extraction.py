@@ -63,7 +63,7 @@ def files(n: int) -> tuple[float, float, float]:
     from distgan.config.sections import Machine
     from distgan.distributed.ranks import Ranks
     from distgan.evaluation.image_evaluator import Evaluator
-    from distgan.evaluation.image_sets import Files
+    from distgan.evaluation.image_sets import FolderImages
 
     with tempfile.TemporaryDirectory() as folder:
         root, file = Path(folder), Path(folder) / "weights.pth"
@@ -72,7 +72,7 @@ def files(n: int) -> tuple[float, float, float]:
             (root / name).mkdir()
             for i, image in enumerate(_images(n, seed)):
                 Image.fromarray(image.permute(1, 2, 0).numpy()).save(root / name / f"{i:05d}.png")
-        real, fake = Files(root / "a"), Files(root / "b")
+        real, fake = FolderImages(root / "a"), FolderImages(root / "b")
         mine, found = _clock(
             lambda: Evaluator(
                 Ranks(Machine(device="cpu")), real, n, str(file), True, sha256=digest

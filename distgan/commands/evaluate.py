@@ -153,15 +153,15 @@ def _of_run(text: str, asked: dict[str, Any]):
 
 
 def _of_folders(asked: dict[str, Any]):
-    from distgan.evaluation import image_sets as imagesets
+    from distgan.evaluation import image_sets
 
     inception, sha256 = asked["inception"], asked["inception_sha256"]
-    real, fake = imagesets.open_real(asked["real"]), imagesets.open_set(asked["fake"])
+    real, fake = image_sets.open_real(asked["real"]), image_sets.open_set(asked["fake"])
     n = asked["n"] or len(fake)
     if n > len(fake):
         raise ConfigError(f"n: found {n}, but {fake.name} holds {len(fake)} images")
     path = asked["path"]
-    if isinstance(real, imagesets.Kept):
+    if isinstance(real, image_sets.StatisticsFile):
         path = real.path
 
     def work() -> dict[str, Any]:

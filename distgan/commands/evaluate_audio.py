@@ -130,13 +130,13 @@ def _of_run(text: str, asked: dict[str, Any]):
 
     def work() -> dict[str, Any]:
         from distgan.distributed.ranks import Ranks
-        from distgan.evaluation.audio_sets import HeldOut
+        from distgan.evaluation.audio_sets import ValidationClips
         from distgan.metrics.stft import STFT_RESOLUTIONS
 
         ranks = Ranks(run.machine, run.precision)
         recipe = ranks.on_all_ranks(lambda: trained.load(module, run, ranks, checkpoint))
         clips = ranks.on_all_ranks(
-            lambda: HeldOut(
+            lambda: ValidationClips(
                 data,
                 recipe.repairer(),
                 ranks.device,
@@ -170,13 +170,13 @@ def _of_folders(asked: dict[str, Any]):
             "distgan evaluate takes a RUN, or both --real and --fake; `distgan evaluate --help`"
             " shows how"
         )
-    from distgan.evaluation.audio_sets import Files
+    from distgan.evaluation.audio_sets import PairedFolders
 
     real, fake, given = (
         Path(asked[name]).expanduser() if asked[name] else None
         for name in ("real", "fake", "input")
     )
-    clips = Files(real, fake, given)
+    clips = PairedFolders(real, fake, given)
     asked = asked | {"metrics": _suited(asked["metrics"], clips.rate, asked["embedding"])}
 
     def work() -> dict[str, Any]:

@@ -162,7 +162,7 @@ def _sounds(
 
     from distgan.data.dataset import Data
     from distgan.distributed.ranks import Ranks
-    from distgan.evaluation import audio_sets as clips
+    from distgan.evaluation import audio_sets
     from distgan.metrics.stft import STFT_RESOLUTIONS
     from distgan.shards.codecs import audio as audio_codec
 
@@ -172,9 +172,11 @@ def _sounds(
     repair = recipe.repairer()
     sounds = ranks.on_all_ranks(
         lambda: (
-            clips.Loose(Path(asked["from"]).expanduser(), data.sample.rate, repair, ranks.device)
+            audio_sets.FolderClips(
+                Path(asked["from"]).expanduser(), data.sample.rate, repair, ranks.device
+            )
             if asked["from"]
-            else clips.HeldOut(data, repair, ranks.device, STFT_RESOLUTIONS)
+            else audio_sets.ValidationClips(data, repair, ranks.device, STFT_RESOLUTIONS)
         )
     )
     if store.shards and asked["from"]:

@@ -1,0 +1,17 @@
+"""Scores of generated images and measures of repaired sound, computed by all ranks.
+
+A score does not depend on the number of ranks or threads, and its name says what it was computed
+with: only published weights give `fid` and `kid`. May import core, config, monitor, runs,
+distributed, data, nn, metrics and shards; never engine, recipes or training.
+
+image_evaluator    scores of a generator or a set of images against real ones, collective
+image_scores       which scores there are, each beside its floor; for one process
+image_sets         data sets, folders of images and files of statistics, to be compared
+image_features     feature extractors: Inception and the seeded stand-in network
+inception_input    images resized to Inception's input by one of four methods
+statistics_cache   statistics of real images in files beside their data set
+audio_evaluator    measures of repaired clips, collective
+audio_summary      means, intervals and distances of measured clips
+audio_sets         validation clips, folders of sound files
+audio_embeddings   speech models of torchaudio for a Fréchet audio distance
+"""

@@ -1,6 +1,5 @@
-"""Embeddings of sound for a Fréchet audio distance (FAD, Kilgour et al.
-
-2019): torchaudio's speech models, with weights from a local file.
+"""Embed sound for a Fréchet audio distance (FAD, Kilgour et al. 2019) by torchaudio's speech
+models, with weights from a local file.
 """
 
 import hashlib
@@ -21,19 +20,17 @@ MODELS = (
     "wavlm_large",
 )
 RATE = 16000
-SCALE = (
-    2.0**-4
-)  # a power of two: exact, and embeddings below 256 keep within the bounds of exact sums
+SCALE = 2.0**-4  # a power of two: exact, and keeps embeddings below 256 in the range of exact sums
 _LEAST_FRAMES = 400  # the first convolutions' reach at 16 kHz
 
 
 class Embedding:
-    """A clip [frames] at a rate in Hz -> float32 [n, d], the output of the last layer every 20 ms,
-    times SCALE: distances are told times 1 / SCALE^2.
+    """Map a clip [frames] at a rate in Hz to float32 [n, d], one row for each 20 ms.
 
-    `weights` is a state dict of the pipeline's model, as torchaudio publishes it; `sha256` what it
-    must be. Nobody publishes digests of these files, so the first eight digits are part of the
-    name: two numbers compare where the names are equal.
+    The rows are the output of the last layer times SCALE; distances are divided by SCALE^2.
+    `weights` is a state dict of the pipeline's model, as torchaudio publishes it, `sha256` its
+    digest. Nobody publishes digests of these files, so the first eight digits are part of the name:
+    two numbers compare if the names are equal.
     """
 
     def __init__(self, model: str, weights: str, sha256: str):
@@ -49,16 +46,18 @@ class Embedding:
                 f"embedding_weights={weights}: {error.strerror}. torchaudio.pipelines names the"
                 " file of each model"
             ) from error
-        found = hashlib.sha256(data).hexdigest()
-        if found != sha256.lower():
-            raise ConfigError(f"embedding_weights={weights}: SHA-256 is {found}, asked is {sha256}")
-        self.name, self.digest = f"fad_{model}_{found[:8]}", found
+        digest = hashlib.sha256(data).hexdigest()
+        if digest != sha256.lower():
+            raise ConfigError(
+                f"embedding_weights={weights}: SHA-256 is {digest}, expected is {sha256}"
+            )
+        self.name, self.digest = f"fad_{model}_{digest[:8]}", digest
         self._net = getattr(models, model)()
         try:
             self._net.load_state_dict(
                 torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
             )
-        except Exception as error:  # whatever torch makes of a file that is none of its own
+        except Exception as error:  # another file may hold anything
             raise ConfigError(
                 f"embedding_weights={weights}: no weights of {model}: {str(error).splitlines()[0]}"
             ) from error

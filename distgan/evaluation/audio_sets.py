@@ -1,5 +1,5 @@
-"""Sets of sounds to score: the held-out pairs of a run through its network, or files of two or
-three folders with the same names.
+"""Sets of clips to measure: the validation pairs of a run repaired by its network, sound files
+repaired by it, or files of two or three folders with the same names.
 """
 
 import json
@@ -18,36 +18,24 @@ from distgan.metrics.stft import STFT_RESOLUTIONS
 from distgan.shards.audio.pairs import SOUNDS, FilePairs
 from distgan.shards.codecs import audio as audio_codec
 
-TOLD = 10  # files that an error names
+MAX_LISTED = 10  # files that an error names
+Repair = Callable[[torch.Tensor], torch.Tensor]  # [1, frames] -> [1, frames], in units of the data
 
 
-class HeldOut:
-    """The whole validation set, each pair through `repair` ([1, frames] -> [1, frames], in units of
-    the data) by itself.
-    """
+class ValidationClips:
+    """The whole validation set, each clip repaired by itself."""
 
     paired = True
 
-    def __init__(
-        self,
-        data: Data,
-        repair: Callable[[torch.Tensor], torch.Tensor],
-        device: torch.device,
-        resolutions: Resolutions,
-    ):
-        if not len(data.validation):
+    def __init__(self, data: Data, repair: Repair, device: torch.device, resolutions: Resolutions):
+        split = data.validation
+        if not len(split):
             raise ConfigError(
                 "data: the validation split is empty, and held-out clips are what is measured; make"
                 " the data set again with more, or --validation 0.1"
             )
-        self._data, self._repair, self._device, self.rate, self.resolutions = (
-            data,
-            repair,
-            device,
-            data.sample.rate,
-            resolutions,
-        )
-        split = data.validation
+        self._data, self._repair, self._device = data, repair, device
+        self.rate, self.resolutions = data.sample.rate, resolutions
         self.keys = [split.key(i) for i in range(len(split))]
         self.snrs = [
             _snr(split.fields_of(i, ("json",))["json"]) if "json" in split.fields else None
@@ -56,124 +44,103 @@ class HeldOut:
 
     @torch.no_grad()
     def __getitem__(self, i: int) -> Clip:
-        given, target = transforms.to_waves(
+        source, target = transforms.to_waves(
             self._data.decode(self._data.validation, [i]), torch.float32
         ).unbind(1)
-        return Clip(self._repair(given.to(self._device))[0].float().cpu(), target[0], given[0])
+        output = self._repair(source.to(self._device))[0].float().cpu()
+        return Clip(output, target[0], source[0])
 
 
-class Loose:
-    """Sound files of a folder, at any depth, resampled to `rate`, through `repair`.
+class FolderClips:
+    """Sound files of a folder, at any depth, resampled to `rate` and repaired.
 
-    What they should be is not known.
+    Their clean versions are unknown, so the target of a clip is its input.
     """
 
     paired = True
 
-    def __init__(
-        self,
-        folder: Path,
-        rate: int,
-        repair: Callable[[torch.Tensor], torch.Tensor],
-        device: torch.device,
-    ):
+    def __init__(self, folder: Path, rate: int, repair: Repair, device: torch.device):
         if not folder.is_dir():
             raise ConfigError(f"from={folder}: no such folder")
         self._paths = [folder / name for name in find_files(folder, SOUNDS)[0]]
         if not self._paths:
             raise ConfigError(f"from={folder} holds no files of the kinds {', '.join(SOUNDS)}")
-        self._repair, self._device, self.rate, self.resolutions = (
-            repair,
-            device,
-            rate,
-            STFT_RESOLUTIONS,
-        )
+        self._repair, self._device = repair, device
+        self.rate, self.resolutions = rate, STFT_RESOLUTIONS
         self.keys = [path.relative_to(folder).with_suffix("").as_posix() for path in self._paths]
         self.snrs = [None] * len(self.keys)
 
     @torch.no_grad()
     def __getitem__(self, i: int) -> Clip:
-        given = torch.from_numpy(audio_codec.load(self._paths[i], self.rate)[0])
-        if not torch.isfinite(given).all() or not len(given):
+        source = torch.from_numpy(audio_codec.load(self._paths[i], self.rate)[0])
+        if not torch.isfinite(source).all() or not len(source):
             raise DataError(f"{self._paths[i]} holds no sound, or values that are not finite")
-        return Clip(self._repair(given[None].to(self._device))[0].float().cpu(), given, given)
+        output = self._repair(source[None].to(self._device))[0].float().cpu()
+        return Clip(output, source, source)
 
 
-class Files:
-    """Sound files of `fake` and `real`, and of `given` where there is such a folder, that have the
-    same name but for the extension.
+class PairedFolders:
+    """Sound files with the same names, but for the extension, in two or three folders.
 
-    ConfigError before any work where names, rates or lengths do not match.
+    `fake` holds the repaired sounds, `real` the clean ones, `source` what was repaired, if known.
+    ConfigError before any work if names, rates or lengths do not match.
     """
 
     resolutions = STFT_RESOLUTIONS
 
-    def __init__(self, real: Path, fake: Path, given: Path | None = None):
-        sides = [FilePairs(fake, real), *([FilePairs(given, real)] if given else [])]
+    def __init__(self, real: Path, fake: Path, source: Path | None = None):
+        pairs = [FilePairs(fake, real), *([FilePairs(source, real)] if source else [])]
         stems = [
             {
-                Path(target).with_suffix("").as_posix(): (Path(own), Path(target))
-                for own, target in side.files
+                Path(target).with_suffix("").as_posix(): (Path(name), Path(target))
+                for name, target in part.files
             }
-            for side in sides
+            for part in pairs
         ]
-        lone = [note for side in sides for note in side.notes]
-        if lone or stems[0].keys() != stems[-1].keys():
+        unpaired = [note for part in pairs for note in part.notes]
+        if unpaired or stems[0].keys() != stems[-1].keys():
             raise ConfigError(
                 "the folders hold different clips, and each needs its counterpart: "
-                + "; ".join(lone)
+                + "; ".join(unpaired)
             )
-        self.keys, self.snrs, self.paired = (
-            list(stems[0]),
-            [None] * len(stems[0]),
-            given is not None,
-        )
-        self._paths = [
-            [
-                fake / stems[0][key][0],
-                real / stems[0][key][1],
-                *([given / stems[1][key][0]] if given else []),
-            ]
-            for key in self.keys
-        ]
-        self.rate = self._alike()
+        self.keys, self.paired = list(stems[0]), source is not None
+        self.snrs = [None] * len(self.keys)
+        self._paths = []
+        for key in self.keys:
+            name, target = stems[0][key]
+            paths = [fake / name, real / target]
+            self._paths.append([*paths, source / stems[1][key][0]] if source else paths)
+        self.rate = self._require_alike()
 
-    def _alike(self) -> int:
-        """The one rate of all files in Hz."""
-        rates, faults = {}, []
+    def _require_alike(self) -> int:
+        """Return the rate of all files in Hz; ConfigError unless they match."""
+        rates: dict[int, Path] = {}
+        errors = []
         for key, paths in zip(self.keys, self._paths, strict=True):
-            looks = [_look(path) for path in paths]
-            rates |= {
-                rate: path
-                for (_, rate, _), path in zip(looks, paths, strict=True)
-                if rate not in rates
-            }
-            if several := [
-                path for path, (_, _, channels) in zip(paths, looks, strict=True) if channels > 1
-            ]:
-                raise ConfigError(
-                    f"{several[0]} has several channels; sounds are measured one channel at a time:"
-                    " mix them down or split them first"
-                )
-            if len({frames for frames, _, _ in looks}) > 1:
-                faults.append(
-                    f"  {shown(key)}: "
-                    + ", ".join(
-                        f"{frames} frames in {path.parent}"
-                        for (frames, _, _), path in zip(looks, paths, strict=True)
+            infos = [_info(path) for path in paths]
+            for path, (_, rate, channels) in zip(paths, infos, strict=True):
+                rates.setdefault(rate, path)
+                if channels > 1:
+                    raise ConfigError(
+                        f"{path} has several channels; sounds are measured one channel at a time:"
+                        " mix them down or split them first"
                     )
+            if len({frames for frames, _, _ in infos}) > 1:
+                lengths = ", ".join(
+                    f"{frames} frames in {path.parent}"
+                    for (frames, _, _), path in zip(infos, paths, strict=True)
                 )
+                errors.append(f"  {shown(key)}: {lengths}")
         if len(rates) > 1:
             raise ConfigError(
                 "the files have several rates; resample them to one first:\n"
                 + "\n".join(f"  {rate} Hz: {shown(str(path))}" for rate, path in rates.items())
             )
-        if faults:
-            more = f"\n  and {len(faults) - TOLD} more" if len(faults) > TOLD else ""
+        if errors:
+            if len(errors) > MAX_LISTED:
+                errors[MAX_LISTED:] = [f"  and {len(errors) - MAX_LISTED} more"]
             raise ConfigError(
-                "clips that are compared must be aligned and of equal length:\n"
-                + "\n".join(faults[:TOLD])
-                + more
+                "clips that are compared must be aligned and of equal length:\n" + "\n".join(errors)
             )
         return next(iter(rates))
 
@@ -181,23 +148,21 @@ class Files:
         return Clip(*(torch.from_numpy(audio_codec.load(path)[0]) for path in self._paths[i]))
 
 
-def _look(path: Path) -> tuple[int, int, int]:
-    """(frames, rate in Hz, channels) of a sound file."""
+def _info(path: Path) -> tuple[int, int, int]:
+    """Return (frames, rate in Hz, channels) of a sound file."""
     try:
-        about = soundfile.info(path)
+        info = soundfile.info(path)
     except (soundfile.LibsndfileError, OSError) as error:
         raise DataError(f"{path} cannot be read as sound: {error}") from error
-    return about.frames, about.samplerate, about.channels
+    return info.frames, info.samplerate, info.channels
 
 
 def _snr(data: bytes) -> float | None:
-    """`snr_db` of a sample's json, where a source wrote one."""
+    """Return `snr_db` of a sample's json, None where the source wrote none."""
     try:
         value = json.loads(data).get("snr_db")
     except (ValueError, AttributeError, RecursionError):
         return None
-    return (
-        float(value)
-        if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e6
-        else None
-    )
+    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e6:
+        return float(value)
+    return None

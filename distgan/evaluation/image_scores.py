@@ -1,6 +1,6 @@
-"""Numbers that compare two sets of images, put together from `metrics`.
+"""Scores that compare two sets of images, put together from distgan.metrics, each beside its floor.
 
-What each is called, at which sizes, beside which floor. Pure, for one process.
+Pure functions, for one process.
 """
 
 from collections.abc import Callable
@@ -18,11 +18,11 @@ CHEAP = ("frechet", "kernel", "nearest")  # at every evaluation of a training
 
 
 @dataclass
-class Known:
-    """Of one set, on rank 0: features [n, d] and projections [n, 256] in the order of its images,
-    or moments of groups of them.
+class SetStatistics:
+    """Features [n, d] and projections [n, 256] of one image set in the order of its images, or
+    moments of groups of them; on rank 0 only.
 
-    `training`: the first of them, which a run trained on.
+    `training`: how many of the images, the first ones, a run trained on.
     """
 
     n: int
@@ -32,21 +32,19 @@ class Known:
     moments: dict[str, frechet.Moments] | None = None  # all; first, second: of the floor's halves
 
     def arrays(self) -> dict[str, torch.Tensor]:
-        """What a file keeps."""
-        out = {
-            name: value
-            for name in ("features", "projections")
-            if (value := getattr(self, name)) is not None
-        }
-        for name, one in (self.moments or {}).items():
+        """Return the arrays that a file of statistics stores, by name."""
+        arrays = {"features": self.features, "projections": self.projections}
+        out = {name: array for name, array in arrays.items() if array is not None}
+        for name, moments in (self.moments or {}).items():
             out |= {
-                f"{name}.n": torch.tensor([one.n]),
-                f"{name}.mean": one.mean,
-                f"{name}.cov": one.cov,
+                f"{name}.n": torch.tensor([moments.n]),
+                f"{name}.mean": moments.mean,
+                f"{name}.cov": moments.cov,
             }
         return out
 
     def load(self, arrays: dict[str, torch.Tensor]) -> None:
+        """Take the arrays of a file of statistics."""
         self.features, self.projections = arrays.get("features"), arrays.get("projections")
         names = [name.removesuffix(".n") for name in arrays if name.endswith(".n")]
         self.moments = {
@@ -57,10 +55,10 @@ class Known:
         } or None
 
 
-def halves(n: int, limit: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Numbers of two disjoint sets of min(n // 2, limit) images each, drawn without order.
+def disjoint_halves(n: int, limit: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the numbers of two disjoint random sets of min(n // 2, limit) of n images each.
 
-    What is real against what is real.
+    The distance between the two is the floor: real images against real images.
     """
     order = torch.from_numpy(rng.numpy_generator(0, "evaluate/floor", n).permutation(n))
     k = min(n // 2, limit)
@@ -68,120 +66,124 @@ def halves(n: int, limit: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def compare(
-    real: Known,
-    fake: Known,
+    real: SetStatistics,
+    fake: SetStatistics,
     metrics: tuple[str, ...],
     names: tuple[str, str],
     used: int,
     seed: int,
     thorough: bool,
 ) -> dict[str, Any]:
-    """All that is asked for, over the first `used` real images.
+    """Score `fake` against the first `used` real images.
 
-    `names`: of the Fréchet and the kernel distance. `thorough`: deviations and limits, too.
+    `names`: of the Fréchet and the kernel distance. `thorough`: standard deviations and limits,
+    too. RunError where a metric is not defined.
     """
     if real.moments is not None:
-        return _of_moments(real, fake, names[0], used)
+        return _compare_moments(real, fake, names[0], used)
     a, b = real.features[:used], fake.features
-    found: dict[str, Any] = {"metric": names[0], "score": _told(frechet.distance, a, b)}
+    result: dict[str, Any] = {
+        "metric": names[0],
+        "score": _as_run_error(frechet.distance, a, b),
+    }
     if thorough:
-        sd, how = frechet.spread(a, b, seed)
-        limit, way = frechet.at_infinity(a, b, seed)
-        found |= {
+        sd, sd_method = frechet.spread(a, b, seed)
+        limit, limit_method = frechet.at_infinity(a, b, seed)
+        result |= {
             "score_sd": sd,
-            "score_sd_by": how,
+            "score_sd_by": sd_method,
             "score_at_infinity": limit,
-            "score_at_infinity_by": way,
+            "score_at_infinity_by": limit_method,
             "features": a.shape[1],
         }
     if "kernel" in metrics:
-        found |= _kernel(a, b, names[1])
+        result |= _kernel(a, b, names[1])
     if "manifold" in metrics:
-        k = manifold.K
-        enough = min(len(a), len(b)) > k
-        found |= (
-            manifold.manifold(a, b)
-            if enough
-            else dict.fromkeys(("precision", "recall", "density", "coverage"))
-        ) | {"k": k}
+        if min(len(a), len(b)) > manifold.K:
+            result |= manifold.manifold(a, b)
+        else:
+            result |= dict.fromkeys(("precision", "recall", "density", "coverage"))
+        result["k"] = manifold.K
     if "sliced" in metrics:
-        found["sliced_wasserstein"] = sliced.distance(real.projections[:used], fake.projections)
+        result["sliced_wasserstein"] = sliced.distance(real.projections[:used], fake.projections)
     if "nearest" in metrics:
         held_out = real.features[real.training :]
-        found["nearest"] = manifold.nearest(
+        result["nearest"] = manifold.nearest(
             b, real.features[: real.training], held_out if len(held_out) else None
         )
-    return found | {"floor": _floor(real, fake, metrics, names, used, thorough)}
+    return result | {"floor": _floor(real, fake, metrics, names, used, thorough)}
 
 
 def _floor(
-    real: Known,
-    fake: Known,
+    real: SetStatistics,
+    fake: SetStatistics,
     metrics: tuple[str, ...],
     names: tuple[str, str],
     used: int,
     thorough: bool,
 ) -> dict[str, Any] | None:
-    """{"samples": k, "real": numbers of k real images against k others, "generated": of the same k
-    real images against the first k generated ones}.
+    """Return {"samples": k, "real": …, "generated": …}; None below two images in a half.
+
+    Both score k real images: "real" against k others, "generated" against the first k samples.
     """
-    first, second = halves(used, fake.n)
-    if len(first) < 2:
+    first, second = disjoint_halves(used, fake.n)
+    k = len(first)
+    if k < 2:
         return None
 
-    def numbers(features: torch.Tensor, projections: torch.Tensor | None) -> dict[str, Any]:
-        out: dict[str, Any] = {"score": _told(frechet.distance, real.features[first], features)}
+    def scores(features: torch.Tensor, projections: torch.Tensor | None) -> dict[str, Any]:
+        reference = real.features[first]
+        out: dict[str, Any] = {"score": _as_run_error(frechet.distance, reference, features)}
         if "kernel" in metrics:
-            out |= _kernel(real.features[first], features, names[1])
-        if thorough and "manifold" in metrics and len(first) > manifold.K:
-            out |= manifold.manifold(real.features[first], features)
+            out |= _kernel(reference, features, names[1])
+        if thorough and "manifold" in metrics and k > manifold.K:
+            out |= manifold.manifold(reference, features)
         if thorough and "sliced" in metrics:
             out["sliced_wasserstein"] = sliced.distance(real.projections[first], projections)
         return out
 
-    k = len(first)
+    def projections(of: SetStatistics, rows: Any) -> torch.Tensor | None:
+        return None if of.projections is None else of.projections[rows]
+
     return {
         "samples": k,
-        "real": numbers(
-            real.features[second],
-            real.projections[second] if real.projections is not None else None,
-        ),
-        "generated": numbers(
-            fake.features[:k], fake.projections[:k] if fake.projections is not None else None
-        ),
+        "real": scores(real.features[second], projections(real, second)),
+        "generated": scores(fake.features[:k], projections(fake, slice(k))),
     }
 
 
-def _of_moments(real: Known, fake: Known, name: str, used: int) -> dict[str, Any]:
-    found: dict[str, Any] = {
+def _compare_moments(
+    real: SetStatistics, fake: SetStatistics, name: str, used: int
+) -> dict[str, Any]:
+    def distance(a: frechet.Moments, b: frechet.Moments) -> float:
+        return _as_run_error(frechet.of_moments, a, b)
+
+    result: dict[str, Any] = {
         "metric": name,
-        "score": _told(frechet.of_moments, real.moments["all"], fake.moments["all"]),
+        "score": distance(real.moments["all"], fake.moments["all"]),
     }
     if real.projections is not None and fake.projections is not None:
-        found["sliced_wasserstein"] = sliced.distance(real.projections[:used], fake.projections)
-    floor = None
+        result["sliced_wasserstein"] = sliced.distance(real.projections[:used], fake.projections)
+    result["floor"] = None
     if "second" in real.moments:
-        floor = {
-            "samples": real.moments["first"].n,
-            "real": {
-                "score": _told(frechet.of_moments, real.moments["first"], real.moments["second"])
-            },
-            "generated": {
-                "score": _told(frechet.of_moments, real.moments["first"], fake.moments["first"])
-            },
+        first = real.moments["first"]
+        result["floor"] = {
+            "samples": first.n,
+            "real": {"score": distance(first, real.moments["second"])},
+            "generated": {"score": distance(first, fake.moments["first"])},
         }
-    return found | {"floor": floor}
+    return result
 
 
 def _kernel(a: torch.Tensor, b: torch.Tensor, name: str) -> dict[str, Any]:
     if min(len(a), len(b)) < 3:
         return {name: None}
-    found = kernel.distance(a, b)
-    return {name: found.value, f"{name}_sd": found.sd, f"{name}_interval": list(found.interval)}
+    result = kernel.distance(a, b)
+    return {name: result.value, f"{name}_sd": result.sd, f"{name}_interval": list(result.interval)}
 
 
-def _told(work: Callable[[Any, Any], float], a: Any, b: Any) -> float:
+def _as_run_error(metric: Callable[[Any, Any], float], a: Any, b: Any) -> float:
     try:
-        return work(a, b)
+        return metric(a, b)
     except ValueError as error:
         raise RunError(str(error)) from error

@@ -1,6 +1,6 @@
-"""Sets of images to compare.
+"""Sets of images to compare: shards of a data set, a folder of files, a file of statistics.
 
-The shards of a data set, or a folder of files. Image i is decoded when it is asked for.
+Image i is decoded on demand.
 """
 
 import hashlib
@@ -15,41 +15,39 @@ from PIL import ExifTags, Image
 from distgan.core.errors import ConfigError, DataError
 from distgan.core.file_tree import Contents, find_files
 from distgan.data.dataset import Data
-from distgan.evaluation import statistics_cache as reals
+from distgan.evaluation import statistics_cache
 from distgan.shards.codecs import image as image_codec
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
-_TURNED = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
+_ROTATED = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
 
 
 class ImageSet(Protocol):
-    """`training`: how many of the images, the first ones, a run trained on; the others are held
-    out. `where`: a folder for statistics beside them.
+    """Images by number.
+
+    `training`: how many of them, the first ones, a run trained on; the others are held out.
+    `statistics_folder`: where statistics of the images are stored.
     """
 
     name: str
     fingerprint: str
     training: int
-    where: Path
+    statistics_folder: Path
 
     def __len__(self) -> int: ...
 
     def decode(self, numbers: Sequence[int]) -> torch.Tensor:
-        """uint8 [n, channels, height, width]; DataError names the image."""
+        """Return uint8 [n, channels, height, width]; DataError names a damaged image."""
 
 
-class Shards:
-    """All images of a data set, those to train on first."""
+class DatasetImages:
+    """All images of a data set, the training split first."""
 
     def __init__(self, data: Data, folder: str | Path):
         if data.kind != "image":
             raise ConfigError(f"{folder} holds {data.kind}s; images are compared here")
-        self.data, self.name, self.fingerprint, self.where = (
-            data,
-            str(folder),
-            data.fingerprint,
-            Path(folder).expanduser() / "statistics",
-        )
+        self.data, self.name, self.fingerprint = data, str(folder), data.fingerprint
+        self.statistics_folder = Path(folder).expanduser() / "statistics"
         self.training = len(data.train)
 
     def __len__(self) -> int:
@@ -60,21 +58,18 @@ class Shards:
             (self.data.train, [i for i in numbers if i < self.training]),
             (self.data.validation, [i - self.training for i in numbers if i >= self.training]),
         ]
-        # Numbers rise, but for a last chunk that is filled up from its beginning: put back in their
-        # order.
-        found = torch.cat([self.data.decode(split, some) for split, some in parts if some])
+        # A last chunk, filled up from its beginning, does not rise: restore the order of numbers.
+        images = torch.cat([self.data.decode(split, some) for split, some in parts if some])
         order = np.argsort(np.array([i >= self.training for i in numbers]), kind="stable")
-        return found[torch.from_numpy(np.argsort(order, kind="stable"))]
+        return images[torch.from_numpy(np.argsort(order, kind="stable"))]
 
 
-class Files:
-    """Image files in a folder, at any depth, in the order of their names.
-
-    All in color, or gray where all are.
-    """
+class FolderImages:
+    """Image files in a folder, at any depth, in the order of their names, as RGB."""
 
     def __init__(self, folder: Path):
-        self.folder, self.name, self.where = folder, str(folder), folder / "statistics"
+        self.folder, self.name = folder, str(folder)
+        self.statistics_folder = folder / "statistics"
         self._files, others = find_files(folder, EXTENSIONS)
         if not self._files:
             raise DataError(
@@ -86,15 +81,15 @@ class Files:
             b"".join(contents.digests[file] for file in self._files)
         ).hexdigest()[:16]
         self.training = len(self._files)
-        first: dict[tuple[int, int], str] = {}
+        sizes: dict[tuple[int, int], str] = {}
         for name in self._files:
-            first.setdefault(self._open(name, self._size), name)
-        if len(first) > 1:
-            sizes = ", ".join(
-                f"{width}x{height} as {name}" for (width, height), name in sorted(first.items())[:4]
+            sizes.setdefault(self._open(name, self._size), name)
+        if len(sizes) > 1:
+            examples = ", ".join(
+                f"{width}x{height} as {name}" for (width, height), name in sorted(sizes.items())[:4]
             )
             raise DataError(
-                f"{folder} holds images of several sizes ({sizes}); make them of one size, as a"
+                f"{folder} holds images of several sizes ({examples}); make them of one size, as a"
                 " generator's are: distgan shard images"
             )
 
@@ -102,9 +97,9 @@ class Files:
         return len(self._files)
 
     def decode(self, numbers: Sequence[int]) -> torch.Tensor:
-        """Gray is repeated, as pytorch-fid does.
+        """Return images rotated and composited on black as by `distgan shard images`.
 
-        Turned and put on black as `distgan shard images` does.
+        Gray is repeated, as pytorch-fid does.
         """
         images = [
             self._open(
@@ -115,7 +110,7 @@ class Files:
         return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
 
     def _size(self, image: Image.Image) -> tuple[int, int]:
-        """Width and height as decoded, from the header alone."""
+        """Return width and height as decoded, from the header alone."""
         if wide := image_codec.deep(image):
             raise DataError(
                 f"{image.filename} has more than 8 bits ({wide}); scores are of 8-bit images, so"
@@ -123,7 +118,7 @@ class Files:
             )
         return (
             image.size[::-1]
-            if image.getexif().get(ExifTags.Base.Orientation) in _TURNED
+            if image.getexif().get(ExifTags.Base.Orientation) in _ROTATED
             else image.size
         )
 
@@ -133,23 +128,19 @@ class Files:
                 return read(image)
         except DataError:
             raise
-        # anything: SyntaxError for a broken chunk, DecompressionBombError for a size that is a lie
+        # Pillow raises SyntaxError for a broken chunk, DecompressionBombError for a false size.
         except Exception as error:
             raise DataError(f"{self.folder / name} cannot be decoded: {error}") from error
 
 
-class Kept:
-    """Statistics of real images, from a file: the images themselves are not there."""
+class StatisticsFile:
+    """Statistics of real images in a file, without the images themselves."""
 
     def __init__(self, file: Path):
-        self.about, self.arrays = reals.given(file)
-        self.file, self.name, self.where = file, str(file), file.parent
-        self.fingerprint, self.training, self._n = (
-            self.about["images"],
-            self.about["training"],
-            self.about["n"],
-        )
-        self.path = "moments" if "used" in self.about else "features"
+        key, _ = statistics_cache.open_user_file(file)
+        self.file, self.name, self.statistics_folder = file, str(file), file.parent
+        self.fingerprint, self.training, self._n = key["images"], key["training"], key["n"]
+        self.path = "moments" if "used" in key else "features"
 
     def __len__(self) -> int:
         return self._n
@@ -158,16 +149,20 @@ class Kept:
         raise DataError(f"{self.name} holds statistics, not images")
 
 
-def open_real(text: str) -> "Shards | Files | Kept":
-    """Also a file of statistics."""
-    return Kept(Path(text).expanduser()) if Path(text).expanduser().is_file() else open_set(text)
+def open_real(text: str) -> DatasetImages | FolderImages | StatisticsFile:
+    """Open a data set, a folder of images or a file of statistics. DataError, ConfigError."""
+    path = Path(text).expanduser()
+    return StatisticsFile(path) if path.is_file() else open_set(text)
 
 
-def open_set(text: str, verify: str = "size") -> Shards | Files:
-    """Of a folder that a user names: shards where dataset.json is in it. DataError, ConfigError."""
+def open_set(text: str, verify: str = "size") -> DatasetImages | FolderImages:
+    """Open a data set of shards if the folder has its index, else the images in the folder.
+
+    DataError, ConfigError.
+    """
     folder = Path(text).expanduser()
     if not folder.is_dir():
         raise ConfigError(f"{text}: no such folder")
     if (folder / "dataset.json").is_file() or (folder / "manifest.json").is_file():
-        return Shards(Data(str(folder), verify), folder)
-    return Files(folder)
+        return DatasetImages(Data(str(folder), verify), folder)
+    return FolderImages(folder)

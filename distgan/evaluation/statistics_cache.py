@@ -1,15 +1,15 @@
-"""What is known of the real images, kept beside their shards: computed once, by all ranks of one
-job, and used by every later one.
+"""Statistics of real images in files beside their data set: computed once, by all ranks of one job,
+and read by every later one.
 
     DATA/statistics/features-<12 hex>.safetensors    rows of features [n, d] and of projections [n,
                                                      256], float32, in the order of the images
     DATA/statistics/moments-<12 hex>.safetensors     means and covariances of the images and of two
                                                      halves of them, float64
 
-The 12 digits are the hash of what the arrays depend on, which also stands in the file, with the
-arrays' own SHA-256: the images' fingerprint, the extractor's weights, the preprocessing, which
-images, the arithmetic. A file is written whole, by one rank. One that is damaged is made again; one
-of other settings is never used.
+The 12 digits are the hash of the key: everything that the arrays depend on, such as the images'
+fingerprint, the extractor's weights, the preprocessing and the arithmetic. The key is stored in the
+file, with the SHA-256 of each array. A damaged file is computed anew; one with another key is never
+used.
 """
 
 import contextlib
@@ -29,20 +29,21 @@ from distgan.core.files import write_atomic
 FORMAT = 1
 
 
-def path_of(folder: Path, kind: str, about: dict[str, Any]) -> Path:
-    """`kind`: features or moments."""
-    return folder / f"{kind}-{hashlib.sha256(_text(about).encode()).hexdigest()[:12]}.safetensors"
+def cache_path(folder: Path, kind: str, key: dict[str, Any]) -> Path:
+    """Return the path of the statistics with this key; `kind`: features or moments."""
+    return folder / f"{kind}-{hashlib.sha256(_text(key).encode()).hexdigest()[:12]}.safetensors"
 
 
-def write(path: Path, about: dict[str, Any], arrays: dict[str, torch.Tensor]) -> bool:
-    """Keep the arrays; False, with a word, where the place cannot be written, as beside a read-only
-    data set: it costs the next job its time, no more.
+def write(path: Path, key: dict[str, Any], arrays: dict[str, torch.Tensor]) -> bool:
+    """Store the arrays; return False, with a note, if the folder cannot be written.
+
+    Without the file, as beside a read-only data set, the next job computes them again.
     """
     header = {
         "distgan": _text(
             {
                 "format": FORMAT,
-                "about": about,
+                "about": key,
                 "sha256": {name: _digest(array) for name, array in sorted(arrays.items())},
             }
         )
@@ -53,54 +54,55 @@ def write(path: Path, about: dict[str, Any], arrays: dict[str, torch.Tensor]) ->
         write_atomic(path, content, contextlib.nullcontext)
     except OSError as error:
         console.say(
-            f"note: statistics of the real images are not kept: {path.parent} cannot be written"
+            f"note: statistics of the real images are not stored: {path.parent} cannot be written"
             f" ({error.strerror})"
         )
         return False
     return True
 
 
-def read(path: Path, about: dict[str, Any]) -> dict[str, torch.Tensor] | None:
-    """The arrays, verified; None where there are none, or, with a word, where they are damaged.
-    RunError, naming every difference, for those of other settings.
+def read(path: Path, key: dict[str, Any]) -> dict[str, torch.Tensor] | None:
+    """Return the verified arrays; None if there is no file or, with a note, if it is damaged.
+
+    RunError, naming every difference, if the file has another key.
     """
     if not path.is_file():
         return None
     try:
-        found, arrays = _opened(path)
+        stored, arrays = _open(path)
     except RunError as error:
-        console.say(f"note: {error}; made again")
+        console.say(f"note: {error}; computed again")
         return None
-    require(path, found, about)
+    require_same(path, stored, key)
     return arrays
 
 
-def require(path: Path, found: dict[str, Any], asked: dict[str, Any]) -> None:
-    """RunError unless statistics were made as is asked for now."""
-    differ = [
-        f"  {key}: made with {found.get(key, 'none')}, asked for {asked.get(key, 'none')}"
-        for key in sorted(found.keys() | asked.keys())
-        if found.get(key) != asked.get(key)
+def require_same(path: Path, stored: dict[str, Any], key: dict[str, Any]) -> None:
+    """RunError, naming every difference, unless both keys are equal."""
+    differences = [
+        f"  {name}: made with {stored.get(name, 'none')}, needed is {key.get(name, 'none')}"
+        for name in sorted(stored.keys() | key.keys())
+        if stored.get(name) != key.get(name)
     ]
-    if differ:
+    if differences:
         raise RunError(
             "\n".join(
                 [
-                    f"the statistics in {path} cannot be compared with what is asked for:",
-                    *differ,
+                    f"the statistics in {path} cannot be compared with these images:",
+                    *differences,
                     (
                         "A distance between the two would measure these differences. Leave the file"
-                        " out, or ask for what it was made with"
+                        " out, or choose the settings it was made with"
                     ),
                 ]
             )
         )
 
 
-def given(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    """(what they were made with, the arrays) of a file that a user names.
+def open_user_file(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """Return (key, arrays) of a file that a user names.
 
-    RunError for one that is damaged, or does not say what it was made with.
+    RunError if it is damaged or does not contain a key.
     """
     if path.suffix == ".npz":
         raise RunError(
@@ -108,10 +110,10 @@ def given(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
             " weights and preprocessing; nothing says that they can be compared. Give the images:"
             " real=FOLDER"
         )
-    return _opened(path)
+    return _open(path)
 
 
-def _opened(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+def _open(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     try:
         with safe_open(path, "pt") as file:
             header = json.loads((file.metadata() or {}).get("distgan", "null"))
@@ -121,7 +123,7 @@ def _opened(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
                 f"{path} does not say that distgan made it, or is of another format than {FORMAT}"
             )
         if header["sha256"] != {name: _digest(array) for name, array in arrays.items()}:
-            raise RunError(f"{path} is damaged: its numbers are not those that were written")
+            raise RunError(f"{path} is damaged: its arrays do not have the SHA-256 in its header")
         return header["about"], arrays
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{path} is damaged: {error}") from error

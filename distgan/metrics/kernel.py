@@ -30,12 +30,6 @@ class Distance:
         return self.value - Z * self.sd, self.value + Z * self.sd
 
 
-METHOD = (
-    "95 % interval: value +- 1.96 standard deviations by the jackknife, one image of either set"
-    " left out at a time"
-)
-
-
 def distance(a: torch.Tensor, b: torch.Tensor) -> Distance:
     """Between features a [n, d] and b [m, d], n, m >= 3. ValueError as of `frechet.require`.
 

@@ -25,9 +25,10 @@ from distgan.core import console
 from distgan.core.files import csv_text, disk_errors, write_atomic
 from distgan.data import transforms
 from distgan.data.dataset import Data
+from distgan.distributed.map_over_ranks import CHUNK, map_over_ranks
 from distgan.distributed.ranks import Ranks
 from distgan.engine.player import Player
-from distgan.evaluation.image_evaluator import CHUNK, Evaluator, deal
+from distgan.evaluation.image_evaluator import Evaluator
 from distgan.outputs import image_grid as pictures
 
 # not the noise of the evaluations that chose the checkpoint: it would flatter the score
@@ -129,7 +130,7 @@ def rounds(
     for start in range(numbers.start, numbers.stop, size):
         yield (
             start,
-            deal(
+            map_over_ranks(
                 ranks,
                 range(start, min(start + size, numbers.stop)),
                 make,

@@ -19,10 +19,9 @@ from distgan.commands import evaluate, generate, report
 from distgan.config.sections import Machine
 from distgan.core.errors import ConfigError, DataError, LaunchError, RunError
 from distgan.data.dataset import Data
+from distgan.distributed.map_over_ranks import one_thread
 from distgan.distributed.ranks import Ranks
-from distgan.evaluation import image_evaluator as evaluator
-from distgan.evaluation import image_sets as imagesets
-from distgan.evaluation import statistics_cache as reals
+from distgan.evaluation import image_sets, statistics_cache
 from distgan.evaluation.image_evaluator import Evaluator
 from distgan.shards.codecs import image as image_codec
 from distgan.shards.sources import images as source
@@ -133,7 +132,8 @@ def test_a_stand_in_score_is_called_so_everywhere(trained, tmp_path, capsys):
         for path in (home / "run").glob(pattern)
     }
     texts |= {
-        path.name: repr(reals.given(path)[0]) for path in (home / "data" / "statistics").iterdir()
+        path.name: repr(statistics_cache.open_user_file(path)[0])
+        for path in (home / "data" / "statistics").iterdir()
     }
     assert len(texts) >= 8
     for name, text in texts.items():
@@ -166,7 +166,7 @@ def test_statistics_are_made_once_and_verified(particles, tmp_path, ranks, capsy
         assert (
             value == first
             and "is damaged" in (said := capsys.readouterr().out)
-            and "made again" in said
+            and "computed again" in said
         )
         file.write_bytes(b"")
         assert score(path=path)[0] == first
@@ -178,16 +178,16 @@ def test_a_data_set_that_cannot_be_written_beside(particles, tmp_path, ranks, ca
     Evaluator(ranks, Data(str(data)), 20, None).measure(
         lambda numbers: torch.zeros(len(numbers), 1, 64, 64)
     )
-    assert "note: statistics of the real images are not kept" in capsys.readouterr().out
+    assert "note: statistics of the real images are not stored" in capsys.readouterr().out
 
 
 def test_statistics_of_other_settings_are_never_compared(particles, tmp_path, ranks):
     data = copy_data(particles, tmp_path / "data")
     for path, n in (("features", 20), ("moments", 20)):
-        Evaluator(ranks, Data(str(data)), n, None, True, path=path).look_at_reals()
+        Evaluator(ranks, Data(str(data)), n, None, True, path=path).load_reference()
         (file,) = (data / "statistics").glob(f"{path}-*.safetensors")
-        real = imagesets.open_real(str(file))
-        fake = imagesets.open_set(str(data))
+        real = image_sets.open_real(str(file))
+        fake = image_sets.open_set(str(data))
         whole = Evaluator(ranks, fake, n, None, True, path=path).compare(fake)
         kept = Evaluator(ranks, real, n, None, True, path=path).compare(fake)
         assert {key: value for key, value in kept.items() if key != "made_with"} == {
@@ -195,24 +195,24 @@ def test_statistics_of_other_settings_are_never_compared(particles, tmp_path, ra
         }
     other = Evaluator(ranks, real, 25, None, True, path="moments")
     with pytest.raises(
-        RunError, match=r"(?s)cannot be compared.*floor: made with 20, asked for 25"
+        RunError, match=r"(?s)cannot be compared.*floor: made with 20, needed is 25"
     ):
-        other.look_at_reals()
+        other.load_reference()
     other = Evaluator(ranks, real, 20, None, True, path="moments")
     other.extract.preprocessing, other.extract.digest = "clean", "ab"
     with pytest.raises(
         RunError,
         match=(
-            r"(?s)preprocessing: made with none, asked for clean.*weights_sha256: made with .*,"
-            r" asked for ab"
+            r"(?s)preprocessing: made with none, needed is clean.*weights_sha256: made with .*,"
+            r" needed is ab"
         ),
     ):
-        other.look_at_reals()
+        other.load_reference()
     np.savez(tmp_path / "theirs.npz", mu=np.zeros(3), sigma=np.eye(3))
     with pytest.raises(
         RunError, match="not of how many images, by which weights and preprocessing"
     ):
-        imagesets.open_real(str(tmp_path / "theirs.npz"))
+        image_sets.open_real(str(tmp_path / "theirs.npz"))
 
 
 # ---- what cannot be scored
@@ -259,18 +259,18 @@ def test_sets_of_one_image_and_none(tmp_path, ranks):
     with pytest.raises(
         DataError, match="the data set holds 1 image, a Fréchet distance needs at least 2"
     ):
-        Evaluator(ranks, imagesets.open_set(str(images(tmp_path / "one", 1))), 5, None, True)
+        Evaluator(ranks, image_sets.open_set(str(images(tmp_path / "one", 1))), 5, None, True)
     with pytest.raises(DataError, match="at least 2 images to score, found 1"):
-        Evaluator(ranks, imagesets.open_set(str(images(tmp_path / "two", 2))), 1, None, True)
+        Evaluator(ranks, image_sets.open_set(str(images(tmp_path / "two", 2))), 1, None, True)
     (tmp_path / "none").mkdir()
     with pytest.raises(DataError, match=r"holds no images .*it holds nothing"):
-        imagesets.open_set(str(tmp_path / "none"))
+        image_sets.open_set(str(tmp_path / "none"))
 
 
 def test_a_data_set_with_nothing_held_out(tmp_path, ranks):
-    real = imagesets.open_set(str(images(tmp_path / "real", 9)))
+    real = image_sets.open_set(str(images(tmp_path / "real", 9)))
     said = Evaluator(ranks, real, 9, None, True).compare(
-        imagesets.open_set(str(images(tmp_path / "fake", 9, seed=1)))
+        image_sets.open_set(str(images(tmp_path / "fake", 9, seed=1)))
     )
     assert said["nearest"] is None and said["score"] > 0
 
@@ -280,7 +280,7 @@ def test_folders_of_files(tmp_path, ranks):
     folder = images(tmp_path / "files", 4)
     (folder / "deeper").mkdir()
     Image.new("L", (32, 32), 77).save(folder / "deeper" / "gray.jpeg", quality=95)
-    found = imagesets.open_set(str(folder))
+    found = image_sets.open_set(str(folder))
     assert (
         len(found) == 5
         and found.decode([4]).shape == (1, 3, 32, 32)
@@ -288,16 +288,16 @@ def test_folders_of_files(tmp_path, ranks):
     )
     Image.fromarray(np.full((32, 32), 40_000, np.uint16)).save(folder / "deep.png")
     with pytest.raises(DataError, match=r"deep.png has more than 8 bits \(I;16\)"):
-        imagesets.open_set(str(folder)).decode(range(6))
+        image_sets.open_set(str(folder)).decode(range(6))
     (folder / "deep.png").write_bytes(b"no picture")
     with pytest.raises(DataError, match="deep.png cannot be decoded"):
-        imagesets.open_set(str(folder)).decode(range(6))
+        image_sets.open_set(str(folder)).decode(range(6))
     Image.new("RGB", (33, 32)).save(folder / "deep.png")
     with pytest.raises(DataError, match=r"several sizes \(32x32 as .*, 33x32 as deep.png\)"):
-        imagesets.open_set(str(folder))
+        image_sets.open_set(str(folder))
     (folder / "deep.png").write_bytes(png16(32))
     with pytest.raises(DataError, match=r"deep.png has more than 8 bits \(RGB;16B\)"):
-        imagesets.open_set(str(folder))
+        image_sets.open_set(str(folder))
 
 
 def png16(size):
@@ -328,7 +328,7 @@ def test_files_of_a_folder_are_seen_as_shards_of_them_are(tmp_path):
     Image.fromarray(draw.integers(0, 256, (16, 16, 3), np.uint8)).save(
         folder / "1.png", exif=turned
     )
-    found = imagesets.open_set(str(folder)).decode([0, 1]).permute(0, 2, 3, 1).numpy()
+    found = image_sets.open_set(str(folder)).decode([0, 1]).permute(0, 2, 3, 1).numpy()
     for name, seen in zip(("0.png", "1.png"), found, strict=True):
         np.testing.assert_array_equal(
             seen, np.asarray(source.to_square(source.decode(folder / name)[0], 16).convert("RGB"))
@@ -395,10 +395,10 @@ def test_colour_of_more_than_8_bits_is_refused_and_never_cut(name, data, limits,
     (tmp_path / name).write_bytes(data)
     assert (
         "more than 8 bits in each of several channels"
-        in source.look_at(tmp_path / name, 16, limits).fault
+        in source.inspect_image(tmp_path / name, 16, limits).error
     )
     with pytest.raises(DataError, match=f"{name} has more than 8 bits"):
-        imagesets.open_set(str(tmp_path))
+        image_sets.open_set(str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -432,7 +432,7 @@ def test_colour_of_16_bits_is_no_shard(tmp_path):
 
 def test_shards_in_the_order_they_are_asked_for(particles):
     data = Data(str(particles))
-    found = imagesets.open_set(str(particles))
+    found = image_sets.open_set(str(particles))
     assert (len(found), found.training) == (60, 54)
     whole = torch.cat([data.decode(data.train, range(54)), data.decode(data.validation, range(6))])
     assert torch.equal(found.decode([58, 3, 59, 0, 58]), whole[[58, 3, 59, 0, 58]])
@@ -479,8 +479,8 @@ def test_ranks_whose_generators_differ_are_refused(particles, monkeypatch, ranks
     with pytest.raises(
         LaunchError, match="draws other samples than rank 0, up to 128 grey levels apart"
     ):
-        scored._same_generator(lambda numbers: torch.zeros(len(numbers), 1, 64, 64))
-    scored._same_generator(lambda numbers: -torch.ones(len(numbers), 1, 64, 64))
+        scored._require_same_generator(lambda numbers: torch.zeros(len(numbers), 1, 64, 64))
+    scored._require_same_generator(lambda numbers: -torch.ones(len(numbers), 1, 64, 64))
 
 
 def test_the_threads_of_a_process_change_nothing_and_are_put_back(particles, ranks):
@@ -488,7 +488,7 @@ def test_the_threads_of_a_process_change_nothing_and_are_put_back(particles, ran
     try:
         for threads in (1, 2):
             torch.set_num_threads(threads)
-            with evaluator.one_thread():
+            with one_thread():
                 assert torch.get_num_threads() == 1
             assert torch.get_num_threads() == threads
     finally:

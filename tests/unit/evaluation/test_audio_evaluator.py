@@ -19,8 +19,7 @@ from sounds import RATE, asked, made_voices, noisy, voice_folders
 from distgan.commands import evaluate, evaluate_audio
 from distgan.core.errors import ConfigError, DataError
 from distgan.distributed.ranks import Ranks
-from distgan.evaluation import audio_evaluator as audio_scores
-from distgan.evaluation import audio_sets as clips
+from distgan.evaluation import audio_evaluator, audio_sets, audio_summary
 from distgan.evaluation.audio_embeddings import SCALE, Embedding
 from distgan.evaluation.audio_evaluator import Clip, columns, score
 from distgan.metrics import frechet, perceptual
@@ -136,8 +135,8 @@ def test_si_sdr_is_torchmetrics_without_its_epsilon(voices, level):
 
 
 def test_improvement_is_over_the_input(voices):
-    values, why = audio_scores.measure(Made(voices)[1], RATE, audio_scores.PLAIN)
-    assert not why and set(values) == set(columns(RATE, audio_scores.PLAIN, True))
+    values, why = audio_evaluator.measure(Made(voices)[1], RATE, audio_evaluator.PLAIN)
+    assert not why and set(values) == set(columns(RATE, audio_evaluator.PLAIN, True))
     assert (
         values["si_sdr_i"] == pytest.approx(values["si_sdr"] - values["input_si_sdr"])
         and values["si_sdr_i"] > 6
@@ -149,7 +148,7 @@ def test_improvement_is_over_the_input(voices):
     clip = Made(voices)[1]
     assert (
         values["stft"]
-        == stft_distance(clip.found.double()[None], clip.target.double()[None]).item()
+        == stft_distance(clip.output.double()[None], clip.target.double()[None]).item()
     )
 
 
@@ -162,15 +161,15 @@ def test_what_cannot_be_measured_has_a_reason_and_no_number(voices):
         (Clip(wave, 0 * wave), "the target is silent"),
         (Clip(broken, wave), "it has values that are not finite"),
     ):
-        values, why = audio_scores.measure(clip, RATE, audio_scores.PLAIN)
+        values, why = audio_evaluator.measure(clip, RATE, audio_evaluator.PLAIN)
         assert (
             all(map(math.isnan, values.values()))
             and set(why.values()) == {reason}
             and why.keys() == values.keys()
         )
-    silent, why = audio_scores.measure(Clip(0 * wave, wave), RATE, audio_scores.PLAIN)
+    silent, why = audio_evaluator.measure(Clip(0 * wave, wave), RATE, audio_evaluator.PLAIN)
     assert silent["si_sdr"] == -100 and not why  # defined: nothing of the target is there
-    short, why = audio_scores.measure(
+    short, why = audio_evaluator.measure(
         Clip(wave[5000:5300], wave[5000:5300]), RATE, ("si_sdr", "stft")
     )
     assert (
@@ -185,7 +184,9 @@ def test_failed_clips_are_told_and_not_averaged(voices):
         def __getitem__(self, i):
             clip = super().__getitem__(i)
             return Clip(
-                clip.found * math.nan if i == 3 else clip.found, clip.target * (i != 4), clip.given
+                clip.output * math.nan if i == 3 else clip.output,
+                clip.target * (i != 4),
+                clip.input,
             )
 
     found = score(Ranks(), Broken(voices), ("si_sdr", "mcd", "frechet"))
@@ -222,7 +223,7 @@ def test_one_clip_has_a_mean_without_an_interval(voices):
 # ---- means, conditions, distances
 def test_means_conditions_and_distances(voices):
     made = Made(voices)
-    found = score(Ranks(), made, audio_scores.PLAIN)
+    found = score(Ranks(), made, audio_evaluator.PLAIN)
     of = found["means"]["lsd"]
     numbers = [row["lsd"] for row in found["clips"]]
     assert of["mean"] == pytest.approx(np.mean(numbers)) and of["sd"] == pytest.approx(
@@ -233,9 +234,9 @@ def test_means_conditions_and_distances(voices):
     assert found["conditions"]["5 to 10 dB"]["lsd"]["mean"] == pytest.approx(np.mean(numbers[1:3]))
     rows = {
         side: torch.cat([log_mel(getattr(made[i], side), RATE) for i in range(5)])
-        for side in ("found", "given", "target")
+        for side in ("output", "input", "target")
     }
-    for side, name in (("found", "frechet_logmel"), ("given", "input_frechet_logmel")):
+    for side, name in (("output", "frechet_logmel"), ("input", "input_frechet_logmel")):
         assert found["distances"][name] == {
             "value": pytest.approx(frechet.distance(rows[side], rows["target"]), rel=1e-6),
             "frames": len(rows[side]),
@@ -252,7 +253,7 @@ def test_a_set_is_at_no_distance_from_itself(voices):
             target = torch.from_numpy(self.voices[i])
             return Clip(target, target, target)
 
-    found = score(Ranks(), Perfect(voices), audio_scores.PLAIN)
+    found = score(Ranks(), Perfect(voices), audio_evaluator.PLAIN)
     assert found["distances"]["frechet_logmel"]["value"] == pytest.approx(0, abs=1e-9)
     assert (
         found["means"]["lsd"]["mean"]
@@ -287,7 +288,7 @@ def test_frechet_audio_distance_names_its_weights(voices, weights):
     )
     rows = [
         torch.cat([embedding(getattr(made[i], side), RATE) for i in range(3)]).double() / SCALE
-        for side in ("found", "target")
+        for side in ("output", "target")
     ]
     assert rows[0].shape[1] == 768 and found["distances"][name]["value"] == pytest.approx(
         frechet.distance(*rows), rel=1e-4
@@ -296,7 +297,7 @@ def test_frechet_audio_distance_names_its_weights(voices, weights):
 
 def test_weights_of_another_checksum_or_model_are_refused(weights, tmp_path):
     path, digest = weights
-    with pytest.raises(ConfigError, match=f"SHA-256 is {digest}, asked is 00"):
+    with pytest.raises(ConfigError, match=f"SHA-256 is {digest}, expected is 00"):
         Embedding("wav2vec2_base", str(path), "00")
     with pytest.raises(ConfigError, match="no weights of hubert_large"):
         Embedding("hubert_large", str(path), digest)
@@ -377,30 +378,31 @@ def test_several_channels_are_refused(folders, voices):
 
 
 def test_at_rates_of_no_sound_what_knows_hertz_is_left_out(folders, capsys):
-    metrics = evaluate_audio._suited(audio_scores.PLAIN, 100_000_000, None)
+    metrics = evaluate_audio._suited(audio_evaluator.PLAIN, 100_000_000, None)
     assert (
         metrics == ("si_sdr", "stft", "l1")
         and "lsd, mcd, bands, frechet are left out" in capsys.readouterr().out
     )
-    assert evaluate_audio._suited(audio_scores.PLAIN, 16000, None) == audio_scores.PLAIN
+    assert evaluate_audio._suited(audio_evaluator.PLAIN, 16000, None) == audio_evaluator.PLAIN
     with pytest.raises(ConfigError, match="lsd: made for sound"):
         evaluate_audio._suited(("lsd", "l1"), 100_000_000, None)
 
 
 def test_more_frames_than_sums_hold_have_no_distance_at_any_number_of_processes(monkeypatch):
     """Two ranks hold each less than is too much for one."""
-    monkeypatch.setattr(audio_scores, "MOST", 10)
+    for module in (audio_evaluator, audio_summary):
+        monkeypatch.setattr(module, "MOST", 10)
     rows, alone, halves = torch.rand(12, 3), {}, [{}, {}]
     for part in (rows[:6], rows[6:]):
-        audio_scores._count(alone, "logmel", "found", part, "a")
+        audio_evaluator._add_frames(alone, ("logmel", "output"), part, "a")
     for half, part in zip(halves, (rows[:6], rows[6:]), strict=True):
-        audio_scores._count(half, "logmel", "found", part, "a")
+        audio_evaluator._add_frames(half, ("logmel", "output"), part, "a")
     for before in (alone, halves[0]):  # one is past the bound, the other not
         with pytest.raises(DataError, match="a: logmel: features reach 99"):
-            audio_scores._count(before, "logmel", "found", torch.full((1, 3), 99.0), "a")
-    key = ("logmel", "found")
+            audio_evaluator._add_frames(before, ("logmel", "output"), torch.full((1, 3), 99.0), "a")
+    key = ("logmel", "output")
     assert alone[key].n == sum(half[key].n for half in halves) == 12
-    assert audio_scores._distance(alone[key], alone[key], 1.0) == {
+    assert audio_summary._distance(alone[key], alone[key], 1.0) == {
         "value": None,
         "frames": 12,
         "why": "more than 10 frames: sums would not be exact any more",
@@ -432,4 +434,4 @@ def test_a_data_set_without_held_out_clips_is_refused():
         validation, sample = [], None
 
     with pytest.raises(ConfigError, match="the validation split is empty"):
-        clips.HeldOut(Empty(), None, torch.device("cpu"), ())
+        audio_sets.ValidationClips(Empty(), None, torch.device("cpu"), ())

@@ -12,9 +12,10 @@ from distgan.config.sections import Machine
 from distgan.core import console
 from distgan.core.errors import RunError
 from distgan.data.dataset import Data
+from distgan.distributed.map_over_ranks import map_over_ranks
 from distgan.distributed.ranks import Ranks
-from distgan.evaluation import image_features as features
-from distgan.evaluation.image_evaluator import Evaluator, deal
+from distgan.evaluation import image_features
+from distgan.evaluation.image_evaluator import Evaluator
 from distgan.evaluation.image_features import Inception, StandIn
 from distgan.metrics.frechet import distance as frechet
 from distgan.metrics.manifold import nearest
@@ -157,7 +158,7 @@ def test_inception_is_pytorch_fids_network_with_the_files_weights(tmp_path, monk
         weights = {name: value.clone() for name, value in net.state_dict().items()}
         torch.save(weights, tmp_path / "weights.pth")
         patch.setattr(
-            features,
+            image_features,
             "INCEPTION_SHA256",
             hashlib.sha256((tmp_path / "weights.pth").read_bytes()).hexdigest(),
         )
@@ -199,7 +200,7 @@ def test_samples_are_dealt_once_and_do_not_depend_on_the_ranks(size):
 
     def kept(rank, size):
         with console.bar("samples", total, "images") as bar:
-            return deal(
+            return map_over_ranks(
                 Dealt(rank, size), range(total), lambda numbers: (extract(images(numbers)),), bar
             )[0]
 
