@@ -1,0 +1,69 @@
+"""Three steps of every system on all ranks against one process, one after the other in one launch:
+`torchrun --nproc-per-node 2 tests/programs/systems.py ddp DATA…` or `… zero2 DATA…`, DATA the
+folders of compare.TRAIN in its order.
+
+DDP in float64, with and without accumulation; DeepSpeed ZeRO 0, 1 and 2 in float32. The last line
+is JSON: {"system, words": [verdict or null, largest difference of a loss or gradient norm]}.
+tests/process/quick/test_two_ranks.py reads it.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
+
+import torch
+from compare import SYSTEMS, TRAIN, System
+
+from distgan.config import batch_layout
+from distgan.data.dataset import Data
+from distgan.distributed.ranks import Ranks, exit_process
+from distgan.train import plan
+from distgan.training import self_check
+
+CELLS = {
+    "ddp": [("precision=float64", f"machine.accumulation={n}") for n in (1, 2)],
+    **{
+        f"zero{n}": [("precision=float32", "machine.engine=deepspeed", f"machine.zero_stage={n}")]
+        for n in (0, 1, 2)
+    },
+    "alone": [("precision=float64", f"machine.accumulation={n}") for n in (2, 4)],
+}
+
+
+def report(system: System, data: Path | str, words: tuple[str, ...]) -> self_check.Report:
+    """Compare three steps of one system, in this process or in all of the launch."""
+    module, run, _ = plan(
+        [*system.words(3), f"data={data}", "machine.device=cpu", "machine.timeout_s=60", *words]
+    )
+    ranks = Ranks(run.machine, run.precision)
+    layout = batch_layout.fit(
+        run.batch, ranks.world_size, run.machine.accumulation, run.group, run.group_of
+    )
+    return self_check.check(module, run, ranks, Data(run.data), layout)
+
+
+def numbers_apart(checked: self_check.Report) -> float:
+    """The largest relative difference of any loss or gradient norm in the three steps."""
+    return max(row.apart for row in checked.rows if "/" in row.what)
+
+
+def main(kind: str, *folders: str) -> None:
+    torch.set_num_threads(1)
+    data, results = dict(zip(TRAIN, folders, strict=True)), {}
+    for words in CELLS[kind]:
+        for system in SYSTEMS:
+            checked = report(system, data[system.data], words)
+            results[f"{system.name}, {words[-1]}"] = (
+                None if checked.holds else checked.verdict(),
+                numbers_apart(checked),
+            )
+    if os.environ.get("RANK", "0") == "0":
+        print(json.dumps(results), flush=True)
+    exit_process(0)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
