@@ -1,4 +1,4 @@
-"""Folders of files that a user has: what is in them, by name and by content."""
+"""List the files of a user's folder, hash their contents, derive keys from their names."""
 
 import hashlib
 import os
@@ -14,12 +14,13 @@ KEY_LENGTH = 80  # of a sample's key: a USTAR name has at most 100 bytes
 
 
 def find_files(folder: Path, extensions: tuple[str, ...]) -> tuple[list[str], dict[str, int]]:
-    """Files with these extensions, in any case, at any depth: sorted, relative to `folder` with
-    '/'; and how many others there are by extension. Hidden files do not count.
+    """Return the files with these extensions (any case, any depth) and counts of all others.
 
-    Links to folders are followed, as data sets on clusters are often made of them, but no folder is
-    entered twice. DataError for a folder that cannot be read, and for broken links, pipes and
-    devices with these extensions: a set must not become smaller, nor a program wait, unnoticed.
+    Names are relative to `folder`, with '/', sorted; the counts are by extension. Hidden files are
+    skipped. Links to folders are followed, because data sets on clusters often consist of them, but
+    no folder is entered twice. DataError for a folder that cannot be read, and for broken links,
+    pipes and devices with these extensions: otherwise a set could shrink, or a program hang,
+    unnoticed.
     """
 
     def refuse(error: OSError) -> NoReturn:
@@ -28,18 +29,18 @@ def find_files(folder: Path, extensions: tuple[str, ...]) -> tuple[list[str], di
     files: list[str] = []
     others: Counter[str] = Counter()
     entered: set[str] = set()
-    for place, folders, names in os.walk(
+    for parent, folders, names in os.walk(
         folder, followlinks=True, onerror=refuse if folder.is_dir() else None
     ):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        if (real := os.path.realpath(place)) in entered:
+        if (real := os.path.realpath(parent)) in entered:
             folders.clear()
             continue
         entered.add(real)
         for name in names:
             extension = os.path.splitext(name)[1].lower()
             if extension in extensions and not name.startswith("."):
-                file = Path(place, name)
+                file = Path(parent, name)
                 if not file.is_file():
                     raise DataError(
                         f"{shown(str(file))} is a broken link, a pipe or a device; take it out of"
@@ -52,9 +53,9 @@ def find_files(folder: Path, extensions: tuple[str, ...]) -> tuple[list[str], di
 
 
 class Contents:
-    """What is in files, by their sha256.
+    """The sha256 of every file of a folder.
 
-    A moved or copied folder is the same, one with a changed file is not.
+    A moved or copied folder has the same contents, one with a changed file does not.
     """
 
     def __init__(self, folder: Path, files: list[str], what: str = "files"):
@@ -73,21 +74,21 @@ class Contents:
         self._first = {digest: file for file, digest in reversed(self.digests.items())}
 
     def __str__(self) -> str:
-        """`12 files with sha256 0123456789abcdef`, as it stands in the options of a data set."""
+        """Return `12 files with sha256 0123456789abcdef`, as in the options of a data set."""
         total = hashlib.sha256(
             b"".join(os.fsencode(file) + b"\0" + digest for file, digest in self.digests.items())
         )
         return f"{len(self.digests)} {self._what} with sha256 {total.hexdigest()[:16]}"
 
     def first(self, file: str) -> str:
-        """The first file that holds the same bytes: the file itself, or what it is a copy of."""
+        """Return the first file with the same bytes: `file` itself, or the one it is a copy of."""
         return self._first[self.digests[file]]
 
 
 def keys_of(files: list[str]) -> list[str]:
-    """`cats/Tom 1.png` -> `cats_Tom_1`.
+    """Return a unique key for each file: `cats/Tom 1.png` -> `cats_Tom_1`.
 
-    Where two files would have one key, or it is too long, with a hash of the name at its end.
+    A key that is too long, or that two files would share, ends in a hash of the name.
     """
     plain = [re.sub(r"[^A-Za-z0-9-]+", "_", os.path.splitext(file)[0]).strip("_") for file in files]
     count = Counter(key.casefold() for key in plain)
@@ -102,5 +103,5 @@ def keys_of(files: list[str]) -> list[str]:
 
 
 def shown(file: str) -> str:
-    """A file name that can be printed and stored: bytes that are not UTF-8 are shown as \\xNN."""
+    """Return a file name that can be printed and stored; bytes that are not UTF-8 become \\xNN."""
     return os.fsencode(file).decode("utf-8", "backslashreplace")

@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
@@ -20,7 +20,7 @@ _function: Callable[[Any], Any]
 
 
 def default_workers() -> int:
-    """Processes that may run here at once: cpusets and Slurm's binding count, not the whole node."""
+    """Return the CPUs that this process may use (cpusets and Slurm's binding count), at most 8."""
     allowed = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
@@ -29,13 +29,13 @@ def default_workers() -> int:
 
 def ordered_map(
     function: Callable[[Any], Any], items: Sequence[Any], workers: int, chunk_size: int = 16
-) -> Iterator[Any]:
-    """`map(function, items)` in `workers` processes; function and items are pickled. An exception
-    of the function is raised here.
+) -> Generator[Any, None, None]:
+    """Yield `function(item)` for each item, in order, computed in `workers` processes.
 
-    At most `chunk_size` items travel as one chunk, so that small ones are not all overhead.
-    DataError if a process was killed. Processes are spawned, not forked: a fork copies the locks of
-    a progress bar's thread.
+    Function and items are pickled; an exception of the function is raised here. At most
+    `chunk_size` items travel together, so that small ones are not all overhead. DataError if a
+    process was killed. Processes are spawned, not forked: a fork copies the locks of a progress
+    bar's thread.
     """
     if workers <= 1 or len(items) <= 1:
         yield from map(function, items)
@@ -45,7 +45,7 @@ def ordered_map(
     waiting: deque[Future[list[Any]]] = deque()
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin, (function,))
     try:
-        with _deaf_to_interrupts():
+        with _interrupts_ignored():
             _submit(pool, waiting, items, starts, chunk)  # starts all processes
         for _ in range(_AHEAD * workers - 1):
             _submit(pool, waiting, items, starts, chunk)
@@ -56,7 +56,7 @@ def ordered_map(
     except BrokenProcessPool as error:
         raise DataError(
             "a worker process was killed (out of memory?) or could not start; finished shards are"
-            " kept, so run the same line again, with fewer --workers if memory is short"
+            " kept: run the same command again, with fewer --workers if memory is short"
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
@@ -74,10 +74,10 @@ def _submit(
 
 
 @contextlib.contextmanager
-def _deaf_to_interrupts():
-    """Processes begin as deaf to Ctrl-C as this one is.
+def _interrupts_ignored() -> Iterator[None]:
+    """Ignore Ctrl-C while processes start: they inherit that, and only the parent reacts to it.
 
-    While they import, it would end them with tracebacks. The parent alone decides.
+    An interrupt during their imports would end them with tracebacks.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -96,9 +96,10 @@ def _begin(function: Callable[[Any], Any]) -> None:
 
 
 def _end_with_parent() -> None:
-    """A pool's processes wait for ever when their parent is killed.
+    """End this process with its parent.
 
-    Each holds the other end of the queue it waits on.
+    Without it a worker waits for ever when the parent is killed: each holds the other end of the
+    queue it waits on.
     """
     wait([multiprocessing.parent_process().sentinel])
     os._exit(1)

@@ -1,13 +1,13 @@
-"""`distgan index FOLDER`: make tars that others wrote (webdataset's ShardWriter, `tar cf`) a data
-set, without touching them.
+"""`distgan index FOLDER`: make tars from other programs (webdataset's ShardWriter, `tar cf`) a data
+set, without changing them.
 
     FOLDER/train/*.tar, FOLDER/validation/*.tar     two folders, or
     FOLDER/*.tar                                    one folder: whole tars go to validation, chosen
                                                     by the hash of their names
 
-Beside each tar goes its index, beside them manifest.json and SHA256SUMS (see distgan.shards.format.index), and
-FOLDER/dataset.json says what a sample is and which tars are for training. Running it again reads
-every tar and finds any that changed.
+Each tar gets an index beside it, each folder manifest.json and SHA256SUMS (see
+distgan.shards.format.index and manifest). FOLDER/dataset.json describes a sample and lists the tars
+for training. Running it again reads every tar and finds any that changed.
 """
 
 import argparse
@@ -41,38 +41,39 @@ Parts = dict[str, dict[str, Any]]
 
 
 def main(argv: list[str]) -> int:
-    """`distgan index`: 0 when the folder is indexed and whole; ConfigError and DataError for what
-    the user must change.
+    """Run `distgan index`; return 0 when the folder is indexed and whole.
+
+    ConfigError for wrong options, DataError for tars that cannot be indexed.
     """
     args = _parser().parse_args(argv)
     root = Path(args.folder)
     if not root.is_dir():
         raise ConfigError(
-            f"{root}: no such folder; name the one that holds the tars, or their train and"
-            " validation folders"
+            f"{root}: no such folder; name the folder of the tars, or of their train and validation"
+            " folders"
         )
     if (args.input is None) != (args.target is None) or args.image and args.input:
         raise ConfigError("name either --image, or both --input and --target")
     try:
-        if not _is_whole_already(root):
+        if not _verify_existing(root):
             adopt(root, args)
     except PermissionError as error:
         raise DataError(
-            f"{error.filename} cannot be written; the index lies beside the tars: make a folder of"
-            " your own with links to them (ln -s) and index that"
+            f"{error.filename} cannot be written, and the index goes beside the tars: make a folder"
+            " of your own with links to them (ln -s) and index that"
         ) from error
     return 0
 
 
 def adopt(root: Path, args: argparse.Namespace) -> None:
-    """Index every tar, write the manifests, look at every sample, and write dataset.json."""
+    """Index every tar, write the manifests, examine every sample, and write dataset.json."""
     parts = _layout(root, args.train, args.validation)
     folders = list(dict.fromkeys(part["folder"] for part in parts.values())) or ["."]
     tars = {folder: _tars(root / folder) for folder in folders}
     known = sum(path.with_suffix(".json").exists() for paths in tars.values() for path in paths)
     with console.bar(f"indexing {root}", sum(map(len, tars.values())), "tars") as bar:
         for folder, paths in tars.items():
-            _refuse_missing(root / folder, paths)
+            _require_listed(root / folder, paths)
             for path in paths:
                 index_tar(path)
                 bar.advance()
@@ -95,7 +96,7 @@ def adopt(root: Path, args: argparse.Namespace) -> None:
         part: ShardSet(folder, shards=shards)
         for part, (folder, shards) in parts_of({"parts": parts}, root).items()
     }
-    _refuse_a_leak(sets)
+    _require_disjoint(sets)
     sample, errors = infer(sets, args.image, (args.input, args.target) if args.input else None)
     options = {
         name: value
@@ -120,24 +121,19 @@ def adopt(root: Path, args: argparse.Namespace) -> None:
     _report(root, dataset)
 
 
-def _is_whole_already(root: Path) -> bool:
-    """Whether `root` was made by `distgan shard`, or is one split of a data set.
-
-    Then it is only verified.
-    """
-    whole, above = root / DATASET, root.resolve().parent / DATASET
-    if whole.is_file() and load_json(whole).get("source") != "index":
-        if not load_json(whole).get("complete"):
-            raise DataError(
-                f"{root} is unfinished; run the `distgan shard` line that began it again"
-            )
+def _verify_existing(root: Path) -> bool:
+    """Verify `root` if `distgan shard` made it or it is one split of a data set; False if not."""
+    own, parent = root / DATASET, root.resolve().parent / DATASET
+    if own.is_file() and load_json(own).get("source") != "index":
+        if not load_json(own).get("complete"):
+            raise DataError(f"{root} is unfinished; run its `distgan shard` command again")
         sets = open_parts(root, "sha256")
         console.say(
             f"{root} was made by `distgan shard` and is indexed; every shard was read and has its"
             " sha256: " + ", ".join(f"{len(shard_set)} {part}" for part, shard_set in sets.items())
         )
         return True
-    if not whole.is_file() and above.is_file() and (root / MANIFEST).is_file():
+    if not own.is_file() and parent.is_file() and (root / MANIFEST).is_file():
         shard_set = ShardSet(root, "sha256")
         console.say(
             f"{root} is one split of {root.resolve().parent} and is indexed; every shard was read"
@@ -148,23 +144,18 @@ def _is_whole_already(root: Path) -> bool:
 
 
 def _layout(root: Path, train: str | None, validation: str | None) -> Parts:
-    """ "parts" of dataset.json; empty if only the index is asked for. ConfigError says what was
-    found and what to do.
+    """Return "parts" of dataset.json; empty if only the index is to be written.
+
+    ConfigError for options that do not fit the folders, with the remedy.
     """
     share = _share(validation)
     flat = [path.name for path in sorted(root.glob("*.tar"))]
     inside = sorted(
         path.name for path in root.iterdir() if path.is_dir() and next(path.glob("*.tar"), None)
     )
-    if (
-        train is None
-        and share is None
-        and validation is None
-        and flat
-        and set(inside) & {*TRAIN, *VALIDATION}
-    ):
+    if train is validation is None and flat and set(inside) & {*TRAIN, *VALIDATION}:
         raise ConfigError(
-            f"{root} holds tars itself and in {', '.join(inside)}; name the folders with --train"
+            f"{root} has tars itself and in {', '.join(inside)}; name the folders with --train"
             f" and --validation, or give a share (--validation {SHARE}) to divide those of {root}"
             " itself"
         )
@@ -190,7 +181,7 @@ def _layout(root: Path, train: str | None, validation: str | None) -> Parts:
 
 
 def _share(validation: str | None) -> float | None:
-    """`--validation` as a number, or None if it is the name of a folder."""
+    """Parse `--validation` as a number; None if it is the name of a folder."""
     try:
         share = float(validation or "")
     except ValueError:
@@ -208,9 +199,9 @@ def _divided(root: Path, names: list[str], share: float) -> Parts:
         return {}
     if len(names) < 2:
         raise ConfigError(
-            f"{root} holds one tar, {names[0]}, and whole tars go to validation. Move it to"
+            f"{root} has one tar, {names[0]}, and whole tars go to validation. Move it to"
             f" {root}/train/ and put another into {root}/validation/; or pack it as two; or write"
-            f" the index alone: distgan index {shlex.quote(str(root))} --validation 0, which makes"
+            f" only the index: distgan index {shlex.quote(str(root))} --validation 0, which makes"
             " no data set"
         )
     held_out = set(sorted(names, key=rank)[: max(1, int(share * len(names) + 0.5))])
@@ -221,11 +212,13 @@ def _divided(root: Path, names: list[str], share: float) -> Parts:
 
 
 def _only(root: Path, inside: list[str], usual: tuple[str, ...], option: str) -> str:
-    found = [name for name in usual if name in inside]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise ConfigError(f"{root} holds {' and '.join(found)}; choose with {option} {found[0]}")
+    candidates = [name for name in usual if name in inside]
+    if len(candidates) == 1:
+        return candidates[0]
+    if candidates:
+        raise ConfigError(
+            f"{root} has {' and '.join(candidates)}; choose with {option} {candidates[0]}"
+        )
     hint = (
         f"; to hold out whole tars of one folder: distgan index {root / inside[0]}"
         if len(inside) == 1
@@ -237,22 +230,22 @@ def _only(root: Path, inside: list[str], usual: tuple[str, ...], option: str) ->
 
 
 def _no_tars(root: Path, inside: list[str]) -> str:
-    packed = sorted(path.name for path in root.rglob("*.tar.*"))[:1]
-    hint = (
-        f" ({packed[0]} is compressed and cannot be read from any place on: uncompress it first)"
-        if packed
-        else ""
-    )
-    return (
-        f"{root} holds tars in {', '.join(inside)}"
-        if inside
-        else f"{root} holds no .tar files{hint}"
-    )
+    """Describe where `root` has tars, for the beginning of a message."""
+    if inside:
+        return f"{root} has tars in {', '.join(inside)}"
+    if compressed := sorted(path.name for path in root.rglob("*.tar.*"))[:1]:
+        return (
+            f"{root} has no .tar files ({compressed[0]} is compressed and has no random access:"
+            " uncompress it first)"
+        )
+    return f"{root} has no .tar files"
 
 
 def _tars(folder: Path) -> list[Path]:
-    """DataError for names that manifest.json and SHA256SUMS cannot hold, and for a tar whose index
-    would take their place.
+    """Return the tars of a folder.
+
+    DataError for names that manifest.json and SHA256SUMS cannot hold, and for a tar whose index
+    would overwrite manifest.json or dataset.json.
     """
     tars = sorted(folder.glob("*.tar"))
     for tar in tars:
@@ -266,8 +259,8 @@ def _tars(folder: Path) -> list[Path]:
     return tars
 
 
-def _refuse_missing(folder: Path, paths: list[Path]) -> None:
-    """A set that was indexed before must not become smaller without a word."""
+def _require_listed(folder: Path, paths: list[Path]) -> None:
+    """Raise DataError if a tar of an earlier manifest is missing: no set may shrink unnoticed."""
     if not (folder / MANIFEST).is_file():
         return
     listed = {shard["file"] for shard in load_manifest(folder)["shards"]}
@@ -279,7 +272,8 @@ def _refuse_missing(folder: Path, paths: list[Path]) -> None:
         )
 
 
-def _refuse_a_leak(sets: dict[str, ShardSet]) -> None:
+def _require_disjoint(sets: dict[str, ShardSet]) -> None:
+    """Raise DataError if both parts have the same shard, or samples with different fields."""
     train = {shard["sha256"]: shard["file"] for shard in sets["train"].shards}
     for shard in sets["validation"].shards:
         if shard["sha256"] in train:
@@ -297,22 +291,21 @@ def _refuse_a_leak(sets: dict[str, ShardSet]) -> None:
 
 def _report(root: Path, dataset: dict[str, Any]) -> None:
     sample, counts = dataset["sample"], dataset["samples"]
-    what = ", ".join(
+    details = ", ".join(
         f"{name} {value}"
         for name, value in sample.items()
         if name not in ("kind", "fields") and value is not None
     )
+    kind = f"{sample['kind']} ({details})" if details else sample["kind"]
     console.say(
-        f"{root}: {counts['train']} train, {counts['validation']} validation, kind"
-        f" {sample['kind']}{what and f' ({what})'}; fingerprint {dataset['fingerprint']}"
+        f"{root}: {counts['train']} train, {counts['validation']} validation, kind {kind};"
+        f" fingerprint {dataset['fingerprint']}"
     )
     for note in dataset["notes"]:
         console.say(note)
     if dataset["notes"] and sample["kind"] == "image":
-        tars = " ".join(
-            f"{root / part['folder']}/*.tar"
-            for part in {part["folder"]: part for part in dataset["parts"].values()}.values()
-        )
+        folders = dict.fromkeys(part["folder"] for part in dataset["parts"].values())
+        tars = " ".join(f"{root / folder}/*.tar" for folder in folders)
         console.say(
             f"next: unpack them and make images of one size\n  mkdir unpacked && for tar in {tars};"
             " do tar xf $tar -C unpacked; done\n  distgan shard images OUT --from unpacked"

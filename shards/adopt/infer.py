@@ -1,6 +1,4 @@
-"""What one sample of adopted shards is, told by the names of its fields and by the header of every
-single one of them.
-"""
+"""Infer the format of a sample from the field names and headers of all members."""
 
 import io
 from collections import Counter
@@ -20,17 +18,17 @@ from distgan.shards.format.reader import ShardSet
 _GRAY = ("1", "L", "LA")
 _COLOUR = ("P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 _BEGINNINGS = {"PNG": b"\x89PNG\r\n\x1a\n", "JPEG": b"\xff\xd8\xff"}
-SHOWN = 5
+MAX_EXAMPLES = 5  # in a message
 
 
 def infer(
     parts: dict[str, ShardSet], image: str | None, pair: tuple[str, str] | None
 ) -> tuple[dict[str, Any], list[str]]:
-    """("sample" of dataset.json, what keeps the samples from being trained on).
+    """Return ("sample" of dataset.json, reasons why the samples cannot be trained on).
 
-    `image` and `pair` (input, target) name the fields; else png, jpg, jpeg or npy is an image,
-    input.wav and target.wav (or .flac) a pair. ConfigError for a field that is not there or cannot
-    be what it is named as.
+    `image` and `pair` (input, target) name the fields; otherwise png, jpg, jpeg or npy is an image,
+    input.wav and target.wav (or .flac) a pair. ConfigError for a field that does not exist or is of
+    another kind.
     """
     fields = parts["train"].fields
     _check_names(fields, [image] if image else [], IMAGE_FIELDS, "--image")
@@ -44,14 +42,14 @@ def infer(
         return _pair(parts, pair)
     if image:
         return _image(parts, image)
-    choose = (
+    remedy = (
         f"{' and '.join(images)} are images: choose one with --image"
         if images
         else "name an image with --image, or a pair of sounds with --input and --target"
     )
     return {"kind": "unknown", "fields": fields}, [
-        f"what a sample is cannot be told from its fields ({', '.join(fields)}), so nothing can be"
-        f" trained on it yet; {choose}"
+        f"the fields of a sample ({', '.join(fields)}) do not determine whether it is an image or a"
+        f" pair, so nothing can be trained on it yet; {remedy}"
     ]
 
 
@@ -61,67 +59,67 @@ def _check_names(fields: list[str], chosen: list[str], kinds: tuple[str, ...], o
             raise ConfigError(f"{option}: no field {field!r}; there are: {', '.join(fields)}")
         if _extension(field) not in kinds:
             raise ConfigError(
-                f"{option}: {field!r} is not of a kind that is read: {', '.join(kinds)}"
+                f"{option}: {field!r} is of an unsupported kind; allowed are {', '.join(kinds)}"
             )
     if len(set(chosen)) != len(chosen):
         raise ConfigError(f"{option} name the same field {chosen[0]!r}")
 
 
 def _image(parts: dict[str, ShardSet], field: str) -> tuple[dict[str, Any], list[str]]:
-    def look(shard_set: ShardSet, i: int) -> tuple[int, int, int]:
+    def inspect(shard_set: ShardSet, i: int) -> tuple[int, int, int]:
         return _image_header(shard_set.fields_of(i, (field,))[field], _extension(field))
 
-    found, errors = _every(parts, look, "images")
-    if not found:
+    headers, errors = _inspect_all(parts, inspect, "images")
+    if not headers:
         return {"kind": "unknown", "fields": parts["train"].fields}, [
-            _told("images cannot be read", errors)
+            _summary("images cannot be read", errors)
         ]
-    kinds = Counter((width, height) for width, height, _ in found)
-    (width, height), _ = kinds.most_common(1)[0]
-    one_size = len(kinds) == 1 and width == height and not errors
+    counts = Counter((width, height) for width, height, _ in headers)
+    (width, height), _ = counts.most_common(1)[0]
+    one_size = len(counts) == 1 and width == height and not errors
     sample = {
         "kind": "image",
-        "channels": max(channels for _, _, channels in found),
+        "channels": max(channels for _, _, channels in headers),
         "size": width if one_size else None,
         "field": field,
     }
     if errors:
-        return sample, [_told("images cannot be read", errors)]
+        return sample, [_summary("images cannot be read", errors)]
     if not one_size:
-        sizes = ", ".join(
-            f"{count} of {width}x{height}" for (width, height), count in kinds.most_common(SHOWN)
-        )
-        return sample, [
-            "training needs square images of one size; found"
-            f" {sizes}{', …' if len(kinds) > SHOWN else ''}"
+        sizes = [
+            f"{count} of {width}x{height}"
+            for (width, height), count in counts.most_common(MAX_EXAMPLES)
         ]
+        if len(counts) > MAX_EXAMPLES:
+            sizes.append("…")
+        return sample, [f"training needs square images of one size; found {', '.join(sizes)}"]
     return sample, []
 
 
 def _pair(parts: dict[str, ShardSet], fields: tuple[str, str]) -> tuple[dict[str, Any], list[str]]:
-    """Both of a pair have one length, and all of them one rate and one kind of values."""
+    """Both members of a pair must have one length, all pairs one rate and type of values."""
 
-    def look(shard_set: ShardSet, i: int) -> tuple[int, int, str]:
+    def inspect(shard_set: ShardSet, i: int) -> tuple[int, int, str]:
         first, second = (_sound_header(shard_set, i, field) for field in fields)
         if first != second:
             raise ValueError(f"{fields[0]} has {_sound(first)}, {fields[1]} has {_sound(second)}")
         return first
 
-    found, errors = _every(parts, look, "pairs")
-    kinds = Counter((rate, dtype) for _, rate, dtype in found)
+    headers, errors = _inspect_all(parts, inspect, "pairs")
+    counts = Counter((rate, dtype) for _, rate, dtype in headers)
     unknown = {"kind": "unknown", "fields": parts["train"].fields}
     if errors:
-        return unknown, [_told("pairs cannot be read", errors)]
-    if len(kinds) > 1:
+        return unknown, [_summary("pairs cannot be read", errors)]
+    if len(counts) > 1:
         return unknown, [
-            "training needs one rate and one kind of values; found "
+            "training needs one rate and one type of values; found "
             + ", ".join(
                 f"{count} pairs of {dtype} at {rate} Hz"
-                for (rate, dtype), count in kinds.most_common(SHOWN)
+                for (rate, dtype), count in counts.most_common(MAX_EXAMPLES)
             )
         ]
-    ((rate, dtype),) = kinds
-    frames = [frames for frames, _, _ in found]
+    ((rate, dtype),) = counts
+    frames = [frames for frames, _, _ in headers]
     return {
         "kind": "pair",
         "rate": rate,
@@ -132,38 +130,35 @@ def _pair(parts: dict[str, ShardSet], fields: tuple[str, str]) -> tuple[dict[str
     }, []
 
 
-def _every(
-    parts: dict[str, ShardSet], look: Callable[[ShardSet, int], tuple], unit: str
+def _inspect_all(
+    parts: dict[str, ShardSet], inspect: Callable[[ShardSet, int], tuple], unit: str
 ) -> tuple[list[tuple], list[str]]:
-    """(what `look` says of each sample that can be read, "key.
+    """Return (headers of the readable samples, "key: reason" of the others).
 
-    Reason" of the others); damaged shards are a DataError.
+    DataError for damaged shards.
     """
-    found, errors = [], []
-    with console.bar(f"looking at {unit}", sum(map(len, parts.values())), unit) as bar:
+    headers, errors = [], []
+    with console.bar(f"examining {unit}", sum(map(len, parts.values())), unit) as bar:
         for shard_set in parts.values():
             for i in range(len(shard_set)):
                 try:
-                    found.append(look(shard_set, i))
+                    headers.append(inspect(shard_set, i))
                 except DataError:
                     raise
                 except Exception as error:  # decoders raise anything on damaged headers
                     errors.append(f"{shard_set.folder.name}/{shard_set.key(i)}: {error}")
                 bar.advance()
-    return found, errors
+    return headers, errors
 
 
 def _image_header(data: bytes, kind: str) -> tuple[int, int, int]:
-    """(width, height, channels 1 or 3); ValueError for what is not an image of 8 bits."""
+    """Return (width, height, channels 1 or 3); ValueError if it is not an image of 8 bits."""
     file = io.BytesIO(data)
     if kind == "npy":
-        version = np.lib.format.read_magic(file)
-        read = (
-            np.lib.format.read_array_header_1_0
-            if version == (1, 0)
-            else np.lib.format.read_array_header_2_0
-        )
-        shape, _, dtype = read(file)
+        if np.lib.format.read_magic(file) == (1, 0):
+            shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        else:
+            shape, _, dtype = np.lib.format.read_array_header_2_0(file)
         if (
             dtype != np.uint8
             or len(shape) not in (2, 3)
@@ -185,7 +180,7 @@ def _image_header(data: bytes, kind: str) -> tuple[int, int, int]:
 
 
 def _sound_header(shard_set: ShardSet, i: int, field: str) -> tuple[int, int, str]:
-    """(frames, rate in Hz, "int16" or "float32") of one mono sound."""
+    """Return (frames, rate in Hz, "int16" or "float32") of one mono sound."""
     if _extension(field) == "wav":
         size = shard_set.size(i, field)
         layout = wav_layout(shard_set.read_range(i, field, 0, min(size, HEAD_BYTES)), size)
@@ -204,7 +199,7 @@ def _sound_header(shard_set: ShardSet, i: int, field: str) -> tuple[int, int, st
         channels, frames, rate, dtype = info.channels, info.frames, info.samplerate, "int16"
     if channels != 1 or not frames:
         raise ValueError(
-            f"{field} has {channels} channels and {frames} frames; one channel is read"
+            f"{field} has {channels} channels and {frames} frames; allowed is one channel"
         )
     return frames, rate, dtype
 
@@ -217,11 +212,9 @@ def _sound(header: tuple[int, int, str]) -> str:
     return f"{header[0]} frames of {header[2]} at {header[1]} Hz"
 
 
-def _told(what: str, errors: list[str]) -> str:
-    return "\n".join(
-        [
-            f"{len(errors)} {what}, so nothing can be trained on them:",
-            *(f"  {error}" for error in errors[:SHOWN]),
-            *([f"  … and {len(errors) - SHOWN} more"] if len(errors) > SHOWN else []),
-        ]
-    )
+def _summary(problem: str, errors: list[str]) -> str:
+    lines = [f"{len(errors)} {problem}, so nothing can be trained on them:"]
+    lines += [f"  {error}" for error in errors[:MAX_EXAMPLES]]
+    if len(errors) > MAX_EXAMPLES:
+        lines.append(f"  … and {len(errors) - MAX_EXAMPLES} more")
+    return "\n".join(lines)

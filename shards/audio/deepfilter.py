@@ -1,7 +1,6 @@
-"""DeepFilterNet (Schröter et al. 2022) as a denoiser, with weights that the user has on disk:
-nothing is downloaded.
+"""DeepFilterNet (Schröter et al. 2022) as a denoiser, with the user's weights; no downloads.
 
-The package is not maintained: it asks for NumPy 1 and for a name that torchaudio no longer has, yet
+The package is not maintained: it requires NumPy 1 and a name that torchaudio no longer has, yet
 runs without either.
 """
 
@@ -82,8 +81,10 @@ class DeepFilterNet:
         strengths: Sequence[Strength],
         lengths: Sequence[int] | None = None,
     ) -> Tensor:
-        """`clean` is not looked at; of a strength, only the floor counts: the network's output is
-        mixed with that much of its input.
+        """Denoise without using `clean`.
+
+        Of a strength, only the floor is used: the network's output is mixed with that much of its
+        input.
         """
         denoised = self._enhance(self._model, self._state, noisy.cpu(), pad=True).to(noisy)
         floor = torch.tensor([10 ** (s.floor_db / 20) for s in strengths]).to(noisy)[:, None]
@@ -91,8 +92,9 @@ class DeepFilterNet:
 
 
 def load(rate: int, weights: Path | None) -> DeepFilterNet:
-    """`weights`: a published zip as it was downloaded, or a folder with config.ini and
-    checkpoints/. ConfigError for all that is missing.
+    """Load the network from a published zip, or a folder with config.ini and checkpoints/.
+
+    ConfigError names everything that is missing.
     """
     errors = []
     if absent := [
@@ -103,25 +105,25 @@ def load(rate: int, weights: Path | None) -> DeepFilterNet:
         errors.append(
             f"not installed: {', '.join(absent)} (this is Python"
             f" {sys.version_info.major}.{sys.version_info.minor}; deepfilterlib has wheels for 3.10"
-            " and 3.11). Install them without what they ask for, which is an old NumPy:\n  python"
-            " -m pip install --no-deps deepfilternet==0.5.6 deepfilterlib==0.5.6\n  python -m pip"
-            " install loguru appdirs"
+            " and 3.11). Install them without their dependencies, which include an old NumPy:\n"
+            "  python -m pip install --no-deps deepfilternet==0.5.6 deepfilterlib==0.5.6\n"
+            "  python -m pip install loguru appdirs"
         )
     if rate != RATE:
-        errors.append(f"rate {rate} Hz; DeepFilterNet takes {RATE} Hz alone")
+        errors.append(f"rate {rate} Hz: DeepFilterNet takes only {RATE} Hz")
     if weights is None or not weights.exists():
         errors.append(
-            f"{'no weights named' if weights is None else f'no weights at {weights}'}. Download"
-            f" {URL}/DeepFilterNet3.zip where there is a network, and name that file, or the folder"
-            " DeepFilterNet3 that is in it"
+            f"{'no weights given' if weights is None else f'no weights at {weights}'}. Download"
+            f" {URL}/DeepFilterNet3.zip on a machine with internet access, and name that file, or"
+            " the folder DeepFilterNet3 in it"
         )
     elif weights.is_dir():
         errors += _folder_errors(weights)
     elif not zipfile.is_zipfile(weights) or git_hash(weights) not in PUBLISHED:
         errors.append(
-            f"{weights} is none of the published files: git hash-object gives {git_hash(weights)};"
-            f" there are: {', '.join(f'{name} {key}' for key, name in PUBLISHED.items())}. Weights"
-            " of your own: name their folder"
+            f"{weights} is not a published file (git hash-object gives {git_hash(weights)});"
+            f" there are: {', '.join(f'{name} {key}' for key, name in PUBLISHED.items())}. For"
+            " weights of your own, name their folder"
         )
     if errors:
         raise ConfigError("the denoiser deepfilternet cannot be used:\n" + "\n".join(errors))
@@ -133,29 +135,21 @@ def load(rate: int, weights: Path | None) -> DeepFilterNet:
 
 
 def git_hash(path: Path) -> str:
-    """What `git hash-object` prints for a file."""
+    """Return the hash that `git hash-object` prints for a file."""
     data = path.read_bytes()
     return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
 
 
 def unpack(file: Path, folder: Path) -> Path:
-    """Write config.ini and the checkpoints of a zip into `folder`, by their bare names.
-
-    Nothing else in it is looked at.
-    """
+    """Extract only config.ini and the checkpoints of a zip into `folder`, by their bare names."""
     (folder / "checkpoints").mkdir()
     with zipfile.ZipFile(file) as archive:
         for member in archive.infolist():
             name = Path(member.filename).name
-            place = (
-                "config.ini"
-                if name == "config.ini"
-                else f"checkpoints/{name}"
-                if ".ckpt" in name
-                else None
-            )
-            if place and member.file_size <= LARGEST:
-                (folder / place).write_bytes(archive.read(member))
+            if name != "config.ini" and ".ckpt" not in name or member.file_size > LARGEST:
+                continue
+            path = folder / name if name == "config.ini" else folder / "checkpoints" / name
+            path.write_bytes(archive.read(member))
     return folder
 
 
@@ -167,15 +161,15 @@ def _folder_errors(folder: Path) -> list[str]:
 
 
 def _checkpoints(folder: Path) -> list[Path]:
-    """Those that the package would choose from."""
+    """Return the checkpoints that the package would choose from."""
     best = sorted((folder / "checkpoints").glob("model*.ckpt.best"))
     return best or sorted((folder / "checkpoints").glob("model*.ckpt"))
 
 
 def _not_loaded(model: torch.nn.Module, folder: Path) -> list[str]:
-    """Tensors of the network that are not the checkpoint's.
+    """Return the tensors of the network that do not equal the checkpoint's.
 
-    The package loads what fits and lets the rest stay untrained.
+    The package loads the tensors that fit and leaves the rest untrained.
     """
     path = max(_checkpoints(folder), key=lambda p: int(p.name.split(".")[0].split("_")[-1]))
     saved = {
@@ -192,8 +186,9 @@ def _not_loaded(model: torch.nn.Module, folder: Path) -> list[str]:
 
 @contextlib.contextmanager
 def _missing_torchaudio_names() -> Iterator[None]:
-    """`df.io` imports torchaudio.backend.common.AudioMetaData, gone since torchaudio 2.9, and needs
-    it for reading files only.
+    """Provide torchaudio.backend.common.AudioMetaData while `df.io` is imported.
+
+    The name is gone since torchaudio 2.9; `df.io` needs it only for reading files.
     """
     names = ("torchaudio.backend", "torchaudio.backend.common")
     added = (

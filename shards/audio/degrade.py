@@ -1,6 +1,4 @@
-"""Noise, rooms and mixing: what makes a clean recording a bad one. Every sound is a float32 array
-[n].
-"""
+"""Degrade clean recordings: noise, rooms and mixing. Every sound is a float32 array [n]."""
 
 import math
 from collections.abc import Sequence
@@ -22,7 +20,7 @@ _SILENCE = 1e-20  # power
 def noise(
     kind: str, rng: np.random.Generator, n: int, rate: int, corpus: Sequence[np.ndarray] = ()
 ) -> np.ndarray:
-    """One of NOISES, float32 [n] with an RMS of 1; `corpus` is the speech that babble is made of."""
+    """Return one of NOISES, float32 [n] with an RMS of 1; `corpus` is the speech for babble."""
     if kind == "white":
         sound = rng.standard_normal(n)
     elif kind == "pink":  # power falls by 3 dB an octave
@@ -31,7 +29,7 @@ def noise(
     elif kind == "babble":
         sound = np.zeros(n)
         for _ in range(VOICES):
-            voice = corpus[rng.integers(len(corpus))]
+            voice = corpus[int(rng.integers(len(corpus)))]
             start = rng.integers(len(voice))
             sound += _level(np.take(voice, np.arange(start, start + n), mode="wrap"))
     elif kind == "hum":  # the first harmonics of the mains, over a little broadband noise
@@ -46,28 +44,30 @@ def noise(
 
 
 def room(rng: np.random.Generator, rate: int, t60: float, drr_db: float) -> np.ndarray:
-    """Impulse response, float32: a direct path of 1, then noise that falls by 60 dB in `t60`
-    seconds (Polack 1988), with `drr_db` from the energy of the direct path to that of all the rest.
-    The direct path comes 2 ms after the start, as in a measured response.
+    """Return an impulse response, float32: a direct path of 1, then decaying noise (Polack 1988).
+
+    The noise falls by 60 dB in `t60` seconds; `drr_db` is the ratio of the energy of the direct
+    path to that of all the rest. The direct path comes 2 ms after the start, as in a measured
+    response.
     """
     at, n = round(EARLY_S * rate), round(t60 * rate)
     tail = rng.standard_normal(n) * 10 ** (-3 * np.arange(n) / n)
     tail[:at] = 0
-    tail *= 10 ** (-drr_db / 20) / math.sqrt(
-        float(np.sum(tail**2)) + _SILENCE
-    )  # a sum: a dot product's last bits depend on the number of threads
+    # a sum: the last bits of a dot product depend on the number of threads
+    tail *= 10 ** (-drr_db / 20) / math.sqrt(float(np.sum(tail**2)) + _SILENCE)
     tail[0] = 1
     return np.concatenate([np.zeros(at), tail]).astype(np.float32)
 
 
 def direct_path(response: np.ndarray) -> int:
-    """Index of the direct path: the largest absolute value."""
+    """Return the index of the direct path: the largest absolute value."""
     return int(np.argmax(np.abs(response)))
 
 
 def reverberate(x: np.ndarray, response: np.ndarray) -> np.ndarray:
-    """float32 [n] -> [n]: the whole convolution, cut so that the direct path adds no delay. The
-    room keeps the level of the direct sound.
+    """Convolve float32 [n] with `response`, cut to [n] so that the direct path adds no delay.
+
+    The level of the direct sound is unchanged.
     """
     at = direct_path(response)
     gain = abs(float(response[at]))
@@ -76,15 +76,12 @@ def reverberate(x: np.ndarray, response: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Mixture:
-    """Three float32 arrays [n] scaled by one gain.
-
-    Noisy is what is heard, clean what is wanted, noise what was added.
-    """
+    """Noisy recording, clean target and added noise: float32 arrays [n] scaled by one gain."""
 
     noisy: np.ndarray
     clean: np.ndarray
     noise: np.ndarray
-    gain: float  # 1.0, or what brought the largest of the three peaks down to 1
+    gain: float  # 1.0, or less, so that the largest of the three peaks is 1
 
 
 def mix(
@@ -94,11 +91,11 @@ def mix(
     rate: int,
     response: np.ndarray | None = None,
 ) -> Mixture:
-    """Clean speech in a room (if `response` is given) with noise, at a ratio of powers of `snr_db`.
+    """Mix clean speech, in a room if `response` is given, with noise at a ratio of `snr_db`.
 
-    The ratio is that of the dry speech while it is active to the noise over the whole clip: pauses
-    in the speech do not make the noise softer, nor a live room louder. Where the speech is silent
-    the noise is added as it is.
+    The ratio is between the power of the dry speech while it is active and that of the noise over
+    the whole clip: pauses in the speech do not lower the noise, a live room does not raise it. If
+    speech or noise is silent, the noise is added unscaled.
     """
     power = active_power(clean, rate)
     mean_square = float(np.mean(np.square(noise, dtype=np.float64)))
@@ -110,16 +107,12 @@ def mix(
     added = (scale * noise).astype(np.float32)
     noisy = (clean if response is None else reverberate(clean, response)) + added
     gain = 1 / max(1.0, *(float(np.abs(x).max(initial=0)) for x in (noisy, clean, added)))
-    return Mixture(
-        *((x * np.float32(gain)).astype(np.float32) for x in (noisy, clean, added)), gain
-    )
+    noisy, clean, added = ((x * np.float32(gain)).astype(np.float32) for x in (noisy, clean, added))
+    return Mixture(noisy, clean, added, gain)
 
 
 def active_power(x: np.ndarray, rate: int) -> float:
-    """Mean square over the frames of 20 ms that are not pauses.
-
-    Within 40 dB of the 95th percentile.
-    """
+    """Return the mean square over frames of 20 ms within 40 dB of their 95th percentile."""
     size = max(1, min(len(x), round(_FRAME_S * rate)))
     frames = np.square(x[: len(x) // size * size], dtype=np.float64).reshape(-1, size).mean(1)
     return (
@@ -130,17 +123,15 @@ def active_power(x: np.ndarray, rate: int) -> float:
 
 
 def snr_db(mixture: Mixture, rate: int) -> float:
-    """The ratio that `mix` was asked for, measured; ±inf where one side is silent."""
-    power, mean_square = (
-        active_power(mixture.clean, rate),
-        float(np.mean(np.square(mixture.noise, dtype=np.float64))),
-    )
+    """Measure the ratio that `mix` sets, in dB; ±inf if one side is silent."""
+    power = active_power(mixture.clean, rate)
+    mean_square = float(np.mean(np.square(mixture.noise, dtype=np.float64)))
     if min(power, mean_square) <= _SILENCE:
         return math.inf if power > mean_square else -math.inf
     return 10 * math.log10(power / mean_square)
 
 
 def _level(x: np.ndarray) -> np.ndarray:
-    """RMS of 1; silence stays silence."""
+    """Scale to an RMS of 1; silence is returned unchanged."""
     rms = math.sqrt(float(np.mean(np.square(x, dtype=np.float64))))
     return x / rms if rms > math.sqrt(_SILENCE) else x * 1.0

@@ -1,15 +1,14 @@
-"""Denoisers behind one interface, and how hard each recording is denoised.
+"""Denoisers behind one interface.
 
-    erb             default. Knows the clean speech, as the builder of a data set does: real gains
+    erb             default. Uses the clean speech, which the builder of a data set has: real gains
                     in 32 bands of the ERB scale, frames of 20 ms every 10 ms, jitter on the gains,
                     half per-bin gains below 5 kHz. The kind of damage DeepFilterNet does (Schröter
                     et al. 2022), not its output
-    wiener          blind, as for a recording of which nothing else is known: decision-directed
-                    Wiener gains (Ephraim and Malah 1984)
+    wiener          blind: decision-directed Wiener gains (Ephraim and Malah 1984)
     deepfilternet   the network itself, with the user's own weights: shards/audio/deepfilter.py
 
-All take a batch of float32 [B, T] on any device and return the same, without delay; what a row
-becomes depends on that row alone.
+All take a batch of float32 [B, T] on any device and return the same, without delay; a row of the
+result depends on that row alone.
 """
 
 import math
@@ -34,16 +33,12 @@ BANDS = 32
 MIXED_HZ = 5000.0
 SMOOTHING = 0.98  # of the a-priori SNR from frame to frame
 LEAST_PRIOR_DB = -25.0
-QUANTILE, BIAS = (
-    0.15,
-    1.6,
-    # noise power: this quantile over time of the smoothed power, times what it lies below the mean of
-    # noise
-)
+# noise power: this quantile over time of the smoothed power, times the ratio of the mean to it
+QUANTILE, BIAS = 0.15, 1.6
 
 
 class Denoiser(Protocol):
-    """`name` is one of NAMES; `rate` in Hz is that of the sound it takes."""
+    """A denoiser for sound of `rate` Hz; `name` is one of NAMES."""
 
     name: str
     rate: int
@@ -55,17 +50,17 @@ class Denoiser(Protocol):
         strengths: Sequence[Strength],
         lengths: Sequence[int] | None = None,
     ) -> Tensor:
-        """float32 [B, T] -> [B, T] without delay.
+        """Denoise float32 [B, T] without delay.
 
-        Rows shorter than T are filled with zeros, and `lengths` says how long they are.
+        Rows shorter than T are padded with zeros; `lengths` are their lengths.
         """
         ...
 
 
 def load(name: str, rate: int, weights: Path | None = None) -> Denoiser:
-    """The denoiser of that name for sound of `rate` Hz.
+    """Load the denoiser of that name for sound of `rate` Hz.
 
-    `weights` are those of deepfilternet. ConfigError says what is missing.
+    `weights` are those of deepfilternet. ConfigError names everything that is missing.
     """
     if name == "deepfilternet":
         from distgan.shards.audio import deepfilter
@@ -74,10 +69,10 @@ def load(name: str, rate: int, weights: Path | None = None) -> Denoiser:
     if name not in NAMES:
         raise ConfigError(f"no denoiser {name!r}; there are: {', '.join(NAMES)}")
     if rate < LEAST_RATE:
-        raise ConfigError(f"sound of {rate} Hz; the denoiser {name} takes {LEAST_RATE} Hz and more")
+        raise ConfigError(f"rate {rate} Hz: the denoiser {name} needs at least {LEAST_RATE} Hz")
     if weights is not None:
         raise ConfigError(
-            f"the denoiser {name} has no weights; found {weights}. Leave them out, or take"
+            f"the denoiser {name} takes no weights, but {weights} is given; leave them out, or use"
             " deepfilternet"
         )
     return Erb(rate) if name == "erb" else Wiener(rate)
@@ -100,14 +95,13 @@ class Erb:
     ) -> Tensor:
         size = 2 * self.hop
         window = torch.hann_window(size, device=noisy.device).sqrt()
-        spectrum, wanted = (_stft(x, size, self.hop, window) for x in (noisy, clean))
-        power = wanted.abs().square()
+        spectrum, target = (_stft(x, size, self.hop, window) for x in (noisy, clean))
+        power = target.abs().square()
         over = _column([s.oversubtract for s in strengths], noisy)
-        removed = over * (spectrum - wanted).abs().square()
+        removed = over * (spectrum - target).abs().square()
         widths = torch.tensor(np.diff(self.edges), device=noisy.device)
-        bands = torch.zeros(
-            len(widths), spectrum.shape[-2], device=noisy.device
-        )  # [band, bin], the mean over each band
+        # [band, bin], the mean over each band
+        bands = torch.zeros(len(widths), spectrum.shape[-2], device=noisy.device)
         bands[
             torch.arange(len(widths), device=noisy.device).repeat_interleave(widths),
             torch.arange(spectrum.shape[-2]),
@@ -127,9 +121,7 @@ class Erb:
         return torch.istft(spectrum * gains, size, self.hop, window=window, length=noisy.shape[-1])
 
     def _jitter(self, strengths: Sequence[Strength], frames: int) -> Tensor:
-        """Factors [B, band, frame]. Frames are drawn one after the other, so a longer row begins
-        with the same ones.
-        """
+        """Draw factors [B, band, frame], frame by frame: a longer row begins with the same ones."""
         rows = [
             s.jitter_db
             * numpy_generator(s.seed, "denoise/jitter")
@@ -154,7 +146,7 @@ class Wiener:
         strengths: Sequence[Strength],
         lengths: Sequence[int] | None = None,
     ) -> Tensor:
-        """`clean` is not looked at."""
+        """Denoise without using `clean`."""
         size = 4 * self.hop
         window = torch.hann_window(size, device=noisy.device)
         spectrum = _stft(noisy, size, self.hop, window)
@@ -174,7 +166,7 @@ class Wiener:
     def _noise(
         self, power: Tensor, strengths: Sequence[Strength], lengths: Sequence[int]
     ) -> Tensor:
-        """Noise power [B, bin, 1], from the frames that lie inside each row."""
+        """Estimate the noise power [B, bin, 1] from the frames inside each row."""
         rows = []
         for row, strength, length in zip(power, strengths, lengths, strict=True):
             inside = row[:, : max(1, length // self.hop)]
@@ -189,8 +181,9 @@ class Wiener:
 
 
 def erb_edges(rate: int, size: int, bands: int = BANDS, least: int = 2) -> np.ndarray:
-    """First bins of `bands` bands of equal width on the ERB scale (Glasberg and Moore 1990), at
-    least `least` bins each, and the end.
+    """Return the first bins of bands of equal width on the ERB scale, and the end.
+
+    Glasberg and Moore 1990; each band has at least `least` bins.
     """
     scale = 24.7 * 9.265
     hz = scale * np.expm1(np.linspace(0, math.log1p(rate / 2 / scale), bands + 1))
@@ -206,9 +199,8 @@ def erb_edges(rate: int, size: int, bands: int = BANDS, least: int = 2) -> np.nd
 
 
 def _stft(x: Tensor, size: int, hop: int, window: Tensor) -> Tensor:
-    # Zeros before, where reflection would need more samples than a short recording has, and after,
-    # so that the last sample lies in as many
-    # frames as if the row were longer.
+    # Zeros before, because reflection would need more samples than a short recording has, and
+    # after, so that the last sample lies in as many frames as if the row were longer.
     return torch.stft(
         torch.nn.functional.pad(x, (0, size)),
         size,
@@ -221,7 +213,7 @@ def _stft(x: Tensor, size: int, hop: int, window: Tensor) -> Tensor:
 
 
 def _column(values: list[float], like: Tensor) -> Tensor:
-    """[B] -> [B, 1, 1]"""
+    """Return [B] as a tensor [B, 1, 1] like `like`."""
     return torch.tensor(values, dtype=like.dtype, device=like.device)[:, None, None]
 
 

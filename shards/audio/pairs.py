@@ -1,4 +1,4 @@
-"""Paired signals in files: which belong together, what they hold, and stretches of them."""
+"""Pairs of signals in files: match them by name, load them, read parts of them."""
 
 import functools
 import math
@@ -18,15 +18,8 @@ from distgan.shards.codecs import audio as audio_codec
 
 SOUNDS = (".aif", ".aiff", ".au", ".caf", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".w64", ".wav")
 ARRAYS = (".npy",)
-_SEEKABLE = (
-    ".aif",
-    ".aiff",
-    ".au",
-    ".caf",
-    ".flac",
-    ".w64",
-    ".wav",
-)  # the others are decoded from their beginning: Ogg's last page is missed
+# the others are decoded from their beginning: seeking misses Ogg's last page
+_SEEKABLE = (".aif", ".aiff", ".au", ".caf", ".flac", ".w64", ".wav")
 INPUT, TARGET = "input", "target"
 SILENT_PEAK = 1e-3  # -60 dB of full scale
 _FILTER_REACH = 64  # samples of the lower rate within which the resampling filter has died away
@@ -35,7 +28,7 @@ _FILTER_REACH = 64  # samples of the lower rate within which the resampling filt
 def pair_sample(
     rate: int, extension: str, dtype: str, lengths: Iterable[int], **more: Any
 ) -> dict[str, Any]:
-    """What dataset.json says of a sample that is a pair; `lengths` in frames."""
+    """Return the entry `sample` of dataset.json for pairs; `lengths` in frames."""
     lengths = list(lengths)
     return {
         "kind": "pair",
@@ -49,13 +42,13 @@ def pair_sample(
 
 
 def named(files: Iterable[str], most: int = 20) -> str:
-    """`a.wav, b.wav and 3 more`."""
+    """Format file names for a message: `a.wav, b.wav and 3 more`."""
     files = [shown(file) for file in files]
     return ", ".join(files[:most]) + (f" and {len(files) - most} more" if len(files) > most else "")
 
 
 class FilePairs:
-    """Files of two folders that have the same name but for the extension."""
+    """Files of two folders with the same names, extensions aside."""
 
     def __init__(self, inputs: Path, targets: Path, extensions: tuple[str, ...] = SOUNDS):
         self.folders = (inputs, targets)
@@ -67,7 +60,7 @@ class FilePairs:
         ]
         if not stems:
             raise ConfigError(
-                f"no file of {inputs} has the name of one of {targets} (extensions aside): "
+                f"no file of {inputs} has the same name as one of {targets} (extensions aside): "
                 f"{named(lone[0], 3)} there, {named(lone[1], 3)} here"
             )
         self.files = [(sides[0][stem], sides[1][stem]) for stem in stems]
@@ -75,14 +68,14 @@ class FilePairs:
         self.keys = keys_of([file for file, _ in self.files])
         self.groups = self.keys
         self.notes = [
-            f"{len(files)} without {what}, left out: {named(files)}"
-            for files, what in ((lone[0], "a target"), (lone[1], "an input"))
+            f"{len(files)} without {side}, left out: {named(files)}"
+            for files, side in ((lone[0], "a target"), (lone[1], "an input"))
             if files
         ]
 
     @classmethod
     def in_one_folder(cls, folder: Path, extensions: tuple[str, ...] = SOUNDS) -> "FilePairs":
-        """Those of FOLDER/input and FOLDER/target."""
+        """Match the files of FOLDER/input and FOLDER/target."""
         missing = [side for side in (INPUT, TARGET) if not (folder / side).is_dir()]
         if missing:
             raise ConfigError(
@@ -104,17 +97,14 @@ class FilePairs:
                 f" {named(f for f, s in zip(files, stems, strict=True) if s in twice)}"
             )
         if not files:
-            raise ConfigError(f"{folder} holds no files of the kinds {', '.join(extensions)}")
+            raise ConfigError(f"{folder} has no files with the extensions {', '.join(extensions)}")
         return dict(zip(stems, files, strict=True))
 
     def paths(self, i: int) -> tuple[Path, Path]:
         return self.folders[0] / self.files[i][0], self.folders[1] / self.files[i][1]
 
     def contents(self) -> str:
-        """Names both sides by what is in them.
-
-        Recordings with the same target, under whatever names, become one group.
-        """
+        """Return the hashes of both sides; group recordings with equal targets."""
         inputs, targets = (
             Contents(folder, [pair[k] for pair in self.files])
             for k, folder in enumerate(self.folders)
@@ -124,38 +114,37 @@ class FilePairs:
         return f"{INPUT}: {inputs}; {TARGET}: {targets}"
 
     def one_rate(self) -> int | None:
-        """The rate of all files in Hz, None if no header tells one; ConfigError if they differ."""
-        found: dict[int, Path] = {}
+        """Return the rate of all files in Hz, None if no header has one; ConfigError if several."""
+        examples: dict[int, Path] = {}
         for i in range(len(self.files)):
             for path in self.paths(i):
                 if rate := frames_and_rate(path)[1]:
-                    found.setdefault(rate, path)
-        if len(found) > 1:
+                    examples.setdefault(rate, path)
+        if len(examples) > 1:
+            lines = [f"  {rate} Hz: {shown(str(path))}" for rate, path in sorted(examples.items())]
             raise ConfigError(
-                "the files have several rates; choose one with --rate:\n"
-                + "\n".join(
-                    f"  {rate} Hz: {shown(str(path))}" for rate, path in sorted(found.items())
-                )
+                "\n".join(["the files have several rates; choose one with --rate:", *lines])
             )
-        return next(iter(found), None)
+        return next(iter(examples), None)
 
     def load(self, i: int) -> tuple[np.ndarray, np.ndarray]:
-        """(input, target) as float32 [frames]; DataError names the file."""
-        given, target = (
+        """Load (input, target) as float32 [frames]; DataError names the file."""
+        source, target = (
             _array(path) if path.suffix.lower() in ARRAYS else audio_codec.load(path)[0]
             for path in self.paths(i)
         )
-        return given, target
+        return source, target
 
 
 class ArrayPairs:
     """Rows of the arrays `input` and `target` [n, length] of an .npz.
 
-    Rows with the same value of `group` [n] belong together.
+    Rows with the same value of `group` [n] are one group.
     """
 
     def __init__(self, path: Path):
-        self.path, self.notes = path, []
+        self.path = path
+        self.notes: list[str] = []
         rows = self._rows
         if rows[INPUT].ndim != 2 or rows[INPUT].shape != rows[TARGET].shape:
             raise ConfigError(
@@ -180,50 +169,49 @@ class ArrayPairs:
             file = np.load(self.path, allow_pickle=False)
             if not isinstance(file, np.lib.npyio.NpzFile):
                 raise ConfigError(
-                    f"{self.path} is one array; an .npz with the arrays {INPUT} and {TARGET} is due"
+                    f"{self.path} is a single array, expected an .npz with the arrays {INPUT} and"
+                    f" {TARGET}"
                 )
             with file:
-                lacking = [name for name in (INPUT, TARGET) if name not in file]
-                if lacking:
+                missing = [name for name in (INPUT, TARGET) if name not in file]
+                if missing:
                     raise ConfigError(
-                        f"{self.path} has no array {' and no '.join(lacking)}; it has"
+                        f"{self.path} has no array {' and no '.join(missing)}; it has"
                         f" {named(file.files)}"
                     )
                 rows = {name: file[name] for name in (INPUT, TARGET, "group") if name in file}
         except ConfigError:
             raise
-        # anything: zlib.error, TokenError, MemoryError for a shape that is a lie,
-        # NotImplementedError
+        # any exception: zlib.error, TokenError, MemoryError for a false shape, NotImplementedError
         except Exception as error:
             raise DataError(f"{self.path} cannot be read as .npz: {error}") from error
         for name, values in rows.items():
-            if not isinstance(values, np.ndarray):  # NumPy gives the bytes of what is no array
-                raise DataError(f"{self.path} cannot be read as .npz: {name} is no array")
+            if not isinstance(values, np.ndarray):  # NumPy returns other members as bytes
+                raise DataError(f"{self.path} cannot be read as .npz: {name} is not an array")
         for name in (INPUT, TARGET):
             if rows[name].dtype.kind not in "fiu":
-                raise ConfigError(f"{self.path}: {name} holds {rows[name].dtype}; numbers are due")
+                raise ConfigError(f"{self.path}: {name} is {rows[name].dtype}, expected numbers")
         return rows
 
     def __getstate__(self) -> dict[str, Any]:
-        return {
-            name: value for name, value in self.__dict__.items() if name != "_rows"
-        }  # each process reads the file once
+        # each process reads the file once
+        return {name: value for name, value in self.__dict__.items() if name != "_rows"}
 
     def contents(self) -> str:
         return str(Contents(self.path.parent, [self.path.name], "file"))
 
     def one_rate(self) -> None:
-        """Arrays name no rate."""
+        """Return None: arrays have no rate."""
 
     def load(self, i: int) -> tuple[np.ndarray, np.ndarray]:
-        with np.errstate(over="ignore"):  # becomes infinite, and is found
+        with np.errstate(over="ignore"):  # an overflow becomes infinite, and is reported
             return self._rows[INPUT][i].astype(np.float32), self._rows[TARGET][i].astype(np.float32)
 
 
 def _array(path: Path) -> np.ndarray:
     try:
         values = np.load(path, allow_pickle=False)
-    except Exception as error:  # anything: TokenError, MemoryError for a shape that is a lie
+    except Exception as error:  # any exception: TokenError, MemoryError for a false shape
         raise DataError(f"{path} cannot be read as .npy: {error}") from error
     if not isinstance(values, np.ndarray) or values.ndim != 1 or values.dtype.kind not in "fiu":
         raise DataError(f"{path} must hold numbers in one dimension")
@@ -232,58 +220,58 @@ def _array(path: Path) -> np.ndarray:
 
 
 def frames_and_rate(path: Path) -> tuple[int, int]:
-    """What the header of a sound file says; (0, 0) if it is none that can be read."""
+    """Return (frames, rate in Hz) from the header of a sound file; (0, 0) if it is unreadable."""
     if path.suffix.lower() in ARRAYS:
         return 0, 0
     try:
-        about = soundfile.info(path)
+        info = soundfile.info(path)
     except (soundfile.LibsndfileError, OSError, TypeError):
         return 0, 0
-    return about.frames, about.samplerate
+    return info.frames, info.samplerate
 
 
 def read_span(path: Path, rate: int, first: int, frames: int) -> np.ndarray:
-    """float32 frames [first, first + frames) of a sound file resampled to `rate`, channels
-    averaged; shorter where the file ends.
+    """Read float32 frames [first, first + frames) of a sound file as resampled to `rate`.
 
-    As if the whole file were resampled and then cut: the stretch that is read begins at a frame
-    both rates share, with a margin for the filter.
+    Channels are averaged; shorter if the file ends. Equal to resampling the whole file and then
+    cutting: reading begins at a frame that both rates share, with a margin for the filter.
     """
     try:
         with soundfile.SoundFile(path) as file:
-            found = file.samplerate
-            common = math.gcd(found, rate)
-            step_found, step = found // common, rate // common
-            margin = 0 if found == rate else math.ceil(_FILTER_REACH / min(step_found, step))
+            file_rate = file.samplerate
+            common = math.gcd(file_rate, rate)
+            file_step, step = file_rate // common, rate // common
+            margin = 0 if file_rate == rate else math.ceil(_FILTER_REACH / min(file_step, step))
             begin = max(0, first // step - margin)
             end = -(-(first + frames) // step) + margin
-            skip = begin * step_found if path.suffix.lower() in _SEEKABLE else 0
+            skip = begin * file_step if path.suffix.lower() in _SEEKABLE else 0
             file.seek(min(skip, file.frames))
-            samples = file.read(end * step_found - skip, dtype="float32", always_2d=True)[
-                begin * step_found - skip :
-            ].mean(1)
+            samples = file.read(end * file_step - skip, dtype="float32", always_2d=True)
     except (soundfile.LibsndfileError, OSError, TypeError) as error:
         raise DataError(f"{path} cannot be read as sound: {error}") from error
-    if found != rate and len(samples):
-        samples = audio_codec.resample(samples, found, rate)
+    samples = samples[begin * file_step - skip :].mean(1)
+    if file_rate != rate and len(samples):
+        samples = audio_codec.resample(samples, file_rate, rate)
     return samples[first - begin * step :][:frames]
 
 
-def to_take_out(delay: align.Delay) -> float:
-    """Samples by which the observed is to be advanced.
+def correction(delay: align.Delay) -> float:
+    """Return the samples by which to advance the observed side.
 
-    Whole where that is nearly so, as moving whole samples changes nothing else.
+    Rounded to whole samples if nearly so: moving whole samples needs no interpolation.
     """
     whole = round(delay.samples)
     return whole if abs(delay.samples - whole) < align.EXACT else round(delay.samples, 3)
 
 
 def clipped_share(samples: np.ndarray) -> float:
-    """Share of the samples that lie in runs of at least 3 within 1 % of the peak, of a signal that
-    peaks above 0.9 of full scale.
+    """Return the share of the samples in runs of at least 3 within 1 % of the peak.
+
+    0 if the peak is at most 0.9 of full scale.
     """
     size = np.abs(samples)
-    if not size.size or (peak := size.max()) <= 0.9:
+    peak = size.max(initial=0)
+    if peak <= 0.9:
         return 0.0
     high = np.concatenate([[0], size >= 0.99 * peak, [0]]).astype(np.int8)
     begins, ends = np.flatnonzero(np.diff(high) == 1), np.flatnonzero(np.diff(high) == -1)

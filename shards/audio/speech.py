@@ -1,10 +1,8 @@
-"""Speech to start with: a synthesiser in NumPy that needs nothing, and espeak-ng where it is
-installed.
+"""Synthetic speech: a formant synthesiser in NumPy, and espeak-ng if it is installed.
 
-The synthesiser is a source-filter model (Fant 1960) with formants one after the other (Klatt 1980):
-harmonics of a voice and shaped noise through resonances that move from syllable to syllable. Vowels
-are those of Peterson and Barney (1952, men). It has the spectrum and the rhythm of speech, and says
-nothing.
+The synthesiser is a source-filter model (Fant 1960) with cascaded formants (Klatt 1980): harmonics
+of a voice and shaped noise through resonances that move from syllable to syllable. Vowels are those
+of Peterson and Barney (1952, men). It has the spectrum and the rhythm of speech, but no words.
 """
 
 import shutil
@@ -40,7 +38,7 @@ FRICATIVES = np.array([[6500, 1800], [3500, 1400], [5200, 3000], [1500, 700]], f
 NASAL = (280.0, 1100.0, 2200.0)
 CONSONANTS = {"fricative": 0.25, "voiced fricative": 0.1, "stop": 0.3, "nasal": 0.15, "none": 0.2}
 
-FRAMES = 200  # of control per second
+FRAMES = 200  # control frames per second
 PEAK = 0.5
 _WINDOW, _HOP = 512, 128
 _HIGHEST = 0.48  # of the rate
@@ -93,10 +91,7 @@ def _voice(speaker: int) -> _Voice:
 
 
 def utterance(rng: np.random.Generator, rate: int, seconds: float, speaker: int) -> np.ndarray:
-    """float32 [seconds * rate], peak 0.5.
-
-    Syllables. The same number of a speaker is the same voice.
-    """
+    """Synthesise syllables: float32 [seconds * rate], peak 0.5; `speaker` decides the voice."""
     voice = _voice(speaker)
     n, frames = round(seconds * rate), max(1, round(seconds * FRAMES))
     score = _syllables(rng, frames, max(5, rate // 2000))
@@ -116,7 +111,7 @@ def utterance(rng: np.random.Generator, rate: int, seconds: float, speaker: int)
 
 @dataclass
 class _Score:
-    """What is said, for each control frame."""
+    """The controls of the synthesiser for each frame."""
 
     formants: np.ndarray  # [frames, formants], Hz
     voiced: np.ndarray  # [frames], amplitude of the voice
@@ -125,7 +120,7 @@ class _Score:
 
 
 def _syllables(rng: np.random.Generator, frames: int, formants: int) -> _Score:
-    """Consonant and vowel, consonant and vowel, now and then a pause."""
+    """Draw a score of consonants and vowels in turn, with occasional pauses."""
     score = _Score(
         np.tile(500.0 + 1000 * np.arange(formants), (frames, 1)),
         np.zeros(frames),
@@ -136,19 +131,13 @@ def _syllables(rng: np.random.Generator, frames: int, formants: int) -> _Score:
     while at < frames:
         consonant = str(rng.choice(list(CONSONANTS), p=list(CONSONANTS.values())))
         end = at + int(rng.uniform(0.05, 0.11) * FRAMES)
-        place = FRICATIVES[rng.integers(len(FRICATIVES))]
+        articulation = FRICATIVES[rng.integers(len(FRICATIVES))]
         if consonant.endswith("fricative"):
-            score.hiss[at:end], score.noise[at:end] = rng.uniform(0.4, 1.0), place
+            score.hiss[at:end], score.noise[at:end] = rng.uniform(0.4, 1.0), articulation
             score.voiced[at:end] = 0.3 * consonant.startswith("voiced")
         elif consonant == "stop":  # closed, then a burst of 15 ms
-            score.hiss[end - 4 : end - 1], score.noise[at:end] = (
-                1.5,
-                place
-                * [
-                    rng.uniform(0.3, 0.8),
-                    1.5,
-                ],
-            )
+            score.hiss[end - 4 : end - 1] = 1.5
+            score.noise[at:end] = articulation * [rng.uniform(0.3, 0.8), 1.5]
         elif consonant == "nasal":
             score.voiced[at:end], score.formants[at:end, :3] = 0.45, NASAL
         at = end if consonant != "none" else at
@@ -173,16 +162,15 @@ def _harmonics(
     n: int,
     rate: int,
 ):
-    """The voice, [n]: each harmonic with the gain and the phase of the formants where it is."""
+    """Return the voice, [n]: each harmonic with gain and phase of the formants at its frequency."""
     frames = len(voiced)
     t = np.arange(frames) / FRAMES
     melody = -0.12 * t / t[-1] if frames > 1 else np.zeros(1)
     melody = melody + 0.10 * np.sin(
         2 * np.pi * rng.uniform(0.3, 0.9) * t + rng.uniform(0, 2 * np.pi)
     )
-    melody += 0.18 * _smooth(rng.standard_normal(frames), 12) + 0.008 * rng.standard_normal(
-        frames
-    )  # moves, and jitter
+    # slow movement, and jitter
+    melody += 0.18 * _smooth(rng.standard_normal(frames), 12) + 0.008 * rng.standard_normal(frames)
     f0 = voice.f0 * np.exp(melody)
     k = np.arange(1, int(rate * _HIGHEST / f0.min()) + 1)
     f = f0[:, None] * k
@@ -193,11 +181,9 @@ def _harmonics(
     phase = 2 * np.pi * np.cumsum(np.interp(at, np.arange(frames), f0)) / rate
     sound = np.zeros(n)
     for j in range(len(k)):
-        size, turn = (
-            np.interp(at, np.arange(frames), v)
-            for v in (np.abs(gains[:, j]), np.unwrap(np.angle(gains[:, j])))
-        )
-        sound += size * np.cos(k[j] * phase + turn)
+        gain = np.interp(at, np.arange(frames), np.abs(gains[:, j]))
+        shift = np.interp(at, np.arange(frames), np.unwrap(np.angle(gains[:, j])))
+        sound += gain * np.cos(k[j] * phase + shift)
     return sound
 
 
@@ -212,9 +198,9 @@ def _noises(
     n: int,
     rate: int,
 ) -> np.ndarray:
-    """Breath through the formants and the noise of consonants, [n].
+    """Return breath through the formants plus the noise of consonants, [n].
 
-    White noise shaped window by window, overlapped and added.
+    White noise is shaped window by window, overlapped and added.
     """
     starts = np.arange(0, n + _WINDOW, _HOP)
     frame = np.clip((starts - _WINDOW / 2) * FRAMES / rate, 0, len(voiced) - 1).astype(int)
@@ -243,8 +229,9 @@ def _noises(
 
 
 def _resonances(f: np.ndarray, formants: np.ndarray, widths: np.ndarray) -> np.ndarray:
-    """Complex gain at frequencies f [frames, m] of resonators of second order in a row, [frames,
-    formants]; 1 at 0 Hz.
+    """Return the complex gain at f [frames, m] of cascaded second-order resonators; 1 at 0 Hz.
+
+    `formants` [frames, formants] are their frequencies in Hz, `widths` [formants] their bandwidths.
     """
     s, gain = 2j * np.pi * f, np.ones(f.shape, complex)
     for i in range(formants.shape[1]):
@@ -254,7 +241,7 @@ def _resonances(f: np.ndarray, formants: np.ndarray, widths: np.ndarray) -> np.n
 
 
 def _smooth(x: np.ndarray, reach: int) -> np.ndarray:
-    """Mean over ±reach frames under a Hann window, along the first axis; the ends are held."""
+    """Average over ±reach frames with a Hann window, along the first axis; the ends are held."""
     weights = np.hanning(2 * reach + 3)[1:-1]
     weights /= weights.sum()
     padded = np.pad(x, [(reach, reach)] + [(0, 0)] * (x.ndim - 1), mode="edge")
@@ -262,22 +249,22 @@ def _smooth(x: np.ndarray, reach: int) -> np.ndarray:
 
 
 def espeak_path() -> str | None:
-    """The espeak-ng program, or None."""
+    """Return the path of the espeak-ng program, or None."""
     return shutil.which("espeak-ng")
 
 
 def espeak(text: str, voice: str, rate_wpm: int) -> tuple[np.ndarray, int]:
-    """(float32 [n], rate in Hz, 22050) of `text`, always the same for one version of the program.
+    """Speak `text`; return (float32 [n], rate in Hz, 22050), equal for one version of the program.
 
-    Nothing is above 11 kHz.
+    The band ends at 11 kHz.
     """
     if not (program := espeak_path()):
         raise ConfigError(
             "espeak-ng is not installed. Install it (Debian, Ubuntu: apt-get install espeak-ng), or"
-            " take the synthesiser"
+            " use the synthesiser"
         )
     with tempfile.TemporaryDirectory() as folder:
-        # To a file: on its standard output the header of the WAV announces 2 GB.
+        # To a file: on standard output the header of the WAV states 2 GB.
         path = Path(folder, "speech.wav")
         done = subprocess.run(
             [program, "-v", voice, "-s", str(rate_wpm), "-w", str(path), "--", text],
@@ -288,7 +275,7 @@ def espeak(text: str, voice: str, rate_wpm: int) -> tuple[np.ndarray, int]:
         )
         if done.returncode or not path.is_file():
             raise DataError(
-                f"espeak-ng said nothing with the voice {voice!r}:"
+                f"espeak-ng wrote no sound with the voice {voice!r}:"
                 f" {done.stderr.strip() or f'exit code {done.returncode}'}"
             )
         return audio_codec.load(path)
@@ -297,20 +284,17 @@ def espeak(text: str, voice: str, rate_wpm: int) -> tuple[np.ndarray, int]:
 def espeak_utterance(
     rng: np.random.Generator, rate: int, seconds: float, speaker: int
 ) -> np.ndarray:
-    """float32 [seconds * rate], peak 0.5.
+    """Speak TEXTS in random order at a random speed: float32 [seconds * rate], peak 0.5.
 
-    Sentences of TEXTS in random order and at a random speed. Speakers beyond len(VOICES) repeat.
+    Speakers beyond len(VOICES) repeat.
     """
-    n, order, speed = (
-        round(seconds * rate),
-        rng.permutation(len(TEXTS)),
-        int(rng.integers(*RATES_WPM)),
-    )
+    n, order = round(seconds * rate), rng.permutation(len(TEXTS))
+    speed = int(rng.integers(*RATES_WPM))
     spoken = np.zeros(0, np.float32)
     while len(spoken) < n:
-        sound, found = espeak(TEXTS[order[0]], VOICES[speaker % len(VOICES)], speed)
-        spoken = np.concatenate(
-            [spoken, audio_codec.resample(sound, found, rate) if found != rate else sound]
-        )
+        sound, sound_rate = espeak(TEXTS[order[0]], VOICES[speaker % len(VOICES)], speed)
+        if sound_rate != rate:
+            sound = audio_codec.resample(sound, sound_rate, rate)
+        spoken = np.concatenate([spoken, sound])
         order = np.roll(order, -1)
     return PEAK * spoken[:n] / max(float(np.abs(spoken[:n]).max(initial=0)), 1e-9)

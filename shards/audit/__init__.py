@@ -4,11 +4,15 @@ The audit only reads the data; its report and pictures are not part of the data 
 file does not hide another: every finding names split, shard and key. Imports distgan.core,
 shards.codecs, shards.format, shards.audio and shards.sources.
 
-command     `distgan check DATA`: run all checks, write DATA/audit/audit.json, print the table
-findings    the checks with their thresholds and sources, findings, summaries
-integrity   files: sha256, crc32, tar headers, indexes, manifests, SHA256SUMS
-samples     read single samples of shards that may be damaged
-images      checks of images: size, contrast, range, duplicates, leaks across the split
-pairs       checks of pairs of signals: level, delay, SI-SDR, declared SNR, duplicates
-plots       the pictures beside audit.json
+command           `distgan check DATA`: run all checks, write DATA/audit/audit.json, print a table
+checks            the checks with their thresholds and the sources of these
+findings          grade values by the checks, summarise findings
+integrity         files of a data set: dataset.json, manifests, SHA256SUMS, leaks across the split
+shard_integrity   one shard: sha256, index, every member's bytes and header
+samples           read single samples of shards that may be damaged
+images            measure images; duplicates and near-duplicates
+pairs             measure pairs of signals: level, delay, SI-SDR, declared SNR; duplicates
+plots             shared parts of the pictures: sheets, histograms
+image_plots       pictures of an audit of images
+pair_plots        pictures of an audit of pairs
 """

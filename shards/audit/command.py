@@ -1,12 +1,11 @@
-"""`distgan check DATA`: are the files those that were written, and is what is in them fit to train
-on?
+"""`distgan check DATA`: verify the files of a data set, and the quality of its samples.
 
-    DATA/audit/audit.json    every finding with split, shard, key, value and threshold; what was
-                             measured; fingerprint, versions
+    DATA/audit/audit.json    every finding with split, shard, key, value and threshold; the measured
+                             values; fingerprint, versions
     DATA/audit/*.png         the data and the findings as pictures
 
-Nothing in DATA is changed, and the audit is not part of the data: neither readers nor the
-fingerprint see it.
+The data are not changed, and the audit is not part of them: neither readers nor the fingerprint
+include it.
 """
 
 import argparse
@@ -14,6 +13,7 @@ import json
 import os
 import platform
 import shlex
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,8 @@ from distgan.core.errors import ConfigError, DataError
 from distgan.core.files import write_atomic
 from distgan.core.worker_pool import default_workers, ordered_map
 from distgan.shards.audit import images, integrity, pairs
-from distgan.shards.audit.findings import FAIL, SIGNED, WARN, Checks, Finding, summary
+from distgan.shards.audit.checks import FAIL, SIGNED, WARN
+from distgan.shards.audit.findings import Checks, Finding, summary
 from distgan.shards.audit.samples import chunks, places, read
 from distgan.shards.format.manifest import DATASET
 from distgan.shards.sources._base import load_source, source_names
@@ -44,8 +45,9 @@ PICTURES = (
 
 
 def main(argv: list[str]) -> int:
-    """`distgan check`: 0 if nothing FAILs (with --strict: nothing WARNs either), else 1;
-    ConfigError and DataError for what cannot be checked.
+    """Run `distgan check`; return 1 if a check FAILs (with --strict: or WARNs), else 0.
+
+    ConfigError and DataError if the check itself is not possible.
     """
     args = _parser().parse_args(argv)
     root, checks = Path(args.data), Checks(args.threshold)
@@ -57,9 +59,25 @@ def main(argv: list[str]) -> int:
             f"{root}: no such folder; make it with `distgan shard SOURCE {shlex.quote(str(root))}`"
         )
     out = Path(args.out) if args.out else root / "audit"
-    _refuse_unwritable(out, root)
+    _require_writable(out, root)
     files = integrity.examine(root, checks, args.workers)
     quality = _Quality(files, checks, args.limit, args.workers)
+    report = _report(files, quality, checks, args.strict)
+    try:
+        pictures = _write(out, report, quality)
+    except OSError as error:
+        raise DataError(
+            f"{error.filename or out}: {error.strerror}; choose another folder: distgan check"
+            f" {root} --out FOLDER"
+        ) from error
+    _print(root, out, report, quality, pictures)
+    return 1 if report["verdict"] == "fail" else 0
+
+
+def _report(
+    files: integrity.Integrity, quality: "_Quality", checks: Checks, strict: bool
+) -> dict[str, Any]:
+    """Return the contents of audit.json."""
     findings = files.findings + quality.findings
     if quality.kind == "none" and files.dataset.get("sample"):
         findings.append(
@@ -72,34 +90,36 @@ def main(argv: list[str]) -> int:
                 None,
                 None,
                 "",
-                "no kind and size of one sample is stated there",
+                "it states no kind and size of a sample",
             )
         )
-    failed = any(finding.level == FAIL for finding in findings) or (args.strict and bool(findings))
+    failed = any(finding.level == FAIL for finding in findings) or (strict and bool(findings))
+    members = sum(shard.members for shard in files.shards)
+    totals = {"files": files.files, "members": members, quality.kind: len(quality.reports)}
     rows = [
         summary(
             check,
             findings,
-            _total(check.of, files, quality),
+            totals[check.of],
             check.name not in quality.ungraded,
             quality.measured(check.name),
         )
         for check in checks.of("files", "members", quality.kind)
     ]
-    report = {
+    return {
         "version": VERSION,
         "fingerprint": files.dataset.get("fingerprint"),
         "source": files.dataset.get("source"),
         "sample": files.dataset.get("sample"),
         "verdict": "fail" if failed else "pass",
-        "strict": args.strict,
+        "strict": strict,
         "examined": {
             "shards": len(files.shards),
-            "members": sum(shard.members for shard in files.shards),
+            "members": members,
             "bytes": sum(shard.bytes for shard in files.shards),
             "kind": quality.kind,
             "samples": len(quality.reports),
-            "of": quality.whole,
+            "of": quality.total,
         },
         "not_graded": list(quality.ungraded),
         "checks": rows,
@@ -110,112 +130,92 @@ def main(argv: list[str]) -> int:
             "numpy": np.__version__,
         },
     }
-    try:
-        drawn = _write(out, report, quality)
-    except OSError as error:
-        raise DataError(
-            f"{error.filename or out}: {error.strerror}; choose another folder: distgan check"
-            f" {root} --out FOLDER"
-        ) from error
-    _say(root, out, report, quality, drawn)
-    return 1 if failed else 0
 
 
 class _Quality:
-    """The reports at the samples that integrity found whole, and the findings about them.
+    """The measured values of all undamaged samples, and the findings about them.
 
-    None where the kind of sample is not known.
+    Empty if the kind of sample is not known.
     """
 
     def __init__(self, files: integrity.Integrity, checks: Checks, limit: int | None, workers: int):
-        self.kind, self.whole = (
-            _kind(files.dataset.get("sample")),
-            sum(len(set(shard.keys) - shard.damaged) for shard in files.shards),
-        )
-        self.checks, self.reports, self.findings = checks, [], []
+        self.kind = _kind(files.dataset.get("sample"))
+        self.total = sum(len(set(shard.keys) - shard.damaged) for shard in files.shards)
+        self.checks = checks
+        self.reports: list[Any] = []
+        self.findings: list[Finding] = []
         self.ungraded = pairs.not_graded(files.dataset) if self.kind == "pairs" else ()
         chosen = places(files.shards, limit)
         if self.kind == "none" or not chosen:
             return
         fields = list(read(chosen[0]))
-        self.examiner = (
+        self.examiner: Any = (
             images.Examiner(files.dataset["sample"], fields)
             if self.kind == "images"
             else pairs.Examiner(files.dataset, fields)
         )
-        with console.bar(f"looking at {self.kind}", len(chosen), self.kind) as bar:
+        with console.bar(f"examining {self.kind}", len(chosen), self.kind) as bar:
             for reports in ordered_map(self.examiner, chunks(chosen), workers):
                 self.reports += reports
                 bar.advance(len(reports))
-        self.findings = (
-            images.findings(self.reports, checks)
-            if self.kind == "images"
-            else pairs.findings(self.reports, checks, self.ungraded)
-        )
+        if self.kind == "images":
+            self.findings = images.findings(self.reports, checks)
+        else:
+            self.findings = pairs.findings(self.reports, checks, self.ungraded)
 
     def measured(self, name: str) -> list[float]:
-        """The values of one check, of all samples."""
+        """Return the values of one check for all samples, as magnitudes if it is signed."""
         name = "si-sdr" if name.startswith("si-sdr") else name
         values = [report.values[name] for report in self.reports if name in report.values]
         return [abs(value) for value in values] if name in SIGNED else values
 
     def draw(self, out: Path) -> list[str]:
-        from distgan.shards.audit import (
-            plots,  # matplotlib takes a second, which the worker processes need not spend
-        )
-
+        """Write the pictures; return their names."""
         if not self.reports:
             return []
-        draw = plots.draw_images if self.kind == "images" else plots.draw_pairs
-        return draw(out, self.reports, self.examiner, self.findings, self.checks, self.ungraded)
+        # here, because matplotlib takes a second that the worker processes need not spend
+        from distgan.shards.audit import image_plots, pair_plots
+
+        data = (out, self.reports, self.examiner, self.findings, self.checks)
+        if self.kind == "images":
+            return image_plots.draw_images(*data)
+        return pair_plots.draw_pairs(*data, self.ungraded)
 
 
 def _kind(sample: Any) -> str:
-    """What dataset.json says that a sample is: "images", "pairs", or "none" that is looked into."""
-    if isinstance(sample, dict):
-        if (
-            sample.get("kind") == "image"
-            and isinstance(sample.get("size"), int)
-            and sample.get("channels") in (1, 3)
-        ):
-            return "images"
-        if sample.get("kind") == "pair" and isinstance(sample.get("rate"), int):
-            return "pairs"
-    return "none"
+    """Return "images" or "pairs" by dataset.json; "none" if samples cannot be examined."""
+    if not isinstance(sample, dict):
+        return "none"
+    channels, size, rate = sample.get("channels"), sample.get("size"), sample.get("rate")
+    if sample.get("kind") == "image" and isinstance(size, int) and channels in (1, 3):
+        return "images"
+    return "pairs" if sample.get("kind") == "pair" and isinstance(rate, int) else "none"
 
 
-def _total(of: str, files: integrity.Integrity, quality: _Quality) -> int:
-    if of == "files":
-        return files.files
-    return sum(shard.members for shard in files.shards) if of == "members" else len(quality.reports)
-
-
-def _refuse_unwritable(out: Path, root: Path) -> None:
-    """Before minutes are spent."""
-    there = next(path for path in (out, *out.absolute().parents) if path.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+def _require_writable(out: Path, root: Path) -> None:
+    """Raise ConfigError if `out` cannot be written, before minutes are spent."""
+    existing = next(path for path in (out, *out.absolute().parents) if path.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         raise ConfigError(
             f"{out} cannot be written; choose another folder: distgan check {root} --out FOLDER"
         )
 
 
 def _write(out: Path, report: dict[str, Any], quality: _Quality) -> list[str]:
-    """The report, and the pictures in place of those of an earlier one.
-
-    A finding that is gone must not leave its picture.
-    """
+    """Write report and pictures; delete the pictures of an earlier report."""
     out.mkdir(parents=True, exist_ok=True)
     if (out / FILE).is_file():
         for picture in PICTURES:
             (out / picture).unlink(missing_ok=True)
-    write_atomic(out / FILE, json.dumps(report, indent=1, allow_nan=False) + "\n")
+    text = json.dumps(report, indent=1, allow_nan=False) + "\n"
+    write_atomic(out / FILE, text, nullcontext)
     return quality.draw(out)
 
 
-def _say(
-    root: Path, out: Path, report: dict[str, Any], quality: _Quality, drawn: list[str]
+def _print(
+    root: Path, out: Path, report: dict[str, Any], quality: _Quality, pictures: list[str]
 ) -> None:
-    """The table, what it rests on, where the rest is, and what to do next."""
+    """Print the table, the extent of the audit, the place of the report, and the next command."""
     examined, rows = report["examined"], report["checks"]
     lines = [
         _COLUMNS.format(
@@ -232,7 +232,7 @@ def _say(
         )
     if examined["samples"] < examined["of"]:
         console.say(
-            f"looked at {examined['samples']} of {examined['of']} {quality.kind}, drawn at random"
+            f"examined {examined['samples']} of {examined['of']} {quality.kind}, drawn at random"
             " (--limit)"
         )
     if quality.ungraded:
@@ -241,9 +241,10 @@ def _say(
             " are shaped, shifted and offset on purpose"
         )
     fails, warns = (sum(row[level] for row in rows) for level in ("fails", "warns"))
+    beside = f"; pictures beside it: {', '.join(pictures)}" if pictures else ""
     console.say(
-        f"{root}: {report['verdict']}; {fails} FAIL, {warns} WARN, every one in {out / FILE}"
-        + (f"; pictures beside it: {', '.join(drawn)}" if drawn else "")
+        f"{root}: {report['verdict']}; {fails} FAIL, {warns} WARN, all listed in"
+        f" {out / FILE}{beside}"
     )
     console.say(f"next: {_next(root, report, rows)}")
 
@@ -253,64 +254,67 @@ _COLUMNS = "{:4}  {:14}  {:>8}  {:>7}  {:>9}  {:>9}  {:24}  {}"
 
 def _row(row: dict[str, Any]) -> str:
     worst, spread = row["worst"], row["measured"]
-    value = worst["value"] if worst else spread["min" if row["low"] else "max"] if spread else None
-    level = "-" if row["level"] == "none" else row["level"]
-    limits = " / ".join(
-        "-" if limit is None else f"{'<' if row['low'] else '>'} {limit:g}"
-        for limit in (row["warn"], row["fail"])
-    )
-    if row["unit"] == "":
-        limits, spread = "any", None
-    example = (
-        "/".join(filter(None, (worst["split"], worst["key"] or worst["shard"]))) if worst else ""
-    )
-    detail = ": ".join(filter(None, (example, worst["detail"]))) if worst else ""
-    found = row["fails"] + row["warns"]
+    value = None
+    if worst:
+        value = worst["value"]
+    elif spread:
+        value = spread["min" if row["low"] else "max"]
+    if row["unit"]:
+        limits = " / ".join(_limit(limit, row["low"]) for limit in (row["warn"], row["fail"]))
+    else:
+        limits, spread, value = "any", None, None
+    detail = ""
+    if worst:
+        example = "/".join(filter(None, (worst["split"], worst["key"] or worst["shard"])))
+        detail = ": ".join(filter(None, (example, worst["detail"])))
+    count = row["fails"] + row["warns"]
     return _COLUMNS.format(
-        level,
+        "-" if row["level"] == "none" else row["level"],
         row["check"],
-        found,
-        f"{row['share']:.1%}" if found else "",
+        count,
+        f"{row['share']:.1%}" if count else "",
         f"{spread['median']:.3g}" if spread else "",
-        f"{value:.3g}" if value is not None and row["unit"] else "",
+        "" if value is None else f"{value:.3g}",
         f"{limits} {row['unit']}".strip(),
         detail,
     ).rstrip()
 
 
+def _limit(limit: float | None, low: bool) -> str:
+    return "-" if limit is None else f"{'<' if low else '>'} {limit:g}"
+
+
 def _next(root: Path, report: dict[str, Any], rows: list[dict[str, Any]]) -> str:
+    """Return the next command, or the remedy for what failed."""
     name, kind, adopted = report["source"], report["examined"]["kind"], report["source"] == "index"
     if any(row["level"] == FAIL for row in rows if row["of"] in ("files", "members")):
         if adopted:
-            return f"restore what is named above, or replace it; then: distgan index {root}"
+            return f"restore or replace the files named above; then: distgan index {root}"
         return (
-            f"restore what is named above; or run the `distgan shard` line of {root} again, which"
-            " keeps whole shards and writes the others"
+            f"restore the files named above, or run the `distgan shard` command of {root} again,"
+            " which keeps whole shards and writes the others"
         )
     if report["verdict"] == "fail" and adopted:
         return (
-            "repair or leave out what is named above, write those tars again, and index them:"
+            "repair or leave out the samples named above, write those tars again, and index them:"
             f" distgan index {root}"
         )
     if kind == "none" and adopted:
-        return f"distgan index {root}, which says how to go on"
+        return f"distgan index {root}, which prints how to continue"
     if report["verdict"] == "fail":
         return (
-            "repair or leave out what is named above at its source, and shard it again"
-            " (--drop-low-quality leaves out what a source itself finds)"
+            "repair or leave out the samples named above at their source, and shard it again"
+            " (--drop-low-quality leaves out those that a source itself reports)"
         )
-    recipe = (
-        load_source(name).RECIPE
-        if name in source_names()
-        else {"images": "sagan", "pairs": "timbre"}.get(kind)
-    )
+    if name in source_names():
+        recipe = load_source(name).RECIPE
+    else:
+        recipe = {"images": "sagan", "pairs": "timbre"}.get(kind)
+    if recipe:
+        return f"distgan run --processes 2 {recipe} {shlex.quote(f'data={root}')}"
     return (
-        f"distgan run --processes 2 {recipe} {shlex.quote(f'data={root}')}"
-        if recipe
-        else (
-            "a recipe of your own (docs/architecture.md, Adding a system); no recipe of this"
-            f" version trains on {kind}"
-        )
+        "a recipe of your own (docs/architecture.md, Adding a system); no recipe of this version"
+        f" trains on {kind}"
     )
 
 
@@ -328,13 +332,7 @@ def _parser() -> argparse.ArgumentParser:
         ]
         for check in Checks().of(*kinds):
             warn, fail = (
-                (
-                    "-"
-                    if limit is None
-                    else "any"
-                    if not check.unit
-                    else f"{'<' if check.low else '>'} {limit:g}"
-                )
+                "any" if limit is not None and not check.unit else _limit(limit, check.low)
                 for limit in (check.warn, check.fail)
             )
             source = f" ({check.source})" if check.source else ""
@@ -350,16 +348,12 @@ def _parser() -> argparse.ArgumentParser:
             [
                 "example: distgan check data/photos --threshold contrast=3,1",
                 "",
-                (
-                    "exit code: 0 nothing to object to, 1 at least one FAIL (with --strict: or"
-                    " WARN), 2 the check itself was not possible"
-                ),
+                "exit code: 0 nothing to object to, 1 at least one FAIL (with --strict: or"
+                " WARN), 2 the check itself was not possible",
                 *rows,
                 "",
-                (
-                    "Thresholds for sound are not applied to other waveforms (source waveform, or a"
-                    " rate outside 4 kHz to 1 MHz); there the values are reported."
-                ),
+                "Thresholds for sound are not applied to other waveforms (source waveform, or a"
+                " rate outside 4 kHz to 1 MHz); there the values are reported.",
             ]
         ),
     )

@@ -1,11 +1,11 @@
-"""What one image is like, and which images are alike.
+"""Measure images, and find duplicates and near-duplicates.
 
-Near-duplicates are looked for in two steps. A hash of 64 bits, the signs of 8 x 8 low frequencies
-of a cosine transform of 32 x 32 block means (Zauner 2010, "Implementation and Benchmarking of
-Perceptual Image Hash Functions"), names for each image the one most like it; the correlation of
-their block means decides. The hash alone would not do: of 2,700 different particle images 5 % have
-another one within 8 bits, but none has one with a correlation above 0.95. Rescaled, brightened,
-noisy or JPEG copies are found; mirrored or turned ones are not, nor thin lines moved by a pixel.
+Near-duplicates are found in two steps. A hash of 64 bits, the signs of 8 x 8 low frequencies of a
+cosine transform of 32 x 32 block means (Zauner 2010, "Implementation and Benchmarking of Perceptual
+Image Hash Functions"), selects for each image the most similar one; the correlation of their block
+means decides. The hash alone is not enough: of 2,700 different particle images 5 % have another one
+within 8 bits, but none has one with a correlation above 0.95. Rescaled, brightened, noisy or JPEG
+copies are found; mirrored or rotated ones are not, nor thin lines moved by a pixel.
 """
 
 import hashlib
@@ -22,29 +22,29 @@ from distgan.shards.audit.findings import Checks, Finding
 from distgan.shards.audit.samples import Place, read
 from distgan.shards.codecs.image import IMAGE_FIELDS, decode
 
-BITS = 8  # of 64: within so many, two images are compared
+BITS = 8  # of 64: two images within this distance are compared
 BLOCKS = 32
 _MODES = {1: "L", 3: "RGB"}
 _SATURATED = 254
-_ROWS = 256  # hashes that are compared with all others at a time
+_ROWS = 256  # hashes compared with all others at a time
+_FAR = 65  # a distance that no two hashes have
 
 
 @dataclass(frozen=True)
 class ImageReport:
-    """One image; only `place` and `errors` if it cannot be decoded."""
+    """The measured values of one image; only `place` and `errors` if it cannot be decoded."""
 
     place: Place
-    errors: dict[str, str]  # check -> what is wrong
-    values: dict[str, float] = field(
-        default_factory=dict
-    )  # by name of the check; also mean, low, high: levels at 1 and 99 %
+    errors: dict[str, str]  # check -> detail
+    # by name of the check; also mean, low, high: levels at 1 and 99 %
+    values: dict[str, float] = field(default_factory=dict)
     digest: bytes = b""
     hash: int = 0
     blocks: bytes = b""  # uint8 [32, 32]
 
 
 class Examiner:
-    """Called in worker processes with a chunk of places."""
+    """Examine chunks of samples; pickled to worker processes."""
 
     def __init__(self, sample: dict[str, Any], fields: list[str]):
         self.size, self.channels = sample["size"], sample["channels"]
@@ -54,7 +54,7 @@ class Examiner:
         return [self._inspect(place, read(place)[self.field]) for place in chunk]
 
     def pixels(self, place: Place) -> np.ndarray | None:
-        """uint8 [size, size, channels], None if it cannot be decoded to that."""
+        """Decode an image to uint8 [size, size, channels]; None if that fails."""
         out = np.empty((self.size, self.size, self.channels), np.uint8)
         try:
             decode(read(place)[self.field], self.field, out)
@@ -71,13 +71,10 @@ class Examiner:
             return ImageReport(place, {"undecodable": _reason(error)})
         if shape != (self.size, self.size):
             return ImageReport(
-                place, {"size": f"{shape[1]}x{shape[0]} pixels, {self.size}x{self.size} are due"}
+                place, {"size": f"{shape[1]}x{shape[0]} pixels, expected {self.size}x{self.size}"}
             )
-        errors = (
-            {}
-            if mode == _MODES[self.channels]
-            else {"mode": f"{mode}, {_MODES[self.channels]} is due"}
-        )
+        expected = _MODES[self.channels]
+        errors = {} if mode == expected else {"mode": f"{mode}, expected {expected}"}
         pixels = np.empty((self.size, self.size, self.channels), np.uint8)
         try:
             decode(data, self.field, pixels)
@@ -98,44 +95,39 @@ class Examiner:
             place,
             errors,
             values,
-            hashlib.sha256(pixels).digest()[:16],
+            hashlib.sha256(pixels.data).digest()[:16],
             perceptual_hash(blocks),
             blocks.tobytes(),
         )
 
 
 def _header(data: bytes, field: str) -> tuple[tuple[int, ...], str]:
-    """((height, width), mode) from the header."""
+    """Return ((height, width), mode) from the header."""
     if field == "npy":
         array = np.load(io.BytesIO(data), allow_pickle=False)
-        return array.shape[:2], (
-            "L"
-            if array.ndim == 2 or array.shape[2:] == (1,)
-            else "RGB"
-            if array.shape[2:] == (3,)
-            else f"{list(array.shape)}"
-        )
+        modes = {(): "L", (1,): "L", (3,): "RGB"}
+        return array.shape[:2], modes.get(array.shape[2:], f"{list(array.shape)}")
     with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
         return (image.height, image.width), image.mode
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, UnidentifiedImageError):  # its text has an address of the memory
+    if isinstance(error, UnidentifiedImageError):  # its text has a memory address
         return "not a PNG or JPEG image, or its header is damaged"
     return f"{error} ({type(error).__name__})"
 
 
 def perceptual_hash(blocks: np.ndarray) -> int:
-    """uint8 [32, 32] -> 64 bits.
+    """Hash uint8 [32, 32] to 64 bits.
 
-    Without the mean and the frequencies along one axis only, which lighting decides.
+    Without the mean and the frequencies along one axis only, which depend on the lighting.
     """
     low = dctn(blocks.astype(np.float32))[1:9, 1:9].ravel()
     return int.from_bytes(np.packbits(low > np.median(low)).tobytes())
 
 
 def findings(reports: list[ImageReport], checks: Checks) -> list[Finding]:
-    """All findings about these images."""
+    """Return all findings about these images."""
     found: list[Finding] = []
     for report in reports:
         for name, detail in report.errors.items():
@@ -145,23 +137,13 @@ def findings(reports: list[ImageReport], checks: Checks) -> list[Finding]:
                 checks.judge(found, "images", name, report.place, report.values[name], "")
     decoded = [report for report in reports if report.values]
     copies = _copies(decoded, checks, found)
-    _alike(
-        [
-            report
-            for i, report in enumerate(decoded)
-            if i not in copies and report.values["range"] > 0
-        ],
-        checks,
-        found,
-    )
+    distinct = [report for i, report in enumerate(decoded) if i not in copies]
+    _near_duplicates([r for r in distinct if r.values["range"] > 0], checks, found)
     return found
 
 
 def _copies(reports: list[ImageReport], checks: Checks, found: list[Finding]) -> set[int]:
-    """Tell of images with equal pixels.
-
-    Returns the numbers of those that are a copy of an earlier one.
-    """
+    """Report images with equal pixels; return the indices of copies of an earlier one."""
     first: dict[bytes, ImageReport] = {}
     copies: set[int] = set()
     for i, report in enumerate(reports):
@@ -169,34 +151,15 @@ def _copies(reports: list[ImageReport], checks: Checks, found: list[Finding]) ->
         if other is report:
             continue
         copies.add(i)
-        if other.place.split == report.place.split:
-            checks.judge(
-                found,
-                "images",
-                "duplicate",
-                report.place,
-                1.0,
-                f"the pixels of {other.place}",
-                other.place,
-            )
-        else:
-            checks.judge(
-                found,
-                "images",
-                "duplicate-leak",
-                report.place,
-                1.0,
-                f"the pixels of {other.place}",
-                other.place,
-            )
+        name = "duplicate" if other.place.split == report.place.split else "duplicate-leak"
+        checks.judge(
+            found, "images", name, report.place, 1.0, f"the pixels of {other.place}", other.place
+        )
     return copies
 
 
-def _alike(reports: list[ImageReport], checks: Checks, found: list[Finding]) -> None:
-    """Tell of images that are almost those of another.
-
-    Of one before it in its split, and of one of the split before.
-    """
+def _near_duplicates(reports: list[ImageReport], checks: Checks, found: list[Finding]) -> None:
+    """Report images that resemble an earlier one of their split, or one of the split before."""
     if len(reports) < 2:
         return
     hashes = np.array([report.hash for report in reports], np.uint64)
@@ -205,45 +168,21 @@ def _alike(reports: list[ImageReport], checks: Checks, found: list[Finding]) -> 
         for start in range(0, len(reports), _ROWS):
             stop = min(start + _ROWS, len(reports))
             distance = np.bitwise_count(hashes[start:stop, None] ^ hashes[None, :stop])
-            distance[np.arange(stop)[None] >= np.arange(start, stop)[:, None]] = (
-                65  # each pair once
-            )
+            # each pair once
+            distance[np.arange(stop)[None] >= np.arange(start, stop)[:, None]] = _FAR
             same = splits[start:stop, None] == splits[None, :stop]
-            for name, wanted in (("near-duplicate", same), ("near-leak", ~same)):
-                masked = np.where(wanted, distance, 65)
+            for name, mask in (("near-duplicate", same), ("near-leak", ~same)):
+                masked = np.where(mask, distance, _FAR)
                 for row in np.flatnonzero(masked.min(1) <= BITS):
                     nearest = int(masked[row].argmin())
-                    _compare(
-                        reports[start + row],
-                        reports[nearest],
-                        name,
-                        int(masked[row, nearest]),
-                        checks,
-                        found,
-                    )
+                    report, other = reports[start + row], reports[nearest]
+                    detail = f"like {other.place}, hashes {masked[row, nearest]} bits apart"
+                    value = _correlation(report.blocks, other.blocks)
+                    checks.judge(found, "images", name, report.place, value, detail, other.place)
             bar.advance(stop - start)
 
 
-def _compare(
-    report: ImageReport,
-    other: ImageReport,
-    name: str,
-    bits: int,
-    checks: Checks,
-    found: list[Finding],
-) -> None:
-    a, b = (
-        np.frombuffer(blocks, np.uint8).astype(np.float64)
-        for blocks in (report.blocks, other.blocks)
-    )
+def _correlation(first: bytes, second: bytes) -> float:
+    a, b = (np.frombuffer(blocks, np.uint8).astype(np.float64) for blocks in (first, second))
     a, b = a - a.mean(), b - b.mean()
-    correlation = float(a @ b / max(np.linalg.norm(a) * np.linalg.norm(b), 1e-9))
-    checks.judge(
-        found,
-        "images",
-        name,
-        report.place,
-        correlation,
-        f"like {other.place}, hashes {bits} bits apart",
-        other.place,
-    )
+    return float(a @ b / max(np.linalg.norm(a) * np.linalg.norm(b), 1e-9))

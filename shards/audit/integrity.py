@@ -1,56 +1,31 @@
-"""Whether the files are those that were written.
+"""Verify the files of a data set: every byte of every shard, one finding for each damage."""
 
-Every shard is examined to its end, and every damage is one finding.
-"""
-
-import json
 import os
 import shlex
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from tarfile import BLOCKSIZE, HeaderError, TarInfo
 from typing import Any
 
 from distgan.core import console
 from distgan.core.errors import DataError
-from distgan.core.files import crc32, sha256_of
 from distgan.core.worker_pool import ordered_map
 from distgan.shards.audit.findings import Checks, FileFindings, Finding
-from distgan.shards.format.index import (
-    describe_member,
-    index_path,
-    load_index,
-    load_json,
-    samples_of,
-    split_member,
-)
+from distgan.shards.audit.shard_integrity import Shard, examine_shard
+from distgan.shards.format.index import index_path, load_json
 from distgan.shards.format.manifest import DATASET, MANIFEST, fingerprint, load_manifest, parts_of
 from distgan.shards.format.sample_spec import sample_of
-from distgan.shards.format.tar_members import iter_members
 
 SUMS = "SHA256SUMS"
 _TEMPORARY = ".tmp"
-_Parts = dict[
-    str, tuple[Path, list[str] | None]
-]  # as distgan.shards.format.index.parts_of: split -> folder, tar files or None for all
-
-
-@dataclass
-class Shard:
-    """What was found in one shard."""
-
-    split: str
-    path: Path
-    errors: list[tuple[str, str, str]] = field(default_factory=list)  # check, key, what is wrong
-    keys: list[str] = field(default_factory=list)  # empty if the index cannot be used
-    damaged: set[str] = field(default_factory=set)  # keys of samples that must not be decoded
-    groups: dict[str, str] = field(default_factory=dict)  # group -> one of its keys
-    members: int = 0
-    bytes: int = 0
+# as manifest.parts_of: split -> folder, tar files or None for all
+_Parts = dict[str, tuple[Path, list[str] | None]]
+_Manifests = dict[Path, dict[str, Any] | None]
 
 
 @dataclass
 class Integrity:
+    """The result: dataset.json ({} if unreadable), shards, findings, and the number of files."""
+
     dataset: dict[str, Any]
     shards: list[Shard]
     findings: list[Finding]
@@ -69,9 +44,9 @@ def examine(root: Path, checks: Checks, workers: int) -> Integrity:
                 f" {shlex.quote(str(root.resolve().parent))}"
             )
         raise DataError(
-            f"{root} holds no data set: no {DATASET}, no train/{MANIFEST}; make one with: distgan"
-            f" shard SOURCE {shlex.quote(str(root))}, or, of tars that others made, with: distgan"
-            f" index {shlex.quote(str(root))}"
+            f"{root} is not a data set: no {DATASET}, no train/{MANIFEST}; make one with: distgan"
+            f" shard SOURCE {shlex.quote(str(root))}, or, from tars of other programs, with:"
+            f" distgan index {shlex.quote(str(root))}"
         )
     manifests = {folder: _manifest(folder, findings) for folder in folders}
     if dataset.get("complete") is True and all(manifests.values()):
@@ -79,23 +54,23 @@ def examine(root: Path, checks: Checks, workers: int) -> Integrity:
     shards = []
     items = _items(parts, manifests, findings)
     with console.bar("reading every byte", len(items), "shards") as bar:
-        for shard in ordered_map(_examine_shard, items, workers):
+        for shard in ordered_map(examine_shard, items, workers):
             shards.append(shard)
             for check, key, detail in shard.errors:
                 findings.add(check, shard.split, shard.path.name, key, detail)
             bar.advance()
-    _both_sides(shards, findings)
+    _report_overlap(shards, findings)
     return Integrity(dataset, shards, findings.list, _files(root, manifests, findings))
 
 
 def _items(
-    parts: _Parts, manifests: dict[Path, dict | None], findings: "FileFindings"
+    parts: _Parts, manifests: _Manifests, findings: FileFindings
 ) -> list[tuple[str, Path, dict | None, list[str] | None]]:
-    """(split, tar, its entry in the manifest, fields) of every shard.
+    """Return (split, tar, its entry in the manifest, fields) of every shard.
 
-    Without a manifest, of what lies there.
+    Without a manifest: of every tar in the folder, with None for entry and fields.
     """
-    items = []
+    items: list[tuple[str, Path, dict | None, list[str] | None]] = []
     for split, (folder, names) in parts.items():
         if manifest := manifests[folder]:
             listed = {shard["file"]: shard for shard in manifest["shards"]}
@@ -120,7 +95,7 @@ def _items(
 
 
 def _dataset(root: Path, findings: FileFindings) -> tuple[dict[str, Any], _Parts]:
-    """dataset.json, {} if it cannot be read; and where its splits are, or would usually be."""
+    """Return dataset.json ({} if it cannot be read), and the folders of its splits."""
     try:
         dataset = load_json(root / DATASET)
         parts = parts_of(dataset, root)
@@ -138,7 +113,7 @@ def _dataset(root: Path, findings: FileFindings) -> tuple[dict[str, Any], _Parts
             "",
             "",
             "",
-            f"{DATASET} says that it was never finished; run the `distgan shard` line again",
+            f"{DATASET} says that it is unfinished; run the `distgan shard` command again",
         )
     return dataset, parts
 
@@ -151,38 +126,35 @@ def _manifest(folder: Path, findings: FileFindings) -> dict[str, Any] | None:
         return None
     expected = {f"{shard['sha256']}  {shard['file']}" for shard in manifest["shards"]}
     try:
-        found = set((folder / SUMS).read_text(errors="replace").splitlines())
+        lines = set((folder / SUMS).read_text(errors="replace").splitlines())
     except OSError as error:
         findings.add("sums", folder.name, "", "", f"{folder / SUMS}: {error.strerror}")
         return manifest
-    for line in sorted(expected ^ found):
-        what = "has no line" if line in expected else f"has a line that {MANIFEST} has not:"
-        findings.add("sums", folder.name, line[66:], "", f"{SUMS} {what} {line[:12]}…  {line[66:]}")
+    for line in sorted(expected ^ lines):
+        change = "lacks the line" if line in expected else f"has a line that {MANIFEST} has not:"
+        findings.add(
+            "sums", folder.name, line[66:], "", f"{SUMS} {change} {line[:12]}…  {line[66:]}"
+        )
     return manifest
 
 
 def _counts_and_fingerprint(
     dataset: dict[str, Any],
     parts: _Parts,
-    manifests: dict[Path, dict | None],
+    manifests: _Manifests,
     findings: FileFindings,
 ) -> None:
-    stated: Any = dataset.get("samples")
+    counts: Any = dataset.get("samples")
     prints = []
     for split, (folder, names) in parts.items():
-        shards = [
-            shard
-            for shard in manifests[folder]["shards"]
-            if names is None or shard["file"] in names
-        ]
+        listed = (manifests[folder] or {})["shards"]
+        shards = [shard for shard in listed if names is None or shard["file"] in names]
         prints.append(fingerprint([shard["sha256"] for shard in shards]))
-        count, due = (
-            sum(shard["samples"] for shard in shards),
-            (stated.get(split) if isinstance(stated, dict) else None),
-        )
-        if count != due:
+        count = sum(shard["samples"] for shard in shards)
+        expected = counts.get(split) if isinstance(counts, dict) else None
+        if count != expected:
             findings.add(
-                "dataset", split, "", "", f"{due} samples in {DATASET}, {count} in {MANIFEST}"
+                "dataset", split, "", "", f"{expected} samples in {DATASET}, {count} in {MANIFEST}"
             )
     if dataset.get("fingerprint") != fingerprint(prints):
         findings.add(
@@ -195,192 +167,41 @@ def _counts_and_fingerprint(
         )
 
 
-def _examine_shard(item: tuple[str, Path, dict | None, list[str] | None]) -> Shard:
-    split, path, stated, fields = item
-    shard = Shard(split, path)
-    try:
-        shard.bytes = path.stat().st_size
-        sha256 = sha256_of(path)
-    except OSError as error:
-        lost = f"; {stated['samples']} samples are lost" if stated else ""
-        shard.errors.append(("shard", "", f"{error.strerror}{lost}"))
-        return shard
-    if stated and shard.bytes != stated["bytes"]:
-        change = "truncated" if shard.bytes < stated["bytes"] else "longer than it was written"
-        shard.errors.append(
-            ("shard", "", f"{change}: {shard.bytes} bytes, expected {stated['bytes']}")
-        )
-    if stated and sha256 != stated["sha256"]:
-        shard.errors.append(
-            ("sha256", "", f"{sha256[:12]}, {MANIFEST} has {stated['sha256'][:12]}")
-        )
-    try:
-        index = load_index(path)
-        keys, _, _ = samples_of(path, index, fields)
-    except DataError as error:
-        shard.errors.append(("index", "", str(error)))
-        return shard
-    if stated and (
-        index["hash_lfs"] != stated["sha256"]
-        or index["filesize"] != stated["bytes"]
-        or len(keys) != stated["samples"]
-    ):
-        shard.errors.append(
-            (
-                "index",
-                "",
-                (
-                    f"{index_path(path).name} is stale or of another shard: sha256"
-                    f" {index['hash_lfs'][:12]}, {len(keys)} samples; {MANIFEST} has"
-                    f" {stated['sha256'][:12]}, {stated['samples']} samples"
-                ),
-            )
-        )
-        if index["hash_lfs"] != sha256:
-            return shard  # it says nothing about these bytes
-    elif not stated and index["hash_lfs"] != sha256:
-        shard.errors.append(
-            ("sha256", "", f"{sha256[:12]}, its index has {index['hash_lfs'][:12]}")
-        )
-    shard.keys = keys
-    _examine_members(shard, index["files"])
-    return shard
-
-
-def _examine_members(shard: Shard, files: dict[str, dict[str, Any]]) -> None:
-    """Every member that the index names.
-
-    Its bytes by crc32, its header by what tar reads there; then members that the index does not
-    name.
-    """
-    walked, stopped = _walk(shard.path)
-    with open(shard.path, "rb") as file:
-        for member, entry in files.items():
-            offset, size = entry["offset"], entry["size"]
-            key, kind = split_member(member)
-            before = min(offset, BLOCKSIZE)
-            file.seek(offset - before)
-            block = file.read(before + size)
-            header, data = block[:before], block[before:]
-            shard.members += 1
-            if len(data) != size or crc32(data) != entry["crc32"]:
-                what = (
-                    f"only {len(data)} of {size} bytes are there"
-                    if len(data) != size
-                    else "not what was written"
-                )
-                shard.errors.append(
-                    ("crc32", key, f"{member} at bytes {offset}..{offset + size}: {what}")
-                )
-                shard.damaged.add(key)
-            else:
-                if kind == "json":
-                    _note_group(shard, key, data)
-                # By these a part of a sound is checked without reading all of it.
-                if entry.get("blocks") not in (
-                    None,
-                    describe_member(offset, member, data).get("blocks"),
-                ):
-                    shard.errors.append(
-                        (
-                            "index",
-                            key,
-                            f"checksums of the blocks of {member} are not those of its bytes",
-                        )
-                    )
-                    shard.damaged.add(key)
-            if (
-                len(header) == BLOCKSIZE
-                and walked.get(offset) != (member, size)
-                and (wrong := _header_error(header, size, walked.get(offset)))
-            ):
-                shard.errors.append(
-                    ("header", key, f"header at byte {offset - BLOCKSIZE} of {member}: {wrong}")
-                )
-    named = {entry["offset"] for entry in files.values()}
-    for offset, (member, size) in walked.items():
-        if offset not in named and split_member(member):
-            shard.errors.append(
-                ("header", "", f"{member}, {size} bytes at byte {offset}, is not in the index")
-            )
-    if stopped and not shard.errors:
-        shard.errors.append(("header", "", stopped))
-
-
-def _walk(path: Path) -> tuple[dict[int, tuple[str, int]], str]:
-    """{offset of the data: (name, size)} of all files that tar finds, and why it stopped early, or
-    "".
-    """
-    walked: dict[int, tuple[str, int]] = {}
-    try:
-        for name, offset, data in iter_members(path):
-            walked[offset] = (name, len(data))
-    except DataError as error:
-        return walked, str(error)
-    return walked, ""
-
-
-def _header_error(header: bytes, size: int, read: tuple[str, int] | None) -> str:
-    """What is wrong with one header.
-
-    As tar has read it, or, where a damaged one before it hides it from tar, read on its own.
-    """
-    if read is not None:
-        return f"tar reads {read[0]!r}, {read[1]} bytes"
-    try:
-        found = TarInfo.frombuf(header, "utf-8", "surrogateescape")
-    except HeaderError as error:
-        return str(error)
-    return f"{found.size} bytes, the index has {size}" if found.size != size else ""
-
-
-def _note_group(shard: Shard, key: str, data: bytes) -> None:
-    try:
-        group = json.loads(data).get("group")
-    except (ValueError, AttributeError):
-        return
-    if isinstance(group, str):
-        shard.groups.setdefault(group, key)
-
-
-def _both_sides(shards: list[Shard], findings: FileFindings) -> None:
-    """Keys and groups that occur in both splits."""
-    places: dict[str, str] = {}
+def _report_overlap(shards: list[Shard], findings: FileFindings) -> None:
+    """Report keys and groups that occur in both splits."""
+    shard_of_key: dict[str, str] = {}
     groups: dict[str, tuple[str, str]] = {}
     for shard in shards:
         if shard.split == "train":
-            places |= dict.fromkeys(shard.keys, shard.path.name)
+            shard_of_key |= dict.fromkeys(shard.keys, shard.path.name)
             groups |= {group: (shard.path.name, key) for group, key in shard.groups.items()}
-    told: set[str] = set()
+    reported: set[str] = set()
     for shard in shards:
         if shard.split == "train":
             continue
         for key in shard.keys:
-            if key in places:
+            if key in shard_of_key:
                 findings.add(
                     "key-repeated",
                     shard.split,
                     shard.path.name,
                     key,
-                    f"also in train, {places[key]}",
+                    f"also in train, {shard_of_key[key]}",
                 )
         for group, key in shard.groups.items():
-            if group in groups and group not in told:
-                told.add(group)
+            if group in groups and group not in reported:
+                reported.add(group)
                 findings.add(
                     "group-leak",
                     shard.split,
                     shard.path.name,
                     key,
-                    f"group {group!r} is in train too: {groups[group][1]}",
+                    f"group {group!r} is also in train: {groups[group][1]}",
                 )
 
 
-def _files(root: Path, manifests: dict[Path, dict | None], findings: FileFindings) -> int:
-    """Temporary files of killed writers, and files that no one expects.
-
-    Returns the number of files.
-    """
+def _files(root: Path, manifests: _Manifests, findings: FileFindings) -> int:
+    """Report leftover and unexpected files; return the number of files."""
     count = 0
     for folder in dict.fromkeys([root, *manifests]):
         expected = _expected(manifests.get(folder)) | ({DATASET} if folder == root else set())
@@ -390,13 +211,13 @@ def _files(root: Path, manifests: dict[Path, dict | None], findings: FileFinding
             count += 1
             split = "" if folder == root else folder.name
             if _TEMPORARY in name:
+                size = (folder / name).stat().st_size
                 findings.add(
                     "left-over",
                     split,
                     name,
                     "",
-                    f"{(folder / name).stat().st_size} bytes that a killed writer left; may be"
-                    " deleted",
+                    f"{size} bytes that a killed writer left; may be deleted",
                 )
             elif name not in expected and (folder == root or manifests[folder]):
                 findings.add("stray", split, name, "", f"{name} is not part of the data")
@@ -405,6 +226,6 @@ def _files(root: Path, manifests: dict[Path, dict | None], findings: FileFinding
 
 def _expected(manifest: dict[str, Any] | None) -> set[str]:
     tars = {shard["file"] for shard in manifest["shards"]} if manifest else set()
-    return (
-        tars | {index_path(Path(tar)).name for tar in tars} | {MANIFEST, SUMS, "generated.json"}
-    )  # the last by `distgan generate --shards yes`
+    indexes = {index_path(Path(tar)).name for tar in tars}
+    # generated.json: by `distgan generate --shards yes`
+    return tars | indexes | {MANIFEST, SUMS, "generated.json"}

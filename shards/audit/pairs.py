@@ -1,8 +1,8 @@
-"""What one pair of recordings is like: an input to repair, and the target it should become.
+"""Measure pairs of signals (an input to repair and its target), and find duplicates.
 
-Delay, polarity, drift and correlation are those of distgan.shards.audio.align. Thresholds that are made for
-sound are not applied to other waveforms, such as the pulses of a detector: there the input is
-shaped, shifted and offset on purpose, so these values are reported and not graded.
+Delay, polarity, drift and correlation are those of distgan.shards.audio.align. Thresholds for sound
+are not applied to other waveforms, such as the pulses of a detector: their input is shaped, shifted
+and offset on purpose, so these values are reported and not graded.
 """
 
 import hashlib
@@ -15,35 +15,36 @@ from scipy.signal import welch
 
 from distgan.core.errors import DataError
 from distgan.shards.audio import align
-from distgan.shards.audit.findings import SIGNED, SOUND_ONLY, Checks, Finding
+from distgan.shards.audio.pairs import clipped_share
+from distgan.shards.audit.checks import SIGNED, SOUND_ONLY
+from distgan.shards.audit.findings import Checks, Finding
 from distgan.shards.audit.samples import Place, read
 from distgan.shards.codecs.audio import SOUND_RATES, WAVE_FIELDS, read_flac, read_wav, to_float
 from distgan.shards.format.manifest import DATASET
 
-SEARCHED_S = 0.05  # of delay in either direction
+MAX_DELAY_S = 0.05  # in either direction
 FRAME_S = 0.02
 ACTIVE_DB = -40.0  # of the 95th percentile of the frames
 # of the largest value of the spectrum: speech of 1 s without an s reaches 0.61 of the band there,
 # and only 0.25 at -50
 EDGE_DB = -80.0
-CLIP_PEAK, CLIP_LEVEL, CLIP_RUN = 0.9, 0.99, 3
-CLEAN_SNR_DB = 15.0  # above it, what any denoiser changes is more than the noise it takes away
+CLEAN_SNR_DB = 15.0  # above it, any denoiser changes more than the noise it removes
 _LOWEST = 1e-10
 
 
 @dataclass(frozen=True)
 class PairReport:
-    """One pair; `values` by name of the check, without those that cannot be measured on it."""
+    """The measured values of one pair by name of the check, as far as they can be measured."""
 
     place: Place
-    errors: dict[str, str]  # check -> what is wrong
+    errors: dict[str, str]  # check -> detail
     values: dict[str, float]
     input_digest: bytes = b""
     target_digest: bytes = b""
 
 
 class Examiner:
-    """Called in worker processes with a chunk of places."""
+    """Examine chunks of samples; pickled to worker processes."""
 
     def __init__(self, dataset: dict[str, Any], fields: list[str]):
         self.sample: dict[str, Any] = dataset.get("sample", {})
@@ -61,87 +62,81 @@ class Examiner:
         return [self._inspect(place, read(place)) for place in chunk]
 
     def waves(self, place: Place) -> tuple[np.ndarray, np.ndarray, int]:
-        """(input, target, rate): float32 [frames] of the first channel; raises whatever the
-        decoders raise.
+        """Return (input, target, rate): float32 [frames] of the first channel, rate in Hz.
+
+        Raises any exception of the decoders.
         """
         sample = read(place)
-        (observed, rate), (reference, _) = (
-            _decode(sample[self.input], self.input),
-            _decode(sample[self.target], self.target),
-        )
+        observed, rate = _decode(sample[self.input], self.input)
+        reference, _ = _decode(sample[self.target], self.target)
         return to_float(observed)[:, 0], to_float(reference)[:, 0], rate
 
     def _inspect(self, place: Place, sample: dict[str, bytes]) -> PairReport:
         try:
-            (observed, rate), (reference, target_rate) = (
-                _decode(sample[self.input], self.input),
-                _decode(sample[self.target], self.target),
-            )
+            observed, rate = _decode(sample[self.input], self.input)
+            reference, target_rate = _decode(sample[self.target], self.target)
         except Exception as error:
             return PairReport(place, {"undecodable": f"{error} ({type(error).__name__})"}, {})
         errors: dict[str, str] = {}
         if wrong := self._format(observed, rate, reference, target_rate):
             errors["format"] = "; ".join(wrong)
-        about = _about(sample.get("json", b"{}"))
-        digests = [hashlib.sha256(side).digest()[:16] for side in (observed, reference)]
+        record = _parse_record(sample.get("json", b"{}"))
+        digests = [hashlib.sha256(side.data).digest()[:16] for side in (observed, reference)]
         values = measure(to_float(observed)[:, 0], to_float(reference)[:, 0], rate)
-        if about.get("rir") and "correlation" in values:
+        if record.get("rir") and "correlation" in values:
             values["correlation-room"] = values.pop("correlation")
-        if about.get("doubt"):
-            errors["doubt"] = str(about["doubt"])
-        snr = about.get("snr_db")
+        if record.get("doubt"):
+            errors["doubt"] = str(record["doubt"])
+        snr = record.get("snr_db")
         if isinstance(snr, int | float):
             values["snr"] = float(snr)
             if self.snr_range:
                 values["snr-declared"] = max(self.snr_range[0] - snr, snr - self.snr_range[1], 0.0)
-            if about.get("denoiser") and about.get("rir") is None and "si-sdr" in values:
+            if record.get("denoiser") and record.get("rir") is None and "si-sdr" in values:
                 values["denoiser"] = min(snr, CLEAN_SNR_DB) - values["si-sdr"]
         return PairReport(place, errors, values, *digests)
 
     def _format(
         self, observed: np.ndarray, rate: int, reference: np.ndarray, target_rate: int
     ) -> list[str]:
+        """Describe every difference between both sides and dataset.json."""
         wrong = []
+        spec = self.sample
         for side, samples, hz in (("input", observed, rate), ("target", reference, target_rate)):
-            stated = self.sample
-            found = {
-                "rate": hz,
-                "dtype": samples.dtype.newbyteorder("=").name,
-                "channels": samples.shape[1],
-            }
-            for name, due in {
-                "rate": stated.get("rate", rate),
-                "dtype": stated.get("dtype"),
-                "channels": 1,
-            }.items():
-                if due is not None and found[name] != due:
-                    wrong.append(f"{side}: {name} {found[name]}, {due} is due")
-            if not stated.get("length", 0) <= len(samples) <= stated.get("longest", len(samples)):
+            dtype = samples.dtype.newbyteorder("=").name
+            for name, actual, expected in (
+                ("rate", hz, spec.get("rate", rate)),
+                ("dtype", dtype, spec.get("dtype")),
+                ("channels", samples.shape[1], 1),
+            ):
+                if expected is not None and actual != expected:
+                    wrong.append(f"{side}: {name} {actual}, expected {expected}")
+            if not spec.get("length", 0) <= len(samples) <= spec.get("longest", len(samples)):
                 wrong.append(
-                    f"{side}: {len(samples)} frames, {stated['length']}..{stated['longest']}"
-                    " are due"
+                    f"{side}: {len(samples)} frames, expected {spec['length']}..{spec['longest']}"
                 )
         return wrong
 
 
 def _decode(data: bytes, field: str) -> tuple[np.ndarray, int]:
-    """([frames, channels], rate)."""
+    """Return ([frames, channels], rate in Hz); ValueError if there are no frames."""
     samples, rate = (read_flac if field.endswith("flac") else read_wav)(data)
     if not len(samples):
-        raise ValueError("holds no frames")
+        raise ValueError("has no frames")
     return samples, rate
 
 
-def _about(data: bytes) -> dict[str, Any]:
+def _parse_record(data: bytes) -> dict[str, Any]:
+    """Parse KEY.json; {} if it is not a JSON object."""
     try:
-        about = json.loads(data)
+        record = json.loads(data)
     except ValueError:
         return {}
-    return about if isinstance(about, dict) else {}
+    return record if isinstance(record, dict) else {}
 
 
 def declared_range(dataset: dict[str, Any]) -> tuple[float, float] | None:
-    """(lowest, highest) SNR in dB that dataset.json declares."""
+    """Return (lowest, highest) SNR in dB as declared in dataset.json."""
     declared = dataset.get("options", {}).get("snr")
     if (
         isinstance(declared, list)
@@ -153,9 +148,9 @@ def declared_range(dataset: dict[str, Any]) -> tuple[float, float] | None:
 
 
 def measure(observed: np.ndarray, reference: np.ndarray, rate: int) -> dict[str, float]:
-    """Values of one pair by name of the check.
+    """Return the values of one pair, float32 [n] and [m], by name of the check.
 
-    Float32 [n] and [m]. Of what is not finite, only how much of it there is.
+    If any sample is not finite, only the number of those and the difference in length.
     """
     bad = int((~np.isfinite(observed)).sum() + (~np.isfinite(reference)).sum())
     values = {"not-finite": float(bad), "length": (len(observed) - len(reference)) / rate}
@@ -166,7 +161,7 @@ def measure(observed: np.ndarray, reference: np.ndarray, rate: int) -> dict[str,
     values["identical"] = float(np.array_equal(x, t))
     values["silent"] = min(_db(np.abs(side).max()) for side in (x, t))
     values["dc"] = max((side.mean() for side in (x, t)), key=abs)
-    values["clipped"] = max(clipped(x), clipped(t))
+    values["clipped"] = max(clipped_share(x), clipped_share(t))
     if not (x.any() and t.any()):
         return values
     active = _active(t, max(int(FRAME_S * rate), 1))
@@ -176,52 +171,39 @@ def measure(observed: np.ndarray, reference: np.ndarray, rate: int) -> dict[str,
     values["level"] = _db(_rms(x[:n][level[:n]])) - _db(_rms(t[:n][level[:n]]))
     values["bandwidth"] = bandwidth(t)
     values["si-sdr"] = si_sdr(x, t)
-    found = align.estimate(t, x, min(int(SEARCHED_S * rate), common // 4))
-    values["correlation"] = found.correlation
-    if found.correlation >= align.MISMATCH:  # else there is no delay to speak of
-        values |= {
-            "delay": found.samples,
-            "drift": found.drift,
-            "polarity": float(found.polarity < 0),
-        }
+    delay = align.estimate(t, x, min(int(MAX_DELAY_S * rate), common // 4))
+    values["correlation"] = delay.correlation
+    if delay.correlation >= align.MISMATCH:  # otherwise the delay is meaningless
+        values["delay"], values["drift"] = delay.samples, delay.drift
+        values["polarity"] = float(delay.polarity < 0)
     return values
 
 
 def si_sdr(x: np.ndarray, target: np.ndarray) -> float:
-    """Scale-invariant signal-to-distortion ratio in dB (Le Roux et al. 2019), within ±100."""
+    """Return the scale-invariant signal-to-distortion ratio in dB (Le Roux et al. 2019).
+
+    Clipped to ±100. As metrics.audio.si_sdr, in NumPy: the audit imports no torch.
+    """
     # Sums, not dot products: those start threads, which wait for those of the other processes.
     scaled = (x * target).sum() / (target**2).sum() * target
-    kept, rest = (scaled**2).sum(), ((x - scaled) ** 2).sum()
-    return float(np.clip(10 * np.log10(max(kept, 1e-30) / max(rest, 1e-30)), -100, 100))
-
-
-def clipped(x: np.ndarray) -> float:
-    """Share of the values in runs of 3 or more at 0.99 or more of the peak.
-
-    0 where the peak is not above 0.9.
-    """
-    peak = np.abs(x).max()
-    if peak <= CLIP_PEAK:
-        return 0.0
-    high = np.concatenate([[0], (np.abs(x) >= CLIP_LEVEL * peak).astype(np.int8), [0]])
-    starts, ends = np.flatnonzero(np.diff(high) == 1), np.flatnonzero(np.diff(high) == -1)
-    runs = ends - starts
-    return float(runs[runs >= CLIP_RUN].sum() / len(x))
+    signal, distortion = (scaled**2).sum(), ((x - scaled) ** 2).sum()
+    return float(np.clip(10 * np.log10(max(signal, 1e-30) / max(distortion, 1e-30)), -100, 100))
 
 
 def bandwidth(x: np.ndarray) -> float:
-    """The highest frequency whose power is above -80 dB of the largest, as a share of Nyquist's."""
+    """Return the highest frequency above -80 dB of the largest power, as a share of Nyquist."""
     _, power = welch(x, nperseg=min(1024, len(x)), detrend=False)
     above = np.flatnonzero(power > 10 ** (EDGE_DB / 10) * power.max())
     return float(above[-1] / (len(power) - 1)) if len(above) else 0.0
 
 
 def _active(x: np.ndarray, frame: int) -> np.ndarray:
-    """bool [frames]: which frames are louder than -40 dB of the 95th percentile; the whole is one
-    frame if it is shorter.
+    """Return bool [frames]: frames louder than -40 dB of the 95th percentile.
+
+    A signal shorter than a frame is one frame.
     """
-    whole = x[: len(x) // frame * frame].reshape(-1, frame) if len(x) >= frame else x[None]
-    power = (whole**2).mean(1)
+    frames = x[: len(x) // frame * frame].reshape(-1, frame) if len(x) >= frame else x[None]
+    power = (frames**2).mean(1)
     return power > 10 ** (ACTIVE_DB / 10) * np.percentile(power, 95)
 
 
@@ -234,38 +216,41 @@ def _db(amplitude: float) -> float:
 
 
 def not_graded(dataset: dict[str, Any]) -> tuple[str, ...]:
-    """Names of the checks whose values are only reported for this data."""
+    """Return the names of the checks whose values are only reported for this data."""
     rate = dataset.get("sample", {}).get("rate", SOUND_RATES[0])
     sound = dataset.get("source") != "waveform" and SOUND_RATES[0] <= rate <= SOUND_RATES[1]
     return () if sound else SOUND_ONLY
 
 
 def findings(reports: list[PairReport], checks: Checks, ungraded: tuple[str, ...]) -> list[Finding]:
-    """All findings about these pairs."""
+    """Return all findings about these pairs."""
     found: list[Finding] = []
     for report in reports:
         for name, detail in report.errors.items():
             checks.judge(found, "pairs", name, report.place, 1.0, detail)
         for check in checks.of("pairs"):
             value = report.values.get("si-sdr" if check.name.startswith("si-sdr") else check.name)
-            if value is not None and check.name not in ungraded:
-                signed = f"{value:+.4g} {check.unit}" if check.name in SIGNED else ""
+            if value is None or check.name in ungraded:
+                continue
+            if check.name in SIGNED:
                 checks.judge(
                     found,
                     "pairs",
                     check.name,
                     report.place,
-                    abs(value) if check.name in SIGNED else value,
-                    signed,
+                    abs(value),
+                    f"{value:+.4g} {check.unit}",
                 )
+            else:
+                checks.judge(found, "pairs", check.name, report.place, value, "")
     _copies(reports, checks, found)
     return found
 
 
 def _copies(reports: list[PairReport], checks: Checks, found: list[Finding]) -> None:
-    """A target that is in both splits, and a pair that is twice in one.
+    """Report targets that are in both splits, and pairs that are in one split twice.
 
-    One target with several inputs is as it should be.
+    One target with several inputs is no finding.
     """
     pairs: dict[tuple[str, bytes, bytes], PairReport] = {}
     first_split = reports[0].place.split if reports else ""
@@ -291,12 +276,13 @@ def _copies(reports: list[PairReport], checks: Checks, found: list[Finding]) -> 
                 other.place,
             )
         if report.place.split != first_split and report.target_digest in targets:
+            source = targets[report.target_digest].place
             checks.judge(
                 found,
                 "pairs",
                 "duplicate-leak",
                 report.place,
                 1.0,
-                f"the target of {targets[report.target_digest].place}",
-                targets[report.target_digest].place,
+                f"the target of {source}",
+                source,
             )

@@ -1,6 +1,4 @@
-"""Reading the samples of shards of which some may be damaged, in chunks that travel to worker
-processes.
-"""
+"""Read single samples of shards that may be damaged, in chunks for worker processes."""
 
 import functools
 import os
@@ -11,15 +9,15 @@ import numpy as np
 
 from distgan.core.errors import DataError
 from distgan.core.rng import numpy_generator
-from distgan.shards.audit.integrity import Shard
+from distgan.shards.audit.shard_integrity import Shard
 from distgan.shards.format.index import load_index, samples_of
 
-_CHUNK_SAMPLES = 32  # samples that are read, and told about, together
+_CHUNK_SAMPLES = 32  # samples that one worker examines at a time
 
 
 @dataclass(frozen=True)
 class Place:
-    """One sample: `number` counts within its shard."""
+    """The address of a sample; `number` counts within its shard."""
 
     split: str
     shard: Path
@@ -31,25 +29,24 @@ class Place:
 
 
 def places(shards: list[Shard], limit: int | None) -> list[Place]:
-    """All samples that integrity found whole.
+    """Return all undamaged samples.
 
-    With `limit`, at most so many of each split, chosen at random, the same at every call.
+    With `limit`, at most that many of each split, chosen at random, the same at every call.
     """
-    found: dict[str, list[Place]] = {}
+    by_split: dict[str, list[Place]] = {}
     for shard in shards:
-        found.setdefault(shard.split, []).extend(
+        by_split.setdefault(shard.split, []).extend(
             Place(shard.split, shard.path, number, key)
             for number, key in enumerate(shard.keys)
             if key not in shard.damaged
         )
     chosen = []
-    for split, all_of_it in found.items():
-        if limit is not None and limit < len(all_of_it):
-            picked = numpy_generator(0, f"audit/{split}").choice(
-                len(all_of_it), limit, replace=False
-            )
-            all_of_it = [all_of_it[i] for i in sorted(picked.tolist())]
-        chosen += all_of_it
+    for split, samples in by_split.items():
+        if limit is not None and limit < len(samples):
+            generator = numpy_generator(0, f"audit/{split}")
+            picked = generator.choice(len(samples), limit, replace=False)
+            samples = [samples[i] for i in sorted(picked.tolist())]
+        chosen += samples
     return chosen
 
 
@@ -60,7 +57,7 @@ def chunks(chosen: list[Place]) -> list[list[Place]]:
 
 
 def read(place: Place) -> dict[str, bytes]:
-    """{field: bytes} of one sample."""
+    """Return {field: bytes} of one sample."""
     fields, table = _table(place.shard)
     try:
         with open(place.shard, "rb") as file:
@@ -70,12 +67,12 @@ def read(place: Place) -> dict[str, bytes]:
             }
     except OSError as error:
         raise DataError(
-            f"{place.shard} could be read a moment ago, not any more: {error.strerror}"
+            f"{place.shard} could be read before, but not any more: {error.strerror}"
         ) from error
 
 
 @functools.lru_cache(maxsize=4)
 def _table(shard: Path) -> tuple[list[str], np.ndarray]:
-    """Fields, and int64 [samples, fields, 2]: offset and size."""
+    """Return the fields, and int64 [samples, fields, 2]: offset and size."""
     _, fields, table = samples_of(shard, load_index(shard))
     return fields, table[..., :2]

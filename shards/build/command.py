@@ -1,27 +1,27 @@
 """`distgan shard SOURCE OUT`: check a source, split it, and write its samples as shards.
 
-    OUT/dataset.json                     source, options, sample kind, counts, what was left out and
-                                         why, fingerprint over all splits
-    OUT/train/train-000000.tar …         and index, manifest.json, SHA256SUMS: see distgan.shards.format.index
+    OUT/dataset.json                     source, options, format of a sample, counts, the samples
+                                         left out and why, fingerprint of all splits
+    OUT/train/train-000000.tar …         and index, manifest.json, SHA256SUMS: see
+                                         distgan.shards.format.index and manifest
     OUT/validation/validation-000000.tar …
 
 Nothing is written before the source is checked. dataset.json comes first, with "complete": false,
-so a run that was killed can be run again: shards that are whole are kept, the others written, the
-bytes are those of a run that was never killed. The tasks of a job array (`--task K/N`) do the same,
-each with its own shards, and `--finish` notices a task that was lost.
+so a killed run can be run again: finished shards are kept, the others written, and the bytes are
+those of a run that was never killed. The tasks of a job array (`--task K/N`) do the same, each with
+its own shards, and `--finish` detects a lost task.
 """
 
 import argparse
 import os
 import re
 import shlex
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from distgan.core import console
-from distgan.core.errors import ConfigError, DataError, DistganError
+from distgan.core.errors import ConfigError, DataError
 from distgan.core.worker_pool import default_workers
 from distgan.shards.build.plan import Task, build, finish, missing, shard_files, table
 from distgan.shards.format.index import load_json
@@ -29,15 +29,17 @@ from distgan.shards.format.manifest import DATASET, VERSION, load_manifest
 from distgan.shards.sources._base import load_source, source_names
 
 ARRAY = """
-On a cluster, as a job array: the tasks write different shards, in any order, and the bytes are those of one run.
-  sbatch --array=0-7 --wrap 'the same line --task slurm'
-  the same line --finish""".strip()
+On a cluster, as a job array: tasks write different shards, in any order; the bytes are those of
+one run.
+  sbatch --array=0-7 --wrap 'the same command --task slurm'
+  the same command --finish""".strip()
 _TEMPORARY = ".tmp"
 
 
 def main(argv: list[str]) -> int:
-    """`distgan shard`: 0 when the shards are complete; ConfigError and DataError for what the user
-    must change.
+    """Run `distgan shard`; return 0 when the shards are complete.
+
+    ConfigError for wrong options, DataError for unusable samples or shards.
     """
     if not argv or argv[0] in ("-h", "--help"):
         console.say(_overview())
@@ -65,10 +67,10 @@ def main(argv: list[str]) -> int:
     else:
         dataset = build(name, source, out, options, args.workers, task)
         if task:
-            mine, every = shard_files(out, dataset)[task[0] :: task[1]], shard_files(out, dataset)
+            shards = shard_files(out, dataset)
             console.say(
-                f"{out}: task {args.task} is done, {len(mine)} of {len(every)} shards; after all"
-                f" tasks: {line} --finish"
+                f"{out}: task {args.task} is done, {len(shards[task[0] :: task[1]])} of"
+                f" {len(shards)} shards; after all tasks: {line} --finish"
             )
         else:
             _report(out, dataset)
@@ -76,56 +78,42 @@ def main(argv: list[str]) -> int:
 
 
 def _begun(out: Path, name: str, options: dict[str, Any]) -> bool:
-    """Whether `out` holds this very dataset, finished or not.
-
-    ConfigError if it holds anything else.
-    """
+    """Return whether `out` holds this data set, finished or not; ConfigError for anything else."""
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{out} is a file; the shards need a folder")
     if not (out / DATASET).is_file():
-        found = (
-            sorted(path.name for path in out.iterdir() if _TEMPORARY not in path.name)
-            if out.is_dir()
-            else []
-        )
-        if found:
-            some = ", ".join(found[:3] + ["…"] * (len(found) > 3))
+        names = []
+        if out.is_dir():
+            names = sorted(path.name for path in out.iterdir() if _TEMPORARY not in path.name)
+        if names:
+            first = ", ".join(names[:3] + (["…"] if len(names) > 3 else []))
             raise ConfigError(
-                f"{out} is not empty ({some}) and has no {DATASET}; choose a new folder"
+                f"{out} is not empty ({first}) and has no {DATASET}; choose a new folder"
             )
         return False
-    there = load_json(out / DATASET)
-    if there.get("version") != VERSION:
+    existing = load_json(out / DATASET)
+    if existing.get("version") != VERSION:
         raise ConfigError(
-            f"{out / DATASET} has version {there.get('version')}; this program continues version"
+            f"{out / DATASET} has version {existing.get('version')}; this program continues version"
             f" {VERSION}; choose another folder"
         )
-    differ = (
-        []
-        if there.get("source") == name
-        else [f"  source: {there.get('source')} there, {name} now"]
-    )
-    before = there.get("options", {})
-    differ += [
-        f"  --{option}: {before.get(option)} there, {options.get(option)} now"
-        for option in dict.fromkeys([*options, *before])
-        if not differ and before.get(option) != options.get(option)
-    ]
-    if differ:
-        raise ConfigError(
-            "\n".join(
-                [
-                    f"{out} was made with other options; nothing was overwritten",
-                    *differ,
-                    "choose another folder, or delete this one",
-                ]
-            )
-        )
+    recorded = existing.get("options", {})
+    if existing.get("source") == name:
+        differences = [
+            f"  --{option}: {recorded.get(option)} there, {options.get(option)} now"
+            for option in dict.fromkeys([*options, *recorded])
+            if recorded.get(option) != options.get(option)
+        ]
+    else:
+        differences = [f"  source: {existing.get('source')} there, {name} now"]
+    if differences:
+        lines = [f"{out} was made with other options; nothing was overwritten", *differences]
+        raise ConfigError("\n".join([*lines, "choose another folder, or delete this one"]))
     return True
 
 
 def _is_complete(out: Path, task: Task | None) -> bool:
-    """Reads every shard, with a task its own: what is found damaged is written again."""
+    """Return whether all shards (with a task, its own) are whole; reads every one of them."""
     dataset = load_json(out / DATASET)
     if not dataset["complete"]:
         return False
@@ -157,12 +145,13 @@ def _check_options(args: argparse.Namespace) -> Task | None:
 
 
 def parse_task(text: str, environment: Mapping[str, str]) -> Task:
-    """`3/8` -> (3, 8); `slurm` -> the place of this task in its job array. ConfigError for anything
-    else.
+    """Parse `3/8` as (3, 8), and `slurm` as the position of this task in its job array.
+
+    ConfigError for anything else.
     """
     if text == "slurm":
         try:
-            first, count, mine = (
+            first, count, task_id = (
                 int(environment[f"SLURM_ARRAY_TASK_{name}"]) for name in ("MIN", "COUNT", "ID")
             )
         except (KeyError, ValueError) as error:
@@ -170,30 +159,27 @@ def parse_task(text: str, environment: Mapping[str, str]) -> Task:
                 "--task slurm: this is not a task of a job array; start it with sbatch --array=0-7,"
                 " or write --task K/N"
             ) from error
-        number = mine - first
-    elif found := re.fullmatch(r"(\d+)/(\d+)", text):
-        number, count = int(found[1]), int(found[2])
+        number = task_id - first
+    elif match := re.fullmatch(r"(\d+)/(\d+)", text):
+        number, count = int(match[1]), int(match[2])
     else:
         raise ConfigError(f"--task {text}: K/N, such as 0/8, or slurm")
     if not 0 <= number < count:
+        hint = ", without gaps: for some tasks of an array write --task K/N"
         raise ConfigError(
             f"--task {text}: task {number} of {count}; tasks are numbered from 0 to {count - 1}"
-            + (
-                ", without gaps: for some tasks of an array write --task K/N"
-                if text == "slurm"
-                else ""
-            )
+            + (hint if text == "slurm" else "")
         )
     return number, count
 
 
 def _line(argv: list[str]) -> str:
-    """The command line for the whole set: without --task and --finish."""
+    """Return the command line for the whole set: without --task and --finish."""
     words = [
         word
-        for before, word in zip(["", *argv], argv, strict=False)
+        for previous, word in zip(["", *argv], argv, strict=False)
         if word not in ("--finish", "--task")
-        and before != "--task"
+        and previous != "--task"
         and not word.startswith("--task=")
     ]
     return f"distgan shard {shlex.join(words)}"
@@ -224,10 +210,8 @@ def _overview() -> str:
     lines = [
         "usage: distgan shard SOURCE OUT [options]",
         "",
-        (
-            "Check a source, split it into train and validation, and write both as verified"
-            " WebDataset shards."
-        ),
+        "Check a source, split it into train and validation, and write both as verified"
+        " WebDataset shards.",
         "",
         "sources (`distgan shard SOURCE --help` explains the options of one):",
     ]
@@ -241,12 +225,11 @@ def _overview() -> str:
 
 
 def _next_commands(module: Any, out: str) -> list[str]:
-    check = f"distgan check {shlex.quote(out)}"
-    return (
-        [check, f"distgan run --processes 2 {module.RECIPE} {shlex.quote(f'data={out}')}"]
-        if module.RECIPE
-        else [check]
-    )
+    commands = [f"distgan check {shlex.quote(out)}"]
+    if module.RECIPE:
+        data = shlex.quote(f"data={out}")
+        commands.append(f"distgan run --processes 2 {module.RECIPE} {data}")
+    return commands
 
 
 def _summary(module: Any) -> str:
@@ -318,11 +301,3 @@ def _parser(name: str, module: Any) -> argparse.ArgumentParser:
         help="write nothing but manifests, after all tasks; names what a lost task left out",
     )
     return parser
-
-
-if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except DistganError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)

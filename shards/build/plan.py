@@ -1,16 +1,16 @@
-"""Which shard holds which samples; write those that are missing, by one program or by the tasks of
-a job array; finish the set.
+"""Plan which shard holds which samples, write the missing shards, complete the data set.
 
 The plan is a pure function of the source and the options: shard k holds the same samples, made in
-the same chunks of 16, whoever writes it. So several writers need no messages: a shard with an
-index and the right sha256 is done, any other is written.
+the same chunks of 16, whichever process writes it. So several writers, such as the tasks of a job
+array, need no communication: a shard with an index and the right sha256 is done, any other is
+written.
 """
 
 import contextlib
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -32,15 +32,12 @@ from distgan.shards.format.writer import (
     remove_left_over,
     write_chunks,
 )
-from distgan.shards.sources._base import SourceReport
+from distgan.shards.sources._base import SampleIssue, SourceReport
 
-UNITS = {"image": "images", "pair": "pairs"}  # by the kind of sample, on the bar
-SHOWN = 30  # findings in a message; dataset.json has all of them
-DECIDES = (
-    "sample",
-    "samples",
-    "left_out",
-)  # of dataset.json, beside the options, which samples are in which shard
+UNITS = {"image": "images", "pair": "pairs"}  # by the kind of sample, for the progress bar
+MAX_ROWS = 30  # of a table in a message; dataset.json has all of them
+# the entries of dataset.json that, with the options, decide which samples are in which shard
+PLAN_FIELDS = ("sample", "samples", "left_out")
 Task = tuple[int, int]  # number of this task, number of tasks
 
 
@@ -52,12 +49,12 @@ def build(
     workers: int,
     task: Task | None = None,
 ) -> dict[str, Any]:
-    """SourceReport, split and write `source`, and return what dataset.json says; with a task, write only
-    its shards and finish nothing.
+    """Check, split and write `source`; return the contents of dataset.json.
 
-    `options` decide the bytes (those of the source, and validation, per-shard, drop-unreadable,
-    drop-low-quality). DataError, with nothing written, if samples cannot be read and are not to be
-    dropped, and if a key is malformed or occurs twice.
+    With a task, write only its shards and complete nothing. `options` decide the bytes (those of
+    the source, and validation, per-shard, drop-unreadable, drop-low-quality). DataError, before
+    anything is written, if samples cannot be read and are not to be dropped, and if a key is
+    malformed or occurs twice.
     """
     check: SourceReport = source.check(workers)
     dropped = [f for f in check.issues if options["drop-low-quality"] or not f.usable]
@@ -65,9 +62,9 @@ def build(
         raise DataError(
             f"{len(dropped)} of {len(source.keys)} samples cannot be read; nothing was"
             f" written\n{table(_plain(dropped))}\nrepair them, or leave them out with"
-            " --drop-unreadable (--drop-low-quality: those of low quality too)"
+            " --drop-unreadable (--drop-low-quality: also those of low quality)"
         )
-    absent = {finding.sample for finding in dropped}
+    absent = {issue.sample for issue in dropped}
     kept = [i for i in range(len(source.keys)) if i not in absent]
     _refuse_keys([source.keys[i] for i in kept])
     parts = split(
@@ -101,14 +98,14 @@ def build(
 
 
 def finish(out: Path, line: str) -> dict[str, Any]:
-    """Complete a set whose shards were written by tasks, and return what dataset.json says.
+    """Complete a set whose shards were written by tasks; return the contents of dataset.json.
 
     DataError if shards are missing or damaged, with the tasks that write them; `line` is the
     command line without --task and --finish.
     """
     if not (out / DATASET).is_file():
         raise DataError(
-            f"{out} has no {DATASET}: no task has begun. Start them: {line} --task K/N, with K from"
+            f"{out} has no {DATASET}: no task has started. Run: {line} --task K/N, with K from"
             " 0 to N - 1"
         )
     with locked(out, alone=True):
@@ -117,31 +114,23 @@ def finish(out: Path, line: str) -> dict[str, Any]:
         if lost := missing(shards):
             numbers = [shards.index(shard) for shard in lost]
             tasks = _tasks(numbers, len(shards))
-            more = ["  …"] if len(tasks) > SHOWN else []
-            raise DataError(
-                "\n".join(
-                    [
-                        (
-                            f"{out}: {len(numbers)} of {len(shards)} shards are missing or damaged:"
-                            f" {', '.join(map(str, numbers))}"
-                        ),
-                        (
-                            "run again the tasks that write them (task k/N writes the shards s with"
-                            " s mod N = k), for instance"
-                        ),
-                        *(f"  {line} --task {task}" for task in tasks[:SHOWN]),
-                        *more,
-                        f"or write all of them, and finish, with: {line}",
-                    ]
-                )
-            )
+            lines = [
+                f"{out}: {len(numbers)} of {len(shards)} shards are missing or damaged:"
+                f" {', '.join(map(str, numbers))}",
+                "run again the tasks that write them (task k/N writes the shards s with"
+                " s mod N = k), for instance",
+                *(f"  {line} --task {task}" for task in tasks[:MAX_ROWS]),
+                *(["  …"] if len(tasks) > MAX_ROWS else []),
+                f"or write all of them, and finish, with: {line}",
+            ]
+            raise DataError("\n".join(lines))
         return _complete(out, dataset)
 
 
 def _tasks(numbers: list[int], count: int) -> list[str]:
-    """K/N that write the shards `numbers` of `count`.
+    """Return the tasks K/N that write the shards `numbers` of `count`.
 
-    One where they are those of one lost task, else one for each.
+    One if they are those of one lost task, else one for each.
     """
     for n in range(1, count):
         if list(range(numbers[0] % n, count, n)) == numbers:
@@ -150,9 +139,7 @@ def _tasks(numbers: list[int], count: int) -> list[str]:
 
 
 def shard_files(out: Path, dataset: dict[str, Any]) -> list[Path]:
-    """Every tar of the set; its place in the list is its number: those of train come first, then
-    those of validation.
-    """
+    """Return every tar of the set by its number: first those of train, then validation."""
     per_shard = dataset["options"]["per-shard"]
     return [
         out / part / f"{part}-{k:06d}.tar"
@@ -162,12 +149,12 @@ def shard_files(out: Path, dataset: dict[str, Any]) -> list[Path]:
 
 
 def missing(shards: list[Path]) -> list[Path]:
-    """Those that are not there with the sha256 of their index. Reads every byte."""
-    begun = [shard for shard in shards if index_path(shard).exists()]
+    """Return the shards that do not exist with the sha256 of their index; reads every byte."""
+    indexed = [shard for shard in shards if index_path(shard).exists()]
     whole = set()
-    if begun:
-        with console.bar("verifying", len(begun), "shards") as bar:
-            for shard in begun:
+    if indexed:
+        with console.bar("verifying", len(indexed), "shards") as bar:
+            for shard in indexed:
                 if is_written(shard):
                     whole.add(shard)
                 bar.advance()
@@ -176,15 +163,14 @@ def missing(shards: list[Path]) -> list[Path]:
 
 @contextlib.contextmanager
 def locked(out: Path, alone: bool) -> Iterator[None]:
-    """Tasks share the folder, a whole run and --finish have it alone. The lock ends with the
-    process, so a killed one blocks nobody.
+    """Lock the folder: shared for tasks, exclusive (`alone`) for a whole run and --finish.
 
-    It spares people a surprise and is not needed for right bytes: some file systems know no locks
-    between machines, or none.
+    The lock ends with the process, so a killed one blocks nobody. It only prevents duplicate work:
+    the bytes are right without it, on file systems that have no locks.
     """
     folder = os.open(out, os.O_RDONLY)
     busy = DataError(
-        f"another process is writing into {out}; wait for it, or stop it and run this line again"
+        f"another process is writing into {out}; wait for it, or stop it and run it again"
     )
     try:
         lock(folder, busy, shared=not alone)
@@ -194,31 +180,24 @@ def locked(out: Path, alone: bool) -> Iterator[None]:
 
 
 def _begin(out: Path, dataset: dict[str, Any], task: Task | None) -> None:
-    """Write dataset.json and the folders, or check that what is there was planned alike.
-
-    Then the shards fit together.
-    """
-    there = load_json(out / DATASET) if (out / DATASET).is_file() else None
-    if there and (
-        differ := [
-            name
-            for name, mine, theirs in zip(DECIDES, _decides(dataset), _decides(there), strict=True)
-            if mine != theirs
-        ]
-    ):
-        raise DataError(
-            f"{out / DATASET} was written for other samples: {' and '.join(differ)} differ, though"
-            " the options are the same. Use the same version of this program and its libraries as"
-            " before, choose another folder, or delete this one"
-        )
+    """Write dataset.json and the folders, or check that the existing ones have the same plan."""
+    existing = load_json(out / DATASET) if (out / DATASET).is_file() else None
+    if existing:
+        plans = zip(PLAN_FIELDS, _plan(dataset), _plan(existing), strict=True)
+        if differences := [name for name, current, recorded in plans if current != recorded]:
+            raise DataError(
+                f"{out / DATASET} was written for other samples: {' and '.join(differences)}"
+                " differ, though the options are the same. Use the same version of this program and"
+                " its libraries as before, choose another folder, or delete this one"
+            )
     with file_system(out):
-        if not (there and task and not there["complete"]):
+        if not (existing and task and not existing["complete"]):
             _commit_dataset(out, dataset)
         for part in dataset["samples"]:
             (out / part).mkdir(exist_ok=True)
 
 
-def _decides(dataset: dict[str, Any]) -> tuple:
+def _plan(dataset: dict[str, Any]) -> tuple:
     return (
         dataset["sample"],
         dataset["samples"],
@@ -229,22 +208,23 @@ def _decides(dataset: dict[str, Any]) -> tuple:
 def _write_missing(
     source: Any, out: Path, shards: list[tuple[Path, list[int]]], workers: int
 ) -> None:
-    """Write those of the shards that are not whole yet, through one pool of workers."""
+    """Write the shards that are not whole yet, with one pool of workers."""
     lost = set(missing([shard for shard, _ in shards]))
     todo = [(shard, samples) for shard, samples in shards if shard in lost]
     if len(todo) < len(shards):
         console.say(
-            f"{out}: {len(shards) - len(todo)} of {len(shards)} shards are whole already, kept"
+            f"{out}: {len(shards) - len(todo)} of {len(shards)} shards are already whole, kept"
         )
     chunks = [
         samples[start : start + CHUNK_SAMPLES]
         for _, samples in todo
         for start in range(0, len(samples), CHUNK_SAMPLES)
     ]
-    total, left = (sum(len(samples) for _, samples in some) for some in (shards, todo))
+    total = sum(len(samples) for _, samples in shards)
+    remaining = sum(len(samples) for _, samples in todo)
     with (
         console.bar(
-            "sharding", total, UNITS.get(source.sample["kind"], "samples"), start=total - left
+            "sharding", total, UNITS.get(source.sample["kind"], "samples"), start=total - remaining
         ) as bar,
         contextlib.closing(
             ordered_map(partial(_make, source), chunks, workers, chunk_size=1)
@@ -257,7 +237,7 @@ def _write_missing(
 
 
 def _make(source: Any, samples: list[int]) -> Chunk:
-    """Runs in a worker. A source that makes batches always gets the same ones."""
+    """Make one chunk in a worker; a source with `make_batch` always gets the same batches."""
     made = (
         source.make_batch(samples)
         if hasattr(source, "make_batch")
@@ -266,7 +246,7 @@ def _make(source: Any, samples: list[int]) -> Chunk:
     for i, sample in zip(samples, made, strict=True):
         if sample["__key__"] != source.keys[i]:
             raise DataError(
-                f"sample {i} was made with the key {sample['__key__']!r}; the source announced"
+                f"sample {i} was made with the key {sample['__key__']!r}, expected"
                 f" {source.keys[i]!r}"
             )
     return encode_chunk(made)
@@ -279,9 +259,7 @@ def _counted(made: Iterator[Chunk], bar: console.Bar) -> Iterator[Chunk]:
 
 
 def _complete(out: Path, dataset: dict[str, Any]) -> dict[str, Any]:
-    """All shards are whole: write the manifests and complete dataset.json; nothing that killed
-    writers left stays.
-    """
+    """Write the manifests, complete dataset.json, and delete files that killed writers left."""
     with file_system(out):
         for left_over in (
             *out.glob(f"{DATASET}.tmp*"),
@@ -312,20 +290,19 @@ def _refuse_keys(keys: list[str]) -> None:
         seen.add(key)
 
 
-def _plain(findings) -> list[dict[str, str]]:
-    return [{"name": finding.name, "reason": finding.reason} for finding in findings]
+def _plain(issues: Iterable[SampleIssue]) -> list[dict[str, str]]:
+    return [{"name": issue.name, "reason": issue.reason} for issue in issues]
 
 
 def table(findings: list[dict[str, str]]) -> str:
-    """One line for each {"name", "reason"}, for a message."""
-    rows = list(
-        Counter((finding["name"], finding["reason"]) for finding in findings).items()
-    )  # the pieces of one recording are one line
+    """Format one line for each {"name", "reason"}, for a message."""
+    counts = Counter((finding["name"], finding["reason"]) for finding in findings)
+    rows = list(counts.items())  # the pieces of one recording are one line
     width = min(60, max(len(name) for (name, _), _ in rows))
     lines = [
         f"  {name:<{width}}  {reason}{f' ({times} pieces)' if times > 1 else ''}"
-        for (name, reason), times in rows[:SHOWN]
+        for (name, reason), times in rows[:MAX_ROWS]
     ]
-    return "\n".join(
-        [*lines, *([f"  … and {len(rows) - SHOWN} more"] if len(rows) > SHOWN else [])]
-    )
+    if len(rows) > MAX_ROWS:
+        lines.append(f"  … and {len(rows) - MAX_ROWS} more")
+    return "\n".join(lines)

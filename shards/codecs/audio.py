@@ -1,7 +1,7 @@
-"""Sound as the bytes of a tar member, and back; and any sound file as an array.
+"""Encode sound as the bytes of a tar member, decode it, and load any sound file.
 
-WAV with 16-bit integers or 32-bit floats, so that a stretch of it can be cut out without reading
-the rest, or FLAC with 16 bits.
+WAV with 16-bit integers or 32-bit floats, so that a crop can be read without the rest, or FLAC
+with 16 bits.
 """
 
 import io
@@ -15,16 +15,19 @@ import soundfile
 from distgan.core.errors import DataError
 
 FULL_SCALE = 32768  # 16-bit integers are this many steps of 1
-SOUND_RATES = (4_000, 1_000_000)  # Hz; below and above, it is not sound that was recorded
+SOUND_RATES = (4_000, 1_000_000)  # Hz; signals outside this range are not recorded sound
 WAVE_FIELDS = ("wav", "flac")
 HEAD_BYTES = 4096  # a WAV header with its metadata is usually far smaller
 _PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
-_KINDS = {(_PCM, 16): np.dtype("<i2"), (_FLOAT, 32): np.dtype("<f4")}
+_KINDS: dict[tuple[int, int], np.dtype] = {
+    (_PCM, 16): np.dtype("<i2"),
+    (_FLOAT, 32): np.dtype("<f4"),
+}
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the values of a WAV file lie."""
+    """The position and type of the values in a WAV file."""
 
     start: int  # byte of the first value
     frames: int
@@ -37,15 +40,15 @@ class Layout:
         return self.dtype.itemsize * self.channels
 
     def span(self, first: int, frames: int) -> tuple[int, int]:
-        """Bytes [from, to) of the file that hold `frames` frames from `first` on."""
+        """Return the bytes [from, to) of the file that hold `frames` frames from `first` on."""
         start = self.start + first * self.frame_bytes
         return start, start + frames * self.frame_bytes
 
 
 def write_wav(samples: np.ndarray, rate: int) -> bytes:
-    """int16 or float32 [frames] or [frames, channels] -> a WAV file.
+    """Encode int16 or float32 [frames] or [frames, channels] as a WAV file.
 
-    Floats are kept as they are, also beyond ±1.
+    Floats are kept unchanged, also beyond ±1.
     """
     dtype = np.dtype("<i2") if samples.dtype == np.int16 else np.dtype("<f4")
     if samples.dtype not in (np.int16, np.float32):
@@ -57,7 +60,7 @@ def write_wav(samples: np.ndarray, rate: int) -> bytes:
     form = b"fmt " + struct.pack(
         "<IHHIIHH", 16, kind, channels, rate, rate * frame, frame, dtype.itemsize * 8
     )
-    if kind == _FLOAT:  # the standard asks for it where values are not integers
+    if kind == _FLOAT:  # the standard requires it for values that are not integers
         form += b"fact" + struct.pack("<II", 4, len(data) // frame)
     return (
         b"RIFF"
@@ -71,13 +74,13 @@ def write_wav(samples: np.ndarray, rate: int) -> bytes:
 
 
 def wav_layout(head: bytes, size: int) -> Layout:
-    """Read the header of a WAV file of `size` bytes from its beginning.
+    """Parse the header at the beginning of a WAV file of `size` bytes.
 
-    ValueError if it is not one, or not of a kind we read.
+    ValueError if it is not a WAV file with 16-bit integers or 32-bit floats.
     """
     if len(head) < 12 or head[:4] != b"RIFF" or head[8:12] != b"WAVE":
         raise ValueError("not a WAV file")
-    at, form = 12, None
+    at, form = 12, None  # form: (kind, bits, channels, rate)
     while at + 8 <= len(head):
         name, length = head[at : at + 4], int.from_bytes(head[at + 4 : at + 8], "little")
         if name == b"fmt " and at + 24 <= len(head):
@@ -88,7 +91,7 @@ def wav_layout(head: bytes, size: int) -> Layout:
         elif name == b"data":
             if form is None or (form[0], form[1]) not in _KINDS or form[2] < 1:
                 raise ValueError(
-                    "WAV of a kind that is not read; allowed are 16-bit integers and 32-bit floats"
+                    "WAV of an unsupported kind; allowed are 16-bit integers and 32-bit floats"
                 )
             dtype = _KINDS[form[0], form[1]]
             if at + 8 + length > size:
@@ -102,37 +105,40 @@ def wav_layout(head: bytes, size: int) -> Layout:
 
 
 def read_wav(data: bytes) -> tuple[np.ndarray, int]:
-    """(int16 or float32 [frames, channels], rate in Hz)."""
+    """Decode a WAV file into (int16 or float32 [frames, channels], rate in Hz)."""
     layout = wav_layout(data, len(data))
     values = np.frombuffer(data, layout.dtype, layout.frames * layout.channels, layout.start)
     return values.reshape(layout.frames, layout.channels), layout.rate
 
 
 def write_flac(samples: np.ndarray, rate: int) -> bytes:
-    """int16 [frames] or [frames, channels] -> a FLAC file."""
+    """Encode int16 [frames] or [frames, channels] as a FLAC file."""
     file = io.BytesIO()
     soundfile.write(file, samples, rate, format="FLAC", subtype="PCM_16")
     return file.getvalue()
 
 
 def read_flac(data: bytes, first: int = 0, frames: int = -1) -> tuple[np.ndarray, int]:
-    """(int16 [frames, channels], rate in Hz), from frame `first` on; -1: to the end."""
+    """Decode `frames` frames of a FLAC file from `first` on (-1: to the end).
+
+    Return (int16 [frames, channels], rate in Hz).
+    """
     with soundfile.SoundFile(io.BytesIO(data)) as file:
         if file.format != "FLAC":
-            raise ValueError(f"{file.format} where FLAC is due")
+            raise ValueError(f"format {file.format}, expected FLAC")
         file.seek(first)
         return file.read(frames, dtype="int16", always_2d=True), file.samplerate
 
 
 def to_int16(samples: np.ndarray) -> np.ndarray:
-    """float in [-1, 1) -> int16, rounded; clipped where it is beyond."""
+    """Convert float in [-1, 1) to int16: rounded, clipped beyond the range."""
     return np.clip(
         np.rint(np.asarray(samples, np.float64) * FULL_SCALE), -FULL_SCALE, FULL_SCALE - 1
     ).astype(np.int16)
 
 
 def to_float(samples: np.ndarray) -> np.ndarray:
-    """int16 -> float32 in [-1, 1); float32 stays as it is."""
+    """Convert int16 to float32 in [-1, 1); float32 is returned unchanged."""
     return (
         samples.astype(np.float32) / FULL_SCALE
         if samples.dtype.kind == "i"
@@ -141,27 +147,29 @@ def to_float(samples: np.ndarray) -> np.ndarray:
 
 
 def load(path: str | Path, rate: int | None = None) -> tuple[np.ndarray, int]:
-    """Any sound file that libsndfile reads (wav, flac, ogg, mp3 …) -> (float32 [frames], rate);
-    channels are averaged.
+    """Load any sound file that libsndfile reads (wav, flac, ogg, mp3 …), channels averaged.
 
-    With `rate`, resampled to it (band-limited, torchaudio). DataError names the file.
+    Return (float32 [frames], rate in Hz), with `rate` resampled to it (band-limited, torchaudio).
+    DataError names the file.
     """
     try:
-        samples, found = soundfile.read(path, dtype="float32", always_2d=True)
+        samples, file_rate = soundfile.read(path, dtype="float32", always_2d=True)
     except (soundfile.LibsndfileError, OSError, TypeError) as error:
         raise DataError(f"{path} cannot be read as sound: {error}") from error
     samples = samples.mean(1)
-    return (resample(samples, found, rate), rate) if rate and rate != found else (samples, found)
+    if rate and rate != file_rate:
+        return resample(samples, file_rate, rate), rate
+    return samples, file_rate
 
 
-def resample(samples: np.ndarray, rate: int, wanted: int) -> np.ndarray:
-    """float32 [frames] at `rate` -> at `wanted`."""
+def resample(samples: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
+    """Resample float32 [frames] from `rate` to `new_rate` (Hz)."""
     import torch
     from torchaudio.functional import resample as band_limited
 
     return band_limited(
         torch.from_numpy(np.ascontiguousarray(samples, np.float32)),
         rate,
-        wanted,
+        new_rate,
         lowpass_filter_width=32,
     ).numpy()

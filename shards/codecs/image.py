@@ -1,6 +1,6 @@
-"""An image as the bytes of a tar member, and back.
+"""Encode images as the bytes of a tar member, and decode them.
 
-    payload   field   what it is
+    payload   field   content
     png       png     lossless; what people and other programs open
     jpeg      jpg     lossy (quality 95, full chroma), small
     raw       npy     uint8 with NumPy's header; decodes fifty times faster than PNG, and stock
@@ -12,6 +12,7 @@ Pixels are uint8 [height, width] for one channel, [height, width, 3] for three.
 import argparse
 import functools
 import io
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -19,123 +20,115 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
 FIELDS = {"png": "png", "jpeg": "jpg", "raw": "npy"}
-# The named format alone: of shards from elsewhere Image.open would open anything, and start
+# Only the named format: in shards from elsewhere Image.open would open anything, and start
 # Ghostscript for a PostScript file of that name.
 _READERS = {"png": PngImageFile, "jpg": JpegImageFile, "jpeg": JpegImageFile}
 _GRAY = ("1", "L", "LA")
-WIDE = (
-    "I;16",
-    "I;16B",
-    "I;16L",
-    "I;16N",
-    "I",
-    "F",
-)  # Pillow's modes of one channel that hold more than 8 bits
+# Pillow's modes of one channel that hold more than 8 bits
+WIDE = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")
 _BITS_PER_SAMPLE = 258  # TIFF's tag
 IMAGE_FIELDS = (*_READERS, "npy")
+T = TypeVar("T", int, str)
 
 
 def add_option(parser: argparse.ArgumentParser) -> None:
-    """`--payload`, the same for every source of images."""
+    """Add `--payload`, the same for every source of images."""
     parser.add_argument(
         "--payload",
         choices=tuple(FIELDS),
         default="png",
         help=(
             "how an image is stored: png, lossless, opens everywhere; jpeg, small, but lossy; raw,"
-            " uint8 in .npy, decodes about 50 times faster than png and takes more room (default:"
+            " uint8 in .npy, decodes about 50 times faster than png and is larger (default:"
             " %(default)s)"
         ),
     )
 
 
 def encode(pixels: np.ndarray, payload: str) -> tuple[str, bytes]:
-    """uint8 [height, width] or [height, width, 3] -> (field, bytes); `payload` is png, jpeg or raw."""
+    """Encode uint8 [height, width] or [height, width, 3] as (field, bytes).
+
+    `payload` is png, jpeg or raw.
+    """
     field = FIELDS[payload]
     if field == "npy":
         return field, _header(pixels.shape) + np.ascontiguousarray(pixels).tobytes()
     file = io.BytesIO()
-    how = {"quality": 95, "subsampling": 0} if field == "jpg" else {}
-    Image.fromarray(pixels).save(file, "JPEG" if field == "jpg" else "PNG", **how)
+    if field == "jpg":
+        Image.fromarray(pixels).save(file, "JPEG", quality=95, subsampling=0)
+    else:
+        Image.fromarray(pixels).save(file, "PNG")
     return field, file.getvalue()
 
 
 def decode(data: bytes, field: str, out: np.ndarray, strict: bool = False) -> None:
-    """The image in `data` -> `out`, uint8 [height, width, channels]. ValueError if it has another
-    size; anything if it is damaged.
+    """Decode the image in `data` into `out`, uint8 [height, width, channels].
 
-    `strict`: ValueError, too, for colour where gray is due: no set is made like that, so its
-    dataset.json is damaged.
+    ValueError if it has another size; any exception if it is damaged. `strict`: ValueError also for
+    colour instead of gray: no set is made like that, so its dataset.json is damaged.
     """
     kind = field.rpartition(".")[2]  # of `left.png`, too
     if kind == "npy":
         out[...] = _pixels(data, out).reshape(out.shape)
         return
     with _READERS[kind](io.BytesIO(data)) as image:
-        if image.size != (
-            out.shape[1],
-            out.shape[0],
-        ):  # before anything is unpacked: the size may be a lie
+        # before anything is unpacked: the stated size may be wrong
+        if image.size != (out.shape[1], out.shape[0]):
             raise ValueError(
-                f"an image of {image.width}x{image.height} pixels where"
-                f" {out.shape[1]}x{out.shape[0]} are due"
+                f"an image of {image.width}x{image.height} pixels, expected"
+                f" {out.shape[1]}x{out.shape[0]}"
             )
-        if wide := deep(image):
-            raise ValueError(f"an image of more than 8 bits ({wide})")
+        if depth := deep(image):
+            raise ValueError(f"an image of more than 8 bits ({depth})")
         mode = "L" if out.shape[2] == 1 else "RGB"
         if strict and mode == "L" and image.mode not in _GRAY:
-            raise ValueError(f"an image of mode {image.mode} where a gray one is due")
+            raise ValueError(f"an image of mode {image.mode}, expected a gray one")
         pixels = (image if image.mode == mode else image.convert(mode)).tobytes()
     out[...] = np.frombuffer(pixels, np.uint8).reshape(out.shape)
 
 
 def deep(image: Image.Image) -> str | None:
-    """How an opened file holds more than 8 bits a channel, None where it does not. Asked before its
-    pixels are loaded.
+    """Describe how an opened file holds more than 8 bits a channel; None if it does not.
 
-    Of one channel Pillow keeps them, and cuts to 255 when it converts; of several it keeps 8 while
-    it reads, and says nothing.
+    Call it before the pixels are loaded. Pillow keeps the bits of a single channel, and clips to
+    255 when it converts; of several channels it keeps 8 bits while it reads, without a warning.
     """
     if image.mode in WIDE:
         return image.mode
-    bits = getattr(image, "tag_v2", {}).get(
-        _BITS_PER_SAMPLE, 0
-    )  # of TIFF, where a channel may be a plane of its own
+    # TIFF, where a channel may be a plane of its own
+    bits = getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, 0)
     most = max(bits if isinstance(bits, tuple) else (bits,))
-    args = image.tile[0].args if image.tile else ()
-    raw = next(
-        (one for one in (args if isinstance(args, tuple) else (args,)) if isinstance(one, str)), ""
-    )
-    return (
-        f"{image.mode}, {most} bits"
-        if most > 8
-        else (
-            raw
-            if ";16" in raw
-            else f"{image.mode}, values up to {maxval(image)}"
-            if maxval(image) > 255
-            else None
-        )
-    )
+    if most > 8:
+        return f"{image.mode}, {most} bits"
+    raw_mode = next(iter(_decoder_arguments(image, str)), "")
+    if ";16" in raw_mode:
+        return raw_mode
+    if maxval(image) > 255:
+        return f"{image.mode}, values up to {maxval(image)}"
+    return None
 
 
 def maxval(image: Image.Image) -> int:
-    """What stands for full scale in an opened PPM or PGM whose values its decoder scales.
+    """Return the full scale of an opened PPM or PGM whose decoder scales the values, else 0."""
+    tiles = getattr(image, "tile", [])
+    if not tiles or not tiles[0].codec_name.startswith("ppm"):
+        return 0
+    return next(iter(_decoder_arguments(image, int)), 0)
 
-    0 elsewhere.
-    """
-    tile = image.tile[0] if image.tile else None
-    return (
-        next((one for one in tile.args if isinstance(one, int)), 0)
-        if tile and tile.codec_name.startswith("ppm") and isinstance(tile.args, tuple)
-        else 0
-    )
+
+def _decoder_arguments(image: Image.Image, kind: type[T]) -> list[T]:
+    """Return the arguments of this type that Pillow passes to the decoder of an opened file."""
+    tiles = getattr(image, "tile", [])
+    arguments = tiles[0].args if tiles else ()
+    if not isinstance(arguments, tuple):
+        arguments = (arguments,)
+    return [argument for argument in arguments if isinstance(argument, kind)]
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """An image as a viewer shows it.
+    """Return an image as a viewer shows it.
 
-    Turned as its EXIF says, and, of 8 bits, on black where it is transparent.
+    Rotated by its EXIF orientation and, with 8 bits, on black where it is transparent.
     """
     image = ImageOps.exif_transpose(image)
     if image.has_transparency_data and image.mode not in WIDE:
@@ -151,19 +144,18 @@ def _pixels(data: bytes, out: np.ndarray) -> np.ndarray:
     head = _header(shape)
     if len(data) == len(head) + out.nbytes and data.startswith(head):
         return np.frombuffer(data, np.uint8, offset=len(head))
-    pixels = np.load(
-        io.BytesIO(data), allow_pickle=False
-    )  # made by someone else: another header, or another array
+    # from another program: another header, or another array
+    pixels = np.load(io.BytesIO(data), allow_pickle=False)
     if pixels.dtype != np.uint8 or pixels.shape not in (shape, out.shape):
         raise ValueError(
-            f"an array of {pixels.dtype} {list(pixels.shape)} where uint8 {list(shape)} is due"
+            f"an array of {pixels.dtype} {list(pixels.shape)}, expected uint8 {list(shape)}"
         )
     return pixels
 
 
 @functools.lru_cache
 def _header(shape: tuple[int, ...]) -> bytes:
-    """What NumPy writes before the values of a uint8 array in C order."""
+    """Return the header that NumPy writes before a uint8 array in C order."""
     file = io.BytesIO()
     np.lib.format.write_array_header_1_0(
         file, {"descr": "|u1", "fortran_order": False, "shape": shape}

@@ -1,4 +1,4 @@
-"""What lies beside a tar shard and says what is in it.
+"""The index beside a tar shard: which member is at which byte, with its checksum.
 
 train-000000.tar    USTAR, members `key.field`, fixed time and owner: equal input gives equal bytes;
                     tar and stock webdataset read it
@@ -6,19 +6,16 @@ train-000000.json   the index: {"filesize", "hash_lfs": sha256 of the tar, "file
                     {"offset", "size", "crc32"}}}, the layout of deepghs/hfutils plus crc32 (and
                     "blocks", see describe_member). Written last, so it is the commit mark: a tar
                     without it is unfinished
-manifest.json       every shard of the split with its samples, bytes and sha256, the fields, and one
-                    fingerprint of the whole
-SHA256SUMS          for `sha256sum -c SHA256SUMS`
-../dataset.json     what all splits were made from (written by distgan.shards.build.command and distgan.shards.adopt.command)
 """
 
 import hashlib
 import json
 import re
+from collections import Counter
 from contextlib import nullcontext
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -26,11 +23,9 @@ from distgan.core.errors import DataError
 from distgan.core.files import crc32, sha256_of, write_atomic
 from distgan.shards.format.tar_members import iter_members
 
-BLOCK = (
-    16 << 10
-    # bytes of a wav member under one checksum of their own: a crop of a second reads little more than
-    # it needs
-)
+# bytes of a wav member with a checksum of their own: a crop of a second reads little more than it
+# needs
+BLOCK = 16 << 10
 
 # As webdataset 1.0.2: the field begins at the first dot of the base name.
 _MEMBER = re.compile(r"((?:.*/)?[^./][^/.]*)\.([^/]+)", re.DOTALL)
@@ -38,16 +33,16 @@ _META = re.compile(r"__[^/]*__(/|$)")
 
 
 def index_path(shard: Path) -> Path:
-    """`train-000000.tar` -> `train-000000.json`."""
+    """Return the path of a shard's index: `train-000000.tar` -> `train-000000.json`."""
     return shard.with_suffix(".json")
 
 
 def describe_member(offset: int, name: str, data: bytes) -> dict[str, Any]:
-    """The index entry of a member whose data begin at byte `offset` of the tar.
+    """Return the index entry of a member whose data begin at byte `offset` of the tar.
 
-    {"offset", "size", "crc32"}; for a field that ends in `wav`, the one that is read in parts, and
-    more than one block of data also "blocks": the crc32 of each block of 16 KiB, the last one
-    shorter, so that a part is checked without reading the whole.
+    {"offset", "size", "crc32"}; for a field that ends in `wav`, which is read in parts, and more
+    than one block of data also "blocks": the crc32 of each block of 16 KiB, the last one shorter,
+    so that a part is verified without reading the whole.
     """
     entry: dict[str, Any] = {"offset": offset, "size": len(data), "crc32": crc32(data)}
     if len(data) > BLOCK and name.lower().endswith("wav"):
@@ -59,13 +54,13 @@ def describe_member(offset: int, name: str, data: bytes) -> dict[str, Any]:
 
 
 def write_index(shard: Path, files: dict[str, dict[str, Any]], sha256: str) -> None:
-    """Commit the shard: after this call it counts as written."""
+    """Write the index, which commits the shard: after this call it counts as written."""
     index = {"filesize": shard.stat().st_size, "hash_lfs": sha256, "files": files}
     write_atomic(index_path(shard), json.dumps(index), nullcontext)
 
 
 def load_json(path: Path) -> dict[str, Any]:
-    """One JSON object from a file; DataError if the file is missing or is not one."""
+    """Read one JSON object from a file; DataError if the file is missing or is not one."""
     try:
         value = json.loads(path.read_bytes())
     except FileNotFoundError as error:
@@ -80,9 +75,7 @@ def load_json(path: Path) -> dict[str, Any]:
 
 
 def load_index(shard: Path) -> dict[str, Any]:
-    """The index of a shard; DataError if it is missing, damaged, or points outside the shard it
-    describes.
-    """
+    """Read the index of a shard; DataError if it is missing, damaged or points outside it."""
     path = index_path(shard)
     index = load_json(path)
     try:
@@ -100,8 +93,8 @@ def load_index(shard: Path) -> dict[str, Any]:
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise DataError(f"{path} is not a shard index: {type(error).__name__} {error}") from error
     if outside.any():
-        at = int(outside.argmax())
-        member, (offset, size, _) = list(index["files"])[at], table[at].tolist()
+        row = int(outside.argmax())
+        member, (offset, size, _) = list(index["files"])[row], table[row].tolist()
         raise DataError(
             f"{path} is damaged: {member} at bytes {offset}..{offset + size} of a shard of"
             f" {index['filesize']} bytes"
@@ -110,8 +103,9 @@ def load_index(shard: Path) -> dict[str, Any]:
 
 
 def member_table(index: dict[str, Any]) -> np.ndarray:
-    """int64 [members, 3]: offset, size and crc32 of each, in the order of the index. ValueError for
-    what is not an integer below 2**62.
+    """Return int64 [members, 3]: offset, size and crc32 of each, in the order of the index.
+
+    ValueError for values that are not integers below 2**62.
     """
     entries = index["files"].values()
     table = (
@@ -129,9 +123,7 @@ def member_table(index: dict[str, Any]) -> np.ndarray:
 
 
 def is_written(shard: Path) -> bool:
-    """Whether the shard was committed and still has the bytes that were committed (reads the whole
-    shard).
-    """
+    """Return whether the shard was committed and is unchanged; reads the whole shard."""
     try:
         index = load_index(shard)
         return shard.stat().st_size == index["filesize"] and sha256_of(shard) == index["hash_lfs"]
@@ -140,27 +132,26 @@ def is_written(shard: Path) -> bool:
 
 
 def split_member(member: str) -> tuple[str, str] | None:
-    """`dir/key.a.png` -> (`dir/key`, `a.png`) as webdataset does, or None for a member that is not
-    part of a sample.
+    """Split `dir/key.a.png` into (`dir/key`, `a.png`), as webdataset does.
 
-    Skipped are what webdataset skips, and hidden files, such as the `._key.png` of archives made on
-    a Mac.
+    None for a member that is not part of a sample: those that webdataset skips, and hidden files,
+    such as the `._key.png` of archives made on a Mac.
     """
-    found = _MEMBER.fullmatch(member)
-    return (found[1], found[2].lower()) if found and not _META.match(member) else None
+    match = _MEMBER.fullmatch(member)
+    return (match[1], match[2].lower()) if match and not _META.match(member) else None
 
 
 def samples_of(
     shard: Path, index: dict[str, Any], fields: list[str] | None = None
 ) -> tuple[list[str], list[str], np.ndarray]:
-    """Keys, fields, and int64 [samples, fields, 3]: offset, size and crc32 of each member.
+    """Return keys, fields, and int64 [samples, fields, 3]: offset, size, crc32 of each member.
 
     Neighbouring members with the same key are one sample; all samples must have exactly `fields`
-    (by default those of the first).
+    (by default those of the first), else DataError.
     """
     keys: list[str] = []
     columns: dict[str, int] = {}
-    rows, places = [], []
+    rows, member_columns = [], []
     for member in index["files"]:
         parts = split_member(member)
         if parts is None:
@@ -169,7 +160,7 @@ def samples_of(
         if not keys or key != keys[-1]:
             keys.append(key)
         rows.append(len(keys) - 1)
-        places.append(columns.setdefault(field, len(columns)))
+        member_columns.append(columns.setdefault(field, len(columns)))
     if not keys:
         raise DataError(
             f"{shard}: holds no samples: no member has a name of the form key.field, such as"
@@ -183,28 +174,28 @@ def samples_of(
             f" {error.object[error.start : error.start + 20]!r}… is not Unicode"
         ) from error
     if len(set(keys)) != len(keys):
-        seen: set[str] = set()
-        repeated = next(key for key in keys if key in seen or seen.add(key))
+        repeated = next(key for key, count in Counter(keys).items() if count > 1)
         raise DataError(
             f"{shard}: the members of sample {repeated} are not neighbours, or its key occurs"
-            " twice; a tar in order of names has them together: tar --sort=name -cf"
+            " twice; pack the tar in the order of names: tar --sort=name -cf"
         )
     names = list(columns)
     fields = fields or sorted(
-        names[place] for row, place in zip(rows, places, strict=True) if row == 0
+        names[column] for row, column in zip(rows, member_columns, strict=True) if row == 0
     )
     numbers = np.full((len(keys), len(columns)), -1, dtype=np.int64)
-    numbers[rows, places] = np.arange(len(rows))
+    numbers[rows, member_columns] = np.arange(len(rows))
     if sorted(columns) != fields or len(rows) != numbers.size or (numbers < 0).any():
-        _name_the_irregular(shard, keys, fields, rows, [names[place] for place in places])
+        _raise_irregular(shard, keys, fields, rows, [names[column] for column in member_columns])
     return keys, fields, member_table(index)[numbers[:, [columns[field] for field in fields]]]
 
 
-def _name_the_irregular(
-    shard: Path, keys: list[str], fields: list[str], rows: list[int], found: list[str]
-) -> None:
+def _raise_irregular(
+    shard: Path, keys: list[str], fields: list[str], rows: list[int], member_fields: list[str]
+) -> NoReturn:
+    """Raise a DataError that names the first sample whose fields are not exactly `fields`."""
     samples: list[list[str]] = [[] for _ in keys]
-    for row, field in zip(rows, found, strict=True):
+    for row, field in zip(rows, member_fields, strict=True):
         samples[row].append(field)
     key, sample = next(
         (key, sorted(sample))
@@ -218,12 +209,11 @@ def _name_the_irregular(
 
 
 def index_tar(shard: str | Path) -> dict[str, Any]:
-    """Index a tar made by anyone (webdataset's ShardWriter, `tar cf`), after checking that it is
-    whole; return the index.
+    """Verify and index a tar from any program (webdataset's ShardWriter, `tar cf`).
 
-    DataError, naming the member, for what distgan.shards.format.tar_members refuses, for a member that occurs twice,
-    for samples that differ in their fields; and if the index that is there is of another tar. The
-    tar is only read.
+    Return the index. The tar is only read. DataError, naming the member, for everything that
+    tar_members refuses, for a member that occurs twice, for samples that differ in their fields,
+    and if the existing index is that of another tar.
     """
     shard = Path(shard)
     if not shard.is_file():

@@ -28,11 +28,10 @@ _PART = re.compile(r"[^/\0]+")
 def write_manifest(
     folder: Path, name: str, samples: int | None = None, pattern: str | None = None
 ) -> dict[str, Any]:
-    """Collect the committed shards of `folder`, by default `name-*.tar`, into manifest.json and
-    SHA256SUMS, and return the manifest.
+    """List the committed shards of `folder` in manifest.json and SHA256SUMS; return the manifest.
 
-    DataError if a shard has no valid index, a key occurs in two shards, or the samples are not the
-    expected number.
+    `pattern` selects the tars, by default `name-*.tar`. DataError if a shard has no valid index, a
+    key occurs in two shards, or the number of samples is not `samples`.
     """
     shards: list[dict[str, Any]] = []
     seen: set[str] = set()
@@ -72,7 +71,7 @@ def write_manifest(
 
 
 def load_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of one split.
+    """Read the manifest of one split.
 
     DataError if it is missing, damaged, or names a file outside its folder.
     """
@@ -93,7 +92,7 @@ def load_manifest(folder: Path) -> dict[str, Any]:
             or not all(type(number) is int for number in counts + sizes)
         ):
             raise DataError(
-                f"{path} is damaged: fields, samples or bytes are not what they should be"
+                f"{path} is damaged: fields are not names, or samples or bytes are not integers"
             )
         if (
             manifest["fingerprint"] != fingerprint(hashes)
@@ -112,23 +111,23 @@ def load_manifest(folder: Path) -> dict[str, Any]:
 
 
 def fingerprint(hashes: list[str]) -> str:
-    """16 hex digits that stand for the content of all shards in their order."""
+    """Return 16 hex digits that identify the contents of all shards in their order."""
     return hashlib.sha256("".join(hashes).encode()).hexdigest()[:16]
 
 
 def parts_of(dataset: dict[str, Any], root: Path) -> dict[str, tuple[Path, list[str] | None]]:
-    """{"train": (folder, tar files or None for all of them), "validation": ...} of a dataset.json
-    in `root`.
+    """Return {"train": (folder, tar files or None for all), "validation": ...} of a dataset.json.
 
-    DataError for a folder that is not `root` or one in it, and for parts that share a shard.
+    DataError for a folder that is neither `root` nor directly in it, and for parts that share a
+    shard.
     """
     parts = dataset.get("parts", {part: {"folder": part} for part in ("train", "validation")})
     try:
-        found = {
+        listed = {
             part: (parts[part]["folder"], parts[part].get("shards"))
             for part in ("train", "validation")
         }
-        for folder, shards in found.values():
+        for folder, shards in listed.values():
             if not _PART.fullmatch(folder) or folder == "..":
                 raise DataError(
                     f"{root / DATASET} names the folder {folder!r}; allowed are one plain name"
@@ -142,9 +141,13 @@ def parts_of(dataset: dict[str, Any], root: Path) -> dict[str, tuple[Path, list[
         raise DataError(
             f"{root / DATASET} is damaged: parts: {type(error).__name__} {error}"
         ) from error
-    (train, some), (validation, others) = found.values()
-    if train == validation and (some is None or others is None or set(some) & set(others)):
+    (train, train_shards), (validation, validation_shards) = listed.values()
+    if train == validation and (
+        train_shards is None
+        or validation_shards is None
+        or set(train_shards) & set(validation_shards)
+    ):
         raise DataError(
             f"{root / DATASET} is damaged: training and validation share shards of {train!r}"
         )
-    return {part: (root / folder, shards) for part, (folder, shards) in found.items()}
+    return {part: (root / folder, shards) for part, (folder, shards) in listed.items()}

@@ -1,6 +1,4 @@
-"""Read shards as an array: sample i is one `pread`, checked against its CRC, so any order of access
-costs the same.
-"""
+"""Read shards as an array: sample i is one `pread`, verified by its CRC, in any order."""
 
 import operator
 import os
@@ -19,23 +17,21 @@ from distgan.core.files import crc32, sha256_of
 from distgan.shards.format.index import BLOCK, index_path, load_index, load_json, samples_of
 from distgan.shards.format.manifest import DATASET, MANIFEST, fingerprint, load_manifest, parts_of
 
-_OPEN_SHARDS = max(
-    64, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4
-)  # usually 256 of the 1,024 descriptors of a process
+# usually 256 of the 1,024 descriptors of a process
+_OPEN_SHARDS = max(64, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4)
 
 
 class ShardSet:
-    """Map-style view of one split: `shard_set[i]` is {"__key__": str, field: bytes, ...}, i in
-    0..len-1.
+    """Map-style view of one split: `shard_set[i]` is {"__key__": str, field: bytes, ...}.
 
-    `folder` holds manifest.json; `shards` takes only these tar files of it, in the order of the
-    manifest. `verify="size"` finds missing and truncated shards when the set is opened, and damaged
-    samples when they are read; `verify="sha256"` reads every shard once at the start. DataError for
-    all of these. Whatever becomes of a file afterwards, what is returned is what was written: else
-    DataError with the shard, the member and its bytes.
+    `folder` holds manifest.json; `shards` selects tar files of it, in the order of the manifest.
+    `verify="size"` finds missing and truncated shards when the set is opened, and damaged samples
+    when they are read; `verify="sha256"` also reads every shard once at the start. DataError for
+    all of these. Every read returns exactly the bytes that were written, or raises DataError with
+    the shard, the member and its bytes, also if a file changes later.
 
     May be pickled, forked and spawned: each process opens its own files. A sample takes 20 bytes of
-    memory per field, 8 and its key.
+    memory per field, 8 more and its key.
 
         bounds: the number of the first sample of each shard, and the number of all samples
     """
@@ -52,15 +48,17 @@ class ShardSet:
         _require_manifest(self.folder)
         self.manifest: dict[str, Any] = load_manifest(self.folder)
         self.fields: list[str] = list(self.manifest["fields"])
-        self.shards: list[dict[str, Any]] = self._chosen(shards)
+        self.shards: list[dict[str, Any]] = self._select(shards)
         self.fingerprint: str = fingerprint([shard["sha256"] for shard in self.shards])
         self._check_shards(verify)
         self._read_indexes()
         self._columns = {field: column for column, field in enumerate(self.fields)}
         self._prefetch = _fits_in_half_the_memory(sum(shard["bytes"] for shard in self.shards))
-        self._process, self._descriptors, self._prefetched = 0, {}, set()
+        self._process = 0
+        self._descriptors: dict[int, _Descriptor] = {}
+        self._prefetched: set[int] = set()
 
-    def _chosen(self, shards: list[str] | None) -> list[dict[str, Any]]:
+    def _select(self, shards: list[str] | None) -> list[dict[str, Any]]:
         if shards is None:
             return self.manifest["shards"]
         unknown = set(shards) - {shard["file"] for shard in self.manifest["shards"]}
@@ -95,14 +93,15 @@ class ShardSet:
                     bar.advance()
 
     def _read_indexes(self) -> None:
-        """Flat arrays and one bytes object, not lists: forked workers share them without copying,
-        and a million samples stay small.
+        """Read all indexes into flat arrays and one bytes object.
 
-        Entry i * fields + column is a member: its offset, size and crc32; _blocks has the crc32 of
-        its blocks where the index has them.
+        Unlike lists these are shared by forked workers without copying, and a million samples stay
+        small. Slot i * fields + column is a member: its offset, size and crc32; _blocks has the
+        crc32 of its blocks if the index has them.
         """
         self._offsets, self._sizes, self._crcs = array("q"), array("q"), array("I")
-        self._keys, self._key_ends, self.bounds = bytearray(), array("q", [0]), [0]
+        keys_so_far = bytearray()
+        self._key_ends, self.bounds = array("q", [0]), [0]
         self._blocks: dict[int, array] = {}
         for shard in self.shards:
             path = self.folder / shard["file"]
@@ -124,12 +123,12 @@ class ShardSet:
             self._sizes.frombytes(table[..., 1].tobytes())
             self._crcs.frombytes(table[..., 2].astype(np.uint32).tobytes())
             names = [key.encode() for key in keys]
-            self._keys += b"".join(names)
+            keys_so_far += b"".join(names)
             self._key_ends.frombytes(
                 (self._key_ends[-1] + np.cumsum([len(name) for name in names])).tobytes()
             )
             self.bounds.append(self.bounds[-1] + len(keys))
-        self._keys = bytes(self._keys)
+        self._keys = bytes(keys_so_far)
 
     def _add_blocks(self, path: Path, index: dict[str, Any], table: np.ndarray) -> None:
         columns = [column for column, field in enumerate(self.fields) if field.endswith("wav")]
@@ -161,7 +160,7 @@ class ShardSet:
         return self.bounds[-1]
 
     def key(self, i: int) -> str:
-        """The name of sample i, unique in the split."""
+        """Return the key of sample i, unique in the split."""
         i = self._index(i)
         return self._keys[self._key_ends[i] : self._key_ends[i + 1]].decode()
 
@@ -169,9 +168,9 @@ class ShardSet:
         return {"__key__": self.key(i), **self.fields_of(i, self.fields)}
 
     def fields_of(self, i: int, fields: Sequence[str]) -> dict[str, bytes]:
-        """{field: bytes} of these fields of sample i, each checked, by one read.
+        """Return {field: bytes} of these fields of sample i, each verified, with one read.
 
-        What lies between them is read, but not checked.
+        Members between them are read, but not verified.
         """
         if len(fields) == 1:  # as in training on images: without the lists, half the time
             slot = self._slot(i, fields[0])
@@ -186,18 +185,18 @@ class ShardSet:
         block = self._read(slots[0], start, stop - start)
         sample: dict[str, bytes] = {}
         for field, slot in zip(fields, slots, strict=True):
-            size, at = self._sizes[slot], self._offsets[slot] - start
-            sample[field] = data = block[at : at + size]
+            size, begin = self._sizes[slot], self._offsets[slot] - start
+            sample[field] = data = block[begin : begin + size]
             if crc32(data) != self._crcs[slot] or len(data) != size:
                 raise self._damaged(slot, 0, size, len(data))
         return sample
 
     def size(self, i: int, field: str) -> int:
-        """Bytes of one member."""
+        """Return the number of bytes of one member."""
         return self._sizes[self._slot(i, field)]
 
     def read_range(self, i: int, field: str, start: int, stop: int) -> bytes:
-        """Bytes [start, stop) of one member, checked.
+        """Return bytes [start, stop) of one member, verified.
 
         By its blocks of 16 KiB if the index has them, else by reading all of it.
         """
@@ -235,16 +234,14 @@ class ShardSet:
         return i
 
     def _read(self, slot: int, start: int, size: int) -> bytes:
-        """`size` bytes from byte `start` of the shard that holds the member, or fewer if the file
-        ends before.
-        """
+        """Read `size` bytes from byte `start` of the member's shard; fewer if the file ends."""
         try:
             opened = self._descriptor(bisect_right(self.bounds, slot // len(self.fields)) - 1)
             data = os.pread(opened.number, size, start)
             while len(data) < size and (
                 more := os.pread(opened.number, size - len(data), start + len(data))
             ):
-                # network file systems, and calls of more than 2 GiB, give less than was asked for
+                # network file systems, and calls of more than 2 GiB, return less than requested
                 data += more
         except OSError as error:
             raise self._error(
@@ -252,19 +249,19 @@ class ShardSet:
             ) from error
         return data
 
-    def _damaged(self, slot: int, start: int, stop: int, found: int) -> DataError:
-        if found < stop - start:
+    def _damaged(self, slot: int, start: int, stop: int, available: int) -> DataError:
+        if available < stop - start:
             return self._error(
                 slot,
                 start,
                 stop,
                 "was truncated after it was opened",
-                f"of these only {found} are left",
+                f"of these only {available} are left",
             )
         return self._error(slot, start, stop, "is damaged", "is not what was written (crc32)")
 
     def _error(self, slot: int, start: int, stop: int, what: str, why: str) -> DataError:
-        """Bytes [start, stop) of a member, told as bytes of the shard."""
+        """Return the error for bytes [start, stop) of a member, as bytes of its shard."""
         i, column = divmod(slot, len(self.fields))
         path = self.folder / self.shards[bisect_right(self.bounds, i) - 1]["file"]
         offset = self._offsets[slot]
@@ -292,14 +289,11 @@ class ShardSet:
 
 
 class _Descriptor:
-    """An open file that is closed with its last user, so that closing the oldest cannot close one
-    that a thread is reading.
-    """
+    """An open file, closed with its last user, so eviction cannot close it under a reader."""
 
     def __init__(self, path: Path, prefetch: bool):
-        self.number = os.open(
-            path, os.O_RDONLY | os.O_NONBLOCK
-        )  # what became a pipe meanwhile fails, and does not wait
+        # O_NONBLOCK: a file that was replaced by a pipe fails instead of waiting
+        self.number = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
         if prefetch and hasattr(os, "posix_fadvise"):
             # Let the kernel read the whole shard ahead, in order: cold random reads become twice as
             # fast.
@@ -311,10 +305,7 @@ class _Descriptor:
 
 
 def open_parts(root: str | Path, verify: Literal["size", "sha256"] = "size") -> dict[str, ShardSet]:
-    """{"train": …, "validation".
-
-    …} of the data set in `root`, made by `distgan shard` or adopted by `distgan index`.
-    """
+    """Open a data set made by `distgan shard` or `distgan index`: {"train": …, "validation": …}."""
     root = Path(root)
     return {
         part: ShardSet(folder, verify, shards)
@@ -327,7 +318,7 @@ def _fits_in_half_the_memory(size: int) -> bool:
 
 
 def _require_manifest(folder: Path) -> None:
-    """DataError that says what to type instead."""
+    """Raise a DataError with the command to run if `folder` has no manifest."""
     if (folder / MANIFEST).is_file():
         return
     splits = sorted(path.parent.name for path in folder.glob(f"*/{MANIFEST}"))
@@ -349,8 +340,8 @@ def _require_manifest(folder: Path) -> None:
     )
     if dataset.is_file() and source != "index" and folder.is_dir():
         raise DataError(
-            f"{what}; run the `distgan shard` line of {folder.parent} again, which writes what is"
-            " missing; after all tasks of a job array, with --finish"
+            f"{what}; run the `distgan shard` command of {folder.parent} again, which writes the"
+            " missing shards; after all tasks of a job array, with --finish"
         )
     command = (
         f"distgan index {folder.parent}"

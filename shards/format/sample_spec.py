@@ -1,4 +1,4 @@
-"""What dataset.json says a sample is, checked: no checksum covers it, and readers believe it."""
+"""Validate the entry `sample` of dataset.json: no checksum covers it, and readers rely on it."""
 
 from typing import Any
 
@@ -8,12 +8,12 @@ from distgan.shards.format.manifest import VERSION
 
 
 def sample_of(dataset: Any) -> dict[str, Any]:
-    """The entry `sample` of dataset.json, see distgan.shards.sources.
+    """Return the validated entry `sample` of dataset.json (see distgan.shards.sources).
 
-    Of kind `unknown` where `distgan index` could not tell. ValueError says what is wrong.
+    Its kind is `unknown` if `distgan index` could not determine it. ValueError names the error.
     """
     if not isinstance(dataset, dict) or type(dataset.get("sample")) is not dict:
-        raise ValueError("it does not say what a sample is")
+        raise ValueError("it has no description of a sample")
     if dataset.get("version") != VERSION:
         raise ValueError(
             f"version {dataset.get('version')!r}; this program reads version {VERSION}"
@@ -21,14 +21,14 @@ def sample_of(dataset: Any) -> dict[str, Any]:
     sample = dataset["sample"]
     kind = sample.get("kind")
     if kind == "image":
-        good = {
+        valid = {
             "channels": sample.get("channels") in (1, 3),
             "size": "size" in sample and (sample["size"] is None or _is_count(sample["size"])),
             "field": _is_field(sample.get("field", "png"), IMAGE_FIELDS),
         }
     elif kind == "pair":
         fields, length, longest = sample.get("fields"), sample.get("length"), sample.get("longest")
-        good = {
+        valid = {
             "rate": _is_count(sample.get("rate")),
             "dtype": sample.get("dtype") in ("int16", "float32"),
             "length": _is_count(length) and _is_count(longest) and length <= longest,
@@ -40,8 +40,8 @@ def sample_of(dataset: Any) -> dict[str, Any]:
             ),
         }
     else:
-        good = {"kind": kind == "unknown"}
-    if wrong := [name for name, is_good in good.items() if not is_good]:
+        valid = {"kind": kind == "unknown"}
+    if wrong := [name for name, is_valid in valid.items() if not is_valid]:
         raise ValueError(f"sample: {wrong[0]} {sample.get(wrong[0])!r}")
     return sample
 

@@ -1,17 +1,16 @@
-"""The members of a tar made by anyone, read once from front to back; what is unsafe or damaged is
-refused by name.
+"""Read the members of a tar from any program, front to back; refuse unsafe and damaged ones.
 
-Read are USTAR, V7, GNU (long names) and PAX (path, size). Python's tarfile reads them too, but
-believes a header: it allocates what an extended header declares, runs in circles on a negative
-size, and takes any damaged header for the end of the archive.
+Formats: USTAR, V7, GNU (long names) and PAX (path, size). Python's tarfile reads them too, but
+trusts the headers: it allocates what an extended header declares, loops on a negative size, and
+takes any damaged header for the end of the archive.
 
-    offset  bytes  what it is (POSIX.1-1988, "ustar")
+    offset  bytes  content (POSIX.1-1988, "ustar")
     0       100    name, up to the first NUL
     124     12     size: octal digits; GNU writes large ones in base 256, marked by the top bit
     148     8      checksum: sum of the header's bytes, these 8 taken as spaces
     156     1      kind
     257     8      b"ustar" NUL "00", or another value in older archives
-    345     155    what stands before the name, with a slash between, in USTAR and PAX archives
+    345     155    prefix of the name, without the slash between, in USTAR and PAX archives
 """
 
 import hashlib
@@ -25,7 +24,7 @@ from distgan.core.errors import DataError
 
 FILE, FOLDER = (b"0", b"\0", b"7"), b"5"
 _LONG_NAME, _LONG_LINK, _PAX_ALL = b"L", b"K", b"g"
-_OF_OTHERS = (_LONG_LINK, _PAX_ALL)  # extended headers that name no member
+_NAMELESS = (_LONG_LINK, _PAX_ALL)  # extended headers that name no member
 _EXTENSIONS = (_LONG_NAME, _LONG_LINK, _PAX_ALL, b"x", b"X")
 _KINDS = {
     b"1": "a link",
@@ -38,10 +37,8 @@ _KINDS = {
     b"V": "the label of an archive",
     b"D": "the list of a folder",
 }
-_LARGEST, _LARGEST_EXTENSION = (
-    0x7FFFF000,
-    1 << 20,
-)  # bytes: what Linux reads with one call; a name is at most a few thousand long
+_LARGEST = 0x7FFFF000  # bytes that Linux reads with one call
+_LARGEST_EXTENSION = 1 << 20  # bytes; a name has at most a few thousand
 _COMPRESSED = (b"\x1f\x8b", b"BZ", b"\xfd7", b"\x28\xb5", b"PK")  # gzip, bzip2, xz, zstd, zip
 _ZEROS = bytes(BLOCKSIZE)
 _CHUNK = 1 << 20
@@ -49,13 +46,13 @@ _CONTROL = re.compile(r"[\0-\x1f\x7f]")
 
 
 def iter_members(shard: Path, sha256: Any = None) -> Iterator[tuple[str, int, bytes]]:
-    """(name, offset of the data, data) of each file in a tar, folders left out; `sha256` is updated
-    with every byte of the archive.
+    """Yield (name, offset of the data, data) of each file in a tar; folders are skipped.
 
-    DataError with the member's name for links, devices, sparse files, names that leave the folder
-    or are not plain UTF-8, and sizes that are negative or reach beyond the end of the file, found
-    before anything of that size is read; and for an archive that is compressed, cut (also exactly
-    between two members), damaged in a header, or followed by other bytes.
+    `sha256` is updated with every byte of the archive. DataError with the member's name for links,
+    devices, sparse files, names that leave the folder or are not plain UTF-8, and sizes that are
+    negative or reach beyond the end of the file (before anything of that size is read); and for an
+    archive that is compressed, truncated (also exactly between two members), damaged in a header,
+    or followed by other bytes.
     """
     try:
         with open(shard, "rb") as file:
@@ -71,26 +68,26 @@ class _Archive:
         file.seek(0)
         if file.read(2) in _COMPRESSED:
             raise DataError(
-                f"{shard} is not an uncompressed tar; a compressed one cannot be read from any"
-                " place on: uncompress it first"
+                f"{shard} is not an uncompressed tar; a compressed one has no random access:"
+                " uncompress it first"
             )
         file.seek(0)
 
     def members(self) -> Iterator[tuple[str, int, bytes]]:
-        extended: dict[str, str] = {}  # what the headers before a member say of it
-        described = False  # by a header that may name it; of two, each program believes another
+        extended: dict[str, str] = {}  # from the extended headers before a member
+        described = False  # by a header that may name it; of two, programs disagree which counts
         while (header := self._take(BLOCKSIZE)) != _ZEROS:
             at = self.position - BLOCKSIZE
             self._check_header(header, at)
             kind = header[156:157]
             if kind in _EXTENSIONS:
                 name = f"(extended header) {_plain_name(header)!r}"
-                if described and kind not in _OF_OTHERS:
+                if described and kind not in _NAMELESS:
                     raise DataError(
                         f"{self.shard} is damaged at byte {at}: a second extended header before one"
                         " member"
                     )
-                described |= kind not in _OF_OTHERS
+                described |= kind not in _NAMELESS
                 extended |= self._extension(
                     kind,
                     self._data(
@@ -150,8 +147,9 @@ class _Archive:
         return data
 
     def _data(self, name: str, size: int, at: int, most: int) -> bytes:
-        """The data of the member whose header is at byte `at`, not before they are known to be
-        there; the padding after them is read too.
+        """Read the data of the member whose header is at byte `at`, and the padding after them.
+
+        DataError, before anything is read, if the file has fewer bytes.
         """
         left = self.size - self.position
         if size > left:
@@ -218,12 +216,12 @@ class _Archive:
             )
 
     def _extension(self, kind: bytes, data: bytes, at: int) -> dict[str, str]:
-        """What an extended header says of the next member: {"path", "size"}, as far as it is there."""
+        """Return {"path", "size"} of the next member, as far as an extended header has them."""
         if kind == _LONG_LINK:
             return {}
         if kind == _LONG_NAME:
             name, end, _ = data.partition(b"\0")
-            if not end:  # some programs read on behind a size that is too small
+            if not end:  # some programs read on beyond a size that is too small
                 raise DataError(f"{self.shard} is damaged at byte {at}: a long name without an end")
             return {"path": self._name(name, at)}
         records = self._records(data, at)
@@ -232,43 +230,46 @@ class _Archive:
                 f"{self.shard}: member {records.get('GNU.sparse.name', '')} at byte {at} is a"
                 f" sparse file ({sparse}); only files and folders are allowed"
             )
-        said = {word: records[word] for word in ("path", "size") if word in records}
-        if kind == _PAX_ALL and said:
+        entry: dict[str, str] = {
+            word: records[word] for word in ("path", "size") if word in records
+        }
+        if kind == _PAX_ALL and entry:
             raise DataError(
                 f"{self.shard} is damaged at byte {at}: a header for all members gives them one"
-                f" {' and '.join(said)}"
+                f" {' and '.join(entry)}"
             )
-        if "path" in said:
-            self._name(said["path"], at)
-        return said
+        if "path" in entry:
+            self._name(entry["path"], at)
+        return entry
 
     def _records(self, data: bytes, at: int) -> dict[str, str]:
-        """PAX records, each `LENGTH KEYWORD=VALUE` and a line feed, LENGTH that of the whole record
-        in decimal.
+        """Parse PAX records, each `LENGTH KEYWORD=VALUE` and a line feed.
+
+        LENGTH is the length of the whole record in decimal.
         """
         records: dict[str, str] = {}
-        place = 0
-        while place < len(data) and data[place]:
-            digits = data[place : place + 8].partition(b" ")[0]
-            end = place + int(digits) if digits.isdigit() else 0
-            keyword, equals, value = data[place + len(digits) + 1 : end - 1].partition(b"=")
+        start = 0
+        while start < len(data) and data[start]:
+            digits = data[start : start + 8].partition(b" ")[0]
+            end = start + int(digits) if digits.isdigit() else 0
+            keyword, equals, value = data[start + len(digits) + 1 : end - 1].partition(b"=")
             if not equals or end > len(data) or data[end - 1 : end] != b"\n":
                 raise DataError(
                     f"{self.shard} is damaged at byte {at}: an extended header that cannot be read"
                 )
             if keyword in (b"path", b"size") or keyword.startswith(b"GNU.sparse"):
                 records[keyword.decode()] = self._name(value, at)
-            place = end
+            start = end
         return records
 
 
 def _plain_name(header: bytes) -> bytes:
-    name, before = header[:100].partition(b"\0")[0], header[345:500].partition(b"\0")[0]
-    return before + b"/" + name if before and header[257:263] == b"ustar\0" else name
+    name, prefix = header[:100].partition(b"\0")[0], header[345:500].partition(b"\0")[0]
+    return prefix + b"/" + name if prefix and header[257:263] == b"ustar\0" else name
 
 
 def _number(field: bytes) -> int | None:
-    """A number in a header, or None if it is none."""
+    """Parse a number in a header; None if it is not one."""
     if field[0] & 0x80:  # base 256, two's complement if the next bit is set
         value = int.from_bytes(field, "big") - (1 << 8 * len(field) - 1)
         return value if not field[0] & 0x40 else value - (1 << 8 * len(field) - 1)

@@ -1,8 +1,8 @@
 """Write one shard: a plain USTAR tar and its index, the same bytes for the same samples.
 
-A shard is put together from chunks: some neighbouring samples with the headers and the padding
-that stand in the tar, and their index entries. Any process can make a chunk; one process strings
-them together, hashes and commits.
+A shard is a sequence of chunks: some neighbouring samples, encoded as in the tar with headers and
+padding, and their index entries. Any process can encode a chunk; one process concatenates them,
+hashes and commits.
 """
 
 import contextlib
@@ -25,15 +25,15 @@ from distgan.shards.format.index import describe_member, write_index
 # the memory
 CHUNK_SAMPLES = 16
 
-# No dot in the last part of a key: webdataset would take what follows it for the field.
-# Nor what readers refuse: control characters, and what is no UTF-8.
+# No dot in the last part of a key: webdataset would take the rest for the field.
+# Nothing that readers refuse: control characters, and bytes that are not UTF-8.
 KEY = re.compile(r"(?!__)(?:(?!\.)[^/\0-\x1f\x7f\ud800-\udfff]+/)*[^./\0-\x1f\x7f\ud800-\udfff]+")
 FIELD = re.compile(r"[a-z0-9_]+(?:\.[a-z0-9_]+)*")
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Neighbouring samples as they stand in a tar.
+    """Neighbouring samples, encoded as in a tar.
 
     Offsets in `files` count from the start of `data`.
     """
@@ -44,9 +44,10 @@ class Chunk:
     files: dict[str, dict[str, Any]]
 
 
-def encode_chunk(samples: list[dict[str, str | bytes]]) -> Chunk:
-    """Samples {"__key__": str, field: bytes, ...} with the same fields; DataError for a malformed
-    or repeated key or field.
+def encode_chunk(samples: list[dict[str, Any]]) -> Chunk:
+    """Encode samples {"__key__": str, field: bytes, ...} with the same fields.
+
+    DataError for a malformed or repeated key or field.
     """
     keys: list[str] = []
     fields = sorted(samples[0].keys() - {"__key__"})
@@ -72,22 +73,21 @@ def encode_chunk(samples: list[dict[str, str | bytes]]) -> Chunk:
     return Chunk(keys, fields, b"".join(parts), files)
 
 
-def write_shard(shard: Path, samples: Iterable[dict[str, str | bytes]]) -> int:
+def write_shard(shard: Path, samples: Iterable[dict[str, Any]]) -> int:
     """Write samples {"__key__": str, field: bytes, ...} as one committed shard; return their
     number. Errors as `write_chunks`.
     """
-    left = iter(samples)
-    return write_chunks(
-        shard, map(encode_chunk, iter(lambda: list(islice(left, CHUNK_SAMPLES)), []))
-    )
+    remaining = iter(samples)
+    batches = iter(lambda: list(islice(remaining, CHUNK_SAMPLES)), [])
+    return write_chunks(shard, map(encode_chunk, batches))
 
 
 def write_chunks(shard: Path, chunks: Iterable[Chunk]) -> int:
     """Write one committed shard; return its number of samples.
 
     Until the end the tar has another name, so a killed writer leaves nothing that looks finished.
-    DataError for a repeated key, samples with different fields, no samples, and where the file
-    system refuses.
+    DataError for a repeated key, samples with different fields, no samples, and errors of the file
+    system.
     """
     keys: set[str] = set()
     fields: list[str] = []
@@ -113,24 +113,23 @@ def write_chunks(shard: Path, chunks: Iterable[Chunk]) -> int:
 
 
 def header(name: str, size: int) -> bytes:
-    """The USTAR header of a read-only file of `size` bytes without owner or time; DataError if the
-    name or the size has no room in it.
+    """Return the USTAR header of a read-only file of `size` bytes without owner or time.
 
-    TarInfo.tobuf makes the same 512 bytes, and does where the name is long, but in 13 µs rather
-    than 0.6: more than all else a small sample costs.
+    DataError if the name or the size does not fit. TarInfo.tobuf, used for long names, makes the
+    same 512 bytes in 13 µs rather than 0.6: more than everything else a small sample costs.
     """
     try:
-        place, digits = name.encode("utf-8", "surrogateescape"), b"%011o\0" % size
-        if len(place) > 100 or len(digits) > 12:
+        encoded, digits = name.encode("utf-8", "surrogateescape"), b"%011o\0" % size
+        if len(encoded) > 100 or len(digits) > 12:
             return _stock_header(name, size)
     except (ValueError, UnicodeError) as error:
         raise DataError(f"{name!r} cannot be the name of a tar member: {error}") from error
     return b"%b%b%b%b%06o\0%b" % (
-        place.ljust(100, b"\0"),
+        encoded.ljust(100, b"\0"),
         _MODE_OWNER,
         digits,
         _TIME,
-        _CHECKSUM + sum(place) + sum(digits),
+        _CHECKSUM + sum(encoded) + sum(digits),
         _REST,
     )
 
@@ -145,25 +144,24 @@ def _stock_header(name: str, size: int) -> bytes:
 # space), the rest.
 _EMPTY = _stock_header("", 0)
 _MODE_OWNER, _TIME, _REST = _EMPTY[100:124], _EMPTY[136:148], _EMPTY[155:]
-_CHECKSUM = (
-    sum(_EMPTY[:124]) + sum(_EMPTY[136:148]) + sum(b" " * 8) + sum(_EMPTY[156:])
-)  # it counts itself as spaces
+# the checksum counts itself as spaces
+_CHECKSUM = sum(_EMPTY[:124]) + sum(_EMPTY[136:148]) + sum(b" " * 8) + sum(_EMPTY[156:])
 
 
 def remove_left_over(shard: Path) -> None:
-    """Delete what killed writers left of a shard.
+    """Delete the temporary files that killed writers left of a shard.
 
-    What another process is writing at this moment is locked by it, and stays.
+    A file that another process is writing at this moment is locked, and stays.
     """
     for temporary in shard.parent.glob(f"{shard.name}.tmp*"):
-        # Gone, locked, or on a file system without locks: no harm.
+        # gone, locked, or on a file system without locks: harmless
         with contextlib.suppress(OSError, DataError), open(temporary, "r+b") as file:
             if not lock(file, DataError(f"{temporary} is being written")):
                 temporary.unlink()
 
 
 def _open_locked(path: Path) -> BinaryIO:
-    """A new file that `remove_left_over` of another process leaves alone."""
+    """Open a new file that `remove_left_over` of another process does not delete."""
     while True:
         file = create(path)
         if lock(file):
@@ -174,21 +172,21 @@ def _open_locked(path: Path) -> BinaryIO:
         file.close()  # removed between open and lock
 
 
-# A full disk or a folder that is not ours becomes one sentence.
+# turns an OSError, such as a full disk or a read-only folder, into a DataError with a remedy
 file_system = partial(
     disk_errors,
     remedy=(
-        "shards that are finished are kept. Make room there, or make it writable, and run the same"
-        " line again"
+        "finished shards are kept. Free some space or make the folder writable, then run the same"
+        " command again"
     ),
     error=DataError,
 )
 
 
 class _Tar:
-    """A tar as it is written, with the index entries and the hash of what was written so far.
+    """A tar while it is written, with its index entries and the hash of its bytes so far.
 
-    Nothing is read again.
+    Nothing is read back.
     """
 
     def __init__(self, shard: Path):
@@ -204,9 +202,7 @@ class _Tar:
         self._put(chunk.data)
 
     def commit(self) -> None:
-        """End the tar, bring it to the disk, give it its name, and write the index, which is the
-        mark that it is finished.
-        """
+        """End the tar, sync it, give it its final name, and write the index, which commits it."""
         # Two empty blocks, and the size is a whole number of records (POSIX.1-1988 ustar).
         self._put(bytes(2 * BLOCKSIZE + -(self.position + 2 * BLOCKSIZE) % RECORDSIZE))
         with file_system(self.shard):
@@ -214,7 +210,7 @@ class _Tar:
             write_index(self.shard, self.files, self.sha256.hexdigest())
 
     def close(self) -> None:
-        """Nothing stays of a tar that was not committed."""
+        """Close the file; delete it if it was not committed."""
         with contextlib.suppress(OSError):
             self.file.close()
         self.temporary.unlink(missing_ok=True)

@@ -32,10 +32,10 @@ from distgan.shards.audio.pairs import (
     TARGET,
     FilePairs,
     clipped_share,
+    correction,
     named,
     pair_sample,
     read_span,
-    to_take_out,
 )
 from distgan.shards.codecs import audio as audio_codec
 from distgan.shards.sources._base import SampleIssue, SourceReport
@@ -283,7 +283,7 @@ class Source:
         if abs(delay.drift) > DRIFT_SAMPLES:
             weak.append(f"delay drifts by {delay.drift:.1f} samples")
         if self.align:
-            late = to_take_out(delay)
+            late = correction(delay)
             return PairReport(
                 "",
                 ", ".join(weak),
@@ -316,7 +316,7 @@ class Source:
             "correlation": round(report.delay.correlation, 3),
         }
         if self.align:
-            late = to_take_out(report.delay)
+            late = correction(report.delay)
             begin = max(0, first + math.floor(late) - _MARGIN)
             given = align.advance(
                 read_span(given_path, self.rate, begin, frames + 2 * _MARGIN + 1),

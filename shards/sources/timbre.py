@@ -36,7 +36,7 @@ from distgan.core.file_tree import Contents, find_files, shown
 from distgan.core.rng import numpy_generator
 from distgan.core.worker_pool import ordered_map
 from distgan.shards.audio import align, corpus, degrade, denoise, speech
-from distgan.shards.audio.pairs import SILENT_PEAK, SOUNDS, pair_sample, to_take_out
+from distgan.shards.audio.pairs import SILENT_PEAK, SOUNDS, correction, pair_sample
 from distgan.shards.audio.strength import Strength, draw_strength
 from distgan.shards.codecs import audio as audio_codec
 from distgan.shards.sources._base import SampleIssue, SourceReport
@@ -45,10 +45,8 @@ EXAMPLES = [
     ("400 pairs of 4 s from synthetic speech, noise and rooms", "distgan shard timbre OUT"),
     (
         "from recordings, with the network itself at 48 kHz",
-        (
-            "distgan shard timbre OUT --speech clean --noise noise --rirs rooms --rate 48000"
-            " --denoiser deepfilternet --weights DeepFilterNet3"
-        ),
+        "distgan shard timbre OUT --speech clean --noise noise --rirs rooms --rate 48000"
+        " --denoiser deepfilternet --weights DeepFilterNet3",
     ),
 ]
 RECIPE = "timbre"
@@ -168,7 +166,7 @@ class Source:
         )
         # Babble needs a voice, too.
         self.voice = (
-            None if {"speech", "noise"} <= set(self.folders) else corpus.voice_used(args.voice)
+            None if {"speech", "noise"} <= set(self.folders) else corpus.resolve_voice(args.voice)
         )
         self._check_options(args)
         self.speech = (
@@ -181,7 +179,7 @@ class Source:
                 args.n,
             )
             if "speech" in self.folders
-            else corpus.MadeSpeech(
+            else corpus.SyntheticSpeech(
                 self.voice, self.seed, self.rate, self.frames, self.margin, args.n or MADE
             )
         )
@@ -210,7 +208,7 @@ class Source:
             self.rate, "wav", "int16", [self.frames], segment=round(args.segment_length * args.rate)
         )
         # Read or made once, by `check`, and taken along to the processes.
-        self.noise: corpus.RecordedNoise | corpus.MadeNoise | None = None
+        self.noise: corpus.RecordedNoise | corpus.SyntheticNoise | None = None
         self.rooms: dict[str, np.ndarray] = {}
         self.latency = align.UNKNOWN
 
@@ -223,10 +221,8 @@ class Source:
         for ok, error in (
             (
                 args.n is None or args.n >= least,
-                (
-                    f"--n {args.n}: at least {least} pairs, of two recordings: one to train on, one"
-                    " to validate"
-                ),
+                f"--n {args.n}: at least {least} pairs, of two recordings: one to train on, one"
+                " to validate",
             ),
             (args.seed >= 0, f"--seed {args.seed}: 0 or more"),
             (args.rate in RATES, f"--rate {args.rate}: {RATES[0]} or {RATES[1]}"),
@@ -234,24 +230,18 @@ class Source:
             (saved <= 600, f"--save-segment-length {saved:g}: at most 600 seconds"),
             (
                 saved >= segment,
-                (
-                    f"--save-segment-length {saved:g} is shorter than --segment-length {segment:g},"
-                    " which is cut out of it"
-                ),
+                f"--save-segment-length {saved:g} is shorter than --segment-length {segment:g},"
+                " which is cut out of it",
             ),
             (
                 0 < args.max_delay < segment / 2,
-                (
-                    f"--max-delay {args.max_delay:g}: more than 0, less than half of"
-                    f" --segment-length {segment:g}"
-                ),
+                f"--max-delay {args.max_delay:g}: more than 0, less than half of"
+                f" --segment-length {segment:g}",
             ),
             (
                 SNR_DB[0] <= self.snr[0] <= self.snr[1] <= SNR_DB[1],
-                (
-                    f"--snr {self.snr[0]:g} {self.snr[1]:g}: the lower first, from {SNR_DB[0]:g} to"
-                    f" {SNR_DB[1]:g} dB"
-                ),
+                f"--snr {self.snr[0]:g} {self.snr[1]:g}: the lower first, from {SNR_DB[0]:g} to"
+                f" {SNR_DB[1]:g} dB",
             ),
             (0 <= args.reverb <= 1, f"--reverb {args.reverb:g}: from 0 to 1"),
             (args.reverb > 0 or "rirs" not in self.folders, "--rirs is of no use with --reverb 0"),
@@ -305,12 +295,12 @@ class Source:
         self.rooms = (
             corpus.recorded_rooms(self.folders["rirs"], self.files["rirs"], self.rate)
             if "rirs" in self.folders
-            else corpus.made_rooms(self.seed, self.rate)
+            else corpus.synthetic_rooms(self.seed, self.rate)
         )
         self.noise = (
             corpus.RecordedNoise(self.folders["noise"], self.files["noise"], self.rate)
             if "noise" in self.folders
-            else corpus.MadeNoise(self.voice, self.seed, self.rate)
+            else corpus.SyntheticNoise(self.voice, self.seed, self.rate)
         )
         check = SourceReport(notes=list(self.speech.notes))
         if (
@@ -385,14 +375,14 @@ class Source:
         )
         self.sample |= {
             "latency": {
-                "samples": to_take_out(self.latency),
+                "samples": correction(self.latency),
                 "polarity": self.latency.polarity,
                 "pairs": len(pairs),
                 "agree": agree,
             }
         }
         return (
-            f"the denoiser {self.denoiser} is late by {to_take_out(self.latency):g} samples,"
+            f"the denoiser {self.denoiser} is late by {correction(self.latency):g} samples,"
             f" polarity {self.latency.polarity:+d}, correlation {self.latency.correlation:.2f},"
             f" pooled over {len(pairs)} pairs: {agree} agree within 1 sample, {drift} drift by more"
             " than 1"
@@ -479,7 +469,7 @@ class Source:
         matched = own.correlation >= align.MISMATCH
         by_itself = matched and self._disagrees(own)
         delay = own if by_itself else replace(self.latency, correlation=own.correlation)
-        late, inside = to_take_out(delay), slice(self.margin, self.margin + self.frames)
+        late, inside = correction(delay), slice(self.margin, self.margin + self.frames)
         denoised, clean = align.advance(denoised, late)[inside] * delay.polarity, clean[inside]
         for name, x in (("denoised", denoised), ("clean", clean)):
             if (peak := np.abs(x).max()) < SILENT_PEAK:

@@ -263,7 +263,7 @@ def test_a_truncated_shard(data, tmp_path):
         ("dataset.json", "{", "dataset.json is damaged"),
         ("dataset.json", '{"sample": {"channels": "x"}}', "dataset.json is damaged"),
         ("dataset.json", "[" * 100_000, "dataset.json is damaged"),
-        ("dataset.json", "[]", "dataset.json is damaged (it does not say what a sample is)"),
+        ("dataset.json", "[]", "dataset.json is damaged (it has no description of a sample)"),
         ("train/manifest.json", "{}", "train/manifest.json is not a manifest"),
         ("train/manifest.json", "\x00", "train/manifest.json is damaged"),
         ("train/train-000000.json", "[]", "train/train-000000.json is damaged"),

@@ -117,7 +117,7 @@ def test_workers_end_with_a_parent_that_is_killed_alone(reference, tmp_path):
     assert not json.loads((out / "dataset.json").read_text())["complete"]
     with pytest.raises(
         DataError,
-        match=f"train holds no manifest.json: .* run the `distgan shard` line of {out} again",
+        match=f"train holds no manifest.json: .* run the `distgan shard` command of {out} again",
     ):
         ShardSet(out / "train")
     wait_until(lambda: not any(map(is_running, started)), "workers end with the writer")

@@ -144,7 +144,7 @@ class Thrifty(Batches):
 @pytest.mark.parametrize(
     ("source", "error", "message"),
     [
-        (Liar(), DataError, "was made with the key 'kk.*; the source announced 'k"),
+        (Liar(), DataError, "was made with the key 'kk.*, expected 'k"),
         (Uneven(), DataError, r"sample k... has the fields \['more', 'txt'\], expected \['txt'\]"),
         (
             Changing(),

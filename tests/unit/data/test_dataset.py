@@ -29,7 +29,7 @@ PAIR = {
     [
         ("version", 2, "version 2; this program reads version 1"),
         ("channels", 2, "sample: channels 2"),
-        ("channels", 1, "an image of mode RGB where a gray one is due"),
+        ("channels", 1, "an image of mode RGB, expected a gray one"),
         ("size", 0, "sample: size 0"),
         ("size", 1e999, "sample: size inf"),
         ("size", 2**40, "sample: size"),

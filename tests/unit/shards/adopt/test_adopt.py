@@ -209,7 +209,7 @@ def test_sets_made_here_are_verified_only(particles, capsys):
 
 def test_an_unfinished_set_is_refused(tmp_path):
     (tmp_path / "dataset.json").write_text(json.dumps({"source": "images", "complete": False}))
-    with pytest.raises(DataError, match="is unfinished; run the `distgan shard` line"):
+    with pytest.raises(DataError, match="is unfinished; run its `distgan shard` command again"):
         index(tmp_path)
 
 
@@ -419,7 +419,10 @@ def test_other_samples_are_indexed_and_the_options_told(tmp_path, capsys):
         "kind": "unknown",
         "fields": ["left.png", "right.png", "txt"],
     }
-    assert "cannot be told from its fields (left.png, right.png, txt)" in capsys.readouterr().out
+    assert (
+        "the fields of a sample (left.png, right.png, txt) do not determine"
+        in capsys.readouterr().out
+    )
     index(tmp_path, "--image", "left.png")
     assert about(tmp_path)["sample"] == {
         "kind": "image",
@@ -444,14 +447,17 @@ def test_several_images_are_not_guessed(tmp_path, capsys):
     ("options", "message"),
     [
         (("--image", "jpg"), "--image: no field 'jpg'; there are: cls, png"),
-        (("--image", "cls"), "'cls' is not of a kind that is read: png, jpg"),
-        (("--input", "png", "--target", "cls"), "'png' is not of a kind that is read: wav, flac"),
+        (("--image", "cls"), "'cls' is of an unsupported kind; allowed are png, jpg"),
+        (
+            ("--input", "png", "--target", "cls"),
+            "'png' is of an unsupported kind; allowed are wav, flac",
+        ),
         (("--input", "png"), "both --input and --target"),
         (("--image", "png", "--input", "a", "--target", "b"), "either --image, or both"),
         (("--validation", "0.6"), "at most 0.5"),
         (("--validation", "nan"), "at most 0.5"),
         (("--validation", "-1"), "above 0"),
-        (("--validation", "val"), "holds no .tar files|name it with --train"),
+        (("--validation", "val"), "has no .tar files|name it with --train"),
         (("--train", "../w"), "name it with --validation"),
         (("--train", "a", "--validation", "b"), "--train a: "),
         (
@@ -468,16 +474,16 @@ def test_bad_options_are_named(tmp_path, options, message):
 def test_a_folder_that_leaves_is_no_folder_of_the_set(tmp_path):
     pictures(tmp_path / "out", 1)
     pictures(tmp_path / "in" / "val", 1)
-    with pytest.raises(ConfigError, match=r"--train \.\./out: .*in holds tars in val"):
+    with pytest.raises(ConfigError, match=r"--train \.\./out: .*in has tars in val"):
         index(tmp_path / "in", "--train", "../out", "--validation", "val")
 
 
 def test_what_cannot_be_divided_says_what_to_do(tmp_path):
     with pytest.raises(ConfigError, match="no such folder"):
         index(tmp_path / "nowhere")
-    with pytest.raises(ConfigError, match="holds no .tar files"):
+    with pytest.raises(ConfigError, match="has no .tar files"):
         index(tmp_path)
-    with pytest.raises(ConfigError, match=r"holds one tar, w-0.tar, .* --validation 0"):
+    with pytest.raises(ConfigError, match=r"has one tar, w-0.tar, .* --validation 0"):
         index(pictures(tmp_path / "one", 1))
     pictures(tmp_path / "half" / "train", 2)
     with pytest.raises(
@@ -486,10 +492,10 @@ def test_what_cannot_be_divided_says_what_to_do(tmp_path):
         index(tmp_path / "half")
     for name in ("val", "test"):
         pictures(tmp_path / "half" / name, 2)
-    with pytest.raises(ConfigError, match="holds val and test; choose with --validation val"):
+    with pytest.raises(ConfigError, match="has val and test; choose with --validation val"):
         index(tmp_path / "half")
     pictures(tmp_path / "half", 2)
-    with pytest.raises(ConfigError, match="holds tars itself and in"):
+    with pytest.raises(ConfigError, match="has tars itself and in"):
         index(tmp_path / "half")
     assert not list(tmp_path.rglob("*.json")), "nothing is written before the layout is understood"
     (tmp_path / "packed").mkdir()

@@ -19,7 +19,8 @@ from distgan.cli import guarded
 from distgan.shards.adopt import command as adopt_command
 from distgan.shards.audit import command as audit_command
 from distgan.shards.audit import images
-from distgan.shards.audit.findings import CHECKS, Checks
+from distgan.shards.audit.checks import CHECKS
+from distgan.shards.audit.findings import Checks
 from distgan.shards.audit.images import perceptual_hash
 from distgan.shards.audit.samples import Place
 from distgan.shards.codecs.image import encode
@@ -261,7 +262,7 @@ def test_exit_codes(tmp_path, no_pictures, capsys):
     errors = capsys.readouterr().err
     for text in (
         "no such folder; make it with `distgan shard",
-        "holds no data set: no dataset.json",
+        "is not a data set: no dataset.json",
         "choose another folder: distgan check",
         "no check 'dellay' has thresholds; there are: active,",
     ):
@@ -271,7 +272,7 @@ def test_exit_codes(tmp_path, no_pictures, capsys):
 def test_limit_looks_into_some_samples_and_says_so(tmp_path, no_pictures, capsys):
     code, report = check(image_set(tmp_path), "--limit", "5")
     assert code == 0 and report["examined"]["samples"] == 10 and report["examined"]["members"] == 60
-    assert "looked at 10 of 30 images, drawn at random (--limit)" in capsys.readouterr().out
+    assert "examined 10 of 30 images, drawn at random (--limit)" in capsys.readouterr().out
 
 
 def test_help_prints_every_threshold(capsys):
@@ -451,7 +452,7 @@ def test_tars_that_others_made(tmp_path, no_pictures, capsys):
     }
     last = capsys.readouterr().out.splitlines()[-1]
     assert (
-        last == "next: restore what is named above, or replace it; then: distgan index"
+        last == "next: restore or replace the files named above; then: distgan index"
         f" {tmp_path / 'theirs'}"
     )
 
@@ -460,7 +461,7 @@ def test_tars_that_others_made(tmp_path, no_pictures, capsys):
     ("source", "kind", "verdict", "text"),
     [
         ("index", "images", "fail", "write those tars again, and index them: distgan index root"),
-        ("index", "none", "pass", "distgan index root, which says how to go on"),
+        ("index", "none", "pass", "distgan index root, which prints how to continue"),
         ("audio", "pairs", "pass", "distgan run --processes 2 timbre data=root"),
         ("images", "images", "pass", "distgan run --processes 2 sagan data=root"),
         ("images", "images", "fail", "shard it again"),

@@ -346,7 +346,7 @@ def test_noise_is_one_type(tmp_path):
     )
     for noise in (
         corpus.RecordedNoise(tmp_path, ["short.wav", "stereo.wav"], 16000),
-        corpus.MadeNoise("formant", 0, 16000),
+        corpus.SyntheticNoise("formant", 0, 16000),
     ):
         for k in range(8):
             name, sound = noise.draw(np.random.default_rng(k), 4000)

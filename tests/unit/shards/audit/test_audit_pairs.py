@@ -13,9 +13,10 @@ from audits import check, found, write_set
 
 from distgan.cli import guarded
 from distgan.shards.audio import speech
+from distgan.shards.audio.pairs import clipped_share
 from distgan.shards.audit import command as audit_command
 from distgan.shards.audit import pairs
-from distgan.shards.audit.findings import SOUND_ONLY
+from distgan.shards.audit.checks import SOUND_ONLY
 from distgan.shards.codecs.audio import to_int16, write_flac, write_wav
 
 RATE = 16_000
@@ -332,7 +333,7 @@ def test_measures_have_their_closed_forms():
     )
     x = np.zeros(1000)
     x[100:104], x[200:202], x[300] = 0.95, -0.95, 0.95
-    assert pairs.clipped(x) == 4 / 1000 and pairs.clipped(0.9 * x) == 0
+    assert clipped_share(x) == 4 / 1000 and clipped_share(0.9 * x) == 0
     half_band = np.sinc(np.arange(-200, 201) / 2) * np.blackman(401)
     assert 0.5 < pairs.bandwidth(np.convolve(rng(0).standard_normal(RATE), half_band)) < 0.53
     assert (

@@ -83,7 +83,7 @@ def test_finish_names_one_lost_task_by_one_line(lost):
 def test_the_plain_line_finishes_what_tasks_began(lost, reference, capsys):
     kept = (lost / "train" / "train-000000.tar").stat().st_mtime_ns
     shard("particles", lost, *SMALL, "--workers", 1)
-    assert "5 of 7 shards are whole already, kept" in capsys.readouterr().out
+    assert "5 of 7 shards are already whole, kept" in capsys.readouterr().out
     assert contents(lost) == contents(reference)
     assert (lost / "train" / "train-000000.tar").stat().st_mtime_ns == kept
 
@@ -190,7 +190,7 @@ def test_finish_without_any_task_says_how_to_start_them(tmp_path):
     with pytest.raises(
         DataError,
         match=(
-            rf"no task has begun. Start them: distgan shard particles {tmp_path}/p --n 120 .*"
+            rf"no task has started. Run: distgan shard particles {tmp_path}/p --n 120 .*"
             r" --task K/N"
         ),
     ):

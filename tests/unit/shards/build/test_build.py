@@ -138,7 +138,7 @@ def test_finished_shards_are_kept_and_missing_or_damaged_ones_written_again(
     said = capsys.readouterr().out
     assert (
         "verifying: 6/6 shards" in said
-        and "4 of 7 shards are whole already, kept" in said
+        and "4 of 7 shards are already whole, kept" in said
         and "sharding: 120/120 images" in said
     )
 

@@ -304,7 +304,7 @@ def test_a_missing_set_says_which_command_makes_it(folder, tmp_path):
     (tmp_path / "dataset.json").write_text(json.dumps({"source": "images"}))
     (tmp_path / "train").mkdir()
     with pytest.raises(
-        DataError, match=f"unfinished.*run the `distgan shard` line of {tmp_path} again"
+        DataError, match=f"unfinished.*run the `distgan shard` command of {tmp_path} again"
     ):
         ShardSet(tmp_path / "train")
     with pytest.raises(DataError, match=f"did you mean {folder}\\?"):

@@ -291,7 +291,7 @@ def test_folders_give_the_speech_the_noise_and_the_rooms(folders, monkeypatch):
 def test_noise_is_always_one_array_as_long_as_the_speech(folders, tmp_path):
     for noise in (
         corpus.RecordedNoise(Path(folders["noise"]), ["fan.wav", "click.wav"], RATE),
-        corpus.MadeNoise("formant", 0, RATE),
+        corpus.SyntheticNoise("formant", 0, RATE),
     ):
         drawn = {}
         for i in range(12):
@@ -398,7 +398,7 @@ def test_all_wrong_options_are_named_at_once(tmp_path):
         "--rirs is of no use",
         "--rirs " + str(tmp_path),
         "--speech nowhere: no such folder",
-        "48000 Hz alone",
+        "only 48000 Hz",
         "not/there",
     ):
         assert said in str(caught.value), said
