@@ -318,8 +318,9 @@ def _next(root: Path, report: dict[str, Any], rows: list[dict[str, Any]]) -> str
     )
 
 
-def _parser() -> argparse.ArgumentParser:
-    rows = []
+def _check_lines() -> list[str]:
+    """Return the lines of --help that list all checks."""
+    rows: list[str] = []
     for title, kinds in (
         ("files", ("files", "members")),
         ("images", ("images",)),
@@ -339,6 +340,10 @@ def _parser() -> argparse.ArgumentParser:
             rows.append(
                 f"  {check.name:14}  {warn:8} {fail:8} {check.unit:11} {check.meaning}{source}"
             )
+    return rows
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "distgan check",
         description="Are shards as they were written, and is what is in them fit to train on?",
@@ -350,7 +355,7 @@ def _parser() -> argparse.ArgumentParser:
                 "",
                 "exit code: 0 nothing to object to, 1 at least one FAIL (with --strict: or"
                 " WARN), 2 the check itself was not possible",
-                *rows,
+                *_check_lines(),
                 "",
                 "Thresholds for sound are not applied to other waveforms (source waveform, or a"
                 " rate outside 4 kHz to 1 MHz); there the values are reported.",

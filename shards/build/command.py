@@ -275,19 +275,14 @@ def _parser(name: str, module: Any) -> argparse.ArgumentParser:
     parser.add_argument(
         "--drop-low-quality",
         action="store_true",
-        help=(
-            "leave out samples that are unreadable or of low quality; they are reported with or"
-            " without it"
-        ),
+        help="also leave out samples of low quality, which are always reported",
     )
     parser.add_argument(
         "--workers",
         type=int,
         default=default_workers(),
         metavar="N",
-        help=(
-            "processes that make samples; the bytes do not depend on it (default here: %(default)s)"
-        ),
+        help="processes; the bytes do not depend on their number (default here: %(default)s)",
     )
     part = parser.add_mutually_exclusive_group()
     part.add_argument(

@@ -12,7 +12,7 @@ Pixels are uint8 [height, width] for one channel, [height, width, 3] for three.
 import argparse
 import functools
 import io
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -22,7 +22,7 @@ from PIL.PngImagePlugin import PngImageFile
 FIELDS = {"png": "png", "jpeg": "jpg", "raw": "npy"}
 # Only the named format: in shards from elsewhere Image.open would open anything, and start
 # Ghostscript for a PostScript file of that name.
-_READERS = {"png": PngImageFile, "jpg": JpegImageFile, "jpeg": JpegImageFile}
+_READERS: dict[str, Any] = {"png": PngImageFile, "jpg": JpegImageFile, "jpeg": JpegImageFile}
 _GRAY = ("1", "L", "LA")
 # Pillow's modes of one channel that hold more than 8 bits
 WIDE = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")

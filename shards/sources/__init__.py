@@ -35,11 +35,12 @@ and a `Source`, which is pickled to the writer processes, has
 
 Imports distgan.core, shards.codecs, shards.format and shards.audio.
 
-_base        find a source by its name; SourceReport and SampleIssue, the results of `check`
-images       a folder of images
-particles    synthetic bubble-chamber photographs
-flowers102   Oxford 102 Flowers from the published files
-waveform     detector pulses, synthetic or from files
-audio        pairs of recordings in two folders
-timbre       speech before and after a denoiser
+_base             find a source by its name; SourceReport and SampleIssue, the results of `check`
+images            a folder of images
+particles         synthetic bubble-chamber photographs
+flowers102        Oxford 102 Flowers from the published files
+waveform          detector pulses, synthetic or from files
+audio             pairs of recordings in two folders
+timbre            speech before and after a denoiser
+_timbre_options   the options of timbre and the check of their values
 """

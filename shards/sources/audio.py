@@ -1,16 +1,16 @@
 """Pairs of recordings in two folders, such as a dry and a processed one, whole or cut into
 segments.
 
-A file of the input folder belongs to the file of the target folder with the same name, extensions
-aside. Channels are averaged, values written as 16-bit integers. Lengths may differ by 10 ms: both
-are cut to the shorter. A pair whose sides do not correlate is no pair.
+A file of the input folder is paired with the file of the target folder with the same name,
+extensions aside. Channels are averaged, values written as 16-bit integers. Lengths may differ by
+10 ms: both are cut to the shorter. A pair whose sides do not correlate is refused.
 
-`--align` takes out the delay between the two, by robust cross-correlation for each pair, also a
-fraction of a sample, and inverted polarity. Both members of a piece are the same stretch of the
+`--align` removes the delay between the two, by robust cross-correlation for each pair, including
+fractions of a sample, and inverted polarity. Both members of a piece are the same part of the
 recording; all pieces of a recording stay on one side of the split.
 
-A sample is `key.input.wav`, `key.target.wav` (or .flac), and `key.json`: file, where the piece
-begins, correlation, and the delay taken out.
+A sample is `key.input.wav`, `key.target.wav` (or .flac), and `key.json`: file, start of the piece,
+correlation, and the delay removed.
 """
 
 import argparse
@@ -46,7 +46,7 @@ EXAMPLES = [
         "distgan shard audio OUT --from takes --segment 2",
     ),
     (
-        "two folders, at 16 kHz, with the delay between them taken out",
+        "two folders, at 16 kHz, with the delay between them removed",
         "distgan shard audio OUT --input amplified --target dry --rate 16000 --align",
     ),
 ]
@@ -56,23 +56,19 @@ RATES = (1000, 768_000)
 SEGMENTS_S = (0.05, 3600)
 LENGTH_TOLERANCE_S = 0.010
 MAX_DELAY_S = 0.125
-HEARD_S = 60.0  # of a recording, to find its delay
+ALIGN_S = 60.0  # of a recording, to estimate its delay
 DELAY_SAMPLES, DRIFT_SAMPLES = 0.5, 1.0  # more is reported
 CLIPPED_SHARE = 1e-4
-_MARGIN = 1024  # frames around a piece whose delay is no whole number of samples
+_MARGIN = 1024  # frames around a piece whose delay is not a whole number of samples
 
 
 @dataclass(frozen=True)
 class PairReport:
-    """What a pair of recordings is like.
+    """The result of examining a pair of recordings."""
 
-    `error` if no pair, `quality_issue` if of low quality; frames [begin, end) of the target that can be
-    used.
-    """
-
-    error: str = ""
+    error: str = ""  # why it is not a pair
     quality_issue: str = ""
-    begin: int = 0
+    begin: int = 0  # usable frames [begin, end) of the target
     end: int = 0
     uneven: int = 0  # frames by which the lengths differ
     delay: align.Delay = align.UNKNOWN
@@ -83,16 +79,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--from", dest="folder", metavar="FOLDER", help=f"folder with {INPUT}/ and {TARGET}/ in it"
     )
     parser.add_argument(
-        "--input", metavar="FOLDER", help="or: the recordings to start from, at any depth"
+        "--input", metavar="FOLDER", help="or: the recordings to repair, at any depth"
     )
-    parser.add_argument(
-        "--target", metavar="FOLDER", help="and what they are to become, under the same names"
-    )
+    parser.add_argument("--target", metavar="FOLDER", help="and their targets, with the same names")
     parser.add_argument(
         "--rate",
         type=int,
         metavar="HZ",
-        help="resample to it (default: the rate of the files, which must be one)",
+        help="resample to this rate (default: the rate of the files, equal for all)",
     )
     parser.add_argument(
         "--segment",
@@ -112,27 +106,22 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--align",
         action="store_true",
-        help="take the delay between input and target out (it is reported without, too)",
+        help="remove the delay between input and target (without it, the delay is reported)",
     )
 
 
 class Source:
     def __init__(self, args: argparse.Namespace):
         self._check_options(args)
-        self.files = (
-            FilePairs.in_one_folder(Path(args.folder))
-            if args.folder
-            else FilePairs(Path(args.input), Path(args.target))
-        )
+        if args.folder:
+            self.files = FilePairs.in_one_folder(Path(args.folder))
+        else:
+            self.files = FilePairs(Path(args.input), Path(args.target))
         rate = args.rate or self.files.one_rate()
         if rate is None:
             raise ConfigError(f"none of the {len(self.files.names)} pairs can be read as sound")
-        self.rate, self.payload, self.align, self.segment = (
-            rate,
-            args.payload,
-            args.align,
-            args.segment,
-        )
+        self.rate, self.payload, self.align = rate, args.payload, args.align
+        self.segment = args.segment
         self.options: dict[str, Any] = {
             "from": self.files.contents(),
             "rate": rate,
@@ -143,9 +132,8 @@ class Source:
         self.origin: dict[str, Any] = {"folders": [str(folder) for folder in self.files.folders]}
         self.sample: dict[str, Any] = {}
         self.keys = self.files.keys  # those of the recordings; `check` knows the pieces
-        self.pieces: list[
-            tuple[int, int, int]
-        ] = []  # (recording, first frame of the target, frames)
+        # (recording, first frame of the target, frames)
+        self.pieces: list[tuple[int, int, int]] = []
         self.reports: list[PairReport] = []
 
     @staticmethod
@@ -167,139 +155,118 @@ class Source:
             raise ConfigError("\n".join(errors))
 
     def check(self, workers: int) -> SourceReport:
-        """Listen to every recording once, and cut those that are fit."""
+        """Examine every recording once, and cut the usable ones into pieces."""
         self.reports = []
         with console.bar("checking", len(self.files.names), "recordings") as bar:
             for report in ordered_map(self._inspect, range(len(self.files.names)), workers):
                 self.reports.append(report)
                 bar.advance()
-        check = SourceReport(notes=list(self.files.notes))
+        result = SourceReport(notes=list(self.files.notes))
         self.pieces, self.keys, short = [], [], []
         for i, report in enumerate(self.reports):
+            name, key = self.files.names[i], self.files.keys[i]
+            problem = report.error or report.quality_issue
             pieces = [(0, 0)] if report.error else self._cut(report.begin, report.end)
-            for number, piece in enumerate(pieces):
-                if report.error or report.quality_issue:
-                    check.issues.append(
-                        SampleIssue(
-                            len(self.pieces),
-                            self.files.names[i],
-                            report.error or report.quality_issue,
-                            usable=not report.error,
-                        )
-                    )
-                self.pieces.append((i, *piece))
-                self.keys.append(
-                    self.files.keys[i]
-                    if self.segment is None
-                    else f"{self.files.keys[i]}-{number:05d}"
-                )
+            for number, (first, frames) in enumerate(pieces):
+                if problem:
+                    issue = SampleIssue(len(self.pieces), name, problem, usable=not report.error)
+                    result.issues.append(issue)
+                self.pieces.append((i, first, frames))
+                self.keys.append(key if self.segment is None else f"{key}-{number:05d}")
             if not pieces:
-                short.append(self.files.names[i])
+                short.append(name)
         if not self.pieces:
             raise ConfigError(f"--segment {self.segment:g}: no recording is half as long")
         if short:
-            check.notes.append(
+            result.notes.append(
                 f"{len(short)} recordings are shorter than half a segment, left out: {named(short)}"
             )
         self.sample = pair_sample(
             self.rate, self.payload, "int16", [frames for *_, frames in self.pieces if frames]
         )
-        check.notes += self._notes()
-        return check
+        result.notes += self._notes()
+        return result
 
     def _cut(self, begin: int, end: int) -> list[tuple[int, int]]:
-        """(first frame, frames) of the pieces of a recording."""
+        """Return (first frame, frames) of the pieces of a recording."""
         size = end - begin if self.segment is None else round(self.segment * self.rate)
         return [
             (at, min(size, end - at)) for at in range(begin, end, size) if 2 * (end - at) >= size
         ]
 
     def _notes(self) -> list[str]:
-        fit = [
+        usable = [
             (name, report)
             for name, report in zip(self.files.names, self.reports, strict=True)
             if not report.error
         ]
-        uneven = [name for name, report in fit if report.uneven]
-        moved = [
-            abs(report.delay.samples) for _, report in fit if self.align and report.delay.samples
-        ]
+        uneven = [name for name, report in usable if report.uneven]
+        delays = [abs(r.delay.samples) for _, r in usable if self.align and r.delay.samples]
         notes = []
         if uneven:
             notes.append(
                 f"{len(uneven)} pairs differ in length by up to"
-                f" {max(report.uneven for _, report in fit)} frames, cut to the shorter:"
+                f" {max(report.uneven for _, report in usable)} frames, cut to the shorter:"
                 f" {named(uneven)}"
             )
-        if moved:
+        if delays:
             notes.append(
-                f"delay taken out of {len(moved)} pairs, up to {max(moved):.2f} samples; polarity"
-                f" turned in {sum(report.delay.polarity < 0 for _, report in fit)}"
+                f"delay removed from {len(delays)} pairs, up to {max(delays):.2f} samples; polarity"
+                f" inverted in {sum(report.delay.polarity < 0 for _, report in usable)}"
             )
         return notes
 
     def _inspect(self, i: int) -> PairReport:
         try:
-            given, target = (audio_codec.load(path, self.rate)[0] for path in self.files.paths(i))
+            source, target = (audio_codec.load(path, self.rate)[0] for path in self.files.paths(i))
         except DataError as error:
             return PairReport(error=str(error))
-        uneven = abs(len(given) - len(target))
-        for name, x in ((INPUT, given), (TARGET, target)):
-            if not np.isfinite(x).all():
-                return PairReport(error=f"{name} has values that are not finite")
-            if (peak := np.abs(x).max(initial=0)) < SILENT_PEAK:
-                return PairReport(
-                    error=(
-                        f"{name} is silent: peak {20 * math.log10(max(peak, 1e-10)):.0f} dB of full"
-                        " scale"
-                    )
-                )
-        if uneven > LENGTH_TOLERANCE_S * self.rate:
-            return PairReport(
-                error=(
-                    f"input has {len(given)} frames, target {len(target)}: more than"
-                    f" {1e3 * LENGTH_TOLERANCE_S:g} ms apart"
-                )
-            )
-        heard = round(HEARD_S * self.rate)
-        delay = align.estimate(
-            target[:heard],
-            given[:heard],
-            min(round(MAX_DELAY_S * self.rate), min(len(given), len(target)) // 2),
-        )
+        if reason := self._error(source, target):
+            return PairReport(error=reason)
+        shorter, head = min(len(source), len(target)), round(ALIGN_S * self.rate)
+        max_delay = min(round(MAX_DELAY_S * self.rate), shorter // 2)
+        delay = align.estimate(target[:head], source[:head], max_delay)
         if delay.correlation < align.MISMATCH:
             return PairReport(
-                error=(
-                    "input and target are not the same recording: correlation"
-                    f" {delay.correlation:.2f}, below {align.MISMATCH:g}"
-                )
+                error="input and target are not the same recording: correlation"
+                f" {delay.correlation:.2f}, below {align.MISMATCH:g}"
             )
-        weak = []
-        for name, x in ((INPUT, given), (TARGET, target)):
+        issues = []
+        for name, x in ((INPUT, source), (TARGET, target)):
             if (share := clipped_share(x)) > CLIPPED_SHARE:
-                weak.append(f"{name} is clipped: {share:.2%} of its samples")
+                issues.append(f"{name} is clipped: {share:.2%} of its samples")
             elif np.abs(x).max() > 1:
-                weak.append(f"{name} goes up to {np.abs(x).max():.2f}, clipped at 1 in 16 bits")
+                issues.append(f"{name} peaks at {np.abs(x).max():.2f}, clipped at 1 in 16 bits")
         if abs(delay.drift) > DRIFT_SAMPLES:
-            weak.append(f"delay drifts by {delay.drift:.1f} samples")
+            issues.append(f"delay drifts by {delay.drift:.1f} samples")
+        begin, end = 0, shorter
         if self.align:
             late = correction(delay)
-            return PairReport(
-                "",
-                ", ".join(weak),
-                max(0, math.ceil(-late)),
-                min(len(target), math.floor(len(given) - late)),
-                uneven,
-                delay,
+            begin, end = max(0, math.ceil(-late)), min(len(target), math.floor(len(source) - late))
+        elif abs(delay.samples) > DELAY_SAMPLES:
+            side = "late" if delay.samples > 0 else "early"
+            issues.append(
+                f"input is {side} by {abs(delay.samples):.1f} samples; --align removes the delay"
             )
-        if abs(delay.samples) > DELAY_SAMPLES:
-            weak.append(
-                f"input is {'late' if delay.samples > 0 else 'early'} by {abs(delay.samples):.1f}"
-                " samples; --align takes that out"
+        if delay.polarity < 0 and not self.align:
+            issues.append("polarity is inverted; --align corrects it")
+        uneven = abs(len(source) - len(target))
+        return PairReport("", ", ".join(issues), begin, end, uneven, delay)
+
+    def _error(self, source: np.ndarray, target: np.ndarray) -> str:
+        """Return why the two cannot be a pair, or ""."""
+        for name, x in ((INPUT, source), (TARGET, target)):
+            if not np.isfinite(x).all():
+                return f"{name} has values that are not finite"
+            if (peak := np.abs(x).max(initial=0)) < SILENT_PEAK:
+                level = 20 * math.log10(max(peak, 1e-10))
+                return f"{name} is silent: peak {level:.0f} dB of full scale"
+        if abs(len(source) - len(target)) > LENGTH_TOLERANCE_S * self.rate:
+            return (
+                f"input has {len(source)} frames, target {len(target)}: more than"
+                f" {1e3 * LENGTH_TOLERANCE_S:g} ms apart"
             )
-        if delay.polarity < 0:
-            weak.append("polarity is inverted; --align turns it")
-        return PairReport("", ", ".join(weak), 0, min(len(given), len(target)), uneven, delay)
+        return ""
 
     def group(self, i: int) -> str:
         return self.files.groups[self.pieces[i][0]]
@@ -307,9 +274,9 @@ class Source:
     def make(self, i: int) -> dict[str, Any]:
         recording, first, frames = self.pieces[i]
         report = self.reports[recording]
-        given_path, target_path = self.files.paths(recording)
+        source_path, target_path = self.files.paths(recording)
         target = read_span(target_path, self.rate, first, frames)
-        about = {
+        record: dict[str, Any] = {
             "group": self.group(i),
             "name": self.files.names[recording],
             "start_seconds": first / self.rate,
@@ -318,20 +285,17 @@ class Source:
         if self.align:
             late = correction(report.delay)
             begin = max(0, first + math.floor(late) - _MARGIN)
-            given = align.advance(
-                read_span(given_path, self.rate, begin, frames + 2 * _MARGIN + 1),
-                first + late - begin,
-            )[:frames]
-            given = given * report.delay.polarity
-            about |= {"delay_samples": late, "polarity": report.delay.polarity}
+            source = read_span(source_path, self.rate, begin, frames + 2 * _MARGIN + 1)
+            source = align.advance(source, first + late - begin)[:frames] * report.delay.polarity
+            record |= {"delay_samples": late, "polarity": report.delay.polarity}
         else:
-            given = read_span(given_path, self.rate, first, frames)
-        if (len(given), len(target)) != (frames, frames):
+            source = read_span(source_path, self.rate, first, frames)
+        if (len(source), len(target)) != (frames, frames):
             raise DataError(f"{self.files.names[recording]} is shorter than when it was checked")
         write = audio_codec.write_wav if self.payload == "wav" else audio_codec.write_flac
         return {
             "__key__": self.keys[i],
-            f"{INPUT}.{self.payload}": write(audio_codec.to_int16(given), self.rate),
+            f"{INPUT}.{self.payload}": write(audio_codec.to_int16(source), self.rate),
             f"{TARGET}.{self.payload}": write(audio_codec.to_int16(target), self.rate),
-            "json": json.dumps(about).encode(),
+            "json": json.dumps(record).encode(),
         }

@@ -4,7 +4,7 @@ images.
 All 8,189 photographs: the official train, val and test sets (1,020, 1,020 and 6,149) together, as a
 GAN needs no labels. `--splits` takes some of them. The train/validation split of the shards is
 drawn anew, by content, so that a repeated photograph stays on one side; it holds out 5 %, half of
-what other sources do, as the system is to train on all.
+the share of other sources, because the system trains on all.
 
 Images are treated as those of the source `images`: the largest centred square, reduced with
 Lanczos. Squashing the whole photograph to a square would keep its border, mostly leaves, but make
@@ -12,12 +12,11 @@ round flowers oval by a different amount in every image; the photographs are cen
 A Fréchet distance holds for one treatment: it is not comparable with one measured on squashed
 images.
 
-The md5 of each published file that is there is checked; it covers the photographs only in
-102flowers.tgz, so that is read where it is there, and the unpacked folder jpg/ otherwise. The
-archive is compressed as one stream, and writers want any photograph at any time; so its photographs
-are unpacked, once, one after the other into one temporary file (345 MB, in TMPDIR, removed at the
-end, though not by a process that is killed) in which every one has a known place. No name from the
-archive becomes the name of a file. Both ways give the same shards.
+The md5 of each published file in the folder is checked; it covers the photographs only in
+102flowers.tgz, so that archive is used if it exists, and the unpacked folder jpg/ otherwise. The
+archive is compressed as one stream, but writers need random access; so its photographs are unpacked
+once into one temporary file (345 MB, in TMPDIR, removed at the end, though not by a killed
+process). No name from the archive becomes the name of a file. Both ways give the same shards.
 
 A sample is `image_NNNNN.png` (or .jpg, .npy: `--payload`) and `image_NNNNN.json`: file, label
 1..102 as published, official split, and width, height and mode of the photograph.
@@ -59,12 +58,12 @@ EXAMPLES = [
         "distgan shard flowers102 OUT --from FOLDER",
     ),
     (
-        "the official test set alone, larger, decoded faster when training",
+        "only the official test set, larger, decoded faster when training",
         "distgan shard flowers102 OUT --from FOLDER --splits test --size 128 --payload raw",
     ),
 ]
 RECIPE = "wgan_flowers"
-# the system trains on all images; its monitor needs some that D has not report, and the last score is
+# the system trains on all images; its monitor needs some that D has not seen, and the last score is
 # against all of them
 VALIDATION = 0.05
 
@@ -88,8 +87,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         required=True,
         help=(
-            f"holds {ARCHIVE}, {LABELS} and {SETS} of {PAGE}, or the folder flowers-102 that"
-            " torchvision makes of them (with jpg/ the archive is not needed)"
+            f"the folder of {ARCHIVE}, {LABELS} and {SETS} from {PAGE}, or of torchvision's folder"
+            " flowers-102 (with jpg/ the archive is not needed)"
         ),
     )
     parser.add_argument(
@@ -99,7 +98,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--splits",
         default="all",
         metavar="NAMES",
-        help=f"official sets to take, of {','.join(SPLITS)} (default: all)",
+        help=f"official sets to use, of {','.join(SPLITS)} (default: all)",
     )
     parser.add_argument(
         "--unofficial",
@@ -116,8 +115,8 @@ class Source:
     def __init__(self, args: argparse.Namespace):
         if not SIZES[0] <= args.size <= SIZES[1]:
             raise ConfigError(f"--size {args.size}: from {SIZES[0]} to {SIZES[1]} pixels")
-        wanted = list(SPLITS) if args.splits == "all" else args.splits.split(",")
-        if unknown := [name for name in wanted if name not in SPLITS]:
+        chosen = list(SPLITS) if args.splits == "all" else args.splits.split(",")
+        if unknown := [name for name in chosen if name not in SPLITS]:
             raise ConfigError(
                 f"--splits {args.splits}: no official set {unknown[0]!r}; there are:"
                 f" {', '.join(SPLITS)}, or all of them: all"
@@ -125,10 +124,11 @@ class Source:
         self.folder = _find(Path(args.folder))
         self.size, self.payload = args.size, args.payload
         self._notes = [_check_md5(self.folder, args.unofficial)]
-        self.labels, self.splits = _read_sets(self.folder, wanted)
+        self.labels, self.splits = _read_sets(self.folder, chosen)
         self.numbers = sorted(self.splits)
         self.keys = [f"image_{number:05d}" for number in self.numbers]
-        self.unpacked, self.places = "", {}
+        self.unpacked = ""
+        self.members: dict[int, tuple[int, int]] = {}  # number -> offset, size in `unpacked`
         if (self.folder / ARCHIVE).is_file():
             self._unpack()
         else:
@@ -136,10 +136,10 @@ class Source:
                 f"read from jpg/, without {ARCHIVE}: no published md5 covers the photographs, each"
                 " was decoded"
             )
-        self._refuse_missing()
+        self._require_photographs()
         self.options: dict[str, Any] = {
             "size": args.size,
-            "splits": ",".join(name for name in SPLITS if name in wanted),
+            "splits": ",".join(name for name in SPLITS if name in chosen),
             "payload": args.payload,
             "from": self._contents(),
         }
@@ -170,14 +170,18 @@ class Source:
     def make(self, i: int) -> dict[str, Any]:
         number, file = self.numbers[i], f"{self.keys[i]}.jpg"
         try:
-            image, about = decode(io.BytesIO(self._read(i)))
+            image, original = decode(io.BytesIO(self._read(i)))
         except Exception as error:
             raise DataError(
                 f"{file} could be read when it was checked, not any more: {reason(error)}"
             ) from error
         field, data = encode(image, self.size, 3, self.payload)
-        about = {"file": file, "label": self.labels[number], "split": self.splits[number], **about}
-        return {"__key__": self.keys[i], field: data, "json": json.dumps(about).encode()}
+        record = {"file": file, "label": self.labels[number], "split": self.splits[number]}
+        return {
+            "__key__": self.keys[i],
+            field: data,
+            "json": json.dumps(record | original).encode(),
+        }
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "reports": []}
@@ -189,18 +193,15 @@ class Source:
             return ImageReport(error=f"unreadable: {reason(error)}")
 
     def _read(self, i: int) -> bytes:
-        """The JPEG file of sample i."""
+        """Read the JPEG file of sample i."""
         if not self.unpacked:
             return (self.folder / "jpg" / f"{self.keys[i]}.jpg").read_bytes()
-        offset, size = self.places[self.numbers[i]]
+        offset, size = self.members[self.numbers[i]]
         with open(self.unpacked, "rb") as file:
             return os.pread(file.fileno(), size, offset)
 
     def _contents(self) -> str:
-        """Names the photographs, labels and sets by their contents.
-
-        Archive and folder are the same source, a changed photograph is not.
-        """
+        """Hash photographs, labels and sets; equal for archive and folder."""
         total = hashlib.sha256()
         with console.bar("hashing", len(self.keys), "images") as bar:
             for i, number in enumerate(self.numbers):
@@ -213,9 +214,7 @@ class Source:
         return f"{len(self.keys)} images with sha256 {total.hexdigest()[:16]}"
 
     def _unpack(self) -> None:
-        """The wanted photographs of the archive, one after the other, in a file that goes when this
-        source does.
-        """
+        """Unpack the chosen photographs into one temporary file, deleted with this source."""
         archive = self.folder / ARCHIVE
         try:
             handle, self.unpacked = tempfile.mkstemp(prefix="distgan-flowers102-")
@@ -227,137 +226,130 @@ class Source:
                 console.bar("unpacking", len(self.numbers), "images") as bar,
             ):
                 for member in members:
-                    found = _MEMBER.fullmatch(member.name)
-                    _refuse_unsafe(archive, member, is_photograph=found is not None)
-                    if found and (number := int(found[1])) in self.splits:
-                        if number in self.places:
+                    match = _MEMBER.fullmatch(member.name)
+                    _refuse_unsafe(archive, member, is_photograph=match is not None)
+                    if match and (number := int(match[1])) in self.splits:
+                        if number in self.members:
                             raise DataError(f"{archive}: member {member.name} occurs twice")
-                        self.places[number] = (file.tell(), member.size)
-                        file.write(members.extractfile(member).read())
+                        self.members[number] = (file.tell(), member.size)
+                        content = members.extractfile(member)
+                        assert content is not None  # a plain file
+                        file.write(content.read())
                         bar.advance()
                 while stream.read(1 << 20):
                     pass  # to the checksum at the end
         except (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error) as error:
             raise DataError(
-                f"{archive} is damaged, or not a gzipped tar: {error}; get it again:"
+                f"{archive} is damaged, or not a gzipped tar: {error}; download it again:"
                 f" {PAGE}{ARCHIVE}"
             ) from error
         except OSError as error:
             raise DataError(
                 f"cannot unpack {archive} into {tempfile.gettempdir()}: {error.strerror or error}; "
-                "set TMPDIR to a folder with room for it, or unpack jpg/ and move the archive away"
+                "set TMPDIR to a folder with enough space, or unpack jpg/ and move the archive away"
             ) from error
 
-    def _refuse_missing(self) -> None:
-        where = self.folder / (ARCHIVE if self.unpacked else "jpg")
-        missing = [
-            number
-            for number in self.numbers
-            if not (
-                number in self.places
-                if self.unpacked
-                else (where / f"image_{number:05d}.jpg").is_file()
-            )
-        ]
+    def _require_photographs(self) -> None:
+        """Raise DataError if the archive or jpg/ lacks a photograph that setid.mat lists."""
+        path = self.folder / (ARCHIVE if self.unpacked else "jpg")
+        if self.unpacked:
+            missing = [number for number in self.numbers if number not in self.members]
+        else:
+            files = {number: path / f"image_{number:05d}.jpg" for number in self.numbers}
+            missing = [number for number, file in files.items() if not file.is_file()]
         if missing:
             raise DataError(
-                f"{where} lacks {len(missing)} of {len(self.numbers)} photographs that {SETS}"
-                f" lists, such as image_{missing[0]:05d}.jpg; get it again: {PAGE}{ARCHIVE}"
+                f"{path} lacks {len(missing)} of {len(self.numbers)} photographs that {SETS}"
+                f" lists, such as image_{missing[0]:05d}.jpg; download it again: {PAGE}{ARCHIVE}"
             )
 
 
 def _find(folder: Path) -> Path:
-    """`folder` or flowers-102 in it, whichever holds the published files.
+    """Return `folder`, or flowers-102 in it, whichever has the published files.
 
     ConfigError that lists all of them if some are missing.
     """
     if not folder.is_dir():
         raise ConfigError(f"--from {folder}: no such folder")
-    places = [
-        place
-        for place in (folder, folder / "flowers-102")
-        if any((place / name).exists() for name in (*MD5, "jpg"))
-    ]
-    place = places[0] if places else folder
+    candidates = (
+        path
+        for path in (folder, folder / "flowers-102")
+        if any((path / name).exists() for name in (*MD5, "jpg"))
+    )
+    path = next(candidates, folder)
     missing = [
         name
         for name in MD5
-        if not (place / name).is_file() and not (name == ARCHIVE and (place / "jpg").is_dir())
+        if not (path / name).is_file() and not (name == ARCHIVE and (path / "jpg").is_dir())
     ]
     if missing:
         files = "\n".join(f"  {PAGE}{name}{'' if name in missing else '  (there)'}" for name in MD5)
         raise ConfigError(
-            f"--from {folder}: lacks {', '.join(missing)}; get these files and put them into"
-            f" {place}:\n{files}\nthe archive may also be unpacked there, as jpg/image_00001.jpg"
+            f"--from {folder}: lacks {', '.join(missing)}; download these files into"
+            f" {path}:\n{files}\nthe archive may also be unpacked there, as jpg/image_00001.jpg"
             " and so on"
         )
-    return place
+    return path
 
 
 def _check_md5(folder: Path, unofficial: bool) -> str:
-    """A sentence about what was checked; DataError for a file that is not the published one."""
+    """Return a note about the check; DataError for a file that is not the published one."""
     if unofficial:
         return "not compared with the published md5: --unofficial"
-    there = [name for name in MD5 if (folder / name).is_file()]
-    with console.bar("checking md5", len(there), "files") as bar:
-        for name in there:
+    files = [name for name in MD5 if (folder / name).is_file()]
+    with console.bar("checking md5", len(files), "files") as bar:
+        for name in files:
             with open(folder / name, "rb") as file:
-                found = hashlib.file_digest(
-                    file, lambda: hashlib.md5(usedforsecurity=False)
-                ).hexdigest()
-            if found != MD5[name]:
+                digest = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False))
+            if (md5 := digest.hexdigest()) != MD5[name]:
                 raise DataError(
-                    f"{folder / name} is not the published file: md5 {found}, expected {MD5[name]};"
-                    f" get it again: {PAGE}{name}\nif it is a subset or another set of this layout,"
-                    " and meant to be, add --unofficial"
+                    f"{folder / name} is not the published file: md5 {md5}, expected {MD5[name]};"
+                    f" download it again: {PAGE}{name}\nif it is a subset or another set of this"
+                    " layout on purpose, add --unofficial"
                 )
             bar.advance()
-    return f"with the published md5: {', '.join(there)}"
+    return f"with the published md5: {', '.join(files)}"
 
 
-def _read_sets(folder: Path, wanted: list[str]) -> tuple[dict[int, int], dict[int, str]]:
-    """Photograph number -> label 1..102, and -> official split, both for the wanted splits."""
+def _read_sets(folder: Path, chosen: list[str]) -> tuple[dict[int, int], dict[int, str]]:
+    """Return {number: label 1..102} and {number: official split} of the chosen splits."""
     (labels,) = _load_mat(folder / LABELS, ["labels"])
     splits: dict[int, str] = {}
     for name, numbers in zip(SPLITS, _load_mat(folder / SETS, list(SPLITS.values())), strict=True):
         for number in numbers:
             if number in splits or not 1 <= number <= len(labels):
-                raise DataError(
-                    f"{folder / SETS}: photograph {number} in {SPLITS[name]} "
-                    + (
-                        f"is in {SPLITS[splits[number]]} too"
-                        if number in splits
-                        else f"has no label; {LABELS} has {len(labels)}"
-                    )
-                )
+                error = f"has no label; {LABELS} has {len(labels)}"
+                if number in splits:
+                    error = f"is also in {SPLITS[splits[number]]}"
+                raise DataError(f"{folder / SETS}: photograph {number} in {SPLITS[name]} {error}")
             splits[number] = name
     if wrong := [label for label in labels if not 1 <= label <= SPECIES]:
         raise DataError(f"{folder / LABELS}: label {wrong[0]}; labels are 1 to {SPECIES}")
-    splits = {number: name for number, name in splits.items() if name in wanted}
+    splits = {number: name for number, name in splits.items() if name in chosen}
     return {number: labels[number - 1] for number in splits}, splits
 
 
 def _load_mat(path: Path, names: list[str]) -> list[list[int]]:
-    """The named integer arrays of a MATLAB file."""
-    from scipy.io import loadmat  # half a second that the help of other sources need not wait for
+    """Load the named integer arrays of a MATLAB file."""
+    from scipy.io import loadmat  # half a second that the help of other sources does not need
 
     try:
-        found = loadmat(path)
-    except Exception as error:  # a damaged file raises anything
+        arrays = loadmat(path)
+    except Exception as error:  # any exception, if the file is damaged
         raise DataError(f"{path} cannot be read as a MATLAB file: {reason(error)}") from error
     for name in names:
-        if name not in found or found[name].dtype.kind not in "iu":
+        if name not in arrays or arrays[name].dtype.kind not in "iu":
             raise DataError(
-                f"{path} has no integer array {name!r}; it holds:"
-                f" {', '.join(key for key in found if key[0] != '_') or 'nothing'}"
+                f"{path} has no integer array {name!r}; it has:"
+                f" {', '.join(key for key in arrays if key[0] != '_') or 'nothing'}"
             )
-    return [np.ravel(found[name]).tolist() for name in names]
+    return [np.ravel(arrays[name]).tolist() for name in names]
 
 
 def _refuse_unsafe(archive: Path, member: tarfile.TarInfo, is_photograph: bool) -> None:
-    """Members that are no photographs are never unpacked.
+    """Raise DataError for a photograph that is not a plain file, and for a huge member.
 
-    Those that claim to be must be plain files.
+    Other members are never unpacked.
     """
     if is_photograph and (not member.isreg() or member.sparse is not None):
         raise DataError(
@@ -366,6 +358,6 @@ def _refuse_unsafe(archive: Path, member: tarfile.TarInfo, is_photograph: bool) 
         )
     if member.size > LARGEST_BYTES:
         raise DataError(
-            f"{archive}: member {member.name} claims {member.size} bytes; photographs have at most"
+            f"{archive}: member {member.name} states {member.size} bytes; photographs have at most"
             f" {LARGEST_BYTES}"
         )

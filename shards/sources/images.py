@@ -1,21 +1,21 @@
 """A folder of images of any size, mode and bit depth -> square 8-bit images.
 
-What is done to each, in this order, and why:
+Each image is converted in these steps:
 
-1. the camera's orientation (EXIF) is applied, so that no picture lies on its side
+1. the camera's orientation (EXIF) is applied
 2. 16-bit values are divided by 257, the full range 0..65535 -> 0..255, the same for every image:
-stretching each image to its own range
-   would make a dim particle as bright as a strong one. 32-bit integers and floats have no full
-   range: `--range` states it, and a camera's 12 bits in a file of 16 too
+   stretching each image to its own range would make a dim particle as bright as a strong one.
+   32-bit integers and floats have no full range: `--range` states it, also for a camera's 12 bits
+   in a file of 16
 3. transparency is composited on black, before resizing, so that invisible colours do not bleed into
-edges 4. the largest centred square is cut out, and resized with Pillow's Lanczos filter, which
-widens with the reduction and so does not alias;
-   the usual choice for GAN training sets and the safe one for FID (Parmar et al. 2022, "On Aliased
-   Resizing")
+   edges
+4. the largest centred square is cut out, and resized with Pillow's Lanczos filter, which widens
+   with the reduction and so does not alias: the usual choice for GAN training sets and the safe one
+   for FID (Parmar et al. 2022, "On Aliased Resizing")
 5. values are rounded to 8 bits once, at the end
 
-What makes an image low quality is in `LowQuality`. A sample is `key.png` (or .jpg, .npy:
-`--payload`) and `key.json`: file, width, height and mode before all this.
+`LowQuality` has the rules for low quality. A sample is `key.png` (or .jpg, .npy: `--payload`) and
+`key.json`: file, width, height and mode of the original.
 """
 
 import argparse
@@ -67,44 +67,30 @@ EXTENSIONS = (
     ".webp",
 )
 SIZES = (8, 2048)
-FORMATS = (
-    "BMP",
-    "GIF",
-    "JPEG",
-    "PNG",
-    "PPM",
-    "TIFF",
-    "WEBP",
-)  # whatever the name says; not PostScript: Pillow has Ghostscript run it
+# for any file name; not PostScript, which Pillow passes to Ghostscript
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 MODES_16_BIT = ("I;16", "I;16B", "I;16L")
 
 
 class LowQuality:
-    """The rules, judged on the square that would be written.
-
-    All of them can be read off the report.
-    """
+    """The rules, applied to the square that would be written; the report states all of them."""
 
     BLANK_STD = 2.0  # levels of 255: less contrast than the noise of a good camera
     TINY = 0.5  # of --size: the shorter side would be enlarged more than twice
-    SATURATED_LEVEL, SATURATED_SHARE = (
-        254,
-        0.95,
-    )  # so many values at the top of the range hold no picture
-    # And exact duplicates: the same pixels as an image before it, whatever the file format.
+    # an image with such a share of its values at the top of the range shows nothing
+    SATURATED_LEVEL, SATURATED_SHARE = 254, 0.95
+    # And exact duplicates: the same pixels as an earlier image, in any file format.
 
 
 @dataclass(frozen=True)
 class ImageReport:
-    """What one image is like; `error` is set if it cannot be read, `quality_issue` if it is of low
-    quality.
-    """
+    """The result of examining one image."""
 
-    digest: str = ""
+    digest: str = ""  # of its pixels
     colour: bool = False
     frames: int = 1
     outside: float = 0.0  # share of the values that --range clips
-    error: str = ""
+    error: str = ""  # why it cannot be read
     quality_issue: str = ""
 
 
@@ -114,7 +100,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         dest="folder",
         metavar="FOLDER",
         required=True,
-        help="where the images are, at any depth",
+        help="the folder of the images, at any depth",
     )
     parser.add_argument(
         "--size", type=int, default=64, help="width and height in pixels (default: %(default)s)"
@@ -132,7 +118,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar=("LOW", "HIGH"),
         help=(
             "the values of 16-bit, 32-bit and float images that become 0 and 255, such as 0 4095"
-            " for 12 bits (default: the full range of 16 bits; others are refused)"
+            " for 12 bits (default: the full range of 16 bits; 32-bit and float images are refused)"
         ),
     )
     image_codec.add_option(parser)
@@ -153,8 +139,8 @@ class Source:
         self.files, self.others = find_files(self.folder, EXTENSIONS)
         if not self.files:
             raise ConfigError(
-                f"--from {self.folder}: holds no images ({', '.join(EXTENSIONS)}; any case), "
-                f"{sum(self.others.values())} other files"
+                f"--from {self.folder}: has no images ({', '.join(EXTENSIONS)}; any case), but"
+                f" {sum(self.others.values())} other files"
             )
         self.keys, self.contents = keys_of(self.files), Contents(self.folder, self.files, "images")
         self.options: dict[str, Any] = {
@@ -169,15 +155,13 @@ class Source:
         self.reports: list[ImageReport] = []
 
     def check(self, workers: int) -> SourceReport:
-        """Decode every image once; choose the number of channels if it was not given."""
-        look = functools.partial(inspect_image, size=self.size, limits=self.range)
-        paths, names = (
-            [self.folder / file for file in self.files],
-            [shown(file) for file in self.files],
-        )
-        self.reports, issues = inspect_all(look, paths, names, workers)
+        """Decode every image once; without --channels, choose 3 if any image has colour."""
+        inspect = functools.partial(inspect_image, size=self.size, limits=self.range)
+        paths = [self.folder / file for file in self.files]
+        names = [shown(file) for file in self.files]
+        self.reports, issues = inspect_all(inspect, paths, names, workers)
         if self.channels is None:
-            self.channels = 3 if any(look.colour for look in self.reports) else 1
+            self.channels = 3 if any(report.colour for report in self.reports) else 1
         self.sample = {
             "kind": "image",
             "channels": self.channels,
@@ -188,12 +172,12 @@ class Source:
 
     def _notes(self) -> list[str]:
         readable = [
-            (file, look)
-            for file, look in zip(self.files, self.reports, strict=True)
-            if not look.error
+            (file, report)
+            for file, report in zip(self.files, self.reports, strict=True)
+            if not report.error
         ]
-        coloured = [file for file, look in readable if look.colour]
-        several = [file for file, look in readable if look.frames > 1]
+        coloured = [file for file, report in readable if report.colour]
+        several = [file for file, report in readable if report.frames > 1]
         notes = [
             f"{len(coloured)} of {len(readable)} images have colour; written as"
             f" {'colour' if self.channels == 3 else 'grayscale'}"
@@ -203,37 +187,31 @@ class Source:
                 f"only the first frame is used of files with several: {len(several)}, such as"
                 f" {shown(several[0])}"
             )
-        if clipped := [(file, look) for file, look in readable if look.outside]:
-            file, look = max(clipped, key=lambda one: one[1].outside)
+        if clipped := [(report.outside, file) for file, report in readable if report.outside]:
+            share, file = max(clipped, key=lambda item: item[0])
             notes.append(
                 f"values outside --range {self.range[0]:g} {self.range[1]:g} were clipped in"
-                f" {len(clipped)} images, most in {shown(file)}: {look.outside:.2%} of its values"
+                f" {len(clipped)} images, most in {shown(file)}: {share:.2%} of its values"
             )
         if self.others:
-            notes.append(
-                "not images, left alone: "
-                + ", ".join(f"{n} {kind}" for kind, n in sorted(self.others.items()))
-            )
+            counts = ", ".join(f"{n} {kind}" for kind, n in sorted(self.others.items()))
+            notes.append(f"files that are not images, ignored: {counts}")
         return notes
 
     def group(self, i: int) -> str:
-        """Images with the same pixels are one group.
-
-        A copy of a training image must not be in validation.
-        """
+        """Return the hash of the pixels: no copy of a training image may be in validation."""
         return self.reports[i].digest
 
     def make(self, i: int) -> dict[str, Any]:
         name = shown(self.files[i])
         try:
             file = (self.folder / self.files[i]).read_bytes()
-            if (
-                hashlib.sha256(file).digest() != self.contents.digests[self.files[i]]
-            ):  # it might be a copy of one on the other side of the split
+            # a changed file might be a copy of one on the other side of the split
+            if hashlib.sha256(file).digest() != self.contents.digests[self.files[i]]:
                 raise DataError(
-                    "it was changed in the meantime; run the same line again, into a new folder"
+                    "it was changed in the meantime; run the same command again, with a new folder"
                 )
-            image, about = decode(io.BytesIO(file), self.range)
+            image, original = decode(io.BytesIO(file), self.range)
         except Exception as error:
             raise DataError(
                 f"{self.folder / name} could be read when it was checked, not any more:"
@@ -243,7 +221,7 @@ class Source:
         return {
             "__key__": self.keys[i],
             field: data,
-            "json": json.dumps({"file": name, **about}).encode(),
+            "json": json.dumps({"file": name, **original}).encode(),
         }
 
     def __getstate__(self) -> dict[str, Any]:
@@ -253,8 +231,8 @@ class Source:
 def inspect_image(
     file: Path | BinaryIO, size: int, limits: Sequence[float] | None = None
 ) -> ImageReport:
-    """Decode one image and judge the square of `size` pixels that would be made of it."""
-    # Image decoders raise anything on damaged files: OSError, SyntaxError, struct.error,
+    """Decode one image and examine the square of `size` pixels that would be made of it."""
+    # Image decoders raise any exception on damaged files: OSError, SyntaxError, struct.error,
     # IndexError, zlib.error.
     try:
         image, _ = decode(file, limits)
@@ -278,7 +256,7 @@ def inspect_image(
             f" {LowQuality.BLANK_STD:g}"
         )
     colour = values.ndim == 3 and bool(np.any(values != values[..., :1]))
-    # A gray image is the same picture whether its file has one channel or three.
+    # A gray image is the same whether its file has one channel or three.
     plain = values if values.ndim == 2 or colour else values[..., 0]
     digest = hashlib.sha256(
         f"{plain.shape}".encode() + np.ascontiguousarray(plain, dtype="<f4").tobytes()
@@ -289,58 +267,55 @@ def inspect_image(
 
 
 def inspect_all(
-    look: Callable[[Any], ImageReport], items: Sequence[Any], names: list[str], workers: int
+    inspect: Callable[[Any], ImageReport], items: Sequence[Any], names: list[str], workers: int
 ) -> tuple[list[ImageReport], list[SampleIssue]]:
-    """`look(item)` of every item, in `workers` processes, and what is wrong.
+    """Return `inspect(item)` of every item, computed in `workers` processes, and all issues.
 
-    Unreadable, of low quality, or the pixels of one before it.
+    An issue is an unreadable image, low quality, or the pixels of an earlier image.
     """
     reports: list[ImageReport] = []
     with console.bar("checking", len(items), "images") as bar:
-        for report in ordered_map(look, items, workers):
+        for report in ordered_map(inspect, items, workers):
             reports.append(report)
             bar.advance()
     issues: list[SampleIssue] = []
     first: dict[str, str] = {}
     for i, (name, report) in enumerate(zip(names, reports, strict=True)):
-        error = report.error or report.quality_issue
+        problem = report.error or report.quality_issue
         if not report.error and report.digest in first:
-            error = f"duplicate of {first[report.digest]}"
+            problem = f"duplicate of {first[report.digest]}"
         elif not report.error:
             first[report.digest] = name
-        if error:
-            issues.append(SampleIssue(i, name, error, usable=not report.error))
+        if problem:
+            issues.append(SampleIssue(i, name, problem, usable=not report.error))
     return reports, issues
 
 
 def decode(
     file: Path | BinaryIO, limits: Sequence[float] | None = None
 ) -> tuple[Image.Image, dict[str, Any]]:
-    """The first frame, upright, in mode RGB, L, or F with values scaled to 0..255; and the size and
-    mode of the file.
+    """Return the first frame, upright, in mode RGB, L, or F scaled to 0..255, and {width, height,
+    mode} of the file.
 
     Values of more than 8 bits are scaled from `limits` (low, high) and clipped, info["outside"]
-    being the share clipped; without limits, 16-bit ones by their full range. Raises whatever the
-    decoder raises, and ValueError for pixels without a stated range or that are not finite.
+    being the share clipped; without limits, 16-bit ones by their full range. Raises any exception
+    of the decoder, and ValueError for pixels without a stated range or that are not finite.
     """
     with warnings.catch_warnings():
-        # Pillow warns about damaged metadata that it steps over, and about large images, which are
+        # Pillow warns about damaged metadata that it skips, and about large images, which are
         # usual here; it still refuses huge ones.
         warnings.simplefilter("ignore")
         with Image.open(file, formats=FORMATS) as opened:
-            about = {"width": opened.width, "height": opened.height, "mode": opened.mode}
-            if opened.mode not in image_codec.WIDE and (wide := image_codec.deep(opened)):
+            original = {"width": opened.width, "height": opened.height, "mode": opened.mode}
+            if opened.mode not in image_codec.WIDE and (depth := image_codec.deep(opened)):
                 raise ValueError(
-                    f"more than 8 bits in each of several channels ({wide}), of which the decoder"
+                    f"more than 8 bits in each of several channels ({depth}), of which the decoder"
                     " would keep 8; convert it to 8 bits, or to gray of 16"
                 )
-            frames, sixteen = (
-                getattr(opened, "n_frames", 1),
-                opened.mode in MODES_16_BIT or (opened.mode == "I" and opened.format == "PPM"),
-            )
-            full = image_codec.maxval(
-                opened
-            )  # of a PGM, which Pillow scales to 16 bits: --range is of the values in the file
+            frames = getattr(opened, "n_frames", 1)
+            sixteen = opened.mode in MODES_16_BIT or opened.mode == "I" and opened.format == "PPM"
+            # of a PGM, which Pillow scales to 16 bits: --range is of the values in the file
+            full = image_codec.maxval(opened)
             opened.load()
             image = image_codec.upright(opened)
     outside = 0.0
@@ -363,11 +338,11 @@ def decode(
     else:
         image = image.convert("RGB")
     image.info |= {"frames": frames, "outside": outside}
-    return image, about
+    return image, original
 
 
 def to_square(image: Image.Image, size: int) -> Image.Image:
-    """The centred square, resized to `size` x `size`, in mode L or RGB."""
+    """Return the centred square, resized to `size` x `size`, in mode L or RGB."""
     side = min(image.size)
     left, upper = (image.width - side) // 2, (image.height - side) // 2
     square = image.crop((left, upper, left + side, upper + side)).resize(
@@ -379,7 +354,7 @@ def to_square(image: Image.Image, size: int) -> Image.Image:
 
 
 def encode(image: Image.Image, size: int, channels: int, payload: str) -> tuple[str, bytes]:
-    """What `decode` gave -> (field, bytes) of its square of `size` pixels."""
+    """Encode the square of `size` pixels of a decoded image as (field, bytes)."""
     return image_codec.encode(
         np.asarray(to_square(image, size).convert("L" if channels == 1 else "RGB")), payload
     )
@@ -387,5 +362,5 @@ def encode(image: Image.Image, size: int, channels: int, payload: str) -> tuple[
 
 def reason(error: Exception) -> str:
     if isinstance(error, Image.UnidentifiedImageError):
-        return "not an image that Pillow knows, or its header is damaged"
+        return "not an image in a format of Pillow, or its header is damaged"
     return str(error) if isinstance(error, DataError) else f"{error} ({type(error).__name__})"

@@ -9,8 +9,7 @@ image size. Momenta in MeV/c, energies and masses in MeV, lengths in cm, angles 
   without density correction; also used for electrons, where the loss by bremsstrahlung, E / X0 per
   cm on average, is what matters
 - multiple scattering: Highland's angle 13.6 MeV / (beta p) sqrt(dx / X0) in the plane, for each
-  step; without its logarithmic term, which is meant for a whole layer and does not add up over
-  steps
+  step; without its logarithmic term, which holds for a whole layer and does not add up over steps
 - knock-on electrons: number proportional to 1 / T^2 up to the largest energy transfer, emitted at
   the angle that kinematics fixes
 - number of bubbles along a track proportional to 1 / beta^2, Poisson
@@ -72,9 +71,8 @@ SIZES = (16, 1024)
 
 @dataclass(frozen=True)
 class Particle:
-    """A charged particle where it starts.
-
-    Place in cm from the upper left corner, direction in rad, momentum in MeV/c.
+    """A charged particle at its start: x, y in cm from the upper left corner, direction in rad,
+    momentum in MeV/c.
     """
 
     x: float
@@ -97,7 +95,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--size", type=int, default=64, help="width and height in pixels (default: %(default)s)"
     )
     parser.add_argument(
-        "--seed", type=int, default=0, help="another seed gives other images (default: %(default)s)"
+        "--seed", type=int, default=0, help="another seed makes other images (default: %(default)s)"
     )
     image_codec.add_option(parser)
 
@@ -130,7 +128,7 @@ class Source:
         self.keys = [f"{i:07d}" for i in range(args.n)]
 
     def check(self, workers: int) -> SourceReport:
-        """Nothing to look at: every image is drawn to be a good one."""
+        """Return an empty report: every image is valid by construction."""
         return SourceReport()
 
     def group(self, i: int) -> str:
@@ -147,8 +145,9 @@ class Source:
 
 
 def photograph(rng: np.random.Generator, size: int) -> tuple[str, int, np.ndarray]:
-    """One event: its kind, its number of tracks (knock-on electrons not counted), and the image,
-    uint8 [size, size].
+    """Draw one event: its kind, number of tracks (without knock-on electrons), and the image.
+
+    The image is uint8 [size, size].
     """
     kind, particles = event(rng)
     bubbles = [bubble for particle in particles for bubble in track(rng, particle)]
@@ -156,50 +155,26 @@ def photograph(rng: np.random.Generator, size: int) -> tuple[str, int, np.ndarra
 
 
 def event(rng: np.random.Generator) -> tuple[str, list[Particle]]:
-    """A kind of event and the charged particles that take part in it, in 1 of 2 events with a stray
-    electron more.
-    """
+    """Draw a kind of event and its charged particles; half of the events have a stray electron."""
     kind = str(rng.choice(["beam", "star", "v0", "gamma"], p=[0.3, 0.4, 0.2, 0.1]))
     x, y = rng.uniform(0.2, 0.6) * WINDOW_CM, rng.uniform(0.25, 0.75) * WINDOW_CM
     if kind == "beam":  # pions that cross the chamber
-        particles = [
-            Particle(
-                0.0,
-                rng.uniform(0.1, 0.9) * WINDOW_CM,
-                0.03 * rng.standard_normal(),
-                _log_uniform(rng, 600, 4000),
-                MASS_MEV["pion"],
-                _sign(rng),
-            )
-            for _ in range(rng.integers(1, 4))
-        ]
-    elif (
-        kind == "star"
-        # a beam pion, so stiff that its bend is less than the width of a track, meets a nucleus at (x,
-        # y)
-    ):
+        particles = [_beam_pion(rng) for _ in range(rng.integers(1, 4))]
+    elif kind == "star":
+        # a beam pion, bent by less than the width of a track, hits a nucleus at (x, y)
         particles = [Particle(0.0, y, 0.0, 4000.0, MASS_MEV["pion"], _sign(rng), length=x)]
         for _ in range(rng.integers(2, 6)):
             mass = MASS_MEV[str(rng.choice(["pion", "proton", "proton", "muon"]))]
-            particles.append(
-                Particle(
-                    x, y, rng.uniform(-2.6, 2.6), _log_uniform(rng, 120, 900), mass, _sign(rng)
-                )
-            )
-    elif kind == "v0":  # a neutral particle, unseen, decays into two of opposite charge
+            direction, momentum = rng.uniform(-2.6, 2.6), _log_uniform(rng, 120, 900)
+            particles.append(Particle(x, y, direction, momentum, mass, _sign(rng)))
+    elif kind == "v0":  # an invisible neutral particle decays into two of opposite charge
         middle = rng.uniform(-0.6, 0.6)
-        particles = [
-            Particle(
-                x,
-                y,
-                middle + charge * rng.uniform(0.1, 0.5),
-                rng.uniform(120, 600),
-                MASS_MEV[name],
-                charge,
-            )
-            for charge, name in ((1, str(rng.choice(["pion", "proton"]))), (-1, "pion"))
-        ]
-    else:  # a photon, unseen, becomes an electron and a positron
+        particles = []
+        for charge, name in ((1, str(rng.choice(["pion", "proton"]))), (-1, "pion")):
+            direction = middle + charge * rng.uniform(0.1, 0.5)
+            momentum = rng.uniform(120, 600)
+            particles.append(Particle(x, y, direction, momentum, MASS_MEV[name], charge))
+    else:  # an invisible photon becomes an electron and a positron
         particles = [
             Particle(x, y, rng.uniform(-0.1, 0.1), rng.uniform(8, 60), ELECTRON, charge)
             for charge in (1, -1)
@@ -218,20 +193,21 @@ def event(rng: np.random.Generator) -> tuple[str, list[Particle]]:
     return kind, particles
 
 
+def _beam_pion(rng: np.random.Generator) -> Particle:
+    y, direction = rng.uniform(0.1, 0.9) * WINDOW_CM, 0.03 * rng.standard_normal()
+    return Particle(0.0, y, direction, _log_uniform(rng, 600, 4000), MASS_MEV["pion"], _sign(rng))
+
+
 def track(
     rng: np.random.Generator, particle: Particle, knock_ons: bool = True
 ) -> list[tuple[float, float, float]]:
-    """(x, y, mean number of bubbles) of every step until the particle stops or leaves the chamber,
-    and those of its knock-on electrons.
+    """Follow a particle until it stops or leaves the chamber, and its knock-on electrons.
+
+    Return (x, y, mean number of bubbles) of every step.
     """
     steps: list[tuple[float, float, float]] = []
-    x, y, direction, momentum, mass = (
-        particle.x,
-        particle.y,
-        particle.direction,
-        particle.momentum,
-        particle.mass,
-    )
+    x, y, direction = particle.x, particle.y, particle.direction
+    momentum, mass = particle.momentum, particle.mass
     for _ in range(math.ceil(min(MAX_STEPS, particle.length / STEP_CM))):
         energy = math.hypot(momentum, mass)
         beta = momentum / energy
@@ -255,14 +231,14 @@ def track(
 
 
 def curvature_radius(momentum: float, charge: int = 1) -> float:
-    """Radius in cm of the circle in the magnetic field; its sign is that of the charge."""
+    """Return the radius in cm of the circle in the magnetic field, with the sign of the charge."""
     return momentum / (BEND_MEV_PER_T_CM * FIELD_T * charge)
 
 
 def stopping_power(momentum: float, mass: float) -> float:
-    """Mean energy loss by collisions in MeV/cm.
+    """Return the mean energy loss by collisions in MeV/cm.
 
-    The logarithm stops at 1, where Bethe's formula no longer holds and the range is short.
+    The logarithm is at least 1: below, Bethe's formula does not hold, and the range is short.
     """
     beta_gamma = momentum / mass
     beta2 = beta_gamma**2 / (1 + beta_gamma**2)
@@ -271,7 +247,7 @@ def stopping_power(momentum: float, mass: float) -> float:
 
 
 def scattering_angle(momentum: float, mass: float) -> float:
-    """Standard deviation in rad of the deflection in one step."""
+    """Return the standard deviation in rad of the deflection in one step."""
     beta = momentum / math.hypot(momentum, mass)
     return 13.6 / (beta * momentum) * math.sqrt(STEP_CM / RADIATION_LENGTH_CM)
 
@@ -279,19 +255,13 @@ def scattering_angle(momentum: float, mass: float) -> float:
 def _knock_on(
     rng: np.random.Generator, x: float, y: float, direction: float, momentum: float, mass: float
 ) -> list:
-    """The track of an electron struck in this step, if there is one."""
+    """Return the track of an electron struck in this step, or an empty list."""
     largest = 2 * ELECTRON * (momentum / mass) ** 2
     if largest <= KNOCK_ON_MIN_MEV:
         return []
     beta2 = momentum**2 / (momentum**2 + mass**2)
-    rate = (
-        0.5
-        * BETHE_K_MEV_CM2
-        * Z_OVER_A
-        * DENSITY_G_CM3
-        / beta2
-        * (1 / KNOCK_ON_MIN_MEV - 1 / largest)
-    )
+    spectrum = 1 / KNOCK_ON_MIN_MEV - 1 / largest
+    rate = 0.5 * BETHE_K_MEV_CM2 * Z_OVER_A * DENSITY_G_CM3 / beta2 * spectrum
     if rng.random() >= rate * STEP_CM:
         return []
     kinetic = 1 / rng.uniform(1 / largest, 1 / KNOCK_ON_MIN_MEV)
@@ -303,35 +273,31 @@ def _knock_on(
 
 
 def expose(rng: np.random.Generator, bubbles: np.ndarray, size: int) -> np.ndarray:
-    """Photograph of bubbles [n, 3] = (x, y, mean number): uint8 [size, size]."""
+    """Photograph bubbles [n, 3] = (x, y, mean number): uint8 [size, size]."""
     pixels_per_cm = size / WINDOW_CM
     counts = rng.poisson(bubbles[:, 2])
-    places = (
-        bubbles[:, :2] + BUBBLE_SHIFT_CM * rng.standard_normal((len(bubbles), 2))
-    ) * pixels_per_cm
-    density = (
-        _blur(_deposit(places, counts, size), OPTICS_SIGMA_CM * pixels_per_cm) * pixels_per_cm**2
-    )
+    positions = bubbles[:, :2] + BUBBLE_SHIFT_CM * rng.standard_normal((len(bubbles), 2))
+    image = _deposit(positions * pixels_per_cm, counts, size)
+    density = _blur(image, OPTICS_SIGMA_CM * pixels_per_cm) * pixels_per_cm**2
     down, right = np.mgrid[:size, :size] / size - 0.5
     levels = (
         255 * (1 - np.exp(-density / FILM_SCALE)) * (1 - 0.35 * (right**2 + down**2))
         + BACKGROUND_LEVELS
         + 4 * right
     )
-    noisy = rng.poisson(
-        levels * PHOTONS_PER_LEVEL
-    ) / PHOTONS_PER_LEVEL + READ_NOISE_LEVELS * rng.standard_normal(levels.shape)
+    noisy = rng.poisson(levels * PHOTONS_PER_LEVEL) / PHOTONS_PER_LEVEL
+    noisy = noisy + READ_NOISE_LEVELS * rng.standard_normal(levels.shape)
     return np.clip(np.rint(noisy), 0, 255).astype(np.uint8)
 
 
-def _deposit(places: np.ndarray, counts: np.ndarray, size: int) -> np.ndarray:
-    """Share each count between the four pixels around its place [n, 2] = (x, y), in pixels.
+def _deposit(positions: np.ndarray, counts: np.ndarray, size: int) -> np.ndarray:
+    """Distribute each count over the four pixels around its position [n, 2] = (x, y), in pixels.
 
-    What falls outside is lost.
+    Counts outside the image are lost.
     """
     image = np.zeros((size, size))
-    corner = np.floor(places - 0.5).astype(int)
-    part = places - 0.5 - corner
+    corner = np.floor(positions - 0.5).astype(int)
+    part = positions - 0.5 - corner
     for right in (0, 1):
         for down in (0, 1):
             column, row = corner[:, 0] + right, corner[:, 1] + down
@@ -342,9 +308,9 @@ def _deposit(places: np.ndarray, counts: np.ndarray, size: int) -> np.ndarray:
 
 
 def _blur(image: np.ndarray, sigma: float) -> np.ndarray:
-    """Gaussian of `sigma` pixels, dark outside.
+    """Blur with a Gaussian of `sigma` pixels, dark outside.
 
-    Shifted sums rather than a matrix product, whose last bits depend on the BLAS library.
+    Uses shifted sums, because the last bits of a matrix product depend on the BLAS library.
     """
     reach = math.ceil(4 * sigma)
     weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)

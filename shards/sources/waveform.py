@@ -1,5 +1,5 @@
-"""Pairs of detector pulses: what a digitiser saw, and what an ideal chain would have given;
-generated, or from arrays or files of your own.
+"""Pairs of detector pulses, digitised ones and those of an ideal chain: generated, or from arrays
+or files of your own.
 
 The generator is a gamma-ray detector in front of radioactive sources. One sample is 10 ns; values
 are in units of the ADC's full scale.
@@ -7,8 +7,8 @@ are in units of the ADC's full scale.
 - photons: lines of Ba-133, Cs-137 and Co-60; each leaves all of its energy in the crystal, or the
   recoil energy of one Compton scattering, whose angle follows Klein and Nishina; energy resolution
   4.7 % FWHM at 662 keV, proportional to the square root of the energy
-- arrivals: Poisson, 300,000 per second, so pulses pile up; a record holds at least one whose target
-  peaks inside it, as a trigger asks for
+- arrivals: Poisson, 300,000 per second, so pulses pile up; a record has at least one whose target
+  peaks inside it, as after a trigger
 - input: charge preamplifier (rise 30 ns, decay 1.8 us) with AC coupling (36 us), hence undershoot
   and a baseline that sags with the rate; series (white), 1/f and parallel (1/f^2) noise, pickup of
   0.2 to 1 MHz, an offset; an ADC of 12 bits that clips
@@ -19,8 +19,8 @@ Source of the formulas: Knoll, "Radiation Detection and Measurement", chapters 2
 i depends on the seed and i alone.
 
 `--from` takes an .npz with the arrays `input` and `target` [n, length] (and `group` [n]: rows of
-one group stay on one side of the split), or a folder with input/ and target/ that hold .npy arrays
-or sound files of the same names. Their values are written as float32, not scaled.
+one group stay on one side of the split), or a folder with .npy arrays or sound files of the same
+names in input/ and target/. Their values are written as float32, not scaled.
 
 A sample is `key.input.wav`, `key.target.wav`, float32, and `key.json`: the photons (arrival in
 samples, energy in keV) or the file's name.
@@ -45,7 +45,7 @@ from distgan.shards.sources._base import SampleIssue, SourceReport
 EXAMPLES = [
     ("2000 generated records of 1024 samples", "distgan shard waveform OUT"),
     (
-        "records in which much of a pulse drowns, as docs/waveform.md trains on",
+        "records with much noise, as used in docs/waveform.md",
         "distgan shard waveform OUT --n 440 --length 256 --noise 12",
     ),
     (
@@ -60,12 +60,8 @@ RATES = (1, 1 << 29)  # a WAV header has 32 bits for the bytes per second
 NOISES = (0, 100)
 RATE_HZ = 100_000_000
 
-LINES_KEV = {
-    356.0: 0.3,
-    661.7: 0.4,
-    1173.2: 0.15,
-    1332.5: 0.15,
-}  # Ba-133, Cs-137, Co-60: share of each
+# Ba-133, Cs-137, Co-60 (two lines): share of each
+LINES_KEV = {356.0: 0.3, 661.7: 0.4, 1173.2: 0.15, 1332.5: 0.15}
 ELECTRON_KEV = 510.999
 FULL_ENERGY_SHARE = 0.45
 RESOLUTION = 0.02  # standard deviation at 662 keV, relative
@@ -75,18 +71,14 @@ FULL_SCALE_KEV = 2500.0
 # Times in samples.
 PHOTONS_PER_SAMPLE = 3e-3
 RISE, DECAY, COUPLING = 3.0, 180.0, 3600.0
-HISTORY = 3 * COUPLING  # what came earlier has decayed to 5 % of an undershoot of 5 %
+HISTORY = 3 * COUPLING  # earlier pulses have decayed to 5 % of an undershoot of 5 %
 SHAPING, ORDER = 6.0, 4
 PEAKING = ORDER * SHAPING
 _PREAMPLIFIER_PEAK = (RISE / DECAY) ** (RISE / (DECAY - RISE)) * (1 - RISE / DECAY)
 
 # In units of full scale.
-NOISE, PINK, BROWN, PICKUP = (
-    0.01,
-    0.7,
-    0.5,
-    0.5,
-)  # standard deviation of the white noise, the others relative to it
+NOISE = 0.01  # standard deviation of the white noise
+PINK, BROWN, PICKUP = 0.7, 0.5, 0.5  # relative to it
 OFFSET = 0.03
 ADC_RANGE, ADC_BITS = (-0.25, 1.0), 12
 
@@ -101,9 +93,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--noise",
         type=float,
-        help="times as much noise and pickup in generated records (default: 1)",
+        help="factor on noise and pickup in generated records (default: 1)",
     )
-    parser.add_argument("--seed", type=int, help="another seed gives other records (default: 0)")
+    parser.add_argument("--seed", type=int, help="another seed makes other records (default: 0)")
     parser.add_argument(
         "--from",
         dest="pairs",
@@ -116,7 +108,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="HZ",
         help=(
             "samples per second, for the header of those pairs; nothing is resampled "
-            f"(default: that of the files; {RATE_HZ} for arrays, which name none)"
+            f"(default: that of the files; {RATE_HZ} for arrays, which have none)"
         ),
     )
 
@@ -125,24 +117,22 @@ class Source:
     def __init__(self, args: argparse.Namespace):
         self._check_options(args)
         self.origin: dict[str, Any] = {"from": args.pairs} if args.pairs else {}
+        self.pairs: FilePairs | ArrayPairs | None = None  # those of --from
         if args.pairs is None:
-            self.given = None
             self.n, self.length, self.seed = args.n or 2000, args.length or 1024, args.seed or 0
             self.noise = 1.0 if args.noise is None else args.noise
-            self.options: dict[str, Any] = {
-                "n": self.n,
-                "length": self.length,
-                "seed": self.seed,
-            } | ({"noise": self.noise} if self.noise != 1 else {})
+            self.options: dict[str, Any] = {"n": self.n, "length": self.length, "seed": self.seed}
+            if self.noise != 1:
+                self.options["noise"] = self.noise
             self.keys, self.rate = [f"{i:07d}" for i in range(self.n)], RATE_HZ
         else:
-            self.given = (
-                FilePairs.in_one_folder(Path(args.pairs), (*ARRAYS, *SOUNDS))
-                if Path(args.pairs).is_dir()
-                else ArrayPairs(Path(args.pairs))
-            )
-            self.keys, self.rate = self.given.keys, args.rate or self.given.one_rate() or RATE_HZ
-            self.options = {"from": self.given.contents(), "rate": self.rate}
+            path = Path(args.pairs)
+            if path.is_dir():
+                self.pairs = FilePairs.in_one_folder(path, (*ARRAYS, *SOUNDS))
+            else:
+                self.pairs = ArrayPairs(path)
+            self.keys, self.rate = self.pairs.keys, args.rate or self.pairs.one_rate() or RATE_HZ
+            self.options = {"from": self.pairs.contents(), "rate": self.rate}
         self.sample: dict[str, Any] = {}
 
     @staticmethod
@@ -159,100 +149,88 @@ class Source:
             if value is None:
                 continue
             if not low <= value <= high:
-                errors.append(
-                    f"--{name} {value}: {low} or more"
-                    if high == math.inf
-                    else f"--{name} {value}: from {low} to {high}"
-                )
-            if (name == "rate") != (args.pairs is not None):
-                errors.append(
-                    f"--{name} is for pairs of your own, given by --from"
-                    if name == "rate"
-                    else f"--{name} is for generated records, not for those of --from"
-                )
+                allowed = f"{low} or more" if high == math.inf else f"from {low} to {high}"
+                errors.append(f"--{name} {value}: {allowed}")
+            if name == "rate" and args.pairs is None:
+                errors.append(f"--{name} is for pairs of your own, given by --from")
+            elif name != "rate" and args.pairs is not None:
+                errors.append(f"--{name} is for generated records, not for those of --from")
         if args.pairs is not None and not Path(args.pairs).exists():
             errors.append(f"--from {args.pairs}: no such file or folder")
         if errors:
             raise ConfigError("\n".join(errors))
 
     def check(self, workers: int) -> SourceReport:
-        """Generated records need no look; of given ones each is read."""
-        if self.given is None:
+        """Read every pair of --from; generated records are valid by construction."""
+        if self.pairs is None:
             self.sample = pair_sample(self.rate, "wav", "float32", [self.length])
             return SourceReport()
-        check = SourceReport(
-            notes=[*self.given.notes, "values are written as float32 as they are, not scaled"]
+        report = SourceReport(
+            notes=[*self.pairs.notes, "values are written as float32, not scaled"]
         )
         lengths = []
         with console.bar("checking", len(self.keys), "pairs") as bar:
             for i, (length, error, quality_issue) in enumerate(
                 ordered_map(self._inspect, range(len(self.keys)), workers)
             ):
-                if error or quality_issue:
-                    check.issues.append(
-                        SampleIssue(
-                            i, self.given.names[i], error or quality_issue, usable=not error
-                        )
-                    )
+                if problem := error or quality_issue:
+                    issue = SampleIssue(i, self.pairs.names[i], problem, usable=not error)
+                    report.issues.append(issue)
                 if not error:
                     lengths.append(length)
                 bar.advance()
         self.sample = pair_sample(self.rate, "wav", "float32", lengths)
-        return check
+        return report
 
     def _inspect(self, i: int) -> tuple[int, str, str]:
-        """(length, why it is unusable, why it is weak)."""
+        """Return (length, error, quality issue) of a pair of --from."""
+        assert self.pairs is not None
         try:
-            given, target = self.given.load(i)
+            source, target = self.pairs.load(i)
         except DataError as error:
             return 0, str(error), ""
-        error = quality_issue = ""
-        if len(given) != len(target):
-            error = f"input has {len(given)} samples, target {len(target)}"
-        elif not len(given):
-            error = "empty"
-        elif not (np.isfinite(given).all() and np.isfinite(target).all()):
-            error = "has values that are not finite as float32"
-        else:
-            quality_issue = ", ".join(
-                f"{name} is constant"
-                for name, x in (("input", given), ("target", target))
-                if np.ptp(x) == 0
-            )
-        return len(given), error, quality_issue
+        length = len(source)
+        if length != len(target):
+            return length, f"input has {length} samples, target {len(target)}", ""
+        if not length:
+            return 0, "empty", ""
+        if not (np.isfinite(source).all() and np.isfinite(target).all()):
+            return length, "has values that are not finite as float32", ""
+        constant = [name for name, x in (("input", source), ("target", target)) if np.ptp(x) == 0]
+        return length, "", ", ".join(f"{name} is constant" for name in constant)
 
     def group(self, i: int) -> str:
-        return self.keys[i] if self.given is None else self.given.groups[i]
+        return self.keys[i] if self.pairs is None else self.pairs.groups[i]
 
     def make(self, i: int) -> dict[str, Any]:
-        if self.given is None:
-            given, target, photons = record(
+        if self.pairs is None:
+            source, target, photons = record(
                 numpy_generator(self.seed, "waveform", i), self.length, self.noise
             )
-            about = {
+            entry: dict[str, Any] = {
                 "group": self.group(i),
                 "arrival_samples": [round(t, 3) for t, _ in photons],
                 "energy_kev": [round(energy, 2) for _, energy in photons],
                 "full_scale_kev": FULL_SCALE_KEV,
             }
         else:
-            given, target = self.given.load(i)
-            about = {"group": self.group(i), "name": self.given.names[i]}
+            source, target = self.pairs.load(i)
+            entry = {"group": self.group(i), "name": self.pairs.names[i]}
         return {
             "__key__": self.keys[i],
-            "input.wav": audio_codec.write_wav(given, self.rate),
+            "input.wav": audio_codec.write_wav(source, self.rate),
             "target.wav": audio_codec.write_wav(target, self.rate),
-            "json": json.dumps(about).encode(),
+            "json": json.dumps(entry).encode(),
         }
 
 
 def record(
     rng: np.random.Generator, length: int, noise: float = 1.0
 ) -> tuple[np.ndarray, np.ndarray, list[tuple[float, float]]]:
-    """(input, target, photons): float32 [length] in units of full scale; (arrival in samples,
-    energy in keV) of those that peak inside.
+    """Generate (input, target, photons): float32 [length] in units of full scale.
 
-    `noise`: times as much noise and pickup as the electronics have.
+    Photons are (arrival in samples, energy in keV) of those that peak inside; `noise` is a factor
+    on the noise and pickup of the electronics.
     """
     arrivals = np.empty(0)
     while not np.any((arrivals >= 0) & (arrivals < length - PEAKING)):
@@ -263,45 +241,42 @@ def record(
     since = np.arange(length) - arrivals[:, None]
     recent = arrivals > -10 * PEAKING  # the target of an earlier one is below 1e-11
     heights = energies[:, None] / FULL_SCALE_KEV
-    target = (heights[recent] * shaped(since[recent])).sum(
-        0
-    )  # no matrix product: its last bits depend on the BLAS library
-    seen = digitised((heights * preamplified(since)).sum(0) + electronics(rng, length, noise))
+    # no matrix product: its last bits depend on the BLAS library
+    target = (heights[recent] * shaped(since[recent])).sum(0)
+    observed = digitised((heights * preamplified(since)).sum(0) + electronics(rng, length, noise))
     inside = [
         (float(t), float(energy))
         for t, energy in zip(arrivals, energies, strict=True)
         if 0 <= t + PEAKING < length
     ]
-    return seen.astype(np.float32), target.astype(np.float32), inside
+    return observed.astype(np.float32), target.astype(np.float32), inside
 
 
 def deposit(rng: np.random.Generator) -> float:
-    """Energy in keV that one photon leaves in the crystal, as measured."""
+    """Draw the energy in keV that one photon leaves in the crystal, as measured."""
     photon = float(rng.choice(list(LINES_KEV), p=list(LINES_KEV.values())))
     energy = photon if rng.random() < FULL_ENERGY_SHARE else compton(rng, photon)
     return max(energy + RESOLUTION * math.sqrt(662 * energy) * rng.standard_normal(), THRESHOLD_KEV)
 
 
 def compton(rng: np.random.Generator, photon: float) -> float:
-    """Energy in keV of the electron struck by a photon.
+    """Draw the energy in keV of the electron struck by a photon.
 
-    The angle by rejection from the cross section of Klein and Nishina.
+    The angle is drawn by rejection from the cross section of Klein and Nishina.
     """
     while True:
         cosine = rng.uniform(-1, 1)
-        kept = 1 / (
-            1 + photon / ELECTRON_KEV * (1 - cosine)
-        )  # the scattered photon's share of the energy
-        if 2 * rng.random() < kept**2 * (
-            kept + 1 / kept - (1 - cosine**2)
-        ):  # at the most 2, forwards
-            return photon * (1 - kept)
+        # the scattered photon's share of the energy
+        scattered = 1 / (1 + photon / ELECTRON_KEV * (1 - cosine))
+        # at most 2, forwards
+        if 2 * rng.random() < scattered**2 * (scattered + 1 / scattered - (1 - cosine**2)):
+            return photon * (1 - scattered)
 
 
 def preamplified(t: np.ndarray) -> np.ndarray:
-    """Response at `t` samples after a unit charge, 0 before.
+    """Return the response at `t` samples after a unit charge, 0 before.
 
-    1 at its peak but for the AC coupling, which makes its integral zero.
+    Its peak is 1 without the AC coupling, which makes its integral zero.
     """
     t = np.maximum(t, 0)
     undershoot = np.exp(-t / COUPLING)
@@ -312,16 +287,16 @@ def preamplified(t: np.ndarray) -> np.ndarray:
 
 
 def shaped(t: np.ndarray) -> np.ndarray:
-    """CR-RC^4 pulse at `t` samples after its photon, 0 before.
+    """Return the CR-RC^4 pulse at `t` samples after its photon, 0 before.
 
-    1 at its peak, PEAKING samples later.
+    Its peak is 1, PEAKING samples after the photon.
     """
     x = np.maximum(t, 0) / PEAKING
     return (x * np.exp(1 - x)) ** ORDER
 
 
 def electronics(rng: np.random.Generator, length: int, strength: float) -> np.ndarray:
-    """Noise and pickup of `strength`, and offset, in units of full scale, float64 [length].
+    """Draw noise and pickup of `strength`, plus an offset: float64 [length], of full scale.
 
     The strength varies by a factor of two each way.
     """
@@ -339,8 +314,9 @@ def electronics(rng: np.random.Generator, length: int, strength: float) -> np.nd
 
 
 def _coloured(rng: np.random.Generator, length: int, slope: float) -> np.ndarray:
-    """Noise with amplitude 1 / f^slope and standard deviation 1 over twice the length, of which
-    half is returned: its ends do not meet.
+    """Draw noise with amplitude 1 / f^slope and a standard deviation of 1.
+
+    Half of twice the length is returned, so that its ends do not meet.
     """
     spectrum = np.fft.rfft(rng.standard_normal(2 * length))
     spectrum[0] = 0
@@ -350,7 +326,7 @@ def _coloured(rng: np.random.Generator, length: int, slope: float) -> np.ndarray
 
 
 def digitised(values: np.ndarray) -> np.ndarray:
-    """What an ADC of 12 bits makes of it: clipped to its range, in steps of its resolution."""
+    """Digitise with an ADC of 12 bits: clip to its range, round to its resolution."""
     low, high = ADC_RANGE
     step = (high - low) / 2**ADC_BITS
     return low + step * np.clip(np.rint((values - low) / step), 0, 2**ADC_BITS - 1)

@@ -213,7 +213,7 @@ def test_what_is_no_pair_is_told(tmp_path):
         ("damaged", "cannot be read"),
         ("other", "not the same recording"),
         ("clipped", "input is clipped"),
-        ("loud", "goes up to 1.50, clipped at 1"),
+        ("loud", "peaks at 1.50, clipped at 1"),
     ):
         assert said in found[f"{name}.wav"].reason
 

@@ -249,7 +249,7 @@ def test_missing_files_are_listed_with_their_addresses(folder, absent):
     for name in absent:
         shutil.rmtree(folder / name) if name == "jpg" else (folder / name).unlink()
     place = folder if len(absent) < 4 else folder.parent
-    with pytest.raises(ConfigError, match="lacks .*; get these files and put them into ") as raised:
+    with pytest.raises(ConfigError, match="lacks .*; download these files into ") as raised:
         source(folder.parent)
     said = str(raised.value)
     assert f"put them into {place}:" in said
@@ -285,9 +285,9 @@ def test_wrong_options_and_folders_are_refused(official, tmp_path):
         ),
         (
             member("jpg/image_00001.jpg", size=1 << 40),
-            f"image_00001.jpg claims {1 << 40} bytes; photographs have at most 16777216",
+            f"image_00001.jpg states {1 << 40} bytes; photographs have at most 16777216",
         ),
-        (member("movie", size=1 << 40), f"movie claims {1 << 40} bytes"),
+        (member("movie", size=1 << 40), f"movie states {1 << 40} bytes"),
         (
             member("../jpg/image_00001.jpg", b"x"),
             (
@@ -324,7 +324,7 @@ def test_a_damaged_archive_is_refused(folder, damage):
     with pytest.raises(
         DataError,
         match=(
-            "102flowers.tgz is damaged, or not a gzipped tar: .*; get it again:"
+            "102flowers.tgz is damaged, or not a gzipped tar: .*; download it again:"
             f" {PAGE}102flowers.tgz"
         ),
     ):
@@ -367,12 +367,12 @@ def test_missing_unreadable_and_repeated_photographs_are_found(folder):
     [
         (LABELS, {"labels": [[1, 2, 103]]}, "photograph .* has no label; imagelabels.mat has 3"),
         (LABELS, {"labels": [[103] * 48]}, "label 103; labels are 1 to 102"),
-        (LABELS, {"label": [[1] * 48]}, "has no integer array 'labels'; it holds: label"),
+        (LABELS, {"label": [[1] * 48]}, "has no integer array 'labels'; it has: label"),
         (LABELS, {"labels": [[1.5] * 48]}, "has no integer array 'labels'"),
         (
             SETS,
             {"trnid": [[1]], "valid": [[2, 1]], "tstid": [[3]]},
-            "photograph 1 in valid is in trnid too",
+            "photograph 1 in valid is also in trnid",
         ),
         (
             SETS,

@@ -397,7 +397,7 @@ def test_missing_and_empty_folders_and_wrong_sizes_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="absent: no such folder"):
         source(tmp_path / "absent")
     (tmp_path / "notes.txt").touch()
-    with pytest.raises(ConfigError, match=r"holds no images \(\.bmp.*\), 1 other files"):
+    with pytest.raises(ConfigError, match=r"has no images \(\.bmp.*\), but 1 other files"):
         source(tmp_path)
     with pytest.raises(ConfigError, match="--size 4: from 8 to 2048"):
         source(tmp_path, size=4)

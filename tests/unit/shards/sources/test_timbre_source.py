@@ -193,7 +193,7 @@ def test_a_denoiser_that_gives_something_else_is_found_before_anything_is_writte
         lambda clean: torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
     )
     with pytest.raises(
-        DataError, match=r"hardly correlates with the clean speech: 0\.\d+ over 8 pairs"
+        DataError, match=r"does not correlate with the clean speech: 0\.\d+ over 8 pairs"
     ):
         checked(monkeypatch, denoiser)
 
@@ -211,13 +211,13 @@ def test_a_sample_is_a_function_of_the_options_and_its_number():
 def test_what_a_sample_is_made_of_is_drawn_and_told():
     timbre = checked(n=24, save_segment_length=0.3, segment_length=0.2, snr=[-3.0, 7.0])
     samples = [timbre._degraded(i) for i in range(24)]
-    abouts = [sample.about for sample in samples]
+    abouts = [sample.record for sample in samples]
     assert {about["noise"] for about in abouts} == {"white", "pink", "babble"}
     ratios = np.array([about["snr_db"] for about in abouts])
     assert -3 <= ratios.min() < -1.5 and 5.5 < ratios.max() <= 7
     for sample in samples:
-        mixture, rir = sample.mixture, sample.about["rir"]
-        assert degrade.snr_db(mixture, RATE) == pytest.approx(sample.about["snr_db"], abs=0.1)
+        mixture, rir = sample.mixture, sample.record["rir"]
+        assert degrade.snr_db(mixture, RATE) == pytest.approx(sample.record["snr_db"], abs=0.1)
         heard = (
             mixture.clean if rir is None else degrade.reverberate(mixture.clean, timbre.rooms[rir])
         )
@@ -234,7 +234,7 @@ def test_what_a_sample_is_made_of_is_drawn_and_told():
         )
     assert not np.array_equal(samples[0].mixture.clean, samples[1].mixture.clean)
     timbre.reverb = 0.0
-    assert all(timbre._degraded(i).about["rir"] is None for i in range(8))
+    assert all(timbre._degraded(i).record["rir"] is None for i in range(8))
 
 
 def test_the_erb_denoiser_brings_the_input_nearer_to_the_speech():
@@ -395,7 +395,7 @@ def test_all_wrong_options_are_named_at_once(tmp_path):
         "--save-segment-length 0.2 is shorter than --segment-length 0.3",
         "--max-delay 0.15: more than 0, less than half",
         "--snr 5 -5: the lower first",
-        "--rirs is of no use",
+        "--rirs has no effect",
         "--rirs " + str(tmp_path),
         "--speech nowhere: no such folder",
         "only 48000 Hz",
