@@ -159,7 +159,8 @@ def test_four_tasks_at_once_and_finish_give_the_bytes_of_one_run(reference, tmp_
     line = [
         sys.executable,
         "-m",
-        "distgan.shards.build.command",
+        "distgan",
+        "shard",
         "particles",
         out,
         *map(str, SMALL),

@@ -101,7 +101,7 @@ def test_damaged_archives(tmp_path):
         with pytest.raises(DataError, match="pairs.npz cannot be read as .npz"):
             ArrayPairs(path)
     path.write_bytes(header("(0,)"))
-    with pytest.raises(ValueError, match="is one array"):
+    with pytest.raises(ValueError, match="is a single array"):
         ArrayPairs(path)
 
 

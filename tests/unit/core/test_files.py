@@ -107,7 +107,7 @@ WRITERS = {
     "statistics": lambda path: statistics_cache.write(path, {}, {"a": torch.zeros(2)}),
     "grid": lambda path: image_grid.save_grid(path, torch.zeros(1, 1, 4, 4, dtype=torch.uint8)),
     "signals": lambda path: signal_plots.save(path, Figure()),
-    "audit": lambda path: plots._save(Figure(), path),
+    "audit": lambda path: plots.save(Figure(), path),
     "report": lambda path: report.write_page(path.parent, "<html>"),
     "manifest": lambda path: manifest.write_manifest(path.parent, "a"),
     "shard": lambda path: writer.write_shard(path, [{"__key__": "a", "txt": b"1"}]),

@@ -171,7 +171,7 @@ def test_deepfilternet_says_all_that_is_missing(tmp_path, monkeypatch):
         (tmp_path, "no config.ini in .*\n.*no model_"),
         (
             tmp_path / "other.zip",
-            "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391; there are: DeepFilterNet3.zip",
+            r"e69de29bb2d1d6434b8b29ae775ad8c2e48c5391\); there are: DeepFilterNet3.zip",
         ),
     ):
         with pytest.raises(ConfigError, match=message):

@@ -206,7 +206,8 @@ def test_the_command_exits_with_2_and_names_the_file(photos, tmp_path):
             "-W",
             "error",
             "-m",
-            "distgan.shards.build.command",
+            "distgan",
+            "shard",
             "images",
             tmp_path / "out",
             "--from",
@@ -421,10 +422,7 @@ def test_a_full_disk_is_one_sentence_and_what_is_written_stays(reference, tmp_pa
     try:
         with pytest.raises(
             DataError,
-            match=(
-                r"cannot write .*train-000000.tar: File too large; shards that are finished are"
-                r" kept"
-            ),
+            match=(r"cannot write .*train-000000.tar: File too large; finished shards are kept"),
         ):
             shard("particles", out, *SMALL, "--workers", 1)
     finally:
