@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from bench import peers
 from bench.peers import BATCH, SIZE
 from bench.writing import SHARDS, plain
-from distgan.config.batch_layout import breakdown
+from distgan.config.batch_layout import fit
 from distgan.core import console, rng
 from distgan.data.dataset import Data
 from distgan.data.loader import Stream
@@ -54,7 +54,7 @@ def ours(data: Data, workers: int, resident: bool = False) -> Callable[[], int]:
     stream = Stream(
         data,
         0,
-        breakdown(BATCH, 1, 1),
+        fit(BATCH, 1, 1),
         0,
         torch.device("cpu"),
         workers=workers,

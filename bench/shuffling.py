@@ -15,7 +15,7 @@ import torch
 from bench import peers
 from bench.peers import BATCH, PER_SHARD
 from bench.writing import chunks, mds, tars
-from distgan.config.batch_layout import breakdown
+from distgan.config.batch_layout import fit
 from distgan.data.dataset import Data
 from distgan.data.loader import Stream
 from distgan.shards.codecs import image as image_codec
@@ -24,9 +24,7 @@ CLASSES = 20
 
 
 def ours(folder: Path, window: int, batches: int) -> Iterator[int]:
-    stream = Stream(
-        Data(str(folder)), 0, breakdown(BATCH, 1, 1), 0, torch.device("cpu"), window=window
-    )
+    stream = Stream(Data(str(folder)), 0, fit(BATCH, 1, 1), 0, torch.device("cpu"), window=window)
     for (micro,) in itertools.islice(stream, batches):
         yield from micro.real[:, 0, 0, 0].tolist()
 

@@ -39,8 +39,7 @@ def main(argv: list[str]) -> int:
     """Returns the exit code: 0 done, 75 saved and stopped on request, 2 refused; of --doctor 1
     where the steps are not those of one process.
     """
-    from distgan.training import memory
-    from distgan.training import setup as start
+    from distgan.training import attempt, dry_run, find_batch
 
     argv = [
         a for a in argv if not a.startswith("--local_rank=")
@@ -50,11 +49,11 @@ def main(argv: list[str]) -> int:
         {a for a in argv if a.startswith("-")},
     )
     if "-h" in flags or "--help" in flags:
-        return start.show_help(words[0] if words else None)
+        return dry_run.show_help(words[0] if words else None)
     if unknown := {
         flag
-        for flag in flags - {"--dry-run", "--doctor", memory.FLAGS[0]}
-        if not ("--find-batch" in flags and flag.startswith(memory.FLAGS[1:]))
+        for flag in flags - {"--dry-run", "--doctor", find_batch.FLAGS[0]}
+        if not ("--find-batch" in flags and flag.startswith(find_batch.FLAGS[1:]))
     }:
         several = (
             "; `distgan run --processes N …` starts several processes"
@@ -68,10 +67,12 @@ def main(argv: list[str]) -> int:
         )
     module, run, asked = plan(words)
     if "--find-batch" in flags:
-        return memory.find(run, words, flags)
+        return find_batch.find_batch(run, words, flags)
     if "--doctor" in flags:
-        return start.self_check(module, run)
-    return start.dry_run(module, run) if "--dry-run" in flags else start.train(module, run, asked)
+        return dry_run.doctor(module, run)
+    return (
+        dry_run.dry_run(module, run) if "--dry-run" in flags else attempt.train(module, run, asked)
+    )
 
 
 if __name__ == "__main__":

@@ -9,10 +9,12 @@ from typing import Any
 
 from distgan import recipes
 from distgan.config import batch_layout, loading
+from distgan.config.identity import with_neutral
 from distgan.config.settings import Run
 from distgan.core.errors import ConfigError
 from distgan.distributed.ranks import Ranks
 from distgan.runs import checkpoints, history
+from distgan.runs.locate import find_checkpoint
 
 
 def locate(text: str) -> Path:
@@ -20,24 +22,21 @@ def locate(text: str) -> Path:
     alone its best, or the last one where no checkpoint has the best score, as the results after
     training. ConfigError.
     """
-    from distgan.engine import widen as grow
-
-    path = Path(text).expanduser()
     try:
-        try:
-            return grow.locate(text)
-        except ConfigError:
-            if not (path / "checkpoints").is_dir():
-                raise
-            return grow.locate(f"{text}@last")
-    except ConfigError as error:
-        raise ConfigError(str(error).removeprefix("grow: ")) from error
+        return find_checkpoint(text)
+    except ConfigError:
+        if not (Path(text).expanduser() / "checkpoints").is_dir():
+            raise
+        return find_checkpoint(f"{text}@last")
 
 
 def settings(folder: Path, device: str) -> tuple[ModuleType, Run]:
     """The recipe's module and the settings of the run in `folder`, for this machine."""
     module, tree = recipes.resolve(str(folder / "config.yaml"))
-    run = loading.validate(module.Settings, {**tree, "grow": None, "machine": {"device": device}})
+    recorded = with_neutral(module.Settings, tree)
+    run = loading.validate(
+        module.Settings, {**recorded, "grow": None, "machine": {"device": device}}
+    )
     # Samples are computed in the type of the weights: reduced precision is for training.
     return module, run.model_copy(
         update={"precision": run.precision if run.precision in ("float64", "tf32") else "float32"}

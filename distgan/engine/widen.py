@@ -9,7 +9,6 @@ convolutions, linear layers, normalisation by channel and self-attention. Where 
 tensors before a layer, or normalises over channels, the copy is a start, no more.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,11 +19,10 @@ from torch.nn import functional as F
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils import parametrize
 
-from distgan.core.errors import ConfigError, RunError
+from distgan.core.errors import ConfigError
 from distgan.engine.player import Player
 from distgan.nn.image import SelfAttention2d
 from distgan.nn.normalization import SpectralNorm
-from distgan.runs import checkpoints
 
 Tensors = dict[str, torch.Tensor]
 # largest singular value of what is new in a spectrally normalised weight, in that of the old: else
@@ -33,64 +31,6 @@ LOUDEST = 0.5
 SHOWN = 12  # faults of one message
 
 
-# ---- where to start from
-def locate(text: str) -> Path:
-    """`RUN`, `RUN@best`, `RUN@last`, `RUN@1200` or a checkpoint folder -> an intact checkpoint
-    folder; `RUN` alone is its best. ConfigError otherwise.
-    """
-    path, which = Path(text).expanduser(), "best"
-    if not path.is_dir() and "@" in text:
-        head, _, which = text.rpartition("@")
-        path = Path(head).expanduser()
-    elif (path / "checkpoint.json").is_file():
-        return _intact(text, path)
-    found = checkpoints.present(path / "checkpoints")
-    if not found:
-        raise ConfigError(
-            f"grow: found {text!r}, but {path} is no run folder with checkpoints; allowed are RUN,"
-            " RUN@best, RUN@last, RUN@STEP, as in runs/capacity/default-1a2b3c4d@best, and a"
-            " checkpoint folder"
-        )
-    if which == "last":
-        try:
-            return checkpoints.newest(path / "checkpoints")[0]
-        except RunError as error:
-            raise ConfigError(f"grow: found {text!r}; {error}") from error
-    return _intact(text, _numbered(text, path, which, found))
-
-
-def _numbered(text: str, path: Path, which: str, found: list[Path]) -> Path:
-    """The checkpoint of the best score, or of a step."""
-    step, kept = which, f"the run keeps steps {', '.join(str(int(one.name)) for one in found)}"
-    if which == "best":
-        try:
-            step = str(json.loads((path / "status.json").read_text())["best"]["step"])
-        except (OSError, ValueError, KeyError, TypeError):
-            raise ConfigError(
-                f"grow: found {text!r}, but {path} has no best score yet; {kept}, as in {path}@last"
-            ) from None
-    if not (step.isascii() and step.isdecimal()):
-        raise ConfigError(
-            f"grow: found {text!r}; after the @ are allowed best, last and a step; {kept}"
-        )
-    wanted = path / "checkpoints" / f"{int(step):08d}"
-    if wanted not in found:
-        raise ConfigError(
-            f"grow: found {text!r}, which is step {int(step)}, of which there is no checkpoint;"
-            f" {kept}"
-        )
-    return wanted
-
-
-def _intact(text: str, path: Path) -> Path:
-    try:
-        checkpoints.verify(path)
-    except RunError as error:
-        raise ConfigError(f"grow: found {text!r}; {error}") from error
-    return path
-
-
-# ---- widening
 def widen(path: Path, players: dict[str, Player]) -> list[str]:
     """Copy what the intact checkpoint folder `path` holds into freshly initialised players of the
     same or greater widths, alike on every rank.

@@ -24,42 +24,13 @@ from distgan.config.settings import Run
 from distgan.core import console
 from distgan.core.errors import DiskError, RunError
 from distgan.core.files import append, disk_errors, lock, sync, write_atomic
+from distgan.runs.resolve import folder_of
 
 STOP, SAVE = "STOP", "SAVE"  # files in a run folder by which a person asks a run to save
 
 
 def now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-
-
-def place(run: Run, identity: dict[str, Any]) -> Path:
-    """The folder of a run."""
-    default = (
-        Path(run.machine.runs).expanduser()
-        / (run.experiment or run.recipe)
-        / f"{run.delta()}-{identity['id']}"
-    )
-    return Path(run.machine.folder).expanduser() if run.machine.folder else default
-
-
-def begun(run: Run, fingerprint: str) -> str | None:
-    """The digest that `grow` had when this run began.
-
-    Its source may have trained on since, or be gone. None where it has not begun.
-    """
-    home = place(run, run.identity(fingerprint))
-    for folder in [home] if run.machine.folder else sorted(home.parent.glob("*")):
-        try:
-            found = json.loads((folder / "identity.json").read_text())
-            asked, start = (
-                yaml.safe_load((folder / "config.yaml").read_text())["grow"],
-                found["settings"]["grow"],
-            )
-        except (OSError, ValueError, KeyError, TypeError, RecursionError, yaml.YAMLError):
-            continue
-        if asked == run.grow and found == run.identity(fingerprint, start):
-            return start
-    return None
 
 
 def next_attempt(path: Path) -> int:
@@ -82,7 +53,7 @@ class RunFolder:
         RunError, before anything is written, if it belongs to another run.
         """
         identity = run.identity(fingerprint, start)
-        self.path = place(run, identity)
+        self.path = folder_of(run, identity)
         try:
             self._check(identity)
             for name in ("attempts", "checkpoints", "samples", "eval"):
@@ -226,10 +197,10 @@ class RunFolder:
     def event(self, name: str, **details: Any) -> None:
         self._append("events.jsonl", [{"time": now(), "event": name, **details}])
 
-    def spare(self, work: Callable[[], Any]) -> bool:
-        """Whether `work()`, which writes a file, could do so.
+    def write_or_warn(self, work: Callable[[], Any]) -> bool:
+        """Call `work`, which writes a file, and return True if it could be written.
 
-        Where it cannot, DiskError, or only a warning with machine.on_full_disk=warn.
+        If not: DiskError, or a warning with machine.on_full_disk=warn.
         """
         try:
             work()
@@ -244,7 +215,7 @@ class RunFolder:
 
     def status(self, **changes: Any) -> None:
         self._status |= changes | {"heartbeat": now()}
-        self.spare(
+        self.write_or_warn(
             lambda: write_atomic(self.path / "status.json", json.dumps(self._status, indent=1))
         )
 
@@ -264,7 +235,7 @@ class RunFolder:
             with disk_errors(path):
                 sync(path)
 
-    def last_sign(self) -> float | None:
+    def last_heartbeat(self) -> float | None:
         """When the attempt before was last heard of, in seconds since 1970.
 
         None where status.json does not tell.
@@ -305,7 +276,7 @@ class RunFolder:
 
     def _append(self, name: str, rows: list[dict[str, Any]]) -> None:
         self._waiting[name] += rows
-        self.spare(lambda: self._write_waiting(name))
+        self.write_or_warn(lambda: self._write_waiting(name))
 
     def _write_waiting(self, name: str) -> None:
         """The lines that are still to be written, all of them or none."""
@@ -326,7 +297,7 @@ class RunFolder:
             return None
         return f"early, at step {step}" if early else f"at step {step}" if step >= last else None
 
-    def unfinish(self) -> None:
+    def reopen(self) -> None:
         """A longer run was asked for: until it is reached, this one is not done."""
         (self.path / "DONE").unlink(missing_ok=True)
 
@@ -337,3 +308,18 @@ class RunFolder:
             self.path / "DONE",
             json.dumps({"step": step, "epoch": epoch, "early": early, "time": now()}),
         )
+
+
+class NoRunFolder(RunFolder):
+    """The run folder of ranks other than 0: methods that write do nothing."""
+
+    def __init__(self) -> None:
+        pass
+
+    def __bool__(self) -> bool:
+        return False
+
+    def _ignore(self, *args: Any, **kwargs: Any) -> Any:
+        """Do nothing."""
+
+    begin = end = event = status = journal = write_or_warn = reopen = finish = close = _ignore

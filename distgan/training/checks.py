@@ -117,7 +117,7 @@ class Checks:
     def _on_rank_0(self, now: Clock, show: bool, validate: bool) -> dict[str, Any] | None:
         """Returns the score, where a number of the validation is the score."""
         if show:
-            self._folder.spare(
+            self._folder.write_or_warn(
                 lambda: self._recipe.show(
                     self._data, self._folder.path / "samples" / f"{now.step:08d}.png"
                 )
@@ -152,7 +152,7 @@ class Checks:
             self._recorder.write(
                 [head(now) | {f"eval/{result['metric']}": result["score"]} | beside]
             )
-            self._folder.spare(
+            self._folder.write_or_warn(
                 lambda: write_atomic(
                     self._folder.path / "eval" / f"{now.step:08d}.json",
                     json.dumps(head(now) | result, indent=1),

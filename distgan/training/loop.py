@@ -21,6 +21,7 @@ from distgan.monitor.decisions import Decision
 from distgan.monitor.journal import read_journal
 from distgan.runs import checkpoints
 from distgan.runs.folder import RunFolder
+from distgan.runs.locate import find_grow_source
 from distgan.training.checks import Checks
 from distgan.training.journal_writer import Recorder
 from distgan.training.nonfinite import Mishaps
@@ -167,7 +168,7 @@ class Loop:
             checkpoints.recover(self.folder.path / "checkpoints")
             found = checkpoints.newest(self.folder.path / "checkpoints")
             step = found[1]["step"] if found else 0
-            sign = self.folder.last_sign()
+            sign = self.folder.last_heartbeat()
             checkpoints.discard_after(self.folder.path / "checkpoints", step)
             lost = self.folder.rewind(step if found else -1)
             self.again = {"steps_lost": lost, "last_sign": sign} if found else None
@@ -202,10 +203,10 @@ class Loop:
     def _grow(self) -> None:
         """Start from narrower networks, where that is asked for. The same on all ranks."""
         if self.run.grow:
-            from distgan.engine import widen as grow
+            from distgan.engine.widen import widen
 
-            source = grow.locate(self.run.grow)
-            shapes = grow.widen(source, self.recipe.players)
+            source = find_grow_source(self.run.grow)
+            shapes = widen(source, self.recipe.players)
             if self.folder:
                 self.folder.event("grown", source=str(source), shapes=shapes)
             console.say("\n".join([f"grown from {source}:", *(f"  {line}" for line in shapes)]))
@@ -271,7 +272,7 @@ class Loop:
             self._status(now)
 
         if not self.ranks.on_rank_zero(
-            lambda: write() is None if must else self.folder.spare(write)
+            lambda: write() is None if must else self.folder.write_or_warn(write)
         ):
             self.checks.healthy = healthy
         self.recorder.saved(time.perf_counter() - began)

@@ -22,8 +22,8 @@ from distgan.launchers.capacity.measurement import Row, measure
 from distgan.launchers.capacity.recommendation import recommend
 from distgan.launchers.local import run as local
 from distgan.launchers.slurm import profiles
-from distgan.runs import folder as runs
 from distgan.runs.history import is_run
+from distgan.runs.resolve import folder_of, resolve, versions
 from distgan.shards.build.command import parse_task
 
 HELP = """Trains sagan with the settings of the study (`distgan train capacity --help` lists them) at ngf = ndf = each of these widths, one after the other,
@@ -168,7 +168,11 @@ def _folders(settings: list[str], asked: tuple[int, ...], processes: int) -> dic
     local.refuse_early(processes, planned[asked[0]])
     settled = {width: train.plan(words)[1] for width, words in planned.items()}
     fingerprint = Data(settled[asked[0]].data).fingerprint
-    return {width: runs.place(run, run.identity(fingerprint)) for width, run in settled.items()}
+    folders = {}
+    for width, run in settled.items():
+        version = versions(run)[resolve(run, fingerprint)[0]]
+        folders[width] = folder_of(version, version.identity(fingerprint))
+    return folders
 
 
 def _own(words: list[str]) -> tuple[dict[str, Any], list[str], list[str]]:

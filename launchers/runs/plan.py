@@ -20,6 +20,7 @@ from distgan.launchers.runs.state import read_run_files
 from distgan.launchers.slurm.profiles import Resources
 from distgan.launchers.slurm.submission import RunSpec
 from distgan.runs import folder as runs
+from distgan.runs.resolve import folder_of, resolve, versions
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,9 @@ def plan_run(
             "machine.folder: a submitted run has the folder of its identity; choose machine.runs or"
             " experiment instead"
         )
+    data = _data(run.data)
+    version, start = resolve(run, data.fingerprint, chain)
+    run = versions(run)[version]
     batch_layout.fit(
         run.batch,
         resources.per_node * resources.nodes,
@@ -73,17 +77,12 @@ def plan_run(
         run.group_of,
     )
     resolve_engine(run.machine, run.precision)
-    data = _data(run.data)
     data.require(run.recipe, run.kind, run.crop)
-    start = chain
     if run.grow and start is None:
-        from distgan.engine import widen as grow
-        from distgan.runs import checkpoints
+        from distgan.runs.locate import start_digest
 
-        start = (
-            runs.begun(run, data.fingerprint) or checkpoints.verify(grow.locate(run.grow))["digest"]
-        )
-    home = folder or runs.place(run, run.identity(data.fingerprint, start))
+        start = start_digest(run)
+    home = folder or folder_of(run, run.identity(data.fingerprint, start))
     steps = make_clock(run, len(data.train)).steps(run.epochs)
     return PlannedRun(run, RunSpec(str(home.resolve()), tuple(words)), values or {}, steps=steps)
 

@@ -25,7 +25,7 @@ from torch import nn
 from distgan.core.clock import Clock
 from distgan.data.loader import Stream
 from distgan.train import plan
-from distgan.training.setup import _Setup
+from distgan.training.setup import TrainingSetup
 
 
 class Watched:
@@ -33,7 +33,7 @@ class Watched:
 
     def __init__(self, words, precision: str):
         module, run, _ = plan([*words, f"precision={precision}", "machine.device=cpu"])
-        setup = _Setup(module, run)
+        setup = TrainingSetup(module, run)
         self.ranks, self.recipe, self.inputs = setup.ranks, setup.recipe, []
         for player in self.recipe.players.values():
             for layer in player.module.modules():

@@ -193,7 +193,7 @@ def static_graph_and_a_penalty_through_the_wrapped_critic():
     """
     with (
         rewrapped(lambda net: net._set_static_graph()),
-        patch.object(Player, "inside", Player.__call__),
+        patch.object(Player, "forward_local", Player.__call__),
     ):
         yield
 

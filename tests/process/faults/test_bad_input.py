@@ -335,12 +335,12 @@ def test_a_damaged_sample_that_a_decoding_process_meets(data):
     """The loader must not add its traceback."""
     import torch
 
-    from distgan.config.batch_layout import breakdown
+    from distgan.config.batch_layout import fit
     from distgan.data.dataset import Data
     from distgan.data.loader import Stream
 
     name = damage(data)
-    stream = iter(Stream(Data("data"), 0, breakdown(6, 1, 1), 0, torch.device("cpu"), workers=1))
+    stream = iter(Stream(Data("data"), 0, fit(6, 1, 1), 0, torch.device("cpu"), workers=1))
     said = ""
     try:  # pytest.raises would keep the loader, whose processes then end by time-out
         for _ in range(9):

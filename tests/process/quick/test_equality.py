@@ -270,7 +270,7 @@ def test_networks_that_start_apart_are_refused(particles, tmp_path):
         code=1,
     )
     assert (
-        output.count("error: what the networks start from differs among ranks: rank 0: ") == 1
+        output.count("error: the initial networks differs among ranks: rank 0: ") == 1
         and "[rank" not in output
     )
 
@@ -296,7 +296,7 @@ def test_ranks_with_other_engines_are_refused(particles, tmp_path):
     )
     assert (
         output.count(
-            "error: the engine that was asked for differs among ranks: rank 0: DDP {}, rank 1:"
+            "error: the requested engine differs among ranks: rank 0: DDP {}, rank 1:"
             " DeepSpeed ZeRO 0 {}"
         )
         == 1

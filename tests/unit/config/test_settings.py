@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from processes import environment
 
-from distgan.config.batch_layout import breakdown, reference_group
+from distgan.config.batch_layout import fit, reference_group
 from distgan.config.introspection import describe
 from distgan.config.loading import override, validate
 from distgan.config.sections import Section
@@ -308,8 +308,7 @@ def test_every_setting_is_described():
 # ---- how a batch is shared
 def test_settings_share_a_batch_or_say_what_fits():
     assert (
-        str(breakdown(24, 2, 2, 6))
-        == "batch 24 = 2 ranks x 2 micro-batches x 6 per rank, in groups of 6"
+        str(fit(24, 2, 2, 6)) == "batch 24 = 2 ranks x 2 micro-batches x 6 per rank, in groups of 6"
     )
     with pytest.raises(
         ConfigError,
@@ -319,7 +318,7 @@ def test_settings_share_a_batch_or_say_what_fits():
             r"or number of processes 1, 2, 4, 8, 16\."
         ),
     ):
-        breakdown(16, 3, 1)
+        fit(16, 3, 1)
     with pytest.raises(
         ConfigError,
         match=(
@@ -327,7 +326,7 @@ def test_settings_share_a_batch_or_say_what_fits():
             " 1.* bn_group that divides 8"
         ),
     ):
-        breakdown(16, 2, 2, 16)
+        fit(16, 2, 2, 16)
 
 
 @given(
@@ -341,7 +340,7 @@ def test_a_breakdown_is_exact_and_its_advice_fits(batch, ranks, accumulation, fi
         return fixed or reference_group(batch, 16)
 
     def shared(batch, ranks, accumulation):
-        found = breakdown(batch, ranks, accumulation, group_of(batch), group_of)
+        found = fit(batch, ranks, accumulation, group_of(batch), group_of)
         assert found.ranks * found.accumulation * found.per_rank == batch
         assert found.ranks * found.per_rank % found.group == 0
 
@@ -362,9 +361,9 @@ def test_a_breakdown_is_exact_and_its_advice_fits(batch, ranks, accumulation, fi
                         }[advice[1]]
                     )
             elif advice := re.fullmatch(r"a bn_group that divides (\d+)", part):
-                assert ranks * breakdown(
-                    batch, ranks, accumulation, int(advice[1])
-                ).per_rank == int(advice[1])
+                assert ranks * fit(batch, ranks, accumulation, int(advice[1])).per_rank == int(
+                    advice[1]
+                )
             else:
                 assert part == "nothing near"
 

@@ -15,10 +15,11 @@ from distgan.core import rng
 from distgan.core.errors import ConfigError
 from distgan.data.dataset import Data
 from distgan.distributed.ranks import Ranks
-from distgan.engine import widen as grow
+from distgan.engine.widen import widen
 from distgan.evaluation.image_evaluator import Evaluator
 from distgan.nn import normalization
 from distgan.runs import checkpoints
+from distgan.runs.locate import find_checkpoint, find_grow_source
 
 
 @pytest.fixture
@@ -117,7 +118,7 @@ def test_the_grown_network_starts_as_the_narrow_one(trained, build, name, words)
     narrow, path = trained(name, 8, *words)
     wide = build(name, 12, *words)
     before = outputs(wide)
-    grow.widen(path, wide.players)
+    widen(path, wide.players)
     for what, value in outputs(narrow).items():
         scale = value.abs().max()
         assert (outputs(wide)[what] - value).abs().max() < 1e-12 * scale, what
@@ -135,7 +136,7 @@ def test_every_overlap_is_copied_and_the_rest_is_this_runs_own(trained, build):
         for name, player in wide.players.items()
         for key, value in player.tensors().items()
     }
-    grow.widen(path, wide.players)
+    widen(path, wide.players)
     for name, player in wide.players.items():
         for key, value in ((f"{name}.{key}", value) for key, value in player.tensors().items()):
             front = tuple(slice(size) for size in narrow[key].shape)
@@ -165,7 +166,7 @@ def test_spectral_norms_hardly_rise_when_new_channels_are_found(trained, build):
     shutil.rmtree(path)
     path = checkpoints.save(path.parent, 12, checkpoints.held(narrow.players), {"samples": 96})
     wide = build("sagan", 12)
-    grow.widen(path, wide.players)
+    widen(path, wide.players)
     for _ in range(50):
         normalization.begin_update(wide.D.module)
     old, new = narrow.D.tensors(), wide.D.tensors()
@@ -177,7 +178,7 @@ def test_spectral_norms_hardly_rise_when_new_channels_are_found(trained, build):
 def test_averages_go_on_and_optimizers_start_anew(trained, build):
     _, path = trained("sagan", 8)
     wide = build("sagan", 12)
-    grow.widen(path, wide.players)
+    widen(path, wide.players)
     assert int(wide.G.updates) == 4000 and wide.G.engine.optimizer_state() == {}
     average = wide.G.tensors()["ema.layers.0.weight"].clone()
     noise, real = rng.normal(0, "n", 0, (8, 4)).double(), torch.zeros(8, dtype=torch.float64)
@@ -194,16 +195,16 @@ def test_averages_go_on_and_optimizers_start_anew(trained, build):
 def test_an_average_that_only_one_of_them_has(trained, build):
     narrow, path = trained("sagan", 8, "ema=null")
     wide = build("sagan", 12)
-    grow.widen(path, wide.players)
+    widen(path, wide.players)
     with wide.G.evaluating_ema() as average:
         assert torch.equal(average.layers[0].weight[:, :64], narrow.G.module.layers[0].weight)
     _, path = trained("sagan", 8)
-    grow.widen(path, build("sagan", 12, "ema=null").players)
+    widen(path, build("sagan", 12, "ema=null").players)
 
 
 def test_the_report_names_every_shape(trained, build):
     _, path = trained("sagan", 8)
-    lines = grow.widen(path, build("sagan", 12).players)
+    lines = widen(path, build("sagan", 12).players)
     assert lines[0] == "G.net.layers.0.weight [4, 64, 4, 4] -> [4, 96, 4, 4]"
     assert (
         "D.net.layers.4.key.parametrizations.weight.original [2, 16, 1, 1] -> [3, 24, 1, 1]"
@@ -237,7 +238,7 @@ def test_what_does_not_fit_is_refused_whole(trained, build, width, words, says):
     wide = build("sagan", width, *words)
     before = checkpoints.digest(wide.players)
     with pytest.raises(ConfigError, match=says):
-        grow.widen(path, wide.players)
+        widen(path, wide.players)
     assert checkpoints.digest(wide.players) == before
 
 
@@ -253,7 +254,7 @@ def test_other_kernels_are_refused(trained, build):
             r" than widths"
         ),
     ):
-        grow.widen(path, build("sagan", 12).players)
+        widen(path, build("sagan", 12).players)
 
 
 # ---- where to start from
@@ -284,7 +285,7 @@ def folder(trained, tmp_path, monkeypatch):
 )
 def test_a_checkpoint_is_found(folder, text, step):
     shutil.copytree(folder, folder.parent / "at@home")
-    path = grow.locate(text)
+    path = find_checkpoint(text)
     assert path.is_dir() and path.name == f"{step:08d}" and checkpoints.verify(path)["step"] == step
 
 
@@ -294,20 +295,20 @@ def test_a_checkpoint_is_found(folder, text, step):
         ("nowhere@best", "nowhere is no run folder with checkpoints; allowed are RUN, RUN@best"),
         (
             "narrow@13",
-            "which is step 13, of which there is no checkpoint; the run keeps steps 12, 24",
+            "there is no checkpoint of step 13; the run keeps steps 12, 24",
         ),
         (
             "narrow@newest",
-            "after the @ are allowed best, last and a step; the run keeps steps 12, 24",
+            "allowed after the @ are best, last and a step; the run keeps steps 12, 24",
         ),
-        ("narrow@-1", "after the @ are allowed"),
+        ("narrow@-1", "allowed after the @ are"),
         ("", "no run folder"),
         ("narrow/checkpoints/00000099", "no run folder"),
     ],
 )
 def test_a_place_without_a_checkpoint_is_named(folder, text, says):
-    with pytest.raises(ConfigError, match=says):
-        grow.locate(text)
+    with pytest.raises(ConfigError, match=f"^grow: found .*{says}"):
+        find_grow_source(text)
 
 
 def test_a_run_without_a_score_and_a_damaged_checkpoint(folder):
@@ -315,11 +316,11 @@ def test_a_run_without_a_score_and_a_damaged_checkpoint(folder):
     with pytest.raises(
         ConfigError, match="no best score yet; the run keeps steps 12, 24, as in narrow@last"
     ):
-        grow.locate("narrow")
+        find_checkpoint("narrow")
     with open(folder / "checkpoints" / "00000012" / "training.pt", "ab") as file:
         file.write(b"x")
     with pytest.raises(ConfigError, match="training.pt is not what was written"):
-        grow.locate("narrow@12")
+        find_checkpoint("narrow@12")
 
 
 # ---- the whole way

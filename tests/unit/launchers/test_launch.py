@@ -227,11 +227,11 @@ def test_the_size_of_a_checkpoint_is_known_before(dry, particles, tmp_path, word
 
     from distgan.config.loading import validate
     from distgan.recipes import resolve
-    from distgan.training.setup import _Setup
+    from distgan.training.setup import TrainingSetup
 
     told = float(re.search(r"^checkpoint +([\d.]+) MB$", dry(*words), re.MULTILINE)[1])
     module, tree = resolve("sagan")
-    setup = _Setup(
+    setup = TrainingSetup(
         module, validate(module.Settings, tree, [f"data={particles}", "batch=2", *words])
     )
     for player in setup.recipe.players.values():

@@ -71,7 +71,7 @@ def test_groups_that_span_ranks_give_the_same_output_and_gradient(ranks, group):
     meeting, tables = threading.Barrier(ranks), [None] * ranks
 
     class Threads(Together):
-        def sum(self, table):
+        def all_reduce_sum(self, table):
             tables[self.rank] = table.clone()
             meeting.wait(60)
             total = sum(tables)
@@ -114,7 +114,7 @@ def test_the_backward_kernel_across_ranks_gets_all_statistics():
             return function(*args, **(kwargs or {}))
 
     class Alone(Together):
-        def sum(self, table):
+        def all_reduce_sum(self, table):
             return table
 
     with Calls():

@@ -15,7 +15,7 @@ from distgan.engine.player import apply_settings
 from distgan.monitor.decisions import adapt, evaluate_rules, next_moves
 from distgan.nn import losses
 from distgan.nn.normalization import GroupBatchNorm2d
-from distgan.recipes._noise import overfit
+from distgan.recipes._noise import overfitting_ratio
 from distgan.recipes.wgan_flowers import Recipe, Settings
 
 SMALL = ["ngf=4", "ndf=4", "latent=8", "batch=12", "n_critic=2"]
@@ -84,9 +84,15 @@ def test_the_penalty_is_taken_between_real_and_generated_samples():
 def test_overfit_is_a_share_of_a_gap_that_is_there():
     draw = torch.Generator().manual_seed(0)
     held_out, seen, fake = (torch.randn(400, generator=draw) + mean for mean in (1.0, 2.0, 0.0))
-    assert overfit(held_out, seen, fake) == pytest.approx(0.5, abs=0.1)
-    assert overfit(held_out, fake, seen) == 0  # training images look generated: no gap to share
-    assert overfit(held_out, seen, seen + 0.01) == 0 == overfit(held_out, seen + 0.01, seen)
+    assert overfitting_ratio(held_out, seen, fake) == pytest.approx(0.5, abs=0.1)
+    assert (
+        overfitting_ratio(held_out, fake, seen) == 0
+    )  # training images look generated: no gap to share
+    assert (
+        overfitting_ratio(held_out, seen, seen + 0.01)
+        == 0
+        == overfitting_ratio(held_out, seen + 0.01, seen)
+    )
 
 
 def test_the_penalty_by_finite_differences():

@@ -7,7 +7,7 @@ import pytest
 from distgan.evaluation.image_evaluator import Evaluator
 from distgan.monitor.results import Finding
 from distgan.recipes import sagan
-from distgan.training import setup as start
+from distgan.training import attempt
 from distgan.training.loop import Loop
 
 
@@ -35,7 +35,7 @@ def test_no_better_score_for_long_finishes_early(particles, tmp_path, monkeypatc
         evaluate={"schedule": [[None, 1]]},
         machine={"folder": str(tmp_path / "run")},
     )
-    assert start.train(sagan, run, {}) == 0
+    assert attempt.train(sagan, run, {}) == 0
     done = json.loads((tmp_path / "run" / "DONE").read_text())
     assert (done["epoch"], done["early"]) == (
         5.0,
@@ -46,8 +46,8 @@ def test_no_better_score_for_long_finishes_early(particles, tmp_path, monkeypatc
         sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())[-1] == "00000010"
     )
     assert "finished early: no better frechet_standin for 3 epochs" in capsys.readouterr().out
-    assert start.train(sagan, run, {}) == 0
-    assert "is finished (early, at step 10; asked are 100 steps)" in capsys.readouterr().out
+    assert attempt.train(sagan, run, {}) == 0
+    assert "is finished (early, at step 10; 100 steps requested)" in capsys.readouterr().out
 
 
 def test_an_end_that_was_decided_stands_when_the_run_is_killed_before_it_is_done(
@@ -84,9 +84,9 @@ def test_an_end_that_was_decided_stands_when_the_run_is_killed_before_it_is_done
     with monkeypatch.context() as patch:
         patch.setattr(Loop, "_results", killed)
         with pytest.raises(KeyboardInterrupt):
-            start.train(sagan, run, {})
+            attempt.train(sagan, run, {})
     assert not (tmp_path / "run" / "DONE").exists()
-    assert start.train(sagan, run, {}) == 0
+    assert attempt.train(sagan, run, {}) == 0
     done, status = (
         json.loads((tmp_path / "run" / name).read_text()) for name in ("DONE", "status.json")
     )
@@ -127,7 +127,7 @@ def test_an_end_at_the_last_step_is_no_early_one(particles, tmp_path, monkeypatc
     )
     ends = []
     for epochs in (3, 5):
-        assert start.train(sagan, run.model_copy(update={"epochs": epochs}), {}) == 0
+        assert attempt.train(sagan, run.model_copy(update={"epochs": epochs}), {}) == 0
         done = json.loads((tmp_path / "run" / "DONE").read_text())
         ends.append((done["step"], done["early"]))
     assert ends == [(6, False), (7, True)]
@@ -159,7 +159,7 @@ def troubled(particles, tmp_path, monkeypatch):
             watch={"settle_epochs": 0, **section},
             machine={"folder": str(tmp_path / "run")},
         )
-        assert start.train(sagan, run, {}) == 0
+        assert attempt.train(sagan, run, {}) == 0
         return (tmp_path / "run" / "events.jsonl").read_text()
 
     return train

@@ -10,7 +10,7 @@ from distgan import cli, train
 from distgan.config import loading
 from distgan.core.errors import RunError
 from distgan.recipes.sagan import Settings
-from distgan.training import memory
+from distgan.training.out_of_memory import is_out_of_memory, per_rank_batches
 
 
 def settings(*words: str) -> Settings:
@@ -19,7 +19,7 @@ def settings(*words: str) -> Settings:
 
 def test_what_is_meant_by_too_little_memory():
     assert all(
-        memory.short(error)
+        is_out_of_memory(error)
         for error in (
             MemoryError(),
             torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
@@ -32,7 +32,7 @@ def test_what_is_meant_by_too_little_memory():
         )
     )
     assert not any(
-        memory.short(error)
+        is_out_of_memory(error)
         for error in (
             RuntimeError("shapes differ"),
             OSError(errno.ENOSPC, "x"),
@@ -53,7 +53,7 @@ def test_what_is_meant_by_too_little_memory():
 )
 def test_sizes_are_those_that_can_be_shared(words, processes):
     asked = settings(*words)
-    found = memory.sizes(asked, processes)
+    found = per_rank_batches(asked, processes)
     assert all(
         n * each * processes == asked.batch and asked.batch // n % asked.group == 0
         for n, each in found
@@ -108,9 +108,9 @@ def test_where_nothing_fits(particles, capsys):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--processes=0"], "found --processes=0; --processes is a whole number"),
-        (["--memory=lots"], "--memory a number of GB"),
-        (["--memory=nan"], "--memory a number of GB"),
+        (["--processes=0"], "--processes=0: --processes is a whole number"),
+        (["--memory=lots"], "--memory is a number of GB"),
+        (["--memory=nan"], "--memory is a number of GB"),
         (["--processes=3", "batch=16"], "cannot be shared by 3 ranks"),
         (["--memories=3"], "unknown option --memories=3"),
     ],
@@ -122,4 +122,4 @@ def test_wrong_lines(words, said, particles, capsys):
 
 def test_a_trial_that_fails_for_another_reason_is_no_lack_of_memory(tmp_path, capsys):
     code, output = find(tmp_path / "nowhere", capsys, "batch=4", "--memory=8")
-    assert code == 2 and "not for lack of memory: no shards in" in output
+    assert code == 2 and "failed for a reason other than memory: no shards in" in output

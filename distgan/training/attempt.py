@@ -1,0 +1,176 @@
+"""Train a run, and record the attempt in its folder."""
+
+import contextlib
+import os
+import platform
+import resource
+import shlex
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from distgan import __version__
+from distgan.config.sections import Machine
+from distgan.config.settings import Run
+from distgan.core import checkout, console, watchdog
+from distgan.core.clock import Clock
+from distgan.core.errors import RunError
+from distgan.distributed.environment import process_count
+from distgan.distributed.ranks import Ranks
+from distgan.runs.folder import NoRunFolder, RunFolder
+from distgan.training import out_of_memory, self_check
+from distgan.training.loop import STOPPED, Loop
+from distgan.training.setup import TrainingSetup
+
+
+def train(module: ModuleType, run: Run, overrides: dict[str, Any]) -> int:
+    """Train, or continue, or print that the run is finished. Return the exit code.
+
+    overrides: the settings of the command line, kept in overrides.yaml.
+    """
+    with out_of_memory.explained(run, int(os.environ.get("RANK", 0)), process_count()[1]):
+        return _train(module, run, overrides)
+
+
+def _train(module: ModuleType, run: Run, overrides: dict[str, Any]) -> int:
+    setup = TrainingSetup(module, run)
+    run = setup.run
+    ranks, folder = setup.ranks, NoRunFolder()
+    clock = Clock(setup.layout.batch * setup.recipe.batches_per_step, len(setup.data.train))
+    last = clock.steps(run.epochs)
+
+    def enter() -> tuple[str, str | None, int]:
+        nonlocal folder
+        folder = RunFolder(run, setup.data.fingerprint, overrides, setup.start)
+        return str(folder.path), folder.done(last), folder.attempt
+
+    path, done, attempt = ranks.on_rank_zero(enter)
+    try:
+        if done:
+            console.say(
+                f"{path} is finished ({done}; {last} steps requested): nothing to do. Open its"
+                f" report: distgan report {shlex.quote(path)}"
+            )
+            state = "done"
+        else:
+            _announce(setup, run, path, clock.overshoot(run.epochs))
+            ranks.on_rank_zero(lambda: folder.begin(_facts(setup)))
+            stacks = Path(path) / "attempts" / f"{attempt:03d}" / f"stacks-rank{ranks.rank}.txt"
+            with (
+                ranks.translating_peer_loss(path),
+                watchdog.watching(stacks, run.machine.stall_s),
+            ):
+                state = _attempt(setup, run, folder)
+            console.say(
+                f"saved and stopped; run the same line again to continue the run in {path}"
+                if state == "stopped"
+                else f"finished; next: distgan report {shlex.quote(path)}"
+            )
+    finally:
+        folder.close()
+    ranks.close()
+    return STOPPED if state == "stopped" else 0
+
+
+def _announce(setup: TrainingSetup, run: Run, path: str, overshoot: str | None) -> None:
+    console.say(
+        f"run folder {path}\n{setup.layout}; {len(setup.data.train)} training {run.kind}s,"
+        f" {len(setup.data.validation)} held out; on {setup.ranks.device.type},"
+        f" {_engine(setup.ranks)}, {_options(run)}" + (f"\nnote: {overshoot}" if overshoot else "")
+    )
+
+
+def _attempt(setup: TrainingSetup, run: Run, folder: RunFolder) -> str:
+    """Train, and record how the attempt ended. Return the state: `done` or `stopped`."""
+    folder.reopen()
+    try:
+        loop = _checked_loop(setup, run, folder)
+        state = loop.train()
+    except BaseException as error:
+        cause = f"{type(error).__name__}: {error}"
+        # On a full disk this record fails as well: the user should read the first error.
+        with contextlib.suppress(RunError):
+            folder.end("failed", cause, peak_memory_mb=_peak_mb(setup.ranks))
+            folder.event("failed", cause=cause)
+        raise
+    cause = loop.requests.cause if state == "stopped" else None
+    folder.end(state, cause, peak_memory_mb=_peak_mb(setup.ranks))
+    return state
+
+
+def _checked_loop(setup: TrainingSetup, run: Run, folder: RunFolder) -> Loop:
+    """Run the self-check, if the settings ask for it, and return the loop; LaunchError if it fails.
+
+    The check comes first, because the loop's clock starts when the loop is made.
+    """
+    if run.machine.self_check:
+        report = self_check.check(setup.module, run, setup.ranks, setup.data, setup.layout)
+        folder.event("self_check", **report.summary())
+        if not report.holds:
+            report.show()
+        report.require()
+        console.say(f"self-check: {report.verdict()}")
+    return Loop(run, setup.recipe, setup.data, setup.layout, setup.ranks, folder, setup.evaluator)
+
+
+# ---- facts about an attempt
+def _peak_mb(ranks: Ranks) -> float:
+    """Return the peak memory of this process in MB: allocated on the GPU, or resident."""
+    if ranks.device.type == "cuda":
+        return round(torch.cuda.max_memory_allocated(ranks.device) / 1e6, 1)
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6, 1)
+
+
+def _facts(setup: TrainingSetup) -> dict[str, Any]:
+    """Return the data, processes, device, batch layout and versions, for attempt.json."""
+    layout, ranks, data = setup.layout, setup.ranks, setup.data
+    on_gpu = ranks.device.type == "cuda"
+    return {
+        "argv": sys.argv,
+        "data": {
+            "kind": data.kind,
+            "train": len(data.train),
+            "validation": len(data.validation),
+            "shape": data.shape,
+        },
+        "processes": ranks.world_size,
+        "engine": _engine(ranks),
+        "device": torch.cuda.get_device_name(ranks.device) if on_gpu else ranks.device.type,
+        "threads": torch.get_num_threads(),
+        "parameters": setup.parameters(),
+        "batch": {
+            "global": layout.batch,
+            "ranks": layout.ranks,
+            "accumulation": layout.accumulation,
+            "per_rank": layout.per_rank,
+            "group": layout.group,
+        },
+        "versions": {
+            "distgan": __version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+        },
+        "git": checkout.version(),
+    }
+
+
+def _engine(ranks: Ranks) -> str:
+    if ranks.world_size > 1:
+        return str(ranks.engine_choice)
+    if ranks.machine.engine == "deepspeed":
+        return "one process (DeepSpeed has nothing to share)"
+    return "one process"
+
+
+def _options(run: Run) -> str:
+    """Return the precision and the machine's options that differ from the defaults:
+    `bf16, compile=default`.
+    """
+    defaults = Machine()
+    names = ("compile", "channels_last", "optimizer", "bucket_mb", "sync_batchnorm")
+    values = {name: getattr(run.machine, name) for name in names}
+    changed = [f"{name}={v}" for name, v in values.items() if v != getattr(defaults, name)]
+    return ", ".join([run.precision, *changed])

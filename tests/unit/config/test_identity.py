@@ -1,0 +1,132 @@
+"""Runs keep their identity when settings are added and defaults, draws or orders change."""
+
+from typing import Annotated, ClassVar, Literal
+
+import pytest
+import yaml
+from pydantic import Field
+
+from distgan.config import identity
+from distgan.config.loading import validate
+from distgan.config.sections import Section
+from distgan.config.settings import Run
+from distgan.monitor.settings import Watch
+from distgan.runs import resolve
+from distgan.runs.folder import RunFolder
+
+DATA = "fingerprint"
+
+
+class Released(Run):
+    """A recipe's settings as they were released."""
+
+    recipe: str = "toy"
+    batch: int = 16
+    epochs: float = 4
+    rate: float = 1e-3
+    watch: Watch = Watch(window=7)
+
+
+class Noise(Section):
+    scale: float = 1.0
+
+
+class Later(Released):
+    """The same after three changes: a setting and a section added, a default and a draw changed."""
+
+    changed_defaults: ClassVar = {2: {"rate": 1e-3}, 3: {"order": 1, "watch.window": 7}}
+    rate: float = 2e-3
+    watch: Watch = Watch()
+    order: Annotated[Literal[1, 2], identity.Neutral(1)] = 2
+    labels: Annotated[bool, identity.Neutral(False)] = False
+    noise: Annotated[Noise, identity.Neutral(Noise())] = Noise()
+    ratio: Annotated[float | None, identity.Neutral(None)] = Field(None)
+
+
+@pytest.fixture
+def line(tmp_path):
+    def settings(model, *words):
+        return validate(model, {}, [f"data={tmp_path}", f"machine.runs={tmp_path}/runs", *words])
+
+    return settings
+
+
+def begin(run, start=None):
+    """Begin a run, and return its folder."""
+    folder = RunFolder(run, DATA, {}, start)
+    folder.begin({})
+    folder.close()
+    return folder.path
+
+
+def chosen(run):
+    """Return the version of `run` that its line means, with the folder it has."""
+    version = resolve.versions(run)[resolve.resolve(run, DATA)[0]]
+    return version, resolve.folder_of(version, version.identity(DATA))
+
+
+def test_a_new_setting_at_its_neutral_value_changes_no_identity(line):
+    released, later = (
+        line(Released, "rate=0.1"),
+        line(Later, "rate=0.1", "order=1", "watch.window=7"),
+    )
+    assert later.identity(DATA) == released.identity(DATA)
+    assert later.delta() == released.delta()
+    for word in ("order=2", "labels=true", "noise.scale=2.0", "ratio=0.5"):
+        other = line(
+            Later, "rate=0.1", "watch.window=7", *(["order=1"] if "order" not in word else []), word
+        )
+        assert other.identity(DATA)["id"] != released.identity(DATA)["id"]
+
+
+def test_the_same_line_continues_a_run_of_earlier_defaults(line):
+    before = begin(line(Released))
+    run, folder = chosen(line(Later))
+    assert folder == before and (run.rate, run.order, run.watch.window) == (1e-3, 1, 7)
+    again = begin(run)
+    assert again == before and len(list(before.parent.iterdir())) == 1
+    assert yaml.safe_load((before / "config.yaml").read_text())["rate"] == 1e-3
+
+
+def test_each_version_between_is_looked_for(line):
+    """A run begun after the default of `rate` changed and before that of `order` did."""
+    between = line(Later, "order=1", "watch.window=7")
+    before = begin(between)
+    run, folder = chosen(line(Later))
+    assert folder == before and (run.rate, run.order) == (2e-3, 1)
+    oldest = begin(line(Released))
+    assert chosen(line(Later))[1] == oldest
+
+
+def test_without_an_earlier_run_the_line_means_todays_defaults(line):
+    run, folder = chosen(line(Later))
+    assert (run.rate, run.order) == (2e-3, 2) and not folder.exists()
+    assert resolve.earlier_values(resolve.versions(run)[0], run).startswith("watch.window=7")
+
+
+def test_what_a_line_gives_is_never_taken_for_a_default(line):
+    begin(line(Released))
+    run, _ = chosen(line(Later, "rate=2e-3"))
+    assert run.rate == 2e-3 and run.order == 2
+
+
+def test_a_folder_of_ones_own_choice_is_continued_too(line, tmp_path):
+    begin(line(Released, f"machine.folder={tmp_path}/mine"))
+    run, folder = chosen(line(Later, f"machine.folder={tmp_path}/mine"))
+    assert run.rate == 1e-3 and folder == tmp_path / "mine"
+
+
+def test_a_run_that_grows_keeps_its_recorded_start(line):
+    before = begin(line(Released, "grow=runs/x@best"), start="digest")
+    run = line(Later, "grow=runs/x@best")
+    index, start = resolve.resolve(run, DATA)
+    version = resolve.versions(run)[index]
+    assert start == "digest" and version.rate == 1e-3
+    assert resolve.folder_of(version, version.identity(DATA, start)) == before
+
+
+def test_settings_recorded_without_a_later_setting_have_its_neutral_value(line):
+    recorded = line(Released).model_dump(mode="json")
+    run = validate(Later, identity.with_neutral(Later, recorded))
+    assert (run.order, run.labels, run.noise, run.rate) == (1, False, Noise(), 1e-3)
+    assert run.identity(DATA) == line(Released).identity(DATA)
