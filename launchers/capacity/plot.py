@@ -8,7 +8,7 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from distgan.launchers.capacity.measurement import DOCUMENTS, Row
 from distgan.launchers.capacity.recommendation import WITHIN
-from distgan.report.curves import BLUE, GREEN, ORANGE, RED
+from distgan.outputs.signal_plots import BLUE, GREEN, ORANGE, RED
 
 PALETTE = (BLUE, ORANGE, GREEN, RED, "#8b5cf6", "#0f766e", "#a16207", "#6b7280")
 

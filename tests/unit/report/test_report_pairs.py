@@ -21,9 +21,9 @@ from distgan.core.errors import RunError
 from distgan.monitor.criteria import Criterion
 from distgan.monitor.interventions import interventions, marks
 from distgan.monitor.settings import Watch
-from distgan.report import curves as plots
+from distgan.outputs.signal_plots import GREEN, RED
 from distgan.report import media
-from distgan.report.curves import GREEN, RED, curves
+from distgan.report.curves import _losses, _paired, curves
 from distgan.report.page import TEMPLATES
 from distgan.runs import history
 from distgan.runs.history import read_history
@@ -220,7 +220,7 @@ def test_nothing_is_drawn_of_nothing():
 )
 def test_the_healthy_range_of_the_d_loss_is_that_of_watch(watch, expected):
     ax = axes()
-    assert plots._losses(ax, lines_of([0.5, 0.4, 0.6], "d/loss"), Watch(**watch))
+    assert _losses(ax, lines_of([0.5, 0.4, 0.6], "d/loss"), Watch(**watch))
     spans = [
         tuple(patch.get_extents().transformed(ax.transData.inverted()).intervaly)
         for patch in ax.patches
@@ -244,7 +244,7 @@ def test_the_gap_is_red_where_it_is_not_healthy(valid, beyond):
         )
     ]
     ax = axes()
-    assert plots._paired(ax, rows, Watch(), "l1")
+    assert _paired(ax, rows, Watch(), "l1")
     areas = {
         to_hex(area.get_facecolor()[0]): sum(len(path.vertices) for path in area.get_paths())
         for area in ax.collections
