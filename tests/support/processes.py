@@ -187,3 +187,11 @@ def broken(where: Path, fault: str) -> Path:
         " sys.argv[1:]))\n"
     )
     return program
+
+
+def events(folder: Path, name: str) -> list[dict]:
+    return [
+        event
+        for event in map(json.loads, (folder / "events.jsonl").read_text().splitlines())
+        if event["event"] == name
+    ]

@@ -5,19 +5,14 @@ end.
 """
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 import shard_sets as small
-import torch
-from processes import TINY, broken, final, journal, line, run
+from broken_trainers import FROM_STEP_6
+from processes import TINY, broken, events, final, journal, line, run
 from safetensors.torch import load_file
-from torch import nn
 
-from distgan.config.sections import Machine
-from distgan.distributed.ranks import Ranks
-from distgan.engine.player import Player
 from distgan.shards.codecs import audio as audio_codec
 
 BROKEN = 7  # the number of the training sample with a NaN
@@ -40,26 +35,6 @@ DIGESTS = """
         return usual(players)
     checkpoints.held = held
 """
-# Rank 1's images are not finite from the sixth step on, for as long as {}.
-FROM_STEP_6 = """
-    import os
-    from distgan.data import transforms
-    from distgan.recipes import sagan
-    usual, step, bad = transforms.to_unit, sagan.Recipe.step, [False]
-    def told(self, batches, now):
-        bad[0] = now.step >= 5 and os.environ.get("RANK", "1") == "1" and {}
-        return step(self, batches, now)
-    sagan.Recipe.step = told
-    transforms.to_unit = lambda images, *dtype: usual(images, *dtype).mul_(float("nan") if bad[0] else 1)
-"""
-
-
-def events(folder: Path, name: str) -> list[dict]:
-    return [
-        event
-        for event in map(json.loads, (folder / "events.jsonl").read_text().splitlines())
-        if event["event"] == name
-    ]
 
 
 @pytest.fixture(scope="module")
@@ -178,58 +153,4 @@ def test_too_many_lead_back_to_a_good_checkpoint_with_lower_rates(particles, tmp
     assert (tmp_path / "run/DONE").exists()
 
 
-def test_then_the_run_ends_with_its_story(particles, tmp_path):
-    program = broken(tmp_path, FROM_STEP_6.format("True"))
-    output = run(
-        line("python", program=program),
-        "sagan",
-        f"data={particles}",
-        f"machine.folder={tmp_path / 'run'}",
-        "epochs=4",
-        "max_skips=3",
-        "machine.checkpoint_every=0.5",
-        "machine.flush_steps=2",
-        "watch.max_rollbacks=2",
-        *TINY,
-        cwd=tmp_path,
-        code=2,
-    )
-    assert len(events(tmp_path / "run", "rollback")) == 2
-    assert (
-        "error: bad numbers: 3 of the last 6 updates of D had a loss or gradient that is not"
-        " finite, up to step 8; the run went back 2 times, down to g_lr=5e-5, d_lr=5e-5; the"
-        " checkpoint of step 5 is good, and kept." in output
-    )
-    assert "Traceback" not in output
-    assert len(list((tmp_path / "run/attempts/000/bad").iterdir())) <= 8
-
-
 # ---- one process
-def square(p, extra=0.0):
-    return lambda x: (p(x).square().mean() + extra, {})
-
-
-@pytest.mark.parametrize("extra", [float("inf"), float("nan")])
-def test_a_loss_that_is_not_finite_skips_though_its_gradient_is_finite(extra):
-    p = Player(
-        Ranks(Machine(device="cpu")), nn.Linear(3, 2), lambda w: torch.optim.SGD(w, lr=0.1), ema=0.9
-    )
-    before = {name: value.clone() for name, value in p.tensors().items()}
-    assert p.update(square(p, extra), [torch.ones(2, 3)], 0.0)["skipped"] == 1
-    assert all(torch.equal(before[name], value) for name, value in p.tensors().items())
-    assert [float(trace.skipped) for trace in p.pending_traces] == [1.0]
-
-
-def test_an_overflow_of_float16_is_no_bad_number_until_the_scale_is_at_its_floor():
-    p = Player(
-        Ranks(Machine(device="cpu"), "fp16"), nn.Linear(3, 2), lambda w: torch.optim.SGD(w, lr=0.1)
-    )
-    logs = [
-        p.update(square(p, float("inf")), [torch.ones(2, 3)], 0.0) for _ in range(20)
-    ]  # from 65536 = 2 ** 16 down to 1
-    assert all(log["skipped"] == 1 for log in logs)
-    assert [bool(log["grad_norm"].isfinite()) for log in logs] == [True] * 16 + [
-        False
-    ] * 4  # which `watch` counts
-    assert [float(trace.skipped) for trace in p.pending_traces] == [0.0] * 16 + [1.0] * 4
-    assert p.skips == 4

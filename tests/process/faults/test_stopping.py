@@ -14,10 +14,6 @@ import pytest
 import torch
 from processes import TINY, TRAIN, broken, final, journal, line, run, start
 
-from distgan.core import watchdog
-from distgan.distributed.ranks import Ranks
-from distgan.training import stop_requests as stopping
-
 EPOCHS = 12
 ASK = [
     f"epochs={EPOCHS}",
@@ -144,29 +140,6 @@ def test_it_leaves_before_its_time_ends(particles, tmp_path, undisturbed):
     assert len(journal(folder)) == len(journal(undisturbed))
 
 
-def test_slurms_end_of_the_job_is_the_end(tmp_path):
-    def late(limit, **environment):
-        return stopping.Requests(Ranks(), tmp_path, limit, environment).begin()()[0]
-
-    soon, far = (str(int(time.time() + seconds)) for seconds in (5, 10_000))
-    assert (
-        late(None, SLURM_JOB_END_TIME=soon)
-        and not late(None, SLURM_JOB_END_TIME=far)
-        and late(5, SLURM_JOB_END_TIME=far)
-    )
-    assert (
-        not late(None)
-        and not late(None, SLURM_JOB_END_TIME="NONE")
-        and not late(None, SLURM_JOB_END_TIME="")
-    )
-    slow = stopping.Requests(
-        Ranks(), tmp_path, None, {"SLURM_JOB_END_TIME": str(int(time.time() + 60))}
-    )
-    assert not slow.begin()()[0]
-    slow.saved(40.0)  # two of these are more than what is left
-    assert slow.begin()()[0] and slow.cause == "the end of the job's time"
-
-
 # ---- hanging, gone
 HANGS = """
     import os, time
@@ -194,20 +167,6 @@ def test_a_process_that_hangs_says_where_and_all_leave(processes, particles, tmp
     stacks = (tmp_path / f"run/attempts/000/stacks-rank{processes - 1}.txt").read_text()
     assert "Timeout (0:00:06)!" in stacks and re.search(r"in step\b", stacks)
     assert not (tmp_path / "run/DONE").exists() and output
-
-
-def test_a_beat_keeps_the_watch_quiet(tmp_path, monkeypatch):
-    monkeypatch.setattr(watchdog, "EVERY_S", 0.0)
-    path = tmp_path / "stacks.txt"
-    with watchdog.watching(path, 1.0):
-        for _ in range(8):
-            time.sleep(0.2)
-            watchdog.beat()
-        with watchdog.waiting():
-            time.sleep(1.5)
-    assert not path.exists()  # nothing was written, so nothing is left
-    with watchdog.watching(path, None):
-        watchdog.beat()
 
 
 def workers_of(process):

@@ -6,6 +6,7 @@ few steps, and one crossing changes the gradient by about 1e-3: docs/equality.md
 """
 
 import pytest
+from broken_trainers import NAN_AT
 from processes import (
     FEW,
     ROUNDING,
@@ -45,7 +46,14 @@ def train(command, particles, where, *more, epochs=5, code=0, returns="folder", 
 
 
 @pytest.mark.parametrize(
-    ("way", "processes"), [("distgan", 1), ("torchrun", 2), ("torchrun", 3), ("accelerate", 2)]
+    ("way", "processes"),
+    [
+        ("torchrun", 3),
+        *(
+            pytest.param(way, n, marks=pytest.mark.gate)
+            for way, n in (("distgan", 1), ("torchrun", 2), ("accelerate", 2))
+        ),
+    ],
 )
 def test_every_way_of_starting_gives_the_same_losses(
     way, processes, particles, reference, tmp_path
@@ -63,6 +71,7 @@ def float32_reference(particles, tmp_path_factory):
     return train(line("python"), particles, tmp_path_factory.mktemp("float32"), "precision=float32")
 
 
+@pytest.mark.gate
 @pytest.mark.parametrize(("way", "processes"), [("torchrun", 3), ("accelerate", 2)])
 def test_float32_agrees_where_no_kink_is_crossed(
     way, processes, particles, float32_reference, tmp_path
@@ -80,6 +89,7 @@ def test_float32_agrees_where_no_kink_is_crossed(
     assert found < TOLERANCE
 
 
+@pytest.mark.gate
 @pytest.mark.parametrize("group", [6, 12], ids=["groups inside a rank", "groups that span both"])
 def test_accumulation_gives_the_same_losses(group, particles, tmp_path):
     """Two micro-batches of 6 on each of 2 ranks, two updates of D and of G a step: against one
@@ -99,6 +109,7 @@ def test_accumulation_gives_the_same_losses(group, particles, tmp_path):
     assert ends_differ_by(whole, parts) < 1e-6
 
 
+@pytest.mark.gate
 def test_decoding_processes_deliver_the_same_samples(particles, reference, tmp_path):
     """With data that is not kept in memory, DataLoader workers decode."""
     found = train(line("python"), particles, tmp_path, "machine.resident_mb=0", "machine.workers=2")
@@ -135,6 +146,7 @@ FAULTS = {
 }
 
 
+@pytest.mark.gate
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_put_back_is_noticed(fault, particles, reference, tmp_path):
     program = broken(tmp_path, FAULTS[fault])
@@ -174,17 +186,6 @@ def test_a_loader_that_shards_twice_fails_at_the_first_step(particles, tmp_path)
     assert "step 1, rank 0: the batch holds stream positions" in output
 
 
-NAN_AT = """
-    from distgan.data import transforms
-    usual, calls = transforms.to_unit, []
-    def to_unit(images, *dtype):
-        calls.append(1)
-        return usual(images, *dtype).mul_(float("nan") if {} else 1)
-    import os
-    transforms.to_unit = to_unit
-"""
-
-
 def test_numbers_that_are_not_finite_are_skipped_and_shown(particles, tmp_path):
     """One update in five, and in one of them the bar is given its numbers."""
     program = broken(tmp_path, NAN_AT.format("len(calls) % 5 == 0"))
@@ -196,6 +197,7 @@ def test_numbers_that_are_not_finite_are_skipped_and_shown(particles, tmp_path):
     assert 1 <= sum(row["d/skipped"] for row in rows.values()) < len(rows)
 
 
+@pytest.mark.gate
 @pytest.mark.parametrize("journal_every", [1, 4])
 def test_a_run_that_skips_all_stops_at_the_same_step_whatever_is_journalled(
     journal_every, particles, tmp_path
@@ -228,6 +230,7 @@ def test_a_run_that_skips_all_stops_at_the_same_step_whatever_is_journalled(
     ]
 
 
+@pytest.mark.gate
 @pytest.mark.parametrize("word", ["epochs=1", "machine.flush_steps=2"])
 def test_ranks_with_other_settings_are_refused(word, particles, tmp_path):
     """Of two nodes one has an older run file: that ended in a time-out, or in gloo's abort."""
@@ -275,6 +278,7 @@ def test_networks_that_start_apart_are_refused(particles, tmp_path):
     )
 
 
+@pytest.mark.gate
 def test_ranks_with_other_engines_are_refused(particles, tmp_path):
     """Of two nodes one has another configuration of accelerate's, which is no setting of the run.
 

@@ -33,6 +33,7 @@ def test_two_ranks_agree_with_one_process_and_every_fault_is_refused(particles, 
     assert "among ranks" in found["float32"]["an average that does not follow"][1]
 
 
+@pytest.mark.gate
 @pytest.mark.parametrize("stage", [pytest.param("0", marks=pytest.mark.nightly), "2"])
 def test_deepspeed_agrees_with_one_process_and_faults_are_refused(stage, particles, tmp_path):
     cases = on_two_ranks(tmp_path, particles, "deepspeed", stage)["float32"]
@@ -46,6 +47,7 @@ def test_deepspeed_agrees_with_one_process_and_faults_are_refused(stage, particl
     )  # at stage 0 the step is ours, and clips
 
 
+@pytest.mark.gate
 def test_a_run_after_the_check_is_bit_for_bit_the_run_without(particles, tmp_path):
     """On two ranks, whose engines are made twice."""
     folders = []
@@ -85,6 +87,7 @@ def test_a_run_after_the_check_is_bit_for_bit_the_run_without(particles, tmp_pat
     assert event["holds"] and event["difference"] <= event["allowed"] and "2 ranks" in event["way"]
 
 
+@pytest.mark.gate
 def test_a_launched_check_is_refused_before_anything_starts(particles, tmp_path):
     output = run(
         [str(BIN / "distgan"), "doctor", "--processes", "5"],

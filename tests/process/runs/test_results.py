@@ -8,7 +8,6 @@ import hashlib
 import json
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -24,15 +23,13 @@ from torch import nn
 from distgan.commands import generate
 from distgan.config.sections import Machine
 from distgan.core import rng
-from distgan.core.errors import ConfigError, RunError
+from distgan.core.errors import ConfigError
 from distgan.data.dataset import Data
 from distgan.distributed.ranks import Ranks
 from distgan.engine.player import Player
 from distgan.evaluation.image_features import StandIn
 from distgan.nn.image import Generator64
-from distgan.outputs import image_grid as pictures
 from distgan.outputs import image_results as results
-from distgan.recipes import wgan_flowers
 from distgan.shards.audit import command as audit_command
 from distgan.shards.codecs import audio as audio_codec
 
@@ -137,37 +134,6 @@ def test_files_and_their_lines(tmp_path, ranks, critic, monkeypatch, channels):
         )  # of the file, not of the floats before it
 
 
-def test_the_grid_is_of_the_first_64(tmp_path, ranks, critic):
-    results.write_images(tmp_path, ranks, drawn, critic, 70)
-    first = torch.stack(
-        [
-            torch.from_numpy(np.array(Image.open(tmp_path / f"images/{i:05d}.png")))
-            for i in range(64)
-        ]
-    ).permute(0, 3, 1, 2)
-    assert np.array_equal(np.asarray(Image.open(tmp_path / "grid.png")), pictures.grid(first))
-
-
-def test_the_noise_is_not_that_of_the_evaluations_which_chose_the_checkpoint(
-    tmp_path, ranks, critic
-):
-    purposes = set()
-    results.write_images(
-        tmp_path,
-        ranks,
-        lambda numbers, purpose: purposes.add(purpose) or drawn(numbers, purpose),
-        critic,
-        20,
-    )
-    assert purposes == {"noise/results"}
-
-
-def test_a_place_that_cannot_be_written_is_an_error_for_the_user(tmp_path, ranks, critic):
-    (tmp_path / "images").write_text("in the way")
-    with pytest.raises(RunError, match="cannot write .*images"):
-        results.write_images(tmp_path, ranks, drawn, critic, 20)
-
-
 # ---- the score
 def test_the_score_is_that_of_the_files_against_all_real_images(tmp_path, ranks, critic, data):
     said = results.write(tmp_path, ranks, Data(str(data)), drawn, critic, 50, None)
@@ -204,24 +170,6 @@ def test_only_a_fid_is_called_good_or_not(
         (50, said["score"] < 50) if metric == "fid" else (None, None)
     )
     assert ("below 50 is called good" in capsys.readouterr().out) == (metric == "fid")
-
-
-def test_the_count_of_files_is_a_setting_that_makes_no_other_run():
-    few, usual = (wgan_flowers.Settings(data="-", results=count) for count in (10, None))
-    assert few.identity("x") == usual.identity("x")
-    with pytest.raises(ValueError, match="at least 2 images; 0 writes none"):
-        wgan_flowers.Settings(data="-", results=1)
-    for count, made in ((None, [9]), (10, [10]), (0, [])):
-        asked = []
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(results, "write", lambda *words, asked=asked: asked.append(words[5]))
-            recipe = SimpleNamespace(
-                run=wgan_flowers.Settings(data="-", results=count), sample=None, D=None
-            )
-            wgan_flowers.Recipe.results(
-                recipe, SimpleNamespace(train=range(7), validation=range(2)), None, None
-            )
-        assert asked == made
 
 
 # ---- the whole way, through the commands that users type

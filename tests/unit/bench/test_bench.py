@@ -29,6 +29,7 @@ def rows(text: str) -> dict[str, str]:
     return {name: figures for name, figures in cells if figures}
 
 
+@pytest.mark.gate
 def test_reading(capsys):
     reading.main(quick=True, only="distgan")
     assert set(rows(capsys.readouterr().out)) >= {
@@ -72,12 +73,14 @@ def test_every_loader_gives_every_sample(tmp_path, monkeypatch):
         path.rmdir() if path.is_dir() else path.unlink()
 
 
+@pytest.mark.gate
 def test_writing(capsys):
     writing.main(quick=True, only="1 worker")
     text = capsys.readouterr().out
     assert writing.OURS in rows(text) and "opening an index of 2,000 samples" in text
 
 
+@pytest.mark.gate
 def test_shuffling(capsys):
     shuffling.main(quick=True)
     found = {

@@ -16,6 +16,7 @@ def in_a_folder_of_its_own(tmp_path, monkeypatch):
     monkeypatch.setattr(peers.tempfile, "tempdir", str(tmp_path))
 
 
+@pytest.mark.gate
 def test_the_trainer_against_straight_line_pytorch(capsys):
     overhead.on("cpu", quick=True, only="sagan")
     text = capsys.readouterr().out

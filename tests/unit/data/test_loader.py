@@ -144,6 +144,7 @@ def test_every_sample_once_an_epoch_over_any_legs(folders, n, per_shard, window,
     run_legs(folders(n, per_shard), *shared, window)
 
 
+@pytest.mark.gate
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more processes than cores
 @settings(
     max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]

@@ -113,11 +113,13 @@ def test_no_step_waits(opened):
     assert loop.recipe.G.updates == 10
 
 
+@pytest.mark.gate
 @pytest.mark.parametrize("module", [sagan, r3gan])
 def test_no_step_with_augmentation_waits(opened, module):
     watched(opened(module, "diffaugment=[color, translation, cutout]"))
 
 
+@pytest.mark.gate
 @pytest.mark.parametrize(
     "settings",
     [[], ["penalty=10", "optimizer=adam"], ["rotation=15", "jitter=0.2", "ema=0.99"]],
@@ -136,6 +138,7 @@ def test_no_step_of_wgan_flowers_waits(opened, settings, monkeypatch):
     watched(opened(wgan_flowers, *settings))
 
 
+@pytest.mark.gate
 @pytest.mark.parametrize(
     "wait",
     [

@@ -277,6 +277,7 @@ def weights(tmp_path_factory):
     return path, hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+@pytest.mark.gate
 def test_frechet_audio_distance_names_its_weights(voices, weights):
     path, digest = weights
     embedding = Embedding("wav2vec2_base", str(path), digest)
@@ -295,6 +296,7 @@ def test_frechet_audio_distance_names_its_weights(voices, weights):
     )
 
 
+@pytest.mark.gate
 def test_weights_of_another_checksum_or_model_are_refused(weights, tmp_path):
     path, digest = weights
     with pytest.raises(ConfigError, match=f"SHA-256 is {digest}, expected is 00"):

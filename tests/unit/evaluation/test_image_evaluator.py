@@ -125,6 +125,7 @@ def test_inception_takes_only_the_published_file(tmp_path):
         Inception(str(tmp_path / "other.pth"))
 
 
+@pytest.mark.gate
 def test_inception_is_pytorch_fids_network_with_the_files_weights(tmp_path, monkeypatch):
     """The published file cannot be had here.
 

@@ -67,6 +67,7 @@ def test_clean_is_clean_fids(height, width):
     )
 
 
+@pytest.mark.gate
 @pytest.mark.parametrize(
     ("way", "package"), [("tensorflow", "torch_fidelity"), ("antialiased", "torchmetrics")]
 )
@@ -96,6 +97,7 @@ def test_the_other_two_are_torch_fidelitys_and_torchmetrics(way, package, stand_
             )
 
 
+@pytest.mark.gate
 @pytest.mark.parametrize(("height", "width"), SIZES)
 def test_bilinear_is_pytorch_fids(height, width, both):
     images, found = pixels(height, width), []
@@ -156,6 +158,7 @@ def test_features_are_bit_for_bit_those_of_pytorch_fids_own_network(both):
     assert torch.equal(ours(images), x.flatten(1))
 
 
+@pytest.mark.gate
 def test_a_row_does_not_depend_on_its_neighbours_in_a_chunk(both):
     net, images = both[0], extraction._images(16, 3)
     whole, turned = net(images), net(images.flip(0))
@@ -174,6 +177,7 @@ def test_half_precision_is_refused(stand_in):
 
 
 # ---- which weights
+@pytest.mark.gate
 def test_other_weights_are_taken_by_their_hash_and_never_called_by_the_published_name(
     stand_in, tmp_path, monkeypatch
 ):

@@ -395,6 +395,7 @@ def test_the_same_as_numbers():
     )
 
 
+@pytest.mark.gate
 def test_the_plot_is_a_picture_of_any_rows(tmp_path):
     for name, found in (
         ("some", [*rows(w64=61.0, w96=60.0), Row(128, "not begun"), Row(48, "not begun")]),
@@ -484,6 +485,7 @@ def test_a_width_that_fails_is_told_and_the_others_go_on(played, capfd):
     )
 
 
+@pytest.mark.gate
 @pytest.mark.parametrize(
     ("task", "mine"), [("0/3", [4]), ("2/3", [8]), ("0/2", [4, 8]), ("4/5", [])]
 )

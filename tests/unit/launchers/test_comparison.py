@@ -10,6 +10,7 @@ from distgan.core.errors import ConfigError
 from distgan.launchers.sweeps import comparison, search
 
 
+@pytest.mark.gate
 def test_scores_are_compared_where_they_were_measured_alike(tmp_path, capsys):
     """The one with target_gain=10 has the smaller error in units of the data, and the larger in its
     own.

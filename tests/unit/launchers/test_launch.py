@@ -35,6 +35,7 @@ VERBS = (
     "cost",
     "gc",
     "doctor",
+    "dev-cluster",
     "capacity",
     "generate",
     "evaluate",
@@ -46,21 +47,34 @@ def test_there_are_these_verbs():
     assert tuple(cli.VERBS) == VERBS
 
 
-def distgan(*words: str, code: int = 0) -> tuple[str, str]:
+@pytest.fixture
+def distgan(capsys, monkeypatch):
+    """A function: (output, errors) of a command line, in this process."""
+
+    def command(*words: str, code: int = 0) -> tuple[str, str]:
+        monkeypatch.setattr("sys.argv", ["distgan", *words])
+        ended = 0
+        try:
+            cli.main()
+        except SystemExit as end:
+            ended = end.code or 0
+        printed = capsys.readouterr()
+        assert ended == code, printed.err
+        return printed
+
+    return command
+
+
+def test_the_installed_command(distgan):
     done = subprocess.run(
-        [str(BIN / "distgan"), *words],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=60,
+        [str(BIN / "distgan"), "shrad"], env=environment(), capture_output=True, text=True
     )
-    assert done.returncode == code, done.stderr
-    return done.stdout, done.stderr
+    assert (done.returncode, done.stdout, done.stderr) == (2, *distgan("shrad", code=2))
 
 
 # ---- help
 @pytest.mark.parametrize("verb", VERBS)
-def test_help_teaches(verb):
+def test_help_teaches(verb, distgan):
     out, err = distgan(verb, "--help")
     assert err == "" and out.startswith("usage: ") and len(out.splitlines()) >= 8
     assert re.search(
@@ -82,7 +96,7 @@ def test_help_of_a_recipe_lists_every_setting(capsys):
         assert part in out
 
 
-def test_an_unknown_verb():
+def test_an_unknown_verb(distgan):
     out, err = distgan("shrad", code=2)
     assert (
         "error: no verb 'shrad' (did you mean shard?); there are: shard, index, check, train, run,"

@@ -390,6 +390,7 @@ def test_a_silent_target_takes_no_part_in_validation(folder, monkeypatch):
         made.validate(data)
 
 
+@pytest.mark.gate
 def test_pictures_come_with_sound(folder, tmp_path):
     made, data = recipe(), Data(str(folder))
     made.show(data, tmp_path / "00000012.png")

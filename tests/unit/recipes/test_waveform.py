@@ -435,6 +435,7 @@ def test_validation_includes_the_gan_loss_without_touching_the_discriminator(pul
     assert {"valid/stft", "valid/real_score", "valid/fake_score"} <= found.keys()
 
 
+@pytest.mark.gate
 def test_results_have_every_held_out_pair(pulses, tmp_path):
     made, data = recipe(), Data(str(pulses))
     made.show(data, tmp_path / "00000000.png")

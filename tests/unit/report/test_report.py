@@ -223,6 +223,7 @@ def test_the_grids_picked_are_the_first_the_best_the_last_and_some_between():
     assert pick([10, 20], None) == [10, 20] and pick([], None) == []
 
 
+@pytest.mark.gate
 def test_no_torch_is_imported(finished):
     code = (
         "import sys\nsys.modules.update(dict.fromkeys(('torch', 'accelerate', 'torchvision',"

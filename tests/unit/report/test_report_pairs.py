@@ -77,6 +77,7 @@ def lines_of(values, key, start=0, per_epoch=1, **more):
 
 
 # ---- the page
+@pytest.mark.gate
 def test_clips_are_called_clips(made):
     text = Reader(made["waveform"][1]).text
     for part in (
@@ -191,8 +192,13 @@ def test_a_key_has_its_drawing(key, title):
     assert list(curves(lines_of([0.3, 0.2, 0.4], key), Watch())) == [title]
 
 
-@pytest.mark.parametrize("span", [1, 5, 30, 500, 1e6])
-@pytest.mark.parametrize("low", [1e-7, 3e-4, 0.02, 7.0, 4e5])
+LATER = pytest.mark.gate  # a drawing costs half a second
+
+
+@pytest.mark.parametrize("span", [1, 5, *(pytest.param(x, marks=LATER) for x in (30, 500, 1e6))])
+@pytest.mark.parametrize(
+    "low", [1e-7, 7.0, *(pytest.param(x, marks=LATER) for x in (3e-4, 0.02, 4e5))]
+)
 def test_numbers_on_axes_are_plain(low, span):
     drawn = curves(lines_of(np.geomspace(low, low * span, 9).tolist(), "d/penalty"), Watch())[
         "Gradient penalty"
@@ -322,6 +328,7 @@ def test_results_are_listed(made):
     assert "speaker8" not in text
 
 
+@pytest.mark.gate
 def test_many_small_pictures(plain):
     (plain / "results").mkdir()
     for i in range(50):
@@ -330,6 +337,7 @@ def test_many_small_pictures(plain):
     assert "36 of 50 pictures" in page and len(links(page)) == 36
 
 
+@pytest.mark.gate
 def test_a_sheet_before_small_pictures(plain):
     (plain / "results/images").mkdir(parents=True)
     Image.new("RGB", (520, 520)).save(plain / "results/grid.png")
@@ -356,6 +364,7 @@ def test_sounds_can_be_heard(made):
     ]  # as they were made, not by name
 
 
+@pytest.mark.gate
 def test_sounds_of_results_take_the_place_of_those_beside_pictures(plain):
     (plain / "results").mkdir()
     wav(plain / "results/speaker.after.wav", clip(0))
@@ -369,6 +378,7 @@ def test_sounds_of_results_take_the_place_of_those_beside_pictures(plain):
 
 
 # ---- hostile files
+@pytest.mark.gate
 def test_a_huge_sound_and_what_is_none_stay_outside(plain):
     (plain / "results").mkdir()
     wav(plain / "results/a.small.wav", clip(0))
@@ -383,6 +393,7 @@ def test_a_huge_sound_and_what_is_none_stay_outside(plain):
     assert len(page) < media.MAX_SOUND_BYTES
 
 
+@pytest.mark.gate
 def test_links_in_a_run_are_not_followed(plain, tmp_path):
     secret = tmp_path / "secret"
     secret.mkdir()
@@ -482,6 +493,7 @@ def test_many_runs_have_a_bar(tmp_path, capsys):
     assert "reading: 5/5 runs" in capsys.readouterr().out
 
 
+@pytest.mark.gate
 def test_a_page_that_cannot_be_written_does_not_hide_the_others(tmp_path, capsys):
     for name in "ab":
         invent_pair(tmp_path / name, epochs=1, pictures=0)

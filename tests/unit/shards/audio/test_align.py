@@ -162,6 +162,7 @@ def test_pooled_finds_what_single_recordings_do_not_show():
     assert align.pooled([], 300) == align.UNKNOWN
 
 
+@pytest.mark.gate
 def test_speech_after_noise_room_and_denoiser():
     """A part of the table of bench/alignment.py."""
     voices = alignment.corpus()

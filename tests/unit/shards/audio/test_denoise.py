@@ -55,6 +55,7 @@ def test_a_row_is_the_same_in_any_batch_and_at_any_length(name):
         assert (filled[i, :length] - alone[0]).abs().max() < 1e-6
 
 
+@pytest.mark.gate
 @pytest.mark.parametrize("name", EMBEDDED)
 @pytest.mark.parametrize("rate", [16000, 22050, 48000])
 def test_it_adds_no_delay_and_removes_noise(name, rate):

@@ -508,6 +508,7 @@ def test_workers_find_the_same(tmp_path, no_pictures):
     assert reports[0] == reports[1]
 
 
+@pytest.mark.gate
 def test_the_command(tmp_path):
     root = image_set(tmp_path)
     run = subprocess.run(

@@ -1,0 +1,24 @@
+"""Faults for `processes.broken`, as text put ahead of the trainer."""
+
+NAN_AT = """
+    from distgan.data import transforms
+    usual, calls = transforms.to_unit, []
+    def to_unit(images, *dtype):
+        calls.append(1)
+        return usual(images, *dtype).mul_(float("nan") if {} else 1)
+    import os
+    transforms.to_unit = to_unit
+"""
+
+# Rank 1's images are not finite from the sixth step on, for as long as {}.
+FROM_STEP_6 = """
+    import os
+    from distgan.data import transforms
+    from distgan.recipes import sagan
+    usual, step, bad = transforms.to_unit, sagan.Recipe.step, [False]
+    def told(self, batches, now):
+        bad[0] = now.step >= 5 and os.environ.get("RANK", "1") == "1" and {}
+        return step(self, batches, now)
+    sagan.Recipe.step = told
+    transforms.to_unit = lambda images, *dtype: usual(images, *dtype).mul_(float("nan") if bad[0] else 1)
+"""

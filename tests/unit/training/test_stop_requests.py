@@ -1,0 +1,44 @@
+"""The end of a job, and the watch over a process that hangs."""
+
+import time
+
+from distgan.core import watchdog
+from distgan.distributed.ranks import Ranks
+from distgan.training import stop_requests as stopping
+
+
+def test_slurms_end_of_the_job_is_the_end(tmp_path):
+    def late(limit, **environment):
+        return stopping.Requests(Ranks(), tmp_path, limit, environment).begin()()[0]
+
+    soon, far = (str(int(time.time() + seconds)) for seconds in (5, 10_000))
+    assert (
+        late(None, SLURM_JOB_END_TIME=soon)
+        and not late(None, SLURM_JOB_END_TIME=far)
+        and late(5, SLURM_JOB_END_TIME=far)
+    )
+    assert (
+        not late(None)
+        and not late(None, SLURM_JOB_END_TIME="NONE")
+        and not late(None, SLURM_JOB_END_TIME="")
+    )
+    slow = stopping.Requests(
+        Ranks(), tmp_path, None, {"SLURM_JOB_END_TIME": str(int(time.time() + 60))}
+    )
+    assert not slow.begin()()[0]
+    slow.saved(40.0)  # two of these are more than what is left
+    assert slow.begin()()[0] and slow.cause == "the end of the job's time"
+
+
+def test_a_beat_keeps_the_watch_quiet(tmp_path, monkeypatch):
+    monkeypatch.setattr(watchdog, "EVERY_S", 0.0)
+    path = tmp_path / "stacks.txt"
+    with watchdog.watching(path, 1.0):
+        for _ in range(8):
+            time.sleep(0.2)
+            watchdog.beat()
+        with watchdog.waiting():
+            time.sleep(1.5)
+    assert not path.exists()  # nothing was written, so nothing is left
+    with watchdog.watching(path, None):
+        watchdog.beat()
