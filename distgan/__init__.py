@@ -1,3 +1,3 @@
 """Train GANs on images and audio: one run, any cluster."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
