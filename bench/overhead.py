@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from bench import peers, straight, training
-from distgan import recipes
+from distgan.recipes._catalog import resolve_recipe
 
 ASKED = 0.97
 OURS, DEFAULT = "distgan", "straight-line PyTorch"
@@ -85,7 +85,7 @@ def measure(
     system: str, device: str, settings: list[str], steps: int, rounds: int, folder: Path
 ) -> dict[str, list[float]]:
     """{way: seconds per step of each round}"""
-    module, _ = recipes.resolve(system)
+    module, _ = resolve_recipe(system)
     settings = [
         *settings,
         f"machine.device={device}",

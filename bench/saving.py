@@ -12,8 +12,8 @@ import time
 import torch
 
 from bench import peers, training
-from distgan import recipes
 from distgan.launchers.local import demo
+from distgan.recipes._catalog import resolve_recipe
 
 ASKED = 0.02  # of training time
 EVERY_S = 60.0
@@ -23,7 +23,7 @@ def main(quick: bool = False, only: str = "") -> None:
     settings = [word for word in demo.SETTINGS if word.partition("=")[0] in ("ngf", "ndf", "batch")]
     with peers.scratch() as folder:
         training.write_images(folder / "data", 64 if quick else 512)
-        module, _ = recipes.resolve("sagan")
+        module, _ = resolve_recipe("sagan")
         saves = 2 if quick else 15
         loop = training.loop(
             module, [*settings, "machine.flush_steps=4"], folder / "data", folder / "run", 4 * saves

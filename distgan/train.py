@@ -15,10 +15,10 @@ if (
 ):  # run as a file: Python put distgan/ first, where our files could hide other modules
     sys.path[0] = str(HERE.parent)
 
-from distgan import recipes  # noqa: E402
 from distgan.config import loading  # noqa: E402
 from distgan.config.settings import Run  # noqa: E402
 from distgan.core import errors  # noqa: E402
+from distgan.recipes._catalog import recipe_names, resolve_recipe  # noqa: E402
 
 
 def plan(words: list[str]) -> tuple[ModuleType, Run, dict[str, Any]]:
@@ -27,10 +27,10 @@ def plan(words: list[str]) -> tuple[ModuleType, Run, dict[str, Any]]:
     """
     if not words or "=" in words[0]:
         raise errors.ConfigError(
-            f"the first word names a recipe ({', '.join(recipes.names())}) or a run file; --help"
+            f"the first word names a recipe ({', '.join(recipe_names())}) or a run file; --help"
             " shows how"
         )
-    module, tree = recipes.resolve(words[0])
+    module, tree = resolve_recipe(words[0])
     run = loading.validate(module.Settings, tree, words[1:])
     return module, run, loading.override({}, words[1:])
 

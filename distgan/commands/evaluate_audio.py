@@ -39,11 +39,11 @@ def is_meant(argv: list[str]) -> bool:
     """
     places, values = options.peek(argv)
     if len(places) == 1:
-        from distgan import recipes
         from distgan.commands import trained_run as trained
+        from distgan.recipes._catalog import resolve_recipe
 
         try:
-            module, _ = recipes.resolve(str(trained.locate(places[0]).parents[1] / "config.yaml"))
+            module, _ = resolve_recipe(str(trained.locate(places[0]).parents[1] / "config.yaml"))
         except ConfigError:
             return False
         return module.Settings.kind == "pair"

@@ -7,12 +7,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from distgan import recipes
 from distgan.config import batch_layout, loading
 from distgan.config.identity import with_neutral
 from distgan.config.settings import Run
 from distgan.core.errors import ConfigError
 from distgan.distributed.ranks import Ranks
+from distgan.recipes._base import build_recipe
+from distgan.recipes._catalog import resolve_recipe
 from distgan.runs import checkpoints, history
 from distgan.runs.locate import find_checkpoint
 
@@ -32,7 +33,7 @@ def locate(text: str) -> Path:
 
 def settings(folder: Path, device: str) -> tuple[ModuleType, Run]:
     """The recipe's module and the settings of the run in `folder`, for this machine."""
-    module, tree = recipes.resolve(str(folder / "config.yaml"))
+    module, tree = resolve_recipe(str(folder / "config.yaml"))
     recorded = with_neutral(module.Settings, tree)
     run = loading.validate(
         module.Settings, {**recorded, "grow": None, "machine": {"device": device}}
@@ -48,7 +49,7 @@ def load(module: ModuleType, run: Run, ranks: Ranks, checkpoint: Path) -> Any:
 
     As if the global batch were one process's.
     """
-    recipe = recipes.build(
+    recipe = build_recipe(
         module,
         run,
         ranks,

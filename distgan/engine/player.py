@@ -265,18 +265,6 @@ def _values(net: nn.Module) -> list[torch.Tensor]:
     return [value for value in net.state_dict(keep_vars=True).values() if id(value) not in vectors]
 
 
-def apply_settings(recipe: Any, run: Any) -> None:
-    """Take over settings that were changed in flight: a recipe reads its `run` anew in every step,
-    rates and weight decay live in the optimizers.
-
-    The rate of player G is the setting `g_lr`, that of D `d_lr`; `weight_decay`, where a recipe has
-    it, is of all.
-    """
-    recipe.run = run
-    for name, player in recipe.players.items():
-        player.set_rates(getattr(run, f"{name.lower()}_lr"), getattr(run, "weight_decay", None))
-
-
 def merge_logs(logs: list[Log]) -> Log:
     """The numbers of a step of several updates: those of the last one, and how many were skipped."""
     return logs[-1] | {"skipped": torch.stack([log["skipped"] for log in logs]).sum()}

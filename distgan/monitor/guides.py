@@ -84,3 +84,26 @@ WAVEFORM_GUIDE = SAGAN_GUIDE | _guide(
     d_overfitting=_OVERFIT,
     score_flat=(),
 )
+
+# Of the timbre system: G's GAN loss is one of three and small.
+_LESS_GAN = (
+    Move(setting="d_lr", factor=0.5, limit=2.5e-5),
+    Move(setting="lambda_adversarial", factor=0.5, limit=0.0125),
+)
+_SLOWER = (
+    Move(setting="g_lr", factor=0.5, limit=6.25e-5),
+    Move(setting="d_lr", factor=0.5, limit=2.5e-5),
+)
+_MILDER = (
+    Move(setting="weight_decay", add=1e-5, limit=5e-5),
+    Move(setting="g_width", factor=0.5, limit=64, in_flight=False),
+)
+TIMBRE_GUIDE = _guide(
+    nonfinite=_SLOWER,
+    g_loss_exploding=_SLOWER,
+    d_loss_low=_LESS_GAN,
+    d_too_strong=_LESS_GAN,
+    d_loss_high=(Move(setting="d_lr", factor=2, limit=8e-4),),
+    overfitting=_MILDER,
+    validation_rising=_MILDER,
+)

@@ -2,44 +2,14 @@
 discriminator minimises, `g_` the generator.
 """
 
-import math
-from collections.abc import Callable, Mapping
-from typing import Any, Literal, get_args
+from collections.abc import Callable
+from typing import Literal, get_args
 
 import torch
 from torch.nn import functional as F
 
 Mode = Literal["lsgan", "vanilla", "hinge", "wgan"]
 MODES: tuple[Mode, ...] = get_args(Mode)
-
-
-def watched(tree: Any, key: str, fields: Mapping[str, Any]) -> Any:
-    """Settings as they are given, with what `watch` must know of the loss `key` and its labels,
-    unless they say that themselves.
-
-    hinge and wgan give D's loss and outputs no healthy range. The least binary cross-entropy under
-    soft labels is the mean of their entropies; least squares can reach 0 whatever the labels.
-    """
-    if not isinstance(tree, dict) or not isinstance(own := tree.get("watch", {}), dict):
-        return tree
-    mode, *labels = (
-        tree.get(name, fields[name].default) for name in (key, "real_label", "fake_label")
-    )
-    suited: dict[str, Any] = {}
-    if mode in ("hinge", "wgan"):
-        suited = {"unbounded": True}
-    elif mode == "lsgan":
-        suited = {"d_loss_floor": 0.0}
-    elif mode == "vanilla" and all(
-        isinstance(label, int | float) and 0 <= label <= 1 for label in labels
-    ):
-        suited = {
-            "d_loss_floor": round(
-                -sum(p * math.log(p) for label in labels for p in (label, 1 - label) if p > 0) / 2,
-                3,
-            )
-        }
-    return tree | {"watch": suited | own}
 
 
 def d_vanilla(

@@ -30,7 +30,8 @@ from distgan.distributed.ranks import Ranks
 from distgan.engine.player import Log, Player, merge_logs
 from distgan.monitor.settings import Watch
 from distgan.nn.losses import d_relativistic, g_relativistic, zero_centred_penalty
-from distgan.recipes import _noise as from_noise
+from distgan.recipes import _noise
+from distgan.recipes._base import step_log
 
 SIZES = (4, 8, 16, 32, 64)
 GROUP = 16  # channels of a group of the 3x3 convolutions, as in the paper's networks
@@ -116,7 +117,7 @@ class Recipe:
     def __init__(
         self, run: Settings, ranks: Ranks, layout: BatchLayout, shape: tuple[int, int, int]
     ):
-        channels = from_noise.channels(shape, run.recipe)
+        channels = _noise.channels(shape, run.recipe)
         self.run, self.batches_per_step, self.dtype = run, 1, ranks.dtype
         adam = partial(torch.optim.Adam, betas=run.betas)
         self.G = Player(
@@ -139,9 +140,7 @@ class Recipe:
         gamma = self.run.gamma * self.run.eased(now.epoch, self.run.gamma_end / self.run.gamma)
         d = merge_logs([self.D.update(partial(self._d_loss, gamma=gamma), batches[0], now.epoch)])
         g = self.G.update(self._g_loss, batches[0], now.epoch)
-        return {f"d/{name}": value for name, value in d.items()} | {
-            f"g/{name}": value for name, value in g.items()
-        }
+        return step_log(d=d, g=g)
 
     def _d_loss(self, micro: MicroBatch, gamma: float) -> tuple[torch.Tensor, Log]:
         real = self._diffaugment(self._real(micro), micro, "d/real")
@@ -195,24 +194,24 @@ class Recipe:
 
         Image i depends on the seed and i alone.
         """
-        return from_noise.sample(self.G, numbers, self.run.seed, purpose, self.run.latent)
+        return _noise.sample(self.G, numbers, self.run.seed, purpose, self.run.latent)
 
     def show(self, data: Data, path: Path) -> None:
         """A grid of samples, of the same noise each time."""
-        from_noise.show(self.sample, path)
+        _noise.show(self.sample, path)
 
     def validate(self, data: Data) -> dict[str, float]:
         """On one rank, over the whole validation set.
 
         Losses are of all held-out images against as many samples, in their order.
         """
-        real, seen, fake = from_noise.discriminator_scores(self.D, data, self.sample)
+        real, seen, fake = _noise.discriminator_scores(self.D, data, self.sample)
         numbers = {
             "d_loss": d_relativistic(real, fake),
             "g_loss": g_relativistic(real, fake),
             "train_d_loss": d_relativistic(seen, fake[: len(seen)]),
-            "overfit": from_noise.overfitting_ratio(real, seen, fake),
-            "diversity": from_noise.diversity(data, self.sample),
+            "overfit": _noise.overfitting_ratio(real, seen, fake),
+            "diversity": _noise.diversity(data, self.sample),
         }
         return {f"valid/{name}": float(value) for name, value in numbers.items()}
 

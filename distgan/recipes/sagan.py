@@ -21,8 +21,9 @@ from distgan.distributed.ranks import Ranks
 from distgan.engine.player import Log, Player, merge_logs
 from distgan.monitor.settings import Watch
 from distgan.nn.image import Discriminator64, Generator64
-from distgan.nn.losses import Mode, d_adversarial, g_adversarial, watched
-from distgan.recipes import _noise as from_noise
+from distgan.nn.losses import Mode, d_adversarial, g_adversarial
+from distgan.recipes import _noise
+from distgan.recipes._base import score_logs, step_log, with_monitor_defaults
 
 REFERENCE_BATCH = 16
 
@@ -113,8 +114,8 @@ class Settings(Run):
 
     @model_validator(mode="before")
     @classmethod
-    def _watched(cls, tree):
-        return watched(tree, "loss", cls.model_fields)
+    def _monitor_defaults(cls, tree):
+        return with_monitor_defaults(tree, "loss", cls.model_fields)
 
     @property
     def group(self) -> int:
@@ -125,7 +126,7 @@ class Recipe:
     def __init__(
         self, run: Settings, ranks: Ranks, layout: BatchLayout, shape: tuple[int, int, int]
     ):
-        channels = from_noise.channels(shape, run.recipe)
+        channels = _noise.channels(shape, run.recipe)
         self.run, self.batches_per_step = run, run.d_steps
         self.dtype = ranks.dtype
         adam = partial(torch.optim.Adam, betas=run.betas, weight_decay=run.weight_decay)
@@ -166,9 +167,7 @@ class Recipe:
                 for i in range(self.run.g_steps)
             ]
         )
-        return {f"d/{name}": value for name, value in d.items()} | {
-            f"g/{name}": value for name, value in g.items()
-        }
+        return step_log(d=d, g=g)
 
     def _d_loss(self, micro: MicroBatch) -> tuple[torch.Tensor, Log]:
         run = self.run
@@ -187,7 +186,7 @@ class Recipe:
             )
         ).chunk(2)
         loss = d_adversarial(run.loss, real_logit, fake_logit, run.real_label, run.fake_label)
-        return loss, self._score_logs(real=real_logit, fake=fake_logit)
+        return loss, score_logs(self.run.loss, real=real_logit, fake=fake_logit)
 
     def _g_loss(self, micro: MicroBatch, turn: int) -> tuple[torch.Tensor, Log]:
         with self.D.frozen() as judge:
@@ -195,13 +194,7 @@ class Recipe:
                 self._diffaugment(self.G(self._noise(micro, f"noise/g/{turn}")), micro, f"g/{turn}")
             )
         loss = g_adversarial(self.run.loss, logit, self.run.real_label)
-        return loss, {"adversarial": loss} | self._score_logs(fake=logit)
-
-    def _score_logs(self, **logits: torch.Tensor) -> Log:
-        """Means of what D says: probabilities where its loss makes them such, else its outputs."""
-        if self.run.loss == "vanilla":
-            return {f"{name}_prob": logit.sigmoid().mean() for name, logit in logits.items()}
-        return {f"{name}_score": logit.mean() for name, logit in logits.items()}
+        return loss, {"adversarial": loss} | score_logs(self.run.loss, fake=logit)
 
     def _diffaugment(self, images: torch.Tensor, micro: MicroBatch, purpose: str) -> torch.Tensor:
         return diffaugment.images(
@@ -216,26 +209,26 @@ class Recipe:
 
         Image i depends on the seed and i alone.
         """
-        return from_noise.sample(self.G, numbers, self.run.seed, purpose, self.run.latent)
+        return _noise.sample(self.G, numbers, self.run.seed, purpose, self.run.latent)
 
     def show(self, data: Data, path: Path) -> None:
         """A grid of samples, of the same noise each time."""
-        from_noise.show(self.sample, path)
+        _noise.show(self.sample, path)
 
     def validate(self, data: Data) -> dict[str, float]:
         """On one rank, over the whole validation set.
 
         Does D know the training reals better than held-out ones?
         """
-        real, seen, fake = from_noise.discriminator_scores(self.D, data, self.sample)
+        real, seen, fake = _noise.discriminator_scores(self.D, data, self.sample)
         run = self.run
         g_loss = g_adversarial(run.loss, fake, run.real_label)
         numbers = {
             "d_loss": d_adversarial(run.loss, real, fake, run.real_label, run.fake_label),
             "g_loss": g_loss,
             "adversarial": g_loss,
-            **self._score_logs(real=real, train=seen, fake=fake),
-            "overfit": from_noise.overfitting_ratio(real, seen, fake),
-            "diversity": from_noise.diversity(data, self.sample),
+            **score_logs(self.run.loss, real=real, train=seen, fake=fake),
+            "overfit": _noise.overfitting_ratio(real, seen, fake),
+            "diversity": _noise.diversity(data, self.sample),
         }
         return {f"valid/{name}": float(value) for name, value in numbers.items()}

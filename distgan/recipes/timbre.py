@@ -3,13 +3,14 @@
 L1, multi-resolution STFT and, once it has started, a GAN loss on (denoised, clean) pairs.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field, ValidationInfo, field_validator, model_validator
+from torch import nn
 
 from distgan.config import batch_layout
 from distgan.config.batch_layout import BatchLayout
@@ -25,32 +26,22 @@ from distgan.distributed.ranks import Ranks
 from distgan.engine.player import Log, Player
 from distgan.metrics.audio import table
 from distgan.metrics.stft import STFT_RESOLUTIONS, stft_distance
-from distgan.monitor.moves import Move
+from distgan.monitor.guides import TIMBRE_GUIDE
 from distgan.monitor.settings import Watch
-from distgan.nn.losses import MODES, d_adversarial, g_adversarial, watched
+from distgan.nn.losses import Mode, d_adversarial, g_adversarial
 from distgan.nn.spectrogram import MultiResolutionDiscriminator, Repair
-from distgan.outputs import audio_results as listening
+from distgan.outputs import audio_results
+from distgan.outputs.audio_results import Repaired
+from distgan.recipes._base import lower_first, score_logs, step_log, with_monitor_defaults
 
 CHUNK = 8  # held-out pairs that are repaired at once
 SHOWN = 3  # held-out pairs in a picture
-GIVEN = 8  # held-out pairs whose sound is among the results
+SOUNDS = 8  # held-out pairs whose sound is among the results
 Frames = Annotated[int, Field(gt=0, le=1_000_000_000)]
 Weight = Annotated[float, Field(ge=0, le=1e9)]
 
-# Ranges are of lsgan with labels 1 and 0, where a D that cannot tell stands at 0.5. G's GAN loss is
-# one of three and small: that it stands still is no fault.
-_LESS_GAN = (
-    Move(setting="d_lr", factor=0.5, limit=2.5e-5),
-    Move(setting="lambda_adversarial", factor=0.5, limit=0.0125),
-)
-_SLOWER = (
-    Move(setting="g_lr", factor=0.5, limit=6.25e-5),
-    Move(setting="d_lr", factor=0.5, limit=2.5e-5),
-)
-_MILDER = (
-    Move(setting="weight_decay", add=1e-5, limit=5e-5),
-    Move(setting="g_width", factor=0.5, limit=64, in_flight=False),
-)
+# The ranges are those of lsgan with labels 1 and 0, where a D that cannot tell stands at 0.5. G's GAN
+# loss is one of three and small: that it stands still is no fault.
 WATCH = Watch(
     healthy={"d/loss": (0.1, 0.75)},
     d_loss_weak=1.0,
@@ -58,15 +49,7 @@ WATCH = Watch(
     gap_high=0.02,
     gap_healthy=0.01,
     score_flat_epochs=20,
-    moves={
-        "nonfinite": _SLOWER,
-        "g_loss_exploding": _SLOWER,
-        "d_loss_low": _LESS_GAN,
-        "d_too_strong": _LESS_GAN,
-        "d_loss_high": (Move(setting="d_lr", factor=2, limit=8e-4),),
-        "overfitting": _MILDER,
-        "validation_rising": _MILDER,
-    },
+    moves=TIMBRE_GUIDE,
 )
 
 
@@ -93,22 +76,15 @@ class Settings(Run):
     stft_resolutions: tuple[tuple[Frames, Frames, Frames], ...] = Field(
         STFT_RESOLUTIONS,
         min_length=1,
-        description=(
-            "[FFT, hop, window] in frames, of the STFT loss and of the discriminator's spectrograms"
-        ),
+        description="[FFT, hop, window] in frames, of the STFT loss and of D's spectrograms",
     )
     segment_length: Frames = Field(
         16000,
         validate_default=True,
-        description=(
-            "frames of the window cut out of both members of a pair in training, at one place"
-        ),
+        description="frames of the window cut out of both sounds of a pair, at one place",
     )
     save_segment_length: Frames | None = Field(
-        None,
-        description=(
-            "frames that every stored pair must have at the least; null: segment_length is enough"
-        ),
+        None, description="least frames of a stored pair; null: segment_length is enough"
     )
     gain: tuple[Positive, Positive] = Field(
         (0.8, 1.0), description="both members of a pair times one factor drawn from this range"
@@ -155,9 +131,7 @@ class Settings(Run):
         validate_default=True,
         description="before this epoch G learns by L1 and STFT alone, and D does not learn",
     )
-    gan_loss: Literal[MODES] = Field(
-        "lsgan", description="lsgan, vanilla or hinge; hinge knows no labels"
-    )
+    gan_loss: Mode = Field("lsgan", description="lsgan, vanilla or hinge; hinge knows no labels")
     real_label: Fraction = Field(
         1.0, description="what D is taught to say of clean speech, and G's aim (lsgan, vanilla)"
     )
@@ -187,26 +161,20 @@ class Settings(Run):
     @classmethod
     def _bounded(cls, value):
         if value == "wgan":
-            raise ValueError(
-                "nothing bounds D here, and its scores would grow without end; lsgan, vanilla and"
-                " hinge need no bound"
-            )
+            raise ValueError("nothing bounds D here; lsgan, vanilla and hinge need no bound")
         return value
 
     @model_validator(mode="before")
     @classmethod
-    def _watched(cls, tree):
-        return watched(tree, "gan_loss", cls.model_fields)
+    def _monitor_defaults(cls, tree):
+        return with_monitor_defaults(tree, "gan_loss", cls.model_fields)
 
     @field_validator("stft_resolutions")
     @classmethod
     def _whole_windows(cls, value):
         for size, hop, window in value:
             if not hop <= window <= size:
-                raise ValueError(
-                    "of [FFT, hop, window] the hop is at most the window, the window at most"
-                    " the FFT"
-                )
+                raise ValueError("the hop is at most the window, the window at most the FFT")
         return value
 
     @field_validator("segment_length")
@@ -230,12 +198,7 @@ class Settings(Run):
             )
         return value
 
-    @field_validator("gain")
-    @classmethod
-    def _lower_first(cls, value):
-        if value[0] > value[1]:
-            raise ValueError("the lower first, as in [0.8, 1.0]")
-        return value
+    _range = field_validator("gain")(lower_first)
 
     @field_validator("g_hop")
     @classmethod
@@ -243,8 +206,7 @@ class Settings(Run):
         size = info.data.get("g_fft")
         if size is not None and 2 * value > size:
             raise ValueError(
-                f"at most half of g_fft={size}: with less overlap the spectrogram cannot be turned"
-                " back into sound"
+                f"at most half of g_fft={size}, or the spectrogram cannot be turned back into sound"
             )
         return value
 
@@ -298,26 +260,17 @@ class Recipe:
         started = now.epoch >= self.run.gan_start_epoch and self.run.lambda_adversarial > 0
         d = self.D.update(self._d_loss, batches[0], now.epoch) if started else {}
         g = self.G.update(partial(self._g_loss, started=started), batches[0], now.epoch)
-        return {f"d/{name}": value for name, value in d.items()} | {
-            f"g/{name}": value for name, value in g.items()
-        }
+        return step_log(d=d, g=g)
 
     def _d_loss(self, micro: MicroBatch) -> tuple[torch.Tensor, Log]:
+        run = self.run
         given, target = self._pair(micro)
-        shown = [
-            self._diffaugment(target, micro, "d/real"),
-            self._diffaugment(self.G.generate(given), micro, "d/fake"),
-        ]
-        real, fake = self.D(torch.cat(shown)).chunk(
-            2
-        )  # one pass over both: nothing in D mixes samples
-        log = {"real_score": real.mean(), "fake_score": fake.mean()}
-        if self.run.gan_loss == "vanilla":
-            log = {"real_prob": real.sigmoid().mean(), "fake_prob": fake.sigmoid().mean()}
-        return (
-            d_adversarial(self.run.gan_loss, real, fake, self.run.real_label, self.run.fake_label),
-            log,
-        )
+        real = self._diffaugment(target, micro, "d/real")
+        fake = self._diffaugment(self.G.generate(given), micro, "d/fake")
+        # One pass over both: nothing in D mixes samples.
+        real, fake = self.D(torch.cat([real, fake])).chunk(2)
+        loss = d_adversarial(run.gan_loss, real, fake, run.real_label, run.fake_label)
+        return loss, score_logs(run.gan_loss, real=real, fake=fake)
 
     def _g_loss(self, micro: MicroBatch, started: bool) -> tuple[torch.Tensor, Log]:
         run = self.run
@@ -375,25 +328,10 @@ class Recipe:
                 given, target = given[heard], target[heard]
                 repaired = repair(given)
                 row = table(repaired, target, rate, run.stft_resolutions)
-                row |= {
-                    f"input_{name}": value
-                    for name, value in table(given, target, rate, run.stft_resolutions).items()
-                }
+                before = table(given, target, rate, run.stft_resolutions)
+                row |= {f"input_{name}": value for name, value in before.items()}
                 if self.D.updates > 0:
-                    # One clip after the other, so that each is one value: clips differ in length,
-                    # and losses are means over patches.
-                    scores = list(
-                        zip(judge(target).split(1), judge(repaired).split(1), strict=True)
-                    )
-                    row["adversarial"] = torch.stack(
-                        [g_adversarial(run.gan_loss, fake, run.real_label) for _, fake in scores]
-                    )
-                    row["d_loss"] = torch.stack(
-                        [
-                            d_adversarial(run.gan_loss, real, fake, run.real_label, run.fake_label)
-                            for real, fake in scores
-                        ]
-                    )
+                    row |= self._adversarial(judge(target), judge(repaired))
                 rows.append(row)
         if not rows:
             raise DataError(
@@ -405,6 +343,19 @@ class Recipe:
             for name in rows[0]
         }
         return means | ({"valid/silent": silent} if silent else {})
+
+    def _adversarial(self, real: torch.Tensor, fake: torch.Tensor) -> Log:
+        """Return the GAN losses of each clip: [n] each.
+
+        Clip by clip, since clips differ in length and losses are means over patches.
+        """
+        run, clips = self.run, list(zip(real.split(1), fake.split(1), strict=True))
+        d_loss = [
+            d_adversarial(run.gan_loss, one, other, run.real_label, run.fake_label)
+            for one, other in clips
+        ]
+        g_loss = [g_adversarial(run.gan_loss, other, run.real_label) for _, other in clips]
+        return {"adversarial": torch.stack(g_loss), "d_loss": torch.stack(d_loss)}
 
     def _held_out(self, data: Data) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """(denoised, clean) of the validation set in order, [n, frames] each."""
@@ -420,32 +371,26 @@ class Recipe:
     def show(self, data: Data, path: Path) -> None:
         """Spectrograms of the same held-out pairs each time, and their sound beside the picture."""
         with self.G.evaluating_ema() as repair:
-            shown = [
-                listening.repaired(data, i, repair, self.run.stft_resolutions)
-                for i in listening.spread(len(data.validation), SHOWN)
-            ]
-        listening.draw(path, shown, data.sample.rate)
-        listening.write_sound(path.parent, f"{path.stem}.", shown, data.sample.rate)
+            numbers = audio_results.spread(len(data.validation), SHOWN)
+            pairs = list(self._repaired(data, repair, numbers))
+        audio_results.draw(path, pairs, data.sample.rate)
+        audio_results.write_sound(path.parent, f"{path.stem}.", pairs, data.sample.rate)
 
     def results(self, data: Data, ranks: Ranks, folder: Path) -> None:
-        """`measures.csv` of all held-out pairs, and spectrograms and sound of some.
-
-        Collective; rank 0 works.
-        """
+        """Write `measures.csv` of all held-out pairs, spectrograms and sound of some. Collective."""
         ranks.on_rank_zero(lambda: self._results(data, folder))
 
     def _results(self, data: Data, folder: Path) -> None:
-        repair = self.repairer()
-        listening.write_table(
-            folder / "measures.csv",
-            (
-                listening.repaired(data, i, repair, self.run.stft_resolutions)
-                for i in range(len(data.validation))
-            ),
-        )
-        some = [
-            listening.repaired(data, i, repair, self.run.stft_resolutions)
-            for i in listening.spread(len(data.validation), GIVEN)
-        ]
-        listening.draw(folder / "spectrograms.png", some, data.sample.rate)
-        listening.write_sound(folder, "", some, data.sample.rate)
+        repair, count = self.repairer(), len(data.validation)
+        measured = self._repaired(data, repair, range(count))
+        audio_results.write_table(folder / "measures.csv", measured)
+        pairs = list(self._repaired(data, repair, audio_results.spread(count, SOUNDS)))
+        audio_results.draw(folder / "spectrograms.png", pairs, data.sample.rate)
+        audio_results.write_sound(folder, "", pairs, data.sample.rate)
+
+    def _repaired(
+        self, data: Data, repair: nn.Module, numbers: Iterable[int]
+    ) -> Iterator[Repaired]:
+        """Held-out pairs with what `repair` makes of them."""
+        resolutions = self.run.stft_resolutions
+        return (audio_results.repaired(data, i, repair, resolutions) for i in numbers)

@@ -27,9 +27,10 @@ from distgan.engine.player import Log, Player, merge_logs
 from distgan.metrics.stft import stft_distance
 from distgan.monitor.moves import Move
 from distgan.monitor.settings import WAVEFORM, Watch
-from distgan.nn import losses
+from distgan.nn.losses import Mode, d_adversarial, g_adversarial
 from distgan.nn.waveform import Discriminator1d, Generator1d
-from distgan.outputs import signal_plots as figures
+from distgan.outputs import signal_plots
+from distgan.recipes._base import lower_first, score_logs, step_log, with_monitor_defaults
 
 CHUNK = 64  # held-out pairs that are looked at together
 SHOWN = 4  # held-out pairs in a picture
@@ -126,7 +127,7 @@ class Settings(Run):
             "share of channels left out in training, in the first half of the generator's decoder"
         ),
     )
-    loss: Literal[losses.MODES] = Field(
+    loss: Mode = Field(
         "lsgan", description="lsgan, vanilla, hinge or wgan; hinge and wgan know no labels"
     )
     real_label: Fraction = Field(
@@ -188,26 +189,19 @@ class Settings(Run):
     )
     g_steps: int = Field(1, gt=0, le=100, description="updates of G per step")
 
-    @field_validator("aug_scale_range")
-    @classmethod
-    def _lower_first(cls, value):
-        if value[0] > value[1]:
-            raise ValueError("the lower first, as in [0.9, 1.1]")
-        return value
+    _range = field_validator("aug_scale_range")(lower_first)
 
     @field_validator("weight_clip")
     @classmethod
     def _bounded(cls, value, info: ValidationInfo):
         if value is None and info.data.get("loss") == "wgan":
-            raise ValueError(
-                "nothing bounds D, and its scores would grow without end; give weight_clip=0.01"
-            )
+            raise ValueError("D's scores would grow without end; give weight_clip=0.01")
         return value
 
     @model_validator(mode="before")
     @classmethod
-    def _watched(cls, tree):
-        return losses.watched(tree, "loss", cls.model_fields)
+    def _monitor_defaults(cls, tree):
+        return with_monitor_defaults(tree, "loss", cls.model_fields)
 
     @property
     def crop(self) -> int | None:
@@ -216,12 +210,9 @@ class Settings(Run):
 
 class Recipe:
     def __init__(self, run: Settings, ranks: Ranks, layout: BatchLayout, shape: tuple[int, int]):
-        least = max(
-            [
-                2 ** (run.num_layers_d + 1),
-                *(size // 2 + 1 for size, _, _ in run.stft_resolutions if run.lambda_stft),
-            ]
-        )
+        least = 2 ** (run.num_layers_d + 1)
+        if run.lambda_stft:
+            least = max(least, *(size // 2 + 1 for size, _, _ in run.stft_resolutions))
         if (frames := run.segment or shape[1]) < least:
             raise ConfigError(
                 f"data: {frames} frames are too short for num_layers_d={run.num_layers_d} and"
@@ -263,30 +254,24 @@ class Recipe:
                 for i in range(self.run.g_steps)
             ]
         )
-        return {f"d/{name}": value for name, value in d.items()} | {
-            f"g/{name}": value for name, value in g.items()
-        }
+        return step_log(d=d, g=g)
 
     def _d_loss(self, micro: MicroBatch) -> tuple[torch.Tensor, Log]:
         run = self.run
         given, target = self._augmented(micro)
         fake = self.G.generate(given, self._dropout_mask(micro, "dropout/d"))
+        both = [self._discriminator_input(given, candidate) for candidate in (target, fake)]
         # One pass over both: nothing in D mixes samples.
-        real_score, fake_score = self.D(
-            torch.cat(
-                [self._discriminator_input(given, target), self._discriminator_input(given, fake)]
-            )
-        ).chunk(2)
-        return losses.d_adversarial(
-            run.loss, real_score, fake_score, run.real_label, run.fake_label
-        ), self._score_logs(real=real_score, fake=fake_score)
+        real_score, fake_score = self.D(torch.cat(both)).chunk(2)
+        loss = d_adversarial(run.loss, real_score, fake_score, run.real_label, run.fake_label)
+        return loss, score_logs(run.loss, real=real_score, fake=fake_score)
 
     def _g_loss(self, micro: MicroBatch, turn: int) -> tuple[torch.Tensor, Log]:
         run = self.run
         given, target = self._augmented(micro)
         output = self.G(given, self._dropout_mask(micro, f"dropout/g/{turn}"))
         with self.D.frozen() as judge:
-            adversarial = losses.g_adversarial(
+            adversarial = g_adversarial(
                 run.loss, judge(self._discriminator_input(given, output)), run.real_label
             )
         log = {"adversarial": adversarial, "l1": (output - target).abs().mean()}
@@ -325,12 +310,6 @@ class Recipe:
         """What D judges."""
         return torch.cat([given, candidate], 1) if self.run.conditional else candidate
 
-    def _score_logs(self, **scores: torch.Tensor) -> Log:
-        """Means of what D says: probabilities where its loss makes them such, else its outputs."""
-        if self.run.loss == "vanilla":
-            return {f"{name}_prob": score.sigmoid().mean() for name, score in scores.items()}
-        return {f"{name}_score": score.mean() for name, score in scores.items()}
-
     # ---- on rank 0 alone
     def _held_out(
         self, data: Data, limit: int | None = None
@@ -349,22 +328,17 @@ class Recipe:
         run, rows = self.run, []
         with self.D.evaluating() as judge:
             for given, target, output in self._held_out(data):
-                real, fake = (
-                    judge(self._discriminator_input(given, candidate))
-                    for candidate in (target, output)
-                )
+                real = judge(self._discriminator_input(given, target))
+                fake = judge(self._discriminator_input(given, output))
                 row = {
                     "l1": (output - target).abs().mean(),
-                    "adversarial": losses.g_adversarial(run.loss, fake, run.real_label),
-                    "d_loss": losses.d_adversarial(
-                        run.loss, real, fake, run.real_label, run.fake_label
-                    ),
-                    **self._score_logs(real=real, fake=fake),
+                    "adversarial": g_adversarial(run.loss, fake, run.real_label),
+                    "d_loss": d_adversarial(run.loss, real, fake, run.real_label, run.fake_label),
+                    **score_logs(run.loss, real=real, fake=fake),
                 }
                 if run.lambda_stft:
-                    row["stft"] = stft_distance(
-                        output[:, 0], target[:, 0], run.stft_resolutions
-                    ).mean()
+                    stft = stft_distance(output[:, 0], target[:, 0], run.stft_resolutions)
+                    row["stft"] = stft.mean()
                 rows.append((len(given), row))
         total = sum(n for n, _ in rows)
         return {
@@ -389,22 +363,19 @@ class Recipe:
         self._draw(data, path, SHOWN)
 
     def results(self, data: Data, ranks: Ranks, folder: Path) -> None:
-        """`measures.csv` of all held-out pairs, and overlays of the first 32.
-
-        Collective; rank 0 works.
-        """
+        """Write `measures.csv` of all held-out pairs and overlays of the first 32. Collective."""
         ranks.on_rank_zero(lambda: self._results(data, folder))
 
     def _results(self, data: Data, folder: Path) -> None:
         rows: list[tuple[str, int, str, str]] = []
         for given, target, output in self._held_out(data):
-            for one, like, before in zip(output, target, given, strict=True):
-                l1, without = (
-                    (x - like).abs().mean().item() / self.run.target_gain
-                    for x in (one, before * self.run.target_gain / self.run.input_gain)
+            untouched = given * self.run.target_gain / self.run.input_gain
+            for one, clean, before in zip(output, target, untouched, strict=True):
+                l1, input_l1 = (
+                    (x - clean).abs().mean().item() / self.run.target_gain for x in (one, before)
                 )
                 key = data.validation.key(len(rows))
-                rows.append((key, one.shape[1], f"{l1:.6g}", f"{without:.6g}"))
+                rows.append((key, one.shape[1], f"{l1:.6g}", f"{input_l1:.6g}"))
         write_atomic(folder / "measures.csv", csv_text(("key", "frames", "l1", "input_l1"), rows))
         self._draw(data, folder / "overlay.png", 8 * SHOWN)
 
@@ -413,16 +384,14 @@ class Recipe:
         gains = (self.run.input_gain, self.run.target_gain, self.run.target_gain)
         items = []
         for waves in self._held_out(data, limit):
-            for one in zip(
-                *(
-                    wave[:, 0].double().cpu() / gain
-                    for wave, gain in zip(waves, gains, strict=True)
-                ),
-                strict=True,
-            ):
-                items.append((data.validation.key(len(items)), *(wave.numpy() for wave in one)))
+            scaled = [
+                (wave[:, 0].double().cpu() / gain).numpy()
+                for wave, gain in zip(waves, gains, strict=True)
+            ]
+            for pair in zip(*scaled, strict=True):
+                items.append((data.validation.key(len(items)), *pair))
         for i in range(0, len(items), SHOWN):
             name = (
                 path.name if len(items) <= SHOWN else f"{path.stem}-{i // SHOWN:02d}{path.suffix}"
             )
-            figures.overlay(path.with_name(name), items[i : i + SHOWN], data.sample.rate)
+            signal_plots.overlay(path.with_name(name), items[i : i + SHOWN], data.sample.rate)

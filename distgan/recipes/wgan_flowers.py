@@ -30,7 +30,8 @@ from distgan.nn.image import Discriminator64, Generator64
 from distgan.nn.losses import d_wasserstein, g_wasserstein, gradient_penalty
 from distgan.nn.normalization import GroupBatchNorm2d
 from distgan.outputs import image_results
-from distgan.recipes import _noise as from_noise
+from distgan.recipes import _noise
+from distgan.recipes._base import step_log
 
 REFERENCE_BATCH = 256
 WEIGHT_CLIP = 0.01
@@ -215,7 +216,7 @@ class Recipe:
     def __init__(
         self, run: Settings, ranks: Ranks, layout: BatchLayout, shape: tuple[int, int, int]
     ):
-        channels = from_noise.channels(shape, run.recipe)
+        channels = _noise.channels(shape, run.recipe)
         self.run, self.batches_per_step, self.dtype = run, run.n_critic, ranks.dtype
         # Statistics of real and generated images must not mix: one pass over both only where no
         # group would hold some of each.
@@ -267,9 +268,7 @@ class Recipe:
         """
         d = merge_logs([self.D.update(self._d_loss, batch, now.epoch) for batch in batches])
         g = self.G.update(self._g_loss, batches[-1], now.epoch)
-        return {f"d/{name}": value for name, value in d.items()} | {
-            f"g/{name}": value for name, value in g.items()
-        }
+        return step_log(d=d, g=g)
 
     def _d_loss(self, micro: MicroBatch) -> tuple[torch.Tensor, Log]:
         real = self._diffaugment(self._real(micro), micro, "d/real")
@@ -334,24 +333,24 @@ class Recipe:
         """Images [n, channels, 64, 64] in [-1, 1] of the generator, averaged where there is an
         average; image i depends on the seed and i alone.
         """
-        return from_noise.sample(self.G, numbers, self.run.seed, purpose, self.run.latent)
+        return _noise.sample(self.G, numbers, self.run.seed, purpose, self.run.latent)
 
     def show(self, data: Data, path: Path) -> None:
         """A grid of samples, of the same noise each time."""
-        from_noise.show(self.sample, path)
+        _noise.show(self.sample, path)
 
     def validate(self, data: Data) -> dict[str, float]:
         """On one rank: the critic's estimate of the Wasserstein distance of samples from all
         held-out images, and from as many training images.
         """
-        real, seen, fake = from_noise.discriminator_scores(self.D, data, self.sample)
+        real, seen, fake = _noise.discriminator_scores(self.D, data, self.sample)
         numbers = {
             "d_loss": d_wasserstein(real, fake),
             "g_loss": g_wasserstein(fake),
             "wasserstein": -d_wasserstein(real, fake),
             "train_wasserstein": -d_wasserstein(seen, fake),
-            "overfit": from_noise.overfitting_ratio(real, seen, fake),
-            "diversity": from_noise.diversity(data, self.sample),
+            "overfit": _noise.overfitting_ratio(real, seen, fake),
+            "diversity": _noise.diversity(data, self.sample),
         }
         return {f"valid/{name}": float(value) for name, value in numbers.items()}
 

@@ -17,10 +17,10 @@ from distgan.core.clock import Clock
 from distgan.core.files import write_atomic
 from distgan.data.dataset import Data
 from distgan.distributed.ranks import Ranks
-from distgan.engine.player import apply_settings
 from distgan.evaluation.image_evaluator import Evaluator
 from distgan.monitor.decisions import Decision, decide, evaluate_rules
 from distgan.monitor.moves import format_setting
+from distgan.recipes._base import apply_settings
 from distgan.runs.folder import RunFolder
 from distgan.training.journal_writer import Recorder, head
 

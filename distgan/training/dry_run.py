@@ -7,12 +7,12 @@ from typing import Any
 import torch
 import yaml
 
-from distgan import recipes
 from distgan.config.introspection import describe, flatten
 from distgan.config.settings import Run
 from distgan.core import console
 from distgan.core.clock import Clock
 from distgan.data.loader import Stream
+from distgan.recipes._catalog import recipe_names, resolve_recipe
 from distgan.training.self_check import check
 from distgan.training.setup import RunContext, TrainingSetup
 
@@ -39,11 +39,11 @@ def show_help(recipe: str | None) -> int:
     console.say(USAGE)
     if recipe is None or "=" in recipe:
         console.say(
-            f"Recipes: {', '.join(recipes.names())}. `distgan train {recipes.names()[0]} --help`"
+            f"Recipes: {', '.join(recipe_names())}. `distgan train {recipe_names()[0]} --help`"
             " lists every setting."
         )
         return 0
-    module, tree = recipes.resolve(recipe)
+    module, tree = resolve_recipe(recipe)
     values = dict(flatten({key: value for key, value in tree.items() if key != "recipe"}))
     console.say(f"Settings of {recipe} ({module.__doc__.strip().splitlines()[0]})\n")
     for key, default, description in describe(module.Settings):

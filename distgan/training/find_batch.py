@@ -136,13 +136,14 @@ def try_batch(settings: dict[str, Any], limit: int) -> str:
     """
     import torch
 
-    from distgan import recipes
     from distgan.core.clock import Clock
     from distgan.data.dataset import Data
     from distgan.data.loader import Stream
     from distgan.distributed.ranks import Ranks
+    from distgan.recipes._base import build_recipe
+    from distgan.recipes._catalog import resolve_recipe
 
-    module, _ = recipes.resolve(settings["recipe"])
+    module, _ = resolve_recipe(settings["recipe"])
     run = module.Settings.model_validate(settings)
     ranks = Ranks(run.machine, run.precision)
     data = Data(run.data, run.machine.verify)
@@ -154,7 +155,7 @@ def try_batch(settings: dict[str, Any], limit: int) -> str:
         mapped, resident = (int(word) * os.sysconf("SC_PAGE_SIZE") for word in pages)
         soft = mapped + max(limit - resident, 0)
         resource.setrlimit(resource.RLIMIT_AS, (soft, resource.RLIM_INFINITY))
-    recipe = recipes.build(module, run, ranks, layout, data.shape)
+    recipe = build_recipe(module, run, ranks, layout, data.shape)
     stream = iter(
         Stream(
             data,

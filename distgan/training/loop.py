@@ -19,6 +19,7 @@ from distgan.distributed.ranks import Ranks
 from distgan.evaluation.image_evaluator import Evaluator
 from distgan.monitor.decisions import Decision
 from distgan.monitor.journal import read_journal
+from distgan.recipes._base import WritesResults
 from distgan.runs import checkpoints
 from distgan.runs.folder import RunFolder
 from distgan.runs.locate import find_grow_source
@@ -336,7 +337,7 @@ class Loop:
 
         RUN/results, whole or not at all. Collective.
         """
-        if not hasattr(self.recipe, "results"):
+        if not isinstance(self.recipe, WritesResults):
             return
 
         def begin() -> tuple[str, str | None]:

@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from distgan import recipes
 from distgan.config.batch_layout import BatchLayout
 from distgan.config.settings import Run
 from distgan.core import console
@@ -28,6 +27,7 @@ from distgan.data.dataset import Data
 from distgan.data.loader import Stream
 from distgan.distributed.ranks import Ranks, SingleProcess
 from distgan.engine.player import Player
+from distgan.recipes._base import build_recipe
 
 STEPS = 3  # a GAN amplifies rounding with every step, and every fault known to us shows in three
 
@@ -241,7 +241,7 @@ class _Trace:
 
 def _play(module: ModuleType, run: Run, ranks: Ranks, data: Data, layout: BatchLayout) -> _Trace:
     """The first three steps of the run."""
-    recipe = recipes.build(module, run, ranks, layout, data.shape)
+    recipe = build_recipe(module, run, ranks, layout, data.shape)
     clock = Clock(layout.batch * recipe.batches_per_step, len(data.train))
     stream = iter(
         Stream(

@@ -3,7 +3,6 @@
 import json
 from types import ModuleType
 
-from distgan import recipes
 from distgan.config import batch_layout
 from distgan.config.introspection import flatten
 from distgan.config.settings import Run
@@ -11,6 +10,7 @@ from distgan.core import console
 from distgan.data.dataset import Data
 from distgan.distributed.ranks import Ranks
 from distgan.evaluation.image_evaluator import Evaluator
+from distgan.recipes._base import build_recipe
 from distgan.runs import checkpoints
 from distgan.runs.locate import start_digest
 from distgan.runs.resolve import earlier_values, resolve, versions
@@ -73,7 +73,7 @@ class TrainingSetup(RunContext):
         super().__init__(run)
         run = self.run
         self.module = module
-        self.recipe = recipes.build(module, run, self.ranks, self.layout, self.data.shape)
+        self.recipe = build_recipe(module, run, self.ranks, self.layout, self.data.shape)
         if self.ranks.world_size > 1:
             # Weights are sent from rank 0, buffers and averages are not: another version of torch
             # draws other numbers.

@@ -7,7 +7,6 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from distgan import recipes
 from distgan.core import console
 from distgan.core.errors import LaunchError, RunError
 from distgan.launchers.runs.selection import read_sweeps
@@ -15,6 +14,7 @@ from distgan.launchers.slurm import profiles
 from distgan.launchers.sweeps import comparison, definition
 from distgan.launchers.sweeps.members import Sweep, is_name, plan_sweep
 from distgan.launchers.sweeps.reconcile import reconcile, select_members
+from distgan.recipes._catalog import recipe_names
 
 EPILOG = """examples:
   distgan sweep sagan data=data/particles ngf=64,96 seed=0,1,2 --profile gpu --max-parallel 4     6 runs, 4 at a time
@@ -97,7 +97,7 @@ def _report(options: argparse.Namespace) -> int:
         if folders:
             comparison.write(home / "_sweeps" / name, folders, values)
             return 0
-        if is_name(name) and name not in recipes.names() and not Path(name).is_file():
+        if is_name(name) and name not in recipe_names() and not Path(name).is_file():
             there = ", ".join(read_sweeps(home))
             raise RunError(
                 f"no sweep in {home} is called {name}; "

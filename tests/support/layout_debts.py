@@ -27,10 +27,7 @@ DEBTS: dict[str, set[str]] = {
         "distgan.launchers.sweeps.show",
     },
     "mock": {},
-    "file": {
-        "distgan.recipes.timbre",
-        "distgan.recipes.waveform",
-    },
+    "file": {},
     "function": {
         "distgan.commands.evaluate._of_run",
         "distgan.commands.evaluate._tell",
@@ -52,7 +49,6 @@ DEBTS: dict[str, set[str]] = {
         "distgan.metrics",
         "distgan.nn",
         "distgan.outputs",
-        "distgan.recipes",
         "distgan.runs",
         "distgan.training",
     },

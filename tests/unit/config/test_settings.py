@@ -15,7 +15,7 @@ from distgan.config.loading import override, validate
 from distgan.config.sections import Section
 from distgan.core.errors import ConfigError
 from distgan.monitor.settings import Watch
-from distgan.recipes import names, resolve
+from distgan.recipes._catalog import recipe_names, resolve_recipe
 from distgan.recipes.sagan import Settings
 
 BASE = {"recipe": "sagan", "data": "somewhere"}
@@ -68,7 +68,7 @@ def test_an_override_leaves_its_tree_alone():
 def test_a_run_file_is_read_and_overridden(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("recipe: sagan\nbatch: 12\ng_lr: 1e-3\nmachine: {keep: 1}\n")
-    module, tree = resolve(str(path))
+    module, tree = resolve_recipe(str(path))
     run = validate(module.Settings, tree, ["data=d", "batch=24", "machine.workers=0"])
     assert (run.batch, run.g_lr, run.machine.keep, run.machine.workers) == (24, 1e-3, 1, 0)
 
@@ -177,14 +177,14 @@ def test_a_broken_run_file_is_named(tmp_path, text, said):
     path = tmp_path / "mine.yaml"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(ConfigError) as caught:
-        resolve(str(path))
+        resolve_recipe(str(path))
     assert said in str(caught.value) and ("mine.yaml" in str(caught.value) or said == "no recipe")
 
 
 @pytest.mark.parametrize("what", ["sagann", "", "../sagan", "x" * 5000, "SAGAN"])
 def test_an_unknown_recipe_names_all_there_are(what):
-    with pytest.raises(ConfigError, match="there are: " + ", ".join(names())) as caught:
-        resolve(what)
+    with pytest.raises(ConfigError, match="there are: " + ", ".join(recipe_names())) as caught:
+        resolve_recipe(what)
     assert ("did you mean sagan" in str(caught.value)) == (what in ("sagann", "../sagan"))
 
 

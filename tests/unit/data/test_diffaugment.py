@@ -12,7 +12,7 @@ from distgan.core.clock import Clock
 from distgan.data import diffaugment
 from distgan.data.loader import MicroBatch
 from distgan.distributed.ranks import Ranks
-from distgan.recipes import resolve
+from distgan.recipes._catalog import resolve_recipe
 
 ADDRESS = np.array([5, 901, 7, 44])
 ALL = ("color", "translation", "cutout")
@@ -194,7 +194,7 @@ def test_channels_of_a_pair_stay_together():
 @pytest.mark.parametrize("name", ["sagan", "wgan_flowers", "r3gan"])
 def test_reals_and_samples_are_changed_in_both_updates(name, monkeypatch):
     """And G's gradient goes through the change: where everything is cut out, none is left."""
-    module, tree = resolve(name)
+    module, tree = resolve_recipe(name)
     run = loading.validate(
         module.Settings,
         tree | {"data": "-"},

@@ -9,7 +9,6 @@ import torch
 from processes import line, run
 from safetensors.torch import load_file, save_file
 
-from distgan import recipes
 from distgan.config import batch_layout, loading
 from distgan.core import rng
 from distgan.core.errors import ConfigError
@@ -18,6 +17,8 @@ from distgan.distributed.ranks import Ranks
 from distgan.engine.widen import widen
 from distgan.evaluation.image_evaluator import Evaluator
 from distgan.nn import normalization
+from distgan.recipes._base import build_recipe
+from distgan.recipes._catalog import resolve_recipe
 from distgan.runs import checkpoints
 from distgan.runs.locate import find_checkpoint, find_grow_source
 
@@ -29,7 +30,7 @@ def build(particles):
     """
 
     def make(name, width, *words):
-        module, tree = recipes.resolve(name)
+        module, tree = resolve_recipe(name)
         run = loading.validate(
             module.Settings,
             tree,
@@ -44,7 +45,7 @@ def build(particles):
             ],
         )
         ranks = Ranks(run.machine, run.precision)
-        return recipes.build(
+        return build_recipe(
             module,
             run,
             ranks,
@@ -377,12 +378,12 @@ def test_a_grown_run_starts_better_than_from_scratch(particles, tmp_path):
 
 
 def _untrained(particles, tmp_path, width: int) -> float:
-    module, tree = recipes.resolve("sagan")
+    module, tree = resolve_recipe("sagan")
     settings = loading.validate(
         module.Settings, tree, [f"data={particles}", f"ngf={width}", f"ndf={width}", *SHORT]
     )
     ranks, data = Ranks(settings.machine, settings.precision), Data(settings.data)
-    recipe = recipes.build(
+    recipe = build_recipe(
         module,
         settings,
         ranks,

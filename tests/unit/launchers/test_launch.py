@@ -240,11 +240,11 @@ def test_the_size_of_a_checkpoint_is_known_before(dry, particles, tmp_path, word
     import torch
 
     from distgan.config.loading import validate
-    from distgan.recipes import resolve
+    from distgan.recipes._catalog import resolve_recipe
     from distgan.training.setup import TrainingSetup
 
     told = float(re.search(r"^checkpoint +([\d.]+) MB$", dry(*words), re.MULTILINE)[1])
-    module, tree = resolve("sagan")
+    module, tree = resolve_recipe("sagan")
     setup = TrainingSetup(
         module, validate(module.Settings, tree, [f"data={particles}", "batch=2", *words])
     )

@@ -15,9 +15,9 @@ from distgan.core.clock import Clock
 from distgan.data.dataset import Data
 from distgan.data.loader import MicroBatch
 from distgan.distributed.ranks import Ranks
-from distgan.engine.player import apply_settings
 from distgan.nn import losses
 from distgan.recipes import r3gan
+from distgan.recipes._base import apply_settings
 from distgan.recipes.r3gan import Block, Discriminator, Generator, Recipe, Settings
 
 SMALL = ["ngf=4", "ndf=4", "latent=8", "batch=4", "blocks=1"]

@@ -16,7 +16,7 @@ from distgan.data.loader import MicroBatch
 from distgan.distributed.ranks import Ranks
 from distgan.nn import losses
 from distgan.nn.image import SelfAttention2d
-from distgan.recipes import _noise as from_noise
+from distgan.recipes import _noise
 from distgan.recipes.sagan import Recipe, Settings
 
 SMALL = ["ngf=4", "ndf=4", "latent=8", "batch=4"]
@@ -150,10 +150,10 @@ def test_diversity_is_the_spread_of_samples_beside_that_of_reals(particles):
         numbers % 2
     ) * 1.0 - 0.5  # half of the samples at -0.5, half at 0.5: 8 bits hold ±0.498
     level = 0.5 * 254 / 255
-    found = from_noise.diversity(data, lambda n, purpose: drawn[n])
+    found = _noise.diversity(data, lambda n, purpose: drawn[n])
     assert found == pytest.approx(level * (54 / 53) ** 0.5 / spread, rel=0.01)
-    assert from_noise.diversity(data, lambda n, purpose: reals[n].float()) == pytest.approx(1)
-    assert from_noise.diversity(data, lambda n, purpose: torch.zeros(len(n), 1, 64, 64)) == 0
+    assert _noise.diversity(data, lambda n, purpose: reals[n].float()) == pytest.approx(1)
+    assert _noise.diversity(data, lambda n, purpose: torch.zeros(len(n), 1, 64, 64)) == 0
 
 
 def test_a_validation_has_the_numbers_of_the_journal_and_leaves_d_alone(particles):

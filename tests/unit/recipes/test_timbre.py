@@ -20,10 +20,10 @@ from distgan.data import transforms
 from distgan.data.dataset import Data
 from distgan.data.loader import MicroBatch
 from distgan.distributed.ranks import Ranks
-from distgan.engine.player import apply_settings
 from distgan.metrics.audio import log_spectral_distance, si_sdr
 from distgan.metrics.stft import stft_distance
 from distgan.nn.spectrogram import MultiResolutionDiscriminator, Repair
+from distgan.recipes._base import apply_settings
 from distgan.recipes.timbre import Recipe, Settings
 from distgan.shards.codecs import audio as audio_codec
 

@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from distgan import recipes
 from distgan.config import batch_layout, loading
 from distgan.core import rng
 from distgan.core.clock import Clock
@@ -18,9 +17,10 @@ from distgan.core.errors import ConfigError
 from distgan.data.dataset import Data
 from distgan.data.loader import MicroBatch
 from distgan.distributed.ranks import Ranks
-from distgan.engine.player import apply_settings
 from distgan.nn.waveform import ConvDown1d, Discriminator1d, ExactConvTranspose1d, Generator1d
 from distgan.recipes import waveform
+from distgan.recipes._base import apply_settings
+from distgan.recipes._catalog import resolve_recipe
 from distgan.recipes.waveform import Recipe, Settings
 
 TINY = ["base_filters=4", "base_filters_d=4"]
@@ -182,7 +182,7 @@ def test_the_numbers_of_the_documents():
         "weight_decay": (1e-5, 1e-5),
         "loss": ("lsgan", "lsgan"),
     }
-    module, tree = recipes.resolve("waveform-collapsed")
+    module, tree = resolve_recipe("waveform-collapsed")
     failing, repaired = loading.validate(module.Settings, {**tree, "data": "-"}), settings()
     assert {name: (getattr(failing, name), getattr(repaired, name)) for name in rows} == rows
     watch = repaired.watch
@@ -204,7 +204,7 @@ def test_the_numbers_of_the_documents():
 
 
 def test_the_guide_leads_from_the_failing_run_to_the_repaired_one():
-    module, tree = recipes.resolve("waveform-collapsed")
+    module, tree = resolve_recipe("waveform-collapsed")
     values = loading.validate(module.Settings, {**tree, "data": "-"}).model_dump(mode="json")
     moves = values["watch"]["moves"]["d_loss_low"]
     assert {"d_lr", "lambda_l1", "real_label", "fake_label", "base_filters_d", "num_layers_d"} <= {

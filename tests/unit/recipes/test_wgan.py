@@ -11,10 +11,10 @@ from distgan.core.errors import ConfigError
 from distgan.data.dataset import Data
 from distgan.data.loader import MicroBatch, Stream
 from distgan.distributed.ranks import Ranks
-from distgan.engine.player import apply_settings
 from distgan.monitor.decisions import adapt, evaluate_rules, next_moves
 from distgan.nn import losses
 from distgan.nn.normalization import GroupBatchNorm2d
+from distgan.recipes._base import apply_settings
 from distgan.recipes._noise import overfitting_ratio
 from distgan.recipes.wgan_flowers import Recipe, Settings
 
