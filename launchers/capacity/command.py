@@ -1,4 +1,4 @@
-"""`distgan capacity`: the capacity study of sagan, one run for each width, measured in one table
+"""`distgan capacity`: the capacity study of `sagan`, one run for each width, compared in one table
 and one plot.
 """
 
@@ -49,7 +49,7 @@ STOPPED = 75  # as of `distgan train`
 
 @dataclass(frozen=True)
 class Study:
-    """What was asked for. `folders`: the run folder of each width."""
+    """A study as requested. `folders`: the run folder of each width."""
 
     settings: list[str]
     processes: int
@@ -136,9 +136,9 @@ def _require_a_run(study: Study) -> None:
 
 
 def plan_study(words: list[str]) -> Study:
-    """The study, checked as far as can be before anything is trained.
+    """Plan the study and check it before anything is trained.
 
-    ConfigError for words and settings, DataError for the data.
+    Raise ConfigError for words and settings, DataError for the data.
     """
     own, settings, faults = _own(words)
     values: dict[str, Any] = {}
@@ -176,7 +176,7 @@ def _folders(settings: list[str], asked: tuple[int, ...], processes: int) -> dic
 
 
 def _own(words: list[str]) -> tuple[dict[str, Any], list[str], list[str]]:
-    """(the study's own keys, the settings of its runs, faults)"""
+    """Return (the keys of the study itself, the settings of its runs, faults)."""
     own: dict[str, Any] = {}
     settings, faults = [], []
     for word in words:
@@ -205,8 +205,7 @@ def _widths(text: str | None) -> tuple[int, ...]:
     twice = sorted({str(width) for width in found if found.count(width) > 1})
     if twice:
         raise ConfigError(
-            f"widths: found {text!r}, in which {', '.join(twice)} stands twice; each width is"
-            " one run"
+            f"widths: found {text!r}, with {', '.join(twice)} twice; each width is one run"
         )
     return tuple(sorted(found))
 
@@ -232,9 +231,9 @@ def _width(width: int) -> list[str]:
 
 # ---- training
 class _Child:
-    """One training at a time, in a session of its own.
+    """Run one training at a time, in a session of its own.
 
-    What this process is asked to do reaches it once, and not also from the terminal.
+    A signal to this process reaches it once, and not from the terminal as well.
     """
 
     def __init__(self):
@@ -259,7 +258,7 @@ class _Child:
             self._process.send_signal(signal.SIGTERM if self.asked == 1 else signal.SIGINT)
 
     def run(self, line: list[str]) -> int:
-        """The exit code."""
+        """Run a command; return its exit code."""
         self._process = subprocess.Popen(line, start_new_session=True)
         if self.asked:
             self._process.send_signal(signal.SIGTERM)
@@ -269,7 +268,7 @@ class _Child:
 
 
 def _train(study: Study, mine: list[int]) -> int:
-    """Train these widths. 0; 1 where one failed; 75 where it was asked to stop."""
+    """Train these widths. Return 0; 1 if one failed; 75 if the study was asked to stop."""
     failed = []
     with _Child() as child:
         for i, width in enumerate(mine):
@@ -283,7 +282,7 @@ def _train(study: Study, mine: list[int]) -> int:
             if code:
                 failed.append(width)
                 console.say(
-                    f"width {width} failed (exit code {code}), as said above"
+                    f"width {width} failed (exit code {code}), see above"
                     + (f"; going on with {mine[i + 1]}" if mine[i + 1 :] else "")
                 )
     if failed:
@@ -297,7 +296,7 @@ def _train(study: Study, mine: list[int]) -> int:
 def report(study: Study) -> None:
     """Write and print the table and the plot.
 
-    Tasks of a job array may do so at the same time: the last one to look has seen all.
+    Tasks of a job array may do so at the same time: the last one has seen all runs.
     """
     rows = _measure(study)
     while True:

@@ -36,7 +36,7 @@ DOCUMENTS = {
 
 @dataclass(frozen=True)
 class Row:
-    """One width, as measured; None is what its run does not say (yet)."""
+    """The measurements of one width; None for what its run does not record (yet)."""
 
     width: int
     state: str  # done, stopped, failed, running, not begun, or why it cannot be read
@@ -65,7 +65,7 @@ class Row:
 
 # ---- measuring
 def measure(width: int, folder: Path) -> Row:
-    """The row of a run folder, also of one that is not there, trains still or is damaged."""
+    """Measure a run folder, even one that is missing, still training or damaged."""
     if not is_run(folder):
         return Row(width, "not begun")
     try:

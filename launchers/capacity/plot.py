@@ -1,4 +1,4 @@
-"""The one picture of a capacity study."""
+"""Draw the picture of a capacity study."""
 
 from typing import BinaryIO
 
@@ -14,7 +14,7 @@ PALETTE = (BLUE, ORANGE, GREEN, RED, "#8b5cf6", "#0f766e", "#a16207", "#6b7280")
 
 
 def draw(rows: list[Row], recommended: int | None, file: BinaryIO) -> None:
-    """Six panels: what each width costs, beside the documents' estimates, and what it gains."""
+    """Draw six panels: the costs of each width beside the documents' estimates, and its scores."""
     figure = Figure(figsize=(12, 6.6), layout="constrained", dpi=110)
     FigureCanvasAgg(figure)
     axes = figure.subplots(2, 3).flat

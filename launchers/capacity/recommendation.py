@@ -10,9 +10,9 @@ LEARNT = 0.50  # of the untrained networks' score: above it there is nothing to 
 
 # ---- recommending
 def recommend(rows: list[Row], limit_gb: float | None = None) -> tuple[int | None, list[str]]:
-    """The narrowest width that scores like the best one and is sound, and the reasons.
+    """Return the narrowest width that scores like the best one and is sound, and the reasons.
 
-    None where there is nothing to choose from.
+    None if there is nothing to choose from.
     """
     left_out = {
         row.width: f"{row.width} is left out: {row.state}, epoch {row.epochs:.4g}"

@@ -1,7 +1,5 @@
-"""`distgan capacity --submit`.
-
-The widths as one array of Slurm, and a cheaper job after it that evaluates them and writes the one
-report.
+"""`distgan capacity --submit`: submit the widths as one array of Slurm, and a cheaper job after it
+that evaluates them and writes the report.
 """
 
 import argparse
@@ -27,10 +25,7 @@ PRESET = "capacity"
 
 
 def submit(study: "Study", options: argparse.Namespace) -> int:
-    """Submit the widths that are missing and the job after them.
-
-    The same line again submits what is still missing. 0.
-    """
+    """Submit the missing widths and the job after them. Return 0."""
     if options.task or options.report:
         raise ConfigError("--submit submits the whole study; leave --task and --report out")
     resources = profiles.chosen(options)

@@ -15,7 +15,7 @@ from distgan.runs import folder as runs
 
 
 def main(argv: list[str]) -> int:
-    """0 where every width that has trained was evaluated and the report is written, else 1."""
+    """Return 0 if every trained width was evaluated and the report is written, else 1."""
     number, *words, folder = argv
     folder = Path(json.loads(folder.partition("=")[2]))
     study, failed = capacity.plan_study(words), 0

@@ -7,7 +7,7 @@ from distgan.launchers.capacity.recommendation import recommend
 
 # ---- showing
 def text(rows: list[Row], limit_gb: float | None = None) -> str:
-    """Markdown that is also read on a terminal: table, what stands in it, recommendation."""
+    """Return Markdown that also reads well on a terminal: table, legend, recommendation."""
     width, reasons = recommend(rows, limit_gb)
     metrics = {row.measure[0] for row in rows if row.measure}
     heads = (
@@ -68,7 +68,7 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 
 def _pair(measured: object, form: str, estimate: str | None | bool) -> str:
-    """`3,824,514 (2.4 M)`; without a measurement its estimate stands alone."""
+    """Return `3,824,514 (2.4 M)`; without a measurement the estimate stands alone."""
     return " ".join(
         [
             form.format(measured) if measured is not None else "–",
@@ -116,7 +116,7 @@ def _legend(rows: list[Row], metrics: set[str]) -> str:
 
 
 def table_csv(rows: list[Row]) -> str:
-    """The same as numbers: a row for each width, estimates in columns of their own."""
+    """Return the rows as CSV, with the estimates in columns of their own."""
     names = (
         "width",
         "state",

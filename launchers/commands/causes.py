@@ -1,4 +1,4 @@
-"""Causes of a run's end, recognised by what its logs say and by Slurm's states."""
+"""Recognise causes of a run's end in its logs and in Slurm's states."""
 
 import re
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ LINES = 6  # of evidence
 
 @dataclass(frozen=True)
 class Cause:
-    """`name` in a word or two, what it means, lines that show it, what to do."""
+    """A cause: its name in a word or two, its meaning, the next command, lines of evidence."""
 
     name: str
     meaning: str
@@ -44,7 +44,7 @@ SIGNS: tuple[tuple[str, str, str, str], ...] = (
     (
         r"bad numbers: |not finite|is NaN",
         "bad numbers",
-        "losses or gradients were not finite, again and again",
+        "losses or gradients were repeatedly not finite",
         "look at RUN/mishaps and `distgan report RUN`; lower rates (g_lr, d_lr), or clipping",
     ),
     (
@@ -104,14 +104,14 @@ SIGNS: tuple[tuple[str, str, str, str], ...] = (
     (
         r"no progress: ",
         "no progress",
-        "job after job ended before a checkpoint was written",
+        "several jobs in a row ended before a checkpoint was written",
         "machine.checkpoint_every smaller, or more time: distgan retry TARGET --set time=24h",
     ),
     (
         r"^error: ",
         "refused",
-        "the run told what is wrong",
-        "mend what it says, then: distgan retry TARGET, or submit a run with other settings",
+        "the run was refused",
+        "fix it, then: distgan retry TARGET, or submit a run with other settings",
     ),
     (
         r"Traceback \(most recent call last\)|^\w*(Error|Exception)\b",
@@ -135,7 +135,7 @@ SLURM = {
     ),
     "TIMEOUT": Cause(
         "time limit",
-        "the job's time ended before it had saved and asked for another turn",
+        "the job's time ended before it had saved and requeued itself",
         "distgan retry TARGET --set time=…, or a larger signal_lead_s",
     ),
     "CANCELLED": Cause("cancelled", "it was cancelled", "distgan retry TARGET"),
@@ -147,9 +147,9 @@ SLURM = {
 
 
 def match(text: str, first: str = "") -> Cause | None:
-    """The most telling sign in a log, with the lines around it.
+    """Return the cause that a log shows, with the lines around it; None if it shows none.
 
-    In what was recorded, then in the errors, then anywhere.
+    Searches `first` (the recorded cause), then lines of errors, then all lines.
     """
     errors = "\n".join(
         line

@@ -1,6 +1,5 @@
-"""What is done to submitted runs.
-
-`distgan stop`, `save`, `cancel`, `retry`. Each says what it did to every run it was given.
+"""`distgan stop`, `save`, `cancel`, `retry`: act on submitted runs, and print what was done to
+each.
 """
 
 import argparse
@@ -62,7 +61,7 @@ def _told(found: Sequence[SelectedRun], does: Callable[[SelectedRun], str]) -> i
 
 
 def stop(argv: list[str]) -> int:
-    """Save and leave; `distgan retry` goes on."""
+    """Ask runs to save and leave; `distgan retry` continues them."""
     options = _options(
         "stop",
         "Ask running runs to save and leave, at the next step. They end as `stopped`; `distgan"
@@ -83,7 +82,7 @@ def stop(argv: list[str]) -> int:
 
 
 def save(argv: list[str]) -> int:
-    """Write a checkpoint now and go on."""
+    """Ask runs for a checkpoint now."""
     options = _options("save", "Ask running runs for a checkpoint now; they go on.", argv)
     return _told(
         _found(options),
@@ -104,7 +103,7 @@ def _touch(one: SelectedRun, name: str, dry_run: bool) -> str | None:
 
 
 def cancel(argv: list[str]) -> int:
-    """Take out of the queue, or end."""
+    """Take runs out of the queue, or end them."""
     options = _options(
         "cancel",
         "Take runs out of the queue, and end those that run: they have Slurm's KillWait to save."
@@ -153,7 +152,7 @@ def cancel(argv: list[str]) -> int:
 
 
 def retry(argv: list[str]) -> int:
-    """Submit again what failed, was cancelled or stopped, or is lost."""
+    """Submit failed, cancelled, stopped and lost runs again."""
 
     def more(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
@@ -178,7 +177,7 @@ def retry(argv: list[str]) -> int:
         more,
     )
     home = options.runs.resolve()
-    _found(options)  # wrong names are told before anything is written
+    _found(options)  # wrong names are reported before anything is written
     ledger = Ledger(home)
     with ledger.locked():
         found = _found(options)
@@ -210,7 +209,9 @@ def retry(argv: list[str]) -> int:
 def _again(
     home: Path, ledger: Ledger, group: list[SelectedRun], options: argparse.Namespace
 ) -> str | None:
-    """Runs of one submission, as they were asked for then."""
+    """Submit runs of one submission again as they were submitted; return the job, None with
+    --dry-run.
+    """
     from distgan.config import loading
     from distgan.launchers.runs.state import read
 

@@ -1,4 +1,4 @@
-"""`distgan cost`: GPU-hours of runs, by what became of them, and what is still to come."""
+"""`distgan cost`: GPU-hours of runs by what became of them, and a forecast."""
 
 import argparse
 import json
@@ -13,14 +13,14 @@ from distgan.launchers.runs import selection
 from distgan.launchers.runs.accounting import KINDS, RunCost, run_costs
 from distgan.launchers.runs.selection import SelectedRun
 
-MEANS = """useful: steps were trained that were kept; lost: steps that had to be trained again, since nothing had saved them; failed: turns that ended in an error;
-overhead: starting, evaluations before the first step, and leaving. The four add up to the time on nodes, which is Slurm's own figure where it keeps accounts."""
+MEANS = """useful: steps that were kept; lost: steps that had to be trained again, since no checkpoint held them; failed: attempts that ended in an error;
+overhead: starting, evaluating before the first step, leaving. The four add up to the time on nodes, as Slurm's accounting has it if there is one."""
 
 
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="distgan cost",
-        description=f"What runs have cost on the cluster. {MEANS}",
+        description=f"The cost of runs on the cluster. {MEANS}",
         allow_abbrev=False,
         epilog="example: distgan cost ngf-study",
     )
@@ -84,18 +84,18 @@ def show(found: Sequence[SelectedRun], made: Sequence[RunCost]) -> None:
         *(_hours(sum(account.hours(kind) for account in made)) for kind in KINDS),
         console.clock(sum(account.queued for account in made)),
     )
-    console.table(("run", "state", "turns", unit, *KINDS, "in the queue"), [*rows[:200], total])
+    console.table(("run", "state", "attempts", unit, *KINDS, "in the queue"), [*rows[:200], total])
     console.say(
-        "\ntold by"
-        f" {', '.join(sorted({account.source for account in made if account.turns})) or 'nobody yet'}."
+        "\nsource:"
+        f" {', '.join(sorted({account.source for account in made if account.turns})) or 'none yet'}."
         f" {MEANS}"
     )
     console.say(forecast(found, made, unit))
 
 
 def forecast(found: Sequence[SelectedRun], made: Sequence[RunCost], unit: str) -> str:
-    """What is still to come: of running ones by their speed, of others as much as the median of
-    those that are done.
+    """Estimate what is still to come: running runs by their speed, others by the median of finished
+    ones.
     """
     done = [
         account.hours()
@@ -113,8 +113,8 @@ def forecast(found: Sequence[SelectedRun], made: Sequence[RunCost], unit: str) -
             left += statistics.median(done)
         else:
             unknown += 1
-    return f"still to come: about {_hours(left)} {unit}" + (
-        f", and {unknown} runs of which nothing is known yet" if unknown else ""
+    return f"forecast: about {_hours(left)} {unit}" + (
+        f", and {unknown} runs of unknown cost" if unknown else ""
     )
 
 

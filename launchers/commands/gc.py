@@ -1,4 +1,4 @@
-"""`distgan gc`: what no run needs any more. Says what it would remove; removes with --yes alone."""
+"""`distgan gc`: list, and with --yes remove, what no run needs any more."""
 
 import argparse
 import os

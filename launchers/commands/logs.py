@@ -1,4 +1,4 @@
-"""`distgan logs`: what a run printed, over all its turns on nodes, from any rank; `-f` follows it
+"""`distgan logs`: print what a run printed, over all its attempts, from any rank; `-f` follows it
 from one attempt to the next.
 """
 
@@ -106,7 +106,7 @@ def _paths(folder: Path, name: str, attempt: int | None) -> list[Path]:
 
 
 def _show(path: Path, at: int, wanted: re.Pattern[str]) -> int:
-    """Print whole lines from a place in the file on; returns where it ended."""
+    """Print the whole lines from position `at` on; return the position after them."""
     with open(path, "rb") as file:
         file.seek(at)
         text = file.read()

@@ -1,5 +1,5 @@
-"""`distgan show`: of a submitted run, the exact line that trains it, its settings, its job, or what
-differs from another run.
+"""`distgan show`: print the line that trains a submitted run, its settings, its job, or its
+differences from another run.
 """
 
 import argparse
@@ -43,8 +43,8 @@ def main(argv: list[str]) -> int:
         "--cmd", action="store_true", help="the accelerate line of its processes on one node"
     )
     what.add_argument("--config", action="store_true", help="its settings, resolved")
-    what.add_argument("--sbatch", action="store_true", help="the script that was given to sbatch")
-    what.add_argument("--job", action="store_true", help="its turns on nodes, as recorded")
+    what.add_argument("--sbatch", action="store_true", help="the batch script")
+    what.add_argument("--job", action="store_true", help="its attempts, as recorded")
     what.add_argument("--diff", metavar="OTHER", help="settings that differ from another run's")
     options = parser.parse_args(argv)
     home = options.runs.resolve()
@@ -60,7 +60,7 @@ def main(argv: list[str]) -> int:
             else []
         )
         if not scripts:
-            raise RunError(f"{one.folder.name}: no script of its submission is kept")
+            raise RunError(f"{one.folder.name}: no script is kept")
         console.say(_text(scripts[-1]))
     elif options.job:
         console.say(yaml.safe_dump(records(one.folder), sort_keys=False))
@@ -86,7 +86,7 @@ def _show_differences(first: SelectedRun, second: SelectedRun, names: tuple[str,
 
 
 def line(home: Path, one: SelectedRun) -> list[str]:
-    """What a job of this run executes on one node."""
+    """Return the command that a job of this run executes on one node."""
     about = (
         read(home / "_slurm" / one.submitted.submission.id / "submission.json")
         if one.submitted

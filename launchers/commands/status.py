@@ -1,5 +1,5 @@
-"""`distgan status`: every run that was submitted, in one table: state, how far it is, losses,
-score, speed, time left, and what is the matter.
+"""`distgan status`: every submitted run in one table: state, progress, losses, score, speed, time
+left, problems.
 """
 
 import argparse
@@ -33,7 +33,7 @@ FAULTY = ("failed", "cancelled", "lost")
 
 @dataclass(frozen=True)
 class Progress:
-    """The end of a run's journal."""
+    """The progress of a run, from the end of its journal."""
 
     step: int | None = None
     epoch: float | None = None
@@ -97,7 +97,7 @@ def exit_code(found: Sequence[SelectedRun]) -> int:
 
 
 def show(found: Sequence[SelectedRun], home: Path) -> None:
-    """The table, a line of sums, and the next command."""
+    """Print the table, a line of sums, and the next command."""
     if not found:
         console.say(
             f"nothing was submitted from {home}. next: distgan submit --help, distgan sweep --help"
@@ -174,14 +174,14 @@ def _remark(one: SelectedRun) -> str:
     if one.state.name == "running" and one.queue_entry:
         parts.append(one.queue_entry.nodes)
         if one.files.silent_s > 600 and one.files.status:
-            parts.append(f"no sign for {console.clock(one.files.silent_s)}")
+            parts.append(f"silent for {console.clock(one.files.silent_s)}")
     return ", ".join(
         [*parts, *(alarms(one.folder) if one.state.name in ("running", "stopping") else [])]
     )[:90]
 
 
 def alarms(folder: Path) -> list[str]:
-    """What the monitor has warned of lately, newest last."""
+    """Return the rules that the monitor warned of lately, newest last."""
     found = [
         event["rule"]
         for event in tail_of(folder / "events.jsonl", 16 << 10)
@@ -195,7 +195,7 @@ def _number(value: float | None) -> str:
 
 
 def progress(one: SelectedRun) -> Progress:
-    """From the last lines of the journal and status.json."""
+    """Read the progress of a run from the last lines of its journal and from status.json."""
     status, rows = (
         one.files.status,
         (last_rows(one.folder / "journal.jsonl") if one.files.status else []),
@@ -234,9 +234,7 @@ def progress(one: SelectedRun) -> Progress:
 
 
 def _epochs(folder: Path) -> float | None:
-    """How far the run is to go: a line of config.yaml, without reading the rest where it can be
-    helped.
-    """
+    """Return the length of a run from the line of config.yaml, without parsing the rest."""
     try:
         text = (folder / "config.yaml").read_text(errors="replace")
     except OSError:
@@ -251,7 +249,7 @@ def _epochs(folder: Path) -> float | None:
 
 
 def as_dict(one: SelectedRun) -> dict[str, Any]:
-    """For programs."""
+    """Return the row of a run for programs."""
     seen = progress(one)
     return {
         "run": str(one.folder),

@@ -1,4 +1,4 @@
-"""`distgan submit`: one run as a job of Slurm."""
+"""`distgan submit`: submit one run as a job of Slurm."""
 
 import argparse
 from pathlib import Path

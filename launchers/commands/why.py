@@ -1,6 +1,4 @@
-"""`distgan why`: why a run ended as it did, or does not begin: the cause, the lines that show it,
-and the next command.
-"""
+"""`distgan why`: print why a run ended, or does not begin: cause, evidence, next command."""
 
 import argparse
 from collections.abc import Mapping, Sequence
@@ -54,7 +52,7 @@ def say(one: SelectedRun) -> None:
 
 
 def cause(one: SelectedRun) -> Cause:
-    """Of a run in whatever state."""
+    """Return the cause of a run's state."""
     turns = records(one.folder)
     last = turns[-1] if turns else {}
     name = one.state.name
@@ -84,9 +82,8 @@ def cause(one: SelectedRun) -> Cause:
 
 
 def _ended(one: SelectedRun, turns: Sequence[Mapping[str, Any]], last: Mapping[str, Any]) -> Cause:
-    """Failed, cancelled or lost.
-
-    Slurm's word for what ended the job from outside, the run's own for the rest.
+    """Return why a run failed, was cancelled or is lost: Slurm's word if the job was ended from
+    outside, else the run's own.
     """
     record = read(one.folder / "attempts" / last["attempt"] / "attempt.json") if last else {}
     own = next(
@@ -121,7 +118,7 @@ def _ended(one: SelectedRun, turns: Sequence[Mapping[str, Any]], last: Mapping[s
     launch = _launch_failure(one)
     return launch or Cause(
         "unknown",
-        "neither Slurm, nor the run, nor its logs tell",
+        "neither Slurm, nor the run, nor its logs show it",
         "distgan logs TARGET; distgan retry TARGET",
         _history(turns),
     )
@@ -146,7 +143,7 @@ def _waits(one: SelectedRun, turns: Sequence[Mapping[str, Any]]) -> Cause:
     }
     why = next(
         (text for key, text in said.items() if reason.startswith(key)),
-        "Slurm's word for it is in squeue's manual, under REASON CODES",
+        "see REASON CODES in the manual of squeue",
     )
     start = (
         one.queue_entry.start
@@ -162,9 +159,9 @@ def _waits(one: SelectedRun, turns: Sequence[Mapping[str, Any]]) -> Cause:
 
 
 def _history(turns: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    """A line for each of the last turns on nodes."""
+    """Return a line for each of the last attempts."""
     return tuple(
-        f"turn {turn['attempt']}: job {turn['job']} on {turn.get('nodes')}, steps"
+        f"attempt {turn['attempt']}: job {turn['job']} on {turn.get('nodes')}, steps"
         f" {turn.get('step', 0)} to {turn.get('last_step', '?')},"
         f" {turn.get('cause') or 'ended without a record'}"
         for turn in turns[-4:]
@@ -181,7 +178,7 @@ def _accounted(one: SelectedRun) -> str | None:
 
 
 def _submitit(one: SelectedRun) -> str:
-    """What the job printed before the run had a log of its own."""
+    """Return the output of the job before the run had a log."""
     if not one.submitted or not one.submitted.key:
         return ""
     texts = []

@@ -19,7 +19,7 @@ EPILOG = """examples:
   distgan debug run.yaml --steps 5 --no-debugger
   distgan debug sagan data=data/particles precision=bf16
 
-The real run's folder is not touched: this one lies in RUNS/_debug and is begun anew each time. Batch, data order and noise are those of the real run."""
+The folder of the real run is not touched: this one is RUNS/_debug/…, and starts anew each time. Batch, data order and noise are those of the real run."""
 
 
 def main(argv: list[str]) -> int:
@@ -66,7 +66,7 @@ def main(argv: list[str]) -> int:
 
 
 def line(words: list[str], steps: int) -> tuple[list[str], Path]:
-    """(the words of `distgan train` for so many steps, the folder, emptied)."""
+    """Return (the words of `distgan train` for so many steps, the folder, emptied)."""
     import shutil
 
     from distgan.data.dataset import Data

@@ -1,6 +1,4 @@
-"""`make demo`: the whole way on this machine, with the commands a user would type, printed before
-each runs.
-"""
+"""`make demo`: the whole way on this machine. Every command is printed before it runs."""
 
 import os
 import shlex
@@ -28,7 +26,7 @@ SETTINGS = [
 
 
 def steps(folder: Path) -> list[list[str]]:
-    """The commands, in order."""
+    """Return the commands, in order."""
     return [
         ["distgan", "shard", "particles", f"{folder}/particles"],
         [

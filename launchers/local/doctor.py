@@ -128,8 +128,8 @@ def survey() -> int:
 
 
 def works(gpus: list[tuple[int, int]]) -> list[Row]:
-    """Engines, precisions and options on GPUs of these compute capabilities, or on the CPU where
-    there is none.
+    """Return a row for each engine, precision and option, for GPUs of these compute capabilities,
+    or for the CPU without GPUs.
     """
     new = bool(gpus) and min(gpus) >= (8, 0)
     where = f"on {len(gpus)} GPU{'s' * (len(gpus) > 1)}" if gpus else "on the CPU"

@@ -1,7 +1,4 @@
-"""Several processes on this machine.
-
-The `accelerate launch` line that starts as many as asked for, with or without GPUs.
-"""
+"""`distgan run`: train with several processes on this machine, by `accelerate launch`."""
 
 import argparse
 import os

@@ -1,5 +1,5 @@
-"""What runs have cost: seconds on nodes, by what became of them. From sacct where a cluster has it,
-else from what the jobs recorded themselves.
+"""Account for the seconds that runs spent on nodes, by what became of them: from sacct if the
+cluster has it, else from the records of the jobs.
 """
 
 import statistics
@@ -19,8 +19,8 @@ KINDS = ("useful", "lost", "failed", "overhead")
 
 @dataclass
 class RunCost:
-    """Of a run. `seconds`: on nodes, by kind; they add up to `elapsed`, which is Slurm's own figure
-    where `told_by` is sacct.
+    """The cost of a run. `seconds`: on nodes, by kind; they add up to `elapsed`, which is Slurm's
+    own figure if `source` is sacct.
     """
 
     elapsed: float = 0.0
@@ -32,12 +32,12 @@ class RunCost:
     source: str = "the jobs' own records"
 
     def hours(self, kind: str | None = None) -> float:
-        """GPU-hours or core-hours."""
+        """Return GPU-hours, or core-hours without GPUs."""
         return (self.elapsed if kind is None else self.seconds[kind]) * self.units / 3600
 
 
 def run_costs(found: Sequence[SelectedRun]) -> list[RunCost]:
-    """One for each run; sacct is asked once for all."""
+    """Return the cost of each run, by one call of sacct."""
     jobs = {record["job"] for one in found for record in records(one.folder)}
     spells = (
         client.job_spans({job.partition("_")[0] for job in jobs})
@@ -51,11 +51,11 @@ def run_costs(found: Sequence[SelectedRun]) -> list[RunCost]:
 
 
 def run_cost(folder: Path, spells: dict[str, list[client.JobSpan]] | None) -> RunCost:
-    """`spells`: what sacct says, by job; None where there is no sacct.
+    """Return the cost of a run. `spells`: stays on nodes by job, from sacct; None without sacct.
 
-    Useful is the time in which steps were trained that were kept; lost, the time of steps that were
-    trained again; failed, turns that ended in a failure; overhead, the rest: starting, validation
-    and evaluation before the first step, saving, waiting for the end.
+    Useful: steps that were kept. Lost: steps that had to be trained again. Failed: attempts that
+    ended in an error. Overhead: the rest, as starting, validation and evaluation before the first
+    step, saving, waiting for the end.
     """
     found, turns = RunCost(), records(folder)
     for number, turn in enumerate(turns):
@@ -83,7 +83,7 @@ def run_cost(folder: Path, spells: dict[str, list[client.JobSpan]] | None) -> Ru
 def _spell(
     spells: dict[str, list[client.JobSpan]] | None, turn: dict[str, Any]
 ) -> client.JobSpan | None:
-    """The stay on nodes that began when this turn did."""
+    """Return the stay on nodes that began when this attempt did."""
     if not spells:
         return None
     near = [
@@ -97,7 +97,7 @@ def _spell(
 
 
 def _split(folder: Path, turn: dict[str, Any], seconds: float, running: bool) -> dict[str, float]:
-    """How the seconds of one turn divide."""
+    """Divide the seconds of one attempt by kind."""
     if turn.get("kind") == "error":
         return {"failed": seconds}
     total, kept = (
@@ -112,7 +112,9 @@ def _split(folder: Path, turn: dict[str, Any], seconds: float, running: bool) ->
 
 
 def _last_sign(folder: Path, turn: dict[str, Any], after: dict[str, Any] | None) -> float:
-    """When a turn without an end was last heard of: a node that failed writes no record."""
+    """Return the time of the last sign of an attempt without an end: a node that failed writes no
+    record.
+    """
     newest = max(
         (path.stat().st_mtime for path in (folder / "attempts" / turn["attempt"]).glob("*")),
         default=turn["started"],
@@ -121,9 +123,8 @@ def _last_sign(folder: Path, turn: dict[str, Any], after: dict[str, Any] | None)
 
 
 def estimate(resources: Resources, finished: Sequence[Path], count: int) -> str:
-    """What `count` more runs may cost.
-
-    From the median of those that are done, else at most the time limit.
+    """Estimate the cost of `count` more runs: from the median of finished ones, else at most the
+    time limit.
     """
     gpus = resources.gpus * resources.nodes
     unit, each = (
@@ -139,7 +140,7 @@ def estimate(resources: Resources, finished: Sequence[Path], count: int) -> str:
         )
     return (
         f"at most {_number(resources.minutes / 60 * each * count / resources.pack)} {unit} until"
-        " the first time limit; a run that is done will make this an estimate"
+        " the first time limit; there is no finished run to estimate from"
     )
 
 
@@ -148,5 +149,5 @@ def _number(value: float) -> str:
 
 
 def node_seconds(folder: Path) -> float:
-    """Seconds that a run has been on nodes, as its jobs recorded; 0 where it has not."""
+    """Return the seconds that a run was on nodes by its own records; 0 if it was not."""
     return run_cost(folder, None).elapsed

@@ -1,6 +1,5 @@
-"""What is asked for -> runs that are checked as far as a login node can.
-
-Settings, batch and processes, engine, data, and each run's folder.
+"""Plan runs, checked as far as a login node can: settings, batch and processes, engine, data, and
+each run's folder.
 """
 
 import hashlib
@@ -25,8 +24,8 @@ from distgan.runs.resolve import folder_of, resolve, versions
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One run. `values`: what makes it differ from its siblings; `after`: the folder of the run
-    that it grows from, in a sweep with a chain.
+    """One checked run. `values`: the settings in which it differs from its siblings; `after`: the
+    folder of the run that it grows from, in a sweep with a chain; `steps`: its length.
     """
 
     run: Run
@@ -54,11 +53,10 @@ def plan_run(
     chain: str | None = None,
     folder: Path | None = None,
 ) -> PlannedRun:
-    """One run from the words of `distgan train`, for nodes x processes. ConfigError, DataError,
-    LaunchError, RunError before anything is written.
+    """Plan one run from the arguments of `distgan train`, for nodes x processes.
 
-    `chain`: the digest-to-be of the run it grows from, which is not trained yet: that run's own
-    identity.
+    Raise ConfigError, DataError, LaunchError or RunError before anything is written. `chain`: a
+    stand-in for the digest of the checkpoint that it grows from, which is not trained yet.
     """
     _, run, _ = train.plan(words)
     if run.machine.folder:
@@ -88,9 +86,10 @@ def plan_run(
 
 
 def make_clock(run: Run, samples: int) -> Clock:
-    """Of a run on so many training samples, without its recipe, which needs torch.
+    """Return the clock of a run on `samples` training samples, without its recipe, which needs
+    torch.
 
-    A step takes a batch for each update of D.
+    One step takes a batch for each update of D.
     """
     return Clock(
         run.batch
@@ -100,7 +99,9 @@ def make_clock(run: Run, samples: int) -> Clock:
 
 
 def snapshot_run_file(words: tuple[str, ...], folder: Path) -> tuple[str, ...]:
-    """The words with a run file copied into `folder`: it may be edited before its job starts."""
+    """Copy a run file into `folder` and return the words with that copy: the file may be edited
+    before its job starts.
+    """
     path = Path(words[0])
     if path.suffix not in (".yaml", ".yml") or not path.is_file():
         return words
@@ -115,12 +116,12 @@ def snapshot_run_file(words: tuple[str, ...], folder: Path) -> tuple[str, ...]:
 
 
 def runs_folder(run: Run) -> Path:
-    """The folder of runs."""
+    """Return the folder of runs."""
     return Path(run.machine.runs).expanduser().resolve()
 
 
 def clear_end_markers(planned: PlannedRun) -> None:
-    """Before it is submitted: what said that it has ended, and holds no more."""
+    """Remove the files that mark a run as ended, before it is submitted again."""
     for name in (
         "NO_RESTART",
         runs.STOP,

@@ -1,6 +1,5 @@
-"""The runs that a command is about, with their states.
-
-TARGETs are run folders, names or beginnings of them, sweeps, SWEEP:INDEX, or Slurm's job numbers.
+"""Select runs by the TARGETs of a command line: run folders, names or beginnings of them, sweeps,
+SWEEP:INDEX, or job numbers of Slurm.
 """
 
 import json
@@ -23,7 +22,7 @@ HELP = (
 
 @dataclass(frozen=True)
 class SelectedRun:
-    """A run, what is known of it, and its state."""
+    """A run with its files, its last submission, its line of squeue, and its state."""
 
     folder: Path
     files: RunFiles
@@ -39,7 +38,7 @@ class SelectedRun:
 
 
 def read_sweeps(home: Path) -> dict[str, dict[str, Any]]:
-    """All sweeps of a folder of runs: name -> its members.json."""
+    """Read all sweeps of a folder of runs: name -> its members.json."""
     found = {}
     for path in sorted((home / "_sweeps").glob("*/members.json")):
         try:
@@ -52,9 +51,9 @@ def read_sweeps(home: Path) -> dict[str, dict[str, Any]]:
 
 
 def select(home: Path, words: Sequence[str]) -> list[SelectedRun]:
-    """The runs of these words, in order, each once.
+    """Return the runs that these words name, in order, each once; all submitted runs without words.
 
-    RunError where a word fits none, or a beginning fits several.
+    Raise RunError if a word names no run, or is the beginning of several.
     """
     rows, places = Ledger(home).query()
     sweeps = read_sweeps(home)
@@ -88,8 +87,8 @@ def inspect(
 
 
 def with_accounting(found: list[SelectedRun]) -> list[SelectedRun]:
-    """Of jobs that squeue has forgotten and whose files do not say who ended them, sacct is asked,
-    once for all.
+    """Complete the state of runs that squeue has forgotten and whose files do not say who ended
+    them, by one call of sacct.
     """
     open_ones = [
         one
@@ -149,7 +148,7 @@ def _runs(
     if re.fullmatch(
         r"\d{1,7}(_\d+)?", word
     ):  # never the beginning of a hash: a number that is forgotten must not name another run
-        raise RunError(f"{word}: no run was submitted last as this job")
+        raise RunError(f"{word}: this job is not the last submission of any run")
     every = {
         *places,
         *(run for sweep in sweeps.values() for run in sweep["runs"]),
@@ -175,7 +174,7 @@ def _runs(
         )
     if not fits:
         raise RunError(
-            f"{word}: no run folder, run, sweep or job of {home} is called so"
+            f"{word}: {home} has no run folder, run, sweep or job of this name"
             + (
                 f"; sweeps are {', '.join(sweeps)}"
                 if sweeps

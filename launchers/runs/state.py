@@ -1,9 +1,10 @@
-"""In which state a run is: from its own files, the ledger, and one answer of squeue, in this order
-of trust. Imports no torch.
+"""Determine the state of a run from its own files, the ledger, and one answer of squeue, trusted in
+this order. Imports no torch.
 
     new, queued, running, stopping, requeued, done, failed, cancelled, stopped, uncertain, lost
 
-A finished run is one with DONE: Slurm forgets, and calls jobs completed whose training failed.
+A finished run has the file DONE: Slurm forgets jobs, and calls jobs completed whose training
+failed.
 """
 
 import contextlib
@@ -27,7 +28,7 @@ UNDER_WAY = ("queued", "requeued", "uncertain", "running", "stopping")
 
 @dataclass(frozen=True)
 class RunFiles:
-    """What a run folder says of itself."""
+    """The state that a run folder records."""
 
     done: bool = False
     shorter: bool = False  # it was done, and a longer run is asked for now
@@ -38,7 +39,7 @@ class RunFiles:
 
     @property
     def silent_s(self) -> float:
-        """Seconds since the training was last heard of."""
+        """Seconds since the last heartbeat of the training."""
         try:
             return time.time() - datetime.fromisoformat(self.status["heartbeat"]).timestamp()
         except (KeyError, ValueError, TypeError):
@@ -52,15 +53,15 @@ class RunState:
 
     @property
     def missing(self) -> bool:
-        """Nothing of it is done, and nothing is under way.
+        """Whether nothing of the run is done or under way, so that a sweep submits it.
 
-        A sweep submits it. What a person has stopped or cancelled is only offered.
+        Runs that a person stopped or cancelled are only offered.
         """
         return self.name in ("new", "lost") or self.name == "stopped" and self.why in TIME
 
 
 def read_run_files(folder: Path, steps: int | None = None) -> RunFiles:
-    """`steps`: how far the run is to go, where that is known: DONE of a shorter one does not count."""
+    """Read a run folder. With `steps`, the length of the run, DONE of a shorter run does not count."""
     try:
         names = set(os.listdir(folder))
     except OSError:
@@ -96,7 +97,7 @@ def read_run_files(folder: Path, steps: int | None = None) -> RunFiles:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A small JSON mapping; {} where it is not there or damaged."""
+    """Read a small JSON mapping; {} if it is missing or damaged."""
     try:
         found = json.loads(path.read_text())
     except (OSError, ValueError, RecursionError):
@@ -110,9 +111,9 @@ def run_state(
     row: QueueEntry | None,
     spell: JobSpan | None = None,
 ) -> RunState:
-    """`row`: the run's line of squeue, None where there is none.
+    """Determine the state of a run.
 
-    `spell`: what sacct says last, where it was asked.
+    `row`: its line of squeue, None without one. `spell`: its last stay on nodes by sacct, if asked.
     """
     if found.done:
         return RunState("done")
@@ -125,14 +126,14 @@ def run_state(
     if place and place.submission.job is None:
         return RunState(
             "uncertain",
-            "its submission was interrupted a moment ago, and it is not known yet whether Slurm has"
-            " it; the same line in a few minutes knows",
+            "its submission was interrupted a moment ago; whether Slurm has it is known in a few"
+            " minutes, by the same line",
         )
     if place and place.submission.user != client.user() and not row:
         return RunState(
             "uncertain",
             f"submitted by {place.submission.user}, and Slurm shows no such job now; `distgan"
-            " cancel` of it gives it up",
+            " cancel` gives it up",
         )
     own = found.status.get("state")
     ended = row.state if row else spell.state if spell else None
@@ -151,16 +152,16 @@ def run_state(
             "failed",
             {
                 "NODE_FAIL": "its node failed",
-                "TIMEOUT": "the job's time ended before it could ask for another turn",
-                "OUT_OF_MEMORY": "out of memory, says Slurm",
+                "TIMEOUT": "the time limit came before the job could requeue itself",
+                "OUT_OF_MEMORY": "out of memory, according to Slurm",
             }.get(ended, f"Slurm: {ended}{_code(spell)}"),
         )
     if own == "running" and found.silent_s < OLD_S and not ended:
         return RunState("running", "not in Slurm's queue" if not place else "")
     if found.shorter:
-        return RunState("new", "was done, and is to go further")
+        return RunState("new", "finished a shorter run; epochs was raised")
     if place or own == "running":
-        return RunState("lost", "neither Slurm nor its own files know how it ended")
+        return RunState("lost", "neither Slurm nor its files record how it ended")
     return RunState("new")
 
 

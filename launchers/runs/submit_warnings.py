@@ -1,7 +1,4 @@
-"""What a cluster's own settings mean for runs that are about to be submitted.
-
-Told before, not found out after.
-"""
+"""Warn of settings of the cluster that would hurt runs, before they are submitted."""
 
 import json
 from collections.abc import Sequence
@@ -13,7 +10,7 @@ from distgan.launchers.slurm.profiles import Resources
 
 
 def collect(resources: Resources, planned: Sequence[PlannedRun]) -> list[str]:
-    """Sentences for people; [] where nothing is to be said."""
+    """Return warnings as sentences; [] if there are none."""
     facts, said = client.read_limits(resources.partition), []
     if facts.preempt_mode in ("CANCEL", "SUSPEND", "SUSPEND,GANG", "GANG,SUSPEND"):
         said.append(
@@ -42,8 +39,8 @@ def collect(resources: Resources, planned: Sequence[PlannedRun]) -> list[str]:
 
 
 def save_seconds(folder: Path) -> float | None:
-    """The longest that a checkpoint of this run has taken so far, or of another run beside it where
-    it has none yet; None where nothing is known.
+    """Return the longest time that a checkpoint of this run has taken, or of a run beside it if it
+    has none yet; None if unknown.
     """
     beside = [folder / "events.jsonl", *sorted(folder.parent.glob("*/events.jsonl"))[:20]]
     for path in beside:

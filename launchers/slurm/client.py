@@ -1,6 +1,5 @@
-"""Slurm's own commands, asked and read.
-
-One call for all jobs, every command a list of words. Nothing here knows of runs.
+"""Run Slurm's commands and parse their output. One call serves all jobs; nothing here knows of
+runs.
 """
 
 import os
@@ -49,9 +48,9 @@ _AGAIN_S = (2.0, 5.0)
 
 @dataclass(frozen=True)
 class QueueEntry:
-    """One line of squeue, of one job or one element of an array.
+    """One line of squeue: a job, or one element of an array.
 
-    `key` is `12_3` or `12`, `start` the (expected) start, as Slurm prints it.
+    `key` is `12_3` or `12`; `start` is the (expected) start as Slurm prints it.
     """
 
     key: str
@@ -70,7 +69,7 @@ class QueueEntry:
 
 @dataclass(frozen=True)
 class JobSpan:
-    """One stay of a job on its nodes, as sacct tells it: a requeued job has several."""
+    """One stay of a job on its nodes, from sacct. A job that was requeued has several."""
 
     key: str
     state: str
@@ -83,18 +82,19 @@ class JobSpan:
 
 
 def is_available() -> bool:
-    """Whether Slurm's commands are on the path."""
+    """Return whether Slurm's commands are on the path."""
     return shutil.which("squeue") is not None
 
 
 def run_command(*words: str, timeout: float = 60, check: bool = True) -> str:
-    """What a command prints; LaunchError with Slurm's own words where it fails. A question is asked
-    again where Slurm is only busy.
+    """Return what a command prints. Raise LaunchError with Slurm's own words if it fails.
+
+    Queries are repeated while Slurm is busy; commands that change something never are.
     """
     if shutil.which(words[0]) is None:
         raise LaunchError(
-            f"{words[0]} is not on this machine: run this where Slurm's commands are (a login"
-            " node). To try it on one machine: distgan dev-cluster up"
+            f"{words[0]} is not on this machine: run this on a login node, or start a"
+            " cluster on this machine: distgan dev-cluster up"
         )
     env = {name: value for name, value in os.environ.items() if not _FILTERS.match(name)}
     asks = words[0] in ("squeue", "sacct", "sacctmgr", "sinfo") or words[:2] == ("scontrol", "show")
@@ -119,8 +119,8 @@ def run_command(*words: str, timeout: float = 60, check: bool = True) -> str:
         time.sleep(wait)
     if found.returncode and "could not establish a configuration source" in found.stderr.lower():
         raise LaunchError(
-            f"{words[0]} is here but knows no cluster: set SLURM_CONF, or run this on a login node."
-            " On one machine `distgan dev-cluster up` starts one, and prints the line that sets it"
+            f"{words[0]} finds no cluster: set SLURM_CONF, or run this on a login node. `distgan"
+            " dev-cluster up` starts a cluster on this machine and prints the line that sets it"
         )
     if found.returncode and check:
         raise LaunchError(
@@ -131,8 +131,10 @@ def run_command(*words: str, timeout: float = 60, check: bool = True) -> str:
 
 
 def queue(others: Iterable[str] = ()) -> dict[str, QueueEntry]:
-    """Jobs of this user, and of the others as far as the cluster shows them, by key: elements of
-    arrays one by one, with those that ended within Slurm's MinJobAge. One call of squeue."""
+    """Return all jobs of this user and of `others`, by key, in one call of squeue.
+
+    Elements of arrays are listed one by one, with those that ended within Slurm's MinJobAge.
+    """
     text = run_command(
         "squeue",
         "--noheader",
@@ -149,10 +151,7 @@ def queue(others: Iterable[str] = ()) -> dict[str, QueueEntry]:
 
 
 def job_spans(jobs: Iterable[str]) -> list[JobSpan] | None:
-    """What sacct knows of these jobs, each stay on nodes by itself, in order.
-
-    None on a cluster without accounting.
-    """
+    """Return every stay of these jobs on nodes, in order; None on a cluster without accounting."""
     jobs = sorted(set(jobs))
     if not jobs or shutil.which("sacct") is None:
         return None
@@ -190,7 +189,7 @@ def job_spans(jobs: Iterable[str]) -> list[JobSpan] | None:
 
 
 def read_config() -> dict[str, str]:
-    """`scontrol show config` as a mapping."""
+    """Return `scontrol show config` as a mapping."""
     return dict(
         part
         for line in run_command("scontrol", "show", "config").splitlines()
@@ -199,10 +198,7 @@ def read_config() -> dict[str, str]:
 
 
 def show(kind: str, name: str) -> dict[str, str]:
-    """`scontrol show KIND NAME` as a mapping, of the first record.
-
-    {} where there is none, or nobody answers.
-    """
+    """Return the first record of `scontrol show KIND NAME`; {} if there is none or Slurm is silent."""
     try:
         text = run_command("scontrol", "--oneliner", "show", kind, name, check=False)
     except LaunchError:
@@ -215,26 +211,26 @@ def show(kind: str, name: str) -> dict[str, str]:
 
 
 def first_node(nodes: str) -> str:
-    """`n[1-4]` -> `n1`."""
+    """Return the first name of a node list: `n[1-4]` -> `n1`."""
     return run_command("scontrol", "show", "hostnames", nodes).split()[0]
 
 
 def address(node: str) -> str:
-    """Where a node is reached: its NodeAddr, since its name need not be known to any resolver."""
+    """Return the NodeAddr of a node, since its name may be unknown to the resolver."""
     return show("node", node).get("NodeAddr") or node
 
 
 def requeue(key: str) -> None:
     """Put a job back into the queue, by `12_3`.
 
-    The raw number of an array's last element is that of the array, and would start all elements
-    anew.
+    The raw number of an array's last element is the number of the array: it would restart all
+    elements.
     """
     run_command("scontrol", "requeue", key)
 
 
 def user() -> str:
-    """Who runs this."""
+    """Return the name of the user who runs this process."""
     return pwd.getpwuid(os.getuid()).pw_name
 
 
@@ -245,15 +241,14 @@ def cancel(keys: Iterable[str]) -> None:
 
 
 def job_key(environment: dict[str, str]) -> str:
-    """Of the job that this process belongs to: `12_3`, or `12` where it is no array's."""
+    """Return the key of the job that this process belongs to: `12_3`, or `12` outside an array."""
     array = environment.get("SLURM_ARRAY_JOB_ID")
     return f"{array}_{environment['SLURM_ARRAY_TASK_ID']}" if array else environment["SLURM_JOB_ID"]
 
 
 def clean_environment(environment: dict[str, str]) -> dict[str, str]:
-    """An environment to submit from.
-
-    Nothing of a surrounding job or launcher, but the way to the cluster.
+    """Return an environment to submit from: nothing of a surrounding job or launcher, but the way
+    to the cluster.
     """
     inside = (
         "SLURM_JOB_ID" in environment
@@ -266,9 +261,9 @@ def clean_environment(environment: dict[str, str]) -> dict[str, str]:
 
 
 def parse_duration(text: str) -> int | None:
-    """A time as Slurm prints it, `1-02:03:04` or `30:00` or `00:00:30` -> seconds.
+    """Convert a duration as Slurm prints it to seconds: `1-02:03:04`, `30:00`, `00:00:30`.
 
-    None for UNLIMITED and the like.
+    Return None for UNLIMITED and the like.
     """
     days, _, clock = text.strip().rpartition("-")
     parts = clock.split(":")
@@ -281,7 +276,7 @@ def parse_duration(text: str) -> int | None:
 
 
 def parse_time(text: str) -> float | None:
-    """A moment as Slurm prints it, in local time -> seconds since 1970; None for N/A and Unknown."""
+    """Convert a local time as Slurm prints it to seconds since 1970; None for N/A and Unknown."""
     try:
         return time.mktime(time.strptime(text.strip(), "%Y-%m-%dT%H:%M:%S"))
     except ValueError:
@@ -290,9 +285,9 @@ def parse_time(text: str) -> float | None:
 
 @dataclass(frozen=True)
 class ClusterLimits:
-    """What decides how a run may be submitted, and how long it has to save when it must leave.
+    """The settings of a cluster that decide how a run may be submitted and how long it may save.
 
-    Seconds.
+    Times in seconds.
     """
 
     max_array: int
@@ -307,14 +302,12 @@ class ClusterLimits:
 
     @property
     def seconds_to_save(self) -> int:
-        """From the first signal of a preemption to SIGKILL."""
+        """Seconds from the first signal of a preemption to SIGKILL."""
         return self.grace + self.kill_wait
 
 
 def read_limits(partition: str | None = None, account: str | None = None) -> ClusterLimits:
-    """Of the cluster, of the partition that jobs would go to, and of the account that they would be
-    charged to.
-    """
+    """Read the limits of the cluster, and of the partition and account that jobs would use."""
     found = read_config()
     part = show("partition", partition) if partition else {}
 
@@ -341,10 +334,7 @@ def read_limits(partition: str | None = None, account: str | None = None) -> Clu
 
 
 def _max_submit(account: str | None, client: str) -> int | None:
-    """How many jobs an association of this user may have at a time.
-
-    None where there is no such limit, or nobody to ask.
-    """
+    """Return how many jobs the user's associations allow at a time; None if unlimited or unknown."""
     if shutil.which("sacctmgr") is None:
         return None
     where = [

@@ -1,5 +1,5 @@
-"""`distgan doctor --slurm`: what this cluster allows, how long a run has to save when it must
-leave, and whether its jobs see what this machine sees.
+"""`distgan doctor --slurm`: print the limits of the cluster, how long a run may save when it must
+leave, and whether jobs see the same files.
 """
 
 import importlib.metadata
@@ -16,7 +16,7 @@ Row = tuple[str, str, str]
 
 
 def survey(profile: str | None, runs: str) -> int:
-    """Print it. 0; 1 where something would keep jobs from working."""
+    """Print the survey. Return 0, or 1 if something would keep jobs from working."""
     resources = profiles.read(profile, {})
     facts, config = client.read_limits(resources.partition), client.read_config()
     console.say(
@@ -41,7 +41,7 @@ def survey(profile: str | None, runs: str) -> int:
         + (
             f"distgan submit sagan data=data/particles{f' --profile {profile}' if profile else ''}"
             if works
-            else "mend what is said above"
+            else "fix the problems above"
         )
     )
     return 0 if works else 1
@@ -64,18 +64,18 @@ def _limits(facts: client.ClusterLimits) -> list[Row]:
         (
             "signals reach",
             "every process" if facts.signals_all else "the task alone",
-            "" if facts.signals_all else "the job passes them on",
+            "" if facts.signals_all else "the job forwards them",
         ),
         ("elements of an array", f"{facts.max_array:,}", "larger sweeps are split"),
         (
             "jobs in the queue",
             "no limit known" if facts.max_submit is None else f"{facts.max_submit:,}",
-            "a sweep submits what fits; the same line submits further ones",
+            "a larger sweep is submitted in parts: run the same line again",
         ),
         (
-            "accounts (sacct)",
+            "accounting (sacct)",
             "yes" if facts.accounting and shutil.which("sacct") else "no",
-            "" if facts.accounting else "states and costs are taken from the runs' own records",
+            "" if facts.accounting else "states and costs come from the runs' own records",
         ),
         ("a job is forgotten after", f"{facts.min_age} s", "its state is in the run folder"),
         ("node names", *_names()),
@@ -99,11 +99,11 @@ def _names() -> tuple[str, str]:
         socket.getaddrinfo(nodes[0], None)
         return "resolve", nodes[0]
     except (OSError, IndexError):
-        return "do not resolve", "no matter: ranks meet at the node's address, as Slurm has it"
+        return "do not resolve", "not needed: ranks connect to the NodeAddr that Slurm has"
 
 
 def _shared(runs: Path, resources: profiles.Resources) -> bool:
-    """Whether a job finds a file that was written here, and the same Python."""
+    """Return whether a job finds a file that was written here, and the same Python."""
     runs.mkdir(parents=True, exist_ok=True)
     mark = runs / f".doctor-{uuid.uuid4().hex[:8]}"
     mark.touch()
@@ -130,8 +130,8 @@ def _shared(runs: Path, resources: profiles.Resources) -> bool:
         return True
     except LaunchError as error:
         console.say(
-            f"\nshared      a node did not find {runs} or {sys.executable}, or none was free within"
-            f" a minute: {error}"
+            f"\nshared      no node was free within a minute, or it does not see {runs} or"
+            f" {sys.executable}: {error}"
         )
         return False
     finally:

@@ -1,8 +1,8 @@
-"""What runs inside a job of Slurm, on each of its nodes: start the training of each member, wait,
-record why it ended, and ask for another turn.
+"""Run inside a job of Slurm, on each of its nodes: start the trainings, wait, record why they
+ended, and requeue the job if needed.
 
-The training saves and leaves by itself (distgan/stopping.py); nothing is saved here. The state of a
-run is in its folder, so this may be killed at any moment.
+The training saves and leaves by itself (training/stop_requests.py); nothing is saved here. The
+state of a run is in its folder, so this process may be killed at any moment.
 """
 
 import contextlib
@@ -51,8 +51,8 @@ SIGNALS = ("SIGTERM", "SIGUSR1", "SIGUSR2", "SIGCONT")
 class Job:
     """The callable that submitit starts.
 
-    `folder`: of the submission; nothing else is pickled, so old pickles start whatever code there
-    is.
+    `folder`: of the submission. Nothing else is pickled, so an old pickle starts whatever code is
+    there.
     """
 
     folder: str
@@ -61,17 +61,14 @@ class Job:
         return JobAttempt(Path(self.folder), dict(os.environ)).take()
 
     def checkpoint(self, *args: Any, **kwargs: Any) -> Any:
-        """For submitit's own handler of the time limit, should it come before ours is set.
-
-        The same job again.
-        """
+        """Resubmit the same job, for submitit's own handler of the time limit before ours is set."""
         import submitit
 
         return submitit.helpers.DelayedSubmission(Job(self.folder))
 
 
 class JobAttempt:
-    """One stay of a job on its nodes, as seen from one of them."""
+    """One stay of a job on its nodes, seen from one of them."""
 
     def __init__(self, folder: Path, environment: dict[str, str]):
         about = json.loads((folder / "submission.json").read_text())
@@ -113,7 +110,7 @@ class JobAttempt:
         if len(told) < len(self.members):
             raise SystemExit(1)  # a thread died; its traceback is in the log
         if self.node == 0 and "requeue" in told and not {"SIGTERM"} & set(self.signals):
-            print(f"asking for another turn of {self.key}", flush=True)
+            print(f"requeuing {self.key}", flush=True)
             self._requeue()
             raise SystemExit(LEAVE)
         if "leave" in told or "requeue" in told:
@@ -123,9 +120,7 @@ class JobAttempt:
         return ", ".join(told)
 
     def _requeue(self) -> None:
-        """Ask until Slurm answers: its controller may be restarting, and nobody else would continue
-        the run.
-        """
+        """Requeue the job, again and again until Slurm answers: its controller may be restarting."""
         for wait in (1, 2, 5, 10, 20, 30, None):
             try:
                 return client.requeue(self.key)
@@ -136,9 +131,9 @@ class JobAttempt:
                 time.sleep(wait)
 
     def _listen(self) -> None:
-        """Signals are only noted, and passed on where Slurm sends them to the task alone.
+        """Record signals, and forward them where Slurm sends them to the task alone.
 
-        submitit set handlers of its own before.
+        Replaces submitit's handlers.
         """
 
         def note(number: int, frame) -> None:
@@ -163,7 +158,7 @@ class JobAttempt:
         return self._lead(folder, member) if self.node == 0 else self._follow(folder, member)
 
     def _lead(self, folder: Path, member: Mapping[str, Any]) -> RestartDecision:
-        """On the first node: what is recorded of this attempt is written here."""
+        """Train a run on the first node, which writes the record of the attempt."""
         earlier, step = records(folder), newest_step(folder)
         complete(folder, earlier, step)
         earlier = [
@@ -221,8 +216,8 @@ class JobAttempt:
         return found
 
     def _follow(self, folder: Path, member: Mapping[str, Any]) -> RestartDecision:
-        """On another node: wait for the first one's record, and at the end for its verdict, since
-        srun ends all tasks when one has failed.
+        """Train a run on another node: wait for the first node's record, and for its decision at
+        the end, since srun ends all tasks when one fails.
         """
         attempt, about = self._record(folder, "command")
         self._run(
@@ -239,7 +234,7 @@ class JobAttempt:
         return RestartDecision(about["then"], about["kind"], about["cause"])
 
     def _record(self, folder: Path, until: str) -> tuple[Path, dict[str, Any]]:
-        """This attempt's folder and job.json, as soon as it holds `until`."""
+        """Return this attempt's folder and job.json as soon as it holds `until`."""
         ends = time.monotonic() + WAIT_S
         while time.monotonic() < ends:
             for path in sorted((folder / "attempts").glob("*/job.json"), reverse=True)[:1]:
@@ -290,7 +285,7 @@ class JobAttempt:
         )
 
     def _run(self, folder: Path, attempt: Path, command: list[str]) -> int:
-        """The exit code of the training on this node."""
+        """Run the training on this node; return its exit code."""
         env = {
             **client.clean_environment(self.environment),
             **launch_line.environment(client.clean_environment(self.environment)),
@@ -323,9 +318,9 @@ class JobAttempt:
 
 
 def free_port(key: str) -> int:
-    """A port of this node that can be bound now.
+    """Return a port of this node that can be bound now.
 
-    Which is tried first depends on the job, so that two jobs seldom try the same.
+    The first one tried depends on the job, so two jobs seldom try the same.
     """
     first = random.Random(key).randrange(*PORTS)
     for offset in range(PORTS[1] - PORTS[0]):

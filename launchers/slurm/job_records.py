@@ -1,6 +1,5 @@
-"""What the jobs of a run have recorded in its folder.
-
-Attempts/NNN/job.json, one for each turn on nodes, and the logs beside it. Imports no torch.
+"""Read and complete the records of a run's jobs: attempts/NNN/job.json, one for each stay on nodes,
+and the logs beside it. Imports no torch.
 """
 
 import contextlib
@@ -13,7 +12,7 @@ from distgan.core.files import write_atomic
 
 
 def records(folder: Path) -> list[dict[str, Any]]:
-    """What the jobs of a run have recorded, oldest first."""
+    """Return the records of a run's jobs, oldest first."""
     found = []
     for path in sorted((folder / "attempts").glob("*/job.json")):
         with contextlib.suppress(OSError, ValueError):
@@ -22,7 +21,7 @@ def records(folder: Path) -> list[dict[str, Any]]:
 
 
 def newest_step(folder: Path) -> int:
-    """Of the newest checkpoint that is there whole; 0 without one."""
+    """Return the step of the newest whole checkpoint; 0 without one."""
     return max(
         (int(path.name) for path in (folder / "checkpoints").glob("*") if path.name.isdecimal()),
         default=0,
@@ -30,8 +29,9 @@ def newest_step(folder: Path) -> int:
 
 
 def trained(folder: Path, since: int, checkpoint: int) -> tuple[float, float]:
-    """(seconds a turn has trained that began at step `since`, those of them up to the checkpoint),
-    from the journal, before it is cut back.
+    """Return (seconds trained since step `since`, those of them up to `checkpoint`).
+
+    Read from the journal, before it is cut back to the checkpoint.
     """
     total = kept = 0.0
     try:
@@ -50,10 +50,7 @@ def trained(folder: Path, since: int, checkpoint: int) -> tuple[float, float]:
 
 
 def complete(folder: Path, earlier: list[dict[str, Any]], step: int) -> None:
-    """Record what can still be known of a turn that was killed before it could.
-
-    Its node failed, or its time to leave was too short.
-    """
+    """Complete the record of an attempt that was killed before it could write its end."""
     if earlier and "ended" not in earlier[-1]:
         last = earlier[-1]
         attempt = folder / "attempts" / last["attempt"]
@@ -73,7 +70,7 @@ def complete(folder: Path, earlier: list[dict[str, Any]], step: int) -> None:
 
 
 def state_of(folder: Path, attempt: Path) -> str | None:
-    """What the training says of itself; None where it never began."""
+    """Return the state that the training recorded; None if it never began."""
     try:
         record = json.loads((attempt / "attempt.json").read_text())
         state = (
@@ -87,7 +84,7 @@ def state_of(folder: Path, attempt: Path) -> str | None:
 
 
 def tail(attempt: Path, size: int = 20_000) -> str:
-    """The ends of the logs of an attempt."""
+    """Return the last `size` bytes of each log of an attempt."""
     found = []
     for path in [
         *sorted(attempt.glob("launcher*.log")),

@@ -1,16 +1,15 @@
-"""What was submitted, on disk before Slurm is asked: RUNS/_slurm/ledger.jsonl, append-only. From it
-and one call of squeue every state is rebuilt.
+"""Record every submission in RUNS/_slurm/ledger.jsonl before sbatch is called; append-only.
 
-    {"id", "state": "submitting", "name", "members": [[run folder, …] of each element], …}    before
-    sbatch {"id", "state": "submitted", "job",
-    "array"}                                              after it; void: Slurm does not know it
-    {"state": "cancelled", "runs": […]}                                                       by
-                                                                                              `distgan
-                                                                                              cancel`
+With one call of squeue, every state can be rebuilt from it. Its lines:
 
-A process that is killed between sbatch and the second line leaves a submission of which nobody
-knows whether Slurm has it. Its job carries the submission's name, so `settle` finds it in the
-queue; where it is not found, enough time must pass before it counts as never submitted.
+    {"id", "state": "submitting", "name", "members": [[run folder, …] of each element, …], …}
+    {"id", "state": "submitted", "job", "array"}     after sbatch
+    {"id", "state": "void", "why"}                   Slurm does not have it
+    {"id", "state": "cancelled", "runs": […]}        by `distgan cancel` or scancel
+
+A process that is killed between sbatch and the second line leaves a submission that Slurm may or
+may not have. Its job carries the submission's name, so `resolve_pending` finds it in the queue; if
+it is not there, it counts as never submitted after UNCERTAIN_S.
 """
 
 import contextlib
@@ -36,7 +35,7 @@ UNCERTAIN_S = 180.0
 
 @dataclass
 class Submission:
-    """One call of sbatch. `members`: run folders of each element of the array, or of the one job."""
+    """One call of sbatch. `members`: the run folders of each element of the array, or of the job."""
 
     id: str
     name: str
@@ -49,21 +48,18 @@ class Submission:
 
     @property
     def user(self) -> str:
-        """Who has submitted it."""
+        """The user who submitted it."""
         name = self.about.get("user")
         return name if isinstance(name, str) and _NAME.fullmatch(name) else client.user()
 
     def key(self, element: int) -> str | None:
-        """Slurm's name of an element.
-
-        `12_3`, or `12` where it is no array; None while it is not known.
-        """
+        """Return Slurm's name of an element, `12_3`, or `12` without an array; None if unknown."""
         return None if self.job is None else f"{self.job}_{element}" if self.array else self.job
 
 
 @dataclass(frozen=True)
 class LastSubmission:
-    """Where a run was submitted last."""
+    """The last submission of a run, and which of its elements the run is."""
 
     submission: Submission
     element: int
@@ -75,7 +71,7 @@ class LastSubmission:
 
 
 class Ledger:
-    """`home` is the folder of runs."""
+    """The ledger of a folder of runs, `home`."""
 
     def __init__(self, home: Path):
         self.home = home / "_slurm"
@@ -83,7 +79,7 @@ class Ledger:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """One process plans and submits at a time: two would submit the same runs."""
+        """Hold the lock of the ledger: two processes that plan at once would submit the same runs."""
         with disk_errors(self.home):
             self.home.mkdir(parents=True, exist_ok=True)
             file = open(self.home / ".lock", "a")
@@ -104,7 +100,7 @@ class Ledger:
         append(self.path, line + "\n", durable=True)
 
     def begin(self, members: list[list[str]], **about: Any) -> Submission:
-        """The line before sbatch."""
+        """Write the line that precedes sbatch."""
         number = uuid.uuid4().hex[:8]
         members, about = (
             [[os.path.realpath(run) for run in one] for one in members],
@@ -128,9 +124,9 @@ class Ledger:
         self.append({"id": submission.id, "state": "void", "why": why})
 
     def read(self) -> tuple[list[Submission], set[tuple[str, str]]]:
-        """(all submissions in order, (submission, run) of what was cancelled).
+        """Return (all submissions in order, the cancelled (submission, run) pairs).
 
-        Lines that are torn or damaged are passed over.
+        Torn and damaged lines are skipped.
         """
         found: dict[str, Submission] = {}
         cancelled: set[tuple[str, str]] = set()
@@ -162,10 +158,10 @@ class Ledger:
     def query(
         self, exclusive: bool = False
     ) -> tuple[dict[str, QueueEntry], dict[str, "LastSubmission"]]:
-        """(the jobs of all who have submitted from here, by one call of squeue.
+        """Return (the queue of all users who submitted from here, the last submission of each run).
 
-        Where each run was submitted last), after `settle`. No jobs without Slurm, and before the
-        first one.
+        One call of squeue, then `resolve_pending`. The queue is empty without Slurm and before the
+        first submission.
         """
         submissions, _ = self.read()
         rows = (
@@ -179,11 +175,11 @@ class Ledger:
     def resolve_pending(
         self, rows: Mapping[str, QueueEntry], exclusive: bool = False
     ) -> list[Submission]:
-        """Find out about submissions that were interrupted; returns those of which it is not known
-        yet. `rows`: the queue, asked a moment ago.
+        """Resolve interrupted submissions; return those that are still uncertain.
 
-        `alone`: under the lock, where nobody is submitting at this moment; only then is one given
-        up. What was cancelled by Slurm's own command is noted as long as Slurm remembers it.
+        `rows`: the queue, read a moment ago. `exclusive`: this process holds the lock, so nobody is
+        submitting at this moment; only then is a submission given up. Jobs that scancel ended are
+        recorded while Slurm remembers them.
         """
         names = {row.name: key for key, row in rows.items()}
         open_ones = []
@@ -227,7 +223,7 @@ class Ledger:
                 self.append({"state": "cancelled", "id": one.id, "runs": runs_, "by": "scancel"})
 
     def last_submissions(self) -> dict[str, LastSubmission]:
-        """Where each run was submitted last, by run folder."""
+        """Return the last submission of each run, by run folder."""
         submissions, cancelled = self.read()
         return {
             run: LastSubmission(one, element, (one.id, run) in cancelled)

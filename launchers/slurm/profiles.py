@@ -1,7 +1,7 @@
-"""What a job asks Slurm for.
+"""Read what a job asks Slurm for: options over a profile of the site over defaults.
 
-The options of a command line over a profile of the site (slurm/profiles/NAME.yaml) over defaults.
-Imports no torch.
+A profile is slurm/profiles/NAME.yaml, ~/.config/distgan/profiles/NAME.yaml, or one that comes with
+the package. Imports no torch.
 """
 
 import argparse
@@ -25,12 +25,12 @@ Count = Annotated[int, Field(gt=0, le=100_000)]
 
 
 class Resources(Section):
-    """One job, which may train one run, or several beside each other."""
+    """The resources of one job, which trains one run, or several beside each other."""
 
     partition: str | None = Field(
         None, description="Slurm's partition; null: the cluster's default"
     )
-    account: str | None = Field(None, description="whom the time is charged to")
+    account: str | None = Field(None, description="account that is charged")
     qos: str | None = Field(None, description="quality of service")
     constraint: str | None = Field(
         None, description="features that nodes must have, as in a100|h100"
@@ -47,32 +47,24 @@ class Resources(Section):
     time: str = Field(
         "24h",
         description=(
-            "time limit, as in 90m, 12h, 2d or 1-12:00:00; a run that needs longer goes on in a"
-            " next job"
+            "time limit, as in 90m, 12h, 2d or 1-12:00:00; a longer run continues in the next job"
         ),
     )
     signal_lead_s: int = Field(
         90,
         gt=0,
         le=100_000,
-        description=(
-            "how long before the time limit Slurm signals it; a run leaves by its own clock as well"
-        ),
+        description=("seconds before the time limit at which Slurm signals the job"),
     )
-    time_outs: int = Field(
-        50, ge=0, description="how often a run may reach its time limit and go on"
-    )
+    time_outs: int = Field(50, ge=0, description="restarts after the time limit")
     crashes: int = Field(
         2,
         ge=0,
-        description=(
-            "how often a run may be killed by nobody knows whom, or hang, and go on from its"
-            " checkpoint"
-        ),
+        description=("restarts after a crash, a kill of unknown cause or a hang"),
     )
     max_parallel: Count | None = Field(
         None,
-        description="jobs of a sweep that run at the same time; null: as many as the cluster gives",
+        description="jobs of a sweep that run at the same time; null: no limit",
     )
     pack: Count = Field(1, description="runs beside each other in one job, for small models")
     nodelist: str | None = Field(None, description="only on these nodes")
@@ -86,7 +78,7 @@ class Resources(Section):
     program: tuple[str, ...] | None = Field(
         None,
         description=(
-            "what trains instead of distgan/train.py and takes the same words: to try out a cluster"
+            "program that trains instead of distgan/train.py, with the same arguments, to test a cluster"
         ),
     )
 
@@ -110,7 +102,7 @@ class Resources(Section):
         )
         if taken:
             raise ValueError(
-                f"{', '.join(taken)} cannot be set: jobs are found and followed by these"
+                f"{', '.join(taken)} cannot be set: distgan needs these options itself"
             )
         return value
 
@@ -122,7 +114,7 @@ class Resources(Section):
 
     @property
     def per_node(self) -> int:
-        """Training processes on each node."""
+        """Number of training processes on each node."""
         return self.processes or max(1, self.gpus)
 
     @property
@@ -143,7 +135,7 @@ class Resources(Section):
 
 
 def minutes(text: str) -> int:
-    """`90m`, `12h`, `2d`, `1-12:00:00`, `30` (minutes) -> minutes; ValueError."""
+    """Convert `90m`, `12h`, `2d`, `1-12:00:00` or `30` (minutes) to minutes; else raise ValueError."""
     units = {"m": 1, "h": 60, "d": 1440, "": 1}
     if found := re.fullmatch(r"(\d{1,6})([mhd]?)", text):
         value = int(found[1]) * units[found[2]]
@@ -161,7 +153,7 @@ def names() -> list[str]:
 
 
 def read(name: str | None, changes: dict[str, Any]) -> Resources:
-    """A profile by name or path, with changes laid over; ConfigError."""
+    """Read a profile by name or path, with `changes` laid over it; raise ConfigError."""
     tree: dict[str, Any] = {}
     if name:
         found = [
@@ -171,8 +163,8 @@ def read(name: str | None, changes: dict[str, Any]) -> Resources:
         ]
         if not found:
             raise ConfigError(
-                f"--profile: found {name!r}, there are {', '.join(names()) or 'none'}; a profile is"
-                " a file slurm/profiles/NAME.yaml, or a path"
+                f"unknown profile {name!r}; there are {', '.join(names()) or 'none'}. A profile is"
+                " a path, or NAME of slurm/profiles/NAME.yaml or ~/.config/distgan/profiles/NAME.yaml"
             )
         tree = loading.read_yaml(found[0])
     return loading.validate(

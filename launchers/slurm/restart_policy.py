@@ -1,7 +1,4 @@
-"""Why a training ended, and whether its job is put back into the queue.
-
-Pure functions: what was recorded in, a decision out.
-"""
+"""Decide why a training ended and whether its job is queued again: pure functions of the records."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,8 +12,10 @@ TIME = ("the end of the job's time", "signal SIGUSR2", "signal SIGUSR1")
 
 @dataclass(frozen=True)
 class EndOfAttempt:
-    """One training in one job. `cause`: what its rank 0 recorded (attempt.json), None where it
-    could not; `state`: running, stopped, failed or done.
+    """The end of one training in one job.
+
+    `cause`: from attempt.json of rank 0, None if it could not write it. `state`: running, stopped,
+    failed or done. `signals`: those that the job itself received. `log_tail`: the ends of the logs.
     """
 
     done: bool
@@ -29,7 +28,7 @@ class EndOfAttempt:
 
 @dataclass(frozen=True)
 class RestartDecision:
-    """`then`: done, stopped (on request), leave (Slurm decides), requeue, or fail.
+    """`action`: done, stopped (on request), leave (to Slurm), requeue, or fail.
 
     `kind` names the budget: preempted, time, crash, hang, error, stop, done.
     """
@@ -42,10 +41,10 @@ class RestartDecision:
 def decide(
     end: EndOfAttempt, earlier: Sequence[dict[str, Any]], budget: Resources
 ) -> RestartDecision:
-    """What is done about it. `earlier`: the records (job.json) of the run's jobs before this one,
-    oldest first.
+    """Decide what happens after the end of an attempt.
 
-    Preemption and node failure are free, and Slurm's own to requeue: a job that was cancelled gets
+    `earlier`: the records (job.json) of the run's jobs before this one, oldest first. Preemption
+    and node failure cost no budget, and Slurm alone requeues them: a job that was cancelled gets
     the same signals and must stay dead.
     """
     if end.done:
@@ -79,7 +78,9 @@ def decide(
     if (
         "another process is training in" in end.log_tail and end.state is None
     ):  # of a node that Slurm has given up
-        return _within("crash", "its earlier turn still trains", earlier, budget.crashes, "crashes")
+        return _within(
+            "crash", "its earlier attempt is still training", earlier, budget.crashes, "crashes"
+        )
     if "EADDRINUSE" in end.log_tail or "Address already in use" in end.log_tail:
         return _within("crash", "another program took the port", earlier, budget.crashes, "crashes")
     if end.state is None and not _killed(end.code):
@@ -111,8 +112,8 @@ def _within(
 
 
 def _last_line(text: str) -> str:
-    """Of an error: the last line of a log that begins with `error:` or looks like an exception,
-    else the last line.
+    """Return the last line that begins with `error:` or looks like an exception, else the last
+    line.
     """
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     told = [
@@ -124,9 +125,9 @@ def _last_line(text: str) -> str:
 
 
 def no_progress_reason(earlier: Sequence[dict[str, Any]], step: int) -> str | None:
-    """Why a run is not begun once more.
+    """Return why a run is not started again, if its last jobs made no progress; else None.
 
-    Its last jobs have taken it no step further. `step`: of its newest checkpoint.
+    `step`: of its newest checkpoint.
     """
     tried = [
         record

@@ -1,6 +1,6 @@
-"""Runs -> one call of sbatch, by submitit.
+"""Submit runs by one call of sbatch, through submitit: an array, or a plain job for one element.
 
-An array, or a plain job where there is one element. Submit and leave: nothing has to stay alive.
+No process has to stay alive afterwards.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from distgan.launchers.slurm.profiles import Resources
 
 @dataclass(frozen=True)
 class RunSpec:
-    """One run. `words`: what `distgan train` takes, without the run folder."""
+    """One run. `words`: the arguments of `distgan train`, without the run folder."""
 
     folder: str
     words: tuple[str, ...]
@@ -38,11 +38,11 @@ def submit(
     cwd: str | None = None,
     **about: Any,
 ) -> Submission:
-    """One sbatch for all elements, each of which trains its members beside each other. Raises
-    LaunchError with sbatch's words; nothing is queued then.
+    """Submit all elements by one sbatch; each element trains its runs beside each other.
 
-    `cwd`: from which relative paths in the words count, this process's own by default; `about`:
-    kept in the ledger, such as the sweep.
+    Raise LaunchError with sbatch's words; nothing is queued then. `cwd`: the folder that relative
+    paths in the words refer to, by default that of this process. `about`: kept in the ledger, such
+    as the sweep.
     """
     ledger, rows = Ledger(home), [[member.folder for member in members] for members in elements]
     code = snapshot.take(home / "_code")
@@ -71,8 +71,8 @@ def submit(
         found = _accepted(one.name)
         if found is None:
             raise LaunchError(
-                f"{error}\nIt is not known whether Slurm has taken the job; in a few minutes the"
-                " same line finds out"
+                f"{error}\nIt is unknown whether Slurm has accepted the job; run the same line"
+                " again in a few minutes to find out"
             ) from error
         if not found:
             ledger.void(one, str(error)[:300])
@@ -83,10 +83,7 @@ def submit(
 
 
 def _accepted(name: str) -> str | None:
-    """After an sbatch that failed.
-
-    The job that it has queued all the same, "" where there is none, None where nobody answers.
-    """
+    """Return the job that a failed sbatch has queued all the same; "" if none, None if unknown."""
     try:
         return next(
             (key.partition("_")[0] for key, row in client.queue().items() if row.name == name), ""
@@ -128,7 +125,7 @@ def parameters(
     dependency: str | None = None,
     cwd: str | None = None,
 ) -> dict[str, Any]:
-    """Of submitit's executor."""
+    """Return the parameters of submitit's executor."""
     place = (
         f"{shlex.quote(str(folder))}/"
         + ("${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}" if count > 1 else "${SLURM_JOB_ID}")
@@ -176,10 +173,7 @@ def parameters(
 
 @contextlib.contextmanager
 def _environment(code: Path | None) -> Iterator[None]:
-    """Nothing of a surrounding job is inherited, the way to the cluster is.
-
-    The job imports the snapshot.
-    """
+    """Enter an environment without a surrounding job, in which the job imports the snapshot."""
     before = dict(os.environ)
     os.environ.clear()
     os.environ.update(client.clean_environment(before))
@@ -199,9 +193,9 @@ def _environment(code: Path | None) -> Iterator[None]:
 
 
 def test_only(resources: Resources, count: int = 1) -> str:
-    """What `sbatch --test-only` says of such a job.
+    """Return when and where `sbatch --test-only` would start such a job.
 
-    When and where it would start. LaunchError where it never would.
+    Raise LaunchError if Slurm would refuse it.
     """
     from submitit.slurm.slurm import _make_sbatch_string
 

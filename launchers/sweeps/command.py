@@ -1,5 +1,5 @@
-"""`distgan sweep`: the runs of a sweep file, or of `key=a,b`, as arrays of Slurm. The file is what
-is wanted: the same line again submits what is missing.
+"""`distgan sweep`: train the runs of a sweep file, or of `key=a,b`, as arrays of Slurm. The same
+line again submits what is missing.
 """
 
 import argparse
@@ -24,13 +24,13 @@ EPILOG = """examples:
   distgan sweep sweep.yaml --retry failed               submit again what failed, too
   distgan sweep NAME --report                           compare what there is, of a sweep by its name, or with its words or file again
 
-Nothing has to stay alive. The same line again submits what is missing, leaves alone what is queued, running or done, and offers what failed."""
+No process has to stay alive. The same line again submits what is missing, leaves queued, running and finished runs alone, and lists failed ones."""
 
 
 def main(argv: list[str]) -> int:
     if "--help-file" in argv:
         console.say(
-            "What a sweep file asks for, all but `recipe` and one kind of members optional:\n"
+            "Keys of a sweep file. Only `recipe` and one kind of members are required.\n"
             + definition.__doc__.partition("\n")[2]
         )
         return 0
@@ -45,32 +45,32 @@ def main(argv: list[str]) -> int:
         "words",
         nargs="+",
         metavar="SWEEP.yaml|RECIPE|RUN.yaml key=value key=a,b …",
-        help="`key=a,b` and `'key=range(3)'` make members, as many as there are combinations",
+        help="`key=a,b` and `'key=range(3)'` make one member for each combination",
     )
     parser.add_argument(
-        "--name", help="of the sweep (default: of its file, or made of its recipe and keys)"
+        "--name", help="name of the sweep (default: that of its file, or made from recipe and keys)"
     )
     parser.add_argument(
         "--dry-run",
         action="store_true",
-        help="the plan alone: check everything, ask Slurm when it would start, submit nothing",
+        help="check everything and ask Slurm when it would start; submit nothing",
     )
     parser.add_argument(
         "--retry",
         action="append",
         default=[],
         choices=("failed", "cancelled", "stopped"),
-        help="submit these again as well",
+        help="submit members in this state again, too",
     )
     parser.add_argument(
         "--report",
         action="store_true",
-        help="write and print the comparison of the members; submit nothing",
+        help="compare the members; submit nothing",
     )
     parser.add_argument(
         "--watch",
         action="store_true",
-        help="stay, feed what limits of the cluster did not let in at once, and report at the end",
+        help="stay: submit again when limits of the cluster allow, and report at the end",
     )
     profiles.add_options(parser, many=True)
     options = parser.parse_intermixed_args(argv)
@@ -90,7 +90,7 @@ def main(argv: list[str]) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    """Compare the members of a sweep that is named, or whose words or file are given."""
+    """Compare the members of a sweep, given by its name, its words or its file."""
     home, name = Path("runs").resolve(), options.words[0]
     if len(options.words) == 1:
         folders, values = comparison.known(home, name)
@@ -100,9 +100,9 @@ def _report(options: argparse.Namespace) -> int:
         if is_name(name) and name not in recipe_names() and not Path(name).is_file():
             there = ", ".join(read_sweeps(home))
             raise RunError(
-                f"no sweep in {home} is called {name}; "
+                f"no sweep in {home} is named {name}; "
                 + (f"there are {there}" if there else "there is none")
-                + ". A file or the words of a sweep will do, too"
+                + ". A sweep file or the words of a sweep are allowed, too"
             )
     _compare(plan_sweep(options))
     return 0
@@ -117,7 +117,7 @@ def _compare(sweep: Sweep) -> None:
 
 
 def _watch(sweep: Sweep) -> int:
-    """Submit what is missing every 30 seconds until all members have ended; then compare them."""
+    """Submit missing members every 30 seconds until all have ended; then compare them."""
     while True:
         time.sleep(30)
         try:

@@ -1,7 +1,4 @@
-"""The members of a sweep beside each other.
-
-A table and a plot in the sweep's folder, and a page for each run.
-"""
+"""Compare the members of a sweep: a table and a plot in its folder, and a page for each run."""
 
 import contextlib
 from collections.abc import Sequence
@@ -19,9 +16,9 @@ from distgan.runs.history import History, read_history
 
 
 def write(folder: Path, members: Sequence[str], values: Sequence[dict[str, Any]]) -> None:
-    """report.md, report.csv and report.png in `folder`, report.html in each run.
+    """Write report.md, report.csv and report.png into `folder`, and report.html into each run.
 
-    Prints the table. RunError where no member has begun.
+    Print the table. Raise RunError if no member has begun.
     """
     histories = _read_and_report(members)
     if not histories:
@@ -100,7 +97,7 @@ def _best(run: History | None) -> float | None:
 
 
 def _measured(run: History) -> dict[str, Any]:
-    """What two runs must have in common for their scores to be comparable."""
+    """Return what two runs must have in common for their scores to be comparable."""
     last = run.evaluations[-1] if run.evaluations else {}
     return {
         "metric": run.metric,
@@ -112,7 +109,7 @@ def _measured(run: History) -> dict[str, Any]:
 
 
 def _apart(histories: dict[int, History]) -> list[str]:
-    """A note where not all scores are comparable."""
+    """Return a note if not all scores are comparable."""
     measured = [_measured(run) for run in histories.values() if run.best]
     names = [
         name
@@ -121,8 +118,8 @@ def _apart(histories: dict[int, History]) -> list[str]:
     ]
     return (
         [
-            f"Not all scores are comparable: they were measured with other {', '.join(names)}. The"
-            " table is sorted within what was measured alike."
+            f"Not all scores are comparable: runs differ in {', '.join(names)}. The"
+            " table is sorted within groups of comparable runs."
         ]
         if names
         else []
@@ -164,7 +161,7 @@ def _markdown(
     metrics = {best["metric"] for run in histories.values() if (best := run.best)}
     notes = [
         f"Sorted by the best score ({', '.join(sorted(metrics)) or 'none yet'}; lower is better)."
-        " `hours` are on nodes, all turns together."
+        " `hours`: on nodes, over all attempts."
     ]
     notes += _apart(histories)
     if "frechet_standin" in metrics:
@@ -177,7 +174,7 @@ def _markdown(
         )
         notes.append(
             f"frechet_standin is computed with stand-in weights ({'; '.join(made)}): it compares"
-            " these runs with each other, with nothing else."
+            " these runs with each other only."
         )
     warned = [row for row in rows if row[-2] not in ("–", "")]
     if warned:
@@ -204,9 +201,8 @@ def _draw(
     values: Sequence[dict[str, Any]],
     order: Sequence[int],
 ) -> bool:
-    """Score against epoch, a line for each member, the best ones in colour.
-
-    Whether there was anything to draw.
+    """Draw score against epoch, a line for each member, the best in colour; return whether any has
+    a score.
     """
     import matplotlib
     from matplotlib.figure import Figure
@@ -247,6 +243,6 @@ def _draw(
 
 
 def known(home: Path, name: str) -> tuple[list[str], list[dict[str, Any]]]:
-    """Members and values of a sweep by its name; none where there is none."""
+    """Return members and values of a sweep by its name; both empty without such a sweep."""
     found = read(home / "_sweeps" / name / "members.json")
     return found.get("runs", []), found.get("values", [])

@@ -1,15 +1,16 @@
-"""What a sweep file, or the words `key=a,b`, ask for -> the settings of each member. Pure
-functions, no torch.
+"""Parse a sweep file, or words `key=a,b`, into the settings of each member: pure functions.
 
-recipe: sagan                      a recipe, a preset, or a run file
-settings: {data: data/particles}   of every member
+recipe: sagan                                    a recipe, a preset, or a run file
+settings: {data: data/particles}                 of all members
 grid: {ngf: [64, 96], seed: range(3)}            every combination
 cases: [{g_lr: 1e-4, d_lr: 4e-4}, {g_lr: 2e-4}]  each of these, times the grid
-random: {members: 20, seed: 0, g_lr: "loguniform(1e-5, 1e-3)", bn_group: "choice(4, 8)"}     drawn,
-times the grid
-chain: ngf                         members that differ in ngf alone start from the next narrower
-                                   one's best checkpoint
-slurm: {profile: gpu, max_parallel: 8, pack: 2}
+random: {members: 20, seed: 0, g_lr: "loguniform(1e-5, 1e-3)", bn_group: "choice(4, 8)"}
+                                                 drawn, times the grid
+search: {trials: 40, space: {g_lr: "loguniform(1e-5, 1e-3)"}}
+                                                 proposed by Optuna, in place of all of these
+chain: ngf                                       members that differ in ngf alone start from the
+                                                 best checkpoint of the next narrower one
+slurm: {profile: gpu, max_parallel: 8, pack: 2}  resources of the jobs
 """
 
 import itertools
@@ -31,7 +32,7 @@ _CALL = re.compile(r"(range|uniform|loguniform|choice)\((.*)\)", re.DOTALL)
 
 @dataclass(frozen=True)
 class SweepDefinition:
-    """A sweep, read. `values`: of each member, what makes it one; `words`: of every member."""
+    """A sweep as read. `values`: the settings that make each member; `words`: those of all members."""
 
     recipe: str
     words: list[str]
@@ -42,9 +43,9 @@ class SweepDefinition:
 
 
 def read(words: list[str]) -> SweepDefinition:
-    """A sweep file, or a recipe or run file, with `key=value` and `key=a,b` laid over.
+    """Read a sweep file, a recipe or a run file, with `key=value` and `key=a,b` laid over.
 
-    One ConfigError lists every fault.
+    One ConfigError lists all faults.
     """
     if not words or "=" in words[0]:
         raise ConfigError(
@@ -104,7 +105,9 @@ def _search(tree: dict[str, Any]) -> dict[str, Any] | None:
     if not search:
         return None
     if tree.get("grid") or tree.get("random") or tree.get("cases") or tree.get("chain"):
-        raise ConfigError("search: stands alone; leave out grid, cases, random and chain")
+        raise ConfigError(
+            "search: cannot be combined with others; leave out grid, cases, random and chain"
+        )
     return search
 
 
@@ -122,9 +125,9 @@ def _tree(what: str) -> dict[str, Any]:
 
 
 def parse_swept_value(text: str) -> Any:
-    """The values of a word `a,b` or `range(3)`.
+    """Parse the values of a word `a,b` or `range(3)`.
 
-    None where it is one value: commas in brackets or quotes belong to it.
+    Return None for a single value: commas in brackets or quotes belong to it.
     """
     if _CALL.fullmatch(text) and not text.startswith(("uniform", "loguniform")):
         return text
@@ -147,9 +150,9 @@ def parse_swept_value(text: str) -> Any:
 
 
 def parse_values(key: str, value: Any) -> list[Any]:
-    """The values of a key in a grid.
+    """Parse the values of a key in a grid: a list, `range(3)`, `range(2, 10, 2)` or `choice(a, b)`.
 
-    A list, or `range(3)`, `range(2, 10, 2)`, `choice(a, b)`. ConfigError.
+    Raise ConfigError for anything else.
     """
     found = value
     if isinstance(value, str) and (call := _CALL.fullmatch(value.strip())):
@@ -175,7 +178,7 @@ def parse_values(key: str, value: Any) -> list[Any]:
             found = [loading.override({}, [f"value={part}"])["value"] for part in arguments]
         else:
             raise ConfigError(
-                f"{key}: found {value!r}; what is drawn stands under `random`, with `members: N`"
+                f"{key}: found {value!r}; drawn values belong under `random`, with `members: N`"
             )
     if not isinstance(found, list) or not found:
         raise ConfigError(
@@ -185,7 +188,7 @@ def parse_values(key: str, value: Any) -> list[Any]:
     if len(set(texts)) < len(texts):
         raise ConfigError(
             f"{key}: {', '.join(sorted({text for text in texts if texts.count(text) > 1})[:3])}"
-            " stands twice; each value is one run"
+            " is listed twice; each value is one run"
         )
     return found
 
@@ -203,7 +206,10 @@ def _members(grid: dict[str, list[Any]], tree: dict[str, Any]) -> list[dict[str,
 
 
 def _drawn(random_: dict[str, Any]) -> list[dict[str, Any]]:
-    """Member i's value of a key is drawn from (seed, i, key): more members keep the first ones."""
+    """Draw the random values of all members.
+
+    The value of a key is drawn from (seed, member, key): more members keep the first ones.
+    """
     if not random_:
         return [{}]
     count, seed = random_.get("members"), random_.get("seed", 0)
@@ -229,8 +235,9 @@ def _drawn(random_: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def parse_distribution(key: str, value: Any) -> tuple[Any, tuple[str, list[Any]]]:
-    """`uniform(a, b)`, `loguniform(a, b)`, `choice(…)`, or a list -> (a function of a generator
-    that draws; (kind, its numbers or values)).
+    """Parse `uniform(a, b)`, `loguniform(a, b)`, `choice(…)` or a list.
+
+    Return (a function that draws with a generator, (kind, its bounds or values)).
     """
     if isinstance(value, list) and value:
         return lambda generator: generator.choice(value), ("choice", value)
@@ -260,7 +267,7 @@ def _rounded(value: float) -> float:
 
 
 def to_words(values: dict[str, Any]) -> list[str]:
-    """As on a command line."""
+    """Return settings as words of a command line."""
     return [f"{key}={_word(value)}" for key, value in values.items()]
 
 
@@ -274,9 +281,9 @@ def _text(value: Any) -> str:
 
 
 def chains(values: list[dict[str, Any]], key: str) -> list[list[int]]:
-    """Members that differ in `key` alone, by its rising values.
+    """Group members that differ in `key` alone, by rising values: [[0, 3, 6], …].
 
-    [[0, 3, 6], …], each to start from the one before.
+    Each member of a group starts from the one before it.
     """
     groups: dict[str, list[int]] = {}
     for number, one in enumerate(values):

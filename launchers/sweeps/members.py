@@ -1,4 +1,4 @@
-"""A sweep's members: every one checked before anything is submitted."""
+"""Plan and check every member of a sweep before anything is submitted."""
 
 import argparse
 import hashlib
@@ -17,7 +17,7 @@ from distgan.launchers.sweeps.definition import SweepDefinition
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep whose every member was checked."""
+    """A sweep whose members were all checked."""
 
     name: str
     definition: SweepDefinition
@@ -31,10 +31,7 @@ class Sweep:
 
 
 def plan_sweep(options: argparse.Namespace) -> Sweep:
-    """Read it and check every member, before anything is submitted.
-
-    One ConfigError lists the faults of all members.
-    """
+    """Read a sweep and check all members; raise one ConfigError with the faults of all."""
     asked = definition.read(options.words)
     resources = profiles.chosen(options, asked.slurm)
     name = options.name or _default_name(options.words, asked)
@@ -61,8 +58,8 @@ def plan_sweep(options: argparse.Namespace) -> Sweep:
     if twice:
         same = [one.values for one in members if one.spec.folder == twice[0]]
         raise ConfigError(
-            f"{len(twice)} runs stand twice in the sweep: {same[0]} and {same[1]} differ in nothing"
-            " that makes a run another one"
+            f"{len(twice)} runs are in the sweep twice: {same[0]} and {same[1]} differ in no"
+            " setting that is part of a run's identity"
         )
     return Sweep(name, asked, members, resources, runs_folder(members[0].run))
 
@@ -70,7 +67,7 @@ def plan_sweep(options: argparse.Namespace) -> Sweep:
 def plan_members(
     asked: SweepDefinition, resources: profiles.Resources
 ) -> tuple[list[PlannedRun], list[str]]:
-    """(all members, a text for each that is wrong)."""
+    """Return (all members, one text for each faulty member)."""
     found: dict[int, PlannedRun] = {}
     faults = []
     before = (

@@ -1,4 +1,4 @@
-"""Submit the members of a sweep that are missing, and leave alone the others."""
+"""Submit the missing members of a sweep and leave the others alone."""
 
 import json
 from collections import Counter
@@ -18,7 +18,9 @@ from distgan.launchers.sweeps.show import show
 
 
 def select_members(sweep: Sweep, exclusive: bool = False) -> list[SelectedRun]:
-    """The members with their states: one call of squeue. `alone`: under the ledger's lock."""
+    """Return the members with their states, by one call of squeue. `exclusive`: under the lock of
+    the ledger.
+    """
     rows, places = Ledger(sweep.home).query(exclusive)
     return with_accounting(
         [
@@ -30,7 +32,7 @@ def select_members(sweep: Sweep, exclusive: bool = False) -> list[SelectedRun]:
 
 # ---- submitting
 def reconcile(sweep: Sweep, retry: Iterable[str], dry_run: bool, quiet: bool = False) -> int:
-    """Submit what is missing. Exit code 0; 2 where members failed and were not asked for again."""
+    """Submit missing members. Return 0, or 2 if members failed and were not retried."""
     ledger = Ledger(sweep.home)
     with ledger.locked():
         found = select_members(sweep, exclusive=True)
@@ -42,9 +44,7 @@ def reconcile(sweep: Sweep, retry: Iterable[str], dry_run: bool, quiet: bool = F
         for why, count in Counter(
             one.state.why for one in found if one.state.name == "uncertain"
         ).items():
-            console.say(
-                f"{count} members are left alone, since it is not certain what they do: {why}"
-            )
+            console.say(f"{count} members are uncertain and left alone: {why}")
         if dry_run:
             if wanted:
                 console.say(
@@ -60,8 +60,8 @@ def reconcile(sweep: Sweep, retry: Iterable[str], dry_run: bool, quiet: bool = F
         )
         if gone := before - {one.spec.folder for one in sweep.members}:
             console.say(
-                f"{len(gone)} runs were members of {sweep.name} before and are no longer; they are"
-                " left alone (distgan cancel takes a run by its name)"
+                f"{len(gone)} runs are no longer members of {sweep.name}; they are left alone"
+                " (distgan cancel RUN ends one)"
             )
         write(sweep)
         if wanted:
@@ -115,16 +115,15 @@ def _submit(sweep: Sweep, wanted: list[int], found: list[SelectedRun]) -> None:
             count = one if sweep.resources.max_parallel and depth == 0 else 0
     if left:
         console.say(
-            f"{left} jobs wait: this user may have {facts.max_submit} in the queue; the same line"
-            " again submits further ones (--watch does so by itself)"
+            f"{left} jobs are not submitted yet: the limit is {facts.max_submit} jobs per user. Run the"
+            " same line again later, or use --watch"
         )
 
 
 def _stages(sweep: Sweep, wanted: list[int], found: list[SelectedRun]) -> list[list[int]]:
-    """Members by how many others they wait for.
+    """Group members by how many others they wait for; those that wait for none come first.
 
-    The first are those that wait for none. Those whose source will not come are held back, and
-    told.
+    Members whose source will not come are held back with a message.
     """
     by_folder = {one.spec.folder: index for index, one in enumerate(sweep.members)}
 
@@ -143,8 +142,8 @@ def _stages(sweep: Sweep, wanted: list[int], found: list[SelectedRun]) -> list[l
         if level is None:
             source = found[by_folder[sweep.members[index].after]]
             console.say(
-                f"member {index} waits: it grows from member {source.index}, which is"
-                f" {source.state.name}; submit that one again first (--retry {source.state.name})"
+                f"member {index} is held back: it grows from member {source.index}, which is"
+                f" {source.state.name}; retry that one first (--retry {source.state.name})"
             )
         else:
             stages.setdefault(level, []).append(index)
@@ -152,14 +151,16 @@ def _stages(sweep: Sweep, wanted: list[int], found: list[SelectedRun]) -> list[l
 
 
 def _dependency(sweep: Sweep, index: int) -> str | None:
-    """The job of the run that a member grows from."""
+    """Return sbatch's dependency on the run that a member grows from."""
     place = Ledger(sweep.home).last_submissions().get(sweep.members[index].after or "")
     return f"afterok:{place.key}" if place and place.key else None
 
 
 def _array(sweep: Sweep, part: list[list[int]], dependency: str | None, after: int = 0) -> int:
-    """One sbatch; `after`: an array that must have ended, where only so many jobs may run at a time
-    and there are several arrays. Returns its number.
+    """Submit one array; return its number.
+
+    `after`: an array that must end first, if the number of jobs at a time is limited and there are
+    several arrays.
     """
     for element in part:
         for index in element:
@@ -194,9 +195,7 @@ def _array(sweep: Sweep, part: list[list[int]], dependency: str | None, after: i
 
 
 def write(sweep: Sweep) -> None:
-    """Keep what was asked beside the runs, so that status and the others know the sweep by its
-    name.
-    """
+    """Write members.json, by which other verbs know the sweep by its name."""
     sweep.folder.mkdir(parents=True, exist_ok=True)
     write_atomic(
         sweep.folder / "members.json",

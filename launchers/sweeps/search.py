@@ -1,12 +1,12 @@
-"""Search for settings by Optuna, in sweeps with a section `search`. Its memory is a journal file in
-the sweep's folder, so no process has to stay alive:
+"""Search for settings by Optuna, in sweeps with a section `search`:
 
-    search: {trials: 40, parallel: 8, startup: 8, prune: true, seed: 0, space: {g_lr:
-    "loguniform(1e-5, 1e-3)", ngf: [32, 64]}}
+    search: {trials: 40, parallel: 8, startup: 8, prune: true, seed: 0,
+             space: {g_lr: "loguniform(1e-5, 1e-3)", ngf: [32, 64]}}
 
-Each call of `distgan sweep FILE` tells Optuna the best scores of runs that are done, stops hopeless
-ones, and submits as many new trials as `parallel` lets. A trial's run has the folder of its
-settings, like any other; a trial that is asked for again finds its run.
+The study is a journal file in the sweep's folder, so no process has to stay alive. Each call of
+`distgan sweep FILE` reports the best scores of finished runs to Optuna, stops hopeless ones, and
+submits as many new trials as `parallel` allows. A trial's run has the folder of its settings, like
+any other run.
 """
 
 import json
@@ -33,7 +33,7 @@ KEYS = {"trials", "parallel", "startup", "prune", "seed", "space"}
 
 
 def advance(sweep: Sweep, watch: bool, dry_run: bool) -> int:
-    """Tell, prune, ask, submit. 0; 2 where trials have failed."""
+    """Report ended trials, prune, ask for new ones, submit. Return 0, or 2 if trials have failed."""
     asked = settings(sweep.definition.search)
     while True:
         try:
@@ -49,7 +49,7 @@ def advance(sweep: Sweep, watch: bool, dry_run: bool) -> int:
 
 
 def settings(section: dict[str, Any]) -> dict[str, Any]:
-    """The section with its defaults; one ConfigError lists every fault."""
+    """Return the section with its defaults; one ConfigError lists all faults."""
     found = {
         "trials": None,
         "parallel": 4,
@@ -85,8 +85,8 @@ def settings(section: dict[str, Any]) -> dict[str, Any]:
         for key, value in found["space"].items():
             if key in ("data", "target_gain") or str(key).startswith("evaluate."):
                 faults.append(
-                    f"  search.space.{key}: changes what the score is measured with, so trials"
-                    " could not be compared; give it in settings"
+                    f"  search.space.{key}: changes how the score is measured, so trials could"
+                    " not be compared; put it into settings"
                 )
             try:
                 definition.parse_distribution(f"search.space.{key}", value)
@@ -98,7 +98,7 @@ def settings(section: dict[str, Any]) -> dict[str, Any]:
 
 
 def study_of(sweep: Sweep, asked: dict[str, Any]):
-    """Optuna's study of a sweep, in RUNS/_sweeps/NAME/optuna.journal."""
+    """Open Optuna's study of a sweep, in RUNS/_sweeps/NAME/optuna.journal."""
     try:
         import optuna
         from optuna.storages import JournalStorage
@@ -122,7 +122,7 @@ def study_of(sweep: Sweep, asked: dict[str, Any]):
 
 
 def _once(sweep: Sweep, asked: dict[str, Any], dry_run: bool) -> tuple[int, bool]:
-    """(exit code, whether anything is still to come)."""
+    """Return (exit code, whether anything is still to come)."""
     study, ledger = study_of(sweep, asked), Ledger(sweep.home)
     with ledger.locked():
         running, members = _under_way(sweep, study, ledger, asked["prune"], dry_run)
@@ -153,8 +153,8 @@ def _once(sweep: Sweep, asked: dict[str, Any], dry_run: bool) -> tuple[int, bool
 def _under_way(
     sweep: Sweep, study: Any, ledger: Ledger, prune: bool, dry_run: bool
 ) -> tuple[list[Any], list[RunSpec]]:
-    """(trials that have not ended, runs of those that must be submitted again), after Optuna was
-    told of those that have ended.
+    """Return (trials that have not ended, specs of those to submit again); report ended ones to
+    Optuna.
     """
     import optuna
 
@@ -190,16 +190,16 @@ def _show(sweep: Sweep, study: Any) -> int:
         text += f"; best so far {study.best_value:.4g} with {best}"
     console.say(text)
     console.say(
-        "next: the same line again tells Optuna what has ended and submits further trials (--watch"
-        f" does so by itself); distgan status {sweep.name}"
+        "next: the same line again reports ended trials and submits further ones (--watch repeats"
+        f" it); distgan status {sweep.name}"
     )
     return counts["fail"]
 
 
 def _tell(study: Any, trial: Any, found: SelectedRun, prune: bool) -> bool:
-    """Whether the trial has ended.
+    """Report a trial to Optuna; return whether it has ended: done, failed, or pruned.
 
-    Done, failed, or hopeless at as many samples as others have seen.
+    Pruned: worse than the median of the others at as many samples seen.
     """
     import optuna
 
@@ -248,7 +248,7 @@ def _tell(study: Any, trial: Any, found: SelectedRun, prune: bool) -> bool:
 
 
 def scores(folder: Path) -> list[tuple[int, float]]:
-    """(samples seen, score) of a run's evaluations so far."""
+    """Return (samples seen, score) of a run's evaluations so far."""
     rows = last_rows(folder / "journal.jsonl")
     key = score_key(rows)
     return [
@@ -259,8 +259,8 @@ def scores(folder: Path) -> list[tuple[int, float]]:
 
 
 def _ask(sweep: Sweep, study: Any, asked: dict[str, Any]) -> RunSpec | None:
-    """A new trial's run; None where Optuna proposes settings that a run of the sweep already has,
-    or that no run may have.
+    """Return the run of a new trial; None if the sweep already has that run, or its settings are
+    refused.
     """
     trial = study.ask()
     values = {}

@@ -28,9 +28,9 @@ def show(sweep: Sweep, found: list[SelectedRun], wanted: set[int]) -> None:
                 if index in wanted
                 else {
                     "done": "–",
-                    "failed": "offered: --retry failed",
-                    "cancelled": "offered: --retry cancelled",
-                    "stopped": "offered: --retry stopped",
+                    "failed": "leave (--retry failed)",
+                    "cancelled": "leave (--retry cancelled)",
+                    "stopped": "leave (--retry stopped)",
                 }.get(one.state.name, "leave")
             ),
         )

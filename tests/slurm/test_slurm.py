@@ -358,7 +358,7 @@ def test_what_is_cancelled_stays_cancelled(particles, place):
         "dev",
         code=2,
     )
-    assert "to submit: 0" in again and "offered: --retry cancelled" in again
+    assert "to submit: 0" in again and "leave (--retry cancelled" in again
 
 
 @pytest.mark.smoke
@@ -520,7 +520,7 @@ def test_why_names_the_cause(particles, place):
     ]  # a user's error is not tried again
     assert "distgan why ill:0" in distgan("status", "ill", code=2)
     again = distgan("sweep", *words, "seed=1,2,3", "--name", "ill", "--profile", "dev", code=2)
-    assert "to submit: 0" in again and "offered: --retry failed" in again
+    assert "to submit: 0" in again and "leave (--retry failed" in again
     # Mended, it goes on.
     distgan("retry", "ill:0", "--set", f'program=["{ROOT / "distgan/train.py"}"]')
     until(lambda: states("ill")[0]["state"] == "done")
@@ -874,11 +874,11 @@ def test_without_accounting_the_runs_own_records_tell(particles, place, monkeypa
     said = distgan("cost", "n")
     assert (
         "the jobs' own records" in said
-        and "sacct" not in said.partition("told by")[2].partition(".")[0]
+        and "sacct" not in said.partition("source:")[2].partition(".")[0]
     )
-    assert "turn 000: job" in distgan("why", "n:0")
+    assert "attempt 000: job" in distgan("why", "n:0")
     said = distgan("doctor", "--slurm", "--profile", "dev")
-    assert "accounts (sacct)" in said and "would start" in said and "a node sees" in said
+    assert "accounting (sacct)" in said and "would start" in said and "a node sees" in said
     (
         Path(states("n")[1]["run"]) / "DONE"
     ).unlink()  # as if it had been killed, and Slurm had forgotten it

@@ -412,7 +412,7 @@ def test_the_plot_is_a_picture_of_any_rows(tmp_path):
     [
         (["widths=64,a"], "widths: found '64,a'; allowed are numbers of channels from 1 to 1024"),
         (["widths="], "widths: found ''"),
-        (["widths=64,64,80"], "widths: found '64,64,80', in which 64 stands twice"),
+        (["widths=64,64,80"], "widths: found '64,64,80', with 64 twice"),
         (["widths=0"], "widths: found '0'"),
         (["widths=2000"], "widths: found '2000'"),
         (["processes=0"], "processes: found '0'; allowed are 1 and more"),
@@ -480,7 +480,7 @@ def test_a_width_that_fails_is_told_and_the_others_go_on(played, capfd):
     assert played({6: "raise SystemExit(2)"}) == (1, [4, 6, 8])
     out = capfd.readouterr().out
     assert (
-        "width 6 failed (exit code 2), as said above; going on with 8" in out
+        "width 6 failed (exit code 2), see above; going on with 8" in out
         and "failed: 6; the same line again tries them again" in out
     )
 

@@ -84,7 +84,7 @@ def test_a_file_makes_members(tmp_path):
         ("grid: {ngf: [1, 2]}", "recipe: found null"),
         ("recipe: sagan\ngrid: {ngf: 3}", "ngf: found 3, allowed is a list"),
         ("recipe: sagan\ngrid: {ngf: []}", "ngf: found []"),
-        ("recipe: sagan\ngrid: {ngf: [4, 4]}", "ngf: 4 stands twice"),
+        ("recipe: sagan\ngrid: {ngf: [4, 4]}", "ngf: 4 is listed twice"),
         ("recipe: sagan\ngrid: {seed: range(x)}", "range(STOP)"),
         ('recipe: sagan\ngrid: {seed: "range(0, 9, 0)"}', "range(STOP)"),
         ("recipe: sagan\ngrid: {seed: range(999999999)}", "allowed are 100,000"),
@@ -97,7 +97,7 @@ def test_a_file_makes_members(tmp_path):
         ("recipe: sagan\ncases: 3\n", "cases: found 3"),
         (
             "recipe: sagan\nsearch: {trials: 3, space: {a: [1, 2]}}\ngrid: {b: [1, 2]}",
-            "search: stands alone",
+            "search: cannot be combined",
         ),
         ("recipe: sagan\ngrid: [1, 2]", "grid: found [1, 2], allowed is a mapping"),
     ],
@@ -163,7 +163,7 @@ def test_every_member_is_checked_before_anything_is_submitted(particles, tmp_pat
         and "ngf=0" in str(error.value)
         and 'ngf="oops"' in str(error.value)
     )
-    with pytest.raises(ConfigError, match="stand twice"):
+    with pytest.raises(ConfigError, match="are in the sweep twice"):
         members.plan_sweep(options_of(["sagan", f"data={particles}", "epochs=1,2", "batch=12"]))
     with pytest.raises(DistganError, match="data"):
         members.plan_sweep(options_of(["sagan", "data=nowhere", "seed=1,2"]))
@@ -747,16 +747,16 @@ def test_looking_at_runs_and_their_jobs_needs_no_torch():
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["status", "nowhere"], "no run folder, run, sweep or job"),
+        (["status", "nowhere"], "has no run folder, run, sweep or job"),
         (["why", "nowhere"], "no run folder"),
         (["logs", "nowhere"], "no run folder"),
         (["cancel", "nowhere"], "no run folder"),
-        (["cancel", "4217"], "no run was submitted last as this job"),
+        (["cancel", "4217"], "this job is not the last submission of any run"),
         (["retry", "nowhere"], "no run folder"),
         (["show", "nowhere", "--cmd"], "no run folder"),
         (["sweep", "nowhere.yaml"], "cannot read"),
         (["sweep", "sagan", "data=nowhere", "seed=1,2"], "data"),
-        (["sweep", "nowhere", "--report"], "is called nowhere; there is none"),
+        (["sweep", "nowhere", "--report"], "is named nowhere; there is none"),
         (["submit", "sagan", "data=nowhere"], "data"),
         (["submit", "sagna", "data=x"], "did you mean sagan"),
     ],
