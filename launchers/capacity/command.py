@@ -140,11 +140,11 @@ def plan_study(words: list[str]) -> Study:
 
     Raise ConfigError for words and settings, DataError for the data.
     """
-    own, settings, faults = _own(words)
+    own_values, settings, faults = _own(words)
     values: dict[str, Any] = {}
     for name, read in (("widths", _widths), ("processes", _processes), ("memory_gb", _memory)):
         try:
-            values[name] = read(own.get(name))
+            values[name] = read(own_values.get(name))
         except ConfigError as error:
             faults.append(f"  {error}")
     try:
@@ -161,13 +161,13 @@ def plan_study(words: list[str]) -> Study:
     )
 
 
-def _folders(settings: list[str], asked: tuple[int, ...], processes: int) -> dict[int, Path]:
+def _folders(settings: list[str], widths: tuple[int, ...], processes: int) -> dict[int, Path]:
     from distgan.data.dataset import Data
 
-    planned = {width: [PRESET, *settings, *_width(width)] for width in asked}
-    local.refuse_early(processes, planned[asked[0]])
+    planned = {width: [PRESET, *settings, *_width(width)] for width in widths}
+    local.refuse_early(processes, planned[widths[0]])
     settled = {width: train.plan(words)[1] for width, words in planned.items()}
-    fingerprint = Data(settled[asked[0]].data).fingerprint
+    fingerprint = Data(settled[widths[0]].data).fingerprint
     folders = {}
     for width, run in settled.items():
         version = versions(run)[resolve(run, fingerprint)[0]]
@@ -177,37 +177,37 @@ def _folders(settings: list[str], asked: tuple[int, ...], processes: int) -> dic
 
 def _own(words: list[str]) -> tuple[dict[str, Any], list[str], list[str]]:
     """Return (the keys of the study itself, the settings of its runs, faults)."""
-    own: dict[str, Any] = {}
+    own_values: dict[str, Any] = {}
     settings, faults = [], []
     for word in words:
         key, equals, value = word.partition("=")
         if key in NOT_HERE:
             faults.append(f"  {word}: no setting of a study; use {NOT_HERE[key]}")
         elif equals and key in ("widths", "processes", "memory_gb"):
-            own[key] = value
+            own_values[key] = value
         else:
             settings.append(word)
-    return own, settings, faults
+    return own_values, settings, faults
 
 
 def _widths(text: str | None) -> tuple[int, ...]:
     if text is None:
         return WIDTHS
     parts = [part.strip() for part in text.strip("[]").split(",")]
-    found = [
+    numbers = [
         int(part) for part in parts if part.isascii() and part.isdecimal() and 0 < int(part) <= 1024
     ]
-    if len(found) != len(parts):
+    if len(numbers) != len(parts):
         raise ConfigError(
             f"widths: found {text!r}; allowed are numbers of channels from 1 to 1024 with commas"
             " between, as in widths=64,80,96,128"
         )
-    twice = sorted({str(width) for width in found if found.count(width) > 1})
+    twice = sorted({str(width) for width in numbers if numbers.count(width) > 1})
     if twice:
         raise ConfigError(
             f"widths: found {text!r}, with {', '.join(twice)} twice; each width is one run"
         )
-    return tuple(sorted(found))
+    return tuple(sorted(numbers))
 
 
 def _processes(text: str | None) -> int:
@@ -267,12 +267,12 @@ class _Child:
         return code
 
 
-def _train(study: Study, mine: list[int]) -> int:
+def _train(study: Study, widths: list[int]) -> int:
     """Train these widths. Return 0; 1 if one failed; 75 if the study was asked to stop."""
     failed = []
     with _Child() as child:
-        for i, width in enumerate(mine):
-            console.say(f"\nwidth {width} ({i + 1} of {len(mine)}): {study.folders[width]}")
+        for i, width in enumerate(widths):
+            console.say(f"\nwidth {width} ({i + 1} of {len(widths)}): {study.folders[width]}")
             code = child.run(
                 launch_line.command(study.processes, [PRESET, *study.settings, *_width(width)])
             )
@@ -283,7 +283,7 @@ def _train(study: Study, mine: list[int]) -> int:
                 failed.append(width)
                 console.say(
                     f"width {width} failed (exit code {code}), see above"
-                    + (f"; going on with {mine[i + 1]}" if mine[i + 1 :] else "")
+                    + (f"; going on with {widths[i + 1]}" if widths[i + 1 :] else "")
                 )
     if failed:
         console.say(

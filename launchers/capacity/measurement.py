@@ -91,7 +91,7 @@ def _measure(width: int, folder: Path) -> Row:
     best, key = run.best, f"eval/{run.metric}"
     scored = run.evaluations[-1] if run.evaluations else {}
     parameters = next(
-        (found["parameters"] for found in reversed(attempts) if found.get("parameters")), None
+        (attempt["parameters"] for attempt in reversed(attempts) if attempt.get("parameters")), None
     )
     return Row(
         width,
@@ -99,7 +99,7 @@ def _measure(width: int, folder: Path) -> Row:
         epochs=run.epoch,
         parameters=(parameters["G"], parameters["D"]) if parameters else None,
         memory_mb=max(
-            (found["peak_memory_mb"] for found in attempts if found.get("peak_memory_mb")),
+            (attempt["peak_memory_mb"] for attempt in attempts if attempt.get("peak_memory_mb")),
             default=None,
         ),
         device=last.get("device"),

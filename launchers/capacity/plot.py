@@ -18,7 +18,7 @@ def draw(rows: list[Row], recommended: int | None, file: BinaryIO) -> None:
     figure = Figure(figsize=(12, 6.6), layout="constrained", dpi=110)
     FigureCanvasAgg(figure)
     axes = figure.subplots(2, 3).flat
-    at = range(len(rows))
+    positions = range(len(rows))
     docs = [DOCUMENTS.get(row.width) for row in rows]
 
     def panel(
@@ -28,9 +28,15 @@ def draw(rows: list[Row], recommended: int | None, file: BinaryIO) -> None:
         high: list[float | None] | None = None,
     ) -> None:
         ax = next(axes)
-        shown = [(x, value) for x, value in zip(at, values, strict=True) if value is not None]
+        points = [
+            (x, value) for x, value in zip(positions, values, strict=True) if value is not None
+        ]
         bars = ax.bar(
-            [x for x, _ in shown], [value for _, value in shown], 0.6, color=BLUE, label="measured"
+            [x for x, _ in points],
+            [value for _, value in points],
+            0.6,
+            color=BLUE,
+            label="measured",
         )
         ax.bar_label(bars, fmt="{:.3g}", fontsize=8, padding=2)
         _estimates(ax, low, high or low)
@@ -54,27 +60,30 @@ def draw(rows: list[Row], recommended: int | None, file: BinaryIO) -> None:
         label="D",
     )
     ax.bar_label(top, [f"{(g + d) / 1e6:.3g}" for _, (g, d) in read_sweeps], fontsize=8, padding=2)
-    _estimates(ax, [one and one.both for one in docs])
+    _estimates(ax, [estimate and estimate.both for estimate in docs])
     _frame(ax, "Parameters, millions", rows)
     kind = "resident" if any(row.device == "cpu" for row in rows) else "allocated on the GPU"
     panel(
         f"Peak memory, GB ({kind})",
         [row.memory_mb and row.memory_mb / 1000 for row in rows],
         *(
-            [one.memory_gb[end] if one and one.memory_gb else None for one in docs]
+            [
+                estimate.memory_gb[end] if estimate and estimate.memory_gb else None
+                for estimate in docs
+            ]
             for end in (0, 1)
         ),
     )
     panel(
         "Checkpoint, MB",
         [row.checkpoint_mb for row in rows],
-        [one and one.checkpoint_mb for one in docs],
+        [estimate and estimate.checkpoint_mb for estimate in docs],
     )
     devices = ", ".join(sorted({row.device for row in rows if row.device}))
     panel(
         f"Time per epoch, s ({devices}; documents: T4)",
         [row.epoch_s for row in rows],
-        [60 * one.epoch_min if one and one.epoch_min else None for one in docs],
+        [60 * estimate.epoch_min if estimate and estimate.epoch_min else None for estimate in docs],
     )
     _scores(next(axes), rows, recommended)
     _curves(next(axes), rows)
@@ -115,10 +124,10 @@ def _frame(ax, title: str, rows: list[Row], ticks: bool = True) -> None:
 
 
 def _scores(ax, rows: list[Row], recommended: int | None) -> None:
-    shown = [(x, row) for x, row in enumerate(rows) if row.score is not None]
-    names = sorted({row.measure[0] for _, row in shown if row.measure})
-    if shown:
-        best = min(row.score for _, row in shown)
+    points = [(x, row) for x, row in enumerate(rows) if row.score is not None]
+    names = sorted({row.measure[0] for _, row in points if row.measure})
+    if points:
+        best = min(row.score for _, row in points)
         ax.axhspan(
             best,
             best * (1 + WITHIN),
@@ -128,13 +137,13 @@ def _scores(ax, rows: list[Row], recommended: int | None) -> None:
             label=f"within {WITHIN:.0%} of the best",
         )
         bars = ax.bar(
-            [x for x, _ in shown],
-            [row.score for _, row in shown],
+            [x for x, _ in points],
+            [row.score for _, row in points],
             0.6,
-            color=[GREEN if row.width == recommended else BLUE for _, row in shown],
+            color=[GREEN if row.width == recommended else BLUE for _, row in points],
         )
         ax.bar_label(bars, fmt="{:.3g}", fontsize=8, padding=2)
-        for x, row in shown:
+        for x, row in points:
             if row.overfits:
                 ax.annotate(
                     "overfits",

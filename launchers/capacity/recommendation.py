@@ -34,20 +34,21 @@ def recommend(rows: list[Row], limit_gb: float | None = None) -> tuple[int | Non
     for row in rows:
         if row.width not in left_out:
             alike.setdefault(row.measure, []).append(row)
-    kept = max(alike.values(), key=len, default=[])
-    for row in (row for group in alike.values() for row in group if group is not kept):
+    comparable = max(alike.values(), key=len, default=[])
+    for row in (row for group in alike.values() for row in group if group is not comparable):
         left_out[row.width] = (
             f"{row.width} is left out: its score is {_measured(row)}, that of the others"
-            f" {_measured(kept[0])}"
+            f" {_measured(comparable[0])}"
         )
-    if len(kept) < 2:
+    if len(comparable) < 2:
         return None, [
             *left_out.values(),
             "at least two finished widths whose scores were measured alike are needed to compare",
         ]
-    best = min(kept, key=lambda row: row.score)
+    best = min(comparable, key=lambda row: row.score)
     untrained = max(
-        (row.scores[0][1] for row in kept if row.scores and row.scores[0][0] == 0), default=None
+        (row.scores[0][1] for row in comparable if row.scores and row.scores[0][0] == 0),
+        default=None,
     )
     if untrained and best.score > LEARNT * untrained:
         return None, [
@@ -58,9 +59,9 @@ def recommend(rows: list[Row], limit_gb: float | None = None) -> tuple[int | Non
                 " compared; train longer (epochs=…)"
             ),
         ]
-    close = [row for row in kept if row.score <= best.score * (1 + WITHIN)]
+    close = [row for row in comparable if row.score <= best.score * (1 + WITHIN)]
     chosen = min([row for row in close if not row.overfits] or close, key=lambda row: row.width)
-    return chosen.width, [*_why(chosen, best, kept), *left_out.values()]
+    return chosen.width, [*_why(chosen, best, comparable), *left_out.values()]
 
 
 def _measured(row: Row) -> str:
@@ -68,22 +69,24 @@ def _measured(row: Row) -> str:
     return f"{metric} of {samples} samples against {reals} images"
 
 
-def _why(chosen: Row, best: Row, kept: list[Row]) -> list[str]:
+def _why(chosen: Row, best: Row, comparable: list[Row]) -> list[str]:
     def beside(row: Row) -> str:
         return f"{row.width}: {row.score:.4g} ({row.score / best.score - 1:+.0%})"
 
     why = [f"{best.width} has the best {best.measure[0]}, {best.score:.4g}"]
     if chosen is not best:
         shares = [
-            f"{mine / theirs:.0%} of its {what}"
-            for what, mine, theirs in _costs(chosen, best)
-            if mine and theirs
+            f"{chosen_value / best_value:.0%} of its {what}"
+            for what, chosen_value, best_value in _costs(chosen, best)
+            if chosen_value and best_value
         ]
         why.append(
             f"{beside(chosen)} lies within {WITHIN:.0%} of"
             f" it{', with ' * bool(shares)}{', '.join(shares)}"
         )
-    for row in sorted((row for row in kept if row.width < chosen.width), key=lambda row: row.width):
+    for row in sorted(
+        (row for row in comparable if row.width < chosen.width), key=lambda row: row.width
+    ):
         near = row.score <= best.score * (1 + WITHIN)
         why.append(
             f"{beside(row)} "
@@ -95,7 +98,7 @@ def _why(chosen: Row, best: Row, kept: list[Row]) -> list[str]:
         )
     wider = [
         beside(row)
-        for row in sorted(kept, key=lambda row: row.width)
+        for row in sorted(comparable, key=lambda row: row.width)
         if row.width > chosen.width and row is not best
     ]
     if wider:
@@ -112,17 +115,17 @@ def _why(chosen: Row, best: Row, kept: list[Row]) -> list[str]:
         why.append(
             f"its run ended with warnings: {', '.join(others)}; distgan report has their advice"
         )
-    if chosen.width == max(row.width for row in kept):
+    if chosen.width == max(row.width for row in comparable):
         why.append("nothing wider was compared")
     if chosen.best_epoch and chosen.best_epoch >= 0.95 * chosen.epochs:
         why.append(
             f"its best score is that of its last evaluations (epoch {chosen.best_epoch:.4g}): more"
             " epochs may change this"
         )
-    if max(row.epochs for row in kept) > 1.01 * min(row.epochs for row in kept):
+    if max(row.epochs for row in comparable) > 1.01 * min(row.epochs for row in comparable):
         why.append(
             "the widths were trained to different epochs: "
-            + ", ".join(f"{row.width}: {row.epochs:.4g}" for row in kept)
+            + ", ".join(f"{row.width}: {row.epochs:.4g}" for row in comparable)
         )
     return why
 

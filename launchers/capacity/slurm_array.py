@@ -39,19 +39,19 @@ def submit(study: "Study", options: argparse.Namespace) -> int:
     ledger = Ledger(home)
     samples = options.n or planned[0].run.scored.samples
     with ledger.locked():
-        rows, places = ledger.query(exclusive=True)
-        found = with_accounting(
+        rows, submissions = ledger.query(exclusive=True)
+        selected = with_accounting(
             [
-                inspect(one.folder, places.get(one.spec.folder), rows, steps=one.steps)
-                for one in planned
+                inspect(run.folder, submissions.get(run.spec.folder), rows, steps=run.steps)
+                for run in planned
             ]
         )
-        missing = [one for one, width in zip(planned, found, strict=True) if _is_missing(width)]
+        missing = [run for run, width in zip(planned, selected, strict=True) if _is_missing(width)]
         console.table(
             ("width", "state", "to do"),
             [
-                (str(one.values["ngf"]), width.state.name, "submit" if one in missing else "leave")
-                for one, width in zip(planned, found, strict=True)
+                (str(run.values["ngf"]), width.state.name, "submit" if run in missing else "leave")
+                for run, width in zip(planned, selected, strict=True)
             ],
         )
         console.say(f"job         {resources.describe()}")
@@ -63,18 +63,18 @@ def submit(study: "Study", options: argparse.Namespace) -> int:
                 " distgan capacity … --report"
             )
             return 0
-        for one in missing:
-            clear_end_markers(one)
-        array = submission.submit(home, [[one.spec] for one in missing], resources)
+        for run in missing:
+            clear_end_markers(run)
+        array = submission.submit(home, [[run.spec] for run in missing], resources)
         folder = home / "_capacity" / study.home.name
-        before = places.get(str(folder))
-        if before and before.key in rows and rows[before.key].active:
-            client.cancel([before.key])  # it would report without what is submitted now
+        previous = submissions.get(str(folder))
+        if previous and previous.key in rows and rows[previous.key].active:
+            client.cancel([previous.key])  # it would report without what is submitted now
         jobs = [
             array.job,
             *(
                 width.submitted.key
-                for width in found
+                for width in selected
                 if width.queue_entry and width.queue_entry.active
             ),
         ]

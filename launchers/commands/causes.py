@@ -156,12 +156,12 @@ def match(text: str, first: str = "") -> Cause | None:
         for line in text.splitlines()
         if re.match(r"\s*(\[rank\d+\]:\s*)?(error: |[\w.]*(Error|Exception)\b.*:)", line)
     )
-    own = [line for line in errors.splitlines() if not re.search(_ECHO, line)]
-    for where in (first, "\n".join(own), *([] if own else [errors])):
-        found = _match(where, text, first)
-        if found and found.name not in ("refused", "an exception"):
-            return found
-    return _match("\n".join(own), text, first) or _match(text, text, first)
+    own_errors = [line for line in errors.splitlines() if not re.search(_ECHO, line)]
+    for where in (first, "\n".join(own_errors), *([] if own_errors else [errors])):
+        cause = _match(where, text, first)
+        if cause and cause.name not in ("refused", "an exception"):
+            return cause
+    return _match("\n".join(own_errors), text, first) or _match(text, text, first)
 
 
 # Of a process that lost another: what that one says counts for more. And what torch's launcher and
@@ -177,17 +177,19 @@ def _match(where: str, text: str, first: str) -> Cause | None:
     for pattern, name, meaning, then in SIGNS:
         if re.search(pattern, where, re.MULTILINE):
             hits = [line.strip() for line in text.splitlines() if re.search(pattern, line)]
-            told = [line.strip() for line in first.splitlines()[:1] if line.strip()]
+            first_line = [line.strip() for line in first.splitlines()[:1] if line.strip()]
             errors = [
                 line.strip()
                 for line in text.splitlines()
                 if re.match(r"\s*(error: |\w*(Error|Exception)\b.*:)", line)
             ]
-            mine = [
+            matching = [
                 line.strip()
                 for line in where.splitlines()
                 if re.search(pattern, line, re.MULTILINE)
             ]
-            lines = list(dict.fromkeys([*told, *mine[-2:], *hits[-2:], *errors[-2:]]))[:LINES]
+            lines = list(dict.fromkeys([*first_line, *matching[-2:], *hits[-2:], *errors[-2:]]))[
+                :LINES
+            ]
             return Cause(name, meaning, then, tuple(lines))
     return None

@@ -6,13 +6,14 @@ import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from distgan.config import loading
 from distgan.core import console
 from distgan.core.errors import ConfigError, LaunchError
 from distgan.core.files import disk_errors
 from distgan.launchers.runs import selection
 from distgan.launchers.runs.selection import SelectedRun
 from distgan.launchers.slurm import client, submission
-from distgan.launchers.slurm.ledger import Ledger, Submission
+from distgan.launchers.slurm.ledger import Ledger
 from distgan.launchers.slurm.profiles import Resources
 from distgan.launchers.slurm.submission import RunSpec
 from distgan.runs.folder import SAVE, STOP
@@ -54,9 +55,9 @@ def _found(options: argparse.Namespace) -> list[SelectedRun]:
     return selection.select(options.runs.resolve(), options.targets)
 
 
-def _told(found: Sequence[SelectedRun], does: Callable[[SelectedRun], str]) -> int:
-    for one in found:
-        console.say(f"{f'{one.sweep}:{one.index}' if one.sweep else one.folder.name}  {does(one)}")
+def _told(selected: Sequence[SelectedRun], does: Callable[[SelectedRun], str]) -> int:
+    for run in selected:
+        console.say(f"{f'{run.sweep}:{run.index}' if run.sweep else run.folder.name}  {does(run)}")
     return 0
 
 
@@ -69,14 +70,14 @@ def stop(argv: list[str]) -> int:
         argv,
     )
 
-    def does(one: SelectedRun) -> str:
-        if one.state.name not in ("running", "stopping"):
-            return f"is {one.state.name}; nothing to stop" + (
+    def does(run: SelectedRun) -> str:
+        if run.state.name not in ("running", "stopping"):
+            return f"is {run.state.name}; nothing to stop" + (
                 " (distgan cancel takes it out of the queue)"
-                if one.state.name in ("queued", "requeued")
+                if run.state.name in ("queued", "requeued")
                 else ""
             )
-        return _touch(one, STOP, options.dry_run) or "was asked to save and leave"
+        return _touch(run, STOP, options.dry_run) or "was asked to save and leave"
 
     return _told(_found(options), does)
 
@@ -86,19 +87,19 @@ def save(argv: list[str]) -> int:
     options = _options("save", "Ask running runs for a checkpoint now; they go on.", argv)
     return _told(
         _found(options),
-        lambda one: (
-            _touch(one, SAVE, options.dry_run) or "was asked for a checkpoint"
-            if one.state.name == "running"
-            else f"is {one.state.name}; only a running one can save"
+        lambda run: (
+            _touch(run, SAVE, options.dry_run) or "was asked for a checkpoint"
+            if run.state.name == "running"
+            else f"is {run.state.name}; only a running one can save"
         ),
     )
 
 
-def _touch(one: SelectedRun, name: str, dry_run: bool) -> str | None:
+def _touch(run: SelectedRun, name: str, dry_run: bool) -> str | None:
     if dry_run:
         return f"would get the file {name}"
-    with disk_errors(one.folder / name):
-        (one.folder / name).touch()
+    with disk_errors(run.folder / name):
+        (run.folder / name).touch()
     return None
 
 
@@ -110,43 +111,43 @@ def cancel(argv: list[str]) -> int:
         " They stay cancelled until `distgan retry`.",
         argv,
     )
-    found = _found(options)
-    active = [one for one in found if one.queue_entry and one.queue_entry.active]
+    selected = _found(options)
+    active = [run for run in selected if run.queue_entry and run.queue_entry.active]
     shared = {
-        one.submitted.key: [
-            run
-            for run in one.submitted.submission.members[one.submitted.element]
-            if run not in {str(other.folder) for other in found}
+        run.submitted.key: [
+            folder
+            for folder in run.submitted.submission.members[run.submitted.element]
+            if folder not in {str(other.folder) for other in selected}
         ]
-        for one in active
-        if one.submitted
+        for run in active
+        if run.submitted
     }
     for key, others in shared.items():
         if others:
             raise LaunchError(
-                f"job {key} also trains {', '.join(Path(run).name for run in others)}; name them,"
+                f"job {key} also trains {', '.join(Path(folder).name for folder in others)}; name them,"
                 " too, or use `distgan stop`"
             )
     hidden = [
-        one for one in found if one.state.name == "uncertain" and one.submitted.key
+        run for run in selected if run.state.name == "uncertain" and run.submitted.key
     ]  # another user's, of which Slurm shows nothing: given up by this
     if not options.dry_run:
         ledger = Ledger(options.runs.resolve())
-        for one in [
+        for run in [
             *active,
             *hidden,
         ]:  # noted before Slurm is asked: of an element that never ran it keeps no record
             ledger.append(
-                {"state": "cancelled", "id": one.submitted.submission.id, "runs": [str(one.folder)]}
+                {"state": "cancelled", "id": run.submitted.submission.id, "runs": [str(run.folder)]}
             )
         if active:
-            client.cancel(dict.fromkeys(one.submitted.key for one in active))
+            client.cancel(dict.fromkeys(run.submitted.key for run in active))
     return _told(
-        found,
-        lambda one: (
-            ("would be cancelled" if options.dry_run else f"cancelled (job {one.submitted.key})")
-            if one in [*active, *hidden]
-            else f"is {one.state.name}; nothing to cancel"
+        selected,
+        lambda run: (
+            ("would be cancelled" if options.dry_run else f"cancelled (job {run.submitted.key})")
+            if run in [*active, *hidden]
+            else f"is {run.state.name}; nothing to cancel"
         ),
     )
 
@@ -180,30 +181,32 @@ def retry(argv: list[str]) -> int:
     _found(options)  # wrong names are reported before anything is written
     ledger = Ledger(home)
     with ledger.locked():
-        found = _found(options)
-        chosen = [one for one in found if one.state.name in (options.only or AGAIN)]
+        selected = _found(options)
+        chosen = [run for run in selected if run.state.name in (options.only or AGAIN)]
         by_job: dict[str, list[SelectedRun]] = {}
-        for one in chosen:
-            if one.submitted is None:
+        for run in chosen:
+            if run.submitted is None:
                 raise ConfigError(
-                    f"{one.folder.name} was never submitted from {home}: submit it with `distgan"
+                    f"{run.folder.name} was never submitted from {home}: submit it with `distgan"
                     " submit`"
                 )
-            by_job.setdefault(one.submitted.submission.id, []).append(one)
+            by_job.setdefault(run.submitted.submission.id, []).append(run)
         done: dict[Path, str] = {}
         for group in by_job.values():
             if not options.dry_run:
-                for one in group:
-                    (one.folder / "NO_RESTART").unlink(missing_ok=True)
-                    (one.folder / STOP).unlink(missing_ok=True)
+                for run in group:
+                    (run.folder / "NO_RESTART").unlink(missing_ok=True)
+                    (run.folder / STOP).unlink(missing_ok=True)
             again = _again(home, ledger, group, options)
             done |= {
-                one.folder: (
+                run.folder: (
                     f"submitted again as job {again}" if again else "would be submitted again"
                 )
-                for one in group
+                for run in group
             }
-    return _told(found, lambda one: done.get(one.folder) or f"is {one.state.name}; left as it is")
+    return _told(
+        selected, lambda run: done.get(run.folder) or f"is {run.state.name}; left as it is"
+    )
 
 
 def _again(
@@ -212,48 +215,26 @@ def _again(
     """Submit runs of one submission again as they were submitted; return the job, None with
     --dry-run.
     """
-    from distgan.config import loading
-    from distgan.launchers.runs.state import read
-
-    about = read(ledger.home / group[0].submitted.submission.id / "submission.json")
-    words = {
-        member["folder"]: member["words"]
-        for members in about.get("elements", [])
-        for member in members
-    }
-    if not all(str(one.folder) in words for one in group):
+    recorded, words = selection.read_submission(home, group[0])
+    if not all(str(run.folder) in words for run in group):
         raise LaunchError(
-            f"{ledger.home / group[0].submitted.submission.id / 'submission.json'} is gone or damaged;"
+            f"submission.json of {group[0].folder.name} in {ledger.home} is missing or damaged;"
             " submit the same line, or the sweep's file, again"
         )
-    resources = loading.validate(Resources, about["resources"], options.set, what="the job")
+    resources = loading.validate(Resources, recorded["resources"], options.set, what="the job")
     if options.dry_run:
         return None
-    for one in group:  # of a chain: what it grows from must be there
-        source = next(
-            (
-                word[5:].rpartition("@")[0]
-                for word in words[str(one.folder)]
-                if word.startswith("grow=")
-            ),
-            None,
-        )
+    for run in group:  # in a chain: the run that it grows from must be done
+        grow = [word for word in words[str(run.folder)] if word.startswith("grow=")]
+        source = grow[0][5:].rpartition("@")[0] if grow else ""
         if source and Path(source).is_absolute() and not (Path(source) / "DONE").exists():
             raise LaunchError(
-                f"{one.folder.name} grows from {source}, which is not done; submit the sweep's file"
+                f"{run.folder.name} grows from {source}, which is not done; submit the sweep's file"
                 " again: it waits for that"
             )
     resources = resources.model_copy(update={"pack": 1})
-    elements = [[RunSpec(str(one.folder), tuple(words[str(one.folder)]))] for one in group]
-    one: Submission = submission.submit(
-        home,
-        elements,
-        resources,
-        cwd=about.get("cwd"),
-        **{
-            key: value
-            for key, value in group[0].submitted.submission.about.items()
-            if key == "sweep"
-        },
-    )
-    return one.job
+    elements = [[RunSpec(str(run.folder), tuple(words[str(run.folder)]))] for run in group]
+    kept = {
+        key: value for key, value in group[0].submitted.submission.details.items() if key == "sweep"
+    }
+    return submission.submit(home, elements, resources, cwd=recorded.get("cwd"), **kept).job

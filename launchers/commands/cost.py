@@ -36,22 +36,22 @@ def main(argv: list[str]) -> int:
         "--json", action="store_true", help="one JSON object for each run, a line each, in seconds"
     )
     options = parser.parse_args(argv)
-    found = selection.select(options.runs.resolve(), options.targets)
-    made = run_costs(found)
+    selected = selection.select(options.runs.resolve(), options.targets)
+    made = run_costs(selected)
     if options.json:
-        for one, account in zip(found, made, strict=True):
-            console.say(json.dumps(_as_dict(one, account)))
-    elif found:
-        show(found, made)
+        for run, account in zip(selected, made, strict=True):
+            console.say(json.dumps(_as_dict(run, account)))
+    elif selected:
+        show(selected, made)
     else:
         console.say("nothing was submitted yet")
     return 0
 
 
-def _as_dict(one: SelectedRun, account: RunCost) -> dict[str, Any]:
+def _as_dict(run: SelectedRun, account: RunCost) -> dict[str, Any]:
     return {
-        "run": str(one.folder),
-        "state": one.state.name,
+        "run": str(run.folder),
+        "state": run.state.name,
         "elapsed_s": account.elapsed,
         "queued_s": account.queued,
         "turns": account.turns,
@@ -62,19 +62,19 @@ def _as_dict(one: SelectedRun, account: RunCost) -> dict[str, Any]:
     }
 
 
-def show(found: Sequence[SelectedRun], made: Sequence[RunCost]) -> None:
+def show(selected: Sequence[SelectedRun], made: Sequence[RunCost]) -> None:
     """Print a row for each run, their sum, and the forecast."""
     unit = "GPU-h" if any(account.gpus for account in made) else "core-h"
     rows = [
         (
-            f"{one.sweep}:{one.index}" if one.sweep else one.folder.name[:46],
-            one.state.name,
+            f"{run.sweep}:{run.index}" if run.sweep else run.folder.name[:46],
+            run.state.name,
             str(account.turns),
             _hours(account.hours()),
             *(_hours(account.hours(kind)) for kind in KINDS),
             console.clock(account.queued),
         )
-        for one, account in zip(found, made, strict=True)
+        for run, account in zip(selected, made, strict=True)
     ]
     total = (
         "all",
@@ -90,30 +90,30 @@ def show(found: Sequence[SelectedRun], made: Sequence[RunCost]) -> None:
         f" {', '.join(sorted({account.source for account in made if account.turns})) or 'none yet'}."
         f" {MEANS}"
     )
-    console.say(forecast(found, made, unit))
+    console.say(forecast(selected, made, unit))
 
 
-def forecast(found: Sequence[SelectedRun], made: Sequence[RunCost], unit: str) -> str:
+def forecast(selected: Sequence[SelectedRun], made: Sequence[RunCost], unit: str) -> str:
     """Estimate what is still to come: running runs by their speed, others by the median of finished
     ones.
     """
     done = [
         account.hours()
-        for one, account in zip(found, made, strict=True)
-        if one.state.name == "done" and account.turns
+        for run, account in zip(selected, made, strict=True)
+        if run.state.name == "done" and account.turns
     ]
-    left, unknown = 0.0, 0
-    for one, account in zip(found, made, strict=True):
-        if one.state.name in ("done", "failed", "cancelled", "stopped"):
+    hours_left, unknown = 0.0, 0
+    for run, account in zip(selected, made, strict=True):
+        if run.state.name in ("done", "failed", "cancelled", "stopped"):
             continue
-        seen = progress(one)
-        if seen.left_s is not None:
-            left += seen.left_s / 3600 * account.units
+        run_progress = progress(run)
+        if run_progress.left_s is not None:
+            hours_left += run_progress.left_s / 3600 * account.units
         elif done:
-            left += statistics.median(done)
+            hours_left += statistics.median(done)
         else:
             unknown += 1
-    return f"forecast: about {_hours(left)} {unit}" + (
+    return f"forecast: about {_hours(hours_left)} {unit}" + (
         f", and {unknown} runs of unknown cost" if unknown else ""
     )
 

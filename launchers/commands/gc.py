@@ -68,55 +68,48 @@ def main(argv: list[str]) -> int:
 
 
 def _garbage(home: Path, checkpoints: bool) -> Iterator[tuple[Path, str]]:
-    submissions, _ = Ledger(home).read()
-    rows = client.queue() if submissions and client.is_available() else {}
-    needed = {
-        place.submission.id for place in Ledger(home).last_submissions().values()
-    }  # `distgan retry` reads the last one of a run
-    for one in (
-        submissions if client.is_available() else []
-    ):  # elsewhere nobody knows which jobs still wait
-        if one.user != client.user():  # whose jobs may not be shown
-            continue
-        folder = home / "_slurm" / one.id
-        alive = any(
-            row.active and (key == one.job or key.startswith(f"{one.job}_"))
-            for key, row in rows.items()
-        )
-        if folder.is_dir() and not alive and one.id not in needed:
-            yield folder, "its jobs have ended, and its runs were submitted again"
-        elif folder.is_dir() and not alive:
-            yield from ((path, "its job has ended") for path in sorted(folder.glob("*.pkl")))
+    """Yield what may be removed, and why."""
+    if client.is_available():  # elsewhere nothing tells which jobs are still waiting
+        yield from _ended_submissions(home)
     linked = {
         (path.parent / os.readlink(path)).resolve()
         for path in home.glob("*/*/code")
         if path.is_symlink()
     }
-    yield from (
-        (path, "no run links to it")
-        for path in sorted(home.glob("_code/*"))
-        if path.is_dir() and path.resolve() not in linked
-    )
-    yield from (
-        (path, "of distgan debug") for path in sorted(home.glob("_debug/*")) if path.is_dir()
-    )
-    if checkpoints:
-        for one in selection.select(home, []):
-            if one.state.name == "done":
-                best = (read(one.folder / "status.json").get("best") or {}).get("step")
-                every = sorted(
-                    path
-                    for path in (one.folder / "checkpoints").glob("[0-9]" * 8)
-                    if path.is_dir() and not path.is_symlink()
-                )
-                yield from (
-                    (path, "neither the best nor the last of a finished run")
-                    for path in every[:-1]
-                    if best is None or int(path.name) != best
-                )
+    for path in sorted(home.glob("_code/*")):
+        if path.is_dir() and path.resolve() not in linked:
+            yield path, "no run links to it"
+    for path in sorted(home.glob("_debug/*")):
+        if path.is_dir():
+            yield path, "a run of distgan debug"
+    for run in selection.select(home, []) if checkpoints else []:
+        if run.state.name == "done":
+            best = (read(run.folder / "status.json").get("best") or {}).get("step")
+            paths = sorted((run.folder / "checkpoints").glob("[0-9]" * 8))
+            paths = [path for path in paths if path.is_dir() and not path.is_symlink()]
+            for path in paths[:-1]:
+                if best is None or int(path.name) != best:
+                    yield path, "neither the best nor the last of a finished run"
+
+
+def _ended_submissions(home: Path) -> Iterator[tuple[Path, str]]:
+    """Yield files of submissions of this user whose jobs have ended; others' may be hidden."""
+    ledger = Ledger(home)
+    submissions, _ = ledger.read()
+    rows = client.queue() if submissions else {}
+    active = {key.partition("_")[0] for key, row in rows.items() if row.active}
+    needed = {last.submission.id for last in ledger.last_submissions().values()}  # `distgan retry`
+    for submission in submissions:
+        folder = home / "_slurm" / submission.id
+        if submission.user != client.user() or submission.job in active or not folder.is_dir():
+            continue
+        if submission.id in needed:
+            yield from ((path, "its job has ended") for path in sorted(folder.glob("*.pkl")))
+        else:
+            yield folder, "its jobs have ended, and its runs were submitted again"
 
 
 def _size(path: Path) -> int:
     if path.is_symlink() or path.is_file():
         return path.lstat().st_size
-    return sum(found.lstat().st_size for found in path.rglob("*") if found.is_file())
+    return sum(file.lstat().st_size for file in path.rglob("*") if file.is_file())

@@ -57,44 +57,44 @@ def main(argv: list[str]) -> int:
         wanted = re.compile(options.grep or "")
     except re.error as error:
         parser.error(f"--grep: {options.grep!r} is no regular expression: {error}")
-    found = selection.select(options.runs.resolve(), [options.target])
-    if len(found) > 1:
+    selected = selection.select(options.runs.resolve(), [options.target])
+    if len(selected) > 1:
         raise RunError(
-            f"{options.target} is {len(found)} runs; name one of them, as in {found[0].sweep}:0"
+            f"{options.target} is {len(selected)} runs; name one of them, as in {selected[0].sweep}:0"
         )
-    folder = found[0].folder
+    folder = selected[0].folder
     name = "launcher.log" if options.launcher else f"rank{options.rank}.log"
     paths = _paths(folder, name, options.attempt)
     if not paths and not options.follow:
-        raise RunError(_nothing_printed(found[0], name, options))
-    shown = {
+        raise RunError(_nothing_printed(selected[0], name, options))
+    offsets = {
         path: _show(path, 0, wanted)
         for path in (paths if options.all or options.follow else paths[-1:])
     }
     while options.follow:
         for path in _paths(folder, name, options.attempt):
-            if path not in shown:
+            if path not in offsets:
                 console.say(f"---- attempt {path.parent.name}")
-            shown[path] = _show(path, shown.get(path, 0), wanted)
-        one = selection.select(options.runs.resolve(), [str(folder)])[0]
-        if one.state.name not in UNDER_WAY:
-            console.say(f"---- {one.state.name}{f': {one.state.why}' if one.state.why else ''}")
+            offsets[path] = _show(path, offsets.get(path, 0), wanted)
+        run = selection.select(options.runs.resolve(), [str(folder)])[0]
+        if run.state.name not in UNDER_WAY:
+            console.say(f"---- {run.state.name}{f': {run.state.why}' if run.state.why else ''}")
             return 0
         time.sleep(2)
     return 0
 
 
-def _nothing_printed(one: SelectedRun, name: str, options: argparse.Namespace) -> str:
-    folder = one.folder
+def _nothing_printed(run: SelectedRun, name: str, options: argparse.Namespace) -> str:
+    folder = run.folder
     text = f"no {name} of {folder.name}"
     if options.attempt is not None:
         text += f", attempt {options.attempt}"
     there = sorted({path.name for path in (folder / "attempts").glob("*/*.log")})
     if there:
         return f"{text}; there are {', '.join(there)}"
-    if one.submitted:
+    if run.submitted:
         return (
-            f"{text}: the run is {one.state.name} and has printed nothing yet; distgan why"
+            f"{text}: the run is {run.state.name} and has printed nothing yet; distgan why"
             f" {options.target}"
         )
     return f"{text}: it was not submitted, so what it printed went to its terminal"
@@ -105,14 +105,14 @@ def _paths(folder: Path, name: str, attempt: int | None) -> list[Path]:
     return sorted((folder / "attempts").glob(f"{number}/{name}"))
 
 
-def _show(path: Path, at: int, wanted: re.Pattern[str]) -> int:
+def _show(path: Path, offset: int, wanted: re.Pattern[str]) -> int:
     """Print the whole lines from position `at` on; return the position after them."""
     with open(path, "rb") as file:
-        file.seek(at)
+        file.seek(offset)
         text = file.read()
-    whole = text[: text.rfind(b"\n") + 1] if at or text.endswith(b"\n") else text
+    whole = text[: text.rfind(b"\n") + 1] if offset or text.endswith(b"\n") else text
     for line in whole.decode(errors="replace").splitlines():
         if wanted.search(line):
             sys.stdout.write(line + "\n")
     sys.stdout.flush()
-    return at + len(whole)
+    return offset + len(whole)

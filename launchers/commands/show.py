@@ -3,7 +3,6 @@ differences from another run.
 """
 
 import argparse
-import json
 import shlex
 from pathlib import Path
 
@@ -12,10 +11,8 @@ import yaml
 from distgan.config.introspection import flatten
 from distgan.core import console
 from distgan.core.errors import RunError
-from distgan.launchers.local.run import command
 from distgan.launchers.runs import selection
 from distgan.launchers.runs.selection import SelectedRun
-from distgan.launchers.runs.state import read
 from distgan.launchers.slurm.job_records import records
 from distgan.launchers.slurm.profiles import Resources
 
@@ -48,24 +45,24 @@ def main(argv: list[str]) -> int:
     what.add_argument("--diff", metavar="OTHER", help="settings that differ from another run's")
     options = parser.parse_args(argv)
     home = options.runs.resolve()
-    one = _one(home, options.target)
+    run = _one(home, options.target)
     if options.cmd:
-        console.say(shlex.join(line(home, one)))
+        console.say(shlex.join(line(home, run)))
     elif options.config:
-        console.say(_text(one.folder / "config.yaml"))
+        console.say(_text(run.folder / "config.yaml"))
     elif options.sbatch:
         scripts = (
-            sorted((home / "_slurm" / one.submitted.submission.id).glob("*_submission.sh"))
-            if one.submitted
+            sorted((home / "_slurm" / run.submitted.submission.id).glob("*_submission.sh"))
+            if run.submitted
             else []
         )
         if not scripts:
-            raise RunError(f"{one.folder.name}: no script is kept")
+            raise RunError(f"{run.folder.name}: no script is kept")
         console.say(_text(scripts[-1]))
     elif options.job:
-        console.say(yaml.safe_dump(records(one.folder), sort_keys=False))
+        console.say(yaml.safe_dump(records(run.folder), sort_keys=False))
     else:
-        _show_differences(one, _one(home, options.diff), (options.target, options.diff))
+        _show_differences(run, _one(home, options.diff), (options.target, options.diff))
     return 0
 
 
@@ -85,40 +82,23 @@ def _show_differences(first: SelectedRun, second: SelectedRun, names: tuple[str,
         console.say("no setting differs")
 
 
-def line(home: Path, one: SelectedRun) -> list[str]:
+def line(home: Path, run: SelectedRun) -> list[str]:
     """Return the command that a job of this run executes on one node."""
-    about = (
-        read(home / "_slurm" / one.submitted.submission.id / "submission.json")
-        if one.submitted
-        else {}
-    )
-    words = next(
-        (
-            member["words"]
-            for members in about.get("elements", [])
-            for member in members
-            if member["folder"] == str(one.folder)
-        ),
-        None,
-    )
-    if words is None:
+    recorded, words = selection.read_submission(home, run)
+    if str(run.folder) not in words:
         raise RunError(
-            f"{one.folder.name} was not submitted from {home}; `distgan run --show` prints the line"
+            f"{run.folder.name} was not submitted from {home}; `distgan run --show` prints the line"
             " of a run that is trained here"
         )
-    resources = Resources.model_validate(about["resources"])
-    return command(
-        resources.per_node,
-        [*words, f"machine.folder={json.dumps(str(one.folder))}"],
-        *([resources.program] if resources.program else []),
-    )
+    resources = Resources.model_validate(recorded["resources"])
+    return resources.command(words[str(run.folder)], run.folder)
 
 
 def _one(home: Path, word: str) -> SelectedRun:
-    found = selection.select(home, [word])
-    if len(found) > 1:
-        raise RunError(f"{word} is {len(found)} runs; name one of them")
-    return found[0]
+    selected = selection.select(home, [word])
+    if len(selected) > 1:
+        raise RunError(f"{word} is {len(selected)} runs; name one of them")
+    return selected[0]
 
 
 def _text(path: Path) -> str:

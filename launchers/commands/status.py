@@ -69,7 +69,7 @@ def main(argv: list[str]) -> int:
     options = parser.parse_args(argv)
     while True:
         try:
-            found = selection.select(options.runs.resolve(), options.targets)
+            selected = selection.select(options.runs.resolve(), options.targets)
         except LaunchError as error:
             if not options.watch:
                 raise
@@ -77,33 +77,33 @@ def main(argv: list[str]) -> int:
             time.sleep(10)
             continue
         if options.json:
-            for one in found:
-                console.say(json.dumps(as_dict(one)))
+            for run in selected:
+                console.say(json.dumps(as_dict(run)))
         else:
             if options.watch:
                 console.say(
                     f"\033[2J\033[H{time.strftime('%H:%M:%S')}  (Ctrl-C leaves; the runs go on)\n"
                 )
-            show(found, options.runs)
-        code = exit_code(found)
+            show(selected, options.runs)
+        code = exit_code(selected)
         if not options.watch or code != 3:
             return code
         time.sleep(10)
 
 
-def exit_code(found: Sequence[SelectedRun]) -> int:
-    names = {one.state.name for one in found}
+def exit_code(selected: Sequence[SelectedRun]) -> int:
+    names = {run.state.name for run in selected}
     return 3 if names - {"done", "stopped", *FAULTY} else 2 if names & set(FAULTY) else 0
 
 
-def show(found: Sequence[SelectedRun], home: Path) -> None:
+def show(selected: Sequence[SelectedRun], home: Path) -> None:
     """Print the table, a line of sums, and the next command."""
-    if not found:
+    if not selected:
         console.say(
             f"nothing was submitted from {home}. next: distgan submit --help, distgan sweep --help"
         )
         return
-    rows = [_row(one) for one in found[:LIMIT]]
+    rows = [_row(run) for run in selected[:LIMIT]]
     heads = (
         "",
         "run",
@@ -121,84 +121,84 @@ def show(found: Sequence[SelectedRun], home: Path) -> None:
     console.table(
         tuple(heads[i] for i in used), [tuple(row[i] for i in used) for row in rows], right=False
     )
-    if len(found) > LIMIT:
-        console.say(f"… and {len(found) - LIMIT} more (--json lists all)")
-    counts = Counter(one.state.name for one in found)
+    if len(selected) > LIMIT:
+        console.say(f"… and {len(selected) - LIMIT} more (--json lists all)")
+    counts = Counter(run.state.name for run in selected)
     console.say("\n" + ", ".join(f"{count} {name}" for name, count in counts.most_common()))
-    bad = next((one for one in found if one.state.name in FAULTY), None)
+    bad = next((run for run in selected if run.state.name in FAULTY), None)
     if bad:
         console.say(
             f"next: distgan why {bad.sweep}:{bad.index}"
             if bad.sweep
             else f"next: distgan why {bad.folder.name}"
         )
-    elif exit_code(found) == 3:
+    elif exit_code(selected) == 3:
         console.say("next: distgan status --watch, distgan logs -f TARGET")
     else:
-        console.say(f"next: distgan report {found[0].folder.parent}")
+        console.say(f"next: distgan report {selected[0].folder.parent}")
 
 
-def _row(one: SelectedRun) -> tuple[str, ...]:
-    seen = progress(one)
-    losses = seen.losses or {}
-    index = f"{one.sweep}:{one.index}" if one.sweep else ""
+def _row(run: SelectedRun) -> tuple[str, ...]:
+    run_progress = progress(run)
+    losses = run_progress.losses or {}
+    index = f"{run.sweep}:{run.index}" if run.sweep else ""
     epoch = (
-        f"{seen.epoch:.4g}/{seen.epochs:g}"
-        if seen.epoch is not None and seen.epochs
-        else f"{seen.epoch:.4g}"
-        if seen.epoch is not None
+        f"{run_progress.epoch:.4g}/{run_progress.epochs:g}"
+        if run_progress.epoch is not None and run_progress.epochs
+        else f"{run_progress.epoch:.4g}"
+        if run_progress.epoch is not None
         else "–"
     )
-    name = one.name if not one.sweep else one.folder.name
+    name = run.name if not run.sweep else run.folder.name
     return (
         index,
         name if len(name) <= 46 else name[:28] + "…" + name[-17:],
-        one.state.name,
+        run.state.name,
         epoch,
         _number(losses.get("g/loss")),
         _number(losses.get("d/loss")),
-        seen.score or "–",
-        _number(seen.speed),
+        run_progress.score or "–",
+        _number(run_progress.speed),
         (
-            console.clock(seen.left_s)
-            if seen.left_s is not None and one.state.name == "running"
+            console.clock(run_progress.left_s)
+            if run_progress.left_s is not None and run.state.name == "running"
             else "–"
         ),
-        (one.submitted.key if one.submitted else None) or "–",
-        _remark(one),
+        (run.submitted.key if run.submitted else None) or "–",
+        _remark(run),
     )
 
 
-def _remark(one: SelectedRun) -> str:
-    parts = [one.state.why] if one.state.why else []
-    if one.state.name == "running" and one.queue_entry:
-        parts.append(one.queue_entry.nodes)
-        if one.files.silent_s > 600 and one.files.status:
-            parts.append(f"silent for {console.clock(one.files.silent_s)}")
+def _remark(run: SelectedRun) -> str:
+    parts = [run.state.why] if run.state.why else []
+    if run.state.name == "running" and run.queue_entry:
+        parts.append(run.queue_entry.nodes)
+        if run.files.silent_s > 600 and run.files.status:
+            parts.append(f"silent for {console.clock(run.files.silent_s)}")
     return ", ".join(
-        [*parts, *(alarms(one.folder) if one.state.name in ("running", "stopping") else [])]
+        [*parts, *(alarms(run.folder) if run.state.name in ("running", "stopping") else [])]
     )[:90]
 
 
 def alarms(folder: Path) -> list[str]:
     """Return the rules that the monitor warned of lately, newest last."""
-    found = [
+    rules = [
         event["rule"]
         for event in tail_of(folder / "events.jsonl", 16 << 10)
         if event.get("event") == "warning" and event.get("level", "warning") == "warning"
     ]
-    return list(dict.fromkeys(found[-3:]))
+    return list(dict.fromkeys(rules[-3:]))
 
 
 def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.3g}"
 
 
-def progress(one: SelectedRun) -> Progress:
+def progress(run: SelectedRun) -> Progress:
     """Read the progress of a run from the last lines of its journal and from status.json."""
     status, rows = (
-        one.files.status,
-        (last_rows(one.folder / "journal.jsonl") if one.files.status else []),
+        run.files.status,
+        (last_rows(run.folder / "journal.jsonl") if run.files.status else []),
     )
     if not status:
         return Progress()
@@ -206,12 +206,12 @@ def progress(one: SelectedRun) -> Progress:
     speed = next(
         (row["samples_per_second"] for row in reversed(rows) if row.get("samples_per_second")), None
     )
-    epochs = _epochs(one.folder)
-    left = None
+    epochs = _epochs(run.folder)
+    remaining_s = None
     step, epoch = newest.get("step", status.get("step")), newest.get("epoch", status.get("epoch"))
     samples = newest.get("samples", status.get("samples"))
     if speed and epochs and epoch and samples:
-        left = max(0.0, (epochs - epoch) * samples / epoch / speed)
+        remaining_s = max(0.0, (epochs - epoch) * samples / epoch / speed)
     best = status.get("best") or {}
     score = (
         f"{best['metric']} {best['score']:.4g} @ {best['epoch']:.4g}"
@@ -230,7 +230,7 @@ def progress(one: SelectedRun) -> Progress:
         for key, value in newest.items()
         if key in ("g/loss", "d/loss") and isinstance(value, int | float)
     }
-    return Progress(step, epoch, epochs, losses, score, speed, left)
+    return Progress(step, epoch, epochs, losses, score, speed, remaining_s)
 
 
 def _epochs(folder: Path) -> float | None:
@@ -248,23 +248,23 @@ def _epochs(folder: Path) -> float | None:
     return None
 
 
-def as_dict(one: SelectedRun) -> dict[str, Any]:
+def as_dict(run: SelectedRun) -> dict[str, Any]:
     """Return the row of a run for programs."""
-    seen = progress(one)
+    run_progress = progress(run)
     return {
-        "run": str(one.folder),
-        "sweep": one.sweep,
-        "index": one.index,
-        "state": one.state.name,
-        "why": one.state.why,
-        "job": one.submitted.key if one.submitted else None,
-        "attempts": one.files.attempts,
-        "step": seen.step,
-        "epoch": seen.epoch,
-        "epochs": seen.epochs,
-        "losses": seen.losses,
-        "best": one.files.status.get("best"),
-        "samples_per_second": seen.speed,
-        "left_s": seen.left_s,
-        "nodes": one.queue_entry.nodes if one.queue_entry else None,
+        "run": str(run.folder),
+        "sweep": run.sweep,
+        "index": run.index,
+        "state": run.state.name,
+        "why": run.state.why,
+        "job": run.submitted.key if run.submitted else None,
+        "attempts": run.files.attempts,
+        "step": run_progress.step,
+        "epoch": run_progress.epoch,
+        "epochs": run_progress.epochs,
+        "losses": run_progress.losses,
+        "best": run.files.status.get("best"),
+        "samples_per_second": run_progress.speed,
+        "left_s": run_progress.left_s,
+        "nodes": run.queue_entry.nodes if run.queue_entry else None,
     }

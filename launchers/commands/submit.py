@@ -44,20 +44,22 @@ def main(argv: list[str]) -> int:
     home = runs_folder(planned.run)
     ledger = Ledger(home)
     with ledger.locked():
-        rows, places = ledger.query(exclusive=True)
-        (found,) = with_accounting(
-            [inspect(planned.folder, places.get(str(planned.folder)), rows, steps=planned.steps)]
+        rows, submissions = ledger.query(exclusive=True)
+        (run,) = with_accounting(
+            [
+                inspect(
+                    planned.folder, submissions.get(str(planned.folder)), rows, steps=planned.steps
+                )
+            ]
         )
         console.say(f"run         {planned.folder}\njob         {resources.describe()}")
-        if found.state.name == "uncertain":
-            raise LaunchError(
-                f"nothing was submitted: {found.state.why}; try again in a few minutes"
-            )
-        if found.state.name in ("queued", "requeued", "running", "stopping", "done"):
+        if run.state.name == "uncertain":
+            raise LaunchError(f"nothing was submitted: {run.state.why}; try again in a few minutes")
+        if run.state.name in ("queued", "requeued", "running", "stopping", "done"):
             console.say(
-                f"it is {found.state.name}{f' as job {found.submitted.key}' if found.submitted else ''};"
+                f"it is {run.state.name}{f' as job {run.submitted.key}' if run.submitted else ''};"
                 " nothing was submitted. next: distgan"
-                f" {'report' if found.state.name == 'done' else 'status'} {planned.folder}"
+                f" {'report' if run.state.name == 'done' else 'status'} {planned.folder}"
             )
             return 0
         for line in submit_warnings.collect(resources, [planned]):
@@ -70,6 +72,8 @@ def main(argv: list[str]) -> int:
             planned.spec.folder,
             snapshot_run_file(planned.spec.words, home / "_slurm" / "files"),
         )
-        one = submission.submit(home, [[member]], resources)
-    console.say(f"submitted   job {one.job}\nnext: distgan status {Path(planned.folder).name}")
+        submitted = submission.submit(home, [[member]], resources)
+    console.say(
+        f"submitted   job {submitted.job}\nnext: distgan status {Path(planned.folder).name}"
+    )
     return 0

@@ -32,90 +32,90 @@ def main(argv: list[str]) -> int:
         help="the folder of runs (default runs)",
     )
     options = parser.parse_args(argv)
-    for one in selection.select(options.runs.resolve(), options.targets):
-        say(one)
+    for run in selection.select(options.runs.resolve(), options.targets):
+        say(run)
     return 0
 
 
-def say(one: SelectedRun) -> None:
-    found, name = cause(one), f"{one.sweep}:{one.index}" if one.sweep else one.folder.name
+def say(run: SelectedRun) -> None:
+    matched, name = cause(run), f"{run.sweep}:{run.index}" if run.sweep else run.folder.name
     console.say(
-        f"{name}  {one.folder}\n  state    "
-        f" {one.state.name}{f': {one.state.why}' if one.state.why else ''}\n  cause    "
-        f" {found.name}: {found.meaning}"
+        f"{name}  {run.folder}\n  state    "
+        f" {run.state.name}{f': {run.state.why}' if run.state.why else ''}\n  cause    "
+        f" {matched.name}: {matched.meaning}"
     )
-    for line in found.evidence:
+    for line in matched.evidence:
         console.say(f"  evidence  {line[:200]}")
     console.say(
-        f"  next      {found.then.replace('TARGET', name).replace('RUN', str(one.folder))}\n"
+        f"  next      {matched.then.replace('TARGET', name).replace('RUN', str(run.folder))}\n"
     )
 
 
-def cause(one: SelectedRun) -> Cause:
+def cause(run: SelectedRun) -> Cause:
     """Return the cause of a run's state."""
-    turns = records(one.folder)
+    turns = records(run.folder)
     last = turns[-1] if turns else {}
-    name = one.state.name
+    name = run.state.name
     if name == "done":
         return Cause("done", "it has trained to its end", "distgan report RUN", _history(turns))
     if name in ("queued", "requeued"):
-        return _waits(one, turns)
+        return _waits(run, turns)
     if name in ("running", "stopping"):
         return Cause(
             name,
-            f"it is on {one.queue_entry.nodes if one.queue_entry else last.get('host', 'this machine')}",
+            f"it is on {run.queue_entry.nodes if run.queue_entry else last.get('host', 'this machine')}",
             "distgan logs -f TARGET",
             _history(turns),
         )
     if name in ("new", "uncertain"):
         return Cause(
-            name, one.state.why or "it was not submitted yet", "the line that submits it, again"
+            name, run.state.why or "it was not submitted yet", "the line that submits it, again"
         )
     if name == "stopped":
         return Cause(
             "stopped",
-            f"it was asked to save and leave ({one.state.why or 'STOP'})",
+            f"it was asked to save and leave ({run.state.why or 'STOP'})",
             "distgan retry TARGET",
             _history(turns),
         )
-    return _ended(one, turns, last)
+    return _ended(run, turns, last)
 
 
-def _ended(one: SelectedRun, turns: Sequence[Mapping[str, Any]], last: Mapping[str, Any]) -> Cause:
+def _ended(run: SelectedRun, turns: Sequence[Mapping[str, Any]], last: Mapping[str, Any]) -> Cause:
     """Return why a run failed, was cancelled or is lost: Slurm's word if the job was ended from
     outside, else the run's own.
     """
-    record = read(one.folder / "attempts" / last["attempt"] / "attempt.json") if last else {}
-    own = next(
+    record = read(run.folder / "attempts" / last["attempt"] / "attempt.json") if last else {}
+    own_cause = next(
         (
             text
             for text in (
                 record.get("cause"),
-                one.files.status.get("cause"),
-                one.files.refused,
+                run.files.status.get("cause"),
+                run.files.refused,
                 last.get("cause"),
             )
             if text and text not in ("done", "stopped")
         ),
         "",
     )
-    slurm = one.queue_entry.state if one.queue_entry else _accounted(one)
-    if one.state.name == "cancelled":
+    slurm = run.queue_entry.state if run.queue_entry else _accounted(run)
+    if run.state.name == "cancelled":
         return _with(SLURM["CANCELLED"], _history(turns))
-    if "no progress: " in (one.files.refused or ""):
-        own = one.files.refused or ""
-    if own:
-        found = match(own, own)
-        if found and found.name not in ("refused", "an exception"):
-            return _with(found, (own.splitlines()[0], *_history(turns)[-2:]))
-    text = tail(one.folder / "attempts" / last["attempt"]) if last else ""
-    if (found := match(own + "\n" + text + "\n" + _submitit(one), own)) and not (
-        slurm in SLURM and found.name == "an exception"
+    if "no progress: " in (run.files.refused or ""):
+        own_cause = run.files.refused or ""
+    if own_cause:
+        matched = match(own_cause, own_cause)
+        if matched and matched.name not in ("refused", "an exception"):
+            return _with(matched, (own_cause.splitlines()[0], *_history(turns)[-2:]))
+    text = tail(run.folder / "attempts" / last["attempt"]) if last else ""
+    if (matched := match(own_cause + "\n" + text + "\n" + _submitit(run), own_cause)) and not (
+        slurm in SLURM and matched.name == "an exception"
     ):
-        return found
+        return matched
     if slurm in SLURM:
         return _with(SLURM[slurm], _history(turns))
-    launch = _launch_failure(one)
+    launch = _launch_failure(run)
     return launch or Cause(
         "unknown",
         "neither Slurm, nor the run, nor its logs show it",
@@ -124,9 +124,9 @@ def _ended(one: SelectedRun, turns: Sequence[Mapping[str, Any]], last: Mapping[s
     )
 
 
-def _waits(one: SelectedRun, turns: Sequence[Mapping[str, Any]]) -> Cause:
-    reason = one.queue_entry.reason if one.queue_entry else ""
-    said = {
+def _waits(run: SelectedRun, turns: Sequence[Mapping[str, Any]]) -> Cause:
+    reason = run.queue_entry.reason if run.queue_entry else ""
+    explanations = {
         "Priority": "other jobs come first",
         "Resources": "no node is free for it",
         "JobArrayTaskLimit": "as many of the sweep run as may at a time (--max-parallel)",
@@ -142,16 +142,16 @@ def _waits(one: SelectedRun, turns: Sequence[Mapping[str, Any]]) -> Cause:
         ),
     }
     why = next(
-        (text for key, text in said.items() if reason.startswith(key)),
+        (text for key, text in explanations.items() if reason.startswith(key)),
         "see REASON CODES in the manual of squeue",
     )
     start = (
-        one.queue_entry.start
-        if one.queue_entry and one.queue_entry.start not in ("N/A", "")
+        run.queue_entry.start
+        if run.queue_entry and run.queue_entry.start not in ("N/A", "")
         else "unknown"
     )
     return Cause(
-        one.state.name,
+        run.state.name,
         f"{reason or 'waiting'}: {why}",
         "distgan status --watch TARGET",
         (f"expected start: {start}", *_history(turns)),
@@ -168,23 +168,23 @@ def _history(turns: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     )
 
 
-def _accounted(one: SelectedRun) -> str | None:
+def _accounted(run: SelectedRun) -> str | None:
     spells = (
-        client.job_spans([one.submitted.key])
-        if one.submitted and one.submitted.key and client.is_available()
+        client.job_spans([run.submitted.key])
+        if run.submitted and run.submitted.key and client.is_available()
         else None
     )
     return spells[-1].state if spells else None
 
 
-def _submitit(one: SelectedRun) -> str:
+def _submitit(run: SelectedRun) -> str:
     """Return the output of the job before the run had a log."""
-    if not one.submitted or not one.submitted.key:
+    if not run.submitted or not run.submitted.key:
         return ""
     texts = []
     for path in sorted(
-        (one.folder.parents[1] / "_slurm" / one.submitted.submission.id).glob(
-            f"{one.submitted.key}_*_log.*"
+        (run.folder.parents[1] / "_slurm" / run.submitted.submission.id).glob(
+            f"{run.submitted.key}_*_log.*"
         )
     ):
         try:
@@ -194,10 +194,10 @@ def _submitit(one: SelectedRun) -> str:
     return "\n".join(texts)
 
 
-def _launch_failure(one: SelectedRun) -> Cause | None:
+def _launch_failure(run: SelectedRun) -> Cause | None:
     record = (
-        client.show("job", one.submitted.key)
-        if one.submitted and one.submitted.key and client.is_available()
+        client.show("job", run.submitted.key)
+        if run.submitted and run.submitted.key and client.is_available()
         else {}
     )
     if record.get("Reason") == "JobLaunchFailure" or record.get("ExitCode") == "0:53":
@@ -205,7 +205,7 @@ def _launch_failure(one: SelectedRun) -> Cause | None:
             "launch failure",
             "Slurm could not start the job's script: most often its output folder does not exist on"
             " the node, or the node's disk is full",
-            f"is {one.folder.parents[1]} a folder that all nodes see? Then: distgan retry TARGET",
+            f"is {run.folder.parents[1]} a folder that all nodes see? Then: distgan retry TARGET",
             (
                 (
                     f"Reason={record.get('Reason')} ExitCode={record.get('ExitCode')}"
@@ -216,5 +216,5 @@ def _launch_failure(one: SelectedRun) -> Cause | None:
     return None
 
 
-def _with(found: Cause, evidence: Sequence[str]) -> Cause:
-    return Cause(found.name, found.meaning, found.then, tuple(evidence)[:LINES])
+def _with(matched: Cause, evidence: Sequence[str]) -> Cause:
+    return Cause(matched.name, matched.meaning, matched.then, tuple(evidence)[:LINES])

@@ -36,9 +36,9 @@ class RunCost:
         return (self.elapsed if kind is None else self.seconds[kind]) * self.units / 3600
 
 
-def run_costs(found: Sequence[SelectedRun]) -> list[RunCost]:
+def run_costs(selected: Sequence[SelectedRun]) -> list[RunCost]:
     """Return the cost of each run, by one call of sacct."""
-    jobs = {record["job"] for one in found for record in records(one.folder)}
+    jobs = {record["job"] for run in selected for record in records(run.folder)}
     spells = (
         client.job_spans({job.partition("_")[0] for job in jobs})
         if jobs and client.is_available()
@@ -47,7 +47,7 @@ def run_costs(found: Sequence[SelectedRun]) -> list[RunCost]:
     by_job: dict[str, list[client.JobSpan]] = {}
     for spell in spells or []:
         by_job.setdefault(spell.key, []).append(spell)
-    return [run_cost(one.folder, by_job if spells is not None else None) for one in found]
+    return [run_cost(run.folder, by_job if spells is not None else None) for run in selected]
 
 
 def run_cost(folder: Path, spells: dict[str, list[client.JobSpan]] | None) -> RunCost:
@@ -57,7 +57,7 @@ def run_cost(folder: Path, spells: dict[str, list[client.JobSpan]] | None) -> Ru
     ended in an error. Overhead: the rest, as starting, validation and evaluation before the first
     step, saving, waiting for the end.
     """
-    found, turns = RunCost(), records(folder)
+    cost, turns = RunCost(), records(folder)
     for number, turn in enumerate(turns):
         began = turn.get("slurm_start") or turn["started"]
         ended = (
@@ -68,16 +68,16 @@ def run_cost(folder: Path, spells: dict[str, list[client.JobSpan]] | None) -> Ru
         seconds = max(0.0, ended - began) / max(1, turn.get("shared_by", 1))
         spell = _spell(spells, turn)
         if spell is not None:
-            seconds, found.source = spell.seconds / max(1, turn.get("shared_by", 1)), "sacct"
-        found.elapsed += seconds
-        found.turns += 1
-        found.gpus, found.units = bool(turn.get("gpus")), turn.get("gpus") or turn.get("cpus") or 1
-        found.queued += max(0.0, began - (turn.get("queued") or began))
+            seconds, cost.source = spell.seconds / max(1, turn.get("shared_by", 1)), "sacct"
+        cost.elapsed += seconds
+        cost.turns += 1
+        cost.gpus, cost.units = bool(turn.get("gpus")), turn.get("gpus") or turn.get("cpus") or 1
+        cost.queued += max(0.0, began - (turn.get("queued") or began))
         for kind, share in _split(
             folder, turn, seconds, running=number + 1 == len(turns) and "trained_s" not in turn
         ).items():
-            found.seconds[kind] += share
-    return found
+            cost.seconds[kind] += share
+    return cost
 
 
 def _spell(
@@ -87,9 +87,9 @@ def _spell(
     if not spells:
         return None
     near = [
-        one
-        for one in spells.get(turn["job"], [])
-        if (start := client.parse_time(one.start))
+        span
+        for span in spells.get(turn["job"], [])
+        if (start := client.parse_time(span.start))
         and turn.get("slurm_start")
         and abs(start - turn["slurm_start"]) < 2
     ]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from distgan.core.errors import RunError
-from distgan.launchers.runs.state import RunFiles, RunState, read_run_files, run_state
+from distgan.launchers.runs.state import RunFiles, RunState, read, read_run_files, run_state
 from distgan.launchers.slurm import client
 from distgan.launchers.slurm.ledger import LastSubmission, Ledger
 
@@ -39,15 +39,27 @@ class SelectedRun:
 
 def read_sweeps(home: Path) -> dict[str, dict[str, Any]]:
     """Read all sweeps of a folder of runs: name -> its members.json."""
-    found = {}
+    sweeps = {}
     for path in sorted((home / "_sweeps").glob("*/members.json")):
         try:
-            found[path.parent.name] = json.loads(path.read_text())
+            sweeps[path.parent.name] = json.loads(path.read_text())
         except (OSError, ValueError, RecursionError) as error:
             raise RunError(
                 f"{path} is damaged: {error}; submit the sweep's file again, which writes it anew"
             ) from error
-    return found
+    return sweeps
+
+
+def read_submission(home: Path, run: SelectedRun) -> tuple[dict[str, Any], dict[str, list[str]]]:
+    """Return submission.json of a run's last submission, and the words of its runs by folder.
+
+    Both are empty if the run was not submitted or the file is missing or damaged.
+    """
+    if run.submitted is None:
+        return {}, {}
+    recorded = read(home / "_slurm" / run.submitted.submission.id / "submission.json")
+    specs = [spec for element in recorded.get("elements", []) for spec in element]
+    return recorded, {spec["folder"]: spec["words"] for spec in specs}
 
 
 def select(home: Path, words: Sequence[str]) -> list[SelectedRun]:
@@ -55,7 +67,7 @@ def select(home: Path, words: Sequence[str]) -> list[SelectedRun]:
 
     Raise RunError if a word names no run, or is the beginning of several.
     """
-    rows, places = Ledger(home).query()
+    rows, submissions = Ledger(home).query()
     sweeps = read_sweeps(home)
     where = {
         run: (name, index)
@@ -63,46 +75,48 @@ def select(home: Path, words: Sequence[str]) -> list[SelectedRun]:
         for index, run in enumerate(sweep["runs"])
     }
     folders = (
-        [run for word in words for run in _runs(word, home, places, sweeps)]
+        [run for word in words for run in _runs(word, home, submissions, sweeps)]
         if words
-        else [*dict.fromkeys([*where, *places])]
+        else [*dict.fromkeys([*where, *submissions])]
     )
-    found = [
-        inspect(Path(run), places.get(run), rows, *where.get(run, (None, None)))
+    selected = [
+        inspect(Path(run), submissions.get(run), rows, *where.get(run, (None, None)))
         for run in dict.fromkeys(folders)
     ]
-    return with_accounting(found)
+    return with_accounting(selected)
 
 
 def inspect(
     folder: Path,
-    place: LastSubmission | None,
+    submitted: LastSubmission | None,
     rows: dict[str, client.QueueEntry],
     sweep: str | None = None,
     index: int | None = None,
     steps: int | None = None,
 ) -> SelectedRun:
-    seen, row = read_run_files(folder, steps), rows.get(place.key or "") if place else None
-    return SelectedRun(folder, seen, run_state(seen, place, row), place, row, sweep, index)
+    files, row = read_run_files(folder, steps), rows.get(submitted.key or "") if submitted else None
+    return SelectedRun(
+        folder, files, run_state(files, submitted, row), submitted, row, sweep, index
+    )
 
 
-def with_accounting(found: list[SelectedRun]) -> list[SelectedRun]:
+def with_accounting(selected: list[SelectedRun]) -> list[SelectedRun]:
     """Complete the state of runs that squeue has forgotten and whose files do not say who ended
     them, by one call of sacct.
     """
     open_ones = [
-        one
-        for one in found
-        if one.submitted
-        and one.queue_entry is None
-        and one.submitted.key
-        and not one.files.shorter
-        and (one.state.name == "lost" or one.state.name == "stopped" and "SIGTERM" in one.state.why)
+        run
+        for run in selected
+        if run.submitted
+        and run.queue_entry is None
+        and run.submitted.key
+        and not run.files.shorter
+        and (run.state.name == "lost" or run.state.name == "stopped" and "SIGTERM" in run.state.why)
     ]
     spells = (
         {
             spell.key: spell
-            for spell in client.job_spans(one.submitted.key for one in open_ones) or []
+            for spell in client.job_spans(run.submitted.key for run in open_ones) or []
         }
         if open_ones
         else {}
@@ -110,23 +124,23 @@ def with_accounting(found: list[SelectedRun]) -> list[SelectedRun]:
     return [
         (
             SelectedRun(
-                one.folder,
-                one.files,
-                run_state(one.files, one.submitted, None, spells[one.submitted.key]),
-                one.submitted,
-                one.queue_entry,
-                one.sweep,
-                one.index,
+                run.folder,
+                run.files,
+                run_state(run.files, run.submitted, None, spells[run.submitted.key]),
+                run.submitted,
+                run.queue_entry,
+                run.sweep,
+                run.index,
             )
-            if one in open_ones and one.submitted.key in spells
-            else one
+            if run in open_ones and run.submitted.key in spells
+            else run
         )
-        for one in found
+        for run in selected
     ]
 
 
 def _runs(
-    word: str, home: Path, places: dict[str, LastSubmission], sweeps: dict[str, Any]
+    word: str, home: Path, submissions: dict[str, LastSubmission], sweeps: dict[str, Any]
 ) -> list[str]:
     name, colon, index = word.rpartition(":")
     if word in sweeps:
@@ -141,7 +155,9 @@ def _runs(
     if any((path / mark).exists() for mark in ("identity.json", "attempts")):
         return [str(path.resolve())]
     jobs = [
-        run for run, place in places.items() if place.key == word or place.submission.job == word
+        run
+        for run, submitted in submissions.items()
+        if submitted.key == word or submitted.submission.job == word
     ]
     if jobs:
         return jobs
@@ -150,7 +166,7 @@ def _runs(
     ):  # never the beginning of a hash: a number that is forgotten must not name another run
         raise RunError(f"{word}: this job is not the last submission of any run")
     every = {
-        *places,
+        *submissions,
         *(run for sweep in sweeps.values() for run in sweep["runs"]),
         *map(str, home.glob("[!_]*/*")),
     }

@@ -99,15 +99,15 @@ def read_run_files(folder: Path, steps: int | None = None) -> RunFiles:
 def read(path: Path) -> dict[str, Any]:
     """Read a small JSON mapping; {} if it is missing or damaged."""
     try:
-        found = json.loads(path.read_text())
+        value = json.loads(path.read_text())
     except (OSError, ValueError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return value if isinstance(value, dict) else {}
 
 
 def run_state(
-    found: RunFiles,
-    place: LastSubmission | None,
+    files: RunFiles,
+    submitted: LastSubmission | None,
     row: QueueEntry | None,
     spell: JobSpan | None = None,
 ) -> RunState:
@@ -115,36 +115,36 @@ def run_state(
 
     `row`: its line of squeue, None without one. `spell`: its last stay on nodes by sacct, if asked.
     """
-    if found.done:
+    if files.done:
         return RunState("done")
     if row and row.active:
-        return _active(found, row)
-    if place and place.cancelled or row and row.state == "CANCELLED":
+        return _active(files, row)
+    if submitted and submitted.cancelled or row and row.state == "CANCELLED":
         return RunState("cancelled")
-    if found.refused:
-        return RunState("failed", found.refused)
-    if place and place.submission.job is None:
+    if files.refused:
+        return RunState("failed", files.refused)
+    if submitted and submitted.submission.job is None:
         return RunState(
             "uncertain",
             "its submission was interrupted a moment ago; whether Slurm has it is known in a few"
             " minutes, by the same line",
         )
-    if place and place.submission.user != client.user() and not row:
+    if submitted and submitted.submission.user != client.user() and not row:
         return RunState(
             "uncertain",
-            f"submitted by {place.submission.user}, and Slurm shows no such job now; `distgan"
+            f"submitted by {submitted.submission.user}, and Slurm shows no such job now; `distgan"
             " cancel` gives it up",
         )
-    own = found.status.get("state")
+    recorded = files.status.get("state")
     ended = row.state if row else spell.state if spell else None
     if ended and ended not in client.ENDED:  # sacct knows a job that squeue did not show
         return RunState("queued" if ended in ("PENDING", "REQUEUED") else "running")
     if (
-        own in ("failed", "stopped")
-        and not found.shorter
+        recorded in ("failed", "stopped")
+        and not files.shorter
         and ended in (None, "COMPLETED", "FAILED", "PREEMPTED")
     ):
-        return RunState(own, found.status.get("cause") or "")
+        return RunState(recorded, files.status.get("cause") or "")
     if ended in ("CANCELLED", "PREEMPTED"):
         return RunState("cancelled" if ended == "CANCELLED" else "lost", "")
     if ended and ended != "COMPLETED":
@@ -156,11 +156,11 @@ def run_state(
                 "OUT_OF_MEMORY": "out of memory, according to Slurm",
             }.get(ended, f"Slurm: {ended}{_code(spell)}"),
         )
-    if own == "running" and found.silent_s < OLD_S and not ended:
-        return RunState("running", "not in Slurm's queue" if not place else "")
-    if found.shorter:
+    if recorded == "running" and files.silent_s < OLD_S and not ended:
+        return RunState("running", "not in Slurm's queue" if not submitted else "")
+    if files.shorter:
         return RunState("new", "finished a shorter run; epochs was raised")
-    if place or own == "running":
+    if submitted or recorded == "running":
         return RunState("lost", "neither Slurm nor its files record how it ended")
     return RunState("new")
 
@@ -169,16 +169,16 @@ def _code(spell: JobSpan | None) -> str:
     return f" (exit code {spell.exit_code})" if spell else ""
 
 
-def _active(found: RunFiles, row: QueueEntry) -> RunState:
+def _active(files: RunFiles, row: QueueEntry) -> RunState:
     if row.reason == "DependencyNeverSatisfied":
         return RunState("failed", "the run that it grows from has failed")
     if row.state == "COMPLETING":
         return RunState("stopping")
     if row.state in ("PENDING", "REQUEUED", "REQUEUE_HOLD"):
-        again = found.job.get("job") == row.key
+        again = files.job.get("job") == row.key
         why = row.reason if row.reason not in ("None", "") else ""
         return (
-            RunState("requeued", f"{_short(found.job)}{', ' + why if why else ''}")
+            RunState("requeued", f"{_short(files.job)}{', ' + why if why else ''}")
             if again
             else RunState("queued", why)
         )

@@ -11,31 +11,33 @@ from distgan.launchers.slurm.profiles import Resources
 
 def collect(resources: Resources, planned: Sequence[PlannedRun]) -> list[str]:
     """Return warnings as sentences; [] if there are none."""
-    facts, said = client.read_limits(resources.partition), []
+    facts, warnings = client.read_limits(resources.partition), []
     if facts.preempt_mode in ("CANCEL", "SUSPEND", "SUSPEND,GANG", "GANG,SUSPEND"):
-        said.append(
+        warnings.append(
             f"a job that is preempted here is not queued again (PreemptMode={facts.preempt_mode}):"
             " `distgan retry` does that"
         )
-    slowest = max((found for one in planned if (found := save_seconds(one.folder))), default=None)
+    slowest = max(
+        (seconds for run in planned if (seconds := save_seconds(run.folder))), default=None
+    )
     if slowest and facts.preempt_mode != "OFF" and slowest + 1 > facts.seconds_to_save:
-        said.append(
+        warnings.append(
             f"a preempted job has {facts.seconds_to_save} s here (GraceTime {facts.grace} + KillWait"
             f" {facts.kill_wait}), and saving took up to {slowest:.1f} s before: what was trained"
             " since the last checkpoint would be lost; checkpoint more often"
             " (machine.checkpoint_every=…)"
         )
     if slowest and slowest * 2 + 10 > resources.signal_lead_s:
-        said.append(
+        warnings.append(
             f"signal_lead_s={resources.signal_lead_s}, and saving took up to {slowest:.1f} s"
             f" before; ask for --set signal_lead_s={int(slowest * 3 + 30)}"
         )
     if not facts.requeues:
-        said.append(
+        warnings.append(
             "this cluster does not queue jobs again (JobRequeue=0): a preempted or timed-out run"
             " waits for `distgan retry`"
         )
-    return said
+    return warnings
 
 
 def save_seconds(folder: Path) -> float | None:
@@ -48,13 +50,13 @@ def save_seconds(folder: Path) -> float | None:
             lines = path.read_text(errors="replace").splitlines()
         except OSError:
             continue
-        found = []
+        times = []
         for line in lines:
             try:
                 event = json.loads(line)
-                found.append(float(event["seconds"]) if event["event"] == "checkpoint" else 0.0)
+                times.append(float(event["seconds"]) if event["event"] == "checkpoint" else 0.0)
             except (ValueError, KeyError, TypeError, RecursionError):
                 continue
-        if any(found):
-            return max(found)
+        if any(times):
+            return max(times)
     return None

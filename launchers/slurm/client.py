@@ -58,7 +58,7 @@ class QueueEntry:
     reason: str
     name: str
     nodes: str
-    left: str
+    time_left: str
     start: str
     user: str = ""
 
@@ -100,7 +100,7 @@ def run_command(*words: str, timeout: float = 60, check: bool = True) -> str:
     asks = words[0] in ("squeue", "sacct", "sacctmgr", "sinfo") or words[:2] == ("scontrol", "show")
     for wait in (*(_AGAIN_S if asks else ()), None):
         try:
-            found = subprocess.run(
+            result = subprocess.run(
                 words,
                 capture_output=True,
                 text=True,
@@ -114,20 +114,20 @@ def run_command(*words: str, timeout: float = 60, check: bool = True) -> str:
                 f"{words[0]} did not answer within {timeout:.0f} s; the controller may be"
                 " restarting: try again in a minute"
             ) from None
-        if wait is None or not found.returncode or not _BUSY.search(found.stderr):
+        if wait is None or not result.returncode or not _BUSY.search(result.stderr):
             break
         time.sleep(wait)
-    if found.returncode and "could not establish a configuration source" in found.stderr.lower():
+    if result.returncode and "could not establish a configuration source" in result.stderr.lower():
         raise LaunchError(
             f"{words[0]} finds no cluster: set SLURM_CONF, or run this on a login node. `distgan"
             " dev-cluster up` starts a cluster on this machine and prints the line that sets it"
         )
-    if found.returncode and check:
+    if result.returncode and check:
         raise LaunchError(
             f"{' '.join(words)[:200]}:"
-            f" {(found.stderr or found.stdout).strip()[:600] or f'exit code {found.returncode}'}"
+            f" {(result.stderr or result.stdout).strip()[:600] or f'exit code {result.returncode}'}"
         )
-    return found.stdout
+    return result.stdout
 
 
 def queue(others: Iterable[str] = ()) -> dict[str, QueueEntry]:
@@ -168,12 +168,12 @@ def job_spans(jobs: Iterable[str]) -> list[JobSpan] | None:
         )
     except LaunchError:
         return None
-    found = []
+    spans = []
     for line in text.splitlines():
         key, state, elapsed, tres, nodes, cpus, exit_code, start = line.split("|")
         gpus = re.search(r"gres/gpu=(\d+)", tres)
         if "[" not in key:
-            found.append(
+            spans.append(
                 JobSpan(
                     key,
                     state.split()[0],
@@ -185,7 +185,7 @@ def job_spans(jobs: Iterable[str]) -> list[JobSpan] | None:
                     start,
                 )
             )
-    return found
+    return spans
 
 
 def read_config() -> dict[str, str]:
@@ -236,8 +236,8 @@ def user() -> str:
 
 def cancel(keys: Iterable[str]) -> None:
     keys = list(keys)
-    for at in range(0, len(keys), 500):
-        run_command("scancel", *keys[at : at + 500])
+    for start in range(0, len(keys), 500):
+        run_command("scancel", *keys[start : start + 500])
 
 
 def job_key(environment: dict[str, str]) -> str:
@@ -308,28 +308,29 @@ class ClusterLimits:
 
 def read_limits(partition: str | None = None, account: str | None = None) -> ClusterLimits:
     """Read the limits of the cluster, and of the partition and account that jobs would use."""
-    found = read_config()
-    part = show("partition", partition) if partition else {}
+    config = read_config()
+    partition_record = show("partition", partition) if partition else {}
 
     def number(text: str, usual: int) -> int:
         match = _NUMBER.search(text)
         return int(match[0]) if match else usual
 
-    mode = part.get("PreemptMode") or found.get("PreemptMode", "OFF")
+    mode = partition_record.get("PreemptMode") or config.get("PreemptMode", "OFF")
     return ClusterLimits(
-        max_array=number(found.get("MaxArraySize", ""), 1001),
-        kill_wait=number(found.get("KillWait", ""), 30),
-        grace=parse_duration(part.get("GraceTime", "")) or number(part.get("GraceTime", ""), 0),
+        max_array=number(config.get("MaxArraySize", ""), 1001),
+        kill_wait=number(config.get("KillWait", ""), 30),
+        grace=parse_duration(partition_record.get("GraceTime", ""))
+        or number(partition_record.get("GraceTime", ""), 0),
         preempt_mode=(
             mode
-            if found.get("PreemptType", "").strip("()") not in ("null", "preempt/none")
+            if config.get("PreemptType", "").strip("()") not in ("null", "preempt/none")
             else "OFF"
         ),
-        signals_all="cgroup" not in found.get("ProctrackType", ""),
-        max_submit=_max_submit(account, found.get("ClusterName", "")),
-        accounting="slurmdbd" in found.get("AccountingStorageType", ""),
-        min_age=number(found.get("MinJobAge", ""), 300),
-        requeues=found.get("JobRequeue", "1") == "1",
+        signals_all="cgroup" not in config.get("ProctrackType", ""),
+        max_submit=_max_submit(account, config.get("ClusterName", "")),
+        accounting="slurmdbd" in config.get("AccountingStorageType", ""),
+        min_age=number(config.get("MinJobAge", ""), 300),
+        requeues=config.get("JobRequeue", "1") == "1",
     )
 
 

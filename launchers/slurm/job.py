@@ -71,13 +71,13 @@ class JobAttempt:
     """One stay of a job on its nodes, seen from one of them."""
 
     def __init__(self, folder: Path, environment: dict[str, str]):
-        about = json.loads((folder / "submission.json").read_text())
-        self.id, self.environment = about["id"], environment
-        self.resources = Resources.model_validate(about["resources"])
-        self.members = about["elements"][
-            int(environment.get("SLURM_ARRAY_TASK_ID", 0)) if len(about["elements"]) > 1 else 0
+        submission = json.loads((folder / "submission.json").read_text())
+        self.id, self.environment = submission["id"], environment
+        self.resources = Resources.model_validate(submission["resources"])
+        self.members = submission["elements"][
+            int(environment.get("SLURM_ARRAY_TASK_ID", 0)) if len(submission["elements"]) > 1 else 0
         ]
-        self.pass_on = not about["signals_all"]
+        self.pass_on = not submission["signals_all"]
         self.node, self.nodes = (
             int(environment.get("SLURM_NODEID", 0)),
             int(environment.get("SLURM_NNODES", 1)),
@@ -106,18 +106,18 @@ class JobAttempt:
         for thread in threads:
             while thread.is_alive():  # join() without an end would not let handlers run
                 thread.join(0.2)
-        told = [found.action for found in verdicts.values()]
-        if len(told) < len(self.members):
+        actions = [decision.action for decision in verdicts.values()]
+        if len(actions) < len(self.members):
             raise SystemExit(1)  # a thread died; its traceback is in the log
-        if self.node == 0 and "requeue" in told and not {"SIGTERM"} & set(self.signals):
+        if self.node == 0 and "requeue" in actions and not {"SIGTERM"} & set(self.signals):
             print(f"requeuing {self.key}", flush=True)
             self._requeue()
             raise SystemExit(LEAVE)
-        if "leave" in told or "requeue" in told:
+        if "leave" in actions or "requeue" in actions:
             raise SystemExit(LEAVE)
-        if "fail" in told:
+        if "fail" in actions:
             raise SystemExit(1)
-        return ", ".join(told)
+        return ", ".join(actions)
 
     def _requeue(self) -> None:
         """Requeue the job, again and again until Slurm answers: its controller may be restarting."""
@@ -175,17 +175,17 @@ class JobAttempt:
             return RestartDecision("fail", "error", why)
         attempt = folder / "attempts" / f"{runs.next_attempt(folder):03d}"
         attempt.mkdir(parents=True)
-        about = self._about(step)
+        record = self._about(step)
         nodes = None
         if self.nodes > 1:
             first = client.first_node(self.environment["SLURM_JOB_NODELIST"])
-            about |= {"address": client.address(first), "port": free_port(self.key)}
-            nodes = launch_line.Nodes(self.nodes, 0, about["address"], about["port"])
-        about["command"] = self._command(folder, member, nodes)
-        write_atomic(attempt / "job.json", json.dumps(about, indent=1))
-        code = self._run(folder, attempt, about["command"])
+            record |= {"address": client.address(first), "port": free_port(self.key)}
+            nodes = launch_line.Nodes(self.nodes, 0, record["address"], record["port"])
+        record["command"] = self.resources.command(member["words"], folder, nodes)
+        write_atomic(attempt / "job.json", json.dumps(record, indent=1))
+        code = self._run(folder, attempt, record["command"])
         with contextlib.suppress(OSError, ValueError):
-            about |= {
+            record |= {
                 key: value
                 for key, value in json.loads((attempt / "attempt.json").read_text()).items()
                 if key in ("cause", "peak_memory_mb")
@@ -193,45 +193,38 @@ class JobAttempt:
         end = EndOfAttempt(
             (folder / "DONE").exists(),
             state_of(folder, attempt),
-            about.get("cause"),
+            record.get("cause"),
             code,
             tuple(self.signals),
             tail(attempt),
         )
-        found = decide(end, earlier, self.resources)
-        about |= {
+        decision = decide(end, earlier, self.resources)
+        record |= {
             "ended": time.time(),
-            "then": found.action,
-            "kind": found.kind,
-            "cause": found.cause,
+            "then": decision.action,
+            "kind": decision.kind,
+            "cause": decision.cause,
             "signals": self.signals,
             "code": code,
             "last_step": newest_step(folder),
         }
-        about["trained_s"], about["kept_s"] = trained(folder, step, about["last_step"])
-        write_atomic(attempt / "job.json", json.dumps(about, indent=1))
-        if found.action == "fail":
-            write_atomic(folder / "NO_RESTART", found.cause + "\n")
-        print(f"{folder}: {found.cause} -> {found.action}", flush=True)
-        return found
+        record["trained_s"], record["kept_s"] = trained(folder, step, record["last_step"])
+        write_atomic(attempt / "job.json", json.dumps(record, indent=1))
+        if decision.action == "fail":
+            write_atomic(folder / "NO_RESTART", decision.cause + "\n")
+        print(f"{folder}: {decision.cause} -> {decision.action}", flush=True)
+        return decision
 
     def _follow(self, folder: Path, member: Mapping[str, Any]) -> RestartDecision:
         """Train a run on another node: wait for the first node's record, and for its decision at
         the end, since srun ends all tasks when one fails.
         """
-        attempt, about = self._record(folder, "command")
-        self._run(
-            folder,
-            attempt,
-            self._command(
-                folder,
-                member,
-                launch_line.Nodes(self.nodes, self.node, about["address"], about["port"]),
-            ),
-        )
-        _, about = self._record(folder, "then")
+        attempt, record = self._record(folder, "command")
+        nodes = launch_line.Nodes(self.nodes, self.node, record["address"], record["port"])
+        self._run(folder, attempt, self.resources.command(member["words"], folder, nodes))
+        _, record = self._record(folder, "then")
         time.sleep(2.0)
-        return RestartDecision(about["then"], about["kind"], about["cause"])
+        return RestartDecision(record["then"], record["kind"], record["cause"])
 
     def _record(self, folder: Path, until: str) -> tuple[Path, dict[str, Any]]:
         """Return this attempt's folder and job.json as soon as it holds `until`."""
@@ -239,13 +232,13 @@ class JobAttempt:
         while time.monotonic() < ends:
             for path in sorted((folder / "attempts").glob("*/job.json"), reverse=True)[:1]:
                 with contextlib.suppress(OSError, ValueError):
-                    about = json.loads(path.read_text())
-                    if (about["job"], about["restart"], about["submission"]) == (
+                    record = json.loads(path.read_text())
+                    if (record["job"], record["restart"], record["submission"]) == (
                         self.key,
                         self.restart,
                         self.id,
-                    ) and until in about:
-                        return path.parent, about
+                    ) and until in record:
+                        return path.parent, record
             time.sleep(0.2)
         raise RuntimeError(
             f"{folder}/attempts: the first node has not written job.json with {until!r} within"
@@ -254,7 +247,7 @@ class JobAttempt:
 
     def _about(self, step: int) -> dict[str, Any]:
         env = self.environment
-        found = client.show("job", self.key)
+        job = client.show("job", self.key)
         return {
             "submission": self.id,
             "job": self.key,
@@ -262,27 +255,17 @@ class JobAttempt:
             "restart": self.restart,
             "nodes": env.get("SLURM_JOB_NODELIST"),
             "gpus": self.resources.gpus * self.nodes,
-            "cpus": int(found.get("NumCPUs") or 0),
+            "cpus": int(job.get("NumCPUs") or 0),
             "partition": env.get("SLURM_JOB_PARTITION"),
             "host": socket.gethostname(),
             "shared_by": len(self.members),
-            "queued": client.parse_time(found.get("SubmitTime", "")),
-            "slurm_start": client.parse_time(found.get("StartTime", "")),
-            "slurm_end": client.parse_time(found.get("EndTime", "")),
+            "queued": client.parse_time(job.get("SubmitTime", "")),
+            "slurm_start": client.parse_time(job.get("StartTime", "")),
+            "slurm_end": client.parse_time(job.get("EndTime", "")),
             "started": time.time(),
             "step": step,
             "python": sys.executable,
         }
-
-    def _command(
-        self, folder: Path, member: Mapping[str, Any], nodes: launch_line.Nodes | None
-    ) -> list[str]:
-        return launch_line.command(
-            self.resources.per_node,
-            [*member["words"], f"machine.folder={json.dumps(str(folder))}"],
-            *([self.resources.program] if self.resources.program else []),
-            nodes=nodes,
-        )
 
     def _run(self, folder: Path, attempt: Path, command: list[str]) -> int:
         """Run the training on this node; return its exit code."""

@@ -13,11 +13,11 @@ from distgan.core.files import write_atomic
 
 def records(folder: Path) -> list[dict[str, Any]]:
     """Return the records of a run's jobs, oldest first."""
-    found = []
+    rows = []
     for path in sorted((folder / "attempts").glob("*/job.json")):
         with contextlib.suppress(OSError, ValueError):
-            found.append({**json.loads(path.read_text()), "attempt": path.parent.name})
-    return found
+            rows.append({**json.loads(path.read_text()), "attempt": path.parent.name})
+    return rows
 
 
 def newest_step(folder: Path) -> int:
@@ -85,7 +85,7 @@ def state_of(folder: Path, attempt: Path) -> str | None:
 
 def tail(attempt: Path, size: int = 20_000) -> str:
     """Return the last `size` bytes of each log of an attempt."""
-    found = []
+    texts = []
     for path in [
         *sorted(attempt.glob("launcher*.log")),
         *sorted(attempt.glob("rank*.log")),
@@ -93,5 +93,5 @@ def tail(attempt: Path, size: int = 20_000) -> str:
     ]:
         with contextlib.suppress(OSError), open(path, "rb") as file:
             file.seek(max(0, path.stat().st_size - size))
-            found.append(f"{path.name}\n{file.read().decode(errors='replace')}")
-    return "\n".join(found)
+            texts.append(f"{path.name}\n{file.read().decode(errors='replace')}")
+    return "\n".join(texts)

@@ -41,7 +41,7 @@ class Submission:
     name: str
     time: float
     members: list[list[str]]
-    about: dict[str, Any] = field(default_factory=dict)
+    details: dict[str, Any] = field(default_factory=dict)
     job: str | None = None
     array: bool = False
     void: bool = False
@@ -49,7 +49,7 @@ class Submission:
     @property
     def user(self) -> str:
         """The user who submitted it."""
-        name = self.about.get("user")
+        name = self.details.get("user")
         return name if isinstance(name, str) and _NAME.fullmatch(name) else client.user()
 
     def key(self, element: int) -> str | None:
@@ -99,21 +99,27 @@ class Ledger:
         line = json.dumps({"time": round(time.time(), 3), **entry})
         append(self.path, line + "\n", durable=True)
 
-    def begin(self, members: list[list[str]], **about: Any) -> Submission:
+    def begin(self, members: list[list[str]], **details: Any) -> Submission:
         """Write the line that precedes sbatch."""
         number = uuid.uuid4().hex[:8]
-        members, about = (
-            [[os.path.realpath(run) for run in one] for one in members],
+        members, details = (
+            [[os.path.realpath(run) for run in run_folders] for run_folders in members],
             {
                 "user": client.user(),
-                **about,
+                **details,
             },
         )
-        found = Submission(number, f"distgan-{number}", time.time(), members, about)
+        submission = Submission(number, f"distgan-{number}", time.time(), members, details)
         self.append(
-            {"id": number, "state": "submitting", "name": found.name, "members": members, **about}
+            {
+                "id": number,
+                "state": "submitting",
+                "name": submission.name,
+                "members": members,
+                **details,
+            }
         )
-        return found
+        return submission
 
     def submitted(self, submission: Submission, job: str, array: bool) -> None:
         submission.job, submission.array = job, array
@@ -128,32 +134,36 @@ class Ledger:
 
         Torn and damaged lines are skipped.
         """
-        found: dict[str, Submission] = {}
+        submissions: dict[str, Submission] = {}
         cancelled: set[tuple[str, str]] = set()
         lines = self.path.read_text(errors="replace").splitlines() if self.path.is_file() else []
         for line in lines:
             with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
                 entry = json.loads(line)
                 if entry["state"] == "submitting":
-                    about = {
+                    details = {
                         key: value
                         for key, value in entry.items()
                         if key not in ("id", "state", "name", "members", "time")
                     }
-                    found[entry["id"]] = Submission(
-                        entry["id"], entry["name"], entry["time"], entry["members"], about
+                    submissions[entry["id"]] = Submission(
+                        entry["id"], entry["name"], entry["time"], entry["members"], details
                     )
                 elif entry["state"] == "submitted":
-                    found[entry["id"]].job, found[entry["id"]].array, found[entry["id"]].void = (
+                    (
+                        submissions[entry["id"]].job,
+                        submissions[entry["id"]].array,
+                        submissions[entry["id"]].void,
+                    ) = (
                         entry["job"],
                         entry["array"],
                         False,
                     )
                 elif entry["state"] == "void":
-                    found[entry["id"]].void = True
+                    submissions[entry["id"]].void = True
                 elif entry["state"] == "cancelled":
                     cancelled |= {(entry["id"], run) for run in entry["runs"]}
-        return list(found.values()), cancelled
+        return list(submissions.values()), cancelled
 
     def query(
         self, exclusive: bool = False
@@ -165,7 +175,7 @@ class Ledger:
         """
         submissions, _ = self.read()
         rows = (
-            client.queue({one.user for one in submissions})
+            client.queue({submission.user for submission in submissions})
             if exclusive or submissions and client.is_available()
             else {}
         )
@@ -185,23 +195,25 @@ class Ledger:
         open_ones = []
         submissions, cancelled = self.read()
         self._note_cancelled(submissions, cancelled, rows)
-        for one in submissions:
-            if one.job is None and not one.void and one.user == client.user():
-                key = names.get(one.name)
+        for submission in submissions:
+            if submission.job is None and not submission.void and submission.user == client.user():
+                key = names.get(submission.name)
                 if key:
-                    self.submitted(one, key.partition("_")[0], "_" in key)
+                    self.submitted(submission, key.partition("_")[0], "_" in key)
                 elif not exclusive:
-                    open_ones.append(one)
+                    open_ones.append(submission)
                 elif any(
-                    (Path(run) / "attempts").is_dir() and _tried(Path(run), one.id)
-                    for members in one.members
+                    (Path(run) / "attempts").is_dir() and _tried(Path(run), submission.id)
+                    for members in submission.members
                     for run in members
                 ):
-                    self.void(one, "its jobs have ended, and their records are in the run folders")
-                elif time.time() - one.time > UNCERTAIN_S:
-                    self.void(one, "interrupted before sbatch; no job has its name")
+                    self.void(
+                        submission, "its jobs have ended, and their records are in the run folders"
+                    )
+                elif time.time() - submission.time > UNCERTAIN_S:
+                    self.void(submission, "interrupted before sbatch; no job has its name")
                 else:
-                    open_ones.append(one)
+                    open_ones.append(submission)
         return open_ones
 
     def _note_cancelled(
@@ -211,25 +223,27 @@ class Ledger:
         rows: Mapping[str, QueueEntry],
     ) -> None:
         gone = {key for key, row in rows.items() if row.state == "CANCELLED"}
-        for one in submissions if gone else []:
+        for submission in submissions if gone else []:
             runs_ = [
                 run
-                for element, members in enumerate(one.members)
-                if one.key(element) in gone
+                for element, members in enumerate(submission.members)
+                if submission.key(element) in gone
                 for run in members
-                if (one.id, run) not in cancelled
+                if (submission.id, run) not in cancelled
             ]
-            if runs_ and one.user == client.user():
-                self.append({"state": "cancelled", "id": one.id, "runs": runs_, "by": "scancel"})
+            if runs_ and submission.user == client.user():
+                self.append(
+                    {"state": "cancelled", "id": submission.id, "runs": runs_, "by": "scancel"}
+                )
 
     def last_submissions(self) -> dict[str, LastSubmission]:
         """Return the last submission of each run, by run folder."""
         submissions, cancelled = self.read()
         return {
-            run: LastSubmission(one, element, (one.id, run) in cancelled)
-            for one in submissions
-            if not one.void
-            for element, members in enumerate(one.members)
+            run: LastSubmission(submission, element, (submission.id, run) in cancelled)
+            for submission in submissions
+            if not submission.void
+            for element, members in enumerate(submission.members)
             for run in members
         }
 

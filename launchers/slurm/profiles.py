@@ -5,7 +5,9 @@ the package. Imports no torch.
 """
 
 import argparse
+import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +17,7 @@ import distgan
 from distgan.config import loading
 from distgan.config.sections import Section
 from distgan.core.errors import ConfigError
+from distgan.distributed import launch_line
 
 PLACES = (
     Path("slurm/profiles"),
@@ -121,6 +124,14 @@ class Resources(Section):
     def minutes(self) -> int:
         return minutes(self.time)
 
+    def command(
+        self, words: Sequence[str], folder: Path, nodes: launch_line.Nodes | None = None
+    ) -> list[str]:
+        """Return the command that trains a run in `folder`, on this node or on one of `nodes`."""
+        arguments = [*words, f"machine.folder={json.dumps(str(folder))}"]
+        program = self.program or (str(launch_line.TRAIN),)
+        return launch_line.command(self.per_node, arguments, program, nodes)
+
     def describe(self) -> str:
         """Return nodes, GPUs, processes, time and partition in one line."""
         processes = self.nodes * self.per_node
@@ -137,10 +148,10 @@ class Resources(Section):
 def minutes(text: str) -> int:
     """Convert `90m`, `12h`, `2d`, `1-12:00:00` or `30` (minutes) to minutes; else raise ValueError."""
     units = {"m": 1, "h": 60, "d": 1440, "": 1}
-    if found := re.fullmatch(r"(\d{1,6})([mhd]?)", text):
-        value = int(found[1]) * units[found[2]]
-    elif found := re.fullmatch(r"(?:(\d{1,4})-)?(\d{1,3}):(\d\d):(\d\d)", text):
-        value = 1440 * int(found[1] or 0) + 60 * int(found[2]) + int(found[3]) + (int(found[4]) > 0)
+    if match := re.fullmatch(r"(\d{1,6})([mhd]?)", text):
+        value = int(match[1]) * units[match[2]]
+    elif match := re.fullmatch(r"(?:(\d{1,4})-)?(\d{1,3}):(\d\d):(\d\d)", text):
+        value = 1440 * int(match[1] or 0) + 60 * int(match[2]) + int(match[3]) + (int(match[4]) > 0)
     else:
         raise ValueError("allowed are 90m, 12h, 2d, 1-12:00:00, or a number of minutes")
     if not 0 < value <= 366 * 1440:
@@ -149,24 +160,24 @@ def minutes(text: str) -> int:
 
 
 def names() -> list[str]:
-    return sorted({path.stem for place in PLACES for path in place.glob("*.yaml")})
+    return sorted({path.stem for folder in PLACES for path in folder.glob("*.yaml")})
 
 
 def read(name: str | None, changes: dict[str, Any]) -> Resources:
     """Read a profile by name or path, with `changes` laid over it; raise ConfigError."""
     tree: dict[str, Any] = {}
     if name:
-        found = [
+        paths = [
             path
-            for path in (Path(name), *(place / f"{name}.yaml" for place in PLACES))
+            for path in (Path(name), *(folder / f"{name}.yaml" for folder in PLACES))
             if path.suffix == ".yaml" and path.is_file()
         ]
-        if not found:
+        if not paths:
             raise ConfigError(
                 f"unknown profile {name!r}; there are {', '.join(names()) or 'none'}. A profile is"
                 " a path, or NAME of slurm/profiles/NAME.yaml or ~/.config/distgan/profiles/NAME.yaml"
             )
-        tree = loading.read_yaml(found[0])
+        tree = loading.read_yaml(paths[0])
     return loading.validate(
         Resources, tree | changes, what=f"profile {name}" if name else "the job"
     )
@@ -217,18 +228,18 @@ def chosen(options: argparse.Namespace, base: dict[str, Any] | None = None) -> R
 
     `base` is laid over the profile and under the options.
     """
-    asked = {
+    given = {
         name: getattr(options, name, None)
         for name in Resources.model_fields
         if hasattr(options, name)
     }
     text = {
         name: value
-        for name, value in asked.items()
+        for name, value in given.items()
         if value is not None and name in ("partition", "account", "time")
     }  # 12:00:00 is no number, nor is 1e5
     words = [
-        f"{name}={value}" for name, value in asked.items() if value is not None and name not in text
+        f"{name}={value}" for name, value in given.items() if value is not None and name not in text
     ] + options.set
     base = dict(base or {})
     profile = options.profile or base.pop("profile", None)

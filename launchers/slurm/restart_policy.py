@@ -116,12 +116,12 @@ def _last_line(text: str) -> str:
     line.
     """
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    told = [
+    errors = [
         line
         for line in lines
         if line.startswith("error:") or line.partition(":")[0].endswith(("Error", "Exception"))
     ]
-    return (told or lines or [""])[-1][:300]
+    return (errors or lines or [""])[-1][:300]
 
 
 def no_progress_reason(earlier: Sequence[dict[str, Any]], step: int) -> str | None:

@@ -36,7 +36,7 @@ def submit(
     resources: Resources,
     dependency: str | None = None,
     cwd: str | None = None,
-    **about: Any,
+    **details: Any,
 ) -> Submission:
     """Submit all elements by one sbatch; each element trains its runs beside each other.
 
@@ -50,14 +50,14 @@ def submit(
         Path(member.folder).mkdir(parents=True, exist_ok=True)
         snapshot.link(Path(member.folder), code)
     cwd, facts = cwd or os.getcwd(), client.read_limits(resources.partition, resources.account)
-    one = ledger.begin(rows, resources=resources.model_dump(mode="json"), **about)
-    folder = ledger.home / one.id
+    submission = ledger.begin(rows, resources=resources.model_dump(mode="json"), **details)
+    folder = ledger.home / submission.id
     folder.mkdir()
     write_atomic(
         folder / "submission.json",
         json.dumps(
             {
-                "id": one.id,
+                "id": submission.id,
                 "elements": [[asdict(member) for member in members] for members in elements],
                 "resources": resources.model_dump(mode="json"),
                 "signals_all": facts.signals_all,
@@ -66,20 +66,20 @@ def submit(
         ),
     )
     try:
-        job = _sbatch(folder, one.name, len(elements), resources, code, dependency, cwd)
+        job = _sbatch(folder, submission.name, len(elements), resources, code, dependency, cwd)
     except Exception as error:
-        found = _accepted(one.name)
-        if found is None:
+        accepted = _accepted(submission.name)
+        if accepted is None:
             raise LaunchError(
                 f"{error}\nIt is unknown whether Slurm has accepted the job; run the same line"
                 " again in a few minutes to find out"
             ) from error
-        if not found:
-            ledger.void(one, str(error)[:300])
+        if not accepted:
+            ledger.void(submission, str(error)[:300])
             raise
-        job = found
-    ledger.submitted(one, job, len(elements) > 1)
-    return one
+        job = accepted
+    ledger.submitted(submission, job, len(elements) > 1)
+    return submission
 
 
 def _accepted(name: str) -> str | None:
@@ -126,12 +126,12 @@ def parameters(
     cwd: str | None = None,
 ) -> dict[str, Any]:
     """Return the parameters of submitit's executor."""
-    place = (
+    pickle = (
         f"{shlex.quote(str(folder))}/"
         + ("${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}" if count > 1 else "${SLURM_JOB_ID}")
         + "_submitted.pkl"
     )
-    given = {
+    optional = {
         "partition": resources.partition,
         "account": resources.account,
         "qos": resources.qos,
@@ -159,7 +159,7 @@ def parameters(
         ],
         "setup": [
             *resources.setup,
-            f"[ -e {place} ] || cp {shlex.quote(str(folder / 'job.pkl'))} {place}",
+            f"[ -e {pickle} ] || cp {shlex.quote(str(folder / 'job.pkl'))} {pickle}",
         ],
         "additional_parameters": {
             "requeue": True,
@@ -167,29 +167,29 @@ def parameters(
             **({"kill-on-invalid-dep": "yes"} if dependency else {}),
             **{key: value for key, value in resources.sbatch.items() if value is not False},
         },
-        **{key: value for key, value in given.items() if value is not None},
+        **{key: value for key, value in optional.items() if value is not None},
     }
 
 
 @contextlib.contextmanager
 def _environment(code: Path | None) -> Iterator[None]:
     """Enter an environment without a surrounding job, in which the job imports the snapshot."""
-    before = dict(os.environ)
+    saved = dict(os.environ)
     os.environ.clear()
-    os.environ.update(client.clean_environment(before))
+    os.environ.update(client.clean_environment(saved))
     if code:
         os.environ[
             "PYTHONSAFEPATH"
             # `python -m` puts the working directory first: often the checkout, which may have changed
         ] = "1"
         os.environ["PYTHONPATH"] = os.pathsep.join(
-            [str(code.resolve()), *filter(None, [before.get("PYTHONPATH")])]
+            [str(code.resolve()), *filter(None, [saved.get("PYTHONPATH")])]
         )
     try:
         yield
     finally:
         os.environ.clear()
-        os.environ.update(before)
+        os.environ.update(saved)
 
 
 def test_only(resources: Resources, count: int = 1) -> str:
@@ -210,12 +210,12 @@ def test_only(resources: Resources, count: int = 1) -> str:
             )
         )
         try:
-            found = subprocess.run(
+            result = subprocess.run(
                 ["sbatch", "--test-only", str(path)], capture_output=True, text=True, timeout=60
             )
         except (OSError, subprocess.TimeoutExpired) as error:
             raise LaunchError(f"sbatch --test-only: {error}") from error
-    said = (found.stderr or found.stdout).strip()
-    if found.returncode:
-        raise LaunchError(f"sbatch would refuse such a job: {said[-600:]}")
-    return said.removeprefix("sbatch: ")
+    output = (result.stderr or result.stdout).strip()
+    if result.returncode:
+        raise LaunchError(f"sbatch would refuse such a job: {output[-600:]}")
+    return output.removeprefix("sbatch: ")

@@ -111,8 +111,8 @@ def _report(options: argparse.Namespace) -> int:
 def _compare(sweep: Sweep) -> None:
     comparison.write(
         sweep.folder,
-        [one.spec.folder for one in sweep.members],
-        [one.values for one in sweep.members],
+        [member.spec.folder for member in sweep.members],
+        [member.values for member in sweep.members],
     )
 
 
@@ -121,11 +121,11 @@ def _watch(sweep: Sweep) -> int:
     while True:
         time.sleep(30)
         try:
-            code, found_all = reconcile(sweep, [], False, quiet=True), select_members(sweep)
+            code, selected = reconcile(sweep, [], False, quiet=True), select_members(sweep)
         except LaunchError as error:  # a controller that restarts, another distgan that submits
             console.say(f"warning: {error}; trying again")
             continue
-        counts = Counter(one.state.name for one in found_all)
+        counts = Counter(run.state.name for run in selected)
         console.say(
             f"{time.strftime('%H:%M:%S')} "
             f" {', '.join(f'{count} {name}' for name, count in counts.items())}"

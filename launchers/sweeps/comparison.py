@@ -23,7 +23,7 @@ def write(folder: Path, members: Sequence[str], values: Sequence[dict[str, Any]]
     histories = _read_and_report(members)
     if not histories:
         raise RunError(f"no member of {folder.name} has begun; next: distgan status {folder.name}")
-    keys = [*dict.fromkeys(key for one in values for key in one)]
+    keys = [*dict.fromkeys(key for settings in values for key in settings)]
     heads = (
         "",
         *keys,
@@ -114,7 +114,7 @@ def _apart(histories: dict[int, History]) -> list[str]:
     names = [
         name
         for name in (measured[0] if measured else {})
-        if len({one[name] for one in measured}) > 1
+        if len({conditions[name] for conditions in measured}) > 1
     ]
     return (
         [
@@ -132,9 +132,9 @@ def _row(
     cells = (str(index), *(str(values.get(key, "–")) for key in keys))
     if run is None:
         return (*cells, "new", *["–"] * 8, folder.name)
-    best, spent, seen = run.best or {}, run_cost(folder, None), read_run_files(folder)
+    best, spent, files = run.best or {}, run_cost(folder, None), read_run_files(folder)
     row = report.line(run)
-    state = "done" if seen.done else "failed" if seen.refused else row["state"]
+    state = "done" if files.done else "failed" if files.refused else row["state"]
     return (
         *cells,
         state,
@@ -143,7 +143,7 @@ def _row(
         f"{best['epoch']:.4g}" if best else "–",
         row["samples/s"],
         f"{spent.elapsed / 3600:.2f}" if spent.turns else f"{run.wall_s / 3600:.2f}",
-        str(max(0, seen.attempts - 1)),
+        str(max(0, files.attempts - 1)),
         row["criteria"],
         row["warnings"],
         folder.name,
@@ -210,7 +210,7 @@ def _draw(
     figure = Figure(figsize=(9, 5), layout="constrained")
     axes, drawn = figure.add_subplot(), 0
     colours = matplotlib.colormaps["tab10"].colors
-    for place, index in enumerate(order):
+    for rank, index in enumerate(order):
         run = histories.get(index)
         key = score_key(run.rows) if run else None
         if run is None or key is None:
@@ -224,9 +224,9 @@ def _draw(
             points[:, 0],
             points[:, 1],
             marker=".",
-            color=colours[place] if place < 10 else "0.8",
-            zorder=20 - min(place, 15),
-            label=label[:40] if place < 10 else None,
+            color=colours[rank] if rank < 10 else "0.8",
+            zorder=20 - min(rank, 15),
+            label=label[:40] if rank < 10 else None,
         )
         drawn += 1
     if not drawn:
@@ -244,5 +244,5 @@ def _draw(
 
 def known(home: Path, name: str) -> tuple[list[str], list[dict[str, Any]]]:
     """Return members and values of a sweep by its name; both empty without such a sweep."""
-    found = read(home / "_sweeps" / name / "members.json")
-    return found.get("runs", []), found.get("values", [])
+    recorded = read(home / "_sweeps" / name / "members.json")
+    return recorded.get("runs", []), recorded.get("values", [])

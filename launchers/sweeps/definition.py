@@ -81,8 +81,8 @@ def read(words: list[str]) -> SweepDefinition:
     )
     for word in words[1:]:
         key, equals, value = word.partition("=")
-        if equals and (found := parse_swept_value(value)) is not None:
-            grid[key] = parse_values(key, found)
+        if equals and (swept := parse_swept_value(value)) is not None:
+            grid[key] = parse_values(key, swept)
         else:
             fixed.append(word)
             grid.pop(key, None)
@@ -118,9 +118,9 @@ def _tree(what: str) -> dict[str, Any]:
     tree = loading.read_yaml(path)
     if {"grid", "cases", "random", "search", "settings"}.isdisjoint(tree):  # a run file
         return {"recipe": what}
-    own = tree.get("recipe")
-    if isinstance(own, str) and (path.parent / own).is_file():
-        tree["recipe"] = str(path.parent / own)
+    recipe = tree.get("recipe")
+    if isinstance(recipe, str) and (path.parent / recipe).is_file():
+        tree["recipe"] = str(path.parent / recipe)
     return tree
 
 
@@ -132,7 +132,7 @@ def parse_swept_value(text: str) -> Any:
     if _CALL.fullmatch(text) and not text.startswith(("uniform", "loguniform")):
         return text
     parts, depth, quote, start = [], 0, "", 0
-    for at, sign in enumerate(text):
+    for position, sign in enumerate(text):
         if quote:
             quote = "" if sign == quote else quote
         elif sign in "\"'":
@@ -142,8 +142,8 @@ def parse_swept_value(text: str) -> Any:
         elif sign in "]})":
             depth -= 1
         elif sign == "," and depth == 0:
-            parts.append(text[start:at])
-            start = at + 1
+            parts.append(text[start:position])
+            start = position + 1
     if not parts:
         return None
     return [loading.override({}, [f"value={part}"])["value"] for part in [*parts, text[start:]]]
@@ -154,7 +154,7 @@ def parse_values(key: str, value: Any) -> list[Any]:
 
     Raise ConfigError for anything else.
     """
-    found = value
+    values = value
     if isinstance(value, str) and (call := _CALL.fullmatch(value.strip())):
         arguments = [part.strip() for part in call[2].split(",")]
         if call[1] == "range":
@@ -173,24 +173,24 @@ def parse_values(key: str, value: Any) -> list[Any]:
                 raise ConfigError(
                     f"{key}: {value!r} has {len(steps):,} values, allowed are {MAX_MEMBERS:,}"
                 )
-            found = list(steps)
+            values = list(steps)
         elif call[1] == "choice":
-            found = [loading.override({}, [f"value={part}"])["value"] for part in arguments]
+            values = [loading.override({}, [f"value={part}"])["value"] for part in arguments]
         else:
             raise ConfigError(
                 f"{key}: found {value!r}; drawn values belong under `random`, with `members: N`"
             )
-    if not isinstance(found, list) or not found:
+    if not isinstance(values, list) or not values:
         raise ConfigError(
             f"{key}: found {_text(value)}, allowed is a list of values, as in [64, 96], or range(3)"
         )
-    texts = [json.dumps(one, sort_keys=True, default=str) for one in found]
+    texts = [json.dumps(member, sort_keys=True, default=str) for member in values]
     if len(set(texts)) < len(texts):
         raise ConfigError(
             f"{key}: {', '.join(sorted({text for text in texts if texts.count(text) > 1})[:3])}"
             " is listed twice; each value is one run"
         )
-    return found
+    return values
 
 
 def _members(grid: dict[str, list[Any]], tree: dict[str, Any]) -> list[dict[str, Any]]:
@@ -286,10 +286,10 @@ def chains(values: list[dict[str, Any]], key: str) -> list[list[int]]:
     Each member of a group starts from the one before it.
     """
     groups: dict[str, list[int]] = {}
-    for number, one in enumerate(values):
+    for number, settings in enumerate(values):
         groups.setdefault(
             json.dumps(
-                {name: value for name, value in one.items() if name != key},
+                {name: value for name, value in settings.items() if name != key},
                 sort_keys=True,
                 default=str,
             ),

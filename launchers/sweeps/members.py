@@ -32,19 +32,19 @@ class Sweep:
 
 def plan_sweep(options: argparse.Namespace) -> Sweep:
     """Read a sweep and check all members; raise one ConfigError with the faults of all."""
-    asked = definition.read(options.words)
-    resources = profiles.chosen(options, asked.slurm)
-    name = options.name or _default_name(options.words, asked)
-    if asked.search:
-        first = plan_run([asked.recipe, *asked.words], resources)
-        return Sweep(name, asked, [], resources, runs_folder(first.run))
-    members, faults = plan_members(asked, resources)
+    parsed = definition.read(options.words)
+    resources = profiles.chosen(options, parsed.slurm)
+    name = options.name or _default_name(options.words, parsed)
+    if parsed.search:
+        first = plan_run([parsed.recipe, *parsed.words], resources)
+        return Sweep(name, parsed, [], resources, runs_folder(first.run))
+    members, faults = plan_members(parsed, resources)
     if faults:
         raise ConfigError(
             "\n".join(
                 [
                     (
-                        f"{len(faults)} of {len(asked.values)} members cannot be trained; nothing"
+                        f"{len(faults)} of {len(parsed.values)} members cannot be trained; nothing"
                         " was submitted:"
                     ),
                     *faults[:10],
@@ -53,45 +53,47 @@ def plan_sweep(options: argparse.Namespace) -> Sweep:
             )
         )
     twice = [
-        folder for folder, count in Counter(one.spec.folder for one in members).items() if count > 1
+        folder
+        for folder, count in Counter(member.spec.folder for member in members).items()
+        if count > 1
     ]
     if twice:
-        same = [one.values for one in members if one.spec.folder == twice[0]]
+        same = [member.values for member in members if member.spec.folder == twice[0]]
         raise ConfigError(
             f"{len(twice)} runs are in the sweep twice: {same[0]} and {same[1]} differ in no"
             " setting that is part of a run's identity"
         )
-    return Sweep(name, asked, members, resources, runs_folder(members[0].run))
+    return Sweep(name, parsed, members, resources, runs_folder(members[0].run))
 
 
 def plan_members(
-    asked: SweepDefinition, resources: profiles.Resources
+    parsed: SweepDefinition, resources: profiles.Resources
 ) -> tuple[list[PlannedRun], list[str]]:
     """Return (all members, one text for each faulty member)."""
-    found: dict[int, PlannedRun] = {}
+    planned: dict[int, PlannedRun] = {}
     faults = []
-    before = (
+    sources = (
         {
             after: number
-            for group in definition.chains(asked.values, asked.chain)
+            for group in definition.chains(parsed.values, parsed.chain)
             for number, after in zip(group, group[1:], strict=False)
         }
-        if asked.chain
+        if parsed.chain
         else {}
     )
     order = (
-        [number for group in definition.chains(asked.values, asked.chain) for number in group]
-        if asked.chain
-        else range(len(asked.values))
+        [number for group in definition.chains(parsed.values, parsed.chain) for number in group]
+        if parsed.chain
+        else range(len(parsed.values))
     )
-    with console.bar("checking", len(asked.values), "members") as bar:
+    with console.bar("checking", len(parsed.values), "members") as bar:
         for number in order:
-            values = asked.values[number]
-            words = [asked.recipe, *asked.words, *definition.to_words(values)]
+            values = parsed.values[number]
+            words = [parsed.recipe, *parsed.words, *definition.to_words(values)]
             try:
-                if number in before and before[number] in found:
-                    source = found[before[number]]
-                    found[number] = replace(
+                if number in sources and sources[number] in planned:
+                    source = planned[sources[number]]
+                    planned[number] = replace(
                         plan_run(
                             [*words, f"grow={source.folder}@best"],
                             resources,
@@ -101,14 +103,14 @@ def plan_members(
                         after=source.spec.folder,
                     )
                 else:
-                    found[number] = plan_run(words, resources, values)
+                    planned[number] = plan_run(words, resources, values)
             except (ConfigError, LaunchError, ValueError) as error:
                 faults.append(
                     f"  {', '.join(definition.to_words(values)) or 'the only member'}: "
                     + str(error).replace("\n", "\n    ")
                 )
             bar.advance()
-    return [found[number] for number in sorted(found)], faults
+    return [planned[number] for number in sorted(planned)], faults
 
 
 def _stand_in_digest(source: PlannedRun) -> str:
@@ -116,14 +118,16 @@ def _stand_in_digest(source: PlannedRun) -> str:
     return hashlib.sha256(f"best of {source.folder.name}".encode()).hexdigest()
 
 
-def _default_name(words: list[str], asked: SweepDefinition) -> str:
+def _default_name(words: list[str], parsed: SweepDefinition) -> str:
     stem = Path(words[0]).stem
     if len(words) == 1 and Path(words[0]).suffix:
         return is_name(stem) and stem or "sweep"
     digest = hashlib.sha256(
-        json.dumps([asked.recipe, asked.words, asked.values], sort_keys=True, default=str).encode()
+        json.dumps(
+            [parsed.recipe, parsed.words, parsed.values], sort_keys=True, default=str
+        ).encode()
     ).hexdigest()[:6]
-    keys = "-".join(key.rpartition(".")[2] for key in (asked.values[0] if asked.values else {}))
+    keys = "-".join(key.rpartition(".")[2] for key in (parsed.values[0] if parsed.values else {}))
     return f"{stem}-{keys}-{digest}"[-80:] if keys else f"{stem}-{digest}"
 
 

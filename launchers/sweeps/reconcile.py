@@ -21,11 +21,18 @@ def select_members(sweep: Sweep, exclusive: bool = False) -> list[SelectedRun]:
     """Return the members with their states, by one call of squeue. `exclusive`: under the lock of
     the ledger.
     """
-    rows, places = Ledger(sweep.home).query(exclusive)
+    rows, submissions = Ledger(sweep.home).query(exclusive)
     return with_accounting(
         [
-            inspect(one.folder, places.get(one.spec.folder), rows, sweep.name, index, one.steps)
-            for index, one in enumerate(sweep.members)
+            inspect(
+                member.folder,
+                submissions.get(member.spec.folder),
+                rows,
+                sweep.name,
+                index,
+                member.steps,
+            )
+            for index, member in enumerate(sweep.members)
         ]
     )
 
@@ -35,14 +42,16 @@ def reconcile(sweep: Sweep, retry: Iterable[str], dry_run: bool, quiet: bool = F
     """Submit missing members. Return 0, or 2 if members failed and were not retried."""
     ledger = Ledger(sweep.home)
     with ledger.locked():
-        found = select_members(sweep, exclusive=True)
+        selected = select_members(sweep, exclusive=True)
         wanted = [
-            index for index, one in enumerate(found) if one.state.missing or one.state.name in retry
+            index
+            for index, run in enumerate(selected)
+            if run.state.missing or run.state.name in retry
         ]
         if not quiet:
-            show(sweep, found, set(wanted))
+            show(sweep, selected, set(wanted))
         for why, count in Counter(
-            one.state.why for one in found if one.state.name == "uncertain"
+            run.state.why for run in selected if run.state.name == "uncertain"
         ).items():
             console.say(f"{count} members are uncertain and left alone: {why}")
         if dry_run:
@@ -53,23 +62,23 @@ def reconcile(sweep: Sweep, retry: Iterable[str], dry_run: bool, quiet: bool = F
                 )
             console.say("nothing was submitted")
             return 0
-        before = set(
+        previous = set(
             comparison.known(sweep.home, sweep.name)[0]
             if (sweep.folder / "members.json").exists()
             else ()
         )
-        if gone := before - {one.spec.folder for one in sweep.members}:
+        if gone := previous - {run.spec.folder for run in sweep.members}:
             console.say(
                 f"{len(gone)} runs are no longer members of {sweep.name}; they are left alone"
                 " (distgan cancel RUN ends one)"
             )
         write(sweep)
         if wanted:
-            _submit(sweep, wanted, found)
+            _submit(sweep, wanted, selected)
     failed = [
-        one
-        for one in found
-        if one.state.name in ("failed", "cancelled") and one.state.name not in retry
+        run
+        for run in selected
+        if run.state.name in ("failed", "cancelled") and run.state.name not in retry
     ]
     if failed and not quiet:
         console.say(
@@ -79,13 +88,13 @@ def reconcile(sweep: Sweep, retry: Iterable[str], dry_run: bool, quiet: bool = F
     if not quiet:
         console.say(
             f"next: distgan status {sweep.name}"
-            if any(one.state.name != "done" for one in found)
+            if any(run.state.name != "done" for run in selected)
             else f"all done. next: distgan sweep {sweep.name} --report"
         )
     return 2 if failed else 0
 
 
-def _submit(sweep: Sweep, wanted: list[int], found: list[SelectedRun]) -> None:
+def _submit(sweep: Sweep, wanted: list[int], selected: list[SelectedRun]) -> None:
     facts = client.read_limits(sweep.resources.partition, sweep.resources.account)
     for line in submit_warnings.collect(
         sweep.resources, [sweep.members[index] for index in wanted]
@@ -94,53 +103,56 @@ def _submit(sweep: Sweep, wanted: list[int], found: list[SelectedRun]) -> None:
     room = len(wanted)
     if facts.max_submit is not None:
         room = max(0, facts.max_submit - sum(row.active for row in client.queue().values()))
-    stages = _stages(sweep, wanted, found)
-    left, count = 0, 0
+    stages = _stages(sweep, wanted, selected)
+    unsubmitted, count = 0, 0
     for depth, stage in enumerate(stages):
         pack = sweep.resources.pack if sweep.definition.chain is None else 1
-        elements = [stage[at : at + pack] for at in range(0, len(stage), pack)]
+        elements = [stage[start : start + pack] for start in range(0, len(stage), pack)]
         fits, room = elements[:room], max(0, room - len(elements))
-        left += len(elements) - len(fits)
+        unsubmitted += len(elements) - len(fits)
         for part in (
-            [fits[at : at + facts.max_array] for at in range(0, len(fits), facts.max_array)]
+            [
+                fits[start : start + facts.max_array]
+                for start in range(0, len(fits), facts.max_array)
+            ]
             if depth == 0
             else [[element] for element in fits]
         ):
-            one = _array(
+            number = _array(
                 sweep,
                 part,
                 None if depth == 0 else _dependency(sweep, part[0][0]),
                 after=count if depth == 0 else 0,
             )
-            count = one if sweep.resources.max_parallel and depth == 0 else 0
-    if left:
+            count = number if sweep.resources.max_parallel and depth == 0 else 0
+    if unsubmitted:
         console.say(
-            f"{left} jobs are not submitted yet: the limit is {facts.max_submit} jobs per user. Run the"
+            f"{unsubmitted} jobs are not submitted yet: the limit is {facts.max_submit} jobs per user. Run the"
             " same line again later, or use --watch"
         )
 
 
-def _stages(sweep: Sweep, wanted: list[int], found: list[SelectedRun]) -> list[list[int]]:
+def _stages(sweep: Sweep, wanted: list[int], selected: list[SelectedRun]) -> list[list[int]]:
     """Group members by how many others they wait for; those that wait for none come first.
 
     Members whose source will not come are held back with a message.
     """
-    by_folder = {one.spec.folder: index for index, one in enumerate(sweep.members)}
+    by_folder = {member.spec.folder: index for index, member in enumerate(sweep.members)}
 
     def depth(index: int) -> int | None:
         source = by_folder.get(sweep.members[index].after or "")
-        if source is None or found[source].state.name == "done":
+        if source is None or selected[source].state.name == "done":
             return 0
         if source in wanted:
-            before = depth(source)
-            return None if before is None else before + 1
-        return 1 if found[source].queue_entry and found[source].queue_entry.active else None
+            levels = depth(source)
+            return None if levels is None else levels + 1
+        return 1 if selected[source].queue_entry and selected[source].queue_entry.active else None
 
     stages: dict[int, list[int]] = {0: []}
     for index in wanted:
         level = depth(index)
         if level is None:
-            source = found[by_folder[sweep.members[index].after]]
+            source = selected[by_folder[sweep.members[index].after]]
             console.say(
                 f"member {index} is held back: it grows from member {source.index}, which is"
                 f" {source.state.name}; retry that one first (--retry {source.state.name})"
@@ -152,8 +164,8 @@ def _stages(sweep: Sweep, wanted: list[int], found: list[SelectedRun]) -> list[l
 
 def _dependency(sweep: Sweep, index: int) -> str | None:
     """Return sbatch's dependency on the run that a member grows from."""
-    place = Ledger(sweep.home).last_submissions().get(sweep.members[index].after or "")
-    return f"afterok:{place.key}" if place and place.key else None
+    submitted = Ledger(sweep.home).last_submissions().get(sweep.members[index].after or "")
+    return f"afterok:{submitted.key}" if submitted and submitted.key else None
 
 
 def _array(sweep: Sweep, part: list[list[int]], dependency: str | None, after: int = 0) -> int:
@@ -180,7 +192,7 @@ def _array(sweep: Sweep, part: list[list[int]], dependency: str | None, after: i
         ]
         for element in part
     ]
-    one = submission.submit(
+    submitted = submission.submit(
         sweep.home,
         elements,
         resources,
@@ -188,10 +200,10 @@ def _array(sweep: Sweep, part: list[list[int]], dependency: str | None, after: i
         dependency=dependency or (f"afterany:{after}" if after else None),
     )
     console.say(
-        f"submitted   job {one.job}: {sum(map(len, elements))} runs in {len(elements)}"
+        f"submitted   job {submitted.job}: {sum(map(len, elements))} runs in {len(elements)}"
         f" job{'s' * (len(elements) > 1)}" + (f", {dependency}" if dependency else "")
     )
-    return int(one.job)
+    return int(submitted.job)
 
 
 def write(sweep: Sweep) -> None:
@@ -205,9 +217,9 @@ def write(sweep: Sweep) -> None:
                 "words": sweep.definition.words,
                 "chain": sweep.definition.chain,
                 "resources": sweep.resources.model_dump(mode="json"),
-                "runs": [one.spec.folder for one in sweep.members],
-                "values": [one.values for one in sweep.members],
-                "epochs": [one.run.epochs for one in sweep.members],
+                "runs": [member.spec.folder for member in sweep.members],
+                "values": [member.values for member in sweep.members],
+                "epochs": [member.run.epochs for member in sweep.members],
             }
         ),
     )

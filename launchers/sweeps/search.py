@@ -34,23 +34,23 @@ KEYS = {"trials", "parallel", "startup", "prune", "seed", "space"}
 
 def advance(sweep: Sweep, watch: bool, dry_run: bool) -> int:
     """Report ended trials, prune, ask for new ones, submit. Return 0, or 2 if trials have failed."""
-    asked = settings(sweep.definition.search)
+    options = settings(sweep.definition.search)
     while True:
         try:
-            code, left = _once(sweep, asked, dry_run)
+            code, unfinished = _once(sweep, options, dry_run)
         except LaunchError as error:
             if not watch:
                 raise
             console.say(f"warning: {error}; trying again")
-            code, left = 0, True
-        if dry_run or not watch or not left:
+            code, unfinished = 0, True
+        if dry_run or not watch or not unfinished:
             return code
         time.sleep(30)
 
 
 def settings(section: dict[str, Any]) -> dict[str, Any]:
     """Return the section with its defaults; one ConfigError lists all faults."""
-    found = {
+    values = {
         "trials": None,
         "parallel": 4,
         "startup": 8,
@@ -66,23 +66,23 @@ def settings(section: dict[str, Any]) -> dict[str, Any]:
     ]
     for key, low in (("trials", 1), ("parallel", 1), ("startup", 1), ("seed", 0)):
         if (
-            not isinstance(found[key], int)
-            or isinstance(found[key], bool)
-            or not low <= found[key] <= definition.MAX_MEMBERS
+            not isinstance(values[key], int)
+            or isinstance(values[key], bool)
+            or not low <= values[key] <= definition.MAX_MEMBERS
         ):
             faults.append(
-                f"  search.{key}: found {found[key]!r}, allowed are whole numbers from {low} to"
+                f"  search.{key}: found {values[key]!r}, allowed are whole numbers from {low} to"
                 f" {definition.MAX_MEMBERS:,}"
             )
-    if not isinstance(found["prune"], bool):
-        faults.append(f"  search.prune: found {found['prune']!r}, allowed are true and false")
-    if not isinstance(found["space"], dict) or not found["space"]:
+    if not isinstance(values["prune"], bool):
+        faults.append(f"  search.prune: found {values['prune']!r}, allowed are true and false")
+    if not isinstance(values["space"], dict) or not values["space"]:
         faults.append(
-            f"  search.space: found {found['space']!r}, needed is a mapping of settings to"
+            f"  search.space: found {values['space']!r}, needed is a mapping of settings to"
             " loguniform(LOW, HIGH), uniform(LOW, HIGH) or a list"
         )
     else:
-        for key, value in found["space"].items():
+        for key, value in values["space"].items():
             if key in ("data", "target_gain") or str(key).startswith("evaluate."):
                 faults.append(
                     f"  search.space.{key}: changes how the score is measured, so trials could"
@@ -94,10 +94,10 @@ def settings(section: dict[str, Any]) -> dict[str, Any]:
                 faults.append(f"  {error}")
     if faults:
         raise ConfigError("\n".join([f"{len(faults)} faults in the section search:", *faults]))
-    return found
+    return values
 
 
-def study_of(sweep: Sweep, asked: dict[str, Any]):
+def study_of(sweep: Sweep, options: dict[str, Any]):
     """Open Optuna's study of a sweep, in RUNS/_sweeps/NAME/optuna.journal."""
     try:
         import optuna
@@ -116,26 +116,30 @@ def study_of(sweep: Sweep, asked: dict[str, Any]):
         study_name="sweep",
         direction="minimize",
         load_if_exists=True,
-        sampler=optuna.samplers.TPESampler(seed=asked["seed"], n_startup_trials=asked["startup"]),
-        pruner=optuna.pruners.MedianPruner(n_startup_trials=asked["startup"], n_warmup_steps=0),
+        sampler=optuna.samplers.TPESampler(
+            seed=options["seed"], n_startup_trials=options["startup"]
+        ),
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=options["startup"], n_warmup_steps=0),
     )
 
 
-def _once(sweep: Sweep, asked: dict[str, Any], dry_run: bool) -> tuple[int, bool]:
+def _once(sweep: Sweep, options: dict[str, Any], dry_run: bool) -> tuple[int, bool]:
     """Return (exit code, whether anything is still to come)."""
-    study, ledger = study_of(sweep, asked), Ledger(sweep.home)
+    study, ledger = study_of(sweep, options), Ledger(sweep.home)
     with ledger.locked():
-        running, members = _under_way(sweep, study, ledger, asked["prune"], dry_run)
+        running, members = _under_way(sweep, study, ledger, options["prune"], dry_run)
         begun = len(study.get_trials(deepcopy=False))
-        room = max(0, min(asked["parallel"] - len(running), asked["trials"] - begun))
+        room = max(0, min(options["parallel"] - len(running), options["trials"] - begun))
         console.say(
-            f"search {sweep.name}: {begun} of {asked['trials']} trials; {len(running)} under way;"
+            f"search {sweep.name}: {begun} of {options['trials']} trials; {len(running)} under way;"
             f" to submit: {room}\njob         {sweep.resources.describe()}"
         )
         if dry_run:
             console.say("nothing was submitted")
             return 0, False
-        members += [member for member in (_ask(sweep, study, asked) for _ in range(room)) if member]
+        members += [
+            member for member in (_ask(sweep, study, options) for _ in range(room)) if member
+        ]
         members = members[: client.read_limits(sweep.resources.partition).max_array]
         if members:
             files = sweep.folder / "files"
@@ -143,8 +147,8 @@ def _once(sweep: Sweep, asked: dict[str, Any], dry_run: bool) -> tuple[int, bool
                 [RunSpec(member.folder, snapshot_run_file(member.words, files))]
                 for member in members
             ]
-            one = submission.submit(sweep.home, elements, sweep.resources, sweep=sweep.name)
-            console.say(f"submitted   job {one.job}: {len(members)} trials")
+            submitted = submission.submit(sweep.home, elements, sweep.resources, sweep=sweep.name)
+            console.say(f"submitted   job {submitted.job}: {len(members)} trials")
         _write(sweep, study)
     failed = _show(sweep, study)
     return (2 if failed else 0), bool(running or members or room)
@@ -158,20 +162,20 @@ def _under_way(
     """
     import optuna
 
-    rows, places = ledger.query(exclusive=True)
+    rows, submissions = ledger.query(exclusive=True)
     running, again = [], []
     for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
         if "run" not in trial.user_attrs:  # interrupted before it had a run
             study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
             continue
         folder = Path(trial.user_attrs["run"])
-        (found,) = with_accounting([inspect(folder, places.get(str(folder)), rows)])
+        (run,) = with_accounting([inspect(folder, submissions.get(str(folder)), rows)])
         if dry_run:
             continue
-        if found.state.missing:  # its submission was refused, or it is lost
+        if run.state.missing:  # its submission was refused, or it is lost
             again.append(_planned(sweep, trial.params).spec)
             running.append(trial)
-        elif not _tell(study, trial, found, prune):
+        elif not _tell(study, trial, run, prune):
             running.append(trial)
     return running, again
 
@@ -196,7 +200,7 @@ def _show(sweep: Sweep, study: Any) -> int:
     return counts["fail"]
 
 
-def _tell(study: Any, trial: Any, found: SelectedRun, prune: bool) -> bool:
+def _tell(study: Any, trial: Any, run: SelectedRun, prune: bool) -> bool:
     """Report a trial to Optuna; return whether it has ended: done, failed, or pruned.
 
     Pruned: worse than the median of the others at as many samples seen.
@@ -204,43 +208,43 @@ def _tell(study: Any, trial: Any, found: SelectedRun, prune: bool) -> bool:
     import optuna
 
     live = optuna.trial.Trial(study, trial._trial_id)
-    points = scores(found.folder)
+    points = scores(run.folder)
     for samples, value in points:
         if samples not in trial.intermediate_values:
             live.report(value, samples)
-    recorded = (found.files.status.get("best") or {}).get(
+    recorded = (run.files.status.get("best") or {}).get(
         "score"
     )  # points are those at the journal's end
     best = min(
         [value for _, value in points] + [recorded] * isinstance(recorded, int | float),
         default=math.inf,
     )
-    if found.state.name == "done":
+    if run.state.name == "done":
         (
             study.tell(trial.number, best)
             if math.isfinite(best)
             else study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
         )
         return True
-    if found.state.name in ("failed", "cancelled", "stopped"):
+    if run.state.name in ("failed", "cancelled", "stopped"):
         study.tell(
             trial.number,
             state=(
                 optuna.trial.TrialState.PRUNED
-                if found.files.refused and found.files.refused.startswith("pruned")
+                if run.files.refused and run.files.refused.startswith("pruned")
                 else optuna.trial.TrialState.FAIL
             ),
         )
         return True
-    if prune and points and found.state.name == "running" and live.should_prune():
+    if prune and points and run.state.name == "running" and live.should_prune():
         write_atomic(
-            found.folder / "NO_RESTART",
+            run.folder / "NO_RESTART",
             f"pruned: worse than the median of the other trials after {points[-1][0]:,} samples\n",
         )
-        (found.folder / runs.STOP).touch()
+        (run.folder / runs.STOP).touch()
         study.tell(trial.number, state=optuna.trial.TrialState.PRUNED)
         console.say(
-            f"pruned      trial {trial.number}, {found.folder.name}: {points[-1][1]:.4g} after"
+            f"pruned      trial {trial.number}, {run.folder.name}: {points[-1][1]:.4g} after"
             f" {points[-1][0]:,} samples"
         )
         return True
@@ -258,24 +262,24 @@ def scores(folder: Path) -> list[tuple[int, float]]:
     ]
 
 
-def _ask(sweep: Sweep, study: Any, asked: dict[str, Any]) -> RunSpec | None:
+def _ask(sweep: Sweep, study: Any, options: dict[str, Any]) -> RunSpec | None:
     """Return the run of a new trial; None if the sweep already has that run, or its settings are
     refused.
     """
     trial = study.ask()
     values = {}
-    for key, value in asked["space"].items():
+    for key, value in options["space"].items():
         kind, bounds = definition.parse_distribution(key, value)[1]
         values[key] = (
             trial.suggest_categorical(
                 key,
                 [
                     (
-                        one
-                        if isinstance(one, str | int | float | bool) or one is None
-                        else json.dumps(one)
+                        bound
+                        if isinstance(bound, str | int | float | bool) or bound is None
+                        else json.dumps(bound)
                     )
-                    for one in bounds
+                    for bound in bounds
                 ],
             )
             if kind == "choice"

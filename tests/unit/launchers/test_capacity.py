@@ -461,7 +461,7 @@ def played(particles, tmp_path, monkeypatch):
             begun.append(int(arguments[-1].removeprefix("ndf=")))
             return [sys.executable, "-c", programs.get(begun[-1], "")]
 
-        monkeypatch.setattr(capacity.local, "command", command)
+        monkeypatch.setattr(capacity.launch_line, "command", command)
         return cli.guarded(capacity.main, [f"data={particles}", "widths=8,4,6", *words]), begun
 
     return play

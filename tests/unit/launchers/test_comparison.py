@@ -32,8 +32,8 @@ def test_scores_are_compared_where_they_were_measured_alike(tmp_path, capsys):
         "b",
     ]
     assert (
-        "measured with other target_gain. The table is sorted within" in text
-        and "measured with other target_gain" in capsys.readouterr().out
+        "runs differ in target_gain. The table is sorted within" in text
+        and "runs differ in target_gain" in capsys.readouterr().out
     )
     assert (tmp_path / "sweep" / "report.png").stat().st_size > 5000
     comparison.write(tmp_path / "alike", [str(one) for one in members[1:]], [{}, {}])
@@ -47,6 +47,6 @@ def test_a_search_reads_the_scores_of_every_system(tmp_path):
         (row["samples"], row["eval/l1"]) for row in rows if "eval/l1" in row
     ] and search.scores(folder)
     with pytest.raises(
-        ConfigError, match="search.space.target_gain: changes what the score is measured with"
+        ConfigError, match="search.space.target_gain: changes how the score is measured"
     ):
         search.settings({"trials": 3, "space": {"target_gain": [1, 10]}})

@@ -352,7 +352,7 @@ def test_the_ledger_knows_what_was_submitted(tmp_path):
         "12_0",
         "12_1",
         "12_1",
-    ] and ledger.last_submissions()[a].submission.about == {"sweep": "s", "user": client.user()}
+    ] and ledger.last_submissions()[a].submission.details == {"sweep": "s", "user": client.user()}
     with open(ledger.path, "a") as file:
         file.write('{"torn')
     two = ledger.begin([["a"]])
