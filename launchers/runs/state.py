@@ -53,7 +53,7 @@ class RunState:
 
     @property
     def missing(self) -> bool:
-        """Whether nothing of the run is done or under way, so that a sweep submits it.
+        """True if nothing of the run is done or under way, so that a sweep submits it.
 
         Runs that a person stopped or cancelled are only offered.
         """
