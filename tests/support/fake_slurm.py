@@ -1,0 +1,53 @@
+"""Slurm's commands as small programs that note how they were called and answer what a test says."""
+
+import json
+import shlex
+from pathlib import Path
+
+
+class FakeSlurm:
+    """Commands in a folder of their own, which is put before the usual path.
+
+    Each call is noted whole, words and all; a command that no test gave an answer fails.
+    """
+
+    def __init__(self, folder: Path, monkeypatch):
+        self.folder, self._calls = folder / "slurm", folder / "calls"
+        self.folder.mkdir()
+        monkeypatch.setenv("PATH", f"{self.folder}:/usr/bin:/bin")
+        for name in ("sbatch", "scontrol", "scancel", "squeue", "srun"):
+            self.answers(name, error=f"{name}: no answer in this test", code=97)
+
+    def answers(self, name: str, output: str = "", error: str = "", code: int = 0, keep: int = 0):
+        """From now on the command prints this and ends with `code`; `keep`: it first copies the
+        file that is its word number `keep`.
+        """
+        calls, path = shlex.quote(str(self._calls)), self.folder / name
+        kept = f'cp "${keep}" {shlex.quote(str(self.folder / "kept"))}\n' if keep else ""
+        path.write_text(
+            f'#!/bin/sh\n{{ printf "%s\\n" {name} "$@"; echo; }} >> {calls}\n{kept}'
+            f"printf %s {shlex.quote(output)}\nprintf %s {shlex.quote(error)} >&2\nexit {code}\n"
+        )
+        path.chmod(0o755)
+
+    def calls(self, *names: str) -> list[list[str]]:
+        """Words of all calls of these commands, in order."""
+        text = self._calls.read_text() if self._calls.exists() else ""
+        calls = [block.split("\n") for block in text.split("\n\n") if block]
+        return [words for words in calls if words[0] in names]
+
+    @property
+    def kept(self) -> str:
+        return (self.folder / "kept").read_text()
+
+
+def submission_folder(home: Path, words: list[str], resources: dict, elements: int = 1, **more):
+    """The folder of a submission of runs `home/run0`, … as `submit` leaves it."""
+    folder = home / "_slurm" / "abc"
+    folder.mkdir(parents=True)
+    members = [[{"folder": str(home / f"run{k}"), "words": words}] for k in range(elements)]
+    about = {"id": "abc", "elements": members, "resources": resources, "signals_all": True}
+    (folder / "submission.json").write_text(json.dumps(about | more))
+    for k in range(elements):
+        (home / f"run{k}").mkdir()
+    return folder

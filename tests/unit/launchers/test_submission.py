@@ -1,0 +1,129 @@
+"""What sbatch and scancel are called with, by fakes that note every word."""
+
+import json
+import pickle
+import sys
+from pathlib import Path
+
+import pytest
+from fake_slurm import FakeSlurm
+
+from distgan.core.errors import LaunchError
+from distgan.launchers.slurm import client
+from distgan.launchers.slurm.ledger import Ledger
+from distgan.launchers.slurm.profiles import Resources
+from distgan.launchers.slurm.submission import RunSpec, submit
+
+CONFIG = "MaxArraySize = 10\nProctrackType = proctrack/linuxproc\n"
+
+
+@pytest.fixture
+def slurm(tmp_path, monkeypatch):
+    fake = FakeSlurm(tmp_path, monkeypatch)
+    fake.answers("scontrol", CONFIG)
+    fake.answers("sbatch", "Submitted batch job 4217\n", keep=1)
+    return fake
+
+
+def elements(tmp_path: Path, count: int) -> list[list[RunSpec]]:
+    return [
+        [RunSpec(str(tmp_path / "runs" / f"r{k}"), ("sagan", f"seed={k}"))] for k in range(count)
+    ]
+
+
+def test_one_run_is_a_plain_job(slurm, tmp_path):
+    resources = Resources(time="90m", cpus=3, mem_gb=2, partition="long")
+    one = submit(tmp_path / "runs", elements(tmp_path, 1), resources, cwd=str(tmp_path))
+    assert (one.job, one.array) == ("4217", False)
+    ((name, script),) = slurm.calls("sbatch")
+    folder = tmp_path / "runs" / "_slurm" / one.id
+    assert Path(script).parent == folder
+    options = {line for line in slurm.kept.splitlines() if line.startswith("#SBATCH")}
+    assert {
+        f"#SBATCH --job-name={one.name}",
+        "#SBATCH --time=90",
+        "#SBATCH --nodes=1",
+        "#SBATCH --ntasks-per-node=1",
+        "#SBATCH --cpus-per-task=3",
+        "#SBATCH --mem=2048MB",
+        "#SBATCH --partition=long",
+        "#SBATCH --requeue",
+        f"#SBATCH --chdir={tmp_path}",
+        "#SBATCH --signal=USR2@90",
+    } <= options
+    assert not [option for option in options if "--array" in option]
+    assert "srun --unbuffered" in slurm.kept and "--kill-on-bad-exit=1" in slurm.kept
+    assert sys.executable in slurm.kept
+    asked = json.loads((folder / "submission.json").read_text())
+    assert asked["elements"] == [
+        [{"folder": str(tmp_path / "runs" / "r0"), "words": ["sagan", "seed=0"]}]
+    ]
+    assert asked["signals_all"] and asked["resources"]["mem_gb"] == 2
+    with open(folder / "job.pkl", "rb") as file:  # written by this test
+        job = pickle.load(file).function  # noqa: S301
+    assert job.folder == str(folder)
+    assert (tmp_path / "runs" / "r0" / "code" / "distgan").is_dir()
+    ((again,), cancelled) = Ledger(tmp_path / "runs").read()
+    assert (again.job, again.array, again.void, cancelled) == ("4217", False, False, set())
+
+
+def test_several_are_one_array(slurm, tmp_path):
+    one = submit(tmp_path / "runs", elements(tmp_path, 3), Resources(max_parallel=2), "after:9")
+    assert len(slurm.calls("sbatch")) == 1 and one.array and one.key(2) == "4217_2"
+    assert "#SBATCH --array=0-2%2" in slurm.kept
+    assert "#SBATCH --dependency=after:9" in slurm.kept
+    assert "#SBATCH --kill-on-invalid-dep=yes" in slurm.kept
+
+
+def test_a_refusal_is_slurms_words_and_nothing_is_queued(slurm, tmp_path):
+    slurm.answers("sbatch", error="sbatch: error: invalid partition specified: nope", code=1)
+    slurm.answers("squeue")
+    with pytest.raises(
+        LaunchError, match="(?s)refused the job: .*invalid partition specified: nope"
+    ):
+        submit(tmp_path / "runs", elements(tmp_path, 1), Resources(partition="nope"))
+    ((one,), _) = Ledger(tmp_path / "runs").read()
+    assert one.void and one.job is None
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_an_answer_that_was_lost_is_looked_up(known, slurm, tmp_path, monkeypatch):
+    """sbatch failed, and the job may be queued all the same: its name says so."""
+    names = []
+    usual = Ledger.begin
+
+    def begin(self, *args, **about):
+        one = usual(self, *args, **about)
+        names.append(one.name)
+        row = f"88_0|PENDING|None|{one.name}||1:00||me\n9|PENDING|None|other||1:00||me\n"
+        slurm.answers("squeue", row) if known else slurm.answers("squeue", error="down", code=1)
+        return one
+
+    monkeypatch.setattr(Ledger, "begin", begin)
+    slurm.answers("sbatch", error="Socket timed out", code=1)
+    if known:
+        one = submit(tmp_path / "runs", elements(tmp_path, 2), Resources())
+        assert (one.job, one.key(1), one.void) == ("88", "88_1", False)
+    else:
+        with pytest.raises(LaunchError, match="not known whether Slurm has taken the job"):
+            submit(tmp_path / "runs", elements(tmp_path, 1), Resources())
+        ((one,), _) = Ledger(tmp_path / "runs").read()
+        assert one.job is None and not one.void
+
+
+def test_every_job_is_cancelled_by_name(slurm):
+    slurm.answers("scancel")
+    client.cancel(["12_3", "7"])
+    assert slurm.calls("scancel") == [["scancel", "12_3", "7"]]
+    client.cancel([])
+    keys = [str(k) for k in range(1001)]
+    client.cancel(keys)
+    words = [call[1:] for call in slurm.calls("scancel")[1:]]
+    assert [len(part) for part in words] == [500, 500, 1] and sum(words, []) == keys
+
+
+def test_a_bare_scancel_is_never_run(slurm):
+    """It would be refused by some versions, and by others cancel what a filter says."""
+    slurm.answers("scancel")
+    client.cancel(["1"])
+    assert all(len(call) > 1 for call in slurm.calls("scancel"))
