@@ -10,8 +10,7 @@ from distgan.config import loading
 from distgan.core import console
 from distgan.core.errors import ConfigError, LaunchError
 from distgan.core.files import disk_errors
-from distgan.launchers.runs import selection
-from distgan.launchers.runs.selection import SelectedRun
+from distgan.launchers.runs.selection import HELP, SelectedRun, read_submission, select
 from distgan.launchers.slurm import client, submission
 from distgan.launchers.slurm.ledger import Ledger
 from distgan.launchers.slurm.profiles import Resources
@@ -36,9 +35,7 @@ def _options(
             " all of them"
         ),
     )
-    parser.add_argument(
-        "targets", nargs="+", metavar="TARGET", help=selection.HELP.partition("; without")[0]
-    )
+    parser.add_argument("targets", nargs="+", metavar="TARGET", help=HELP.partition("; without")[0])
     parser.add_argument(
         "--runs",
         type=Path,
@@ -52,7 +49,7 @@ def _options(
 
 
 def _found(options: argparse.Namespace) -> list[SelectedRun]:
-    return selection.select(options.runs.resolve(), options.targets)
+    return select(options.runs.resolve(), options.targets)
 
 
 def _told(selected: Sequence[SelectedRun], does: Callable[[SelectedRun], str]) -> int:
@@ -215,7 +212,7 @@ def _again(
     """Submit runs of one submission again as they were submitted; return the job, None with
     --dry-run.
     """
-    recorded, words = selection.read_submission(home, group[0])
+    recorded, words = read_submission(home, group[0])
     if not all(str(run.folder) in words for run in group):
         raise LaunchError(
             f"submission.json of {group[0].folder.name} in {ledger.home} is missing or damaged;"

@@ -9,9 +9,8 @@ from typing import Any
 
 from distgan.core import console
 from distgan.launchers.commands.status import progress
-from distgan.launchers.runs import selection
 from distgan.launchers.runs.accounting import KINDS, RunCost, run_costs
-from distgan.launchers.runs.selection import SelectedRun
+from distgan.launchers.runs.selection import HELP, SelectedRun, select
 
 MEANS = """useful: steps that were kept; lost: steps that had to be trained again, since no checkpoint held them; failed: attempts that ended in an error;
 overhead: starting, evaluating before the first step, leaving. The four add up to the time on nodes, as Slurm's accounting has it if there is one."""
@@ -24,7 +23,7 @@ def main(argv: list[str]) -> int:
         allow_abbrev=False,
         epilog="example: distgan cost ngf-study",
     )
-    parser.add_argument("targets", nargs="*", metavar="TARGET", help=selection.HELP)
+    parser.add_argument("targets", nargs="*", metavar="TARGET", help=HELP)
     parser.add_argument(
         "--runs",
         type=Path,
@@ -36,7 +35,7 @@ def main(argv: list[str]) -> int:
         "--json", action="store_true", help="one JSON object for each run, a line each, in seconds"
     )
     options = parser.parse_args(argv)
-    selected = selection.select(options.runs.resolve(), options.targets)
+    selected = select(options.runs.resolve(), options.targets)
     made = run_costs(selected)
     if options.json:
         for run, account in zip(selected, made, strict=True):

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from distgan.core import console
-from distgan.launchers.runs import selection
+from distgan.launchers.runs.selection import select
 from distgan.launchers.runs.state import read
 from distgan.launchers.slurm import client
 from distgan.launchers.slurm.ledger import Ledger
@@ -82,7 +82,7 @@ def _garbage(home: Path, checkpoints: bool) -> Iterator[tuple[Path, str]]:
     for path in sorted(home.glob("_debug/*")):
         if path.is_dir():
             yield path, "a run of distgan debug"
-    for run in selection.select(home, []) if checkpoints else []:
+    for run in select(home, []) if checkpoints else []:
         if run.state.name == "done":
             best = (read(run.folder / "status.json").get("best") or {}).get("step")
             paths = sorted((run.folder / "checkpoints").glob("[0-9]" * 8))

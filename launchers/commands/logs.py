@@ -10,8 +10,7 @@ from pathlib import Path
 
 from distgan.core import console
 from distgan.core.errors import RunError
-from distgan.launchers.runs import selection
-from distgan.launchers.runs.selection import SelectedRun
+from distgan.launchers.runs.selection import HELP, SelectedRun, select
 from distgan.launchers.runs.state import UNDER_WAY
 
 EPILOG = """examples:
@@ -30,7 +29,7 @@ def main(argv: list[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("target", metavar="TARGET", help=selection.HELP.partition("; without")[0])
+    parser.add_argument("target", metavar="TARGET", help=HELP.partition("; without")[0])
     parser.add_argument(
         "--runs",
         type=Path,
@@ -57,7 +56,7 @@ def main(argv: list[str]) -> int:
         wanted = re.compile(options.grep or "")
     except re.error as error:
         parser.error(f"--grep: {options.grep!r} is no regular expression: {error}")
-    selected = selection.select(options.runs.resolve(), [options.target])
+    selected = select(options.runs.resolve(), [options.target])
     if len(selected) > 1:
         raise RunError(
             f"{options.target} is {len(selected)} runs; name one of them, as in {selected[0].sweep}:0"
@@ -76,7 +75,7 @@ def main(argv: list[str]) -> int:
             if path not in offsets:
                 console.say(f"---- attempt {path.parent.name}")
             offsets[path] = _show(path, offsets.get(path, 0), wanted)
-        run = selection.select(options.runs.resolve(), [str(folder)])[0]
+        run = select(options.runs.resolve(), [str(folder)])[0]
         if run.state.name not in UNDER_WAY:
             console.say(f"---- {run.state.name}{f': {run.state.why}' if run.state.why else ''}")
             return 0

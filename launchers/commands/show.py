@@ -11,8 +11,7 @@ import yaml
 from distgan.config.introspection import flatten
 from distgan.core import console
 from distgan.core.errors import RunError
-from distgan.launchers.runs import selection
-from distgan.launchers.runs.selection import SelectedRun
+from distgan.launchers.runs.selection import HELP, SelectedRun, read_submission, select
 from distgan.launchers.slurm.job_records import records
 from distgan.launchers.slurm.profiles import Resources
 
@@ -27,7 +26,7 @@ def main(argv: list[str]) -> int:
             " without Slurm"
         ),
     )
-    parser.add_argument("target", metavar="TARGET", help=selection.HELP.partition("; without")[0])
+    parser.add_argument("target", metavar="TARGET", help=HELP.partition("; without")[0])
     parser.add_argument(
         "--runs",
         type=Path,
@@ -84,7 +83,7 @@ def _show_differences(first: SelectedRun, second: SelectedRun, names: tuple[str,
 
 def line(home: Path, run: SelectedRun) -> list[str]:
     """Return the command that a job of this run executes on one node."""
-    recorded, words = selection.read_submission(home, run)
+    recorded, words = read_submission(home, run)
     if str(run.folder) not in words:
         raise RunError(
             f"{run.folder.name} was not submitted from {home}; `distgan run --show` prints the line"
@@ -95,7 +94,7 @@ def line(home: Path, run: SelectedRun) -> list[str]:
 
 
 def _one(home: Path, word: str) -> SelectedRun:
-    selected = selection.select(home, [word])
+    selected = select(home, [word])
     if len(selected) > 1:
         raise RunError(f"{word} is {len(selected)} runs; name one of them")
     return selected[0]

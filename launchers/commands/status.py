@@ -15,8 +15,7 @@ import yaml
 
 from distgan.core import console
 from distgan.core.errors import LaunchError
-from distgan.launchers.runs import selection
-from distgan.launchers.runs.selection import SelectedRun
+from distgan.launchers.runs.selection import HELP, SelectedRun, select
 from distgan.monitor.journal import last_rows, score_key, tail_of
 
 EPILOG = """examples:
@@ -52,7 +51,7 @@ def main(argv: list[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("targets", nargs="*", metavar="TARGET", help=selection.HELP)
+    parser.add_argument("targets", nargs="*", metavar="TARGET", help=HELP)
     parser.add_argument(
         "--runs",
         type=Path,
@@ -69,7 +68,7 @@ def main(argv: list[str]) -> int:
     options = parser.parse_args(argv)
     while True:
         try:
-            selected = selection.select(options.runs.resolve(), options.targets)
+            selected = select(options.runs.resolve(), options.targets)
         except LaunchError as error:
             if not options.watch:
                 raise

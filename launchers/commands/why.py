@@ -7,8 +7,7 @@ from typing import Any
 
 from distgan.core import console
 from distgan.launchers.commands.causes import LINES, SLURM, Cause, match
-from distgan.launchers.runs import selection
-from distgan.launchers.runs.selection import SelectedRun
+from distgan.launchers.runs.selection import HELP, SelectedRun, select
 from distgan.launchers.runs.state import read
 from distgan.launchers.slurm import client
 from distgan.launchers.slurm.job_records import records, tail
@@ -21,9 +20,7 @@ def main(argv: list[str]) -> int:
         allow_abbrev=False,
         epilog="example: distgan why ngf-study:3",
     )
-    parser.add_argument(
-        "targets", nargs="+", metavar="TARGET", help=selection.HELP.partition("; without")[0]
-    )
+    parser.add_argument("targets", nargs="+", metavar="TARGET", help=HELP.partition("; without")[0])
     parser.add_argument(
         "--runs",
         type=Path,
@@ -32,7 +29,7 @@ def main(argv: list[str]) -> int:
         help="the folder of runs (default runs)",
     )
     options = parser.parse_args(argv)
-    for run in selection.select(options.runs.resolve(), options.targets):
+    for run in select(options.runs.resolve(), options.targets):
         say(run)
     return 0
 

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from distgan.launchers.slurm import client
-from distgan.launchers.slurm.client import JobSpan, QueueEntry
 from distgan.launchers.slurm.ledger import LastSubmission
 from distgan.launchers.slurm.restart_policy import TIME
 
@@ -108,8 +107,8 @@ def read(path: Path) -> dict[str, Any]:
 def run_state(
     files: RunFiles,
     submitted: LastSubmission | None,
-    row: QueueEntry | None,
-    spell: JobSpan | None = None,
+    row: client.QueueEntry | None,
+    spell: client.JobSpan | None = None,
 ) -> RunState:
     """Determine the state of a run.
 
@@ -165,11 +164,11 @@ def run_state(
     return RunState("new")
 
 
-def _code(spell: JobSpan | None) -> str:
+def _code(spell: client.JobSpan | None) -> str:
     return f" (exit code {spell.exit_code})" if spell else ""
 
 
-def _active(files: RunFiles, row: QueueEntry) -> RunState:
+def _active(files: RunFiles, row: client.QueueEntry) -> RunState:
     if row.reason == "DependencyNeverSatisfied":
         return RunState("failed", "the run that it grows from has failed")
     if row.state == "COMPLETING":

@@ -26,7 +26,6 @@ from typing import Any
 from distgan.core.errors import LaunchError
 from distgan.core.files import append, disk_errors, lock
 from distgan.launchers.slurm import client
-from distgan.launchers.slurm.client import QueueEntry
 
 _NAME = re.compile(r"[A-Za-z0-9_][\w.@-]*")
 # an sbatch that was under way when its parent died has ended by then: it repeats itself for minutes
@@ -167,7 +166,7 @@ class Ledger:
 
     def query(
         self, exclusive: bool = False
-    ) -> tuple[dict[str, QueueEntry], dict[str, "LastSubmission"]]:
+    ) -> tuple[dict[str, client.QueueEntry], dict[str, "LastSubmission"]]:
         """Return (the queue of all users who submitted from here, the last submission of each run).
 
         One call of squeue, then `resolve_pending`. The queue is empty without Slurm and before the
@@ -183,7 +182,7 @@ class Ledger:
         return rows, self.last_submissions()
 
     def resolve_pending(
-        self, rows: Mapping[str, QueueEntry], exclusive: bool = False
+        self, rows: Mapping[str, client.QueueEntry], exclusive: bool = False
     ) -> list[Submission]:
         """Resolve interrupted submissions; return those that are still uncertain.
 
@@ -220,7 +219,7 @@ class Ledger:
         self,
         submissions: list[Submission],
         cancelled: set[tuple[str, str]],
-        rows: Mapping[str, QueueEntry],
+        rows: Mapping[str, client.QueueEntry],
     ) -> None:
         gone = {key for key, row in rows.items() if row.state == "CANCELLED"}
         for submission in submissions if gone else []:

@@ -3,8 +3,7 @@
 command.py     `distgan sweep`
 definition.py  a sweep file or `key=a,b` -> the settings of each member: pure functions
 members.py     check every member before anything is submitted
-show.py        the plan, printed
-reconcile.py   submit what is missing, leave the rest alone
+reconcile.py   print the plan, submit what is missing, leave the rest alone
 search.py      Optuna proposes members
 comparison.py  report.md, report.csv, report.png of a sweep
 """

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from distgan.core import console
 from distgan.core.files import write_atomic
 from distgan.launchers.runs import submit_warnings
+from distgan.launchers.runs.accounting import estimate
 from distgan.launchers.runs.plan import clear_end_markers, snapshot_run_file
 from distgan.launchers.runs.selection import SelectedRun, inspect, with_accounting
 from distgan.launchers.slurm import client, submission
@@ -14,7 +15,8 @@ from distgan.launchers.slurm.ledger import Ledger
 from distgan.launchers.slurm.submission import RunSpec
 from distgan.launchers.sweeps import comparison
 from distgan.launchers.sweeps.members import Sweep
-from distgan.launchers.sweeps.show import show
+
+SHOWN = 24  # members that are listed run by run
 
 
 def select_members(sweep: Sweep, exclusive: bool = False) -> list[SelectedRun]:
@@ -49,7 +51,7 @@ def reconcile(sweep: Sweep, retry: Iterable[str], dry_run: bool, quiet: bool = F
             if run.state.missing or run.state.name in retry
         ]
         if not quiet:
-            show(sweep, selected, set(wanted))
+            _show(sweep, selected, set(wanted))
         for why, count in Counter(
             run.state.why for run in selected if run.state.name == "uncertain"
         ).items():
@@ -223,3 +225,41 @@ def write(sweep: Sweep) -> None:
             }
         ),
     )
+
+
+def _show(sweep: Sweep, selected: list[SelectedRun], wanted: set[int]) -> None:
+    """Print members and states, what will be submitted, and what that may cost."""
+    console.say(
+        f"sweep {sweep.name}: {len(selected)} runs of {sweep.definition.recipe}\njob        "
+        f" {sweep.resources.describe()}\n"
+    )
+    keys = [*dict.fromkeys(key for member in sweep.members for key in member.values)]
+    rows = [
+        (
+            str(index),
+            *(str(sweep.members[index].values.get(key, "–")) for key in keys),
+            run.state.name,
+            (
+                "submit"
+                if index in wanted
+                else {
+                    "done": "–",
+                    "failed": "leave (--retry failed)",
+                    "cancelled": "leave (--retry cancelled)",
+                    "stopped": "leave (--retry stopped)",
+                }.get(run.state.name, "leave")
+            ),
+        )
+        for index, run in enumerate(selected[:SHOWN])
+    ]
+    console.table(("", *keys, "state", "to do"), rows)
+    if len(selected) > SHOWN:
+        console.say(f"… and {len(selected) - SHOWN} more")
+    states = Counter(run.state.name for run in selected)
+    console.say(
+        f"\n{', '.join(f'{count} {state}' for state, count in states.items())}; to submit:"
+        f" {len(wanted)}"
+    )
+    finished = [run.folder for run in selected if run.state.name == "done"]
+    if wanted:
+        console.say(f"cost        {estimate(sweep.resources, finished, len(wanted))}")

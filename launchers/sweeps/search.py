@@ -14,8 +14,12 @@ import math
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import Field, field_validator
+
+from distgan.config import loading
+from distgan.config.sections import Section
 from distgan.core import console
 from distgan.core.errors import ConfigError, DistganError, LaunchError
 from distgan.core.files import write_atomic
@@ -29,15 +33,47 @@ from distgan.launchers.sweeps.members import Sweep
 from distgan.monitor.journal import last_rows, score_key
 from distgan.runs import folder as runs
 
-KEYS = {"trials", "parallel", "startup", "prune", "seed", "space"}
+Count = Annotated[int, Field(gt=0, le=definition.MAX_MEMBERS)]
+
+
+class Search(Section):
+    """The section `search` of a sweep file."""
+
+    trials: Count = Field(description="trials in all")
+    parallel: Count = Field(4, description="trials at a time")
+    startup: Count = Field(8, description="trials that are drawn before Optuna proposes or prunes")
+    prune: bool = Field(True, description="stop trials that are worse than the median")
+    seed: int = Field(0, ge=0, le=definition.MAX_MEMBERS, description="seed of Optuna's sampler")
+    space: dict[str, Any] = Field(
+        min_length=1,
+        description="settings -> loguniform(LOW, HIGH), uniform(LOW, HIGH) or a list",
+    )
+
+    @field_validator("space")
+    @classmethod
+    def _comparable(cls, space):
+        faults = []
+        for key, value in space.items():
+            if key in ("data", "target_gain") or key.startswith("evaluate."):
+                faults.append(
+                    f"{key} changes how the score is measured, so trials could not be compared;"
+                    " put it into settings"
+                )
+            try:
+                definition.parse_distribution(key, value)
+            except ConfigError as error:
+                faults.append(str(error))
+        if faults:
+            raise ValueError("; ".join(faults))
+        return space
 
 
 def advance(sweep: Sweep, watch: bool, dry_run: bool) -> int:
     """Report ended trials, prune, ask for new ones, submit. Return 0, or 2 if trials have failed."""
-    options = settings(sweep.definition.search)
+    search = loading.validate(Search, sweep.definition.search or {}, what="search")
     while True:
         try:
-            code, unfinished = _once(sweep, options, dry_run)
+            code, unfinished = _once(sweep, search, dry_run)
         except LaunchError as error:
             if not watch:
                 raise
@@ -48,56 +84,7 @@ def advance(sweep: Sweep, watch: bool, dry_run: bool) -> int:
         time.sleep(30)
 
 
-def settings(section: dict[str, Any]) -> dict[str, Any]:
-    """Return the section with its defaults; one ConfigError lists all faults."""
-    values = {
-        "trials": None,
-        "parallel": 4,
-        "startup": 8,
-        "prune": True,
-        "seed": 0,
-        "space": None,
-        **section,
-    }
-    faults = [
-        f"  search.{key}: unknown key; there are {', '.join(sorted(KEYS))}"
-        for key in section
-        if key not in KEYS
-    ]
-    for key, low in (("trials", 1), ("parallel", 1), ("startup", 1), ("seed", 0)):
-        if (
-            not isinstance(values[key], int)
-            or isinstance(values[key], bool)
-            or not low <= values[key] <= definition.MAX_MEMBERS
-        ):
-            faults.append(
-                f"  search.{key}: found {values[key]!r}, allowed are whole numbers from {low} to"
-                f" {definition.MAX_MEMBERS:,}"
-            )
-    if not isinstance(values["prune"], bool):
-        faults.append(f"  search.prune: found {values['prune']!r}, allowed are true and false")
-    if not isinstance(values["space"], dict) or not values["space"]:
-        faults.append(
-            f"  search.space: found {values['space']!r}, needed is a mapping of settings to"
-            " loguniform(LOW, HIGH), uniform(LOW, HIGH) or a list"
-        )
-    else:
-        for key, value in values["space"].items():
-            if key in ("data", "target_gain") or str(key).startswith("evaluate."):
-                faults.append(
-                    f"  search.space.{key}: changes how the score is measured, so trials could"
-                    " not be compared; put it into settings"
-                )
-            try:
-                definition.parse_distribution(f"search.space.{key}", value)
-            except ConfigError as error:
-                faults.append(f"  {error}")
-    if faults:
-        raise ConfigError("\n".join([f"{len(faults)} faults in the section search:", *faults]))
-    return values
-
-
-def study_of(sweep: Sweep, options: dict[str, Any]):
+def study_of(sweep: Sweep, search: Search):
     """Open Optuna's study of a sweep, in RUNS/_sweeps/NAME/optuna.journal."""
     try:
         import optuna
@@ -116,29 +103,27 @@ def study_of(sweep: Sweep, options: dict[str, Any]):
         study_name="sweep",
         direction="minimize",
         load_if_exists=True,
-        sampler=optuna.samplers.TPESampler(
-            seed=options["seed"], n_startup_trials=options["startup"]
-        ),
-        pruner=optuna.pruners.MedianPruner(n_startup_trials=options["startup"], n_warmup_steps=0),
+        sampler=optuna.samplers.TPESampler(seed=search.seed, n_startup_trials=search.startup),
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=search.startup, n_warmup_steps=0),
     )
 
 
-def _once(sweep: Sweep, options: dict[str, Any], dry_run: bool) -> tuple[int, bool]:
+def _once(sweep: Sweep, search: Search, dry_run: bool) -> tuple[int, bool]:
     """Return (exit code, whether anything is still to come)."""
-    study, ledger = study_of(sweep, options), Ledger(sweep.home)
+    study, ledger = study_of(sweep, search), Ledger(sweep.home)
     with ledger.locked():
-        running, members = _under_way(sweep, study, ledger, options["prune"], dry_run)
+        running, members = _under_way(sweep, study, ledger, search.prune, dry_run)
         begun = len(study.get_trials(deepcopy=False))
-        room = max(0, min(options["parallel"] - len(running), options["trials"] - begun))
+        room = max(0, min(search.parallel - len(running), search.trials - begun))
         console.say(
-            f"search {sweep.name}: {begun} of {options['trials']} trials; {len(running)} under way;"
+            f"search {sweep.name}: {begun} of {search.trials} trials; {len(running)} under way;"
             f" to submit: {room}\njob         {sweep.resources.describe()}"
         )
         if dry_run:
             console.say("nothing was submitted")
             return 0, False
         members += [
-            member for member in (_ask(sweep, study, options) for _ in range(room)) if member
+            member for member in (_ask(sweep, study, search) for _ in range(room)) if member
         ]
         members = members[: client.read_limits(sweep.resources.partition).max_array]
         if members:
@@ -262,13 +247,13 @@ def scores(folder: Path) -> list[tuple[int, float]]:
     ]
 
 
-def _ask(sweep: Sweep, study: Any, options: dict[str, Any]) -> RunSpec | None:
+def _ask(sweep: Sweep, study: Any, search: Search) -> RunSpec | None:
     """Return the run of a new trial; None if the sweep already has that run, or its settings are
     refused.
     """
     trial = study.ask()
     values = {}
-    for key, value in options["space"].items():
+    for key, value in search.space.items():
         kind, bounds = definition.parse_distribution(key, value)[1]
         values[key] = (
             trial.suggest_categorical(

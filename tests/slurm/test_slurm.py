@@ -736,9 +736,7 @@ def test_hopeless_trials_are_stopped(particles, place, monkeypatch):
     asked = members.plan_sweep(
         options_of(["sagan", f"data={particles}", "batch=12"], name="h", profile="dev")
     )
-    options = search.settings(
-        {"trials": 9, "startup": 2, "space": {"g_lr": "loguniform(1e-5, 1e-2)"}}
-    )
+    options = search.Search(trials=9, startup=2, space={"g_lr": "loguniform(1e-5, 1e-2)"})
     study = search.study_of(asked, options)
     for best in (10.0, 11.0, 12.0):
         trial = study.ask()

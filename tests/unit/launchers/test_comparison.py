@@ -6,6 +6,7 @@ import pytest
 import yaml
 from run_folders import invent_pair as pair_run
 
+from distgan.config import loading
 from distgan.core.errors import ConfigError
 from distgan.launchers.sweeps import comparison, search
 
@@ -46,7 +47,14 @@ def test_a_search_reads_the_scores_of_every_system(tmp_path):
     assert search.scores(folder) == [
         (row["samples"], row["eval/l1"]) for row in rows if "eval/l1" in row
     ] and search.scores(folder)
-    with pytest.raises(
-        ConfigError, match="search.space.target_gain: changes how the score is measured"
-    ):
-        search.settings({"trials": 3, "space": {"target_gain": [1, 10]}})
+    with pytest.raises(ConfigError, match="(?s)search.*target_gain changes how the score is meas"):
+        section = {"trials": 3, "space": {"target_gain": [1, 10]}}
+        loading.validate(search.Search, section, what="search")
+
+
+def test_a_wrong_section_search_is_one_message():
+    section = {"trials": True, "parallel": 0, "seed": 1.5, "space": {"a": 3, 1: [2]}, "x": 1}
+    with pytest.raises(ConfigError) as error:
+        loading.validate(search.Search, section, what="search")
+    for key in ("trials", "parallel", "seed", "space", "x"):
+        assert f"\n  {key}" in str(error.value)

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sweep_options import options_of
 
+from distgan.config import loading
 from distgan.core.errors import ConfigError, DistganError, LaunchError
 from distgan.launchers.commands import causes, control
 from distgan.launchers.runs.accounting import run_cost
@@ -138,7 +139,7 @@ def test_no_sweep_file_gives_a_traceback(tmp_path_factory, tree):
         if asked.chain:
             definition.chains(asked.values, asked.chain)
         if asked.search:
-            search.settings(asked.search)
+            loading.validate(search.Search, asked.search)
         profiles.chosen(options_of([]), asked.slurm)
     except DistganError:
         pass
