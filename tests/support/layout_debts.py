@@ -24,7 +24,6 @@ DEBTS: dict[str, set[str]] = {
         "distgan.launchers.sweeps.members",
         "distgan.launchers.sweeps.reconcile",
         "distgan.launchers.sweeps.search",
-        "distgan.launchers.sweeps.show",
     },
     "mock": {},
     "file": {},
