@@ -219,6 +219,13 @@ class RunFolder:
             lambda: write_atomic(self.path / "status.json", json.dumps(self._status, indent=1))
         )
 
+    def has_request(self, name: str) -> bool:
+        """Return True if a person has asked for STOP or SAVE."""
+        return (self.path / name).exists()
+
+    def clear_request(self, name: str) -> None:
+        (self.path / name).unlink(missing_ok=True)
+
     # ---- the numbers
     def journal(self, rows: list[dict[str, Any]]) -> None:
         self._append("journal.jsonl", rows)
@@ -316,10 +323,11 @@ class NoRunFolder(RunFolder):
     def __init__(self) -> None:
         pass
 
-    def __bool__(self) -> bool:
+    def has_request(self, name: str) -> bool:
         return False
 
     def _ignore(self, *args: Any, **kwargs: Any) -> Any:
         """Do nothing."""
 
-    begin = end = event = status = journal = write_or_warn = reopen = finish = close = _ignore
+    begin = end = event = status = journal = write_or_warn = _ignore
+    reopen = finish = close = clear_request = _ignore

@@ -1,8 +1,4 @@
-"""What is looked at between two steps.
-
-Pictures, validation, score, health. The loop says when there is time for it; `watch` says what it
-means.
-"""
+"""The checks between two steps: samples, validation, evaluation, and the monitor's decision."""
 
 import json
 import math
@@ -11,7 +7,6 @@ from typing import Any
 
 import pydantic
 
-from distgan.config.settings import Run
 from distgan.core import console
 from distgan.core.clock import Clock
 from distgan.core.files import write_atomic
@@ -22,165 +17,124 @@ from distgan.monitor.decisions import Decision, decide, evaluate_rules
 from distgan.monitor.moves import format_setting
 from distgan.recipes._base import apply_settings
 from distgan.runs.folder import RunFolder
-from distgan.training.journal_writer import Recorder, head
+from distgan.runs.training_state import TrainingState
+from distgan.training.journal_writer import JournalWriter, head
 
 
 class Checks:
-    """`folder` is None on all ranks but the first, `evaluator` where a number of the validation is
-    the score.
+    """Run what is due at a step, and update the state with the results.
+
+    evaluator: None if a number of the validation is the score, or nothing is.
     """
 
     def __init__(
         self,
-        run: Run,
         recipe: Any,
         data: Data,
         ranks: Ranks,
-        folder: RunFolder | None,
-        recorder: Recorder,
+        folder: RunFolder,
+        writer: JournalWriter,
         evaluator: Evaluator | None,
         last: int,
     ):
-        self.best: dict[str, Any] | None = None
-        self.warned: list[str] = []  # rules whose findings are in force
-        self.troubled = False  # one of them is a warning
-        self.healthy: int | None = (
-            None  # step of the last checkpoint that was saved while no warning was in force
-        )
-        self.changed: dict[str, Any] = {}  # settings as they were changed in flight
-        self.memory: dict[str, Any] = {}  # of `watch.decide`
-        self.ended: str | None = None  # why the run is over before its last step
-        self.run = run  # as it was changed in flight
         self._recipe, self._data, self._ranks, self._folder = recipe, data, ranks, folder
-        self._recorder, self._evaluator, self._last = recorder, evaluator, last
-        self._nowhere = False  # that there is nowhere to go back to was told
+        self._writer, self._evaluator, self._last = writer, evaluator, last
+        self._warned_no_healthy_checkpoint = False
 
-    def state(self) -> dict[str, Any]:
-        """For a checkpoint: plain data."""
-        return {name: getattr(self, name) for name in _STATE}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        for name in _STATE:
-            setattr(
-                self, name, state.get(name, getattr(self, name))
-            )  # a checkpoint of version 0.1 has fewer
-        if self.changed:
-            self._retune()
-
-    def due(self, now: Clock) -> tuple[bool, bool, bool]:
-        """(show, validate, evaluate) at this step."""
-        run, ends = self.run, now.step in (0, self._last)
+    def due(self, now: Clock, state: TrainingState) -> tuple[bool, bool, bool]:
+        """Return which of (samples, validation, evaluation) are due at this step."""
+        run, ends = state.run, now.step in (0, self._last)
         return (
             ends or now.due(run.sample_every),
             ends or now.due(run.validate_every),
             run.scored is not None and (ends or now.due_in(run.scored.schedule)),
         )
 
-    def check(self, now: Clock) -> tuple[bool, Decision]:
-        """Whatever is due at this step, after the waiting numbers were written.
+    def check(self, now: Clock, state: TrainingState) -> tuple[bool, Decision]:
+        """Run what is due. Return (is the score the best so far, what to do about warnings).
 
-        Is the score the best so far, and what to do about trouble. Collective.
+        Needs a journal without waiting rows. Collective.
         """
-        show, validate, evaluate = self.due(now)
+        show, validate, evaluate = self.due(now, state)
         began = time.perf_counter()
-        result = (
-            self._ranks.on_rank_zero(lambda: self._on_rank_0(now, show, validate))
-            if show or validate
-            else None
-        )
+        result = None
+        if show or validate:
+            result = self._ranks.on_rank_zero(
+                lambda: self._show_and_validate(now, state, show, validate)
+            )
         if evaluate:
             result = self._evaluator(self._recipe.sample)
-        improved = result is not None and self._judge(now, result)
-        self.warned, self.troubled, decision = self._ranks.on_rank_zero(lambda: self._watch(now))
-        if (
-            decision.action == "rollback" and self.healthy is None
-        ):  # there was trouble from the first number on
-            decision = Decision(memory=self.memory)
-            if self._folder and not self._nowhere:
+        improved = result is not None and self._record_score(now, state, result)
+        state.warned, state.has_warning, decision = self._ranks.on_rank_zero(
+            lambda: self._decide(now, state)
+        )
+        if decision.action == "rollback" and state.last_healthy_step is None:
+            decision = Decision(memory=state.monitor_memory)
+            if not self._warned_no_healthy_checkpoint:
                 console.say(
-                    "warning: watch.on_trouble=rollback, but no checkpoint is of a healthy moment:"
-                    " there was trouble from the start, and there is nowhere to go back to"
+                    "warning: watch.on_trouble=rollback, but every checkpoint was saved during a"
+                    " warning: there is nowhere to go back to, and the run goes on"
                 )
-            self._nowhere = True
-        self.memory = decision.memory
-        if decision.action == "adapt" and (refused := self._refused(decision)):
-            if self._folder:
-                console.say(
-                    f"warning: adapt because of {decision.rule} would set {refused}: left as it is;"
-                    " a `limit` keeps a move in its range"
-                )
-        elif decision.action == "adapt":
-            self.change(now, decision)
-        self._recorder.pause(time.perf_counter() - began)  # checks do not count as training time
+            self._warned_no_healthy_checkpoint = True
+        state.monitor_memory = decision.memory
+        if decision.action == "adapt" and self._is_allowed(state, decision):
+            self.apply(now, state, decision)
+        self._writer.exclude_time(time.perf_counter() - began)
         return improved, decision
 
-    def _on_rank_0(self, now: Clock, show: bool, validate: bool) -> dict[str, Any] | None:
-        """Returns the score, where a number of the validation is the score."""
+    def _show_and_validate(
+        self, now: Clock, state: TrainingState, show: bool, validate: bool
+    ) -> dict[str, Any] | None:
+        """Save samples and validate. Return the score if a number of the validation is the score."""
         if show:
-            self._folder.write_or_warn(
-                lambda: self._recipe.show(
-                    self._data, self._folder.path / "samples" / f"{now.step:08d}.png"
-                )
-            )
+            path = self._folder.path / "samples" / f"{now.step:08d}.png"
+            self._folder.write_or_warn(lambda: self._recipe.show(self._data, path))
         if not validate:
             return None
         numbers = self._recipe.validate(self._data)
-        self._recorder.write([head(now) | numbers])
+        self._writer.write([head(now) | numbers])
         self._folder.event("validation", **head(now), **numbers)
-        key = self.run.judged_by
-        return (
-            {
-                "metric": key.rpartition("/")[2],
-                "score": numbers[key],
-                "samples": len(self._data.validation),
-            }
-            if key
-            else None
-        )
+        key = state.run.judged_by
+        if not key:
+            return None
+        return {
+            "metric": key.rpartition("/")[2],
+            "score": numbers[key],
+            "samples": len(self._data.validation),
+        }
 
-    def _judge(self, now: Clock, result: dict[str, Any]) -> bool:
-        """Keep the score if it is the best so far, and write it down. The same on all ranks."""
-        improved = math.isfinite(result["score"]) and (
-            self.best is None or result["score"] < self.best["score"]
-        )
+    def _record_score(self, now: Clock, state: TrainingState, result: dict[str, Any]) -> bool:
+        """Write an evaluation down, and return True if its score is the best so far."""
+        score, metric = result["score"], result["metric"]
+        improved = math.isfinite(score) and (state.best is None or score < state.best["score"])
         if improved:
-            self.best = head(now) | {"score": result["score"], "metric": result["metric"]}
-        if self._folder:
-            beside = (
-                {"valid/nearest": result["nearest"]} if result.get("nearest") is not None else {}
+            state.best = head(now) | {"score": score, "metric": metric}
+        row = head(now) | {f"eval/{metric}": score}
+        if result.get("nearest") is not None:
+            row["valid/nearest"] = result["nearest"]
+        self._writer.write([row])
+        self._folder.write_or_warn(
+            lambda: write_atomic(
+                self._folder.path / "eval" / f"{now.step:08d}.json",
+                json.dumps(head(now) | result, indent=1),
             )
-            self._recorder.write(
-                [head(now) | {f"eval/{result['metric']}": result["score"]} | beside]
-            )
-            self._folder.write_or_warn(
-                lambda: write_atomic(
-                    self._folder.path / "eval" / f"{now.step:08d}.json",
-                    json.dumps(head(now) | result, indent=1),
-                )
-            )
-            self._folder.event(
-                "best" if improved else "evaluation",
-                **head(now),
-                metric=result["metric"],
-                score=result["score"],
-            )
-            console.say(
-                f"epoch {now.epoch:.1f}  {result['metric']} {result['score']:.4g}"
-                + ("  best so far" if improved else "")
-            )
+        )
+        name = "best" if improved else "evaluation"
+        self._folder.event(name, **head(now), metric=metric, score=score)
+        note = "  best so far" if improved else ""
+        console.say(f"epoch {now.epoch:.1f}  {metric} {score:.4g}{note}")
         return improved
 
-    def _watch(self, now: Clock) -> tuple[list[str], bool, Decision]:
-        """Rank 0: say what `watch` found, once for as long as it stays, and decide what to do.
+    def _decide(self, now: Clock, state: TrainingState) -> tuple[list[str], bool, Decision]:
+        """Rank 0: evaluate the rules, report each new finding once, and decide what to do.
 
-        Returns the rules, whether one warns, the decision.
+        Return (names of the findings, is one of them a warning, the decision).
         """
-        settings, values = self.run.watch, self.run.model_dump(mode="json")
-        findings = evaluate_rules(
-            sorted(self._recorder.seen, key=lambda row: row["step"]), settings, values
-        )
+        watch, values = state.run.watch, state.run.model_dump(mode="json")
+        rows = sorted(self._writer.history, key=lambda row: row["step"])
+        findings = evaluate_rules(rows, watch, values)
         for finding in findings:
-            if finding.name not in self.warned:
+            if finding.name not in state.warned:
                 self._folder.event(
                     "warning",
                     step=now.step,
@@ -191,70 +145,61 @@ class Checks:
                     advice=finding.advice,
                 )
                 console.say(f"{finding.level}: {finding.message}. Moves: {finding.advice}")
-        troubled = any(finding.level == "warning" for finding in findings)
         return (
             [finding.name for finding in findings],
-            troubled,
-            decide(findings, settings, values, self.memory, now.epoch),
+            any(finding.level == "warning" for finding in findings),
+            decide(findings, watch, values, state.monitor_memory, now.epoch),
         )
 
-    def over(self, now: Clock, decision: Decision) -> str | None:
-        """Why the run ends before its last step.
-
-        Kept in its last checkpoint. The same on all ranks.
-        """
+    def end_reason(self, now: Clock, state: TrainingState, decision: Decision) -> str | None:
+        """Return why the run ends before its last step; None if it goes on."""
         if now.step == self._last:
-            return None  # the end that was asked for; with more epochs the run goes on
+            return None  # with more epochs the run goes on
         if decision.action == "stop":
-            self.ended = f"watch.on_trouble=stop, because of {decision.rule}"
-        elif (
-            self.run.patience and self.best and now.epoch - self.best["epoch"] >= self.run.patience
-        ):
-            self.ended = f"no better {self.best['metric']} for {self.run.patience:g} epochs"
-        return self.ended
-
-    def _refused(self, decision: Decision) -> str | None:
-        """What of a decision's changes no run may have. The same on all ranks."""
-        try:
-            type(self.run).model_validate(
-                self.run.model_dump(mode="json") | self.changed | decision.changes
-            )
-        except pydantic.ValidationError as error:
-            return "; ".join(
-                f"{'.'.join(map(str, one['loc']))} to {format_setting(one['input'])} ({one['msg']})"
-                for one in error.errors()
-            )
+            return f"watch.on_trouble=stop, because of {decision.rule}"
+        patience, best = state.run.patience, state.best
+        if patience and best and now.epoch - best["epoch"] >= patience:
+            return f"no better {best['metric']} for {patience:g} epochs"
         return None
 
-    def change(self, now: Clock, decision: Decision, **facts: Any) -> None:
-        """Go on with other settings. The same on all ranks. `facts` go into the event."""
-        before = {name: getattr(self.run, name) for name in decision.changes}
-        self.changed = self.changed | decision.changes
-        self._retune()
-        if self._folder:
-            moves = ", ".join(
-                f"{name} {format_setting(before[name])}→{format_setting(value)}"
-                for name, value in decision.changes.items()
-            )
-            self._recorder.write(
-                [head(now) | {f"adapt/{name}": value for name, value in decision.changes.items()}]
-            )
-            self._folder.event(
-                decision.action,
-                step=now.step,
-                epoch=now.epoch,
-                rule=decision.rule,
-                changes=decision.changes,
-                moves=moves,
-                **facts,
+    def _is_allowed(self, state: TrainingState, decision: Decision) -> bool:
+        """Return True if the decision's changes give valid settings, else warn."""
+        settings = state.run.model_dump(mode="json") | state.changed | decision.changes
+        try:
+            type(state.run).model_validate(settings)
+        except pydantic.ValidationError as error:
+            faults = "; ".join(
+                f"{'.'.join(map(str, fault['loc']))} to {format_setting(fault['input'])}"
+                f" ({fault['msg']})"
+                for fault in error.errors()
             )
             console.say(
-                f"{decision.action} because of {decision.rule}: {moves or 'nothing left to change'}"
+                f"warning: adapt because of {decision.rule} would set {faults}. The settings are"
+                " unchanged; give the move a `limit`"
             )
+            return False
+        return True
 
-    def _retune(self) -> None:
-        self.run = type(self.run).model_validate(self.run.model_dump(mode="json") | self.changed)
-        apply_settings(self._recipe, self.run)
-
-
-_STATE = ("best", "warned", "troubled", "healthy", "changed", "memory", "ended")
+    def apply(self, now: Clock, state: TrainingState, decision: Decision, **facts: Any) -> None:
+        """Change the settings as decided, and record it; `facts` go into the event."""
+        before = {name: getattr(state.run, name) for name in decision.changes}
+        state.change(decision.changes)
+        apply_settings(self._recipe, state.run)
+        moves = ", ".join(
+            f"{name} {format_setting(before[name])}→{format_setting(value)}"
+            for name, value in decision.changes.items()
+        )
+        changes = {f"adapt/{name}": value for name, value in decision.changes.items()}
+        self._writer.write([head(now) | changes])
+        self._folder.event(
+            decision.action,
+            step=now.step,
+            epoch=now.epoch,
+            rule=decision.rule,
+            changes=decision.changes,
+            moves=moves,
+            **facts,
+        )
+        console.say(
+            f"{decision.action} because of {decision.rule}: {moves or 'nothing left to change'}"
+        )

@@ -1,6 +1,6 @@
-"""The numbers of a run on their way from the device to the journal.
+"""Bring the numbers of a run from the device to the journal.
 
-All ranks hold one; rank 0 writes.
+All ranks hold a writer; rank 0 writes.
 """
 
 import contextlib
@@ -18,26 +18,22 @@ from distgan.monitor.journal import recent
 from distgan.runs.folder import RunFolder
 
 
-class Recorder:
-    """`folder` is None on all ranks but the first."""
+class JournalWriter:
+    """Collect the logs of steps on the device, and write means over ranks every so often."""
 
-    def __init__(self, ranks: Ranks, folder: RunFolder | None, every: int):
-        """`every`: steps between two journalled rows."""
-        self.seen: list[dict[str, Any]] = []  # rank 0: what `watch` looks at
+    def __init__(self, ranks: Ranks, folder: RunFolder, every: int):
+        """every: steps between two rows of the journal."""
+        self.history: list[dict[str, Any]] = []  # rank 0: the rows that the monitor evaluates
         self._ranks, self._folder, self._every = ranks, folder, every
-        self._rows: list[
-            tuple[Clock, float, dict[str, torch.Tensor]]
-        ] = []  # not yet fetched from the device
+        self._rows: list[tuple[Clock, float, dict[str, torch.Tensor]]] = []  # still on the device
         self._began = self._flushed = time.perf_counter()
-        self._saving = 0.0  # seconds that checkpoints have held up training since the last flush
-        self._worked, self._steps = (
-            0.0,
-            0,
-        )  # seconds of this rank's own work in so many steps since then
+        # Since the last flush, in seconds: held up by checkpoints; this rank's own work.
+        self._saving = self._worked = 0.0
+        self._steps = 0
 
     @contextlib.contextmanager
     def working(self) -> Iterator[None]:
-        """A step. Of its time, this rank's own is what it did not wait for the others."""
+        """Measure a step: this rank's own work is the time it does not wait for other ranks."""
         began = time.perf_counter() - self._ranks.wait_seconds
         yield
         self._worked += time.perf_counter() - self._ranks.wait_seconds - began
@@ -49,15 +45,14 @@ class Recorder:
     def flush(self) -> dict[str, float] | None:
         """Fetch waiting numbers from the device, average them over ranks, write them.
 
-        Returns what a person wants to see. Collective.
+        Return the losses to show in the progress bar; None if nothing was waiting. Collective.
         """
         if not self._rows:
             return None
         rows: list[dict[str, Any]] = []
-        for names, logged in itertools.groupby(
-            self._rows, lambda row: list(row[2])
-        ):  # a recipe may begin to log more, as its GAN loss starts
-            logged = list(logged)
+        # A recipe may begin to log more, as when its GAN loss starts.
+        for names, group in itertools.groupby(self._rows, lambda row: list(row[2])):
+            logged = list(group)
             table = self._ranks.all_reduce_mean(
                 torch.stack(
                     [torch.stack([log[name].double() for name in names]) for _, _, log in logged]
@@ -67,45 +62,44 @@ class Recorder:
                 {**head(at), "seconds": round(seconds, 3), **dict(zip(names, values, strict=True))}
                 for (at, seconds, _), values in zip(logged, table, strict=True)
             ]
-        shown = {name: value for name, value in rows[-1].items() if name.endswith("/loss")}
-        elapsed = time.perf_counter() - self._flushed
-        rows[-1]["samples_per_second"] = round(
-            len(rows) * self._every * self._rows[-1][0].per_step / max(elapsed, 1e-9), 2
-        )
+        losses = {name: value for name, value in rows[-1].items() if name.endswith("/loss")}
+        rows[-1] |= self._timings(len(rows))
+        self._rows, self._flushed = [], time.perf_counter()
+        self._saving, self._worked, self._steps = 0.0, 0.0, 0
+        self.write(rows)
+        return losses
+
+    def _timings(self, rows: int) -> dict[str, Any]:
+        """Return the speed and the seconds per step since the last flush. Collective."""
+        elapsed = max(time.perf_counter() - self._flushed, 1e-9)
+        samples = rows * self._every * self._rows[-1][0].per_step
+        timings: dict[str, Any] = {"samples_per_second": round(samples / elapsed, 2)}
         if self._saving:
-            rows[-1]["time/save_s"] = round(self._saving, 3)
-        if (
-            self._ranks.world_size > 1 and self._steps and self._ranks.engine_choice.engine == "ddp"
-        ):  # nobody knows what DeepSpeed waits for
+            timings["time/save_s"] = round(self._saving, 3)
+        # How long DeepSpeed waits for other ranks is unknown.
+        if self._ranks.world_size > 1 and self._steps and self._ranks.engine_choice.engine == "ddp":
             own = self._ranks.all_gather_objects(self._worked / self._steps)
-            rows[-1] |= {
+            timings |= {
                 "time/compute_s": round(sum(own) / len(own), 6),
                 "time/compute_slowest_s": round(max(own), 6),
                 "time/slowest_rank": own.index(max(own)),
             }
-        self._rows, self._flushed, self._saving, self._worked, self._steps = (
-            [],
-            time.perf_counter(),
-            0.0,
-            0.0,
-            0,
-        )
-        self.write(rows)
-        return shown
+        return timings
 
-    def saved(self, seconds: float) -> None:
-        """Time for which a checkpoint held up training; it stands in the next row that is written."""
+    def add_save_time(self, seconds: float) -> None:
+        """Count the time for which a checkpoint held up training; the next row has it."""
         self._saving += seconds
 
-    def pause(self, seconds: float) -> None:
-        """Time that does not count as training."""
+    def exclude_time(self, seconds: float) -> None:
+        """Leave time that is not training out of the speed."""
         self._flushed += seconds
 
     def write(self, rows: list[dict[str, Any]]) -> None:
-        """Rank 0: to the journal. JSON knows no NaN, so a number that is not finite is written as
-        null beside `nonfinite`.
+        """Rank 0: append rows to the journal.
+
+        JSON has no NaN: a number that is not finite is written as null and named in `nonfinite`.
         """
-        if not self._folder:
+        if not self._ranks.is_main:
             return
         for row in rows:
             bad = [
@@ -113,18 +107,19 @@ class Recorder:
                 for name, value in row.items()
                 if isinstance(value, float) and not math.isfinite(value)
             ]
-            row |= {name: None for name in bad} | ({"nonfinite": bad} if bad else {})
+            if bad:
+                row |= {name: None for name in bad} | {"nonfinite": bad}
         self._folder.journal(rows)
-        self.remember(self.seen + rows)
+        self.set_history(self.history + rows)
 
-    def remember(self, rows: list[dict[str, Any]]) -> None:
-        """What `watch` is to look at.
+    def set_history(self, rows: list[dict[str, Any]]) -> None:
+        """Keep what the monitor evaluates of these rows.
 
-        A run that was continued sees the same as one that never stopped.
+        A run that was continued keeps the same as one that never stopped.
         """
-        self.seen = recent(rows)
+        self.history = recent(rows)
 
 
 def head(now: Clock) -> dict[str, Any]:
-    """How a row of the journal begins."""
+    """Return the keys with which a row of the journal begins."""
     return {"step": now.step, "samples": now.samples, "epoch": round(now.epoch, 6)}

@@ -1,14 +1,14 @@
-"""Who may ask a run to save or to stop, and how all ranks come to act upon it at the same step.
+"""Requests to save or to stop, on which all ranks act at the same step.
 
     SIGTERM, SIGUSR1, SIGUSR2, SIGINT   save and leave; a second SIGINT leaves at once
     the end of the job's time           machine.time_limit_s, or Slurm's SLURM_JOB_END_TIME: save
-    and leave before it
+                                        and leave before it
     RUN/STOP                            save and leave; the file is removed, so that the same line
-                                        goes on
+                                        continues the run
     RUN/SAVE                            save and go on; the file is removed
 
-A handler only sets a flag: it may interrupt anything. At each step all ranks reduce what they were
-asked, and act, or do not, together.
+A signal handler only sets a flag, since it may interrupt anything. At each step all ranks reduce
+their flags, and act together.
 """
 
 import contextlib
@@ -16,113 +16,103 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from types import FrameType
 
 from distgan.core import console
 from distgan.core.interrupts import STOP_SIGNALS
 from distgan.distributed.ranks import Ranks
-from distgan.runs.folder import SAVE, STOP
+from distgan.runs.folder import SAVE, STOP, RunFolder
 
-LOOK_S = 1.0  # at the most this often does rank 0 look for files
-# that shall be left when a run leaves before the end of its time, beside twice its longest step and
-# twice its longest save
-AHEAD_S = 10.0
+POLL_S = 1.0  # the least time between two looks for the files
+# A run leaves so long before the end of its time, plus twice its longest step and save.
+MARGIN_S = 10.0
 
 
-class Requests:
-    """What this process was asked. `folder` is the run folder on rank 0, None on all others."""
+class StopRequests:
+    """The requests to this process, and their reduction over all ranks."""
 
     def __init__(
         self,
         ranks: Ranks,
-        folder: Path | None,
+        folder: RunFolder,
         time_limit_s: float | None,
         environment: Mapping[str, str] = os.environ,
     ):
         self.cause: str | None = None  # why the run stops, as far as this process knows
         self._ranks, self._folder = ranks, folder
         self._signal: str | None = None
-        self._end = _end(time_limit_s, environment) if folder else None
+        self._end = _end_time(time_limit_s, environment) if ranks.is_main else None
         self._step = self._save = 0.0  # seconds, the longest so far
-        self._stepped = self._looked = time.monotonic()
+        self._stepped = self._polled = time.monotonic()
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        """Signals ask from here on, as they did before afterwards."""
-        before = {number: signal.signal(number, self._asked) for number in STOP_SIGNALS}
+        """Handle the stop signals within this context; restore the earlier handlers after it."""
+        before = {number: signal.signal(number, self._handle) for number in STOP_SIGNALS}
         try:
             yield
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def _asked(self, number: int, frame) -> None:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
         if self._signal and number == signal.SIGINT:
             raise KeyboardInterrupt
         if not self._signal:
             self._signal = signal.Signals(number).name
             console.say(
-                f"asked to stop by {self._signal}: saving at the end of this step, or of the"
-                " evaluation that runs; Ctrl-C again leaves at once"
+                f"asked to stop by {self._signal}: saving after this step, or after the evaluation"
+                " that runs now; Ctrl-C again leaves at once"
             )
 
     def begin(self) -> Callable[[], tuple[bool, bool]]:
-        """Begin to ask all ranks; the function that is returned gives (stop, save), the same on all
-        of them.
+        """Start a reduction over all ranks; the returned function waits for it and returns
+        (stop, save), the same on all ranks.
         """
-        own = self._look()
-        asked = self._ranks.any_async(self._signal is not None, *own)
+        reduced = self._ranks.any_async(self._signal is not None, *self._poll())
 
-        def answer() -> tuple[bool, bool]:
-            by_signal, by_time, by_file, save = asked()
-            if by_signal or by_time or by_file:
-                self.cause = (
-                    f"signal {self._signal}"
-                    if self._signal
-                    else (
-                        "a signal to another rank"
-                        if by_signal
-                        else "the end of the job's time"
-                        if by_time
-                        else f"the file {STOP}"
-                    )
-                )
-            return by_signal or by_time or by_file, save
+        def result() -> tuple[bool, bool]:
+            by_signal, by_time, by_file, save = reduced()
+            causes = {
+                f"signal {self._signal}": self._signal is not None,
+                "a signal to another rank": by_signal,
+                "the end of the job's time": by_time,
+                f"the file {STOP}": by_file,
+            }
+            stop = by_signal or by_time or by_file
+            if stop:
+                self.cause = next(cause for cause, holds in causes.items() if holds)
+            return stop, save
 
-        return answer
+        return result
 
-    def _look(self) -> tuple[bool, bool, bool]:
-        """Rank 0: (is it time, is there STOP, is there SAVE)."""
-        if self._folder is None:
-            return False, False, False
+    def _poll(self) -> tuple[bool, bool, bool]:
+        """Return (is it time to leave, is there STOP, is there SAVE); all False but on rank 0."""
         now = time.monotonic()
         self._step, self._stepped = max(self._step, now - self._stepped), now
-        late = self._end is not None and time.time() >= self._end - AHEAD_S - 2 * (
-            self._step + self._save
-        )
-        if now - self._looked < LOOK_S:
+        margin = MARGIN_S + 2 * (self._step + self._save)
+        late = self._end is not None and time.time() >= self._end - margin
+        if now - self._polled < POLL_S:
             return late, False, False
-        self._looked = now
-        return late, (self._folder / STOP).exists(), (self._folder / SAVE).exists()
+        self._polled = now
+        return late, self._folder.has_request(STOP), self._folder.has_request(SAVE)
 
     def saved(self, seconds: float) -> None:
-        """A checkpoint was written: what was asked for is done."""
+        """Note that a checkpoint was written, which answers a request to save."""
         self._save, self._stepped = max(self._save, seconds), time.monotonic()
-        if self._folder:
-            (self._folder / SAVE).unlink(missing_ok=True)
+        self._folder.clear_request(SAVE)
 
     def checked(self) -> None:
-        """A validation or an evaluation has ended: its time is no step's."""
+        """Note that a validation or an evaluation has ended, whose time is not a step's."""
         self._stepped = time.monotonic()
 
     def leaving(self) -> None:
-        """The run has saved and leaves."""
-        if self._folder:
-            (self._folder / STOP).unlink(missing_ok=True)
+        """Note that the run has saved and leaves."""
+        self._folder.clear_request(STOP)
 
 
-def _end(time_limit_s: float | None, environment: Mapping[str, str]) -> float | None:
-    """When the job's time ends, in seconds since 1970; None where nobody said."""
+def _end_time(time_limit_s: float | None, environment: Mapping[str, str]) -> float | None:
+    """Return when the job's time ends, in seconds since 1970; None if it is not limited."""
     ends = [time.time() + time_limit_s] if time_limit_s else []
     text = environment.get("SLURM_JOB_END_TIME", "")
     if text.isascii() and text.isdecimal():

@@ -204,7 +204,7 @@ def test_torchrun_starts_the_ranks_again_and_the_run_goes_on(particles, tmp_path
     workers_of(process)[1].kill()
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 0, output[-3000:]
-    assert re.search(r"training again: \d+ steps lost, \d+ s after the last sign", output)
+    assert re.search(r"resumed: \d+ steps lost, \d+ s downtime", output)
     (again,) = events(tmp_path / "run", "training_again")
     assert again["steps_lost"] <= 12 and again["seconds"] < 60
     assert len(journal(tmp_path / "run")) == len(journal(undisturbed))

@@ -220,7 +220,7 @@ def test_a_run_that_skips_all_stops_at_the_same_step_whatever_is_journalled(
     assert (
         output.count(
             "error: bad numbers: 6 of the last 12 updates of D had a loss or gradient that is not"
-            " finite, up to step 6; there is no checkpoint of a healthy moment to go back to"
+            " finite, up to step 6; there is no healthy checkpoint to go back to"
         )
         == 1
     )

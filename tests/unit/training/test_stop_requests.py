@@ -4,12 +4,16 @@ import time
 
 from distgan.core import watchdog
 from distgan.distributed.ranks import Ranks
-from distgan.training import stop_requests as stopping
+from distgan.runs.folder import RunFolder
+from distgan.training.stop_requests import StopRequests
 
 
 def test_slurms_end_of_the_job_is_the_end(tmp_path):
+    folder = RunFolder.__new__(RunFolder)
+    folder.path = tmp_path
+
     def late(limit, **environment):
-        return stopping.Requests(Ranks(), tmp_path, limit, environment).begin()()[0]
+        return StopRequests(Ranks(), folder, limit, environment).begin()()[0]
 
     soon, far = (str(int(time.time() + seconds)) for seconds in (5, 10_000))
     assert (
@@ -22,9 +26,7 @@ def test_slurms_end_of_the_job_is_the_end(tmp_path):
         and not late(None, SLURM_JOB_END_TIME="NONE")
         and not late(None, SLURM_JOB_END_TIME="")
     )
-    slow = stopping.Requests(
-        Ranks(), tmp_path, None, {"SLURM_JOB_END_TIME": str(int(time.time() + 60))}
-    )
+    slow = StopRequests(Ranks(), folder, None, {"SLURM_JOB_END_TIME": str(int(time.time() + 60))})
     assert not slow.begin()()[0]
     slow.saved(40.0)  # two of these are more than what is left
     assert slow.begin()()[0] and slow.cause == "the end of the job's time"
