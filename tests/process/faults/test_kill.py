@@ -157,7 +157,7 @@ def test_asked_to_stop_it_saves_and_goes_on(particles, tmp_path, undisturbed):
     process.terminate()
     output, _ = process.communicate(timeout=60)
     assert process.returncode != 0
-    assert "the same line continues the run" in output
+    assert "run the same line again to continue the run" in output
     assert not (tmp_path / "run" / "DONE").exists()
     run(line("torchrun", 2), *ask, cwd=tmp_path)
     a, b = final(tmp_path / "run"), final(folder)

@@ -79,7 +79,7 @@ def test_a_signal_saves_and_leaves_with_75(name, particles, tmp_path, undisturbe
     output, _ = process.communicate(timeout=60)
     assert (
         process.returncode == 75
-        and "the same line continues the run" in output
+        and "run the same line again to continue the run" in output
         and "Traceback" not in output
     )
     assert (
