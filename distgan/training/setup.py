@@ -78,7 +78,7 @@ class TrainingSetup(RunContext):
             # Weights are sent from rank 0, buffers and averages are not: another version of torch
             # draws other numbers.
             digest = checkpoints.digest(self.recipe.players)
-            self.ranks.require_same("the initial networks", digest)
+            self.ranks.require_same("the digest of the initial networks", digest)
         self.evaluator = None
         if scored := run.scored:
             self.evaluator = self.ranks.on_all_ranks(

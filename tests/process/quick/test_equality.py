@@ -273,7 +273,7 @@ def test_networks_that_start_apart_are_refused(particles, tmp_path):
         code=1,
     )
     assert (
-        output.count("error: the initial networks differs among ranks: rank 0: ") == 1
+        output.count("error: the digest of the initial networks differs among ranks: rank 0: ") == 1
         and "[rank" not in output
     )
 
