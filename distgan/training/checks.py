@@ -15,7 +15,7 @@ from distgan.distributed.ranks import Ranks
 from distgan.evaluation.image_evaluator import Evaluator
 from distgan.monitor.decisions import Decision, decide, evaluate_rules
 from distgan.monitor.moves import format_setting
-from distgan.recipes._base import apply_settings
+from distgan.recipes._base import Recipe, apply_settings
 from distgan.runs.folder import RunFolder
 from distgan.runs.training_state import TrainingState
 from distgan.training.journal_writer import JournalWriter, head
@@ -29,7 +29,7 @@ class Checks:
 
     def __init__(
         self,
-        recipe: Any,
+        recipe: Recipe,
         data: Data,
         ranks: Ranks,
         folder: RunFolder,

@@ -17,11 +17,10 @@ from distgan.core.errors import RunError
 from distgan.data.dataset import Data
 from distgan.data.loader import MicroBatch, Stream, require_due
 from distgan.distributed.ranks import Ranks
-from distgan.engine.player import apply_settings
 from distgan.evaluation.image_evaluator import Evaluator
 from distgan.monitor.decisions import Decision
 from distgan.monitor.journal import read_journal
-from distgan.recipes._base import WritesResults
+from distgan.recipes._base import Recipe, WritesResults, apply_settings
 from distgan.runs import checkpoints
 from distgan.runs.folder import RunFolder
 from distgan.runs.locate import find_grow_source
@@ -41,7 +40,7 @@ class Loop:
     def __init__(
         self,
         run: Run,
-        recipe: Any,
+        recipe: Recipe,
         data: Data,
         layout: BatchLayout,
         ranks: Ranks,
