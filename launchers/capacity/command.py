@@ -26,16 +26,21 @@ from distgan.runs.history import is_run
 from distgan.runs.resolve import folder_of, resolve, versions
 from distgan.shards.build.command import parse_task
 
-HELP = """Trains sagan with the settings of the study (`distgan train capacity --help` lists them) at ngf = ndf = each of these widths, one after the other,
-each in a run folder of its own. Then writes capacity.md, capacity.csv and capacity.png into the folder of these runs, and prints the table: parameters, peak
-memory, time per epoch, checkpoint, best score, beside the documents' estimates, and which width is recommended and why.
-The same line again goes on: finished widths are left as they are. Exit code 0, or 1 where a width failed, or 75 where it was asked to stop."""
+HELP = """Train sagan with the settings of the study (`distgan train capacity --help` lists them) at
+ngf = ndf = each of these widths, one after the other, each in a run folder of its own. Then write
+capacity.md, capacity.csv and capacity.png beside these runs, and print the table: parameters, peak
+memory, time per epoch, checkpoint, best score, the documents' estimates, and which width is
+recommended and why. The same line again continues; finished widths are left as they are.
+Exit code 0; 1 if a width failed; 75 if it was asked to stop."""
 EXAMPLES = """examples:
-  distgan capacity data=data/particles                                              widths 64, 80, 96, 128, the whole study
-  distgan capacity data=data/particles widths=64,96 epochs=200 evaluate.samples=200    a shorter one
-  distgan capacity data=data/particles processes=2 memory_gb=16                     two processes for each run; nothing above 16 GB is recommended
-  distgan capacity data=data/particles widths=64,96 epochs=200 evaluate.samples=200 --report    measure what is there of it, train nothing
-  distgan capacity data=data/particles --submit --profile gpu                       on Slurm, one width in each job of an array; next: distgan status"""
+  distgan capacity data=data/particles                 widths 64, 80, 96, 128: the whole study
+  distgan capacity data=data/particles widths=64,96 epochs=200 evaluate.samples=200
+  distgan capacity data=data/particles processes=2 memory_gb=16
+                     two processes for each run; no width above 16 GB is recommended
+  distgan capacity data=data/particles widths=64,96 epochs=200 evaluate.samples=200 --report
+                     measure the runs there are, train nothing
+  distgan capacity data=data/particles --submit --profile gpu
+                     on Slurm, one width in each job of an array; next: distgan status"""
 WIDTHS = (64, 80, 96, 128)
 PRESET = "capacity"
 NOT_HERE = {

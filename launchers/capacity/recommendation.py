@@ -104,11 +104,10 @@ def _why(chosen: Row, best: Row, comparable: list[Row]) -> list[str]:
     if wider:
         why.append(f"wider is no better: {', '.join(wider)}")
     if chosen.overfits:
+        overfit = f" (valid/overfit {chosen.overfit:.2g})" if chosen.overfit is not None else ""
         why.append(
-            "its D"
-            f" overfits{f' (valid/overfit {chosen.overfit:.2g})' if chosen.overfit is not None else ''}:"
-            " it knows training images from held-out ones; keep its best checkpoint, and look at"
-            " the samples"
+            f"its D overfits{overfit}: it tells training images from held-out ones; keep its best"
+            " checkpoint, and look at the samples"
         )
     others = [rule for rule in chosen.warnings if rule not in OVERFITTING]
     if others:

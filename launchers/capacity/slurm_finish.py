@@ -1,7 +1,6 @@
-"""The program of the job after a capacity study's array: evaluate the best checkpoint of each width,
-measure all, report.
+"""Evaluate the best checkpoint of each width, measure all, report: the job after a study's array.
 
-    python -m distgan.launchers.capacity.slurm_finish N key=value … machine.folder=FOLDER
+python -m distgan.launchers.capacity.slurm_finish N key=value … machine.folder=FOLDER
 """
 
 import json

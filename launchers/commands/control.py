@@ -122,8 +122,8 @@ def cancel(argv: list[str]) -> int:
     for key, others in shared.items():
         if others:
             raise LaunchError(
-                f"job {key} also trains {', '.join(Path(folder).name for folder in others)}; name them,"
-                " too, or use `distgan stop`"
+                f"job {key} also trains {', '.join(Path(folder).name for folder in others)}; name"
+                " these, too, or use `distgan stop`"
             )
     hidden = [
         run for run in selected if run.state.name == "uncertain" and run.submitted.key

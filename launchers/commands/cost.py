@@ -12,8 +12,9 @@ from distgan.launchers.commands.status import progress
 from distgan.launchers.runs.accounting import KINDS, RunCost, run_costs
 from distgan.launchers.runs.selection import HELP, SelectedRun, select
 
-MEANS = """useful: steps that were kept; lost: steps that had to be trained again, since no checkpoint held them; failed: attempts that ended in an error;
-overhead: starting, evaluating before the first step, leaving. The four add up to the time on nodes, as Slurm's accounting has it if there is one."""
+MEANS = """useful: steps that were kept; lost: steps that had to be trained again, since no
+checkpoint held them; failed: attempts that ended in an error; overhead: starting, evaluating before
+the first step, leaving. The four add up to the time on nodes, Slurm's own figure if it has one."""
 
 
 def main(argv: list[str]) -> int:
@@ -36,78 +37,75 @@ def main(argv: list[str]) -> int:
     )
     options = parser.parse_args(argv)
     selected = select(options.runs.resolve(), options.targets)
-    made = run_costs(selected)
+    costs = run_costs(selected)
     if options.json:
-        for run, account in zip(selected, made, strict=True):
-            console.say(json.dumps(_as_dict(run, account)))
+        for run, cost in zip(selected, costs, strict=True):
+            console.say(json.dumps(_as_dict(run, cost)))
     elif selected:
-        show(selected, made)
+        show(selected, costs)
     else:
         console.say("nothing was submitted yet")
     return 0
 
 
-def _as_dict(run: SelectedRun, account: RunCost) -> dict[str, Any]:
+def _as_dict(run: SelectedRun, cost: RunCost) -> dict[str, Any]:
     return {
         "run": str(run.folder),
         "state": run.state.name,
-        "elapsed_s": account.elapsed,
-        "queued_s": account.queued,
-        "turns": account.turns,
-        "units": account.units,
-        "unit": "gpu" if account.gpus else "core",
-        "told_by": account.source,
-        **account.seconds,
+        "elapsed_s": cost.elapsed,
+        "queued_s": cost.queued,
+        "turns": cost.turns,
+        "units": cost.units,
+        "unit": "gpu" if cost.gpus else "core",
+        "told_by": cost.source,
+        **cost.seconds,
     }
 
 
-def show(selected: Sequence[SelectedRun], made: Sequence[RunCost]) -> None:
+def show(selected: Sequence[SelectedRun], costs: Sequence[RunCost]) -> None:
     """Print a row for each run, their sum, and the forecast."""
-    unit = "GPU-h" if any(account.gpus for account in made) else "core-h"
+    unit = "GPU-h" if any(cost.gpus for cost in costs) else "core-h"
     rows = [
         (
             f"{run.sweep}:{run.index}" if run.sweep else run.folder.name[:46],
             run.state.name,
-            str(account.turns),
-            _hours(account.hours()),
-            *(_hours(account.hours(kind)) for kind in KINDS),
-            console.clock(account.queued),
+            str(cost.turns),
+            _hours(cost.hours()),
+            *(_hours(cost.hours(kind)) for kind in KINDS),
+            console.clock(cost.queued),
         )
-        for run, account in zip(selected, made, strict=True)
+        for run, cost in zip(selected, costs, strict=True)
     ]
     total = (
         "all",
         "",
-        str(sum(account.turns for account in made)),
-        _hours(sum(account.hours() for account in made)),
-        *(_hours(sum(account.hours(kind) for account in made)) for kind in KINDS),
-        console.clock(sum(account.queued for account in made)),
+        str(sum(cost.turns for cost in costs)),
+        _hours(sum(cost.hours() for cost in costs)),
+        *(_hours(sum(cost.hours(kind) for cost in costs)) for kind in KINDS),
+        console.clock(sum(cost.queued for cost in costs)),
     )
     console.table(("run", "state", "attempts", unit, *KINDS, "in the queue"), [*rows[:200], total])
-    console.say(
-        "\nsource:"
-        f" {', '.join(sorted({account.source for account in made if account.turns})) or 'none yet'}."
-        f" {MEANS}"
-    )
-    console.say(forecast(selected, made, unit))
+    sources = sorted({cost.source for cost in costs if cost.turns})
+    console.say(f"\nsource: {', '.join(sources) or 'none yet'}. {MEANS}")
+    console.say(forecast(selected, costs, unit))
 
 
-def forecast(selected: Sequence[SelectedRun], made: Sequence[RunCost], unit: str) -> str:
+def forecast(selected: Sequence[SelectedRun], costs: Sequence[RunCost], unit: str) -> str:
     """Estimate what is still to come: running runs by their speed, others by the median of finished
     ones.
     """
     done = [
-        account.hours()
-        for run, account in zip(selected, made, strict=True)
-        if run.state.name == "done" and account.turns
+        cost.hours()
+        for run, cost in zip(selected, costs, strict=True)
+        if run.state.name == "done" and cost.turns
     ]
     hours_left, unknown = 0.0, 0
-    for run, account in zip(selected, made, strict=True):
+    for run, cost in zip(selected, costs, strict=True):
         if run.state.name in ("done", "failed", "cancelled", "stopped"):
             continue
         run_progress = progress(run)
         if run_progress.left_s is not None:
-            hours_left += run_progress.left_s / 3600 * account.units
+            hours_left += run_progress.left_s / 3600 * cost.units
         elif done:
             hours_left += statistics.median(done)
         else:

@@ -13,11 +13,13 @@ from distgan.launchers.runs.state import read
 from distgan.launchers.slurm import client
 from distgan.launchers.slurm.ledger import Ledger
 
-EPILOG = """Removed are: files of submitit whose jobs have ended; snapshots of code to which no run links; runs of `distgan debug`; and, with --checkpoints, of
-finished runs all checkpoints but the best and the last. Never: a run's journal, scores, samples, or the checkpoints of a run that is not finished.
+EPILOG = """Removed are: files of submitit whose jobs have ended; snapshots of code without a link
+from a run; runs of `distgan debug`; and, with --checkpoints, all checkpoints of finished runs but
+the best and the last. Never removed: a run's journal, scores, samples, or the checkpoints of an
+unfinished run.
 
 examples:
-  distgan gc                         what would be freed
+  distgan gc                                        list what would be freed
   distgan gc --older 30 --checkpoints --yes"""
 
 

@@ -17,7 +17,7 @@ EPILOG = """examples:
   distgan logs ngf-study:3               rank 0 of the last attempt
   distgan logs ngf-study:3 -f            and what comes, across restarts, until the run has ended
   distgan logs ngf-study:3 --rank 1 --attempt 0
-  distgan logs ngf-study:3 --launcher    what accelerate or torchrun printed, such as a failed import
+  distgan logs ngf-study:3 --launcher    output of accelerate or torchrun, as a failed import
   distgan logs ngf-study:3 --grep 'warning|error'"""
 
 
@@ -59,7 +59,7 @@ def main(argv: list[str]) -> int:
     selected = select(options.runs.resolve(), [options.target])
     if len(selected) > 1:
         raise RunError(
-            f"{options.target} is {len(selected)} runs; name one of them, as in {selected[0].sweep}:0"
+            f"{options.target} names {len(selected)} runs; name one, as in {selected[0].sweep}:0"
         )
     folder = selected[0].folder
     name = "launcher.log" if options.launcher else f"rank{options.rank}.log"

@@ -25,7 +25,7 @@ EPILOG = """examples:
   distgan status --watch                again every 10 seconds
   distgan status --json                 for programs
 
-Exit code 0 where all are done, 2 where some failed, were cancelled or are lost, 3 where some are still to come."""
+Exit code 0 if all are done, 2 if some failed, were cancelled or are lost, 3 if some go on."""
 LIMIT = 200  # runs that are shown one by one
 FAULTY = ("failed", "cancelled", "lost")
 

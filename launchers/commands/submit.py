@@ -13,12 +13,14 @@ from distgan.launchers.slurm.ledger import Ledger
 from distgan.launchers.slurm.submission import RunSpec
 
 EPILOG = """examples:
-  distgan submit sagan data=data/particles --profile gpu                         one GPU
-  distgan submit run.yaml --profile gpu-node --nodes 2 --time 12h                two nodes of 8 GPUs; the result is that of one GPU
-  distgan submit sagan data=data/particles --profile gpu --dry-run               what would be submitted, and when Slurm would start it
+  distgan submit sagan data=data/particles --profile gpu             one GPU
+  distgan submit run.yaml --profile gpu-node --nodes 2 --time 12h    two nodes of 8 GPUs
+  distgan submit sagan data=data/particles --profile gpu --dry-run   check, and ask when it starts
 
-Nothing has to stay alive: `distgan status` shows how it goes, `distgan logs -f` what it prints, `distgan why` why it ended. A job that reaches its time limit
-saves and goes on in a next one. The same line again submits the run again only where nothing of it is queued, running or done."""
+The number of nodes and GPUs does not change the result. No process has to stay alive:
+`distgan status` shows progress, `distgan logs -f` the output, `distgan why` why a run ended. A job
+that reaches its time limit saves and continues in the next one. The same line again submits the run
+again only if it is not queued, running or done."""
 
 
 def main(argv: list[str]) -> int:

@@ -58,9 +58,10 @@ def cause(run: SelectedRun) -> Cause:
     if name in ("queued", "requeued"):
         return _waits(run, turns)
     if name in ("running", "stopping"):
+        nodes = run.queue_entry.nodes if run.queue_entry else last.get("host", "this machine")
         return Cause(
             name,
-            f"it is on {run.queue_entry.nodes if run.queue_entry else last.get('host', 'this machine')}",
+            f"it is on {nodes}",
             "distgan logs -f TARGET",
             _history(turns),
         )

@@ -19,7 +19,8 @@ EPILOG = """examples:
   distgan debug run.yaml --steps 5 --no-debugger
   distgan debug sagan data=data/particles precision=bf16
 
-The folder of the real run is not touched: this one is RUNS/_debug/…, and starts anew each time. Batch, data order and noise are those of the real run."""
+The folder of the real run is not touched: this one is RUNS/_debug/…, and starts anew each time.
+Batch, data order and noise are those of the real run."""
 
 
 def main(argv: list[str]) -> int:

@@ -67,7 +67,7 @@ def main(folder: Path = Path("demo")) -> int:
             return code
     minutes = (time.monotonic() - began) / 60
     print(
-        f"\n{minutes:.1f} minutes. Open {folder.absolute() / 'run' / 'report.html'} in a browser; the"
+        f"\n{minutes:.1f} minutes. Open {folder.absolute()}/run/report.html in a browser; the"
         f" newest sample grid is the last file in {folder}/run/samples.\nThe same again continues"
         f" or says that it is finished; `rm -r {folder}` starts over."
     )

@@ -13,15 +13,17 @@ from distgan.core import console
 from distgan.distributed.environment import CONFIGS
 from distgan.launchers.local import run as local
 
-HELP = """Without a recipe: versions, processors, GPUs, and which engines, precisions and options work here, with the next command where one does not.
-With a recipe: three steps as the run would take them (its processes, engine, accumulation, precision, torch.compile, batch normalisation) against one process
-that takes the whole batch. Prints every difference; the exit code is 1 if one is larger than rounding, 2 if the run is refused. Writes nothing."""
+HELP = """Without a recipe: versions, processors, GPUs, and which engines, precisions and options
+work here, with the next command if one does not. With a recipe: three steps as the run would take
+them (its processes, engine, accumulation, precision, torch.compile, batch normalisation) against
+one process that takes the whole batch. Prints every difference; the exit code is 1 if one is larger
+than rounding, 2 if the run is refused. Writes nothing."""
 EXAMPLES = """examples:
   distgan doctor                                                      this machine
   distgan doctor --processes 2 sagan data=data/particles              two processes of this machine
-  distgan doctor --processes 2 --engine deepspeed --zero 2 sagan data=data/particles batch=32 machine.accumulation=2
-  distgan doctor --slurm --profile gpu                                the cluster, as a job of that profile sees it
-  torchrun --nproc-per-node 2 -m distgan.train sagan data=data/particles --doctor     any launcher's line
+  distgan doctor --processes 2 --zero 2 sagan data=data/particles batch=32 machine.accumulation=2
+  distgan doctor --slurm --profile gpu                                the cluster, for that profile
+  torchrun --nproc-per-node 2 -m distgan.train sagan data=data/particles --doctor    any launcher
 
 machine.self_check=true does the same at the start of a run, and trains only if it holds."""
 PACKAGES = ("distgan", "torch", "accelerate", "deepspeed", "numpy", "triton", "ninja")

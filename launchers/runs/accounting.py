@@ -132,11 +132,12 @@ def estimate(resources: Resources, finished: Sequence[Path], count: int) -> str:
         if gpus
         else ("core-hours", resources.cpus * resources.per_node * resources.nodes)
     )
-    read_sweeps = [seconds for folder in finished if (seconds := node_seconds(folder))]
-    if read_sweeps:
+    finished_s = [seconds for folder in finished if (seconds := node_seconds(folder))]
+    if finished_s:
+        hours = statistics.median(finished_s) / 3600
         return (
-            f"about {_number(statistics.median(read_sweeps) / 3600 * each * count)} {unit}: {count} runs,"
-            f" each like the median of {len(read_sweeps)} that are done"
+            f"about {_number(hours * each * count)} {unit}: {count} runs,"
+            f" each like the median of {len(finished_s)} finished ones"
         )
     return (
         f"at most {_number(resources.minutes / 60 * each * count / resources.pack)} {unit} until"

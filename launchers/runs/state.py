@@ -60,7 +60,7 @@ class RunState:
 
 
 def read_run_files(folder: Path, steps: int | None = None) -> RunFiles:
-    """Read a run folder. With `steps`, the length of the run, DONE of a shorter run does not count."""
+    """Read a run folder; DONE of a run shorter than `steps` does not count."""
     try:
         names = set(os.listdir(folder))
     except OSError:

@@ -22,7 +22,7 @@ def collect(resources: Resources, planned: Sequence[PlannedRun]) -> list[str]:
     )
     if slowest and facts.preempt_mode != "OFF" and slowest + 1 > facts.seconds_to_save:
         warnings.append(
-            f"a preempted job has {facts.seconds_to_save} s here (GraceTime {facts.grace} + KillWait"
+            f"a preempted job has {facts.seconds_to_save} s (GraceTime {facts.grace} + KillWait"
             f" {facts.kill_wait}), and saving took up to {slowest:.1f} s before: what was trained"
             " since the last checkpoint would be lost; checkpoint more often"
             " (machine.checkpoint_every=…)"

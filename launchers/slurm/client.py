@@ -198,7 +198,7 @@ def read_config() -> dict[str, str]:
 
 
 def show(kind: str, name: str) -> dict[str, str]:
-    """Return the first record of `scontrol show KIND NAME`; {} if there is none or Slurm is silent."""
+    """Return the first record of `scontrol show KIND NAME`; {} if there is none."""
     try:
         text = run_command("scontrol", "--oneliner", "show", kind, name, check=False)
     except LaunchError:
@@ -335,7 +335,7 @@ def read_limits(partition: str | None = None, account: str | None = None) -> Clu
 
 
 def _max_submit(account: str | None, client: str) -> int | None:
-    """Return how many jobs the user's associations allow at a time; None if unlimited or unknown."""
+    """Return how many jobs the user may have at a time; None if unlimited or unknown."""
     if shutil.which("sacctmgr") is None:
         return None
     where = [

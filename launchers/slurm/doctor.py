@@ -54,7 +54,7 @@ def _limits(facts: client.ClusterLimits) -> list[Row]:
         (
             "time to save when preempted",
             f"{facts.seconds_to_save} s",
-            f"GraceTime {facts.grace} + KillWait {facts.kill_wait}; PreemptMode {facts.preempt_mode}",
+            f"GraceTime {facts.grace} + KillWait {facts.kill_wait}, mode {facts.preempt_mode}",
         ),
         (
             "a preempted job",

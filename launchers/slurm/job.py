@@ -61,7 +61,7 @@ class Job:
         return JobAttempt(Path(self.folder), dict(os.environ)).take()
 
     def checkpoint(self, *args: Any, **kwargs: Any) -> Any:
-        """Resubmit the same job, for submitit's own handler of the time limit before ours is set."""
+        """Resubmit the same job, for submitit's handler of the time limit before ours is set."""
         import submitit
 
         return submitit.helpers.DelayedSubmission(Job(self.folder))
@@ -120,7 +120,7 @@ class JobAttempt:
         return ", ".join(actions)
 
     def _requeue(self) -> None:
-        """Requeue the job, again and again until Slurm answers: its controller may be restarting."""
+        """Requeue the job; repeat until Slurm answers, as its controller may be restarting."""
         for wait in (1, 2, 5, 10, 20, 30, None):
             try:
                 return client.requeue(self.key)

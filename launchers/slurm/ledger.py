@@ -34,7 +34,7 @@ UNCERTAIN_S = 180.0
 
 @dataclass
 class Submission:
-    """One call of sbatch. `members`: the run folders of each element of the array, or of the job."""
+    """One call of sbatch. `members`: the run folders of each element of the array or job."""
 
     id: str
     name: str
@@ -78,7 +78,7 @@ class Ledger:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the lock of the ledger: two processes that plan at once would submit the same runs."""
+        """Hold the ledger's lock: two processes at once would submit the same runs."""
         with disk_errors(self.home):
             self.home.mkdir(parents=True, exist_ok=True)
             file = open(self.home / ".lock", "a")

@@ -81,7 +81,7 @@ class Resources(Section):
     program: tuple[str, ...] | None = Field(
         None,
         description=(
-            "program that trains instead of distgan/train.py, with the same arguments, to test a cluster"
+            "program that trains instead of distgan/train.py, with its arguments, to test a cluster"
         ),
     )
 
@@ -146,7 +146,7 @@ class Resources(Section):
 
 
 def minutes(text: str) -> int:
-    """Convert `90m`, `12h`, `2d`, `1-12:00:00` or `30` (minutes) to minutes; else raise ValueError."""
+    """Convert `90m`, `12h`, `2d`, `1-12:00:00` or `30` to minutes; else raise ValueError."""
     units = {"m": 1, "h": 60, "d": 1440, "": 1}
     if match := re.fullmatch(r"(\d{1,6})([mhd]?)", text):
         value = int(match[1]) * units[match[2]]
@@ -175,7 +175,7 @@ def read(name: str | None, changes: dict[str, Any]) -> Resources:
         if not paths:
             raise ConfigError(
                 f"unknown profile {name!r}; there are {', '.join(names()) or 'none'}. A profile is"
-                " a path, or NAME of slurm/profiles/NAME.yaml or ~/.config/distgan/profiles/NAME.yaml"
+                " a path, or the name of a file in slurm/profiles or ~/.config/distgan/profiles"
             )
         tree = loading.read_yaml(paths[0])
     return loading.validate(

@@ -1,4 +1,4 @@
-"""Decide why a training ended and whether its job is queued again: pure functions of the records."""
+"""Decide why a training ended and whether its job is queued again: pure functions of records."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -178,10 +178,8 @@ def _environment(code: Path | None) -> Iterator[None]:
     os.environ.clear()
     os.environ.update(client.clean_environment(saved))
     if code:
-        os.environ[
-            "PYTHONSAFEPATH"
-            # `python -m` puts the working directory first: often the checkout, which may have changed
-        ] = "1"
+        # `python -m` would put the working directory first: often the checkout, which may change.
+        os.environ["PYTHONSAFEPATH"] = "1"
         os.environ["PYTHONPATH"] = os.pathsep.join(
             [str(code.resolve()), *filter(None, [saved.get("PYTHONPATH")])]
         )

@@ -17,14 +17,16 @@ from distgan.launchers.sweeps.reconcile import reconcile, select_members
 from distgan.recipes._catalog import recipe_names
 
 EPILOG = """examples:
-  distgan sweep sagan data=data/particles ngf=64,96 seed=0,1,2 --profile gpu --max-parallel 4     6 runs, 4 at a time
-  distgan sweep sweep.yaml                              a file; `distgan sweep --help-file` shows its keys
-  distgan sweep sweep.yaml --dry-run                    the plan, what it may cost, and when Slurm would start it
-  distgan sweep sweep.yaml --pack 4                     four small models beside each other in each job
-  distgan sweep sweep.yaml --retry failed               submit again what failed, too
-  distgan sweep NAME --report                           compare what there is, of a sweep by its name, or with its words or file again
+  distgan sweep sagan data=data/particles ngf=64,96 seed=0,1,2 --profile gpu --max-parallel 4
+                                           6 runs, 4 at a time
+  distgan sweep sweep.yaml                 a file; `distgan sweep --help-file` shows its keys
+  distgan sweep sweep.yaml --dry-run       the plan, its cost, and when Slurm would start it
+  distgan sweep sweep.yaml --pack 4        four small models beside each other in each job
+  distgan sweep sweep.yaml --retry failed  submit failed runs again, too
+  distgan sweep NAME --report              compare the runs of a sweep, by its name, file or words
 
-No process has to stay alive. The same line again submits what is missing, leaves queued, running and finished runs alone, and lists failed ones."""
+No process has to stay alive. The same line again submits what is missing, leaves queued, running
+and finished runs alone, and lists failed ones."""
 
 
 def main(argv: list[str]) -> int:

@@ -32,7 +32,7 @@ _CALL = re.compile(r"(range|uniform|loguniform|choice)\((.*)\)", re.DOTALL)
 
 @dataclass(frozen=True)
 class SweepDefinition:
-    """A sweep as read. `values`: the settings that make each member; `words`: those of all members."""
+    """A sweep as read. `values`: the settings of each member; `words`: those of all."""
 
     recipe: str
     words: list[str]

@@ -58,10 +58,8 @@ def reconcile(sweep: Sweep, retry: Iterable[str], dry_run: bool, quiet: bool = F
             console.say(f"{count} members are uncertain and left alone: {why}")
         if dry_run:
             if wanted:
-                console.say(
-                    "Slurm says:"
-                    f" {submission.test_only(sweep.resources, min(len(wanted), client.read_limits().max_array))}"
-                )
+                count = min(len(wanted), client.read_limits().max_array)
+                console.say(f"Slurm       {submission.test_only(sweep.resources, count)}")
             console.say("nothing was submitted")
             return 0
         previous = set(
@@ -129,8 +127,8 @@ def _submit(sweep: Sweep, wanted: list[int], selected: list[SelectedRun]) -> Non
             count = number if sweep.resources.max_parallel and depth == 0 else 0
     if unsubmitted:
         console.say(
-            f"{unsubmitted} jobs are not submitted yet: the limit is {facts.max_submit} jobs per user. Run the"
-            " same line again later, or use --watch"
+            f"{unsubmitted} jobs are not submitted yet: the limit is {facts.max_submit} per user."
+            " Run the same line again later, or use --watch"
         )
 
 

@@ -69,7 +69,7 @@ class Search(Section):
 
 
 def advance(sweep: Sweep, watch: bool, dry_run: bool) -> int:
-    """Report ended trials, prune, ask for new ones, submit. Return 0, or 2 if trials have failed."""
+    """Report ended trials, prune, ask for new ones, submit. Return 0, or 2 if trials failed."""
     search = loading.validate(Search, sweep.definition.search or {}, what="search")
     while True:
         try:
