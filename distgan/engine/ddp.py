@@ -1,14 +1,13 @@
-"""One network and its optimizer, in one process or shared by DDP: forward, backward, reduce, clip,
-step. `zero` does the same with DeepSpeed.
+"""Update one network in one process or under DDP: forward, backward, reduce, clip, step.
 
-Nothing here waits for the device: whether a gradient is finite is decided on it, and the optimizer
-steps, or does not, accordingly.
+`deepspeed_zero` does the same with DeepSpeed. Nothing here waits for the device: whether a gradient
+is finite is decided there, and with it whether the optimizer steps.
 """
 
 import contextlib
 import functools
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -16,49 +15,53 @@ from torch import nn
 
 from distgan.core.errors import LaunchError
 from distgan.distributed.ranks import Ranks
+from distgan.engine.guarded_step import step_where
 
 Log = dict[str, torch.Tensor]
 Loss = Callable[[], tuple[torch.Tensor, Log]]
-SCALE_FLOOR = 1.0  # of float16's loss: below it, what is not finite is no matter of scale
+SCALE_FLOOR = 1.0  # of float16's loss scale: at or below it an overflow has another cause
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
 
 class PrecisionWrapper(nn.Module):
-    """A network as it is called in training: autocast, memory format and torch.compile inside,
-    outputs in the run's own type.
+    """Call a network as training does: under autocast, in its memory format, compiled.
 
-    Inside, not around the wrapped network: DeepSpeed switches an outer autocast off, and the bare
-    network is called as often as the wrapped one.
+    Outputs have the run's own type. This lies inside what DDP and DeepSpeed wrap: DeepSpeed
+    switches an outer autocast off, and this is called without the wrapper just as often.
     """
 
     def __init__(self, net: nn.Module, ranks: Ranks):
         super().__init__()
-        self.net, self._dtype, self._autocast, self._device = (
-            net,
-            ranks.dtype,
-            ranks.autocast,
-            ranks.device.type,
-        )
+        self.net = net
+        self._dtype, self._autocast = ranks.dtype, ranks.autocast
+        self._device = ranks.device.type
         mode = ranks.machine.compile
-        # Not a submodule: its parameters are the network's, and would stand twice in every list.
+        # In a tuple, or it would be a submodule and its parameters would be listed twice.
         self._call = (torch.compile(net, mode=mode, dynamic=False) if mode else net,)
-        self._last = ranks.machine.channels_last
-        if self._last:
+        self._channels_last = ranks.machine.channels_last
+        if self._channels_last:
             net.to(memory_format=torch.channels_last)
 
     def forward(self, *args: torch.Tensor) -> torch.Tensor:
         return self._cast(self._call[0], args)
 
     def uncompiled(self, *args: torch.Tensor) -> torch.Tensor:
-        """The same where it is to be differentiated twice, which torch refuses for what it
-        compiled.
-        """
+        """Call without torch.compile, which cannot be differentiated twice."""
         return self._cast(self.net, args)
+
+    @contextlib.contextmanager
+    def standing_in(self, function: Callable[[], torch.Tensor]) -> Iterator[None]:
+        """Call `function` in place of the network within the block."""
+        network, self._call = self._call, (function,)
+        try:
+            yield
+        finally:
+            self._call = network
 
     def _cast(
         self, call: Callable[..., torch.Tensor], args: tuple[torch.Tensor, ...]
     ) -> torch.Tensor:
-        if self._last:
+        if self._channels_last:
             args = tuple(
                 x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x for x in args
             )
@@ -70,10 +73,11 @@ class PrecisionWrapper(nn.Module):
 
 
 class Engine:
-    """A network that takes updates on the mean loss over the global batch, in one process or in
-    DDP.
+    """A network that is updated on the mean loss over the global batch, in one process or by DDP.
 
-    `optimizer` makes one of the network's parameters; `accumulation` micro-batches make an update.
+    `optimizer` is called with the network's parameters; `accumulation` micro-batches are one
+    update. `module` is the network itself; `local` calls it as training does, but without a
+    collective.
     """
 
     def __init__(
@@ -89,49 +93,43 @@ class Engine:
         self._scaler = (
             torch.amp.GradScaler(ranks.device.type) if ranks.autocast is torch.float16 else None
         )
-        self.overflow_expected: torch.Tensor | None = (
-            # float16: 1.0 where the last step's loss scale could still fall, so that an overflow is
-            # no bad number
-            None
-        )
+        # float16: 1.0 where the last step's loss scale could still fall, so that an overflow is part
+        # of the search for it. None in other precisions.
+        self.overflow_expected: torch.Tensor | None = None
 
     def _wrap(self) -> nn.Module:
         wrapped = self.ranks.wrap(self.local)
         if self.ranks.world_size > 1:
             # After its first backward pass DDP lays the gradients out anew, in the order in which
-            # they came, and where a gradient lies decides in which order three ranks are added. The
-            # first step of an attempt that goes on would round otherwise: that pass is taken here,
-            # on nothing.
-            usual, self.local._call = (
-                self.local._call,
-                (lambda: 0 * sum(p.sum() for p in self.module.parameters()),),
-            )
-            wrapped().backward()
-            self.local._call = usual
+            # they came, and the place of a gradient decides in which order three ranks are added.
+            # That pass is taken here, on zeros: otherwise the first step after a restart would
+            # round differently from the same step of a run that was not interrupted.
+            with self.local.standing_in(lambda: 0 * sum(p.sum() for p in self.module.parameters())):
+                wrapped().backward()
             self.optimizer.zero_grad(set_to_none=True)
         return wrapped
 
     def __call__(self, *args: torch.Tensor) -> torch.Tensor:
-        """Forward pass inside this network's own update; its gradients will be reduced."""
+        """Return the network's output within its own update; gradients will be reduced."""
         return self._wrapped(*args)
 
     # ---- an update
     def begin(self) -> None:
+        """Clear the gradients of the update before."""
         self.optimizer.zero_grad(set_to_none=True)
         if self.ranks.machine.compile:
-            # outputs of the update before may be written over
+            # From here on outputs of the update before may be overwritten.
             torch.compiler.cudagraph_mark_step_begin()
 
     def backward(self, loss_of: Loss, *, last: bool) -> Log:
-        """Forward and backward of one micro-batch; with the last, gradients are the mean over
-        micro-batches and ranks, after one reduction.
+        """Run forward and backward of one micro-batch; return the log with `loss` added.
 
-        All terms of a loss take part in the one backward pass: a second one would find DDP's
-        reduction finished. Returns the log and `loss`.
+        After the last micro-batch, gradients are the mean over micro-batches and ranks, by one
+        reduction. A loss has one backward pass for all its terms: in a second one DDP's reduction
+        would be over.
         """
-        with (
-            contextlib.nullcontext() if last else self.ranks.no_sync(self._wrapped)
-        ):  # which must hold the forward pass too
+        # no_sync must enclose the forward pass too.
+        with contextlib.nullcontext() if last else self.ranks.no_sync(self._wrapped):
             loss, log = loss_of()
             mean = poison_gradient_if_nonfinite(
                 loss / self._accumulation if self._accumulation > 1 else loss
@@ -140,11 +138,11 @@ class Engine:
         return {"loss": loss.detach(), **log}
 
     def step(self, clip: float | None) -> tuple[torch.Tensor, torch.Tensor]:
-        """(norm of the whole gradient before clipping, 1.0 where it is finite and 0.0 where not):
-        float32 scalars, equal on all ranks.
+        """Clip and step; return (norm of the whole gradient before clipping, 1.0 where it is finite
+        and 0.0 where not): float32 scalars, equal on all ranks.
 
         A gradient that is not finite changes neither weights nor the optimizer's state. Every rank
-        holds the same reduced gradient, so all skip.
+        holds the same reduced gradient, so all ranks skip together.
         """
         if self._scaler:
             self._scaler.unscale_(self.optimizer)
@@ -155,31 +153,28 @@ class Engine:
         finite = torch.isfinite(norm).to(torch.float32)
         step_where(self.optimizer, finite)
         if self._scaler:
-            self.overflow_expected = (self._scaler._scale > SCALE_FLOOR).to(
-                torch.float32
-            )  # asked of the tensor: get_scale() would wait for the device
+            # The tensor itself: get_scale() would wait for the device.
+            self.overflow_expected = (self._scaler._scale > SCALE_FLOOR).to(torch.float32)
             self._scaler.update()
         return norm.float(), finite
 
     @torch.no_grad()
     def clamp(self, limit: float) -> None:
-        """Every weight into [-limit, limit] (Arjovsky et al.
-
-        2017, algorithm 1): the same on all ranks, whose weights are the same.
-        """
-        torch._foreach_clamp_min_(parameters := list(self.module.parameters()), -limit)
+        """Clamp every weight to [-limit, limit] (Arjovsky et al. 2017, algorithm 1)."""
+        parameters = list(self.module.parameters())
+        torch._foreach_clamp_min_(parameters, -limit)
         torch._foreach_clamp_max_(parameters, limit)
 
     # ---- state
     def optimizer_state(self) -> dict[int, dict[str, Any]]:
-        """Whole tensors by the number of the parameter, in torch's own form.
+        """Return the optimizer's state by the number of the parameter, in torch's own form.
 
-        It goes on under any engine and any number of ranks. Collective.
+        Tensors are whole, so that any engine and any number of ranks can load them. Collective.
         """
         return self.optimizer.state_dict()["state"]
 
     def extra_state(self) -> dict[str, Any]:
-        """The loss scale of float16."""
+        """Return the state of float16's loss scale; empty in other precisions."""
         return {"scaler": self._scaler.state_dict()} if self._scaler else {}
 
     def load(
@@ -188,9 +183,10 @@ class Engine:
         optimizer_state: dict[int, dict[str, Any]],
         extra: dict[str, Any],
     ) -> None:
+        """Load weights and buffers, the optimizer's state and `extra_state`."""
         self.module.load_state_dict(tensors)
-        # The groups are this run's own: learning rates follow from the epoch, and how to go through
-        # the weights may differ between machines.
+        # Parameter groups are this process's own: learning rates follow from the epoch, and the
+        # implementation (fused, foreach) may differ between machines.
         self.optimizer.load_state_dict(
             {"state": optimizer_state, "param_groups": self.optimizer.state_dict()["param_groups"]}
         )
@@ -199,81 +195,18 @@ class Engine:
 
 
 def poison_gradient_if_nonfinite(loss: torch.Tensor) -> torch.Tensor:
-    """The same loss, to the bit, whose gradient is NaN where the loss is not finite.
+    """Return the same loss, to the bit, with a NaN gradient where the loss is not finite.
 
-    What one rank has met reaches all with the reduction.
+    The reduction carries it to all ranks.
     """
     return loss * (1 + 0 * loss.detach())
-
-
-def step_where(optimizer: torch.optim.Optimizer, finite: torch.Tensor) -> None:
-    """`optimizer.step()` if `finite` (a scalar on the device) is 1.0, else nothing, without asking
-    the device which.
-
-    Fused implementations take the flag themselves. For others everything is stepped and, where it
-    should not have been, put back.
-    """
-    if getattr(optimizer, "_step_supports_amp_scaling", False):
-        optimizer.grad_scale, optimizer.found_inf = None, 1 - finite
-        optimizer.step()
-        return
-    if finite.device.type != "cpu":
-        _step_and_put_back(optimizer, finite)
-    elif finite:  # asking costs nothing here
-        optimizer.step()
-
-
-@torch.no_grad()
-def _step_and_put_back(optimizer: torch.optim.Optimizer, finite: torch.Tensor) -> None:
-    parameters = [
-        p for group in optimizer.param_groups for p in group["params"] if p.grad is not None
-    ]
-    if not all(optimizer.state.get(p) for p in parameters):
-        _make_state_or_put_back(optimizer, parameters, finite)
-        return
-    values = _stepped(optimizer, parameters)
-    # In one piece: a few kernels, where each weight and each of its moments by itself would take
-    # three.
-    before = torch.cat([value.flatten() for value in values])
-    optimizer.step()
-    kept = torch.where(finite.bool(), torch.cat([value.flatten() for value in values]), before)
-    torch._foreach_copy_(
-        values,
-        [
-            part.view(value.shape)
-            for part, value in zip(kept.split([v.numel() for v in values]), values, strict=True)
-        ],
-    )
-
-
-def _make_state_or_put_back(
-    optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter], finite: torch.Tensor
-) -> None:
-    """The first step. State made in it starts at zero, which is what it goes back to."""
-    before = {value: value.clone() for value in _stepped(optimizer, parameters)}
-    optimizer.step()
-    for value in _stepped(optimizer, parameters):
-        value.copy_(torch.where(finite.bool(), value, before.get(value, torch.zeros_like(value))))
-
-
-def _stepped(
-    optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter]
-) -> list[torch.Tensor]:
-    """What a step changes: weights and the optimizer's tensors."""
-    return parameters + [
-        value
-        for p in parameters
-        for value in optimizer.state.get(p, {}).values()
-        if isinstance(value, torch.Tensor)
-    ]
 
 
 def _with_implementation(
     optimizer: MakeOptimizer, which: str, device: torch.device
 ) -> MakeOptimizer:
-    """The same optimizer, going through the weights in the way asked for.
-
-    One kernel for all (fused), for each operation (foreach), or for each tensor.
+    """Return the same optimizer with its implementation set: one kernel for all weights (fused),
+    for each operation (foreach), or for each tensor (loop).
     """
     kind = optimizer.func if isinstance(optimizer, functools.partial) else optimizer
     known = inspect.signature(kind).parameters if inspect.isclass(kind) else {}
@@ -285,7 +218,6 @@ def _with_implementation(
             " implementation; machine.optimizer=auto takes what it has"
         )
     if device.type == "cuda" and "capturable" in known and not options.get("fused"):
-        options["capturable"] = (
-            True  # counts its steps on the device: else `step_where` would have to wait for it
-        )
+        # Steps are counted on the device, or `step_where` would wait for it.
+        options["capturable"] = True
     return functools.partial(optimizer, **options)

@@ -1,5 +1,5 @@
-"""One side of the game: a network with its optimizer, schedule, clipping and moving average. An
-engine shares and reduces its updates.
+"""A network with its optimizer, schedule, clipping and moving average: one player of the
+adversarial game. An engine carries out its updates on all ranks.
 """
 
 import contextlib
@@ -27,14 +27,16 @@ class UpdateTrace:
     They are read when the journal's numbers are fetched: nothing here waits for the device.
     """
 
-    # 1.0 where a loss or the gradient was not finite, on any rank; not where fp16's loss scale was
-    # only too high
+    # 1.0 where a loss or the gradient was not finite, on any rank; 0.0 where only fp16's loss scale
+    # was too high
     skipped: torch.Tensor
     losses: list[torch.Tensor]  # of this rank's micro-batches
     positions: list[np.ndarray]  # of their samples, in the endless stream
 
 
 class Player:
+    """A network in training; `module` is the network, `ema` its average, or `module` without one."""
+
     def __init__(
         self,
         ranks: Ranks,
@@ -46,16 +48,13 @@ class Player:
         ema: float | None = None,
         schedule: Callable[[float], float] = lambda epoch: 1.0,
     ):
-        """`clip`: largest gradient norm; `clamp`: largest weight, after each step (WGAN); `ema`:
-        decay of the average of weights and buffers; `schedule`: epoch -> learning-rate factor.
+        """Move `net` to the device and wrap it for the run's engine.
+
+        `clip`: largest gradient norm; `clamp`: largest weight, after each step (WGAN); `ema`: decay
+        of the average of weights and buffers; `schedule`: epoch -> learning-rate factor.
         """
-        self._ranks, self._clip, self._clamp, self._decay, self._schedule = (
-            ranks,
-            clip,
-            clamp,
-            ema,
-            schedule,
-        )
+        self._ranks, self._clip, self._clamp = ranks, clip, clamp
+        self._decay, self._schedule = ema, schedule
         net = net.to(ranks.device, ranks.dtype)
         self.ema = copy.deepcopy(net).requires_grad_(False).eval() if ema else net
         self.engine = factory.build(ranks, net, optimizer, accumulation=ranks.machine.accumulation)
@@ -65,32 +64,32 @@ class Player:
         self._rates = [group["lr"] for group in self.engine.optimizer.param_groups]
         self._pairs = list(zip(_values(self.ema), _values(self.module), strict=True)) if ema else []
         self._norms = normalization.spectral_norms(self.ema) if ema else []
-        # Counted on the device: nothing in a step waits for it.
+        # Counted on the device, so that no step waits for it.
         self.updates, self.skips = (
             torch.zeros((), device=ranks.device, dtype=torch.float64) for _ in range(2)
         )
         self.pending_traces: list[UpdateTrace] = []
 
     def __call__(self, *args: torch.Tensor) -> torch.Tensor:
-        """The network, inside its own update."""
+        """Return the network's output within its own update."""
         return self.engine(*args)
 
     def forward_local(self, *args: torch.Tensor) -> torch.Tensor:
-        """The same in the same precision, but starting no collective.
-
-        For terms of its own loss beside the first, such as a gradient penalty.
+        """Return the output for a further term of the network's own loss, such as a gradient
+        penalty: in the same precision, and without a collective.
         """
         return self.engine.local.uncompiled(*args)
 
     @torch.no_grad()
     def generate(self, *args: torch.Tensor) -> torch.Tensor:
-        """Its output without gradient: what another player learns from."""
+        """Return the output without gradient, for another player to learn from."""
         return self.engine.local(*args)
 
     @contextlib.contextmanager
     def frozen(self):
-        """`with D.frozen() as d:` gradients pass through `d` to its input but do not reach its
-        weights, and no rank waits for another.
+        """Yield the network so that gradients reach its input but not its weights.
+
+        `with D.frozen() as discriminator:`; starts no collective.
         """
         self.module.requires_grad_(False)
         try:
@@ -99,9 +98,7 @@ class Player:
             self.module.requires_grad_(True)
 
     def set_rates(self, lr: float | None = None, weight_decay: float | None = None) -> None:
-        """Change the learning rate, before its schedule, or the weight decay from the next update
-        on.
-        """
+        """Change the learning rate (before the schedule) or the weight decay from the next update."""
         if lr is not None:
             self._rates = [lr] * len(self._rates)
         if weight_decay is not None:
@@ -109,26 +106,26 @@ class Player:
                 group["weight_decay"] = weight_decay
 
     def evaluating(self):
-        """`with D.evaluating() as d:` the bare network in eval mode, without gradients and in full
-        precision: safe on one rank alone.
+        """Yield the network in eval mode, without gradients and in full precision.
+
+        Starts no collective, so that one rank may do it alone.
         """
         return _evaluating(self.module)
 
     def evaluating_ema(self):
-        """The same for the moving average; the network itself where there is none."""
+        """Yield the moving average in the same way; the network itself where there is none."""
         return _evaluating(self.ema)
 
     def update(
         self, loss_of: Callable[[Any], tuple[torch.Tensor, Log]], batch: list[Any], epoch: float
     ) -> Log:
-        """One optimizer step on the mean loss over the global batch.
+        """Take one optimizer step on the mean loss over the global batch. Collective.
 
         `loss_of` takes one micro-batch of this rank and returns (mean loss over it, numbers to
         log). Gradients are averaged over micro-batches and ranks with one reduction. A loss that is
-        not finite makes the gradient so; a gradient that is not finite skips the step: the reduced
-        one is the same on all ranks, so all skip.
-        Returns the logged means over this rank's micro-batches, plus `grad_norm`, `lr` and
-        `skipped`.
+        not finite makes the gradient so, and then all ranks skip the step.
+        Returns means over this rank's micro-batches: the logged numbers and `loss`, and beside them
+        `grad_norm`, `lr` and `skipped`.
         """
         factor = self._schedule(epoch)
         for group, rate in zip(self.engine.optimizer.param_groups, self._rates, strict=True):
@@ -139,40 +136,27 @@ class Player:
             self.engine.backward(partial(loss_of, micro), last=i == len(batch) - 1)
             for i, micro in enumerate(batch)
         ]
-        settle = normalization.end_update(
-            self.module, self._ranks
-        )  # statistics travel while the optimizer works
+        # Batch statistics are reduced while the optimizer works.
+        settle = normalization.end_update(self.module, self._ranks)
         norm, finite = self.engine.step(self._clip)
         settle(finite)
         if self._clamp:
             self.engine.clamp(self._clamp)
-        bad = (
-            (1 - finite) * (1 - self.engine.overflow_expected)
-            if self.engine.overflow_expected is not None
-            else 1 - finite
-        )
+        bad, searching = 1 - finite, self.engine.overflow_expected
+        if searching is not None:
+            # An overflow in the search for fp16's loss scale is no bad number; 0 is written for its
+            # unknown norm.
+            norm = torch.where((finite == 0) & (searching == 1), torch.zeros_like(norm), norm)
+            bad = bad * (1 - searching)
         self.skips.add_(bad).mul_(1 - finite)
-        self._follow(finite)
-        self.pending_traces.append(
-            UpdateTrace(
-                bad,
-                [log["loss"] for log in logs],
-                [micro.positions for micro in batch if isinstance(micro, MicroBatch)],
-            )
-        )
-        means = (
-            logs[0]
-            if len(logs) == 1
-            else {name: torch.stack([log[name] for log in logs]).mean() for name in logs[0]}
-        )
+        self._update_ema(finite)
+        losses = [log["loss"] for log in logs]
+        positions = [micro.positions for micro in batch if isinstance(micro, MicroBatch)]
+        self.pending_traces.append(UpdateTrace(bad, losses, positions))
+        means = logs[0]
+        if len(logs) > 1:
+            means = {name: torch.stack([log[name] for log in logs]).mean() for name in logs[0]}
         means = {name: value.detach() for name, value in means.items()}
-        if (
-            self.engine.overflow_expected is not None
-            # the search for fp16's loss scale is no bad number: 0 stands for a norm that nobody knows
-        ):
-            norm = torch.where(
-                (finite == 0) & (self.engine.overflow_expected == 1), torch.zeros_like(norm), norm
-            )
         return means | {
             "grad_norm": norm,
             "lr": torch.full_like(norm, self._rates[0] * factor),
@@ -180,9 +164,8 @@ class Player:
         }
 
     @torch.no_grad()
-    def _follow(self, finite: torch.Tensor) -> None:
-        """Count, and move the average: weights and running statistics alike, so that they belong
-        together.
+    def _update_ema(self, finite: torch.Tensor) -> None:
+        """Count the update and move the average: weights and running statistics with one decay.
 
         The decay rises as min(decay, (1 + n) / (10 + n)) over the first updates (TensorFlow's
         ExponentialMovingAverage with num_updates): otherwise 0.9999 would keep the untrained
@@ -194,31 +177,27 @@ class Player:
                 1 - ((1 + self.updates) / (10 + self.updates)).clamp_max(self._decay)
             ) * finite
             weight = weight.to(self._ranks.dtype)
-            floating = [(mine, theirs) for mine, theirs in self._pairs if mine.is_floating_point()]
+            floating = [pair for pair in self._pairs if pair[0].is_floating_point()]
             _approach(*zip(*floating, strict=True), weight)
-            for mine, theirs in self._pairs:
-                if not mine.is_floating_point():
-                    mine.copy_(theirs)
-            for (
-                norm,
-                weight,
-            ) in (
-                self._norms
-            ):  # an average has singular vectors of its own: the mean of unit vectors is none
-                norm.iterate(weight)
+            for average, value in self._pairs:
+                if not average.is_floating_point():
+                    average.copy_(value)
+            # The average has singular vectors of its own: a mean of unit vectors is no unit vector.
+            for norm, matrix in self._norms:
+                norm.iterate(matrix)
 
     # ---- state
     def tensors(self) -> dict[str, torch.Tensor]:
-        """Weights and buffers: `net.*`, and `ema.*` where there is an average."""
+        """Return weights and buffers: `net.*`, and `ema.*` where there is an average."""
         state = {f"net.{name}": value for name, value in self.module.state_dict().items()}
         if self.ema is not self.module:
             state |= {f"ema.{name}": value for name, value in self.ema.state_dict().items()}
         return state
 
     def state(self) -> dict[str, Any]:
-        """What is needed beside `tensors` to go on.
+        """Return what `load` needs beside `tensors`: plain data and the optimizer's whole tensors.
 
-        Plain data and the optimizer's tensors, whole under any engine. Collective.
+        Collective: under DeepSpeed each rank holds a part of them.
         """
         return {
             "optimizer": self.engine.optimizer_state(),
@@ -228,13 +207,13 @@ class Player:
         }
 
     def load(self, tensors: dict[str, torch.Tensor], state: dict[str, Any]) -> None:
+        """Go on from what `tensors` and `state` returned, under any engine and any number of ranks."""
         if self.ema is not self.module:
             self.ema.load_state_dict(
                 {name[4:]: value for name, value in tensors.items() if name.startswith("ema.")}
             )
-        optimizer = state["optimizer"].get(
-            "state", state["optimizer"]
-        )  # until version 0.1 with its groups
+        # Checkpoints of version 0.1 hold the optimizer's groups as well.
+        optimizer = state["optimizer"].get("state", state["optimizer"])
         self.engine.load(
             {name[4:]: value for name, value in tensors.items() if name.startswith("net.")},
             optimizer,
@@ -245,20 +224,20 @@ class Player:
 
 
 def _approach(
-    mine: tuple[torch.Tensor, ...], theirs: tuple[torch.Tensor, ...], weight: torch.Tensor
+    averages: tuple[torch.Tensor, ...], values: tuple[torch.Tensor, ...], weight: torch.Tensor
 ) -> None:
-    """mine += weight * (theirs - mine)"""
+    """Compute averages += weight * (values - averages) in place."""
     if weight.is_cuda:  # three kernels for all; on a CPU, one pass over each
-        gaps = torch._foreach_sub(theirs, mine)
+        gaps = torch._foreach_sub(values, averages)
         torch._foreach_mul_(gaps, weight)
-        torch._foreach_add_(mine, gaps)
+        torch._foreach_add_(averages, gaps)
     else:
-        for one, other in zip(mine, theirs, strict=True):
-            one.lerp_(other, weight)
+        for average, value in zip(averages, values, strict=True):
+            average.lerp_(value, weight)
 
 
 def _values(net: nn.Module) -> list[torch.Tensor]:
-    """Weights and buffers that are averaged: all of the state but the vectors of spectral norms."""
+    """Return what is averaged: weights and buffers, without the vectors of spectral norms."""
     vectors = {
         id(vector) for norm, _ in normalization.spectral_norms(net) for vector in (norm.u, norm.v)
     }
@@ -266,16 +245,16 @@ def _values(net: nn.Module) -> list[torch.Tensor]:
 
 
 def merge_logs(logs: list[Log]) -> Log:
-    """The numbers of a step of several updates: those of the last one, and how many were skipped."""
+    """Return the log of a step's last update, with `skipped` summed over all its updates."""
     return logs[-1] | {"skipped": torch.stack([log["skipped"] for log in logs]).sum()}
 
 
 @contextlib.contextmanager
 def _evaluating(net: nn.Module):
-    was = net.training
+    training = net.training
     net.eval()
     try:
         with torch.no_grad():
             yield net
     finally:
-        net.train(was)
+        net.train(training)

@@ -1,12 +1,12 @@
-"""A wider network from a narrower one's checkpoint: channels that both have are copied, the rest
+"""Start from the checkpoint of a narrower network: channels that both have are copied, the rest
 stays as this run initialised it.
 
-The grown network starts as the narrow one: weights that lead from a new channel into an old one
-start at 0, so old channels compute what they did, and new ones, whose own weights are random, are
-heard as training moves those zeros (a function-preserving start as in Net2Net, Chen et al. 2016,
-with zeros where that copies channels, which would be alike for ever). It holds for chains of
-convolutions, linear layers, normalisation by channel and self-attention. Where a network joins two
-tensors before a layer, or normalises over channels, the copy is a start, no more.
+The wide network first computes what the narrow one did: weights that lead from a new channel into
+an old one start at 0, so old channels are unchanged, and new ones, whose own weights are random,
+take part as training moves those zeros (a function-preserving start as in Net2Net, Chen et al.
+2016, which copies channels where this sets zeros; copies would stay equal for ever). This holds for
+chains of convolutions, linear layers, normalisation by channel and self-attention. Where a network
+joins two tensors before a layer, or normalises over channels, the function is not preserved.
 """
 
 from dataclasses import dataclass
@@ -25,24 +25,23 @@ from distgan.nn.image import SelfAttention2d
 from distgan.nn.normalization import SpectralNorm
 
 Tensors = dict[str, torch.Tensor]
-# largest singular value of what is new in a spectrally normalised weight, in that of the old: else
-# it would turn the old channels down
-LOUDEST = 0.5
-SHOWN = 12  # faults of one message
+# Largest singular value of the new part of a spectrally normalised weight, relative to that of the
+# old part: a larger one would scale the old channels down.
+LARGEST_NEW = 0.5
+MAX_FAULTS = 12  # listed in one message
 
 
 def widen(path: Path, players: dict[str, Player]) -> list[str]:
-    """Copy what the intact checkpoint folder `path` holds into freshly initialised players of the
-    same or greater widths, alike on every rank.
+    """Copy weights, buffers and averages of the checkpoint folder `path` into freshly initialised
+    players of the same or greater widths, alike on every rank. Optimizers start anew.
 
-    Weights, buffers and averages; optimizers start anew. Returns the lines of a report.
-    ConfigError, with all faults and before anything is changed, where the tensors are not those of
-    the same network, narrower.
+    Returns the lines of a report. Raises ConfigError with all faults, before anything is changed,
+    unless the checkpoint holds the same networks in the same or smaller widths.
     """
     try:
         source = load_file(path / "networks.safetensors")
         states = torch.load(path / "training.pt", map_location="cpu", weights_only=True)
-    except Exception as error:  # of many kinds: torch, safetensors and pickle have their own
+    except Exception as error:  # torch, safetensors and pickle each raise their own kinds
         raise ConfigError(f"grow: checkpoint {path} cannot be read: {error}") from error
     narrow = {name: _sides(name, source, player) for name, player in players.items()}
     fresh = {
@@ -51,20 +50,15 @@ def widen(path: Path, players: dict[str, Player]) -> list[str]:
     }
     faults = [line for name in players for line in _faults(name, narrow[name], fresh[name])]
     if faults:
-        more = [f"  and {len(faults) - SHOWN} more"] * (len(faults) > SHOWN)
-        raise ConfigError(
-            "\n".join(
-                [
-                    f"grow: {path} does not hold this network in the same or smaller widths:",
-                    *faults[:SHOWN],
-                    *more,
-                ]
-            )
-        )
+        lines = [f"grow: {path} does not hold this network in the same or smaller widths:"]
+        lines += faults[:MAX_FAULTS]
+        if len(faults) > MAX_FAULTS:
+            lines.append(f"  and {len(faults) - MAX_FAULTS} more")
+        raise ConfigError("\n".join(lines))
     lines, copied, total = [], 0, 0
     for name, player in players.items():
-        # The average goes on counting: from 0 it would have forgotten the narrow network after ten
-        # updates.
+        # The average keeps its count of updates: from 0 it would forget the narrow network within
+        # ten updates.
         player.load(
             _widened(player.module, narrow[name], fresh[name]),
             {"optimizer": {}, "updates": states[name]["updates"], "skips": 0},
@@ -84,23 +78,22 @@ def widen(path: Path, players: dict[str, Player]) -> list[str]:
 
 
 def _sides(name: str, source: Tensors, player: Player) -> Tensors:
-    """The player's `net.*` and `ema.*` in a checkpoint.
+    """Return the player's `net.*` and `ema.*` in a checkpoint.
 
-    An average that it lacks starts as its network; one that this run does not keep is left.
+    An average that the checkpoint lacks starts as its network; one that this run lacks is left out.
     """
-    mine = {
-        key[len(name) + 1 :]: value for key, value in source.items() if key.startswith(f"{name}.")
+    prefix = f"{name}."
+    sides = {
+        key.removeprefix(prefix): value for key, value in source.items() if key.startswith(prefix)
     }
-    net = {key: value for key, value in mine.items() if key.startswith("net.")}
-    return (
-        net
-        if player.ema is player.module
-        else {f"ema.{key[4:]}": value for key, value in net.items()} | mine
-    )
+    net = {key: value for key, value in sides.items() if key.startswith("net.")}
+    if player.ema is player.module:
+        return net
+    return {f"ema.{key[4:]}": value for key, value in net.items()} | sides
 
 
 def _faults(name: str, narrow: Tensors, fresh: Tensors) -> list[str]:
-    """What keeps `narrow` from being copied into `fresh`, a line each.
+    """Return a line for each tensor of `narrow` that cannot be copied into `fresh`.
 
     Averages have the faults of their networks.
     """
@@ -114,7 +107,7 @@ def _faults(name: str, narrow: Tensors, fresh: Tensors) -> list[str]:
         old, new = list(narrow[key].shape), list(fresh[key].shape)
         if len(old) != len(new) or old[2:] != new[2:]:
             lines.append(
-                f"  {name}.{key}: {old} there, {new} here, which differ in more than widths"
+                f"  {name}.{key}: {old} there, {new} here: they differ in more than widths"
             )
         elif any(there > here for there, here in zip(old, new, strict=True)):
             lines.append(f"  {name}.{key}: {old} there is wider than {new} here")
@@ -123,12 +116,12 @@ def _faults(name: str, narrow: Tensors, fresh: Tensors) -> list[str]:
 
 @dataclass(frozen=True)
 class _Kernel:
-    """A weight that leads from channels to channels."""
+    """A weight between channels; names are those of a state_dict."""
 
-    weight: str  # names in a state_dict
+    weight: str
     vectors: tuple[str, str] | None  # u and v, under spectral normalisation
-    out: int  # axis of the channels it leads to
-    key: bool  # of a self-attention
+    out: int  # axis of the output channels
+    key: bool  # the key of a self-attention
 
 
 def _kernels(net: nn.Module) -> list[_Kernel]:
@@ -136,8 +129,7 @@ def _kernels(net: nn.Module) -> list[_Kernel]:
     found = []
     for name, module in net.named_modules():
         if not isinstance(module, _ConvNd | nn.Linear) or getattr(module, "groups", 1) > 1:
-            # a group of channels has weights of its own: none of them lead from new channels to old
-            # ones
+            # The groups have separate weights, none of which lead from new channels to old ones.
             continue
         weight, vectors = f"{name}.weight".lstrip("."), None
         if parametrize.is_parametrized(module, "weight"):
@@ -164,7 +156,7 @@ def _kernels(net: nn.Module) -> list[_Kernel]:
 
 
 def _widened(net: nn.Module, narrow: Tensors, fresh: Tensors) -> Tensors:
-    """All tensors of the grown player, of whose network `net` says which tensors are kernels."""
+    """Return all tensors of the wide player; `net` is its network, in which kernels are found."""
     grown = {key: value.clone() for key, value in fresh.items()}
     for side in dict.fromkeys(key[:4] for key in fresh):
         for kernel in _kernels(net):
@@ -172,12 +164,10 @@ def _widened(net: nn.Module, narrow: Tensors, fresh: Tensors) -> Tensors:
             _start(kernel, old, new)
             if kernel.vectors:
                 u, v = (side + name for name in kernel.vectors)
-                old, new = (
-                    old.transpose(0, kernel.out),
-                    new.transpose(0, kernel.out),
-                )  # as spectral norm sees them: rows are output channels
-                _quieten(old, new, narrow[u], narrow[v])
-                # v runs over all axes of the weight but that of the output channels
+                # As spectral norm takes them: rows are output channels.
+                old, new = old.transpose(0, kernel.out), new.transpose(0, kernel.out)
+                _scale_down_new(old, new, narrow[u], narrow[v])
+                # v runs over all axes of the weight but that of the output channels.
                 grown[v] = torch.zeros_like(new[0], memory_format=torch.contiguous_format)
                 _copy(narrow[v].view(old.shape[1:]), grown[v])
                 grown[v] = grown[v].flatten()
@@ -194,7 +184,7 @@ def _widened(net: nn.Module, narrow: Tensors, fresh: Tensors) -> Tensors:
 
 
 def _start(kernel: _Kernel, old: torch.Tensor, new: torch.Tensor) -> None:
-    """Zero what leads from new channels to old ones."""
+    """Set weights from new channels to old ones to zero."""
     into = new.narrow(kernel.out, 0, old.shape[kernel.out])
     into.narrow(
         1 - kernel.out,
@@ -202,14 +192,13 @@ def _start(kernel: _Kernel, old: torch.Tensor, new: torch.Tensor) -> None:
         new.shape[1 - kernel.out] - old.shape[1 - kernel.out],
     ).zero_()
     if kernel.key:
-        new[old.shape[0] :] = (
-            0  # what new rows of the query meet: the weights of the attention are the old ones
-        )
+        # New rows of the query meet zeros: the attention's weights are the old ones.
+        new[old.shape[0] :] = 0
 
 
-def _quieten(old: torch.Tensor, new: torch.Tensor, u: torch.Tensor, v: torch.Tensor) -> None:
-    """Scale down what is new in a weight that will be divided by its largest singular value, so
-    that this stays that of the old part.
+def _scale_down_new(old: torch.Tensor, new: torch.Tensor, u: torch.Tensor, v: torch.Tensor) -> None:
+    """Scale down the new part of a weight that will be divided by its largest singular value, so
+    that this value stays that of the old part.
     """
     rest = new.clone()
     rest[tuple(slice(size) for size in old.shape)] = 0
@@ -218,9 +207,9 @@ def _quieten(old: torch.Tensor, new: torch.Tensor, u: torch.Tensor, v: torch.Ten
     for _ in range(15):
         right = F.normalize(matrix.T @ F.normalize(matrix @ right, dim=0), dim=0)
     largest, before = float((matrix @ right).norm()), float(torch.vdot(u, old.flatten(1) @ v))
-    new *= min(1.0, LOUDEST * before / largest) if largest else 1.0
+    new *= min(1.0, LARGEST_NEW * before / largest) if largest else 1.0
 
 
 def _copy(old: torch.Tensor, new: torch.Tensor) -> None:
-    """Into the front of every axis."""
+    """Copy `old` into the front of every axis of `new`."""
     new[tuple(slice(size) for size in old.shape)] = old

@@ -131,10 +131,10 @@ def faster(factor: float = 1.1):
 
 
 def average_left_behind():
-    usual = player.Player._follow
+    usual = player.Player._update_ema
     return patch.object(
         player.Player,
-        "_follow",
+        "_update_ema",
         lambda self, finite: (
             usual(self, finite) if self._ranks.world_size == 1 or self._ranks.rank else None
         ),

@@ -14,7 +14,7 @@ from torch import nn
 from distgan.config.sections import Machine
 from distgan.core.errors import LaunchError
 from distgan.distributed.ranks import Ranks, SingleProcess
-from distgan.engine import ddp
+from distgan.engine import ddp, guarded_step
 from distgan.engine.ddp import Engine
 from distgan.nn.normalization import GroupBatchNorm2d, spectral_norm
 
@@ -83,7 +83,7 @@ def test_an_update_is_torchs_own(kind):
 @pytest.mark.parametrize("warm", [False, True], ids=["first step", "later"])
 def test_a_gradient_that_is_not_finite_changes_nothing(kind, put_back, warm, monkeypatch):
     if put_back:
-        monkeypatch.setattr(ddp, "step_where", ddp._step_and_put_back)
+        monkeypatch.setattr(ddp, "step_where", guarded_step._step_and_put_back)
     e, other = engine(kind, optimizer="loop"), engine(kind, optimizer="loop")
     for each in (e, other):
         if warm:

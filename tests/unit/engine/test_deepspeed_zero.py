@@ -15,7 +15,7 @@ from distgan.engine.deepspeed_zero import Zero
     ("version", "told"),
     [
         (None, r"not installed: pip install 'distgan\[deepspeed\]'"),
-        ("0.18.9", "deepspeed 0.18.9 is too old, 0.19"),
+        ("0.18.9", "deepspeed 0.18.9 is older than 0.19"),
     ],
 )
 def test_a_deepspeed_that_is_missing_or_old(version, told, monkeypatch):

@@ -173,7 +173,7 @@ def test_spectral_norms_hardly_rise_when_new_channels_are_found(trained, build):
     old, new = narrow.D.tensors(), wide.D.tensors()
     for key in (key for key in old if key.endswith("original")):
         a, b = (torch.linalg.matrix_norm(tensors[key].flatten(1), 2) for tensors in (old, new))
-        assert a <= b < 1.12 * a, key  # sqrt(1 + LOUDEST²)
+        assert a <= b < 1.12 * a, key  # sqrt(1 + LARGEST_NEW²)
 
 
 def test_averages_go_on_and_optimizers_start_anew(trained, build):
