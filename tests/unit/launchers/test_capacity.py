@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from distgan import cli, recipes, train
+from distgan import cli, train
 from distgan.config import batch_layout, loading
 from distgan.core.errors import ConfigError, DataError
 from distgan.distributed.ranks import Ranks
@@ -24,6 +24,8 @@ from distgan.launchers.capacity import table
 from distgan.launchers.capacity.measurement import Row, measure
 from distgan.launchers.capacity.recommendation import recommend
 from distgan.launchers.capacity.table import text
+from distgan.recipes._base import build_recipe
+from distgan.recipes._catalog import resolve_recipe
 
 
 # ---- parameters, by hand
@@ -102,12 +104,12 @@ def test_parameters_at_96():
 
 
 def counted(width: int) -> tuple[int, int]:
-    module, tree = recipes.resolve("capacity")
+    module, tree = resolve_recipe("capacity")
     settings = loading.validate(
         module.Settings, tree, ["data=nowhere", f"ngf={width}", f"ndf={width}"]
     )
     ranks = Ranks(settings.machine, settings.precision)
-    recipe = recipes.build(
+    recipe = build_recipe(
         module,
         settings,
         ranks,
