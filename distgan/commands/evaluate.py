@@ -12,7 +12,7 @@ from distgan.core import arguments as options
 from distgan.core import console
 from distgan.core.errors import ConfigError, RunError
 from distgan.core.files import write_atomic
-from distgan.runs import folder as runs
+from distgan.runs.folder import timestamp
 
 USAGE = """usage: distgan evaluate RUN[@best|@last|@STEP]|CHECKPOINT [--n N] [--metrics LIST] [--against all|train] …
        distgan evaluate --real A --fake B [--n N] [--metrics LIST] …
@@ -207,7 +207,7 @@ def _named(metrics: tuple[str, ...], inception: str | None, sha256: str | None) 
 
 def _whole(found: dict[str, Any], evaluator: Any, ranks: Any) -> dict[str, Any]:
     seconds = {name: round(value, 3) for name, value in evaluator.seconds.items()}
-    return found | {"processes": ranks.world_size, "seconds": seconds, "time": runs.now()}
+    return found | {"processes": ranks.world_size, "seconds": seconds, "time": timestamp()}
 
 
 def _hash(result: dict[str, Any]) -> str:

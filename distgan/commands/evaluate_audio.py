@@ -13,7 +13,7 @@ from distgan.core import arguments as options
 from distgan.core import console
 from distgan.core.errors import ConfigError, DiskError
 from distgan.core.files import csv_text, write_atomic
-from distgan.runs import folder as runs
+from distgan.runs.folder import timestamp
 
 USAGE = """usage: distgan evaluate RUN[@best|@last|@STEP]|CHECKPOINT [--metrics LIST] [--processes N] …          a run of waveform or timbre
        distgan evaluate --real CLEAN --fake REPAIRED [--input DENOISED] [--metrics LIST] …             folders of sound files of the same names
@@ -223,7 +223,7 @@ def _scored(
                 "stft_resolutions": clips.resolutions,
                 "embedding_sha256": embedding.digest if embedding else None,
                 "distgan": __version__,
-                "time": runs.now(),
+                "time": timestamp(),
             }
             | found
         )

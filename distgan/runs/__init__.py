@@ -1,0 +1,12 @@
+"""A run folder on disk: what a run writes, and what reads it.
+
+Imports config, monitor, core; only checkpoints and locate load torch. No file is left half written:
+a reader sees the old or the new one.
+
+resolve         which run a command line means, and the path of its folder
+folder          the folder of a run that trains: lock, status, events, journal, DONE
+training_state  what a checkpoint holds beside networks and position
+checkpoints     save, verify and load checkpoints
+locate          `RUN@best` and the like -> a checkpoint
+history         read a run folder for reports; change nothing
+"""

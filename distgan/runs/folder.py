@@ -1,6 +1,6 @@
-"""A run folder: what was asked, what happened, and the numbers. Imports no torch.
+"""A run folder on disk, written by rank 0. Imports no torch.
 
-config.yaml overrides.yaml identity.json   what was resolved, what was asked, what was hashed
+config.yaml overrides.yaml identity.json   the settings, those of the command line, those hashed
 status.json                                state, cause, attempt, step, samples seen, best,
                                            heartbeat
 events.jsonl journal.jsonl                 append-only: what happened; the numbers (keys `who/what`)
@@ -26,60 +26,55 @@ from distgan.core.errors import DiskError, RunError
 from distgan.core.files import append, disk_errors, lock, sync, write_atomic
 from distgan.runs.resolve import folder_of
 
-STOP, SAVE = "STOP", "SAVE"  # files in a run folder by which a person asks a run to save
+STOP, SAVE = "STOP", "SAVE"  # files in a run folder with which a person asks a run to save
+# What a start that was killed before it wrote identity.json leaves, beside empty folders; and what
+# a submitted job has before it trains: a link to its code, records and logs of its attempts.
+_BEFORE_IDENTITY = (".lock", "overrides.yaml", "code", STOP, SAVE, "NO_RESTART")
 
 
-def now() -> str:
+def timestamp() -> str:
+    """Return the time in UTC as ISO 8601, to the second."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def next_attempt(path: Path) -> int:
-    """One more than the last, not their number: someone may have removed old ones."""
-    return (
-        max(
-            (int(found.name) for found in (path / "attempts").glob("*") if found.name.isdecimal()),
-            default=-1,
-        )
-        + 1
-    )
+    """Return one more than the last attempt's number; earlier ones may have been removed."""
+    numbers = [int(p.name) for p in (path / "attempts").glob("*") if p.name.isdecimal()]
+    return max(numbers, default=-1) + 1
 
 
 class RunFolder:
-    """Opened by rank 0 only; the other ranks never write."""
+    """The folder of a run that trains, locked. Opened by rank 0 only."""
 
-    def __init__(self, run: Run, fingerprint: str, asked: dict[str, Any], start: str | None = None):
-        """Make the folder, or enter the one this run already has.
+    def __init__(
+        self, run: Run, fingerprint: str, overrides: dict[str, Any], start: str | None = None
+    ):
+        """Make the folder, or enter the one that this run already has.
 
-        RunError, before anything is written, if it belongs to another run.
+        Raise RunError, before anything is written, if it belongs to another run.
         """
         identity = run.identity(fingerprint, start)
         self.path = folder_of(run, identity)
         try:
-            self._check(identity)
+            self._require_own(identity)
             for name in ("attempts", "checkpoints", "samples", "eval"):
                 (self.path / name).mkdir(parents=True, exist_ok=True)
             self._lock = open(self.path / ".lock", "a")
         except OSError as error:
             raise RunError(f"cannot write the run folder {self.path}: {error.strerror}") from error
         self._take_lock()
-        self._check(
-            identity
-        )  # again: between the first look and the lock another run may have come and gone
+        # Between the first check and the lock another run may have come and gone.
+        self._require_own(identity)
         if not (self.path / "identity.json").exists():
-            write_atomic(self.path / "overrides.yaml", yaml.safe_dump(asked, sort_keys=False))
+            write_atomic(self.path / "overrides.yaml", yaml.safe_dump(overrides, sort_keys=False))
             write_atomic(self.path / "identity.json", json.dumps(identity, indent=1))
         self._run = run
         # A job has made the folder of this attempt, for its logs.
-        given = os.environ.get("DISTGAN_ATTEMPT", "")
-        self.attempt = (
-            int(given)
-            if given.isdecimal() and (self.path / "attempts" / given).is_dir()
-            else next_attempt(self.path)
-        )
-        self._waiting: dict[str, list[dict[str, Any]]] = {
-            "journal.jsonl": [],
-            "events.jsonl": [],
-        }  # on a full disk, with on_full_disk=warn
+        number = os.environ.get("DISTGAN_ATTEMPT", "")
+        made = number.isdecimal() and (self.path / "attempts" / number).is_dir()
+        self.attempt = int(number) if made else next_attempt(self.path)
+        # Lines that could not be written to a full disk, with machine.on_full_disk=warn.
+        self._waiting: dict[str, list[dict[str, Any]]] = {"journal.jsonl": [], "events.jsonl": []}
         self._status: dict[str, Any] = {
             "attempt": self.attempt,
             "pid": os.getpid(),
@@ -104,34 +99,13 @@ class RunFolder:
                 " process trains there"
             )
 
-    def _check(self, identity: dict[str, Any]) -> None:
-        # A start that was killed before it had written its identity leaves empty folders and these:
-        # the same line may begin again. So does a job that was submitted and has not trained: a
-        # link to its code, and records and logs of its attempts.
-        unborn = (
-            ".lock",
-            "overrides.yaml",
-            "code",
-            "STOP",
-            "SAVE",
-            "NO_RESTART",
-        )
-        if (
-            not self.path.exists()
-            or self.path.is_dir()
-            and all(
-                path.is_dir()
-                and not path.is_symlink()
-                or path.name in unborn
-                or path.name.startswith(("overrides.yaml.tmp-", "identity.json.tmp-"))
-                or path.parent.parent.name == "attempts"
-                for path in self.path.rglob("*")
-            )
-        ):
+    def _require_own(self, identity: dict[str, Any]) -> None:
+        """Raise RunError unless the folder is new, empty, or this run's."""
+        if not self.path.exists() or self._is_unborn():
             return
         try:
-            found = json.loads((self.path / "identity.json").read_text())
-            theirs = {**dict(flatten(found["settings"])), "data": found["data"]}
+            recorded = json.loads((self.path / "identity.json").read_text())
+            there = {**dict(flatten(recorded["settings"])), "data": recorded["data"]}
         except (FileNotFoundError, NotADirectoryError):
             raise RunError(
                 f"{self.path} is not empty and no run folder (it has no identity.json); choose"
@@ -139,45 +113,47 @@ class RunFolder:
             ) from None
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise RunError(
-                f"{self.path / 'identity.json'} is damaged: {error}. Put back what it was, or"
-                " choose another machine.folder"
+                f"{self.path / 'identity.json'} is damaged: {error}. Restore it, or choose another"
+                " machine.folder"
             ) from error
-        mine = {**dict(flatten(identity["settings"])), "data": identity["data"]}
-        differ = [
-            f"  {key}: the folder has {theirs.get(key, 'no such setting')}, asked is"
-            f" {mine.get(key, 'no such setting')}"
-            for key in sorted(mine.keys() | theirs.keys())
-            if mine.get(key) != theirs.get(key)
+        here = {**dict(flatten(identity["settings"])), "data": identity["data"]}
+        differences = [
+            f"  {key}: {there.get(key, 'no such setting')} in the folder,"
+            f" {here.get(key, 'no such setting')} requested"
+            for key in sorted(here.keys() | there.keys())
+            if here.get(key) != there.get(key)
         ]
-        if differ:
+        if differences:
             raise RunError(
-                "\n".join(
-                    [
-                        f"the run folder {self.path} belongs to another run; nothing was changed:",
-                        *differ,
-                        (
-                            "Leave out machine.folder to give this run a folder of its own, or ask"
-                            " for the settings above"
-                        ),
-                    ]
-                )
+                f"the run folder {self.path} belongs to another run; nothing was changed:\n"
+                + "\n".join(differences)
+                + "\nLeave out machine.folder to give this run a folder of its own, or use the"
+                " settings in the folder"
             )
 
+    def _is_unborn(self) -> bool:
+        """Return True if no run has written its identity here, so that one may begin."""
+        return self.path.is_dir() and all(
+            (path.is_dir() and not path.is_symlink())
+            or path.name in _BEFORE_IDENTITY
+            or path.name.startswith(("overrides.yaml.tmp-", "identity.json.tmp-"))
+            or path.parent.parent.name == "attempts"
+            for path in self.path.rglob("*")
+        )
+
     def close(self) -> None:
-        """Let another process train here; the end of this process does so too."""
+        """Release the lock, as the end of this process does."""
         self._lock.close()
 
-    # ---- what happened
+    # ---- attempts, events, status
     def begin(self, facts: dict[str, Any]) -> None:
         """Record a start of this run: launcher, versions, processes."""
         folder = self.path / "attempts" / f"{self.attempt:03d}"
         folder.mkdir(exist_ok="DISTGAN_ATTEMPT" in os.environ)
-        write_atomic(
-            self.path / "config.yaml",
-            yaml.safe_dump(self._run.model_dump(mode="json"), sort_keys=False),
-        )
+        settings = yaml.safe_dump(self._run.model_dump(mode="json"), sort_keys=False)
+        write_atomic(self.path / "config.yaml", settings)
         self._facts = {
-            "started": now(),
+            "started": timestamp(),
             "ended": None,
             "cause": None,
             "host": socket.gethostname(),
@@ -187,23 +163,21 @@ class RunFolder:
 
     def end(self, state: str, cause: str | None, **facts: Any) -> None:
         """Record how this attempt ended."""
-        self._facts |= {"ended": now(), "cause": cause or state, **facts}
-        write_atomic(
-            self.path / "attempts" / f"{self.attempt:03d}" / "attempt.json",
-            json.dumps(self._facts, indent=1),
-        )
+        self._facts |= {"ended": timestamp(), "cause": cause or state, **facts}
+        path = self.path / "attempts" / f"{self.attempt:03d}" / "attempt.json"
+        write_atomic(path, json.dumps(self._facts, indent=1))
         self.status(state=state, cause=cause)
 
     def event(self, name: str, **details: Any) -> None:
-        self._append("events.jsonl", [{"time": now(), "event": name, **details}])
+        self._append("events.jsonl", [{"time": timestamp(), "event": name, **details}])
 
-    def write_or_warn(self, work: Callable[[], Any]) -> bool:
-        """Call `work`, which writes a file, and return True if it could be written.
+    def write_or_warn(self, write: Callable[[], Any]) -> bool:
+        """Call `write`, and return True if the file could be written.
 
         If not: DiskError, or a warning with machine.on_full_disk=warn.
         """
         try:
-            work()
+            write()
         except DiskError as error:
             if self._run.machine.on_full_disk == "stop":
                 raise
@@ -214,10 +188,19 @@ class RunFolder:
         return True
 
     def status(self, **changes: Any) -> None:
-        self._status |= changes | {"heartbeat": now()}
-        self.write_or_warn(
-            lambda: write_atomic(self.path / "status.json", json.dumps(self._status, indent=1))
-        )
+        self._status |= changes | {"heartbeat": timestamp()}
+        text = json.dumps(self._status, indent=1)
+        self.write_or_warn(lambda: write_atomic(self.path / "status.json", text))
+
+    def last_heartbeat(self) -> float | None:
+        """Return the time of the last heartbeat in status.json, in seconds since 1970; None if
+        there is none.
+        """
+        try:
+            text = json.loads((self.path / "status.json").read_text())["heartbeat"]
+            return datetime.datetime.fromisoformat(text).timestamp()
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            return None
 
     def has_request(self, name: str) -> bool:
         """Return True if a person has asked for STOP or SAVE."""
@@ -226,15 +209,15 @@ class RunFolder:
     def clear_request(self, name: str) -> None:
         (self.path / name).unlink(missing_ok=True)
 
-    # ---- the numbers
+    # ---- the journal
     def journal(self, rows: list[dict[str, Any]]) -> None:
         self._append("journal.jsonl", rows)
 
     def sync(self) -> None:
-        """On return the journal is on the disk.
+        """Write the journal to the disk; DiskError if it cannot be.
 
-        Before a checkpoint is, or a power cut would leave steps that no journal knows. Else
-        DiskError.
+        Call it before a checkpoint is written, or a power cut would leave steps that are in no
+        journal.
         """
         path = self.path / "journal.jsonl"
         self._write_waiting("journal.jsonl")
@@ -242,41 +225,28 @@ class RunFolder:
             with disk_errors(path):
                 sync(path)
 
-    def last_heartbeat(self) -> float | None:
-        """When the attempt before was last heard of, in seconds since 1970.
-
-        None where status.json does not tell.
-        """
-        try:
-            return datetime.datetime.fromisoformat(
-                json.loads((self.path / "status.json").read_text())["heartbeat"]
-            ).timestamp()
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
-            return None
-
     def rewind(self, step: int) -> int:
-        """Forget journal rows after `step`.
-
-        They are about to be trained again, or were torn by a crash. Returns how many steps that
-        takes back.
+        """Remove journal rows after `step`, and rows torn by a crash. Return how many steps are
+        lost.
         """
         path = self.path / "journal.jsonl"
         if not path.exists():
             return 0
-        kept, broken, last, lines = [], [], step, path.read_text(errors="replace").splitlines()
-        for n, line in enumerate(lines):
+        kept, damaged, last = [], [], step
+        lines = path.read_text(errors="replace").splitlines()
+        for number, line in enumerate(lines, 1):
             try:
-                last = max(last, at := json.loads(line)["step"])
-                if at <= step:
+                row_step = json.loads(line)["step"]
+                last = max(last, row_step)
+                if row_step <= step:
                     kept.append(line + "\n")
             except (ValueError, KeyError, TypeError, RecursionError):
-                broken += [n + 1] * (
-                    n + 1 < len(lines) and bool(line.strip())
-                )  # the last line may be torn
-        if broken:
+                if number < len(lines) and line.strip():  # the last line may be torn
+                    damaged.append(str(number))
+        if damaged:
             console.say(
-                f"warning: {path}, line {', '.join(map(str, broken[:5]))}: damaged, and left out;"
-                " the numbers of these steps are lost, the run is not"
+                f"warning: {path}, line {', '.join(damaged[:5])}: damaged, and left out; the"
+                " numbers of these steps are lost, the run is not"
             )
         write_atomic(path, "".join(kept))
         return last - step
@@ -286,35 +256,33 @@ class RunFolder:
         self.write_or_warn(lambda: self._write_waiting(name))
 
     def _write_waiting(self, name: str) -> None:
-        """The lines that are still to be written, all of them or none."""
+        """Write the waiting lines, all or none."""
         if rows := self._waiting[name]:
             append(self.path / name, "".join(json.dumps(row) + "\n" for row in rows))
             rows.clear()
 
     # ---- success
     def done(self, last: int) -> str | None:
-        """How the run was finished, if it was, at step `last` or early.
-
-        None where training is to begin or go on.
-        """
+        """Return how the run finished, at step `last` or early; None if it has not."""
         try:
-            found = json.loads((self.path / "DONE").read_text())
-            step, early = int(found["step"]), bool(found["early"])
+            record = json.loads((self.path / "DONE").read_text())
+            step, early = int(record["step"]), bool(record["early"])
         except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
             return None
-        return f"early, at step {step}" if early else f"at step {step}" if step >= last else None
+        if early:
+            return f"early, at step {step}"
+        return f"at step {step}" if step >= last else None
 
     def reopen(self) -> None:
-        """A longer run was asked for: until it is reached, this one is not done."""
+        """Remove DONE: a longer run was requested, and is not finished until its last step."""
         (self.path / "DONE").unlink(missing_ok=True)
 
     def finish(self, step: int, epoch: float, early: bool) -> None:
+        """Write all that waits, then DONE."""
         for name in self._waiting:
             self._write_waiting(name)
-        write_atomic(
-            self.path / "DONE",
-            json.dumps({"step": step, "epoch": epoch, "early": early, "time": now()}),
-        )
+        record = {"step": step, "epoch": epoch, "early": early, "time": timestamp()}
+        write_atomic(self.path / "DONE", json.dumps(record))
 
 
 class NoRunFolder(RunFolder):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from distgan.core.files import write_atomic
 from distgan.launchers.capacity import command as capacity
-from distgan.runs import folder as runs
+from distgan.runs.folder import timestamp
 
 
 def main(argv: list[str]) -> int:
@@ -30,7 +30,7 @@ def main(argv: list[str]) -> int:
     capacity.report(study)
     if not failed:
         write_atomic(
-            folder / "DONE", json.dumps({"step": 0, "epoch": 0, "early": None, "time": runs.now()})
+            folder / "DONE", json.dumps({"step": 0, "epoch": 0, "early": None, "time": timestamp()})
         )
     return 1 if failed else 0
 

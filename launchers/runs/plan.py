@@ -18,7 +18,7 @@ from distgan.distributed.environment import resolve_engine
 from distgan.launchers.runs.state import read_run_files
 from distgan.launchers.slurm.profiles import Resources
 from distgan.launchers.slurm.submission import RunSpec
-from distgan.runs import folder as runs
+from distgan.runs.folder import STOP
 from distgan.runs.resolve import folder_of, resolve, versions
 
 
@@ -124,7 +124,7 @@ def clear_end_markers(planned: PlannedRun) -> None:
     """Remove the files that mark a run as ended, before it is submitted again."""
     for name in (
         "NO_RESTART",
-        runs.STOP,
+        STOP,
         *(("DONE",) if read_run_files(planned.folder, planned.steps).shorter else ()),
     ):
         (planned.folder / name).unlink(missing_ok=True)

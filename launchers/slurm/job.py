@@ -39,7 +39,7 @@ from distgan.launchers.slurm.restart_policy import (
     decide,
     no_progress_reason,
 )
-from distgan.runs import folder as runs
+from distgan.runs.folder import next_attempt
 
 LEAVE = 75  # exit code of a job that is not finished: run it again
 PORTS = (20000, 29000)  # below Linux' range for outgoing connections
@@ -173,7 +173,7 @@ class JobAttempt:
             write_atomic(folder / "NO_RESTART", why + "\n")
             print(f"error: {folder}: {why}", flush=True)
             return RestartDecision("fail", "error", why)
-        attempt = folder / "attempts" / f"{runs.next_attempt(folder):03d}"
+        attempt = folder / "attempts" / f"{next_attempt(folder):03d}"
         attempt.mkdir(parents=True)
         record = self._about(step)
         nodes = None

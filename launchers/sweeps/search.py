@@ -31,7 +31,7 @@ from distgan.launchers.slurm.submission import RunSpec
 from distgan.launchers.sweeps import definition
 from distgan.launchers.sweeps.members import Sweep
 from distgan.monitor.journal import last_rows, score_key
-from distgan.runs import folder as runs
+from distgan.runs.folder import STOP
 
 Count = Annotated[int, Field(gt=0, le=definition.MAX_MEMBERS)]
 
@@ -226,7 +226,7 @@ def _tell(study: Any, trial: Any, run: SelectedRun, prune: bool) -> bool:
             run.folder / "NO_RESTART",
             f"pruned: worse than the median of the other trials after {points[-1][0]:,} samples\n",
         )
-        (run.folder / runs.STOP).touch()
+        (run.folder / STOP).touch()
         study.tell(trial.number, state=optuna.trial.TrialState.PRUNED)
         console.say(
             f"pruned      trial {trial.number}, {run.folder.name}: {points[-1][1]:.4g} after"

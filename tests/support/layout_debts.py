@@ -44,8 +44,6 @@ DEBTS: dict[str, set[str]] = {
         "distgan.metrics",
         "distgan.nn",
         "distgan.outputs",
-        "distgan.runs",
-        "distgan.training",
     },
     "docstrings": {
         "distgan.commands.evaluate._hash",

@@ -248,8 +248,8 @@ def test_a_run_folder_of_other_settings(refused, folder):
     said = refused("sagan", "data=data", "machine.folder=begun", "ngf=4", "seed=3")
     assert "the run folder begun belongs to another run; nothing was changed:" in said
     assert (
-        "\n  ngf: the folder has 64, asked is 4\n" in said
-        and "\n  seed: the folder has 0, asked is 3\n" in said
+        "\n  ngf: 64 in the folder, 4 requested\n" in said
+        and "\n  seed: 0 in the folder, 3 requested\n" in said
     )
 
 
