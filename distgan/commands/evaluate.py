@@ -111,7 +111,7 @@ def _of_run(text: str, asked: dict[str, Any]):
     def work() -> dict[str, Any]:
         from distgan.distributed.ranks import Ranks
         from distgan.evaluation.image_evaluator import Evaluator
-        from distgan.outputs.image_results import PURPOSE
+        from distgan.outputs.image_results import RESULTS_NOISE
 
         ranks = Ranks(run.machine, run.precision)
         recipe = ranks.on_all_ranks(lambda: trained.load(module, run, ranks, checkpoint))
@@ -130,7 +130,7 @@ def _of_run(text: str, asked: dict[str, Any]):
                 seed=run.seed,
             )
         )
-        found = evaluator.measure(lambda numbers: recipe.sample(numbers, PURPOSE))
+        found = evaluator.measure(lambda numbers: recipe.sample(numbers, RESULTS_NOISE))
         about = json.loads((checkpoint / "checkpoint.json").read_text())
         player = recipe.players["G"]
         result = {
@@ -139,7 +139,7 @@ def _of_run(text: str, asked: dict[str, Any]):
             "step": int(checkpoint.name),
             "checkpoint_digest": about["digest"],
             "averaged": player.ema is not player.module,
-            "noise": PURPOSE,
+            "noise": RESULTS_NOISE,
             "against": asked["against"],
         } | _whole(found, evaluator, ranks)
         out = (

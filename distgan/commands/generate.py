@@ -15,7 +15,7 @@ from distgan.config.settings import Run
 from distgan.core import arguments as options
 from distgan.core import console
 from distgan.core.errors import ConfigError
-from distgan.outputs.folder import Store
+from distgan.outputs.folder import OutputFolder
 
 USAGE = """usage: distgan generate RUN[@best|@last|@STEP] [OUT] [--n N] [--shards yes] [--processes N] …
 
@@ -86,8 +86,8 @@ def main(argv: list[str]) -> int:
         "seed": run.seed,
         "of": "noise" if images else _what(asked["from"], asked["data"] or run.data),
     }
-    store = Store(target, about, asked["shards"] == "yes")
-    store.refuse_others()
+    store = OutputFolder(target, about, asked["shards"] == "yes")
+    store.require_ours()
     launch_line.spread("generate", argv, asked["processes"])
     made = (_images if images else _sounds)(module, run, checkpoint, asked, store)
     following = (
@@ -123,7 +123,7 @@ def _what(own: str | None, folder: str) -> str:
 
 
 def _images(
-    module: ModuleType, run: Run, checkpoint: Path, asked: dict[str, Any], store: Store
+    module: ModuleType, run: Run, checkpoint: Path, asked: dict[str, Any], store: OutputFolder
 ) -> str:
     from distgan.distributed.ranks import Ranks
     from distgan.outputs import image_grid as pictures
@@ -156,7 +156,7 @@ def _images(
 
 
 def _sounds(
-    module: ModuleType, run: Run, checkpoint: Path, asked: dict[str, Any], store: Store
+    module: ModuleType, run: Run, checkpoint: Path, asked: dict[str, Any], store: OutputFolder
 ) -> str:
     import numpy as np
 

@@ -1,4 +1,4 @@
-"""What people see and hear of repaired sound: spectrograms, sound files, a table of measures."""
+"""Results of repaired sound for people: spectrograms, sound files, a table of measures."""
 
 import dataclasses
 import re
@@ -12,23 +12,23 @@ from distgan.core.files import csv_text, disk_errors, write_atomic
 from distgan.data import transforms
 from distgan.data.dataset import Data
 from distgan.metrics.audio import band_levels, band_names, table
-from distgan.outputs import signal_plots as figures
+from distgan.outputs import signal_plots
 from distgan.shards.codecs import audio as audio_codec
 
 
 @dataclasses.dataclass(frozen=True)
 class Repaired:
-    """A held-out pair and what was made of it; sounds are float32 [frames]."""
+    """A held-out pair and the repaired sound; sounds are float32 [frames].
+
+    `measured` has the measures of `metrics.audio.table` by name, with `input_` those of the input,
+    and the levels of bands as `level 0-500 Hz`.
+    """
 
     key: str
     before: np.ndarray
     after: np.ndarray
     clean: np.ndarray
-    measured: dict[
-        str, float
-        # SI-SDR in dB, say: `si_sdr`; of the input `input_si_sdr`; levels of bands `level 0-500 Hz`,
-        # `input_level 0-500 Hz`
-    ]
+    measured: dict[str, float]
 
     @property
     def name(self) -> str:
@@ -36,14 +36,14 @@ class Repaired:
 
 
 def file_name(key: str) -> str:
-    """A key as part of a file's name."""
+    """Return a key as part of the name of a file."""
     return re.sub(r"[^A-Za-z0-9_-]+", "_", key)[:80]
 
 
-def spread(there: int, wanted: int) -> list[int]:
-    """`wanted` numbers, or all, spread evenly over range(there)."""
-    wanted = min(there, wanted)
-    return [k * there // wanted for k in range(wanted)]
+def spread(total: int, count: int) -> list[int]:
+    """Return `count` numbers, or all, spaced evenly over range(total)."""
+    count = min(total, count)
+    return [k * total // count for k in range(count)]
 
 
 @torch.no_grad()
@@ -53,13 +53,14 @@ def repaired(
     repair: Callable[[torch.Tensor], torch.Tensor],
     resolutions: tuple[tuple[int, int, int], ...],
 ) -> Repaired:
-    """Held-out pair i through a network in evaluation mode."""
-    like = next(repair.parameters())
-    given, target = transforms.to_waves(
-        data.decode(data.validation, [i]).to(like.device), like.dtype
+    """Repair and measure held-out pair i by a network in evaluation mode."""
+    weight = next(repair.parameters())
+    source, target = transforms.to_waves(
+        data.decode(data.validation, [i]).to(weight.device), weight.dtype
     ).unbind(1)
-    found, rate, measured = repair(given), data.sample.rate, {}
-    for prefix, wave in (("", found), ("input_", given)):
+    output, rate = repair(source), data.sample.rate
+    measured: dict[str, float] = {}
+    for prefix, wave in (("", output), ("input_", source)):
         measured |= {
             f"{prefix}{name}": value.item()
             for name, value in table(wave, target, rate, resolutions).items()
@@ -71,21 +72,21 @@ def repaired(
         }
     return Repaired(
         data.validation.key(i),
-        *(wave[0].float().cpu().numpy() for wave in (given, found, target)),
+        *(wave[0].float().cpu().numpy() for wave in (source, output, target)),
         measured,
     )
 
 
 def draw(path: Path, pairs: list[Repaired], rate: int) -> None:
-    """One row of spectrograms for each: denoised, repaired, clean."""
+    """Plot one row of spectrograms for each pair: denoised, repaired, clean."""
 
-    def title(pair: Repaired, what: str, prefix: str) -> str:
+    def title(pair: Repaired, name: str, prefix: str) -> str:
         return (
-            f"{what}  SI-SDR {pair.measured[f'{prefix}si_sdr']:.1f}  LSD"
+            f"{name}  SI-SDR {pair.measured[f'{prefix}si_sdr']:.1f}  LSD"
             f" {pair.measured[f'{prefix}lsd']:.1f}"
         )
 
-    figures.spectrograms(
+    signal_plots.spectrograms(
         path,
         [
             [
@@ -100,20 +101,24 @@ def draw(path: Path, pairs: list[Repaired], rate: int) -> None:
 
 
 def write_sound(folder: Path, prefix: str, pairs: list[Repaired], rate: int) -> None:
-    """PREFIX + KEY.before.wav, .after.wav and .clean.wav, 16 bits.
+    """Write PREFIX + KEY.before.wav, .after.wav and .clean.wav, 16 bits, clipped at full scale.
 
-    What is beyond full scale is clipped. DiskError where one cannot be written.
+    DiskError if one cannot be written.
     """
     for pair in pairs:
-        for what, wave in (("before", pair.before), ("after", pair.after), ("clean", pair.clean)):
-            path = folder / f"{prefix}{pair.name}.{what}.wav"
+        for version, wave in (
+            ("before", pair.before),
+            ("after", pair.after),
+            ("clean", pair.clean),
+        ):
+            path = folder / f"{prefix}{pair.name}.{version}.wav"
             samples = audio_codec.to_int16(np.nan_to_num(wave))
             with disk_errors(path):
                 path.write_bytes(audio_codec.write_wav(samples, rate))
 
 
 def write_table(path: Path, pairs: Iterable[Repaired]) -> None:
-    """One line of measures for each, under a head."""
+    """Write one row of measures for each pair as CSV."""
     columns: list[str] = []
     rows = []
     for pair in pairs:

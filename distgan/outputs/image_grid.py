@@ -10,8 +10,9 @@ from distgan.core.files import write_atomic
 
 
 def grid(images: torch.Tensor, columns: int = 8) -> np.ndarray:
-    """uint8 [n, channels, height, width] -> uint8 [rows * (height + 1) + 1, columns * (width + 1) +
-    1, channels], with gray lines between.
+    """Arrange uint8 [n, channels, height, width] on one sheet, with gray lines between.
+
+    Return uint8 [rows * (height + 1) + 1, columns * (width + 1) + 1, channels].
     """
     n, channels, height, width = images.shape
     rows = -(-n // columns)
@@ -23,14 +24,14 @@ def grid(images: torch.Tensor, columns: int = 8) -> np.ndarray:
 
 
 def save_grid(path: Path, images: torch.Tensor) -> None:
-    """Write a grid, whole or not at all; DiskError where it cannot be written."""
+    """Write images as one PNG file, whole or not at all; DiskError."""
     sheet = grid(images)
     image = Image.fromarray(sheet[:, :, 0] if sheet.shape[2] == 1 else sheet)
     write_atomic(path, lambda file: image.save(file, format="PNG"))
 
 
 def load(paths: list[Path]) -> torch.Tensor:
-    """Pictures of one size -> uint8 [n, channels, height, width]."""
+    """Read pictures of one size as uint8 [n, channels, height, width]."""
     arrays = [np.asarray(Image.open(path)) for path in paths]
     return torch.from_numpy(
         np.stack([array.reshape(*array.shape[:2], -1) for array in arrays])

@@ -1,20 +1,21 @@
-"""What an image recipe leaves when training is over: image files, a line for each, and the score of
-exactly these files.
+"""Results of an image recipe after training: image files, a table of them, and the score of exactly
+these files.
 
     images/00000.png …   image i is drawn from noise (seed, i) by the generator in eval mode, its
                          average where there is one
-    result.csv           id, file_name, critic_score, sha256: a line for each file
+    result.csv           id, file_name, critic_score, sha256: a row for each file
     result.json          the score against all images of the data set, held out or not
     grid.png             the first 64
 
-All ranks make images, rank 0 alone writes, as everywhere: the others may not see its disk. The
-files do not depend on the number of ranks.
+All ranks generate images, rank 0 alone writes: the others may not see its disk. The files do not
+depend on the number of ranks.
 """
 
 import hashlib
 import io
 import json
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -29,10 +30,10 @@ from distgan.distributed.map_over_ranks import CHUNK, map_over_ranks
 from distgan.distributed.ranks import Ranks
 from distgan.engine.player import Player
 from distgan.evaluation.image_evaluator import Evaluator
-from distgan.outputs import image_grid as pictures
+from distgan.outputs import image_grid
 
-# not the noise of the evaluations that chose the checkpoint: it would flatter the score
-PURPOSE = "noise/results"
+# Not the noise of the evaluations that chose the checkpoint: it would flatter the score.
+RESULTS_NOISE = "noise/results"
 COLUMNS = ("id", "file_name", "critic_score", "sha256")
 GOOD = 50.0  # a FID below this is called good (and no other metric is)
 GRID = 64
@@ -51,10 +52,9 @@ def write(
     inception: str | None,
     sha256: str | None = None,
 ) -> dict[str, object]:
-    """All of the above into an empty folder.
+    """Write all of the above into an empty folder; return the content of result.json.
 
-    `sample` is the recipe's, with the networks to judge loaded. Collective; every rank gets
-    result.json.
+    `sample` is the recipe's, with the networks to score loaded. Collective.
     """
     evaluator = ranks.on_all_ranks(
         lambda: Evaluator(ranks, data, count, inception, whole=True, sha256=sha256)
@@ -83,25 +83,25 @@ def write_images(
     count: int,
     extract: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> torch.Tensor | None:
-    """images/, result.csv and grid.png into an empty folder.
+    """Write images/, result.csv and grid.png into an empty folder.
 
-    Collective; on rank 0 returns what `extract` says of the files, [count, d].
+    Return `extract` of the images, [count, d], on rank 0; None elsewhere. Collective.
     """
-
-    def keep(start: int, images: torch.Tensor, said: torch.Tensor) -> None:
-        for row, data in files(start, images, said, count):
-            save(folder / row[1], data)
-            lines.append(row)
-        if start == 0:
-            pictures.save_grid(folder / "grid.png", images[:GRID])
-
-    lines: list[Row] = []
+    rows: list[Row] = []
     features = []
+
+    def write_round(start: int, images: torch.Tensor, scores: torch.Tensor) -> None:
+        for row, data in files(start, images, scores, count):
+            save(folder / row[1], data)
+            rows.append(row)
+        if start == 0:
+            image_grid.save_grid(folder / "grid.png", images[:GRID])
+
     with console.bar("generating", count, "images") as bar:
-        for start, made in rounds(ranks, sample, D, range(count), bar, extract):
-            ranks.on_rank_zero(lambda start=start, made=made: keep(start, *made[:2]))
-            features += made[2:]
-    ranks.on_rank_zero(lambda: write_atomic(folder / "result.csv", table(lines)))
+        for start, columns in rounds(ranks, sample, D, range(count), bar, extract):
+            ranks.on_rank_zero(partial(write_round, start, *columns[:2]))
+            features += columns[2:]
+    ranks.on_rank_zero(lambda: write_atomic(folder / "result.csv", csv_text(COLUMNS, rows)))
     return torch.cat(features) if features and ranks.is_main else None
 
 
@@ -114,69 +114,47 @@ def rounds(
     extract: Callable[[torch.Tensor], torch.Tensor] | None = None,
     size: int = ROUND,
 ) -> Iterator[tuple[int, list[torch.Tensor | None]]]:
-    """Images of these numbers, `size` at a time: (number of the first, [uint8 [n, channels, height,
-    width], D's scores [n], features if asked for]).
+    """Generate the images of these numbers, `size` at a time.
 
-    Tensors on rank 0, None elsewhere. Collective; `numbers` begins at a multiple of CHUNK, so that
-    an image is always made among the same others.
+    Yield (number of the first, [uint8 [n, channels, height, width], D's scores [n], with `extract`
+    its features]): tensors on rank 0, None elsewhere. Collective. `numbers` begins at a multiple of
+    CHUNK, so that an image is always generated among the same others.
     """
 
-    def make(some: np.ndarray) -> tuple[torch.Tensor, ...]:
-        images = transforms.to_bytes(sample(some, PURPOSE))
+    def generate(chunk: np.ndarray) -> tuple[torch.Tensor, ...]:
+        images = transforms.to_bytes(sample(chunk, RESULTS_NOISE))
         with D.evaluating() as critic:
-            said = critic(transforms.to_unit(images, next(critic.parameters()).dtype))
-        return (images, said) if extract is None else (images, said, extract(images))
+            scores = critic(transforms.to_unit(images, next(critic.parameters()).dtype))
+        return (images, scores) if extract is None else (images, scores, extract(images))
 
+    columns = 3 if extract else 2
     for start in range(numbers.start, numbers.stop, size):
-        yield (
-            start,
-            map_over_ranks(
-                ranks,
-                range(start, min(start + size, numbers.stop)),
-                make,
-                bar,
-                columns=3 if extract else 2,
-            ),
-        )
+        part = range(start, min(start + size, numbers.stop))
+        yield start, map_over_ranks(ranks, part, generate, bar, columns)
 
 
 def files(
-    start: int, images: torch.Tensor, said: torch.Tensor, count: int
+    start: int, images: torch.Tensor, scores: torch.Tensor, count: int
 ) -> Iterator[tuple[Row, bytes]]:
-    """The line and the bytes of each PNG file, numbered from `start`; `count` are to come in all."""
+    """Yield the row and the bytes of each PNG file, numbered from `start`, of `count` in all."""
     digits = max(len(str(count - 1)), 5)
     for i, (image, score) in enumerate(
-        zip(images.permute(0, 2, 3, 1).numpy(), said.tolist(), strict=True), start
+        zip(images.permute(0, 2, 3, 1).numpy(), scores.tolist(), strict=True), start
     ):
         data = _png(image)
-        yield (
-            (
-                i,
-                f"images/{i:0{digits}d}.png",
-                f"{score:.9g}",
-                hashlib.sha256(data).hexdigest(),
-            ),
-            data,
-        )
+        name = f"images/{i:0{digits}d}.png"
+        yield (i, name, f"{score:.9g}", hashlib.sha256(data).hexdigest()), data
 
 
 def save(path: Path, data: bytes) -> None:
-    """DiskError where it cannot be written."""
+    """Write a file and the folder it is in; DiskError."""
     with disk_errors(path, "make room or give access, and run the same line again"):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
 
 
 def _png(image: np.ndarray) -> bytes:
-    """uint8 [height, width, 1 or 3].
-
-    PNG loses nothing, so a score of the pixels is one of the file.
-    """
+    """Encode uint8 [height, width, 1 or 3] without loss: the file scores as the pixels do."""
     out = io.BytesIO()
     Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image).save(out, format="PNG")
     return out.getvalue()
-
-
-def table(lines: list[Row]) -> str:
-    """CSV under COLUMNS."""
-    return csv_text(COLUMNS, lines)

@@ -1,8 +1,7 @@
-"""Pictures of sound as PNG files: waveforms over each other, spectrograms side by side. Imports no
-torch.
+"""Plot sounds as PNG files: waveforms over each other, spectrograms side by side. Imports no torch.
 
-Text comes from names of samples, so nothing in it is taken for a formula, and what is too long is
-cut.
+Titles come from names of samples: they are printable ASCII, never parsed as formulas, and cut to
+fit.
 """
 
 import textwrap
@@ -35,40 +34,38 @@ STYLE = {
 DPI = 100
 WIDTH_IN = 10.2  # 1020 pixels: the report shows a picture up to 1024 wide without scaling
 RANGE_DB = 80.0  # of the colour scale of spectrograms, below the loudest point of all
-# samples of a waveform that can be told apart on one panel; a longer one has a second, enlarged
-# panel
-CLEAR = 600
-LETTERS = 126  # of a title that fit across the picture
-NAME = 36  # of the name of a waveform, beside its numbers
+# of a waveform on one panel; a longer one has a second, enlarged panel
+MAX_VISIBLE_SAMPLES = 600
+TITLE_CHARS = 126  # that fit across the picture
+NAME_CHARS = 36  # of the name of a waveform, beside its measures
 
 
 def overlay(
     path: Path, items: list[tuple[str, np.ndarray, np.ndarray, np.ndarray]], rate: float
 ) -> None:
-    """Write one panel an item, (name, input [n], target [n], output [n]) at `rate` Hz: the three
-    over each other, and target - output below.
+    """Plot one panel for each (name, input [n], target [n], output [n]) at `rate` Hz.
 
-    The title has the mean absolute differences. Of a waveform too long to be seen whole, the
-    loudest stretch is shown beside it. DiskError where the file cannot be written.
+    Upper part: the three signals over each other. Lower part: target - output.
+
+    The title has the mean absolute differences. Beside a long waveform stands its loudest section.
+    DiskError if the file cannot be written.
     """
     with mpl.rc_context({**STYLE, "grid.alpha": 0.25}):
         figure = _figure(2.7 * len(items))
         for part, (name, *waves) in zip(
             figure.subfigures(len(items), squeeze=False)[:, 0], items, strict=True
         ):
-            given, target, output = (np.asarray(wave, np.float64).reshape(-1) for wave in waves)
-            windows = [slice(0, len(target))] + (
-                [_loudest(target, CLEAR)] if len(target) > 2 * CLEAR else []
-            )
+            source, target, output = (np.asarray(wave, np.float64).reshape(-1) for wave in waves)
+            windows = [slice(0, len(target))]
+            if len(target) > 2 * MAX_VISIBLE_SAMPLES:
+                windows.append(_loudest(target, MAX_VISIBLE_SAMPLES))
             axes = part.subplots(
                 2, len(windows), height_ratios=(3, 1), squeeze=False, sharex="col", sharey="row"
             )
             for column, window in enumerate(windows):
-                _waves(axes[:, column], given, target, output, window, rate)
-            title = (
-                f"{_short(name, NAME)}   L1(output, target) {_l1(output, target):.4f}   L1(input,"
-                f" target) {_l1(given, target):.4f}"
-            )
+                _waves(axes[:, column], source, target, output, window, rate)
+            errors = f"{_l1(output, target):.4f}   L1(input, target) {_l1(source, target):.4f}"
+            title = f"{_short(name, NAME_CHARS)}   L1(output, target) {errors}"
             axes[0, 0].set_title(title)
             axes[0, 0].set_ylabel("signal")
             axes[1, 0].set_ylabel("residual")
@@ -78,7 +75,7 @@ def overlay(
                 )
             drawn = [ax.get_legend_handles_labels() for ax in axes[:, 0]]
         figure.legend(
-            *([one for pair in both for one in pair] for both in zip(*drawn, strict=True)),
+            *([entry for part in column for entry in part] for column in zip(*drawn, strict=True)),
             loc="outside upper right",
             ncols=4,
         )
@@ -86,25 +83,24 @@ def overlay(
 
 
 def spectrograms(path: Path, items: list[list[tuple[str, np.ndarray]]], rate: float) -> None:
-    """Write one row an item, each a list of (title, signal [n] at `rate` Hz) such as denoised,
-    repaired and clean: spectrograms on one colour scale. A title may take two lines.
+    """Plot one row of spectrograms for each list of (title, signal [n] at `rate` Hz), such as
+    denoised, repaired and clean, on one colour scale.
 
     Power in a Hann window of about 32 ms, every quarter of it, in dB below the loudest point of the
-    picture. DiskError where the file cannot be written.
+    picture. DiskError if the file cannot be written.
     """
     levels = [
         [_levels(np.asarray(wave, np.float64).reshape(-1), rate) for _, wave in row]
         for row in items
     ]
-    top = max(
-        -40.0, *(float(level.max()) for row in levels for level, _ in row)
-    )  # silence alone is to be dark
+    # At least -40 dB, so that silence alone is dark.
+    top = max(-40.0, *(float(level.max()) for row in levels for level, _ in row))
     with mpl.rc_context({**STYLE, "axes.grid": False}):
         figure = _figure(2.35 * len(items))
         columns = max(map(len, items))
         axes = figure.subplots(len(items), columns, squeeze=False, sharex="row", sharey="row")
-        for row, shown, drawn in zip(axes, items, levels, strict=True):
-            for ax, (title, wave), (level, end_s) in zip(row, shown, drawn, strict=False):
+        for row, signals, drawn in zip(axes, items, levels, strict=True):
+            for ax, (title, wave), (level, end_s) in zip(row, signals, drawn, strict=False):
                 image = ax.imshow(
                     level - top,
                     origin="lower",
@@ -115,14 +111,15 @@ def spectrograms(path: Path, items: list[list[tuple[str, np.ndarray]]], rate: fl
                     interpolation="nearest",
                     extent=(0, end_s, 0, rate / 2000),
                 )
-                title = title if np.isfinite(wave).all() else f"not finite: {title}"
+                if not np.isfinite(wave).all():
+                    title = f"not finite: {title}"
                 ax.set_title(
-                    "\n".join(textwrap.wrap(plain(title), LETTERS // columns)[:2]),
+                    "\n".join(textwrap.wrap(plain(title), TITLE_CHARS // columns)[:2]),
                     fontsize=9,
                     fontweight="normal",
                 )
                 ax.set_xlabel("time in s", labelpad=1)
-            for ax in row[len(shown) :]:
+            for ax in row[len(signals) :]:
                 ax.set_axis_off()
             row[0].set_ylabel("frequency in kHz")
         figure.colorbar(image, ax=axes, label="dB", fraction=0.025, pad=0.01)
@@ -142,17 +139,17 @@ def _figure(height_in: float) -> Figure:
 
 
 def plain(name: str) -> str:
-    """Printable ASCII, which every font has.
+    """Return a name in printable ASCII, which every font has.
 
-    A name in other letters would be drawn as boxes, with a warning for each.
+    Other letters would be drawn as boxes, with a warning for each.
     """
     name = str(name).encode("ascii", "replace").decode()
-    return "".join(letter if letter.isprintable() else " " for letter in name)
+    return "".join(char if char.isprintable() else " " for char in name)
 
 
-def _short(name: str, letters: int) -> str:
+def _short(name: str, length: int) -> str:
     name = plain(name)
-    return name if len(name) <= letters else f"{name[: letters - 1]}~"
+    return name if len(name) <= length else f"{name[: length - 1]}~"
 
 
 def _l1(one: np.ndarray, other: np.ndarray) -> float:
@@ -160,24 +157,24 @@ def _l1(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def _loudest(wave: np.ndarray, length: int) -> slice:
-    """The stretch of `length` samples with the most energy."""
+    """Return the section of `length` samples with the most energy."""
     energy = np.concatenate([[0.0], np.cumsum(np.square(np.nan_to_num(wave)))])
     start = int(np.argmax(energy[length:] - energy[:-length]))
     return slice(start, start + length)
 
 
 def _waves(
-    axes, given: np.ndarray, target: np.ndarray, output: np.ndarray, window: slice, rate: float
+    axes, source: np.ndarray, target: np.ndarray, output: np.ndarray, window: slice, rate: float
 ) -> None:
-    """The three signals on the upper of two axes, what is left of the target on the lower.
+    """Plot the signals on the upper of two axes, target - output on the lower.
 
-    What is not finite leaves a gap.
+    Values that are not finite leave a gap.
     """
     short = (window.stop - window.start) / rate < 1
     time = np.arange(window.start, window.stop) / rate * (1000 if short else 1)
-    fine = len(time) <= CLEAR
+    fine = len(time) <= MAX_VISIBLE_SAMPLES
     for wave, label, colour, width, alpha in (
-        (given, "input", GRAY, 0.7, 0.6),
+        (source, "input", GRAY, 0.7, 0.6),
         (target, "target", GREEN, 2.0 if fine else 0.6, 0.7 if fine else 1.0),
         (output, "output", ORANGE, 0.9, 1.0 if fine else 0.7),
     ):
@@ -189,10 +186,10 @@ def _waves(
             alpha=alpha,
             label=label,
         )
-    left = target - output
+    residual = target - output
     axes[1].plot(
         time,
-        np.where(np.isfinite(left), left, np.nan)[window],
+        np.where(np.isfinite(residual), residual, np.nan)[window],
         color=RED,
         linewidth=0.7,
         label="target − output",
@@ -203,9 +200,9 @@ def _waves(
 
 
 def _levels(wave: np.ndarray, rate: float) -> tuple[np.ndarray, float]:
-    """dB [frequencies, frames] of a signal [n], and its length in s.
+    """Return the spectrogram in dB [frequencies, frames] of a signal [n], and its length in s.
 
-    What is not finite counts as silence.
+    Values that are not finite count as silence.
     """
     size = 1 << max(int(np.log2(max(rate * 0.032, 2))), 4)
     padded = np.pad(np.nan_to_num(wave, nan=0.0, posinf=0.0, neginf=0.0), size // 2)

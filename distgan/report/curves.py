@@ -1,5 +1,6 @@
-"""The curves of a run as inline SVG, from its journal: which there are, and what each shows. Imports
-no torch.
+"""The curves of a run as inline SVG, from its journal: which there are and what each shows.
+
+Imports no torch.
 """
 
 from collections.abc import Callable, Sequence

@@ -43,7 +43,6 @@ DEBTS: dict[str, set[str]] = {
         "distgan.distributed",
         "distgan.metrics",
         "distgan.nn",
-        "distgan.outputs",
     },
     "docstrings": {
         "distgan.commands.evaluate._hash",
@@ -69,9 +68,6 @@ DEBTS: dict[str, set[str]] = {
         "distgan.metrics",
         "distgan.metrics.frechet.Moments",
         "distgan.metrics.frechet.moments",
-        "distgan.outputs.audio_results",
-        "distgan.outputs.folder._finished",
-        "distgan.outputs.image_results",
         "distgan.recipes._noise",
         "distgan.recipes._noise.channels",
         "distgan.recipes.timbre._diffaugment",

@@ -349,7 +349,7 @@ def test_generate_goes_on_where_it_was_killed_and_adds_what_is_asked_for(
     untouched = (out / "images/00000.png").stat().st_mtime_ns
     assert (
         generate.main([str(folder), str(out), "--n", "40", "--device", "cpu"]) == 0
-        and "40 are there already, whole" in capsys.readouterr().out
+        and "40 are already there, complete" in capsys.readouterr().out
     )
     (out / "images/00037.png").write_bytes(b"half")
     lines = (out / "result.csv").read_text().splitlines(keepends=True)
