@@ -193,7 +193,7 @@ def _sounds(
         found = []
         for i in index.tolist():
             clip = sounds[i]
-            both = [clip.found] + ([clip.target] if store.shards else [])
+            both = [clip.output] + ([clip.target] if store.shards else [])
             found += [audio_codec.write_wav(wave.numpy(), sounds.rate) for wave in both]
             bar.advance(min(ranks.world_size, bar.total - bar.done))
         return found

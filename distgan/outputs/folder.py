@@ -163,8 +163,8 @@ class OutputFolder:
         for row, members in items:
             (data,) = members.values()
             save(self.target / row[1], data)
-        rows = csv_text((), (row for row, _ in items))
-        append(self.target / "result.csv", rows, durable=True)
+        first, *rest = (row for row, _ in items)
+        append(self.target / "result.csv", csv_text(first, rest), durable=True)
 
     def finish(self, how: list[str]) -> None:
         """Mark the folder as complete.

@@ -325,9 +325,7 @@ def test_generate_says_what_it_wants(trained, tmp_path, capsys):
     ):
         with pytest.raises(ConfigError, match=said):
             generate.main([str(folder), *words])
-    with pytest.raises(
-        ConfigError, match="^found '.*@7', which is step 7, of which there is no checkpoint"
-    ):
+    with pytest.raises(ConfigError, match="^found '.*@7', but there is no checkpoint of step 7"):
         generate.main([f"{folder}@7"])
     with pytest.raises(ConfigError, match="is no run folder with checkpoints"):
         generate.main([str(tmp_path / "nothing")])
