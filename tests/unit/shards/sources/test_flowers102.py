@@ -194,7 +194,8 @@ def test_the_unpacked_file_is_shared_with_writers_and_goes_with_the_source(
     assert not list((tmp_path / "temporary").iterdir())
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "absent"))
     with pytest.raises(
-        DataError, match=r"cannot unpack .*102flowers.tgz .*set TMPDIR to a folder with room"
+        DataError,
+        match=r"cannot unpack .*102flowers.tgz .*set TMPDIR to a folder with enough space",
     ):
         source(folder)
 
@@ -231,8 +232,7 @@ def test_published_files_are_accepted_and_each_changed_one_refused(folder, publi
             DataError,
             match=(
                 rf"{name} is not the published file: md5 {md5(folder / name)}, expected"
-                rf" {MD5[name]}; get it "
-                rf"again: {PAGE}{name}\n.*--unofficial"
+                rf" {MD5[name]}; download it again: {PAGE}{name}\n.*--unofficial"
             ),
         ):
             source(folder, unofficial=False)
@@ -252,7 +252,7 @@ def test_missing_files_are_listed_with_their_addresses(folder, absent):
     with pytest.raises(ConfigError, match="lacks .*; download these files into ") as raised:
         source(folder.parent)
     said = str(raised.value)
-    assert f"put them into {place}:" in said
+    assert f"download these files into {place}:" in said
     for name in MD5:
         assert f"{PAGE}{name}\n" in said if name in absent else f"{PAGE}{name}  (there)\n" in said
 
