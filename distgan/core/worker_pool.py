@@ -12,6 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
 from typing import Any
 
+from distgan.core import console
 from distgan.core.errors import DataError
 
 _AHEAD = 3  # chunks per worker that may wait, so that a slow disk does not fill the memory
@@ -60,6 +61,16 @@ def ordered_map(
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def map_with_progress(
+    label: str, function: Callable[[Any], Any], items: Sequence[Any], workers: int, unit: str
+) -> Generator[Any, None, None]:
+    """Yield as `ordered_map`, and show a progress bar that counts the results."""
+    with console.bar(label, len(items), unit) as bar:
+        for result in ordered_map(function, items, workers):
+            yield result
+            bar.advance()
 
 
 def _submit(

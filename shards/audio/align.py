@@ -97,24 +97,6 @@ def advance(x: np.ndarray, samples: float) -> np.ndarray:
     return out
 
 
-def aligned(
-    reference: np.ndarray, observed: np.ndarray, delay: Delay
-) -> tuple[np.ndarray, np.ndarray]:
-    """Cut both to their overlap, with delay and polarity of `observed` corrected.
-
-    Empty if they do not overlap.
-    """
-    samples = (
-        round(delay.samples) if abs(delay.samples - round(delay.samples)) < EXACT else delay.samples
-    )
-    start = max(0, math.ceil(-samples))
-    stop = max(start, min(len(reference), math.floor(len(observed) - samples)))
-    # Padding gives `advance` room: samples moved beyond the end of `observed` may still lie inside
-    # `reference`.
-    moved = advance(np.pad(observed, (0, max(0, stop - len(observed)))), samples)[start:stop]
-    return reference[start:stop], moved if delay.polarity > 0 else -moved
-
-
 def _fraction(x: np.ndarray, samples: float) -> np.ndarray:
     """Shift by less than a sample with a phase ramp, padded so that the ends do not meet."""
     n = next_fast_len(2 * len(x) + 2, real=True)

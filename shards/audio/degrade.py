@@ -122,15 +122,6 @@ def active_power(x: np.ndarray, rate: int) -> float:
     )
 
 
-def snr_db(mixture: Mixture, rate: int) -> float:
-    """Measure the ratio that `mix` sets, in dB; ±inf if one side is silent."""
-    power = active_power(mixture.clean, rate)
-    mean_square = float(np.mean(np.square(mixture.noise, dtype=np.float64)))
-    if min(power, mean_square) <= _SILENCE:
-        return math.inf if power > mean_square else -math.inf
-    return 10 * math.log10(power / mean_square)
-
-
 def _level(x: np.ndarray) -> np.ndarray:
     """Scale to an RMS of 1; silence is returned unchanged."""
     rms = math.sqrt(float(np.mean(np.square(x, dtype=np.float64))))

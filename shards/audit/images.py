@@ -128,21 +128,21 @@ def perceptual_hash(blocks: np.ndarray) -> int:
 
 def findings(reports: list[ImageReport], checks: Checks) -> list[Finding]:
     """Return all findings about these images."""
-    found: list[Finding] = []
+    result: list[Finding] = []
     for report in reports:
         for name, detail in report.errors.items():
-            checks.judge(found, "images", name, report.place, 1.0, detail)
+            checks.judge(result, "images", name, report.place, 1.0, detail)
         for name in ("contrast", "range", "saturated"):
             if name in report.values:
-                checks.judge(found, "images", name, report.place, report.values[name], "")
+                checks.judge(result, "images", name, report.place, report.values[name], "")
     decoded = [report for report in reports if report.values]
-    copies = _copies(decoded, checks, found)
+    copies = _copies(decoded, checks, result)
     distinct = [report for i, report in enumerate(decoded) if i not in copies]
-    _near_duplicates([r for r in distinct if r.values["range"] > 0], checks, found)
-    return found
+    _near_duplicates([r for r in distinct if r.values["range"] > 0], checks, result)
+    return result
 
 
-def _copies(reports: list[ImageReport], checks: Checks, found: list[Finding]) -> set[int]:
+def _copies(reports: list[ImageReport], checks: Checks, result: list[Finding]) -> set[int]:
     """Report images with equal pixels; return the indices of copies of an earlier one."""
     first: dict[bytes, ImageReport] = {}
     copies: set[int] = set()
@@ -153,12 +153,12 @@ def _copies(reports: list[ImageReport], checks: Checks, found: list[Finding]) ->
         copies.add(i)
         name = "duplicate" if other.place.split == report.place.split else "duplicate-leak"
         checks.judge(
-            found, "images", name, report.place, 1.0, f"the pixels of {other.place}", other.place
+            result, "images", name, report.place, 1.0, f"the pixels of {other.place}", other.place
         )
     return copies
 
 
-def _near_duplicates(reports: list[ImageReport], checks: Checks, found: list[Finding]) -> None:
+def _near_duplicates(reports: list[ImageReport], checks: Checks, result: list[Finding]) -> None:
     """Report images that resemble an earlier one of their split, or one of the split before."""
     if len(reports) < 2:
         return
@@ -178,7 +178,7 @@ def _near_duplicates(reports: list[ImageReport], checks: Checks, found: list[Fin
                     report, other = reports[start + row], reports[nearest]
                     detail = f"like {other.place}, hashes {masked[row, nearest]} bits apart"
                     value = _correlation(report.blocks, other.blocks)
-                    checks.judge(found, "images", name, report.place, value, detail, other.place)
+                    checks.judge(result, "images", name, report.place, value, detail, other.place)
             bar.advance(stop - start)
 
 

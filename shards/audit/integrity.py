@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from distgan.core import console
 from distgan.core.errors import DataError
-from distgan.core.worker_pool import ordered_map
+from distgan.core.worker_pool import map_with_progress
 from distgan.shards.audit.findings import Checks, FileFindings, Finding
 from distgan.shards.audit.shard_integrity import Shard, examine_shard
 from distgan.shards.format.index import index_path, load_json
@@ -53,12 +52,10 @@ def examine(root: Path, checks: Checks, workers: int) -> Integrity:
         _counts_and_fingerprint(dataset, parts, manifests, findings)
     shards = []
     items = _items(parts, manifests, findings)
-    with console.bar("reading every byte", len(items), "shards") as bar:
-        for shard in ordered_map(examine_shard, items, workers):
-            shards.append(shard)
-            for check, key, detail in shard.errors:
-                findings.add(check, shard.split, shard.path.name, key, detail)
-            bar.advance()
+    for shard in map_with_progress("reading every byte", examine_shard, items, workers, "shards"):
+        shards.append(shard)
+        for check, key, detail in shard.errors:
+            findings.add(check, shard.split, shard.path.name, key, detail)
     _report_overlap(shards, findings)
     return Integrity(dataset, shards, findings.list, _files(root, manifests, findings))
 

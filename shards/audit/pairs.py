@@ -224,17 +224,17 @@ def not_graded(dataset: dict[str, Any]) -> tuple[str, ...]:
 
 def findings(reports: list[PairReport], checks: Checks, ungraded: tuple[str, ...]) -> list[Finding]:
     """Return all findings about these pairs."""
-    found: list[Finding] = []
+    result: list[Finding] = []
     for report in reports:
         for name, detail in report.errors.items():
-            checks.judge(found, "pairs", name, report.place, 1.0, detail)
+            checks.judge(result, "pairs", name, report.place, 1.0, detail)
         for check in checks.of("pairs"):
             value = report.values.get("si-sdr" if check.name.startswith("si-sdr") else check.name)
             if value is None or check.name in ungraded:
                 continue
             if check.name in SIGNED:
                 checks.judge(
-                    found,
+                    result,
                     "pairs",
                     check.name,
                     report.place,
@@ -242,12 +242,12 @@ def findings(reports: list[PairReport], checks: Checks, ungraded: tuple[str, ...
                     f"{value:+.4g} {check.unit}",
                 )
             else:
-                checks.judge(found, "pairs", check.name, report.place, value, "")
-    _copies(reports, checks, found)
-    return found
+                checks.judge(result, "pairs", check.name, report.place, value, "")
+    _copies(reports, checks, result)
+    return result
 
 
-def _copies(reports: list[PairReport], checks: Checks, found: list[Finding]) -> None:
+def _copies(reports: list[PairReport], checks: Checks, result: list[Finding]) -> None:
     """Report targets that are in both splits, and pairs that are in one split twice.
 
     One target with several inputs is no finding.
@@ -267,7 +267,7 @@ def _copies(reports: list[PairReport], checks: Checks, found: list[Finding]) -> 
         )
         if other is not report:
             checks.judge(
-                found,
+                result,
                 "pairs",
                 "duplicate",
                 report.place,
@@ -278,7 +278,7 @@ def _copies(reports: list[PairReport], checks: Checks, found: list[Finding]) -> 
         if report.place.split != first_split and report.target_digest in targets:
             source = targets[report.target_digest].place
             checks.judge(
-                found,
+                result,
                 "pairs",
                 "duplicate-leak",
                 report.place,

@@ -22,9 +22,8 @@ from typing import Any
 
 import numpy as np
 
-from distgan.core import console
 from distgan.core.errors import ConfigError, DataError
-from distgan.core.worker_pool import ordered_map
+from distgan.core.worker_pool import map_with_progress
 from distgan.shards.audio import align
 from distgan.shards.audio.pairs import (
     INPUT,
@@ -156,11 +155,10 @@ class Source:
 
     def check(self, workers: int) -> SourceReport:
         """Examine every recording once, and cut the usable ones into pieces."""
-        self.reports = []
-        with console.bar("checking", len(self.files.names), "recordings") as bar:
-            for report in ordered_map(self._inspect, range(len(self.files.names)), workers):
-                self.reports.append(report)
-                bar.advance()
+        recordings = range(len(self.files.names))
+        self.reports = list(
+            map_with_progress("checking", self._inspect, recordings, workers, "recordings")
+        )
         result = SourceReport(notes=list(self.files.notes))
         self.pieces, self.keys, short = [], [], []
         for i, report in enumerate(self.reports):

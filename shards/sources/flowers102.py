@@ -164,7 +164,7 @@ class Source:
         return SourceReport(issues, [f"official sets, together: {', '.join(counts)}", *self._notes])
 
     def group(self, i: int) -> str:
-        """Photographs with the same pixels are one group."""
+        """Return the hash of the pixels: photographs with the same pixels are one group."""
         return self.reports[i].digest
 
     def make(self, i: int) -> dict[str, Any]:

@@ -33,10 +33,9 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image
 
-from distgan.core import console
 from distgan.core.errors import ConfigError, DataError
 from distgan.core.file_tree import Contents, find_files, keys_of, shown
-from distgan.core.worker_pool import ordered_map
+from distgan.core.worker_pool import map_with_progress
 from distgan.shards.codecs import image as image_codec
 from distgan.shards.sources._base import SampleIssue, SourceReport
 
@@ -273,11 +272,7 @@ def inspect_all(
 
     An issue is an unreadable image, low quality, or the pixels of an earlier image.
     """
-    reports: list[ImageReport] = []
-    with console.bar("checking", len(items), "images") as bar:
-        for report in ordered_map(inspect, items, workers):
-            reports.append(report)
-            bar.advance()
+    reports = list(map_with_progress("checking", inspect, items, workers, "images"))
     issues: list[SampleIssue] = []
     first: dict[str, str] = {}
     for i, (name, report) in enumerate(zip(names, reports, strict=True)):

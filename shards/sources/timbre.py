@@ -34,7 +34,7 @@ from distgan.core import console
 from distgan.core.errors import ConfigError, DataError
 from distgan.core.file_tree import Contents, find_files, shown
 from distgan.core.rng import numpy_generator
-from distgan.core.worker_pool import ordered_map
+from distgan.core.worker_pool import map_with_progress, ordered_map
 from distgan.shards.audio import align, corpus, degrade, denoise
 from distgan.shards.audio.pairs import SILENT_PEAK, SOUNDS, correction, pair_sample
 from distgan.shards.audio.strength import Strength, draw_strength
@@ -189,15 +189,13 @@ class Source:
         return report
 
     def _inspect_speech(self, report: SourceReport, workers: int) -> None:
-        with console.bar("checking", len(self.keys), "segments of speech") as bar:
-            for i, (reason, usable) in enumerate(
-                ordered_map(self._inspect, range(len(self.keys)), workers)
-            ):
-                if reason:
-                    recording, first = self.speech.segments[i]
-                    name = f"{shown(recording)} at {first / self.rate:g} s"
-                    report.issues.append(SampleIssue(i, name, reason, usable))
-                bar.advance()
+        numbers = range(len(self.keys))
+        results = map_with_progress("checking", self._inspect, numbers, workers, "segments")
+        for i, (reason, usable) in enumerate(results):
+            if reason:
+                recording, first = self.speech.segments[i]
+                name = f"{shown(recording)} at {first / self.rate:g} s"
+                report.issues.append(SampleIssue(i, name, reason, usable))
 
     def _inspect(self, i: int) -> tuple[str, bool]:
         """Return (error or quality issue, usable) of a segment of recorded speech."""

@@ -34,10 +34,9 @@ from typing import Any
 
 import numpy as np
 
-from distgan.core import console
 from distgan.core.errors import ConfigError, DataError
 from distgan.core.rng import numpy_generator
-from distgan.core.worker_pool import ordered_map
+from distgan.core.worker_pool import map_with_progress
 from distgan.shards.audio.pairs import ARRAYS, SOUNDS, ArrayPairs, FilePairs, pair_sample
 from distgan.shards.codecs import audio as audio_codec
 from distgan.shards.sources._base import SampleIssue, SourceReport
@@ -169,16 +168,14 @@ class Source:
             notes=[*self.pairs.notes, "values are written as float32, not scaled"]
         )
         lengths = []
-        with console.bar("checking", len(self.keys), "pairs") as bar:
-            for i, (length, error, quality_issue) in enumerate(
-                ordered_map(self._inspect, range(len(self.keys)), workers)
-            ):
-                if problem := error or quality_issue:
-                    issue = SampleIssue(i, self.pairs.names[i], problem, usable=not error)
-                    report.issues.append(issue)
-                if not error:
-                    lengths.append(length)
-                bar.advance()
+        numbers = range(len(self.keys))
+        results = map_with_progress("checking", self._inspect, numbers, workers, "pairs")
+        for i, (length, error, quality_issue) in enumerate(results):
+            if problem := error or quality_issue:
+                issue = SampleIssue(i, self.pairs.names[i], problem, usable=not error)
+                report.issues.append(issue)
+            if not error:
+                lengths.append(length)
         self.sample = pair_sample(self.rate, "wav", "float32", lengths)
         return report
 
