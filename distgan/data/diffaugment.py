@@ -1,8 +1,8 @@
-"""Differentiable augmentation of what D sees: reals and samples alike, in D's update and in G's
-(Zhao et al. 2020, DiffAugment).
+"""Augment the input of D differentiably, reals and samples, in D's update and in G's (Zhao et al.
+2020, DiffAugment).
 
-Augmenting reals alone would teach G to draw augmented images; here both are changed, and G's
-gradient flows back through the change. Images are [batch, channels, height, width] in [-1, 1],
+Augmenting reals alone would teach G to draw augmented images. Here both are augmented, and G's
+gradient flows back through it. Images are [batch, channels, height, width] in [-1, 1],
 waves [batch, channels, frames]. `address` is int64 [batch], one number per sample, so that it is
 changed in the same way in any micro-batch and on any rank; another `purpose` draws other changes at
 the same addresses.
@@ -20,12 +20,10 @@ from distgan.data import transforms
 
 ImagePolicy = Literal["color", "translation", "cutout"]
 WavePolicy = Literal["gain", "polarity", "shift", "mask", "noise"]
-SHIFT = (
-    1 / 8
-)  # images move by up to this share of their size, waves by up to this share of their length
+SHIFT = 1 / 8  # largest shift, relative to the size of an image or the length of a wave
 CUTOUT = 1 / 2  # sides of the square that is cut out of an image
-MASK = 1 / 8  # the longest stretch of silence put into a wave
-GAIN_DB = 6.0  # waves get louder or softer by up to this
+MASK = 1 / 8  # longest silence, relative to the length of a wave
+GAIN_DB = 6.0  # largest gain of a wave, up and down
 NOISE = 0.01  # largest standard deviation of the noise put on waves; full scale is 1
 
 Draw = Callable[[str], torch.Tensor]  # name -> [batch, 1, …] in [0, 1)
@@ -34,9 +32,9 @@ Draw = Callable[[str], torch.Tensor]  # name -> [batch, 1, …] in [0, 1)
 def images(
     x: torch.Tensor, policies: tuple[ImagePolicy, ...], seed: int, purpose: str, address: np.ndarray
 ) -> torch.Tensor:
-    """`x` through the policies, in the order in which they are named here.
+    """Apply the policies to `x`, in the order: color, translation, cutout.
 
-    The same object where there are none.
+    Returns `x` itself where there are none.
     """
     for name, change in (("color", _colour), ("translation", _translate), ("cutout", _cut_out)):
         if name in policies:
@@ -47,11 +45,10 @@ def images(
 def waves(
     x: torch.Tensor, policies: tuple[WavePolicy, ...], seed: int, purpose: str, address: np.ndarray
 ) -> torch.Tensor:
-    """The same for sound. All channels of a sample are changed alike, as a pair must be; noise
-    alone is drawn for each channel.
+    """Apply the policies to sound, in the order: gain, polarity, shift, mask, noise.
 
-    Give two tensors that belong together (a real pair and the one with G's output in the target's
-    place) the same purpose and address.
+    All channels of a sample are changed alike, but for noise, which is drawn for each channel. Two
+    tensors with the same purpose and address are changed alike.
     """
     for name, change in (
         ("gain", _louder),
@@ -72,8 +69,9 @@ def waves(
 
 # ---- images
 def _colour(x: torch.Tensor, draw: Draw) -> torch.Tensor:
-    """Brightness ± 0.5, then saturation times 0 to 2 (nothing in gray images), then contrast times
-    0.5 to 1.5; not clipped: clipping would stop gradients.
+    """Change brightness by ± 0.5, saturation by a factor of 0 to 2, contrast by 0.5 to 1.5.
+
+    Not clipped, which would stop gradients.
     """
     x = x + (draw("brightness") - 0.5)
     gray = x.mean(1, keepdim=True)
@@ -83,7 +81,7 @@ def _colour(x: torch.Tensor, draw: Draw) -> torch.Tensor:
 
 
 def _translate(x: torch.Tensor, draw: Draw) -> torch.Tensor:
-    """By whole pixels, down and right; zeros come in."""
+    """Shift by whole pixels, down and right; zeros fill the gap."""
     for axis, name in ((2, "down"), (3, "right")):
         most = int(x.shape[axis] * SHIFT + 0.5)
         x = _shifted(x, axis, _whole(draw(name), -most, most))
@@ -91,9 +89,9 @@ def _translate(x: torch.Tensor, draw: Draw) -> torch.Tensor:
 
 
 def _cut_out(x: torch.Tensor, draw: Draw) -> torch.Tensor:
-    """Zeros in a rectangle of half the height and width, whose centre lies anywhere in the image.
+    """Set a rectangle of half the height and width to zero, with its centre anywhere in the image.
 
-    At its edge, part of it lies outside.
+    Part of it may lie outside.
     """
     inside = torch.ones((), dtype=torch.bool, device=x.device)
     for axis, name in ((2, "row"), (3, "column")):
@@ -114,37 +112,36 @@ def _turn_over(x: torch.Tensor, draw: Draw) -> torch.Tensor:
 
 
 def _delay(x: torch.Tensor, draw: Draw) -> torch.Tensor:
-    """By whole frames, later or earlier; silence comes in."""
+    """Shift by whole frames, later or earlier; silence fills the gap."""
     most = int(x.shape[2] * SHIFT + 0.5)
     return _shifted(x, 2, _whole(draw("shift"), -most, most))
 
 
 def _silence(x: torch.Tensor, draw: Draw) -> torch.Tensor:
-    """A stretch of 0 to `MASK` of the length, anywhere."""
+    """Silence 0 to `MASK` of the length, anywhere."""
     frames = x.shape[2]
     length = _whole(draw("mask_length"), 0, int(frames * MASK + 0.5))
     start = (draw("mask_start") * (frames - length + 1)).long()
     return torch.where(_between(frames, 2, x, start, start + length), 0.0, x)
 
 
-# ---- what they share
+# ---- helpers
 def _column(
     x: torch.Tensor, seed: int, purpose: str, address: np.ndarray, name: str
 ) -> torch.Tensor:
-    """[batch, 1, …] in [0, 1), to be used with `x`."""
+    """Draw [batch, 1, …] in [0, 1), of the type and on the device of `x`."""
     values = torch.from_numpy(rng.uniform(seed, f"{purpose}/{name}", address))
     return transforms.to_device_async(values.to(x.dtype), x.device).reshape(-1, *[1] * (x.ndim - 1))
 
 
 def _whole(share: torch.Tensor, low: int, high: int) -> torch.Tensor:
-    """[0, 1) -> whole numbers from `low` to `high`, both of them included."""
-    return (share * (high - low + 1)).long().clamp_max_(
-        high - low
-    ) + low  # float32 may have rounded a share up to 1
+    """Map [0, 1) to whole numbers from `low` to `high`, both included."""
+    # float32 may have rounded a number up to 1.
+    return (share * (high - low + 1)).long().clamp_max_(high - low) + low
 
 
 def _shifted(x: torch.Tensor, axis: int, by: torch.Tensor) -> torch.Tensor:
-    """`x` moved along `axis` by [batch, 1, …] places; zeros come in."""
+    """Return `x` moved along `axis` by [batch, 1, …] places; zeros fill the gap."""
     size = x.shape[axis]
     shape = [1] * x.ndim
     shape[axis] = size
@@ -156,7 +153,7 @@ def _shifted(x: torch.Tensor, axis: int, by: torch.Tensor) -> torch.Tensor:
 def _between(
     size: int, axis: int, x: torch.Tensor, start: torch.Tensor, end: torch.Tensor
 ) -> torch.Tensor:
-    """True at the places start <= i < end of `axis`."""
+    """Return true at the places start <= i < end of `axis`."""
     shape = [1] * x.ndim
     shape[axis] = size
     place = torch.arange(size, device=x.device).reshape(shape)

@@ -1,4 +1,4 @@
-"""Shards -> training batches of this rank, resumable to the sample.
+"""Load this rank's training batches from shards, resumable to the sample.
 
 The order is a pure function of the position in an endless stream (`order`), so the only state is
 the number of samples seen. Batch k of the run is positions [k B, (k+1) B) for the global batch B; a
@@ -21,39 +21,35 @@ from distgan.data import transforms
 from distgan.data.dataset import Data
 from distgan.data.order import Order
 
-_Delivered = tuple[
-    np.ndarray, np.ndarray, torch.Tensor | DataError
-]  # positions, addresses, samples or what is wrong with one of them
+# Positions, addresses, and the samples or the error of one of them.
+_Delivered = tuple[np.ndarray, np.ndarray, torch.Tensor | DataError]
 
 
 @dataclasses.dataclass(frozen=True)
 class MicroBatch:
     """A micro-batch of this rank."""
 
-    # on the device: images uint8 [per_rank, channels, size, size]; pairs int16 or float32
-    # [per_rank, 2, frames]
+    # On the device: images uint8 [per_rank, channels, size, size]; pairs int16 or float32
+    # [per_rank, 2, frames].
     real: torch.Tensor
     positions: np.ndarray  # int64 [per_rank], in the endless stream
-    address: (
-        np.ndarray
-    )  # int64 [per_rank], one number per (epoch, sample): where augmentations are drawn
-    # where these samples stand in the global batch: cut noise drawn for all of it with this
-    rows: slice
-    batch_index: int  # the number of the global batch in the run, where noise for it is drawn
+    # int64 [per_rank], one number per (epoch, sample): the address of its augmentations.
+    address: np.ndarray
+    rows: slice  # of these samples in the global batch: cut noise for all of it with this
+    batch_index: int  # the number of the global batch in the run: the address of its noise
 
     def noise(self, seed: int, purpose: str, size: int, total: int) -> torch.Tensor:
-        """Standard normal float32 [per_rank, size] on the device.
-
-        This rank's rows of the [total, size] drawn for the whole global batch.
+        """Return standard normal float32 [per_rank, size] on the device: these samples' rows of
+        the [total, size] drawn for the whole global batch.
         """
         return transforms.to_device_async(
             rng.normal(seed, purpose, self.batch_index, (total, size))[self.rows], self.real.device
         )
 
     def uniform(self, seed: int, purpose: str, size: int) -> torch.Tensor:
-        """float32 [per_rank, size] in [0, 1) on the device, each number from its own address.
+        """Return float32 [per_rank, size] in [0, 1) on the device.
 
-        Position in the stream and column.
+        The address of each number is its sample's position in the stream and its column.
         """
         index = self.positions[:, None] * size + np.arange(size)
         return transforms.to_device_async(
@@ -64,7 +60,7 @@ class MicroBatch:
 def require_due(
     batches: list[list[MicroBatch]], layout: BatchLayout, rank: int, now: Clock
 ) -> None:
-    """Every rank holds just the stream positions that are due.
+    """Raise RuntimeError unless this rank holds exactly the stream positions that are due.
 
     A loader that shards twice, or skips, fails at the first step.
     """
@@ -81,7 +77,8 @@ def require_due(
 
 
 class Stream:
-    """Endless global batches from `start` samples seen; yields this rank's micro-batches of each.
+    """Iterate without end over this rank's micro-batches of each global batch, beginning after
+    `start` samples.
 
     `crop`: frames of the window cut out of each pair, at a place drawn from its address. `window`:
     see `Order`. A training set of at most `resident_bytes` is decoded once and kept on the device;
@@ -103,14 +100,9 @@ class Stream:
         crop: int | None = None,
     ):
         data.sample.require_crop(crop)
-        assert start % layout.batch == 0, "a run stands between two batches"
-        self._layout, self._rank, self._device, self._start, self._workers = (
-            layout,
-            rank,
-            device,
-            start,
-            workers,
-        )
+        assert start % layout.batch == 0, "start is a whole number of batches"
+        self._layout, self._rank, self._device = layout, rank, device
+        self._start, self._workers = start, workers
         self._decoded = _Decoded(
             data, Order(len(data.train), seed, window, tuple(data.train.bounds)), seed, crop
         )
@@ -123,7 +115,7 @@ class Stream:
             yield [next(micros) for _ in range(self._layout.accumulation)]
 
     def _positions(self, batch: int) -> Iterator[np.ndarray]:
-        """This rank's positions of one micro-batch after the other."""
+        """Yield this rank's positions of one micro-batch after the other."""
         layout = self._layout
         while True:
             for k in range(layout.accumulation):
@@ -132,28 +124,27 @@ class Stream:
             batch += 1
 
     def _micros(self, batch: int) -> Iterator[MicroBatch]:
-        for positions, (found, address, real) in zip(
+        for positions, (delivered, address, real) in zip(
             self._positions(batch), self._delivered(batch), strict=True
         ):
             if isinstance(real, DataError):
-                raise DataError(
-                    str(real)
-                )  # a new one: `real` would hold this frame, and the loader, until a collection
-            if not np.array_equal(found, positions):
+                # A new error: `real` would keep this frame and the loader alive.
+                raise DataError(str(real))
+            if not np.array_equal(delivered, positions):
                 raise RuntimeError(
-                    f"the loader delivered stream positions {found[:3]}… where {positions[:3]}…"
+                    f"the loader delivered stream positions {delivered[:3]}… where {positions[:3]}…"
                     " were due"
                 )
-            at, offset = divmod(int(positions[0]), self._layout.batch)
-            yield MicroBatch(real, positions, address, slice(offset, offset + len(positions)), at)
+            index, offset = divmod(int(positions[0]), self._layout.batch)
+            rows = slice(offset, offset + len(positions))
+            yield MicroBatch(real, positions, address, rows, index)
 
     def _delivered(self, batch: int) -> Iterator["_Delivered"]:
         positions = self._positions(batch)
         if self._decoded.resident is not None:
             return map(self._decoded.pick, positions)
-        if (
-            self._workers
-        ):  # the sampler deals only this rank's positions: never hand the loader to `prepare`
+        if self._workers:
+            # The sampler yields this rank's positions only: accelerate must not prepare the loader.
             delivered = iter(
                 torch.utils.data.DataLoader(
                     self._decoded,
@@ -172,23 +163,21 @@ class Stream:
 def located(
     data: Data, seed: int, window: int, positions: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Stream positions [k] -> (sample numbers [k], addresses [k])."""
+    """Return (sample numbers [k], addresses [k]) for stream positions [k]."""
     return Order(len(data.train), seed, window, tuple(data.train.bounds)).locate(positions)
 
 
 def again(
     data: Data, seed: int, window: int, crop: int | None, positions: np.ndarray
 ) -> _Delivered:
-    """What the stream delivered at these positions, read anew from the shards.
-
-    DataError names a sample.
+    """Read the samples at these stream positions anew from the shards, as the stream delivered
+    them. DataError names a sample.
     """
-    found = _Decoded(
-        data, Order(len(data.train), seed, window, tuple(data.train.bounds)), seed, crop
-    ).__getitems__(positions)
-    if isinstance(found[2], DataError):
-        raise found[2]
-    return found
+    order = Order(len(data.train), seed, window, tuple(data.train.bounds))
+    delivered = _Decoded(data, order, seed, crop).__getitems__(positions)
+    if isinstance(delivered[2], DataError):
+        raise delivered[2]
+    return delivered
 
 
 class _Decoded(torch.utils.data.Dataset):
@@ -208,12 +197,12 @@ class _Decoded(torch.utils.data.Dataset):
                     self._data.train, samples.tolist(), self._crop, self._places(address)
                 ),
             )
-        # handed over: a loader that is left to raise it adds its traceback to the message
+        # Returned, not raised: the loader would add a worker's traceback to the message.
         except DataError as error:
             return positions, address, error
 
     def pick(self, positions: np.ndarray) -> _Delivered:
-        """The same from samples in memory."""
+        """Return what `__getitems__` does, from samples in memory."""
         samples, address = self._order.locate(positions)
         return (
             positions,
@@ -232,8 +221,9 @@ def _as_it_is(delivered: _Delivered) -> _Delivered:
 
 
 def _one_ahead(delivered: Iterator[_Delivered], device: torch.device) -> Iterator[_Delivered]:
-    """Copies the next batch to the GPU, from pinned memory and on a stream of its own, while the
-    present one is used.
+    """Copy the next batch to the GPU while the present one is used.
+
+    From pinned memory, on a CUDA stream of its own.
     """
     side = torch.cuda.Stream(device)
 
@@ -246,9 +236,8 @@ def _one_ahead(delivered: Iterator[_Delivered], device: torch.device) -> Iterato
 
     waiting = copied()
     while True:
-        torch.cuda.current_stream(device).wait_stream(
-            side
-        )  # before the next copy is asked for, or its end would be waited for as well
+        # Before the next copy is queued, or the end of that copy would be waited for as well.
+        torch.cuda.current_stream(device).wait_stream(side)
         present, waiting = waiting, copied()
         if isinstance(present[2], torch.Tensor):
             present[2].record_stream(torch.cuda.current_stream(device))

@@ -1,5 +1,6 @@
-"""The order of the training stream, a pure function of its position: position -> epoch, sample,
-augmentation address. Imports no torch.
+"""Map a position in the training stream to its epoch, sample and augmentation address.
+
+Imports no torch.
 
 The stream has no end: position p lies in epoch p // n, so an epoch boundary may fall inside a batch
 and is only an event to report. Nothing is dropped, padded or repeated, and the whole state is one
@@ -18,9 +19,9 @@ from distgan.core import rng
 class Order:
     """The order of `n` samples for one seed.
 
-    With `window`, that many shards at a time are shuffled together, and the shards themselves anew
-    in every epoch: slow storage then reads a few files at a time. `bounds` are the numbers of each
-    shard's first sample, and n.
+    With `window`, that many shards at a time are shuffled together, after the shards themselves, so
+    that slow storage reads a few files at a time. `bounds` are the numbers of each shard's first
+    sample, and n.
     """
 
     n: int
@@ -29,16 +30,16 @@ class Order:
     bounds: tuple[int, ...] = ()
 
     def locate(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Stream positions [k] -> (sample numbers [k], addresses [k] = epoch * n + sample, where
-        augmentations are drawn).
+        """Return (sample numbers [k], addresses [k] of augmentations) for stream positions [k].
+
+        An address is epoch * n + sample.
         """
-        epochs, at = np.divmod(positions, self.n)
+        epochs, places = np.divmod(positions, self.n)
         samples = np.empty(len(positions), np.int64)
         for epoch in range(int(epochs.min()), int(epochs.max()) + 1):
-            mine = epochs == epoch
-            samples[mine] = permutation(
-                self.n, self.seed, epoch, self.window, self.bounds if self.window else ()
-            )[at[mine]]
+            bounds = self.bounds if self.window else ()
+            order = permutation(self.n, self.seed, epoch, self.window, bounds)
+            samples[epochs == epoch] = order[places[epochs == epoch]]
         return samples, epochs * self.n + samples
 
 
@@ -46,18 +47,13 @@ class Order:
 def permutation(
     n: int, seed: int, epoch: int, window: int = 0, bounds: tuple[int, ...] = ()
 ) -> np.ndarray:
-    """The samples 0 … n-1 in the order of one epoch."""
+    """Return the samples 0 … n-1 in the order of one epoch."""
     generator = rng.numpy_generator(seed, "order", epoch)
     if not window:
         return generator.permutation(n)
     shards = generator.permutation(len(bounds) - 1)
-    return np.concatenate(
-        [
-            generator.permutation(
-                np.concatenate(
-                    [np.arange(bounds[k], bounds[k + 1]) for k in shards[i : i + window]]
-                )
-            )
-            for i in range(0, len(shards), window)
-        ]
-    )
+    windows = []
+    for i in range(0, len(shards), window):
+        samples = [np.arange(bounds[k], bounds[k + 1]) for k in shards[i : i + window]]
+        windows.append(generator.permutation(np.concatenate(samples)))
+    return np.concatenate(windows)

@@ -1,5 +1,4 @@
-"""Augmentation and conversion: arrays in, arrays out. Random choices are drawn per sample from its
-own address (see `rng`).
+"""Convert and augment batches. Random choices are drawn per sample, from its own address (`rng`).
 
 `address` is int64 [batch], one number per (epoch, sample): a sample is changed in the same way in
 any batch, on any rank, after any restart. Images are float [batch, channels, height, width] in [-1,
@@ -16,27 +15,22 @@ from distgan.core import rng
 
 
 def to_device_async(values: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """To the device without waiting for it.
+    """Copy to the device without waiting for it.
 
-    A copy from ordinary memory would wait for all that was asked of a GPU before.
+    A copy from ordinary memory would wait for all kernels that a GPU has queued.
     """
-    return (
-        values.pin_memory().to(device, non_blocking=True)
-        if device.type == "cuda"
-        else values.to(device)
-    )
+    if device.type == "cuda":
+        return values.pin_memory().to(device, non_blocking=True)
+    return values.to(device)
 
 
 def to_unit(images: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    """uint8 [batch, channels, height, width] -> `dtype` in [-1, 1]."""
+    """Convert uint8 [batch, channels, height, width] to `dtype` in [-1, 1]."""
     return images.to(dtype).div_(127.5).sub_(1)
 
 
 def to_bytes(images: torch.Tensor) -> torch.Tensor:
-    """float in [-1, 1] -> uint8, rounded to the nearest level and clipped.
-
-    What a PNG file would hold.
-    """
+    """Convert floats in [-1, 1] to uint8 as in a PNG file: rounded to the nearest level, clipped."""
     return images.add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
 
 
@@ -103,27 +97,27 @@ def colour_jitter(
 
 
 def to_waves(pairs: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    """int16 [batch, 2, frames] -> `dtype` in [-1, 1); floats are only converted."""
+    """Convert int16 [batch, 2, frames] to `dtype` in [-1, 1); floats only change their type."""
     return pairs.to(dtype) / 32768 if pairs.dtype == torch.int16 else pairs.to(dtype)
 
 
 def gain(
     pairs: torch.Tensor, seed: int, address: np.ndarray, low: float, high: float
 ) -> torch.Tensor:
-    """Both of a pair times one factor between `low` and `high`."""
+    """Multiply both signals of a pair by one factor between `low` and `high`."""
     return pairs * _column(_between(seed, "augment/gain", address, low, high), pairs)
 
 
 def polarity(pairs: torch.Tensor, seed: int, address: np.ndarray, chance: float) -> torch.Tensor:
-    """Both of a pair upside down, with probability `chance`."""
+    """Invert both signals of a pair, with probability `chance`."""
     chosen = torch.from_numpy(rng.uniform(seed, "augment/polarity", address) < chance)
     return pairs * _column(1 - 2 * chosen.double(), pairs)
 
 
 def shift(pairs: torch.Tensor, seed: int, address: np.ndarray, fraction: float) -> torch.Tensor:
-    """Both of a pair later or earlier by the same number of frames, up to ±fraction of the length.
+    """Shift both signals of a pair by the same number of frames, up to ±fraction of the length.
 
-    The edge's value fills the gap, nothing wraps.
+    The value at the edge fills the gap.
     """
     frames = pairs.shape[2]
     late = _between(seed, "augment/shift", address, -fraction, fraction).mul(frames).round().long()
@@ -134,7 +128,7 @@ def shift(pairs: torch.Tensor, seed: int, address: np.ndarray, fraction: float) 
 
 
 def input_noise(pairs: torch.Tensor, seed: int, address: np.ndarray, std: float) -> torch.Tensor:
-    """White noise of standard deviation `std` on the input alone: the target stays as it is."""
+    """Add white noise of standard deviation `std` to the input, not to the target."""
     noise = to_device_async(
         rng.normal_each(seed, "augment/noise", address, pairs.shape[2:]).to(pairs.dtype),
         pairs.device,
@@ -143,10 +137,10 @@ def input_noise(pairs: torch.Tensor, seed: int, address: np.ndarray, std: float)
 
 
 def _between(seed: int, purpose: str, address: np.ndarray, low: float, high: float) -> torch.Tensor:
-    """float64 [batch], uniform in [low, high)."""
+    """Draw float64 [batch], uniform in [low, high)."""
     return torch.from_numpy(low + (high - low) * rng.uniform(seed, purpose, address))
 
 
 def _column(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """[batch] -> [batch, 1, …], to be multiplied with `like`."""
+    """Return [batch] as [batch, 1, …], to be multiplied with `like`."""
     return to_device_async(values.to(like.dtype), like.device).reshape(-1, *[1] * (like.ndim - 1))

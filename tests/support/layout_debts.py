@@ -39,7 +39,6 @@ DEBTS: dict[str, set[str]] = {
     "packages' docs": {
         "distgan.commands",
         "distgan.core",
-        "distgan.data",
         "distgan.distributed",
         "distgan.metrics",
         "distgan.nn",
@@ -57,10 +56,6 @@ DEBTS: dict[str, set[str]] = {
         "distgan.core.clock.Clock",
         "distgan.core.clock.overshoot",
         "distgan.core.console",
-        "distgan.data.dataset._layouts",
-        "distgan.data.dataset._nothing",
-        "distgan.data.dataset.shape",
-        "distgan.data.loader.again",
         "distgan.distributed.environment",
         "distgan.distributed.environment._accelerate",
         "distgan.distributed.ranks.Ranks",

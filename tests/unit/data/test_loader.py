@@ -279,10 +279,10 @@ def test_the_window_reaches_both_ends(tmp_path):
 def test_a_crop_reads_the_header_once_and_then_its_own_bytes_alone(tmp_path, monkeypatch):
     data = Data(str(shard_sets.pairs(tmp_path / "d", 2, frames=30_000)))
     reads = []
-    usual = data.train.part
+    usual = data.train.read_range
     monkeypatch.setattr(
         data.train,
-        "part",
+        "read_range",
         lambda i, field, start, stop: (
             reads.append((field, start, stop)) or usual(i, field, start, stop)
         ),

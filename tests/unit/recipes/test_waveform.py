@@ -244,7 +244,7 @@ def test_settings_that_cannot_work_are_refused():
 
 
 def _pairs(length):
-    from distgan.data.dataset import Pairs
+    from distgan.data.samples import Pairs
 
     return Pairs(1000, length, length, ("input.wav", "target.wav"), np.dtype("float32"))
 

@@ -1,0 +1,235 @@
+"""The format of a sample, image or pair of signals: decode it from shards, cut out a window."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from distgan.core.errors import ConfigError, DataError
+from distgan.data import transforms
+from distgan.shards.codecs import audio as audio_codec
+from distgan.shards.codecs import image as image_codec
+from distgan.shards.format.reader import ShardSet
+
+
+@dataclass(frozen=True)
+class Images:
+    """The format of square images of one size."""
+
+    channels: int
+    size: int
+    field: str  # png, jpg or npy
+    kind = "image"
+    even = True
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.channels, self.size, self.size
+
+    @property
+    def bytes(self) -> int:
+        return self.channels * self.size**2
+
+    def decode(self, split: ShardSet, numbers: Sequence[int], crop: None, at: None) -> np.ndarray:
+        """Return uint8 [n, size, size, channels].
+
+        Decoders write this layout, and convolutions on GPUs prefer it.
+        """
+        batch = np.empty((len(numbers), self.size, self.size, self.channels), np.uint8)
+        fields = (self.field,)
+        for out, i in zip(batch, numbers, strict=True):
+            try:
+                image_codec.decode(
+                    split.fields_of(i, fields)[self.field], self.field, out, strict=True
+                )
+            except DataError:
+                raise
+            # Any kind: SyntaxError for a broken chunk, DecompressionBombError for a false size.
+            except Exception as error:
+                raise _undecodable(split, i, error) from error
+        return batch
+
+    def tensor(self, batch: np.ndarray) -> torch.Tensor:
+        """Return [n, channels, size, size], a view of the batch."""
+        return torch.from_numpy(batch).permute(0, 3, 1, 2)
+
+    def pick(
+        self, whole: torch.Tensor, numbers: torch.Tensor, crop: None, at: None
+    ) -> torch.Tensor:
+        """Return some of the samples that `Data.resident` returned, on their device."""
+        return (
+            whole.permute(0, 2, 3, 1)
+            .index_select(0, transforms.to_device_async(numbers, whole.device))
+            .permute(0, 3, 1, 2)
+        )
+
+    def require_crop(self, crop: int | None) -> None:
+        assert crop is None
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """The format of pairs of signals, input and target, of equal length and aligned."""
+
+    rate: int  # Hz
+    length: int  # frames of the shortest clip
+    longest: int
+    fields: tuple[str, str]  # members of input and target: …wav or …flac
+    dtype: np.dtype  # int16 or float32
+    # By the fingerprint of a split, [n, 2, 2]: (first byte, frames) of input and target; 0: not read
+    # yet.
+    _headers: dict[str, np.ndarray] = field(default_factory=dict, compare=False, repr=False)
+    kind = "pair"
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return 2, self.length
+
+    @property
+    def bytes(self) -> int:
+        return 2 * self.longest * self.dtype.itemsize
+
+    @property
+    def even(self) -> bool:
+        return self.length == self.longest
+
+    def decode(
+        self, split: ShardSet, numbers: Sequence[int], crop: int | None, at: np.ndarray | None
+    ) -> np.ndarray:
+        """Return int16 or float32 [n, 2, frames]."""
+        batch: np.ndarray | None = None
+        for k, i in enumerate(numbers):
+            try:
+                both = self._window(split, i, crop, 0.0 if at is None else float(at[k]))
+                if batch is None:
+                    batch = np.empty((len(numbers), 2, len(both[0])), self.dtype)
+                batch[k, 0], batch[k, 1] = both
+            except DataError:
+                raise
+            # Any kind: SyntaxError for a broken chunk, DecompressionBombError for a false size.
+            except Exception as error:
+                raise _undecodable(split, i, error) from error
+        return batch
+
+    def _window(self, split: ShardSet, i: int, crop: int | None, at: float) -> list[np.ndarray]:
+        """Return input and target, [frames] each.
+
+        For a short window in WAV files only the headers and its own bytes are read.
+        """
+        if crop and 2 * crop < self.length and all(field.endswith("wav") for field in self.fields):
+            layouts = self._layouts(split, i)
+            start = self._start(
+                [(layout.frames, layout.channels, layout.rate, layout.dtype) for layout in layouts],
+                crop,
+                at,
+            )
+            self._headers[split.fingerprint][i] = [
+                (layout.start, layout.frames) for layout in layouts
+            ]
+            return [
+                np.frombuffer(split.read_range(i, field, *layout.span(start, crop)), layout.dtype)
+                for field, layout in zip(self.fields, layouts, strict=True)
+            ]
+        sample = split.fields_of(i, self.fields)
+        both = [
+            (audio_codec.read_flac if field.endswith("flac") else audio_codec.read_wav)(
+                sample[field]
+            )
+            for field in self.fields
+        ]
+        start = self._start([(*wave.shape, rate, wave.dtype) for wave, rate in both], crop, at)
+        return [wave[start : start + crop if crop else None, 0] for wave, _ in both]
+
+    def _layouts(self, split: ShardSet, i: int) -> list[audio_codec.Layout]:
+        """Return where the values of input and target begin; each header is read once."""
+        heads = self._headers.setdefault(
+            split.fingerprint, np.zeros((len(split), 2, 2), np.uint32)
+        )[i].tolist()
+        if all(start for start, _ in heads):
+            return [
+                audio_codec.Layout(start, frames, 1, self.rate, self.dtype)
+                for start, frames in heads
+            ]
+        sizes = [split.size(i, field) for field in self.fields]
+        return [
+            audio_codec.wav_layout(
+                split.read_range(i, field, 0, min(audio_codec.HEAD_BYTES, size)), size
+            )
+            for field, size in zip(self.fields, sizes, strict=True)
+        ]
+
+    def _start(
+        self, both: list[tuple[int, int, int, np.dtype]], crop: int | None, at: float
+    ) -> int:
+        """Return the first frame of the window; `both`: (frames, channels, rate, type) of input and
+        target. Raises ValueError where they differ from each other or from the data set.
+        """
+        frames = both[0][0]
+        if (
+            both[0] != both[1]
+            or both[0][1:] != (1, self.rate, self.dtype)
+            or not self.length <= frames <= self.longest
+        ):
+            raise ValueError(
+                f"input has (frames, channels, rate, type) {_words(both[0])}, target"
+                f" {_words(both[1])}; the data set says {self.length} to {self.longest} frames of"
+                f" one channel at {self.rate} Hz, {self.dtype}"
+            )
+        return int(at * (frames - crop + 1)) if crop else 0
+
+    def tensor(self, batch: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(batch)
+
+    def pick(
+        self, whole: torch.Tensor, numbers: torch.Tensor, crop: int | None, at: np.ndarray | None
+    ) -> torch.Tensor:
+        """Return some of the samples that `Data.resident` returned, on their device."""
+        if crop is None:
+            return whole.index_select(0, transforms.to_device_async(numbers, whole.device))
+        starts = (at * (whole.shape[2] - crop + 1)).astype(np.int64).tolist()
+        return torch.stack(
+            [
+                whole[i, :, start : start + crop]
+                for i, start in zip(numbers.tolist(), starts, strict=True)
+            ]
+        )
+
+    def require_crop(self, crop: int | None) -> None:
+        if crop is None and not self.even:
+            raise ConfigError(
+                f"data: clips have {self.length} to {self.longest} frames; a recipe that takes them"
+                " whole needs one length"
+            )
+        if crop is not None and crop > self.length:
+            raise ConfigError(
+                f"data: windows of {crop} frames are asked for, the shortest clip has {self.length}"
+            )
+
+
+def _words(values: tuple) -> str:
+    return ", ".join(map(str, values))
+
+
+def _undecodable(split: ShardSet, i: int, error: Exception) -> DataError:
+    return DataError(f"sample {split.key(i)} does not decode: {error}")
+
+
+def trainable_sample(entry: dict[str, Any]) -> Images | Pairs:
+    """Return the format that the entry `sample` of dataset.json describes.
+
+    Raises DataError where no recipe can train on such samples.
+    """
+    kind = entry["kind"]
+    if kind == "pair":
+        fields, dtype = tuple(entry["fields"]), np.dtype(entry["dtype"])
+        return Pairs(entry["rate"], entry["length"], entry["longest"], fields, dtype)
+    if kind == "image" and entry.get("size"):
+        return Images(entry["channels"], entry["size"], entry.get("field", "png"))
+    if kind == "image":
+        raise DataError(
+            "images of different sizes cannot be trained on; unpack them and make one size: distgan"
+            " shard images OUT --from FOLDER --size 64"
+        )
+    raise DataError(f"samples of kind {kind!r} cannot be trained on; there are images and pairs")
