@@ -246,10 +246,10 @@ class _Child:
         self._process: subprocess.Popen | None = None
 
     def __enter__(self):
-        read_sweeps = [signal.SIGINT, signal.SIGTERM] + [signal.SIGHUP] * (
-            signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
-        )  # which nohup asks for
-        self._before = {number: signal.signal(number, self._pass_on) for number in read_sweeps}
+        signals = [signal.SIGINT, signal.SIGTERM]
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup ignores it
+            signals.append(signal.SIGHUP)
+        self._before = {number: signal.signal(number, self._pass_on) for number in signals}
         return self
 
     def __exit__(self, *_):

@@ -43,23 +43,23 @@ def draw(rows: list[Row], recommended: int | None, file: BinaryIO) -> None:
         _frame(ax, title, rows)
 
     ax = next(axes)
-    read_sweeps = [(x, row.parameters) for x, row in enumerate(rows) if row.parameters]
+    counted = [(x, row.parameters) for x, row in enumerate(rows) if row.parameters]
     ax.bar(
-        [x for x, _ in read_sweeps],
-        [g / 1e6 for _, (g, _) in read_sweeps],
+        [x for x, _ in counted],
+        [g / 1e6 for _, (g, _) in counted],
         0.6,
         color=BLUE,
         label="G",
     )
     top = ax.bar(
-        [x for x, _ in read_sweeps],
-        [d / 1e6 for _, (_, d) in read_sweeps],
+        [x for x, _ in counted],
+        [d / 1e6 for _, (_, d) in counted],
         0.6,
-        bottom=[g / 1e6 for _, (g, _) in read_sweeps],
+        bottom=[g / 1e6 for _, (g, _) in counted],
         color="#93c5fd",
         label="D",
     )
-    ax.bar_label(top, [f"{(g + d) / 1e6:.3g}" for _, (g, d) in read_sweeps], fontsize=8, padding=2)
+    ax.bar_label(top, [f"{(g + d) / 1e6:.3g}" for _, (g, d) in counted], fontsize=8, padding=2)
     _estimates(ax, [estimate and estimate.both for estimate in docs])
     _frame(ax, "Parameters, millions", rows)
     kind = "resident" if any(row.device == "cpu" for row in rows) else "allocated on the GPU"
@@ -91,7 +91,7 @@ def draw(rows: list[Row], recommended: int | None, file: BinaryIO) -> None:
 
 
 def _estimates(ax, low: list[float | None], high: list[float | None] | None = None) -> None:
-    label = "documents' estimate"
+    label: str | None = "documents' estimate"
     for x, (a, b) in enumerate(zip(low, high or low, strict=True)):
         if a is not None:
             ax.plot([x - 0.38, x + 0.38], [a, a], color=ORANGE, linewidth=2, label=label)

@@ -81,7 +81,7 @@ def _why(chosen: Row, best: Row, comparable: list[Row]) -> list[str]:
             if chosen_value and best_value
         ]
         why.append(
-            f"{beside(chosen)} lies within {WITHIN:.0%} of"
+            f"{beside(chosen)} is within {WITHIN:.0%} of"
             f" it{', with ' * bool(shares)}{', '.join(shares)}"
         )
     for row in sorted(
@@ -90,11 +90,7 @@ def _why(chosen: Row, best: Row, comparable: list[Row]) -> list[str]:
         near = row.score <= best.score * (1 + WITHIN)
         why.append(
             f"{beside(row)} "
-            + (
-                "lies as near, but its D overfits"
-                if near
-                else f"is worse by more than {WITHIN:.0%}"
-            )
+            + ("is as good, but its D overfits" if near else f"is worse by more than {WITHIN:.0%}")
         )
     wider = [
         beside(row)

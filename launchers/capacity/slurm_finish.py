@@ -15,18 +15,14 @@ from distgan.runs.folder import timestamp
 
 def main(argv: list[str]) -> int:
     """Return 0 if every trained width was evaluated and the report is written, else 1."""
-    number, *words, folder = argv
-    folder = Path(json.loads(folder.partition("=")[2]))
-    study, failed = capacity.plan_study(words), 0
+    number, *words, last = argv
+    folder = Path(json.loads(last.partition("=")[2]))
+    study, failed = capacity.plan_study(words), False
     for width, run in study.folders.items():
         if (run / "journal.jsonl").exists():
             print(f"width {width}: evaluating {run}", flush=True)
-            failed += (
-                subprocess.run(
-                    [sys.executable, "-m", "distgan", "evaluate", str(run), f"n={number}"]
-                ).returncode
-                != 0
-            )
+            line = [sys.executable, "-m", "distgan", "evaluate", str(run), f"n={number}"]
+            failed |= subprocess.run(line).returncode != 0
     capacity.report(study)
     if not failed:
         write_atomic(

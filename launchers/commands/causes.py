@@ -130,7 +130,7 @@ SLURM = {
     ),
     "OUT_OF_MEMORY": Cause(
         "out of memory",
-        "Slurm ended the job since it used more memory than it had asked for",
+        "Slurm ended the job since it used more memory than requested",
         "distgan retry TARGET --set mem_gb=…",
     ),
     "TIMEOUT": Cause(

@@ -48,11 +48,11 @@ def _options(
     return parser.parse_args(argv)
 
 
-def _found(options: argparse.Namespace) -> list[SelectedRun]:
+def _select(options: argparse.Namespace) -> list[SelectedRun]:
     return select(options.runs.resolve(), options.targets)
 
 
-def _told(selected: Sequence[SelectedRun], does: Callable[[SelectedRun], str]) -> int:
+def _report(selected: Sequence[SelectedRun], does: Callable[[SelectedRun], str]) -> int:
     for run in selected:
         console.say(f"{f'{run.sweep}:{run.index}' if run.sweep else run.folder.name}  {does(run)}")
     return 0
@@ -76,14 +76,14 @@ def stop(argv: list[str]) -> int:
             )
         return _touch(run, STOP, options.dry_run) or "was asked to save and leave"
 
-    return _told(_found(options), does)
+    return _report(_select(options), does)
 
 
 def save(argv: list[str]) -> int:
     """Ask runs for a checkpoint now."""
     options = _options("save", "Ask running runs for a checkpoint now; they go on.", argv)
-    return _told(
-        _found(options),
+    return _report(
+        _select(options),
         lambda run: (
             _touch(run, SAVE, options.dry_run) or "was asked for a checkpoint"
             if run.state.name == "running"
@@ -108,7 +108,7 @@ def cancel(argv: list[str]) -> int:
         " They stay cancelled until `distgan retry`.",
         argv,
     )
-    selected = _found(options)
+    selected = _select(options)
     active = [run for run in selected if run.queue_entry and run.queue_entry.active]
     shared = {
         run.submitted.key: [
@@ -125,21 +125,18 @@ def cancel(argv: list[str]) -> int:
                 f"job {key} also trains {', '.join(Path(folder).name for folder in others)}; name"
                 " these, too, or use `distgan stop`"
             )
-    hidden = [
-        run for run in selected if run.state.name == "uncertain" and run.submitted.key
-    ]  # another user's, of which Slurm shows nothing: given up by this
+    # Runs of other users whose jobs Slurm hides: this gives them up.
+    hidden = [run for run in selected if run.state.name == "uncertain" and run.submitted.key]
     if not options.dry_run:
         ledger = Ledger(options.runs.resolve())
-        for run in [
-            *active,
-            *hidden,
-        ]:  # noted before Slurm is asked: of an element that never ran it keeps no record
+        # Recorded before scancel: Slurm keeps no record of elements that never ran.
+        for run in [*active, *hidden]:
             ledger.append(
                 {"state": "cancelled", "id": run.submitted.submission.id, "runs": [str(run.folder)]}
             )
         if active:
             client.cancel(dict.fromkeys(run.submitted.key for run in active))
-    return _told(
+    return _report(
         selected,
         lambda run: (
             ("would be cancelled" if options.dry_run else f"cancelled (job {run.submitted.key})")
@@ -175,10 +172,10 @@ def retry(argv: list[str]) -> int:
         more,
     )
     home = options.runs.resolve()
-    _found(options)  # wrong names are reported before anything is written
+    _select(options)  # wrong names are reported before anything is written
     ledger = Ledger(home)
     with ledger.locked():
-        selected = _found(options)
+        selected = _select(options)
         chosen = [run for run in selected if run.state.name in (options.only or AGAIN)]
         by_job: dict[str, list[SelectedRun]] = {}
         for run in chosen:
@@ -201,7 +198,7 @@ def retry(argv: list[str]) -> int:
                 )
                 for run in group
             }
-    return _told(
+    return _report(
         selected, lambda run: done.get(run.folder) or f"is {run.state.name}; left as it is"
     )
 

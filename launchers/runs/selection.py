@@ -161,9 +161,8 @@ def _runs(
     ]
     if jobs:
         return jobs
-    if re.fullmatch(
-        r"\d{1,7}(_\d+)?", word
-    ):  # never the beginning of a hash: a number that is forgotten must not name another run
+    # Never the beginning of a hash: a job that is forgotten must not name another run.
+    if re.fullmatch(r"\d{1,7}(_\d+)?", word):
         raise RunError(f"{word}: this job is not the last submission of any run")
     every = {
         *submissions,

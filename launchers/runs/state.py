@@ -30,7 +30,7 @@ class RunFiles:
     """The state that a run folder records."""
 
     done: bool = False
-    shorter: bool = False  # it was done, and a longer run is asked for now
+    shorter: bool = False  # DONE is that of a shorter run
     refused: str | None = None  # NO_RESTART: why it is not begun again
     status: dict[str, Any] = field(default_factory=dict)
     job: dict[str, Any] = field(default_factory=dict)  # the newest job.json

@@ -32,9 +32,8 @@ _INHERITED = re.compile(
     r"(SLURM|SRUN|SALLOC|PMI|PMIX|OMPI|TORCHELASTIC|ACCELERATE)_|((LOCAL|GROUP|ROLE)_(RANK|WORLD_SIZE|NAME)|MASTER_ADDR|MASTER_PORT|RANK|WORLD_SIZE)$"
 )
 _KEPT = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS", "SLURM_JWT")
-_FILTERS = re.compile(
-    r"(SQUEUE|SACCT|SCONTROL|SCANCEL|SINFO)_|SLURM_TIME_FORMAT$"
-)  # a user's own would hide jobs from us, or print times otherwise
+# A user's own would hide jobs from us, or change how times are printed.
+_FILTERS = re.compile(r"(SQUEUE|SACCT|SCONTROL|SCANCEL|SINFO)_|SLURM_TIME_FORMAT$")
 _NUMBER = re.compile(r"\d+")
 # A controller that is busy or restarts; asked again a moment later, it answers. Only questions are
 # repeated, never what changes something.
@@ -250,9 +249,8 @@ def clean_environment(environment: dict[str, str]) -> dict[str, str]:
     """Return an environment to submit from: nothing of a surrounding job or launcher, but the way
     to the cluster.
     """
-    inside = (
-        "SLURM_JOB_ID" in environment
-    )  # elsewhere SBATCH_ACCOUNT and the like are the user's own wish
+    # Outside a job, SBATCH_ACCOUNT and the like are settings of the user.
+    inside = "SLURM_JOB_ID" in environment
     return {
         name: value
         for name, value in environment.items()

@@ -161,12 +161,10 @@ class JobAttempt:
         """Train a run on the first node, which writes the record of the attempt."""
         earlier, step = records(folder), newest_step(folder)
         complete(folder, earlier, step)
-        earlier = [
-            record for record in earlier if record.get("submission") == self.id
-        ]  # `distgan retry` begins with new budgets
-        if (
-            earlier and earlier[-1].get("then") == "stopped"
-        ):  # and another run of this job has asked for one more turn
+        # `distgan retry` begins with new budgets.
+        earlier = [record for record in earlier if record.get("submission") == self.id]
+        # Stopped, while the job was requeued for another of its runs.
+        if earlier and earlier[-1].get("then") == "stopped":
             return RestartDecision("stopped", "stop", "was stopped")
         why = no_progress_reason(earlier, step)
         if why:
@@ -275,9 +273,8 @@ class JobAttempt:
             "DISTGAN_ATTEMPT": attempt.name,
             "DISTGAN_LOGS": str(attempt),
         }
-        ends = client.parse_time(
-            client.show("job", self.key).get("EndTime", "")
-        )  # of Slurm's own variables, 22.05 has none that tells it
+        # Slurm 22.05 has no variable for the end of the job.
+        ends = client.parse_time(client.show("job", self.key).get("EndTime", ""))
         if ends or "SLURM_JOB_END_TIME" in self.environment:
             env["SLURM_JOB_END_TIME"] = (
                 str(int(ends)) if ends else self.environment["SLURM_JOB_END_TIME"]

@@ -233,11 +233,12 @@ def chosen(options: argparse.Namespace, base: dict[str, Any] | None = None) -> R
         for name in Resources.model_fields
         if hasattr(options, name)
     }
+    # Not read as YAML: 12:00:00 and 1e5 are no numbers here.
     text = {
         name: value
         for name, value in given.items()
         if value is not None and name in ("partition", "account", "time")
-    }  # 12:00:00 is no number, nor is 1e5
+    }
     words = [
         f"{name}={value}" for name, value in given.items() if value is not None and name not in text
     ] + options.set

@@ -75,9 +75,8 @@ def decide(
         if "another process of this run has gone, or does not answer" in (end.cause or ""):
             return _within("crash", end.cause or "", earlier, budget.crashes, "crashes")
         return RestartDecision("fail", "error", end.cause or "failed")
-    if (
-        "another process is training in" in end.log_tail and end.state is None
-    ):  # of a node that Slurm has given up
+    # A node that Slurm has given up may still be training.
+    if "another process is training in" in end.log_tail and end.state is None:
         return _within(
             "crash", "its earlier attempt is still training", earlier, budget.crashes, "crashes"
         )

@@ -246,7 +246,9 @@ def parse_distribution(key: str, value: Any) -> tuple[Any, tuple[str, list[Any]]
         values = parse_values(key, value)
         return lambda generator: generator.choice(values), ("choice", values)
     try:
-        low, high = (float(part) for part in call[2].split(",")) if call else ()
+        if call is None:
+            raise ValueError
+        low, high = map(float, call[2].split(","))
         if not low < high or not math.isfinite(high - low) or call[1] == "loguniform" and low <= 0:
             raise ValueError
     except ValueError:

@@ -197,19 +197,16 @@ def _tell(study: Any, trial: Any, run: SelectedRun, prune: bool) -> bool:
     for samples, value in points:
         if samples not in trial.intermediate_values:
             live.report(value, samples)
-    recorded = (run.files.status.get("best") or {}).get(
-        "score"
-    )  # points are those at the journal's end
-    best = min(
-        [value for _, value in points] + [recorded] * isinstance(recorded, int | float),
-        default=math.inf,
-    )
+    values = [value for _, value in points]  # only those at the journal's end
+    recorded = (run.files.status.get("best") or {}).get("score")
+    if isinstance(recorded, int | float):
+        values.append(recorded)
+    best = min(values, default=math.inf)
     if run.state.name == "done":
-        (
+        if math.isfinite(best):
             study.tell(trial.number, best)
-            if math.isfinite(best)
-            else study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
-        )
+        else:
+            study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
         return True
     if run.state.name in ("failed", "cancelled", "stopped"):
         study.tell(
@@ -283,7 +280,7 @@ def _ask(sweep: Sweep, study: Any, search: Search) -> RunSpec | None:
         other.user_attrs.get("run") == planned.spec.folder and other.number != trial.number
         for other in study.get_trials(deepcopy=False)
     ):
-        return None  # told at the next call, from that run
+        return None  # reported at the next call, from that run
     return planned.spec
 
 

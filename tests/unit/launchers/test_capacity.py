@@ -265,7 +265,7 @@ def test_the_narrowest_of_the_best_is_recommended():
     assert why[:3] == [
         "96 has the best fid, 60",
         (
-            "80: 65 (+8%) lies within 10% of it, with 83% of its parameters, 83% of its time per"
+            "80: 65 (+8%) is within 10% of it, with 83% of its parameters, 83% of its time per"
             " epoch, 83% of its memory"
         ),
         "64: 100 (+67%) is worse by more than 10%",
@@ -287,7 +287,7 @@ def test_an_overfitting_width_is_passed_over_where_another_is_as_good():
     found[0] = replace(found[0], warnings=("d_overfitting",), overfit=0.9)
     assert (
         recommend(found)[0] == 96
-        and "64: 61 (+2%) lies as near, but its D overfits" in recommend(found)[1]
+        and "64: 61 (+2%) is as good, but its D overfits" in recommend(found)[1]
     )
     found[1] = replace(found[1], warnings=("d_overfitting", "score_flat"))
     width, why = recommend(found)

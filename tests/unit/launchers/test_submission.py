@@ -105,7 +105,7 @@ def test_an_answer_that_was_lost_is_looked_up(known, slurm, tmp_path, monkeypatc
         one = submit(tmp_path / "runs", elements(tmp_path, 2), Resources())
         assert (one.job, one.key(1), one.void) == ("88", "88_1", False)
     else:
-        with pytest.raises(LaunchError, match="not known whether Slurm has taken the job"):
+        with pytest.raises(LaunchError, match="unknown whether Slurm has accepted the job"):
             submit(tmp_path / "runs", elements(tmp_path, 1), Resources())
         ((one,), _) = Ledger(tmp_path / "runs").read()
         assert one.job is None and not one.void
