@@ -116,11 +116,8 @@ class FolderImages:
                 f"{image.filename} has more than 8 bits ({wide}); scores are of 8-bit images, so"
                 " scale it to 0 to 255 first"
             )
-        return (
-            image.size[::-1]
-            if image.getexif().get(ExifTags.Base.Orientation) in _ROTATED
-            else image.size
-        )
+        rotated = image.getexif().get(ExifTags.Base.Orientation) in _ROTATED
+        return image.size[::-1] if rotated else image.size
 
     def _open(self, name: str, read: Callable[[Image.Image], Any]) -> Any:
         try:

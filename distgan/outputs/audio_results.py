@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +50,7 @@ def spread(total: int, count: int) -> list[int]:
 def repaired(
     data: Data,
     i: int,
-    repair: Callable[[torch.Tensor], torch.Tensor],
+    repair: torch.nn.Module,
     resolutions: tuple[tuple[int, int, int], ...],
 ) -> Repaired:
     """Repair and measure held-out pair i by a network in evaluation mode."""
@@ -70,11 +70,8 @@ def repaired(
             f"{prefix}level {name}": level
             for name, level in zip(band_names(rate), levels, strict=True)
         }
-    return Repaired(
-        data.validation.key(i),
-        *(wave[0].float().cpu().numpy() for wave in (source, output, target)),
-        measured,
-    )
+    before, after, clean = (wave[0].float().cpu().numpy() for wave in (source, output, target))
+    return Repaired(data.validation.key(i), before, after, clean, measured)
 
 
 def draw(path: Path, pairs: list[Repaired], rate: int) -> None:

@@ -6,6 +6,7 @@ fit.
 
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -15,7 +16,7 @@ from matplotlib.figure import Figure
 from distgan.core.files import write_atomic
 
 BLUE, ORANGE, GREEN, RED, GRAY = "#3b82f6", "#f08c2e", "#2fa36b", "#e5484d", "#8a8f98"
-STYLE = {
+STYLE: dict[str, Any] = {
     "text.parse_math": False,
     "font.size": 9,
     "axes.linewidth": 0.6,

@@ -55,7 +55,7 @@ def curves(
 
     `marks` are (epoch, action) of what `watch` changed, from `interventions.marks`.
     """
-    drawings: dict[str, Callable[[Axes, list[dict], Watch], bool]] = {
+    drawings: dict[str, Callable[..., bool]] = {
         "Losses": _losses,
         "D(x) and D(G(z))": _probabilities,
         **{title: partial(_paired, name=name) for title, name in PAIRED.items()},

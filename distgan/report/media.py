@@ -125,7 +125,8 @@ def _pictures(
     run: History, paths: list[Path]
 ) -> tuple[list[dict[str, Any]], list[tuple[dict[str, Any], int]]]:
     """Return the first small pictures, and the first large ones with their widths in pixels."""
-    small, large = [], []
+    small: list[dict[str, Any]] = []
+    large: list[tuple[dict[str, Any], int]] = []
     for path in paths[: MAX_SMALL + MAX_LARGE]:
         width, height = _size(path)
         if max(width, height) > SMALL_PIXELS:

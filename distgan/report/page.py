@@ -154,7 +154,8 @@ def _settings(run: History) -> dict[str, Any]:
         for key, value in run.values.items()
         if key not in run.config or run.config[key] != value
     }
-    settings, guide = [], []
+    settings: list[dict[str, Any]] = []
+    guide: list[dict[str, Any]] = []
     for key, value in (chosen | resolved).items():
         rows = guide if key.startswith("watch.moves.") and key not in chosen else settings
         rows.append(

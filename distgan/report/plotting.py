@@ -8,6 +8,7 @@ and dark pages.
 import io
 import re
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -26,7 +27,7 @@ PURPLE = "#8b5cf6"
 MAX_POINTS = 1200
 BINS = 400
 LEGEND_CHARS = 84  # of a legend that fits on one line
-STYLE = signal_plots.STYLE | {
+STYLE: dict[str, Any] = signal_plots.STYLE | {
     "svg.fonttype": "none",
     "text.color": INK,
     "axes.edgecolor": INK,
@@ -92,7 +93,7 @@ def lines(
     Crosses at the foot mark values that are not finite. `dashes`: lines after the first are dashed,
     for lines that may cover each other. Return False if no key has finite values.
     """
-    levels = []
+    levels: list[np.ndarray] = []
     for label, (key, colour) in keys.items():
         table = series(rows, key)
         finite = table[np.isfinite(table[:, 1])]
