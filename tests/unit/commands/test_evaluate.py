@@ -231,6 +231,11 @@ def test_samples_that_are_no_images(particles, ranks, fill, message):
 
     with pytest.raises(RunError, match=message):
         scored.measure(sample)
+    if fill == 255.0:  # one pixel is enough
+        images = torch.zeros(16, 1, 64, 64)
+        images[3, 0, 5, 7] = -fill
+        with pytest.raises(RunError, match=message):
+            scored.measure(lambda numbers: images[: len(numbers)])
     if fill != fill:
         said = scored(
             sample

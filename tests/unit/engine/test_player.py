@@ -179,3 +179,14 @@ def test_rates_and_weight_decay_change_in_flight(ranks):
         p.module.weight, before - 0.01 * (by_hand.weight.grad + 0.3 * before)
     )
     assert float(log["lr"]) == pytest.approx(0.01)
+
+
+def test_the_average_follows_the_documented_decay(ranks):
+    """min(decay, (1 + n) / (10 + n)) in update n, counted from 1."""
+    p = player(ranks, ema=0.4)
+    average = p.module.weight.detach().clone()
+    for n in range(1, 9):
+        p.update(square(p), [torch.randn(4, 3)], 0.0)
+        decay = min(0.4, (1 + n) / (10 + n))  # 0.18, 0.25, 0.31, 0.36, then 0.4
+        average = decay * average + (1 - decay) * p.module.weight.detach()
+        torch.testing.assert_close(p.ema.weight, average, rtol=1e-6, atol=1e-7)

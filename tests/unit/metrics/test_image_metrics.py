@@ -315,3 +315,28 @@ def test_the_sliced_distance_is_in_grey_levels():
     assert torch.equal(project(gray), project(gray.expand(-1, 3, -1, -1)))
     with pytest.raises(ValueError, match="of one shape"):
         sliced.distance(torch.zeros(0, 256), torch.zeros(3, 256))
+
+
+@pytest.mark.parametrize("where", ["mean", "cov"])
+def test_moments_that_are_not_finite_have_no_distance(where):
+    good = frechet.moments(torch.randn(9, 3, dtype=torch.float64))
+    bad = frechet.moments(torch.randn(9, 3, dtype=torch.float64))
+    getattr(bad, where)[..., 1] = float("inf")
+    for pair in ((good, bad), (bad, good)):
+        with pytest.raises(ValueError, match="moments are not finite"):
+            frechet.of_moments(*pair)
+
+
+def test_sums_near_their_bounds_are_exact_in_any_order():
+    """200,000 rows just below the largest feature: one bit more in the grids would be rounded."""
+    generator = torch.Generator().manual_seed(0)
+    rows = 15.99 - torch.rand(200_000, 3, generator=generator, dtype=torch.float64) / 512
+    orders = [torch.arange(len(rows)), torch.randperm(len(rows), generator=generator)]
+    found = []
+    for order, size in zip(orders, (200_000, 777), strict=True):
+        sums = Sums(3)
+        for part in rows[order].split(size):
+            sums.add(part)
+        found.append(sums)
+    for a, b in zip(found[0].parts, found[1].parts, strict=True):
+        assert torch.equal(a, b)

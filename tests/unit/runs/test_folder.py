@@ -1,0 +1,83 @@
+"""The run folder: its journal has every step once, and DONE is gone while a longer run trains."""
+
+import json
+import resource
+
+import pytest
+
+from distgan import cli, train
+from distgan.core.errors import DiskError
+from distgan.recipes import sagan
+from distgan.runs.folder import RunFolder
+
+
+@pytest.fixture
+def opened(tmp_path):
+    """A function: the run folder `run`, with these settings of `machine`."""
+    folders = []
+
+    def folder(**machine) -> RunFolder:
+        settings = sagan.Settings(data="d", machine={"folder": str(tmp_path / "run"), **machine})
+        folders.append(RunFolder(settings, "0" * 16, {"data": "d"}))
+        return folders[-1]
+
+    yield folder
+    for one in folders:
+        one.close()
+
+
+@pytest.fixture
+def largest_file():
+    """A function: no file may grow beyond that many bytes, as on a disk that is nearly full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def steps(folder: RunFolder) -> list[int]:
+    return [
+        json.loads(row)["step"] for row in (folder.path / "journal.jsonl").read_text().splitlines()
+    ]
+
+
+@pytest.mark.parametrize("told", ["stop", "warn"])
+def test_rows_are_written_all_or_none_and_once(told, opened, largest_file, capsys):
+    folder = opened(on_full_disk=told)
+    rows = [{"step": k, "d/loss": 0.5} for k in range(1, 9)]
+    folder.journal(rows[:2])
+    size = (folder.path / "journal.jsonl").stat().st_size
+    largest_file(size + 40)  # the first of the next rows fits, and part of the second
+    if told == "stop":
+        with pytest.raises(DiskError):
+            folder.journal(rows[2:5])
+    else:
+        folder.journal(rows[2:5])
+        assert "Going on without it" in capsys.readouterr().out
+    assert steps(folder) == [1, 2]
+    largest_file(1 << 20)
+    folder.journal(rows[5:])
+    assert steps(folder) == list(range(1, 9))
+
+
+def test_a_finished_run_that_is_made_longer_is_not_done(opened):
+    folder = opened()
+    folder.finish(step=9, epoch=1.0, early=False)
+    assert folder.done(9) == "at step 9" and folder.done(10) is None
+    folder.reopen()
+    assert not (folder.path / "DONE").exists() and folder.done(9) is None
+
+
+def test_done_is_gone_while_a_longer_run_trains(particles, tmp_path, monkeypatch):
+    words = ["sagan", f"data={particles}", f"machine.folder={tmp_path / 'run'}", "ngf=2", "ndf=2"]
+    words += ["latent=4", "batch=18", "evaluate.samples=8", "sample_every=1000", "validate_every=1000"]
+    assert train.main([*words, "epochs=1"]) == 0
+    assert (tmp_path / "run" / "DONE").exists()
+    usual, seen = sagan.Recipe.step, []
+
+    def step(self, batches, now):
+        seen.append((tmp_path / "run" / "DONE").exists())
+        return usual(self, batches, now)
+
+    monkeypatch.setattr(sagan.Recipe, "step", step)
+    assert cli.guarded(train.main, [*words, "epochs=2"]) == 0
+    assert seen == [False] * 3 and (tmp_path / "run" / "DONE").exists()
