@@ -69,7 +69,13 @@ def test_a_finished_run_that_is_made_longer_is_not_done(opened):
 
 def test_done_is_gone_while_a_longer_run_trains(particles, tmp_path, monkeypatch):
     words = ["sagan", f"data={particles}", f"machine.folder={tmp_path / 'run'}", "ngf=2", "ndf=2"]
-    words += ["latent=4", "batch=18", "evaluate.samples=8", "sample_every=1000", "validate_every=1000"]
+    words += [
+        "latent=4",
+        "batch=18",
+        "evaluate.samples=8",
+        "sample_every=1000",
+        "validate_every=1000",
+    ]
     assert train.main([*words, "epochs=1"]) == 0
     assert (tmp_path / "run" / "DONE").exists()
     usual, seen = sagan.Recipe.step, []
