@@ -1,8 +1,8 @@
-"""What a launcher left in the environment: how many processes, which engine. All of it is honoured
-or refused, nothing ignored. Imports no torch.
+"""Read the environment that a launcher left: the number of processes and the engine.
 
-accelerate and deepspeed have configurations of their own. What they and the run's settings say
-about one thing must agree, since either could train something else than the other asks for.
+Every variable is honoured or refused, none ignored. accelerate and deepspeed have configurations of
+their own, which must agree with the run's settings: otherwise something else would be trained than
+one of them says. Imports no torch.
 """
 
 import dataclasses
@@ -17,10 +17,10 @@ from distgan.core.errors import LaunchError
 from distgan.distributed import deepspeed_json as tuning
 
 CONFIGS = Path(distgan.__file__).with_name("configs")  # of accelerate and DeepSpeed
-# How many processes each launcher says it started, most specific first.
+# The number of processes, as each launcher names it, most specific first.
 _COUNTS = ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
-# Accelerator() would act upon these by itself: make a plugin that needs transformers, or compile
-# every network once more.
+# Accelerator() would act upon these itself: make a plugin that needs transformers, or compile every
+# network once more.
 _SETTLED = (
     "ACCELERATE_USE_DEEPSPEED",
     "ACCELERATE_DEEPSPEED_ZERO_STAGE",
@@ -50,9 +50,7 @@ _NO_STAGE_3 = (
 
 @dataclasses.dataclass(frozen=True)
 class EngineChoice:
-    """The engine of a run. `deepspeed`: tuning keys, nested as in DeepSpeed's JSON, without the
-    stage.
-    """
+    """The engine of a run; `deepspeed`: tuning keys as in DeepSpeed's JSON, without the stage."""
 
     engine: Literal["ddp", "deepspeed"] = "ddp"
     zero_stage: int = 0
@@ -63,9 +61,7 @@ class EngineChoice:
 
 
 def redirect_log() -> None:
-    """In a job that names a folder for logs ($DISTGAN_LOGS), what this process and its children
-    print goes to rankN.log there.
-    """
+    """Write the output of this process and its children to rankN.log in $DISTGAN_LOGS, if set."""
     folder = os.environ.get("DISTGAN_LOGS")
     if folder:
         log = os.open(
@@ -79,9 +75,9 @@ def redirect_log() -> None:
 
 
 def process_count() -> tuple[str, int]:
-    """The variable in which a launcher left its process count, and the count.
+    """Return (the variable in which a launcher left its process count, the count).
 
-    ("", 1) when started without one.
+    ("", 1) without a launcher.
     """
     for name in _COUNTS:
         if os.environ.get(name, "").isdigit():
@@ -90,7 +86,7 @@ def process_count() -> tuple[str, int]:
 
 
 def check_environment() -> None:
-    """LaunchError where the variables of a launcher are there in part, or do not fit each other."""
+    """Raise LaunchError if a launcher's variables are incomplete or do not fit each other."""
     env = os.environ
     source, count = process_count()
     if count > 1 and source != "WORLD_SIZE":
@@ -125,11 +121,11 @@ def check_environment() -> None:
 
 
 def resolve_engine(machine: Machine, precision: str) -> EngineChoice:
-    """The engine that settings and launcher ask for; one LaunchError with all that they disagree
-    on, or that is not trained.
+    """Return the engine that the settings and the launcher name.
 
-    Takes what it settles out of the environment. One process has nothing to share and trains
-    without an engine ("ddp"), after the same checks.
+    Raises LaunchError with all that they disagree on or that is not supported. Removes the
+    variables that it has settled from the environment. One process always gets "ddp", after the
+    same checks.
     """
     asked, wrong = (
         EngineChoice(),
@@ -164,7 +160,7 @@ def resolve_engine(machine: Machine, precision: str) -> EngineChoice:
 
 
 def _text(name: str) -> str:
-    """A variable's value in lower case; "" where it is not set or says no."""
+    """Return a variable's value in lower case; "" where it is not set or says no."""
     value = os.environ.get(name, "").strip().lower()
     return "" if value in ("no", "none", "false", "0") else value
 
@@ -179,9 +175,9 @@ def _kind(machine: Machine) -> Literal["ddp", "deepspeed"]:
 
 
 def _accelerate(machine: Machine, precision: str) -> Iterator[str]:
-    """What accelerate was configured with and the run's settings contradict.
+    """Yield where accelerate's configuration contradicts the run's settings.
 
-    Its "no", the default, leaves a thing to the run.
+    Its "no", the default, leaves a choice to the run.
     """
     for name, meaning in _NEVER.items():
         if _text(name):
@@ -245,8 +241,8 @@ def _on_cpu(machine: Machine) -> Iterator[str]:
 
 
 def _deepspeed(machine: Machine, precision: str) -> tuple[EngineChoice, list[str]]:
-    """(stage and tuning keys from the settings, accelerate's configuration and the JSON file of
-    either, what is wrong with them).
+    """Return (stage and tuning keys from the settings, accelerate's configuration and the JSON
+    file of either; their faults).
     """
     by_accelerate = bool(_text("ACCELERATE_USE_DEEPSPEED"))
     wrong = [

@@ -1,5 +1,7 @@
-"""The processes of a run. No other file imports accelerate or torch.distributed: everything here
-also works, and does nothing, in one process.
+"""The processes of a run: collectives, decisions that all ranks take alike, work of rank 0 alone.
+
+The only file that imports accelerate and torch.distributed. In one process everything works too,
+and communicates nothing.
 """
 
 import contextlib
@@ -23,11 +25,10 @@ from distgan.core import errors, watchdog
 from distgan.core.errors import DistganError, LaunchError, RunError
 from distgan.distributed.environment import check_environment, process_count, resolve_engine
 
-# Rank 0 may validate or evaluate for hours; this bounds only how long the others wait for it. A
-# rank 0 that dies is noticed at once.
+# Rank 0 may validate or evaluate for hours while the others wait; if it dies they notice at once.
 _WAIT = datetime.timedelta(hours=12)
 _HERE = Machine()
-# How gloo, NCCL and the store say so.
+# Error texts of gloo, NCCL and the store that mean a peer is gone.
 _LOST = re.compile(
     r"(closed|reset) by (remote )?peer|timed? ?out|timeout|broken pipe|connection (refused|was"
     r" likely closed)|socket|NCCL|remote process",
@@ -36,32 +37,31 @@ _LOST = re.compile(
 
 
 class Ranks:
-    """What a process may ask of, and do with, the others."""
+    """This process's place among the processes of a run, and its way to the others."""
 
-    # seconds for which this process has stood still in a step until the others had come as far
-    wait_seconds = 0.0
+    wait_seconds = 0.0  # for which this process has waited for others within steps
 
     def __init__(self, machine: Machine = _HERE, precision: str = "float32"):
         if machine.device == "cuda" and not torch.cuda.is_available():
             raise LaunchError(
-                "machine.device=cuda, but torch sees no CUDA device here; machine.device=auto takes"
-                " the CPU then"
+                "machine.device=cuda, but torch sees no CUDA device here; use machine.device=auto,"
+                " which falls back to the CPU"
             )
         on_cpu = machine.device == "cpu" or not torch.cuda.is_available()
         check_environment()
         source, count = process_count()
         self.engine_choice = resolve_engine(machine, precision)
         self._compute(machine, precision)
-        # Buffers are not broadcast before each forward pass: with it, two forwards of D before one
-        # backward fail, and a forward on rank 0 alone waits for the others for ever (pytorch
-        # #22095, #54059). Ours are equal on all ranks by construction.
+        # Buffers are not broadcast before each forward pass: otherwise two forwards of D before one
+        # backward fail, and a forward on rank 0 alone waits for ever (pytorch #22095, #54059). They
+        # are equal on all ranks by construction.
         ddp = DistributedDataParallelKwargs(
             broadcast_buffers=False, bucket_cap_mb=machine.bucket_mb, gradient_as_bucket_view=True
         )
         group = InitProcessGroupKwargs(timeout=datetime.timedelta(seconds=machine.timeout_s))
         _begin_again(on_cpu, datetime.timedelta(seconds=machine.timeout_s))
         # Without cpu=True Accelerate finds no backend on a machine without a GPU, and each process
-        # believes to be alone.
+        # trains alone.
         self._accelerator = Accelerator(
             cpu=on_cpu, mixed_precision="no", kwargs_handlers=[ddp, group]
         )
@@ -72,22 +72,20 @@ class Ranks:
         self.device, self.is_main = self._accelerator.device, self.rank == 0
         if count != self.world_size:
             raise LaunchError(
-                f"the launcher started {count} processes ({source}={count}), but this one sees"
+                f"the launcher started {count} processes ({source}={count}), but this process sees"
                 f" {self.world_size}: each would write as rank 0"
             )
         self._control = self._wait = None
         if self.world_size > 1:
-            # Flags and messages travel over gloo: no kernel is launched and the device is not
-            # synchronised for them.
+            # Flags and messages are sent by gloo, which launches no kernel and does not synchronise
+            # the device.
             self._control = dist.new_group(
                 backend="gloo", timeout=datetime.timedelta(seconds=machine.timeout_s)
             )
             self._wait = dist.new_group(backend="gloo", timeout=_WAIT)
 
     def _compute(self, machine: Machine, precision: str) -> None:
-        """The types of numbers: `dtype` of weights and losses, `autocast` of the networks'
-        arithmetic, or None.
-        """
+        """Set `dtype`, of weights and losses, and `autocast`, of the networks' arithmetic or None."""
         self.machine, self.precision = machine, precision
         self.dtype = torch.float64 if precision == "float64" else torch.float32
         self.autocast = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
@@ -97,20 +95,19 @@ class Ranks:
         )
 
     def __deepcopy__(self, memo):
-        """A copied network (an average) still belongs to the same processes."""
+        """Return self: a copied network (an average) belongs to the same processes."""
         return self
 
     # ---- networks
     def wrap(self, net: nn.Module) -> nn.Module:
-        """Move to the device; with several ranks, copy rank 0's weights to all and average
-        gradients in every backward pass.
+        """Move `net` to the device; with several ranks, give all of them rank 0's weights and
+        average gradients in every backward pass.
         """
         return self._accelerator.prepare_model(net)
 
     def no_sync(self, net: nn.Module):
-        """No gradient averaging inside.
-
-        For all micro-batches of an update but the last. Must hold the forward pass too.
+        """Return a context without gradient averaging, for all micro-batches of an update but the
+        last. It must enclose the forward pass too.
         """
         return net.no_sync() if self.world_size > 1 else contextlib.nullcontext()
 
@@ -123,13 +120,11 @@ class Ranks:
             self.wait_seconds += time.perf_counter() - began
 
     def backward(self, loss: torch.Tensor) -> None:
-        """`loss.backward()`; DDP's wait for the others' gradients, once this rank's own are all
-        there, is counted as waiting.
-        """
+        """Call `loss.backward()`, counting DDP's wait for other ranks' gradients as waiting."""
         if self.world_size == 1:
             return loss.backward()
-        # Called in the order in which they are queued, and DDP queues its own, which waits, with
-        # the last gradient.
+        # Callbacks run in the order in which they are queued, and DDP queues its own, which waits,
+        # with the last gradient: the time before it is that of this rank's own work.
         queue, ready = torch.autograd.Variable._execution_engine.queue_callback, []
         loss.register_hook(lambda _: queue(lambda: ready.append(time.perf_counter())))
         loss.backward()
@@ -137,24 +132,21 @@ class Ranks:
 
     # ---- tensors
     def all_reduce_sum(self, x: torch.Tensor) -> torch.Tensor:
-        """Sum over ranks, without gradient; `x` itself may be written over."""
+        """Return the sum over ranks, without gradient; `x` itself may be overwritten."""
         if self.world_size > 1:
             with self._waiting():
                 dist.all_reduce(x)
         return x
 
     def all_reduce_sum_cpu(self, x: torch.Tensor) -> torch.Tensor:
-        """Sum over ranks of a tensor on the CPU, whatever device the run is on, and however long
-        one rank works before it comes here; in place.
-        """
+        """Sum a CPU tensor over ranks in place, whatever the run's device; waits hours if need be."""
         if self.world_size > 1:
             dist.all_reduce(x, group=self._wait)
         return x
 
     def batch_norm(self, x, mean, var, weight, bias, eps: float) -> torch.Tensor:
-        """Batch normalisation over all samples of all ranks, on GPUs.
-
-        `mean` and `var` receive this batch's own. Not differentiable twice.
+        """Normalise over all samples of all ranks, on GPUs; `mean` and `var` receive the batch's
+        statistics. Not differentiable twice.
         """
         from torch.nn.modules._functions import SyncBatchNorm
 
@@ -163,11 +155,11 @@ class Ranks:
         )
 
     def all_reduce_mean(self, x: torch.Tensor) -> torch.Tensor:
-        """Mean over ranks, without gradient."""
+        """Return the mean over ranks, without gradient."""
         return self.all_reduce_mean_async(x)()
 
     def all_reduce_mean_async(self, x: torch.Tensor) -> Callable[[], torch.Tensor]:
-        """Begin to take the mean; the function that is returned waits for it."""
+        """Start to take the mean; return a function that waits for it."""
         if self.world_size == 1:
             return lambda: x
         total = x.detach().clone()
@@ -181,9 +173,9 @@ class Ranks:
         return result
 
     def all_gather_objects(self, value: Any, patient: bool = False) -> list[Any]:
-        """Every rank's value, a plain object, in the order of their numbers.
+        """Return every rank's value, a plain object, by rank.
 
-        `patient`: however long one rank works before it comes here.
+        `patient`: wait hours for the slowest rank, not machine.timeout_s.
         """
         box = [value] * self.world_size
         if self.world_size > 1:
@@ -191,11 +183,10 @@ class Ranks:
         return box
 
     def gather(self, index: np.ndarray, rows: torch.Tensor, total: int) -> torch.Tensor | None:
-        """Rows numbered by `index` from all ranks -> on rank 0 the rows 0..total-1 in order,
-        elsewhere None.
+        """Gather rows by their numbers: rank 0 gets the rows 0..total-1 in order, others None.
 
-        index: [n] int64, unequal n allowed, also 0; rows: [n, d]. Raises RuntimeError if a number
-        is missing or stands twice.
+        index: [n] int64 of this rank's rows [n, d]; n may differ among ranks and be 0. Raises
+        RuntimeError if a number is missing or occurs twice.
         """
         parts = [(index, rows.cpu().numpy())]
         if self.world_size > 1:
@@ -217,11 +208,11 @@ class Ranks:
 
     # ---- decisions
     def any(self, *flags: bool) -> tuple[bool, ...]:
-        """Each flag, true everywhere if it is true on any rank."""
+        """Return for each flag whether it is true on any rank."""
         return self.any_async(*flags)()
 
     def any_async(self, *flags: bool) -> Callable[[], tuple[bool, ...]]:
-        """Begin to ask; the function that is returned waits for the answer."""
+        """Start `any`; return a function that waits for its result."""
         if self.world_size == 1:
             return lambda: flags
         box = torch.tensor(flags, dtype=torch.uint8)
@@ -234,11 +225,10 @@ class Ranks:
         return result
 
     def on_rank_zero(self, work: Callable[[], Any]) -> Any:
-        """Rank 0 calls `work()`; every rank gets its result, or raises if it raised. `work` must
-        start no collective.
+        """Call `work()` on rank 0; every rank returns its result, or raises what it raised.
 
-        The others wait on a group of their own, whose time-out is not the training's, and see at
-        once if rank 0 dies.
+        `work` must start no collective. The others may wait for hours, and notice at once if rank 0
+        dies.
         """
         if self.world_size == 1:
             return work()
@@ -261,9 +251,9 @@ class Ranks:
         return box[0]
 
     def on_all_ranks(self, work: Callable[[], Any]) -> Any:
-        """Every rank calls `work()` and gets its result.
+        """Call `work()` on every rank and return its result.
 
-        If any meets an error for the user, all raise that of the first such rank.
+        If it raises a DistganError on any rank, all ranks raise that of the first such rank.
         """
         result, fault = None, None
         try:
@@ -291,32 +281,27 @@ class Ranks:
     def require_equal_state(self, when: str, sums: dict[str, int]) -> None:
         """Raise RunError, on all ranks, unless every rank holds equal values.
 
-        It names the ranks and the first names that differ from rank 0's.
+        The message names the first rank that differs from rank 0, and in what.
         """
-        box = self.all_gather_objects(sums)
-        apart = {
-            rank: [
-                name
-                for name in box[0].keys() | theirs.keys()
-                if box[0].get(name) != theirs.get(name)
-            ]
-            for rank, theirs in enumerate(box)
-        }
-        if any(apart.values()):
-            rank, names = next((rank, sorted(names)) for rank, names in apart.items() if names)
+        first, *others = self.all_gather_objects(sums)
+        for rank, values in enumerate(others, 1):
+            names = first.keys() | values.keys()
+            names = sorted(name for name in names if first.get(name) != values.get(name))
+            if not names:
+                continue
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
             error = RunError(
-                f"{when} rank {rank} holds other values than rank 0 in {', '.join(names[:3])}"
-                + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-                + "; nothing was saved, the last good checkpoint is kept. A machine that computes"
-                " wrongly, or two versions of the program"
+                f"{when} rank {rank} holds other values than rank 0 in {', '.join(names[:3])}{more};"
+                " nothing was saved, the last good checkpoint is kept. Either a machine computes"
+                " wrongly, or ranks run two versions of the program"
             )
             error.everywhere = True
             raise error
 
     @contextlib.contextmanager
     def translating_peer_loss(self, path: str):
-        """What in here ends because another process has gone, or does not answer, ends with a
-        LaunchError that says so; `path` is the run folder's.
+        """Raise LaunchError in place of an error of the backend that means a process is gone, or
+        does not answer; `path` is the run folder.
         """
         try:
             yield
@@ -329,22 +314,21 @@ class Ranks:
                 raise
             raise LaunchError(
                 "another process of this run has gone, or does not answer"
-                f" ({str(error).splitlines()[0][:200]}); what it printed last says why, and"
-                f" stacks-rank*.txt in {path}/attempts where it hung. The same line goes on from"
+                f" ({str(error).splitlines()[0][:200]}). Its last output says why; if it hung,"
+                f" {path}/attempts/*/stacks-rank*.txt says where. The same command continues from"
                 " the last checkpoint"
             ) from error
 
     def close(self) -> None:
-        """Leave the group; nothing may be asked of the others afterwards."""
+        """Leave the process group; no collective may follow."""
         if self.world_size > 1:
             dist.barrier(group=self._wait)
             dist.destroy_process_group()
 
 
 class SingleProcess(Ranks):
-    """One process of a run as if it were alone, computing in the same types on the same device.
-
-    What the others are compared with.
+    """One process of a run as if it were alone, with the same types on the same device: the
+    reference of the self-check.
     """
 
     def __init__(self, ranks: Ranks):
@@ -367,10 +351,10 @@ class SingleProcess(Ranks):
 
 
 def _begin_again(on_cpu: bool, timeout: datetime.timedelta) -> None:
-    """Make the process group of ranks that torchrun has started again.
+    """Make the process group of ranks that torchrun has restarted.
 
-    Its agent keeps one store for all starts (torch 2.11, rendezvous.py), so the ranks would read
-    the addresses of those that have gone. Accelerate and DeepSpeed take a group that is there.
+    Its agent keeps one store for all starts (torch 2.11, rendezvous.py), where the ranks would read
+    the addresses of dead ones. Accelerate and DeepSpeed use a group that exists.
     """
     env = os.environ
     again = env.get("TORCHELASTIC_RESTART_COUNT", "0")
@@ -388,8 +372,8 @@ def _begin_again(on_cpu: bool, timeout: datetime.timedelta) -> None:
 
 
 def exit_process(code: int) -> None:
-    """End the process. Gloo's threads sometimes abort an interpreter that winds down (4 of 100
-    runs), so ranks of a group leave directly.
+    """End the process; ranks of a group without the interpreter's shutdown, in which gloo's threads
+    sometimes abort (4 of 100 runs).
     """
     sys.stdout.flush()
     sys.stderr.flush()

@@ -1,10 +1,14 @@
-"""What sets of images are compared by: pure functions of features, float64 inside, no processes, no
-files, no random numbers without an address.
+"""Distances between sets and between signals: pure functions, float64 inside.
 
-frechet.py    Fréchet distance, from features or from moments; its standard deviation; its limit of
-              infinite samples
-kernel.py     kernel distance (KID) over all pairs, with its confidence interval
-manifold.py   precision, recall, density, coverage; nearest training image
-sliced.py     sliced Wasserstein distance of pixels, which needs no network
-sums.py       moments that are the same to the last bit however the samples are shared out
+No processes, no files, no random number without an address. Imports core.
+
+frechet     Fréchet distance, from features or from moments; its standard deviation; its limit of
+            infinite samples
+kernel      kernel distance (KID) over all pairs, with its confidence interval
+manifold    precision, recall, density, coverage; nearest training image
+sliced      sliced Wasserstein distance of pixels, which needs no network
+exact_sums  moments that are the same to the last bit however the samples are distributed
+stft        distance of two signals' spectrograms, a metric and a loss
+audio       distances of a repaired recording from the clean one
+perceptual  PESQ, STOI and ESTOI, from optional packages
 """

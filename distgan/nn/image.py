@@ -1,4 +1,4 @@
-"""Image networks shared by recipes."""
+"""Networks for 64x64 images: DCGAN's generator and discriminator, with optional self-attention."""
 
 from collections.abc import Callable
 
@@ -32,17 +32,14 @@ class SelfAttention2d(nn.Module):
         )
         # Written out: values are wider than keys, so torch's fused kernels do not apply, and its
         # general one is slower than this.
-        weights = torch.softmax(
-            query @ key.transpose(1, 2), dim=2
-        )  # [batch, to, from]; SAGAN does not scale by 1/sqrt(d)
+        # SAGAN does not scale by 1/sqrt(d). [batch, to, from]
+        weights = torch.softmax(query @ key.transpose(1, 2), dim=2)
         return x + self.gamma * (weights @ value).transpose(1, 2).reshape(x.shape)
 
 
 class Generator64(nn.Module):
-    """DCGAN generator (Radford et al.
-
-    2016): noise [batch, latent] -> images [batch, channels, 64, 64] in [-1, 1]. `spectral`:
-    spectral norm throughout.
+    """DCGAN's generator (Radford et al. 2016): noise [batch, latent] -> images [batch, channels, 64,
+    64] in [-1, 1]. `spectral`: spectral norm throughout.
     """
 
     def __init__(
@@ -124,9 +121,8 @@ def _spectral_norms(net: nn.Module) -> None:
 
 
 def dcgan_init(module: nn.Module) -> None:
-    """Convolution weights N(0, 0.02), batch-norm weights N(1, 0.02), biases 0 (Radford et al.
-
-    2016, section 4).
+    """Draw convolution weights from N(0, 0.02), batch-norm weights from N(1, 0.02); biases are 0
+    (Radford et al. 2016, section 4).
     """
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
         nn.init.normal_(module.weight, 0.0, 0.02)

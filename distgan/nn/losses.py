@@ -43,10 +43,8 @@ def g_hinge(fake: torch.Tensor) -> torch.Tensor:
 
 
 def d_wasserstein(real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
-    """-E[D(x)] + E[D(G(z))] (Arjovsky et al.
-
-    2017, eq. 2 and algorithm 1): minus the estimate of the Wasserstein distance, for an unbounded
-    D.
+    """-E[D(x)] + E[D(G(z))] (Arjovsky et al. 2017, eq. 2 and algorithm 1): minus the estimate of
+    the Wasserstein distance, for an unbounded D.
     """
     return fake.mean() - real.mean()
 
@@ -59,15 +57,14 @@ def g_wasserstein(fake: torch.Tensor) -> torch.Tensor:
 def d_lsgan(
     real: torch.Tensor, fake: torch.Tensor, real_label: float = 1.0, fake_label: float = 0.0
 ) -> torch.Tensor:
-    """E[(D(x) - b)^2] + E[(D(G(z)) - a)^2] (Mao et al.
-
-    2017, eq. 2, without its factor 1/2): with labels 1 and 0 an undecided D stands at 0.5.
+    """E[(D(x) - b)^2] + E[(D(G(z)) - a)^2] (Mao et al. 2017, eq. 2, without its factor 1/2): with
+    labels 1 and 0 an undecided D stands at 0.5.
     """
     return (real - real_label).square().mean() + (fake - fake_label).square().mean()
 
 
 def g_lsgan(fake: torch.Tensor, real_label: float = 1.0) -> torch.Tensor:
-    """E[(D(G(z)) - c)^2] (ibid.), c being what D is taught to say of reals."""
+    """E[(D(G(z)) - c)^2] (ibid.), where c is D's label of reals."""
     return (fake - real_label).square().mean()
 
 
@@ -78,19 +75,17 @@ def d_adversarial(
     real_label: float = 1.0,
     fake_label: float = 0.0,
 ) -> torch.Tensor:
-    """D's loss of one of MODES; only lsgan and vanilla know labels."""
+    """Return D's loss of one of MODES; only lsgan and vanilla have labels."""
     if mode in ("hinge", "wgan"):
         return {"hinge": d_hinge, "wgan": d_wasserstein}[mode](real, fake)
     return {"lsgan": d_lsgan, "vanilla": d_vanilla}[mode](real, fake, real_label, fake_label)
 
 
 def g_adversarial(mode: Mode, fake: torch.Tensor, real_label: float = 1.0) -> torch.Tensor:
-    """G's loss of one of MODES; only lsgan knows the label."""
-    return (
-        g_lsgan(fake, real_label)
-        if mode == "lsgan"
-        else {"vanilla": g_vanilla, "hinge": g_hinge, "wgan": g_wasserstein}[mode](fake)
-    )
+    """Return G's loss of one of MODES; only lsgan has a label."""
+    if mode == "lsgan":
+        return g_lsgan(fake, real_label)
+    return {"vanilla": g_vanilla, "hinge": g_hinge, "wgan": g_wasserstein}[mode](fake)
 
 
 def gradient_penalty(

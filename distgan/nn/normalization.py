@@ -1,9 +1,9 @@
-"""Normalisation whose result depends neither on how many ranks share a batch nor on how many
-micro-batches an update takes.
+"""Normalise alike on any number of ranks and micro-batches: batch norm over fixed groups of the
+global batch, and spectral norm.
 
-Both layers here change their state once per update of their own network (`begin_update` …
-`end_update`, called by the player), never in a forward pass. Forward passes of a network while
-another one is updated leave no trace.
+Both layers change their state once per update of their own network (between `begin_update` and
+`end_update`, which the player calls), never in a forward pass, so forward passes while another
+network is updated leave no trace.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,33 +22,30 @@ class GroupBatchNorm2d(nn.Module):
     """Batch normalisation over fixed groups of the global batch (ghost batch normalisation, Hoffer
     et al. 2017).
 
-    `group` neighbouring samples of the global batch share statistics, however many ranks hold them:
-    a group inside one rank's batch needs no communication; one that spans ranks sums its moments
-    among them, differentiably. Ranks hold neighbouring slices of a micro-batch, and
-    `batch_layout.fit` sees to it that a micro-batch holds whole groups. Equals torch's BatchNorm2d
-    where one group is one batch.
+    `group` neighbouring samples of the global batch share statistics, however many ranks hold them.
+    A group within one rank's batch needs no communication; the moments of a group that spans ranks
+    are summed over them, differentiably. Ranks hold neighbouring slices of a micro-batch, and
+    `batch_layout.fit` only allows micro-batches of whole groups. Equals torch's BatchNorm2d where
+    one group is one batch.
     """
 
     def __init__(self, channels: int, group: int, ranks: Ranks, eps: float = 1e-5):
         super().__init__()
         self.channels, self.group, self.eps, self._ranks = channels, group, eps, ranks
-        self.weight, self.bias = (
-            nn.Parameter(torch.ones(channels)),
-            nn.Parameter(torch.zeros(channels)),
-        )
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
         self.register_buffer("running_mean", torch.zeros(channels))
         self.register_buffer("running_var", torch.ones(channels))
-        # What the groups of an update add up to: means, variances, number of groups. Changed in
-        # place, so that CUDA graphs may hold.
+        # Sums over the groups of an update: means, variances, number of groups. Changed in place, as
+        # CUDA graphs need it.
         self.register_buffer("total", torch.zeros(2 * channels + 1), persistent=False)
-        # Where one group's are written: beside them stands that it is one.
-        self.register_buffer(
-            "blank", torch.cat([torch.zeros(2 * channels), torch.ones(1)]), persistent=False
-        )
+        # The row of one group, before its mean and variance are written: its count is 1.
+        blank = torch.cat([torch.zeros(2 * channels), torch.ones(1)])
+        self.register_buffer("blank", blank, persistent=False)
         self.counting = False
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """x: [samples, channels, height, width] -> the same shape."""
+        """Normalise x [samples, channels, height, width], the samples of this rank."""
         if not self.training:
             return F.batch_norm(
                 x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps
@@ -71,12 +68,12 @@ class GroupBatchNorm2d(nn.Module):
         y = F.batch_norm(
             x, *row[:-1].split(self.channels), self.weight, self.bias, True, 1.0, self.eps
         )
-        self.total.add_(row)  # `+=` would also set the buffer anew
+        self.total.add_(row)  # `+=` would assign the buffer anew
         return y
 
     def _synchronised(self, x):
-        """A group that is the whole micro-batch of all ranks, by the kernels of torch's
-        SyncBatchNorm: what `_across` computes, faster on GPUs.
+        """Normalise one group, the whole micro-batch of all ranks, by the kernels of torch's
+        SyncBatchNorm: as `_across`, but faster on GPUs.
         """
         row = self.blank.clone()
         y = self._ranks.batch_norm(
@@ -93,7 +90,7 @@ class GroupBatchNorm2d(nn.Module):
                 f"{len(x)} samples on each of {self._ranks.world_size} ranks are no whole number of"
                 f" groups of {self.group}"
             )
-        # bf16 and fp16 are too coarse for moments
+        # bf16 and fp16 are too coarse for moments.
         y, mean, var = _Across.apply(
             x.to(self.weight.dtype), self.weight, self.bias, self._ranks, self.group, self.eps
         )
@@ -105,27 +102,22 @@ class GroupBatchNorm2d(nn.Module):
 
 
 class _Across(torch.autograd.Function):
-    """Batch normalisation over groups that span ranks: one sum over ranks in each direction,
-    elsewhere torch's fused kernels.
+    """Batch normalisation over groups that span ranks: torch's fused kernels, and one sum over ranks
+    in each direction.
 
-    Returns the normalised x and, for each group of the micro-batch of all ranks, mean and unbiased
-    variance [groups, channels].
+    Returns the normalised x, and mean and unbiased variance [groups, channels] of each group of the
+    micro-batch of all ranks.
     """
 
     @staticmethod
     def forward(ctx, x, weight, bias, ranks, group, eps):
-        # Cut this rank's slice where groups end; each piece's moments go into the row of its group:
-        # [groups, mean | mean of squares].
-        start, groups, channels = (
-            ranks.rank * len(x),
-            len(x) * ranks.world_size // group,
-            x.shape[1],
-        )
+        # Cut this rank's slice where groups end; the moments of each piece go into the row of its
+        # group: [groups, mean | mean of squares], in float64 against cancellation.
+        start, channels = ranks.rank * len(x), x.shape[1]
+        groups = len(x) * ranks.world_size // group
         first, pixels = start // group, x[0, 0].numel()
         pieces = torch.tensor_split(x, list(range((first + 1) * group - start, len(x), group)))
-        table = x.new_zeros(
-            groups, 2 * channels, dtype=torch.float64
-        )  # float64: no cancellation worth naming
+        table = x.new_zeros(groups, 2 * channels, dtype=torch.float64)
         for row, piece in zip(table[first:], pieces, strict=False):
             mean, var = (
                 moment.double() for moment in torch.batch_norm_update_stats(piece, None, None, 0.0)
@@ -134,11 +126,8 @@ class _Across(torch.autograd.Function):
         mean, square = ranks.all_reduce_sum(table).split(channels, 1)
         var = (square - mean * mean).clamp_min_(0)
         count = group * pixels
-        mean, var, unbiased = (
-            mean.to(x.dtype),
-            var.to(x.dtype),
-            (var * (count / max(count - 1, 1))).to(x.dtype),
-        )
+        unbiased = (var * (count / max(count - 1, 1))).to(x.dtype)
+        mean, var = mean.to(x.dtype), var.to(x.dtype)
         y = _joined(
             [
                 F.batch_norm(piece, mean[first + i], var[first + i], weight, bias, False, 0.0, eps)
@@ -155,13 +144,12 @@ class _Across(torch.autograd.Function):
     def backward(ctx, dy, *_):
         x, weight, mean, var = ctx.saved_tensors
         ranks, first, count, eps, sizes = ctx.shape
-        table = x.new_zeros(
-            len(mean), 2 * len(weight), dtype=torch.float64
-        )  # [groups, sum of dy | sum of dy times normalised x]
+        # [groups, sum of dy | sum of dy times normalised x]
+        table = x.new_zeros(len(mean), 2 * len(weight), dtype=torch.float64)
         parts, here, inverse = [], range(first, first + len(sizes)), (var + eps).rsqrt()
         for group, piece, gradient in zip(here, x.split(sizes), dy.split(sizes), strict=True):
-            # As if the statistics were constants: what they depend on follows below, when all
-            # ranks' sums are known.
+            # The gradient with constant statistics; the rest needs the sums of all ranks and is
+            # added below. CUDA needs all four statistics.
             dx, d_weight, d_bias = torch.ops.aten.native_batch_norm_backward(
                 gradient,
                 piece,
@@ -173,7 +161,7 @@ class _Across(torch.autograd.Function):
                 False,
                 eps,
                 [True, True, True],
-            )  # CUDA needs all four
+            )
             parts.append((dx, d_weight, d_bias))
             table[group] = torch.cat([d_bias, d_weight])
         from_mean, from_scale = (
@@ -192,11 +180,11 @@ def _joined(pieces: Sequence[torch.Tensor]) -> torch.Tensor:
 
 
 class SpectralNorm(nn.Module):
-    """Parametrisation W / sigma(W) with u, v from power iteration (Miyato et al. 2018, eq. 6 and
-    algorithm 1).
+    """The parametrisation W / sigma(W) with u, v from power iteration (Miyato et al. 2018, eq. 6
+    and algorithm 1).
 
-    torch's own iterates in every forward pass in training mode, so its weights would depend on the
-    number of micro-batches. W's rows are output channels: axis `dim` of the weight.
+    torch's own iterates in every forward pass in training mode, so that its weights depend on the
+    number of micro-batches. The rows of W are output channels: axis `dim` of the weight.
     """
 
     def __init__(self, weight: torch.Tensor, dim: int = 0, eps: float = 1e-12):
@@ -208,13 +196,14 @@ class SpectralNorm(nn.Module):
         self.iterate(weight, 15)
 
     def forward(self, weight: torch.Tensor) -> torch.Tensor:
-        # Cloned, so that the next iteration does not change what this graph still needs. Never in
-        # bf16: sigma scales the whole layer.
+        # Cloned, since this graph still needs them after the next iteration. Never in bf16: sigma
+        # scales the whole layer.
         with torch.autocast(weight.device.type, enabled=False):
             return weight / torch.vdot(self.u.clone(), self._matrix(weight) @ self.v.clone())
 
     @torch.no_grad()
     def iterate(self, weight: torch.Tensor, times: int = 1) -> None:
+        """Take steps of the power iteration: u and v approach the largest singular vectors."""
         matrix = self._matrix(weight)
         for _ in range(times):
             self.u.copy_(F.normalize(matrix @ self.v, dim=0, eps=self.eps))
@@ -225,17 +214,14 @@ class SpectralNorm(nn.Module):
 
 
 def spectral_norm(layer: nn.Module) -> nn.Module:
-    """Divide the layer's weight by its largest singular value."""
-    parametrize.register_parametrization(
-        layer,
-        "weight",
-        SpectralNorm(layer.weight, 1 if isinstance(layer, nn.ConvTranspose2d) else 0),
-    )
+    """Divide the layer's weight by its largest singular value; return the layer."""
+    dim = 1 if isinstance(layer, nn.ConvTranspose2d) else 0
+    parametrize.register_parametrization(layer, "weight", SpectralNorm(layer.weight, dim))
     return layer
 
 
 def spectral_norms(net: nn.Module) -> list[tuple[SpectralNorm, torch.Tensor]]:
-    """(norm, the weight it divides) of all spectrally normalised layers."""
+    """Return (norm, the weight that it divides) of all spectrally normalised layers."""
     return [
         (norm, module.original)
         for module in net.modules()
@@ -246,7 +232,7 @@ def spectral_norms(net: nn.Module) -> list[tuple[SpectralNorm, torch.Tensor]]:
 
 
 def begin_update(net: nn.Module) -> None:
-    """One power iteration, and start counting batch statistics."""
+    """Take one power iteration and start to count batch statistics."""
     for norm, weight in spectral_norms(net):
         norm.iterate(weight)
     norms = [module for module in net.modules() if isinstance(module, GroupBatchNorm2d)]
@@ -258,37 +244,27 @@ def begin_update(net: nn.Module) -> None:
 
 @torch.no_grad()
 def end_update(net: nn.Module, ranks: Ranks) -> Callable[[torch.Tensor], None]:
-    """Stop counting, and begin to take the mean over ranks; what is returned, called with `finite`,
-    settles the running statistics.
+    """Stop counting and start to reduce; return `settle(finite)`, which moves running statistics.
 
-    They move once, by the mean over all groups of the update, the same on all ranks; or not at all
-    where `finite` is not 1.0.
+    They move once, by the mean over all groups of the update, equal on all ranks; not at all where
+    `finite` is not 1.0.
     """
     norms = [module for module in net.modules() if isinstance(module, GroupBatchNorm2d)]
     for norm in norms:
         norm.counting = False
-    # All layers in one piece: by themselves they would take longer than the rest of a small update.
-    totals = (
-        ranks.all_reduce_mean_async(torch.cat([norm.total for norm in norms])) if norms else None
-    )
+    if not norms:
+        return lambda finite: None
+    # All layers in one reduction: one each would take longer than the rest of a small update.
+    totals = ranks.all_reduce_mean_async(torch.cat([norm.total for norm in norms]))
 
     @torch.no_grad()
     def settle(finite: torch.Tensor) -> None:
-        if totals:
-            found = torch.cat(
-                [
-                    total[:-1] / total[-1]
-                    for total in totals().split([len(norm.total) for norm in norms])
-                ]
-            )
-            running = [
-                statistic for norm in norms for statistic in (norm.running_mean, norm.running_var)
-            ]
-            before = torch.cat(running)
-            # Not a number where nothing was counted.
-            after = torch.where(
-                finite.bool() & found.isfinite(), before.lerp(found, MOMENTUM), before
-            )
-            torch._foreach_copy_(running, after.split([len(statistic) for statistic in running]))
+        layers = totals().split([len(norm.total) for norm in norms])
+        # NaN where nothing was counted.
+        batch = torch.cat([total[:-1] / total[-1] for total in layers])
+        running = [value for norm in norms for value in (norm.running_mean, norm.running_var)]
+        before = torch.cat(running)
+        after = torch.where(finite.bool() & batch.isfinite(), before.lerp(batch, MOMENTUM), before)
+        torch._foreach_copy_(running, after.split([len(value) for value in running]))
 
     return settle

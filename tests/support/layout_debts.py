@@ -39,9 +39,6 @@ DEBTS: dict[str, set[str]] = {
     "packages' docs": {
         "distgan.commands",
         "distgan.core",
-        "distgan.distributed",
-        "distgan.metrics",
-        "distgan.nn",
     },
     "docstrings": {
         "distgan.commands.evaluate._hash",
@@ -56,11 +53,6 @@ DEBTS: dict[str, set[str]] = {
         "distgan.core.clock.Clock",
         "distgan.core.clock.overshoot",
         "distgan.core.console",
-        "distgan.distributed.environment",
-        "distgan.distributed.environment._accelerate",
-        "distgan.distributed.ranks.Ranks",
-        "distgan.distributed.ranks.translating_peer_loss",
-        "distgan.metrics",
         "distgan.metrics.frechet.Moments",
         "distgan.metrics.frechet.moments",
         "distgan.recipes._noise",
