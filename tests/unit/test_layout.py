@@ -149,6 +149,16 @@ def test_docstrings_are_statements(tree):
     assert not offenders("docstrings", layout.noun_clauses(tree))
 
 
+def test_tests_named_in_their_readme_exist():
+    named = re.findall(r"`([\w/]+\.py)::(\w+)`", (ROOT / "tests" / "README.md").read_text())
+    missing = [
+        f"{path}::{name}"
+        for path, name in named
+        if f"def {name}(" not in (ROOT / "tests" / path).read_text()
+    ]
+    assert named and not missing
+
+
 # ---- the checks themselves, on small invented trees
 def invented(root: Path, files: dict[str, str]) -> layout.Tree:
     """A package `p` with these files; package files are made up."""
