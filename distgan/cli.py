@@ -1,6 +1,5 @@
 """The `distgan` command: one line per verb, imported only when used."""
 
-import difflib
 import importlib
 import os
 import sys
@@ -9,7 +8,15 @@ from collections.abc import Callable
 
 from distgan import __version__
 from distgan.core import console
-from distgan.core.errors import DataError, DistganError, LaunchError, OutOfMemory
+from distgan.core.arguments import HELP, Command
+from distgan.core.completion import SHELLS, Completion, script
+from distgan.core.errors import (
+    DataError,
+    DistganError,
+    LaunchError,
+    OutOfMemory,
+    did_you_mean,
+)
 from distgan.distributed.environment import process_count
 
 VERBS = {
@@ -82,6 +89,7 @@ VERBS = {
         "how near samples, or a folder's images, come to real ones, beside the floor",
     ),
     "report": ("distgan.commands.report", "one HTML page and a table from run folders"),
+    "completion": ("distgan.cli:completion", "the shell's completion of verbs and options"),
 }
 SHARED = ("train", "generate", "evaluate")  # by several processes, which leave as ranks do
 WAIT_S = 3
@@ -123,6 +131,48 @@ def guarded(command: Callable[[list[str]], int], argv: list[str]) -> int:
         return 1
 
 
+def command_of(verb: str) -> Command:
+    """Return the declaration of a verb's command line."""
+    module = importlib.import_module(VERBS[verb][0].partition(":")[0])
+    commands = [value for value in vars(module).values() if isinstance(value, Command)]
+    return next(command for command in commands if command.verb == verb)
+
+
+COMPLETION = Command(
+    "completion",
+    "Print a script that completes verbs, options, recipes and sources in a shell.",
+    words=("|".join(SHELLS), "the shell"),
+    least=1,
+    most=1,
+    check=lambda options: (
+        f"{word}: allowed: {', '.join(SHELLS)}" for word in options.words if word not in SHELLS
+    ),
+    epilog="""examples:
+  distgan completion bash > ~/.local/share/bash-completion/completions/distgan
+  distgan completion zsh > ~/.distgan.zsh; echo 'source ~/.distgan.zsh' >> ~/.zshrc
+  distgan completion fish > ~/.config/fish/completions/distgan.fish""",
+)
+
+
+def completion(argv: list[str]) -> int:
+    """Print the completion script of a shell; imports no torch."""
+    from distgan.recipes._catalog import recipe_names
+    from distgan.shards.sources import _base as sources
+
+    shell = COMPLETION.parse(argv).words[0]
+    verbs = {}
+    for verb, (_, summary) in VERBS.items():
+        command = command_of(verb)
+        words = recipe_names() if command.settings else command.words[0].split("|")
+        if verb == "shard":
+            words = sources.source_names()
+        options = [(option.name, option.help) for option in (*command.options, HELP)]
+        plain = [word for word in words if word.isidentifier() and word.islower()]
+        verbs[verb] = Completion(summary, plain, options)
+    print(script(shell, verbs))
+    return 0
+
+
 def main() -> None:
     argv = sys.argv[1:]
     if argv and argv[0] in VERBS:
@@ -143,10 +193,9 @@ def main() -> None:
     for name, (_, meaning) in VERBS.items():
         print(f"  {name:11} {meaning}")
     if argv and argv[0] not in ("-h", "--help"):
-        close = difflib.get_close_matches(argv[0], VERBS, 1)
         print(
-            f"\nerror: no verb {argv[0]!r}{f' (did you mean {close[0]}?)' if close else ''}; there"
-            f" are: {', '.join(VERBS)}",
+            f"\nerror: no verb {argv[0]!r}{did_you_mean(argv[0], VERBS)}; there are:"
+            f" {', '.join(VERBS)}",
             file=sys.stderr,
         )
         sys.exit(2)

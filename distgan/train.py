@@ -5,6 +5,7 @@ same line again continues the run.
 """
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,8 +17,17 @@ if (
     sys.path[0] = str(HERE.parent)
 
 from distgan.config import loading  # noqa: E402
+from distgan.config.introspection import describe, flatten  # noqa: E402
 from distgan.config.settings import Run  # noqa: E402
 from distgan.core import errors  # noqa: E402
+from distgan.core.arguments import (  # noqa: E402
+    MANY,
+    Arguments,
+    Command,
+    number,
+    switch,
+    whole,
+)
 from distgan.recipes._catalog import recipe_names, resolve_recipe  # noqa: E402
 
 
@@ -35,44 +45,90 @@ def plan(words: list[str]) -> tuple[ModuleType, Run, dict[str, Any]]:
     return module, run, loading.override({}, words[1:])
 
 
+def _check(arguments: Arguments) -> Iterator[str]:
+    chosen = [name for name in ("dry-run", "doctor", "find-batch") if name in arguments.given]
+    if len(chosen) > 1:
+        yield f"--{chosen[0]}, --{chosen[1]}: give one of them"
+    for name in ("processes", "memory"):
+        if name in arguments.given and not arguments.find_batch:
+            yield (
+                f"--{name}: only with --find-batch; `distgan run --processes N …` starts several"
+                " processes"
+            )
+
+
+def settings_help(words: list[str]) -> str:
+    """Return examples, and every setting of the recipe that the first word names."""
+    if not words or "=" in words[0]:
+        return EXAMPLES
+    module, tree = resolve_recipe(words[0])
+    given = dict(flatten({key: value for key, value in tree.items() if key != "recipe"}))
+    lines = [
+        f"  {f'{key}={given.get(key, default)}':44} {meaning}"
+        for key, default, meaning in describe(module.Settings)
+    ]
+    title = f"Settings of {words[0]} ({module.__doc__.strip().splitlines()[0]})"
+    return "\n".join([f"{EXAMPLES}\n\n{title}\n", *lines])
+
+
+EXAMPLES = f"""examples:
+  accelerate launch --multi_gpu --num_processes 2 -m distgan.train sagan data=data/particles
+      also starts 2 CPU processes
+  torchrun --nproc-per-node 2 -m distgan.train sagan data=data/particles batch=32
+  python -m distgan.train sagan data=data/particles epochs=1 machine.folder=runs/debug
+      one process: a debugger works
+  distgan train sagan data=data/particles --find-batch --processes 2 --memory 8
+      the largest per-rank batch that fits in 8 GB
+
+In a checkout, distgan/train.py in place of -m distgan.train is the same program. The batch is the
+global batch: the number of processes does not change the result. The same line again continues the
+run. Make data first: distgan shard particles data/particles
+
+Recipes: {", ".join(recipe_names())}. `distgan train {recipe_names()[0]} --help` lists every setting."""
+COMMAND = Command(
+    "train",
+    "Train one run: a recipe, or a run file, with settings.",
+    (
+        switch("dry-run", "check everything, build the networks, estimate memory; train nothing"),
+        switch("doctor", "compare the first steps with those of one process; train nothing"),
+        switch("find-batch", "find the largest per-rank batch that fits in memory; train nothing"),
+        whole("processes", "with --find-batch: of so many processes", 1, 4096, default=1),
+        number(
+            "memory",
+            "with --find-batch: what one process may take (default: what is free)",
+            1e-6,
+            1e6,
+            metavar="GB",
+            allowed="a number of GB above 0",
+        ),
+    ),
+    (
+        "RECIPE|RUN.yaml [key=value …]",
+        f"a recipe ({', '.join(recipe_names())}) or a run file, and settings",
+    ),
+    least=1,
+    most=MANY,
+    settings=plan,
+    check=_check,
+    epilog=settings_help,
+)
+
+
 def main(argv: list[str]) -> int:
-    """Returns the exit code: 0 done, 75 saved and stopped on request, 2 refused; of --doctor 1
+    """Return the exit code: 0 done, 75 saved and stopped on request, 2 refused; of --doctor 1
     where the steps are not those of one process.
     """
+    # The deepspeed launcher adds --local_rank; LOCAL_RANK says it, too.
+    options = COMMAND.parse([word for word in argv if not word.startswith("--local_rank=")])
+    module, run, asked = plan(options.words)
+
     from distgan.training import attempt, dry_run, find_batch
 
-    argv = [
-        a for a in argv if not a.startswith("--local_rank=")
-    ]  # which the deepspeed launcher adds; LOCAL_RANK says it, too
-    words, flags = (
-        [a for a in argv if not a.startswith("-")],
-        {a for a in argv if a.startswith("-")},
-    )
-    if "-h" in flags or "--help" in flags:
-        return dry_run.show_help(words[0] if words else None)
-    if unknown := {
-        flag
-        for flag in flags - {"--dry-run", "--doctor", find_batch.FLAGS[0]}
-        if not ("--find-batch" in flags and flag.startswith(find_batch.FLAGS[1:]))
-    }:
-        several = (
-            "; `distgan run --processes N …` starts several processes"
-            if any(flag.startswith("--processes") for flag in unknown)
-            else ""
-        )
-        raise errors.ConfigError(
-            f"unknown option {', '.join(sorted(unknown))[:60]}; there are --dry-run, --doctor,"
-            " --find-batch (with --processes=N, --memory=GB) and --help; settings are given as"
-            f" key=value{several}"
-        )
-    module, run, asked = plan(words)
-    if "--find-batch" in flags:
-        return find_batch.find_batch(run, words, flags)
-    if "--doctor" in flags:
+    if options.find_batch:
+        return find_batch.find_batch(run, options.words, options.processes, options.memory)
+    if options.doctor:
         return dry_run.doctor(module, run)
-    return (
-        dry_run.dry_run(module, run) if "--dry-run" in flags else attempt.train(module, run, asked)
-    )
+    return dry_run.dry_run(module, run) if options.dry_run else attempt.train(module, run, asked)
 
 
 if __name__ == "__main__":

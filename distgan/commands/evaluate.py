@@ -4,85 +4,136 @@ ones, with what is needed to say so again.
 
 import hashlib
 import json
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from distgan.commands import evaluate_audio
-from distgan.core import arguments as options
+from distgan.commands import trained_run as trained
 from distgan.core import console
+from distgan.core.arguments import Arguments, Command, Option, one_of, several, whole
 from distgan.core.errors import ConfigError, RunError
 from distgan.core.files import write_atomic
 from distgan.runs.folder import timestamp
 
-USAGE = """usage: distgan evaluate RUN[@best|@last|@STEP]|CHECKPOINT [--n N] [--metrics LIST] [--against all|train] …
-       distgan evaluate --real A --fake B [--n N] [--metrics LIST] …
-
-Scores the samples of a trained run (those that `distgan generate RUN` writes) or the images of a folder against real images, beside what real images score against
-other real ones at the same sizes. The result does not depend on the number of processes. Options are written --n 8189, --n=8189 or n=8189.
-
-  RUN            a run folder: its best checkpoint, or the last one, or the one of a step; or a checkpoint folder
-  --real, --fake two folders of images, or data sets of shards; real may be a file of statistics (DATA/statistics/….safetensors)
-  --n            how many samples (default: as many as the run's own evaluations; all of B)
-  --metrics      of frechet, kernel, manifold, sliced, nearest (default: all); fid and kid are frechet and kernel, with the published weights alone
-  --against      the real images of a run: all, or those it trained on (default: train, as its own evaluations)
-  --data         the data set of a run, where it has moved
-  --path         features, or moments for sets that do not fit in memory (frechet and sliced alone), or auto (default)
-  --inception    pytorch-fid's Inception weights, a file (default: the run's evaluate.inception); without it scores are called frechet_standin
-  --inception_sha256   of other weights of that network
-  --preprocessing      bilinear (default, as pytorch-fid), clean, tensorflow, antialiased: docs/evaluation.md
-  --processes    on this machine (default 1): on a CPU, as many as it has cores;   --device auto|cpu|cuda
-  --out          file for the result (default: RUN/eval/asked/….json; none for two folders)
-
+METRICS = ("frechet", "kernel", "manifold", "sliced", "nearest")
+PUBLISHED = {"fid": "frechet", "kid": "kernel"}
+MOST = 2**19  # sums of more are not exact
+SUMMARY = """Score the samples of a trained run (those that `distgan generate RUN` writes) or the
+images of a folder against real images, beside what real images score against other real ones at
+the same sizes. Of a run of waveform or timbre, or of folders of sounds: measure every held-out
+clip, whole, repaired and as it was given. The result does not depend on the number of processes."""
+EXAMPLES = """examples:
   distgan evaluate runs/sagan/ngf32-5e6f7a8b --n 8189 --processes 2
   distgan evaluate runs/sagan/ngf32-5e6f7a8b@last --metrics frechet,kernel
   distgan evaluate --real data/flowers --fake runs/wgan_flowers/default-1a2b3c4d/results/images
-"""
-METRICS = ("frechet", "kernel", "manifold", "sliced", "nearest")
-PREPROCESSINGS = ("bilinear", "clean", "tensorflow", "antialiased")
-PUBLISHED = {"fid": "frechet", "kid": "kernel"}
-MOST = 2**19  # sums of more are not exact
+  distgan evaluate --real CLEAN --fake REPAIRED --input DENOISED     sounds of the same names
+
+What each number is, and when to believe it: docs/evaluation.md"""
+IMAGES = (
+    whole(
+        "n",
+        "how many samples (default: as many as the run's own evaluations; all of FAKE)",
+        2,
+        MOST,
+    ),
+    several(
+        "metrics",
+        "distances to measure; fid and kid are frechet and kernel, with the published weights alone",
+        *METRICS,
+        *PUBLISHED,
+        default=METRICS,
+    ),
+    one_of(
+        "against",
+        "the real images of a run: all, or those it trained on, as its own evaluations",
+        "all",
+        "train",
+        default="train",
+    ),
+    one_of(
+        "path",
+        "features, or moments for sets that do not fit in memory (frechet and sliced alone)",
+        "auto",
+        "features",
+        "moments",
+        default="auto",
+    ),
+    Option(
+        "inception",
+        "pytorch-fid's Inception weights (default: the run's evaluate.inception); without them"
+        " scores are called frechet_standin",
+        "FILE",
+    ),
+    Option(
+        "inception-sha256",
+        "of other weights of that network",
+        "SHA256",
+        allowed="64 hexadecimal digits",
+    ),
+    one_of(
+        "preprocessing",
+        "how images are made ready for Inception; bilinear is pytorch-fid's",
+        "bilinear",
+        "clean",
+        "tensorflow",
+        "antialiased",
+        default="bilinear",
+    ),
+)
+SETS = (
+    Option(
+        "real",
+        "real images or clean sounds: a folder, a data set of shards, or a file of statistics"
+        " (DATA/statistics/….safetensors)",
+        "PATH",
+    ),
+    Option(
+        "fake", "generated images or repaired sounds: a folder, or a data set of shards", "PATH"
+    ),
+    Option(
+        "out",
+        "file for the result (default: RUN/eval/asked/….json; none for two folders)",
+        "FILE",
+    ),
+    *trained.OPTIONS,
+)
+
+
+def _sets(arguments: Arguments) -> Iterator[str]:
+    sets = [bool(arguments.real), bool(arguments.fake)]
+    if sets != [not arguments.words] * 2:
+        yield "RUN: give a run, or both --real and --fake"
+
+
+COMMAND = Command(
+    "evaluate",
+    SUMMARY,
+    (*IMAGES, *SETS, *(replace(one, group="sounds") for one in evaluate_audio.OPTIONS)),
+    (
+        "[RUN[@best|@last|@STEP]]",
+        "a run folder: its best checkpoint, or the last one, or the one of a step; or a checkpoint"
+        " folder",
+    ),
+    most=1,
+    check=_sets,
+    epilog=EXAMPLES,
+)
 
 
 def main(argv: list[str]) -> int:
     """Returns the exit code."""
-    if not argv or {"-h", "--help"}.intersection(argv):
-        console.say(f"{USAGE}\n{evaluate_audio.USAGE}")
-        return 0 if argv else 2
-    if evaluate_audio.is_meant(argv):
-        return evaluate_audio.main(argv)
-    places, asked = options.parse(
-        "evaluate",
-        argv,
-        {
-            "n": options.whole(None, 2, MOST),
-            "metrics": options.several(METRICS, *METRICS, *PUBLISHED),
-            "against": options.one_of("train", "all", "train"),
-            "data": options.Option(None, "a folder"),
-            "real": options.Option(None, "a folder or a file"),
-            "fake": options.Option(None, "a folder"),
-            "path": options.one_of("auto", "auto", "features", "moments"),
-            "inception": options.Option(None, "a file"),
-            "inception_sha256": options.Option(None, "64 hexadecimal digits"),
-            "preprocessing": options.one_of("bilinear", *PREPROCESSINGS),
-            "device": options.one_of("auto", "auto", "cpu", "cuda"),
-            "out": options.Option(None, "a file"),
-            "processes": options.processes(),
-        },
-        (0, 1),
-    )
-    if (
-        bool(places) == bool(asked["real"] and asked["fake"])
-        or not places
-        and not (asked["real"] and asked["fake"])
-    ):
-        raise ConfigError(
-            "distgan evaluate takes a RUN, or both --real and --fake; `distgan evaluate --help`"
-            " shows how"
-        )
-    job = _of_run(places[0], asked) if places else _of_folders(asked)
+    words, given = COMMAND.peek(argv)
+    if evaluate_audio.is_meant(words, given.get("real", [""])[0]):
+        options = (*SETS, *evaluate_audio.OPTIONS)
+        return evaluate_audio.main(replace(COMMAND, options=options).parse(argv))
+    arguments = replace(COMMAND, options=(*IMAGES, *SETS)).parse(argv)
+    asked = vars(arguments)
+    job = _of_run(arguments.words[0], asked) if arguments.words else _of_folders(asked)
     from distgan.distributed import launch_line
 
-    launch_line.spread("evaluate", argv, asked["processes"])
+    launch_line.spread("evaluate", arguments)
     result = job()
     _tell(result)
     return 0
@@ -90,7 +141,6 @@ def main(argv: list[str]) -> int:
 
 def _of_run(text: str, asked: dict[str, Any]):
     """What is to be done, after the checks that need no network."""
-    from distgan.commands import trained_run as trained
     from distgan.data.dataset import Data
 
     checkpoint = trained.locate(text)

@@ -9,90 +9,74 @@ from pathlib import Path
 from typing import Any
 
 from distgan import __version__
-from distgan.core import arguments as options
 from distgan.core import console
+from distgan.core.arguments import Arguments, Option, several
 from distgan.core.errors import ConfigError, DiskError
 from distgan.core.files import csv_text, write_atomic
+from distgan.metrics.perceptual import NAMES, PLAIN, require
 from distgan.runs.folder import timestamp
 
-USAGE = """usage: distgan evaluate RUN[@best|@last|@STEP]|CHECKPOINT [--metrics LIST] [--processes N] …          a run of waveform or timbre
-       distgan evaluate --real CLEAN --fake REPAIRED [--input DENOISED] [--metrics LIST] …             folders of sound files of the same names
+EMBEDDING = ("embedding", "embedding_weights", "embedding_sha256")
+OPTIONS = (
+    several(
+        "metrics",
+        "measures; pesq, stoi and estoi need pip install 'distgan[perceptual]'",
+        *PLAIN,
+        *NAMES,
+        default=PLAIN,
+    ),
+    Option("input", "the sounds before they were repaired", "FOLDER"),
+    Option(
+        "embedding",
+        "a model of torchaudio for a Fréchet audio distance: wav2vec2_base, hubert_base, …",
+        "MODEL",
+    ),
+    Option("embedding-weights", "its state dict, a local file", "FILE"),
+    Option("embedding-sha256", "what that file must be", "SHA256", allowed="64 hexadecimal digits"),
+)
 
-Measures every held-out clip of a run, whole, repaired and as it was given; or the files of folders. The numbers do not depend on the number of processes.
 
-  --metrics      of si_sdr, lsd, mcd, stft, l1, bands, frechet (default: all these); pesq, stoi, estoi need pip install 'distgan[perceptual]'
-  --embedding    a model of torchaudio for a Fréchet audio distance: wav2vec2_base, hubert_base, …; with
-  --embedding_weights, --embedding_sha256   its state dict, a local file, and what its SHA-256 must be
-  --data         the data set of a run, where it has moved;   --device auto|cpu|cuda
-  --processes    on this machine (default 1)
-  --out          file for the result, a .csv of all clips beside it (default: RUN/eval/asked/….json; none for folders)
-
-What each number is, and when to believe it: docs/evaluation.md
-"""
-
-
-def is_meant(argv: list[str]) -> bool:
+def is_meant(words: list[str], real: str) -> bool:
     """Whether a line of `distgan evaluate` is about sound.
 
     A run of pairs, or folders that hold sound files. False where the run is none: its options are
     read first.
     """
-    places, values = options.peek(argv)
-    if len(places) == 1:
+    if len(words) == 1:
         from distgan.commands import trained_run as trained
         from distgan.recipes._catalog import resolve_recipe
 
         try:
-            module, _ = resolve_recipe(str(trained.locate(places[0]).parents[1] / "config.yaml"))
+            module, _ = resolve_recipe(str(trained.locate(words[0]).parents[1] / "config.yaml"))
         except ConfigError:
             return False
         return module.Settings.kind == "pair"
     from distgan.core.file_tree import find_files
     from distgan.shards.audio.pairs import SOUNDS
 
-    folder = Path(values.get("real", "")).expanduser()
+    folder = Path(real).expanduser()
     return (
-        bool(values.get("real"))
+        bool(real)
         and folder.is_dir()
         and not (folder / "dataset.json").is_file()
         and bool(find_files(folder, SOUNDS)[0])
     )
 
 
-def main(argv: list[str]) -> int:
+def main(arguments: Arguments) -> int:
     """Returns the exit code."""
-    from distgan.evaluation.audio_evaluator import METRICS, PLAIN
-    from distgan.metrics.perceptual import NAMES, require
-
-    places, asked = options.parse(
-        "evaluate",
-        argv,
-        {
-            "metrics": options.several(PLAIN, *METRICS),
-            "real": options.Option(None, "a folder"),
-            "fake": options.Option(None, "a folder"),
-            "input": options.Option(None, "a folder"),
-            "embedding": options.Option(None, "a model"),
-            "embedding_weights": options.Option(None, "a file"),
-            "embedding_sha256": options.Option(None, "64 hexadecimal digits"),
-            "data": options.Option(None, "a folder"),
-            "device": options.one_of("auto", "auto", "cpu", "cuda"),
-            "out": options.Option(None, "a file"),
-            "processes": options.processes(),
-        },
-        (0, 1),
-    )
+    asked = vars(arguments)
     require(tuple(name for name in asked["metrics"] if name in NAMES))
-    given = [asked[name] for name in ("embedding", "embedding_weights", "embedding_sha256")]
+    given = [asked[name] for name in EMBEDDING]
     if any(given) and not all(given):
         raise ConfigError(
             "embedding, embedding_weights and embedding_sha256 belong together: the model, its"
             " file, and what the file must be"
         )
-    job = _of_run(places[0], asked) if places else _of_folders(asked)
+    job = _of_run(arguments.words[0], asked) if arguments.words else _of_folders(asked)
     from distgan.distributed import launch_line
 
-    launch_line.spread("evaluate", argv, asked["processes"])
+    launch_line.spread("evaluate", arguments)
     _tell(job())
     return 0
 
@@ -102,7 +86,7 @@ def _suited(metrics: tuple[str, ...], rate: int, embedding: str | None) -> tuple
 
     Where it is not one of sound, bands in Hz and frames of milliseconds mean nothing.
     """
-    from distgan.evaluation.audio_evaluator import ANY_RATE, PLAIN
+    from distgan.evaluation.audio_evaluator import ANY_RATE
     from distgan.shards.codecs.audio import SOUND_RATES
 
     if SOUND_RATES[0] <= rate <= SOUND_RATES[1]:
@@ -202,11 +186,7 @@ def _scored(
     from distgan.evaluation.audio_evaluator import score
 
     embedding = (
-        ranks.on_all_ranks(
-            lambda: Embedding(
-                *(asked[name] for name in ("embedding", "embedding_weights", "embedding_sha256"))
-            )
-        )
+        ranks.on_all_ranks(lambda: Embedding(*(asked[name] for name in EMBEDDING)))
         if asked["embedding"]
         else None
     )

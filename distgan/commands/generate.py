@@ -12,62 +12,72 @@ from typing import Any
 
 from distgan.commands import trained_run as trained
 from distgan.config.settings import Run
-from distgan.core import arguments as options
 from distgan.core import console
+from distgan.core.arguments import Command, Option, one_of, whole
 from distgan.core.errors import ConfigError
-from distgan.outputs.folder import OutputFolder
 
-USAGE = """usage: distgan generate RUN[@best|@last|@STEP] [OUT] [--n N] [--shards yes] [--processes N] …
-
-From noise (sagan, capacity, r3gan, wgan_flowers): images/00000.png …, result.csv (a line for each, with D's score) and grid.png.
-Of sounds (waveform, timbre): what the generator makes of the held-out clips, or of files of your own: sounds/KEY.wav … and result.csv.
-
-Item i depends on the run's seed and i alone, not on the number of processes, so a larger N adds files and changes none. The same line again goes on where
-it was interrupted, and looks at what is there first.
-
-  RUN          a run folder: its best checkpoint, or the last one, or the one of a step
-  OUT          folder to make (default: RUN/generated-STEP); also out=OUT
-  --n          how many (default: 64 images, or all sounds); also count=N
-  --shards     yes: WebDataset tars of 256 images or 16 sounds with an index instead of files; from two tars on a data set of their own
-  --from       of sounds: a folder of sound files to repair, resampled to the run's rate, instead of the held-out clips
-  --data       the data set of a run of sounds, where it has moved
-  --processes  on this machine (default 1);   --device auto|cpu|cuda
-
-  distgan generate runs/wgan_flowers/default-1a2b3c4d flowers --n 8189 --processes 2
-  distgan generate runs/sagan/ngf32-5e6f7a8b@last more --n 50000 --shards yes
-  distgan generate runs/timbre/default-9c0d1e2f repaired --from ~/recordings
-"""
 MOST = 1_000_000
 IMAGES, SOUNDS = 256, 16  # in a shard; two shards or more are a data set
+COMMAND = Command(
+    "generate",
+    """Write what the generator of a trained run makes. From noise (sagan, capacity, r3gan,
+wgan_flowers): images/00000.png …, result.csv (a line for each, with D's score) and grid.png. Of
+sounds (waveform, timbre): the held-out clips, or files of your own, repaired: sounds/KEY.wav … and
+result.csv.
+
+Item i depends on the run's seed and i alone, not on the number of processes, so a larger N adds
+files and changes none. The same line again goes on where it was interrupted, and looks at what is
+there first.""",
+    (
+        whole(
+            "n",
+            "how many (default: 64 images, or all sounds); also count=N",
+            1,
+            MOST,
+            also="count",
+        ),
+        Option("out", "folder to make, as OUT", "FOLDER"),
+        one_of(
+            "shards",
+            "yes: WebDataset tars of 256 images or 16 sounds with an index instead of files; from"
+            " two tars on a data set of their own",
+            "no",
+            "yes",
+            default="no",
+        ),
+        Option(
+            "from",
+            "of sounds: a folder of sound files to repair, resampled to the run's rate, instead of"
+            " the held-out clips",
+            "FOLDER",
+        ),
+        *trained.OPTIONS,
+    ),
+    (
+        "RUN[@best|@last|@STEP] [OUT]",
+        "a run folder (its best checkpoint, or the last one, or the one of a step), and the folder"
+        " to make (default: RUN/generated-STEP)",
+    ),
+    least=1,
+    most=2,
+    epilog="""examples:
+  distgan generate runs/wgan_flowers/default-1a2b3c4d flowers --n 8189 --processes 2
+  distgan generate runs/sagan/ngf32-5e6f7a8b@last more --n 50000 --shards yes
+  distgan generate runs/timbre/default-9c0d1e2f repaired --from ~/recordings""",
+)
 
 
 def main(argv: list[str]) -> int:
     """Returns the exit code."""
-    if not argv or {"-h", "--help"}.intersection(argv):
-        console.say(USAGE)
-        return 0 if argv else 2
-    places, asked = options.parse(
-        "generate",
-        argv,
-        {
-            "n": options.whole(None, 1, MOST),
-            "out": options.Option(None, "a folder"),
-            "shards": options.one_of("no", "no", "yes"),
-            "from": options.Option(None, "a folder"),
-            "data": options.Option(None, "a folder"),
-            "device": options.one_of("auto", "auto", "cpu", "cuda"),
-            "processes": options.processes(),
-        },
-        (1, 2),
-        {"count": "n"},
-    )
-    if len(places) == 2 and asked["out"]:
-        raise ConfigError(
-            f"distgan generate: two folders to make, {places[1]} and out={asked['out']}"
+    arguments = COMMAND.parse(argv)
+    asked, words = vars(arguments), arguments.words
+    if len(words) == 2 and asked["out"]:
+        raise COMMAND.error(
+            f"--out: {asked['out']}, but OUT is {words[1]}; name one folder to make"
         )
-    checkpoint = trained.locate(places[0])
+    checkpoint = trained.locate(words[0])
     module, run = trained.settings(checkpoint.parents[1], asked["device"])
-    out = places[1] if len(places) == 2 else asked["out"]
+    out = words[1] if len(words) == 2 else asked["out"]
     target = (
         Path(out).expanduser() if out else checkpoint.parents[1] / f"generated-{checkpoint.name}"
     )
@@ -78,6 +88,7 @@ def main(argv: list[str]) -> int:
             " to begin with"
         )
     from distgan.distributed import launch_line
+    from distgan.outputs.folder import OutputFolder
 
     about = {
         "checkpoint_digest": json.loads((checkpoint / "checkpoint.json").read_text())["digest"],
@@ -88,7 +99,7 @@ def main(argv: list[str]) -> int:
     }
     store = OutputFolder(target, about, asked["shards"] == "yes")
     store.require_ours()
-    launch_line.spread("generate", argv, asked["processes"])
+    launch_line.spread("generate", arguments)
     made = (_images if images else _sounds)(module, run, checkpoint, asked, store)
     following = (
         ["check", str(target)]
@@ -123,7 +134,7 @@ def _what(own: str | None, folder: str) -> str:
 
 
 def _images(
-    module: ModuleType, run: Run, checkpoint: Path, asked: dict[str, Any], store: OutputFolder
+    module: ModuleType, run: Run, checkpoint: Path, asked: dict[str, Any], store: Any
 ) -> str:
     from distgan.distributed.ranks import Ranks
     from distgan.outputs import image_grid as pictures
@@ -156,7 +167,7 @@ def _images(
 
 
 def _sounds(
-    module: ModuleType, run: Run, checkpoint: Path, asked: dict[str, Any], store: OutputFolder
+    module: ModuleType, run: Run, checkpoint: Path, asked: dict[str, Any], store: Any
 ) -> str:
     import numpy as np
 

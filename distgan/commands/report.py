@@ -2,10 +2,10 @@
 nothing can be trained.
 """
 
-import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
+from distgan.core.arguments import MANY, Command, switch
 from distgan.core.console import bar, say
 from distgan.core.errors import RunError
 from distgan.core.files import write_atomic
@@ -13,43 +13,35 @@ from distgan.report.formatting import number
 from distgan.report.page import render
 from distgan.runs.history import History, find_runs, read_history
 
-HELP = """Prints one line per run and writes report.html into each run folder: one file that opens anywhere, with the success criteria, curves, pictures and
-sounds, results, health and findings, settings, attempts and events of the run. Nothing else in the folder is changed, and a run
-may be training meanwhile."""
-EXAMPLES = """examples:
+COMMAND = Command(
+    "report",
+    """Print one line per run and write report.html into each run folder: one file that opens
+anywhere, with the success criteria, curves, pictures and sounds, results, health and findings,
+settings, attempts and events of the run. Nothing else in the folder is changed, and a run may be
+training meanwhile.""",
+    (switch("no-page", "print the table only, write no report.html"),),
+    ("RUN …", "run folders, or folders that hold runs up to two levels below"),
+    least=1,
+    most=MANY,
+    epilog="""examples:
   distgan report runs/sagan/ngf96-1a2b3c4d     one run
-  distgan report runs/sagan                     all runs of an experiment
-  distgan report runs                           all runs
-  distgan report runs --no-page                 the table alone"""
+  distgan report runs/sagan                    all runs of an experiment
+  distgan report runs                          all runs
+  distgan report runs --no-page                the table alone""",
+)
 LEFT = ("run", "state", "best", "warnings")  # columns of text
 FEW = 4  # runs that are read before anyone would look for a bar
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str]) -> int:
     """The command; RunError where a folder is no run or is damaged."""
-    parser = argparse.ArgumentParser(
-        prog="distgan report",
-        description=HELP,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "runs",
-        nargs="+",
-        type=Path,
-        metavar="RUN",
-        help="a run folder, or a folder that holds runs up to two levels below",
-    )
-    parser.add_argument(
-        "--no-page", action="store_true", help="print the table only, write no report.html"
-    )
-    args = parser.parse_args(argv)
+    arguments = COMMAND.parse(argv)
     lines, written, broken, failed = [], [], [], []
-    for folder in _counted(find_runs(args.runs)):
+    for folder in _counted(find_runs([Path(word) for word in arguments.words])):
         try:
             run = read_history(folder)
             lines.append(line(run))
-            page = None if args.no_page else render(run)
+            page = None if arguments.no_page else render(run)
         except (
             RunError,
             OSError,

@@ -10,12 +10,16 @@ from typing import Any
 from distgan.config import batch_layout, loading
 from distgan.config.identity import with_neutral
 from distgan.config.settings import Run
+from distgan.core.arguments import Option, one_of, whole
 from distgan.core.errors import ConfigError
-from distgan.distributed.ranks import Ranks
-from distgan.recipes._base import build_recipe
 from distgan.recipes._catalog import resolve_recipe
-from distgan.runs import checkpoints, history
-from distgan.runs.locate import find_checkpoint
+from distgan.runs import history
+
+OPTIONS = (
+    Option("data", "the data set of the run, where it has moved", "FOLDER"),
+    one_of("device", "where to compute", "auto", "cpu", "cuda", default="auto"),
+    whole("processes", "processes on this machine (default: 1)", 1, 4096),
+)
 
 
 def locate(text: str) -> Path:
@@ -23,6 +27,8 @@ def locate(text: str) -> Path:
     alone its best, or the last one where no checkpoint has the best score, as the results after
     training. ConfigError.
     """
+    from distgan.runs.locate import find_checkpoint
+
     try:
         return find_checkpoint(text)
     except ConfigError:
@@ -44,11 +50,14 @@ def settings(folder: Path, device: str) -> tuple[ModuleType, Run]:
     )
 
 
-def load(module: ModuleType, run: Run, ranks: Ranks, checkpoint: Path) -> Any:
+def load(module: ModuleType, run: Run, ranks: Any, checkpoint: Path) -> Any:
     """The recipe with the networks of a checkpoint, for samples and not for training.
 
     As if the global batch were one process's.
     """
+    from distgan.recipes._base import build_recipe
+    from distgan.runs import checkpoints
+
     recipe = build_recipe(
         module,
         run,

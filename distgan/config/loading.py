@@ -1,6 +1,5 @@
 """Read run files and `key.path=value` words into checked settings. Imports no torch."""
 
-import difflib
 import json
 import re
 from pathlib import Path
@@ -12,7 +11,7 @@ import yaml
 from distgan.config.introspection import defaults, describe
 from distgan.config.sections import Section
 from distgan.config.settings import Run
-from distgan.core.errors import ConfigError
+from distgan.core.errors import ConfigError, did_you_mean
 
 Checked = TypeVar("Checked", bound=Section)
 
@@ -171,14 +170,11 @@ def _fault(fault: dict[str, Any], known: list[str]) -> str:
     """Return one pydantic error as `key: found X, allowed Y`."""
     key = ".".join(str(part) for part in fault["loc"])
     if fault["type"] == "extra_forbidden":
-        close = [
-            k for k in known if k.rpartition(".")[2] == key.rpartition(".")[2]
-        ] or difflib.get_close_matches(key, known, 1, 0.6)
-        return f"{_quoted(key)[1:-1]}: unknown key" + (
-            f"; did you mean {close[0]}?"
-            if close
-            else "; `--help` after the recipe lists every key"
-        )
+        leaf = key.rpartition(".")[2]
+        same = [known_key for known_key in known if known_key.rpartition(".")[2] == leaf]
+        near = did_you_mean(same[0] if same else key, known)
+        hint = near or "; `--help` after the recipe lists every key"
+        return f"{_quoted(key)[1:-1]}: unknown key{hint}"
     if fault["type"] == "missing" and isinstance(fault["loc"][-1], int):
         return f"{key.rpartition('.')[0]}: found {_quoted(fault['input'])}, which is too short"
     if fault["type"] == "missing":

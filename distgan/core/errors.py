@@ -8,11 +8,13 @@ DistganError            the command line prints it as one message, without a tra
                         a RuntimeError)
 ├── RunError            a run folder, checkpoint or weights file does not fit what was asked (also a
                         RuntimeError)
-│   ├── DiskError       a file of the run cannot be written: no room, no access, no such disk any
-    more
+│   ├── DiskError       a file cannot be written: no room, no access, the disk is gone
 │   └── OutOfMemory     of a GPU or of the host, on one rank
 └── LaunchError         the processes of a run do not fit together (also a RuntimeError)
 """
+
+import difflib
+from collections.abc import Iterable
 
 
 class DistganError(Exception):
@@ -43,3 +45,9 @@ class OutOfMemory(RunError):
 
 class LaunchError(DistganError, RuntimeError):
     """Names what the launcher started and what this process sees."""
+
+
+def did_you_mean(word: str, names: Iterable[str], prefix: str = "") -> str:
+    """Return ` (did you mean X?)` for the nearest name, or nothing where none is near."""
+    near = difflib.get_close_matches(word, list(names), 1)
+    return f" (did you mean {prefix}{near[0]}?)" if near else ""

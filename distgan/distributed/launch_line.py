@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import distgan
+from distgan.core.arguments import Arguments
 from distgan.core.errors import LaunchError
 
 TRAIN = Path(distgan.__file__).with_name("train.py")
@@ -88,25 +89,20 @@ def environment(base: Mapping[str, str] = os.environ) -> dict[str, str]:
     return {"PET_SIGNALS_TO_HANDLE": "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1,SIGUSR2", **base}
 
 
-def spread(verb: str, argv: list[str], processes: int | None) -> None:
+def spread(verb: str, arguments: Arguments) -> None:
     """Become the launcher of `distgan VERB …` in this many processes. Returns where that is done,
     or not wanted: it must then be this process's work.
 
     A verb calls it when its options are read and whatever can be checked quickly is: the launcher
     would print a traceback below each refusal.
     """
-    from distgan.core import arguments as options
     from distgan.distributed.environment import process_count
 
+    processes = arguments.processes
     source, count = process_count()
     if count == 1 and (processes or 1) > 1:
-        places, values = options.peek(argv)
         # As n=8189, not --n 8189: launchers would look for options of their own that begin so.
-        line = command(
-            processes,
-            [verb, *places, *(f"{name}={value}" for name, value in values.items())],
-            ("-m", "distgan"),
-        )
+        line = command(processes, [verb, *arguments.line(dashes="")], ("-m", "distgan"))
         sys.stdout.flush()
         os.execvpe(line[0], line, environment())
     if processes not in (None, count):

@@ -30,10 +30,9 @@ from distgan.metrics.audio import (
     si_sdr,
 )
 from distgan.metrics.exact_sums import MOST, Sums
+from distgan.metrics.perceptual import PLAIN
 from distgan.metrics.stft import STFT_RESOLUTIONS, stft_distance
 
-PLAIN = ("si_sdr", "lsd", "mcd", "stft", "l1", "bands", "frechet")
-METRICS = (*PLAIN, *perceptual.NAMES)
 ANY_RATE = ("si_sdr", "stft", "l1")  # do not depend on Hz or seconds
 _REASON_BYTES = 320
 

@@ -16,6 +16,7 @@ from distgan.shards.codecs import audio as audio_codec
 PESQ_RATE = 16000  # wide-band; 8 kHz clips are taken narrow-band
 PACKAGES = {"pesq": "pesq", "stoi": "pystoi", "estoi": "pystoi"}
 NAMES = tuple(PACKAGES)
+PLAIN = ("si_sdr", "lsd", "mcd", "stft", "l1", "bands", "frechet")  # measures that need no package
 
 
 def require(names: tuple[str, ...]) -> None:

@@ -1,6 +1,5 @@
 """Find a recipe by its name, the name of a preset or a run file. Imports no torch."""
 
-import difflib
 import importlib
 import pkgutil
 from pathlib import Path
@@ -8,7 +7,7 @@ from types import ModuleType
 from typing import Any
 
 from distgan.config import loading
-from distgan.core.errors import ConfigError
+from distgan.core.errors import ConfigError, did_you_mean
 
 FOLDER = Path(__file__).parent
 
@@ -40,11 +39,9 @@ def resolve_recipe(what: str) -> tuple[ModuleType, dict[str, Any]]:
         )
     modules = _modules()
     if name not in modules:
-        close = difflib.get_close_matches(name, recipe_names(), 1)
+        near = did_you_mean(name, recipe_names())
         raise ConfigError(
-            f"no recipe {name[:60]!r}"
-            + (f" (did you mean {close[0]}?)" if close else "")
-            + f"; there are: {', '.join(recipe_names())}; or give a run file that ends in .yaml and names"
-            f" one: `recipe: {modules[0]}`"
+            f"no recipe {name[:60]!r}{near}; there are: {', '.join(recipe_names())}; or give a run"
+            f" file that ends in .yaml and names one: `recipe: {modules[0]}`"
         )
     return importlib.import_module(f"{__package__}.{name}"), tree

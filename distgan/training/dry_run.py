@@ -1,4 +1,4 @@
-"""`--help`, `--dry-run` and `--doctor`: print, and write nothing."""
+"""`--dry-run` and `--doctor`: print, and write nothing."""
 
 from functools import partial
 from types import ModuleType
@@ -7,48 +7,12 @@ from typing import Any
 import torch
 import yaml
 
-from distgan.config.introspection import describe, flatten
 from distgan.config.settings import Run
 from distgan.core import console
 from distgan.core.clock import Clock
 from distgan.data.loader import Stream
-from distgan.recipes._catalog import recipe_names, resolve_recipe
 from distgan.training.self_check import check
 from distgan.training.setup import RunContext, TrainingSetup
-
-USAGE = """usage: distgan train RECIPE|RUN.yaml data=FOLDER [key=value …]
-                     [--dry-run|--doctor|--find-batch] [--help]
-
-Two processes, on GPUs or CPUs:
-  accelerate launch --multi_gpu --num_processes 2 -m distgan.train sagan data=data/particles
-  torchrun --nproc-per-node 2 -m distgan.train sagan data=data/particles batch=32
-One process, in which a debugger works:
-  python -m distgan.train sagan data=data/particles epochs=1 machine.folder=runs/debug
-The largest per-rank batch that fits into 8 GB:
-  distgan train sagan data=data/particles --find-batch --processes=2 --memory=8
-
-In a checkout, distgan/train.py is the same program as -m distgan.train.
-`batch` is the global batch: the number of processes does not change the result.
-Run the same line again to continue a run.
-Make a data set first: distgan shard particles data/particles
-"""
-
-
-def show_help(recipe: str | None) -> int:
-    """Print usage, and every setting of `recipe` if one is named."""
-    console.say(USAGE)
-    if recipe is None or "=" in recipe:
-        console.say(
-            f"Recipes: {', '.join(recipe_names())}. `distgan train {recipe_names()[0]} --help`"
-            " lists every setting."
-        )
-        return 0
-    module, tree = resolve_recipe(recipe)
-    values = dict(flatten({key: value for key, value in tree.items() if key != "recipe"}))
-    console.say(f"Settings of {recipe} ({module.__doc__.strip().splitlines()[0]})\n")
-    for key, default, description in describe(module.Settings):
-        console.say(f"  {f'{key}={values.get(key, default)}':44} {description}")
-    return 0
 
 
 def doctor(module: ModuleType, run: Run) -> int:

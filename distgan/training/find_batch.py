@@ -23,34 +23,17 @@ from distgan.core.errors import ConfigError, DistganError, LaunchError, RunError
 from distgan.distributed.environment import process_count
 from distgan.training.out_of_memory import is_out_of_memory, per_rank_batches
 
-FLAGS = ("--find-batch", "--processes=", "--memory=")
 _EXIT_OUT_OF_MEMORY = 3
 # Signals that end a process without memory: C++ aborts or faults, the system kills.
 _SIGNALS = (-6, -7, -9, -11)
 
 
-def parse_flags(flags: set[str]) -> tuple[int, float | None]:
-    """Parse `--processes=2 --memory=8` to (processes, GB for each of them or None)."""
-    values = dict(flag.split("=", 1) for flag in flags if flag.startswith(FLAGS[1:]))
-    try:
-        processes = int(values.get("--processes", 1))
-        memory = float(values["--memory"]) if "--memory" in values else None
-        if processes < 1 or memory is not None and not 0 < memory < 1e6:
-            raise ValueError
-    except ValueError:
-        raise ConfigError(
-            f"{' '.join(f'{name}={value}' for name, value in values.items())}: --processes is a"
-            " whole number, at least 1; --memory is a number of GB"
-        ) from None
-    return processes, memory
-
-
-def find_batch(run: Run, words: list[str], flags: set[str]) -> int:
+def find_batch(run: Run, words: list[str], processes: int, memory: float | None) -> int:
     """Print the largest per-rank batch that fits, and the line to use; write nothing.
 
-    Return the exit code. words: the recipe and the settings of the command line.
+    Return the exit code. words: the recipe and the settings of the command line. memory: GB that
+    one process may take, or None for what is free.
     """
-    processes, memory = parse_flags(flags)
     if process_count()[1] > 1:
         raise LaunchError(
             "--find-batch runs in one process: start it without a launcher, and add --processes=N"

@@ -2,19 +2,25 @@
 and one plot.
 """
 
-import argparse
 import os
 import signal
 import subprocess
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from distgan import train
-from distgan.config import loading
 from distgan.core import console
-from distgan.core.errors import ConfigError, RunError
+from distgan.core.arguments import (
+    MANY,
+    Arguments,
+    Command,
+    Option,
+    number,
+    switch,
+    whole,
+)
+from distgan.core.errors import RunError
 from distgan.core.files import disk_errors, write_atomic
 from distgan.distributed import launch_line
 from distgan.launchers.capacity import table
@@ -41,7 +47,6 @@ EXAMPLES = """examples:
                      measure the runs there are, train nothing
   distgan capacity data=data/particles --submit --profile gpu
                      on Slurm, one width in each job of an array; next: distgan status"""
-WIDTHS = (64, 80, 96, 128)
 PRESET = "capacity"
 NOT_HERE = {
     "ngf": "widths",
@@ -66,49 +71,69 @@ class Study:
         return next(iter(self.folders.values())).parent
 
 
-def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(
-        prog="distgan capacity",
-        description=HELP,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument(
-        "words",
-        nargs="+",
-        metavar="key=value",
-        help=(
-            "data=FOLDER; widths=64,80,96,128; processes=N of each run; memory_gb=N, the most that"
-            " a recommended width may take; settings of `distgan train capacity`"
+def _widths(text: str) -> tuple[int, ...]:
+    widths = [int(part) for part in text.strip("[]").split(",")]
+    if not all(0 < width <= 1024 for width in widths) or len(set(widths)) < len(widths):
+        raise ValueError
+    return tuple(sorted(widths))
+
+
+COMMAND = Command(
+    "capacity",
+    HELP,
+    (
+        Option(
+            "widths",
+            "channels of the networks, a run for each",
+            "LIST",
+            default=(64, 80, 96, 128),
+            allowed="numbers from 1 to 1024 with commas between, each once, as in 64,80,96,128",
+            read=_widths,
         ),
-    )
-    parser.add_argument(
-        "--task",
-        metavar="K/N",
-        help=(
+        whole("processes", "of each run", 1, 4096, default=1),
+        number(
+            "memory-gb",
+            "the most memory that a recommended width may take",
+            1e-6,
+            1e6,
+            metavar="GB",
+            allowed="a number of GB above 0",
+        ),
+        Option(
+            "task",
             "train only every N-th width from the K-th on, 0 <= K < N; slurm: of this task of a job"
-            " array"
+            " array",
+            "K/N",
         ),
-    )
-    parser.add_argument("--report", action="store_true", help="measure what is there; no training")
-    parser.add_argument(
-        "--submit",
-        action="store_true",
-        help=(
+        switch("report", "measure what is there; no training"),
+        switch(
+            "submit",
             "on Slurm: one array, a width in each job, then a job that evaluates all and writes the"
-            " report"
+            " report",
         ),
-    )
-    parser.add_argument(
-        "--n",
-        type=int,
-        metavar="N",
-        help="with --submit: images of each width in that evaluation (default: as in training)",
-    )
-    profiles.add_options(parser, many=True)
-    options = parser.parse_intermixed_args(argv)
-    study = plan_study(options.words)
+        whole(
+            "n",
+            "with --submit: images of each width in that evaluation (default: as in training)",
+            2,
+        ),
+        *(option for option in profiles.job_options(many=True) if option.name != "processes"),
+    ),
+    ("key=value …", "data=FOLDER, and settings of `distgan train capacity`"),
+    least=1,
+    most=MANY,
+    settings=lambda words: train.plan([PRESET, *words]),
+    check=lambda options: (
+        f"{word}: no setting of a study; use {NOT_HERE[key]}"
+        for word in options.words
+        if (key := word.partition("=")[0]) in NOT_HERE
+    ),
+    epilog=EXAMPLES,
+)
+
+
+def main(argv: list[str]) -> int:
+    options = COMMAND.parse(argv)
+    study = _study(options)
     if options.submit:
         from distgan.launchers.capacity import slurm_array
 
@@ -141,29 +166,16 @@ def _require_a_run(study: Study) -> None:
 
 
 def plan_study(words: list[str]) -> Study:
-    """Plan the study and check it before anything is trained.
+    """Plan the study of a command line and check it before anything is trained.
 
     Raise ConfigError for words and settings, DataError for the data.
     """
-    own_values, settings, faults = _own(words)
-    values: dict[str, Any] = {}
-    for name, read in (("widths", _widths), ("processes", _processes), ("memory_gb", _memory)):
-        try:
-            values[name] = read(own_values.get(name))
-        except ConfigError as error:
-            faults.append(f"  {error}")
-    try:
-        train.plan([PRESET, *settings])
-    except ConfigError as error:
-        faults.append(f"  {error}")
-    if faults:
-        raise ConfigError("\n".join(["the study cannot begin:", *faults]))
-    return Study(
-        settings,
-        values["processes"],
-        values["memory_gb"],
-        _folders(settings, values["widths"], values["processes"]),
-    )
+    return _study(COMMAND.parse(words))
+
+
+def _study(options: Arguments) -> Study:
+    folders = _folders(options.words, options.widths, options.processes)
+    return Study(options.words, options.processes, options.memory_gb, folders)
 
 
 def _folders(settings: list[str], widths: tuple[int, ...], processes: int) -> dict[int, Path]:
@@ -178,56 +190,6 @@ def _folders(settings: list[str], widths: tuple[int, ...], processes: int) -> di
         version = versions(run)[resolve(run, fingerprint)[0]]
         folders[width] = folder_of(version, version.identity(fingerprint))
     return folders
-
-
-def _own(words: list[str]) -> tuple[dict[str, Any], list[str], list[str]]:
-    """Return (the keys of the study itself, the settings of its runs, faults)."""
-    own_values: dict[str, Any] = {}
-    settings, faults = [], []
-    for word in words:
-        key, equals, value = word.partition("=")
-        if key in NOT_HERE:
-            faults.append(f"  {word}: no setting of a study; use {NOT_HERE[key]}")
-        elif equals and key in ("widths", "processes", "memory_gb"):
-            own_values[key] = value
-        else:
-            settings.append(word)
-    return own_values, settings, faults
-
-
-def _widths(text: str | None) -> tuple[int, ...]:
-    if text is None:
-        return WIDTHS
-    parts = [part.strip() for part in text.strip("[]").split(",")]
-    numbers = [
-        int(part) for part in parts if part.isascii() and part.isdecimal() and 0 < int(part) <= 1024
-    ]
-    if len(numbers) != len(parts):
-        raise ConfigError(
-            f"widths: found {text!r}; allowed are numbers of channels from 1 to 1024 with commas"
-            " between, as in widths=64,80,96,128"
-        )
-    twice = sorted({str(width) for width in numbers if numbers.count(width) > 1})
-    if twice:
-        raise ConfigError(
-            f"widths: found {text!r}, with {', '.join(twice)} twice; each width is one run"
-        )
-    return tuple(sorted(numbers))
-
-
-def _processes(text: str | None) -> int:
-    if text is not None and not (text.isascii() and text.isdecimal() and 0 < int(text) <= 4096):
-        raise ConfigError(f"processes: found {text!r}; allowed are 1 and more")
-    return int(text or 1)
-
-
-def _memory(text: str | None) -> float | None:
-    value = loading.override({}, [f"memory_gb={text}"])["memory_gb"] if text is not None else None
-    if value is not None and (
-        isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e6
-    ):
-        raise ConfigError(f"memory_gb: found {text!r}; allowed is a number of GB above 0")
-    return value
 
 
 def _width(width: int) -> list[str]:
@@ -253,8 +215,8 @@ class _Child:
         return self
 
     def __exit__(self, *_):
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+        for signum, handler in self._before.items():
+            signal.signal(signum, handler)
 
     def _pass_on(self, number, frame):
         self.asked += 1

@@ -2,12 +2,12 @@
 that evaluates them and writes the report.
 """
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distgan.core import console
+from distgan.core.arguments import Arguments
 from distgan.core.errors import ConfigError
 from distgan.launchers.runs import submit_warnings
 from distgan.launchers.runs.plan import clear_end_markers, plan_run, runs_folder
@@ -24,7 +24,7 @@ FINISH = ("-m", "distgan.launchers.capacity.slurm_finish")
 PRESET = "capacity"
 
 
-def submit(study: "Study", options: argparse.Namespace) -> int:
+def submit(study: "Study", options: Arguments) -> int:
     """Submit the missing widths and the job after them. Return 0."""
     if options.task or options.report:
         raise ConfigError("--submit submits the whole study; leave --task and --report out")

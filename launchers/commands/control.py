@@ -2,15 +2,15 @@
 each.
 """
 
-import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from distgan.config import loading
 from distgan.core import console
+from distgan.core.arguments import MANY, Arguments, Command, Option, one_of, switch
 from distgan.core.errors import ConfigError, LaunchError
 from distgan.core.files import disk_errors
-from distgan.launchers.runs.selection import HELP, SelectedRun, read_submission, select
+from distgan.launchers.runs.selection import RUNS, TARGET, SelectedRun, read_submission, select
 from distgan.launchers.slurm import client, submission
 from distgan.launchers.slurm.ledger import Ledger
 from distgan.launchers.slurm.profiles import Resources
@@ -20,36 +20,45 @@ from distgan.runs.folder import SAVE, STOP
 AGAIN = ("failed", "cancelled", "stopped", "lost")
 
 
-def _options(
-    verb: str,
-    does: str,
-    argv: list[str],
-    more: Callable[[argparse.ArgumentParser], None] = lambda parser: None,
-) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog=f"distgan {verb}",
-        description=does,
-        allow_abbrev=False,
-        epilog=(
-            f"example: distgan {verb} ngf-study:3    one member of a sweep; a sweep's name means"
-            " all of them"
-        ),
+def _command(verb: str, does: str, *options: Option) -> Command:
+    return Command(
+        verb,
+        does,
+        (RUNS, switch("dry-run", "only say what would be done"), *options),
+        ("TARGET …", TARGET),
+        least=1,
+        most=MANY,
+        epilog=f"example: distgan {verb} ngf-study:3    a member of a sweep; its name means all",
     )
-    parser.add_argument("targets", nargs="+", metavar="TARGET", help=HELP.partition("; without")[0])
-    parser.add_argument(
-        "--runs",
-        type=Path,
-        default=Path("runs"),
-        metavar="FOLDER",
-        help="the folder of runs (default runs)",
-    )
-    parser.add_argument("--dry-run", action="store_true", help="only say what would be done")
-    more(parser)
-    return parser.parse_args(argv)
 
 
-def _select(options: argparse.Namespace) -> list[SelectedRun]:
-    return select(options.runs.resolve(), options.targets)
+STOP_RUNS = _command(
+    "stop",
+    """Ask running runs to save and leave, at the next step. They end as `stopped`; `distgan
+retry` goes on with them.""",
+)
+SAVE_RUNS = _command("save", "Ask running runs for a checkpoint now; they go on.")
+CANCEL_RUNS = _command(
+    "cancel",
+    """Take runs out of the queue, and end those that run: they have Slurm's KillWait to save. They
+stay cancelled until `distgan retry`.""",
+)
+RETRY_RUNS = _command(
+    "retry",
+    """Submit again, each from its last checkpoint, what failed, was cancelled or stopped, or is
+lost. Settings stay as they were; for other settings submit another run.""",
+    one_of("only", "only runs in this state (default: all four)", *AGAIN, repeat=True),
+    Option(
+        "set",
+        "with another job: time=24h, mem_gb=64, partition=… (a profile's keys)",
+        "KEY=VALUE",
+        repeat=True,
+    ),
+)
+
+
+def _select(options: Arguments) -> list[SelectedRun]:
+    return select(options.runs.resolve(), options.words)
 
 
 def _report(selected: Sequence[SelectedRun], does: Callable[[SelectedRun], str]) -> int:
@@ -60,12 +69,7 @@ def _report(selected: Sequence[SelectedRun], does: Callable[[SelectedRun], str])
 
 def stop(argv: list[str]) -> int:
     """Ask runs to save and leave; `distgan retry` continues them."""
-    options = _options(
-        "stop",
-        "Ask running runs to save and leave, at the next step. They end as `stopped`; `distgan"
-        " retry` goes on with them.",
-        argv,
-    )
+    options = STOP_RUNS.parse(argv)
 
     def does(run: SelectedRun) -> str:
         if run.state.name not in ("running", "stopping"):
@@ -81,7 +85,7 @@ def stop(argv: list[str]) -> int:
 
 def save(argv: list[str]) -> int:
     """Ask runs for a checkpoint now."""
-    options = _options("save", "Ask running runs for a checkpoint now; they go on.", argv)
+    options = SAVE_RUNS.parse(argv)
     return _report(
         _select(options),
         lambda run: (
@@ -102,12 +106,7 @@ def _touch(run: SelectedRun, name: str, dry_run: bool) -> str | None:
 
 def cancel(argv: list[str]) -> int:
     """Take runs out of the queue, or end them."""
-    options = _options(
-        "cancel",
-        "Take runs out of the queue, and end those that run: they have Slurm's KillWait to save."
-        " They stay cancelled until `distgan retry`.",
-        argv,
-    )
+    options = CANCEL_RUNS.parse(argv)
     selected = _select(options)
     active = [run for run in selected if run.queue_entry and run.queue_entry.active]
     shared = {
@@ -149,28 +148,7 @@ def cancel(argv: list[str]) -> int:
 def retry(argv: list[str]) -> int:
     """Submit failed, cancelled, stopped and lost runs again."""
 
-    def more(parser: argparse.ArgumentParser) -> None:
-        parser.add_argument(
-            "--only",
-            action="append",
-            choices=AGAIN,
-            help="only runs in this state (default: all four)",
-        )
-        parser.add_argument(
-            "--set",
-            action="append",
-            default=[],
-            metavar="KEY=VALUE",
-            help="with another job: time=24h, mem_gb=64, partition=… (a profile's keys)",
-        )
-
-    options = _options(
-        "retry",
-        "Submit again, each from its last checkpoint, what failed, was cancelled or stopped, or is"
-        " lost. Settings stay as they were; for other settings submit another run.",
-        argv,
-        more,
-    )
+    options = RETRY_RUNS.parse(argv)
     home = options.runs.resolve()
     _select(options)  # wrong names are reported before anything is written
     ledger = Ledger(home)
@@ -203,9 +181,7 @@ def retry(argv: list[str]) -> int:
     )
 
 
-def _again(
-    home: Path, ledger: Ledger, group: list[SelectedRun], options: argparse.Namespace
-) -> str | None:
+def _again(home: Path, ledger: Ledger, group: list[SelectedRun], options: Arguments) -> str | None:
     """Submit runs of one submission again as they were submitted; return the job, None with
     --dry-run.
     """

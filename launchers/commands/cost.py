@@ -1,42 +1,33 @@
 """`distgan cost`: GPU-hours of runs by what became of them, and a forecast."""
 
-import argparse
 import json
 import statistics
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from distgan.core import console
+from distgan.core.arguments import MANY, Command, switch
 from distgan.launchers.commands.status import progress
 from distgan.launchers.runs.accounting import KINDS, RunCost, run_costs
-from distgan.launchers.runs.selection import HELP, SelectedRun, select
+from distgan.launchers.runs.selection import HELP, RUNS, SelectedRun, select
 
 MEANS = """useful: steps that were kept; lost: steps that had to be trained again, since no
 checkpoint held them; failed: attempts that ended in an error; overhead: starting, evaluating before
 the first step, leaving. The four add up to the time on nodes, Slurm's own figure if it has one."""
 
+COMMAND = Command(
+    "cost",
+    f"The cost of runs on the cluster, in GPU-hours.\n\n{MEANS}",
+    (RUNS, switch("json", "one JSON object for each run, a line each, in seconds")),
+    ("[TARGET …]", HELP),
+    most=MANY,
+    epilog="example: distgan cost ngf-study",
+)
+
 
 def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(
-        prog="distgan cost",
-        description=f"The cost of runs on the cluster. {MEANS}",
-        allow_abbrev=False,
-        epilog="example: distgan cost ngf-study",
-    )
-    parser.add_argument("targets", nargs="*", metavar="TARGET", help=HELP)
-    parser.add_argument(
-        "--runs",
-        type=Path,
-        default=Path("runs"),
-        metavar="FOLDER",
-        help="the folder of runs (default runs)",
-    )
-    parser.add_argument(
-        "--json", action="store_true", help="one JSON object for each run, a line each, in seconds"
-    )
-    options = parser.parse_args(argv)
-    selected = select(options.runs.resolve(), options.targets)
+    options = COMMAND.parse(argv)
+    selected = select(options.runs.resolve(), options.words)
     costs = run_costs(selected)
     if options.json:
         for run, cost in zip(selected, costs, strict=True):

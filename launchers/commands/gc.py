@@ -1,6 +1,5 @@
 """`distgan gc`: list, and with --yes remove, what no run needs any more."""
 
-import argparse
 import os
 import shutil
 import time
@@ -8,50 +7,39 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from distgan.core import console
-from distgan.launchers.runs.selection import select
+from distgan.core.arguments import Command, number, switch
+from distgan.launchers.runs.selection import RUNS, select
 from distgan.launchers.runs.state import read
 from distgan.launchers.slurm import client
 from distgan.launchers.slurm.ledger import Ledger
 
-EPILOG = """Removed are: files of submitit whose jobs have ended; snapshots of code without a link
-from a run; runs of `distgan debug`; and, with --checkpoints, all checkpoints of finished runs but
-the best and the last. Never removed: a run's journal, scores, samples, or the checkpoints of an
-unfinished run.
-
-examples:
+COMMAND = Command(
+    "gc",
+    """List, and with --yes remove, what no run needs any more: files of submitit whose jobs have
+ended; snapshots of code without a link from a run; runs of `distgan debug`; and, with
+--checkpoints, all checkpoints of finished runs but the best and the last. Never removed: a run's
+journal, scores, samples, or the checkpoints of an unfinished run.""",
+    (
+        RUNS,
+        number(
+            "older",
+            "only what was not changed for so many days",
+            0,
+            1e6,
+            metavar="DAYS",
+            default=7,
+        ),
+        switch("checkpoints", "also checkpoints of finished runs, but the best and the last"),
+        switch("yes", "remove it; without, it is only listed"),
+    ),
+    epilog="""examples:
   distgan gc                                        list what would be freed
-  distgan gc --older 30 --checkpoints --yes"""
+  distgan gc --older 30 --checkpoints --yes""",
+)
 
 
 def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(
-        prog="distgan gc",
-        description=__doc__.partition(": ")[2].capitalize(),
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument(
-        "--runs",
-        type=Path,
-        default=Path("runs"),
-        metavar="FOLDER",
-        help="the folder of runs (default runs)",
-    )
-    parser.add_argument(
-        "--older",
-        type=float,
-        default=7,
-        metavar="DAYS",
-        help="only what was not changed for so many days (default 7)",
-    )
-    parser.add_argument(
-        "--checkpoints",
-        action="store_true",
-        help="also checkpoints of finished runs, but the best and the last",
-    )
-    parser.add_argument("--yes", action="store_true", help="remove it; without, it is only listed")
-    options = parser.parse_args(argv)
+    options = COMMAND.parse(argv)
     home, before = options.runs.resolve(), time.time() - 86400 * options.older
     total = count = 0
     for path, why in _garbage(home, options.checkpoints):

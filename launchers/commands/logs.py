@@ -2,15 +2,15 @@
 from one attempt to the next.
 """
 
-import argparse
 import re
 import sys
 import time
 from pathlib import Path
 
 from distgan.core import console
+from distgan.core.arguments import Arguments, Command, Option, switch, whole
 from distgan.core.errors import RunError
-from distgan.launchers.runs.selection import HELP, SelectedRun, select
+from distgan.launchers.runs.selection import RUNS, TARGET, SelectedRun, select
 from distgan.launchers.runs.state import UNDER_WAY
 
 EPILOG = """examples:
@@ -21,45 +21,46 @@ EPILOG = """examples:
   distgan logs ngf-study:3 --grep 'warning|error'"""
 
 
-def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(
-        prog="distgan logs",
-        description="What a run printed.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("target", metavar="TARGET", help=HELP.partition("; without")[0])
-    parser.add_argument(
-        "--runs",
-        type=Path,
-        default=Path("runs"),
-        metavar="FOLDER",
-        help="the folder of runs (default runs)",
-    )
-    parser.add_argument(
-        "-f", "--follow", action="store_true", help="show what comes, also in the next attempts"
-    )
-    parser.add_argument(
-        "--rank", type=int, default=0, metavar="R", help="of which process (default 0)"
-    )
-    parser.add_argument(
-        "--attempt", type=int, metavar="K", help="of which attempt (default: the last)"
-    )
-    parser.add_argument("--all", action="store_true", help="all attempts, one after the other")
-    parser.add_argument(
-        "--launcher", action="store_true", help="what the launcher printed instead of a rank"
-    )
-    parser.add_argument("--grep", metavar="RE", help="only lines that this regular expression fits")
-    options = parser.parse_args(argv)
+def _expression(word: str) -> re.Pattern[str]:
     try:
-        wanted = re.compile(options.grep or "")
+        return re.compile(word)
     except re.error as error:
-        parser.error(f"--grep: {options.grep!r} is no regular expression: {error}")
-    selected = select(options.runs.resolve(), [options.target])
+        raise ValueError from error
+
+
+COMMAND = Command(
+    "logs",
+    "Print what a run printed, over all its attempts, from any rank.",
+    (
+        RUNS,
+        switch("follow", "show what comes, also in the next attempts", short="f"),
+        whole("rank", "of which process", 0, metavar="R", default=0),
+        whole("attempt", "of which attempt (default: the last)", 0, metavar="K"),
+        switch("all", "all attempts, one after the other"),
+        switch("launcher", "what the launcher printed instead of a rank"),
+        Option(
+            "grep",
+            "only lines that this regular expression fits",
+            "RE",
+            default=re.compile(""),
+            allowed="a regular expression",
+            read=_expression,
+        ),
+    ),
+    ("TARGET", TARGET),
+    least=1,
+    most=1,
+    epilog=EPILOG,
+)
+
+
+def main(argv: list[str]) -> int:
+    options = COMMAND.parse(argv)
+    target, wanted = options.words[0], options.grep
+    selected = select(options.runs.resolve(), [target])
     if len(selected) > 1:
         raise RunError(
-            f"{options.target} names {len(selected)} runs; name one, as in {selected[0].sweep}:0"
+            f"{target} names {len(selected)} runs; name one, as in {selected[0].sweep}:0"
         )
     folder = selected[0].folder
     name = "launcher.log" if options.launcher else f"rank{options.rank}.log"
@@ -83,7 +84,7 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _nothing_printed(run: SelectedRun, name: str, options: argparse.Namespace) -> str:
+def _nothing_printed(run: SelectedRun, name: str, options: Arguments) -> str:
     folder = run.folder
     text = f"no {name} of {folder.name}"
     if options.attempt is not None:
@@ -94,7 +95,7 @@ def _nothing_printed(run: SelectedRun, name: str, options: argparse.Namespace) -
     if run.submitted:
         return (
             f"{text}: the run is {run.state.name} and has printed nothing yet; distgan why"
-            f" {options.target}"
+            f" {options.words[0]}"
         )
     return f"{text}: it was not submitted, so what it printed went to its terminal"
 

@@ -2,49 +2,52 @@
 differences from another run.
 """
 
-import argparse
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
 
 from distgan.config.introspection import flatten
 from distgan.core import console
+from distgan.core.arguments import Arguments, Command, Option, switch
 from distgan.core.errors import RunError
-from distgan.launchers.runs.selection import HELP, SelectedRun, read_submission, select
+from distgan.launchers.runs.selection import RUNS, TARGET, SelectedRun, read_submission, select
 from distgan.launchers.slurm.job_records import records
 from distgan.launchers.slurm.profiles import Resources
 
+WHAT = ("cmd", "config", "sbatch", "job", "diff")
+
+
+def _check(options: Arguments) -> Iterator[str]:
+    chosen = [name for name in WHAT if name in options.given]
+    if len(chosen) != 1:
+        yield f"give one of --{', --'.join(WHAT)}; {len(chosen)} were given"
+
+
+COMMAND = Command(
+    "show",
+    "Look at a submitted run.",
+    (
+        switch("cmd", "the accelerate line of its processes on one node"),
+        switch("config", "its settings, resolved"),
+        switch("sbatch", "the batch script"),
+        switch("job", "its attempts, as recorded"),
+        Option("diff", "settings that differ from another run's", "OTHER"),
+        RUNS,
+    ),
+    ("TARGET", TARGET),
+    least=1,
+    most=1,
+    check=_check,
+    epilog="example: distgan show ngf-study:3 --cmd    the line that trains it, also without Slurm",
+)
+
 
 def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(
-        prog="distgan show",
-        description="Look at a submitted run.",
-        allow_abbrev=False,
-        epilog=(
-            "example: distgan show ngf-study:3 --cmd    the line that trains it, which also works"
-            " without Slurm"
-        ),
-    )
-    parser.add_argument("target", metavar="TARGET", help=HELP.partition("; without")[0])
-    parser.add_argument(
-        "--runs",
-        type=Path,
-        default=Path("runs"),
-        metavar="FOLDER",
-        help="the folder of runs (default runs)",
-    )
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument(
-        "--cmd", action="store_true", help="the accelerate line of its processes on one node"
-    )
-    what.add_argument("--config", action="store_true", help="its settings, resolved")
-    what.add_argument("--sbatch", action="store_true", help="the batch script")
-    what.add_argument("--job", action="store_true", help="its attempts, as recorded")
-    what.add_argument("--diff", metavar="OTHER", help="settings that differ from another run's")
-    options = parser.parse_args(argv)
-    home = options.runs.resolve()
-    run = _one(home, options.target)
+    options = COMMAND.parse(argv)
+    home, target = options.runs.resolve(), options.words[0]
+    run = _one(home, target)
     if options.cmd:
         console.say(shlex.join(line(home, run)))
     elif options.config:
@@ -61,7 +64,7 @@ def main(argv: list[str]) -> int:
     elif options.job:
         console.say(yaml.safe_dump(records(run.folder), sort_keys=False))
     else:
-        _show_differences(run, _one(home, options.diff), (options.target, options.diff))
+        _show_differences(run, _one(home, options.diff), (target, options.diff))
     return 0
 
 

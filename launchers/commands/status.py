@@ -2,7 +2,6 @@
 left, problems.
 """
 
-import argparse
 import json
 import time
 from collections import Counter
@@ -14,8 +13,9 @@ from typing import Any
 import yaml
 
 from distgan.core import console
+from distgan.core.arguments import MANY, Command, switch
 from distgan.core.errors import LaunchError
-from distgan.launchers.runs.selection import HELP, SelectedRun, select
+from distgan.launchers.runs.selection import HELP, RUNS, SelectedRun, select
 from distgan.monitor.journal import last_rows, score_key, tail_of
 
 EPILOG = """examples:
@@ -26,6 +26,19 @@ EPILOG = """examples:
   distgan status --json                 for programs
 
 Exit code 0 if all are done, 2 if some failed, were cancelled or are lost, 3 if some go on."""
+COMMAND = Command(
+    "status",
+    """Show every submitted run in one table: state, progress, losses, score, speed, time left,
+problems.""",
+    (
+        RUNS,
+        switch("watch", "show again every 10 seconds, until all have ended"),
+        switch("json", "one JSON object for each run, a line each"),
+    ),
+    ("[TARGET …]", HELP),
+    most=MANY,
+    epilog=EPILOG,
+)
 LIMIT = 200  # runs that are shown one by one
 FAULTY = ("failed", "cancelled", "lost")
 
@@ -44,31 +57,10 @@ class Progress:
 
 
 def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(
-        prog="distgan status",
-        description=__doc__.partition(": ")[2].capitalize(),
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("targets", nargs="*", metavar="TARGET", help=HELP)
-    parser.add_argument(
-        "--runs",
-        type=Path,
-        default=Path("runs"),
-        metavar="FOLDER",
-        help="the folder of runs (default runs)",
-    )
-    parser.add_argument(
-        "--watch", action="store_true", help="show again every 10 seconds, until all have ended"
-    )
-    parser.add_argument(
-        "--json", action="store_true", help="one JSON object for each run, a line each"
-    )
-    options = parser.parse_args(argv)
+    options = COMMAND.parse(argv)
     while True:
         try:
-            selected = select(options.runs.resolve(), options.targets)
+            selected = select(options.runs.resolve(), options.words)
         except LaunchError as error:
             if not options.watch:
                 raise

@@ -1,9 +1,10 @@
 """`distgan submit`: submit one run as a job of Slurm."""
 
-import argparse
 from pathlib import Path
 
+from distgan import train
 from distgan.core import console
+from distgan.core.arguments import MANY, Command, switch
 from distgan.core.errors import LaunchError
 from distgan.launchers.runs import submit_warnings
 from distgan.launchers.runs.plan import clear_end_markers, plan_run, runs_folder, snapshot_run_file
@@ -22,25 +23,23 @@ The number of nodes and GPUs does not change the result. No process has to stay 
 that reaches its time limit saves and continues in the next one. The same line again submits the run
 again only if it is not queued, running or done."""
 
+COMMAND = Command(
+    "submit",
+    "Train one run as a job of Slurm. Submit and leave.",
+    (
+        switch("dry-run", "check everything and ask Slurm when it would start; submit nothing"),
+        *profiles.job_options(),
+    ),
+    train.COMMAND.words,
+    least=1,
+    most=MANY,
+    settings=train.plan,
+    epilog=EPILOG,
+)
+
 
 def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(
-        prog="distgan submit",
-        description="Train one run as a job of Slurm. Submit and leave.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument(
-        "words", nargs="+", metavar="RECIPE|RUN.yaml key=value …", help="what `distgan train` takes"
-    )
-    parser.add_argument(
-        "--dry-run",
-        action="store_true",
-        help="check everything and ask Slurm when it would start; submit nothing",
-    )
-    profiles.add_options(parser)
-    options = parser.parse_intermixed_args(argv)
+    options = COMMAND.parse(argv)
     resources = profiles.chosen(options)
     planned = plan_run(options.words, resources)
     home = runs_folder(planned.run)

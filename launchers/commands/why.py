@@ -1,35 +1,30 @@
 """`distgan why`: print why a run ended, or does not begin: cause, evidence, next command."""
 
-import argparse
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from distgan.core import console
+from distgan.core.arguments import MANY, Command
 from distgan.launchers.commands.causes import LINES, SLURM, Cause, match
-from distgan.launchers.runs.selection import HELP, SelectedRun, select
+from distgan.launchers.runs.selection import RUNS, TARGET, SelectedRun, select
 from distgan.launchers.runs.state import read
 from distgan.launchers.slurm import client
 from distgan.launchers.slurm.job_records import records, tail
 
+COMMAND = Command(
+    "why",
+    "Why runs ended as they did, or do not begin: cause, evidence, next command.",
+    (RUNS,),
+    ("TARGET …", TARGET),
+    least=1,
+    most=MANY,
+    epilog="example: distgan why ngf-study:3",
+)
+
 
 def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(
-        prog="distgan why",
-        description="Why runs ended as they did, or do not begin: cause, evidence, next command.",
-        allow_abbrev=False,
-        epilog="example: distgan why ngf-study:3",
-    )
-    parser.add_argument("targets", nargs="+", metavar="TARGET", help=HELP.partition("; without")[0])
-    parser.add_argument(
-        "--runs",
-        type=Path,
-        default=Path("runs"),
-        metavar="FOLDER",
-        help="the folder of runs (default runs)",
-    )
-    options = parser.parse_args(argv)
-    for run in select(options.runs.resolve(), options.targets):
+    options = COMMAND.parse(argv)
+    for run in select(options.runs.resolve(), options.words):
         say(run)
     return 0
 

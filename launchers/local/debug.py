@@ -2,7 +2,6 @@
 where it fails.
 """
 
-import argparse
 import json
 import pdb
 import sys
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from distgan import train
 from distgan.core import console
+from distgan.core.arguments import MANY, Command, switch, whole
 from distgan.core.errors import DistganError
 from distgan.launchers.runs.plan import make_clock
 
@@ -22,23 +22,24 @@ EPILOG = """examples:
 The folder of the real run is not touched: this one is RUNS/_debug/…, and starts anew each time.
 Batch, data order and noise are those of the real run."""
 
+COMMAND = Command(
+    "debug",
+    """Train a few steps of a run in one process, in a folder of its own, with the debugger where it
+fails.""",
+    (
+        whole("steps", "steps to train", 1, 1_000_000, default=20),
+        switch("no-debugger", "only print where it failed"),
+    ),
+    train.COMMAND.words,
+    least=1,
+    most=MANY,
+    settings=train.plan,
+    epilog=EPILOG,
+)
+
 
 def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(
-        prog="distgan debug",
-        description=__doc__.partition(": ")[2].capitalize(),
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument(
-        "words", nargs="+", metavar="RECIPE|RUN.yaml key=value …", help="what `distgan train` takes"
-    )
-    parser.add_argument("--steps", type=int, default=20, metavar="N", help="how many (default 20)")
-    parser.add_argument("--no-debugger", action="store_true", help="only print where it failed")
-    options = parser.parse_intermixed_args(argv)
-    if not 0 < options.steps <= 1_000_000:
-        parser.error(f"--steps: found {options.steps}, allowed are 1 to 1,000,000")
+    options = COMMAND.parse(argv)
     words, folder = line(options.words, options.steps)
     console.say(
         f"debugging: {options.steps} steps in one process, in {folder}; nothing else is touched"

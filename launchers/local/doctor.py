@@ -2,14 +2,16 @@
 process, whatever shares them.
 """
 
-import argparse
 import importlib.metadata
 import importlib.util
 import os
 import platform
 import shutil
+from collections.abc import Iterator
 
+from distgan import train
 from distgan.core import console
+from distgan.core.arguments import MANY, Arguments, Command, Option, one_of, switch, whole
 from distgan.distributed.environment import CONFIGS
 from distgan.launchers.local import run as local
 
@@ -30,66 +32,64 @@ PACKAGES = ("distgan", "torch", "accelerate", "deepspeed", "numpy", "triton", "n
 Row = tuple[str, str, str]  # what, "yes" or "no", remark or next command
 
 
-def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(
-        prog="distgan doctor",
-        description=HELP,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument(
-        "--processes", type=int, default=1, metavar="N", help="processes to start (default 1)"
-    )
-    parser.add_argument(
-        "--engine", choices=("ddp", "deepspeed"), help="the same as machine.engine=…"
-    )
-    parser.add_argument(
-        "--zero",
-        type=int,
-        choices=(0, 1, 2),
-        metavar="N",
-        help="ZeRO stage 0, 1 or 2; the same as machine.engine=deepspeed machine.zero_stage=N",
-    )
-    parser.add_argument(
-        "--show", action="store_true", help="print the command instead of running it"
-    )
-    parser.add_argument(
-        "--slurm",
-        action="store_true",
-        help="the cluster: limits, time to save, partitions, whether nodes see the folder of runs",
-    )
-    parser.add_argument("--profile", metavar="NAME", help="with --slurm: as a job of this profile")
-    parser.add_argument(
-        "words",
-        nargs=argparse.REMAINDER,
-        metavar="RECIPE|RUN.yaml key=value …",
-        help="what `distgan train` takes",
-    )
-    options = parser.parse_args(argv)
-    if options.processes < 1:
-        parser.error(f"--processes: found {options.processes}, allowed are 1 and more")
+def _check(options: Arguments) -> Iterator[str]:
+    of_a_run = {"processes", "engine", "zero", "show"} & set(options.given)
     if options.zero is not None and options.engine == "ddp":
-        parser.error("--zero is a stage of DeepSpeed; leave --engine ddp out")
+        yield "--zero: is a stage of DeepSpeed; leave --engine ddp out"
+    if options.slurm:
+        return
+    if of_a_run and not options.words:
+        yield (
+            f"--{min(of_a_run)}: is for the check of a run; name a recipe: distgan doctor"
+            " --processes 2 sagan data=data/particles"
+        )
+    elif options.processes == 1 and (options.engine == "deepspeed" or options.zero is not None):
+        yield "--processes: 1, which has nothing to share by DeepSpeed; use --processes 2"
+
+
+COMMAND = Command(
+    "doctor",
+    HELP,
+    (
+        whole("processes", "processes to start", 1, 4096, default=1),
+        one_of("engine", "the same as machine.engine=…", "ddp", "deepspeed"),
+        whole(
+            "zero",
+            "ZeRO stage; the same as machine.engine=deepspeed machine.zero_stage=N",
+            0,
+            2,
+        ),
+        switch("show", "print the command instead of running it"),
+        switch(
+            "slurm",
+            "the cluster: limits, time to save, partitions, whether nodes see the folder of runs",
+        ),
+        Option("profile", "with --slurm: as a job of this profile", "NAME"),
+    ),
+    (
+        "[RECIPE|RUN.yaml key=value …]",
+        "what `distgan train` takes; with --slurm the folder of runs",
+    ),
+    most=MANY,
+    settings=lambda words: words and train.plan(words),
+    check=_check,
+    epilog=EXAMPLES,
+)
+
+
+def main(argv: list[str]) -> int:
+    """Return the exit code: 0 where all is well, 1 where steps differ."""
+    options = COMMAND.parse(argv)
     if options.slurm:
         from distgan.launchers.slurm import doctor as cluster_doctor
 
-        return cluster_doctor.survey(options.profile, (options.words or ["runs"])[0])
+        return cluster_doctor.survey(options.profile, options.words[0] if options.words else "runs")
     if not options.words:
-        if options.processes > 1 or options.engine or options.zero is not None or options.show:
-            parser.error(
-                "these options are for the check of a run; name a recipe: distgan doctor"
-                " --processes 2 sagan data=data/particles"
-            )
         return survey()
-    if options.processes == 1 and (options.engine == "deepspeed" or options.zero is not None):
-        parser.error("one process has nothing to share by DeepSpeed; add --processes 2")
-    words = [*options.words]
-    if options.engine or options.zero is not None:
-        words.append(f"machine.engine={options.engine or 'deepspeed'}")
-    if options.zero is not None:
-        words.append(f"machine.zero_stage={options.zero}")
-    return local.replace(options.processes, [*words, "--doctor"], options.show)
+    engine = options.engine or ("deepspeed" if options.zero is not None else None)
+    more = [f"machine.engine={engine}"] if engine else []
+    more += [] if options.zero is None else [f"machine.zero_stage={options.zero}"]
+    return local.replace(options.processes, [*options.words, *more, "--doctor"], options.show)
 
 
 def survey() -> int:

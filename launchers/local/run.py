@@ -1,10 +1,11 @@
 """`distgan run`: train with several processes on this machine, by `accelerate launch`."""
 
-import argparse
 import os
 import shlex
 import sys
 
+from distgan import train
+from distgan.core.arguments import MANY, Command, switch, whole
 from distgan.core.errors import LaunchError
 from distgan.distributed.launch_line import command, environment
 
@@ -14,16 +15,33 @@ def refuse_early(processes: int, arguments: list[str]) -> None:
 
     Of processes that refuse to start, the launcher would print a traceback of its own.
     """
-    from distgan import train
     from distgan.config import batch_layout
     from distgan.data.dataset import Data
     from distgan.distributed.environment import resolve_engine
 
-    if not {"-h", "--help"}.intersection(arguments):
-        _, run, _ = train.plan([word for word in arguments if not word.startswith("-")])
-        batch_layout.fit(run.batch, processes, run.machine.accumulation, run.group, run.group_of)
-        resolve_engine(run.machine, run.precision)
-        Data(run.data).require(run.recipe, run.kind, run.crop)
+    _, run, _ = train.plan([word for word in arguments if not word.startswith("-")])
+    batch_layout.fit(run.batch, processes, run.machine.accumulation, run.group, run.group_of)
+    resolve_engine(run.machine, run.precision)
+    Data(run.data).require(run.recipe, run.kind, run.crop)
+
+
+COMMAND = Command(
+    "run",
+    """Train with several processes on this machine (one per GPU, or gloo on the CPU). Takes what
+`distgan train` takes: distgan run --processes 2 sagan data=data/particles batch=16""",
+    (
+        whole(
+            "processes", "processes to start; the result does not depend on it", 1, 4096, default=1
+        ),
+        switch("show", "print the command instead of running it"),
+        *(option for option in train.COMMAND.options if option.is_switch),
+    ),
+    train.COMMAND.words,
+    least=1,
+    most=MANY,
+    settings=train.plan,
+    epilog=train.settings_help,
+)
 
 
 def main(argv: list[str]) -> int:
@@ -31,37 +49,9 @@ def main(argv: list[str]) -> int:
 
     Replaces this process, so signals and the exit code are the launcher's.
     """
-    parser = argparse.ArgumentParser(
-        prog="distgan run",
-        usage="distgan run [--processes N] [--show] RECIPE|RUN.yaml key=value …",
-        allow_abbrev=False,
-        add_help=False,
-        description=(
-            "Train with several processes on this machine (one per GPU, or gloo on the CPU). Takes"
-            " what `distgan train` takes."
-        ),
-        epilog=(
-            "example: distgan run --processes 2 sagan data=data/particles batch=16; distgan run"
-            " sagan --help lists the settings"
-        ),
-    )
-    parser.add_argument(
-        "--processes",
-        type=int,
-        default=1,
-        metavar="N",
-        help="processes to start; the result does not depend on it (default 1)",
-    )
-    parser.add_argument(
-        "--show", action="store_true", help="print the command instead of running it"
-    )
-    options, arguments = parser.parse_known_args(argv)
-    if not arguments or arguments[0] in ("-h", "--help"):
-        parser.print_help()
-        return 0 if arguments else 2
-    if options.processes < 1:
-        parser.error(f"--processes: found {options.processes}, allowed are 1 and more")
-    if "--find-batch" in arguments:
+    options = COMMAND.parse(argv)
+    arguments = options.line("processes", "show")
+    if options.find_batch:
         raise LaunchError(
             "--find-batch tries in one process what each will do: distgan train"
             f" {shlex.join(arguments)} --processes={options.processes}"

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from distgan.core.arguments import Option
 from distgan.core.errors import RunError
 from distgan.launchers.runs.state import RunFiles, RunState, read, read_run_files, run_state
 from distgan.launchers.slurm import client
@@ -18,6 +19,8 @@ HELP = (
     "a run folder, a run's name or the beginning of its name or hash, a sweep, SWEEP:INDEX, or a"
     " job number of Slurm's; without any: all that was submitted"
 )
+RUNS = Option("runs", "the folder of runs", "FOLDER", default=Path("runs"), read=Path)
+TARGET = HELP.partition("; without")[0]
 
 
 @dataclass(frozen=True)

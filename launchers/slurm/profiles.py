@@ -4,7 +4,6 @@ A profile is slurm/profiles/NAME.yaml, ~/.config/distgan/profiles/NAME.yaml, or 
 the package. Imports no torch.
 """
 
-import argparse
 import json
 import re
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from pydantic import Field, field_validator
 import distgan
 from distgan.config import loading
 from distgan.config.sections import Section
+from distgan.core.arguments import Arguments, Option
 from distgan.core.errors import ConfigError
 from distgan.distributed import launch_line
 
@@ -183,47 +183,41 @@ def read(name: str | None, changes: dict[str, Any]) -> Resources:
     )
 
 
-def add_options(parser: argparse.ArgumentParser, many: bool = False) -> None:
-    """The options of verbs that submit; what is not given stays the profile's."""
-    group = parser.add_argument_group(
-        "the job",
-        "each overrides the profile's key of the same name; other keys of a profile: --set"
-        " KEY=VALUE",
-    )
-    group.add_argument(
-        "--profile",
-        metavar="NAME",
-        help=(
-            f"a file slurm/profiles/NAME.yaml, or a path; there are {', '.join(names()) or 'none'}"
+GROUP = "the job (each overrides the profile's key of the same name)"
+
+
+def job_options(many: bool = False) -> tuple[Option, ...]:
+    """Return the options of verbs that submit; what is not given stays the profile's."""
+    keys = ["partition", "account", "time", "nodes", "gpus", "processes", "cpus", "mem_gb"]
+    metavars = {"partition": "NAME", "account": "NAME", "time": "TIME"}
+    there = ", ".join(names()) or "none"
+    return (
+        Option(
+            "profile",
+            f"a file slurm/profiles/NAME.yaml, or a path; there are {there}",
+            "NAME",
+            group=GROUP,
+        ),
+        *(
+            Option(
+                key.replace("_", "-"),
+                Resources.model_fields[key].description,
+                metavars.get(key, "N"),
+                group=GROUP,
+            )
+            for key in [*keys, *(("max_parallel", "pack") if many else ())]
+        ),
+        Option(
+            "set",
+            f"any key of a profile: {', '.join(Resources.model_fields)}",
+            "KEY=VALUE",
+            repeat=True,
+            group=GROUP,
         ),
     )
-    for name in (
-        "partition",
-        "account",
-        "time",
-        "nodes",
-        "gpus",
-        "processes",
-        "cpus",
-        "mem_gb",
-        *(("max_parallel", "pack") if many else ()),
-    ):
-        group.add_argument(
-            f"--{name.replace('_', '-')}",
-            dest=name,
-            metavar={"partition": "NAME", "account": "NAME", "time": "TIME"}.get(name, "N"),
-            help=Resources.model_fields[name].description,
-        )
-    group.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="any key of a profile: " + ", ".join(Resources.model_fields),
-    )
 
 
-def chosen(options: argparse.Namespace, base: dict[str, Any] | None = None) -> Resources:
+def chosen(options: Arguments, base: dict[str, Any] | None = None) -> Resources:
     """The resources that a command line asks for.
 
     `base` is laid over the profile and under the options.

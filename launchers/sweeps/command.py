@@ -2,12 +2,12 @@
 line again submits what is missing.
 """
 
-import argparse
 import time
 from collections import Counter
 from pathlib import Path
 
 from distgan.core import console
+from distgan.core.arguments import MANY, Arguments, Command, Option, one_of, switch
 from distgan.core.errors import LaunchError, RunError
 from distgan.launchers.runs.selection import read_sweeps
 from distgan.launchers.slurm import profiles
@@ -29,57 +29,59 @@ No process has to stay alive. The same line again submits what is missing, leave
 and finished runs alone, and lists failed ones."""
 
 
+def _name(word: str) -> str:
+    if not is_name(word):
+        raise ValueError
+    return word
+
+
+COMMAND = Command(
+    "sweep",
+    """Train the runs of a sweep file, or of `key=a,b`, as arrays of Slurm. The same line again
+submits what is missing.""",
+    (
+        Option(
+            "name",
+            "name of the sweep (default: that of its file, or made from recipe and keys)",
+            "NAME",
+            allowed="letters, digits, _ - and ., at most 80",
+            read=_name,
+        ),
+        switch("dry-run", "check everything and ask Slurm when it would start; submit nothing"),
+        one_of(
+            "retry",
+            "submit members in this state again, too",
+            "failed",
+            "cancelled",
+            "stopped",
+            repeat=True,
+        ),
+        switch("report", "compare the members; submit nothing"),
+        switch("watch", "stay: submit again when limits of the cluster allow, report at the end"),
+        switch("help-file", "print the keys of a sweep file"),
+        *profiles.job_options(many=True),
+    ),
+    (
+        "SWEEP.yaml|RECIPE|RUN.yaml [key=value key=a,b …]",
+        "`key=a,b` and `'key=range(3)'` make one member for each combination",
+    ),
+    most=MANY,
+    settings=lambda words: words and definition.read(words),
+    check=lambda options: (
+        () if options.words or options.help_file else ["SWEEP.yaml|RECIPE|RUN.yaml: missing"]
+    ),
+    epilog=EPILOG,
+)
+
+
 def main(argv: list[str]) -> int:
-    if "--help-file" in argv:
+    options = COMMAND.parse(argv)
+    if options.help_file:
         console.say(
             "Keys of a sweep file. Only `recipe` and one kind of members are required.\n"
             + definition.__doc__.partition("\n")[2]
         )
         return 0
-    parser = argparse.ArgumentParser(
-        prog="distgan sweep",
-        description=__doc__.partition(": ")[2],
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument(
-        "words",
-        nargs="+",
-        metavar="SWEEP.yaml|RECIPE|RUN.yaml key=value key=a,b …",
-        help="`key=a,b` and `'key=range(3)'` make one member for each combination",
-    )
-    parser.add_argument(
-        "--name", help="name of the sweep (default: that of its file, or made from recipe and keys)"
-    )
-    parser.add_argument(
-        "--dry-run",
-        action="store_true",
-        help="check everything and ask Slurm when it would start; submit nothing",
-    )
-    parser.add_argument(
-        "--retry",
-        action="append",
-        default=[],
-        choices=("failed", "cancelled", "stopped"),
-        help="submit members in this state again, too",
-    )
-    parser.add_argument(
-        "--report",
-        action="store_true",
-        help="compare the members; submit nothing",
-    )
-    parser.add_argument(
-        "--watch",
-        action="store_true",
-        help="stay: submit again when limits of the cluster allow, and report at the end",
-    )
-    profiles.add_options(parser, many=True)
-    options = parser.parse_intermixed_args(argv)
-    if options.name and not is_name(options.name):
-        parser.error(
-            f"--name: found {options.name!r}, allowed are letters, digits, _ - and ., at most 80"
-        )
     if options.report:
         return _report(options)
     sweep = plan_sweep(options)
@@ -91,7 +93,7 @@ def main(argv: list[str]) -> int:
     return _watch(sweep) if options.watch and not options.dry_run else code
 
 
-def _report(options: argparse.Namespace) -> int:
+def _report(options: Arguments) -> int:
     """Compare the members of a sweep, given by its name, its words or its file."""
     home, name = Path("runs").resolve(), options.words[0]
     if len(options.words) == 1:

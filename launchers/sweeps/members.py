@@ -1,6 +1,5 @@
 """Plan and check every member of a sweep before anything is submitted."""
 
-import argparse
 import hashlib
 import json
 from collections import Counter
@@ -8,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from distgan.core import console
+from distgan.core.arguments import Arguments
 from distgan.core.errors import ConfigError, LaunchError
 from distgan.launchers.runs.plan import PlannedRun, plan_run, runs_folder
 from distgan.launchers.slurm import profiles
@@ -30,7 +30,7 @@ class Sweep:
         return self.home / "_sweeps" / self.name
 
 
-def plan_sweep(options: argparse.Namespace) -> Sweep:
+def plan_sweep(options: Arguments) -> Sweep:
     """Read a sweep and check all members; raise one ConfigError with the faults of all."""
     parsed = definition.read(options.words)
     resources = profiles.chosen(options, parsed.slurm)

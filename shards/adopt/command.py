@@ -10,15 +10,16 @@ distgan.shards.format.index and manifest). FOLDER/dataset.json describes a sampl
 for training. Running it again reads every tar and finds any that changed.
 """
 
-import argparse
 import json
 import re
 import shlex
+from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from distgan.core import console
+from distgan.core.arguments import Arguments, Command, Option
 from distgan.core.errors import ConfigError, DataError
 from distgan.core.files import write_atomic
 from distgan.shards.adopt.infer import infer
@@ -40,20 +41,64 @@ SHARE = 0.1
 Parts = dict[str, dict[str, Any]]
 
 
+def _check(args: Arguments) -> Iterator[str]:
+    if (args.input is None) != (args.target is None) or args.image and args.input:
+        yield "name either --image, or both --input and --target"
+
+
+COMMAND = Command(
+    "index",
+    """Make tars that others wrote (webdataset's ShardWriter, tar --sort=name -cf) a data set to
+train on. The tars are only read, and every byte of them: cut, damaged or unsafe ones are refused.
+Running it again finds any that changed.""",
+    (
+        Option("train", f"the folder for training (default: {' or '.join(TRAIN)})", "NAME"),
+        Option(
+            "validation",
+            f"the folder for validation (default: {', '.join(VALIDATION)}), or the share of the"
+            f" tars of FOLDER itself, at most 0.5 (default: {SHARE}); 0 writes the index alone",
+            "NAME|SHARE",
+        ),
+        Option("image", "the field that is the image (default: png, jpg, jpeg or npy)", "FIELD"),
+        Option(
+            "input",
+            "the field that goes into the model (default: input.wav or input.flac)",
+            "FIELD",
+        ),
+        Option(
+            "target",
+            "the field that should come out (default: target.wav or target.flac)",
+            "FIELD",
+        ),
+    ),
+    ("FOLDER", "where the tars are, or the folders that hold them"),
+    least=1,
+    most=1,
+    check=_check,
+    epilog="""examples:
+  distgan index tars                            tars/*.tar: a tenth of them for validation
+  distgan index data                            data/train/*.tar and data/val/*.tar
+  distgan index data --train a --validation b   the same with other names
+  distgan index tars --image left.png           the field that is the image, of several
+  distgan index tars --input noisy.wav --target clean.wav
+
+then: distgan check FOLDER
+then: distgan run --processes 2 sagan data=FOLDER""",
+)
+
+
 def main(argv: list[str]) -> int:
     """Run `distgan index`; return 0 when the folder is indexed and whole.
 
     ConfigError for wrong options, DataError for tars that cannot be indexed.
     """
-    args = _parser().parse_args(argv)
-    root = Path(args.folder)
+    args = COMMAND.parse(argv)
+    root = Path(args.words[0])
     if not root.is_dir():
         raise ConfigError(
             f"{root}: no such folder; name the folder of the tars, or of their train and validation"
             " folders"
         )
-    if (args.input is None) != (args.target is None) or args.image and args.input:
-        raise ConfigError("name either --image, or both --input and --target")
     try:
         if not _verify_existing(root):
             adopt(root, args)
@@ -65,7 +110,7 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def adopt(root: Path, args: argparse.Namespace) -> None:
+def adopt(root: Path, args: Arguments) -> None:
     """Index every tar, write the manifests, examine every sample, and write dataset.json."""
     parts = _layout(root, args.train, args.validation)
     folders = list(dict.fromkeys(part["folder"] for part in parts.values())) or ["."]
@@ -319,55 +364,3 @@ def _report(root: Path, dataset: dict[str, Any]) -> None:
         console.say(f"next: distgan check {root}")
     else:
         console.say("next: distgan index --help")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        "distgan index",
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        description=(
-            "Make tars that others wrote (webdataset's ShardWriter, tar --sort=name -cf) a data set"
-            " to train on. The tars are only read, and every\nbyte of them: cut, damaged or unsafe"
-            " ones are refused. Running it again finds any that changed."
-        ),
-        epilog=(
-            "examples:\n  distgan index tars                             tars/*.tar: a tenth of the"
-            " tars, at least one, for validation\n  distgan index data                            "
-            " data/train/*.tar and data/val/*.tar\n  distgan index data --train a --validation b   "
-            " the same with other names\n  distgan index tars --image left.png            the field"
-            " that is the image, in samples with several\n  distgan index tars --input noisy.wav"
-            " --target clean.wav\n\nthen: distgan check FOLDER\nthen: distgan run --processes 2"
-            " sagan data=FOLDER"
-        ),
-    )
-    parser.add_argument(
-        "folder", metavar="FOLDER", help="where the tars are, or the folders that hold them"
-    )
-    parser.add_argument(
-        "--train", metavar="NAME", help=f"the folder for training (default: {' or '.join(TRAIN)})"
-    )
-    parser.add_argument(
-        "--validation",
-        metavar="NAME|SHARE",
-        help=(
-            f"the folder for validation (default: {', '.join(VALIDATION)}), or the share of the"
-            f" tars of FOLDER itself, at most 0.5 (default: {SHARE}); 0 writes the index alone"
-        ),
-    )
-    parser.add_argument(
-        "--image",
-        metavar="FIELD",
-        help="the field that is the image (default: png, jpg, jpeg or npy)",
-    )
-    parser.add_argument(
-        "--input",
-        metavar="FIELD",
-        help="the field that goes into the model (default: input.wav or input.flac)",
-    )
-    parser.add_argument(
-        "--target",
-        metavar="FIELD",
-        help="the field that should come out (default: target.wav or target.flac)",
-    )
-    return parser

@@ -8,11 +8,11 @@ The data are not changed, and the audit is not part of them: neither readers nor
 include it.
 """
 
-import argparse
 import json
 import os
 import platform
 import shlex
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -22,6 +22,7 @@ import numpy as np
 
 from distgan import __version__
 from distgan.core import console
+from distgan.core.arguments import Arguments, Command, Option, switch, whole
 from distgan.core.errors import ConfigError, DataError
 from distgan.core.files import write_atomic
 from distgan.core.worker_pool import default_workers, ordered_map
@@ -49,11 +50,8 @@ def main(argv: list[str]) -> int:
 
     ConfigError and DataError if the check itself is not possible.
     """
-    args = _parser().parse_args(argv)
-    root, checks = Path(args.data), Checks(args.threshold)
-    for option in ("workers", "limit"):
-        if (number := getattr(args, option)) is not None and number < 1:
-            raise ConfigError(f"--{option} {number}: at least 1")
+    args = COMMAND.parse(argv)
+    root, checks = Path(args.words[0]), Checks(args.threshold)
     if not root.is_dir():
         raise ConfigError(
             f"{root}: no such folder; make it with `distgan shard SOURCE {shlex.quote(str(root))}`"
@@ -343,53 +341,52 @@ def _check_lines() -> list[str]:
     return rows
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        "distgan check",
-        description="Are shards as they were written, and is what is in them fit to train on?",
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="\n".join(
-            [
-                "example: distgan check data/photos --threshold contrast=3,1",
-                "",
-                "exit code: 0 nothing to object to, 1 at least one FAIL (with --strict: or"
-                " WARN), 2 the check itself was not possible",
-                *_check_lines(),
-                "",
-                "Thresholds for sound are not applied to other waveforms (source waveform, or a"
-                " rate outside 4 kHz to 1 MHz); there the values are reported.",
-            ]
+def _epilog(words: list[str]) -> str:
+    """Return an example, exit codes and every check with its thresholds."""
+    return "\n".join(
+        [
+            "example: distgan check data/photos --threshold contrast=3,1",
+            "",
+            "exit code: 0 nothing to object to, 1 at least one FAIL (with --strict: or WARN), 2 the"
+            " check itself was not possible",
+            *_check_lines(),
+            "",
+            "Thresholds for sound are not applied to other waveforms (source waveform, or a rate"
+            " outside 4 kHz to 1 MHz); there the values are reported.",
+        ]
+    )
+
+
+def _thresholds(args: Arguments) -> Iterator[str]:
+    try:
+        Checks(args.threshold)
+    except ConfigError as error:
+        yield str(error)
+
+
+COMMAND = Command(
+    "check",
+    "Are shards as they were written, and is what is in them fit to train on?",
+    (
+        Option("out", "where the report goes (default: DATA/audit)", "FOLDER"),
+        whole("workers", "processes", 1, default=default_workers()),
+        switch("strict", "exit code 1 for a WARN too"),
+        whole(
+            "limit",
+            "look into at most N samples of each split, drawn at random; files are always examined"
+            " whole",
+            1,
         ),
-    )
-    parser.add_argument(
-        "data", metavar="DATA", help="folder made by `distgan shard`, or adopted by `distgan index`"
-    )
-    parser.add_argument(
-        "--out", metavar="FOLDER", help="where the report goes (default: DATA/audit)"
-    )
-    parser.add_argument(
-        "--workers",
-        type=int,
-        default=default_workers(),
-        metavar="N",
-        help="processes (default here: %(default)s)",
-    )
-    parser.add_argument("--strict", action="store_true", help="exit code 1 for a WARN too")
-    parser.add_argument(
-        "--limit",
-        type=int,
-        metavar="N",
-        help=(
-            "look into at most N samples of each split, drawn at random; files are always "
-            "examined whole"
+        Option(
+            "threshold",
+            "another threshold, such as delay=1,4; '-' for never",
+            "NAME=WARN,FAIL",
+            repeat=True,
         ),
-    )
-    parser.add_argument(
-        "--threshold",
-        action="append",
-        default=[],
-        metavar="NAME=WARN,FAIL",
-        help="another threshold, such as delay=1,4; '-' for never",
-    )
-    return parser
+    ),
+    ("DATA", "folder made by `distgan shard`, or adopted by `distgan index`"),
+    least=1,
+    most=1,
+    check=_thresholds,
+    epilog=_epilog,
+)

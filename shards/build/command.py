@@ -12,15 +12,16 @@ those of a run that was never killed. The tasks of a job array (`--task K/N`) do
 its own shards, and `--finish` detects a lost task.
 """
 
-import argparse
 import os
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from distgan.core import console
+from distgan.core.arguments import Arguments, Command, Option, number, switch, whole
 from distgan.core.errors import ConfigError, DataError
 from distgan.core.worker_pool import default_workers
 from distgan.shards.build.plan import Task, build, finish, missing, shard_files, table
@@ -41,14 +42,15 @@ def main(argv: list[str]) -> int:
 
     ConfigError for wrong options, DataError for unusable samples or shards.
     """
-    if not argv or argv[0] in ("-h", "--help"):
+    if argv[:1] in ([], ["-h"], ["--help"]):
         console.say(_overview())
         return 0
+    if argv[0].startswith("-"):  # no source yet: all faults of the line at once
+        COMMAND.parse(argv)
     name = argv[0]
     module = load_source(name)
-    args = _parser(name, module).parse_args(argv[1:])
-    task = _check_options(args)
-    source = module.Source(args)
+    args = command_of(name).parse(argv[1:])
+    source, task = module.Source(args), args.task
     options = {
         **source.options,
         "validation": args.validation,
@@ -56,7 +58,8 @@ def main(argv: list[str]) -> int:
         "drop-unreadable": args.drop_unreadable,
         "drop-low-quality": args.drop_low_quality,
     }
-    out, line = Path(args.out), _line(argv)
+    out = Path(args.words[0])
+    line = f"distgan shard {shlex.join([name, *args.line('task', 'finish')])}"
     if _begun(out, name, options) and _is_complete(out, task):
         console.say(
             f"{out} is complete: {_counts(load_json(out / DATASET))}; every"
@@ -69,12 +72,92 @@ def main(argv: list[str]) -> int:
         if task:
             shards = shard_files(out, dataset)
             console.say(
-                f"{out}: task {args.task} is done, {len(shards[task[0] :: task[1]])} of"
+                f"{out}: task {args.given['task'][0]} is done, {len(shards[task[0] :: task[1]])} of"
                 f" {len(shards)} shards; after all tasks: {line} --finish"
             )
         else:
             _report(out, dataset)
     return 0
+
+
+def _exclusive(args: Arguments) -> Iterator[str]:
+    if args.task and args.finish:
+        yield "--task, --finish: give one of them"
+
+
+COMMAND = Command(
+    "shard",
+    "Check a source, split it into train and validation, and write both as verified WebDataset"
+    " shards.",
+    (
+        number(
+            "validation",
+            "share of the samples for validation",
+            1e-9,
+            0.5,
+            metavar="SHARE",
+            default=0.1,
+            allowed="more than 0, at most 0.5 of the samples",
+        ),
+        whole("per-shard", "samples in one tar", 1, default=1000),
+        switch(
+            "drop-unreadable",
+            "leave out samples that cannot be read, instead of stopping; they are reported",
+        ),
+        switch(
+            "drop-low-quality",
+            "leave out samples that are unreadable or of low quality; they are reported with or"
+            " without it",
+        ),
+        whole(
+            "workers",
+            "processes that make samples; the bytes do not depend on it",
+            1,
+            default=default_workers(),
+        ),
+        Option(
+            "task",
+            "write only the shards of task K of N, 0 <= K < N; slurm: of this task of a job array",
+            "K/N",
+            read=lambda text: parse_task(text, os.environ),
+        ),
+        switch(
+            "finish",
+            "write nothing but manifests, after all tasks; names what a lost task left out",
+        ),
+    ),
+    ("SOURCE OUT", f"what to shard ({', '.join(source_names())}), and the folder to make"),
+    least=2,
+    most=2,
+    check=_exclusive,
+)
+
+
+def command_of(name: str) -> Command:
+    """Return the command line of `distgan shard NAME`."""
+    module = load_source(name)
+    shared = [
+        replace(option, default=getattr(module, "VALIDATION", option.default))
+        if option.name == "validation"
+        else option
+        for option in COMMAND.options
+    ]
+    examples = "\n".join(f"  {line}\n      {meaning}" for meaning, line in module.EXAMPLES)
+    following = "\n".join(f"then: {command}" for command in _next_commands(module, "OUT"))
+    check = getattr(module, "check_options", lambda args: ())
+    return Command(
+        f"shard {name}",
+        _summary(module),
+        (*module.OPTIONS, *shared),
+        ("OUT", "folder to make, with train/ and validation/ in it"),
+        least=1,
+        most=1,
+        check=lambda args: [*_exclusive(args), *check(args)],
+        epilog=(
+            f"examples:\n{examples}\n\nRunning the same line again finishes what was interrupted."
+            f"\n{ARRAY}\n\n{following}"
+        ),
+    )
 
 
 def _begun(out: Path, name: str, options: dict[str, Any]) -> bool:
@@ -126,24 +209,6 @@ def _is_complete(out: Path, task: Task | None) -> bool:
     return not missing(shards[task[0] :: task[1]] if task else shards)
 
 
-def _check_options(args: argparse.Namespace) -> Task | None:
-    errors: list[str] = []
-    task = None
-    if not 0 < args.validation <= 0.5:
-        errors.append(f"--validation {args.validation:g}: more than 0, at most 0.5 of the samples")
-    if args.per_shard < 1:
-        errors.append(f"--per-shard {args.per_shard}: at least 1 sample")
-    if args.workers < 1:
-        errors.append(f"--workers {args.workers}: at least 1 process")
-    try:
-        task = None if args.task is None else parse_task(args.task, os.environ)
-    except ConfigError as error:
-        errors.append(str(error))
-    if errors:
-        raise ConfigError("\n".join(errors))
-    return task
-
-
 def parse_task(text: str, environment: Mapping[str, str]) -> Task:
     """Parse `3/8` as (3, 8), and `slurm` as the position of this task in its job array.
 
@@ -171,18 +236,6 @@ def parse_task(text: str, environment: Mapping[str, str]) -> Task:
             + (hint if text == "slurm" else "")
         )
     return number, count
-
-
-def _line(argv: list[str]) -> str:
-    """Return the command line for the whole set: without --task and --finish."""
-    words = [
-        word
-        for previous, word in zip(["", *argv], argv, strict=False)
-        if word not in ("--finish", "--task")
-        and previous != "--task"
-        and not word.startswith("--task=")
-    ]
-    return f"distgan shard {shlex.join(words)}"
 
 
 def _counts(dataset: dict[str, Any]) -> str:
@@ -234,65 +287,3 @@ def _next_commands(module: Any, out: str) -> list[str]:
 
 def _summary(module: Any) -> str:
     return module.__doc__.strip().partition("\n\n")[0].replace("\n", " ")
-
-
-def _parser(name: str, module: Any) -> argparse.ArgumentParser:
-    examples = "\n".join(f"  {line}\n      {what}" for what, line in module.EXAMPLES)
-    parser = argparse.ArgumentParser(
-        f"distgan shard {name}",
-        description=_summary(module),
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog=(
-            f"examples:\n{examples}\n\nRunning the same line again finishes what was"
-            f" interrupted.\n{ARRAY}\n\n"
-        )
-        + "\n".join(f"then: {command}" for command in _next_commands(module, "OUT")),
-    )
-    parser.add_argument(
-        "out", metavar="OUT", help="folder to make, with train/ and validation/ in it"
-    )
-    module.add_options(parser)
-    parser.add_argument(
-        "--validation",
-        type=float,
-        default=getattr(module, "VALIDATION", 0.1),
-        metavar="SHARE",
-        help="share of the samples for validation, at most 0.5 (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--per-shard",
-        type=int,
-        default=1000,
-        metavar="N",
-        help="samples in one tar (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--drop-unreadable",
-        action="store_true",
-        help="leave out samples that cannot be read, instead of stopping; they are reported",
-    )
-    parser.add_argument(
-        "--drop-low-quality",
-        action="store_true",
-        help="also leave out samples of low quality, which are always reported",
-    )
-    parser.add_argument(
-        "--workers",
-        type=int,
-        default=default_workers(),
-        metavar="N",
-        help="processes; the bytes do not depend on their number (default here: %(default)s)",
-    )
-    part = parser.add_mutually_exclusive_group()
-    part.add_argument(
-        "--task",
-        metavar="K/N",
-        help="write only the shards of task K of N, 0 <= K < N; slurm: of this task of a job array",
-    )
-    part.add_argument(
-        "--finish",
-        action="store_true",
-        help="write nothing but manifests, after all tasks; names what a lost task left out",
-    )
-    return parser

@@ -9,7 +9,6 @@
 Pixels are uint8 [height, width] for one channel, [height, width, 3] for three.
 """
 
-import argparse
 import functools
 import io
 from typing import Any, TypeVar
@@ -18,6 +17,8 @@ import numpy as np
 from PIL import Image, ImageOps
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
+
+from distgan.core.arguments import one_of
 
 FIELDS = {"png": "png", "jpeg": "jpg", "raw": "npy"}
 # Only the named format: in shards from elsewhere Image.open would open anything, and start
@@ -31,18 +32,13 @@ IMAGE_FIELDS = (*_READERS, "npy")
 T = TypeVar("T", int, str)
 
 
-def add_option(parser: argparse.ArgumentParser) -> None:
-    """Add `--payload`, the same for every source of images."""
-    parser.add_argument(
-        "--payload",
-        choices=tuple(FIELDS),
-        default="png",
-        help=(
-            "how an image is stored: png, lossless, opens everywhere; jpeg, small, but lossy; raw,"
-            " uint8 in .npy, decodes about 50 times faster than png and is larger (default:"
-            " %(default)s)"
-        ),
-    )
+PAYLOAD = one_of(
+    "payload",
+    "how an image is stored: png, lossless, opens everywhere; jpeg, small, but lossy; raw, uint8 in"
+    " .npy, decodes about 50 times faster than png and is larger",
+    *FIELDS,
+    default="png",
+)
 
 
 def encode(pixels: np.ndarray, payload: str) -> tuple[str, bytes]:

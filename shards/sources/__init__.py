@@ -5,8 +5,9 @@ A source module has
     EXAMPLES            list of (description, command line) for --help
     RECIPE              the recipe to name as the next command; None while no recipe trains on it
     VALIDATION          optional: the share of the samples for validation, if it is not 0.1
-    add_options(parser) add the command line options of this source
-    Source(args)        open what those options name; ConfigError for wrong options
+    OPTIONS             the command line options of this source
+    check_options(args) optional: yield the errors of options that do not fit together
+    Source(args)        open what those options name; ConfigError where it cannot
 
 and a `Source`, which is pickled to the writer processes, has
 

@@ -13,15 +13,16 @@ A sample is `key.input.wav`, `key.target.wav` (or .flac), and `key.json`: file, 
 correlation, and the delay removed.
 """
 
-import argparse
 import json
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from distgan.core.arguments import Arguments, Option, number, one_of, switch, whole
 from distgan.core.errors import ConfigError, DataError
 from distgan.core.worker_pool import map_with_progress
 from distgan.shards.audio import align
@@ -73,45 +74,42 @@ class PairReport:
     delay: align.Delay = align.UNKNOWN
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--from", dest="folder", metavar="FOLDER", help=f"folder with {INPUT}/ and {TARGET}/ in it"
-    )
-    parser.add_argument(
-        "--input", metavar="FOLDER", help="or: the recordings to repair, at any depth"
-    )
-    parser.add_argument("--target", metavar="FOLDER", help="and their targets, with the same names")
-    parser.add_argument(
-        "--rate",
-        type=int,
+OPTIONS = (
+    Option("from", f"folder with {INPUT}/ and {TARGET}/ in it", "FOLDER", dest="folder"),
+    Option("input", "or: the recordings to start from, at any depth", "FOLDER"),
+    Option("target", "and what they are to become, under the same names", "FOLDER"),
+    whole(
+        "rate",
+        "resample to it (default: the rate of the files, which must be one)",
+        *RATES,
         metavar="HZ",
-        help="resample to this rate (default: the rate of the files, equal for all)",
-    )
-    parser.add_argument(
-        "--segment",
-        type=float,
+    ),
+    number(
+        "segment",
+        "cut into pieces of this length; the last is kept if it has at least half of it (default:"
+        " whole recordings)",
+        *SEGMENTS_S,
         metavar="SECONDS",
-        help=(
-            "cut into pieces of this length; the last is kept if it has at least "
-            "half of it (default: whole recordings)"
-        ),
-    )
-    parser.add_argument(
-        "--payload",
-        choices=audio_codec.WAVE_FIELDS,
+    ),
+    one_of(
+        "payload",
+        "wav is read fastest, flac is smaller",
+        *audio_codec.WAVE_FIELDS,
         default="wav",
-        help="wav is read fastest, flac is smaller (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--align",
-        action="store_true",
-        help="remove the delay between input and target (without it, the delay is reported)",
-    )
+    ),
+    switch("align", "take the delay between input and target out (it is reported without, too)"),
+)
+
+
+def check_options(args: Arguments) -> Iterator[str]:
+    """Yield the errors of options that do not fit together."""
+    folders = bool(args.input), bool(args.target)
+    if folders != ((not args.folder,) * 2):
+        yield "name the recordings by --from FOLDER, or by --input FOLDER and --target FOLDER"
 
 
 class Source:
-    def __init__(self, args: argparse.Namespace):
-        self._check_options(args)
+    def __init__(self, args: Arguments):
         if args.folder:
             self.files = FilePairs.in_one_folder(Path(args.folder))
         else:
@@ -135,24 +133,6 @@ class Source:
         self.pieces: list[tuple[int, int, int]] = []
         self.reports: list[PairReport] = []
 
-    @staticmethod
-    def _check_options(args: argparse.Namespace) -> None:
-        errors = []
-        if bool(args.folder) == bool(args.input or args.target) or bool(args.input) != bool(
-            args.target
-        ):
-            errors.append(
-                "name the recordings by --from FOLDER, or by --input FOLDER and --target FOLDER"
-            )
-        if args.rate is not None and not RATES[0] <= args.rate <= RATES[1]:
-            errors.append(f"--rate {args.rate}: from {RATES[0]} to {RATES[1]} Hz")
-        if args.segment is not None and not SEGMENTS_S[0] <= args.segment <= SEGMENTS_S[1]:
-            errors.append(
-                f"--segment {args.segment:g}: from {SEGMENTS_S[0]:g} to {SEGMENTS_S[1]:g} seconds"
-            )
-        if errors:
-            raise ConfigError("\n".join(errors))
-
     def check(self, workers: int) -> SourceReport:
         """Examine every recording once, and cut the usable ones into pieces."""
         recordings = range(len(self.files.names))
@@ -165,12 +145,12 @@ class Source:
             name, key = self.files.names[i], self.files.keys[i]
             problem = report.error or report.quality_issue
             pieces = [(0, 0)] if report.error else self._cut(report.begin, report.end)
-            for number, (first, frames) in enumerate(pieces):
+            for k, (first, frames) in enumerate(pieces):
                 if problem:
                     issue = SampleIssue(len(self.pieces), name, problem, usable=not report.error)
                     result.issues.append(issue)
                 self.pieces.append((i, first, frames))
-                self.keys.append(key if self.segment is None else f"{key}-{number:05d}")
+                self.keys.append(key if self.segment is None else f"{key}-{k:05d}")
             if not pieces:
                 short.append(name)
         if not self.pieces:

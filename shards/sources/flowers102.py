@@ -22,7 +22,6 @@ A sample is `image_NNNNN.png` (or .jpg, .npy: `--payload`) and `image_NNNNN.json
 1..102 as published, official split, and width, height and mode of the photograph.
 """
 
-import argparse
 import gzip
 import hashlib
 import io
@@ -39,6 +38,7 @@ from typing import Any
 import numpy as np
 
 from distgan.core import console
+from distgan.core.arguments import Arguments, Option, switch, whole
 from distgan.core.errors import ConfigError, DataError
 from distgan.shards.codecs import image as image_codec
 from distgan.shards.sources._base import SourceReport
@@ -80,51 +80,46 @@ LARGEST_BYTES = 1 << 24  # of a photograph; the published ones are far smaller
 _MEMBER = re.compile(r"(?:\./)?jpg/image_(\d{5})\.jpg")
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--from",
+def _splits(text: str) -> list[str]:
+    names = list(SPLITS) if text == "all" else text.split(",")
+    if not set(names) <= set(SPLITS):
+        raise ValueError
+    return names
+
+
+OPTIONS = (
+    Option(
+        "from",
+        f"the folder of {ARCHIVE}, {LABELS} and {SETS} from {PAGE}, or of torchvision's folder"
+        " flowers-102 (with jpg/ the archive is not needed)",
+        "FOLDER",
         dest="folder",
-        metavar="FOLDER",
         required=True,
-        help=(
-            f"the folder of {ARCHIVE}, {LABELS} and {SETS} from {PAGE}, or of torchvision's folder"
-            " flowers-102 (with jpg/ the archive is not needed)"
-        ),
-    )
-    parser.add_argument(
-        "--size", type=int, default=64, help="width and height in pixels (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--splits",
-        default="all",
-        metavar="NAMES",
-        help=f"official sets to use, of {','.join(SPLITS)} (default: all)",
-    )
-    parser.add_argument(
-        "--unofficial",
-        action="store_true",
-        help=(
-            "the files are not the published ones, but a subset or others of this layout: "
-            "do not compare their md5"
-        ),
-    )
-    image_codec.add_option(parser)
+    ),
+    whole("size", "width and height in pixels", *SIZES, default=64),
+    Option(
+        "splits",
+        "official sets to use, separated by commas",
+        "NAMES",
+        default=list(SPLITS),
+        allowed=f"{', '.join(SPLITS)}, separated by commas, or all",
+        read=_splits,
+    ),
+    switch(
+        "unofficial",
+        "the files are not the published ones, but a subset or others of this layout: do not"
+        " compare their md5",
+    ),
+    image_codec.PAYLOAD,
+)
 
 
 class Source:
-    def __init__(self, args: argparse.Namespace):
-        if not SIZES[0] <= args.size <= SIZES[1]:
-            raise ConfigError(f"--size {args.size}: from {SIZES[0]} to {SIZES[1]} pixels")
-        chosen = list(SPLITS) if args.splits == "all" else args.splits.split(",")
-        if unknown := [name for name in chosen if name not in SPLITS]:
-            raise ConfigError(
-                f"--splits {args.splits}: no official set {unknown[0]!r}; there are:"
-                f" {', '.join(SPLITS)}, or all of them: all"
-            )
+    def __init__(self, args: Arguments):
         self.folder = _find(Path(args.folder))
         self.size, self.payload = args.size, args.payload
         self._notes = [_check_md5(self.folder, args.unofficial)]
-        self.labels, self.splits = _read_sets(self.folder, chosen)
+        self.labels, self.splits = _read_sets(self.folder, args.splits)
         self.numbers = sorted(self.splits)
         self.keys = [f"image_{number:05d}" for number in self.numbers]
         self.unpacked = ""
@@ -139,7 +134,7 @@ class Source:
         self._require_photographs()
         self.options: dict[str, Any] = {
             "size": args.size,
-            "splits": ",".join(name for name in SPLITS if name in chosen),
+            "splits": ",".join(name for name in SPLITS if name in args.splits),
             "payload": args.payload,
             "from": self._contents(),
         }

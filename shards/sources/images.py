@@ -18,14 +18,13 @@ Each image is converted in these steps:
 `key.json`: file, width, height and mode of the original.
 """
 
-import argparse
 import functools
 import hashlib
 import io
 import json
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -33,6 +32,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image
 
+from distgan.core.arguments import Arguments, Option, number, one_of, whole
 from distgan.core.errors import ConfigError, DataError
 from distgan.core.file_tree import Contents, find_files, keys_of, shown
 from distgan.core.worker_pool import map_with_progress
@@ -93,46 +93,40 @@ class ImageReport:
     quality_issue: str = ""
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--from",
-        dest="folder",
-        metavar="FOLDER",
-        required=True,
-        help="the folder of the images, at any depth",
-    )
-    parser.add_argument(
-        "--size", type=int, default=64, help="width and height in pixels (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--channels",
-        type=int,
-        choices=(1, 3),
-        help="1 grayscale, 3 colour (default: 1 if every image is gray, else 3)",
-    )
-    parser.add_argument(
-        "--range",
-        type=float,
-        nargs=2,
-        metavar=("LOW", "HIGH"),
-        help=(
-            "the values of 16-bit, 32-bit and float images that become 0 and 255, such as 0 4095"
-            " for 12 bits (default: the full range of 16 bits; 32-bit and float images are refused)"
-        ),
-    )
-    image_codec.add_option(parser)
+OPTIONS = (
+    Option("from", "where the images are, at any depth", "FOLDER", dest="folder", required=True),
+    whole("size", "width and height in pixels", *SIZES, default=64),
+    one_of(
+        "channels",
+        "1 grayscale, 3 colour (default: 1 if every image is gray, else 3)",
+        "1",
+        "3",
+        kind=int,
+    ),
+    number(
+        "range",
+        "the values of 16-bit, 32-bit and float images that become 0 and 255, such as 0 4095 for 12"
+        " bits (default: the full range of 16 bits; others are refused)",
+        -math.inf,
+        math.inf,
+        count=2,
+        metavar="LOW HIGH",
+        allowed="two finite numbers, the lower first",
+    ),
+    image_codec.PAYLOAD,
+)
+
+
+def check_options(args: Arguments) -> Iterator[str]:
+    """Yield the errors of options that do not fit together."""
+    if args.range and not -math.inf < args.range[0] < args.range[1] < math.inf:
+        yield f"--range {args.range[0]:g} {args.range[1]:g}: two finite numbers, the lower first"
 
 
 class Source:
-    def __init__(self, args: argparse.Namespace):
+    def __init__(self, args: Arguments):
         self.folder, self.size, self.channels = Path(args.folder), args.size, args.channels
         self.range, self.payload = args.range, args.payload
-        if not SIZES[0] <= args.size <= SIZES[1]:
-            raise ConfigError(f"--size {args.size}: from {SIZES[0]} to {SIZES[1]} pixels")
-        if args.range and not -math.inf < args.range[0] < args.range[1] < math.inf:
-            raise ConfigError(
-                f"--range {args.range[0]:g} {args.range[1]:g}: two finite numbers, the lower first"
-            )
         if not self.folder.is_dir():
             raise ConfigError(f"--from {self.folder}: no such folder")
         self.files, self.others = find_files(self.folder, EXTENSIONS)

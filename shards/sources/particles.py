@@ -19,7 +19,6 @@ Source of the formulas: Particle Data Group, Review of Particle Physics, "Passag
 Through Matter". Image i depends on the seed and i alone (for one version of NumPy and Pillow).
 """
 
-import argparse
 import json
 import math
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from distgan.core.errors import ConfigError
+from distgan.core.arguments import Arguments, whole
 from distgan.core.rng import numpy_generator
 from distgan.shards.codecs import image as image_codec
 from distgan.shards.sources._base import SourceReport
@@ -84,33 +83,16 @@ class Particle:
     length: float = math.inf  # of the path in cm, for one that ends in an interaction
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--n",
-        type=int,
-        default=330,
-        help="number of images, training and validation together (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--size", type=int, default=64, help="width and height in pixels (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--seed", type=int, default=0, help="another seed makes other images (default: %(default)s)"
-    )
-    image_codec.add_option(parser)
+OPTIONS = (
+    whole("n", "images, training and validation together", 2, default=330),
+    whole("size", "width and height in pixels", *SIZES, default=64),
+    whole("seed", "another seed makes other images", 0, default=0),
+    image_codec.PAYLOAD,
+)
 
 
 class Source:
-    def __init__(self, args: argparse.Namespace):
-        errors = []
-        if args.n < 2:
-            errors.append(f"--n {args.n}: at least 2 images, one to train and one to validate")
-        if not SIZES[0] <= args.size <= SIZES[1]:
-            errors.append(f"--size {args.size}: from {SIZES[0]} to {SIZES[1]} pixels")
-        if args.seed < 0:
-            errors.append(f"--seed {args.seed}: 0 or more")
-        if errors:
-            raise ConfigError("\n".join(errors))
+    def __init__(self, args: Arguments):
         self.seed, self.size, self.payload = args.seed, args.size, args.payload
         self.options: dict[str, Any] = {
             "n": args.n,

@@ -19,7 +19,6 @@ speech, noise, rir, snr_db, denoiser, strength, delay_samples, polarity, correla
 pair may be unusable.
 """
 
-import argparse
 import json
 import math
 from dataclasses import asdict, dataclass, replace
@@ -31,6 +30,7 @@ import numpy as np
 import torch
 
 from distgan.core import console
+from distgan.core.arguments import Arguments
 from distgan.core.errors import ConfigError, DataError
 from distgan.core.file_tree import Contents, find_files, shown
 from distgan.core.rng import numpy_generator
@@ -59,8 +59,7 @@ BATCH = 16
 DRIFT_SAMPLES = 1.0
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    _timbre_options.add_options(parser)
+OPTIONS = _timbre_options.OPTIONS
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ class Degraded:
 
 
 class Source:
-    def __init__(self, args: argparse.Namespace):
+    def __init__(self, args: Arguments):
         self.folders = {
             name: Path(getattr(args, name)) for name in FOLDERS if getattr(args, name) is not None
         }
@@ -117,7 +116,7 @@ class Source:
         self.rooms: dict[str, np.ndarray] = {}
         self.latency = align.UNKNOWN
 
-    def _check_options(self, args: argparse.Namespace) -> None:
+    def _check_options(self, args: Arguments) -> None:
         """Find the files and load the denoiser; raise ConfigError with all errors at once."""
         errors = _timbre_options.option_errors(args, self.folders, self.voice)
         for name, folder in self.folders.items():

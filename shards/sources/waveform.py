@@ -26,15 +26,16 @@ A sample is `key.input.wav`, `key.target.wav`, float32, and `key.json`: the phot
 samples, energy in keV) or the file's name.
 """
 
-import argparse
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from distgan.core.errors import ConfigError, DataError
+from distgan.core.arguments import Arguments, Option, number, whole
+from distgan.core.errors import DataError
 from distgan.core.rng import numpy_generator
 from distgan.core.worker_pool import map_with_progress
 from distgan.shards.audio.pairs import ARRAYS, SOUNDS, ArrayPairs, FilePairs, pair_sample
@@ -82,39 +83,42 @@ OFFSET = 0.03
 ADC_RANGE, ADC_BITS = (-0.25, 1.0), 12
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--n",
-        type=int,
-        help="number of generated records, training and validation together (default: 2000)",
-    )
-    parser.add_argument("--length", type=int, help="samples in a generated record (default: 1024)")
-    parser.add_argument(
-        "--noise",
-        type=float,
-        help="factor on noise and pickup in generated records (default: 1)",
-    )
-    parser.add_argument("--seed", type=int, help="another seed makes other records (default: 0)")
-    parser.add_argument(
-        "--from",
+OPTIONS = (
+    whole("n", "generated records, training and validation together (default: 2000)", 2),
+    whole("length", "samples in a generated record (default: 1024)", *LENGTHS),
+    number("noise", "times as much noise and pickup in generated records (default: 1)", *NOISES),
+    whole("seed", "another seed gives other records (default: 0)", 0),
+    Option(
+        "from",
+        "pairs of your own: an .npz, or a folder with input/ and target/",
+        "PATH",
         dest="pairs",
-        metavar="PATH",
-        help="pairs of your own: an .npz, or a folder with input/ and target/",
-    )
-    parser.add_argument(
-        "--rate",
-        type=int,
+    ),
+    whole(
+        "rate",
+        "samples per second, for the header of those pairs; nothing is resampled (default: that of"
+        f" the files; {RATE_HZ} for arrays, which name none)",
+        *RATES,
         metavar="HZ",
-        help=(
-            "samples per second, for the header of those pairs; nothing is resampled "
-            f"(default: that of the files; {RATE_HZ} for arrays, which have none)"
-        ),
-    )
+    ),
+)
+
+
+def check_options(args: Arguments) -> Iterator[str]:
+    """Yield the errors of options that do not fit together."""
+    if args.pairs is None:
+        if args.rate is not None:
+            yield "--rate is for pairs of your own, given by --from"
+        return
+    for name in ("n", "length", "noise", "seed"):
+        if getattr(args, name) is not None:
+            yield f"--{name} is for generated records, not for those of --from"
+    if not Path(args.pairs).exists():
+        yield f"--from {args.pairs}: no such file or folder"
 
 
 class Source:
-    def __init__(self, args: argparse.Namespace):
-        self._check_options(args)
+    def __init__(self, args: Arguments):
         self.origin: dict[str, Any] = {"from": args.pairs} if args.pairs else {}
         self.pairs: FilePairs | ArrayPairs | None = None  # those of --from
         if args.pairs is None:
@@ -133,31 +137,6 @@ class Source:
             self.keys, self.rate = self.pairs.keys, args.rate or self.pairs.one_rate() or RATE_HZ
             self.options = {"from": self.pairs.contents(), "rate": self.rate}
         self.sample: dict[str, Any] = {}
-
-    @staticmethod
-    def _check_options(args: argparse.Namespace) -> None:
-        errors = []
-        for name, low, high in (
-            ("n", 2, math.inf),
-            ("length", *LENGTHS),
-            ("noise", *NOISES),
-            ("seed", 0, math.inf),
-            ("rate", *RATES),
-        ):
-            value = getattr(args, name)
-            if value is None:
-                continue
-            if not low <= value <= high:
-                allowed = f"{low} or more" if high == math.inf else f"from {low} to {high}"
-                errors.append(f"--{name} {value}: {allowed}")
-            if name == "rate" and args.pairs is None:
-                errors.append(f"--{name} is for pairs of your own, given by --from")
-            elif name != "rate" and args.pairs is not None:
-                errors.append(f"--{name} is for generated records, not for those of --from")
-        if args.pairs is not None and not Path(args.pairs).exists():
-            errors.append(f"--from {args.pairs}: no such file or folder")
-        if errors:
-            raise ConfigError("\n".join(errors))
 
     def check(self, workers: int) -> SourceReport:
         """Read every pair of --from; generated records are valid by construction."""

@@ -1,25 +1,13 @@
 """Options of `distgan sweep`, as if given on the command line."""
 
-import argparse
 from typing import Any
 
+from distgan.core.arguments import Arguments
+from distgan.launchers.sweeps.command import COMMAND
 
-def options_of(words: list[str], **more: Any) -> argparse.Namespace:
+
+def options_of(words: list[str], **more: Any) -> Arguments:
     """The parsed options for these words, with `more` set."""
-    empty = dict.fromkeys(
-        (
-            "name",
-            "profile",
-            "partition",
-            "account",
-            "time",
-            "nodes",
-            "gpus",
-            "processes",
-            "cpus",
-            "mem_gb",
-            "max_parallel",
-            "pack",
-        )
-    )
-    return argparse.Namespace(**{**empty, "set": [], "words": words, **more})
+    options = COMMAND.parse(words or ["sagan"])
+    vars(options).update(more, words=words)
+    return options

@@ -55,7 +55,7 @@ def test_a_misspelt_key(data, tmp_path):
     code, _, err = started(line("python"), "sagan", "data=data", "bacth=3", where=tmp_path)
     assert code == 2
     only_one(err)
-    assert "bacth: unknown key; did you mean batch?" in err
+    assert "bacth: unknown key (did you mean batch?)" in err
 
 
 def test_three_wrong_values_at_once(data, tmp_path):

@@ -313,11 +313,12 @@ def test_generate_makes_the_files_of_the_results(trained, tmp_path, data, monkey
 
 def test_generate_says_what_it_wants(trained, tmp_path, capsys):
     folder, _, _ = trained
-    assert generate.main([]) == 2 and "usage: distgan generate RUN" in capsys.readouterr().out
+    with pytest.raises(ConfigError, match="distgan generate: 1 error:\n  RUN.*: missing; a run"):
+        generate.main([])
     for words, said in (
         (
             ["count=0", "size=3"],
-            r"(?s)n: found '0', allowed: 1 to 1,000,000.*'size=3' is none of n, out",
+            r"(?s)size: no such option.*--n: found '0', allowed: 1 to 1,000,000.*options: --n, --out",
         ),
         (["device=tpu"], "device: found 'tpu'"),
         ([f"out={folder}"], "exists and is not empty, and `distgan generate` did not make it"),

@@ -83,9 +83,9 @@ def test_every_fault_is_told_at_once():
     for part in (
         '"word" is not of the form key=value',
         "batch: found 0; input should be greater than 0",
-        "bacth: unknown key; did you mean batch?",
+        "bacth: unknown key (did you mean batch?)",
         'g_lr: found "fast"',
-        "machine.kep: unknown key; did you mean machine.keep?",
+        "machine.kep: unknown key (did you mean machine.keep?)",
         'seed: found "[", which is not valid YAML',
         "watch.window: found 0",
     ):

@@ -426,9 +426,8 @@ def test_the_verb_says_how_it_is_used(tmp_path):
     with pytest.raises(
         ConfigError, match="embedding, embedding_weights and embedding_sha256 belong together"
     ):
-        evaluate_audio.main(
-            ["--real", str(tmp_path), "--fake", str(tmp_path), "--embedding", "hubert_base"]
-        )
+        words = ["--real", str(tmp_path), "--fake", str(tmp_path), "--embedding", "hubert_base"]
+        evaluate_audio.main(evaluate.COMMAND.parse(words))
 
 
 def test_a_data_set_without_held_out_clips_is_refused():

@@ -108,11 +108,11 @@ def test_where_nothing_fits(particles, capsys):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--processes=0"], "--processes=0: --processes is a whole number"),
-        (["--memory=lots"], "--memory is a number of GB"),
-        (["--memory=nan"], "--memory is a number of GB"),
+        (["--processes=0"], "--processes: found '0', allowed: 1 to 4,096"),
+        (["--memory=lots"], "--memory: found 'lots', allowed: a number of GB above 0"),
+        (["--memory=nan"], "--memory: found 'nan', allowed: a number of GB above 0"),
         (["--processes=3", "batch=16"], "cannot be shared by 3 ranks"),
-        (["--memories=3"], "unknown option --memories=3"),
+        (["--memories=3"], "--memories: no such option (did you mean --memory?)"),
     ],
 )
 def test_wrong_lines(words, said, particles, capsys):

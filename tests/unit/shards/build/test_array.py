@@ -199,9 +199,9 @@ def test_finish_without_any_task_says_how_to_start_them(tmp_path):
 
 @pytest.mark.parametrize("text", ["4/4", "-1/4", "1", "1/0", "a/b", "1/4/2", ""])
 def test_wrong_tasks_are_refused(tmp_path, text):
-    with pytest.raises(ConfigError, match=r"(?s)--per-shard 0.*--task"):
+    with pytest.raises(ConfigError, match=r"(?s)--per-shard: found '0', allowed: 1 or.*--task"):
         shard("particles", tmp_path / "p", f"--task={text}", "--per-shard", 0)
-    with pytest.raises(SystemExit):
+    with pytest.raises(ConfigError, match="--task, --finish: give one of them"):
         shard("particles", tmp_path / "p", "--task", "0/2", "--finish")
 
 

@@ -1,6 +1,5 @@
 """Payloads come back as they went in, and what is something else is refused."""
 
-import argparse
 import io
 
 import numpy as np
@@ -8,6 +7,8 @@ import pytest
 import soundfile
 from PIL import Image
 
+from distgan.core.arguments import Command
+from distgan.core.errors import ConfigError
 from distgan.shards.codecs import audio as audio_codec
 from distgan.shards.codecs import image as image_codec
 
@@ -34,17 +35,15 @@ def test_raw_is_what_numpy_writes():
     assert image_codec.encode(pixels(8, 8, 3), "raw") == ("npy", file.getvalue())
 
 
-def test_the_option_offers_what_there_is(capsys):
-    parser = argparse.ArgumentParser()
-    image_codec.add_option(parser)
-    assert parser.parse_args([]).payload == "png"
+def test_the_option_offers_what_there_is():
+    command = Command("test", "", (image_codec.PAYLOAD,))
+    assert command.parse([]).payload == "png"
     assert {
-        image_codec.encode(pixels(8, 8), parser.parse_args(["--payload", name]).payload)[0]
+        image_codec.encode(pixels(8, 8), command.parse(["--payload", name]).payload)[0]
         for name in image_codec.FIELDS
     } == {"png", "jpg", "npy"}
-    with pytest.raises(SystemExit):
-        parser.parse_args(["--payload", "webp"])
-    assert "invalid choice: 'webp'" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="--payload: found 'webp', allowed: png, jpeg, raw"):
+        command.parse(["--payload", "webp"])
 
 
 def test_jpeg_comes_back_nearly():

@@ -260,20 +260,20 @@ def test_clipping_is_a_run_at_the_peak_and_silence_is_none():
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("words", "message"),
     [
-        ({}, "name the recordings by --from"),
-        ({"input": "x"}, "name the recordings by --from"),
+        ([], "name the recordings by --from"),
+        (["--input", "x"], "name the recordings by --from"),
         (
-            {"folder": "x", "input": "x", "target": "x", "rate": 1, "segment": 0.0},
-            r"(?s)name the recordings.*--rate 1: .*--segment 0: ",
+            ["--from=x", "--input=x", "--target=x", "--rate=1", "--segment=0"],
+            r"(?s)--rate: found '1'.*--segment: found '0'.*name the recordings",
         ),
-        ({"input": "nowhere", "target": "nowhere"}, "nowhere: no such folder"),
+        (["--input=nowhere", "--target=nowhere"], "nowhere: no such folder"),
     ],
 )
-def test_wrong_options(changes, message):
+def test_wrong_options(words, message):
     with pytest.raises(ConfigError, match=message):
-        source(**changes)
+        build_command.main(["audio", "OUT", *words])
 
 
 def test_folders_without_pairs(tmp_path):

@@ -22,6 +22,7 @@ from torchvision.datasets import Flowers102
 
 from distgan.core.errors import ConfigError, DataError
 from distgan.shards.build import command as build_command
+from distgan.shards.build.command import command_of
 from distgan.shards.sources import flowers102
 from distgan.shards.sources.flowers102 import ARCHIVE, LABELS, MD5, PAGE, SETS, Source
 from distgan.shards.sources.images import to_square
@@ -33,7 +34,7 @@ def source(folder: Path, **changes) -> Source:
             **{
                 "folder": str(folder),
                 "size": 16,
-                "splits": "all",
+                "splits": list(flowers102.SPLITS),
                 "unofficial": True,
                 "payload": "png",
                 **changes,
@@ -259,11 +260,13 @@ def test_missing_files_are_listed_with_their_addresses(folder, absent):
 
 def test_wrong_options_and_folders_are_refused(official, tmp_path):
     with pytest.raises(
-        ConfigError, match="--splits train,tst: no official set 'tst'; there are: train, val, test"
+        ConfigError,
+        match=(
+            "(?s)--size: found '4', allowed: 8 to 2,048.*--splits: found 'train,tst', allowed: train,"
+            " val, test, separated by commas, or all"
+        ),
     ):
-        source(official, splits="train,tst")
-    with pytest.raises(ConfigError, match="--size 4: from 8 to 2048"):
-        source(official, size=4)
+        command_of("flowers102").parse(["OUT", "--from", "x", "--splits=train,tst", "--size=4"])
     with pytest.raises(ConfigError, match="absent: no such folder"):
         source(tmp_path / "absent")
 

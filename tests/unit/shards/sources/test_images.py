@@ -14,6 +14,7 @@ from PIL import Image
 
 from distgan.core.errors import ConfigError, DataError
 from distgan.core.file_tree import find_files, keys_of, shown
+from distgan.shards.build.command import command_of
 from distgan.shards.codecs import image as image_codec
 from distgan.shards.sources.images import EXTENSIONS, Source
 
@@ -127,8 +128,8 @@ def test_pixels_that_are_not_finite_are_refused(tmp_path):
     "limits", [[1.0, 1.0], [2.0, 1.0], [0.0, float("inf")], [float("nan"), 1.0]]
 )
 def test_wrong_ranges_are_refused(tmp_path, limits):
-    with pytest.raises(ConfigError, match="--range .*: two finite numbers, the lower first"):
-        source(tmp_path, range=limits)
+    with pytest.raises(ConfigError, match="--range.*: two finite numbers, the lower first"):
+        command_of("images").parse(["OUT", "--from", str(tmp_path), "--range", *map(str, limits)])
 
 
 @pytest.mark.parametrize(("payload", "field"), [("jpeg", "jpg"), ("raw", "npy")])
@@ -399,5 +400,5 @@ def test_missing_and_empty_folders_and_wrong_sizes_are_refused(tmp_path):
     (tmp_path / "notes.txt").touch()
     with pytest.raises(ConfigError, match=r"has no images \(\.bmp.*\), but 1 other files"):
         source(tmp_path)
-    with pytest.raises(ConfigError, match="--size 4: from 8 to 2048"):
-        source(tmp_path, size=4)
+    with pytest.raises(ConfigError, match="--size: found '4', allowed: 8 to 2,048"):
+        command_of("images").parse(["OUT", "--from", "x", "--size", "4"])

@@ -13,6 +13,7 @@ from PIL import Image
 
 from distgan.core.errors import ConfigError
 from distgan.core.rng import numpy_generator
+from distgan.shards.build.command import command_of
 from distgan.shards.codecs import image as image_codec
 from distgan.shards.sources import particles
 from distgan.shards.sources.particles import (
@@ -172,6 +173,10 @@ def test_bubbles_are_all_on_the_film():
 
 def test_all_wrong_options_are_named_at_once():
     with pytest.raises(
-        ConfigError, match=r"(?s)--n 1: at least 2.*--size 8: from 16 to 1024.*--seed -1: 0 or more"
+        ConfigError,
+        match=(
+            r"(?s)3 errors.*--n: found '1', allowed: 2 or more.*--size: found '8', allowed: 16 to"
+            r" 1,024.*--seed: found '-1', allowed: 0 or more"
+        ),
     ):
-        source(n=1, size=8, seed=-1)
+        command_of("particles").parse(["OUT", "--n", "1", "--size=8", "seed=-1"])

@@ -380,7 +380,6 @@ def test_all_wrong_options_are_named_at_once(tmp_path):
     with pytest.raises(ConfigError) as caught:
         source(
             n=1,
-            seed=-1,
             save_segment_length=0.2,
             snr=[5.0, -5.0],
             reverb=0.0,
@@ -392,7 +391,6 @@ def test_all_wrong_options_are_named_at_once(tmp_path):
         )
     for said in (
         "--n 1: at least 2",
-        "--seed -1",
         "--save-segment-length 0.2 is shorter than --segment-length 0.3",
         "--max-delay 0.15: more than 0, less than half",
         "--snr 5 -5: the lower first",
@@ -403,6 +401,10 @@ def test_all_wrong_options_are_named_at_once(tmp_path):
         "not/there",
     ):
         assert said in str(caught.value), said
+    with pytest.raises(
+        ConfigError, match=r"(?s)3 errors:.*--seed: found '-1'.*--rate: found '8000'"
+    ):
+        build_command.main(["timbre", "OUT", "--seed=-1", "rate=8000", "--reverb", "2"])
 
 
 def test_no_recording_is_long_enough(folders):

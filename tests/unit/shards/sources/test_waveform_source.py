@@ -12,6 +12,7 @@ from scipy.integrate import quad
 
 from distgan.core.errors import ConfigError, DataError
 from distgan.core.rng import numpy_generator
+from distgan.shards.build.command import command_of
 from distgan.shards.codecs import audio as audio_codec
 from distgan.shards.sources import waveform
 from distgan.shards.sources.waveform import (
@@ -301,12 +302,14 @@ def test_wrong_options_are_named_at_once():
     with pytest.raises(
         ConfigError,
         match=(
-            r"(?s)--n 1: 2 or more.*--length 8: from 128.*--noise -2.0: from 0 to 100.*--seed"
-            r" -1.*--rate is for pairs of your own"
+            r"(?s)--n: found '1', allowed: 2 or more.*--length: found '8', allowed: 128 to.*--noise:"
+            r" found '-2.0', allowed: 0 to 100.*--seed: found '-1'.*--rate is for pairs of your own"
         ),
     ):
-        source(n=1, length=8, noise=-2.0, seed=-1, rate=5)
+        command_of("waveform").parse(
+            ["OUT", "n=1", "length=8", "--noise", "-2.0", "--seed", "-1", "rate=5"]
+        )
     with pytest.raises(
         ConfigError, match=r"(?s)--n is for generated records.*--from nowhere: no such"
     ):
-        source(n=5, pairs="nowhere")
+        command_of("waveform").parse(["OUT", "n=5", "--from", "nowhere"])
