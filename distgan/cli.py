@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable
 
 from distgan import __version__
+from distgan.commands.completion import SHELLS, Completion, script
 from distgan.core import console
 from distgan.core.arguments import HELP, Command
-from distgan.core.completion import SHELLS, Completion, script
 from distgan.core.errors import (
     DataError,
     DistganError,
@@ -95,12 +95,12 @@ SHARED = ("train", "generate", "evaluate")  # by several processes, which leave 
 WAIT_S = 3
 
 
-def _leave_it_to_rank_0(error: DistganError) -> None:
-    """On another rank: wait, because a launcher ends all processes when the first one leaves, and
-    rank 0 may not have told it yet.
+def _report_on_other_rank(error: DistganError) -> None:
+    """Report an error on another rank than 0, which prints what all ranks met.
 
-    What only this process has met (damaged data, or too little memory, at once, else what is left
-    after the wait) it tells itself.
+    Wait first, because a launcher ends all processes when one exits, and rank 0 may not have
+    printed yet. Print what only this rank can have met: damaged data or too little memory at once,
+    a LaunchError after the wait.
     """
     own = f"error: rank {os.environ['RANK']}: {error}"
     if isinstance(error, DataError | OutOfMemory) and not error.everywhere:
@@ -120,7 +120,7 @@ def guarded(command: Callable[[list[str]], int], argv: list[str]) -> int:
         if console.TALKS:
             print(f"error: {error}", file=sys.stderr, flush=True)
         else:
-            _leave_it_to_rank_0(error)
+            _report_on_other_rank(error)
         return 2
     except KeyboardInterrupt:
         if console.TALKS:

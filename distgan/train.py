@@ -131,11 +131,16 @@ def main(argv: list[str]) -> int:
     return dry_run.dry_run(module, run) if options.dry_run else attempt.train(module, run, asked)
 
 
-if __name__ == "__main__":
+def run_as_script() -> None:
+    """Train as `distgan/train.py` or `-m distgan.train`, and exit as a rank does."""
     from distgan.distributed.environment import redirect_log
 
-    redirect_log()
+    redirect_log()  # before torch is imported, which may print
     from distgan.cli import guarded
     from distgan.distributed.ranks import exit_process
 
     exit_process(guarded(main, sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    run_as_script()

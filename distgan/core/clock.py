@@ -8,9 +8,9 @@ import math
 
 @dataclasses.dataclass(frozen=True)
 class Clock:
-    """Where a run stands after `step` steps.
+    """Count the samples that a run has seen after `step` steps.
 
-    The number of ranks does not appear: it may change between two steps.
+    It does not depend on the number of ranks, which may change between two steps.
     """
 
     per_step: int  # real samples that one step takes from the stream: global batch x D steps
@@ -29,14 +29,14 @@ class Clock:
         return dataclasses.replace(self, step=step)
 
     def steps(self, epochs: float) -> int:
-        """The least number of steps, at least one, that see `epochs` epochs."""
+        """Return the least number of steps, at least one, that see `epochs` epochs."""
         samples = math.ceil(
             round(epochs * self.train, 6)
         )  # rounded first: 0.1 * 30 is a little more than 3
         return max(-(-samples // self.per_step), 1)
 
     def overshoot(self, epochs: float) -> str | None:
-        """What to tell a user who asked for `epochs`, where whole steps take over a tenth more."""
+        """Return a note for the user if whole steps exceed `epochs` by more than a tenth."""
         last = self.at(self.steps(epochs))
         if last.epoch <= 1.1 * epochs:
             return None
@@ -47,18 +47,15 @@ class Clock:
         )
 
     def due(self, every: float, start: float = 0, end: float | None = None) -> bool:
-        """True for the step in which a multiple of `every` epochs, in (`start`, `end`], was
-        reached.
-        """
+        """Return whether this step reached a multiple of `every` epochs in (`start`, `end`]."""
         low = max(self.samples - self.per_step, round(start * self.train))
         high = self.samples if end is None else min(self.samples, round(end * self.train))
         period = max(round(every * self.train), 1)
         return low < high and high // period > low // period
 
     def due_in(self, schedule: tuple[tuple[float | None, float], ...]) -> bool:
-        """`((200, 10), (800, 20), (None, 50))`.
-
-        Every 10 epochs up to epoch 200, every 20 up to 800, every 50 after.
+        """Return whether a schedule is due: `((200, 10), (800, 20), (None, 50))` is every 10 epochs
+        up to epoch 200, every 20 up to 800, every 50 after.
         """
         starts = (0.0, *(until for until, _ in schedule[:-1]))
         return any(
@@ -68,8 +65,7 @@ class Clock:
 
 
 def step_decay(epoch: float, every: float | None, factor: float) -> float:
-    """Learning-rate factor that falls by `factor` every `every` epochs (torch's StepLR, in epochs).
-
-    1.0 without `every`.
+    """Return the learning-rate factor that falls by `factor` every `every` epochs, as torch's
+    StepLR does; 1.0 without `every`.
     """
     return factor ** int(epoch // every) if every else 1.0

@@ -1,7 +1,4 @@
-"""What a person sees while something runs.
-
-Bars on a terminal, plain lines elsewhere. Imports no torch.
-"""
+"""Print to people: lines, tables, and progress bars on a terminal or plain lines elsewhere."""
 
 import contextlib
 import os
@@ -22,9 +19,10 @@ from rich.text import Text
 
 from distgan.core import watchdog
 
-# One process of a run talks: the others would repeat every line.
+# Only one process of a run prints: the others would repeat every line.
 TALKS = os.environ.get("RANK", "0") == "0"
 PLAIN_INTERVAL_S = 10.0
+WIDEST = 10_000  # characters of a table's line
 
 
 def say(text: str = "") -> None:
@@ -34,21 +32,21 @@ def say(text: str = "") -> None:
 
 
 def numbers(values: dict[str, float]) -> str:
-    """`{"d/loss": 0.61234}` -> `d/loss 0.612`."""
+    """Format `{"d/loss": 0.61234}` as `d/loss 0.612`."""
     return "  ".join(f"{name} {value:.4g}" for name, value in values.items())
 
 
 def table(columns: tuple[str, ...], rows: list[tuple[str, ...]], right: bool = True) -> None:
-    """Print columns under headings, with `right` all but the first to the right; on rank 0 only."""
+    """Print columns under headings, on rank 0 only; with `right` all but the first align right."""
     if not TALKS:
         return
-    shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    rich_table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for i, name in enumerate(columns):
-        shown.add_column(Text(name), justify="right" if right and i else "left", no_wrap=True)
+        rich_table.add_column(Text(name), justify="right" if right and i else "left", no_wrap=True)
     for row in rows:
-        shown.add_row(*map(Text, row))
-    # Off a terminal rich would take 80 columns for given, and cut.
-    Console(width=None if sys.stdout.isatty() else 160).print(shown)
+        rich_table.add_row(*map(Text, row))
+    # As wide as the table is: rich would cut it at the terminal's width, or at 80 columns.
+    Console(width=WIDEST).print(rich_table)
 
 
 class Bar:
@@ -82,7 +80,7 @@ class Bar:
         return (self.done - self._start) / max(time.monotonic() - self._began, 1e-9)
 
     def advance(self, n: int = 1, values: dict[str, float] | None = None, note: str = "") -> None:
-        """Count `n` units; `note` and `values` are shown beside the rate."""
+        """Count `n` units; show `note` and `values` beside the rate."""
         self.done += n
         watchdog.beat()
         if not TALKS:
@@ -103,12 +101,12 @@ class Bar:
             )
 
     def back(self, done: int) -> None:
-        """Begin again from `done` units."""
+        """Set the counter back to `done` units."""
         self._start -= self.done - done
         self._shown, self.done = min(self._shown, done), done
 
     def close(self) -> None:
-        """Take the bar off the terminal; off a terminal, print the last line."""
+        """Remove the bar from the terminal; off a terminal, print the last line."""
         if self._rich:
             self._rich.stop()
         elif TALKS and self.done > self._shown:
@@ -121,7 +119,7 @@ class Bar:
 
 @contextlib.contextmanager
 def bar(label: str, total: int, unit: str = "it", start: int = 0):
-    """`with bar("sharding", 330, "images") as b: b.advance()`."""
+    """Show a bar in a block: `with bar("sharding", 330, "images") as b: b.advance()`."""
     shown = Bar(label, total, unit, start)
     try:
         yield shown
@@ -130,7 +128,7 @@ def bar(label: str, total: int, unit: str = "it", start: int = 0):
 
 
 def clock(seconds: float) -> str:
-    """3671 -> `1:01:11`."""
+    """Format seconds: 3671 as `1:01:11`."""
     s = int(max(seconds, 0))
     return (
         f"{s // 3600}:{s // 60 % 60:02d}:{s % 60:02d}" if s >= 3600 else f"{s // 60}:{s % 60:02d}"

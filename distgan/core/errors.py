@@ -1,4 +1,4 @@
-"""Every error a user can cause or meet, drawn in one place.
+"""The tree of errors that a user can cause or meet, and near misses of a name.
 
 DistganError            the command line prints it as one message, without a traceback, and exits
                         with code 2

@@ -11,18 +11,18 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 def key(seed: int, purpose: str, *index: int) -> int:
-    """A 63-bit number that names one place in the run: `key(0, "noise/g", step)`."""
+    """Return the 63-bit number of an address in the run: `key(0, "noise/g", step)`."""
     text = "/".join([str(int(seed)), purpose, *(str(int(i)) for i in index)])
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1
 
 
 def numpy_generator(seed: int, purpose: str, *index: int) -> np.random.Generator:
-    """A NumPy generator that starts at this address."""
+    """Return a NumPy generator that starts at this address."""
     return np.random.Generator(np.random.Philox(key=key(seed, purpose, *index)))
 
 
 def normal(seed: int, purpose: str, index: int, shape: tuple[int, ...]):
-    """Standard normal float32 tensor of `shape` on the CPU, a pure function of its address.
+    """Return a standard normal float32 tensor of `shape` on the CPU, a function of its address.
 
     Draw the whole global batch, then cut by rank.
     """
@@ -36,9 +36,8 @@ def normal(seed: int, purpose: str, index: int, shape: tuple[int, ...]):
 
 
 def normal_each(seed: int, purpose: str, index: np.ndarray, shape: tuple[int, ...]):
-    """Standard normal float32 tensor [n, *shape] on the CPU.
-
-    One stretch of `shape` for each element of the integer array `index` [n].
+    """Return a standard normal float32 tensor [n, *shape] on the CPU: one draw of `shape` for each
+    element of the integer array `index` [n].
     """
     import torch
 
@@ -46,7 +45,7 @@ def normal_each(seed: int, purpose: str, index: np.ndarray, shape: tuple[int, ..
 
 
 def uniform(seed: int, purpose: str, index: np.ndarray, salt: int = 0) -> np.ndarray:
-    """One number in [0, 1) for each element of the integer array `index`, each from its own
+    """Return one number in [0, 1) for each element of the integer array `index`, each from its own
     address.
 
     SplitMix64's output function (Steele, Lea, Flood 2014) on (address key + index * golden ratio):

@@ -1,5 +1,5 @@
-"""A process that makes no progress for machine.stall_s seconds writes where each of its threads
-stands, and leaves, so that a scheduler can start the run again.
+"""End a process that makes no progress for machine.stall_s seconds: write the stacks of its threads
+and exit, so that a scheduler can start the run again.
 
 The waiting is done by faulthandler's own thread, which needs no interpreter: it also ends a process
 that hangs in C code. One per process.
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-EVERY_S = 1.0  # at the most this often is the clock set anew
+EVERY_S = 1.0  # least time between two resets of the timer
 
 _file: IO[str] | None = None
 _limit_s, _set = 0.0, 0.0
@@ -20,8 +20,8 @@ _limit_s, _set = 0.0, 0.0
 
 @contextlib.contextmanager
 def watching(path: Path, limit_s: float | None) -> Iterator[None]:
-    """From here on `beat` must be called every `limit_s` seconds, or the stacks go to `path` and
-    the process ends with code 1. None: not watched.
+    """Require `beat` every `limit_s` seconds in the block, or write the stacks to `path` and exit
+    with code 1. None: no watch.
     """
     global _file, _limit_s
     if not limit_s:
@@ -45,16 +45,16 @@ def watching(path: Path, limit_s: float | None) -> Iterator[None]:
 
 
 def beat() -> None:
-    """Something was done: a step, a chunk of a validation, a save."""
+    """Report progress: a step, a chunk of a validation, a save."""
     if _file is not None and time.monotonic() - _set > EVERY_S:
         _arm()
 
 
 @contextlib.contextmanager
 def waiting() -> Iterator[None]:
-    """For the others, while rank 0 works alone, for as long as it takes.
+    """Suspend the watch of the other ranks while rank 0 works alone, for as long as it takes.
 
-    Its own watch ends it, and then they are told that it has gone.
+    Rank 0's own watch ends rank 0, and then the others learn that it is gone.
     """
     faulthandler.cancel_dump_traceback_later()
     try:

@@ -9,7 +9,7 @@ SHELLS = ("bash", "zsh", "fish")
 
 @dataclass(frozen=True)
 class Completion:
-    """What can follow one verb: words such as recipes, and options as (name, help)."""
+    """The words that can follow one verb, such as recipes, and its options as (name, help)."""
 
     summary: str
     words: Sequence[str]
