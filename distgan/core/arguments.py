@@ -200,7 +200,10 @@ class Command:
     def error(self, *faults: str) -> ConfigError:
         """Return the error that lists these faults of a command line."""
         count = "1 error" if len(faults) == 1 else f"{len(faults)} errors"
-        lines = [f"distgan {self.verb}: {count}:", *(f"  {fault}" for fault in faults)]
+        lines = [
+            f"distgan {self.verb}: {count} on the command line:",
+            *(f"  {fault}" for fault in faults),
+        ]
         if any("no such option" in fault for fault in faults):
             names = ", ".join(f"--{option.name}" for option in (*self.options, HELP))
             settings = "; settings are written key=value" if self.settings else ""

@@ -313,7 +313,9 @@ def test_generate_makes_the_files_of_the_results(trained, tmp_path, data, monkey
 
 def test_generate_says_what_it_wants(trained, tmp_path, capsys):
     folder, _, _ = trained
-    with pytest.raises(ConfigError, match="distgan generate: 1 error:\n  RUN.*: missing; a run"):
+    with pytest.raises(
+        ConfigError, match="distgan generate: 1 error on the command line:\n  RUN.*: missing; a run"
+    ):
         generate.main([])
     for words, said in (
         (

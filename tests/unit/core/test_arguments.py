@@ -107,7 +107,7 @@ def test_all_faults_at_once():
     with pytest.raises(ConfigError) as caught:
         COMMAND.parse(words)
     assert str(caught.value).splitlines() == [
-        "distgan generate: 10 errors:",
+        "distgan generate: 10 errors on the command line:",
         "  -x: no such option",
         "  zz: no such option",
         "  --device: given twice",
@@ -149,7 +149,10 @@ def test_required_options_and_contradictions_are_faults_too():
         (Option("from", "where from", "FOLDER", dest="folder", required=True),),
         check=lambda options: ["a contradiction"],
     )
-    with pytest.raises(ConfigError, match=r"2 errors:\n  --from: missing; where from\n  a contra"):
+    with pytest.raises(
+        ConfigError,
+        match=r"2 errors on the command line:\n  --from: missing; where from\n  a contra",
+    ):
         command.parse([])
 
 
@@ -187,7 +190,9 @@ def test_every_verb_tells_all_faults_in_one_form(verb, capsys):
     main = getattr(importlib.import_module(module), function or "main")
     assert cli.guarded(main, ["--nope", "a=b", "--n", "x"]) == 2
     error = capsys.readouterr().err.splitlines()
-    assert error[0].startswith(f"error: distgan {verb}: {len(error) - 3} errors:")
+    assert error[0].startswith(
+        f"error: distgan {verb}: {len(error) - 3} errors on the command line:"
+    )
     assert error[1].startswith("  --nope: no such option") and all(
         line.startswith("  ") for line in error[1:-2]
     )

@@ -40,6 +40,7 @@ VERBS = (
     "generate",
     "evaluate",
     "report",
+    "completion",
 )
 
 

@@ -59,8 +59,8 @@ def refused(data, tmp_path, capfd):
         (
             [],
             (
-                "the first word names a recipe (capacity, r3gan, sagan, timbre, waveform,"
-                " waveform-collapsed, wgan_flowers) or a run file"
+                "missing; a recipe (capacity, r3gan, sagan, timbre, waveform, waveform-collapsed,"
+                " wgan_flowers) or a run file"
             ),
         ),
         (["data=data"], "the first word names a recipe"),

@@ -402,7 +402,8 @@ def test_all_wrong_options_are_named_at_once(tmp_path):
     ):
         assert said in str(caught.value), said
     with pytest.raises(
-        ConfigError, match=r"(?s)3 errors:.*--seed: found '-1'.*--rate: found '8000'"
+        ConfigError,
+        match=r"(?s)3 errors on the command line:.*--seed: found '-1'.*--rate: found '8000'",
     ):
         build_command.main(["timbre", "OUT", "--seed=-1", "rate=8000", "--reverb", "2"])
 
