@@ -202,12 +202,12 @@ def test_the_unpacked_file_is_shared_with_writers_and_goes_with_the_source(
 
 
 def test_official_splits_can_be_taken_alone(official):
-    abouts = [json.loads(sample["json"]) for sample in samples(official, splits="test,train")]
+    abouts = [json.loads(sample["json"]) for sample in samples(official, splits=["test", "train"])]
     assert sorted(about["split"] for about in abouts) == ["test"] * 24 + ["train"] * 12
-    assert source(official, splits="test,train").options["splits"] == "train,test"
+    assert source(official, splits=["test", "train"]).options["splits"] == "train,test"
     assert (
-        source(official, splits="all").options["splits"]
-        == source(official, splits="test,val,train").options["splits"]
+        source(official, splits=flowers102._splits("all")).options["splits"]
+        == source(official, splits=flowers102._splits("test,val,train")).options["splits"]
     )
 
 
