@@ -1,4 +1,4 @@
-"""Shell completion of `distgan`: scripts for bash, zsh and fish, made from the verbs' declarations."""
+"""Shell completion of `distgan`: scripts for bash, zsh and fish from the verbs' declarations."""
 
 import shlex
 from collections.abc import Mapping, Sequence

@@ -1,39 +1,39 @@
-"""`distgan generate`: what a trained run's generator makes, as files or as shards: images from
-noise, or repaired sounds.
+"""`distgan generate`: write what the generator of a trained run generates, as files or as shards:
+images from noise, or repaired sounds.
 """
 
 import hashlib
-import json
 import shlex
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from distgan.commands import trained_run as trained
+from distgan.commands import trained_run
 from distgan.config.settings import Run
 from distgan.core import console
-from distgan.core.arguments import Command, Option, one_of, whole
+from distgan.core.arguments import Arguments, Command, Option, one_of, whole
 from distgan.core.errors import ConfigError
 
-MOST = 1_000_000
-IMAGES, SOUNDS = 256, 16  # in a shard; two shards or more are a data set
+MAX_ITEMS = 1_000_000
+IMAGES_PER_SHARD, SOUNDS_PER_SHARD = 256, 16  # two shards or more are a data set
 COMMAND = Command(
     "generate",
-    """Write what the generator of a trained run makes. From noise (sagan, capacity, r3gan,
-wgan_flowers): images/00000.png …, result.csv (a line for each, with D's score) and grid.png. Of
+    """Write what the generator of a trained run generates. From noise (sagan, capacity, r3gan,
+wgan_flowers): images/00000.png …, result.csv (a row for each, with D's score) and grid.png. Of
 sounds (waveform, timbre): the held-out clips, or files of your own, repaired: sounds/KEY.wav … and
 result.csv.
 
 Item i depends on the run's seed and i alone, not on the number of processes, so a larger N adds
-files and changes none. The same line again goes on where it was interrupted, and looks at what is
-there first.""",
+files and changes none. The same line again continues where it was interrupted, after it has
+verified the files.""",
     (
         whole(
             "n",
             "how many (default: 64 images, or all sounds); also count=N",
             1,
-            MOST,
+            MAX_ITEMS,
             also="count",
         ),
         Option("out", "folder to make, as OUT", "FOLDER"),
@@ -51,7 +51,7 @@ there first.""",
             " the held-out clips",
             "FOLDER",
         ),
-        *trained.OPTIONS,
+        *trained_run.OPTIONS,
     ),
     (
         "RUN[@best|@last|@STEP] [OUT]",
@@ -68,218 +68,192 @@ there first.""",
 
 
 def main(argv: list[str]) -> int:
-    """Returns the exit code."""
+    """Run the command; return its exit code."""
     arguments = COMMAND.parse(argv)
-    asked, words = vars(arguments), arguments.words
-    if len(words) == 2 and asked["out"]:
-        raise COMMAND.error(
-            f"--out: {asked['out']}, but OUT is {words[1]}; name one folder to make"
-        )
-    checkpoint = trained.locate(words[0])
-    module, run = trained.settings(checkpoint.parents[1], asked["device"])
-    out = words[1] if len(words) == 2 else asked["out"]
-    target = (
-        Path(out).expanduser() if out else checkpoint.parents[1] / f"generated-{checkpoint.name}"
-    )
-    images = module.Settings.kind == "image"
-    if images and (wrong := [name for name in ("from", "data") if asked[name]]):
+    options, words = vars(arguments), arguments.words  # `from` is no name in Python
+    out = options["out"]
+    if len(words) == 2:
+        if out:
+            raise COMMAND.error(f"--out: {out}, but OUT is {words[1]}; name one folder to make")
+        out = words[1]
+    checkpoint = trained_run.locate(words[0])
+    folder = checkpoint.parents[1]
+    module, run = trained_run.settings(folder, options["device"])
+    target = Path(out).expanduser() if out else folder / f"generated-{checkpoint.name}"
+    is_image = module.Settings.kind == "image"
+    for name in ("from", "data"):
+        if is_image and options[name]:
+            raise ConfigError(
+                f"{name}={options[name]}: {run.recipe} draws images from noise and needs no input"
+            )
+    shards = options["shards"] == "yes"
+    if shards and options["from"]:
         raise ConfigError(
-            f"{wrong[0]}={asked[wrong[0]]}: {run.recipe} draws images from noise and needs nothing"
-            " to begin with"
+            "shards=yes: shards hold pairs of input and target, and files of your own have no"
+            " target; leave it out"
         )
     from distgan.distributed import launch_line
     from distgan.outputs.folder import OutputFolder
 
     about = {
-        "checkpoint_digest": json.loads((checkpoint / "checkpoint.json").read_text())["digest"],
+        "checkpoint_digest": trained_run.digest(checkpoint),
         "recipe": run.recipe,
         "step": int(checkpoint.name),
         "seed": run.seed,
-        "of": "noise" if images else _what(asked["from"], asked["data"] or run.data),
+        "of": "noise" if is_image else _inputs(options["from"], options["data"] or run.data),
     }
-    store = OutputFolder(target, about, asked["shards"] == "yes")
+    store = OutputFolder(target, about, shards)
     store.require_ours()
     launch_line.spread("generate", arguments)
-    made = (_images if images else _sounds)(module, run, checkpoint, asked, store)
-    following = (
-        ["check", str(target)]
-        if (target / "dataset.json").is_file()
-        else (
-            ["evaluate", "--real", str(run.data), "--fake", str(target / "images")]
-            if images and not store.shards
-            else None
-        )
-    )
-    console.say(
-        f"{made}: {target}" + (f"; next: distgan {shlex.join(following)}" if following else "")
-    )
+    generate = _images if is_image else _sounds
+    text = f"{generate(module, run, checkpoint, arguments, store)}: {target}"
+    if (target / "dataset.json").is_file():
+        text += f"; next: distgan check {shlex.quote(str(target))}"
+    elif is_image and not shards:
+        sets = ["--real", str(run.data), "--fake", str(target / "images")]
+        text += f"; next: distgan evaluate {shlex.join(sets)}"
+    console.say(text)
     return 0
 
 
-def _what(own: str | None, folder: str) -> str:
-    """What is repaired: sound files by their content and the rate they are read at, or the held-out
-    clips of a data set.
-    """
+def _inputs(folder: str | None, data_folder: str) -> str:
+    """Describe the sounds to repair: files by their content and rate, or the held-out clips."""
     from distgan.core.file_tree import Contents, find_files
     from distgan.data.dataset import Data
     from distgan.shards.audio.pairs import SOUNDS
 
-    if own and not Path(own).expanduser().is_dir():
-        raise ConfigError(f"from={own}: no such folder")
-    data = Data(folder)
-    if not own:
+    if folder and not Path(folder).expanduser().is_dir():
+        raise ConfigError(f"from={folder}: no such folder")
+    data = Data(data_folder)
+    if not folder:
         return f"held-out clips of data {data.fingerprint}"
-    at = Path(own).expanduser()
-    return f"{Contents(at, find_files(at, SOUNDS)[0], 'recordings')} at {data.sample.rate} Hz"
+    path = Path(folder).expanduser()
+    contents = Contents(path, find_files(path, SOUNDS)[0], "recordings")
+    return f"{contents} at {data.sample.rate} Hz"
 
 
 def _images(
-    module: ModuleType, run: Run, checkpoint: Path, asked: dict[str, Any], store: Any
+    module: ModuleType, run: Run, checkpoint: Path, arguments: Arguments, store: Any
 ) -> str:
     from distgan.distributed.ranks import Ranks
-    from distgan.outputs import image_grid as pictures
-    from distgan.outputs import image_results as results
+    from distgan.outputs import image_grid, image_results
 
-    ranks, count = Ranks(run.machine, run.precision), asked["n"] or 64
-    recipe = ranks.on_all_ranks(lambda: trained.load(module, run, ranks, checkpoint))
-    size = IMAGES if store.shards else results.ROUND
-    first = ranks.on_rank_zero(lambda: store.begin(results.COLUMNS, size, results.CHUNK, count))
+    ranks, count = Ranks(run.machine, run.precision), arguments.n or 64
+    recipe = ranks.on_all_ranks(lambda: trained_run.load(module, run, ranks, checkpoint))
+    size = IMAGES_PER_SHARD if store.shards else image_results.ROUND
+    columns, multiple = image_results.COLUMNS, image_results.CHUNK
+    first = ranks.on_rank_zero(lambda: store.begin(columns, size, multiple, count))
 
-    def keep(start: int, images: Any, said: Any) -> None:
-        store.add([(row, {"png": data}) for row, data in results.files(start, images, said, count)])
+    def add(start: int, images: Any, scores: Any) -> None:
+        files = image_results.files(start, images, scores, count)
+        store.add([(row, {"png": data}) for row, data in files])
 
-    def end() -> None:
+    def finish() -> None:
         if not store.shards:
-            pictures.save_grid(
-                store.target / "grid.png",
-                pictures.load(sorted((store.target / "images").glob("*.png"))[: results.GRID]),
-            )
+            paths = sorted((store.target / "images").glob("*.png"))[: image_results.GRID]
+            image_grid.save_grid(store.target / "grid.png", image_grid.load(paths))
         store.finish(["--image", "png"])
 
     with console.bar("generating", count, "images", start=min(first, count)) as bar:
-        for start, made in results.rounds(
+        for start, tensors in image_results.rounds(
             ranks, recipe.sample, recipe.players["D"], range(first, count), bar, size=size
         ):
-            ranks.on_rank_zero(lambda start=start, made=made: keep(start, *made))
-    ranks.on_rank_zero(end)
+            ranks.on_rank_zero(partial(add, start, *tensors))
+    ranks.on_rank_zero(finish)
     ranks.close()
     return f"{max(first, count)} images by {checkpoint}"
 
 
 def _sounds(
-    module: ModuleType, run: Run, checkpoint: Path, asked: dict[str, Any], store: Any
+    module: ModuleType, run: Run, checkpoint: Path, arguments: Arguments, store: Any
 ) -> str:
     import numpy as np
 
     from distgan.data.dataset import Data
     from distgan.distributed.ranks import Ranks
-    from distgan.evaluation import audio_sets
+    from distgan.evaluation.audio_sets import FolderClips, ValidationClips
     from distgan.metrics.stft import STFT_RESOLUTIONS
     from distgan.shards.codecs import audio as audio_codec
 
+    source = vars(arguments)["from"]
     ranks = Ranks(run.machine, run.precision)
-    data = ranks.on_all_ranks(lambda: Data(asked["data"] or run.data))
-    recipe = ranks.on_all_ranks(lambda: trained.load(module, run, ranks, checkpoint))
+    data = ranks.on_all_ranks(lambda: Data(arguments.data or run.data))
+    recipe = ranks.on_all_ranks(lambda: trained_run.load(module, run, ranks, checkpoint))
     repair = recipe.repairer()
-    sounds = ranks.on_all_ranks(
-        lambda: (
-            audio_sets.FolderClips(
-                Path(asked["from"]).expanduser(), data.sample.rate, repair, ranks.device
-            )
-            if asked["from"]
-            else audio_sets.ValidationClips(data, repair, ranks.device, STFT_RESOLUTIONS)
-        )
-    )
-    if store.shards and asked["from"]:
-        raise ConfigError(
-            "shards=yes: shards hold pairs of what was made and what it should be, and files of"
-            " your own have no such target; leave it out"
-        )
-    count = min(asked["n"] or len(sounds.keys), len(sounds.keys))
-    first = ranks.on_rank_zero(
-        lambda: store.begin(("id", "file_name", "key", "sha256"), SOUNDS, 1, count)
-    )
 
-    def of(index: np.ndarray) -> list[bytes]:
-        found = []
+    def open_clips() -> Any:
+        if source:
+            folder = Path(source).expanduser()
+            return FolderClips(folder, data.sample.rate, repair, ranks.device)
+        return ValidationClips(data, repair, ranks.device, STFT_RESOLUTIONS)
+
+    clips = ranks.on_all_ranks(open_clips)
+    count = min(arguments.n or len(clips.keys), len(clips.keys))
+    columns, files_per_clip = ("id", "file_name", "key", "sha256"), 2 if store.shards else 1
+    first = ranks.on_rank_zero(lambda: store.begin(columns, SOUNDS_PER_SHARD, 1, count))
+
+    def repaired(index: np.ndarray) -> list[bytes]:
+        files = []
         for i in index.tolist():
-            clip = sounds[i]
-            both = [clip.output] + ([clip.target] if store.shards else [])
-            found += [audio_codec.write_wav(wave.numpy(), sounds.rate) for wave in both]
+            clip = clips[i]
+            for wave in (clip.output, clip.target)[:files_per_clip]:
+                files.append(audio_codec.write_wav(wave.numpy(), clips.rate))
             bar.advance(min(ranks.world_size, bar.total - bar.done))
-        return found
+        return files
+
+    def add(numbers: range, files: list[bytes]) -> None:
+        store.add(list(_rows(numbers, clips.keys, files, files_per_clip, bool(source))))
 
     with console.bar("repairing", count, "clips", start=min(first, count)) as bar:
-        for start in range(first, count, SOUNDS):
-            some = range(start, min(start + SOUNDS, count))
-            index = np.arange(some.start + ranks.rank, some.stop, ranks.world_size)
-            blobs = ranks.on_all_ranks(lambda index=index: of(index))
-            per = 2 if store.shards else 1
-            places = ((index - some.start)[:, None] * per + np.arange(per)).ravel()
-            whole = _to_the_first(ranks, places, blobs, len(some) * per)
-            ranks.on_rank_zero(
-                lambda some=some, whole=whole, per=per: store.add(
-                    list(_rows(some, sounds.keys, whole, per, bool(asked["from"])))
-                )
-            )
+        for start in range(first, count, SOUNDS_PER_SHARD):
+            numbers = range(start, min(start + SOUNDS_PER_SHARD, count))
+            index = np.arange(start + ranks.rank, numbers.stop, ranks.world_size)
+            files = ranks.on_all_ranks(partial(repaired, index))
+            slots = ((index - start)[:, None] * files_per_clip + np.arange(files_per_clip)).ravel()
+            gathered = _gather_files(ranks, slots, files, len(numbers) * files_per_clip)
+            ranks.on_rank_zero(partial(add, numbers, gathered))
     ranks.on_rank_zero(lambda: store.finish(["--input", "input.wav", "--target", "target.wav"]))
     ranks.close()
     return f"{max(first, count)} clips by {checkpoint}"
 
 
 def _rows(
-    numbers: range, keys: list[str], blobs: list[bytes], per: int, named: bool
+    numbers: range, keys: list[str], files: list[bytes], files_per_clip: int, keep_names: bool
 ) -> Iterator[tuple[tuple[Any, ...], dict[str, bytes]]]:
-    """`named`: files keep the names of what they were made of, so that both can be compared.
+    """Yield (row, members) of each clip.
 
-    Else a number goes before a name that is safe anywhere.
+    With `keep_names`, files have the names of their inputs, so that both can be compared; else a
+    number goes before a name that is safe anywhere.
     """
     from distgan.outputs.audio_results import file_name
 
-    twice = len(set(keys)) < len(keys)  # a.wav and a.flac
-
+    unique = len(set(keys)) == len(keys)  # not a.wav and a.flac
+    suffixes = ("input.wav", "target.wav") if files_per_clip == 2 else ("wav",)
     for k, i in enumerate(numbers):
-        members = dict(
-            zip(
-                ("input.wav", "target.wav") if per == 2 else ("wav",),
-                blobs[k * per : (k + 1) * per],
-                strict=True,
-            )
-        )
-        name = keys[i] if named and not twice else f"{i:05d}-{file_name(keys[i])}"
-        yield (
-            (
-                i,
-                f"sounds/{name}.wav",
-                keys[i],
-                hashlib.sha256(blobs[k * per]).hexdigest(),
-            ),
-            members,
-        )
+        parts = files[k * files_per_clip : (k + 1) * files_per_clip]
+        name = keys[i] if keep_names and unique else f"{i:05d}-{file_name(keys[i])}"
+        row = (i, f"sounds/{name}.wav", keys[i], hashlib.sha256(parts[0]).hexdigest())
+        yield row, dict(zip(suffixes, parts, strict=True))
 
 
-def _to_the_first(ranks: Any, index: Any, blobs: list[bytes], total: int) -> list[bytes] | None:
-    """Bytes numbered by `index` from all ranks -> on rank 0 those of 0..total-1 in order, elsewhere
-    None. Collective.
+def _gather_files(ranks: Any, index: Any, files: list[bytes], total: int) -> list[bytes] | None:
+    """Gather files numbered by `index`: those of 0 to total - 1 on rank 0, None elsewhere.
+
+    Collective.
     """
     import numpy as np
     import torch
 
-    lengths = ranks.gather(
-        index,
-        torch.tensor([[len(blob)] for blob in blobs], dtype=torch.int64).reshape(len(blobs), 1),
-        total,
-    )
+    sizes = torch.tensor([len(file) for file in files], dtype=torch.int64)[:, None]
+    lengths = ranks.gather(index, sizes, total)
     longest = ranks.on_rank_zero(lambda: int(lengths.max()))
-    rows = np.zeros((len(blobs), longest), np.uint8)
-    for row, blob in zip(rows, blobs, strict=True):
-        row[: len(blob)] = np.frombuffer(blob, np.uint8)
-    whole = ranks.gather(index, torch.from_numpy(rows), total)
-    return (
-        None
-        if whole is None
-        else [
-            row[:length].numpy().tobytes()
-            for row, length in zip(whole, lengths[:, 0].tolist(), strict=True)
-        ]
-    )
+    rows = np.zeros((len(files), longest), np.uint8)
+    for row, file in zip(rows, files, strict=True):
+        row[: len(file)] = np.frombuffer(file, np.uint8)
+    gathered = ranks.gather(index, torch.from_numpy(rows), total)
+    if gathered is None:
+        return None
+    return [
+        row[:length].numpy().tobytes()
+        for row, length in zip(gathered, lengths[:, 0].tolist(), strict=True)
+    ]

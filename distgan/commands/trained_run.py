@@ -1,8 +1,8 @@
-"""A trained run as `generate` and `evaluate` take it.
-
-Its checkpoint, its settings on this machine, its networks.
+"""A trained run as `generate` and `evaluate` use it: its checkpoint, its settings on this machine,
+its networks.
 """
 
+import json
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -23,9 +23,10 @@ OPTIONS = (
 
 
 def locate(text: str) -> Path:
-    """The checkpoint folder that RUN, RUN@best, RUN@last, RUN@STEP or its own path names. Of a run
-    alone its best, or the last one where no checkpoint has the best score, as the results after
-    training. ConfigError.
+    """Return the checkpoint folder that RUN, RUN@best, RUN@last, RUN@STEP or its own path names.
+
+    RUN alone is its best checkpoint, or the last one if none has the best score, as for the results
+    after training. ConfigError.
     """
     from distgan.runs.locate import find_checkpoint
 
@@ -38,7 +39,7 @@ def locate(text: str) -> Path:
 
 
 def settings(folder: Path, device: str) -> tuple[ModuleType, Run]:
-    """The recipe's module and the settings of the run in `folder`, for this machine."""
+    """Return the recipe's module and the settings of the run in `folder` for this machine."""
     module, tree = resolve_recipe(str(folder / "config.yaml"))
     recorded = with_neutral(module.Settings, tree)
     run = loading.validate(
@@ -51,9 +52,9 @@ def settings(folder: Path, device: str) -> tuple[ModuleType, Run]:
 
 
 def load(module: ModuleType, run: Run, ranks: Any, checkpoint: Path) -> Any:
-    """The recipe with the networks of a checkpoint, for samples and not for training.
+    """Build the recipe with the networks of a checkpoint, for sampling.
 
-    As if the global batch were one process's.
+    The layout is that of one process: samples do not depend on the global batch.
     """
     from distgan.recipes._base import build_recipe
     from distgan.runs import checkpoints
@@ -70,16 +71,27 @@ def load(module: ModuleType, run: Run, ranks: Any, checkpoint: Path) -> Any:
 
 
 def shape(run: Run, folder: Path) -> tuple[int, ...]:
-    """Of a sample, as the run recorded it; runs before that was recorded need their data set."""
+    """Return the shape of a sample from the run's attempts, else from its data set."""
     from distgan.data.dataset import Data
 
-    attempts = history.read_history(folder).attempts
-    recorded = next(
-        (
-            attempt["data"]["shape"]
-            for attempt in attempts.values()
-            if "shape" in attempt.get("data", {})
-        ),
-        None,
-    )
-    return tuple(recorded) if recorded else Data(run.data).shape
+    for attempt in history.read_history(folder).attempts.values():
+        if "shape" in attempt.get("data", {}):
+            return tuple(attempt["data"]["shape"])
+    return Data(run.data).shape
+
+
+def digest(checkpoint: Path) -> str:
+    """Return the digest of a checkpoint, which is stored with it."""
+    return json.loads((checkpoint / "checkpoint.json").read_text())["digest"]
+
+
+def describe(checkpoint: Path, recipe: Any) -> dict[str, Any]:
+    """Return what names the evaluated generator in a result."""
+    player = recipe.players["G"]
+    return {
+        "run": checkpoint.parents[1].name,
+        "checkpoint": checkpoint.name,
+        "step": int(checkpoint.name),
+        "checkpoint_digest": digest(checkpoint),
+        "averaged": player.ema is not player.module,
+    }

@@ -67,7 +67,7 @@ WITHOUT_TORCH = [
     "distgan.runs.folder",
     "distgan.runs.history",
     "distgan.commands.evaluate",
-    "distgan.commands.evaluate_audio",
+    "distgan.commands._evaluate_audio",
     "distgan.commands.report",
     "distgan.shards.adopt",
     "distgan.shards.audit",

@@ -398,7 +398,7 @@ def test_generate_refuses_a_folder_of_another_checkpoint(trained, tmp_path):
 
 def test_generated_shards_are_a_data_set(trained, tmp_path, monkeypatch):
     """Which `distgan check` finds whole; more of them change none of the full ones."""
-    monkeypatch.setattr(generate, "IMAGES", 16)
+    monkeypatch.setattr(generate, "IMAGES_PER_SHARD", 16)
     folder, _, _ = trained
     out = tmp_path / "shards"
     assert (
@@ -504,7 +504,7 @@ def test_repaired_sounds_do_not_depend_on_the_number_of_processes(
         and (shards / "manifest.json").is_file()
         and not (shards / "dataset.json").exists()
     )
-    monkeypatch.setattr(generate, "SOUNDS", 2)
+    monkeypatch.setattr(generate, "SOUNDS_PER_SHARD", 2)
     shutil.rmtree(shards)
     assert generate.main([str(folder), str(shards), "--shards", "yes", "--device", "cpu"]) == 0
     assert Data(str(shards)).kind == "pair" and len(list(shards.glob("*.tar"))) == 3

@@ -464,7 +464,7 @@ def test_a_name_that_the_score_could_not_have(trained):
     with pytest.raises(
         ConfigError,
         match=(
-            "metrics: found fid, kid, but without the published Inception weights .* ask for"
+            "metrics: found fid, kid, but without the published Inception weights .* allowed:"
             " frechet, kernel"
         ),
     ):

@@ -16,7 +16,7 @@ import torch
 from processes import BIN, environment
 from sounds import RATE, asked, made_voices, noisy, voice_folders
 
-from distgan.commands import evaluate, evaluate_audio
+from distgan.commands import _evaluate_audio, evaluate
 from distgan.core.errors import ConfigError, DataError
 from distgan.distributed.ranks import Ranks
 from distgan.evaluation import audio_evaluator, audio_sets, audio_summary
@@ -380,14 +380,17 @@ def test_several_channels_are_refused(folders, voices):
 
 
 def test_at_rates_of_no_sound_what_knows_hertz_is_left_out(folders, capsys):
-    metrics = evaluate_audio._suited(audio_evaluator.PLAIN, 100_000_000, None)
+    metrics = _evaluate_audio.suitable_metrics(audio_evaluator.PLAIN, 100_000_000, None)
     assert (
         metrics == ("si_sdr", "stft", "l1")
         and "lsd, mcd, bands, frechet are left out" in capsys.readouterr().out
     )
-    assert evaluate_audio._suited(audio_evaluator.PLAIN, 16000, None) == audio_evaluator.PLAIN
+    assert (
+        _evaluate_audio.suitable_metrics(audio_evaluator.PLAIN, 16000, None)
+        == audio_evaluator.PLAIN
+    )
     with pytest.raises(ConfigError, match="lsd: made for sound"):
-        evaluate_audio._suited(("lsd", "l1"), 100_000_000, None)
+        _evaluate_audio.suitable_metrics(("lsd", "l1"), 100_000_000, None)
 
 
 def test_more_frames_than_sums_hold_have_no_distance_at_any_number_of_processes(monkeypatch):
@@ -424,10 +427,10 @@ def test_the_verb_says_how_it_is_used(tmp_path):
     ).stdout
     assert "--real CLEAN --fake REPAIRED" in shown
     with pytest.raises(
-        ConfigError, match="embedding, embedding_weights and embedding_sha256 belong together"
+        ConfigError, match="--embedding, --embedding-weights and --embedding-sha256 belong together"
     ):
         words = ["--real", str(tmp_path), "--fake", str(tmp_path), "--embedding", "hubert_base"]
-        evaluate_audio.main(evaluate.COMMAND.parse(words))
+        evaluate.COMMAND.parse(words)
 
 
 def test_a_data_set_without_held_out_clips_is_refused():

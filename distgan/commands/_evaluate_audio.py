@@ -1,0 +1,176 @@
+"""`distgan evaluate` of sound: of the repaired clips of a run, or of folders of sound files."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from distgan import __version__
+from distgan.commands import trained_run
+from distgan.core import console
+from distgan.core.arguments import Arguments, Option, several
+from distgan.core.errors import ConfigError
+from distgan.core.files import csv_text
+from distgan.metrics.perceptual import NAMES, PLAIN, require
+from distgan.runs.folder import timestamp
+
+OPTIONS = (
+    several(
+        "metrics",
+        "measures; pesq, stoi and estoi need pip install 'distgan[perceptual]'",
+        *PLAIN,
+        *NAMES,
+        default=PLAIN,
+    ),
+    Option("input", "the sounds before they were repaired", "FOLDER"),
+    Option(
+        "embedding",
+        "a model of torchaudio for a Fréchet audio distance: wav2vec2_base, hubert_base, …",
+        "MODEL",
+    ),
+    Option("embedding-weights", "its state dict, a local file", "FILE"),
+    Option("embedding-sha256", "digest of that file", "SHA256", allowed="64 hexadecimal digits"),
+)
+EMBEDDING = ("embedding", "embedding_weights", "embedding_sha256")
+Evaluation = Callable[[], tuple[Any, dict[str, Any] | None]]  # (ranks, result); collective
+
+
+def of_run(checkpoint: Path, arguments: Arguments) -> Evaluation:
+    """Check everything that needs no network; return the evaluation of the validation clips."""
+    from distgan.data.dataset import Data
+
+    module, run = trained_run.settings(checkpoint.parents[1], arguments.device)
+    data = Data(arguments.data or run.data)
+    data.require(run.recipe, run.kind, run.crop)
+    metrics = suitable_metrics(arguments.metrics, data.sample.rate, arguments.embedding)
+
+    def evaluation() -> tuple[Any, dict[str, Any] | None]:
+        from distgan.distributed.ranks import Ranks
+        from distgan.evaluation.audio_sets import ValidationClips
+        from distgan.metrics.stft import STFT_RESOLUTIONS
+
+        ranks = Ranks(run.machine, run.precision)
+        recipe = ranks.on_all_ranks(lambda: trained_run.load(module, run, ranks, checkpoint))
+        resolutions = getattr(run, "stft_resolutions", STFT_RESOLUTIONS)
+        clips = ranks.on_all_ranks(
+            lambda: ValidationClips(data, recipe.repairer(), ranks.device, resolutions)
+        )
+        source = trained_run.describe(checkpoint, recipe) | {
+            "recipe": run.recipe,
+            "data": data.fingerprint,
+            "seed": run.seed,
+        }
+        return ranks, _measure(ranks, clips, source, metrics, arguments)
+
+    return evaluation
+
+
+def of_folders(arguments: Arguments) -> Evaluation:
+    """Check that the folders match; return the evaluation of their clips."""
+    from distgan.evaluation.audio_sets import PairedFolders
+
+    real, fake = Path(arguments.real).expanduser(), Path(arguments.fake).expanduser()
+    clips = PairedFolders(
+        real, fake, Path(arguments.input).expanduser() if arguments.input else None
+    )
+    metrics = suitable_metrics(arguments.metrics, clips.rate, arguments.embedding)
+
+    def evaluation() -> tuple[Any, dict[str, Any] | None]:
+        from distgan.config.sections import Machine
+        from distgan.distributed.ranks import Ranks
+
+        ranks = Ranks(Machine(device=arguments.device))
+        source = {"real": arguments.real, "fake": arguments.fake, "input": arguments.input}
+        return ranks, _measure(ranks, clips, source | {"seed": 0}, metrics, arguments)
+
+    return evaluation
+
+
+def suitable_metrics(metrics: tuple[str, ...], rate: int, embedding: str | None) -> tuple[str, ...]:
+    """Return the metrics that are defined at a rate in Hz; ConfigError if a package is missing.
+
+    Outside the rates of sound, bands in Hz and frames of milliseconds have no meaning: ConfigError
+    for metrics that a user chose.
+    """
+    from distgan.evaluation.audio_evaluator import ANY_RATE
+    from distgan.shards.codecs.audio import SOUND_RATES
+
+    require(tuple(name for name in metrics if name in NAMES))
+    if SOUND_RATES[0] <= rate <= SOUND_RATES[1]:
+        return metrics
+    wrong = [name for name in metrics if name not in ANY_RATE]
+    if embedding or wrong and tuple(metrics) != PLAIN:
+        raise ConfigError(
+            f"{', '.join(wrong) or 'embedding'}: made for sound, and these clips have {rate:,}"
+            f" values a second; allowed for them: {', '.join(ANY_RATE)}"
+        )
+    console.say(f"{rate:,} values a second are no sound: {', '.join(wrong)} are left out")
+    return ANY_RATE
+
+
+def _measure(
+    ranks: Any,
+    clips: Any,
+    source: dict[str, Any],
+    metrics: tuple[str, ...],
+    arguments: Arguments,
+) -> dict[str, Any] | None:
+    """Return the result on rank 0, None elsewhere. Collective."""
+    from distgan.evaluation.audio_embeddings import Embedding
+    from distgan.evaluation.audio_evaluator import score
+
+    embedding = None
+    if arguments.embedding:
+        weights, sha256 = arguments.embedding_weights, arguments.embedding_sha256
+        embedding = ranks.on_all_ranks(lambda: Embedding(arguments.embedding, weights, sha256))
+    scores = score(ranks, clips, metrics, embedding, source["seed"])
+    if not ranks.is_main:
+        return None
+    return source | {
+        "kind": "sound",
+        "rate": clips.rate,
+        "samples": len(clips.keys),
+        "metrics": list(metrics),
+        "stft_resolutions": clips.resolutions,
+        "embedding_sha256": embedding.digest if embedding else None,
+        "distgan": __version__,
+        "time": timestamp(),
+        **scores,
+    }
+
+
+def identity(result: dict[str, Any], arguments: Arguments) -> list[Any]:
+    """Return what names the file of a result: the same evaluation has the same file."""
+    return [
+        result["checkpoint_digest"],
+        result["data"],
+        result["metrics"],
+        arguments.embedding,
+        arguments.embedding_sha256,
+    ]
+
+
+def files(result: dict[str, Any]) -> dict[str, str]:
+    """Return the files beside the result, by suffix: a table with a row for each clip."""
+    cells = (
+        [f"{value:.9g}" if isinstance(value, float) else value for value in clip.values()]
+        for clip in result["clips"]
+    )
+    return {".csv": csv_text(result["clips"][0], cells)}
+
+
+def table(
+    result: dict[str, Any],
+) -> tuple[tuple[str, ...], list[tuple[Any, ...]], list[str]]:
+    """Return heads, rows and notes of the printed table: each mean beside that of the input."""
+    means, distances, rows = result["means"], result["distances"], []
+    for name, mean in means.items():
+        if not name.startswith("input_"):
+            interval = "{:.4g} to {:.4g}".format(*mean["interval"]) if mean["interval"] else ""
+            before = means.get(f"input_{name}", {}).get("mean")
+            count = f"{mean['n']}" + (f", {mean['failed']} without" if mean["failed"] else "")
+            rows.append((name, mean["mean"], interval, before, count))
+    for name, distance in distances.items():
+        if not name.startswith("input_"):
+            before = distances.get(f"input_{name}", {}).get("value")
+            rows.append((name, distance["value"], "", before, f"{distance['frames']} frames"))
+    return (f"{result['samples']} clips", "mean", "95 %", "input", "of"), rows, []
