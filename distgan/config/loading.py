@@ -152,7 +152,7 @@ def validate(
         name = what or defaults(model).get("recipe", "the run")
         raise ConfigError("\n".join([f"{_count(len(lines))} in the settings of {name}:", *lines]))
     if isinstance(settings, Run):
-        settings._given = tree
+        settings.with_given(tree)
     return settings
 
 

@@ -25,7 +25,8 @@ class Run(Section):
     judged_by: ClassVar[str | None] = None
     # Version of the settings -> defaults before it, by key; see config/identity.py.
     changed_defaults: ClassVar[dict[int, dict[str, Any]]] = {}
-    _given: dict[str, Any] = pydantic.PrivateAttr(default_factory=dict)
+    # The settings that the line or run file gave; set by loading.validate, no part of equality.
+    _given: ClassVar[dict[str, Any]] = {}
 
     recipe: str = Field(description="the system to train")
     data: str = Field(
@@ -162,11 +163,15 @@ class Run(Section):
         """Return the settings that say where and how far to run, not what the run is."""
         return {"machine", "experiment", "epochs", "data"}
 
+    def with_given(self, given: dict[str, Any]) -> Self:
+        """Remember the settings that a line gave; return this run."""
+        object.__setattr__(self, "_given", given)
+        return self
+
     def earlier_versions(self) -> Iterator[Self]:
         """Yield what the line of this run meant before each changed default, oldest first."""
         for run in identity.earlier(type(self), self._given):
-            run._given = self._given
-            yield run
+            yield run.with_given(self._given)
 
     def _hashed(self) -> dict[str, Any]:
         """Return the settings that make the run what it is.

@@ -47,7 +47,8 @@ def write_set(
 
 def check(root: Path, *options: str) -> tuple[int, dict]:
     """(exit code, audit.json)."""
-    code = guarded(audit_command.main, [str(root), "--workers", "1", *options])
+    workers = [] if "--workers" in options else ["--workers", "1"]
+    code = guarded(audit_command.main, [str(root), *workers, *options])
     return code, json.loads((root / "audit" / "audit.json").read_text())
 
 

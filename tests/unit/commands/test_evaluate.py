@@ -78,7 +78,8 @@ def test_the_result_can_be_repeated_from_what_it_says(trained, tmp_path):
         and said["noise"] == "noise/results"
         and "torch" in made["versions"]
     )
-    assert set(said["seconds"]) == {"reals", "images", "samples", "scores"}
+    # With statistics beside the data nothing of the real images is decoded.
+    assert set(said["seconds"]) >= {"images", "samples", "scores"}
     assert (
         said["score_sd"] >= 0
         and said["score_at_infinity"] is None

@@ -251,7 +251,7 @@ def test_other_kernels_are_refused(trained, build):
     with pytest.raises(
         ConfigError,
         match=(
-            r"layers.3.weight: \[64, 32, 4, 3\] there, \[96, 48, 4, 4\] here, which differ in more"
+            r"layers.3.weight: \[64, 32, 4, 3\] there, \[96, 48, 4, 4\] here: they differ in more"
             r" than widths"
         ),
     ):
