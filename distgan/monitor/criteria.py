@@ -1,9 +1,9 @@
-"""Was the run a success? The criteria of the systems' documents, one by one: pure functions of the
-journal. Imports no torch.
+"""Success criteria of a run, from the specifications of the systems: pure functions of the journal.
+Imports no torch.
 
-Which apply follows from what the journal holds and from the thresholds: pairs with an L1, a
+The keys of the journal and the thresholds decide which criteria apply: pairs with an L1 loss, a
 discriminator whose outputs are probabilities, a Wasserstein critic, audio that is compared with its
-input. Nothing here knows a recipe's name.
+input. No recipe is named here.
 """
 
 from dataclasses import dataclass
@@ -17,26 +17,26 @@ from distgan.monitor.rules_outcome import validation_rising
 from distgan.monitor.settings import Watch
 
 FRECHET = ("eval/fid", "eval/frechet_standin")
-FID_GOOD = 50.0  # of the documents on sagan and wgan_flowers; another extractor has another scale
+FID_GOOD = 50.0  # of sagan and wgan_flowers; another extractor has another scale
 
 
 @dataclass(frozen=True)
 class Criterion:
-    """One criterion: what was asked, what was found (where `met` is None: what is missing), both as
-    text for people.
+    """One criterion: what is required, and what was measured (if `met` is None: what is missing),
+    as text.
     """
 
     name: str
     met: bool | None  # None: not enough in the journal to say
-    found: str
-    asked: str
+    measured: str
+    required: str
 
 
 def criteria(
     rows: list[dict], config: dict[str, Any], watch: Watch, warnings: list[dict]
 ) -> list[Criterion]:
-    """The criteria that apply to a run, in the order in which to show them; [] where none does, as
-    for one that has just begun.
+    """Return the criteria that apply to a run, in the order in which to show them; [] if none does,
+    as for a run that has just begun.
 
     rows: the whole journal; config: the settings, flat; warnings: the events `warning` of the run
     so far.
@@ -99,36 +99,38 @@ def _d_loss(rows: list[dict], s: Watch) -> Criterion:
 def _stays(
     name: str, key: str, rows: list[dict], low: float | None, high: float | None, s: Watch
 ) -> Criterion:
-    asked = f"stays {_range(low, high)} after epoch {s.stagnant_after:g} (means over each)"
+    required = f"stays {_range(low, high)} after epoch {s.stagnant_after:g} (means over each)"
     table = finite(rows, key)
     means = epoch_means(table, rows[-1]["epoch"])
     means = means[means[:, 0] > (np.floor(table[0, 0]) if len(table) else 0) + s.stagnant_after]
     if not len(means):
-        return Criterion(name, None, f"no whole epoch after epoch {s.stagnant_after:g} yet", asked)
+        return Criterion(
+            name, None, f"no whole epoch after epoch {s.stagnant_after:g} yet", required
+        )
     out = means[
         (means[:, 1] < (-np.inf if low is None else low))
         | (means[:, 1] > (np.inf if high is None else high)),
         0,
     ]
-    found = (
+    measured = (
         f"{means[:, 1].min():.3g} to {means[:, 1].max():.3g} in epochs {means[0, 0]:.0f} to"
         f" {means[-1, 0]:.0f}"
     )
     return Criterion(
         name,
         not len(out),
-        found
+        measured
         + (
             f"; outside in {len(out)} of {len(means)}, first in epoch {out[0]:.0f}"
             if len(out)
             else ""
         ),
-        asked,
+        required,
     )
 
 
 def _gan_loss(rows: list[dict], s: Watch) -> Criterion:
-    asked = (
+    required = (
         f"keeps moving after epoch {s.stagnant_after:g}: no {s.stagnant_epochs} changes in a row"
         f" below {s.stagnant_change:g} (means over each epoch)"
     )
@@ -139,7 +141,7 @@ def _gan_loss(rows: list[dict], s: Watch) -> Criterion:
             None,
             f"{len(judged)} changes between whole epochs after epoch {s.stagnant_after:g},"
             f" {s.stagnant_epochs} are needed",
-            asked,
+            required,
         )
     small = np.abs(np.diff(means[:, 1]))[judged] < s.stagnant_change
     streak = longest = 0
@@ -152,46 +154,52 @@ def _gan_loss(rows: list[dict], s: Watch) -> Criterion:
         longest < s.stagnant_epochs,
         f"{later.min():.3g} to {later.max():.3g}; {small.sum()} of {len(small)} changes below"
         f" {s.stagnant_change:g}, at most {longest} in a row",
-        asked,
+        required,
     )
 
 
 def _l1_falls(rows: list[dict], s: Watch) -> Criterion:
-    asked = "both fall, and validation L1 does not rise again"
+    required = "both fall, and validation L1 does not rise again"
     table = gaps(rows)
     if len(table) < 2:
         return Criterion(
             "training and validation L1",
             None,
             f"{_count(len(table), 'validation')} with training before, 2 are needed",
-            asked,
+            required,
         )
     last = np.median(table[-s.valid_window :], axis=0) if len(table) > s.valid_window else table[-1]
     rising = validation_rising(rows, s, {})
     met = bool((last[1:] < table[0, 1:] * (1 - s.score_flat_change)).all()) and rising is None
-    found = (
+    measured = (
         f"training {table[0, 1]:.3g} → {last[1]:.3g}, validation {table[0, 2]:.3g} → {last[2]:.3g},"
         f" epochs {table[0, 0]:.4g} to {table[-1, 0]:.4g}"
     )
     return Criterion(
-        "training and validation L1", met, found + (f"; {rising.message}" if rising else ""), asked
+        "training and validation L1",
+        met,
+        measured + (f"; {rising.message}" if rising else ""),
+        required,
     )
 
 
 def _gap(rows: list[dict], s: Watch) -> Criterion:
-    asked = (
+    required = (
         f"validation L1 − training L1 below {s.gap_healthy:g} (median of the last {s.valid_window}"
         " validations)"
     )
     table = gaps(rows)[-s.valid_window :]
     if not len(table):
         return Criterion(
-            "generalisation gap", None, "no validation with training before it yet", asked
+            "generalisation gap", None, "no validation with training before it yet", required
         )
     train, valid = np.median(table[:, 1]), np.median(table[:, 2])
     gap = float(np.median(table[:, 2] - table[:, 1]))
     return Criterion(
-        "generalisation gap", gap < s.gap_healthy, f"{gap:.3g} ({valid:.3g} − {train:.3g})", asked
+        "generalisation gap",
+        gap < s.gap_healthy,
+        f"{gap:.3g} ({valid:.3g} − {train:.3g})",
+        required,
     )
 
 
@@ -201,15 +209,15 @@ def _no_warning(rows: list[dict], warnings: list[dict]) -> Criterion:
         return Criterion(
             "warnings",
             True if rows else None,
-            "none" if rows else "nothing was judged yet",
+            "none" if rows else "nothing was evaluated yet",
             "none was raised",
         )
-    said = ", ".join(
+    names = ", ".join(
         dict.fromkeys(
             f"{event.get('rule')} (epoch {event.get('epoch', 0):.4g})" for event in raised
         )
     )
-    return Criterion("warnings", False, f"{len(raised)}: {said}", "none was raised")
+    return Criterion("warnings", False, f"{len(raised)}: {names}", "none was raised")
 
 
 # ---- samples from noise: the sagan and wgan_flowers systems
@@ -222,8 +230,8 @@ def _real_prob(rows: list[dict], config: dict[str, Any], s: Watch) -> Criterion:
         return Criterion(
             made.name,
             made.met,
-            f"{made.found}; with these labels a D that cannot tell the two apart ends at {end:.3g}",
-            made.asked,
+            f"{made.measured}; the expected equilibrium for these labels is {end:.3g}",
+            made.required,
         )
     return made
 
@@ -231,25 +239,27 @@ def _real_prob(rows: list[dict], config: dict[str, Any], s: Watch) -> Criterion:
 def _now(
     name: str, rows: list[dict], key: str, low: float | None, high: float | None, s: Watch
 ) -> Criterion:
-    asked = f"{_range(low, high)} at the end (median of {s.window} lines)"
+    required = f"{_range(low, high)} at the end (median of {s.window} lines)"
     values = finite(rows, key)[-s.window :, 1]
     if len(values) < s.window:
-        return Criterion(name, None, f"{_count(len(values), 'line')}, {s.window} are needed", asked)
+        return Criterion(
+            name, None, f"{_count(len(values), 'line')}, {s.window} are needed", required
+        )
     value = float(np.median(values))
     return Criterion(
         name,
         (low is None or value >= low) and (high is None or value <= high),
         f"{value:.3g}",
-        asked,
+        required,
     )
 
 
 def _drift(rows: list[dict], s: Watch) -> Criterion:
-    """An untrained D says 0.5 of everything, so it is the first quarter of the run, not its first
-    line, that the last is compared with.
+    """Compare the last quarter of the run with the first quarter, not with the first line: an
+    untrained D outputs 0.5 for every sample.
     """
     low, high = s.healthy.get("d/fake_prob", (None, None))
-    asked = (
+    required = (
         "drifts towards 0.5: nearer to it in the last quarter of the run than in the first, or"
         " within 0.1 of it"
     )
@@ -258,7 +268,7 @@ def _drift(rows: list[dict], s: Watch) -> Criterion:
     table = finite(rows, "d/fake_prob")
     if len(table) < 4 * s.window:
         return Criterion(
-            "D(G(z))", None, f"{_count(len(table), 'line')}, {4 * s.window} are needed", asked
+            "D(G(z))", None, f"{_count(len(table), 'line')}, {4 * s.window} are needed", required
         )
     quarter = len(table) // 4
     first, last = float(np.median(table[:quarter, 1])), float(np.median(table[-quarter:, 1]))
@@ -266,36 +276,36 @@ def _drift(rows: list[dict], s: Watch) -> Criterion:
         "D(G(z))",
         abs(last - 0.5) < max(abs(first - 0.5), 0.1),
         f"{first:.3g} in the first quarter, {last:.3g} in the last (medians)",
-        asked,
+        required,
     )
 
 
 def _comparable(rows: list[dict], s: Watch) -> Criterion:
     if "g/loss" in s.healthy:
         return _now("G loss", rows, "g/loss", *s.healthy["g/loss"], s)
-    asked = (
+    required = (
         f"within a factor of {s.loss_ratio:g} of each other at the end (medians of {s.window}"
         " lines)"
     )
     table = finite(rows, "d/loss", "g/loss")[-s.window :, 1:]
     if len(table) < s.window:
         return Criterion(
-            "G and D losses", None, f"{_count(len(table), 'line')}, {s.window} are needed", asked
+            "G and D losses", None, f"{_count(len(table), 'line')}, {s.window} are needed", required
         )
     d, g = (float(value) for value in np.median(table, axis=0))
     return Criterion(
         "G and D losses",
         d > 0 and 1 / s.loss_ratio <= g / d <= s.loss_ratio,
         f"G {g:.3g}, D {d:.3g}",
-        asked,
+        required,
     )
 
 
 def _score_falls(rows: list[dict], key: str, s: Watch) -> Criterion:
-    name, asked = key.partition("/")[2], "falls: the best is below the first"
+    name, required = key.partition("/")[2], "falls: the best is below the first"
     scores = finite(rows, key)
     if len(scores) < 2:
-        return Criterion(name, None, f"{_count(len(scores), 'evaluation')}, 2 are needed", asked)
+        return Criterion(name, None, f"{_count(len(scores), 'evaluation')}, 2 are needed", required)
     first, best = scores[0], scores[scores[:, 1].argmin()]
     times = f", {first[1] / best[1]:.3g}-fold" if best[1] > 0 else ""
     return Criterion(
@@ -303,7 +313,7 @@ def _score_falls(rows: list[dict], key: str, s: Watch) -> Criterion:
         bool(best[1] < first[1] * (1 - s.score_flat_change)),
         f"{first[1]:.4g} at epoch {first[0]:.4g}, best {best[1]:.4g} at epoch "
         f"{best[0]:.4g}{times}; last {scores[-1, 1]:.4g}",
-        asked,
+        required,
     )
 
 
@@ -318,29 +328,28 @@ def _fid(rows: list[dict]) -> Criterion:
 
 
 def _wasserstein(rows: list[dict], s: Watch) -> Criterion:
-    asked = (
+    required = (
         f"falls from its peak by a factor of {s.release:g} at the least (medians of {s.window}"
         " lines)"
     )
-    found = medians(finite(rows, "d/wasserstein"), s.window)
-    if len(found) < 2:
-        return Criterion("Wasserstein estimate", None, f"fewer lines than {s.window + 1}", asked)
-    peak, last = found[found[:, 1].argmax()], found[-1]
+    windows = medians(finite(rows, "d/wasserstein"), s.window)
+    if len(windows) < 2:
+        return Criterion("Wasserstein estimate", None, f"fewer lines than {s.window + 1}", required)
+    peak, last = windows[windows[:, 1].argmax()], windows[-1]
     return Criterion(
         "Wasserstein estimate",
         bool(last[1] < peak[1] / s.release),
         f"peak {peak[1]:.4g} at epoch {peak[0]:.4g}, now {last[1]:.4g}",
-        asked,
+        required,
     )
 
 
 # ---- audio that is to be better than its input: the timbre system
 def _beats_input(rows: list[dict], name: str, key: str, unit: str, higher: bool) -> Criterion:
-    """At the validation with the best score, whose checkpoint is what is delivered.
-
-    At the last where there is no score.
+    """Compare with the input at the validation with the best score, whose checkpoint the results
+    are made from; without a score, at the last validation.
     """
-    asked = (
+    required = (
         f"repaired audio {'above' if higher else 'below'} the denoised input, on held-out"
         " recordings"
     )
@@ -351,20 +360,20 @@ def _beats_input(rows: list[dict], name: str, key: str, unit: str, higher: bool)
             name,
             None,
             f"no validation with valid/{key} and valid/input_{key} after training began",
-            asked,
+            required,
         )
     score = score_key(rows)
     scores = finite(rows, score) if score else table[-1:]
-    epoch, own, theirs = (
+    epoch, output, source = (
         table[np.abs(table[:, 0] - scores[scores[:, 1].argmin(), 0]).argmin()]
         if len(scores)
         else table[-1]
     )
-    found = (
-        f"{own:.4g} against {theirs:.4g}{unit and ' ' + unit} at epoch"
+    measured = (
+        f"{output:.4g} against {source:.4g}{unit and ' ' + unit} at epoch"
         f" {epoch:.4g}{', the best checkpoint' if score else ''}"
     )
-    return Criterion(name, bool(own > theirs if higher else own < theirs), found, asked)
+    return Criterion(name, bool(output > source if higher else output < source), measured, required)
 
 
 def _range(low: float | None, high: float | None) -> str:

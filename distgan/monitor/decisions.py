@@ -14,6 +14,7 @@ from distgan.monitor.rules_game import ALWAYS, BOUNDED
 from distgan.monitor.settings import Watch
 
 RATES = ("g_lr", "d_lr")
+Action = Literal["nothing", "adapt", "rollback", "stop"]
 
 
 def evaluate_rules(
@@ -27,26 +28,26 @@ def evaluate_rules(
     the same findings.
     """
     rows, values = recent(rows), values or {}
-    found = {
+    findings = {
         finding.rule: finding
         for rule in (*ALWAYS, *(() if settings.unbounded else BOUNDED))
         if (finding := rule(rows, settings, values))
     }
-    told = [
-        dataclasses.replace(found[rule], advice=advice(found[rule], settings, values))
+    ordered = [
+        dataclasses.replace(findings[rule], advice=advice(findings[rule], settings, values))
         for rule in get_args(Rule)
-        if rule in found
+        if rule in findings
     ]
-    return sorted(told, key=lambda finding: finding.level != "warning")
+    return sorted(ordered, key=lambda finding: finding.level != "warning")
 
 
 # ---- moves
 def next_moves(
-    rule: str, settings: Watch, values: dict[str, Any], in_flight: bool
+    rule: Rule, settings: Watch, values: dict[str, Any], in_flight: bool
 ) -> dict[str, Any]:
-    """{setting: its value after the guide's next move}.
+    """Return {setting: its value after the guide's next move}.
 
-    Of two moves of one setting, the first that has anything left.
+    Of two moves of one setting, the first that is applicable counts.
     """
     changes: dict[str, Any] = {}
     for move in settings.moves.get(rule, ()):
@@ -58,9 +59,8 @@ def next_moves(
 
 
 def advice(finding: Finding, settings: Watch, values: dict[str, Any]) -> str:
-    """`d_lr 1e-4→5e-5, lambda_l1 10→5.
-
-    Not in flight: base_filters_d 32→24; …`. A note names no moves.
+    """Return the next moves and what else helps, as in `d_lr 1e-4→5e-5, lambda_l1 10→5; not in
+    flight: base_filters_d 32→24; …`. A note names no moves.
     """
     parts = [finding.advice]
     if finding.level == "warning":
@@ -77,8 +77,8 @@ def advice(finding: Finding, settings: Watch, values: dict[str, Any]) -> str:
 
 # ---- what to do
 def adapt(findings: Sequence[Finding], settings: Watch, values: dict[str, Any]) -> dict[str, Any]:
-    """New values of settings: the moves, of those that can be made in flight, of the first warning
-    that has any left; {} if none has.
+    """Return new values of settings: the moves in flight for the first warning that has applicable
+    ones; {} if none has.
     """
     return _first_applicable_move(findings, settings, values)[1]
 
@@ -101,7 +101,7 @@ class Decision:
     `memory` is plain data: keep it in checkpoints and pass it to the next `decide`.
     """
 
-    action: Literal["nothing", "adapt", "rollback", "stop"] = "nothing"
+    action: Action = "nothing"
     rule: str | None = None
     changes: dict[str, Any] = field(
         default_factory=dict
@@ -118,11 +118,11 @@ def decide(
     memory: dict[str, Any],
     epoch: float,
 ) -> Decision:
-    """The answer of `on_trouble` to these findings at this epoch; notes are never answered.
+    """Return how `on_trouble` responds to the warnings at this epoch; notes have no response.
 
     A function of its arguments alone, so a run that was continued from a checkpoint decides as one
-    that never stopped. After a rollback the clock has gone back: the epochs to settle count from
-    the first call with the earlier epoch.
+    that never stopped. After a rollback the clock has gone back: `settle_epochs` count from the
+    first call with the earlier epoch.
     """
     warnings = [finding for finding in findings if finding.level == "warning"]
     if memory and epoch < memory["epoch"]:
@@ -153,9 +153,8 @@ def decide(
 def rollback_decision(
     rule: str, settings: Watch, values: dict[str, Any], memory: dict[str, Any], epoch: float
 ) -> Decision:
-    """Back to the last healthy checkpoint with half the rates.
-
-    Stop, where that was done `max_rollbacks` times.
+    """Decide to roll back to the last healthy checkpoint with half the learning rates, or to stop
+    after `max_rollbacks` rollbacks.
     """
     if memory.get("rollbacks", 0) >= settings.max_rollbacks:
         return _decision("stop", rule, {}, memory, epoch)
@@ -169,9 +168,9 @@ def rollback_decision(
 
 
 def _decision(
-    action: str, rule: str, changes: dict[str, Any], memory: dict[str, Any], epoch: float
+    action: Action, rule: str, changes: dict[str, Any], memory: dict[str, Any], epoch: float
 ) -> Decision:
-    answered = memory.get("answered", {})
+    responses = memory.get("answered", {})
     return Decision(
         action,
         rule,
@@ -179,6 +178,6 @@ def _decision(
         {
             "epoch": epoch,
             "rollbacks": memory.get("rollbacks", 0) + (action == "rollback"),
-            "answered": answered | {rule: answered.get(rule, 0) + 1},
+            "answered": responses | {rule: responses.get(rule, 0) + 1},
         },
     )

@@ -5,10 +5,6 @@ from distgan.monitor.moves import Move, Rule
 Guide = dict[Rule, tuple[Move, ...]]
 
 
-def _guide(**moves: tuple[Move, ...]) -> Guide:
-    return moves
-
-
 _STRONG = (Move(setting="g_steps", add=1, limit=3), Move(setting="d_lr", factor=0.5, limit=5e-5))
 _WEAK = (Move(setting="g_steps", add=-1, limit=1), Move(setting="d_lr", factor=2, limit=2e-4))
 _CLIP = Move(setting="clip", factor=0.5, limit=0.5, in_flight=False)
@@ -18,38 +14,40 @@ _SMALLER_D = (
 )
 _ADAM = tuple(Move(setting=name, factor=0.5, limit=5e-5) for name in ("g_lr", "d_lr"))
 
-# Of the documents on the sagan and capacity systems: one more G step up to 1:3; D 5e-5 and G 1e-4;
-# learning rate 5e-5 and clip 0.5 where unstable.
-SAGAN_GUIDE = _guide(
-    nonfinite=(*(Move(setting=name, factor=0.25, limit=5e-5) for name in ("g_lr", "d_lr")), _CLIP),
-    mode_collapse=(
+# From the specifications of the sagan and capacity systems: one more G step up to 1:3; D 5e-5 and G
+# 1e-4; learning rate 5e-5 and clip 0.5 if unstable.
+SAGAN_GUIDE: Guide = {
+    "nonfinite": (
+        *(Move(setting=name, factor=0.25, limit=5e-5) for name in ("g_lr", "d_lr")),
+        _CLIP,
+    ),
+    "mode_collapse": (
         Move(setting="d_lr", factor=0.25, limit=5e-5),
         Move(setting="g_lr", factor=0.5, limit=1e-4),
     ),
-    d_loss_low=_STRONG,
-    d_too_strong=_STRONG,
-    gan_loss_stagnant=_STRONG,
-    g_loss_exploding=(*_ADAM, _CLIP),
-    d_loss_high=_WEAK,
-    real_prob_low=_WEAK,
-    fake_prob_high=_WEAK,
-    overfitting=_SMALLER_D,
-    validation_rising=_SMALLER_D,
-    d_overfitting=_SMALLER_D,
-    score_flat=(
+    "d_loss_low": _STRONG,
+    "d_too_strong": _STRONG,
+    "gan_loss_stagnant": _STRONG,
+    "g_loss_exploding": (*_ADAM, _CLIP),
+    "d_loss_high": _WEAK,
+    "real_prob_low": _WEAK,
+    "fake_prob_high": _WEAK,
+    "overfitting": _SMALLER_D,
+    "validation_rising": _SMALLER_D,
+    "d_overfitting": _SMALLER_D,
+    "score_flat": (
         Move(setting="epochs", factor=1.5, limit=3000, in_flight=False),
         Move(setting="lr_every", factor=0.5, limit=250, in_flight=False),
         Move(setting="ngf", factor=1.5, limit=96, in_flight=False),
         Move(setting="ndf", factor=1.5, limit=96, in_flight=False),
         Move(setting="attention", to=(8, 16, 32), in_flight=False),
     ),
-)
+}
 
 
-# Of the documents on the waveform system: the health table, and the tuning guide with its three
-# rows. The guide also leads from the settings of the run that failed (`waveform-collapsed`) to
-# those of the repaired one, where the same setting stands twice: its next move is the first that
-# has any left.
+# From the specification of the waveform system: the tuning guide with its three rows. It also leads
+# from the settings of the run that failed (`waveform-collapsed`) to those of the repaired one. If a
+# setting occurs twice, its next move is the first applicable one.
 _COLLAPSE = (
     Move(setting="d_lr", factor=0.5, limit=1.25e-5),
     Move(setting="lambda_l1", factor=0.1, limit=10),
@@ -72,18 +70,18 @@ _OVERFIT = (
     Move(setting="aug_scale_range", to=(0.85, 1.15)),
     Move(setting="aug_shift_range", add=0.05, limit=0.15),
 )
-WAVEFORM_GUIDE = SAGAN_GUIDE | _guide(
-    d_loss_low=_COLLAPSE,
-    d_too_strong=_COLLAPSE,
-    gan_loss_stagnant=_COLLAPSE,
-    d_loss_high=_G_WEAK,
-    overfitting=_OVERFIT,
-    validation_rising=_OVERFIT,
-    real_prob_low=_G_WEAK,
-    fake_prob_high=_G_WEAK,
-    d_overfitting=_OVERFIT,
-    score_flat=(),
-)
+WAVEFORM_GUIDE: Guide = SAGAN_GUIDE | {
+    "d_loss_low": _COLLAPSE,
+    "d_too_strong": _COLLAPSE,
+    "gan_loss_stagnant": _COLLAPSE,
+    "d_loss_high": _G_WEAK,
+    "overfitting": _OVERFIT,
+    "validation_rising": _OVERFIT,
+    "real_prob_low": _G_WEAK,
+    "fake_prob_high": _G_WEAK,
+    "d_overfitting": _OVERFIT,
+    "score_flat": (),
+}
 
 # Of the timbre system: G's GAN loss is one of three and small.
 _LESS_GAN = (
@@ -98,12 +96,12 @@ _MILDER = (
     Move(setting="weight_decay", add=1e-5, limit=5e-5),
     Move(setting="g_width", factor=0.5, limit=64, in_flight=False),
 )
-TIMBRE_GUIDE = _guide(
-    nonfinite=_SLOWER,
-    g_loss_exploding=_SLOWER,
-    d_loss_low=_LESS_GAN,
-    d_too_strong=_LESS_GAN,
-    d_loss_high=(Move(setting="d_lr", factor=2, limit=8e-4),),
-    overfitting=_MILDER,
-    validation_rising=_MILDER,
-)
+TIMBRE_GUIDE = {
+    "nonfinite": _SLOWER,
+    "g_loss_exploding": _SLOWER,
+    "d_loss_low": _LESS_GAN,
+    "d_too_strong": _LESS_GAN,
+    "d_loss_high": (Move(setting="d_lr", factor=2, limit=8e-4),),
+    "overfitting": _MILDER,
+    "validation_rising": _MILDER,
+}

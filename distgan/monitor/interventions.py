@@ -5,14 +5,14 @@ from dataclasses import dataclass
 
 from distgan.monitor.journal import finite_number
 
-STOPPED = (  # how the reason of an early end begins where `watch` ended the run
+STOPPED = (  # how the reason of an early end begins if the monitor stopped the run
     "watch.on_trouble=stop"
 )
 
 
 @dataclass(frozen=True)
 class Intervention:
-    """Something that `watch` did to the run: `adapt`, `rollback` or `stop`."""
+    """An action of the monitor: `adapt`, `rollback` or `stop`."""
 
     action: str
     time: str | None
@@ -22,11 +22,10 @@ class Intervention:
 
 
 def interventions(events: Sequence[dict]) -> list[Intervention]:
-    """In the order in which they were made.
-
-    Also those that a rollback has taken out of the journal.
+    """Return the interventions in order, including those that a rollback has removed from the
+    journal.
     """
-    found = []
+    made = []
     for event in events:
         action, rule, changes = (
             event.get("event"),
@@ -41,7 +40,7 @@ def interventions(events: Sequence[dict]) -> list[Intervention]:
             changes = ", ".join(f"{name}→{value}" for name, value in changes.items())
         if "from_step" in event:
             changes = f"from step {event['from_step']} back to {event.get('to_step')}; {changes}"
-        found.append(
+        made.append(
             Intervention(
                 action,
                 event.get("time"),
@@ -50,20 +49,19 @@ def interventions(events: Sequence[dict]) -> list[Intervention]:
                 str(changes),
             )
         )
-    return found
+    return made
 
 
-def marks(found: Sequence[Intervention], rows: Sequence[dict]) -> list[tuple[float, str]]:
-    """(epoch, action) of what curves should show, each once.
-
-    Of the events, and of journal lines with `adapt/…` that no event tells of.
+def marks(made: Sequence[Intervention], rows: Sequence[dict]) -> list[tuple[float, str]]:
+    """Return (epoch, action) of what curves should mark, each once: of the interventions, and of
+    journal lines with `adapt/…` that are in no event.
     """
-    told = {(round(one.epoch, 3), one.action) for one in found if one.epoch is not None}
-    known = {epoch for epoch, _ in told}
-    told |= {
+    marks = {(round(each.epoch, 3), each.action) for each in made if each.epoch is not None}
+    known = {epoch for epoch, _ in marks}
+    marks |= {
         (epoch, "adapt")
         for row in rows
         if any(key.startswith("adapt/") for key in row)
         and (epoch := round(row["epoch"], 3)) not in known
     }
-    return sorted(told)
+    return sorted(marks)

@@ -1,7 +1,4 @@
-"""The journal of a run, read.
-
-Its lines, the series of a key, medians and means over stretches of it. Imports no torch.
-"""
+"""Read the journal of a run: lines, the series of a key, medians and means. Imports no torch."""
 
 import contextlib
 import json
@@ -13,15 +10,15 @@ import numpy as np
 
 from distgan.core.errors import RunError
 
-RECENT = 5000  # training lines that are looked at one by one
-THIN = 32  # of older ones, those are whose step is a multiple of this
+RECENT = 5000  # the last training lines are all evaluated
+THIN = 32  # of older ones, those whose step is a multiple of this
 
 
 def read_journal(path: Path | str) -> list[dict]:
-    """The lines of a journal in order, [] if there is none yet.
+    """Return the lines of a journal in order, [] if there is none yet.
 
     A last line torn by a crash is left out. Lines that a resumed attempt wrote again replace the
-    earlier ones. Raises RunError for damage anywhere else, with the line number.
+    earlier ones. Raise RunError for damage anywhere else, with the line number.
     """
     path = Path(path)
     rows: list[dict] = []
@@ -66,9 +63,8 @@ def recent(rows: list[dict]) -> list[dict]:
 
 
 def series(rows: list[dict], *keys: str) -> np.ndarray:
-    """[n, 1 + len(keys)] float64.
-
-    Epoch and the values of all lines that hold every key, one per step, in order of steps.
+    """Return [n, 1 + len(keys)] float64: the epoch and the values of all lines that hold every key,
+    one per step, in order of steps.
     """
     held = [row for row in rows if all(key in row for key in keys)]
     table = np.array(
@@ -82,23 +78,23 @@ def series(rows: list[dict], *keys: str) -> np.ndarray:
 
 
 def finite(rows: list[dict], *keys: str) -> np.ndarray:
-    """`series` without the lines in which a value is not finite."""
+    """Return `series` without the lines in which a value is not finite."""
     table = series(rows, *keys)
     return table[np.isfinite(table).all(axis=1)]
 
 
 def number(value) -> float:
-    """JSON has no NaN: null counts as one."""
+    """Return a float; NaN for null, since JSON has no NaN."""
     return float(value) if isinstance(value, int | float) else math.nan
 
 
 def finite_number(value) -> float | None:
-    """A finite number, else None."""
+    """Return a finite number, else None."""
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 
 def medians(table: np.ndarray, window: int) -> np.ndarray:
-    """[n, k] -> [n - window + 1, k]: epoch at which each full window ends, and the medians over it."""
+    """[n, k] -> [n - window + 1, k]: the epoch at which each full window ends, and its medians."""
     if len(table) < window:
         return table[:0]
     views = np.lib.stride_tricks.sliding_window_view(table[:, 1:], window, axis=0)
@@ -106,10 +102,10 @@ def medians(table: np.ndarray, window: int) -> np.ndarray:
 
 
 def epoch_means(table: np.ndarray, now: float) -> np.ndarray:
-    """[n, k] -> [epochs, k]: number of each epoch that was over at epoch `now` and has lines, and
-    the means over its lines.
+    """[n, k] -> [epochs, k]: the number of each epoch that has ended at epoch `now` and has lines,
+    and the means over its lines.
 
-    Epoch 1 are the lines with 0 < epoch <= 1, so that a line written as an epoch ends belongs to
+    Epoch 1 has the lines with 0 < epoch <= 1, so a line written at the end of an epoch belongs to
     it.
     """
     number = np.ceil(table[:, 0] - 1e-6)  # the journal rounds epochs to six decimals
@@ -122,9 +118,9 @@ def epoch_means(table: np.ndarray, now: float) -> np.ndarray:
 
 
 def since(bad: np.ndarray, good: np.ndarray) -> int | None:
-    """Index at which the state now in force began.
+    """Return the index at which the current spell began; None if there is none.
 
-    It starts at `bad` and ends at `good`; None when it is not in force.
+    A spell starts where `bad` is true and ends where `good` is.
     """
     ended = np.flatnonzero(good)
     start = ended[-1] + 1 if len(ended) else 0
@@ -133,30 +129,27 @@ def since(bad: np.ndarray, good: np.ndarray) -> int | None:
 
 
 def score_key(rows: list[dict]) -> str | None:
-    """The score this run was measured with last, `eval/fid` for one.
-
-    None before the first evaluation.
-    """
+    """Return the key of the last score, as in `eval/fid`; None before the first evaluation."""
     return next((key for row in reversed(rows) for key in row if key.startswith("eval/")), None)
 
 
 def gaps(rows: list[dict], key: str = "l1") -> np.ndarray:
-    """[n, 3]: of each validation its epoch, the mean of `g/key` over the training lines of the
-    epoch that ended with it, and `valid/key`.
+    """Return [n, 3], for each validation: its epoch, the mean of `g/key` over the training lines of
+    the epoch that ended with it, and `valid/key`.
 
-    Where validations come more often than once an epoch, the lines since the last. One with no
-    training line before it is left out.
+    With more than one validation per epoch, the mean is over the lines since the last one. A
+    validation without training lines before it is left out.
     """
     train, valid = finite(rows, f"g/{key}"), finite(rows, f"valid/{key}")
-    found, before = [], -math.inf
+    table, before = [], -math.inf
     for epoch, value in valid:
         low, high = np.searchsorted(
             train[:, 0], [max(before, epoch - 1) + 1e-9, epoch + 1e-9], side="left"
         )
         if high > low:
-            found.append((epoch, train[low:high, 1].mean(), value))
+            table.append((epoch, train[low:high, 1].mean(), value))
         before = epoch
-    return np.array(found).reshape(-1, 3)
+    return np.array(table).reshape(-1, 3)
 
 
 def last_rows(path: Path) -> list[dict[str, Any]]:
@@ -186,7 +179,7 @@ def tail_of(path: Path, size: int) -> list[dict[str, Any]]:
 
 
 def current_settings(values: dict[str, Any], rows: list[dict]) -> dict[str, Any]:
-    """The settings of a run with what was changed in flight, as its journal tells (`adapt/g_lr`)."""
+    """Return the settings with what was changed in flight, by the journal's keys `adapt/…`."""
     return values | {
         key.removeprefix("adapt/"): value
         for row in rows

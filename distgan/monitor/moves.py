@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_serializer, model_validator
 
-# In the order in which they are answered: what ruins a run first.
+# In the order of response: what ruins a run comes first.
 Rule = Literal[
     "nonfinite",
     "mode_collapse",
@@ -23,31 +23,30 @@ Rule = Literal[
 
 
 class Move(BaseModel):
-    """One move of a tuning guide.
+    """One move of a tuning guide: a setting, and how it changes, by `factor`, `add` or `to`.
 
-    A setting, and how it changes: `factor`, `add` or `to`. Nothing is left of it where the setting
-    is past `limit`.
+    It is not applicable once the setting is at or past `limit`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     setting: str = Field(
-        min_length=1, description="a key of the settings; in a run without it the move is left out"
+        min_length=1, description="a key of the settings; ignored by a recipe without it"
     )
     factor: float | None = Field(None, gt=0, description="multiply by this")
     add: float | None = Field(None, description="add this")
     to: bool | int | float | str | tuple[int | float, ...] | None = Field(
         None, description="set to this"
     )
-    limit: float | None = Field(None, description="how far a factor or a sum may go")
-    in_flight: bool = Field(True, description="whether it can be done to a run that is under way")
+    limit: float | None = Field(None, description="where `factor` or `add` stops")
+    in_flight: bool = Field(True, description="can be applied while the run trains")
 
     @model_validator(mode="after")
     def _one_way(self):
         given = [name for name in ("factor", "add", "to") if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(
-                f"a move of {self.setting} has one of factor, add, to; found"
+                f"a move of {self.setting} needs exactly one of factor, add, to; it has"
                 f" {', '.join(given) or 'none'}"
             )
         if self.factor == 1 or self.add == 0:
@@ -58,23 +57,23 @@ class Move(BaseModel):
 
     @model_serializer
     def _brief(self):
-        """Without what is not given: a guide is long enough."""
+        """Leave out what is not set, to keep a guide short."""
         fields = {name: getattr(self, name) for name in ("setting", "factor", "add", "to", "limit")}
         return {name: value for name, value in fields.items() if value is not None} | (
             {} if self.in_flight else {"in_flight": False}
         )
 
     def next(self, value: Any) -> Any:
-        """The setting's value after this move.
+        """Return the setting's value after this move; None if it is not applicable.
 
-        None where nothing is left of it. Integers stay integers.
+        Integers stay integers.
         """
         if self.to is not None:
             to = list(self.to) if isinstance(self.to, tuple) else self.to  # as a run file has it
             return None if to == (list(value) if isinstance(value, tuple) else value) else to
         if isinstance(value, bool) or not isinstance(value, int | float):
             return None  # switched off, or no number
-        new = value * self.factor if self.factor is not None else value + self.add
+        new = value * self.factor if self.factor is not None else value + (self.add or 0)
         down = new < value
         if self.limit is not None:
             if value <= self.limit if down else value >= self.limit:
@@ -85,12 +84,12 @@ class Move(BaseModel):
             if new == value:
                 new += -1 if down else 1
         else:
-            new = float(f"{new:.12g}")  # 0.1 + 0.2 is to be 0.3
+            new = float(f"{new:.12g}")  # 0.1 + 0.2 gives 0.3
         return None if new == value else new
 
 
-# What a run reads anew in every step; everything else is built into networks, optimizers and the
-# order of the data when it starts.
+# Settings that a run reads in every step; all others are built into networks, optimizers and the
+# order of the data at its start.
 IN_FLIGHT = frozenset(
     (
         "g_lr",
@@ -121,7 +120,7 @@ IN_FLIGHT = frozenset(
 
 
 def format_setting(value: Any) -> str:
-    """A setting as one would write it: 5e-5, 24, [0.9, 1.1]."""
+    """Return a setting as a person writes it: 5e-5, 24, [0.9, 1.1]."""
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(format_setting, value))}]"
     if isinstance(value, bool) or value is None:

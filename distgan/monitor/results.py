@@ -2,29 +2,29 @@
 
 from dataclasses import dataclass
 
+from distgan.monitor.moves import Rule
+
 
 @dataclass(frozen=True)
 class Finding:
-    """A rule that holds at the end of the journal, and since which epoch."""
+    """A rule that holds at the end of the journal, and the epoch since which it holds."""
 
-    rule: str
+    rule: Rule
     level: str  # "warning": something should be changed; "note": worth knowing
     epoch: float
     message: str
-    advice: str  # the guide's moves from the run's present settings, then what else helps
+    advice: str  # the guide's moves from the run's current settings, then what else helps
 
     @property
     def name(self) -> str:
-        """Under which it was told: a note that becomes a warning is told again."""
+        """The rule, with a level that is no warning: a note that becomes a warning is new."""
         return self.rule if self.level == "warning" else f"{self.rule} ({self.level})"
 
 
 @dataclass(frozen=True)
 class HealthSignal:
-    """A number to keep an eye on.
-
-    Its recent value, its healthy range (None: open end), and whether it lies there (None: too few
-    lines).
+    """A number to watch: its recent value, its healthy range (None: an open end), and `ok`, if the
+    value is in that range (None: too few lines).
     """
 
     name: str

@@ -1,6 +1,6 @@
-"""The health rules of what training comes to.
+"""Health rules of the results of training: validation, overfitting, score, diversity of samples.
 
-Validation, overfitting, score, diversity of samples. As rules.py says; imports no torch.
+rules_game says what a rule is. Imports no torch.
 """
 
 import math
@@ -17,15 +17,16 @@ def overfitting(rows: list[dict], s: Watch, values: dict[str, Any]) -> Finding |
     if s.gap_high is None:
         return None
     table = gaps(rows)
-    found = medians(np.column_stack([table, table[:, 2] - table[:, 1]]), s.valid_window)
-    at = since(found[:, 3] > s.gap_high, found[:, 3] < s.gap_high / s.release)
+    windows = medians(np.column_stack([table, table[:, 2] - table[:, 1]]), s.valid_window)
+    at = since(windows[:, 3] > s.gap_high, windows[:, 3] < s.gap_high / s.release)
     if at is None:
         return None
     return Finding(
         "overfitting",
         "warning",
-        float(found[at, 0]),
-        f"validation L1 {found[-1, 2]:.3g} − training L1 {found[-1, 1]:.3g} = {found[-1, 3]:.3g}"
+        float(windows[at, 0]),
+        f"validation L1 {windows[-1, 2]:.3g} − training L1 {windows[-1, 1]:.3g} ="
+        f" {windows[-1, 3]:.3g}"
         f" (medians of {s.valid_window} validations), healthy below {s.gap_healthy:g}, limit"
         f" {s.gap_high:g}: overfitting",
         "more data; keep the best checkpoint",
@@ -33,18 +34,20 @@ def overfitting(rows: list[dict], s: Watch, values: dict[str, Any]) -> Finding |
 
 
 def validation_rising(rows: list[dict], s: Watch, values: dict[str, Any]) -> Finding | None:
-    """Rising: the median of the last validations is above the lowest such median by `valid_rise`.
-    Fluctuating: over the last two windows the value went up and down by that fraction on average,
+    """Find a validation L1 that rises or fluctuates.
+
+    Rising: the median of the last validations is above the lowest such median by `valid_rise`.
+    Fluctuating: over the last two windows the value goes up and down by that fraction on average
     from one validation to the next (its path less its net change), and the later window has no new
     low.
     """
     valid = finite(rows, "valid/l1")
-    valid = valid[valid[:, 0] > 0]  # before the first step nothing was learnt that could get worse
-    found, n = medians(valid, s.valid_window), 2 * s.valid_window
-    if s.valid_rise is None or not len(found):
+    valid = valid[valid[:, 0] > 0]  # not before the first step
+    windows, n = medians(valid, s.valid_window), 2 * s.valid_window
+    if s.valid_rise is None or not len(windows):
         return None
-    lowest = np.minimum.accumulate(found[:, 1])
-    swing = np.zeros(len(found))
+    lowest = np.minimum.accumulate(windows[:, 1])
+    swing = np.zeros(len(windows))
     if len(valid) >= n:
         runs = np.lib.stride_tricks.sliding_window_view(valid[:, 1], n)
         lows = np.minimum.accumulate(valid[:, 1])
@@ -58,24 +61,25 @@ def validation_rising(rows: list[dict], s: Watch, values: dict[str, Any]) -> Fin
         swing[s.valid_window :] = (
             back_and_forth / (n - 1) / np.maximum(runs.mean(axis=1), 1e-12) * no_new_low
         )
-    rise = found[:, 1] / np.maximum(lowest, 1e-12) - 1
+    rise = windows[:, 1] / np.maximum(lowest, 1e-12) - 1
     at = since(
         (rise > s.valid_rise) | (swing > s.valid_rise),
         (rise < s.valid_rise / s.release) & (swing < s.valid_rise / s.release),
     )
     if at is None:
         return None
-    low = int(found[:, 1].argmin())
+    low = int(windows[:, 1].argmin())
     how = (
-        f"rising, {rise[-1]:.0%} above its lowest, {found[low, 1]:.3g} at epoch {found[low, 0]:.4g}"
+        f"rising, {rise[-1]:.0%} above its lowest, {windows[low, 1]:.3g} at epoch"
+        f" {windows[low, 0]:.4g}"
         if swing[-1] < s.valid_rise / s.release
         else f"fluctuating by {swing[-1]:.0%} from one validation to the next without a new low"
     )
     return Finding(
         "validation_rising",
         "warning",
-        float(found[at, 0]),
-        f"validation L1 {found[-1, 1]:.3g} (median of {s.valid_window} validations) is {how}, "
+        float(windows[at, 0]),
+        f"validation L1 {windows[-1, 1]:.3g} (median of {s.valid_window} validations) is {how}, "
         f"limit {s.valid_rise:.0%}: it should fall as the training L1 does",
         "keep the best checkpoint; early stopping (patience)",
     )
@@ -84,25 +88,27 @@ def validation_rising(rows: list[dict], s: Watch, values: dict[str, Any]) -> Fin
 def d_overfitting(rows: list[dict], s: Watch, values: dict[str, Any]) -> Finding | None:
     if s.overfit_high is None:
         return None
-    found = medians(finite(rows, "valid/overfit"), s.valid_window)
-    at = since(found[:, 1] > s.overfit_high, found[:, 1] < s.overfit_high / s.release)
+    windows = medians(finite(rows, "valid/overfit"), s.valid_window)
+    at = since(windows[:, 1] > s.overfit_high, windows[:, 1] < s.overfit_high / s.release)
     if at is None:
         return None
     return Finding(
         "d_overfitting",
         "warning",
-        float(found[at, 0]),
-        f"valid/overfit {found[-1, 1]:.3g} (median of {s.valid_window} validations), healthy below"
-        f" {s.overfit_high:g}: D has memorised the training samples, held-out ones look generated"
-        " to it",
+        float(windows[at, 0]),
+        f"valid/overfit {windows[-1, 1]:.3g} (median of {s.valid_window} validations), healthy"
+        " below"
+        f" {s.overfit_high:g}: D has memorised the training samples, and classifies held-out ones"
+        " as"
+        " generated",
         "stop early and keep the best checkpoint; more or cleaner images (of particles, flips only:"
         " rotation, affine and colour jitter hurt)",
     )
 
 
 def score_mark(rows: list[dict], s: Watch) -> tuple[np.ndarray | None, np.ndarray | None, int]:
-    """(epoch, score) of the last clear improvement, of the last evaluation, and how many
-    evaluations came after the former.
+    """Return (epoch, score) of the last clear improvement and of the last evaluation, and the
+    number of evaluations after the former; (None, None, 0) without a finite score.
     """
     key = score_key(rows)
     scores = finite(rows, key) if key else np.empty((0, 2))
@@ -137,26 +143,26 @@ def score_flat(rows: list[dict], s: Watch, values: dict[str, Any]) -> Finding | 
 
 
 def mode_collapse(rows: list[dict], s: Watch, values: dict[str, Any]) -> Finding | None:
-    """Samples from the same noise become alike, or the score jumps."""
-    found = [part for part in (_fallen(rows, s), _jumped(rows, s)) if part]
-    if not found:
+    """Find samples that become alike, or a score that jumps."""
+    parts = [part for part in (_fallen(rows, s), _jumped(rows, s)) if part]
+    if not parts:
         return None
     return Finding(
         "mode_collapse",
         "warning",
-        min(epoch for epoch, _ in found),
-        "; ".join(text for _, text in found),
+        min(epoch for epoch, _ in parts),
+        "; ".join(text for _, text in parts),
         "return to an earlier checkpoint and lower both rates (on_trouble=rollback does so)",
     )
 
 
 def _fallen(rows: list[dict], s: Watch) -> tuple[float, str] | None:
-    found = medians(finite(rows, "valid/diversity"), s.valid_window)
-    if not len(found):
+    windows = medians(finite(rows, "valid/diversity"), s.valid_window)
+    if not len(windows):
         return None
-    now = found[:, 1]
-    # More than the reals have is noise, as an untrained network may draw: falling from there is
-    # learning.
+    now = windows[:, 1]
+    # Above the diversity of real samples is noise, as of an untrained network: falling from there
+    # is learning.
     highest = np.minimum(np.maximum.accumulate(now), 1.0)
     before = np.concatenate(
         [np.full(min(s.valid_window, len(now)), -math.inf), now[: -s.valid_window]]
@@ -170,11 +176,11 @@ def _fallen(rows: list[dict], s: Watch) -> tuple[float, str] | None:
     if at is None:
         return None
     return (
-        float(found[at, 0]),
+        float(windows[at, 0]),
         (
             f"diversity of samples {now[-1]:.3g} of that of real ones (median of {s.valid_window}"
             f" validations; 1 is healthy), its highest was {now.max():.3g} at epoch"
-            f" {found[now.argmax(), 0]:.4g}: mode collapse, G draws ever fewer kinds of sample"
+            f" {windows[now.argmax(), 0]:.4g}: mode collapse, G generates fewer kinds of samples"
         ),
     )
 
@@ -199,6 +205,6 @@ def _jumped(rows: list[dict], s: Watch) -> tuple[float, str] | None:
         (
             f"{key.partition('/')[2]} jumped to {value[-1]:.4g}, {value[-1] / best[-1]:.2g} times"
             f" its best, {scores[low, 1]:.4g} at epoch {scores[low, 0]:.4g}: mode collapse, or"
-            " training that falls apart"
+            " unstable training"
         ),
     )

@@ -13,7 +13,7 @@ Range = tuple[float | None, float | None]  # both ends count as inside; None: op
 
 
 class Watch(BaseModel):
-    """Thresholds of the rules, where null switches a rule off, and what to do.
+    """Thresholds of the rules (null switches a rule off), and the response to warnings.
 
     The defaults are those of the sagan recipe.
     """
@@ -23,46 +23,49 @@ class Watch(BaseModel):
     on_trouble: Literal["warn", "adapt", "rollback", "stop"] = Field(
         "warn",
         description=(
-            "what a warning does beside being told: warn (nothing), adapt (the guide's moves that"
-            " can be made in flight), rollback (back to the last healthy checkpoint, both learning"
-            " rates halved), stop"
+            "response to a warning: warn (print it), adapt (apply the guide's moves that work in"
+            " flight), rollback (to the last healthy checkpoint, with both learning rates halved),"
+            " stop"
         ),
     )
     settle_epochs: float = Field(
         5,
         ge=0,
-        description="epochs between two interventions, in which the last one may show its effect",
+        description="least number of epochs between two interventions",
     )
     max_rollbacks: int = Field(
-        3, ge=0, description="of a run; trouble that is left after so many stops it"
+        3, ge=0, description="number of rollbacks after which the next one stops the run"
     )
     rollback_on: tuple[Rule, ...] = Field(
         ("nonfinite", "mode_collapse", "d_loss_low", "d_too_strong", "g_loss_exploding"),
         description=(
-            "rules whose warnings are answered by on_trouble=rollback; others are only told"
+            "rules whose warnings cause a rollback with on_trouble=rollback; others are only"
+            " printed"
         ),
     )
     window: int = Field(
-        25, ge=1, description="training lines of the journal whose median is judged"
+        25, ge=1, description="number of training lines of the journal whose median is evaluated"
     )
-    valid_window: int = Field(3, ge=1, description="validation lines whose median is judged")
+    valid_window: int = Field(
+        3, ge=1, description="number of validation lines whose median is evaluated"
+    )
     release: float = Field(
         1.1,
         ge=1,
-        description="a finding ends when the median is back past its threshold by this factor",
+        description="a finding ends once the median is back past its threshold by this factor",
     )
     unbounded: bool = Field(
         False,
         description=(
-            "D is an unbounded critic (Wasserstein): no range of its losses and outputs is healthy"
-            " or not, so only overfitting, scores and numbers that are not finite are judged"
+            "D is an unbounded critic (Wasserstein): its losses and outputs have no healthy range,"
+            " so only overfitting, scores and non-finite numbers are evaluated"
         ),
     )
     healthy: dict[str, Range] = Field(
         {"d/real_prob": (0.5, 0.8), "d/fake_prob": (None, 0.6)},
         description=(
-            "healthy ranges of journal keys, shown in the report and asked for by its criteria;"
-            " null: an open end"
+            "healthy ranges of journal keys, for the report and its success criteria; null: an open"
+            " end"
         ),
     )
     d_loss_collapsed: float | None = Field(
@@ -73,21 +76,21 @@ class Watch(BaseModel):
         0.0,
         ge=0,
         description=(
-            "least D loss that label smoothing allows (0.325 for the sum of both terms with "
-            "real labels of 0.9); the two thresholds above count from here"
+            "least D loss that label smoothing allows (0.325 for the sum of both terms with real"
+            " labels of 0.9); the two thresholds above are relative to it"
         ),
     )
     d_loss_weak: float | None = Field(None, ge=0, description="D loss above this: D too weak")
     real_prob_low: float | None = Field(
-        0.5, ge=0, le=1, description="D(x) below this: D takes real samples for generated ones"
+        0.5, ge=0, le=1, description="D(x) below this: D classifies real samples as generated"
     )
     real_prob_reach: float = Field(
         0.1,
         ge=0,
         le=1,
         description=(
-            "D(x) this far below the mean of both labels, where D ends that cannot tell the two"
-            " apart, is only noted while the score improves"
+            "D(x) at most this far below the mean of both labels, the expected equilibrium, is only"
+            " a note while the score improves"
         ),
     )
     real_prob_high: float | None = Field(
@@ -103,7 +106,7 @@ class Watch(BaseModel):
         description="D(G(z)) below this while D(x) is above real_prob_high: D too strong",
     )
     fake_prob_high: float | None = Field(
-        0.6, ge=0, le=1, description="D(G(z)) above this: D takes generated samples for real ones"
+        0.6, ge=0, le=1, description="D(G(z)) above this: D classifies generated samples as real"
     )
     g_loss_growth: float | None = Field(
         4.0, ge=1, description="G loss above this many times its own lowest median: exploding"
@@ -121,13 +124,15 @@ class Watch(BaseModel):
     stagnant_change: float | None = Field(
         None,
         ge=0,
-        description="epoch means of G's GAN loss that change by less than this: stagnant",
+        description="epoch means of G's GAN loss that change by less than this are stagnant",
     )
-    stagnant_epochs: int = Field(3, ge=1, description="changes in a row that must be so small")
+    stagnant_epochs: int = Field(
+        3, ge=1, description="number of consecutive changes that must be so small"
+    )
     stagnant_after: float = Field(
         5,
         ge=0,
-        description="epochs before which no loss is called stagnant, nor judged by the criteria",
+        description="number of epochs before the rule and the success criteria evaluate losses",
     )
     gap_high: float | None = Field(
         0.2, ge=0, description="validation L1 − training L1 above this: overfitting"
@@ -139,8 +144,8 @@ class Watch(BaseModel):
         0.1,
         ge=0,
         description=(
-            "validation L1 above its lowest median by this fraction is rising; "
-            "changing by it from one validation to the next, without a new low, it fluctuates"
+            "validation L1 above its lowest median by this fraction is rising; one that changes by"
+            " it between validations, without a new low, fluctuates"
         ),
     )
     overfit_high: float | None = Field(
@@ -155,8 +160,8 @@ class Watch(BaseModel):
         ge=0,
         le=1,
         description=(
-            "diversity below this share of its own highest median, or of that of real samples "
-            "where it was above it: mode collapse"
+            "diversity below this fraction of its highest median (at most that of real samples):"
+            " mode collapse"
         ),
     )
     diversity_low: float | None = Field(
@@ -164,35 +169,38 @@ class Watch(BaseModel):
         ge=0,
         le=1,
         description=(
-            "diversity that stays below this share of that of real samples and does not grow: mode"
-            " collapse"
+            "diversity that stays below this fraction of that of real samples and does not grow:"
+            " mode collapse"
         ),
     )
     score_jump: float | None = Field(
-        2.0, ge=1, description="two scores in a row above this many times the best: mode collapse"
+        2.0,
+        ge=1,
+        description="two consecutive scores above this many times the best: mode collapse",
     )
     score_lost: float = Field(
         0.25,
         ge=0,
         le=1,
         description=(
-            "share of the way from the first to the best score, in ratios, that a jump must undo as"
-            " well"
+            "fraction of the way from the first to the best score, as a ratio, that a jump must"
+            " also"
+            " undo"
         ),
     )
     score_flat_epochs: float | None = Field(
-        100, gt=0, description="epochs without a better score until it counts as flat"
+        100, gt=0, description="number of epochs without a better score after which it is flat"
     )
     score_flat_change: float = Field(
         0.01, ge=0, lt=1, description="fraction by which a score must fall to count as better"
     )
     score_flat_evaluations: int = Field(
-        3, ge=1, description="evaluations without a better score that are needed as well"
+        3, ge=1, description="least number of evaluations without a better score for it to be flat"
     )
     nonfinite_lines: int | None = Field(
         3,
         ge=1,
-        description="lines with numbers that are not finite, within a window, for a warning",
+        description="number of lines with non-finite numbers in a window for a warning",
     )
     moves: dict[Rule, tuple[Move, ...]] = Field(
         SAGAN_GUIDE,

@@ -23,7 +23,7 @@ def image_scores(run: History) -> dict[str, Any] | None:
         if is_best or i == len(scored) - 1:
             label = f"step {result.get('step')}, in training"
             rows.append(_image_row(f"{label}, best" if is_best else label, result))
-    requested = [result for result in run.asked if "score" in result]
+    requested = [result for result in run.requested if "score" in result]
     for result in requested[-MAX_REQUESTED:]:
         rows.append(_image_row(f"step {result.get('step')}, distgan evaluate", result))
     if not rows:
@@ -74,7 +74,7 @@ def audio_scores(run: History) -> dict[str, Any] | None:
     """
     measured = [
         result
-        for result in run.asked
+        for result in run.requested
         if result.get("kind") == "sound" and isinstance(result.get("means"), dict)
     ]
     if not measured:

@@ -1,5 +1,4 @@
-"""The state of a run, written whole or not at all, verified when read, falling back to the one
-before.
+"""Checkpoints: written whole or not at all, verified when read; a damaged one is passed over.
 
 checkpoints/00001200/networks.safetensors   weights, buffers and averages of every player:
                                             `G.net.*`, `G.ema.*`, `D.net.*`
@@ -31,21 +30,20 @@ Held = tuple[
     dict[str, torch.Tensor], dict[str, Any]
 ]  # what a player's tensors() and state() return
 _FILES = ("networks.safetensors", "training.pt")
-_BEFORE = ".tmp-before-"  # + step: what has left its name to one that is saved anew
+_BEFORE = ".tmp-before-"  # + step: a checkpoint while another is saved under its name
 
 
 def held(players: dict[str, Any]) -> dict[str, Held]:
-    """What `save` writes of players.
+    """Return what `save` writes of the players.
 
-    Collective: under DeepSpeed each rank has a part of an optimizer's state.
+    Collective: with DeepSpeed each rank has a part of an optimizer's state.
     """
     return {name: (player.tensors(), player.state()) for name, player in players.items()}
 
 
 def sums(players: dict[str, Any]) -> dict[str, int]:
-    """A checksum of each tensor of `tensors`, and how many updates each player has taken.
-
-    What all ranks must hold alike.
+    """Return a checksum of each tensor and each player's number of updates, which must be the same
+    on all ranks.
     """
     return {
         f"{name}.{key}": zlib.crc32(
@@ -57,19 +55,18 @@ def sums(players: dict[str, Any]) -> dict[str, int]:
 
 
 def digest(players: dict[str, Any]) -> str:
-    """SHA-256 of all weights, buffers and averages."""
-    found = hashlib.sha256()
+    """Return the SHA-256 of all weights, buffers and averages."""
+    sha256 = hashlib.sha256()
     for player in players.values():
         for value in player.tensors().values():
-            found.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
-    return found.hexdigest()
+            sha256.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return sha256.hexdigest()
 
 
 def save(folder: Path, step: int, players: dict[str, Held], state: dict[str, Any]) -> Path:
-    """Write checkpoint `step` of players' (tensors, state).
+    """Write checkpoint `step` of the players' (tensors, state); DiskError if it cannot be written.
 
-    A kill at any moment leaves either all of it or nothing under its name; DiskError where it
-    cannot be written.
+    A kill at any moment leaves either all of it or nothing under its name.
     """
     final, temporary = folder / f"{step:08d}", folder / f".tmp-{step:08d}"
     shutil.rmtree(temporary, ignore_errors=True)
@@ -79,13 +76,13 @@ def save(folder: Path, step: int, players: dict[str, Held], state: dict[str, Any
         OSError,
         RuntimeError,
         SafetensorError,
-    ) as error:  # a full disk is an OSError to Python only, not to torch and safetensors
-        shutil.rmtree(temporary, ignore_errors=True)  # gives a full disk its last bytes back
+    ) as error:  # torch and safetensors raise others on a full disk
+        shutil.rmtree(temporary, ignore_errors=True)  # to free the disk
         if isinstance(error, RunError):
             raise
         raise DiskError(
-            f"cannot write checkpoint {final}: {error}; the one before it is kept. Make room or"
-            " give access, and run the same line again"
+            f"cannot write checkpoint {final}: {error}; the one before it is kept. Free disk space"
+            " or give access, and run the same line again"
         ) from error
     return final
 
@@ -126,11 +123,11 @@ def _write(
     (temporary / "checkpoint.json").write_text(json.dumps(about, indent=1))
     for path in (*temporary.iterdir(), temporary):
         sync(path)
-    if final.is_symlink() or final.is_file():  # nothing of ours
+    if final.is_symlink() or final.is_file():  # not made by distgan
         final.unlink()
     before = folder / f"{_BEFORE}{final.name}"
     shutil.rmtree(before, ignore_errors=True)
-    if final.exists():  # saved anew after going back to it: kept until the new one has its name
+    if final.exists():  # saved again after a rollback: kept until the new one has its name
         final.rename(before)
     os.replace(temporary, final)
     sync(folder)
@@ -138,9 +135,9 @@ def _write(
 
 
 def recover(folder: Path) -> None:
-    """Give a checkpoint its name back that was being saved anew when the process was killed.
+    """Restore the name of a checkpoint that was being saved again when the process was killed.
 
-    Only for the run itself: another may be just saving.
+    For the run itself only: another process may be saving.
     """
     for path in folder.glob(f"{_BEFORE}*"):
         if not (final := folder / path.name.removeprefix(_BEFORE)).exists():
@@ -148,18 +145,18 @@ def recover(folder: Path) -> None:
 
 
 class _Damaged(RunError):
-    """Not what was written: the checkpoint before it serves. A checkpoint of another version is not
-    damaged, and not passed over.
+    """A checkpoint that differs from what was written: the one before it is used. A checkpoint of
+    another format is not damaged, and not passed over.
     """
 
 
 def newest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
-    """The newest intact checkpoint and its state; None where there is none.
+    """Return the newest intact checkpoint and its state; None if there are no checkpoints.
 
-    Damaged ones are named and passed over; RunError if there are checkpoints but none is intact.
+    Warn of damaged ones and pass them over; RunError if none is intact.
     """
-    found = present(folder)
-    for path in reversed(found):
+    paths = present(folder)
+    for path in reversed(paths):
         try:
             about = verify(path)
             if about["step"] != int(path.name):
@@ -169,28 +166,27 @@ def newest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
             return path, about
         except _Damaged as error:
             console.say(f"warning: {error}; falling back to the checkpoint before it")
-    if found:
+    if paths:
         raise RunError(
-            f"none of the {len(found)} checkpoints in {folder} is intact; move the folder away to"
-            " train from the start"
+            f"none of the {len(paths)} checkpoints in {folder} is intact; move the folder away to"
+            " start the training again"
         )
     return None
 
 
 def verify(path: Path) -> dict[str, Any]:
-    """checkpoint.json of an intact checkpoint; RunError says what is wrong with another."""
+    """Return checkpoint.json; RunError if the checkpoint is not intact, or of another format."""
     try:
         about = json.loads((path / "checkpoint.json").read_text())
         if about["digest"] != _digest(
             about
-        ):  # taken alike in every format: a flipped bit in its number is damage, not another format
+        ):  # the same in every format: a flipped bit in `format` is damage
             raise _Damaged(f"checkpoint {path} is damaged: checkpoint.json is not what was written")
         if about["format"] != FORMAT:
             raise RunError(
                 f"checkpoint {path} has format {about['format']} (distgan {about['distgan']}), this"
-                f" is distgan {__version__}, format {FORMAT}; go on with distgan"
-                f" {about['distgan']}, or move the folder {path.parent} away to train from the"
-                " start"
+                f" is distgan {__version__}, format {FORMAT}; continue with distgan"
+                f" {about['distgan']}, or move the folder {path.parent} away to start again"
             )
         for name in _FILES:
             if sha256_of(path / name) != about["files"][name]["sha256"]:
@@ -201,8 +197,8 @@ def verify(path: Path) -> dict[str, Any]:
 
 
 def load(path: Path, players: dict[str, Any]) -> None:
-    """Put a verified checkpoint into the players of this process, whatever ranks and engine wrote
-    it.
+    """Load a verified checkpoint into the players of this process, whatever number of ranks and
+    engine wrote it.
     """
     try:
         tensors = load_file(path / _FILES[0])
@@ -231,7 +227,7 @@ def load(path: Path, players: dict[str, Any]) -> None:
 
 
 def present(folder: Path) -> list[Path]:
-    """Checkpoint folders, oldest first."""
+    """Return the checkpoint folders, oldest first."""
     return (
         sorted(path for path in folder.glob("[0-9]" * 8) if path.is_dir() and not path.is_symlink())
         if folder.is_dir()
@@ -240,8 +236,8 @@ def present(folder: Path) -> list[Path]:
 
 
 def prune(folder: Path, keep: int, also: set[int | None]) -> None:
-    """Delete all but the newest `keep` and those of the steps `also`, and what a killed save left
-    behind.
+    """Delete all checkpoints but the newest `keep` and those of the steps `also`, and what a killed
+    save left behind.
     """
     try:
         for path in present(folder)[:-keep]:
@@ -254,18 +250,15 @@ def prune(folder: Path, keep: int, also: set[int | None]) -> None:
 
 
 def discard_after(folder: Path, step: int) -> None:
-    """Delete checkpoints of a later step.
-
-    They were found damaged, or belong to a future that is being trained again.
-    """
+    """Delete checkpoints after `step`: they are damaged, or will be trained again."""
     for path in present(folder):
         if int(path.name) > step:
             _delete(path)
 
 
 def _delete(path: Path) -> None:
-    """Away from its name first: a kill leaves no half of it there, but what the next `prune` takes
-    away.
+    """Rename, then delete: a kill leaves nothing half deleted under its name, and the next `prune`
+    deletes the rest.
     """
     away = path.with_name(f".tmp-old-{path.name}")
     shutil.rmtree(away, ignore_errors=True)
@@ -274,6 +267,6 @@ def _delete(path: Path) -> None:
 
 
 def _digest(about: dict[str, Any]) -> str:
-    """Of checkpoint.json itself, without this number."""
+    """Return the SHA-256 of checkpoint.json without its own digest."""
     rest = {key: value for key, value in about.items() if key != "digest"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()

@@ -1,8 +1,7 @@
-"""A run folder, read whole: what was asked, what happened, the numbers, the pictures. Imports no
-torch and changes nothing.
+"""Read a whole run folder: settings, events, numbers, samples. Imports no torch, changes nothing.
 
-A run that has just begun lacks most of it, so only what is there and damaged is an error. No file
-outside the folder is read.
+A run that has just begun lacks most files, so only a damaged file is an error. No file outside the
+folder is read.
 """
 
 import json
@@ -30,7 +29,7 @@ HEARTBEAT_OLD_S = 600.0
 
 @dataclass(frozen=True)
 class History:
-    """Everything a report says comes from here."""
+    """The contents of a run folder: all that a report shows."""
 
     folder: Path
     config: dict
@@ -44,7 +43,7 @@ class History:
         int, Path
     ]  # pictures by step: sample grids, or waveforms or spectrograms of held-out clips
     evaluations: list[dict]  # of the training
-    asked: list[dict]  # by `distgan evaluate`
+    requested: list[dict]  # evaluations by `distgan evaluate`
     checkpoints: list[tuple[int, int]]  # step, bytes
     sounds: list[Path]  # WAV files that belong to the newest picture
     results: list[Path]  # what the recipe made of the best checkpoint
@@ -55,10 +54,7 @@ class History:
 
     @cached_property
     def settings(self) -> Watch:
-        """The thresholds this run was watched with.
-
-        Keys of its `watch` section that are no thresholds are left out.
-        """
+        """The thresholds of this run's monitor; unknown keys of the section `watch` are ignored."""
         section = self.config.get("watch") or {}
         try:
             return Watch(
@@ -73,7 +69,7 @@ class History:
 
     @cached_property
     def criteria(self) -> list[Criterion]:
-        """What makes a run of this system a success, one by one."""
+        """The success criteria of this system."""
         return criteria(
             self.rows,
             self.config,
@@ -102,9 +98,8 @@ class History:
 
     @cached_property
     def best(self) -> dict | None:
-        """{"step", "epoch", "score", "metric"} of the best evaluation.
-
-        As the run recorded it, else from the journal.
+        """{"step", "epoch", "score", "metric"} of the best evaluation: from status.json, else from
+        the journal.
         """
         if self.status.get("best"):
             return self.status["best"]
@@ -122,23 +117,23 @@ class History:
 
     @cached_property
     def kind(self) -> str:
-        """`image` or `pair`: of samples that the run trains on."""
-        told = [(attempt.get("data") or {}).get("kind") for attempt in self.attempts.values()]
+        """The kind of training samples: `image` or `pair`."""
+        kinds = [(attempt.get("data") or {}).get("kind") for attempt in self.attempts.values()]
         paired = any(key in row for row in self.rows[:200] for key in ("g/l1", "valid/l1"))
         return next(
-            (kind for kind in told if kind in ("image", "pair")), "pair" if paired else "image"
+            (kind for kind in kinds if kind in ("image", "pair")), "pair" if paired else "image"
         )
 
     @property
     def unit(self) -> str:
-        """What a person calls them."""
+        """The word for training samples, plural."""
         return {"image": "images", "pair": "clips"}[self.kind]
 
     @property
     def speed(self) -> float | None:
-        """Samples a second; runs of version 0.1 have it under another name."""
-        found = self.recent("samples_per_second")
-        return self.recent("images_per_second") if found is None else found
+        """Samples per second; runs of version 0.1 have another key."""
+        speed = self.recent("samples_per_second")
+        return self.recent("images_per_second") if speed is None else speed
 
     @property
     def state(self) -> str:
@@ -153,13 +148,13 @@ class History:
         return self.status.get("samples") or (self.rows[-1].get("samples", 0) if self.rows else 0)
 
     def recent(self, key: str, lines: int = 20) -> float | None:
-        """Median of the last finite values of a journal key."""
+        """Return the median of the last finite values of a journal key."""
         values = series(self.rows, key)[-lines:, 1]
         values = values[np.isfinite(values)]
         return float(np.median(values)) if len(values) else None
 
     def last(self, key: str) -> float | None:
-        """The newest finite value of a journal key: of a validation, which is a mean already."""
+        """Return the last finite value of a journal key, for validations, which are means."""
         return next(
             (
                 value
@@ -170,10 +165,10 @@ class History:
         )
 
     def epoch_of(self, step: int) -> float | None:
-        """Epoch of a step, between the journal lines around it."""
+        """Return the epoch of a step, interpolated between journal lines."""
         if not self.rows:
             return None
-        # Steps never go back (read_journal), so the line can be interpolated.
+        # Steps never decrease (read_journal).
         return float(
             np.interp(
                 step,
@@ -184,8 +179,8 @@ class History:
         )
 
     def silent_s(self, now: datetime | None = None) -> float | None:
-        """Seconds since the last heartbeat of a run that says it is running, where that is long
-        enough to doubt it.
+        """Return the seconds since the last heartbeat of a run with state `running`; None if they
+        are at most HEARTBEAT_OLD_S.
         """
         beat = _time(self.status.get("heartbeat"))
         silent = (
@@ -197,7 +192,7 @@ class History:
 
     @property
     def wall_s(self) -> float:
-        """Seconds over all attempts; one that was killed ends with the last that was heard of it."""
+        """The seconds of all attempts; a killed one ends with its last event or heartbeat."""
         heard = [_time(event.get("time")) for event in self.events] + [
             _time(self.status.get("heartbeat"))
         ]
@@ -215,8 +210,8 @@ class History:
 
 
 def find_runs(folders: list[Path]) -> list[Path]:
-    """Run folders among these and up to two levels below them; RunError for one that holds none."""
-    found: dict[Path, None] = {}
+    """Return the run folders among these and up to two levels below; RunError if one has none."""
+    runs: dict[Path, None] = {}
     for folder in folders:
         if not folder.is_dir():
             raise RunError(f"no folder {folder}. {_LOOKED}")
@@ -232,8 +227,8 @@ def find_runs(folders: list[Path]) -> list[Path]:
         )
         if not inside:
             raise RunError(f"{folder} is no run and holds none. {_LOOKED}")
-        found.update(dict.fromkeys(path.resolve() for path in inside))
-    return list(found)
+        runs.update(dict.fromkeys(path.resolve() for path in inside))
+    return list(runs)
 
 
 def is_run(folder: Path) -> bool:
@@ -241,7 +236,7 @@ def is_run(folder: Path) -> bool:
 
 
 def read_history(folder: Path) -> History:
-    """Reads a run folder; RunError where a file in it is damaged."""
+    """Read a run folder; RunError if a file in it is damaged."""
     folder = folder.resolve()
     samples = {
         int(path.stem): path
@@ -270,7 +265,7 @@ def read_history(folder: Path) -> History:
             _mapping(folder, path.relative_to(folder))
             for path in sorted(folder.glob("eval/*.json"))
         ],
-        asked=[
+        requested=[
             _mapping(folder, path.relative_to(folder))
             for path in sorted(folder.glob("eval/asked/*.json"))
         ],
@@ -298,12 +293,12 @@ _LOOKED = (
 
 
 def _inside(folder: Path, path: Path) -> bool:
-    """Whether the file, links followed, exists inside the run folder."""
+    """Return True if the file exists and, with links followed, is inside the run folder."""
     return path.is_file() and path.resolve().is_relative_to(folder)
 
 
 def _own(folder: Path, path: Path) -> bool:
-    """Whether it is a file of the run itself, and no link."""
+    """Return True if it is a file inside the run folder, and not a link."""
     return not path.is_symlink() and _inside(folder, path)
 
 
@@ -317,12 +312,12 @@ def _mapping(folder: Path, name: str | Path) -> dict:
     except (ValueError, yaml.YAMLError) as error:
         raise RunError(f"{path} is damaged: {error}") from error
     if not isinstance(value, dict | None):
-        raise RunError(f"{path} is damaged: it should hold a mapping, found {type(value).__name__}")
+        raise RunError(f"{path} is damaged: expected a mapping, not {type(value).__name__}")
     return value or {}
 
 
 def _lines(folder: Path, name: str) -> list[dict]:
-    """Events; a damaged line is shown as such rather than hiding the others."""
+    """Return the events; a damaged line becomes an event `unreadable`."""
     events = []
     for line in (
         (folder / name).read_text(encoding="utf-8", errors="replace").splitlines()
@@ -340,7 +335,7 @@ def _lines(folder: Path, name: str) -> list[dict]:
 
 
 def _time(text: str | None) -> datetime | None:
-    """ISO 8601; without a zone it is UTC."""
+    """Parse ISO 8601; a time without a zone is UTC."""
     try:
         time = datetime.fromisoformat(text) if text else None
     except (ValueError, TypeError):

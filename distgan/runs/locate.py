@@ -1,4 +1,4 @@
-"""Find the checkpoint that a user names: `RUN`, `RUN@best`, `RUN@last`, `RUN@STEP` or its folder."""
+"""Find the checkpoint that a user names: `RUN`, `RUN@best`, `RUN@last`, `RUN@STEP`, its folder."""
 
 import json
 from pathlib import Path

@@ -85,7 +85,7 @@ class Checks:
     def _show_and_validate(
         self, now: Clock, state: TrainingState, show: bool, validate: bool
     ) -> dict[str, Any] | None:
-        """Save samples and validate. Return the score if a number of the validation is the score."""
+        """Save samples, validate. Return the score if a number of the validation is the score."""
         if show:
             path = self._folder.path / "samples" / f"{now.step:08d}.png"
             self._folder.write_or_warn(lambda: self._recipe.show(self._data, path))

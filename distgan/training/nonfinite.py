@@ -112,8 +112,10 @@ class NonFiniteMonitor:
             kept = f"the checkpoint of step {step} is good, and kept"
         raise RunError(
             f"bad numbers: {len(state.nonfinite[name]['skipped'])} of the last"
-            f" {WINDOW * run.max_skips} updates of {name} had a loss or gradient that is not finite,"
-            f" up to step {now.step}; {reason}; {kept}. The batches are in attempts/…/bad of the run"
+            f" {WINDOW * run.max_skips} updates of {name} had a loss or gradient that is not"
+            " finite,"
+            f" up to step {now.step}; {reason}; {kept}. The batches are in attempts/…/bad of the"
+            " run"
             f" folder. Lower {rates or 'the learning rates'}, or look for broken samples: distgan"
             f" check {self._run.data}"
         )

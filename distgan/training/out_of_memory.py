@@ -63,7 +63,8 @@ def advice(run: Run, rank: int, processes: int, error: BaseException) -> str:
     ways += ["more processes", "smaller networks or another batch, which is another run"]
     return (
         f"out of memory on rank {rank} with {now} samples per rank (batch {run.batch} = {processes}"
-        f" ranks x {accumulation} micro-batches x {now}): {reason}. Change one of these, and run the"
+        f" ranks x {accumulation} micro-batches x {now}): {reason}. Change one of these, and run"
+        " the"
         f" same line again: {'; '.join(ways)}. To find the largest per-rank batch that fits, add"
         f" --find-batch --processes={processes} to the same line"
     )

@@ -1,10 +1,9 @@
-"""The self-check: three steps on all ranks against one process that takes the whole global batch,
-before time is spent on a run.
+"""The self-check: compare three steps on all ranks with those of one process that takes the whole
+global batch, before a run starts.
 
-Both start from the same networks, data and noise, as any two ways of starting a run do, so that
-only rounding may tell them apart. Everything is made for the check and dropped after it: no random
-generator is moved and nothing of the run is touched, which is bit for bit what it would have been
-without.
+Both start from the same networks, data and noise, as any two launches of a run do, so they differ
+by rounding alone. Everything is made for the check and dropped after it; no random generator
+advances, so the run afterwards is bit for bit the same as without the check.
 """
 
 import dataclasses
@@ -29,19 +28,19 @@ from distgan.distributed.ranks import Ranks, SingleProcess
 from distgan.engine.player import Player
 from distgan.recipes._base import build_recipe
 
-STEPS = 3  # a GAN amplifies rounding with every step, and every fault known to us shows in three
+STEPS = 3  # a GAN amplifies rounding with every step, and every known fault shows in three
 
 
 class Tolerance(NamedTuple):
-    """For each of the three steps, the largest difference that is taken for rounding; measured,
-    with a margin, in docs/engines.md.
+    """For each of the three steps, the largest difference that counts as rounding; measured, with a
+    margin, in docs/engines.md.
 
-    The first steps tell faults: tests/unit/training/test_self_check.py puts some in, which lie above. In the third,
-    15 updates of a critic may have amplified 1e-6 to 0.2.
+    Faults show in the first steps: the tests of the self-check inject some, all above the
+    tolerance. In the third step, 15 updates of a critic may have amplified 1e-6 to 0.2.
     """
 
     numbers: tuple[float, float, float]  # losses and gradient norms
-    state: tuple[float, float, float]  # optimizers' state, in which the gradients are; buffers
+    state: tuple[float, float, float]  # optimizers' state, which has the gradients; buffers
     weights: tuple[
         float, float, float
     ]  # weights and averages: where a gradient is rounding alone, Adam makes a whole step of it
@@ -55,22 +54,22 @@ TOLERANCES = {
     "bf16": _HALF,
     "fp16": _HALF,
 }
-AMONG_RANKS = 1e-6  # ranks step with one reduced gradient: what differs is no rounding
+AMONG_RANKS = 1e-6  # all ranks step with one reduced gradient: rounding does not differ
 
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """Of one thing after one step.
+    """The difference of one quantity after one step.
 
-    `apart` is relative: of a loss or gradient norm, to its largest size in the three steps; of
-    tensors, the Euclidean distance, relative to how far the one process moved them.
+    `apart` is relative: for a loss or gradient norm, to its largest size in the three steps; for
+    tensors, it is the Euclidean distance relative to how far the one process moved them.
     """
 
     what: str
     step: int
     apart: float
     allowed: float
-    of_size: float | None = None  # of tensors: the same distance relative to their size
+    of_size: float | None = None  # for tensors: the same distance relative to their size
 
     @property
     def holds(self) -> bool:
@@ -78,14 +77,14 @@ class Difference:
 
     def __str__(self) -> str:
         return (
-            f"{self.what} after step {self.step} is {self.apart:.1e} apart, allowed are"
+            f"{self.what} after step {self.step} differs by {self.apart:.1e}, allowed:"
             f" {self.allowed:.0e}"
         )
 
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What was compared, how far it is apart, and what that took."""
+    """The differences, the launch they belong to, and the seconds the check took."""
 
     way: str
     rows: list[Difference]
@@ -98,14 +97,14 @@ class Report:
 
     @property
     def worst(self) -> Difference:
-        """The row that comes nearest to its tolerance, or exceeds it most."""
+        """The row closest to its tolerance, or furthest above it."""
         return max(
             self.rows,
             key=lambda row: math.inf if math.isnan(row.apart) else row.apart / row.allowed,
         )
 
     def show(self) -> None:
-        """Print the table, on rank 0: a line for each thing, a column for each step."""
+        """Print a table on rank 0: a line for each quantity, a column for each step."""
         lines = []
         for what in dict.fromkeys(row.what for row in self.rows):
             steps = {row.step: row for row in self.rows if row.what == what}
@@ -128,14 +127,14 @@ class Report:
         )
 
     def require(self) -> None:
-        """LaunchError, on all ranks alike, where something is above its tolerance."""
+        """Raise LaunchError, on all ranks alike, if a difference is above its tolerance."""
         if not self.holds:
             error = LaunchError(self.verdict())
             error.everywhere = True
             raise error
 
     def summary(self) -> dict[str, Any]:
-        """For the run folder; JSON knows no infinity."""
+        """Return plain data for the run folder; JSON has no infinity."""
         worst = self.worst
         return {
             "holds": self.holds,
@@ -150,19 +149,19 @@ class Report:
     def verdict(self) -> str:
         if self.holds:
             return (
-                f"{self.way}: {STEPS} steps are those of one process; nearest to its tolerance:"
+                f"{self.way}: {STEPS} steps are those of one process; closest to its tolerance:"
                 f" {self.worst} ({self.seconds:.0f} s)"
             )
         others = sum(not row.holds for row in self.rows) - 1
         return (
             f"{self.way}: {STEPS} steps are not those of one process: {self.worst}"
-            + (f"; {others} more are above theirs" if others else "")
-            + f". To find out why, check again with one thing changed: {self.advice}"
+            + (f"; {others} more are above their tolerance" if others else "")
+            + f". To find the cause, check again with one change: {self.advice}"
         )
 
 
 def _advice(run: Run, ranks: Ranks) -> str:
-    """What this run has beyond one process, each thing by which it can be left out."""
+    """Return the settings that leave out, one by one, what this run has beyond one process."""
     machine = run.machine
     ways = {
         "precision=float64 (a fault stays, rounding goes)": (
@@ -181,8 +180,9 @@ def _advice(run: Run, ranks: Ranks) -> str:
 
 
 def check(module: ModuleType, run: Run, ranks: Ranks, data: Data, layout: BatchLayout) -> Report:
-    """Collective; every rank returns the same report. The reference is computed on rank 0 while the
-    others wait.
+    """Return the same report on every rank. Collective.
+
+    Rank 0 computes the reference while the others wait.
     """
     began = time.perf_counter()
     mine = _play(module, run, ranks, data, layout)
@@ -200,9 +200,10 @@ def check(module: ModuleType, run: Run, ranks: Ranks, data: Data, layout: BatchL
             )
         except torch.OutOfMemoryError as error:
             raise LaunchError(
-                "the self-check compares with one process that takes the whole batch of"
-                f" {layout.batch}, for which the memory of this device does not suffice; check with"
-                " a smaller batch, or narrower networks: what is checked does not depend on either"
+                f"the self-check needs one process that takes the whole batch of {layout.batch},"
+                " for"
+                " which this device has too little memory. Check with a smaller batch or narrower"
+                " networks: the result depends on neither"
             ) from error
         return list(_differences(mine, one, run.precision, apart.amax(0)))
 
@@ -230,7 +231,7 @@ _State = dict[tuple[str, str], torch.Tensor]
 
 @dataclasses.dataclass
 class _Trace:
-    """What is left of three steps."""
+    """The results of three steps."""
 
     logs: list[dict[str, float]]  # numbers of each step, means over ranks
     states: list[_State]  # after 0, 1, … steps, on the CPU
@@ -240,7 +241,7 @@ class _Trace:
 
 
 def _play(module: ModuleType, run: Run, ranks: Ranks, data: Data, layout: BatchLayout) -> _Trace:
-    """The first three steps of the run."""
+    """Take the first three steps of the run."""
     recipe = build_recipe(module, run, ranks, layout, data.shape)
     clock = Clock(layout.batch * recipe.batches_per_step, len(data.train))
     stream = iter(
@@ -274,7 +275,7 @@ def _play(module: ModuleType, run: Run, ranks: Ranks, data: Data, layout: BatchL
 
 
 def _state(players: dict[str, Player]) -> _State:
-    """Everything that an update changes, by player and kind. Collective."""
+    """Return everything that an update changes, by player and kind. Collective."""
     rows: dict[tuple[str, str], list[torch.Tensor]] = {}
     for name, player in players.items():
         weights = {key for key, _ in player.module.named_parameters()}
@@ -290,7 +291,7 @@ def _state(players: dict[str, Player]) -> _State:
 
 
 def _tensors(state: Any) -> Iterator[torch.Tensor]:
-    """The tensors of an optimizer's state, by parameter and name, without counts of steps."""
+    """Yield the tensors of an optimizer's state, by parameter and name, without counts of steps."""
     if isinstance(state, torch.Tensor):
         yield state
     elif isinstance(state, dict):
@@ -299,8 +300,8 @@ def _tensors(state: Any) -> Iterator[torch.Tensor]:
 
 
 def _apart(players: dict[str, Player], before: _State, after: _State, ranks: Ranks) -> torch.Tensor:
-    """[players] How far this rank's weights, buffers and averages are from the mean over ranks, the
-    largest of each player. Collective.
+    """Return [players]: how far this rank's weights, buffers and averages are from the mean over
+    ranks, the largest of each player. Collective.
     """
     found = dict.fromkeys(players, 0.0)
     for (name, kind), mine in after.items():
@@ -343,7 +344,7 @@ def _differences(
 
 
 def _relative(a: torch.Tensor, b: torch.Tensor, start: torch.Tensor) -> tuple[float, float]:
-    """The distance of a from b: relative to how far b is from `start`, and to how large b is."""
+    """Return the distance of a from b, relative to that of b from `start`, and to the size of b."""
     if a.shape != b.shape:
         return math.inf, math.inf
     a, b = a.double(), b.double()
@@ -359,7 +360,7 @@ def _ratio(distance: float, size: float) -> float:
 
 
 def _forget(run: Run) -> None:
-    """Give memory back: wrapped networks lie in reference cycles."""
+    """Free memory: wrapped networks are in reference cycles."""
     gc.collect()
     if run.machine.compile:
         torch.compiler.reset()

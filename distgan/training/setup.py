@@ -2,6 +2,7 @@
 
 import json
 from types import ModuleType
+from typing import Any
 
 from distgan.config import batch_layout
 from distgan.config.introspection import flatten
@@ -16,7 +17,7 @@ from distgan.runs.locate import start_digest
 from distgan.runs.resolve import earlier_values, resolve, versions
 
 # Settings in which the ranks of one run may differ: paths, and what no collective depends on.
-PER_RANK = {
+PER_RANK: Any = {
     "data": True,
     "experiment": True,
     "evaluate": {"inception"},

@@ -38,7 +38,7 @@ WAVEFORM_NAMES = {
 def test_the_repaired_run_meets_every_criterion():
     said = of(repaired(12))
     assert said.keys() == WAVEFORM_NAMES and all(found.met for found in said.values())
-    assert "in 0.2–0.7" in said["D loss"].asked and said["D loss"].found.endswith(
+    assert "in 0.2–0.7" in said["D loss"].required and said["D loss"].measured.endswith(
         "in epochs 6 to 12"
     )
 
@@ -50,14 +50,14 @@ def test_the_failing_run_meets_none():
     ]
     said = of(collapsed(12), warnings=events)
     assert met(collapsed(12), warnings=events) == dict.fromkeys(WAVEFORM_NAMES, False)
-    assert "outside in 7 of 7, first in epoch 6" in said["D loss"].found
+    assert "outside in 7 of 7, first in epoch 6" in said["D loss"].measured
     assert (
-        "at most 6 in a row" in said["GAN loss of G"].found
-        or "at most 7 in a row" in said["GAN loss of G"].found
+        "at most 6 in a row" in said["GAN loss of G"].measured
+        or "at most 7 in a row" in said["GAN loss of G"].measured
     )
     assert (
-        said["warnings"].found.startswith(f"{len(events)}: ")
-        and "d_loss_low (epoch 8)" in said["warnings"].found
+        said["warnings"].measured.startswith(f"{len(events)}: ")
+        and "d_loss_low (epoch 8)" in said["warnings"].measured
     )
 
 
@@ -71,13 +71,13 @@ def test_a_run_that_is_too_young_is_not_judged():
         "warnings": True,
     }
     assert (
-        "no whole epoch after epoch 5" in said["D loss"].found
-        and "3 are needed" in said["GAN loss of G"].found
+        "no whole epoch after epoch 5" in said["D loss"].measured
+        and "3 are needed" in said["GAN loss of G"].measured
     )
     young = [{"step": 0, "epoch": 0.0, "valid/l1": 0.5}]
     assert set(met(young).values()) == {None, True} and of(young)[
         "generalisation gap"
-    ].found.startswith("no validation with training")
+    ].measured.startswith("no validation with training")
     assert criteria([], {}, WAVEFORM, []) == []
 
 
@@ -122,7 +122,7 @@ def test_sagan():
         ["D(x)", "D(G(z))", "G and D losses", "frechet_standin"], True
     )
     assert (
-        "FID" not in said and "-fold" in said["frechet_standin"].found
+        "FID" not in said and "-fold" in said["frechet_standin"].measured
     )  # below 50 is asked of FID only: the stand-in has another scale
     bad = journal(
         noise=0.02,
@@ -134,7 +134,10 @@ def test_sagan():
         },
     )
     assert met(bad, Watch(), {"real_label": 0.9, "fake_label": 0.0}) == dict.fromkeys(said, False)
-    assert "ends at 0.45" in of(bad, Watch(), {"real_label": 0.9, "fake_label": 0.0})["D(x)"].found
+    assert (
+        "equilibrium for these labels is 0.45"
+        in of(bad, Watch(), {"real_label": 0.9, "fake_label": 0.0})["D(x)"].measured
+    )
     assert set(met(journal(lines=12), Watch()).values()) == {None}
 
 
@@ -171,8 +174,8 @@ def test_the_capacity_ranges_are_those_of_its_section():
     said = of(journal(noise=0.02, **good), watch)
     assert (
         [found.met for found in said.values()] == [True] * 5
-        and "in 0.3–0.8" in said["D loss"].asked
-        and "in 0.5–1.5" in said["G loss"].asked
+        and "in 0.3–0.8" in said["D loss"].required
+        and "in 0.5–1.5" in said["G loss"].required
     )
     assert not any(
         of(journal(noise=0.02, **{key: lambda t: 0.2 for key in good}), watch)[name].met
@@ -234,7 +237,7 @@ def test_repaired_audio_beats_its_input():
     rows = [validation(0.0, 9.0), validation(5.0, 1.0), validation(9.0, 2.0, si_sdr=1.0)]
     assert (
         of(rows)["SI-SDR"].met
-        and of(rows)["SI-SDR"].found == "9 against 8 dB at epoch 5, the best checkpoint"
+        and of(rows)["SI-SDR"].measured == "9 against 8 dB at epoch 5, the best checkpoint"
     )
 
 

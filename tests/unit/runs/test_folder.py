@@ -8,7 +8,7 @@ import pytest
 from distgan import cli, train
 from distgan.core.errors import DiskError
 from distgan.recipes import sagan
-from distgan.runs.folder import RunFolder
+from distgan.runs.folder import NoRunFolder, RunFolder
 
 
 @pytest.fixture
@@ -87,3 +87,12 @@ def test_done_is_gone_while_a_longer_run_trains(particles, tmp_path, monkeypatch
     monkeypatch.setattr(sagan.Recipe, "step", step)
     assert cli.guarded(train.main, [*words, "epochs=2"]) == 0
     assert seen == [False] * 3 and (tmp_path / "run" / "DONE").exists()
+
+
+def test_other_ranks_have_a_folder_that_does_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    none = NoRunFolder()
+    none.journal([{"step": 1}]), none.event("best", step=1), none.status(step=1)
+    none.begin({}), none.end("done", None), none.write_or_warn(lambda: (tmp_path / "x").touch())
+    none.reopen(), none.finish(1, 1.0, False), none.clear_request("SAVE"), none.close()
+    assert none.has_request("STOP") is False and not list(tmp_path.iterdir())

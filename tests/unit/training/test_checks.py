@@ -1,0 +1,78 @@
+"""What is due between two steps, with a recipe of three lines."""
+
+import json
+import types
+
+import pytest
+
+from distgan.config.sections import Machine
+from distgan.core.clock import Clock
+from distgan.distributed.ranks import Ranks
+from distgan.monitor.decisions import Decision
+from distgan.monitor.settings import Watch
+from distgan.runs.training_state import TrainingState
+from distgan.training.checks import Checks
+from distgan.training.journal_writer import JournalWriter
+
+CLOCK = Clock(per_step=4, train=8)
+RUN = types.SimpleNamespace(
+    sample_every=100,
+    validate_every=1,
+    scored=None,
+    judged_by="valid/l1",
+    patience=2,
+    watch=Watch(),
+    model_dump=lambda mode: {},
+)
+
+
+class Folder:
+    def __init__(self, path):
+        self.path, self.rows, self.events = path, [], []
+        (path / "eval").mkdir()
+
+    def journal(self, rows):
+        self.rows += rows
+
+    def event(self, name, **details):
+        self.events.append((name, details))
+
+    def write_or_warn(self, write):
+        write()
+
+
+@pytest.fixture
+def made(tmp_path):
+    folder, ranks, losses = Folder(tmp_path), Ranks(Machine(device="cpu")), iter((0.5, 0.3, 0.4))
+    recipe = types.SimpleNamespace(
+        validate=lambda data: {"valid/l1": next(losses)}, show=lambda data, path: None
+    )
+    data = types.SimpleNamespace(validation=range(3))
+    writer = JournalWriter(ranks, folder, every=1)
+    checks = Checks(recipe, data, ranks, folder, writer, None, last=100)
+    return folder, checks, TrainingState.from_dict({}, RUN, ("G", "D"))
+
+
+def test_a_number_of_the_validation_is_the_score(made):
+    folder, checks, state = made
+    improved = [checks.check(CLOCK.at(step), state)[0] for step in (2, 4, 6)]
+    assert improved == [True, True, False]
+    assert state.best == {"step": 4, "samples": 16, "epoch": 2.0, "score": 0.3, "metric": "l1"}
+    assert [row["eval/l1"] for row in folder.rows if "eval/l1" in row] == [0.5, 0.3, 0.4]
+    assert [name for name, _ in folder.events] == ["validation", "best"] * 2 + [
+        "validation",
+        "evaluation",
+    ]
+    record = json.loads((folder.path / "eval" / "00000006.json").read_text())
+    assert (record["metric"], record["score"], record["samples"]) == ("l1", 0.4, 3)
+
+
+def test_patience_counts_epochs_from_the_best(made):
+    _, checks, state = made
+    for step in (2, 4):
+        checks.check(CLOCK.at(step), state)
+    ends = [checks.end_reason(CLOCK.at(step), state, Decision()) for step in (6, 7, 8)]
+    assert ends == [None, None, "no better l1 for 2 epochs"]
+    assert checks.end_reason(CLOCK.at(100), state, Decision("stop", "nonfinite")) is None
+    stop = checks.end_reason(CLOCK.at(6), state, Decision("stop", "nonfinite"))
+    assert stop == "watch.on_trouble=stop, because of nonfinite"
