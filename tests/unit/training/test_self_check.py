@@ -65,7 +65,7 @@ def test_accumulation_without_dividing_is_refused(data):
     with pytest.raises(
         LaunchError,
         match=(
-            r"3 steps are not those of one process: .* apart, allowed are .*; \d+ more are above"
+            r"3 steps are not those of one process: .* differs by .*, allowed: .*; \d+ more are above"
             r" theirs.*"
             r"change.*precision=float64.*machine\.accumulation=1"
         ),
@@ -100,7 +100,7 @@ def test_a_batch_that_one_device_cannot_hold(data):
 
     with (
         patch.object(doctor, "_play", play),
-        pytest.raises(LaunchError, match="whole batch of 12.*check with a smaller batch"),
+        pytest.raises(LaunchError, match="whole batch of 12.*Check with a smaller batch"),
     ):
         checked(ranks, data)
 
