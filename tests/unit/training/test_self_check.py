@@ -66,7 +66,7 @@ def test_accumulation_without_dividing_is_refused(data):
         LaunchError,
         match=(
             r"3 steps are not those of one process: .* differs by .*, allowed: .*; \d+ more are above"
-            r" theirs.*"
+            r" their tolerance.*"
             r"change.*precision=float64.*machine\.accumulation=1"
         ),
     ):
