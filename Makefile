@@ -17,7 +17,7 @@ help:
 	@echo "make chaos      a hundred kills at random moments, with 1, 2 and 3 processes (half an hour)"
 	@echo "make bench      speed, as ratios against named peers or limits"
 	@echo "make peers      what \`make bench\` compares with beside webdataset: litdata, mosaicml-streaming"
-	@echo "make lint       ruff"
+	@echo "make lint       ruff and mypy"
 
 $(READY): pyproject.toml constraints.txt
 	@echo "installing into .venv: about 5 GB, a minute or more"
@@ -62,6 +62,8 @@ peers: $(TESTED)
 
 lint: $(TESTED)
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 clean:
 	rm -rf .venv build *.egg-info

@@ -67,7 +67,7 @@ def settings_help(words: list[str]) -> str:
         f"  {f'{key}={given.get(key, default)}':44} {meaning}"
         for key, default, meaning in describe(module.Settings)
     ]
-    title = f"Settings of {words[0]} ({module.__doc__.strip().splitlines()[0]})"
+    title = f"Settings of {words[0]} ({str(module.__doc__).strip().splitlines()[0]})"
     return "\n".join([f"{EXAMPLES}\n\n{title}\n", *lines])
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -166,7 +167,7 @@ def _quoted(value: Any) -> str:
     return text if len(text) <= 100 else f"{text[:60]}… ({len(text)} characters)"
 
 
-def _fault(fault: dict[str, Any], known: list[str]) -> str:
+def _fault(fault: Mapping[str, Any], known: list[str]) -> str:
     """Return one pydantic error as `key: found X, allowed Y`."""
     key = ".".join(str(part) for part in fault["loc"])
     if fault["type"] == "extra_forbidden":

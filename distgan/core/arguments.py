@@ -73,7 +73,7 @@ def whole(name: str, help: str, low: int, high: int | None = None, **more: Any) 
         return int(word)
 
     allowed = f"{low:,} or more" if high is None else f"{low:,} to {high:,}"
-    return Option(name, help, **{"metavar": "N", "allowed": allowed, "read": read} | more)
+    return Option(name, help, **dict[str, Any](metavar="N", allowed=allowed, read=read) | more)
 
 
 def number(name: str, help: str, low: float, high: float, **more: Any) -> Option:
@@ -85,7 +85,7 @@ def number(name: str, help: str, low: float, high: float, **more: Any) -> Option
         return float(word)
 
     allowed = f"{low:g} to {high:g}"
-    return Option(name, help, **{"metavar": "X", "allowed": allowed, "read": read} | more)
+    return Option(name, help, **dict[str, Any](metavar="X", allowed=allowed, read=read) | more)
 
 
 def one_of(
@@ -100,7 +100,7 @@ def one_of(
 
     allowed = ", ".join(words)
     return Option(
-        name, help, **{"metavar": "|".join(words), "allowed": allowed, "read": read} | more
+        name, help, **dict[str, Any](metavar="|".join(words), allowed=allowed, read=read) | more
     )
 
 
@@ -114,7 +114,7 @@ def several(name: str, help: str, *words: str, **more: Any) -> Option:
         return tuple(word for word in words if word in chosen)
 
     allowed = f"{', '.join(words)}, separated by commas"
-    return Option(name, help, **{"metavar": "LIST", "allowed": allowed, "read": read} | more)
+    return Option(name, help, **dict[str, Any](metavar="LIST", allowed=allowed, read=read) | more)
 
 
 class Arguments(SimpleNamespace):
@@ -214,7 +214,8 @@ class Command:
         """(words, raw values of options by name, faults)"""
         words: list[str] = []
         given: dict[str, list[str]] = {}
-        faults, queue = [], list(argv)
+        faults: list[str] = []
+        queue = list(argv)
         by_name = {option.name.replace("-", "_"): option for option in self.options}
         by_name |= {option.also: option for option in self.options if option.also}
         by_name["help"] = HELP

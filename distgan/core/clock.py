@@ -46,9 +46,9 @@ class Clock:
             " epochs"
         )
 
-    def due(self, every: float, start: float = 0, end: float | None = None) -> bool:
+    def due(self, every: float, start: float | None = 0, end: float | None = None) -> bool:
         """Return whether this step reached a multiple of `every` epochs in (`start`, `end`]."""
-        low = max(self.samples - self.per_step, round(start * self.train))
+        low = max(self.samples - self.per_step, round((start or 0) * self.train))
         high = self.samples if end is None else min(self.samples, round(end * self.train))
         period = max(round(every * self.train), 1)
         return low < high and high // period > low // period

@@ -4,6 +4,7 @@ import contextlib
 import os
 import sys
 import time
+from collections.abc import Iterator
 
 from rich.console import Console
 from rich.progress import (
@@ -118,7 +119,7 @@ class Bar:
 
 
 @contextlib.contextmanager
-def bar(label: str, total: int, unit: str = "it", start: int = 0):
+def bar(label: str, total: int, unit: str = "it", start: int = 0) -> Iterator[Bar]:
     """Show a bar in a block: `with bar("sharding", 330, "images") as b: b.advance()`."""
     shown = Bar(label, total, unit, start)
     try:

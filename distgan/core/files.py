@@ -127,11 +127,11 @@ def lock(
     flags = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (fcntl.LOCK_NB if busy else 0)
     try:
         fcntl.flock(file, flags)
-    except BlockingIOError:
-        raise busy from None
+    except BlockingIOError as error:
+        raise busy or error from None
     except OSError as error:  # Lustre without -o flock, some network mounts
         return error.strerror
-    if not forks:
+    if not forks and not isinstance(file, int):
         held = weakref.ref(file)
         os.register_at_fork(after_in_child=lambda: (file := held()) and file.close())
     return None

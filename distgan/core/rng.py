@@ -4,6 +4,7 @@ top: the shard builders use it too.
 """
 
 import hashlib
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +22,7 @@ def numpy_generator(seed: int, purpose: str, *index: int) -> np.random.Generator
     return np.random.Generator(np.random.Philox(key=key(seed, purpose, *index)))
 
 
-def normal(seed: int, purpose: str, index: int, shape: tuple[int, ...]):
+def normal(seed: int, purpose: str, index: int, shape: tuple[int, ...]) -> Any:
     """Return a standard normal float32 tensor of `shape` on the CPU, a function of its address.
 
     Draw the whole global batch, then cut by rank.
@@ -35,7 +36,7 @@ def normal(seed: int, purpose: str, index: int, shape: tuple[int, ...]):
     )
 
 
-def normal_each(seed: int, purpose: str, index: np.ndarray, shape: tuple[int, ...]):
+def normal_each(seed: int, purpose: str, index: np.ndarray, shape: tuple[int, ...]) -> Any:
     """Return a standard normal float32 tensor [n, *shape] on the CPU: one draw of `shape` for each
     element of the integer array `index` [n].
     """

@@ -60,11 +60,11 @@ def waiting() -> Iterator[None]:
     try:
         yield
     finally:
-        if _file is not None:
-            _arm()
+        _arm()
 
 
 def _arm() -> None:
     global _set
     _set = time.monotonic()
-    faulthandler.dump_traceback_later(_limit_s, exit=True, file=_file)
+    if _file is not None:
+        faulthandler.dump_traceback_later(_limit_s, exit=True, file=_file)

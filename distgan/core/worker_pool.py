@@ -112,7 +112,8 @@ def _end_with_parent() -> None:
     Without it a worker waits for ever when the parent is killed: each holds the other end of the
     queue it waits on.
     """
-    wait([multiprocessing.parent_process().sentinel])
+    parent: Any = multiprocessing.parent_process()
+    wait([parent.sentinel])
     os._exit(1)
 
 

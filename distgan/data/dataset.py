@@ -2,15 +2,16 @@
 
 import json
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 
 from distgan.core import console, watchdog
 from distgan.core.errors import ConfigError, DataError
-from distgan.data.samples import trainable_sample
+from distgan.data.samples import Images, Numbers, Pairs, trainable_sample
 from distgan.shards.format.manifest import fingerprint
 from distgan.shards.format.reader import ShardSet, open_parts
 from distgan.shards.format.sample_spec import sample_of
@@ -42,11 +43,11 @@ def _why_no_dataset(folder: str, root: Path) -> str:
 class Data:
     """A folder made by `distgan shard`, or adopted by `distgan index`."""
 
-    def __init__(self, folder: str, verify: str = "size"):
+    def __init__(self, folder: str, verify: Literal["size", "sha256"] = "size"):
         self.folder = root = Path(folder).expanduser()
         try:
             entry = json.loads((root / "dataset.json").read_bytes())
-            self.sample = trainable_sample(sample_of(entry))
+            self.sample: Images | Pairs = trainable_sample(sample_of(entry))
         except (FileNotFoundError, NotADirectoryError):
             raise DataError(_why_no_dataset(folder, root)) from None
         except OSError as error:
@@ -72,6 +73,12 @@ class Data:
         return self.sample.kind
 
     @property
+    def rate(self) -> int:
+        """Samples per second of pairs of signals, in Hz."""
+        assert isinstance(self.sample, Pairs)
+        return self.sample.rate
+
+    @property
     def shape(self) -> tuple[int, ...]:
         """The shape of a sample: (channels, size, size), or (2, frames of the shortest clip)."""
         return self.sample.shape
@@ -79,7 +86,7 @@ class Data:
     def decode(
         self,
         split: ShardSet,
-        numbers: Sequence[int] | np.ndarray,
+        numbers: Numbers,
         crop: int | None = None,
         at: np.ndarray | None = None,
     ) -> torch.Tensor:
@@ -93,11 +100,11 @@ class Data:
 
     def resident(self, split: ShardSet, label: str) -> torch.Tensor:
         """Return all samples of a split as `decode` does, in shard order."""
-        whole: np.ndarray | None = None
+        whole = np.empty(0)
         with console.bar(f"decoding {label}", len(split), f"{self.kind}s") as bar:
             for i in range(len(split)):
                 batch = self.sample.decode(split, [i], None, None)
-                if whole is None:
+                if i == 0:
                     whole = np.empty((len(split), *batch.shape[1:]), batch.dtype)
                 whole[i] = batch[0]
                 bar.advance()

@@ -8,6 +8,7 @@ number of ranks.
 
 import dataclasses
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -140,7 +141,8 @@ class Stream:
             yield MicroBatch(real, positions, address, rows, index)
 
     def _delivered(self, batch: int) -> Iterator["_Delivered"]:
-        positions = self._positions(batch)
+        positions: Any = self._positions(batch)
+        delivered: Iterator[_Delivered]
         if self._decoded.resident is not None:
             return map(self._decoded.pick, positions)
         if self._workers:
@@ -150,7 +152,7 @@ class Stream:
                     self._decoded,
                     batch_sampler=positions,
                     num_workers=self._workers,
-                    collate_fn=_as_it_is,
+                    collate_fn=_unchanged,
                     worker_init_fn=ignore_stop_signals,
                     pin_memory=self._device.type == "cuda",
                 )
@@ -185,7 +187,7 @@ class _Decoded(torch.utils.data.Dataset):
 
     def __init__(self, data: Data, order: Order, seed: int, crop: int | None):
         self._data, self._order, self._seed, self._crop = data, order, seed, crop
-        self.resident: torch.Tensor | None = None
+        self.resident: Any = None  # all samples on the device, where they are kept there
 
     def __getitems__(self, positions: np.ndarray) -> _Delivered:
         samples, address = self._order.locate(positions)
@@ -216,7 +218,7 @@ class _Decoded(torch.utils.data.Dataset):
         return None if self._crop is None else rng.uniform(self._seed, "augment/crop", address)
 
 
-def _as_it_is(delivered: _Delivered) -> _Delivered:
+def _unchanged(delivered: Any) -> Any:
     return delivered
 
 

@@ -13,6 +13,8 @@ from distgan.shards.codecs import audio as audio_codec
 from distgan.shards.codecs import image as image_codec
 from distgan.shards.format.reader import ShardSet
 
+Numbers = Sequence[int] | np.ndarray  # of samples in a split
+
 
 @dataclass(frozen=True)
 class Images:
@@ -32,7 +34,9 @@ class Images:
     def bytes(self) -> int:
         return self.channels * self.size**2
 
-    def decode(self, split: ShardSet, numbers: Sequence[int], crop: None, at: None) -> np.ndarray:
+    def decode(
+        self, split: ShardSet, numbers: Numbers, crop: int | None, at: np.ndarray | None
+    ) -> np.ndarray:
         """Return uint8 [n, size, size, channels].
 
         Decoders write this layout, and convolutions on GPUs prefer it.
@@ -56,7 +60,7 @@ class Images:
         return torch.from_numpy(batch).permute(0, 3, 1, 2)
 
     def pick(
-        self, whole: torch.Tensor, numbers: torch.Tensor, crop: None, at: None
+        self, whole: torch.Tensor, numbers: torch.Tensor, crop: int | None, at: np.ndarray | None
     ) -> torch.Tensor:
         """Return some of the samples that `Data.resident` returned, on their device."""
         return (
@@ -96,14 +100,14 @@ class Pairs:
         return self.length == self.longest
 
     def decode(
-        self, split: ShardSet, numbers: Sequence[int], crop: int | None, at: np.ndarray | None
+        self, split: ShardSet, numbers: Numbers, crop: int | None, at: np.ndarray | None
     ) -> np.ndarray:
         """Return int16 or float32 [n, 2, frames]."""
-        batch: np.ndarray | None = None
+        batch = np.empty((0, 2, 0), self.dtype)
         for k, i in enumerate(numbers):
             try:
                 both = self._window(split, i, crop, 0.0 if at is None else float(at[k]))
-                if batch is None:
+                if k == 0:
                     batch = np.empty((len(numbers), 2, len(both[0])), self.dtype)
                 batch[k, 0], batch[k, 1] = both
             except DataError:
@@ -186,7 +190,7 @@ class Pairs:
         self, whole: torch.Tensor, numbers: torch.Tensor, crop: int | None, at: np.ndarray | None
     ) -> torch.Tensor:
         """Return some of the samples that `Data.resident` returned, on their device."""
-        if crop is None:
+        if crop is None or at is None:
             return whole.index_select(0, transforms.to_device_async(numbers, whole.device))
         starts = (at * (whole.shape[2] - crop + 1)).astype(np.int64).tolist()
         return torch.stack(

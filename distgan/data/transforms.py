@@ -84,7 +84,7 @@ def colour_jitter(
     the range after each.
     """
 
-    def factor(name):
+    def factor(name: str) -> torch.Tensor:
         return _column(
             _between(seed, f"augment/{name}", address, 1 - strength, 1 + strength), images
         )

@@ -100,7 +100,7 @@ def spread(verb: str, arguments: Arguments) -> None:
 
     processes = arguments.processes
     source, count = process_count()
-    if count == 1 and (processes or 1) > 1:
+    if count == 1 and processes is not None and processes > 1:
         # As n=8189, not --n 8189: launchers would look for options of their own that begin so.
         line = command(processes, [verb, *arguments.line(dashes="")], ("-m", "distgan"))
         sys.stdout.flush()

@@ -105,7 +105,7 @@ class Ranks:
         """
         return self._accelerator.prepare_model(net)
 
-    def no_sync(self, net: nn.Module):
+    def no_sync(self, net: Any) -> contextlib.AbstractContextManager[None]:
         """Return a context without gradient averaging, for all micro-batches of an update but the
         last. It must enclose the forward pass too.
         """
@@ -244,10 +244,10 @@ class Ranks:
         with contextlib.nullcontext() if self.is_main else watchdog.waiting():
             dist.broadcast_object_list(box, src=0, group=self._wait)
         if box[1] is not None:
-            kind = getattr(errors, box[1], RuntimeError)
-            error = kind(box[2] if kind is not RuntimeError else f"rank 0: {box[1]}: {box[2]}")
-            error.everywhere = True
-            raise error
+            kind: Any = getattr(errors, box[1], RuntimeError)
+            reason = kind(box[2] if kind is not RuntimeError else f"rank 0: {box[1]}: {box[2]}")
+            reason.everywhere = True
+            raise reason
         return box[0]
 
     def on_all_ranks(self, work: Callable[[], Any]) -> Any:
@@ -260,11 +260,11 @@ class Ranks:
             result = work()
         except DistganError as error:
             fault = error
-        for rank, error in enumerate(self.all_gather_objects(fault, patient=True)):
-            if error is not None:
-                error = type(error)(f"rank {rank}: {error}" if rank else str(error))
-                error.everywhere = True
-                raise error
+        for rank, other in enumerate(self.all_gather_objects(fault, patient=True)):
+            if other is not None:
+                reason = type(other)(f"rank {rank}: {other}" if rank else str(other))
+                reason.everywhere = True
+                raise reason
         return result
 
     def require_same(self, what: str, value: str) -> None:

@@ -40,7 +40,7 @@ class PrecisionWrapper(nn.Module):
         self._call = (torch.compile(net, mode=mode, dynamic=False) if mode else net,)
         self._channels_last = ranks.machine.channels_last
         if self._channels_last:
-            net.to(memory_format=torch.channels_last)
+            net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, *args: torch.Tensor) -> torch.Tensor:
         return self._cast(self._call[0], args)
@@ -104,7 +104,10 @@ class Engine:
             # they came, and the place of a gradient decides in which order three ranks are added.
             # That pass is taken here, on zeros: otherwise the first step after a restart would
             # round differently from the same step of a run that was not interrupted.
-            with self.local.standing_in(lambda: 0 * sum(p.sum() for p in self.module.parameters())):
+            zero = torch.zeros(())
+            with self.local.standing_in(
+                lambda: 0 * sum((p.sum() for p in self.module.parameters()), zero)
+            ):
                 wrapped().backward()
             self.optimizer.zero_grad(set_to_none=True)
         return wrapped
@@ -147,21 +150,22 @@ class Engine:
         if self._scaler:
             self._scaler.unscale_(self.optimizer)
         parameters = [p for p in self.module.parameters() if p.grad is not None]
-        norm = nn.utils.get_total_norm([p.grad for p in parameters])
+        norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         if clip:
             nn.utils.clip_grads_with_norm_(parameters, clip, norm)
         finite = torch.isfinite(norm).to(torch.float32)
         step_where(self.optimizer, finite)
         if self._scaler:
             # The tensor itself: get_scale() would wait for the device.
-            self.overflow_expected = (self._scaler._scale > SCALE_FLOOR).to(torch.float32)
+            scale: Any = self._scaler._scale
+            self.overflow_expected = (scale > SCALE_FLOOR).to(torch.float32)
             self._scaler.update()
         return norm.float(), finite
 
     @torch.no_grad()
     def clamp(self, limit: float) -> None:
         """Clamp every weight to [-limit, limit] (Arjovsky et al. 2017, algorithm 1)."""
-        parameters = list(self.module.parameters())
+        parameters: list[torch.Tensor] = list(self.module.parameters())
         torch._foreach_clamp_min_(parameters, -limit)
         torch._foreach_clamp_max_(parameters, limit)
 

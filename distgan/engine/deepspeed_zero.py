@@ -11,6 +11,7 @@ import importlib.metadata
 import logging
 import os
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -28,6 +29,8 @@ _ELEMENTWISE = (torch.optim.Adam, torch.optim.AdamW, torch.optim.RMSprop, torch.
 
 class Zero(Engine):
     """The engine of a run under DeepSpeed."""
+
+    _wrapped: Any  # DeepSpeed's engine
 
     def __init__(
         self, ranks: Ranks, net: nn.Module, optimizer: MakeOptimizer, *, accumulation: int
@@ -57,7 +60,7 @@ class Zero(Engine):
         ]
         # DeepSpeed sends weights as bytes, which needs the usual order, and lays them end to end in
         # it.
-        self.module.to(memory_format=torch.contiguous_format)
+        self.module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         engine, *_ = self._deepspeed.initialize(
             model=_Loss(self.local),
             optimizer=self.optimizer,
@@ -70,7 +73,7 @@ class Zero(Engine):
         if self._stage:
             self._check_layout()
         elif self.ranks.machine.channels_last:
-            self.module.to(memory_format=torch.channels_last)
+            self.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return engine
 
     def _settings(self) -> dict[str, Any]:
@@ -164,7 +167,7 @@ class Zero(Engine):
             super().load(tensors, optimizer_state, extra)
             return
         self.module.load_state_dict(tensors)
-        state = {}
+        state: dict[int, dict[str, Any]] = {}
         for number, (partition, members) in enumerate(self._partitions()):
             partition.copy_(self._partition_of(members, partition))
             states = [optimizer_state.get(self._numbers[p], {}) for p in members]
@@ -218,7 +221,9 @@ class Zero(Engine):
             for piece, p in zip(row[: sum(sizes)].split(sizes), members, strict=True)
         ]
 
-    def _partition_of(self, pieces: list[torch.Tensor], partition: torch.Tensor) -> torch.Tensor:
+    def _partition_of(
+        self, pieces: Sequence[torch.Tensor], partition: torch.Tensor
+    ) -> torch.Tensor:
         """Return this rank's partition of whole tensors; the last rank's ends in zeros."""
         row = partition.new_zeros(partition.numel() * self.ranks.world_size)
         end_to_end = torch.cat([piece.detach().reshape(-1).to(row) for piece in pieces])

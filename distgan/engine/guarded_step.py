@@ -1,10 +1,12 @@
 """An optimizer step that is skipped where the gradient is not finite, decided on the device."""
 
+from typing import Any
+
 import torch
 from torch import nn
 
 
-def step_where(optimizer: torch.optim.Optimizer, finite: torch.Tensor) -> None:
+def step_where(optimizer: Any, finite: torch.Tensor) -> None:
     """Call `optimizer.step()` if `finite`, a scalar on the device, is 1.0; else change nothing.
 
     Does not wait for the device. Fused implementations take the flag themselves; with others

@@ -5,7 +5,7 @@ adversarial game. An engine carries out its updates on all ranks.
 import contextlib
 import copy
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch import nn
 from distgan.data.loader import MicroBatch
 from distgan.distributed.ranks import Ranks
 from distgan.engine import factory
-from distgan.engine.ddp import Log, MakeOptimizer
+from distgan.engine.ddp import Log, MakeOptimizer, PrecisionWrapper
 from distgan.nn import normalization
 
 
@@ -86,7 +86,7 @@ class Player:
         return self.engine.local(*args)
 
     @contextlib.contextmanager
-    def frozen(self):
+    def frozen(self) -> Iterator[PrecisionWrapper]:
         """Yield the network so that gradients reach its input but not its weights.
 
         `with D.frozen() as discriminator:`; starts no collective.
@@ -105,14 +105,14 @@ class Player:
             for group in self.engine.optimizer.param_groups:
                 group["weight_decay"] = weight_decay
 
-    def evaluating(self):
+    def evaluating(self) -> contextlib.AbstractContextManager[nn.Module]:
         """Yield the network in eval mode, without gradients and in full precision.
 
         Starts no collective, so that one rank may do it alone.
         """
         return _evaluating(self.module)
 
-    def evaluating_ema(self):
+    def evaluating_ema(self) -> contextlib.AbstractContextManager[nn.Module]:
         """Yield the moving average in the same way; the network itself where there is none."""
         return _evaluating(self.ema)
 
@@ -172,13 +172,14 @@ class Player:
         network for ten thousand updates.
         """
         self.updates += finite
-        if self._pairs:
+        if self._decay is not None:
             weight = (
                 1 - ((1 + self.updates) / (10 + self.updates)).clamp_max(self._decay)
             ) * finite
             weight = weight.to(self._ranks.dtype)
             floating = [pair for pair in self._pairs if pair[0].is_floating_point()]
-            _approach(*zip(*floating, strict=True), weight)
+            averages, values = zip(*floating, strict=True)
+            _approach(averages, values, weight)
             for average, value in self._pairs:
                 if not average.is_floating_point():
                     average.copy_(value)
@@ -250,7 +251,7 @@ def merge_logs(logs: list[Log]) -> Log:
 
 
 @contextlib.contextmanager
-def _evaluating(net: nn.Module):
+def _evaluating(net: nn.Module) -> Iterator[nn.Module]:
     training = net.training
     net.eval()
     try:

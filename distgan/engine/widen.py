@@ -11,6 +11,7 @@ joins two tensors before a layer, or normalises over channels, the function is n
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -133,7 +134,8 @@ def _kernels(net: nn.Module) -> list[_Kernel]:
             continue
         weight, vectors = f"{name}.weight".lstrip("."), None
         if parametrize.is_parametrized(module, "weight"):
-            list_of = module.parametrizations.weight
+            parametrizations: Any = module.parametrizations
+            list_of = parametrizations.weight
             at = f"{name}.parametrizations.weight".lstrip(".")
             weight = f"{at}.{'original' if hasattr(list_of, 'original') else 'original1'}"
             vectors = next(

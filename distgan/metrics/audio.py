@@ -189,10 +189,8 @@ def _decibels(
     floor = (y.amax((1, 2), keepdim=True) * 10 ** (FLOOR_DB / 20)).clamp_min(_LEAST)
     power = y.square().sum(1)
     limit = torch.quantile(power, 0.95, dim=1, keepdim=True) * 10 ** (ACTIVE_DB / 10)
-    return (
-        *(20 * torch.log10(z.maximum(floor)) for z in (x, y)),
-        ((power >= limit) & (power > _LEAST)).double(),
-    )
+    active = ((power >= limit) & (power > _LEAST)).double()
+    return 20 * torch.log10(x.maximum(floor)), 20 * torch.log10(y.maximum(floor)), active
 
 
 def _mean_active(values: torch.Tensor, active: torch.Tensor) -> torch.Tensor:

@@ -43,10 +43,9 @@ def distance(a: torch.Tensor, b: torch.Tensor) -> float:
     d = a.shape[1]
     if min(len(a), len(b)) > 2 * d:
         return of_moments(moments(a), moments(b), lambda: (_factor(a), _factor(b)), spent=True)
-    means, factors = zip(*((_mean(x), _factor(x)) for x in (a, b)), strict=True)
-    return _put_together(
-        means[0] - means[1], *(float(f.square().sum()) for f in factors), _singular(*factors)
-    )
+    shift, first, second = _mean(a) - _mean(b), _factor(a), _factor(b)
+    variances = float(first.square().sum()), float(second.square().sum())
+    return _put_together(shift, *variances, _singular(first, second))
 
 
 def of_moments(
@@ -68,7 +67,7 @@ def of_moments(
         raise ValueError(
             f"moments of {len(a.mean)} and of {len(b.mean)} features cannot be compared"
         )
-    variances = [float(x.cov.trace()) for x in (a, b)]
+    variances = float(a.cov.trace()), float(b.cov.trace())
     cross = _by_cholesky(a.cov, b.cov, sum(variances), spent)
     if cross is None:
         cross = _singular(*(factors() if factors else (_root(x.cov) for x in (a, b))))
@@ -226,10 +225,10 @@ def _factor(x: torch.Tensor) -> torch.Tensor:
 
     The centred rows, or R of them, put together stretch by stretch.
     """
-    mean, scale, rows = _mean(x), (len(x) - 1) ** 0.5, None
+    mean, scale, rows = _mean(x), (len(x) - 1) ** 0.5, x[:0].double()
     for part in x.split(ROWS):
         part = (part.double() - mean) / scale
-        rows = part if rows is None else torch.cat([rows, part])
+        rows = torch.cat([rows, part]) if len(rows) else part
         if len(rows) > x.shape[1]:
             rows = torch.linalg.qr(rows, mode="r").R
     return rows

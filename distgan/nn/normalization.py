@@ -6,7 +6,8 @@ Both layers change their state once per update of their own network (between `be
 network is updated leave no trace.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
@@ -28,6 +29,11 @@ class GroupBatchNorm2d(nn.Module):
     `batch_layout.fit` only allows micro-batches of whole groups. Equals torch's BatchNorm2d where
     one group is one batch.
     """
+
+    running_mean: torch.Tensor
+    running_var: torch.Tensor
+    total: torch.Tensor
+    blank: torch.Tensor
 
     def __init__(self, channels: int, group: int, ranks: Ranks, eps: float = 1e-5):
         super().__init__()
@@ -172,10 +178,10 @@ class _Across(torch.autograd.Function):
         for group, piece, (dx, _, _) in zip(here, x.split(sizes), parts, strict=True):
             dx.addcmul_(piece, slope[group, :, None, None]).add_(offset[group, :, None, None])
         dx, d_weight, d_bias = zip(*parts, strict=True)
-        return _joined(dx), sum(d_weight), sum(d_bias), None, None, None
+        return _joined(list(dx)), sum(d_weight), sum(d_bias), None, None, None
 
 
-def _joined(pieces: Sequence[torch.Tensor]) -> torch.Tensor:
+def _joined(pieces: list[torch.Tensor]) -> torch.Tensor:
     return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
 
 
@@ -186,6 +192,9 @@ class SpectralNorm(nn.Module):
     torch's own iterates in every forward pass in training mode, so that its weights depend on the
     number of micro-batches. The rows of W are output channels: axis `dim` of the weight.
     """
+
+    u: torch.Tensor
+    v: torch.Tensor
 
     def __init__(self, weight: torch.Tensor, dim: int = 0, eps: float = 1e-12):
         super().__init__()
@@ -213,7 +222,7 @@ class SpectralNorm(nn.Module):
         return weight.transpose(0, self.dim).flatten(1)
 
 
-def spectral_norm(layer: nn.Module) -> nn.Module:
+def spectral_norm(layer: Any) -> Any:
     """Divide the layer's weight by its largest singular value; return the layer."""
     dim = 1 if isinstance(layer, nn.ConvTranspose2d) else 0
     parametrize.register_parametrization(layer, "weight", SpectralNorm(layer.weight, dim))
@@ -236,10 +245,10 @@ def begin_update(net: nn.Module) -> None:
     for norm, weight in spectral_norms(net):
         norm.iterate(weight)
     norms = [module for module in net.modules() if isinstance(module, GroupBatchNorm2d)]
-    for norm in norms:
-        norm.counting = True
+    for layer in norms:
+        layer.counting = True
     if norms:
-        torch._foreach_zero_([norm.total for norm in norms])
+        torch._foreach_zero_([layer.total for layer in norms])
 
 
 @torch.no_grad()

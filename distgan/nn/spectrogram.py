@@ -27,6 +27,8 @@ class Repair(nn.Module):
     in the spectrogram because that was measured to learn faster than the waveform: docs/timbre.md.
     """
 
+    window: torch.Tensor
+
     def __init__(self, width: int, size: int, hop: int):
         """`size`, `hop`: FFT and step of the spectrogram, in frames."""
         super().__init__()
@@ -42,13 +44,13 @@ class Repair(nn.Module):
             [ExactConvTranspose1d(width, width, KERNEL, STRIDE) for _ in range(2)]
         )
         for layer in self.up:
-            weight_norm(layer.conv)
+            weight_norm(layer.get_submodule("conv"))
         self.last = nn.Sequential(*[Residual(width, dilation) for dilation in (1, 3)])
         self.head = nn.Conv1d(
             width, 2 * bins, 1
         )  # starts at zero, which weight norm, a direction with a length, could not
         nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+        nn.init.zeros_(self.head.get_parameter("bias"))
 
     def forward(self, waves: torch.Tensor) -> torch.Tensor:
         spectrum = torch.stft(
@@ -124,6 +126,10 @@ class MultiResolutionDiscriminator(nn.Module):
 
 
 class SpectrogramDiscriminator(nn.Module):
+    """The discriminator of one resolution: [batch, frames] -> scores [batch, patches]."""
+
+    window: torch.Tensor
+
     def __init__(self, width: int, size: int, hop: int, window: int):
         super().__init__()
         self.size, self.hop = size, hop

@@ -146,7 +146,7 @@ class Discriminator1d(nn.Module):
             ]
         self.layers = nn.Sequential(*layers, nn.Conv1d(widths[-1], 1, 3, padding=1, bias=offset))
         if offset:
-            nn.init.constant_(self.layers[-1].bias, start)
+            nn.init.constant_(self.layers[-1].get_parameter("bias"), start)
 
     def forward(self, signals: torch.Tensor) -> torch.Tensor:
         return self.layers(signals).flatten(1)

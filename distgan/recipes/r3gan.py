@@ -206,7 +206,7 @@ class Recipe:
         Losses are of all held-out images against as many samples, in their order.
         """
         real, seen, fake = _noise.discriminator_scores(self.D, data, self.sample)
-        numbers = {
+        numbers: dict[str, torch.Tensor | float] = {
             "d_loss": d_relativistic(real, fake),
             "g_loss": g_relativistic(real, fake),
             "train_d_loss": d_relativistic(seen, fake[: len(seen)]),

@@ -223,7 +223,7 @@ class Recipe:
         real, seen, fake = _noise.discriminator_scores(self.D, data, self.sample)
         run = self.run
         g_loss = g_adversarial(run.loss, fake, run.real_label)
-        numbers = {
+        numbers: dict[str, torch.Tensor | float] = {
             "d_loss": d_adversarial(run.loss, real, fake, run.real_label, run.fake_label),
             "g_loss": g_loss,
             "adversarial": g_loss,

@@ -3,7 +3,7 @@
 L1, multi-resolution STFT and, once it has started, a GAN loss on (denoised, clean) pairs.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
@@ -298,7 +298,8 @@ class Recipe:
         pairs = transforms.gain(
             transforms.to_waves(micro.real, self.dtype), run.seed, micro.address, *run.gain
         )
-        return transforms.polarity(pairs, run.seed, micro.address, run.polarity).unbind(1)
+        pairs = transforms.polarity(pairs, run.seed, micro.address, run.polarity)
+        return pairs[:, 0], pairs[:, 1]
 
     def _diffaugment(self, sound: torch.Tensor, micro: MicroBatch, purpose: str) -> torch.Tensor:
         """What D sees of it (DiffAugment, Zhao et al. 2020)."""
@@ -318,7 +319,7 @@ class Recipe:
         Clips whose clean speech is silent have no distance from it and are left out, as `distgan
         evaluate` does; `valid/silent` counts them.
         """
-        run, rate, rows, silent = self.run, data.sample.rate, [], 0
+        run, rate, rows, silent = self.run, data.rate, [], 0
         with self.G.evaluating_ema() as repair, self.D.evaluating() as judge:
             for given, target in self._held_out(data):
                 heard = target.any(1)
@@ -361,11 +362,13 @@ class Recipe:
         """(denoised, clean) of the validation set in order, [n, frames] each."""
         like = next(self.G.module.parameters())
         for chunk in data.chunks(data.validation, CHUNK):
-            yield transforms.to_waves(chunk.to(like.device), like.dtype).unbind(1)
+            pairs = transforms.to_waves(chunk.to(like.device), like.dtype)
+            yield pairs[:, 0], pairs[:, 1]
 
-    def repairer(self) -> Callable[[torch.Tensor], torch.Tensor]:
-        """What the averaged generator makes of sounds [n, frames], as a copy for inference."""
+    def repairer(self) -> nn.Module:
+        """Return a copy of the averaged generator for inference: [n, frames] -> [n, frames]."""
         with self.G.evaluating_ema() as average:
+            assert isinstance(average, Repair)
             return average.plain()
 
     def show(self, data: Data, path: Path) -> None:
@@ -373,8 +376,8 @@ class Recipe:
         with self.G.evaluating_ema() as repair:
             numbers = audio_results.spread(len(data.validation), SHOWN)
             pairs = list(self._repaired(data, repair, numbers))
-        audio_results.draw(path, pairs, data.sample.rate)
-        audio_results.write_sound(path.parent, f"{path.stem}.", pairs, data.sample.rate)
+        audio_results.draw(path, pairs, data.rate)
+        audio_results.write_sound(path.parent, f"{path.stem}.", pairs, data.rate)
 
     def results(self, data: Data, ranks: Ranks, folder: Path) -> None:
         """Write `measures.csv` of all held-out pairs, spectrograms and sound of some. Collective."""
@@ -385,8 +388,8 @@ class Recipe:
         measured = self._repaired(data, repair, range(count))
         audio_results.write_table(folder / "measures.csv", measured)
         pairs = list(self._repaired(data, repair, audio_results.spread(count, SOUNDS)))
-        audio_results.draw(folder / "spectrograms.png", pairs, data.sample.rate)
-        audio_results.write_sound(folder, "", pairs, data.sample.rate)
+        audio_results.draw(folder / "spectrograms.png", pairs, data.rate)
+        audio_results.write_sound(folder, "", pairs, data.rate)
 
     def _repaired(
         self, data: Data, repair: nn.Module, numbers: Iterable[int]

@@ -7,7 +7,7 @@ A U-Net over time, a conditional PatchGAN, least-squares GAN loss and L1 (pix2pi
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field, ValidationInfo, field_validator, model_validator
@@ -241,7 +241,7 @@ class Recipe:
             clamp=run.weight_clip,
             schedule=schedule,
         )
-        self.players = {"G": self.G, "D": self.D}
+        self.players, self._dropped = {"G": self.G, "D": self.D}, sum(G.dropped)
 
     def step(self, batches: list[list[MicroBatch]], now: Clock) -> Log:
         """One step: `d_steps` updates of D, each on a batch of its own, then `g_steps` of G on the
@@ -289,7 +289,8 @@ class Recipe:
         run, address = self.run, micro.address
         pairs = transforms.gain(self._units(micro.real), run.seed, address, *run.aug_scale_range)
         pairs = transforms.shift(pairs, run.seed, address, run.aug_shift_range)
-        return transforms.input_noise(pairs, run.seed, address, run.aug_noise_std).chunk(2, 1)
+        pairs = transforms.input_noise(pairs, run.seed, address, run.aug_noise_std)
+        return pairs[:, :1], pairs[:, 1:]
 
     def _units(self, pairs: torch.Tensor) -> torch.Tensor:
         """Pairs as stored -> in the units of the networks."""
@@ -303,7 +304,7 @@ class Recipe:
         that they depend on no rank or micro-batch.
         """
         rate = self.run.dropout_rate
-        drawn = micro.uniform(self.run.seed, purpose, sum(self.G.module.dropped))
+        drawn = micro.uniform(self.run.seed, purpose, self._dropped)
         return (drawn >= rate).to(self.dtype) / (1 - rate)
 
     def _discriminator_input(self, given: torch.Tensor, candidate: torch.Tensor) -> torch.Tensor:
@@ -382,7 +383,7 @@ class Recipe:
     def _draw(self, data: Data, path: Path, limit: int) -> None:
         """One picture of up to SHOWN pairs, or several, in the units of the data."""
         gains = (self.run.input_gain, self.run.target_gain, self.run.target_gain)
-        items = []
+        items: list[tuple[Any, ...]] = []
         for waves in self._held_out(data, limit):
             scaled = [
                 (wave[:, 0].double().cpu() / gain).numpy()
@@ -394,4 +395,4 @@ class Recipe:
             name = (
                 path.name if len(items) <= SHOWN else f"{path.stem}-{i // SHOWN:02d}{path.suffix}"
             )
-            signal_plots.overlay(path.with_name(name), items[i : i + SHOWN], data.sample.rate)
+            signal_plots.overlay(path.with_name(name), items[i : i + SHOWN], data.rate)

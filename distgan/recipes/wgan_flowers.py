@@ -3,6 +3,7 @@
 2017; Gulrajani et al. 2017 with a gradient penalty).
 """
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -221,7 +222,7 @@ class Recipe:
         # Statistics of real and generated images must not mix: one pass over both only where no
         # group would hold some of each.
         self._one_pass = run.normalisation != "batch" or layout.per_rank % layout.group == 0
-        norms = {
+        norms: dict[str, Callable[[int], nn.Module] | None] = {
             "batch": lambda width: GroupBatchNorm2d(width, layout.group, ranks),
             "layer": partial(nn.GroupNorm, 1),
             "none": None,
@@ -344,7 +345,7 @@ class Recipe:
         held-out images, and from as many training images.
         """
         real, seen, fake = _noise.discriminator_scores(self.D, data, self.sample)
-        numbers = {
+        numbers: dict[str, torch.Tensor | float] = {
             "d_loss": d_wasserstein(real, fake),
             "g_loss": g_wasserstein(fake),
             "wasserstein": -d_wasserstein(real, fake),

@@ -25,7 +25,6 @@ DEBTS: dict[str, set[str]] = {
         "distgan.recipes._noise",
         "distgan.recipes._noise.channels",
         "distgan.recipes.timbre._diffaugment",
-        "distgan.recipes.timbre.repairer",
         "distgan.recipes.waveform._discriminator_input",
         "distgan.recipes.waveform.repairer",
         "distgan.recipes.wgan_flowers.where",
