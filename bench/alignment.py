@@ -151,7 +151,11 @@ def main(repeats: int = 4) -> None:
     torch.set_num_threads(1)
     voices = corpus()
     print(
-        f"{'espeak-ng and the synthesiser' if speech.espeak_path() else 'the synthesiser alone (espeak-ng is not installed)'}",
+        (
+            "espeak-ng and the synthesiser"
+            if speech.espeak_path()
+            else "the synthesiser alone (espeak-ng is not installed)"
+        ),
         flush=True,
     )
     outcomes = measure(cases(), repeats, voices)

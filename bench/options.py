@@ -97,8 +97,8 @@ class Figures:
 
 
 def batches(images: torch.Tensor, batch: int) -> Iterator[list[MicroBatch]]:
-    """Global batches of one micro-batch, as distgan.data.loader.Stream makes them of a set in memory,
-    in shard order.
+    """Global batches of one micro-batch, as distgan.data.loader.Stream makes them of a set in
+    memory, in shard order.
     """
     for number in itertools.count():
         positions = np.arange(number * batch, (number + 1) * batch)

@@ -254,7 +254,8 @@ OPENING = """
 import sys, time
 from distgan.shards.format.reader import ShardSet
 n = len(ShardSet(sys.argv[1]))
-peak = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))  # kB; ru_maxrss counts the parent too
+status = open("/proc/self/status")  # in kB; ru_maxrss counts the parent too
+peak = next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
 print(n, time.process_time(), peak / 1000)
 """
 

@@ -84,7 +84,8 @@ In a checkout, distgan/train.py in place of -m distgan.train is the same program
 global batch: the number of processes does not change the result. The same line again continues the
 run. Make data first: distgan shard particles data/particles
 
-Recipes: {", ".join(recipe_names())}. `distgan train {recipe_names()[0]} --help` lists every setting."""
+Recipes: {", ".join(recipe_names())}.
+`distgan train {recipe_names()[0]} --help` lists every setting."""
 COMMAND = Command(
     "train",
     "Train one run: a recipe, or a run file, with settings.",

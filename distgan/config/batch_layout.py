@@ -1,4 +1,7 @@
-"""How a global batch is shared among ranks, micro-batches and batch-norm groups. Pure arithmetic."""
+"""How a global batch is shared among ranks, micro-batches and batch-norm groups.
+
+Pure arithmetic.
+"""
 
 import dataclasses
 from collections.abc import Callable

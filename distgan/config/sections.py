@@ -1,4 +1,6 @@
-"""Sections of the settings: the base of all, when to evaluate, and the machine. Imports no torch."""
+"""Sections of the settings: the base of all, when to evaluate, and the machine. Imports no
+torch.
+"""
 
 from typing import Annotated, Literal
 

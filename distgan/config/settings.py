@@ -136,7 +136,10 @@ class Run(Section):
 
     @property
     def scored(self) -> Evaluate | None:
-        """Return the section `evaluate`, of recipes whose samples get a Fréchet score; else None."""
+        """Return the section `evaluate`, of recipes whose samples get a Fréchet score.
+
+        Else None.
+        """
         return getattr(self, "evaluate", None)
 
     @property
@@ -151,7 +154,10 @@ class Run(Section):
 
     @property
     def group(self) -> int:
-        """Return how many neighbouring samples share batch-norm statistics; 1 without batch norm."""
+        """Return how many neighbouring samples share batch-norm statistics.
+
+        1 without batch norm.
+        """
         return 1
 
     def group_of(self, batch: int) -> int:

@@ -36,7 +36,10 @@ class RunError(DistganError, RuntimeError):
 
 
 class DiskError(RunError):
-    """Names the file and the reason; `machine.on_full_disk` says whether a run goes on without it."""
+    """Names the file and the reason.
+
+    `machine.on_full_disk` says whether a run goes on without it.
+    """
 
 
 class OutOfMemory(RunError):

@@ -1,4 +1,6 @@
-"""Files on disk: written whole or not at all, appended line by line, locked, and their checksums."""
+"""Files on disk: written whole or not at all, appended line by line, locked, and their
+checksums.
+"""
 
 import contextlib
 import csv

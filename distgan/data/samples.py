@@ -82,7 +82,8 @@ class Pairs:
     longest: int
     fields: tuple[str, str]  # members of input and target: …wav or …flac
     dtype: np.dtype  # int16 or float32
-    # By the fingerprint of a split, [n, 2, 2]: (first byte, frames) of input and target; 0: not read
+    # By the fingerprint of a split, [n, 2, 2]: (first byte, frames) of input and target; 0: not
+    # read
     # yet.
     _headers: dict[str, np.ndarray] = field(default_factory=dict, compare=False, repr=False)
     kind = "pair"

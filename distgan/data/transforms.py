@@ -30,7 +30,10 @@ def to_unit(images: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.T
 
 
 def to_bytes(images: torch.Tensor) -> torch.Tensor:
-    """Convert floats in [-1, 1] to uint8 as in a PNG file: rounded to the nearest level, clipped."""
+    """Convert floats in [-1, 1] to uint8 as in a PNG file.
+
+    Rounded to the nearest level, clipped.
+    """
     return images.add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
 
 

@@ -85,7 +85,9 @@ class Ranks:
             self._wait = dist.new_group(backend="gloo", timeout=_WAIT)
 
     def _compute(self, machine: Machine, precision: str) -> None:
-        """Set `dtype`, of weights and losses, and `autocast`, of the networks' arithmetic or None."""
+        """Set `dtype`, of weights and losses, and `autocast`, of the networks' arithmetic or
+        None.
+        """
         self.machine, self.precision = machine, precision
         self.dtype = torch.float64 if precision == "float64" else torch.float32
         self.autocast = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
@@ -139,7 +141,10 @@ class Ranks:
         return x
 
     def all_reduce_sum_cpu(self, x: torch.Tensor) -> torch.Tensor:
-        """Sum a CPU tensor over ranks in place, whatever the run's device; waits hours if need be."""
+        """Sum a CPU tensor over ranks in place, whatever the run's device.
+
+        Waits hours if need be.
+        """
         if self.world_size > 1:
             dist.all_reduce(x, group=self._wait)
         return x
@@ -291,9 +296,10 @@ class Ranks:
                 continue
             more = f" and {len(names) - 3} more" if len(names) > 3 else ""
             error = RunError(
-                f"{when} rank {rank} holds other values than rank 0 in {', '.join(names[:3])}{more};"
-                " nothing was saved, the last good checkpoint is kept. Either a machine computes"
-                " wrongly, or ranks run two versions of the program"
+                f"{when} rank {rank} holds other values than rank 0 in"
+                f" {', '.join(names[:3])}{more}; nothing was saved, the last good checkpoint is"
+                " kept. Either a machine computes wrongly, or ranks run two versions of the"
+                " program"
             )
             error.everywhere = True
             raise error

@@ -93,7 +93,8 @@ class Engine:
         self._scaler = (
             torch.amp.GradScaler(ranks.device.type) if ranks.autocast is torch.float16 else None
         )
-        # float16: 1.0 where the last step's loss scale could still fall, so that an overflow is part
+        # float16: 1.0 where the last step's loss scale could still fall, so that an overflow is
+        # part
         # of the search for it. None in other precisions.
         self.overflow_expected: torch.Tensor | None = None
 

@@ -22,7 +22,8 @@ from distgan.distributed.ranks import Ranks
 from distgan.engine.ddp import Engine, Log, Loss, MakeOptimizer, poison_gradient_if_nonfinite
 
 _OLDEST = (0, 19)
-# Optimizers that treat every element alike, so that a partition can be stepped without knowing where
+# Optimizers that treat every element alike, so that a partition can be stepped without knowing
+# where
 # one weight ends and the next begins.
 _ELEMENTWISE = (torch.optim.Adam, torch.optim.AdamW, torch.optim.RMSprop, torch.optim.SGD)
 

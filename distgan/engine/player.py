@@ -35,7 +35,9 @@ class UpdateTrace:
 
 
 class Player:
-    """A network in training; `module` is the network, `ema` its average, or `module` without one."""
+    """A network in training; `module` is the network, `ema` its average, or `module` without
+    one.
+    """
 
     def __init__(
         self,
@@ -98,7 +100,9 @@ class Player:
             self.module.requires_grad_(True)
 
     def set_rates(self, lr: float | None = None, weight_decay: float | None = None) -> None:
-        """Change the learning rate (before the schedule) or the weight decay from the next update."""
+        """Change the learning rate (before the schedule) or the weight decay from the next
+        update.
+        """
         if lr is not None:
             self._rates = [lr] * len(self._rates)
         if weight_decay is not None:
@@ -208,7 +212,9 @@ class Player:
         }
 
     def load(self, tensors: dict[str, torch.Tensor], state: dict[str, Any]) -> None:
-        """Go on from what `tensors` and `state` returned, under any engine and any number of ranks."""
+        """Go on from what `tensors` and `state` returned, under any engine and any number of
+        ranks.
+        """
         if self.ema is not self.module:
             self.ema.load_state_dict(
                 {name[4:]: value for name, value in tensors.items() if name.startswith("ema.")}

@@ -38,8 +38,8 @@ class SelfAttention2d(nn.Module):
 
 
 class Generator64(nn.Module):
-    """DCGAN's generator (Radford et al. 2016): noise [batch, latent] -> images [batch, channels, 64,
-    64] in [-1, 1]. `spectral`: spectral norm throughout.
+    """DCGAN's generator (Radford et al. 2016): noise [batch, latent] -> images [batch, channels,
+    64, 64] in [-1, 1]. `spectral`: spectral norm throughout.
     """
 
     def __init__(

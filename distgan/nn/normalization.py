@@ -42,7 +42,8 @@ class GroupBatchNorm2d(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
         self.register_buffer("running_mean", torch.zeros(channels))
         self.register_buffer("running_var", torch.ones(channels))
-        # Sums over the groups of an update: means, variances, number of groups. Changed in place, as
+        # Sums over the groups of an update: means, variances, number of groups. Changed in place,
+        # as
         # CUDA graphs need it.
         self.register_buffer("total", torch.zeros(2 * channels + 1), persistent=False)
         # The row of one group, before its mean and variance are written: its count is 1.
@@ -108,8 +109,8 @@ class GroupBatchNorm2d(nn.Module):
 
 
 class _Across(torch.autograd.Function):
-    """Batch normalisation over groups that span ranks: torch's fused kernels, and one sum over ranks
-    in each direction.
+    """Batch normalisation over groups that span ranks: torch's fused kernels, and one sum over
+    ranks in each direction.
 
     Returns the normalised x, and mean and unbiased variance [groups, channels] of each group of the
     micro-batch of all ranks.

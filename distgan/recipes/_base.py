@@ -99,7 +99,10 @@ def step_log(**logs: Log) -> Log:
 
 
 def score_logs(loss: str, **scores: torch.Tensor) -> Log:
-    """Return means of D's outputs, by name: probabilities where `loss` makes them logits of such."""
+    """Return means of D's outputs, by name.
+
+    Probabilities where `loss` makes them logits of such.
+    """
     if loss == "vanilla":
         return {f"{name}_prob": score.sigmoid().mean() for name, score in scores.items()}
     return {f"{name}_score": score.mean() for name, score in scores.items()}

@@ -34,8 +34,8 @@ def resolve_recipe(what: str) -> tuple[ModuleType, dict[str, Any]]:
     name = str(tree.get("recipe", ""))
     if not name:
         raise ConfigError(
-            f"{what or repr(what)} names no recipe; there are: {', '.join(recipe_names())}; as in `recipe:"
-            f" {recipe_names()[0]}`"
+            f"{what or repr(what)} names no recipe; there are: {', '.join(recipe_names())}; as in"
+            f" `recipe: {recipe_names()[0]}`"
         )
     modules = _modules()
     if name not in modules:

@@ -40,8 +40,8 @@ SOUNDS = 8  # held-out pairs whose sound is among the results
 Frames = Annotated[int, Field(gt=0, le=1_000_000_000)]
 Weight = Annotated[float, Field(ge=0, le=1e9)]
 
-# The ranges are those of lsgan with labels 1 and 0, where a D that cannot tell stands at 0.5. G's GAN
-# loss is one of three and small: that it stands still is no fault.
+# The ranges are those of lsgan with labels 1 and 0, where a D that cannot tell stands at 0.5. G's
+# GAN loss is one of three and small: that it stands still is no fault.
 WATCH = Watch(
     healthy={"d/loss": (0.1, 0.75)},
     d_loss_weak=1.0,
@@ -380,7 +380,10 @@ class Recipe:
         audio_results.write_sound(path.parent, f"{path.stem}.", pairs, data.rate)
 
     def results(self, data: Data, ranks: Ranks, folder: Path) -> None:
-        """Write `measures.csv` of all held-out pairs, spectrograms and sound of some. Collective."""
+        """Write `measures.csv` of all held-out pairs, spectrograms and sound of some.
+
+        Collective.
+        """
         ranks.on_rank_zero(lambda: self._results(data, folder))
 
     def _results(self, data: Data, folder: Path) -> None:

@@ -13,7 +13,9 @@ from pathlib import Path
 from distgan.shards.format.reader import ShardSet
 began = time.process_time()
 shard_set = ShardSet(sys.argv[1])
-print(len(shard_set), time.process_time() - began, int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024)
+seconds = time.process_time() - began
+peak_kb = re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]
+print(len(shard_set), seconds, int(peak_kb) / 1024)
 """
 
 

@@ -8,8 +8,8 @@ new folder until all kills are spent; the last is left to end. Exit code 1 where
 hangs, or fails without being killed, or where a checkpoint that a start would load is not what was
 saved.
 
-To hit the middle of a save, the trainer is tests/programs/paused.py: at one place, drawn for each start, it
-touches a file and waits for two seconds. The kill itself always comes from outside.
+To hit the middle of a save, the trainer is tests/programs/paused.py: at one place, drawn for each
+start, it touches a file and waits for two seconds. The kill itself always comes from outside.
 """
 
 import argparse

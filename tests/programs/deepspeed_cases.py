@@ -192,7 +192,10 @@ def play(
     norms = []
 
     def cut(tensors):
-        """Micro-batches of this rank: neighbouring slices of each micro-batch of the global batch."""
+        """Micro-batches of this rank.
+
+        Neighbouring slices of each micro-batch of the global batch.
+        """
         micros = zip(*(x.chunk(ranks.machine.accumulation) for x in tensors), strict=True)
         return [[x.chunk(ranks.world_size)[ranks.rank] for x in micro] for micro in micros]
 

@@ -1,5 +1,5 @@
-"""The self-check with faults put in, on several ranks; started by tests/unit/training/test_self_check.py:
-doctor_cases.py DATA ENGINE STAGE.
+"""The self-check with faults put in, on several ranks; started by
+tests/unit/training/test_self_check.py: doctor_cases.py DATA ENGINE STAGE.
 
 Prints one JSON object: for each precision, each case's largest difference as a multiple of what is
 allowed, and what it is in.

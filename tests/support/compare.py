@@ -108,9 +108,10 @@ class Way:
         return folder
 
 
-# Seeds by tests/programs/find_seeds.py: with those no activation comes near the kink of a ReLU, where float32's
-# rounding would change gradients by jumps. r3gan needs none: it has fifty times the activations, so
-# that some cross in most seeds, and each is so small a part of a gradient that 3e-7 is all one
+# Seeds by tests/programs/find_seeds.py: with those no activation comes near the kink of a ReLU,
+# where float32's rounding would change gradients by jumps. r3gan needs none: it has fifty times the
+# activations, so that some cross in most seeds, and each is so small a part of a gradient that 3e-7
+# is all one
 # sees.
 SYSTEMS = (
     System("sagan", "sagan", ("ngf=2", "ndf=2", "latent=8", "seed=3")),

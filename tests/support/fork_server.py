@@ -3,11 +3,11 @@ distgan itself.
 
 A start of torch, accelerate and a launcher costs 4 to 8 s of CPU in every process, most of what a
 test with real processes takes. `Nursery` is a process that has imported the packages of others, has
-one thread and has done nothing else. For a command of tests/support/processes.py it forks the process which
-that command would start: with its arguments, its environment, its folder and its output, in a
-session of its own. torchrun and `accelerate launch` are the real ones; the workers that they start
-are forked as well, before they do anything. Nothing of distgan is imported ahead, as some of it
-looks at the environment while it is imported.
+one thread and has done nothing else. For a command of tests/support/processes.py it forks the
+process which that command would start: with its arguments, its environment, its folder and its
+output, in a session of its own. torchrun and `accelerate launch` are the real ones; the workers
+that they start are forked as well, before they do anything. Nothing of distgan is imported ahead,
+as some of it looks at the environment while it is imported.
 
 DISTGAN_COLD_TESTS=1 starts every process from nothing. Tests that ask for it (`cold`) always do,
 and those that use `processes.start`: the documented lines, every way of starting in float64, the
@@ -93,7 +93,10 @@ def written(what: object) -> IO[bytes]:
 
 
 def can(command: list[str]) -> bool:
-    """Whether such a command is forked: one that tests/support/processes.py makes, of text alone."""
+    """Whether such a command is forked.
+
+    One that tests/support/processes.py makes, of text alone.
+    """
     return (
         command[0] in WAYS
         and all(isinstance(word, str) for word in command)

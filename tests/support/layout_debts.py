@@ -15,9 +15,6 @@ DEBTS: dict[str, set[str]] = {
     "function": {
         "distgan.launchers.capacity.plot.draw",
     },
-    "width": {
-        "E501",
-    },
     "packages' docs": {},
     "docstrings": {
         "distgan.metrics.frechet.Moments",

@@ -75,7 +75,9 @@ def line(way: str, processes: int = 1, program: Path = TRAIN) -> list[str]:
 
 
 def environment(**more: str) -> dict[str, str]:
-    """This environment without what a surrounding launcher may have left, one thread per process."""
+    """This environment without what a surrounding launcher may have left, one thread per
+    process.
+    """
     clean = {
         k: v
         for k, v in os.environ.items()
@@ -109,8 +111,8 @@ def run(
     **env: str,
 ) -> str:
     """Run to the end; the output, stderr included. Fails the test on another exit code. Processes
-    are forked (tests/support/fork_server.py) unless `cold`, or something is put into the environment, which may be
-    read when a package is imported.
+    are forked (tests/support/fork_server.py) unless `cold`, or something is put into the
+    environment, which may be read when a package is imported.
     """
     if not (bool(env) if cold is None else cold) and fork_server.can([*command, *arguments]):
         ended, output = _nursery(any("deepspeed" in word for word in arguments)).run(
@@ -182,9 +184,9 @@ def broken(where: Path, fault: str) -> Path:
     program = where / "broken.py"
     program.write_text(
         textwrap.dedent(fault)
-        + "\nimport sys\nfrom distgan.cli import guarded\nfrom distgan.distributed.ranks import exit_process\nfrom"
-        " distgan.train import main\nif __name__ == '__main__':\n    exit_process(guarded(main,"
-        " sys.argv[1:]))\n"
+        + "\nimport sys\nfrom distgan.cli import guarded\nfrom distgan.distributed.ranks import"
+        " exit_process\nfrom distgan.train import main\nif __name__ == '__main__':\n   "
+        " exit_process(guarded(main, sys.argv[1:]))\n"
     )
     return program
 

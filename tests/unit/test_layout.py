@@ -179,7 +179,12 @@ ORDER = ["p", "p.low", "p.high"]
 def test_an_import_turned_round_is_found(tmp_path):
     good = invented(tmp_path / "a", {"low/a": "", "high/b": "from p.low import a\nimport p.low.a"})
     assert not layout.upward_imports(good, ORDER) and not layout.circles(good, of_packages=True)
-    for text in ("import p.high.b", "from p.high import b", "from p.high.b import x", "if 1:\n import p.high.b"):  # fmt: skip
+    for text in (
+        "import p.high.b",
+        "from p.high import b",
+        "from p.high.b import x",
+        "if 1:\n import p.high.b",
+    ):
         bad = invented(tmp_path / re.sub(r"\W", "", text), {"low/a": text, "high/b": ""})
         assert layout.upward_imports(bad, ORDER) == ["p.low.a imports p.high.b"]
     both = invented(tmp_path / "c", {"low/a": "import p.high.b", "high/b": "import p.low.a"})

@@ -180,7 +180,10 @@ def test_a_local_launch_tells_it_without_the_launcher(data, tmp_path):
     ],
 )
 def test_two_processes_tell_it_once(folder, tmp_path, words, said):
-    """torchrun turns the 2 of its processes into 1, and shows a traceback of itself; none is ours."""
+    """torchrun turns the 2 of its processes into 1, and shows a traceback of itself.
+
+    None is ours.
+    """
     folder.close()
     code, out, err = started(line("torchrun", 2), "sagan", "data=data", *words, where=tmp_path)
     assert code == 1 and out == ""

@@ -168,7 +168,10 @@ def test_asked_to_stop_it_saves_and_goes_on(particles, tmp_path, undisturbed):
 def test_a_disk_that_is_full_is_one_message_and_the_run_goes_on_later(
     limit_kb, particles, tmp_path
 ):
-    """No file may grow beyond the limit: the first sample grid meets it, or the first checkpoint."""
+    """No file may grow beyond the limit.
+
+    The first sample grid meets it, or the first checkpoint.
+    """
     ask = ["sagan", f"data={particles}", f"machine.folder={tmp_path / 'run'}", "epochs=2", *TINY]
     limited = ["bash", "-c", f"trap '' XFSZ; ulimit -f {limit_kb}; exec \"$@\"", "bash"]
     output = run([*limited, *line("torchrun", 2)], *ask, cwd=tmp_path, code=1)

@@ -241,7 +241,9 @@ def test_ranks_that_hold_other_weights_are_found_before_they_are_saved(particles
         def step(self, batches, now):
             log = usual(self, batches, now)
             if now.step == 3 and os.environ["RANK"] == "1":
-                self.G.ema.state_dict()["project.weight" if "project.weight" in self.G.ema.state_dict() else next(iter(self.G.ema.state_dict()))].add_(1e-6)
+                tensors = self.G.ema.state_dict()
+                first = "project.weight" if "project.weight" in tensors else next(iter(tensors))
+                tensors[first].add_(1e-6)
             return log
         sagan.Recipe.step = step
     """,

@@ -1,6 +1,7 @@
 """DeepSpeed engines against torch by hand.
 
-Real processes, one start for each ZeRO stage, which runs all cases of tests/programs/deepspeed_cases.py.
+Real processes, one start for each ZeRO stage, which runs all cases of
+tests/programs/deepspeed_cases.py.
 """
 
 import json

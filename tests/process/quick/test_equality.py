@@ -95,8 +95,8 @@ def test_accumulation_gives_the_same_losses(group, particles, tmp_path):
     """Two micro-batches of 6 on each of 2 ranks, two updates of D and of G a step: against one
     process that takes all 24 at once.
 
-    Eight steps, of the work of eight of the others each; tests/nightly/test_matrix.py has twenty, of every
-    recipe.
+    Eight steps, of the work of eight of the others each; tests/nightly/test_matrix.py has twenty,
+    of every recipe.
     """
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
@@ -121,14 +121,18 @@ FAULTS = {
         """
         import torch
         from distgan.data import loader
-        loader.MicroBatch.noise = lambda self, seed, purpose, size, total: torch.randn(len(self.real), size)
+        def noise(self, seed, purpose, size, total):
+            return torch.randn(len(self.real), size)
+        loader.MicroBatch.noise = noise
     """
     ),
     "the same noise on every rank": (
         """
         from distgan.data import loader
         from distgan.core import rng
-        loader.MicroBatch.noise = lambda self, seed, purpose, size, total: rng.normal(seed, purpose, self.batch_index, (len(self.real), size))
+        def noise(self, seed, purpose, size, total):
+            return rng.normal(seed, purpose, self.batch_index, (len(self.real), size))
+        loader.MicroBatch.noise = noise
     """
     ),
     "batch statistics of each rank alone": (
@@ -171,7 +175,9 @@ def test_a_loader_that_shards_twice_fails_at_the_first_step(particles, tmp_path)
         """
         from distgan.data import loader
         usual = loader.Stream._positions
-        loader.Stream._positions = lambda self, batch: (p[::2].repeat(2) for p in usual(self, batch))
+        def positions(self, batch):
+            return (p[::2].repeat(2) for p in usual(self, batch))
+        loader.Stream._positions = positions
     """,
     )
     output = run(
@@ -311,9 +317,9 @@ def test_ranks_with_other_engines_are_refused(particles, tmp_path):
 def test_a_run_that_is_asked_to_stop_in_its_last_step_is_done(particles, tmp_path):
     """The epoch has five steps."""
     late = (
-        "import os, signal\nfrom distgan.training import loop\ndue = loop.require_due\ndef late(batches,"
-        " layout, rank, now):\n    if now.step == 4:\n        os.kill(os.getpid(), signal.SIGTERM)\n"
-        "    due(batches, layout, rank, now)\nloop.require_due = late\n"
+        "import os, signal\nfrom distgan.training import loop\ndue = loop.require_due\ndef"
+        " late(batches, layout, rank, now):\n    if now.step == 4:\n        os.kill(os.getpid(),"
+        " signal.SIGTERM)\n    due(batches, layout, rank, now)\nloop.require_due = late\n"
     )
     output = run(
         line("python", program=broken(tmp_path, late)),

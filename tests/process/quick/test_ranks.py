@@ -8,9 +8,9 @@ from processes import line, run
 def together(tmp_path, body, processes=2, code=0, **env):
     program = tmp_path / "program.py"
     program.write_text(
-        "import os, sys, time\nimport numpy as np, torch\nfrom distgan.config.sections import Machine\nfrom"
-        " distgan.distributed.ranks import Ranks, exit_process\nfrom distgan.core.errors import DataError, LaunchError\n"
-        + textwrap.dedent(body)
+        "import os, sys, time\nimport numpy as np, torch\nfrom distgan.config.sections import"
+        " Machine\nfrom distgan.distributed.ranks import Ranks, exit_process\nfrom"
+        " distgan.core.errors import DataError, LaunchError\n" + textwrap.dedent(body)
     )
     return run(line("torchrun", processes, program), cwd=tmp_path, code=code, **env)
 
@@ -26,7 +26,8 @@ def test_sums_means_flags_and_gathers(tmp_path):
         mine = np.arange(r.rank, 7, 3) if r.rank else np.arange(0, 7, 3)
         rows = r.gather(mine, torch.tensor(mine)[:, None] * 10.0, 7)
         assert (rows[:, 0].tolist() == [0, 10, 20, 30, 40, 50, 60]) if r.is_main else rows is None
-        empty = r.gather(np.arange(2) if r.is_main else np.zeros(0, int), torch.ones(2, 4) if r.is_main else torch.zeros(0), 2)
+        numbers = np.arange(2) if r.is_main else np.zeros(0, int)
+        empty = r.gather(numbers, torch.ones(2, 4) if r.is_main else torch.zeros(0), 2)
         r.require_same("the weather", "fine")
         try:
             r.require_same("the rank", str(r.rank))
@@ -92,7 +93,7 @@ def test_a_launchers_count_that_accelerate_does_not_see_is_refused(tmp_path):
             Ranks(Machine(device="cpu", timeout_s=60))
         except LaunchError as error:
             print(f"told: {error}")
-        torch.distributed.barrier()  # one that leaves while the other still joins the group would end both
+        torch.distributed.barrier()  # else one could leave while the other still joins
         exit_process(0)
     """,
     )

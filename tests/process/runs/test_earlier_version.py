@@ -1,4 +1,5 @@
-"""Runs, data, caches, sweeps and queued jobs of version 0.1.0 (commit b0128e9) go on under this one.
+"""Runs, data, caches, sweeps and queued jobs of version 0.1.0 (commit b0128e9) go on under this
+one.
 
 tests/fixtures/earlier/README.md says how they were made and what `expected/` holds: what b0128e9
 itself made of them afterwards.

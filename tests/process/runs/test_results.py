@@ -320,7 +320,10 @@ def test_generate_says_what_it_wants(trained, tmp_path, capsys):
     for words, said in (
         (
             ["count=0", "size=3"],
-            r"(?s)size: no such option.*--n: found '0', allowed: 1 to 1,000,000.*options: --n, --out",
+            (
+                r"(?s)size: no such option.*--n: found '0', allowed: 1 to 1,000,000.*options: --n,"
+                r" --out"
+            ),
         ),
         (["device=tpu"], "device: found 'tpu'"),
         ([f"out={folder}"], "exists and is not empty, and `distgan generate` did not make it"),

@@ -74,7 +74,10 @@ def test_every_way_of_starting_gives_the_same_run(
 
 
 def test_a_run_that_was_continued_ends_alike(folder, reference, tmp_path):
-    """Stopped before the GAN loss starts, and within it; its schedules go on from where they were."""
+    """Stopped before the GAN loss starts, and within it.
+
+    Its schedules go on from where they were.
+    """
     for step, code in ((5, STOPPED), (17, STOPPED), (0, 0)):
         stop = (
             "import os, signal\nfrom distgan.training import loop\ndue = loop.require_due\ndef"

@@ -67,7 +67,8 @@ def test_two_processes_give_the_same_losses(mode, flowers, references, tmp_path)
 def test_accumulation_gives_the_same_losses(words, flowers, tmp_path):
     """Two micro-batches on each of 2 ranks.
 
-    A group is a micro-batch of both, or of one. Twenty steps of it are in tests/nightly/test_matrix.py.
+    A group is a micro-batch of both, or of one. Twenty steps of it are in
+    tests/nightly/test_matrix.py.
     """
     whole = train(line("python"), flowers, tmp_path / "a", *words, steps=FEW)
     parts = train(
@@ -91,7 +92,10 @@ FAULTS = {
         import numpy as np
         from distgan.core import rng
         usual = rng.uniform
-        rng.uniform = lambda seed, purpose, index, *salt: usual(seed, purpose, np.arange(len(index)) if purpose == "penalty" else index, *salt)
+        def uniform(seed, purpose, index, *salt):
+            index = np.arange(len(index)) if purpose == "penalty" else index
+            return usual(seed, purpose, index, *salt)
+        rng.uniform = uniform
     """,
     ),
 }

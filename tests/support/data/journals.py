@@ -68,7 +68,10 @@ def pairs(
     validate_every=1,
     more=lambda epoch: {},
 ):
-    """A journal of the waveform system, `lines` to an epoch; the others are functions of the epoch."""
+    """A journal of the waveform system, `lines` to an epoch.
+
+    The others are functions of the epoch.
+    """
     draw, rows = random.Random(1), []
     for step in range(1, epochs * lines + 1):
         epoch = step / lines

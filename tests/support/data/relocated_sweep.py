@@ -1,7 +1,10 @@
-"""python relocate.py SWEEP: make a copy of the folder `sweep` believe that it was made where it lies now.
+"""python relocate.py SWEEP: make a copy of the folder `sweep` believe that it was made where it
+lies now.
 
-Ledger, members.json, submission.json, job.json … hold absolute folders of runs (/home/user/project/sweep/…), and so does each pickle. In text they are
-replaced; a pickle holds the length of its strings, so there the frame and the string are written anew, without importing what it refers to.
+Ledger, members.json, submission.json, job.json … hold absolute folders of runs
+(/home/user/project/sweep/…), and so does each pickle. In text they are replaced; a pickle holds the
+length of its strings, so there the frame and the string are written anew, without importing what it
+refers to.
 """
 
 import pickle
@@ -13,7 +16,10 @@ OLD = b"/home/user/project/sweep"
 
 
 def moved(data: bytes, new: bytes) -> bytes:
-    """A pickle of protocol 4 or 5, in one frame, with short strings (below 256 bytes): PROTO n, FRAME <8 bytes of length>, opcodes."""
+    """A pickle of protocol 4 or 5, in one frame, with short strings (below 256 bytes).
+
+    PROTO n, FRAME <8 bytes of length>, opcodes.
+    """
     assert (
         data[0:1] == pickle.PROTO
         and data[2:3] == pickle.FRAME

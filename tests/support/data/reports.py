@@ -1,4 +1,6 @@
-"""A finished run folder of images as the trainer leaves it, its report, and a reader of the page."""
+"""A finished run folder of images as the trainer leaves it, its report, and a reader of the
+page.
+"""
 
 import json
 import math

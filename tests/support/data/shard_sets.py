@@ -1,4 +1,6 @@
-"""Small data sets: by `distgan shard`, or written in a moment with samples that hold their number."""
+"""Small data sets: by `distgan shard`, or written in a moment with samples that hold their
+number.
+"""
 
 import hashlib
 import json

@@ -282,7 +282,9 @@ def test_a_data_set_with_nothing_held_out(tmp_path, ranks):
 
 
 def test_folders_of_files(tmp_path, ranks):
-    """Any depth, any case; gray counts as its three equal channels; what cannot be read is named."""
+    """Any depth, any case; gray counts as its three equal channels; what cannot be read is
+    named.
+    """
     folder = images(tmp_path / "files", 4)
     (folder / "deeper").mkdir()
     Image.new("L", (32, 32), 77).save(folder / "deeper" / "gray.jpeg", quality=95)

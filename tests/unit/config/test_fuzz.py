@@ -1,8 +1,8 @@
 """Files and words that a user may hand over, made up by hypothesis: one clear error at the most,
 never another exception.
 
-Tar headers: tests/unit/shards/format/test_format.py, tests/unit/shards/format/test_tar_damage.py. Sweep files are to be added
-where they are read.
+Tar headers: tests/unit/shards/format/test_format.py, tests/unit/shards/format/test_tar_damage.py.
+Sweep files are to be added where they are read.
 """
 
 import json

@@ -1,4 +1,6 @@
-"""The settings of a run: what is read, what is refused and how it is said, what makes two runs one."""
+"""The settings of a run: what is read, what is refused and how it is said, what makes two runs
+one.
+"""
 
 import re
 import subprocess
@@ -377,8 +379,9 @@ def test_the_default_group_is_the_largest_divisor_up_to_the_reference(batch, ref
 
 def test_settings_need_no_torch():
     program = (
-        "import sys; sys.modules['torch'] = None; from distgan.config import loading;"
-        " from distgan.core import rng, console; from distgan.runs import folder; print(loading.override({}, ['a=1']))"
+        "import sys; sys.modules['torch'] = None; from distgan.config import loading; from"
+        " distgan.core import rng, console; from distgan.runs import folder;"
+        " print(loading.override({}, ['a=1']))"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], env=environment(), capture_output=True, text=True

@@ -84,7 +84,10 @@ def test_a_path_with_an_equals_sign_is_a_path_and_values_may_hold_one():
 
 
 def test_words_of_a_verb_with_settings_pass_through():
-    """But for what names an option; a switch is none without dashes, as a section may be called so."""
+    """But for what names an option.
+
+    A switch is none without dashes, as a section may be called so.
+    """
     options = SETTINGS.parse(["sagan", "batch=8", "n=3", "dry-run={}", "x.y=1", "--", "n=4"])
     assert options.words == ["sagan", "batch=8", "dry-run={}", "x.y=1", "n=4"]
     assert options.n == 3 and not options.dry_run

@@ -1,4 +1,6 @@
-"""Names of torch and DeepSpeed that are not public, and that the engine needs, exist as it uses them."""
+"""Names of torch and DeepSpeed that are not public, and that the engine needs, exist as it uses
+them.
+"""
 
 import inspect
 

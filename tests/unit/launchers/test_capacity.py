@@ -305,7 +305,8 @@ def test_only_scores_measured_alike_are_compared():
     width, why = recommend(found)
     assert (
         width == 64
-        and "96 is left out: its score is fid of 100 samples against 300 images, that of the others fid of 500 samples against 300 images"
+        and "96 is left out: its score is fid of 100 samples against 300 images,"
+        " that of the others fid of 500 samples against 300 images"
         in why
     )
 
@@ -416,7 +417,10 @@ def test_the_plot_is_a_picture_of_any_rows(tmp_path):
         (["widths="], "widths: found ''"),
         (
             ["widths=64,64,80"],
-            "widths: found '64,64,80', allowed: numbers from 1 to 1024 with commas between, each once",
+            (
+                "widths: found '64,64,80', allowed: numbers from 1 to 1024 with commas between,"
+                " each once"
+            ),
         ),
         (["widths=0"], "widths: found '0'"),
         (["widths=2000"], "widths: found '2000'"),

@@ -19,9 +19,12 @@ import json, os, pathlib, signal, sys, time
 what, folder = sys.argv[1], pathlib.Path(json.loads(sys.argv[-1].removeprefix("machine.folder=")))
 attempt = folder / "attempts" / os.environ["DISTGAN_ATTEMPT"]
 def record(state, cause):
-    (attempt / "attempt.json").write_text(json.dumps({"ended": "now", "cause": cause, "peak_memory_mb": 7}))
+    about = {"ended": "now", "cause": cause, "peak_memory_mb": 7}
+    (attempt / "attempt.json").write_text(json.dumps(about))
     (folder / "status.json").write_text(json.dumps({"state": state}))
-(folder / "seen").write_text(json.dumps({k: os.environ.get(k) for k in ("DISTGAN_LOGS", "SLURM_JOB_END_TIME", "SLURM_JOB_ID", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")}))
+names = ("DISTGAN_LOGS", "SLURM_JOB_END_TIME", "SLURM_JOB_ID", "CUDA_VISIBLE_DEVICES")
+seen = {name: os.environ.get(name) for name in (*names, "OMP_NUM_THREADS")}
+(folder / "seen").write_text(json.dumps(seen))
 if what == "done":
     (folder / "DONE").write_text("{}"); record("done", None)
 elif what == "time":
@@ -31,7 +34,9 @@ elif what == "stop":
 elif what == "failed":
     record("failed", "bad numbers"); sys.exit(2)
 elif what == "killed":
-    record("running", None); (attempt / "attempt.json").write_text(json.dumps({"ended": None})); os.kill(os.getpid(), 9)
+    record("running", None)
+    (attempt / "attempt.json").write_text(json.dumps({"ended": None}))
+    os.kill(os.getpid(), 9)
 elif what == "wait":
     signal.signal(signal.SIGTERM, lambda *_: (record("stopped", "signal SIGTERM"), os._exit(75)))
     (folder / "ready").touch(); time.sleep(60)
@@ -85,8 +90,18 @@ def requeued(slurm) -> list[list[str]]:
 def test_a_run_that_is_done(job, slurm, tmp_path):
     assert job("done") == "done"
     about = record(tmp_path)
-    assert (about["then"], about["kind"], about["code"], about["submission"]) == ("done", "done", 0, "abc")  # fmt: skip
-    assert (about["job"], about["cpus"], about["peak_memory_mb"], about["restart"]) == ("7", 4, 7, 0)  # fmt: skip
+    assert (about["then"], about["kind"], about["code"], about["submission"]) == (
+        "done",
+        "done",
+        0,
+        "abc",
+    )
+    assert (about["job"], about["cpus"], about["peak_memory_mb"], about["restart"]) == (
+        "7",
+        4,
+        7,
+        0,
+    )
     assert about["slurm_start"] - about["queued"] == 60
     assert about["command"][0] == sys.executable and about["command"][2] == "done"
     seen = json.loads((tmp_path / "home/run0/seen").read_text())
@@ -136,7 +151,10 @@ def test_what_an_end_leads_to(what, result, then, job, slurm, tmp_path):
 
 
 def test_a_preemption_is_left_to_slurm(job, slurm, tmp_path):
-    """SIGTERM is passed on to the training; the job is not requeued, or a cancelled one would be."""
+    """SIGTERM is passed on to the training.
+
+    The job is not requeued, or a cancelled one would be.
+    """
     import threading
 
     def preempt():
@@ -190,14 +208,21 @@ def test_an_element_of_an_array_trains_its_own_member(slurm, tmp_path):
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
     folder = submission_folder(tmp_path / "home", ["done"], {"program": [str(program)]}, elements=3)
-    env = {"PATH": os.environ["PATH"], "SLURM_JOB_ID": "15", "SLURM_ARRAY_JOB_ID": "12", "SLURM_ARRAY_TASK_ID": "2"}  # fmt: skip
+    env = {
+        "PATH": os.environ["PATH"],
+        "SLURM_JOB_ID": "15",
+        "SLURM_ARRAY_JOB_ID": "12",
+        "SLURM_ARRAY_TASK_ID": "2",
+    }
     assert JobAttempt(folder, env).take() == "done"
     assert [(tmp_path / f"home/run{k}/DONE").exists() for k in range(3)] == [False, False, True]
 
 
 def test_the_callable_that_is_pickled_holds_the_folder_alone(slurm, tmp_path, monkeypatch):
     (tmp_path / "program.py").write_text(PROGRAM)
-    folder = submission_folder(tmp_path / "home", ["done"], {"program": [str(tmp_path / "program.py")]})  # fmt: skip
+    folder = submission_folder(
+        tmp_path / "home", ["done"], {"program": [str(tmp_path / "program.py")]}
+    )
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     assert vars(Job(str(folder))) == {"folder": str(folder)}
     assert Job(str(folder))() == "done"
@@ -206,10 +231,19 @@ def test_the_callable_that_is_pickled_holds_the_folder_alone(slurm, tmp_path, mo
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_another_node_waits_for_the_first_ones_record_and_verdict(slurm, tmp_path, monkeypatch):
     (tmp_path / "program.py").write_text(PROGRAM)
-    folder = submission_folder(tmp_path / "home", ["done"], {"program": [str(tmp_path / "program.py")], "nodes": 2})  # fmt: skip
+    folder = submission_folder(
+        tmp_path / "home", ["done"], {"program": [str(tmp_path / "program.py")], "nodes": 2}
+    )
     attempt = tmp_path / "home/run0/attempts/000"
     attempt.mkdir(parents=True)
-    about = {"job": "7", "restart": 0, "submission": "abc", "command": [], "address": "10.0.0.1", "port": 20123}  # fmt: skip
+    about = {
+        "job": "7",
+        "restart": 0,
+        "submission": "abc",
+        "command": [],
+        "address": "10.0.0.1",
+        "port": 20123,
+    }
     end = {"then": "requeue", "kind": "time", "cause": "c"}
     (attempt / "job.json").write_text(json.dumps(about | end))
     ran = []

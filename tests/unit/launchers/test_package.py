@@ -32,7 +32,10 @@ def test_every_file_of_the_package_is_in_a_wheel():
 
 def test_jobs_queued_by_the_version_before_still_load():
     """Their pickles name `launchers.job.Job`, in the checkout that submitted them."""
-    queued = b"\x80\x04\x8c\rlaunchers.job\x94\x8c\x03Job\x94\x93\x94)\x81\x94}\x94\x8c\x06folder\x94\x8c\x04/one\x94sb."
+    queued = (
+        b"\x80\x04\x8c\rlaunchers.job\x94\x8c\x03Job\x94\x93\x94)\x81\x94}\x94"
+        b"\x8c\x06folder\x94\x8c\x04/one\x94sb."
+    )
     program = f"import pickle; print(pickle.loads({queued!r}))"
     done = subprocess.run(
         [sys.executable, "-c", program],

@@ -1,4 +1,7 @@
-"""Numbers that compare two sets, against closed forms, plain loops and 50 digits; what they refuse."""
+"""Numbers that compare two sets, against closed forms, plain loops and 50 digits.
+
+What they refuse.
+"""
 
 import numpy as np
 import pytest

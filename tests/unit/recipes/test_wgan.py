@@ -1,4 +1,6 @@
-"""The Wasserstein system: its networks, its two ways to bound the critic, and equal runs with both."""
+"""The Wasserstein system: its networks, its two ways to bound the critic, and equal runs with
+both.
+"""
 
 import numpy as np
 import pytest
@@ -174,7 +176,8 @@ def test_the_networks_start_as_in_the_documents():
     """Convolutions N(0, 0.02), batch norm N(1, 0.02) with bias 0."""
     made = recipe(
         "penalty=10"
-        # clipping begins before the first step, with the gains of batch norm as in Arjovsky et al.'s
+        # clipping begins before the first step, with the gains of batch norm as in Arjovsky et
+        # al.'s
         # code
     )
     for player in made.players.values():

@@ -164,7 +164,8 @@ def test_another_format_is_refused_with_both_versions(tmp_path):
     with pytest.raises(
         RunError,
         match=(
-            r"has format 99 \(distgan 9.9\), this is distgan .*, format 1; continue with distgan 9.9,"
+            r"has format 99 \(distgan 9.9\), this is distgan .*, format 1; continue with distgan"
+            r" 9.9,"
             r" or move the folder"
         ),
     ):

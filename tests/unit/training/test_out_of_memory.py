@@ -71,7 +71,10 @@ def find(particles, capsys, *words: str) -> tuple[int, str]:
 
 
 def test_find_batch(particles, capsys, tmp_path, monkeypatch):
-    """Half a gigabyte is torch itself; 256 samples at once do not go into what is left of the rest."""
+    """Half a gigabyte is torch itself.
+
+    256 samples at once do not go into what is left of the rest.
+    """
     monkeypatch.chdir(tmp_path)
     code, output = find(
         particles,

@@ -65,7 +65,8 @@ def test_accumulation_without_dividing_is_refused(data):
     with pytest.raises(
         LaunchError,
         match=(
-            r"3 steps are not those of one process: .* differs by .*, allowed: .*; \d+ more are above"
+            r"3 steps are not those of one process: .* differs by .*, allowed: .*; \d+ more are"
+            r" above"
             r" their tolerance.*"
             r"change.*precision=float64.*machine\.accumulation=1"
         ),

@@ -423,7 +423,7 @@ def test_a_full_disk_is_one_sentence_and_what_is_written_stays(reference, tmp_pa
     try:
         with pytest.raises(
             DataError,
-            match=(r"cannot write .*train-000000.tar: File too large; finished shards are kept"),
+            match=r"cannot write .*train-000000.tar: File too large; finished shards are kept",
         ):
             shard("particles", out, *SMALL, "--workers", 1)
     finally:
@@ -440,8 +440,9 @@ def test_a_folder_that_cannot_be_made_is_one_sentence():
 
 def test_shards_can_be_read_without_torch():
     code = (
-        "import sys, distgan.shards.format.reader, distgan.shards.build.command, distgan.shards.sources.images, distgan.shards.sources.particles;"
-        " sys.exit('torch' in sys.modules)"
+        "import sys, distgan.shards.format.reader, distgan.shards.build.command,"
+        " distgan.shards.sources.images, distgan.shards.sources.particles; sys.exit('torch' in"
+        " sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 

@@ -262,8 +262,8 @@ def test_wrong_options_and_folders_are_refused(official, tmp_path):
     with pytest.raises(
         ConfigError,
         match=(
-            "(?s)--size: found '4', allowed: 8 to 2,048.*--splits: found 'train,tst', allowed: train,"
-            " val, test, separated by commas, or all"
+            "(?s)--size: found '4', allowed: 8 to 2,048.*--splits: found 'train,tst', allowed:"
+            " train, val, test, separated by commas, or all"
         ),
     ):
         command_of("flowers102").parse(["OUT", "--from", "x", "--splits=train,tst", "--size=4"])

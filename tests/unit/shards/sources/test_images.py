@@ -156,7 +156,9 @@ def test_a_dim_16_bit_image_stays_dim(tmp_path):
 
 
 def test_alpha_is_composited_on_black(tmp_path):
-    """Opaque white stays 255, white at alpha 51 (a fifth) becomes 51, invisible red becomes black."""
+    """Opaque white stays 255, white at alpha 51 (a fifth) becomes 51, invisible red becomes
+    black.
+    """
     Image.fromarray(halves((255, 255, 255, 255), (255, 255, 255, 51)), "RGBA").save(
         tmp_path / "a.png"
     )

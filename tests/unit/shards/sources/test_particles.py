@@ -175,7 +175,8 @@ def test_all_wrong_options_are_named_at_once():
     with pytest.raises(
         ConfigError,
         match=(
-            r"(?s)3 errors on.*--n: found '1', allowed: 2 or more.*--size: found '8', allowed: 16 to"
+            r"(?s)3 errors on.*--n: found '1', allowed: 2 or more.*--size: found '8', allowed:"
+            r" 16 to"
             r" 1,024.*--seed: found '-1', allowed: 0 or more"
         ),
     ):

@@ -190,7 +190,10 @@ def test_a_generated_sample_is_two_wav_files_and_the_truth():
 
 
 def test_rows_of_an_npz_are_written_as_they_are(tmp_path):
-    """float64 beyond ±1, 16-bit integers; a group; a row that is not finite, one that is constant."""
+    """float64 beyond ±1, 16-bit integers.
+
+    A group; a row that is not finite, one that is constant.
+    """
     rng = np.random.default_rng(0)
     given, target = rng.normal(0, 50, (6, 32)), rng.integers(-3000, 3000, (6, 32), dtype=np.int16)
     given[1, 5], target[2] = np.nan, 7
@@ -302,7 +305,8 @@ def test_wrong_options_are_named_at_once():
     with pytest.raises(
         ConfigError,
         match=(
-            r"(?s)--n: found '1', allowed: 2 or more.*--length: found '8', allowed: 128 to.*--noise:"
+            r"(?s)--n: found '1', allowed: 2 or more.*--length: found '8', allowed: 128"
+            r" to.*--noise:"
             r" found '-2.0', allowed: 0 to 100.*--seed: found '-1'.*--rate is for pairs of your own"
         ),
     ):
