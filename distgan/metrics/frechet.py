@@ -27,7 +27,7 @@ _EXACT = 1e-10  # of the variances: the faster way is taken where its rounding c
 
 @dataclass(frozen=True)
 class Moments:
-    """Of n samples: mean [d] and covariance [d, d] with the divisor n - 1, float64."""
+    """Mean [d] and covariance [d, d] (divisor n - 1) of n samples, float64."""
 
     n: int
     mean: torch.Tensor
@@ -75,10 +75,10 @@ def of_moments(
 
 
 def moments(x: torch.Tensor) -> Moments:
-    """Of features [n, d], n >= 2.
+    """Return the moments of features [n, d], n >= 2.
 
-    A stretch of rows in float64 at a time, only the blocks of the covariance on and above its
-    diagonal.
+    Computed in float64 over a part of the rows at a time, and only for the blocks of the covariance
+    on and above its diagonal.
     """
     n, d = x.shape
     mean, cov = _mean(x), torch.zeros(d, d, dtype=torch.float64)

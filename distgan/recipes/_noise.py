@@ -1,7 +1,4 @@
-"""What the image recipes that start from noise share.
-
-Samples, and what D says of images it was not trained on.
-"""
+"""Samples from noise, and D's scores of images it was not trained on; for image recipes."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -21,7 +18,7 @@ CHUNK = 64  # images that are judged at once
 
 
 def channels(shape: tuple[int, int, int], recipe: str) -> int:
-    """Of a data set of [channels, 64, 64]; ConfigError for another size."""
+    """Return the channels of a data set of [channels, 64, 64]; ConfigError for another size."""
     if shape[1] != 64:
         raise ConfigError(
             f"data: {recipe} draws 64x64 images, this data set is {shape[1]}x{shape[1]}; make it"

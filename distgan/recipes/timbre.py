@@ -302,7 +302,7 @@ class Recipe:
         return pairs[:, 0], pairs[:, 1]
 
     def _diffaugment(self, sound: torch.Tensor, micro: MicroBatch, purpose: str) -> torch.Tensor:
-        """What D sees of it (DiffAugment, Zhao et al. 2020)."""
+        """Augment sound as D sees it (DiffAugment, Zhao et al. 2020)."""
         return diffaugment.waves(
             sound[:, None],
             self.run.diffaugment,
@@ -380,10 +380,7 @@ class Recipe:
         audio_results.write_sound(path.parent, f"{path.stem}.", pairs, data.rate)
 
     def results(self, data: Data, ranks: Ranks, folder: Path) -> None:
-        """Write `measures.csv` of all held-out pairs, spectrograms and sound of some.
-
-        Collective.
-        """
+        """Write `measures.csv` of all held-out pairs, pictures and sound of some. Collective."""
         ranks.on_rank_zero(lambda: self._results(data, folder))
 
     def _results(self, data: Data, folder: Path) -> None:

@@ -308,7 +308,7 @@ class Recipe:
         return (drawn >= rate).to(self.dtype) / (1 - rate)
 
     def _discriminator_input(self, given: torch.Tensor, candidate: torch.Tensor) -> torch.Tensor:
-        """What D judges."""
+        """Return what D judges: the candidate, beside the input where D is conditional."""
         return torch.cat([given, candidate], 1) if self.run.conditional else candidate
 
     # ---- on rank 0 alone
@@ -348,7 +348,7 @@ class Recipe:
         }
 
     def repairer(self) -> Callable[[torch.Tensor], torch.Tensor]:
-        """What the averaged generator makes of inputs [n, frames], in the units of the data."""
+        """Return a function that repairs inputs [n, frames], in the units of the data (EMA weights)."""
 
         def repair(given: torch.Tensor) -> torch.Tensor:
             with self.G.evaluating_ema() as generator:

@@ -42,26 +42,7 @@ def draw(rows: list[Row], recommended: int | None, file: BinaryIO) -> None:
         _estimates(ax, low, high or low)
         _frame(ax, title, rows)
 
-    ax = next(axes)
-    counted = [(x, row.parameters) for x, row in enumerate(rows) if row.parameters]
-    ax.bar(
-        [x for x, _ in counted],
-        [g / 1e6 for _, (g, _) in counted],
-        0.6,
-        color=BLUE,
-        label="G",
-    )
-    top = ax.bar(
-        [x for x, _ in counted],
-        [d / 1e6 for _, (_, d) in counted],
-        0.6,
-        bottom=[g / 1e6 for _, (g, _) in counted],
-        color="#93c5fd",
-        label="D",
-    )
-    ax.bar_label(top, [f"{(g + d) / 1e6:.3g}" for _, (g, d) in counted], fontsize=8, padding=2)
-    _estimates(ax, [estimate and estimate.both for estimate in docs])
-    _frame(ax, "Parameters, millions", rows)
+    _parameters(next(axes), rows)
     kind = "resident" if any(row.device == "cpu" for row in rows) else "allocated on the GPU"
     panel(
         f"Peak memory, GB ({kind})",
@@ -88,6 +69,30 @@ def draw(rows: list[Row], recommended: int | None, file: BinaryIO) -> None:
     _scores(next(axes), rows, recommended)
     _curves(next(axes), rows)
     figure.savefig(file, format="png")
+
+
+def _parameters(ax, rows: list[Row]) -> None:
+    """Draw the parameters of G and D of each width as stacked bars."""
+    counted = [(x, row.parameters) for x, row in enumerate(rows) if row.parameters]
+    ax.bar(
+        [x for x, _ in counted],
+        [g / 1e6 for _, (g, _) in counted],
+        0.6,
+        color=BLUE,
+        label="G",
+    )
+    top = ax.bar(
+        [x for x, _ in counted],
+        [d / 1e6 for _, (_, d) in counted],
+        0.6,
+        bottom=[g / 1e6 for _, (g, _) in counted],
+        color="#93c5fd",
+        label="D",
+    )
+    ax.bar_label(top, [f"{(g + d) / 1e6:.3g}" for _, (g, d) in counted], fontsize=8, padding=2)
+    docs = [DOCUMENTS.get(row.width) for row in rows]
+    _estimates(ax, [estimate and estimate.both for estimate in docs])
+    _frame(ax, "Parameters, millions", rows)
 
 
 def _estimates(ax, low: list[float | None], high: list[float | None] | None = None) -> None:

@@ -125,12 +125,12 @@ def circles(tree: Tree, of_packages: bool = False) -> list[str]:
     """Circles of files, or of packages, that import each other at top level."""
     edges: dict[str, set[str]] = {}
     for name, imports in tree.imports.items():
-        own = tree.modules[name].package if of_packages else name
+        own = _node(tree, name, of_packages)
         edges.setdefault(own, set())
         for found in imports:
             if found.lazy or found.name not in tree.modules:
                 continue
-            other = tree.modules[found.name].package if of_packages else found.name
+            other = _node(tree, found.name, of_packages)
             if other != own:
                 edges[own].add(other)
     reach = {name: _reachable(edges, name) for name in edges}
@@ -138,6 +138,12 @@ def circles(tree: Tree, of_packages: bool = False) -> list[str]:
         tuple(sorted(b for b in reach[a] if a in reach.get(b, ()))) for a in edges if a in reach[a]
     }
     return sorted(" <-> ".join(ring) for ring in rings)
+
+
+def _node(tree: Tree, name: str, of_packages: bool) -> str:
+    """Return a module, or its package; a file beside the packages stands for itself."""
+    package = tree.modules[name].package
+    return package if of_packages and "." in package else name
 
 
 def _reachable(edges: Mapping[str, Collection[str]], start: str) -> set[str]:
