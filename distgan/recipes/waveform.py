@@ -348,7 +348,7 @@ class Recipe:
         }
 
     def repairer(self) -> Callable[[torch.Tensor], torch.Tensor]:
-        """Return a function that repairs inputs [n, frames] in the units of the data, by the EMA."""
+        """Return a function that repairs inputs [n, frames] in their own units, by the EMA."""
 
         def repair(given: torch.Tensor) -> torch.Tensor:
             with self.G.evaluating_ema() as generator:
