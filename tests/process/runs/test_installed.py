@@ -58,5 +58,7 @@ def test_a_typed_launch_line_names_the_module(installed):
 
 
 def test_profiles_and_the_development_cluster_are_there(installed):
-    assert "dev, gpu, gpu-node, preemptible" in run(installed, "distgan", "submit", "--help")
+    assert "dev, gpu, gpu-node, preemptible" in " ".join(
+        run(installed, "distgan", "submit", "--help").split()
+    )
     assert "distgan dev-cluster up" in run(installed, "distgan", "dev-cluster", "--help")
