@@ -13,7 +13,6 @@ whose default changes.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import pydantic_core
@@ -21,13 +20,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from distgan.config.introspection import overlay, section_of
-
-
-@dataclass(frozen=True)
-class Neutral:
-    """The value of a new setting that reproduces runs from before it existed."""
-
-    value: Any
+from distgan.monitor.settings import Neutral
 
 
 def _neutral(field: FieldInfo) -> tuple[bool, Any]:

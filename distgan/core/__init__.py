@@ -13,5 +13,4 @@ interrupts    signals that decoding processes leave to their rank
 watchdog      the stacks of a process that makes no progress, and its end
 rng           random numbers by address: (seed, purpose, index)
 clock         samples seen, the one clock of a run
-checkout      the git state of the running code
 """

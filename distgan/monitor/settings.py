@@ -2,7 +2,8 @@
 Imports no torch.
 """
 
-from typing import Literal
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -10,6 +11,15 @@ from distgan.monitor.guides import SAGAN_GUIDE, WAVEFORM_GUIDE
 from distgan.monitor.moves import Move, Rule
 
 Range = tuple[float | None, float | None]  # both ends count as inside; None: open
+
+
+@dataclass(frozen=True)
+class Neutral:
+    """The value of a new setting that reproduces runs from before it existed; see
+    config/identity.py.
+    """
+
+    value: Any
 
 
 class Watch(BaseModel):

@@ -9,4 +9,5 @@ training_state  what a checkpoint holds beside networks and position
 checkpoints     save, verify and load checkpoints
 locate          `RUN@best` and the like -> a checkpoint
 history         read a run folder for reports; change nothing
+checkout        the git state of the running code
 """

@@ -15,11 +15,12 @@ import torch
 from distgan import __version__
 from distgan.config.sections import Machine
 from distgan.config.settings import Run
-from distgan.core import checkout, console, watchdog
+from distgan.core import console, watchdog
 from distgan.core.clock import Clock
 from distgan.core.errors import RunError
 from distgan.distributed.environment import process_count
 from distgan.distributed.ranks import Ranks
+from distgan.runs import checkout
 from distgan.runs.folder import NoRunFolder, RunFolder
 from distgan.training import out_of_memory, self_check
 from distgan.training.loop import STOPPED, Loop

@@ -14,8 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import distgan
-from distgan.core import checkout, console
+from distgan.core import console
 from distgan.core.errors import RunError
+from distgan.runs import checkout
 
 PACKAGE = Path(distgan.__file__).parent
 MAX_BYTES = 64 << 20
