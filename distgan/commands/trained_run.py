@@ -14,6 +14,7 @@ from distgan.core.arguments import Option, one_of, whole
 from distgan.core.errors import ConfigError
 from distgan.recipes._catalog import resolve_recipe
 from distgan.runs import history
+from distgan.runs.resolve import recorded_identity
 
 OPTIONS = (
     Option("data", "the data set of the run, where it has moved", "FOLDER"),
@@ -66,6 +67,8 @@ def load(module: ModuleType, run: Run, ranks: Any, checkpoint: Path) -> Any:
         batch_layout.fit(run.batch, 1, 1, run.group, run.group_of),
         shape(run, checkpoint.parents[1]),
     )
+    if identity := recorded_identity(checkpoint.parents[1]):
+        checkpoints.require_run(checkpoint, _about(checkpoint), identity)
     checkpoints.load(checkpoint, recipe.players)
     return recipe
 
@@ -82,7 +85,11 @@ def shape(run: Run, folder: Path) -> tuple[int, ...]:
 
 def digest(checkpoint: Path) -> str:
     """Return the digest of a checkpoint, which is stored with it."""
-    return json.loads((checkpoint / "checkpoint.json").read_text())["digest"]
+    return _about(checkpoint)["digest"]
+
+
+def _about(checkpoint: Path) -> dict[str, Any]:
+    return json.loads((checkpoint / "checkpoint.json").read_text())
 
 
 def describe(checkpoint: Path, recipe: Any) -> dict[str, Any]:

@@ -19,8 +19,23 @@ import pydantic_core
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from distgan.config.introspection import overlay, section_of
+from distgan.config.introspection import flatten, overlay, section_of
 from distgan.monitor.settings import Neutral
+
+
+def differences(recorded: Any, identity: dict[str, Any], place: str) -> list[str]:
+    """Return `key: … in the {place}, … requested` for each setting in which two identities differ,
+    and for the data; KeyError, TypeError, ValueError or AttributeError if `recorded` is none.
+    """
+    there, here = (
+        {**dict(flatten(each["settings"])), "data": each["data"]} for each in (recorded, identity)
+    )
+    return [
+        f"{key}: {there.get(key, 'no such setting')} in the {place},"
+        f" {here.get(key, 'no such setting')} requested"
+        for key in sorted(here.keys() | there.keys())
+        if here.get(key) != there.get(key)
+    ]
 
 
 def _neutral(field: FieldInfo) -> tuple[bool, Any]:

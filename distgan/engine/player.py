@@ -58,7 +58,7 @@ class Player:
         self._ranks, self._clip, self._clamp = ranks, clip, clamp
         self._decay, self._schedule = ema, schedule
         net = net.to(ranks.device, ranks.dtype)
-        self.ema = copy.deepcopy(net).requires_grad_(False).eval() if ema else net
+        self.ema = _copied(net).requires_grad_(False).eval() if ema else net
         self.engine = factory.build(ranks, net, optimizer, accumulation=ranks.machine.accumulation)
         self.module = self.engine.module
         if clamp:
@@ -228,6 +228,19 @@ class Player:
         )
         self.updates.fill_(state["updates"])
         self.skips.fill_(state["skips"])
+
+
+def _copied(net: nn.Module) -> nn.Module:
+    """Return a deep copy of a network.
+
+    Torch copies only leaves. What else hangs on a module is what the hook of `nn.utils.weight_norm`
+    computes anew in each forward pass: it is cut off the weights that it came from.
+    """
+    for module in net.modules():
+        for name, value in vars(module).items():
+            if isinstance(value, torch.Tensor):
+                vars(module)[name] = value.detach()
+    return copy.deepcopy(net)
 
 
 def _approach(

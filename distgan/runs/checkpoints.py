@@ -3,8 +3,8 @@
 checkpoints/00001200/networks.safetensors   weights, buffers and averages of every player:
                                             `G.net.*`, `G.ema.*`, `D.net.*`
                      training.pt            optimizers and counters; loads with weights_only=True
-                     checkpoint.json        step, samples, monitor state, sizes and SHA-256 of the
-                                            others; written last
+                     checkpoint.json        step, samples, identity of the run, monitor state, sizes
+                                            and SHA-256 of the others; written last
 """
 
 import hashlib
@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from distgan import __version__
+from distgan.config.identity import differences
 from distgan.core import console
 from distgan.core.errors import DiskError, RunError
 from distgan.core.files import sha256_of, sync
@@ -196,6 +197,25 @@ def verify(path: Path) -> dict[str, Any]:
         raise _Damaged(f"checkpoint {path} is damaged: {error}") from error
 
 
+def require_run(path: Path, about: dict[str, Any], identity: dict[str, Any]) -> None:
+    """Raise RunError if the checkpoint was written by another run than that of `identity`.
+
+    Checkpoints of version 0.1 do not record their run.
+    """
+    if "identity" not in about:
+        return
+    try:
+        lines = differences(about["identity"], identity, "checkpoint")
+        whose = about["identity"]["id"]
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise _Damaged(f"checkpoint {path} is damaged: no identity in it ({error})") from error
+    if lines:
+        raise RunError(
+            f"checkpoint {path} belongs to another run, {whose} ({_few(lines)}); move it away, or"
+            " start a new run from it with grow=CHECKPOINT"
+        )
+
+
 def load(path: Path, players: dict[str, Any]) -> None:
     """Load a verified checkpoint into the players of this process, whatever number of ranks and
     engine wrote it.
@@ -212,6 +232,23 @@ def load(path: Path, players: dict[str, Any]) -> None:
         pickle.UnpicklingError,
     ) as error:
         raise RunError(f"checkpoint {path} cannot be read: {str(error).splitlines()[0]}") from error
+    here = {
+        f"{name}.{key}": list(value.shape)
+        for name, player in players.items()
+        for key, value in player.tensors().items()
+    }
+    there = {key: list(value.shape) for key, value in tensors.items()}
+    unlike = [
+        f"{key}: {there.get(key, 'no such tensor')} in the checkpoint,"
+        f" {here.get(key, 'no such tensor')} in this network"
+        for key in [*here, *(key for key in there if key not in here)]
+        if here.get(key) != there.get(key)
+    ]
+    if unlike:
+        raise RunError(
+            f"checkpoint {path} does not fit this network ({_few(unlike)}); its run has other"
+            " settings, or is of another recipe"
+        )
     try:
         for name, player in players.items():
             player.load(
@@ -224,6 +261,12 @@ def load(path: Path, players: dict[str, Any]) -> None:
             )
     except (KeyError, RuntimeError, ValueError) as error:
         raise RunError(f"checkpoint {path} does not fit this network: {error}") from error
+
+
+def _few(lines: list[str]) -> str:
+    """Return the first lines in one, and how many more there are."""
+    more = [f"and {len(lines) - 3} more"] if len(lines) > 3 else []
+    return "; ".join(lines[:3] + more)
 
 
 def present(folder: Path) -> list[Path]:

@@ -19,7 +19,7 @@ from typing import Any
 
 import yaml
 
-from distgan.config.introspection import flatten
+from distgan.config.identity import differences
 from distgan.config.settings import Run
 from distgan.core import console
 from distgan.core.errors import DiskError, RunError
@@ -53,7 +53,7 @@ class RunFolder:
 
         Raise RunError, before anything is written, if it belongs to another run.
         """
-        identity = run.identity(fingerprint, start)
+        self.identity = identity = run.identity(fingerprint, start)
         self.path = folder_of(run, identity)
         try:
             self._require_own(identity)
@@ -105,7 +105,7 @@ class RunFolder:
             return
         try:
             recorded = json.loads((self.path / "identity.json").read_text())
-            there = {**dict(flatten(recorded["settings"])), "data": recorded["data"]}
+            lines = differences(recorded, identity, "folder")
         except (FileNotFoundError, NotADirectoryError):
             raise RunError(
                 f"{self.path} is not empty and no run folder (it has no identity.json); choose"
@@ -116,17 +116,10 @@ class RunFolder:
                 f"{self.path / 'identity.json'} is damaged: {error}. Restore it, or choose another"
                 " machine.folder"
             ) from error
-        here = {**dict(flatten(identity["settings"])), "data": identity["data"]}
-        differences = [
-            f"  {key}: {there.get(key, 'no such setting')} in the folder,"
-            f" {here.get(key, 'no such setting')} requested"
-            for key in sorted(here.keys() | there.keys())
-            if here.get(key) != there.get(key)
-        ]
-        if differences:
+        if lines:
             raise RunError(
                 f"the run folder {self.path} belongs to another run; nothing was changed:\n"
-                + "\n".join(differences)
+                + "\n".join(f"  {line}" for line in lines)
                 + "\nLeave out machine.folder to give this run a folder of its own, or use the"
                 " settings in the folder"
             )

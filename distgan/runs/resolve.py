@@ -25,7 +25,7 @@ def folder_of(run: Run, identity: dict[str, Any]) -> Path:
     usual = parent / f"{run.delta()}-{identity['id']}"
     if not usual.exists():
         for path in sorted(parent.glob(f"*-{identity['id']}")):
-            if _recorded(path) == identity:
+            if recorded_identity(path) == identity:
                 return path
     return usual
 
@@ -41,7 +41,7 @@ def resolve(run: Run, fingerprint: str, start: str | None = None) -> tuple[int, 
     for index, version in enumerate(earlier):
         digest = start or _recorded_start(version, fingerprint)
         identity = version.identity(fingerprint, digest)
-        begun = _recorded(folder_of(version, identity)) == identity
+        begun = recorded_identity(folder_of(version, identity)) == identity
         if begun and not (version.grow and digest is None):
             return index, digest
     return len(earlier), start or _recorded_start(present, fingerprint)
@@ -78,7 +78,7 @@ def _recorded_start(run: Run, fingerprint: str) -> str | None:
     return None
 
 
-def _recorded(folder: Path) -> Any:
+def recorded_identity(folder: Path) -> Any:
     """Return the identity that a run folder records, None where it records none."""
     try:
         return json.loads((folder / "identity.json").read_text())

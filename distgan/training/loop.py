@@ -157,6 +157,8 @@ class Loop:
             folder = self.folder.path / "checkpoints"
             checkpoints.recover(folder)
             newest = checkpoints.newest(folder)
+            if newest:
+                self._require_own(*newest)
             step = newest[1]["step"] if newest else 0
             heartbeat = self.folder.last_heartbeat()
             lost = self._rewind(step, keep_rows=newest is not None)
@@ -172,12 +174,6 @@ class Loop:
             return self.clock
         path, saved = newest
         now = self.clock.at(saved["step"])
-        for name, value in self._stream_state(now).items():
-            if saved[name] != value:
-                raise RunError(
-                    f"checkpoint {path} was written at {name} {saved[name]}; with these settings"
-                    f" and data it would be {value}"
-                )
         checkpoints.load(path, self.recipe.players)
         self._restore(saved)
         where = f"continuing from step {now.step} of {self.last}"
@@ -185,6 +181,18 @@ class Loop:
             where = f"already at step {now.step}; {self.last} requested"
         console.say(f"{where}, epoch {now.epoch:.1f}")
         return now
+
+    def _require_own(self, path: Path, saved: dict[str, Any]) -> None:
+        """Rank 0: raise RunError, before anything is changed, unless this run wrote the
+        checkpoint.
+        """
+        checkpoints.require_run(path, saved, self.folder.identity)
+        for name, value in self._stream_state(self.clock.at(saved["step"])).items():
+            if saved[name] != value:
+                raise RunError(
+                    f"checkpoint {path} was written at {name} {saved[name]}; with these settings"
+                    f" and data it would be {value}"
+                )
 
     def _rewind(self, step: int, keep_rows: bool = True) -> int:
         """Rank 0: discard checkpoints and journal rows after `step`, or all rows without
@@ -220,6 +228,7 @@ class Loop:
         def choose() -> tuple[Path, dict[str, Any]]:
             path = self.folder.path / "checkpoints" / f"{self.state.last_healthy_step:08d}"
             saved = checkpoints.verify(path)
+            self._require_own(path, saved)
             self._rewind(saved["step"])
             return path, saved
 
@@ -250,7 +259,8 @@ class Loop:
         def write() -> None:
             folder = self.folder.path / "checkpoints"
             self.folder.sync()
-            checkpoints.save(folder, now.step, players, saved)
+            identity = {"identity": self.folder.identity}
+            checkpoints.save(folder, now.step, players, saved | identity)
             keep = {state.best["step"] if state.best else None, state.last_healthy_step}
             checkpoints.prune(folder, self.run.machine.keep, keep)
             seconds = round(time.perf_counter() - began, 3)
@@ -354,7 +364,7 @@ class Loop:
         if self.state.best:
             best = self.folder.path / "checkpoints" / f"{self.state.best['step']:08d}"
             try:
-                checkpoints.verify(best)
+                self._require_own(best, checkpoints.verify(best))
                 return best
             except RunError as error:
                 reason = str(error)

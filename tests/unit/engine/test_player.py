@@ -115,6 +115,25 @@ def test_the_average_follows_with_a_warmed_up_decay(ranks):
     assert not p.ema.training
 
 
+@pytest.mark.parametrize(
+    "norm", [nn.utils.weight_norm, nn.utils.parametrizations.weight_norm], ids=["hook", "parameter"]
+)
+@pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated:FutureWarning")
+def test_a_weight_normalised_network_has_an_average(norm, ranks):
+    torch.manual_seed(0)
+    p = Player(ranks, norm(nn.Linear(3, 2)), lambda q: torch.optim.SGD(q, lr=0.1), ema=0.5)
+    average = [value.detach().clone() for value in p.module.parameters()]
+    for n in range(1, 6):
+        p.update(square(p), [torch.randn(8, 3)], 0.0)
+        decay = min(0.5, (1 + n) / (10 + n))
+        pairs = zip(average, p.module.parameters(), strict=True)
+        average = [decay * mean + (1 - decay) * value.detach() for mean, value in pairs]
+    x, (bias, length, direction) = torch.randn(4, 3), average
+    weight = length * direction / direction.norm(dim=1, keepdim=True)
+    with p.evaluating_ema() as network:
+        torch.testing.assert_close(network(x), nn.functional.linear(x, weight, bias))
+
+
 def test_the_rate_is_a_function_of_the_epoch_alone(ranks):
     p = player(ranks, schedule=lambda epoch: 0.5 if epoch >= 10 else 1.0)
     x = [torch.randn(2, 3)]
@@ -179,14 +198,3 @@ def test_rates_and_weight_decay_change_in_flight(ranks):
         p.module.weight, before - 0.01 * (by_hand.weight.grad + 0.3 * before)
     )
     assert float(log["lr"]) == pytest.approx(0.01)
-
-
-def test_the_average_follows_the_documented_decay(ranks):
-    """min(decay, (1 + n) / (10 + n)) in update n, counted from 1."""
-    p = player(ranks, ema=0.4)
-    average = p.module.weight.detach().clone()
-    for n in range(1, 9):
-        p.update(square(p), [torch.randn(4, 3)], 0.0)
-        decay = min(0.4, (1 + n) / (10 + n))  # 0.18, 0.25, 0.31, 0.36, then 0.4
-        average = decay * average + (1 - decay) * p.module.weight.detach()
-        torch.testing.assert_close(p.ema.weight, average, rtol=1e-6, atol=1e-7)

@@ -184,8 +184,15 @@ def test_a_checkpoint_of_other_networks_is_refused(tmp_path):
             ema=0.9,
         )
     }
-    with pytest.raises(RunError, match="does not fit this network"):
+    with pytest.raises(RunError) as refused:
         checkpoints.load(path, other)
+    assert str(refused.value) == (
+        f"checkpoint {path} does not fit this network (G.net.weight: [2, 3] in the checkpoint,"
+        " [2, 4] in this network; G.ema.weight: [2, 3] in the checkpoint, [2, 4] in this network);"
+        " its run has other settings, or is of another recipe"
+    )
+    with pytest.raises(RunError, match=r"D.net.bias: no such tensor in .*; and 5 more\)"):
+        checkpoints.load(path, {"D": players()["G"]})
 
 
 def test_nothing_is_unpickled(tmp_path):

@@ -13,8 +13,10 @@ from players import STATE, players
 from processes import TINY, final, journal
 
 from distgan import cli, train
+from distgan.commands import generate
 from distgan.core.errors import RunError
 from distgan.runs import checkpoints
+from distgan.runs.locate import find_grow_source
 
 FILES = ("networks.safetensors", "training.pt", "checkpoint.json")
 
@@ -213,6 +215,60 @@ def test_where_none_is_left_it_refuses_with_one_message(goes_on):
     code, output, folder = goes_on(harm)
     assert code == 2 and output.count("error: none of the") == 1 and "Traceback" not in output
     assert len(checkpoints.present(folder / "checkpoints")) == 3  # nothing was deleted
+
+
+def seal(path: Path, change) -> None:
+    """Change the description of a checkpoint, with a digest that fits."""
+    about = json.loads((path / "checkpoint.json").read_text())
+    change(about)
+    about["digest"] = checkpoints._digest(about)
+    (path / "checkpoint.json").write_text(json.dumps(about))
+
+
+def of_another_run(about) -> None:
+    about["identity"]["id"] = "0badcafe"
+    about["identity"]["settings"] |= {"loss": "hinge", "seed": 8}
+
+
+def test_another_runs_checkpoint_is_refused_and_nothing_changed(goes_on, trained):
+    def harm(folder):
+        seal(checkpoints.present(folder / "checkpoints")[-1], of_another_run)
+
+    code, output, folder = goes_on(harm)
+    last = checkpoints.present(folder / "checkpoints")[-1]
+    assert code == 2 and "Traceback" not in output
+    assert (
+        f"error: checkpoint {last} belongs to another run, 0badcafe (loss: hinge in the checkpoint,"
+        " vanilla requested; seed: 8 in the checkpoint, 0 requested); move it away, or start a new"
+        " run from it with grow=CHECKPOINT\n"
+    ) in output
+    kept, usual = ((each / "journal.jsonl").read_bytes() for each in (folder, trained))
+    assert kept == usual
+    words = [f"{folder}@last", str(folder / "drawn"), "--n", "2", "--device", "cpu"]
+    with pytest.raises(RunError, match="belongs to another run, 0badcafe"):
+        generate.main(words)
+    assert find_grow_source(f"{folder}@last") == last  # on purpose it is taken
+
+
+@pytest.mark.parametrize("identity", [None, 3, {}, {"settings": 3, "data": 4}, {"settings": {}}])
+def test_an_identity_that_is_none_is_damage(identity, goes_on):
+    def harm(folder):
+        path = checkpoints.present(folder / "checkpoints")[-1]
+        seal(path, lambda about: about.update(identity=identity))
+
+    code, output, _ = goes_on(harm)
+    assert code == 2 and output.count("error: ") == 1 and "no identity in it" in output
+
+
+def test_a_checkpoint_of_a_version_that_recorded_no_run_serves(goes_on, trained):
+    def harm(folder):
+        for path in checkpoints.present(folder / "checkpoints"):
+            seal(path, lambda about: about.pop("identity"))
+        shutil.rmtree(checkpoints.present(folder / "checkpoints")[-1])
+
+    code, output, folder = goes_on(harm)
+    assert code == 0 and "continuing from step" in output
+    assert all(final(folder)[key].equal(value) for key, value in final(trained).items())
 
 
 @pytest.mark.parametrize(
