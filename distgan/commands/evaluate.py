@@ -14,7 +14,7 @@ from distgan.commands import _evaluate_audio, _evaluate_images, trained_run
 from distgan.core import console
 from distgan.core.arguments import Arguments, Command, Option
 from distgan.core.errors import ConfigError
-from distgan.core.files import disk_errors, write_atomic
+from distgan.core.files import disk_errors, make_folder, write_atomic
 from distgan.recipes._catalog import resolve_recipe
 
 SUMMARY = """Score the samples of a trained run (those that `distgan generate RUN` writes) or the
@@ -105,7 +105,7 @@ def main(argv: list[str]) -> int:
         else:
             return []
         with disk_errors(out, "name another file with --out"):
-            out.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(out.parent)
         files = {".json": json.dumps(result, indent=1)} | kind.files(result)
         paths = [out if suffix == ".json" else out.with_suffix(suffix) for suffix in files]
         for path, text in zip(paths, files.values(), strict=True):

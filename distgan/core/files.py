@@ -1,5 +1,8 @@
-"""Files on disk: written whole or not at all, appended line by line, locked, and their
+"""Files on disk: written whole or not at all, appended line by line, locked, deleted, and their
 checksums.
+
+In a folder that others may write, a link is theirs to plant. What is written goes through no link
+of another user: `opened_folder` checks every folder on the way, and holds the one it found.
 """
 
 import contextlib
@@ -9,8 +12,11 @@ import fcntl
 import hashlib
 import io
 import os
+import pwd
 import secrets
+import shutil
 import socket
+import stat
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -26,6 +32,7 @@ except ImportError:  # no wheel for this platform
     from zlib import crc32 as crc32
 
 RETRY = "run the same line again when it can be written"
+_LINKS = 40  # on the way to one folder, as in Linux
 
 
 @contextlib.contextmanager
@@ -61,7 +68,7 @@ def write_atomic(
                 publish(file, path)
         except BaseException:
             with contextlib.suppress(OSError):
-                os.unlink(file.name)
+                remove(Path(file.name))
             raise
 
 
@@ -76,18 +83,120 @@ def temporary_name(path: Path) -> Path:
     )
 
 
+@contextlib.contextmanager
+def opened_folder(path: Path, below: Path | None = None) -> Iterator[int]:
+    """Open a folder for functions with `dir_fd`, through no link that another user made; with
+    `below`, through no link at all below that folder. OSError.
+
+    The descriptor stays that of the folder that was checked, whatever is renamed meanwhile.
+    """
+    parts = [*reversed(path.relative_to(below).parts if below else path.parts)]
+    if below and ".." in parts:
+        raise ValueError(f"{path} is not below {below}")
+    with contextlib.ExitStack() as opened:
+
+        def step(name: str | Path, flags: int, folder: int | None = None) -> int:
+            handle = os.open(name, os.O_PATH | os.O_CLOEXEC | flags, dir_fd=folder)
+            opened.callback(os.close, handle)
+            return handle
+
+        here, links = step(below or ".", os.O_DIRECTORY), 0
+        while parts:
+            name = parts.pop()
+            found = step(name, os.O_NOFOLLOW, here)
+            about = os.fstat(found)
+            if not stat.S_ISLNK(about.st_mode):
+                here = found
+                continue
+            target, links = os.readlink("", dir_fd=found), links + 1
+            if below or about.st_uid not in (0, os.getuid()) or links > _LINKS:
+                raise OSError(
+                    errno.ELOOP,
+                    f"{name} is a link of {user_name(about.st_uid)} to {target}, and is not"
+                    " followed; name what it points to, or make a link of your own",
+                )
+            parts += reversed(Path(target).parts)
+        yield step(".", os.O_DIRECTORY, here)
+
+
+def user_name(uid: int) -> str:
+    """Return the name of a user, or the number of one without a name."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"user {uid}"
+
+
+def opener(path: str, flags: int) -> int:
+    """Open a regular file, for the `opener` of open(): through no link of another user, and never
+    where `path` itself is a link or a pipe.
+    """
+    with opened_folder(Path(path).parent) as folder:
+        flags |= os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        try:
+            file = os.open(os.path.basename(path), flags, 0o666, dir_fd=folder)
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                raise OSError(errno.ELOOP, "it is a link; delete it") from None
+            raise
+    if not stat.S_ISREG(os.fstat(file).st_mode):
+        os.close(file)
+        raise OSError(errno.EINVAL, "it is no regular file")
+    return file
+
+
 def create(path: Path) -> BinaryIO:
     """Create a file that must not exist and open it for writing; links are not followed."""
-    flags = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_WRONLY | os.O_CLOEXEC
-    return open(path, "wb", opener=lambda name, _: os.open(name, flags, 0o666))
+    return open(path, "xb", opener=opener)
+
+
+def touch(path: Path) -> None:
+    """Create an empty file unless it exists; OSError."""
+    open(path, "ab", opener=opener).close()
 
 
 def publish(file: BinaryIO, path: Path) -> None:
     """Give a complete temporary file its final name; on return content and name are on the disk."""
     file.flush()
     os.fsync(file.fileno())
-    os.replace(file.name, path)
-    sync(path.parent)
+    with opened_folder(path.parent) as folder:
+        before = os.path.basename(file.name)
+        os.replace(before, path.name, src_dir_fd=folder, dst_dir_fd=folder)
+        sync(path.parent)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it unless they exist; OSError."""
+    try:
+        with opened_folder(path):
+            return
+    except FileNotFoundError:
+        if path == path.parent:
+            raise
+    make_folder(path.parent)
+    with opened_folder(path.parent) as folder:
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(path.name, dir_fd=folder)
+    with opened_folder(path):
+        return
+
+
+def remove(path: Path, below: Path | None = None) -> None:
+    """Delete a file, a link, or a folder with all in it; OSError. Links as in `opened_folder`:
+    nothing outside the folder that `path` names is deleted, also if it is replaced meanwhile.
+    """
+    with contextlib.suppress(FileNotFoundError), opened_folder(path.parent, below) as folder:
+        about = os.stat(path.name, dir_fd=folder, follow_symlinks=False)
+        if stat.S_ISDIR(about.st_mode):
+            shutil.rmtree(path.name, dir_fd=folder)
+        else:
+            os.unlink(path.name, dir_fd=folder)
+
+
+def rename(path: Path, name: str) -> None:
+    """Rename a file or folder within its folder; OSError."""
+    with opened_folder(path.parent) as folder:
+        os.rename(path.name, name, src_dir_fd=folder, dst_dir_fd=folder)
 
 
 def sync(path: Path) -> None:
@@ -103,7 +212,7 @@ def append(path: Path, lines: str, durable: bool = False) -> None:
     """Append whole lines, all of them or none; DiskError. `durable`: on return they are on the
     disk. After a last line that a crash tore, they begin on a line of their own.
     """
-    with disk_errors(path), open(path, "ab+", buffering=0) as file:
+    with disk_errors(path), open(path, "ab+", buffering=0, opener=opener) as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(size - 1, 0))
         text = (b"\n" if size and file.read(1) != b"\n" else b"") + lines.encode()

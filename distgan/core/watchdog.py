@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+from distgan.core.files import opener
+
 EVERY_S = 1.0  # least time between two resets of the timer
 
 _file: IO[str] | None = None
@@ -28,7 +30,7 @@ def watching(path: Path, limit_s: float | None) -> Iterator[None]:
         yield
         return
     try:
-        file = open(path, "w")  # now: when it is needed, nothing may work any more
+        file = open(path, "w", opener=opener)  # now: when it is needed, nothing may work any more
     except OSError:  # a rank that does not see rank 0's disk
         file = open(2, "w", closefd=False)
     _file, _limit_s = file, limit_s

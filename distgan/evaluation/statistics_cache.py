@@ -24,7 +24,7 @@ from safetensors.torch import save
 
 from distgan.core import console
 from distgan.core.errors import RunError
-from distgan.core.files import write_atomic
+from distgan.core.files import make_folder, write_atomic
 
 FORMAT = 1
 
@@ -49,7 +49,7 @@ def write(path: Path, key: dict[str, Any], arrays: dict[str, torch.Tensor]) -> b
         )
     }
     try:
-        path.parent.mkdir(exist_ok=True)
+        make_folder(path.parent)
         content = save({name: a.contiguous() for name, a in arrays.items()}, metadata=header)
         write_atomic(path, content, contextlib.nullcontext)
     except OSError as error:

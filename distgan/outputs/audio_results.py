@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from distgan.core.files import csv_text, disk_errors, write_atomic
+from distgan.core.files import csv_text, disk_errors, opener, write_atomic
 from distgan.data import transforms
 from distgan.data.dataset import Data
 from distgan.metrics.audio import band_levels, band_names, table
@@ -110,8 +110,8 @@ def write_sound(folder: Path, prefix: str, pairs: list[Repaired], rate: int) -> 
         ):
             path = folder / f"{prefix}{pair.name}.{version}.wav"
             samples = audio_codec.to_int16(np.nan_to_num(wave))
-            with disk_errors(path):
-                path.write_bytes(audio_codec.write_wav(samples, rate))
+            with disk_errors(path), open(path, "wb", opener=opener) as file:
+                file.write(audio_codec.write_wav(samples, rate))
 
 
 def write_table(path: Path, pairs: Iterable[Repaired]) -> None:

@@ -23,7 +23,7 @@ import torch
 from PIL import Image
 
 from distgan.core import console
-from distgan.core.files import csv_text, disk_errors, write_atomic
+from distgan.core.files import csv_text, disk_errors, make_folder, opener, write_atomic
 from distgan.data import transforms
 from distgan.data.dataset import Data
 from distgan.distributed.map_over_ranks import CHUNK, map_over_ranks
@@ -149,8 +149,9 @@ def files(
 def save(path: Path, data: bytes) -> None:
     """Write a file and the folder it is in; DiskError."""
     with disk_errors(path, "make room or give access, and run the same line again"):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
+        make_folder(path.parent)
+        with open(path, "wb", opener=opener) as file:
+            file.write(data)
 
 
 def _png(image: np.ndarray) -> bytes:

@@ -7,11 +7,11 @@ checkpoints/00001200/networks.safetensors   weights, buffers and averages of eve
                                             and SHA-256 of the others; written last
 """
 
+import contextlib
 import hashlib
 import json
 import os
 import pickle
-import shutil
 import zlib
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from distgan import __version__
 from distgan.config.identity import differences
 from distgan.core import console
 from distgan.core.errors import DiskError, RunError
-from distgan.core.files import sha256_of, sync
+from distgan.core.files import make_folder, opened_folder, remove, rename, sha256_of, sync
 
 FORMAT = 1
 Held = tuple[
@@ -70,15 +70,16 @@ def save(folder: Path, step: int, players: dict[str, Held], state: dict[str, Any
     A kill at any moment leaves either all of it or nothing under its name.
     """
     final, temporary = folder / f"{step:08d}", folder / f".tmp-{step:08d}"
-    shutil.rmtree(temporary, ignore_errors=True)
     try:
+        remove(temporary)
         _write(folder, final, temporary, step, players, state)
     except (
         OSError,
         RuntimeError,
         SafetensorError,
     ) as error:  # torch and safetensors raise others on a full disk
-        shutil.rmtree(temporary, ignore_errors=True)  # to free the disk
+        with contextlib.suppress(OSError):
+            remove(temporary)  # to free the disk
         if isinstance(error, RunError):
             raise
         raise DiskError(
@@ -96,8 +97,9 @@ def _write(
     players: dict[str, Held],
     state: dict[str, Any],
 ) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary.mkdir()
+    make_folder(folder)
+    with opened_folder(folder) as opened:
+        os.mkdir(temporary.name, dir_fd=opened)
     tensors = {
         f"{name}.{key}": value.detach().cpu().contiguous()
         for name, (tensors, _) in players.items()
@@ -127,12 +129,13 @@ def _write(
     if final.is_symlink() or final.is_file():  # not made by distgan
         final.unlink()
     before = folder / f"{_BEFORE}{final.name}"
-    shutil.rmtree(before, ignore_errors=True)
+    remove(before)
     if final.exists():  # saved again after a rollback: kept until the new one has its name
-        final.rename(before)
-    os.replace(temporary, final)
+        rename(final, before.name)
+    with opened_folder(folder) as opened:
+        os.replace(temporary.name, final.name, src_dir_fd=opened, dst_dir_fd=opened)
     sync(folder)
-    shutil.rmtree(before, ignore_errors=True)
+    remove(before)
 
 
 def recover(folder: Path) -> None:
@@ -142,7 +145,7 @@ def recover(folder: Path) -> None:
     """
     for path in folder.glob(f"{_BEFORE}*"):
         if not (final := folder / path.name.removeprefix(_BEFORE)).exists():
-            path.rename(final)
+            rename(path, final.name)
 
 
 class _Damaged(RunError):
@@ -287,7 +290,7 @@ def prune(folder: Path, keep: int, also: set[int | None]) -> None:
             if int(path.name) not in also:
                 _delete(path)
         for path in folder.glob(".tmp-*"):
-            shutil.rmtree(path)
+            remove(path)
     except OSError as error:
         raise DiskError(f"cannot delete old checkpoints in {folder}: {error}") from error
 
@@ -304,9 +307,9 @@ def _delete(path: Path) -> None:
     deletes the rest.
     """
     away = path.with_name(f".tmp-old-{path.name}")
-    shutil.rmtree(away, ignore_errors=True)
-    path.rename(away)
-    shutil.rmtree(away)
+    remove(away)
+    rename(path, away.name)
+    remove(away)
 
 
 def _digest(about: dict[str, Any]) -> str:

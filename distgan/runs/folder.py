@@ -23,7 +23,7 @@ from distgan.config.identity import differences
 from distgan.config.settings import Run
 from distgan.core import console
 from distgan.core.errors import DiskError, RunError
-from distgan.core.files import append, disk_errors, lock, sync, write_atomic
+from distgan.core.files import append, disk_errors, lock, make_folder, opener, sync, write_atomic
 from distgan.runs.resolve import folder_of
 
 STOP, SAVE = "STOP", "SAVE"  # files in a run folder with which a person asks a run to save
@@ -58,8 +58,8 @@ class RunFolder:
         try:
             self._require_own(identity)
             for name in ("attempts", "checkpoints", "samples", "eval"):
-                (self.path / name).mkdir(parents=True, exist_ok=True)
-            self._lock = open(self.path / ".lock", "a")
+                make_folder(self.path / name)
+            self._lock = open(self.path / ".lock", "a", opener=opener)
         except OSError as error:
             raise RunError(f"cannot write the run folder {self.path}: {error.strerror}") from error
         self._take_lock()

@@ -3,7 +3,6 @@ how; the monitor judges the numbers.
 """
 
 import dataclasses
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ from distgan.config.settings import Run
 from distgan.core import console, watchdog
 from distgan.core.clock import Clock
 from distgan.core.errors import RunError
+from distgan.core.files import make_folder, remove, rename
 from distgan.data.dataset import Data
 from distgan.data.loader import MicroBatch, Stream, require_due
 from distgan.distributed.ranks import Ranks
@@ -335,8 +335,8 @@ class Loop:
 
         def begin() -> tuple[str, str | None]:
             temporary = self.folder.path / ".results"
-            shutil.rmtree(temporary, ignore_errors=True)
-            temporary.mkdir()
+            remove(temporary)
+            make_folder(temporary)
             best = self._best_checkpoint()
             return str(temporary), str(best) if best else None
 
@@ -347,10 +347,10 @@ class Loop:
 
         def end() -> None:
             final = self.folder.path / "results"
-            shutil.rmtree(final, ignore_errors=True)
+            remove(final)
             if not any(Path(temporary).iterdir()):  # the settings ask for none
                 return Path(temporary).rmdir()
-            Path(temporary).replace(final)
+            rename(Path(temporary), final.name)
             console.say(f"results in {final}")
             files = sum(1 for path in final.rglob("*") if path.is_file())
             step = int(Path(best).name) if best else self.last

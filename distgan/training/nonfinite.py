@@ -27,7 +27,7 @@ from distgan.config.settings import Run
 from distgan.core import console
 from distgan.core.clock import Clock
 from distgan.core.errors import RunError
-from distgan.core.files import write_atomic
+from distgan.core.files import make_folder, write_atomic
 from distgan.data import loader
 from distgan.data.dataset import Data
 from distgan.distributed.ranks import Ranks
@@ -209,7 +209,7 @@ class NonFiniteMonitor:
         ]
         folder = self._bad_folder() / f"{facts['step']:08d}-{facts['player']}"
         try:
-            folder.mkdir(parents=True)
+            make_folder(folder)
             tensors = {
                 "samples": samples.view(len(samples), *data.shape[:-1], -1).contiguous(),
                 "positions": torch.from_numpy(positions),

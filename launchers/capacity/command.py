@@ -21,7 +21,7 @@ from distgan.core.arguments import (
     whole,
 )
 from distgan.core.errors import RunError
-from distgan.core.files import disk_errors, write_atomic
+from distgan.core.files import disk_errors, make_folder, write_atomic
 from distgan.distributed import launch_line
 from distgan.launchers.capacity import table
 from distgan.launchers.capacity.measurement import Row, measure
@@ -297,6 +297,6 @@ def _write(study: Study, rows: list[Row]) -> None:
         disk_errors, remedy="the runs are not harmed: the same line with --report writes it"
     )
     with errors(study.home):
-        study.home.mkdir(parents=True, exist_ok=True)
+        make_folder(study.home)
     for name, data in files.items():
         write_atomic(study.home / name, data, errors)

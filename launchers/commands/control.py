@@ -9,7 +9,7 @@ from distgan.config import loading
 from distgan.core import console
 from distgan.core.arguments import MANY, Arguments, Command, Option, one_of, switch
 from distgan.core.errors import ConfigError, LaunchError
-from distgan.core.files import disk_errors
+from distgan.core.files import disk_errors, remove, touch
 from distgan.launchers.runs.selection import RUNS, TARGET, SelectedRun, read_submission, select
 from distgan.launchers.slurm import client, submission
 from distgan.launchers.slurm.ledger import Ledger
@@ -100,7 +100,7 @@ def _touch(run: SelectedRun, name: str, dry_run: bool) -> str | None:
     if dry_run:
         return f"would get the file {name}"
     with disk_errors(run.folder / name):
-        (run.folder / name).touch()
+        touch(run.folder / name)
     return None
 
 
@@ -167,8 +167,8 @@ def retry(argv: list[str]) -> int:
         for group in by_job.values():
             if not options.dry_run:
                 for run in group:
-                    (run.folder / "NO_RESTART").unlink(missing_ok=True)
-                    (run.folder / STOP).unlink(missing_ok=True)
+                    remove(run.folder / "NO_RESTART")
+                    remove(run.folder / STOP)
             again = _again(home, ledger, group, options)
             done |= {
                 run.folder: (

@@ -1,13 +1,13 @@
 """`distgan gc`: list, and with --yes remove, what no run needs any more."""
 
 import os
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from distgan.core import console
 from distgan.core.arguments import Command, number, switch
+from distgan.core.files import opened_folder, remove
 from distgan.launchers.runs.selection import RUNS, select
 from distgan.launchers.runs.state import read
 from distgan.launchers.slurm import client
@@ -43,13 +43,18 @@ def main(argv: list[str]) -> int:
     home, before = options.runs.resolve(), time.time() - 86400 * options.older
     total = count = 0
     for path, why in _garbage(home, options.checkpoints):
-        if path.lstat().st_mtime > before:
+        try:
+            if path.lstat().st_mtime > before:
+                continue
+            with opened_folder(path.parent, below=home):
+                size = _size(path)
+            if options.yes:
+                remove(path, below=home)
+        except (OSError, ValueError) as error:  # it is not below home, or behind a link
+            console.say(f"left alone: {path}: {error}")
             continue
-        size = _size(path)
         total, count = total + size, count + 1
         console.say(f"{size / 1e6:10.1f} MB  {path.relative_to(home)}  ({why})")
-        if options.yes:
-            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     console.say(
         f"{count} things, {total / 1e6:.1f} MB"
         f" {'removed' if options.yes else 'could be removed; with --yes they are'}"
@@ -61,13 +66,9 @@ def _garbage(home: Path, checkpoints: bool) -> Iterator[tuple[Path, str]]:
     """Yield what may be removed, and why."""
     if client.is_available():  # elsewhere nothing tells which jobs are still waiting
         yield from _ended_submissions(home)
-    linked = {
-        (path.parent / os.readlink(path)).resolve()
-        for path in home.glob("*/*/code")
-        if path.is_symlink()
-    }
+    linked = {os.path.realpath(path) for path in home.glob("*/*/code") if path.is_symlink()}
     for path in sorted(home.glob("_code/*")):
-        if path.is_dir() and path.resolve() not in linked:
+        if path.is_dir() and os.path.realpath(path) not in linked:
             yield path, "no run links to it"
     for path in sorted(home.glob("_debug/*")):
         if path.is_dir():

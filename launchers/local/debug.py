@@ -12,6 +12,7 @@ from distgan import train
 from distgan.core import console
 from distgan.core.arguments import MANY, Command, switch, whole
 from distgan.core.errors import DistganError
+from distgan.core.files import disk_errors, remove
 from distgan.launchers.runs.plan import make_clock
 
 EPILOG = """examples:
@@ -69,15 +70,15 @@ def main(argv: list[str]) -> int:
 
 def line(words: list[str], steps: int) -> tuple[list[str], Path]:
     """Return (the words of `distgan train` for so many steps, the folder, emptied)."""
-    import shutil
-
     from distgan.data.dataset import Data
 
     _, run, _ = train.plan(words)
     samples = len(Data(run.data).train)
     clock = make_clock(run, samples)
-    folder = Path(run.machine.runs).expanduser() / "_debug" / f"{run.recipe}-{run.delta()}"
-    shutil.rmtree(folder, ignore_errors=True)
+    home = Path(run.machine.runs).expanduser()
+    folder = home / "_debug" / f"{run.recipe}-{run.delta()}"
+    with disk_errors(folder, "delete it, or choose another machine.runs"):
+        remove(folder, below=home)
     epochs = min(run.epochs, steps * clock.per_step / samples)
     return [
         *words,

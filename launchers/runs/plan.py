@@ -13,7 +13,7 @@ from distgan.config import batch_layout
 from distgan.config.settings import Run
 from distgan.core.clock import Clock
 from distgan.core.errors import ConfigError
-from distgan.core.files import write_atomic
+from distgan.core.files import make_folder, remove, write_atomic
 from distgan.distributed.environment import resolve_engine
 from distgan.launchers.runs.state import read_run_files
 from distgan.launchers.slurm.profiles import Resources
@@ -105,7 +105,7 @@ def snapshot_run_file(words: tuple[str, ...], folder: Path) -> tuple[str, ...]:
     path = Path(words[0])
     if path.suffix not in (".yaml", ".yml") or not path.is_file():
         return words
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     copy = (
         folder
         / f"{path.stem[:60]}-{hashlib.sha256(path.read_bytes()).hexdigest()[:12]}{path.suffix}"
@@ -127,4 +127,4 @@ def clear_end_markers(planned: PlannedRun) -> None:
         STOP,
         *(("DONE",) if read_run_files(planned.folder, planned.steps).shorter else ()),
     ):
-        (planned.folder / name).unlink(missing_ok=True)
+        remove(planned.folder / name)

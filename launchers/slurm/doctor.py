@@ -10,6 +10,7 @@ from pathlib import Path
 
 from distgan.core import console
 from distgan.core.errors import LaunchError
+from distgan.core.files import make_folder, touch
 from distgan.launchers.slurm import client, profiles, submission
 
 Row = tuple[str, str, str]
@@ -104,9 +105,9 @@ def _names() -> tuple[str, str]:
 
 def _shared(runs: Path, resources: profiles.Resources) -> bool:
     """Return whether a job finds a file that was written here, and the same Python."""
-    runs.mkdir(parents=True, exist_ok=True)
+    make_folder(runs)
     mark = runs / f".doctor-{uuid.uuid4().hex[:8]}"
-    mark.touch()
+    touch(mark)
     where = [f"--partition={resources.partition}"] if resources.partition else []
     try:
         client.run_command(

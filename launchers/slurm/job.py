@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from distgan.core.errors import LaunchError
-from distgan.core.files import write_atomic
+from distgan.core.files import make_folder, opener, write_atomic
 from distgan.distributed import launch_line
 from distgan.launchers.slurm import client
 from distgan.launchers.slurm.job_records import (
@@ -172,7 +172,7 @@ class JobAttempt:
             print(f"error: {folder}: {why}", flush=True)
             return RestartDecision("fail", "error", why)
         attempt = folder / "attempts" / f"{next_attempt(folder):03d}"
-        attempt.mkdir(parents=True)
+        make_folder(attempt)
         record = self._about(step)
         nodes = None
         if self.nodes > 1:
@@ -287,7 +287,7 @@ class JobAttempt:
                 ),
             }
         name = f"launcher-node{self.node}.log" if self.node else "launcher.log"
-        with open(attempt / name, "ab") as log:
+        with open(attempt / name, "ab", opener=opener) as log:
             process = subprocess.Popen(
                 command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=env
             )

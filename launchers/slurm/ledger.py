@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from distgan.core.errors import LaunchError
-from distgan.core.files import append, disk_errors, lock
+from distgan.core.files import append, disk_errors, lock, make_folder, opener
 from distgan.launchers.slurm import client
 
 _NAME = re.compile(r"[A-Za-z0-9_][\w.@-]*")
@@ -80,8 +80,8 @@ class Ledger:
     def locked(self) -> Iterator[None]:
         """Hold the ledger's lock: two processes at once would submit the same runs."""
         with disk_errors(self.home):
-            self.home.mkdir(parents=True, exist_ok=True)
-            file = open(self.home / ".lock", "a")
+            make_folder(self.home)
+            file = open(self.home / ".lock", "a", opener=opener)
         with file:
             lock(
                 file,
@@ -94,7 +94,7 @@ class Ledger:
 
     def append(self, entry: dict[str, Any]) -> None:
         """Add a line; on return it is on the disk."""
-        self.home.mkdir(parents=True, exist_ok=True)
+        make_folder(self.home)
         line = json.dumps({"time": round(time.time(), 3), **entry})
         append(self.path, line + "\n", durable=True)
 

@@ -24,7 +24,7 @@ from distgan import __version__
 from distgan.core import console
 from distgan.core.arguments import Arguments, Command, Option, switch, whole
 from distgan.core.errors import ConfigError, DataError
-from distgan.core.files import write_atomic
+from distgan.core.files import make_folder, remove, write_atomic
 from distgan.core.worker_pool import default_workers, ordered_map
 from distgan.shards.audit import images, integrity, pairs
 from distgan.shards.audit.checks import FAIL, SIGNED, WARN
@@ -201,10 +201,10 @@ def _require_writable(out: Path, root: Path) -> None:
 
 def _write(out: Path, report: dict[str, Any], quality: _Quality) -> list[str]:
     """Write report and pictures; delete the pictures of an earlier report."""
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     if (out / FILE).is_file():
         for picture in PICTURES:
-            (out / picture).unlink(missing_ok=True)
+            remove(out / picture)
     text = json.dumps(report, indent=1, allow_nan=False) + "\n"
     write_atomic(out / FILE, text, nullcontext)
     return quality.draw(out)

@@ -18,7 +18,7 @@ from typing import Any
 
 from distgan.core import console
 from distgan.core.errors import DataError
-from distgan.core.files import lock, write_atomic
+from distgan.core.files import lock, make_folder, remove, write_atomic
 from distgan.core.worker_pool import ordered_map
 from distgan.shards.build.split import split
 from distgan.shards.format.index import index_path, is_written, load_json
@@ -90,7 +90,7 @@ def build(
     ]
     shards = list(zip(shard_files(out, dataset), samples, strict=True))
     with file_system(out):
-        out.mkdir(parents=True, exist_ok=True)
+        make_folder(out)
     with locked(out, alone=task is None):
         _begin(out, dataset, task)
         _write_missing(source, out, shards[task[0] :: task[1]] if task else shards, workers)
@@ -194,7 +194,7 @@ def _begin(out: Path, dataset: dict[str, Any], task: Task | None) -> None:
         if not (existing and task and not existing["complete"]):
             _commit_dataset(out, dataset)
         for part in dataset["samples"]:
-            (out / part).mkdir(exist_ok=True)
+            make_folder(out / part)
 
 
 def _plan(dataset: dict[str, Any]) -> tuple:
@@ -265,7 +265,7 @@ def _complete(out: Path, dataset: dict[str, Any]) -> dict[str, Any]:
             *out.glob(f"{DATASET}.tmp*"),
             *(path for part in dataset["samples"] for path in (out / part).glob("*.tmp*")),
         ):
-            left_over.unlink(missing_ok=True)
+            remove(left_over)
         prints = [
             write_manifest(out / part, part, count)["fingerprint"]
             for part, count in dataset["samples"].items()

@@ -18,7 +18,7 @@ from tarfile import BLOCKSIZE, RECORDSIZE, USTAR_FORMAT, TarInfo
 from typing import Any, BinaryIO
 
 from distgan.core.errors import DataError
-from distgan.core.files import create, disk_errors, lock, publish, temporary_name
+from distgan.core.files import create, disk_errors, lock, opener, publish, remove, temporary_name
 from distgan.shards.format.index import describe_member, write_index
 
 # samples: enough that small ones are not all overhead, few enough that long recordings do not fill
@@ -155,9 +155,9 @@ def remove_left_over(shard: Path) -> None:
     """
     for temporary in shard.parent.glob(f"{shard.name}.tmp*"):
         # gone, locked, or on a file system without locks: harmless
-        with contextlib.suppress(OSError, DataError), open(temporary, "r+b") as file:
+        with contextlib.suppress(OSError, DataError), open(temporary, "r+b", opener=opener) as file:
             if not lock(file, DataError(f"{temporary} is being written")):
-                temporary.unlink()
+                remove(temporary)
 
 
 def _open_locked(path: Path) -> BinaryIO:
@@ -213,7 +213,7 @@ class _Tar:
         """Close the file; delete it if it was not committed."""
         with contextlib.suppress(OSError):
             self.file.close()
-        self.temporary.unlink(missing_ok=True)
+        remove(self.temporary)
 
     def _put(self, data: bytes) -> None:
         with file_system(self.shard):

@@ -100,7 +100,7 @@ class Pause:
 
         @functools.wraps(usual)
         def wrapped(path, *args, **more):
-            files = sorted(Path(path).glob("*"))
+            files = sorted(Path(f"/proc/self/fd/{more['dir_fd']}", path).glob("*"))
             if self.armed and place == self.place and files:
                 files[0].unlink()
                 self.here(place)

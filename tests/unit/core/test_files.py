@@ -1,9 +1,12 @@
 """Files that are written whole, by any number of writers, with nobody else's hand in them."""
 
+import contextlib
 import json
 import os
+import stat
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -93,6 +96,76 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
 
 
+@pytest.fixture
+def planted(tmp_path, monkeypatch) -> Path:
+    """A link `planted` to the folder `theirs`, in which is a file; of another user, it seems."""
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "a").write_text("precious")
+    (tmp_path / "planted").symlink_to(tmp_path / "theirs")
+    usual = os.fstat
+
+    def foreign(handle):
+        found = usual(handle)
+        link = stat.S_ISLNK(found.st_mode)
+        return os.stat_result((*found[:4], 12345, *found[5:])) if link else found
+
+    monkeypatch.setattr(os, "fstat", foreign)
+    return tmp_path / "planted"
+
+
+FOLLOWERS = {
+    "write": lambda path: write_atomic(path / "a", "x", contextlib.nullcontext),
+    "append": lambda path: open(path / "a", "ab", opener=files.opener).close(),
+    "touch": lambda path: files.touch(path / "b"),
+    "folder": lambda path: files.make_folder(path / "b" / "c"),
+    "remove": lambda path: files.remove(path / "a"),
+    "rename": lambda path: files.rename(path / "a", "b"),
+}
+
+
+@pytest.mark.parametrize("what", FOLLOWERS)
+def test_a_link_of_another_user_is_not_followed(planted, what):
+    with pytest.raises(OSError, match="planted is a link of user 12345 to .*theirs, and is not"):
+        FOLLOWERS[what](planted)
+    with pytest.raises(OSError, match="planted is a link of user 12345"):
+        FOLLOWERS[what](planted / ".." / "planted")
+    assert [path.name for path in (planted.parent / "theirs").iterdir()] == ["a"]
+    assert (planted / "a").read_text() == "precious"
+
+
+@pytest.mark.parametrize("what", FOLLOWERS)
+def test_a_link_of_ones_own_is_followed(tmp_path, what):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "a").write_text("a")
+    (tmp_path / "here").symlink_to("there")
+    FOLLOWERS[what](tmp_path / "here")
+
+
+def test_a_file_that_is_a_link_or_a_pipe_is_not_written(tmp_path):
+    (tmp_path / "a").write_text("precious")
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    with pytest.raises(DiskError, match="it is a link"):
+        files.append(tmp_path / "link", "x\n")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(DiskError, match="no regular file"):
+        files.append(tmp_path / "pipe", "x\n")
+    assert (tmp_path / "a").read_text() == "precious"
+
+
+def test_nothing_is_removed_through_a_link(tmp_path):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "link").symlink_to(tmp_path / "a")
+    with pytest.raises(OSError, match="is not followed"):
+        files.remove(tmp_path / "runs" / "link" / "b", below=tmp_path / "runs")
+    for outside in (tmp_path / "a", tmp_path / "runs" / ".." / "a"):
+        with pytest.raises(ValueError):
+            files.remove(outside, below=tmp_path / "runs")
+    files.remove(tmp_path / "runs" / "link", below=tmp_path / "runs")
+    files.remove(tmp_path / "runs" / "nothing", below=tmp_path / "runs")
+    assert (tmp_path / "a" / "b").is_dir() and not any((tmp_path / "runs").iterdir())
+
+
 def test_modes_follow_the_umask(tmp_path):
     before = os.umask(0o027)
     try:
@@ -128,9 +201,9 @@ def test_every_writer_syncs_content_before_the_name_and_the_name_before_it_retur
         assert os.path.isdir(path) or os.path.getsize(path), "all of it was flushed"
         usual_sync(handle)
 
-    def replace(source, target):
+    def replace(source, target, **more):
         calls.append(("rename", "file"))
-        usual_replace(source, target)
+        usual_replace(source, target, **more)
 
     def opened(path, flags, *args, **more):
         if flags & os.O_CREAT:

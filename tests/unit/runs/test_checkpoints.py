@@ -29,7 +29,7 @@ def test_a_checkpoint_that_is_saved_anew_is_there_whenever_the_process_is_killed
     checkpoints.save(tmp_path, 3, checkpoints.held(players(0)), STATE)
     replace, renamed = os.replace, []
 
-    def killed(source, target):
+    def killed(source, target, **folders):
         renamed.append(target)
         raise KeyboardInterrupt
 
@@ -105,7 +105,9 @@ def test_a_killed_save_leaves_nothing_under_the_final_name(tmp_path, monkeypatch
     checkpoints.save(tmp_path, 1, checkpoints.held(players(0)), STATE)
     with monkeypatch.context() as patch:
         patch.setattr(
-            checkpoints.os, "replace", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt)
+            checkpoints.os,
+            "replace",
+            lambda *args, **more: (_ for _ in ()).throw(KeyboardInterrupt),
         )
         with pytest.raises(KeyboardInterrupt):
             checkpoints.save(tmp_path, 2, checkpoints.held(players(1)), STATE)
