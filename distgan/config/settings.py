@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import pydantic
 from pydantic import Field
@@ -14,7 +14,7 @@ from distgan.config.batch_layout import MAX_BATCH
 from distgan.config.introspection import defaults, flatten, overlay, section_of
 from distgan.config.sections import Evaluate, Machine, Positive, Section
 from distgan.monitor.moves import IN_FLIGHT
-from distgan.monitor.settings import Watch
+from distgan.monitor.settings import Neutral, Watch
 
 
 class Run(Section):
@@ -73,7 +73,14 @@ class Run(Section):
         description=(
             "roll back after this many non-finite updates of a player within the last twice as"
             " many: to the last good checkpoint, with half the learning rates, at most"
-            " watch.max_rollbacks times, then stop; checked every machine.flush_steps"
+            " watch.max_rollbacks times, then stop; checked every 20 steps"
+        ),
+    )
+    rollback_every: Annotated[Positive, Neutral(10.0)] = Field(
+        10.0,
+        description=(
+            "epochs between two checkpoints to which the run may roll back; they are written"
+            " whatever machine.checkpoint_every is, and the last one without a warning is kept"
         ),
     )
     patience: Positive | None = Field(

@@ -12,6 +12,8 @@ from distgan.core.errors import RunError
 
 RECENT = 5000  # the last training lines are all evaluated
 THIN = 32  # of older ones, those whose step is a multiple of this
+# In rows of a validation or evaluation that was run only because a run was told to end there.
+UNSCHEDULED = {"unscheduled": True}
 
 
 def read_journal(path: Path | str) -> list[dict]:
@@ -45,12 +47,13 @@ def read_journal(path: Path | str) -> list[dict]:
 
 
 def recent(rows: list[dict]) -> list[dict]:
-    """Return the lines of a long journal that are evaluated: the last RECENT training lines, every
-    THIN-th step before them, and all validations and scores.
+    """Return the lines of a journal that are evaluated: the last RECENT training lines, every
+    THIN-th step before them, and all scheduled validations and scores.
 
     recent(recent(a) + b) == recent(a + b), so a run that keeps only these lines and one that was
     continued, and read its whole journal, get the same findings.
     """
+    rows = [row for row in rows if "unscheduled" not in row]
     training = [i for i, row in enumerate(rows) if "seconds" in row]
     if len(training) <= RECENT:
         return rows

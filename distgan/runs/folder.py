@@ -242,7 +242,7 @@ class RunFolder:
                 " numbers of these steps are lost, the run is not"
             )
         write_atomic(path, "".join(kept))
-        return last - step
+        return last - max(step, 0)
 
     def _append(self, name: str, rows: list[dict[str, Any]]) -> None:
         self._waiting[name] += rows

@@ -16,9 +16,10 @@ class TrainingState:
 
     run: Run  # the settings with what was changed in flight; not saved, follows from `changed`
     best: dict[str, Any] | None  # step, samples, epoch, score, metric of the best evaluation
+    best_scheduled: dict[str, Any] | None  # the same without evaluations made only at an end
     warned: list[str]  # names of the findings that hold
     has_warning: bool  # one of them is a warning
-    last_healthy_step: int | None  # of the last checkpoint that was saved while healthy
+    last_healthy_step: int | None  # of the checkpoint to roll back to
     changed: dict[str, Any]  # settings changed in flight, and their values
     monitor_memory: dict[str, Any]  # of `monitor.decisions.decide`
     end_reason: str | None  # why the run ends before its last step
@@ -34,6 +35,7 @@ class TrainingState:
         state = cls(
             run=run,
             best=data.get("best"),
+            best_scheduled=data.get("best_scheduled", data.get("best")),
             warned=data.get("warned", []),
             has_warning=data.get("troubled", False),
             last_healthy_step=data.get("healthy"),
@@ -48,6 +50,7 @@ class TrainingState:
     def to_dict(self) -> dict[str, Any]:
         return {
             "best": self.best,
+            "best_scheduled": self.best_scheduled,
             "warned": self.warned,
             "troubled": self.has_warning,
             "healthy": self.last_healthy_step,

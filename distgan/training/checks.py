@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import pydantic
 
@@ -14,11 +14,20 @@ from distgan.data.dataset import Data
 from distgan.distributed.ranks import Ranks
 from distgan.evaluation.image_evaluator import Evaluator
 from distgan.monitor.decisions import Decision, decide, evaluate_rules
+from distgan.monitor.journal import UNSCHEDULED
 from distgan.monitor.moves import format_setting
 from distgan.recipes._base import Recipe, apply_settings
 from distgan.runs.folder import RunFolder
 from distgan.runs.training_state import TrainingState
 from distgan.training.journal_writer import JournalWriter, head
+
+
+class Due(NamedTuple):
+    """What a step asks for."""
+
+    show: bool
+    validate: bool
+    evaluate: bool
 
 
 class Checks:
@@ -41,30 +50,43 @@ class Checks:
         self._writer, self._evaluator, self._last = writer, evaluator, last
         self._warned_no_healthy_checkpoint = False
 
-    def due(self, now: Clock, state: TrainingState) -> tuple[bool, bool, bool]:
-        """Return which of (samples, validation, evaluation) are due at this step."""
-        run, ends = state.run, now.step in (0, self._last)
-        return (
-            ends or now.due(run.sample_every),
-            ends or now.due(run.validate_every),
-            run.scored is not None and (ends or now.due_in(run.scored.schedule)),
+    def scheduled(self, now: Clock, state: TrainingState) -> Due:
+        """Return what the run's schedules ask for at this step, wherever the run is told to end."""
+        run, begins = state.run, now.step == 0
+        return Due(
+            begins or now.due(run.sample_every),
+            begins or now.due(run.validate_every),
+            run.scored is not None and (begins or now.due_in(run.scored.schedule)),
         )
+
+    def due(self, now: Clock, state: TrainingState) -> Due:
+        """Return what is due at this step: what is scheduled, and all of it at the end."""
+        if now.step == self._last:
+            return Due(True, True, state.run.scored is not None)
+        return self.scheduled(now, state)
 
     def check(self, now: Clock, state: TrainingState) -> tuple[bool, Decision]:
         """Run what is due. Return (is the score the best so far, what to do about warnings).
 
-        Needs a journal without waiting rows. Collective.
+        The monitor judges scheduled steps alone. What is run only because the run ends here is
+        marked `unscheduled`: a longer run has no such rows, and must decide the same. Needs a
+        journal without waiting rows. Collective.
         """
-        show, validate, evaluate = self.due(now, state)
+        due, scheduled = self.due(now, state), self.scheduled(now, state)
         began = time.perf_counter()
         result = None
-        if show or validate:
+        if due.show or due.validate:
+            mark = {} if scheduled.validate else UNSCHEDULED
             result = self._ranks.on_rank_zero(
-                lambda: self._show_and_validate(now, state, show, validate)
+                lambda: self._show_and_validate(now, state, due, mark)
             )
-        if evaluate:
+        if due.evaluate:
             result = self._evaluator(self._recipe.sample)
-        improved = result is not None and self._record_score(now, state, result)
+        mark = {} if scheduled.evaluate or not due.evaluate and scheduled.validate else UNSCHEDULED
+        improved = result is not None and self._record_score(now, state, result, mark)
+        if not any(scheduled):
+            self._writer.exclude_time(time.perf_counter() - began)
+            return improved, Decision(memory=state.monitor_memory)
         state.warned, state.has_warning, decision = self._ranks.on_rank_zero(
             lambda: self._decide(now, state)
         )
@@ -83,16 +105,16 @@ class Checks:
         return improved, decision
 
     def _show_and_validate(
-        self, now: Clock, state: TrainingState, show: bool, validate: bool
+        self, now: Clock, state: TrainingState, due: Due, mark: dict[str, bool]
     ) -> dict[str, Any] | None:
         """Save samples, validate. Return the score if a number of the validation is the score."""
-        if show:
+        if due.show:
             path = self._folder.path / "samples" / f"{now.step:08d}.png"
             self._folder.write_or_warn(lambda: self._recipe.show(self._data, path))
-        if not validate:
+        if not due.validate:
             return None
         numbers = self._recipe.validate(self._data)
-        self._writer.write([head(now) | numbers])
+        self._writer.write([head(now) | numbers | mark])
         self._folder.event("validation", **head(now), **numbers)
         key = state.run.judged_by
         if not key:
@@ -103,13 +125,17 @@ class Checks:
             "samples": len(self._data.validation),
         }
 
-    def _record_score(self, now: Clock, state: TrainingState, result: dict[str, Any]) -> bool:
+    def _record_score(
+        self, now: Clock, state: TrainingState, result: dict[str, Any], mark: dict[str, bool]
+    ) -> bool:
         """Write an evaluation down, and return True if its score is the best so far."""
         score, metric = result["score"], result["metric"]
         improved = math.isfinite(score) and (state.best is None or score < state.best["score"])
         if improved:
             state.best = head(now) | {"score": score, "metric": metric}
-        row = head(now) | {f"eval/{metric}": score}
+            if not mark:
+                state.best_scheduled = state.best
+        row = head(now) | {f"eval/{metric}": score} | mark
         if result.get("nearest") is not None:
             row["valid/nearest"] = result["nearest"]
         self._writer.write([row])
@@ -152,12 +178,10 @@ class Checks:
         )
 
     def end_reason(self, now: Clock, state: TrainingState, decision: Decision) -> str | None:
-        """Return why the run ends before its last step; None if it goes on."""
-        if now.step == self._last:
-            return None  # with more epochs the run goes on
+        """Return why a run of any length ends at this step; None if it goes on."""
         if decision.action == "stop":
             return f"watch.on_trouble=stop, because of {decision.rule}"
-        patience, best = state.run.patience, state.best
+        patience, best = state.run.patience, state.best_scheduled
         if patience and best and now.epoch - best["epoch"] >= patience:
             return f"no better {best['metric']} for {patience:g} epochs"
         return None

@@ -17,17 +17,19 @@ from distgan.distributed.ranks import Ranks
 from distgan.monitor.journal import recent
 from distgan.runs.folder import RunFolder
 
+UNSHOWN = {"unshown": True}  # in rows that machine.journal_every leaves out of the journal
+
 
 class JournalWriter:
     """Collect the logs of steps on the device, and write means over ranks every so often."""
 
-    def __init__(self, ranks: Ranks, folder: RunFolder, every: int):
-        """every: steps between two rows of the journal."""
+    def __init__(self, ranks: Ranks, folder: RunFolder):
         self.history: list[dict[str, Any]] = []  # rank 0: the rows that the monitor evaluates
-        self._ranks, self._folder, self._every = ranks, folder, every
-        self._rows: list[tuple[Clock, float, dict[str, torch.Tensor]]] = []  # still on the device
+        self._ranks, self._folder = ranks, folder
+        # Still on the device: (time, seconds, numbers, is it a row of the journal).
+        self._rows: list[tuple[Clock, float, dict[str, torch.Tensor], bool]] = []
         self._began = self._flushed = time.perf_counter()
-        # Since the last flush, in seconds: held up by checkpoints; this rank's own work.
+        # Since the last speed: seconds held up by checkpoints, and of this rank's own work; steps.
         self._saving = self._worked = 0.0
         self._steps = 0
 
@@ -37,10 +39,11 @@ class JournalWriter:
         began = time.perf_counter() - self._ranks.wait_seconds
         yield
         self._worked += time.perf_counter() - self._ranks.wait_seconds - began
-        self._steps += 1
 
-    def add(self, now: Clock, log: dict[str, torch.Tensor]) -> None:
-        self._rows.append((now, time.perf_counter() - self._began, log))
+    def add(self, now: Clock, log: dict[str, torch.Tensor], show: bool = True) -> None:
+        """Add the numbers of a step. The monitor gets them all, the journal those to `show`."""
+        self._rows.append((now, time.perf_counter() - self._began, log, show))
+        self._steps += 1
 
     def flush(self) -> dict[str, float] | None:
         """Fetch waiting numbers from the device, average them over ranks, write them.
@@ -55,24 +58,27 @@ class JournalWriter:
             logged = list(group)
             table = self._ranks.all_reduce_mean(
                 torch.stack(
-                    [torch.stack([log[name].double() for name in names]) for _, _, log in logged]
+                    [torch.stack([log[name].double() for name in names]) for _, _, log, _ in logged]
                 )
             ).tolist()
             rows += [
                 {**head(at), "seconds": round(seconds, 3), **dict(zip(names, values, strict=True))}
-                for (at, seconds, _), values in zip(logged, table, strict=True)
+                | ({} if show else UNSHOWN)
+                for (at, seconds, _, show), values in zip(logged, table, strict=True)
             ]
         losses = {name: value for name, value in rows[-1].items() if name.endswith("/loss")}
-        rows[-1] |= self._timings(len(rows))
-        self._rows, self._flushed = [], time.perf_counter()
-        self._saving, self._worked, self._steps = 0.0, 0.0, 0
+        if shown := [row for row, (*_, show) in zip(rows, self._rows, strict=True) if show]:
+            shown[-1] |= self._timings()
+            self._flushed = time.perf_counter()
+            self._saving, self._worked, self._steps = 0.0, 0.0, 0
+        self._rows = []
         self.write(rows)
         return losses
 
-    def _timings(self, rows: int) -> dict[str, Any]:
-        """Return the speed and the seconds per step since the last flush. Collective."""
+    def _timings(self) -> dict[str, Any]:
+        """Return the speed and the seconds per step since the last ones. Collective."""
         elapsed = max(time.perf_counter() - self._flushed, 1e-9)
-        samples = rows * self._every * self._rows[-1][0].per_step
+        samples = self._steps * self._rows[-1][0].per_step
         timings: dict[str, Any] = {"samples_per_second": round(samples / elapsed, 2)}
         if self._saving:
             timings["time/save_s"] = round(self._saving, 3)
@@ -95,7 +101,7 @@ class JournalWriter:
         self._flushed += seconds
 
     def write(self, rows: list[dict[str, Any]]) -> None:
-        """Rank 0: append rows to the journal.
+        """Rank 0: append rows to what the monitor evaluates and, unless unshown, to the journal.
 
         JSON has no NaN: a number that is not finite is written as null and named in `nonfinite`.
         """
@@ -109,7 +115,7 @@ class JournalWriter:
             ]
             if bad:
                 row |= {name: None for name in bad} | {"nonfinite": bad}
-        self._folder.journal(rows)
+        self._folder.journal([row for row in rows if "unshown" not in row])
         self.set_history(self.history + rows)
 
     def set_history(self, rows: list[dict[str, Any]]) -> None:
@@ -118,6 +124,11 @@ class JournalWriter:
         A run that was continued keeps the same as one that never stopped.
         """
         self.history = recent(rows)
+
+    @property
+    def unshown(self) -> list[dict[str, Any]]:
+        """Return the rows of the history that no journal holds; checkpoints keep them."""
+        return [row for row in self.history if "unshown" in row]
 
 
 def head(now: Clock) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from distgan.runs.locate import find_grow_source
 from distgan.runs.training_state import TrainingState
 from distgan.training.checks import Checks
 from distgan.training.journal_writer import JournalWriter
-from distgan.training.nonfinite import NonFiniteMonitor
+from distgan.training.nonfinite import RESPOND_STEPS, NonFiniteMonitor
 from distgan.training.stop_requests import StopRequests
 
 HEARTBEAT_S = 5.0  # the least time between two writes of status.json, except at checkpoints
@@ -52,7 +52,7 @@ class Loop:
         self.clock = Clock(layout.batch * recipe.batches_per_step, len(data.train))
         self.last = self.clock.steps(run.epochs)
         self.state = TrainingState.from_dict({}, run, recipe.players)
-        self.writer = JournalWriter(ranks, folder, run.machine.journal_every)
+        self.writer = JournalWriter(ranks, folder)
         self.checks = Checks(recipe, data, ranks, folder, self.writer, evaluator, self.last)
         self.nonfinite = NonFiniteMonitor(
             run, recipe.players, data, layout, ranks, folder, self.clock.per_step
@@ -87,10 +87,12 @@ class Loop:
                     requested = self.requests.begin()  # reduced while the step is taken
                     log = self.recipe.step(batches, now)
                 now = now.at(now.step + 1)
-                if now.step % self.run.machine.journal_every == 0 or now.step == self.last:
-                    self.writer.add(now, log)
+                show = now.step % self.run.machine.journal_every == 0 or now.step == self.last
+                self.writer.add(now, log, show)
                 if now.step % self.run.machine.flush_steps == 0:
                     losses = self.flush(now)
+                elif now.step % RESPOND_STEPS == 0:
+                    self.nonfinite.inspect(now, self.state)
                 speed = f"{bar.rate * self.clock.per_step:.4g} {self.run.kind}s/s"
                 bar.advance(1, losses, f"epoch {now.epoch:.1f}  {speed}")
                 stop, save = requested()
@@ -103,7 +105,7 @@ class Loop:
                     continue
                 self.state.end_reason = self.checks.end_reason(now, self.state, decision)
                 last = now.step == self.last or self.state.end_reason is not None
-                due = now.due(self.run.machine.checkpoint_every)
+                due = now.due(self.run.machine.checkpoint_every) or self._may_roll_back_to(now)
                 if improved or stop or save or last or due:
                     self.save(now, must=stop or last)
                 if stop or last:
@@ -161,7 +163,7 @@ class Loop:
                 self._require_own(*newest)
             step = newest[1]["step"] if newest else 0
             heartbeat = self.folder.last_heartbeat()
-            lost = self._rewind(step, keep_rows=newest is not None)
+            lost = self._rewind(newest[1] if newest else {"step": 0})
             if newest:
                 self._interrupted = {"steps_lost": lost, "heartbeat": heartbeat}
             name = "resume" if newest else "start"
@@ -176,6 +178,8 @@ class Loop:
         now = self.clock.at(saved["step"])
         checkpoints.load(path, self.recipe.players)
         self._restore(saved)
+        if now.step < self.last:  # a longer run has no evaluation where a shorter one ended
+            self.state.best = self.state.best_scheduled
         where = f"continuing from step {now.step} of {self.last}"
         if now.step >= self.last:
             where = f"already at step {now.step}; {self.last} requested"
@@ -194,13 +198,15 @@ class Loop:
                     f" and data it would be {value}"
                 )
 
-    def _rewind(self, step: int, keep_rows: bool = True) -> int:
-        """Rank 0: discard checkpoints and journal rows after `step`, or all rows without
-        `keep_rows`. Return how many steps are lost.
+    def _rewind(self, saved: dict[str, Any]) -> int:
+        """Rank 0: discard the checkpoints and journal rows after a checkpoint. Return how many
+        steps are lost.
         """
+        step = saved["step"]
         checkpoints.discard_after(self.folder.path / "checkpoints", step)
-        lost = self.folder.rewind(step if keep_rows else -1)
-        self.writer.set_history(read_journal(self.folder.path / "journal.jsonl"))
+        lost = self.folder.rewind(step or -1)  # the checks before the first step are made again
+        rows = saved.get("rows", []) + read_journal(self.folder.path / "journal.jsonl")
+        self.writer.set_history(sorted(rows, key=lambda row: row["step"]))
         return lost
 
     def _restore(self, saved: dict[str, Any]) -> None:
@@ -230,6 +236,8 @@ class Loop:
             saved = checkpoints.verify(path)
             self._require_own(path, saved)
             self._rewind(saved["step"])
+=======
+            self._rewind(saved)
             return path, saved
 
         path, saved = self.ranks.on_rank_zero(choose)
@@ -251,9 +259,11 @@ class Loop:
         sums = checkpoints.sums(self.recipe.players)
         self.ranks.require_equal_state(f"after step {now.step}", sums)
         began, state = time.perf_counter(), self.state
-        if state.is_healthy:
+        if state.is_healthy and self._may_roll_back_to(now):
             state = dataclasses.replace(state, last_healthy_step=now.step)
         saved = {**self._stream_state(now), "epoch": now.epoch, **state.to_dict()}
+        if self.writer.unshown:
+            saved["rows"] = self.writer.unshown
         players = checkpoints.held(self.recipe.players)
 
         def write() -> None:
@@ -262,6 +272,10 @@ class Loop:
             identity = {"identity": self.folder.identity}
             checkpoints.save(folder, now.step, players, saved | identity)
             keep = {state.best["step"] if state.best else None, state.last_healthy_step}
+=======
+            checkpoints.save(folder, now.step, players, saved)
+            best = [score["step"] for score in (state.best, state.best_scheduled) if score]
+            keep = {*best, state.last_healthy_step}
             checkpoints.prune(folder, self.run.machine.keep, keep)
             seconds = round(time.perf_counter() - began, 3)
             self.folder.event("checkpoint", step=now.step, seconds=seconds)
@@ -278,6 +292,10 @@ class Loop:
         self.writer.add_save_time(time.perf_counter() - began)
         self.requests.saved(time.perf_counter() - began)
         watchdog.beat()
+
+    def _may_roll_back_to(self, now: Clock) -> bool:
+        """Return True on the grid of rollback targets, which is a function of the settings."""
+        return now.step == 0 or now.due(self.run.rollback_every)
 
     def _stream_state(self, now: Clock) -> dict[str, Any]:
         """Return all that decides which samples come next."""

@@ -8,8 +8,8 @@ report the batches, and respond to too many.
                                                      order, with their positions, numbers and
                                                      addresses
 
-No step waits for this: what an update leaves on the device is fetched with the journal's numbers,
-every machine.flush_steps.
+No step waits for this: what an update leaves on the device is fetched with the journal's numbers.
+The response is decided every RESPOND_STEPS, whenever they were fetched.
 """
 
 import json
@@ -38,6 +38,7 @@ from distgan.runs.folder import RunFolder
 from distgan.runs.training_state import TrainingState
 
 MAX_BATCHES = 8  # saved in an attempt; later ones are counted, and are in the events
+RESPOND_STEPS = 20  # a grid of the run, whatever machine.flush_steps is
 WINDOW = 2  # x max_skips: the number of a player's last updates that are counted
 
 
@@ -65,8 +66,10 @@ class NonFiniteMonitor:
             player.pending_traces.clear()
 
     def inspect(self, now: Clock, state: TrainingState) -> None:
-        """Count the updates skipped since the last call, report their batches, and decide how to
-        respond. RunError if there are too many, and no way back. Collective.
+        """Count the updates skipped since the last call and report their batches.
+
+        At every RESPOND_STEPS-th step, decide how to respond: RunError if there are too many, and
+        no way back. Collective.
         """
         for name, player in self._players.items():
             traces, player.pending_traces = player.pending_traces, []
@@ -75,6 +78,8 @@ class NonFiniteMonitor:
                 self._count(state.nonfinite[name], bool(bad))
                 if bad and trace.positions:
                     self._report(name, trace, now)
+        if now.step % RESPOND_STEPS:
+            return
         worst = max(state.nonfinite, key=lambda name: len(state.nonfinite[name]["skipped"]))
         if len(state.nonfinite[worst]["skipped"]) >= self._run.max_skips:
             self._respond(worst, now, state)

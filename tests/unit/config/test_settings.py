@@ -207,6 +207,7 @@ def test_where_and_how_far_do_not_change_the_identity(assignment):
 
 
 CHANGES = {
+    "rollback_every": 5,
     "latent": 8,
     "ngf": 8,
     "ndf": 8,

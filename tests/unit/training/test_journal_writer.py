@@ -28,7 +28,7 @@ class Folder:
 def written():
     folder = Folder()
     return types.SimpleNamespace(
-        folder=folder, writer=JournalWriter(Ranks(Machine(device="cpu")), folder, every=1)
+        folder=folder, writer=JournalWriter(Ranks(Machine(device="cpu")), folder)
     )
 
 
@@ -52,6 +52,18 @@ def test_a_recipe_may_begin_to_log_more(written):
     )
 
 
+def test_rows_left_out_of_the_journal_are_evaluated_and_go_on_with_a_checkpoint(written):
+    for step in range(1, 6):
+        written.writer.add(CLOCK.at(step), numbers(g_loss=float(step)), show=step % 3 == 0)
+    written.writer.flush()
+    assert [row["step"] for row in written.folder.rows] == [3]
+    assert [row["step"] for row in written.writer.history] == [1, 2, 3, 4, 5]
+    assert [row["step"] for row in written.writer.unshown] == [1, 2, 4, 5]
+    written.writer.add(CLOCK.at(6), numbers(g_loss=6.0), show=True)
+    written.writer.flush()
+    assert all("samples_per_second" in row for row in written.folder.rows)
+
+
 def test_what_is_not_finite_is_null_and_named(written):
     written.writer.add(CLOCK.at(1), numbers(d_loss=math.nan, g_loss=math.inf))
     written.writer.flush()
@@ -73,7 +85,7 @@ def test_watch_sees_the_same_before_and_after_a_restart(written):
     ]
     for start in range(0, len(rows), 90):
         written.writer.write(rows[start : start + 90])
-    again = JournalWriter(Ranks(Machine(device="cpu")), Folder(), every=1)
+    again = JournalWriter(Ranks(Machine(device="cpu")), Folder())
     again.set_history(rows)
     assert again.history == written.writer.history and len(again.history) < len(rows)
 

@@ -48,7 +48,9 @@ def test_too_many_lead_back_to_the_healthy_checkpoint_with_half_the_rates():
     players, state, nonfinite = monitor()
     state.last_healthy_step = 4
     players["D"].update(1, 1, 1)
-    nonfinite.inspect(CLOCK, state)
+    nonfinite.inspect(CLOCK.at(19), state)  # as where a checkpoint is written
+    assert nonfinite.pending is None
+    nonfinite.inspect(CLOCK.at(20), state)
     decision = nonfinite.pending
     assert (decision.action, decision.rule) == ("rollback", "bad_numbers")
     assert decision.changes == {"g_lr": state.run.g_lr / 2, "d_lr": state.run.d_lr / 2}
@@ -82,7 +84,7 @@ def test_without_a_way_back_the_run_ends_and_says_why(healthy, memory, watch, me
     state.change({"g_lr": 1e-4})
     players["G"].update(1, 1, 1)
     with pytest.raises(RunError) as error:
-        nonfinite.inspect(CLOCK, state)
+        nonfinite.inspect(CLOCK.at(20), state)
     text = str(error.value)
     assert message in text and "bad numbers: 3 of the last 6 updates of G" in text
     assert ("the checkpoint of step 4 is good, and kept" in text) == (healthy == 4)
