@@ -23,7 +23,7 @@ from distgan.training.journal_writer import JournalWriter, head
 
 
 class Due(NamedTuple):
-    """What a step asks for."""
+    """The checks of one step."""
 
     show: bool
     validate: bool

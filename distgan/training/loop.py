@@ -114,10 +114,10 @@ class Loop:
 
     def _begin(self) -> Clock:
         """Load the newest checkpoint; without one, check the networks before the first step."""
-        now = self.resume()
-        if now.step:
-            self._status(now)
-            return now
+        if resumed := self.resume():
+            self._status(resumed)
+            return resumed
+        now = self.clock
         self.check(now)
         # There is always a healthy checkpoint to roll back to; a grown network may be best as it
         # begins.
@@ -152,8 +152,10 @@ class Loop:
         )
 
     # ---- checkpoints
-    def resume(self) -> Clock:
-        """Load the newest intact checkpoint, chosen by rank 0 for all. Return its position."""
+    def resume(self) -> Clock | None:
+        """Load the newest intact checkpoint, chosen by rank 0 for all. Return its position; None
+        without one.
+        """
 
         def choose() -> tuple[Path, dict[str, Any]] | None:
             folder = self.folder.path / "checkpoints"
@@ -161,19 +163,18 @@ class Loop:
             newest = checkpoints.newest(folder)
             if newest:
                 self._require_own(*newest)
-            step = newest[1]["step"] if newest else 0
             heartbeat = self.folder.last_heartbeat()
-            lost = self._rewind(newest[1] if newest else {"step": 0})
+            lost = self._rewind(newest[1] if newest else {"step": -1})
             if newest:
                 self._interrupted = {"steps_lost": lost, "heartbeat": heartbeat}
-            name = "resume" if newest else "start"
+            name, step = ("resume", newest[1]["step"]) if newest else ("start", 0)
             self.folder.event(name, step=step, attempt=self.folder.attempt)
             return newest
 
         newest = self.ranks.on_rank_zero(choose)
         if newest is None:
             self._grow()
-            return self.clock
+            return None
         path, saved = newest
         now = self.clock.at(saved["step"])
         checkpoints.load(path, self.recipe.players)
@@ -204,7 +205,7 @@ class Loop:
         """
         step = saved["step"]
         checkpoints.discard_after(self.folder.path / "checkpoints", step)
-        lost = self.folder.rewind(step or -1)  # the checks before the first step are made again
+        lost = self.folder.rewind(step)
         rows = saved.get("rows", []) + read_journal(self.folder.path / "journal.jsonl")
         self.writer.set_history(sorted(rows, key=lambda row: row["step"]))
         return lost
@@ -235,8 +236,6 @@ class Loop:
             path = self.folder.path / "checkpoints" / f"{self.state.last_healthy_step:08d}"
             saved = checkpoints.verify(path)
             self._require_own(path, saved)
-            self._rewind(saved["step"])
-=======
             self._rewind(saved)
             return path, saved
 
@@ -271,9 +270,6 @@ class Loop:
             self.folder.sync()
             identity = {"identity": self.folder.identity}
             checkpoints.save(folder, now.step, players, saved | identity)
-            keep = {state.best["step"] if state.best else None, state.last_healthy_step}
-=======
-            checkpoints.save(folder, now.step, players, saved)
             best = [score["step"] for score in (state.best, state.best_scheduled) if score]
             keep = {*best, state.last_healthy_step}
             checkpoints.prune(folder, self.run.machine.keep, keep)

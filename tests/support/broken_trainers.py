@@ -24,3 +24,17 @@ FROM_STEP_6 = """
         return usual(images, *dtype).mul_(float("nan") if bad[0] else 1)
     transforms.to_unit = to_unit
 """
+
+# Steps 17 to 24 are not finite, until a rollback has halved the rates.
+NAN_UNTIL_HALVED = """
+    import dataclasses
+    from distgan.recipes import sagan
+    def step(self, batches, now, usual=sagan.Recipe.step):
+        if 16 <= now.step < 24 and self.run.g_lr == 1e-3:
+            batches = [
+                [dataclasses.replace(m, real=m.real.float() * float("nan")) for m in batch]
+                for batch in batches
+            ]
+        return usual(self, batches, now)
+    sagan.Recipe.step = step
+"""
