@@ -3,7 +3,6 @@ images from noise, or repaired sounds.
 """
 
 import hashlib
-import shlex
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -108,10 +107,10 @@ def main(argv: list[str]) -> int:
     generate = _images if is_image else _sounds
     text = f"{generate(module, run, checkpoint, arguments, store)}: {target}"
     if (target / "dataset.json").is_file():
-        text += f"; next: distgan check {shlex.quote(str(target))}"
+        text += f"; next: {console.command('check', target)}"
     elif is_image and not shards:
-        sets = ["--real", str(run.data), "--fake", str(target / "images")]
-        text += f"; next: distgan evaluate {shlex.join(sets)}"
+        line = ("evaluate", "--real", run.data, "--fake", target / "images")
+        text += f"; next: {console.command(*line)}"
     console.say(text)
     return 0
 

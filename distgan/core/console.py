@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shlex
 import sys
 import time
 from collections.abc import Iterator
@@ -30,6 +31,11 @@ def say(text: str = "") -> None:
     """Print one line, on rank 0 only."""
     if TALKS:
         print(text, flush=True)
+
+
+def command(*words: object) -> str:
+    """Return `distgan WORDS` as one line that a shell takes word for word."""
+    return shlex.join(["distgan", *map(str, words)])
 
 
 def numbers(values: dict[str, float]) -> str:

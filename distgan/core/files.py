@@ -210,9 +210,12 @@ def sync(path: Path) -> None:
 
 def append(path: Path, lines: str, durable: bool = False) -> None:
     """Append whole lines, all of them or none; DiskError. `durable`: on return they are on the
-    disk. After a last line that a crash tore, they begin on a line of their own.
+    disk, and of any number of writers each keeps its lines. After a last line that a crash tore,
+    they begin on a line of their own.
     """
     with disk_errors(path), open(path, "ab+", buffering=0, opener=opener) as file:
+        if durable:
+            lock(file)
         size = file.seek(0, os.SEEK_END)
         file.seek(max(size - 1, 0))
         text = (b"\n" if size and file.read(1) != b"\n" else b"") + lines.encode()
@@ -249,10 +252,27 @@ def lock(
 
 
 def csv_text(columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
-    """Return a table as CSV with a heading line; lines end in a line feed alone."""
+    """Return a table as CSV with a heading line; lines end in a line feed alone.
+
+    A text that a spreadsheet would take for a formula begins with an apostrophe.
+    """
     out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerows([columns, *rows])
+    cells = ([_plain(cell) for cell in row] for row in [columns, *rows])
+    csv.writer(out, lineterminator="\n").writerows(cells)
     return out.getvalue()
+
+
+def _plain(cell: Any) -> Any:
+    if not isinstance(cell, str):
+        return cell
+    cell = cell.replace("\r", " ")  # which csv does not quote
+    if not cell.startswith(("=", "+", "-", "@", "\t")):
+        return cell
+    try:
+        float(cell)
+    except ValueError:
+        return f"'{cell}"
+    return cell
 
 
 def sha256_of(path: Path) -> str:

@@ -34,9 +34,9 @@ def _why_no_dataset(folder: str, root: Path) -> str:
             " more, some of them for validation"
         )
     return (
-        f"no shards in {folder}: {root / 'dataset.json'} is missing. Make them: distgan shard"
-        f" particles {shlex.quote(folder)}; or, if it holds WebDataset tars: distgan index"
-        f" {shlex.quote(folder)}"
+        f"no shards in {folder}: {root / 'dataset.json'} is missing. Make them:"
+        f" {console.command('shard', 'particles', folder)}; or, if it holds WebDataset tars:"
+        f" {console.command('index', folder)}"
     )
 
 

@@ -10,12 +10,22 @@ result.csv       a row for each file, written when the file is on the disk; or, 
 import csv
 import hashlib
 import json
+import os
+import weakref
 from pathlib import Path
 from typing import Any
 
 from distgan.core import console
 from distgan.core.errors import ConfigError
-from distgan.core.files import append, csv_text, disk_errors, write_atomic
+from distgan.core.files import (
+    append,
+    csv_text,
+    disk_errors,
+    lock,
+    make_folder,
+    remove,
+    write_atomic,
+)
 from distgan.outputs.image_results import save
 from distgan.shards.format.index import is_written
 from distgan.shards.format.manifest import DATASET, MANIFEST
@@ -73,7 +83,18 @@ class OutputFolder:
         """
         self._columns, self._count = columns, count
         with disk_errors(self.target, "give access, or name another folder"):
-            self.target.mkdir(parents=True, exist_ok=True)
+            make_folder(self.target)
+            folder = os.open(self.target, os.O_RDONLY | os.O_DIRECTORY)
+        self._close = weakref.finalize(self, os.close, folder)  # and with it the lock
+        busy = ConfigError(
+            f"out={self.target}: another process is writing into it; wait for it, or give another"
+            " folder"
+        )
+        if no_locks := lock(folder, busy):
+            console.say(
+                f"warning: {self.target} cannot be locked ({no_locks}); make sure that no other"
+                " process writes into it"
+            )
         before = self._finished()
         if self.shards:
             kept = self._keep_shards(per_shard, before)
@@ -144,7 +165,7 @@ class OutputFolder:
         """Write the next items: as one shard, or as files and then their rows in result.csv."""
         if self.shards:
             for name in (DATASET, MANIFEST, "SHA256SUMS"):
-                (self.target / name).unlink(missing_ok=True)  # of fewer shards
+                remove(self.target / name)  # of fewer shards
             write_shard(
                 self._tar(self._next),
                 (
@@ -181,6 +202,7 @@ class OutputFolder:
             self.target / ABOUT,
             json.dumps({"about": self._about, "n": max(self._finished(), self._count)}, indent=1),
         )
+        self._close()
 
     def _tar(self, number: int) -> Path:
         return self.target / f"{number:06d}.tar"

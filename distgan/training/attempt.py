@@ -4,7 +4,6 @@ import contextlib
 import os
 import platform
 import resource
-import shlex
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -53,7 +52,7 @@ def _train(module: ModuleType, run: Run, overrides: dict[str, Any]) -> int:
         if done:
             console.say(
                 f"{path} is finished ({done}; {last} steps requested): nothing to do. Open its"
-                f" report: distgan report {shlex.quote(path)}"
+                f" report: {console.command('report', path)}"
             )
             state = "done"
         else:
@@ -68,7 +67,7 @@ def _train(module: ModuleType, run: Run, overrides: dict[str, Any]) -> int:
             console.say(
                 f"saved and stopped; run the same line again to continue the run in {path}"
                 if state == "stopped"
-                else f"finished; next: distgan report {shlex.quote(path)}"
+                else f"finished; next: {console.command('report', path)}"
             )
     finally:
         folder.close()

@@ -9,7 +9,6 @@ GPU with its free memory, on a CPU with `--memory` GB, or the memory that is fre
 import json
 import os
 import resource
-import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -70,7 +69,7 @@ def find_batch(run: Run, words: list[str], processes: int, memory: float | None)
 def _print_line(run: Run, words: list[str], processes: int, accumulation: int, each: int) -> None:
     verb = ["run", "--processes", str(processes)] if processes > 1 else ["train"]
     words = [word for word in words if not word.startswith("machine.accumulation=")]
-    line = shlex.join(["distgan", *verb, *words, f"machine.accumulation={accumulation}"])
+    line = console.command(*verb, *words, f"machine.accumulation={accumulation}")
     console.say(
         f"largest per-rank batch that fits: {each}. batch {run.batch} = {processes} ranks x"
         f" {accumulation} micro-batches x {each}: the same run\nthe line to use: {line}"

@@ -118,15 +118,12 @@ def show(selected: Sequence[SelectedRun], home: Path) -> None:
     console.say("\n" + ", ".join(f"{count} {name}" for name, count in counts.most_common()))
     bad = next((run for run in selected if run.state.name in FAULTY), None)
     if bad:
-        console.say(
-            f"next: distgan why {bad.sweep}:{bad.index}"
-            if bad.sweep
-            else f"next: distgan why {bad.folder.name}"
-        )
+        name = f"{bad.sweep}:{bad.index}" if bad.sweep else bad.folder.name
+        console.say(f"next: {console.command('why', name)}")
     elif exit_code(selected) == 3:
         console.say("next: distgan status --watch, distgan logs -f TARGET")
     else:
-        console.say(f"next: distgan report {selected[0].folder.parent}")
+        console.say(f"next: {console.command('report', selected[0].folder.parent)}")
 
 
 def _row(run: SelectedRun) -> tuple[str, ...]:

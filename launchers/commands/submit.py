@@ -1,7 +1,5 @@
 """`distgan submit`: submit one run as a job of Slurm."""
 
-from pathlib import Path
-
 from distgan import train
 from distgan.core import console
 from distgan.core.arguments import MANY, Command, switch
@@ -57,10 +55,10 @@ def main(argv: list[str]) -> int:
         if run.state.name == "uncertain":
             raise LaunchError(f"nothing was submitted: {run.state.why}; try again in a few minutes")
         if run.state.name in ("queued", "requeued", "running", "stopping", "done"):
+            verb = "report" if run.state.name == "done" else "status"
             console.say(
                 f"it is {run.state.name}{f' as job {run.submitted.key}' if run.submitted else ''};"
-                " nothing was submitted. next: distgan"
-                f" {'report' if run.state.name == 'done' else 'status'} {planned.folder}"
+                f" nothing was submitted. next: {console.command(verb, planned.folder)}"
             )
             return 0
         for line in submit_warnings.collect(resources, [planned]):
@@ -75,6 +73,6 @@ def main(argv: list[str]) -> int:
         )
         submitted = submission.submit(home, [[member]], resources)
     console.say(
-        f"submitted   job {submitted.job}\nnext: distgan status {Path(planned.folder).name}"
+        f"submitted   job {submitted.job}\nnext: {console.command('status', planned.folder.name)}"
     )
     return 0

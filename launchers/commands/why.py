@@ -1,5 +1,7 @@
 """`distgan why`: print why a run ended, or does not begin: cause, evidence, next command."""
 
+import re
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -31,6 +33,7 @@ def main(argv: list[str]) -> int:
 
 def say(run: SelectedRun) -> None:
     matched, name = cause(run), f"{run.sweep}:{run.index}" if run.sweep else run.folder.name
+    words = {"TARGET": name, "RUN": str(run.folder)}
     console.say(
         f"{name}  {run.folder}\n  state    "
         f" {run.state.name}{f': {run.state.why}' if run.state.why else ''}\n  cause    "
@@ -38,9 +41,8 @@ def say(run: SelectedRun) -> None:
     )
     for line in matched.evidence:
         console.say(f"  evidence  {line[:200]}")
-    console.say(
-        f"  next      {matched.then.replace('TARGET', name).replace('RUN', str(run.folder))}\n"
-    )
+    then = re.sub("TARGET|RUN", lambda word: shlex.quote(words[word[0]]), matched.then)
+    console.say(f"  next      {then}\n")
 
 
 def cause(run: SelectedRun) -> Cause:

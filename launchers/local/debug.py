@@ -62,8 +62,8 @@ def main(argv: list[str]) -> int:
         return 1
     if code == 0:
         console.say(
-            f"debugging: no fault in {options.steps} steps. next: distgan run"
-            f" {' '.join(options.words)}"
+            f"debugging: no fault in {options.steps} steps. next:"
+            f" {console.command('run', *options.words)}"
         )
     return code
 

@@ -5,6 +5,7 @@ import shlex
 import sys
 
 from distgan import train
+from distgan.core import console
 from distgan.core.arguments import MANY, Command, switch, whole
 from distgan.core.errors import LaunchError
 from distgan.distributed.launch_line import command, environment
@@ -53,8 +54,8 @@ def main(argv: list[str]) -> int:
     arguments = options.line("processes", "show")
     if options.find_batch:
         raise LaunchError(
-            "--find-batch tries in one process what each will do: distgan train"
-            f" {shlex.join(arguments)} --processes={options.processes}"
+            "--find-batch tries in one process what each will do:"
+            f" {console.command('train', *arguments, f'--processes={options.processes}')}"
         )
     return replace(options.processes, arguments, options.show)
 

@@ -22,7 +22,9 @@ def write(folder: Path, members: Sequence[str], values: Sequence[dict[str, Any]]
     """
     histories = _read_and_report(members)
     if not histories:
-        raise RunError(f"no member of {folder.name} has begun; next: distgan status {folder.name}")
+        raise RunError(
+            f"no member of {folder.name} has begun; next: {console.command('status', folder.name)}"
+        )
     keys = [*dict.fromkeys(key for settings in values for key in settings)]
     heads = (
         "",

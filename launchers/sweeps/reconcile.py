@@ -82,14 +82,15 @@ def reconcile(sweep: Sweep, retry: Iterable[str], dry_run: bool, quiet: bool = F
     ]
     if failed and not quiet:
         console.say(
-            f"{len(failed)} failed or were cancelled: `distgan why {sweep.name}:{failed[0].index}`"
+            f"{len(failed)} failed or were cancelled: "
+            f"`{console.command('why', f'{sweep.name}:{failed[0].index}')}`"
             " says why; --retry failed submits them again"
         )
     if not quiet:
         console.say(
-            f"next: distgan status {sweep.name}"
+            f"next: {console.command('status', sweep.name)}"
             if any(run.state.name != "done" for run in selected)
-            else f"all done. next: distgan sweep {sweep.name} --report"
+            else f"all done. next: {console.command('sweep', sweep.name, '--report')}"
         )
     return 2 if failed else 0
 

@@ -180,7 +180,7 @@ def _show(sweep: Sweep, study: Any) -> int:
     console.say(text)
     console.say(
         "next: the same line again reports ended trials and submits further ones (--watch repeats"
-        f" it); distgan status {sweep.name}"
+        f" it); {console.command('status', sweep.name)}"
     )
     return counts["fail"]
 

@@ -246,8 +246,8 @@ def _divided(root: Path, names: list[str], share: float) -> Parts:
         raise ConfigError(
             f"{root} has one tar, {names[0]}, and whole tars go to validation. Move it to"
             f" {root}/train/ and put another into {root}/validation/; or pack it as two; or write"
-            f" only the index: distgan index {shlex.quote(str(root))} --validation 0, which makes"
-            " no data set"
+            f" only the index: {console.command('index', root, '--validation', 0)}, which makes no"
+            " data set"
         )
     held_out = set(sorted(names, key=rank)[: max(1, int(share * len(names) + 0.5))])
     return {
@@ -265,7 +265,7 @@ def _only(root: Path, inside: list[str], usual: tuple[str, ...], option: str) ->
             f"{root} has {' and '.join(candidates)}; choose with {option} {candidates[0]}"
         )
     hint = (
-        f"; to hold out whole tars of one folder: distgan index {root / inside[0]}"
+        f"; to hold out whole tars of one folder: {console.command('index', root / inside[0])}"
         if len(inside) == 1
         else ""
     )
@@ -350,17 +350,18 @@ def _report(root: Path, dataset: dict[str, Any]) -> None:
         console.say(note)
     if dataset["notes"] and sample["kind"] == "image":
         folders = dict.fromkeys(part["folder"] for part in dataset["parts"].values())
-        tars = " ".join(f"{root / folder}/*.tar" for folder in folders)
+        tars = " ".join(f"{shlex.quote(str(root / folder))}/*.tar" for folder in folders)
         console.say(
             f"next: unpack them and make images of one size\n  mkdir unpacked && for tar in {tars};"
-            " do tar xf $tar -C unpacked; done\n  distgan shard images OUT --from unpacked"
+            ' do tar xf "$tar" -C unpacked; done\n  distgan shard images OUT --from unpacked'
             " --size 64"
         )
     elif sample["kind"] == "image":
         console.say(
-            f"next: distgan check {root}\nnext: distgan run --processes 2 sagan data={root}"
+            f"next: {console.command('check', root)}\nnext:"
+            f" {console.command('run', '--processes', 2, 'sagan', f'data={root}')}"
         )
     elif sample["kind"] == "pair":
-        console.say(f"next: distgan check {root}")
+        console.say(f"next: {console.command('check', root)}")
     else:
         console.say("next: distgan index --help")

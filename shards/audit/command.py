@@ -11,7 +11,6 @@ include it.
 import json
 import os
 import platform
-import shlex
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import asdict
@@ -54,7 +53,7 @@ def main(argv: list[str]) -> int:
     root, checks = Path(args.words[0]), Checks(args.threshold)
     if not root.is_dir():
         raise ConfigError(
-            f"{root}: no such folder; make it with `distgan shard SOURCE {shlex.quote(str(root))}`"
+            f"{root}: no such folder; make it with `{console.command('shard', 'SOURCE', root)}`"
         )
     out = Path(args.out) if args.out else root / "audit"
     _require_writable(out, root)
@@ -195,7 +194,8 @@ def _require_writable(out: Path, root: Path) -> None:
     existing = next(path for path in (out, *out.absolute().parents) if path.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         raise ConfigError(
-            f"{out} cannot be written; choose another folder: distgan check {root} --out FOLDER"
+            f"{out} cannot be written; choose another folder:"
+            f" {console.command('check', root, '--out', 'FOLDER')}"
         )
 
 
@@ -285,9 +285,10 @@ def _limit(limit: float | None, low: bool) -> str:
 def _next(root: Path, report: dict[str, Any], rows: list[dict[str, Any]]) -> str:
     """Return the next command, or the remedy for what failed."""
     name, kind, adopted = report["source"], report["examined"]["kind"], report["source"] == "index"
+    index = console.command("index", root)
     if any(row["level"] == FAIL for row in rows if row["of"] in ("files", "members")):
         if adopted:
-            return f"restore or replace the files named above; then: distgan index {root}"
+            return f"restore or replace the files named above; then: {index}"
         return (
             f"restore the files named above, or run the `distgan shard` command of {root} again,"
             " which keeps whole shards and writes the others"
@@ -295,10 +296,10 @@ def _next(root: Path, report: dict[str, Any], rows: list[dict[str, Any]]) -> str
     if report["verdict"] == "fail" and adopted:
         return (
             "repair or leave out the samples named above, write those tars again, and index them:"
-            f" distgan index {root}"
+            f" {index}"
         )
     if kind == "none" and adopted:
-        return f"distgan index {root}, which prints how to continue"
+        return f"{index}, which prints how to continue"
     if report["verdict"] == "fail":
         return (
             "repair or leave out the samples named above at their source, and shard it again"
@@ -309,7 +310,7 @@ def _next(root: Path, report: dict[str, Any], rows: list[dict[str, Any]]) -> str
     else:
         recipe = {"images": "sagan", "pairs": "timbre"}.get(kind)
     if recipe:
-        return f"distgan run --processes 2 {recipe} {shlex.quote(f'data={root}')}"
+        return console.command("run", "--processes", 2, recipe, f"data={root}")
     return (
         "a recipe of your own (docs/architecture.md, Adding a system); no recipe of this version"
         f" trains on {kind}"

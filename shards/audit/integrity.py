@@ -1,11 +1,11 @@
 """Verify the files of a data set: every byte of every shard, one finding for each damage."""
 
 import os
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from distgan.core import console
 from distgan.core.errors import DataError
 from distgan.core.worker_pool import map_with_progress
 from distgan.shards.audit.findings import Checks, FileFindings, Finding
@@ -39,13 +39,13 @@ def examine(root: Path, checks: Checks, workers: int) -> Integrity:
     if not dataset and not any((folder / MANIFEST).is_file() for folder in folders):
         if (root.resolve().parent / DATASET).is_file():
             raise DataError(
-                f"{root} is one split of a data set; name the folder that holds both: distgan check"
-                f" {shlex.quote(str(root.resolve().parent))}"
+                f"{root} is one split of a data set; name the folder that holds both:"
+                f" {console.command('check', root.resolve().parent)}"
             )
         raise DataError(
-            f"{root} is not a data set: no {DATASET}, no train/{MANIFEST}; make one with: distgan"
-            f" shard SOURCE {shlex.quote(str(root))}, or, from tars of other programs, with:"
-            f" distgan index {shlex.quote(str(root))}"
+            f"{root} is not a data set: no {DATASET}, no train/{MANIFEST}; make one with:"
+            f" {console.command('shard', 'SOURCE', root)}, or, from tars of other programs, with:"
+            f" {console.command('index', root)}"
         )
     manifests = {folder: _manifest(folder, findings) for folder in folders}
     if dataset.get("complete") is True and all(manifests.values()):

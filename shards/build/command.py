@@ -14,7 +14,6 @@ its own shards, and `--finish` detects a lost task.
 
 import os
 import re
-import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -59,7 +58,7 @@ def main(argv: list[str]) -> int:
         "drop-low-quality": args.drop_low_quality,
     }
     out = Path(args.words[0])
-    line = f"distgan shard {shlex.join([name, *args.line('task', 'finish')])}"
+    line = console.command("shard", name, *args.line("task", "finish"))
     if _begun(out, name, options) and _is_complete(out, task):
         console.say(
             f"{out} is complete: {_counts(load_json(out / DATASET))}; every"
@@ -278,10 +277,9 @@ def _overview() -> str:
 
 
 def _next_commands(module: Any, out: str) -> list[str]:
-    commands = [f"distgan check {shlex.quote(out)}"]
+    commands = [console.command("check", out)]
     if module.RECIPE:
-        data = shlex.quote(f"data={out}")
-        commands.append(f"distgan run --processes 2 {module.RECIPE} {data}")
+        commands.append(console.command("run", "--processes", 2, module.RECIPE, f"data={out}"))
     return commands
 
 

@@ -329,7 +329,8 @@ def _require_manifest(folder: Path) -> None:
         )
     if next(folder.glob("*.tar"), None) and not (folder.parent / DATASET).is_file():
         raise DataError(
-            f"{folder} holds tars without an index; index them with: distgan index {folder.parent}"
+            f"{folder} holds tars without an index; index them with:"
+            f" {console.command('index', folder.parent)}"
         )
     dataset = folder.parent / DATASET
     source = load_json(dataset).get("source") if dataset.is_file() else "particles"
@@ -343,9 +344,6 @@ def _require_manifest(folder: Path) -> None:
             f"{what}; run the `distgan shard` command of {folder.parent} again, which writes the"
             " missing shards; after all tasks of a job array, with --finish"
         )
-    command = (
-        f"distgan index {folder.parent}"
-        if source == "index"
-        else f"distgan shard {source} {folder.parent}"
-    )
+    verb = ["index"] if source == "index" else ["shard", source]
+    command = console.command(*verb, folder.parent)
     raise DataError(f"{what}; make it with: {command}   (`distgan shard --help` lists all sources)")

@@ -1,6 +1,8 @@
 """Files that are written whole, by any number of writers, with nobody else's hand in them."""
 
 import contextlib
+import csv
+import io
 import json
 import os
 import stat
@@ -259,6 +261,20 @@ def test_a_lock_is_shared_or_alone_and_says_who_is_busy(tmp_path):
 
 def test_csv_has_one_heading_and_plain_line_feeds():
     assert files.csv_text(("a", "b"), [(1, "x,y"), (np.float32(2), None)]) == 'a,b\n1,"x,y"\n2.0,\n'
+
+
+@pytest.mark.parametrize("text", ["=cmd|x", "+a", "-a", "@a", "\ta", "-1e5x"])
+def test_a_text_that_a_spreadsheet_would_run_is_none(text):
+    (_, (cell,)) = csv.reader(io.StringIO(files.csv_text(("a",), [(text,)]), newline=""))
+    assert cell == f"'{text}"
+    again = files.csv_text(("a",), [(cell,)])
+    assert again == files.csv_text(("a",), [(text,)])
+    assert "\r" not in files.csv_text(("a",), [(f"a\r{text}",)])
+
+
+@pytest.mark.parametrize("number", [-1, -0.5, "-0.5", "+1e-3", "-inf", "nan", "0"])
+def test_numbers_stay_numbers(number):
+    assert files.csv_text(("a",), [(number,)]) == f"a\n{number}\n"
 
 
 @pytest.mark.parametrize("key", ["a\udcff", "a\ud800", "a\nb", "a\x1fb/c", "a\x7f", ""])
