@@ -45,15 +45,9 @@ def train(command, particles, where, *more, epochs=5, code=0, returns="folder", 
     return output if returns == "output" else where / "run"
 
 
+@pytest.mark.gate
 @pytest.mark.parametrize(
-    ("way", "processes"),
-    [
-        ("torchrun", 3),
-        *(
-            pytest.param(way, n, marks=pytest.mark.gate)
-            for way, n in (("distgan", 1), ("torchrun", 2), ("accelerate", 2))
-        ),
-    ],
+    ("way", "processes"), [("torchrun", 3), ("distgan", 1), ("torchrun", 2), ("accelerate", 2)]
 )
 def test_every_way_of_starting_gives_the_same_losses(
     way, processes, particles, reference, tmp_path

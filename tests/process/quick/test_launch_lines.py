@@ -90,13 +90,8 @@ def test_there_are_five_lines_and_one_more():
     ]
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        pytest.param(*case, id=way, marks=[] if way == "accelerate" else pytest.mark.gate)
-        for *case, way in zip(LINES, EXPECTED, WAYS, strict=True)
-    ],
-)
+@pytest.mark.gate
+@pytest.mark.parametrize(("text", "expected"), zip(LINES, EXPECTED, strict=True), ids=WAYS)
 def test_a_documented_line_trains_what_one_process_trains(
     text, expected, particles, reference, settings, tmp_path
 ):

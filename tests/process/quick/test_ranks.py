@@ -2,6 +2,7 @@
 
 import textwrap
 
+import pytest
 from processes import line, run
 
 
@@ -41,6 +42,7 @@ def test_sums_means_flags_and_gathers(tmp_path):
     assert output.count("told: the rank differs among ranks: rank 0: 0, rank 1: 1, rank 2: 2") == 3
 
 
+@pytest.mark.gate
 def test_rank_0_may_take_longer_than_the_time_out(tmp_path):
     """A collective time-out of 3 s, 10 s of work on rank 0 alone, and training collectives after
     it.

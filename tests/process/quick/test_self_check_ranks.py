@@ -17,6 +17,7 @@ def on_two_ranks(folder, particles, *engine: str) -> dict[str, dict[str, tuple[f
     return json.loads(output.split("FOUND ")[1].splitlines()[0])
 
 
+@pytest.mark.gate
 def test_two_ranks_agree_with_one_process_and_every_fault_is_refused(particles, tmp_path):
     found = on_two_ranks(tmp_path, particles, "ddp")
     for precision, cases in found.items():

@@ -137,7 +137,7 @@ def batch_and_legs(draw, workers=NONE, most=4):
 
 
 @settings(
-    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(st.integers(1, 60), st.integers(1, 25), st.integers(0, 3), batch_and_legs())
 def test_every_sample_once_an_epoch_over_any_legs(folders, n, per_shard, window, shared):

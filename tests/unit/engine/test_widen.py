@@ -328,6 +328,7 @@ def test_a_run_without_a_score_and_a_damaged_checkpoint(folder):
 SHORT = ["batch=8", "latent=8", "g_lr=1e-3", "d_lr=1e-3", "evaluate.samples=48"]
 
 
+@pytest.mark.gate
 def test_a_grown_run_starts_better_than_from_scratch(particles, tmp_path):
     """8 -> 12 in two processes: the first score is the narrow network's best, far below that of
     fresh networks of either width.

@@ -70,6 +70,7 @@ def find(particles, capsys, *words: str) -> tuple[int, str]:
     return code, captured.out + captured.err
 
 
+@pytest.mark.gate
 def test_find_batch(particles, capsys, tmp_path, monkeypatch):
     """Half a gigabyte is torch itself.
 
@@ -123,6 +124,7 @@ def test_wrong_lines(words, said, particles, capsys):
     assert code == 2 and output.count("error: ") == 1 and said in output
 
 
+@pytest.mark.gate
 def test_a_trial_that_fails_for_another_reason_is_no_lack_of_memory(tmp_path, capsys):
     code, output = find(tmp_path / "nowhere", capsys, "batch=4", "--memory=8")
     assert code == 2 and "failed for a reason other than memory: no shards in" in output

@@ -239,6 +239,7 @@ def test_the_output_is_as_long_as_asked_for(kernel, stride):
             assert up(torch.zeros(1, 1, -(-frames // stride)), frames).shape == (1, 1, frames)
 
 
+@pytest.mark.gate
 def test_the_generator_gives_as_many_frames_as_it_takes():
     net = Repair(1, 64, 32).plain()
     with torch.no_grad():
