@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
+from players import STATE, players
 
 from distgan.commands import report
 from distgan.core import files
@@ -21,8 +22,12 @@ from distgan.core.errors import DataError, DiskError, RunError
 from distgan.core.files import write_atomic
 from distgan.evaluation import statistics_cache
 from distgan.launchers.capacity import command as capacity
+from distgan.launchers.slurm.ledger import Ledger
 from distgan.launchers.sweeps import comparison
 from distgan.outputs import image_grid, signal_plots
+from distgan.recipes.sagan import Settings
+from distgan.runs import checkpoints
+from distgan.runs.folder import RunFolder
 from distgan.shards.audit import plots
 from distgan.shards.format import manifest, writer
 
@@ -177,51 +182,108 @@ def test_modes_follow_the_umask(tmp_path):
     assert (tmp_path / "a").stat().st_mode & 0o777 == 0o640
 
 
-WRITERS = {
-    "text": lambda path: write_atomic(path, "{}"),
-    "bytes": lambda path: write_atomic(path, b"{}"),
-    "statistics": lambda path: statistics_cache.write(path, {}, {"a": torch.zeros(2)}),
-    "grid": lambda path: image_grid.save_grid(path, torch.zeros(1, 1, 4, 4, dtype=torch.uint8)),
-    "signals": lambda path: signal_plots.save(path, Figure()),
-    "audit": lambda path: plots.save(Figure(), path),
-    "report": lambda path: report.write_page(path.parent, "<html>"),
-    "manifest": lambda path: manifest.write_manifest(path.parent, "a"),
-    "shard": lambda path: writer.write_shard(path, [{"__key__": "a", "txt": b"1"}]),
-}
-
-
-@pytest.mark.parametrize("what", WRITERS)
-def test_every_writer_syncs_content_before_the_name_and_the_name_before_it_returns(
-    tmp_path, monkeypatch, what
-):
-    calls: list[tuple[str, str]] = []
+@pytest.fixture
+def disk(tmp_path, monkeypatch):
+    """What reaches the disk, in order: `sync NAME`, `rename NAME`. At the end each file must have
+    the size that it had when it was synced.
+    """
+    calls: list[str] = []
+    sizes: dict[int, int] = {}
     usual_sync, usual_replace, usual_open = os.fsync, os.replace, os.open
 
     def sync(handle):
-        path = os.readlink(f"/proc/self/fd/{handle}")
-        calls.append(("sync", "folder" if os.path.isdir(path) else "file"))
-        assert os.path.isdir(path) or os.path.getsize(path), "all of it was flushed"
+        path, about = Path(os.readlink(f"/proc/self/fd/{handle}")), os.fstat(handle)
+        calls.append(f"sync {path.name.partition('.tmp-')[0] or 'temporary'}")
+        if path.is_file():
+            sizes[about.st_ino] = about.st_size
         usual_sync(handle)
 
     def replace(source, target, **more):
-        calls.append(("rename", "file"))
+        calls.append(f"rename {Path(target).name}")
         usual_replace(source, target, **more)
 
     def opened(path, flags, *args, **more):
         if flags & os.O_CREAT:
             assert flags & os.O_EXCL and flags & os.O_NOFOLLOW
-            calls.append(("create", "file"))
         return usual_open(path, flags, *args, **more)
 
-    if what == "manifest":
-        writer.write_shard(tmp_path / "a-000000.tar", [{"__key__": "a", "txt": b"1"}])
     monkeypatch.setattr(os, "fsync", sync)
     monkeypatch.setattr(os, "replace", replace)
     monkeypatch.setattr(os, "open", opened)
-    WRITERS[what](tmp_path / "a.tar")
-    whole = [("create", "file"), ("sync", "file"), ("rename", "file"), ("sync", "folder")]
-    files = 2 if what in ("shard", "manifest") else 1  # index and tar; manifest and SHA256SUMS
-    assert calls == whole * files
+    yield calls
+    found = {path.stat().st_ino: path.stat().st_size for path in tmp_path.rglob("*")}
+    assert {inode: found[inode] for inode in sizes if inode in found} == sizes, "not flushed"
+
+
+def _whole(name: str, folder: str = "at") -> list[str]:
+    return [f"sync {name}", f"rename {name}", f"sync {folder}"]
+
+
+def _checkpoint(at: Path) -> None:
+    checkpoints.save(at, 3, checkpoints.held(players()), STATE)
+
+
+def _journal(at: Path) -> None:
+    folder = RunFolder(Settings(data="d", machine={"folder": str(at)}), "0" * 16, {})
+    folder.journal([{"step": 1}])
+    folder.sync()
+    folder.close()
+
+
+WRITERS = {
+    "text": (lambda at: write_atomic(at / "a", "{}"), _whole("a")),
+    "much": (lambda at: write_atomic(at / "a", b"x" * 20_001), _whole("a")),
+    "statistics": (
+        lambda at: statistics_cache.write(at / "a", {}, {"a": torch.zeros(2)}),
+        _whole("a"),
+    ),
+    "grid": (
+        lambda at: image_grid.save_grid(at / "a", torch.zeros(1, 1, 4, 4, dtype=torch.uint8)),
+        _whole("a"),
+    ),
+    "signals": (lambda at: signal_plots.save(at / "a.png", Figure()), _whole("a.png")),
+    "audit": (lambda at: plots.save(Figure(), at / "a.png"), _whole("a.png")),
+    "report": (lambda at: report.write_page(at, "<html>"), _whole("report.html")),
+    "shard": (
+        lambda at: writer.write_shard(at / "a.tar", [{"__key__": "a", "txt": b"1"}]),
+        _whole("a.tar") + _whole("a.json"),
+    ),
+    "ledger": (lambda at: Ledger(at).append({"state": "void"}), ["sync ledger.jsonl"]),
+    "checkpoint": (
+        _checkpoint,
+        [
+            "sync checkpoint.json",
+            "sync networks.safetensors",
+            "sync training.pt",
+            "sync temporary",
+            "rename 00000003",
+            "sync at",
+        ],
+    ),
+    "journal": (
+        _journal,
+        [*_whole("overrides.yaml"), *_whole("identity.json"), "sync journal.jsonl"],
+    ),
+}
+
+
+@pytest.mark.parametrize("what", WRITERS)
+def test_every_writer_syncs_content_before_the_name_and_the_name_before_it_returns(
+    tmp_path, disk, what
+):
+    write, calls = WRITERS[what]
+    (tmp_path / "at").mkdir()
+    write(tmp_path / "at")
+    if what == "checkpoint":  # its files in any order, then their folder, then its name
+        disk[:3] = sorted(disk[:3])
+    assert disk == calls
+
+
+def test_a_manifest_is_written_so(tmp_path, disk):
+    writer.write_shard(tmp_path / "a-000000.tar", [{"__key__": "a", "txt": b"1"}])
+    disk.clear()
+    manifest.write_manifest(tmp_path, "a")
+    assert [call.split()[0] for call in disk] == ["sync", "rename", "sync"] * 2
 
 
 def test_a_sweeps_picture_and_a_studys_files_are_written_so(tmp_path, monkeypatch):
