@@ -61,6 +61,12 @@ def test_values_are_yaml_keys_nest_and_the_last_wins(assignments, tree):
     assert [type(value) for value in found.values()] == [type(value) for value in tree.values()]
 
 
+def test_overrides_that_cannot_be_read_are_all_named():
+    with pytest.raises(ConfigError, match="2 errors on the command line:") as error:
+        override({}, ["x", "a=1", "b=[1"])
+    assert '"x" is not of the form' in str(error.value) and 'b: found "[1"' in str(error.value)
+
+
 def test_an_override_leaves_its_tree_alone():
     tree = {"evaluate": {"samples": 5}}
     assert override(tree, ["evaluate.samples=6"]) == {"evaluate": {"samples": 6}}
@@ -376,6 +382,24 @@ def test_the_default_group_is_the_largest_divisor_up_to_the_reference(batch, ref
     group = reference_group(batch, reference)
     assert batch % group == 0 and group <= reference
     assert not any(batch % n == 0 for n in range(group + 1, min(batch, reference) + 1))
+
+
+def test_the_nearest_batches_and_the_first_twelve_ways_are_offered():
+    with pytest.raises(ConfigError) as error:
+        fit(6, 2, 1, 4, lambda batch: 4)
+    assert "batch 4, 8; or number of processes" not in str(error.value)
+    assert "instead of what was asked: batch 4, 8; or a bn_group that divides 6" in str(error.value)
+    twelve = "1, 2, 3, 4, 5, 6, 8, 9, 10, 12, 15, 16"
+    with pytest.raises(ConfigError, match=f"number of processes {twelve}. Another batch"):
+        fit(720, 7, 1, 1)
+    with pytest.raises(ConfigError, match=f"machine.accumulation {twelve}. Another"):
+        fit(720, 1, 7, 1)
+
+
+def test_epochs_have_an_end_so_that_samples_can_be_counted():
+    assert validate(Settings, {"recipe": "sagan", "data": "d", "epochs": 1e9}).epochs == 1e9
+    with pytest.raises(ConfigError, match="epochs"):
+        validate(Settings, {"recipe": "sagan", "data": "d", "epochs": 1.5e9})
 
 
 def test_settings_need_no_torch():

@@ -102,6 +102,26 @@ def test_a_gradient_that_is_not_finite_changes_nothing(kind, put_back, warm, mon
     assert all(torch.equal(a, b) for a, b in zip(everything(e), everything(other), strict=True))
 
 
+def test_a_weight_that_gets_its_first_gradient_late_is_put_back_too():
+    """Others have state by then, which must not be taken for its own."""
+    e = engine("adam", optimizer="loop")
+    first, last = e.module[0], e.module[2]
+    last.weight.requires_grad_(False)
+    update(e, batch())
+    last.weight.requires_grad_(True)
+    before = copy.deepcopy(everything(e))
+    e.begin()
+    e(batch()).square().mean().backward()
+    guarded_step._step_and_put_back(e.optimizer, torch.tensor(0.0))
+    new = e.optimizer.state[last.weight]
+    assert not any(value.any() for value in new.values() if isinstance(value, torch.Tensor))
+    kept = [value for p in (first.weight, last.bias) for value in e.optimizer.state[p].values()]
+    assert all(value.any() for value in kept)
+    assert all(
+        torch.equal(a, b) for a, b in zip(before, e.module.state_dict().values(), strict=False)
+    )
+
+
 def test_fused_skips_by_itself():
     e = engine("adam")
     assert e.optimizer.defaults["fused"]
@@ -195,6 +215,10 @@ def test_float16_scales_its_loss_and_halves_the_scale_when_that_was_too_much():
     again.load(e.module.state_dict(), e.optimizer_state(), e.extra_state())
     assert again._scaler.get_scale() == scale / 2
     assert update(again, batch())[2] == 1
+    state = again.module.state_dict(), again.optimizer_state()
+    again.load(*state, {})  # from a run in another precision: the scale is searched for anew
+    assert again._scaler.get_scale() == scale / 2
+    engine().load(*state, again.extra_state())  # into one: it has no scale
 
 
 def test_sigma_is_never_rounded_to_bfloat16():

@@ -384,6 +384,19 @@ def test_an_interrupted_submission_is_found_or_forgotten(tmp_path):
     assert ledger.last_submissions()[os.path.realpath("c")].key == "11"
 
 
+def test_a_submission_of_which_one_run_was_tried_is_over(tmp_path):
+    """And no other: records of another submission, and folders without records, say nothing."""
+    ledger = Ledger(tmp_path)
+    runs = [tmp_path / name for name in "abc"]
+    one, two = ledger.begin([[str(runs[0])], [str(runs[1])]]), ledger.begin([[str(runs[2])]])
+    for run, name in ((runs[1], one.id), (runs[2], "another")):
+        (run / "attempts/000").mkdir(parents=True)
+        (run / "attempts/000/job.json").write_text(json.dumps({"submission": name}))
+    assert [open_.id for open_ in ledger.resolve_pending({})] == [one.id, two.id]
+    assert [open_.id for open_ in ledger.resolve_pending({}, exclusive=True)] == [two.id]
+    assert [each.void for each in ledger.read()[0]] == [True, False]
+
+
 def test_what_slurm_has_cancelled_is_remembered(tmp_path):
     ledger = Ledger(tmp_path)
     one = ledger.begin([["a"], ["b"]])
@@ -522,6 +535,7 @@ def test_the_code_of_a_job_is_a_copy(tmp_path):
         (tmp_path / "_code").glob(".tmp*")
     )
     (tmp_path / "run").mkdir()
+    (tmp_path / f"run/.code.{os.getpid()}").symlink_to("left by a killed process of this number")
     snapshot.link(tmp_path / "run", first)
     assert (tmp_path / "run/code/distgan").is_dir() and not os.readlink(
         tmp_path / "run/code"

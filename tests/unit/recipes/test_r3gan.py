@@ -189,13 +189,19 @@ def test_settings_changed_in_flight_are_taken_over():
     )
 
 
-def test_a_validation_is_finite_and_draws_samples(particles, tmp_path):
+def test_a_validation_is_finite_and_draws_samples(particles, tmp_path, monkeypatch):
     made, data = recipe(), Data(str(particles))
     found = made.validate(data)
     assert set(found) == {
         f"valid/{name}" for name in ("d_loss", "g_loss", "train_d_loss", "overfit", "diversity")
     }
     assert all(math.isfinite(value) for value in found.values())
+    usual = data.chunks  # fewer training images than are held out: equal numbers are compared
+    few = {id(data.train): 4, id(data.validation): None}
+    monkeypatch.setattr(
+        data, "chunks", lambda split, size, limit=None: usual(split, size, few[id(split)])
+    )
+    assert math.isfinite(made.validate(data)["valid/train_d_loss"])
     made.show(data, tmp_path / "grid.png")
     assert (tmp_path / "grid.png").stat().st_size > 1000
 

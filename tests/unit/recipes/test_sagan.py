@@ -93,6 +93,9 @@ def test_watch_judges_d_by_ranges_only_where_there_are_some():
         Settings(data="x", loss="hinge").watch.unbounded
         and Settings(data="x").watch.d_loss_floor == 0.163
     )
+    for label in ("much", "2", "-1"):  # one message, although the floor follows from the label
+        with pytest.raises(ConfigError, match="real_label"):
+            settings(f"real_label={label}")
     again = Settings.model_validate(settings("loss=hinge").model_dump(mode="json"))
     assert again == settings("loss=hinge")
 

@@ -232,6 +232,9 @@ def test_settings_that_cannot_work_are_refused():
     )
     with pytest.raises(ConfigError, match="128 frames are too short for num_layers_d=8"):
         recipe("num_layers_d=8")
+    with pytest.raises(ConfigError, match="lambda_stft=1, which need 257"):
+        recipe("num_layers_d=2", "lambda_stft=1", "stft_resolutions=[[512,64,256],[64,16,64]]")
+    recipe("num_layers_d=2", "lambda_stft=0", "stft_resolutions=[[512,64,256]]")
     with pytest.raises(
         ConfigError, match="windows of 200 frames are asked for, the shortest clip has 128"
     ):

@@ -2,12 +2,15 @@
 
 import json
 import resource
+from itertools import pairwise
 
 import pytest
 
 from distgan import cli, train
+from distgan.core import watchdog
 from distgan.core.errors import DiskError
 from distgan.recipes import sagan
+from distgan.runs import checkpoints
 from distgan.runs.folder import NoRunFolder, RunFolder
 
 
@@ -79,13 +82,21 @@ def test_done_is_gone_while_a_longer_run_trains(particles, tmp_path, monkeypatch
     assert train.main([*words, "epochs=1"]) == 0
     assert (tmp_path / "run" / "DONE").exists()
     usual, seen = sagan.Recipe.step, []
+    prune, after = checkpoints.prune, []
 
     def step(self, batches, now):
         seen.append((tmp_path / "run" / "DONE").exists())
+        after.append("step")
         return usual(self, batches, now)
 
     monkeypatch.setattr(sagan.Recipe, "step", step)
+    monkeypatch.setattr(checkpoints, "prune", lambda *to: (after.append("save"), prune(*to)))
+    monkeypatch.setattr(watchdog, "beat", lambda: after.append("beat"))
+    words.append("machine.checkpoint_every=0.34")
     assert cli.guarded(train.main, [*words, "epochs=2"]) == 0
+    # A save that takes long is progress: the next step has all of machine.stall_s again.
+    saved = [name for before, name in pairwise(after) if before == "save"]
+    assert saved == ["beat"] * 3
     assert seen == [False] * 3 and (tmp_path / "run" / "DONE").exists()
 
 

@@ -10,6 +10,7 @@ from distgan.core.clock import Clock
 from distgan.distributed.ranks import Ranks
 from distgan.monitor.decisions import Decision
 from distgan.monitor.settings import Watch
+from distgan.recipes.sagan import Settings
 from distgan.runs.training_state import TrainingState
 from distgan.training.checks import Checks
 from distgan.training.journal_writer import JournalWriter
@@ -65,6 +66,24 @@ def test_a_number_of_the_validation_is_the_score(made):
     ]
     record = json.loads((folder.path / "eval" / "00000006.json").read_text())
     assert (record["metric"], record["score"], record["samples"]) == ("l1", 0.4, 3)
+
+
+def test_what_was_decided_is_applied_recorded_and_told(made, monkeypatch, capsys):
+    folder, checks, state = made
+    monkeypatch.setattr("distgan.training.checks.apply_settings", lambda recipe, run: None)
+    state.run = Settings(data="d", g_lr=2e-4)
+    checks.apply(CLOCK.at(4), state, Decision("adapt", "d_too_strong", {"g_lr": 1e-4}), by="test")
+    assert state.run.g_lr == 1e-4 and state.changed == {"g_lr": 1e-4}
+    assert [row["adapt/g_lr"] for row in folder.rows] == [1e-4]
+    ((name, event),) = folder.events
+    assert (name, event["rule"], event["by"]) == ("adapt", "d_too_strong", "test")
+    assert event["moves"] == "g_lr 2e-4→1e-4" and event["changes"] == {"g_lr": 1e-4}
+    checks.apply(CLOCK.at(4), state, Decision("rollback", "bad_numbers", {}))
+    said = capsys.readouterr().out.splitlines()
+    assert said == [
+        "adapt because of d_too_strong: g_lr 2e-4→1e-4",
+        "rollback because of bad_numbers: nothing left to change",
+    ]
 
 
 def test_patience_counts_epochs_from_the_best(made):

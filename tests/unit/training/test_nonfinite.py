@@ -1,13 +1,21 @@
 """Updates that are not finite: counted over a window, and too many of them answered."""
 
+import json
+
+import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
+from distgan.config import batch_layout
 from distgan.core.clock import Clock
 from distgan.core.errors import RunError
+from distgan.data import loader
+from distgan.data.dataset import Data
+from distgan.distributed.ranks import Ranks
 from distgan.engine.player import UpdateTrace
 from distgan.recipes.sagan import Settings
-from distgan.runs.folder import NoRunFolder
+from distgan.runs.folder import NoRunFolder, RunFolder
 from distgan.runs.training_state import TrainingState
 from distgan.training.nonfinite import WINDOW, NonFiniteMonitor
 
@@ -88,3 +96,38 @@ def test_without_a_way_back_the_run_ends_and_says_why(healthy, memory, watch, me
     text = str(error.value)
     assert message in text and "bad numbers: 3 of the last 6 updates of G" in text
     assert ("the checkpoint of step 4 is good, and kept" in text) == (healthy == 4)
+
+
+@pytest.mark.parametrize("window", [None, 1])
+def test_the_batch_of_a_skipped_update_is_recorded(window, particles, tmp_path, capsys):
+    """The samples at their positions in the order of the run, and which micro-batch it was."""
+    run, data = Settings(data=str(particles), shuffle_window=window), Data(str(particles))
+    where = {"machine": {"folder": str(tmp_path / "run")}}
+    folder = RunFolder(Settings(data=str(particles), **where), data.fingerprint, {})
+    layout, player = batch_layout.fit(6, 1, 2), Player()
+    nonfinite = NonFiniteMonitor(run, {"D": player}, data, layout, Ranks(), folder, 6)
+    positions = [np.arange(54 + 6 * k, 57 + 6 * k) for k in (0, 1)]  # of the second epoch
+    losses = [torch.tensor(0.5), torch.tensor(float("nan"))]
+    player.pending_traces.append(UpdateTrace(torch.tensor(1.0), losses, positions))
+    nonfinite.inspect(Clock(6, 54, step=10), TrainingState.from_dict({}, run, {"D": player}))
+    folder.close()
+    kept = folder.path / f"attempts/{folder.attempt:03d}/bad/00000010-D"
+    about, held = (
+        json.loads((kept / "batch.json").read_text()),
+        load_file(kept / "samples.safetensors"),
+    )
+    assert (about["step"], about["not_finite"], about["losses"]) == (
+        10,
+        "loss of rank 0",
+        [[0.5, "nan"]],
+    )
+    assert [(row["rank"], row["micro_batch"]) for row in about["samples"]] == [(0, 1)] * 3
+    numbers, _ = loader.located(data, run.seed, window or 0, positions[1])
+    real = loader.again(data, run.seed, window or 0, None, positions[1])[2]
+    assert (
+        [row["sample"] for row in about["samples"]] == held["numbers"].tolist() == numbers.tolist()
+    )
+    assert [row["position"] for row in about["samples"]] == positions[1].tolist()
+    assert [row["key"] for row in about["samples"]] == [data.train.key(int(k)) for k in numbers]
+    assert torch.equal(held["samples"], real.view_as(held["samples"]))
+    assert "step 10: an update of D was skipped on all ranks" in capsys.readouterr().out

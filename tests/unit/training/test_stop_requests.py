@@ -1,10 +1,14 @@
 """The end of a job, and the watch over a process that hangs."""
 
+import signal
 import time
+
+import pytest
 
 from distgan.core import watchdog
 from distgan.distributed.ranks import Ranks
 from distgan.runs.folder import RunFolder
+from distgan.training import stop_requests
 from distgan.training.stop_requests import StopRequests
 
 
@@ -30,6 +34,28 @@ def test_slurms_end_of_the_job_is_the_end(tmp_path):
     assert not slow.begin()()[0]
     slow.saved(40.0)  # two of these are more than what is left
     assert slow.begin()()[0] and slow.cause == "the end of the job's time"
+
+
+def test_handlers_are_restored(tmp_path):
+    folder = RunFolder.__new__(RunFolder)
+    folder.path = tmp_path
+    before = {number: signal.getsignal(number) for number in stop_requests.STOP_SIGNALS}
+    requests = StopRequests(Ranks(), folder, None, {})
+    with requests.listening():
+        now = [signal.getsignal(number) for number in before]
+    assert all(handler is not before[number] for number, handler in zip(before, now, strict=True))
+    assert {number: signal.getsignal(number) for number in before} == before
+
+
+@pytest.mark.parametrize("seconds", [0, 3600])
+def test_requests_in_files_are_looked_for_now_and_then(seconds, tmp_path, monkeypatch):
+    """Not at every step: the folder may be on a file system that all nodes share."""
+    monkeypatch.setattr(stop_requests, "POLL_S", seconds)
+    folder = RunFolder.__new__(RunFolder)
+    folder.path = tmp_path
+    (tmp_path / "STOP").touch()
+    requests = StopRequests(Ranks(), folder, None, {})
+    assert requests.begin()() == (not seconds, False)
 
 
 def test_a_beat_keeps_the_watch_quiet(tmp_path, monkeypatch):
