@@ -204,7 +204,7 @@ def disk(tmp_path, monkeypatch):
 
     def opened(path, flags, *args, **more):
         if flags & os.O_CREAT:
-            assert flags & os.O_EXCL and flags & os.O_NOFOLLOW
+            assert flags & os.O_NOFOLLOW and flags & (os.O_EXCL | os.O_APPEND)
         return usual_open(path, flags, *args, **more)
 
     monkeypatch.setattr(os, "fsync", sync)
