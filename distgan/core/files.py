@@ -193,6 +193,17 @@ def remove(path: Path, below: Path | None = None) -> None:
             os.unlink(path.name, dir_fd=folder)
 
 
+@contextlib.contextmanager
+def only_owner_writes() -> Iterator[None]:
+    """Create files and folders that neither group nor others may write, whatever the umask."""
+    usual = os.umask(0o022)
+    try:
+        os.umask(usual | 0o022)
+        yield
+    finally:
+        os.umask(usual)
+
+
 def rename(path: Path, name: str) -> None:
     """Rename a file or folder within its folder; OSError."""
     with opened_folder(path.parent) as folder:

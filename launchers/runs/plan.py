@@ -3,6 +3,7 @@ each run's folder.
 """
 
 import hashlib
+import os
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -13,7 +14,7 @@ from distgan.config import batch_layout
 from distgan.config.settings import Run
 from distgan.core.clock import Clock
 from distgan.core.errors import ConfigError
-from distgan.core.files import make_folder, remove, write_atomic
+from distgan.core.files import disk_errors, make_folder, only_owner_writes, remove, write_atomic
 from distgan.distributed.environment import resolve_engine
 from distgan.launchers.runs.state import read_run_files
 from distgan.launchers.slurm.profiles import Resources
@@ -105,14 +106,13 @@ def snapshot_run_file(words: tuple[str, ...], folder: Path) -> tuple[str, ...]:
     path = Path(words[0])
     if path.suffix not in (".yaml", ".yml") or not path.is_file():
         return words
-    make_folder(folder)
-    copy = (
-        folder
-        / f"{path.stem[:60]}-{hashlib.sha256(path.read_bytes()).hexdigest()[:12]}{path.suffix}"
-    )
-    if not copy.exists():  # jobs that are starting may be reading it
-        write_atomic(copy, path.read_text(encoding="utf-8"))
-    return (str(copy.resolve()), *words[1:])
+    data = path.read_bytes()
+    name = f"{path.stem[:60]}-{hashlib.sha256(data).hexdigest()[:12]}-{os.getuid()}{path.suffix}"
+    copy = folder.resolve() / name
+    with disk_errors(copy), only_owner_writes():
+        make_folder(folder)
+        write_atomic(copy, data)  # whole at any time: jobs that are starting may be reading it
+    return (str(copy), *words[1:])
 
 
 def runs_folder(run: Run) -> Path:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from distgan.core.errors import LaunchError
-from distgan.core.files import write_atomic
+from distgan.core.files import disk_errors, make_folder, only_owner_writes, write_atomic
 from distgan.launchers.slurm import client, snapshot
 from distgan.launchers.slurm.job import Job
 from distgan.launchers.slurm.ledger import Ledger, Submission
@@ -47,26 +47,28 @@ def submit(
     ledger, rows = Ledger(home), [[member.folder for member in members] for members in elements]
     code = snapshot.take(home / "_code")
     for member in (member for members in elements for member in members):
-        Path(member.folder).mkdir(parents=True, exist_ok=True)
+        with disk_errors(Path(member.folder)):
+            make_folder(Path(member.folder))
         snapshot.link(Path(member.folder), code)
     cwd, facts = cwd or os.getcwd(), client.read_limits(resources.partition, resources.account)
     submission = ledger.begin(rows, resources=resources.model_dump(mode="json"), **details)
     folder = ledger.home / submission.id
-    folder.mkdir()
-    write_atomic(
-        folder / "submission.json",
-        json.dumps(
-            {
-                "id": submission.id,
-                "elements": [[asdict(member) for member in members] for members in elements],
-                "resources": resources.model_dump(mode="json"),
-                "signals_all": facts.signals_all,
-                "cwd": cwd,
-            }
-        ),
-    )
+    record = {
+        "id": submission.id,
+        "elements": [[asdict(member) for member in members] for members in elements],
+        "resources": resources.model_dump(mode="json"),
+        "signals_all": facts.signals_all,
+        "cwd": cwd,
+    }
     try:
-        job = _sbatch(folder, submission.name, len(elements), resources, code, dependency, cwd)
+        with only_owner_writes():
+            folder.mkdir()
+            write_atomic(folder / "submission.json", json.dumps(record))
+            copies = {Path(member.words[0]) for members in elements for member in members}
+            files = sorted(path for path in copies if path.parent == ledger.home / "files")
+            job = _sbatch(
+                folder, submission.name, len(elements), resources, code, dependency, cwd, files
+            )
     except Exception as error:
         accepted = _accepted(submission.name)
         if accepted is None:
@@ -97,15 +99,18 @@ def _sbatch(
     name: str,
     count: int,
     resources: Resources,
-    code: Path | None,
+    code: Path,
     dependency: str | None,
     cwd: str,
+    files: list[Path],
 ) -> str:
     import submitit
 
     with _environment(code):
         executor = submitit.SlurmExecutor(folder, max_num_timeout=resources.time_outs)
-        executor.update_parameters(**parameters(folder, name, count, resources, dependency, cwd))
+        told = parameters(folder, name, count, resources, dependency, cwd)
+        told["setup"].insert(-1, snapshot.check(code, folder, *files))
+        executor.update_parameters(**told)
         # The job script takes the pickle from here: submitit itself moves pickles to their jobs
         # after sbatch, which a killed process would not do.
         submitit.core.utils.DelayedSubmission(Job(str(folder))).dump(folder / "job.pkl")
@@ -180,6 +185,7 @@ def _environment(code: Path | None) -> Iterator[None]:
     if code:
         # `python -m` would put the working directory first: often the checkout, which may change.
         os.environ["PYTHONSAFEPATH"] = "1"
+        os.environ["PYTHONDONTWRITEBYTECODE"] = "1"  # the copy stays what it is
         os.environ["PYTHONPATH"] = os.pathsep.join(
             [str(code.resolve()), *filter(None, [saved.get("PYTHONPATH")])]
         )

@@ -1,6 +1,7 @@
 """What sbatch and scancel are called with, by fakes that note every word."""
 
 import json
+import os
 import pickle
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 from fake_slurm import FakeSlurm
 
 from distgan.core.errors import LaunchError
-from distgan.launchers.slurm import client
+from distgan.launchers.slurm import client, snapshot
 from distgan.launchers.slurm.ledger import Ledger
 from distgan.launchers.slurm.profiles import Resources
 from distgan.launchers.slurm.submission import RunSpec, submit
@@ -22,7 +23,9 @@ def slurm(tmp_path, monkeypatch):
     fake = FakeSlurm(tmp_path, monkeypatch)
     fake.answers("scontrol", CONFIG)
     fake.answers("sbatch", "Submitted batch job 4217\n", keep=1)
-    return fake
+    before = os.umask(0o002)  # as in a folder of a group
+    yield fake
+    os.umask(before)
 
 
 def elements(tmp_path: Path, count: int) -> list[list[RunSpec]]:
@@ -62,7 +65,10 @@ def test_one_run_is_a_plain_job(slurm, tmp_path):
     with open(folder / "job.pkl", "rb") as file:  # written by this test
         job = pickle.load(file).function  # noqa: S301
     assert job.folder == str(folder)
-    assert (tmp_path / "runs" / "r0" / "code" / "distgan").is_dir()
+    code = (tmp_path / "runs" / "r0" / "code").resolve()
+    check, started = snapshot.check(code, folder), slurm.kept.index("srun --unbuffered")
+    assert (code / "distgan").is_dir() and slurm.kept.index(check) < started
+    assert not [path for path in (folder, *folder.iterdir()) if path.stat().st_mode & 0o022]
     ((again,), cancelled) = Ledger(tmp_path / "runs").read()
     assert (again.job, again.array, again.void, cancelled) == ("4217", False, False, set())
 
