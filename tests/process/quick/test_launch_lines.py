@@ -91,7 +91,7 @@ def test_there_are_five_lines_and_one_more():
 
 
 @pytest.mark.gate
-@pytest.mark.parametrize(("text", "expected"), zip(LINES, EXPECTED, strict=True), ids=WAYS)
+@pytest.mark.parametrize(("text", "expected"), list(zip(LINES, EXPECTED, strict=True)), ids=WAYS)
 def test_a_documented_line_trains_what_one_process_trains(
     text, expected, particles, reference, settings, tmp_path
 ):

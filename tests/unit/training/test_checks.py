@@ -2,8 +2,11 @@
 
 import json
 import types
+from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from distgan.config.sections import Machine
 from distgan.core.clock import Clock
@@ -13,7 +16,7 @@ from distgan.monitor.settings import Watch
 from distgan.recipes.sagan import Settings
 from distgan.runs.training_state import TrainingState
 from distgan.training.checks import Checks
-from distgan.training.journal_writer import JournalWriter
+from distgan.training.journal_writer import UNSHOWN, JournalWriter
 
 CLOCK = Clock(per_step=4, train=8)
 RUN = types.SimpleNamespace(
@@ -94,3 +97,84 @@ def test_patience_counts_epochs_from_the_best(made):
     assert ends == [None, None, "no better l1 for 2 epochs"]
     stop = checks.end_reason(CLOCK.at(6), state, Decision("stop", "nonfinite"))
     assert stop == "watch.on_trouble=stop, because of nonfinite"
+
+
+# ---- decisions over a whole journal
+STEPS = 48
+
+
+class Memory(Folder):
+    def __init__(self):
+        self.path, self.rows, self.events = Path(), [], []
+
+
+def invented(draws):
+    """Return {step: its training row}: three stretches, each with losses of its own."""
+    rows = {}
+    for step in range(1, STEPS + 1):
+        loss, real, fake = draws[(step - 1) * len(draws) // STEPS]
+        row = {"step": step, "samples": 4 * step, "epoch": step / 2, "seconds": 1.0}
+        rows[step] = row | {
+            "d/loss": loss * (1 + step % 3 / 50),
+            "g/loss": 1 / (0.1 + loss),
+            "d/real_prob": real,
+            "d/fake_prob": fake,
+        }
+    return rows
+
+
+def decisions(rows, diversity, on_trouble, ends, every):
+    """Return (step, action, changes) of a run's decisions.
+
+    Ends: steps at which an attempt is killed after its checkpoint, or a leg ends; every: of the
+    steps, those that are rows of the journal.
+    """
+    watch = Watch(on_trouble=on_trouble, window=3, valid_window=1, settle_epochs=2)
+    values = {"g_lr": 1e-3, "d_lr": 1e-3, "g_steps": 1}
+    run = types.SimpleNamespace(**vars(RUN) | {"watch": watch, "model_dump": lambda mode: values})
+    recipe = types.SimpleNamespace(show=lambda data, path: None)
+    recipe.validate = lambda data: {"valid/l1": 1.0, "valid/diversity": diversity[now.step // 8]}
+    data, ranks = types.SimpleNamespace(validation=range(3)), Ranks(Machine(device="cpu"))
+    made, state, saved, at = [], None, {}, 0
+    journal, unshown = [], []
+    for end in (*ends, STEPS):
+        folder = Memory()
+        writer = JournalWriter(ranks, folder)
+        writer.set_history(sorted(unshown + journal, key=lambda row: row["step"]))
+        state = TrainingState.from_dict(saved, run, ("G", "D"))
+        checks = Checks(recipe, data, ranks, folder, writer, None, last=end)
+        checks.apply = lambda *args, **facts: None
+        checks._is_allowed = lambda state, decision: True
+        folder.write_or_warn = lambda write: None
+        for step in range(at + 1, end + 1):
+            now = CLOCK.at(step)
+            writer.write([rows[step] | ({} if step % every == 0 else UNSHOWN)])
+            if any(checks.due(now, state)):
+                _, decision = checks.check(now, state)
+                if decision.action != "nothing":
+                    made.append((step, decision.action, decision.rule, decision.changes))
+        at, saved = end, json.loads(json.dumps(state.to_dict()))
+        journal, unshown = journal + folder.rows, writer.unshown
+    return made
+
+
+LEVELS = st.tuples(
+    st.sampled_from([0.01, 0.3, 0.7, 2.0]),
+    st.sampled_from([0.2, 0.6, 0.95]),
+    st.sampled_from([0.01, 0.4, 0.9]),
+)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(LEVELS, min_size=3, max_size=3),
+    st.lists(st.sampled_from([0.05, 0.5, 1.0]), min_size=7, max_size=7),
+    st.sampled_from(["adapt", "stop", "warn"]),
+    st.sets(st.integers(1, STEPS - 1), max_size=4),
+    st.integers(1, 4),
+)
+def test_decisions_do_not_depend_on_ends_and_restarts(draws, diversity, response, ends, every):
+    """Nor on which steps are in the journal; and those of a prefix are a prefix of those of all."""
+    rows = invented(draws)
+    whole = decisions(rows, diversity, response, (), 1)
+    assert decisions(rows, diversity, response, sorted(ends), every) == whole
