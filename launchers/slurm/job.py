@@ -74,9 +74,7 @@ class JobAttempt:
         submission = json.loads((folder / "submission.json").read_text())
         self.id, self.environment = submission["id"], environment
         self.resources = Resources.model_validate(submission["resources"])
-        self.members = submission["elements"][
-            int(environment.get("SLURM_ARRAY_TASK_ID", 0)) if len(submission["elements"]) > 1 else 0
-        ]
+        self.members = submission["elements"][int(environment.get("SLURM_ARRAY_TASK_ID", 0))]
         self.pass_on = not submission["signals_all"]
         self.node, self.nodes = (
             int(environment.get("SLURM_NODEID", 0)),

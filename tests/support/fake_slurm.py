@@ -4,18 +4,33 @@ import json
 import shlex
 from pathlib import Path
 
+# The words that each command is called with, as extended regular expressions. Others are refused,
+# as Slurm would refuse some of them and take others to mean more than was meant: a bare scancel.
+KEY = "[0-9]+(_[0-9]+)?"
+WORDS = {
+    "sbatch": r"(--test-only )?/[^ ]+\.sh",
+    "scontrol": (
+        rf"requeue {KEY}|show config|show hostnames [^ ]+|--oneliner show job {KEY}"
+        "|--oneliner show (node|partition) [^ ]+"
+    ),
+    "scancel": f"{KEY}( {KEY})*",
+    "squeue": r"--noheader --array --states=all --users=[^ ]+ --format=%i(\|%[A-Za-z])+",
+    "srun": "-.*",
+}
+
 
 class FakeSlurm:
     """Commands in a folder of their own, which is put before the usual path.
 
-    Each call is noted whole, words and all; a command that no test gave an answer fails.
+    Each call is noted whole, words and all. A command that no test gave an answer fails, and so
+    does one that is called with other words than it has.
     """
 
     def __init__(self, folder: Path, monkeypatch):
         self.folder, self._calls = folder / "slurm", folder / "calls"
         self.folder.mkdir()
         monkeypatch.setenv("PATH", f"{self.folder}:/usr/bin:/bin")
-        for name in ("sbatch", "scontrol", "scancel", "squeue", "srun"):
+        for name in WORDS:
             self.answers(name, error=f"{name}: no answer in this test", code=97)
 
     def answers(self, name: str, output: str = "", error: str = "", code: int = 0, keep: int = 0):
@@ -25,7 +40,9 @@ class FakeSlurm:
         calls, path = shlex.quote(str(self._calls)), self.folder / name
         kept = f'cp "${keep}" {shlex.quote(str(self.folder / "kept"))}\n' if keep else ""
         path.write_text(
-            f'#!/bin/sh\n{{ printf "%s\\n" {name} "$@"; echo; }} >> {calls}\n{kept}'
+            f'#!/bin/sh\n{{ printf "%s\\n" {name} "$@"; echo; }} >> {calls}\n'
+            f'echo "$*" | grep -Eqx -e {shlex.quote(WORDS[name])} ||'
+            f' {{ echo "{name}: not called so: $*" >&2; exit 98; }}\n{kept}'
             f"printf %s {shlex.quote(output)}\nprintf %s {shlex.quote(error)} >&2\nexit {code}\n"
         )
         path.chmod(0o755)

@@ -10,6 +10,7 @@ import pytest
 from fake_slurm import FakeSlurm, submission_folder
 
 from distgan.core.errors import LaunchError
+from distgan.launchers.slurm import client
 from distgan.launchers.slurm import job as jobs
 from distgan.launchers.slurm.job import Job, JobAttempt
 
@@ -24,6 +25,7 @@ def record(state, cause):
     (folder / "status.json").write_text(json.dumps({"state": state}))
 names = ("DISTGAN_LOGS", "SLURM_JOB_END_TIME", "SLURM_JOB_ID", "CUDA_VISIBLE_DEVICES")
 seen = {name: os.environ.get(name) for name in (*names, "OMP_NUM_THREADS")}
+seen["record"] = sorted(json.loads((attempt / "job.json").read_text()))
 (folder / "seen").write_text(json.dumps(seen))
 if what == "done":
     (folder / "DONE").write_text("{}"); record("done", None)
@@ -71,10 +73,15 @@ def job(slurm, tmp_path):
             resources = {"program": [str(program)], "time_outs": 1, "crashes": 1, **resources}
             submission_folder(tmp_path / home, [what], resources)
         env = {"PATH": os.environ["PATH"], "SLURM_JOB_ID": "7", **(environment or {})}
+        asked, key = len(slurm.calls("scontrol")), client.job_key(env)
         try:
             return JobAttempt(folder, env).take()
         except SystemExit as end:
             return end.code
+        finally:  # about no other job
+            words = {tuple(call[1:-1]): call[-1] for call in slurm.calls("scontrol")[asked:]}
+            assert set(words.values()) <= {key}, words
+            assert set(words) <= {("--oneliner", "show", "job"), ("requeue",)}
 
     return attempt
 
@@ -105,6 +112,8 @@ def test_a_run_that_is_done(job, slurm, tmp_path):
     assert about["slurm_start"] - about["queued"] == 60
     assert about["command"][0] == sys.executable and about["command"][2] == "done"
     seen = json.loads((tmp_path / "home/run0/seen").read_text())
+    begun = set(seen.pop("record"))  # as other nodes, and a start after a dead node, need it
+    assert begun >= {"command", "job", "restart", "submission", "step"} and "then" not in begun
     assert seen == {
         "DISTGAN_LOGS": str(tmp_path / "home/run0/attempts/000"),
         "SLURM_JOB_END_TIME": str(int(time.mktime(time.strptime("2030-01-01", "%Y-%m-%d")))),
@@ -119,7 +128,11 @@ def test_a_run_that_is_done(job, slurm, tmp_path):
 def test_at_its_time_limit_it_is_requeued_by_its_own_key_as_often_as_allowed(job, slurm, tmp_path):
     array = {"SLURM_ARRAY_JOB_ID": "12", "SLURM_ARRAY_TASK_ID": "0", "SLURM_JOB_ID": "15"}
     slurm.answers("scontrol", SHOWN.format("Unknown"))
-    assert job("time", environment=array) == 75
+    ends = {"SLURM_JOB_END_TIME": "1900000000"}  # of a newer Slurm, where scontrol does not know
+    assert job("time", environment=array | ends) == 75
+    assert (
+        json.loads((tmp_path / "home/run0/seen").read_text())["SLURM_JOB_END_TIME"] == "1900000000"
+    )
     assert requeued(slurm) == [["scontrol", "requeue", "12_0"]]
     assert ["scontrol", "--oneliner", "show", "job", "12_0"] in slurm.calls("scontrol")
     assert (record(tmp_path)["then"], record(tmp_path)["kind"]) == ("requeue", "time")
@@ -179,7 +192,8 @@ def test_a_preemption_is_left_to_slurm(job, slurm, tmp_path):
 
 
 def test_requeue_is_asked_for_until_slurm_answers(job, slurm, monkeypatch):
-    asked = []
+    asked, waits = [], []
+    monkeypatch.setattr(jobs.time, "sleep", lambda s, usual=time.sleep: waits.append(s) or usual(0))
 
     def requeue(key):
         asked.append(key)
@@ -187,11 +201,12 @@ def test_requeue_is_asked_for_until_slurm_answers(job, slurm, monkeypatch):
             raise LaunchError("Unable to contact slurm controller")
 
     monkeypatch.setattr(jobs.client, "requeue", requeue)
-    assert job("time") == 75 and asked == ["7", "7", "7"]
+    assert job("time") == 75 and asked == ["7", "7", "7"] and waits == [1, 2]
     monkeypatch.setattr(
         jobs.client, "requeue", lambda key: (_ for _ in ()).throw(LaunchError("down"))
     )
-    assert job("time", home="other") == 1
+    waits.clear()
+    assert job("time", home="other") == 1 and waits == [1, 2, 5, 10, 20, 30]
 
 
 def test_three_turns_without_a_step_are_the_last(job, slurm, tmp_path):
@@ -204,18 +219,19 @@ def test_three_turns_without_a_step_are_the_last(job, slurm, tmp_path):
     )
 
 
-def test_an_element_of_an_array_trains_its_own_member(slurm, tmp_path):
+@pytest.mark.parametrize(("elements", "own"), [(2, 1), (3, 2)])
+def test_an_element_of_an_array_trains_its_own_member(elements, own, slurm, tmp_path):
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
-    folder = submission_folder(tmp_path / "home", ["done"], {"program": [str(program)]}, elements=3)
+    folder = submission_folder(tmp_path / "home", ["done"], {"program": [str(program)]}, elements)
     env = {
         "PATH": os.environ["PATH"],
         "SLURM_JOB_ID": "15",
         "SLURM_ARRAY_JOB_ID": "12",
-        "SLURM_ARRAY_TASK_ID": "2",
+        "SLURM_ARRAY_TASK_ID": str(own),
     }
     assert JobAttempt(folder, env).take() == "done"
-    assert [(tmp_path / f"home/run{k}/DONE").exists() for k in range(3)] == [False, False, True]
+    assert [k for k in range(elements) if (tmp_path / f"home/run{k}/DONE").exists()] == [own]
 
 
 def test_the_callable_that_is_pickled_holds_the_folder_alone(slurm, tmp_path, monkeypatch):

@@ -42,7 +42,10 @@ def test_one_run_is_a_plain_job(slurm, tmp_path):
     folder = tmp_path / "runs" / "_slurm" / one.id
     assert Path(script).parent == folder
     options = {line for line in slurm.kept.splitlines() if line.startswith("#SBATCH")}
-    assert {
+    logs = {f"#SBATCH --{name}={folder}/%j_0_log.{name[:3]}" for name in ("output", "error")}
+    assert options == logs | {
+        "#SBATCH --open-mode=append",
+        "#SBATCH --wckey=submitit",
         f"#SBATCH --job-name={one.name}",
         "#SBATCH --time=90",
         "#SBATCH --nodes=1",
@@ -53,8 +56,7 @@ def test_one_run_is_a_plain_job(slurm, tmp_path):
         "#SBATCH --requeue",
         f"#SBATCH --chdir={tmp_path}",
         "#SBATCH --signal=USR2@90",
-    } <= options
-    assert not [option for option in options if "--array" in option]
+    }
     assert "srun --unbuffered" in slurm.kept and "--kill-on-bad-exit=1" in slurm.kept
     assert sys.executable in slurm.kept
     asked = json.loads((folder / "submission.json").read_text())
@@ -82,7 +84,8 @@ def test_several_are_one_array(slurm, tmp_path):
 
 
 def test_a_refusal_is_slurms_words_and_nothing_is_queued(slurm, tmp_path):
-    slurm.answers("sbatch", error="sbatch: error: invalid partition specified: nope", code=1)
+    why = "sbatch: error: invalid partition specified: nope" + " and more" * 60
+    slurm.answers("sbatch", error=why, code=1)
     slurm.answers("squeue")
     with pytest.raises(
         LaunchError, match="(?s)refused the job: .*invalid partition specified: nope"
@@ -90,6 +93,8 @@ def test_a_refusal_is_slurms_words_and_nothing_is_queued(slurm, tmp_path):
         submit(tmp_path / "runs", elements(tmp_path, 1), Resources(partition="nope"))
     ((one,), _) = Ledger(tmp_path / "runs").read()
     assert one.void and one.job is None
+    noted = json.loads(Ledger(tmp_path / "runs").path.read_text().splitlines()[-1])["why"]
+    assert len(noted) == 300 and noted.startswith("sbatch refused the job: ")
 
 
 @pytest.mark.parametrize("known", [True, False])

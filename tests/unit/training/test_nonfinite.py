@@ -99,25 +99,27 @@ def test_without_a_way_back_the_run_ends_and_says_why(healthy, memory, watch, me
 
 
 @pytest.mark.parametrize("window", [None, 1])
-def test_the_batch_of_a_skipped_update_is_recorded(window, particles, tmp_path, capsys):
+def test_the_batch_of_a_skipped_update_is_recorded(window, reference, tmp_path, capsys):
     """The samples at their positions in the order of the run, and which micro-batch it was."""
-    run, data = Settings(data=str(particles), shuffle_window=window), Data(str(particles))
+    run, data = Settings(data=str(reference), shuffle_window=window), Data(str(reference))
     where = {"machine": {"folder": str(tmp_path / "run")}}
-    folder = RunFolder(Settings(data=str(particles), **where), data.fingerprint, {})
+    folder = RunFolder(Settings(data=str(reference), **where), data.fingerprint, {})
+    n = len(data.train)  # in several shards
+    step = n // 6 + 1
     layout, player = batch_layout.fit(6, 1, 2), Player()
     nonfinite = NonFiniteMonitor(run, {"D": player}, data, layout, Ranks(), folder, 6)
-    positions = [np.arange(54 + 6 * k, 57 + 6 * k) for k in (0, 1)]  # of the second epoch
+    positions = [np.arange(n + 6 * k, n + 6 * k + 3) for k in (0, 1)]  # of the second epoch
     losses = [torch.tensor(0.5), torch.tensor(float("nan"))]
     player.pending_traces.append(UpdateTrace(torch.tensor(1.0), losses, positions))
-    nonfinite.inspect(Clock(6, 54, step=10), TrainingState.from_dict({}, run, {"D": player}))
+    nonfinite.inspect(Clock(6, n, step=step), TrainingState.from_dict({}, run, {"D": player}))
     folder.close()
-    kept = folder.path / f"attempts/{folder.attempt:03d}/bad/00000010-D"
+    kept = folder.path / f"attempts/{folder.attempt:03d}/bad/{step:08d}-D"
     about, held = (
         json.loads((kept / "batch.json").read_text()),
         load_file(kept / "samples.safetensors"),
     )
     assert (about["step"], about["not_finite"], about["losses"]) == (
-        10,
+        step,
         "loss of rank 0",
         [[0.5, "nan"]],
     )
@@ -130,4 +132,4 @@ def test_the_batch_of_a_skipped_update_is_recorded(window, particles, tmp_path, 
     assert [row["position"] for row in about["samples"]] == positions[1].tolist()
     assert [row["key"] for row in about["samples"]] == [data.train.key(int(k)) for k in numbers]
     assert torch.equal(held["samples"], real.view_as(held["samples"]))
-    assert "step 10: an update of D was skipped on all ranks" in capsys.readouterr().out
+    assert f"step {step}: an update of D was skipped on all ranks" in capsys.readouterr().out
