@@ -13,6 +13,7 @@ from distgan.config import identity
 from distgan.config.batch_layout import MAX_BATCH
 from distgan.config.introspection import defaults, flatten, overlay, section_of
 from distgan.config.sections import Evaluate, Machine, Positive, Section
+from distgan.monitor.guides import EARLIER_MOVES
 from distgan.monitor.moves import IN_FLIGHT
 from distgan.monitor.settings import Neutral, Watch
 
@@ -24,7 +25,14 @@ class Run(Section):
     # The validation number that ranks checkpoints, lower is better; None: the score of samples.
     judged_by: ClassVar[str | None] = None
     # Version of the settings -> defaults before it, by key; see config/identity.py.
-    changed_defaults: ClassVar[dict[int, dict[str, Any]]] = {}
+    changed_defaults: ClassVar[dict[int, dict[str, Any]]] = {
+        2: {
+            "watch.floored": False,
+            **dict.fromkeys(f"watch.{rule}" for rule in ("critic_growth", "grad_growth")),
+            "watch.nearest_low": None,
+            **EARLIER_MOVES,
+        }
+    }
     # The settings that the line or run file gave; set by loading.validate, no part of equality.
     _given: ClassVar[dict[str, Any]] = {}
 

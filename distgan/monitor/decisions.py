@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 from distgan.monitor.journal import recent
 from distgan.monitor.moves import Rule, format_setting
 from distgan.monitor.results import Finding
-from distgan.monitor.rules_game import ALWAYS, BOUNDED
+from distgan.monitor.rules_game import rules
 from distgan.monitor.settings import Watch
 
 RATES = ("g_lr", "d_lr")
@@ -30,7 +30,7 @@ def evaluate_rules(
     rows, values = recent(rows), values or {}
     findings = {
         finding.rule: finding
-        for rule in (*ALWAYS, *(() if settings.unbounded else BOUNDED))
+        for rule in rules(settings)
         if (finding := rule(rows, settings, values))
     }
     ordered = [

@@ -1,17 +1,26 @@
 """The tuning guides as data: by rule, the moves to make, in order. Imports no torch."""
 
+from typing import Any
+
 from distgan.monitor.moves import Move, Rule
 
 Guide = dict[Rule, tuple[Move, ...]]
 
 
 _STRONG = (Move(setting="g_steps", add=1, limit=3), Move(setting="d_lr", factor=0.5, limit=5e-5))
-_WEAK = (Move(setting="g_steps", add=-1, limit=1), Move(setting="d_lr", factor=2, limit=2e-4))
+_WEAK = (
+    Move(setting="g_steps", add=-1, limit=1),
+    Move(setting="d_lr", factor=2, limit=2e-4),
+    Move(setting="d_lr", factor=2, limit=8e-4),  # as in the best run of docs/sagan.md
+)
 _CLIP = Move(setting="clip", factor=0.5, limit=0.5, in_flight=False)
 _SMALLER_D = (
     Move(setting="weight_decay", factor=5, limit=5e-5),
     Move(setting="ndf", factor=0.75, limit=32, in_flight=False),
 )
+# Zhao et al. 2020: it keeps D from knowing its training images by heart. Weight decay does not,
+# where D is spectrally normalised: a factor on its weights changes nothing that it says.
+DIFFAUGMENT = Move(setting="diffaugment", to=("color", "translation", "cutout"))
 _ADAM = tuple(Move(setting=name, factor=0.5, limit=5e-5) for name in ("g_lr", "d_lr"))
 
 # From the specifications of the sagan and capacity systems: one more G step up to 1:3; D 5e-5 and G
@@ -28,13 +37,16 @@ SAGAN_GUIDE: Guide = {
     "d_loss_low": _STRONG,
     "d_too_strong": _STRONG,
     "gan_loss_stagnant": _STRONG,
+    "gradients_exploding": (*_ADAM, _CLIP),
+    "critic_drift": _ADAM,
     "g_loss_exploding": (*_ADAM, _CLIP),
     "d_loss_high": _WEAK,
     "real_prob_low": _WEAK,
     "fake_prob_high": _WEAK,
     "overfitting": _SMALLER_D,
     "validation_rising": _SMALLER_D,
-    "d_overfitting": _SMALLER_D,
+    "d_overfitting": (DIFFAUGMENT, _SMALLER_D[1]),
+    "copies": (DIFFAUGMENT, Move(setting="ngf", factor=0.75, limit=32, in_flight=False)),
     "score_flat": (
         Move(setting="epochs", factor=1.5, limit=3000, in_flight=False),
         Move(setting="lr_every", factor=0.5, limit=250, in_flight=False),
@@ -42,6 +54,41 @@ SAGAN_GUIDE: Guide = {
         Move(setting="ndf", factor=1.5, limit=96, in_flight=False),
         Move(setting="attention", to=(8, 16, 32), in_flight=False),
     ),
+}
+
+
+# R1 and R2 are what holds D back; there is one update of each network in a step.
+_PENALTIES = (
+    Move(setting="gamma", factor=2, limit=16),
+    Move(setting="gamma_end", factor=2, limit=1.6),
+)
+R3GAN_GUIDE: Guide = SAGAN_GUIDE | {
+    "mode_collapse": (*SAGAN_GUIDE["mode_collapse"], *_PENALTIES),
+    "gradients_exploding": (*_ADAM, *_PENALTIES),
+    "d_loss_low": (*_PENALTIES, _STRONG[1]),
+    "d_overfitting": (DIFFAUGMENT, *_PENALTIES, _SMALLER_D[1]),
+    "score_flat": (
+        Move(setting="epochs", factor=1.5, limit=3000, in_flight=False),
+        Move(setting="anneal_epochs", factor=1.5, limit=1500, in_flight=False),
+        Move(setting="ngf", factor=1.5, limit=96, in_flight=False),
+        Move(setting="ndf", factor=1.5, limit=96, in_flight=False),
+    ),
+}
+
+# What changed in these guides since 0.1.0, for runs that were begun before; null: no such rule.
+EARLIER_MOVES: dict[str, list[dict[str, Any]] | None] = dict.fromkeys(
+    f"watch.moves.{rule}" for rule in ("gradients_exploding", "critic_drift", "copies")
+)
+EARLIER_SAGAN_MOVES = {
+    f"watch.moves.{rule}": [move.model_dump(mode="json") for move in moves]
+    for rule, moves in {
+        "d_overfitting": _SMALLER_D,
+        **dict.fromkeys(("d_loss_high", "real_prob_low", "fake_prob_high"), _WEAK[:2]),
+    }.items()
+}
+EARLIER_R3GAN_MOVES = EARLIER_SAGAN_MOVES | {
+    f"watch.moves.{rule}": [move.model_dump(mode="json") for move in SAGAN_GUIDE[rule]]
+    for rule in ("mode_collapse", "d_loss_low", "score_flat")
 }
 
 
@@ -96,12 +143,20 @@ _MILDER = (
     Move(setting="weight_decay", add=1e-5, limit=5e-5),
     Move(setting="g_width", factor=0.5, limit=64, in_flight=False),
 )
-TIMBRE_GUIDE = {
+TIMBRE_GUIDE: Guide = {
     "nonfinite": _SLOWER,
+    "mode_collapse": _SLOWER,
+    "gradients_exploding": _SLOWER,
     "g_loss_exploding": _SLOWER,
     "d_loss_low": _LESS_GAN,
     "d_too_strong": _LESS_GAN,
-    "d_loss_high": (Move(setting="d_lr", factor=2, limit=8e-4),),
+    **dict.fromkeys(
+        ("d_loss_high", "real_prob_low", "fake_prob_high"),
+        (Move(setting="d_lr", factor=2, limit=8e-4),),
+    ),
     "overfitting": _MILDER,
     "validation_rising": _MILDER,
 }
+EARLIER_TIMBRE_MOVES: dict[str, None] = dict.fromkeys(
+    f"watch.moves.{rule}" for rule in ("mode_collapse", "real_prob_low", "fake_prob_high")
+)

@@ -8,8 +8,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_serializer, model_valid
 Rule = Literal[
     "nonfinite",
     "mode_collapse",
+    "gradients_exploding",
     "d_loss_low",
     "d_too_strong",
+    "critic_drift",
     "g_loss_exploding",
     "gan_loss_stagnant",
     "d_loss_high",
@@ -18,6 +20,7 @@ Rule = Literal[
     "overfitting",
     "validation_rising",
     "d_overfitting",
+    "copies",
     "score_flat",
 ]
 
@@ -35,7 +38,7 @@ class Move(BaseModel):
     )
     factor: float | None = Field(None, gt=0, description="multiply by this")
     add: float | None = Field(None, description="add this")
-    to: bool | int | float | str | tuple[int | float, ...] | None = Field(
+    to: bool | int | float | str | tuple[int | float, ...] | tuple[str, ...] | None = Field(
         None, description="set to this"
     )
     limit: float | None = Field(None, description="where `factor` or `add` stops")
@@ -104,6 +107,7 @@ IN_FLIGHT = frozenset(
         "gan_start_epoch",
         "dropout_rate",
         "gamma",
+        "gamma_end",
         "hflip",
         "vflip",
         "rotation",

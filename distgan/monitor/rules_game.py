@@ -11,6 +11,7 @@ finite. `Finding.advice` holds what helps beside the guide's moves, which
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,105 +19,66 @@ import numpy as np
 from distgan.monitor.journal import epoch_means, finite, medians, since
 from distgan.monitor.results import Finding
 from distgan.monitor.rules_outcome import (
+    copies,
     d_overfitting,
     mode_collapse,
+    nonfinite,
     overfitting,
     score_flat,
+    score_improves,
     score_mark,
     validation_rising,
 )
 from distgan.monitor.settings import Watch
 
 
-def nonfinite_lines(rows: list[dict]) -> list[tuple[float, list[str]]]:
-    """Return (epoch, keys) of each line that holds a NaN, an infinity or null."""
-    bad = [
-        (
-            row["epoch"],
-            [
-                key
-                for key, value in row.items()
-                if "/" in key
-                and (value is None or isinstance(value, float) and not math.isfinite(value))
-            ],
-        )
-        for row in rows
-    ]
-    return [(epoch, keys) for epoch, keys in bad if keys]
-
-
-def _never_finite(rows: list[dict], count: int) -> list[str]:
-    """Return the keys of validations and scores whose last `count` values were not finite.
-
-    These are too rare for a window of lines.
-    """
-    seen: dict[str, list[bool]] = {}
-    for row in reversed([row for row in rows if "seconds" not in row]):
-        for key, value in row.items():
-            if (
-                key.startswith(("valid/", "eval/"))
-                and len(values := seen.setdefault(key, [])) < count
-            ):
-                values.append(
-                    value is None or isinstance(value, float) and not math.isfinite(value)
-                )
-    return [key for key, values in seen.items() if len(values) == count and all(values)]
-
-
-def nonfinite(rows: list[dict], s: Watch, values: dict[str, Any]) -> Finding | None:
-    if s.nonfinite_lines is None:
-        return None
-    if blind := _never_finite(rows, s.nonfinite_lines):
-        return Finding(
-            "nonfinite",
-            "warning",
-            rows[-1]["epoch"],
-            f"NaN or infinity in the last {s.nonfinite_lines} of {', '.join(blind)}",
-            "look for held-out samples with bad values (distgan check DATA), or a network that"
-            " overflows in eval mode; without a finite score no checkpoint is the best",
-        )
-    bad = nonfinite_lines(rows[-s.window :])
-    if not bad:
-        return None
-    total = min(len(rows), s.window)
-    lasting = len(bad) >= min(s.nonfinite_lines, total)
-    names = ", ".join(sorted({key for _, keys in bad for key in keys}))
-    return Finding(
-        "nonfinite",
-        "warning" if lasting else "note",
-        bad[0][0],
-        f"NaN or infinity in {len(bad)} of the last {total} lines: {names}",
-        (
-            "go back to an earlier checkpoint"
-            if lasting
-            else "no action needed for single steps: they are skipped"
-        ),
-    )
-
-
 def d_loss_low(rows: list[dict], s: Watch, values: dict[str, Any]) -> Finding | None:
     if s.d_loss_strong is None:
         return None
-    windows = medians(finite(rows, "d/loss"), s.window)
-    above = windows[:, 1] - s.d_loss_floor
+    table = finite(rows, "d/adversarial")  # without penalties
+    windows = medians(table if len(table) else finite(rows, "d/loss"), s.window)
+    above = windows[:, 1] - s.least_d_loss
     at = since(above < s.d_loss_strong, above >= s.d_loss_strong * s.release)
     if at is None:
         return None
     collapsed = s.d_loss_collapsed is not None and above[-1] < s.d_loss_collapsed
-    limit = s.d_loss_floor + (s.d_loss_collapsed if collapsed else s.d_loss_strong)
+    limit = s.least_d_loss + (s.d_loss_collapsed if collapsed else s.d_loss_strong)
     means = (
         "the discriminator may have collapsed; it has nothing left to learn, and G gets no usable"
         " gradient"
         if collapsed
         else "D too strong"
     )
-    return Finding(
-        "d_loss_low",
-        "warning",
-        float(windows[at, 0]),
-        f"D loss {windows[-1, 1]:.3g} (median of {s.window} lines), healthy above "
-        f"{s.d_loss_floor + s.d_loss_strong:.3g}, limit {limit:.3g}: {means}",
-        "train D less, or make it smaller",
+    return _of_strength(
+        Finding(
+            "d_loss_low",
+            "warning",
+            float(windows[at, 0]),
+            f"D loss {windows[-1, 1]:.3g} (median of {s.window} lines), healthy above "
+            f"{s.least_d_loss + s.d_loss_strong:.3g}, limit {limit:.3g}: {means}",
+            "train D less, or make it smaller",
+        ),
+        rows,
+        s,
+    )
+
+
+def _of_strength(finding: Finding, rows: list[dict], s: Watch) -> Finding:
+    """Return a finding about D's strength, as a note while the score improves.
+
+    Not where D's gradient is gone, nor for pairs, whose score follows from their L1 loss, whatever
+    D does.
+    """
+    norms = medians(finite(rows, "d/grad_norm"), s.window)[:, 1]
+    if len(norms) and norms[-1] <= 1e-6 * norms.max():
+        return replace(finding, message=f"{finding.message}; D's gradient is {norms[-1]:.2g}")
+    if not score_improves(rows, s) or any("g/l1" in row for row in rows):
+        return finding
+    return replace(
+        finding,
+        level="note",
+        message=f"{finding.message}; but the score still improves",
+        advice="no action needed while the score improves",
     )
 
 
@@ -148,14 +110,18 @@ def d_too_strong(rows: list[dict], s: Watch, values: dict[str, Any]) -> Finding 
     )
     if at is None:
         return None
-    return Finding(
-        "d_too_strong",
-        "warning",
-        float(windows[at, 0]),
-        f"D(x) {real[-1]:.3g}, above {s.real_prob_high:g}, while D(G(z)) {fake[-1]:.2g}, below"
-        f" {s.fake_prob_low:g} (medians of {s.window} lines): D too strong, it separates all"
-        " samples",
-        "first take one more G step for each D step, up to 1:3",
+    return _of_strength(
+        Finding(
+            "d_too_strong",
+            "warning",
+            float(windows[at, 0]),
+            f"D(x) {real[-1]:.3g}, above {s.real_prob_high:g}, while D(G(z)) {fake[-1]:.2g}, below"
+            f" {s.fake_prob_low:g} (medians of {s.window} lines): D too strong, it separates all"
+            " samples",
+            "first take one more G step for each D step, up to 1:3",
+        ),
+        rows,
+        s,
     )
 
 
@@ -224,6 +190,82 @@ def fake_prob_high(rows: list[dict], s: Watch, values: dict[str, Any]) -> Findin
             if separates
             else "let D catch up: d_lr not below g_lr, D:G steps 1:1"
         ),
+    )
+
+
+def _outgrown(windows: np.ndarray, size: int, growth: float) -> np.ndarray:
+    """Return the limit of each median: `growth` times the highest one of the first quarter of the
+    run until there; infinity until that quarter holds two windows.
+    """
+    epochs = windows[:, 0]
+    quarter = np.searchsorted(epochs, epochs[:1] + (epochs - epochs[:1]) / 4, side="right") - 1
+    highest = np.maximum.accumulate(windows[:, 1])[quarter]
+    return np.where(quarter >= size, growth * highest, math.inf)
+
+
+def gradients_exploding(rows: list[dict], s: Watch, values: dict[str, Any]) -> Finding | None:
+    """Find a gradient norm, before clipping, that grows out of its own history.
+
+    It may rise far in a young run: while the score improves it is a note, up to the third power of
+    `grad_growth`.
+    """
+    if s.grad_growth is None:
+        return None
+    clip, found, far = values.get("clip"), [], False
+    for player in ("g", "d"):
+        windows = medians(finite(rows, f"{player}/grad_norm"), s.window)
+        limit = _outgrown(windows, s.window, s.grad_growth)
+        at = since(windows[:, 1] > limit, windows[:, 1] < limit / s.release)
+        if at is None:
+            continue
+        far |= bool(windows[-1, 1] > limit[-1] * s.grad_growth**2)
+        found.append(
+            (
+                float(windows[at, 0]),
+                f"gradient norm of {player.upper()} {windows[-1, 1]:.3g} (median of {s.window}"
+                f" lines), limit {limit[-1]:.3g}",
+            )
+        )
+    if not found:
+        return None
+    note = not far and score_improves(rows, s)
+    return Finding(
+        "gradients_exploding",
+        "note" if note else "warning",
+        min(epoch for epoch, _ in found),
+        "; ".join(text for _, text in found)
+        + f", {s.grad_growth:g} times the highest in the first quarter of the run: "
+        + ("rising, but the score still improves" if note else "exploding")
+        + (f"; clip={clip:g} hides it from the losses" if clip else ""),
+        "no action needed while the score improves"
+        if note
+        else "go back to an earlier checkpoint; look for samples with extreme values (distgan check"
+        " DATA)",
+    )
+
+
+def critic_drift(rows: list[dict], s: Watch, values: dict[str, Any]) -> Finding | None:
+    """Find a Wasserstein estimate that grows and grows, while the score does not improve.
+
+    It rises while the critic learns, and should fall as G follows.
+    """
+    if s.critic_growth is None or score_improves(rows, s):
+        return None
+    table = finite(rows, "d/wasserstein")
+    windows = medians(table if len(table) else np.abs(finite(rows, "d/loss")), s.window)
+    limit = _outgrown(windows, s.window, s.critic_growth)
+    at = since(windows[:, 1] > limit, windows[:, 1] < limit / s.release)
+    if at is None:
+        return None
+    return Finding(
+        "critic_drift",
+        "warning",
+        float(windows[at, 0]),
+        f"Wasserstein estimate {windows[-1, 1]:.4g} (median of {s.window} lines), limit"
+        f" {limit[-1]:.3g}, {s.critic_growth:g} times its highest in the first quarter of the run:"
+        " it should fall as G follows, and the score does not improve",
+        "a gradient penalty in place of weight clipping, or a stronger one; keep the best"
+        " checkpoint",
     )
 
 
@@ -320,14 +362,16 @@ def _label(values: dict[str, Any], name: str, usual: float) -> float:
     return float(value) if isinstance(value, int | float) else usual
 
 
-# For an unbounded critic, no range of losses and outputs is evaluated.
-ALWAYS: tuple[Callable[[list[dict], Watch, dict[str, Any]], Finding | None], ...] = (
+Rule = Callable[[list[dict], Watch, dict[str, Any]], Finding | None]
+ALWAYS: tuple[Rule, ...] = (
     nonfinite,
     mode_collapse,
     overfitting,
     validation_rising,
     d_overfitting,
+    copies,
     score_flat,
+    gradients_exploding,
 )
 BOUNDED = (
     d_loss_low,
@@ -338,3 +382,13 @@ BOUNDED = (
     real_prob_low,
     fake_prob_high,
 )
+
+
+def rules(s: Watch) -> tuple[Rule, ...]:
+    """Return the rules that apply to a loss.
+
+    No range of losses and outputs holds for an unbounded critic, but some such losses have a floor.
+    """
+    if s.unbounded:
+        return (*ALWAYS, d_loss_low if s.floored else critic_drift)
+    return (*ALWAYS, *BOUNDED)

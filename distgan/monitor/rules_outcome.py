@@ -1,4 +1,5 @@
-"""Health rules of the results of training: validation, overfitting, score, diversity of samples.
+"""Health rules of the results of training: validation, overfitting, score, diversity of samples,
+numbers that are not finite.
 
 rules_game says what a rule is. Imports no torch.
 """
@@ -11,6 +12,72 @@ import numpy as np
 from distgan.monitor.journal import finite, gaps, medians, score_key, since
 from distgan.monitor.results import Finding
 from distgan.monitor.settings import Watch
+
+
+def nonfinite_lines(rows: list[dict]) -> list[tuple[float, list[str]]]:
+    """Return (epoch, keys) of each line that holds a NaN, an infinity or null."""
+    bad = [
+        (
+            row["epoch"],
+            [
+                key
+                for key, value in row.items()
+                if "/" in key
+                and (value is None or isinstance(value, float) and not math.isfinite(value))
+            ],
+        )
+        for row in rows
+    ]
+    return [(epoch, keys) for epoch, keys in bad if keys]
+
+
+def _never_finite(rows: list[dict], count: int) -> list[str]:
+    """Return the keys of validations and scores whose last `count` values were not finite.
+
+    These are too rare for a window of lines.
+    """
+    seen: dict[str, list[bool]] = {}
+    for row in reversed([row for row in rows if "seconds" not in row]):
+        for key, value in row.items():
+            if (
+                key.startswith(("valid/", "eval/"))
+                and len(values := seen.setdefault(key, [])) < count
+            ):
+                values.append(
+                    value is None or isinstance(value, float) and not math.isfinite(value)
+                )
+    return [key for key, values in seen.items() if len(values) == count and all(values)]
+
+
+def nonfinite(rows: list[dict], s: Watch, values: dict[str, Any]) -> Finding | None:
+    if s.nonfinite_lines is None:
+        return None
+    if blind := _never_finite(rows, s.nonfinite_lines):
+        return Finding(
+            "nonfinite",
+            "warning",
+            rows[-1]["epoch"],
+            f"NaN or infinity in the last {s.nonfinite_lines} of {', '.join(blind)}",
+            "look for held-out samples with bad values (distgan check DATA), or a network that"
+            " overflows in eval mode; without a finite score no checkpoint is the best",
+        )
+    bad = nonfinite_lines(rows[-s.window :])
+    if not bad:
+        return None
+    total = min(len(rows), s.window)
+    lasting = len(bad) >= min(s.nonfinite_lines, total)
+    names = ", ".join(sorted({key for _, keys in bad for key in keys}))
+    return Finding(
+        "nonfinite",
+        "warning" if lasting else "note",
+        bad[0][0],
+        f"NaN or infinity in {len(bad)} of the last {total} lines: {names}",
+        (
+            "go back to an earlier checkpoint"
+            if lasting
+            else "no action needed for single steps: they are skipped"
+        ),
+    )
 
 
 def overfitting(rows: list[dict], s: Watch, values: dict[str, Any]) -> Finding | None:
@@ -106,6 +173,26 @@ def d_overfitting(rows: list[dict], s: Watch, values: dict[str, Any]) -> Finding
     )
 
 
+def copies(rows: list[dict], s: Watch, values: dict[str, Any]) -> Finding | None:
+    """Find samples that lie nearer to training images than unseen images do."""
+    if s.nearest_low is None:
+        return None
+    windows = medians(finite(rows, "valid/nearest"), s.valid_window)
+    at = since(windows[:, 1] < s.nearest_low, windows[:, 1] > s.nearest_low * s.release)
+    if at is None:
+        return None
+    return Finding(
+        "copies",
+        "warning",
+        float(windows[at, 0]),
+        f"samples lie at {windows[-1, 1]:.3g} of the distance of unseen images from their nearest"
+        f" training image (valid/nearest, median of {s.valid_window} evaluations; 1 is healthy),"
+        f" limit {s.nearest_low:g}: G copies training images",
+        "keep a checkpoint from before; more images; look at samples beside their nearest training"
+        " images before using them",
+    )
+
+
 def score_mark(rows: list[dict], s: Watch) -> tuple[np.ndarray | None, np.ndarray | None, int]:
     """Return (epoch, score) of the last clear improvement and of the last evaluation, and the
     number of evaluations after the former; (None, None, 0) without a finite score.
@@ -119,6 +206,14 @@ def score_mark(rows: list[dict], s: Watch) -> tuple[np.ndarray | None, np.ndarra
         if score < scores[at, 1] - abs(scores[at, 1]) * s.score_flat_change:
             at = i
     return scores[at], scores[-1], len(scores) - 1 - at
+
+
+def score_improves(rows: list[dict], s: Watch) -> bool:
+    """Return whether one of the last evaluations was clearly better than all before it."""
+    mark, _, evaluations = score_mark(rows, s)
+    if mark is None or evaluations >= s.score_flat_evaluations:
+        return False
+    return bool(mark[0] > finite(rows, score_key(rows))[0, 0])
 
 
 def score_flat(rows: list[dict], s: Watch, values: dict[str, Any]) -> Finding | None:
@@ -143,16 +238,27 @@ def score_flat(rows: list[dict], s: Watch, values: dict[str, Any]) -> Finding | 
 
 
 def mode_collapse(rows: list[dict], s: Watch, values: dict[str, Any]) -> Finding | None:
-    """Find samples that become alike, or a score that jumps."""
-    parts = [part for part in (_fallen(rows, s), _jumped(rows, s)) if part]
+    """Find samples that become alike, or a score that jumps.
+
+    A young G draws noise, which is diverse, then the mean image: while the score halves within
+    `valid_window` evaluations, samples that are alike are a note.
+    """
+    fallen, jumped = _fallen(rows, s), _jumped(rows, s)
+    parts = [part for part in (fallen, jumped) if part]
     if not parts:
         return None
+    key = score_key(rows)
+    scores = finite(rows, key)[:, 1] if key else np.empty(0)
+    before = scores[: -s.valid_window].min(initial=math.inf)
+    note = not jumped and bool(0 < before < math.inf and scores.min() <= before / 2)
     return Finding(
         "mode_collapse",
-        "warning",
+        "note" if note else "warning",
         min(epoch for epoch, _ in parts),
-        "; ".join(text for _, text in parts),
-        "return to an earlier checkpoint and lower both rates (on_trouble=rollback does so)",
+        "; ".join(text for _, text in parts) + ("; but the score falls fast" if note else ""),
+        "no action needed while the score falls fast"
+        if note
+        else "return to an earlier checkpoint and lower both rates (on_trouble=rollback does so)",
     )
 
 

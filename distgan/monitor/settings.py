@@ -3,9 +3,9 @@ Imports no torch.
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from distgan.monitor.guides import SAGAN_GUIDE, WAVEFORM_GUIDE
 from distgan.monitor.moves import Move, Rule
@@ -68,7 +68,14 @@ class Watch(BaseModel):
         False,
         description=(
             "D is an unbounded critic (Wasserstein): its losses and outputs have no healthy range,"
-            " so only overfitting, scores and non-finite numbers are evaluated"
+            " so only overfitting, scores, gradients and non-finite numbers are evaluated"
+        ),
+    )
+    floored: Annotated[bool, Neutral(False)] = Field(
+        False,
+        description=(
+            "with unbounded: D's loss is never below 0 (hinge, relativistic), so d_loss_low is"
+            " evaluated, and critic_drift is not"
         ),
     )
     healthy: dict[str, Range] = Field(
@@ -118,6 +125,22 @@ class Watch(BaseModel):
     fake_prob_high: float | None = Field(
         0.6, ge=0, le=1, description="D(G(z)) above this: D classifies generated samples as real"
     )
+    critic_growth: Annotated[float | None, Neutral(None)] = Field(
+        3.0,
+        ge=1,
+        description=(
+            "Wasserstein estimate above this many times its highest median in the first quarter of"
+            " the run, while the score does not improve: G cannot follow"
+        ),
+    )
+    grad_growth: Annotated[float | None, Neutral(None)] = Field(
+        10.0,
+        ge=1,
+        description=(
+            "gradient norm above this many times its highest median in the first quarter of the"
+            " run: exploding"
+        ),
+    )
     g_loss_growth: float | None = Field(
         4.0, ge=1, description="G loss above this many times its own lowest median: exploding"
     )
@@ -163,6 +186,14 @@ class Watch(BaseModel):
         ge=0,
         description=(
             "valid/overfit above this: D overfits (0.6 is the target of Karras et al. 2020)"
+        ),
+    )
+    nearest_low: Annotated[float | None, Neutral(None)] = Field(
+        0.5,
+        ge=0,
+        description=(
+            "valid/nearest below this: G copies training images (1: as far from them as unseen"
+            " images; those blurred by 4 pixels are at 0.72)"
         ),
     )
     diversity_fall: float | None = Field(
@@ -215,9 +246,22 @@ class Watch(BaseModel):
     moves: dict[Rule, tuple[Move, ...]] = Field(
         SAGAN_GUIDE,
         description=(
-            "the tuning guide, by rule: lists of {setting, factor | add | to, limit, in_flight}"
+            "the tuning guide, by rule: lists of {setting, factor | add | to, limit, in_flight};"
+            " null: no moves"
         ),
     )
+
+    @field_validator("moves", mode="before")
+    @classmethod
+    def _no_moves(cls, value):
+        if not isinstance(value, dict):
+            return value
+        return {rule: moves for rule, moves in value.items() if moves is not None}
+
+    @property
+    def least_d_loss(self) -> float:
+        """Return the floor of D's loss."""
+        return 0.0 if self.floored else self.d_loss_floor
 
 
 WAVEFORM = Watch(

@@ -9,8 +9,8 @@ import numpy as np
 
 from distgan.monitor.journal import finite, gaps, medians, recent
 from distgan.monitor.results import HealthSignal
-from distgan.monitor.rules_game import g_loss_limit, nonfinite_lines
-from distgan.monitor.rules_outcome import score_flat, score_mark
+from distgan.monitor.rules_game import g_loss_limit
+from distgan.monitor.rules_outcome import nonfinite_lines, score_flat, score_mark
 from distgan.monitor.settings import Range, Watch
 
 _PROBABILITIES = {
@@ -47,6 +47,7 @@ def health_signals(rows: list[dict], s: Watch) -> list[HealthSignal]:
     gap = table[:, 2] - table[:, 1]
     specs = [
         *(() if s.unbounded else _game(rows, s, paired=len(gap) > 0)),
+        *([_d_loss(rows, s)] if s.floored else []),
         *(
             _healthy_range(rows, s, key, key, "healthy range")
             for key in s.healthy
@@ -75,17 +76,9 @@ def _game(rows: list[dict], s: Watch, paired: bool) -> Iterator[SignalSpec]:
     """
     for key, (name, meaning) in _PROBABILITIES.items():
         yield _healthy_range(rows, s, key, name, meaning)
-    d_losses, g_losses = finite(rows, "d/loss"), finite(rows, "g/loss")
-    d_loss, d_enough = _median(d_losses[:, 1], s.window)
+    yield (d := _d_loss(rows, s))
+    g_losses = finite(rows, "g/loss")
     g_loss, g_enough = _median(g_losses[:, 1], s.window)
-    d_range = s.d_loss_floor + (s.d_loss_strong or 0.0), s.d_loss_weak
-    yield SignalSpec(
-        "D loss",
-        d_loss,
-        d_enough,
-        s.healthy.get("d/loss", d_range),
-        "near its floor D has nothing left to learn and G gets no gradient",
-    )
     limit = g_loss_limit(medians(g_losses, s.window)[:, 1], s)
     g_high = float(limit[-1]) if len(limit) and s.g_loss_growth else s.g_loss_high
     yield SignalSpec(
@@ -97,18 +90,30 @@ def _game(rows: list[dict], s: Watch, paired: bool) -> Iterator[SignalSpec]:
     )
     yield SignalSpec(
         "G loss / D loss",
-        g_loss / d_loss if d_loss and g_loss is not None else None,
-        d_enough and g_enough,
+        g_loss / d.value if d.value and g_loss is not None else None,
+        d.enough and g_enough,
         (1 / s.loss_ratio, s.loss_ratio),
         "of comparable size",
         applies=not paired,
     )
 
 
+def _d_loss(rows: list[dict], s: Watch) -> SignalSpec:
+    table = finite(rows, "d/adversarial")
+    return SignalSpec(
+        "D loss",
+        *_median((table if len(table) else finite(rows, "d/loss"))[:, 1], s.window),
+        s.healthy.get("d/loss", (s.least_d_loss + (s.d_loss_strong or 0.0), s.d_loss_weak)),
+        "near its floor D has nothing left to learn and G gets no gradient",
+    )
+
+
 def _validation(rows: list[dict], s: Watch, gap: np.ndarray) -> list[SignalSpec]:
     """The signals of validations. gap: [n], validation L1 − training L1."""
     l1 = finite(rows, "valid/l1")
-    diversity, overfit = (finite(rows, f"valid/{name}")[:, 1] for name in ("diversity", "overfit"))
+    diversity, nearest, overfit = (
+        finite(rows, f"valid/{name}")[:, 1] for name in ("diversity", "nearest", "overfit")
+    )
     lowest = medians(l1, s.valid_window)[:, 1]
     rise = len(lowest) > 0 and s.valid_rise is not None
     return [
@@ -132,6 +137,13 @@ def _validation(rows: list[dict], s: Watch, gap: np.ndarray) -> list[SignalSpec]
             (s.diversity_low, None),
             "relative to real samples: 1 is healthy, 0 is mode collapse",
             applies=len(diversity) > 0 and s.diversity_low is not None,
+        ),
+        SignalSpec(
+            "distance from training images",
+            *_median(nearest, s.valid_window),
+            (s.nearest_low, None),
+            "relative to unseen images: 1 is healthy, 0 is copies",
+            applies=len(nearest) > 0 and s.nearest_low is not None,
         ),
         SignalSpec(
             "overfit of D",

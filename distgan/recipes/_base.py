@@ -119,8 +119,9 @@ def with_monitor_defaults(tree: Any, key: str, fields: Mapping[str, Any]) -> Any
     """Return the settings `tree` with the thresholds of `watch` that follow from the loss (setting
     `key`) and its labels, except those that `tree` sets itself.
 
-    hinge and wgan give D's loss and outputs no healthy range. The least binary cross-entropy under
-    soft labels is the mean of their entropies; least squares can reach 0 whatever the labels.
+    hinge and wgan give D's loss and outputs no healthy range, but that of hinge is at least 0. The
+    least binary cross-entropy under soft labels is the mean of their entropies; least squares can
+    reach 0 whatever the labels.
     """
     if not isinstance(tree, dict) or not isinstance(own := tree.get("watch", {}), dict):
         return tree
@@ -129,7 +130,7 @@ def with_monitor_defaults(tree: Any, key: str, fields: Mapping[str, Any]) -> Any
     )
     defaults: dict[str, Any] = {}
     if mode in ("hinge", "wgan"):
-        defaults = {"unbounded": True}
+        defaults = {"unbounded": True, "floored": mode == "hinge"}
     elif mode == "lsgan":
         defaults = {"d_loss_floor": 0.0}
     elif mode == "vanilla" and all(

@@ -10,7 +10,7 @@ the average).
 import math
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ from distgan.data.diffaugment import ImagePolicy
 from distgan.data.loader import MicroBatch
 from distgan.distributed.ranks import Ranks
 from distgan.engine.player import Log, Player, merge_logs
+from distgan.monitor.guides import EARLIER_R3GAN_MOVES, R3GAN_GUIDE
 from distgan.monitor.settings import Watch
 from distgan.nn.losses import d_relativistic, g_relativistic, zero_centred_penalty
 from distgan.recipes import _noise
@@ -40,6 +41,8 @@ GAIN = (2 / (1 + SLOPE**2)) ** 0.5
 
 
 class Settings(Run):
+    changed_defaults: ClassVar = {2: EARLIER_R3GAN_MOVES}
+
     recipe: Literal["r3gan"] = Field("r3gan", description="the system to train")
     batch: int = Field(
         32,
@@ -106,7 +109,8 @@ class Settings(Run):
         description="changes of all that D sees, reals and samples: of color, translation, cutout",
     )
     evaluate: Evaluate = Evaluate()
-    watch: Watch = Watch(unbounded=True)  # D's outputs mean something in differences only
+    # D's outputs mean something in differences only, but its loss is at least 0.
+    watch: Watch = Watch(unbounded=True, floored=True, moves=R3GAN_GUIDE)
 
     def eased(self, epoch: float, end: float) -> float:
         """From 1 at the start to `end` after `anneal_epochs`, along half a cosine."""

@@ -2,7 +2,7 @@
 
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from distgan.data.diffaugment import ImagePolicy
 from distgan.data.loader import MicroBatch
 from distgan.distributed.ranks import Ranks
 from distgan.engine.player import Log, Player, merge_logs
+from distgan.monitor.guides import EARLIER_SAGAN_MOVES
 from distgan.monitor.settings import Watch
 from distgan.nn.image import Discriminator64, Generator64
 from distgan.nn.losses import Mode, d_adversarial, g_adversarial
@@ -29,6 +30,8 @@ REFERENCE_BATCH = 16
 
 
 class Settings(Run):
+    changed_defaults: ClassVar = {2: EARLIER_SAGAN_MOVES}
+
     recipe: Literal["sagan"] = Field("sagan", description="the system to train")
     batch: int = Field(
         REFERENCE_BATCH,

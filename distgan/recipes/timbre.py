@@ -26,7 +26,7 @@ from distgan.distributed.ranks import Ranks
 from distgan.engine.player import Log, Player
 from distgan.metrics.audio import table
 from distgan.metrics.stft import STFT_RESOLUTIONS, stft_distance
-from distgan.monitor.guides import TIMBRE_GUIDE
+from distgan.monitor.guides import EARLIER_TIMBRE_MOVES, TIMBRE_GUIDE
 from distgan.monitor.settings import Watch
 from distgan.nn.losses import Mode, d_adversarial, g_adversarial
 from distgan.nn.spectrogram import MultiResolutionDiscriminator, Repair
@@ -56,6 +56,7 @@ WATCH = Watch(
 class Settings(Run):
     kind: ClassVar[str] = "pair"
     judged_by: ClassVar[str | None] = "valid/stft"
+    changed_defaults: ClassVar = {2: EARLIER_TIMBRE_MOVES}
 
     recipe: Literal["timbre"] = Field("timbre", description="the system to train")
     batch: int = Field(

@@ -25,6 +25,7 @@ from distgan.data.diffaugment import ImagePolicy
 from distgan.data.loader import MicroBatch
 from distgan.distributed.ranks import Ranks
 from distgan.engine.player import Log, Player, merge_logs
+from distgan.monitor.guides import DIFFAUGMENT, Guide
 from distgan.monitor.moves import Move
 from distgan.monitor.settings import Watch
 from distgan.nn.image import Discriminator64, Generator64
@@ -44,9 +45,12 @@ _BETTER_CRITIC = (
 )
 # The options that the documents name, as moves. An unbounded critic has no range to leave, so its
 # other rules raise nothing.
-GUIDE = {
+GUIDE: Guide = {
     "nonfinite": _SLOWER,
     "mode_collapse": (*_SLOWER, *_BETTER_CRITIC),
+    "gradients_exploding": _SLOWER,
+    "critic_drift": (*_SLOWER, *_BETTER_CRITIC),
+    "copies": (DIFFAUGMENT, Move(setting="ngf", factor=0.75, limit=32, in_flight=False)),
     "d_overfitting": (
         Move(setting="rotation", add=15, limit=15),
         Move(setting="jitter", add=0.2, limit=0.2),

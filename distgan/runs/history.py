@@ -14,6 +14,7 @@ import numpy as np
 import yaml
 from pydantic import ValidationError
 
+from distgan.config.identity import with_neutral
 from distgan.core.errors import RunError
 from distgan.monitor.criteria import Criterion, criteria
 from distgan.monitor.decisions import evaluate_rules
@@ -57,9 +58,8 @@ class History:
         """The thresholds of this run's monitor; unknown keys of the section `watch` are ignored."""
         section = self.config.get("watch") or {}
         try:
-            return Watch(
-                **{key: value for key, value in section.items() if key in Watch.model_fields}
-            )
+            known = {key: value for key, value in section.items() if key in Watch.model_fields}
+            return Watch(**with_neutral(Watch, known))
         except (ValidationError, AttributeError) as error:
             raise RunError(f"{self.folder / 'config.yaml'}, section watch: {error}") from error
 

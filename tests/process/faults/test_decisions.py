@@ -36,6 +36,7 @@ WATCH = {
     "valid_window": 1,
     "settle_epochs": 1,
     "d_loss_strong": 0.32,
+    "score_flat_change": 0.99,  # no score improves so much as to excuse a strong D
     "diversity_fall": None,
     "diversity_low": None,
     "score_jump": None,

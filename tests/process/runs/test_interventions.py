@@ -26,6 +26,9 @@ TROUBLE = (
     "watch.window=5",
     "watch.d_loss_strong=9",
     "watch.settle_epochs=1",
+    "watch.moves.d_loss_low=[{setting: g_steps, add: 1, limit: 3},"
+    " {setting: d_lr, factor: 0.5, limit: 5e-5},"
+    " {setting: diffaugment, to: [color, translation, cutout]}]",
     "evaluate.samples=8",
     "evaluate.schedule=[[null, 1000]]",
     "sample_every=1000",
@@ -80,6 +83,7 @@ def test_moves_of_the_guide_are_made_and_written_down(adapted):
                 if f"adapt/{name}" in row and row["step"] == event["step"]
             )
             assert row[f"adapt/{name}"] == value
+    assert made[0]["changes"]["diffaugment"] == ["color", "translation", "cutout"]
     rates = [row["d/lr"] for row in journal(adapted).values()]
     assert rates[0] == pytest.approx(2e-4) and rates[-1] < 1.5e-4
     assert (

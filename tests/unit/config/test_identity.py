@@ -1,5 +1,7 @@
 """Runs keep their identity when settings are added and defaults, draws or orders change."""
 
+import json
+from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 import pytest
@@ -11,10 +13,12 @@ from distgan.config.loading import validate
 from distgan.config.sections import Section
 from distgan.config.settings import Run
 from distgan.monitor.settings import Watch
+from distgan.recipes._catalog import resolve_recipe
 from distgan.runs import resolve
 from distgan.runs.folder import RunFolder
 
 DATA = "fingerprint"
+EARLIER = Path(__file__).parents[2] / "fixtures" / "earlier" / "runs"
 
 
 class Released(Run):
@@ -34,7 +38,7 @@ class Noise(Section):
 class Later(Released):
     """The same after three changes: a setting and a section added, a default and a draw changed."""
 
-    changed_defaults: ClassVar = {2: {"rate": 1e-3}, 3: {"order": 1, "watch.window": 7}}
+    changed_defaults: ClassVar = {12: {"rate": 1e-3}, 13: {"order": 1, "watch.window": 7}}
     rate: float = 2e-3
     watch: Watch = Watch()
     order: Annotated[Literal[1, 2], identity.Neutral(1)] = 2
@@ -101,7 +105,7 @@ def test_each_version_between_is_looked_for(line):
 def test_without_an_earlier_run_the_line_means_todays_defaults(line):
     run, folder = chosen(line(Later))
     assert (run.rate, run.order) == (2e-3, 2) and not folder.exists()
-    assert resolve.earlier_values(resolve.versions(run)[0], run).startswith("watch.window=7")
+    assert resolve.earlier_values(resolve.versions(run)[-2], run).startswith("watch.window=7")
 
 
 def test_what_a_line_gives_is_never_taken_for_a_default(line):
@@ -114,6 +118,18 @@ def test_a_folder_of_ones_own_choice_is_continued_too(line, tmp_path):
     begin(line(Released, f"machine.folder={tmp_path}/mine"))
     run, folder = chosen(line(Later, f"machine.folder={tmp_path}/mine"))
     assert run.rate == 1e-3 and folder == tmp_path / "mine"
+
+
+@pytest.mark.parametrize("folder", sorted(EARLIER.glob("*/*")), ids=lambda path: path.parent.name)
+def test_the_lines_of_version_0_1_find_their_runs(folder):
+    """Its monitor had fewer rules and other moves."""
+    recorded = json.loads((folder / "identity.json").read_text())
+    module, tree = resolve_recipe(folder.parent.name)
+    given = yaml.safe_load((folder / "overrides.yaml").read_text())
+    first, *_, present = resolve.versions(validate(module.Settings, {**tree, **given}))
+    assert first.identity(recorded["data"]) == recorded
+    assert present.watch.grad_growth and present.identity(recorded["data"]) != recorded
+    assert first.watch.grad_growth is None and "copies" not in first.watch.moves
 
 
 def test_a_run_that_grows_keeps_its_recorded_start(line):

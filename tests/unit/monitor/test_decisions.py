@@ -13,6 +13,11 @@ from distgan.monitor.settings import Watch
 from distgan.monitor.signals import health_signals
 
 
+def late_flat(epoch):
+    """A score that improves until epoch 330."""
+    return 500.0 - min(epoch, 330)
+
+
 def rules(rows, settings=None):
     return {finding.rule: finding for finding in evaluate_rules(rows, settings or Watch())}
 
@@ -62,7 +67,7 @@ def test_single_noisy_steps_raise_nothing():
 
 
 def test_d_loss_to_zero_says_collapsed_and_train_d_less():
-    found = rules(journal(**{"d/loss": late(0.01, 0.65)}))
+    found = rules(journal(score=late_flat, **{"d/loss": late(0.01, 0.65)}))
     assert set(found) == {"d_loss_low"}
     finding = found["d_loss_low"]
     assert (
@@ -71,8 +76,24 @@ def test_d_loss_to_zero_says_collapsed_and_train_d_less():
         and "train D less" in finding.advice
     )
     assert 240 < finding.epoch < 300
-    strong = rules(journal(**{"d/loss": late(0.08, 0.65)}))["d_loss_low"]
+    strong = rules(journal(score=late_flat, **{"d/loss": late(0.08, 0.65)}))["d_loss_low"]
     assert "D too strong" in strong.message and "collapsed" not in strong.message
+
+
+def test_a_strong_d_is_a_note_while_the_score_improves():
+    strong = {"d/real_prob": late(0.84, 0.66), "d/fake_prob": late(0.04, 0.32)}
+    for rule, ramps in (("d_loss_low", {"d/loss": late(0.01, 0.65)}), ("d_too_strong", strong)):
+        found = rules(journal(noise=0.02, **ramps))
+        assert [(name, one.level) for name, one in found.items()] == [(rule, "note")]
+        assert "the score still improves" in found[rule].message and "→" not in found[rule].advice
+        assert rules(journal(noise=0.02, score=late_flat, **ramps))[rule].level == "warning"
+        unscored = [row for row in journal(noise=0.02, **ramps) if "valid/overfit" not in row]
+        assert rules(unscored)[rule].level == "warning"
+    gone = journal(**{"d/loss": late(0.01, 0.65)})
+    for row in gone:
+        row["d/grad_norm"] = 1.0 if row["epoch"] < 300 else 0.0
+    assert rules(gone)["d_loss_low"].level == "warning"
+    assert "D's gradient is 0" in rules(gone)["d_loss_low"].message
 
 
 def test_label_smoothing_lifts_the_limits_of_the_d_loss():

@@ -17,7 +17,7 @@ from distgan.monitor.journal import current_settings
 from distgan.monitor.moves import Move, format_setting
 from distgan.monitor.results import Finding
 from distgan.monitor.settings import WAVEFORM, Watch
-from distgan.recipes import sagan, wgan_flowers
+from distgan.recipes import r3gan, sagan, wgan_flowers
 
 SAGAN = {"recipe": "sagan", "data": "x"}
 
@@ -49,6 +49,8 @@ def warning(rule, level="warning"):
         ({"to": [0.85, 1.15]}, (0.9, 1.1), [0.85, 1.15]),
         ({"to": [0.85, 1.15]}, (0.85, 1.15), None),
         ({"to": [8, 16]}, [16], [8, 16]),
+        ({"to": ["color", "cutout"]}, [], ["color", "cutout"]),
+        ({"to": ["color", "cutout"]}, ("color", "cutout"), None),
         ({"factor": 0.5}, None, None),
         ({"factor": 0.5}, True, None),
         ({"factor": 0.5}, "x", None),
@@ -127,19 +129,25 @@ def test_moves_on_settings_that_a_run_does_not_have_are_left_out():
 
 # ---- adapt
 def test_adapt_makes_the_moves_of_the_first_warning_that_has_any_left():
-    values = {"g_steps": 1, "d_lr": 2e-4, "weight_decay": 1e-5, "ndf": 64}
+    values = {"g_steps": 1, "d_lr": 2e-4, "weight_decay": 1e-5, "diffaugment": [], "ndf": 64}
+    diffaugment = {"diffaugment": ["color", "translation", "cutout"]}
     assert adapt([warning("d_loss_low"), warning("d_overfitting")], Watch(), values) == {
         "g_steps": 2,
         "d_lr": 1e-4,
     }
-    assert adapt(
-        [warning("d_loss_low"), warning("d_overfitting")],
-        Watch(),
-        values | {"g_steps": 3, "d_lr": 5e-5},
-    ) == {"weight_decay": 5e-5}
-    assert adapt([warning("d_loss_low", "note"), warning("d_overfitting")], Watch(), values) == {
-        "weight_decay": 5e-5
-    }
+    assert (
+        adapt(
+            [warning("d_loss_low"), warning("d_overfitting")],
+            Watch(),
+            values | {"g_steps": 3, "d_lr": 5e-5},
+        )
+        == diffaugment
+    )
+    assert (
+        adapt([warning("d_loss_low", "note"), warning("d_overfitting")], Watch(), values)
+        == diffaugment
+    )
+    assert adapt([warning("d_overfitting")], Watch(), values | diffaugment) == {}
     assert adapt([warning("score_flat")], Watch(), values) == adapt([], Watch(), values) == {}
 
 
@@ -172,6 +180,7 @@ def test_what_adapt_makes_of_settings_validates():
     """
     for recipe, tree in (
         (sagan, SAGAN),
+        (r3gan, {"recipe": "r3gan", "data": "x"}),
         (wgan_flowers, {"recipe": "wgan_flowers", "data": "x", "watch": {"on_trouble": "adapt"}}),
     ):
         for rule in SAGAN_GUIDE:

@@ -200,7 +200,7 @@ def test_the_numbers_of_the_documents():
     ) == (0.01, 5, 0.1, 0.2, "warn")
     assert failing.watch == watch and settings(
         "loss=hinge", "watch.window=9"
-    ).watch == watch.model_copy(update={"unbounded": True, "window": 9})
+    ).watch == watch.model_copy(update={"unbounded": True, "floored": True, "window": 9})
 
 
 def test_the_guide_leads_from_the_failing_run_to_the_repaired_one():
