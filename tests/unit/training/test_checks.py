@@ -131,7 +131,9 @@ def decisions(rows, diversity, on_trouble, ends, every):
     """
     watch = Watch(on_trouble=on_trouble, window=3, valid_window=1, settle_epochs=2)
     values = {"g_lr": 1e-3, "d_lr": 1e-3, "g_steps": 1}
-    run = types.SimpleNamespace(**vars(RUN) | {"watch": watch, "model_dump": lambda mode: values})
+    run = types.SimpleNamespace(
+        **vars(RUN) | {"watch": watch, "validate_every": 4, "model_dump": lambda mode: values}
+    )
     recipe = types.SimpleNamespace(show=lambda data, path: None)
     recipe.validate = lambda data: {"valid/l1": 1.0, "valid/diversity": diversity[now.step // 8]}
     data, ranks = types.SimpleNamespace(validation=range(3)), Ranks(Machine(device="cpu"))
