@@ -2,14 +2,19 @@
 each.
 """
 
+import json
+import os
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from distgan.config import loading
 from distgan.core import console
 from distgan.core.arguments import MANY, Arguments, Command, Option, one_of, switch
 from distgan.core.errors import ConfigError, LaunchError
-from distgan.core.files import disk_errors, remove, touch
+from distgan.core.files import disk_errors, opener, remove, touch, user_name
+from distgan.launchers.runs.plan import snapshot_run_file
 from distgan.launchers.runs.selection import RUNS, TARGET, SelectedRun, read_submission, select
 from distgan.launchers.slurm import client, submission
 from distgan.launchers.slurm.ledger import Ledger
@@ -54,6 +59,7 @@ lost. Settings stay as they were; for other settings submit another run.""",
         "KEY=VALUE",
         repeat=True,
     ),
+    Option("trust-owner", "run what this user has submitted as oneself", "NAME"),
 )
 
 
@@ -165,10 +171,6 @@ def retry(argv: list[str]) -> int:
             by_job.setdefault(run.submitted.submission.id, []).append(run)
         done: dict[Path, str] = {}
         for group in by_job.values():
-            if not options.dry_run:
-                for run in group:
-                    remove(run.folder / "NO_RESTART")
-                    remove(run.folder / STOP)
             again = _again(home, ledger, group, options)
             done |= {
                 run.folder: (
@@ -192,7 +194,9 @@ def _again(home: Path, ledger: Ledger, group: list[SelectedRun], options: Argume
             " submit the same line, or the sweep's file, again"
         )
     resources = loading.validate(Resources, recorded["resources"], options.set, what="the job")
-    if options.dry_run:
+    resources = resources.model_copy(update={"pack": 1})
+    elements = [[RunSpec(str(run.folder), tuple(words[str(run.folder)]))] for run in group]
+    if not _is_trusted(ledger, group[0], recorded, elements, resources, options):
         return None
     for run in group:  # in a chain: the run that it grows from must be done
         grow = [word for word in words[str(run.folder)] if word.startswith("grow=")]
@@ -202,9 +206,55 @@ def _again(home: Path, ledger: Ledger, group: list[SelectedRun], options: Argume
                 f"{run.folder.name} grows from {source}, which is not done; submit the sweep's file"
                 " again: it waits for that"
             )
-    resources = resources.model_copy(update={"pack": 1})
-    elements = [[RunSpec(str(run.folder), tuple(words[str(run.folder)]))] for run in group]
+    for run in group:
+        with disk_errors(run.folder):
+            remove(run.folder / "NO_RESTART")
+            remove(run.folder / STOP)
+    files = ledger.home / "files"
+    elements = [[RunSpec(run.folder, snapshot_run_file(run.words, files))] for (run,) in elements]
     kept = {
         key: value for key, value in group[0].submitted.submission.details.items() if key == "sweep"
     }
     return submission.submit(home, elements, resources, cwd=recorded.get("cwd"), **kept).job
+
+
+def _is_trusted(
+    ledger: Ledger,
+    run: SelectedRun,
+    recorded: dict[str, Any],
+    elements: list[list[RunSpec]],
+    resources: Resources,
+    options: Arguments,
+) -> bool:
+    """Return whether what was read from a run's submission.json may be executed by this user.
+
+    With --dry-run print it, and return False. LaunchError where another user has written the file,
+    or may have, unless --trust-owner names its owner.
+    """
+    path, cwd = ledger.home / run.submitted.submission.id / "submission.json", recorded.get("cwd")
+    with disk_errors(path, "submit the same line, or the sweep's file, again", LaunchError):
+        with open(path, "rb", opener=opener) as file:  # owner and content of one file
+            about, text = os.fstat(file.fileno()), file.read()
+    if json.loads(text) != recorded or cwd and not f"{cwd}".isprintable():
+        raise LaunchError(f"{path} was changed while it was read, or is damaged; try again")
+    train = [*(resources.program or ("distgan", "train"))]
+    shown = "\n".join(
+        [
+            submission.script(path.parent, len(elements), resources, cwd).rstrip(),
+            *(f"# it trains: {shlex.join([*train, *member.words])}" for (member,) in elements),
+        ]
+    )
+    owner = user_name(about.st_uid)
+    if options.dry_run:
+        console.say(f"submitted by {owner}; its job would be\n\n{shown}\n")
+        return False
+    trusted = () if about.st_mode & 0o022 else (client.user(), "root")
+    if owner not in (*trusted, options.trust_owner):
+        line = console.command("retry", *options.line("trust-owner"), f"--trust-owner={owner}")
+        others = ", and others may write it" if not trusted else ""
+        raise LaunchError(
+            f"{path} belongs to {owner}{others}; you, {client.user()}, would execute what it says."
+            f" The job of {run.folder.name} would be\n\n{shown}\n\nnothing was submitted. If you"
+            f" would type every line of it yourself: {line}"
+        )
+    return True

@@ -89,10 +89,13 @@ def _ended_submissions(home: Path) -> Iterator[tuple[Path, str]]:
     submissions, _ = ledger.read()
     rows = client.queue() if submissions else {}
     active = {key.partition("_")[0] for key, row in rows.items() if row.active}
+    active |= {row.name for row in rows.values() if row.active}
     needed = {last.submission.id for last in ledger.last_submissions().values()}  # `distgan retry`
     for submission in submissions:
         folder = home / "_slurm" / submission.id
-        if submission.user != client.user() or submission.job in active or not folder.is_dir():
+        if not {submission.job, f"distgan-{submission.id}"}.isdisjoint(active):
+            continue
+        if not folder.is_dir() or folder.lstat().st_uid != os.getuid():
             continue
         if submission.id in needed:
             yield from ((path, "its job has ended") for path in sorted(folder.glob("*.pkl")))

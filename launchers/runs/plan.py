@@ -4,6 +4,7 @@ each run's folder.
 
 import hashlib
 import os
+import re
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -107,7 +108,8 @@ def snapshot_run_file(words: tuple[str, ...], folder: Path) -> tuple[str, ...]:
     if path.suffix not in (".yaml", ".yml") or not path.is_file():
         return words
     data = path.read_bytes()
-    name = f"{path.stem[:60]}-{hashlib.sha256(data).hexdigest()[:12]}-{os.getuid()}{path.suffix}"
+    stem = re.sub(r"(-[0-9a-f]{12}(-[0-9]+)?)+$", "", path.stem)[:60]  # not of a copy's copy
+    name = f"{stem}-{hashlib.sha256(data).hexdigest()[:12]}-{os.getuid()}{path.suffix}"
     copy = folder.resolve() / name
     with disk_errors(copy), only_owner_writes():
         make_folder(folder)

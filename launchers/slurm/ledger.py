@@ -27,6 +27,7 @@ from distgan.core.errors import LaunchError
 from distgan.core.files import append, disk_errors, lock, make_folder, opener
 from distgan.launchers.slurm import client
 
+_ID = re.compile(r"(?!files$)[a-z0-9]{1,32}")
 _NAME = re.compile(r"[A-Za-z0-9_][\w.@-]*")
 # an sbatch that was under way when its parent died has ended by then: it repeats itself for minutes
 UNCERTAIN_S = 180.0
@@ -139,6 +140,8 @@ class Ledger:
         for line in lines:
             with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
                 entry = json.loads(line)
+                if not _ID.fullmatch(entry["id"]):  # it names a folder
+                    continue
                 if entry["state"] == "submitting":
                     details = {
                         key: value

@@ -109,6 +109,19 @@ class Resources(Section):
             )
         return value
 
+    @field_validator("*")
+    @classmethod
+    def _one_line(cls, value, info):
+        """Refuse what would begin a line of its own in the job's script; setup is such lines."""
+        texts = [*value, *value.values()] if isinstance(value, dict) else value
+        for text in texts if isinstance(texts, list | tuple) else [texts]:
+            if isinstance(text, str) and not text.isprintable() and info.field_name != "setup":
+                raise ValueError(
+                    f"found {text[:60]!r}, with a newline or another control character; allowed is"
+                    " one line of text"
+                )
+        return value
+
     @field_validator("time")
     @classmethod
     def _time(cls, value):

@@ -8,6 +8,7 @@ import json
 import os
 import shlex
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -196,23 +197,26 @@ def _environment(code: Path | None) -> Iterator[None]:
         os.environ.update(saved)
 
 
+def script(folder: Path, count: int, resources: Resources, cwd: str | None = None) -> str:
+    """Return the script that sbatch would be given, but for the check of the code's copy."""
+    from submitit.slurm.slurm import _make_sbatch_string
+
+    return _make_sbatch_string(
+        command=shlex.join([sys.executable, "-u", "-m", "submitit.core._submit", str(folder)]),
+        folder=folder,
+        map_count=count if count > 1 else None,
+        **parameters(folder, "distgan-test", count, resources, cwd=cwd),
+    )
+
+
 def test_only(resources: Resources, count: int = 1) -> str:
     """Return when and where `sbatch --test-only` would start such a job.
 
     Raise LaunchError if Slurm would refuse it.
     """
-    from submitit.slurm.slurm import _make_sbatch_string
-
     with tempfile.TemporaryDirectory() as folder, _environment(None):
         path = Path(folder) / "job.sh"
-        path.write_text(
-            _make_sbatch_string(
-                command="true",
-                folder=folder,
-                map_count=count if count > 1 else None,
-                **parameters(Path(folder), "distgan-test", count, resources),
-            )
-        )
+        path.write_text(script(Path(folder), count, resources))
         try:
             result = subprocess.run(
                 ["sbatch", "--test-only", str(path)], capture_output=True, text=True, timeout=60

@@ -11,6 +11,7 @@ any other run.
 
 import json
 import math
+import os
 import time
 from collections import Counter
 from pathlib import Path
@@ -150,10 +151,10 @@ def _under_way(
     rows, submissions = ledger.query(exclusive=True)
     running, again = [], []
     for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
-        if "run" not in trial.user_attrs:  # interrupted before it had a run
+        folder = Path(os.path.normpath(trial.user_attrs.get("run", "")))
+        if not folder.is_relative_to(sweep.home):  # interrupted before it had a run, or edited
             study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
             continue
-        folder = Path(trial.user_attrs["run"])
         (run,) = with_accounting([inspect(folder, submissions.get(str(folder)), rows)])
         if dry_run:
             continue
