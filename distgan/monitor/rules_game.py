@@ -19,6 +19,8 @@ import numpy as np
 from distgan.monitor.journal import epoch_means, finite, medians, since
 from distgan.monitor.results import Finding
 from distgan.monitor.rules_outcome import (
+    IMPROVES,
+    LEAVE,
     copies,
     d_overfitting,
     mode_collapse,
@@ -64,22 +66,17 @@ def d_loss_low(rows: list[dict], s: Watch, values: dict[str, Any]) -> Finding | 
 
 
 def _of_strength(finding: Finding, rows: list[dict], s: Watch) -> Finding:
-    """Return a finding about D's strength, as a note while the score improves.
+    """Return a finding about D's strength, as a note while the score improves; where D's gradient
+    is gone, while the last score is the best.
 
-    Not where D's gradient is gone, nor for pairs, whose score follows from their L1 loss, whatever
-    D does.
+    Not for pairs, whose score follows from their L1 loss, whatever D does.
     """
     norms = medians(finite(rows, "d/grad_norm"), s.window)[:, 1]
-    if len(norms) and norms[-1] <= 1e-6 * norms.max():
-        return replace(finding, message=f"{finding.message}; D's gradient is {norms[-1]:.2g}")
-    if not score_improves(rows, s) or any("g/l1" in row for row in rows):
-        return finding
-    return replace(
-        finding,
-        level="note",
-        message=f"{finding.message}; but the score still improves",
-        advice="no action needed while the score improves",
-    )
+    gone = len(norms) > 0 and norms[-1] <= 1e-6 * norms.max()
+    message = finding.message + (f"; D's gradient is {norms[-1]:.2g}" if gone else "")
+    if any("g/l1" in row for row in rows) or not score_improves(rows, s, 1 if gone else None):
+        return replace(finding, message=message)
+    return replace(finding, level="note", message=message + IMPROVES, advice=LEAVE)
 
 
 def d_loss_high(rows: list[dict], s: Watch, values: dict[str, Any]) -> Finding | None:
@@ -234,10 +231,10 @@ def gradients_exploding(rows: list[dict], s: Watch, values: dict[str, Any]) -> F
         "note" if note else "warning",
         min(epoch for epoch, _ in found),
         "; ".join(text for _, text in found)
-        + f", {s.grad_growth:g} times the highest in the first quarter of the run: "
-        + ("rising, but the score still improves" if note else "exploding")
-        + (f"; clip={clip:g} hides it from the losses" if clip else ""),
-        "no action needed while the score improves"
+        + f", {s.grad_growth:g} times the highest in the first quarter of the run: exploding"
+        + (f"; clip={clip:g} hides it from the losses" if clip else "")
+        + (IMPROVES if note else ""),
+        LEAVE
         if note
         else "go back to an earlier checkpoint; look for samples with extreme values (distgan check"
         " DATA)",

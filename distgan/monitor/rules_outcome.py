@@ -13,6 +13,8 @@ from distgan.monitor.journal import finite, gaps, medians, score_key, since
 from distgan.monitor.results import Finding
 from distgan.monitor.settings import Watch
 
+IMPROVES, LEAVE = "; but the score still improves", "no action needed while the score improves"
+
 
 def nonfinite_lines(rows: list[dict]) -> list[tuple[float, list[str]]]:
     """Return (epoch, keys) of each line that holds a NaN, an infinity or null."""
@@ -208,10 +210,12 @@ def score_mark(rows: list[dict], s: Watch) -> tuple[np.ndarray | None, np.ndarra
     return scores[at], scores[-1], len(scores) - 1 - at
 
 
-def score_improves(rows: list[dict], s: Watch) -> bool:
-    """Return whether one of the last evaluations was clearly better than all before it."""
+def score_improves(rows: list[dict], s: Watch, last: int | None = None) -> bool:
+    """Return whether one of the `last` evaluations was clearly better than all before it; null:
+    of the last `score_flat_evaluations`.
+    """
     mark, _, evaluations = score_mark(rows, s)
-    if mark is None or evaluations >= s.score_flat_evaluations:
+    if mark is None or evaluations >= (last or s.score_flat_evaluations):
         return False
     return bool(mark[0] > finite(rows, score_key(rows))[0, 0])
 
@@ -240,23 +244,20 @@ def score_flat(rows: list[dict], s: Watch, values: dict[str, Any]) -> Finding | 
 def mode_collapse(rows: list[dict], s: Watch, values: dict[str, Any]) -> Finding | None:
     """Find samples that become alike, or a score that jumps.
 
-    A young G draws noise, which is diverse, then the mean image: while the score halves within
-    `valid_window` evaluations, samples that are alike are a note.
+    A young G draws noise, which is diverse, and then the mean image: while the score improves,
+    samples that are alike are a note.
     """
     fallen, jumped = _fallen(rows, s), _jumped(rows, s)
     parts = [part for part in (fallen, jumped) if part]
     if not parts:
         return None
-    key = score_key(rows)
-    scores = finite(rows, key)[:, 1] if key else np.empty(0)
-    before = scores[: -s.valid_window].min(initial=math.inf)
-    note = not jumped and bool(0 < before < math.inf and scores.min() <= before / 2)
+    note = not jumped and score_improves(rows, s)
     return Finding(
         "mode_collapse",
         "note" if note else "warning",
         min(epoch for epoch, _ in parts),
-        "; ".join(text for _, text in parts) + ("; but the score falls fast" if note else ""),
-        "no action needed while the score falls fast"
+        "; ".join(text for _, text in parts) + (IMPROVES if note else ""),
+        LEAVE
         if note
         else "return to an earlier checkpoint and lower both rates (on_trouble=rollback does so)",
     )

@@ -89,11 +89,19 @@ def test_a_strong_d_is_a_note_while_the_score_improves():
         assert rules(journal(noise=0.02, score=late_flat, **ramps))[rule].level == "warning"
         unscored = [row for row in journal(noise=0.02, **ramps) if "valid/overfit" not in row]
         assert rules(unscored)[rule].level == "warning"
-    gone = journal(**{"d/loss": late(0.01, 0.65)})
-    for row in gone:
-        row["d/grad_norm"] = 1.0 if row["epoch"] < 300 else 0.0
-    assert rules(gone)["d_loss_low"].level == "warning"
-    assert "D's gradient is 0" in rules(gone)["d_loss_low"].message
+
+
+def test_a_d_without_a_gradient_has_until_the_next_evaluation():
+    levels = {}
+    for best in (379, 389, 399):
+        score = lambda epoch, best=best: 500.0 - min(epoch, best)  # noqa: E731
+        rows = journal(score=score, **{"d/loss": late(0.01, 0.65)})
+        assert rules(rows)["d_loss_low"].level == "note"
+        for row in rows:
+            row["d/grad_norm"] = 1.0 if row["epoch"] < 300 else 0.0
+        levels[best] = rules(rows)["d_loss_low"].level
+        assert "D's gradient is 0" in rules(rows)["d_loss_low"].message
+    assert levels == {379: "warning", 389: "warning", 399: "note"}
 
 
 def test_label_smoothing_lifts_the_limits_of_the_d_loss():

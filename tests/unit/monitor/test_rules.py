@@ -338,7 +338,8 @@ def diverse(value, validations=30, score=lambda i: 100 - i):
 
 def test_diversity_that_falls_is_mode_collapse():
     values = {"d_lr": 2e-4, "g_lr": 2e-4}
-    said = found(diverse(lambda i: 0.9 if i < 20 else 0.3), Watch(), values)
+    flat = {"score": lambda i: 100 - min(i, 20)}
+    said = found(diverse(lambda i: 0.9 if i < 20 else 0.3, **flat), Watch(), values)
     assert (
         set(said) == {"mode_collapse"}
         and "diversity of samples 0.3" in said["mode_collapse"].message
@@ -347,7 +348,10 @@ def test_diversity_that_falls_is_mode_collapse():
     assert said["mode_collapse"].advice.startswith(
         "d_lr 2e-4→5e-5, g_lr 2e-4→1e-4; return to an earlier checkpoint"
     )
-    assert set(found(diverse(lambda i: 0.06), Watch())) == {"mode_collapse"}  # never came to life
+    never = found(diverse(lambda i: 0.06, **flat), Watch())  # came to life
+    assert set(never) == {"mode_collapse"} and never["mode_collapse"].level == "warning"
+    young = found(diverse(lambda i: 0.9 if i < 20 else 0.3), Watch(), values)["mode_collapse"]
+    assert young.level == "note" and "the score still improves" in young.message
     for calm in (
         lambda i: 0.8,
         lambda i: min(0.05 + 0.03 * i, 0.9),  # a young G, still growing
