@@ -104,10 +104,10 @@ def _report_on_other_rank(error: DistganError) -> None:
     """
     own = f"error: rank {os.environ['RANK']}: {error}"
     if isinstance(error, DataError | OutOfMemory) and not error.everywhere:
-        print(own, file=sys.stderr, flush=True)
+        console.complain(own)
     time.sleep(WAIT_S)
     if isinstance(error, LaunchError) and not error.everywhere:
-        print(own, file=sys.stderr, flush=True)
+        console.complain(own)
 
 
 def guarded(command: Callable[[list[str]], int], argv: list[str]) -> int:
@@ -118,9 +118,12 @@ def guarded(command: Callable[[list[str]], int], argv: list[str]) -> int:
         return command(argv)
     except DistganError as error:
         if console.TALKS:
-            print(f"error: {error}", file=sys.stderr, flush=True)
+            console.complain(f"error: {error}")
         else:
             _report_on_other_rank(error)
+        return 2
+    except MemoryError as error:
+        console.complain(f"error: out of memory: {error or 'an allocation failed'}")
         return 2
     except KeyboardInterrupt:
         if console.TALKS:

@@ -11,7 +11,7 @@ from distgan.core.errors import RunError
 from distgan.core.files import write_atomic
 from distgan.report.formatting import number
 from distgan.report.page import render
-from distgan.runs.history import History, find_runs, read_history
+from distgan.runs.history import History, find_runs, one_error, read_history
 
 COMMAND = Command(
     "report",
@@ -39,19 +39,14 @@ def main(argv: list[str]) -> int:
     lines, written, broken, failed = [], [], [], []
     for folder in _counted(find_runs([Path(word) for word in arguments.words])):
         try:
-            run = read_history(folder)
-            lines.append(line(run))
-            page = None if arguments.no_page else render(run)
-        except (
-            RunError,
-            OSError,
-            TypeError,
-            ValueError,
-            KeyError,
-            AttributeError,
-        ) as error:  # the last four: JSON of another shape than ours
+            with one_error():
+                run = read_history(folder)
+                row = line(run)
+                page = None if arguments.no_page else render(run)
+        except RunError as error:
             broken.append(f"{folder} cannot be read: {error}")
             continue
+        lines.append(row)
         try:
             written += [write_page(folder, page)] if page else []
         except RunError as error:

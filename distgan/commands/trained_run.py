@@ -2,7 +2,6 @@
 its networks.
 """
 
-import json
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,7 +12,7 @@ from distgan.config.settings import Run
 from distgan.core.arguments import Option, one_of, whole
 from distgan.core.errors import ConfigError
 from distgan.recipes._catalog import resolve_recipe
-from distgan.runs import history
+from distgan.runs import history, records
 from distgan.runs.resolve import recorded_identity
 
 OPTIONS = (
@@ -89,7 +88,7 @@ def digest(checkpoint: Path) -> str:
 
 
 def _about(checkpoint: Path) -> dict[str, Any]:
-    return json.loads((checkpoint / "checkpoint.json").read_text())
+    return records.read(checkpoint / "checkpoint.json")
 
 
 def describe(checkpoint: Path, recipe: Any) -> dict[str, Any]:

@@ -13,7 +13,9 @@ from distgan.config.introspection import defaults, describe
 from distgan.config.sections import Section
 from distgan.config.settings import Run
 from distgan.core.errors import ConfigError, did_you_mean
+from distgan.core.reading import read_bytes
 
+YAML_BYTES = 1 << 20  # at most, of a run file: the parser needs seconds for so many
 Checked = TypeVar("Checked", bound=Section)
 
 
@@ -75,17 +77,24 @@ _Loader.add_implicit_resolver(
 )
 
 
+def parse_yaml(text: bytes | str) -> Any:
+    """Parse YAML; ValueError, also for an alias and where it is nested too deeply."""
+    try:
+        return yaml.load(text, _Loader)  # _Loader is a SafeLoader
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from error
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML mapping; a ConfigError names the file and the line."""
     try:
-        with open(path, encoding="utf-8") as file:
-            tree = yaml.load(file, _Loader) or {}  # _Loader is a SafeLoader
+        tree = parse_yaml(read_bytes(path, YAML_BYTES, links=True)) or {}
     except OSError as error:
         raise ConfigError(f"cannot read the run file {path}: {error.strerror}") from error
-    except (yaml.YAMLError, ValueError) as error:
+    except ValueError as error:
         raise ConfigError(f"{path} is not valid YAML: {error}") from error
-    except RecursionError as error:
-        raise ConfigError(f"{path} is not valid YAML: nested too deeply") from error
     if not isinstance(tree, dict):
         raise ConfigError(f"{path} must hold `key: value` lines, found {type(tree).__name__}")
     return tree
@@ -121,8 +130,8 @@ def _assign(tree: dict[str, Any], assignments: list[str]) -> tuple[dict[str, Any
                 node[parent] = {}
             node = node[parent]
         try:
-            node[leaf] = yaml.load(value, _Loader)  # _Loader is a SafeLoader
-        except (yaml.YAMLError, ValueError, RecursionError):
+            node[leaf] = parse_yaml(value)
+        except ValueError:
             wrong.append(f"  {key}: found {_quoted(value)}, which is not valid YAML; quote it")
     return tree, wrong
 

@@ -7,6 +7,7 @@ errors        the tree of errors that users can cause or meet; near misses of a 
 console       lines, bars and tables for people
 arguments     the command line of a verb as data: parsing, help, one error for all faults of a line
 files         files written whole, appended, locked; CSV text; checksums
+reading       files that others may have written: regular, bounded; JSON of a bounded depth
 file_tree     files below a folder, their contents' hashes, keys made of their names
 worker_pool   a function over many items in several processes, results in order
 interrupts    signals that decoding processes leave to their rank

@@ -1,13 +1,19 @@
-"""Print to people: lines, tables, and progress bars on a terminal or plain lines elsewhere."""
+"""Print to people: lines, tables, and progress bars on a terminal or plain lines elsewhere.
+
+All text passes through `printable`: names and causes come from files that others may have written.
+"""
 
 import contextlib
+import math
 import os
 import shlex
 import sys
 import time
+import unicodedata
 from collections.abc import Iterator
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -27,10 +33,34 @@ PLAIN_INTERVAL_S = 10.0
 WIDEST = 10_000  # characters of a table's line
 
 
+def printable(text: str, keep: str = "\n\t") -> str:
+    """Return `text` with control, bidirectional and other invisible characters as escapes, such as
+    `\\x1b`; it moves no cursor, hides nothing, and can be encoded.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        char
+        if char.isprintable() or char in keep or unicodedata.category(char) == "Zs"
+        else char.encode("unicode_escape").decode()
+        for char in text
+    )
+
+
 def say(text: str = "") -> None:
     """Print one line, on rank 0 only."""
     if TALKS:
-        print(text, flush=True)
+        print(printable(text), flush=True)
+
+
+def complain(text: str) -> None:
+    """Print a line to stderr, whatever the rank."""
+    print(printable(text), file=sys.stderr, flush=True)
+
+
+def clear_screen() -> None:
+    """Empty the terminal."""
+    print("\033[2J\033[H", end="")
 
 
 def command(*words: object) -> str:
@@ -51,7 +81,7 @@ def table(columns: tuple[str, ...], rows: list[tuple[str, ...]], right: bool = T
     for i, name in enumerate(columns):
         rich_table.add_column(Text(name), justify="right" if right and i else "left", no_wrap=True)
     for row in rows:
-        rich_table.add_row(*map(Text, row))
+        rich_table.add_row(*(Text(printable(cell, keep="")) for cell in row))
     # As wide as the table is: rich would cut it at the terminal's width, or at 80 columns.
     Console(width=WIDEST).print(rich_table)
 
@@ -60,7 +90,7 @@ class Bar:
     """A counter with a rate and the time left; `advance` may carry numbers to show."""
 
     def __init__(self, label: str, total: int, unit: str, start: int = 0):
-        self.label, self.total, self.unit, self.done = label, total, unit, start
+        self.label, self.total, self.unit, self.done = printable(label), total, unit, start
         self._start, self._began, self._last, self._shown = (
             start,
             time.monotonic(),
@@ -79,7 +109,9 @@ class Bar:
                 console=Console(stderr=True),
             )
             self._rich.start()
-            self._task = self._rich.add_task(label, total=total, completed=start, note="")
+            self._task = self._rich.add_task(
+                escape(self.label), total=total, completed=start, note=""
+            )
 
     @property
     def rate(self) -> float:
@@ -92,13 +124,13 @@ class Bar:
         watchdog.beat()
         if not TALKS:
             return
-        text = (
+        text = printable(
             f"{self.rate:.4g} {self.unit}/s"
             + (f"  {note}" if note else "")
             + (f"  {numbers(values)}" if values else "")
         )
         if self._rich:
-            self._rich.update(self._task, completed=self.done, note=text)
+            self._rich.update(self._task, completed=self.done, note=escape(text))
         elif time.monotonic() - self._last >= PLAIN_INTERVAL_S:
             self._last, self._shown = time.monotonic(), self.done
             left = (self.total - self.done) / max(self.rate, 1e-9)
@@ -135,7 +167,9 @@ def bar(label: str, total: int, unit: str = "it", start: int = 0) -> Iterator[Ba
 
 
 def clock(seconds: float) -> str:
-    """Format seconds: 3671 as `1:01:11`."""
+    """Format seconds: 3671 as `1:01:11`; `?` where it is no finite number."""
+    if not math.isfinite(seconds):
+        return "?"
     s = int(max(seconds, 0))
     return (
         f"{s // 3600}:{s // 60 % 60:02d}:{s % 60:02d}" if s >= 3600 else f"{s // 60}:{s % 60:02d}"

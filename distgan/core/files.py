@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import IO, Any, BinaryIO
 
 from distgan.core.errors import DiskError, DistganError
+from distgan.core.reading import open_regular
 
 # The same function five times as fast, by carry-less multiplication; every sample that is read
 # passes through it.
@@ -286,7 +287,7 @@ def _plain(cell: Any) -> Any:
     return cell
 
 
-def sha256_of(path: Path) -> str:
-    """Return the 64 hex digits that `sha256sum` prints."""
-    with open(path, "rb") as file:
+def sha256_of(path: Path, links: bool = True) -> str:
+    """Return the 64 hex digits that `sha256sum` prints; OSError if it is not a regular file."""
+    with open_regular(path, links) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

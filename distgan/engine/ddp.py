@@ -190,6 +190,14 @@ class Engine:
     ) -> None:
         """Load weights and buffers, the optimizer's state and `extra_state`."""
         self.module.load_state_dict(tensors)
+        weights = [weight for group in self.optimizer.param_groups for weight in group["params"]]
+        for number, kept in optimizer_state.items():
+            for name, value in kept.items():
+                if isinstance(value, torch.Tensor) and (
+                    (value.ndim and value.shape != weights[number].shape)
+                    or not value.isfinite().all()
+                ):
+                    raise ValueError(f"{name} of weight {number} in the optimizer's state")
         # Parameter groups are this process's own: learning rates follow from the epoch, and the
         # implementation (fused, foreach) may differ between machines.
         self.optimizer.load_state_dict(

@@ -219,6 +219,9 @@ class Player:
             self.ema.load_state_dict(
                 {name[4:]: value for name, value in tensors.items() if name.startswith("ema.")}
             )
+        for name in ("updates", "skips"):
+            if type(state[name]) is not int or state[name] < 0:
+                raise ValueError(f"{name} is {state[name]!r}, and no count")
         # Checkpoints of version 0.1 hold the optimizer's groups as well.
         optimizer = state["optimizer"].get("state", state["optimizer"])
         self.engine.load(

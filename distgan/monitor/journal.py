@@ -1,7 +1,6 @@
 """Read the journal of a run: lines, the series of a key, medians and means. Imports no torch."""
 
 import contextlib
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from distgan.core.errors import RunError
+from distgan.core.reading import parse_json, read_lines, read_tail
 
 RECENT = 5000  # the last training lines are all evaluated
 THIN = 32  # of older ones, those whose step is a multiple of this
@@ -24,15 +24,19 @@ def read_journal(path: Path | str) -> list[dict]:
     """
     path = Path(path)
     rows: list[dict] = []
-    lines = path.read_bytes().split(b"\n") if path.is_file() else []
+    try:
+        lines = read_lines(path)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise RunError(f"cannot read {path}: {error.strerror}") from error
     last = max((n for n, line in enumerate(lines) if line.strip()), default=-1)
     for n, line in enumerate(lines[: last + 1]):
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-            step, _ = int(row["step"]), float(row["epoch"])
-        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+            row = parse_row(line)
+        except ValueError as error:
             if n == last:
                 break
             raise RunError(
@@ -40,10 +44,22 @@ def read_journal(path: Path | str) -> list[dict]:
                 f" {line[:60]!r}; only the last line may be torn. Remove the line to go on"
                 " without it"
             ) from error
-        while rows and rows[-1]["step"] > step:
+        while rows and rows[-1]["step"] > row["step"]:
             rows.pop()
         rows.append(row)
     return rows
+
+
+def parse_row(line: bytes) -> dict[str, Any]:
+    """Parse a line of a journal; ValueError if it is none."""
+    row = parse_json(line)
+    if (
+        not isinstance(row, dict)
+        or type(row.get("step")) is not int
+        or finite_number(row.get("epoch")) is None
+    ):
+        raise ValueError("not a JSON object with step and epoch")
+    return row
 
 
 def recent(rows: list[dict]) -> list[dict]:
@@ -88,12 +104,16 @@ def finite(rows: list[dict], *keys: str) -> np.ndarray:
 
 def number(value) -> float:
     """Return a float; NaN for null, since JSON has no NaN."""
-    return float(value) if isinstance(value, int | float) else math.nan
+    try:
+        return float(value) if isinstance(value, int | float) else math.nan
+    except OverflowError:  # JSON has whole numbers of any length
+        return math.nan
 
 
 def finite_number(value) -> float | None:
     """Return a finite number, else None."""
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+    value = number(value)
+    return value if math.isfinite(value) else None
 
 
 def medians(table: np.ndarray, window: int) -> np.ndarray:
@@ -157,7 +177,7 @@ def gaps(rows: list[dict], key: str = "l1") -> np.ndarray:
 
 def last_rows(path: Path) -> list[dict[str, Any]]:
     """Return the rows in the last 64 KiB of a journal."""
-    return [row for row in tail_of(path, 64 << 10) if "step" in row]
+    return [row for row in tail_of(path, 64 << 10) if type(row.get("step")) is int]
 
 
 def tail_of(path: Path, size: int) -> list[dict[str, Any]]:
@@ -166,16 +186,13 @@ def tail_of(path: Path, size: int) -> list[dict[str, Any]]:
     Torn lines are skipped.
     """
     try:
-        with open(path, "rb") as file:
-            end = file.seek(0, 2)
-            file.seek(max(0, end - size))
-            lines = file.read().split(b"\n")[0 if end <= size else 1 :]
+        text = read_tail(path, size + 1)
     except OSError:
         return []
     found = []
-    for line in lines:
-        with contextlib.suppress(ValueError, RecursionError):
-            row = json.loads(line)
+    for line in text.split(b"\n")[len(text) > size :]:  # the first one is cut
+        with contextlib.suppress(ValueError):
+            row = parse_json(line)
             if isinstance(row, dict):
                 found.append(row)
     return found

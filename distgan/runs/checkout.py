@@ -1,11 +1,11 @@
 """The git checkout that the package belongs to, if any."""
 
-import json
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import distgan
+from distgan.core.reading import read_json
 
 ROOT = Path(distgan.__file__).resolve().parents[1]
 FAILURES = (OSError, subprocess.SubprocessError)  # what `git` raises
@@ -29,7 +29,7 @@ def version() -> dict[str, Any] | None:
     """
     try:
         if (ROOT / "git.json").is_file():
-            record = json.loads((ROOT / "git.json").read_text())
+            record = read_json(ROOT / "git.json")
             return {"commit": record["commit"], "dirty": bool(record["changed"])}
         changed = git("status", "--porcelain", "--untracked-files=no")
         return {"commit": git("rev-parse", "HEAD").strip(), "dirty": bool(changed)}

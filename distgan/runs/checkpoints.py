@@ -25,6 +25,8 @@ from distgan.config.identity import differences
 from distgan.core import console
 from distgan.core.errors import DiskError, RunError
 from distgan.core.files import make_folder, opened_folder, remove, rename, sha256_of, sync
+from distgan.core.reading import read_json
+from distgan.runs.records import checked
 
 FORMAT = 1
 Held = tuple[
@@ -105,12 +107,7 @@ def _write(
         for name, (tensors, _) in players.items()
         for key, value in tensors.items()
     }
-    broken = [
-        key
-        for key, value in tensors.items()
-        if value.is_floating_point() and not torch.isfinite(value).all()
-    ]
-    if broken:
+    if broken := _not_finite(tensors):
         raise RunError(
             f"not saved: {', '.join(broken[:3])} holds values that are not finite; the last good"
             f" checkpoint is kept in {folder}"
@@ -181,7 +178,7 @@ def newest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
 def verify(path: Path) -> dict[str, Any]:
     """Return checkpoint.json; RunError if the checkpoint is not intact, or of another format."""
     try:
-        about = json.loads((path / "checkpoint.json").read_text())
+        about = read_json(path / "checkpoint.json")
         if about["digest"] != _digest(
             about
         ):  # the same in every format: a flipped bit in `format` is damage
@@ -193,10 +190,11 @@ def verify(path: Path) -> dict[str, Any]:
                 f" {about['distgan']}, or move the folder {path.parent} away to start again"
             )
         for name in _FILES:
-            if sha256_of(path / name) != about["files"][name]["sha256"]:
+            size, sha256 = (about["files"][name][key] for key in ("bytes", "sha256"))
+            if (path / name).lstat().st_size != size or sha256_of(path / name, False) != sha256:
                 raise _Damaged(f"checkpoint {path} is damaged: {name} is not what was written")
-        return about
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        return checked("checkpoint.json", about)
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise _Damaged(f"checkpoint {path} is damaged: {error}") from error
 
 
@@ -210,7 +208,7 @@ def require_run(path: Path, about: dict[str, Any], identity: dict[str, Any]) -> 
     try:
         lines = differences(about["identity"], identity, "checkpoint")
         whose = about["identity"]["id"]
-    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise _Damaged(f"checkpoint {path} is damaged: no identity in it ({error})") from error
     if lines:
         raise RunError(
@@ -236,11 +234,11 @@ def load(path: Path, players: dict[str, Any]) -> None:
     ) as error:
         raise RunError(f"checkpoint {path} cannot be read: {str(error).splitlines()[0]}") from error
     here = {
-        f"{name}.{key}": list(value.shape)
+        f"{name}.{key}": _form(value)
         for name, player in players.items()
         for key, value in player.tensors().items()
     }
-    there = {key: list(value.shape) for key, value in tensors.items()}
+    there = {key: _form(value) for key, value in tensors.items()}
     unlike = [
         f"{key}: {there.get(key, 'no such tensor')} in the checkpoint,"
         f" {here.get(key, 'no such tensor')} in this network"
@@ -252,6 +250,11 @@ def load(path: Path, players: dict[str, Any]) -> None:
             f"checkpoint {path} does not fit this network ({_few(unlike)}); its run has other"
             " settings, or is of another recipe"
         )
+    if broken := _not_finite(tensors):
+        raise RunError(
+            f"checkpoint {path} holds weights that are not finite numbers ({_few(broken)}): no run"
+            " saves such, so it was changed, or made by another program; use another checkpoint"
+        )
     try:
         for name, player in players.items():
             player.load(
@@ -262,8 +265,25 @@ def load(path: Path, players: dict[str, Any]) -> None:
                 },
                 states[name],
             )
-    except (KeyError, RuntimeError, ValueError) as error:
-        raise RunError(f"checkpoint {path} does not fit this network: {error}") from error
+    except (LookupError, RuntimeError, ValueError, TypeError, AttributeError) as error:
+        text = str(error).splitlines() or [""]
+        raise RunError(
+            f"checkpoint {path} does not fit this network: {text[0]} ({type(error).__name__})"
+        ) from error
+
+
+def _form(value: torch.Tensor) -> str:
+    """Return the shape of a tensor, and its type unless that is a floating one."""
+    return f"{list(value.shape)}" + ("" if value.is_floating_point() else f" of {value.dtype}")
+
+
+def _not_finite(tensors: dict[str, torch.Tensor]) -> list[str]:
+    """Return the names of tensors with values that are not finite."""
+    return [
+        key
+        for key, value in tensors.items()
+        if value.is_floating_point() and not torch.isfinite(value).all()
+    ]
 
 
 def _few(lines: list[str]) -> str:

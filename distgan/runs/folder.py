@@ -24,6 +24,9 @@ from distgan.config.settings import Run
 from distgan.core import console
 from distgan.core.errors import DiskError, RunError
 from distgan.core.files import append, disk_errors, lock, make_folder, opener, sync, write_atomic
+from distgan.core.reading import read_lines
+from distgan.monitor.journal import parse_row
+from distgan.runs import records
 from distgan.runs.resolve import folder_of
 
 STOP, SAVE = "STOP", "SAVE"  # files in a run folder with which a person asks a run to save
@@ -104,14 +107,14 @@ class RunFolder:
         if not self.path.exists() or self._is_unborn():
             return
         try:
-            recorded = json.loads((self.path / "identity.json").read_text())
+            recorded = records.read(self.path / "identity.json")
             lines = differences(recorded, identity, "folder")
         except (FileNotFoundError, NotADirectoryError):
             raise RunError(
                 f"{self.path} is not empty and no run folder (it has no identity.json); choose"
                 " another machine.folder"
             ) from None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise RunError(
                 f"{self.path / 'identity.json'} is damaged: {error}. Restore it, or choose another"
                 " machine.folder"
@@ -190,9 +193,9 @@ class RunFolder:
         there is none.
         """
         try:
-            text = json.loads((self.path / "status.json").read_text())["heartbeat"]
+            text = records.read(self.path / "status.json")["heartbeat"]
             return datetime.datetime.fromisoformat(text).timestamp()
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        except (OSError, ValueError, KeyError, TypeError, OverflowError):
             return None
 
     def has_request(self, name: str) -> bool:
@@ -223,25 +226,28 @@ class RunFolder:
         lost.
         """
         path = self.path / "journal.jsonl"
-        if not path.exists():
+        try:
+            lines = read_lines(path)
+        except FileNotFoundError:
             return 0
+        except OSError as error:
+            raise RunError(f"cannot read {path}: {error.strerror}") from error
         kept, damaged, last = [], [], step
-        lines = path.read_text(errors="replace").splitlines()
         for number, line in enumerate(lines, 1):
             try:
-                row_step = json.loads(line)["step"]
+                row_step = parse_row(line)["step"]
                 last = max(last, row_step)
                 if row_step <= step:
-                    kept.append(line + "\n")
-            except (ValueError, KeyError, TypeError, RecursionError):
-                if number < len(lines) and line.strip():  # the last line may be torn
+                    kept.append(line + b"\n")
+            except ValueError:
+                if any(lines[number:]) and line.strip():  # the last line may be torn
                     damaged.append(str(number))
         if damaged:
             console.say(
                 f"warning: {path}, line {', '.join(damaged[:5])}: damaged, and left out; the"
                 " numbers of these steps are lost, the run is not"
             )
-        write_atomic(path, "".join(kept))
+        write_atomic(path, b"".join(kept))
         return last - max(step, 0)
 
     def _append(self, name: str, rows: list[dict[str, Any]]) -> None:
@@ -258,9 +264,9 @@ class RunFolder:
     def done(self, last: int) -> str | None:
         """Return how the run finished, at step `last` or early; None if it has not."""
         try:
-            record = json.loads((self.path / "DONE").read_text())
+            record = records.read(self.path / "DONE")
             step, early = int(record["step"]), bool(record["early"])
-        except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        except (OSError, ValueError, KeyError, TypeError):
             return None
         if early:
             return f"early, at step {step}"

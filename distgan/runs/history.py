@@ -4,18 +4,21 @@ A run that has just begun lacks most files, so only a damaged file is an error. 
 folder is read.
 """
 
-import json
+import contextlib
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import yaml
 from pydantic import ValidationError
 
 from distgan.config.identity import with_neutral
+from distgan.config.loading import YAML_BYTES, parse_yaml
 from distgan.core.errors import RunError
+from distgan.core.reading import parse_json, read_bytes, read_lines
 from distgan.monitor.criteria import Criterion, criteria
 from distgan.monitor.decisions import evaluate_rules
 from distgan.monitor.interventions import Intervention, interventions
@@ -23,6 +26,7 @@ from distgan.monitor.journal import current_settings, finite_number, read_journa
 from distgan.monitor.results import Finding, HealthSignal
 from distgan.monitor.settings import Watch
 from distgan.monitor.signals import health_signals
+from distgan.runs import records
 
 MARKS = ("status.json", "identity.json", "journal.jsonl")  # any of these makes a folder a run
 HEARTBEAT_OLD_S = 600.0
@@ -232,7 +236,7 @@ def find_runs(folders: list[Path]) -> list[Path]:
 
 
 def is_run(folder: Path) -> bool:
-    return any((folder / mark).is_file() for mark in MARKS)
+    return any(os.path.lexists(folder / mark) for mark in MARKS)
 
 
 def read_history(folder: Path) -> History:
@@ -255,19 +259,17 @@ def read_history(folder: Path) -> History:
             for path in sorted(folder.glob("attempts/*/attempt.json"))
         },
         events=_lines(folder, "events.jsonl"),
-        rows=(
-            read_journal(folder / "journal.jsonl")
-            if _inside(folder, folder / "journal.jsonl")
-            else []
-        ),
+        rows=read_journal(folder / "journal.jsonl"),
         samples=samples,
         evaluations=[
             _mapping(folder, path.relative_to(folder))
             for path in sorted(folder.glob("eval/*.json"))
+            if _own(folder, path)
         ],
         requested=[
             _mapping(folder, path.relative_to(folder))
             for path in sorted(folder.glob("eval/asked/*.json"))
+            if _own(folder, path)
         ],
         checkpoints=[
             (
@@ -292,14 +294,31 @@ _LOOKED = (
 )
 
 
+@contextlib.contextmanager
+def one_error() -> Iterator[None]:
+    """Turn what odd values in the files of a run raise while it is read and drawn into a RunError
+    of one line.
+    """
+    try:
+        yield
+    except RunError:
+        raise
+    except (
+        *(OSError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError),
+        *(RecursionError, MemoryError),
+    ) as error:
+        text = str(error).splitlines() or [""]
+        raise RunError(f"{text[0][:200]} ({type(error).__name__})") from error
+
+
 def _inside(folder: Path, path: Path) -> bool:
-    """Return True if the file exists and, with links followed, is inside the run folder."""
-    return path.is_file() and path.resolve().is_relative_to(folder)
+    """Return True if there is something of that name, in a folder inside the run folder."""
+    return os.path.lexists(path) and path.parent.resolve().is_relative_to(folder)
 
 
 def _own(folder: Path, path: Path) -> bool:
     """Return True if it is a file inside the run folder, and not a link."""
-    return not path.is_symlink() and _inside(folder, path)
+    return _inside(folder, path) and not path.is_symlink() and path.is_file()
 
 
 def _mapping(folder: Path, name: str | Path) -> dict:
@@ -307,9 +326,12 @@ def _mapping(folder: Path, name: str | Path) -> dict:
     if not _inside(folder, path):
         return {}
     try:
-        text = path.read_text(encoding="utf-8")
-        value = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-    except (ValueError, yaml.YAMLError) as error:
+        if path.suffix == ".json":
+            return records.read(path)
+        value = parse_yaml(read_bytes(path, YAML_BYTES))
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
         raise RunError(f"{path} is damaged: {error}") from error
     if not isinstance(value, dict | None):
         raise RunError(f"{path} is damaged: expected a mapping, not {type(value).__name__}")
@@ -318,18 +340,22 @@ def _mapping(folder: Path, name: str | Path) -> dict:
 
 def _lines(folder: Path, name: str) -> list[dict]:
     """Return the events; a damaged line becomes an event `unreadable`."""
+    try:
+        lines = read_lines(folder / name)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise RunError(f"{folder / name} cannot be read: {error.strerror}") from error
     events = []
-    for line in (
-        (folder / name).read_text(encoding="utf-8", errors="replace").splitlines()
-        if _inside(folder, folder / name)
-        else []
-    ):
+    for line in filter(bytes.strip, lines):
         try:
-            event = json.loads(line)
+            event = parse_json(line)
         except ValueError:
             event = None
         events.append(
-            event if isinstance(event, dict) else {"event": "unreadable", "line": line[:80]}
+            event
+            if isinstance(event, dict)
+            else {"event": "unreadable", "line": line[:80].decode(errors="replace")}
         )
     return events
 

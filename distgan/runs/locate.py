@@ -1,11 +1,10 @@
 """Find the checkpoint that a user names: `RUN`, `RUN@best`, `RUN@last`, `RUN@STEP`, its folder."""
 
-import json
 from pathlib import Path
 
 from distgan.config.settings import Run
 from distgan.core.errors import ConfigError, RunError
-from distgan.runs import checkpoints
+from distgan.runs import checkpoints, records
 
 
 def find_checkpoint(text: str) -> Path:
@@ -48,7 +47,7 @@ def _numbered(text: str, run: Path, which: str, kept: list[Path]) -> Path:
     steps = f"the run keeps steps {', '.join(str(int(path.name)) for path in kept)}"
     if which == "best":
         try:
-            step = str(json.loads((run / "status.json").read_text())["best"]["step"])
+            step = str(records.read(run / "status.json")["best"]["step"])
         except (OSError, ValueError, KeyError, TypeError):
             raise ConfigError(
                 f"found {text!r}, but {run} has no best score yet; {steps}, as in {run}@last"

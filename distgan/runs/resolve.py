@@ -8,10 +8,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from distgan.config.introspection import flatten
+from distgan.config.loading import read_yaml
 from distgan.config.settings import Run
+from distgan.runs.records import read
 
 
 def folder_of(run: Run, identity: dict[str, Any]) -> Path:
@@ -68,10 +68,10 @@ def _recorded_start(run: Run, fingerprint: str) -> str | None:
     home = folder_of(run, run.identity(fingerprint))
     for folder in [home] if run.machine.folder else sorted(home.parent.glob("*")):
         try:
-            identity = json.loads((folder / "identity.json").read_text())
-            source = yaml.safe_load((folder / "config.yaml").read_text())["grow"]
+            identity = read(folder / "identity.json")
+            source = read_yaml(folder / "config.yaml")["grow"]
             start = identity["settings"]["grow"]
-        except (OSError, ValueError, KeyError, TypeError, RecursionError, yaml.YAMLError):
+        except (OSError, ValueError, KeyError, TypeError):
             continue
         if source == run.grow and identity == run.identity(fingerprint, start):
             return start
@@ -81,6 +81,6 @@ def _recorded_start(run: Run, fingerprint: str) -> str | None:
 def recorded_identity(folder: Path) -> Any:
     """Return the identity that a run folder records, None where it records none."""
     try:
-        return json.loads((folder / "identity.json").read_text())
-    except (OSError, ValueError, RecursionError):
+        return read(folder / "identity.json")
+    except (OSError, ValueError):
         return None

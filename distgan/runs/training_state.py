@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from distgan.config.settings import Run
+from distgan.core.errors import RunError
 
 
 @dataclass
@@ -44,7 +45,10 @@ class TrainingState:
             end_reason=data.get("ended"),
             nonfinite=counts | data.get("mishaps", {}),
         )
-        state.change(data.get("changed", {}))
+        try:
+            state.change(data.get("changed", {}))
+        except ValueError as error:
+            raise RunError(f"the checkpoint has settings that are not allowed: {error}") from error
         return state
 
     def to_dict(self) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from pathlib import Path
 from statistics import median
 
 from distgan.core.errors import RunError
-from distgan.runs.history import is_run, read_history
+from distgan.runs.history import is_run, one_error, read_history
 
 OVERFITTING = ("d_overfitting", "overfitting")
 
@@ -69,14 +69,9 @@ def measure(width: int, folder: Path) -> Row:
     if not is_run(folder):
         return Row(width, "not begun")
     try:
-        return _measure(width, folder)
-    except (
-        RunError,
-        TypeError,
-        ValueError,
-        KeyError,
-        AttributeError,
-    ) as error:  # the last four: JSON of another shape than ours
+        with one_error():
+            return _measure(width, folder)
+    except RunError as error:
         return Row(width, f"cannot be read: {error}")
 
 

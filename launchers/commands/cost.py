@@ -79,6 +79,9 @@ def show(selected: Sequence[SelectedRun], costs: Sequence[RunCost]) -> None:
     sources = sorted({cost.source for cost in costs if cost.turns})
     console.say(f"\nsource: {', '.join(sources) or 'none yet'}. {MEANS}")
     console.say(forecast(selected, costs, unit))
+    for run in selected:
+        for fault in run.files.faults:
+            console.say(f"warning: {run.name}: {fault}")
 
 
 def forecast(selected: Sequence[SelectedRun], costs: Sequence[RunCost], unit: str) -> str:

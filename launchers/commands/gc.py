@@ -9,7 +9,6 @@ from distgan.core import console
 from distgan.core.arguments import Command, number, switch
 from distgan.core.files import opened_folder, remove
 from distgan.launchers.runs.selection import RUNS, select
-from distgan.launchers.runs.state import read
 from distgan.launchers.slurm import client
 from distgan.launchers.slurm.ledger import Ledger
 
@@ -74,8 +73,8 @@ def _garbage(home: Path, checkpoints: bool) -> Iterator[tuple[Path, str]]:
         if path.is_dir():
             yield path, "a run of distgan debug"
     for run in select(home, []) if checkpoints else []:
-        if run.state.name == "done":
-            best = (read(run.folder / "status.json").get("best") or {}).get("step")
+        if run.state.name == "done" and not run.files.faults:
+            best = (run.files.status.get("best") or {}).get("step")
             paths = sorted((run.folder / "checkpoints").glob("[0-9]" * 8))
             paths = [path for path in paths if path.is_dir() and not path.is_symlink()]
             for path in paths[:-1]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from distgan.core import console
 from distgan.core.arguments import Arguments, Command, Option, switch, whole
 from distgan.core.errors import RunError
+from distgan.core.reading import open_regular
 from distgan.launchers.runs.selection import RUNS, TARGET, SelectedRun, select
 from distgan.launchers.runs.state import UNDER_WAY
 
@@ -107,12 +108,15 @@ def _paths(folder: Path, name: str, attempt: int | None) -> list[Path]:
 
 def _show(path: Path, offset: int, wanted: re.Pattern[str]) -> int:
     """Print the whole lines from position `at` on; return the position after them."""
-    with open(path, "rb") as file:
-        file.seek(offset)
-        text = file.read()
+    try:
+        with open_regular(path) as file:
+            file.seek(offset)
+            text = file.read()
+    except OSError as error:
+        raise RunError(f"cannot read {path}: {error.strerror}") from error
     whole = text[: text.rfind(b"\n") + 1] if offset or text.endswith(b"\n") else text
     for line in whole.decode(errors="replace").splitlines():
         if wanted.search(line):
-            sys.stdout.write(line + "\n")
+            print(console.printable(line))
     sys.stdout.flush()
     return offset + len(whole)

@@ -9,9 +9,11 @@ from pathlib import Path
 import yaml
 
 from distgan.config.introspection import flatten
+from distgan.config.loading import read_yaml
 from distgan.core import console
 from distgan.core.arguments import Arguments, Command, Option, switch
 from distgan.core.errors import RunError
+from distgan.core.reading import read_bytes
 from distgan.launchers.runs.selection import RUNS, TARGET, SelectedRun, read_submission, select
 from distgan.launchers.slurm.job_records import records
 from distgan.launchers.slurm.profiles import Resources
@@ -70,9 +72,7 @@ def main(argv: list[str]) -> int:
 
 def _show_differences(first: SelectedRun, second: SelectedRun, names: tuple[str, str]) -> None:
     """Print the settings that differ between two runs."""
-    a, b = (
-        dict(flatten(yaml.safe_load(_text(run.folder / "config.yaml")))) for run in (first, second)
-    )
+    a, b = (dict(flatten(read_yaml(run.folder / "config.yaml"))) for run in (first, second))
     rows = [
         (key, str(a.get(key, "–")), str(b.get(key, "–")))
         for key in sorted(a.keys() | b.keys())
@@ -105,7 +105,7 @@ def _one(home: Path, word: str) -> SelectedRun:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(errors="replace").rstrip()
+        return read_bytes(path).decode(errors="replace").rstrip()
     except OSError as error:
         raise RunError(
             f"cannot read {path}: {error.strerror}; has the run begun? distgan status"

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from distgan.config.loading import YAML_BYTES, parse_yaml
 from distgan.core import console
 from distgan.core.arguments import MANY, Command, switch
 from distgan.core.errors import LaunchError
+from distgan.core.reading import read_bytes
 from distgan.launchers.runs.selection import HELP, RUNS, SelectedRun, select
-from distgan.monitor.journal import last_rows, score_key, tail_of
+from distgan.monitor.journal import finite_number, last_rows, score_key, tail_of
 
 EPILOG = """examples:
   distgan status                        all that was submitted
@@ -72,9 +72,8 @@ def main(argv: list[str]) -> int:
                 console.say(json.dumps(as_dict(run)))
         else:
             if options.watch:
-                console.say(
-                    f"\033[2J\033[H{time.strftime('%H:%M:%S')}  (Ctrl-C leaves; the runs go on)\n"
-                )
+                console.clear_screen()
+                console.say(f"{time.strftime('%H:%M:%S')}  (Ctrl-C leaves; the runs go on)\n")
             show(selected, options.runs)
         code = exit_code(selected)
         if not options.watch or code != 3:
@@ -158,7 +157,7 @@ def _row(run: SelectedRun) -> tuple[str, ...]:
 
 
 def _remark(run: SelectedRun) -> str:
-    parts = [run.state.why] if run.state.why else []
+    parts = [*run.files.faults, *([run.state.why] if run.state.why else [])]
     if run.state.name == "running" and run.queue_entry:
         parts.append(run.queue_entry.nodes)
         if run.files.silent_s > 600 and run.files.status:
@@ -171,7 +170,7 @@ def _remark(run: SelectedRun) -> str:
 def alarms(folder: Path) -> list[str]:
     """Return the rules that the monitor warned of lately, newest last."""
     rules = [
-        event["rule"]
+        str(event.get("rule"))
         for event in tail_of(folder / "events.jsonl", 16 << 10)
         if event.get("event") == "warning" and event.get("level", "warning") == "warning"
     ]
@@ -191,19 +190,19 @@ def progress(run: SelectedRun) -> Progress:
     if not status:
         return Progress()
     newest = next((row for row in reversed(rows) if "seconds" in row), {})
-    speed = next(
-        (row["samples_per_second"] for row in reversed(rows) if row.get("samples_per_second")), None
-    )
+    speeds = (finite_number(row.get("samples_per_second")) for row in reversed(rows))
+    speed = next(filter(None, speeds), None)
     epochs = _epochs(run.folder)
     remaining_s = None
-    step, epoch = newest.get("step", status.get("step")), newest.get("epoch", status.get("epoch"))
-    samples = newest.get("samples", status.get("samples"))
+    epoch, samples = (
+        finite_number(newest.get(key, status.get(key))) for key in ("epoch", "samples")
+    )
     if speed and epochs and epoch and samples:
         remaining_s = max(0.0, (epochs - epoch) * samples / epoch / speed)
     best = status.get("best") or {}
     score = (
         f"{best['metric']} {best['score']:.4g} @ {best['epoch']:.4g}"
-        if {"metric", "score", "epoch"} <= best.keys()
+        if None not in map(best.get, ("metric", "score", "epoch"))
         else next(
             (
                 f"{key.partition('/')[2]} {row[key]:.4g}"
@@ -215,25 +214,22 @@ def progress(run: SelectedRun) -> Progress:
     )
     losses = {
         key: value
-        for key, value in newest.items()
-        if key in ("g/loss", "d/loss") and isinstance(value, int | float)
+        for key in ("g/loss", "d/loss")
+        if (value := finite_number(newest.get(key))) is not None
     }
-    return Progress(step, epoch, epochs, losses, score, speed, remaining_s)
+    return Progress(
+        newest.get("step", status.get("step")), epoch, epochs, losses, score, speed, remaining_s
+    )
 
 
 def _epochs(folder: Path) -> float | None:
     """Return the length of a run from the line of config.yaml, without parsing the rest."""
     try:
-        text = (folder / "config.yaml").read_text(errors="replace")
-    except OSError:
+        text = read_bytes(folder / "config.yaml", YAML_BYTES).decode(errors="replace")
+        line = next(line for line in text.splitlines() if line.startswith("epochs:"))
+        return finite_number(parse_yaml(line[:100])["epochs"])
+    except (OSError, ValueError, TypeError, KeyError, StopIteration):
         return None
-    for line in text.splitlines():
-        if line.startswith("epochs:"):
-            try:
-                return float(yaml.safe_load(line)["epochs"])
-            except (ValueError, TypeError, KeyError, yaml.YAMLError):
-                return None
-    return None
 
 
 def as_dict(run: SelectedRun) -> dict[str, Any]:

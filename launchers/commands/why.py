@@ -7,11 +7,12 @@ from typing import Any
 
 from distgan.core import console
 from distgan.core.arguments import MANY, Command
+from distgan.core.reading import read_tail
 from distgan.launchers.commands.causes import LINES, SLURM, Cause, match
 from distgan.launchers.runs.selection import RUNS, TARGET, SelectedRun, select
-from distgan.launchers.runs.state import read
 from distgan.launchers.slurm import client
 from distgan.launchers.slurm.job_records import records, tail
+from distgan.runs.records import read_if_good
 
 COMMAND = Command(
     "why",
@@ -39,7 +40,7 @@ def say(run: SelectedRun) -> None:
         f" {run.state.name}{f': {run.state.why}' if run.state.why else ''}\n  cause    "
         f" {matched.name}: {matched.meaning}"
     )
-    for line in matched.evidence:
+    for line in (*run.files.faults, *matched.evidence):
         console.say(f"  evidence  {line[:200]}")
     then = re.sub("TARGET|RUN", lambda word: shlex.quote(words[word[0]]), matched.then)
     console.say(f"  next      {then}\n")
@@ -80,7 +81,9 @@ def _ended(run: SelectedRun, turns: Sequence[Mapping[str, Any]], last: Mapping[s
     """Return why a run failed, was cancelled or is lost: Slurm's word if the job was ended from
     outside, else the run's own.
     """
-    record = read(run.folder / "attempts" / last["attempt"] / "attempt.json") if last else {}
+    record = (
+        read_if_good(run.folder / "attempts" / last["attempt"] / "attempt.json") if last else {}
+    )
     own_cause = next(
         (
             text
@@ -183,7 +186,7 @@ def _submitit(run: SelectedRun) -> str:
         )
     ):
         try:
-            texts.append(path.read_text(errors="replace")[-8000:])
+            texts.append(read_tail(path, 8000).decode(errors="replace"))
         except OSError:
             continue
     return "\n".join(texts)

@@ -2,18 +2,19 @@
 SWEEP:INDEX, or job numbers of Slurm.
 """
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from distgan.core import console
 from distgan.core.arguments import Option
 from distgan.core.errors import RunError
-from distgan.launchers.runs.state import RunFiles, RunState, read, read_run_files, run_state
+from distgan.launchers.runs.state import RunFiles, RunState, read_run_files, run_state
 from distgan.launchers.slurm import client
 from distgan.launchers.slurm.ledger import LastSubmission, Ledger
+from distgan.runs import records
 
 HELP = (
     "a run folder, a run's name or the beginning of its name or hash, a sweep, SWEEP:INDEX, or a"
@@ -41,15 +42,16 @@ class SelectedRun:
 
 
 def read_sweeps(home: Path) -> dict[str, dict[str, Any]]:
-    """Read all sweeps of a folder of runs: name -> its members.json."""
+    """Read all sweeps of a folder of runs: name -> its members.json. Warn of damaged ones."""
     sweeps = {}
     for path in sorted((home / "_sweeps").glob("*/members.json")):
         try:
-            sweeps[path.parent.name] = json.loads(path.read_text())
-        except (OSError, ValueError, RecursionError) as error:
-            raise RunError(
-                f"{path} is damaged: {error}; submit the sweep's file again, which writes it anew"
-            ) from error
+            sweeps[path.parent.name] = records.read(path)
+        except (OSError, ValueError) as error:
+            console.complain(
+                f"warning: {path} is damaged, and the sweep left out: {error}; submit the sweep's"
+                " file again, which writes it anew"
+            )
     return sweeps
 
 
@@ -60,7 +62,9 @@ def read_submission(home: Path, run: SelectedRun) -> tuple[dict[str, Any], dict[
     """
     if run.submitted is None:
         return {}, {}
-    recorded = read(home / "_slurm" / run.submitted.submission.id / "submission.json")
+    recorded = records.read_if_good(
+        home / "_slurm" / run.submitted.submission.id / "submission.json"
+    )
     specs = [spec for element in recorded.get("elements", []) for spec in element]
     return recorded, {spec["folder"]: spec["words"] for spec in specs}
 

@@ -8,8 +8,8 @@ failed.
 """
 
 import contextlib
-import json
 import os
+import stat
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,6 +20,7 @@ from typing import Any
 from distgan.launchers.slurm import client
 from distgan.launchers.slurm.ledger import LastSubmission
 from distgan.launchers.slurm.restart_policy import TIME
+from distgan.runs import records
 
 OLD_S = 300.0  # without a heartbeat for so long, a run that Slurm does not know is not running
 UNDER_WAY = ("queued", "requeued", "uncertain", "running", "stopping")
@@ -35,13 +36,14 @@ class RunFiles:
     status: dict[str, Any] = field(default_factory=dict)
     job: dict[str, Any] = field(default_factory=dict)  # the newest job.json
     attempts: int = 0
+    faults: tuple[str, ...] = ()  # files that cannot be read, and why
 
     @property
     def silent_s(self) -> float:
         """Seconds since the last heartbeat of the training."""
         try:
             return time.time() - datetime.fromisoformat(self.status["heartbeat"]).timestamp()
-        except (KeyError, ValueError, TypeError):
+        except (KeyError, ValueError, TypeError, OverflowError):
             return float("inf")
 
 
@@ -65,20 +67,28 @@ def read_run_files(folder: Path, steps: int | None = None) -> RunFiles:
         names = set(os.listdir(folder))
     except OSError:
         return RunFiles()
-    attempts = (
-        sorted(name for name in os.listdir(folder / "attempts") if name.isdecimal())
-        if "attempts" in names
-        else []
-    )
+    faults: list[str] = []
+
+    def read(name: str) -> dict[str, Any]:
+        try:
+            return records.read(folder / name)
+        except FileNotFoundError:
+            return {}
+        except OSError as error:
+            faults.append(f"{name} cannot be read: {error.strerror}")
+        except ValueError as error:
+            faults.append(f"{name} is damaged: {error}")
+        return {}
+
+    attempts: list[str] = []
+    with contextlib.suppress(OSError):
+        attempts = sorted(name for name in os.listdir(folder / "attempts") if name.isdecimal())
     job: dict[str, Any] = {}
     for name in reversed(attempts):
-        if job := read(folder / "attempts" / name / "job.json"):
+        if job := read(f"attempts/{name}/job.json"):
             break
-    refused = None
-    if "NO_RESTART" in names:
-        with contextlib.suppress(OSError):
-            refused = (folder / "NO_RESTART").read_text(errors="replace").strip() or "NO_RESTART"
-    end = read(folder / "DONE") if "DONE" in names and steps is not None else {}
+    done = "DONE" in names and stat.S_ISREG(os.lstat(folder / "DONE").st_mode)
+    end = read("DONE") if done and steps is not None or not done and "DONE" in names else {}
     shorter = (
         bool(end)
         and not end.get("early")
@@ -86,22 +96,14 @@ def read_run_files(folder: Path, steps: int | None = None) -> RunFiles:
         and end["step"] < (steps or 0)
     )
     return RunFiles(
-        "DONE" in names and not shorter,
+        done and not shorter,
         shorter,
-        refused,
-        read(folder / "status.json") if "status.json" in names else {},
+        records.refusal(folder) if "NO_RESTART" in names else None,
+        read("status.json") if "status.json" in names else {},
         job,
         len(attempts),
+        tuple(faults),
     )
-
-
-def read(path: Path) -> dict[str, Any]:
-    """Read a small JSON mapping; {} if it is missing or damaged."""
-    try:
-        value = json.loads(path.read_text())
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
 
 
 def run_state(

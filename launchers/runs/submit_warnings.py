@@ -1,12 +1,13 @@
 """Warn of settings of the cluster that would hurt runs, before they are submitted."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from distgan.core.reading import parse_json, read_lines
 from distgan.launchers.runs.plan import PlannedRun
 from distgan.launchers.slurm import client
 from distgan.launchers.slurm.profiles import Resources
+from distgan.monitor.journal import finite_number
 
 
 def collect(resources: Resources, planned: Sequence[PlannedRun]) -> list[str]:
@@ -47,15 +48,16 @@ def save_seconds(folder: Path) -> float | None:
     beside = [folder / "events.jsonl", *sorted(folder.parent.glob("*/events.jsonl"))[:20]]
     for path in beside:
         try:
-            lines = path.read_text(errors="replace").splitlines()
+            lines = read_lines(path)
         except OSError:
             continue
         times = []
         for line in lines:
             try:
-                event = json.loads(line)
-                times.append(float(event["seconds"]) if event["event"] == "checkpoint" else 0.0)
-            except (ValueError, KeyError, TypeError, RecursionError):
+                event = parse_json(line)
+                if event["event"] == "checkpoint":
+                    times.append(finite_number(event["seconds"]) or 0.0)
+            except (ValueError, KeyError, TypeError):
                 continue
         if any(times):
             return max(times)

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from distgan.core import console
 from distgan.core.errors import LaunchError
 from distgan.core.files import make_folder, opener, write_atomic
 from distgan.distributed import launch_line
@@ -40,6 +41,7 @@ from distgan.launchers.slurm.restart_policy import (
     no_progress_reason,
 )
 from distgan.runs.folder import next_attempt
+from distgan.runs.records import read, read_if_good, refusal
 
 LEAVE = 75  # exit code of a job that is not finished: run it again
 PORTS = (20000, 29000)  # below Linux' range for outgoing connections
@@ -71,7 +73,7 @@ class JobAttempt:
     """One stay of a job on its nodes, seen from one of them."""
 
     def __init__(self, folder: Path, environment: dict[str, str]):
-        submission = json.loads((folder / "submission.json").read_text())
+        submission = read(folder / "submission.json")
         self.id, self.environment = submission["id"], environment
         self.resources = Resources.model_validate(submission["resources"])
         self.members = submission["elements"][int(environment.get("SLURM_ARRAY_TASK_ID", 0))]
@@ -108,7 +110,7 @@ class JobAttempt:
         if len(actions) < len(self.members):
             raise SystemExit(1)  # a thread died; its traceback is in the log
         if self.node == 0 and "requeue" in actions and not {"SIGTERM"} & set(self.signals):
-            print(f"requeuing {self.key}", flush=True)
+            console.say(f"requeuing {self.key}")
             self._requeue()
             raise SystemExit(LEAVE)
         if "leave" in actions or "requeue" in actions:
@@ -123,7 +125,7 @@ class JobAttempt:
             try:
                 return client.requeue(self.key)
             except LaunchError as error:
-                print(f"warning: {error}", flush=True)
+                console.say(f"warning: {error}")
                 if wait is None or "SIGTERM" in self.signals:
                     raise SystemExit(1) from error
                 time.sleep(wait)
@@ -151,8 +153,8 @@ class JobAttempt:
         folder = Path(member["folder"])
         if (folder / "DONE").exists():
             return RestartDecision("done", "done", "was done")
-        if (folder / "NO_RESTART").exists():
-            return RestartDecision("fail", "error", (folder / "NO_RESTART").read_text().strip())
+        if why := refusal(folder):
+            return RestartDecision("fail", "error", why)
         return self._lead(folder, member) if self.node == 0 else self._follow(folder, member)
 
     def _lead(self, folder: Path, member: Mapping[str, Any]) -> RestartDecision:
@@ -167,7 +169,7 @@ class JobAttempt:
         why = no_progress_reason(earlier, step)
         if why:
             write_atomic(folder / "NO_RESTART", why + "\n")
-            print(f"error: {folder}: {why}", flush=True)
+            console.say(f"error: {folder}: {why}")
             return RestartDecision("fail", "error", why)
         attempt = folder / "attempts" / f"{next_attempt(folder):03d}"
         make_folder(attempt)
@@ -180,12 +182,11 @@ class JobAttempt:
         record["command"] = self.resources.command(member["words"], folder, nodes)
         write_atomic(attempt / "job.json", json.dumps(record, indent=1))
         code = self._run(folder, attempt, record["command"])
-        with contextlib.suppress(OSError, ValueError):
-            record |= {
-                key: value
-                for key, value in json.loads((attempt / "attempt.json").read_text()).items()
-                if key in ("cause", "peak_memory_mb")
-            }
+        record |= {
+            key: value
+            for key, value in read_if_good(attempt / "attempt.json").items()
+            if key in ("cause", "peak_memory_mb")
+        }
         end = EndOfAttempt(
             (folder / "DONE").exists(),
             state_of(folder, attempt),
@@ -208,7 +209,7 @@ class JobAttempt:
         write_atomic(attempt / "job.json", json.dumps(record, indent=1))
         if decision.action == "fail":
             write_atomic(folder / "NO_RESTART", decision.cause + "\n")
-        print(f"{folder}: {decision.cause} -> {decision.action}", flush=True)
+        console.say(f"{folder}: {decision.cause} -> {decision.action}")
         return decision
 
     def _follow(self, folder: Path, member: Mapping[str, Any]) -> RestartDecision:
@@ -227,14 +228,10 @@ class JobAttempt:
         ends = time.monotonic() + WAIT_S
         while time.monotonic() < ends:
             for path in sorted((folder / "attempts").glob("*/job.json"), reverse=True)[:1]:
-                with contextlib.suppress(OSError, ValueError):
-                    record = json.loads(path.read_text())
-                    if (record["job"], record["restart"], record["submission"]) == (
-                        self.key,
-                        self.restart,
-                        self.id,
-                    ) and until in record:
-                        return path.parent, record
+                record = read_if_good(path)
+                about = tuple(record.get(key) for key in ("job", "restart", "submission"))
+                if about == (self.key, self.restart, self.id) and until in record:
+                    return path.parent, record
             time.sleep(0.2)
         raise RuntimeError(
             f"{folder}/attempts: the first node has not written job.json with {until!r} within"

@@ -9,14 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from distgan.core.files import write_atomic
+from distgan.core.reading import parse_json, read_lines, read_tail
+from distgan.monitor.journal import finite_number
+from distgan.runs.records import read, read_if_good
 
 
 def records(folder: Path) -> list[dict[str, Any]]:
     """Return the records of a run's jobs, oldest first."""
     rows = []
     for path in sorted((folder / "attempts").glob("*/job.json")):
-        with contextlib.suppress(OSError, ValueError):
-            rows.append({**json.loads(path.read_text()), "attempt": path.parent.name})
+        if record := read_if_good(path):
+            rows.append({**record, "attempt": path.parent.name})
     return rows
 
 
@@ -35,14 +38,14 @@ def trained(folder: Path, since: int, checkpoint: int) -> tuple[float, float]:
     """
     total = kept = 0.0
     try:
-        lines = (folder / "journal.jsonl").read_text(errors="replace").splitlines()
+        lines = read_lines(folder / "journal.jsonl")
     except OSError:
         return total, kept
     for line in lines:
-        with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
-            row = json.loads(line)
-            step, seconds = int(row["step"]), float(row["seconds"])
-            if step > since:
+        with contextlib.suppress(ValueError, KeyError, TypeError, OverflowError):
+            row = parse_json(line)
+            step, seconds = int(row["step"]), finite_number(row["seconds"])
+            if seconds is not None and step > since:
                 total = seconds
                 if step <= checkpoint:
                     kept = seconds
@@ -72,12 +75,8 @@ def complete(folder: Path, earlier: list[dict[str, Any]], step: int) -> None:
 def state_of(folder: Path, attempt: Path) -> str | None:
     """Return the state that the training recorded; None if it never began."""
     try:
-        record = json.loads((attempt / "attempt.json").read_text())
-        state = (
-            json.loads((folder / "status.json").read_text())["state"]
-            if record.get("ended")
-            else "running"
-        )
+        record = read(attempt / "attempt.json")
+        state = read(folder / "status.json")["state"] if record.get("ended") else "running"
     except (OSError, ValueError, KeyError):
         return None
     return state
@@ -91,7 +90,6 @@ def tail(attempt: Path, size: int = 20_000) -> str:
         *sorted(attempt.glob("rank*.log")),
         *sorted(attempt.glob("stacks-*.txt")),
     ]:
-        with contextlib.suppress(OSError), open(path, "rb") as file:
-            file.seek(max(0, path.stat().st_size - size))
-            texts.append(f"{path.name}\n{file.read().decode(errors='replace')}")
+        with contextlib.suppress(OSError):
+            texts.append(f"{path.name}\n{read_tail(path, size).decode(errors='replace')}")
     return "\n".join(texts)

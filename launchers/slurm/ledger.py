@@ -25,7 +25,9 @@ from typing import Any
 
 from distgan.core.errors import LaunchError
 from distgan.core.files import append, disk_errors, lock, make_folder, opener
+from distgan.core.reading import parse_json, read_lines
 from distgan.launchers.slurm import client
+from distgan.runs import records
 
 _ID = re.compile(r"(?!files$)[a-z0-9]{1,32}")
 _NAME = re.compile(r"[A-Za-z0-9_][\w.@-]*")
@@ -136,10 +138,15 @@ class Ledger:
         """
         submissions: dict[str, Submission] = {}
         cancelled: set[tuple[str, str]] = set()
-        lines = self.path.read_text(errors="replace").splitlines() if self.path.is_file() else []
+        try:
+            lines = read_lines(self.path)
+        except FileNotFoundError:
+            lines = []
+        except OSError as error:
+            raise LaunchError(f"cannot read {self.path}: {error.strerror}") from error
         for line in lines:
-            with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
-                entry = json.loads(line)
+            with contextlib.suppress(ValueError, KeyError):
+                entry = records.checked(self.path.name, parse_json(line))
                 if not _ID.fullmatch(entry["id"]):  # it names a folder
                     continue
                 if entry["state"] == "submitting":
@@ -252,6 +259,6 @@ class Ledger:
 
 def _tried(run: Path, submission: str) -> bool:
     return any(
-        submission in path.read_text(errors="replace")
+        records.read_if_good(path).get("submission") == submission
         for path in (run / "attempts").glob("*/job.json")
     )

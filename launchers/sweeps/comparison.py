@@ -10,9 +10,10 @@ from distgan.core import console
 from distgan.core.errors import RunError
 from distgan.core.files import csv_text, make_folder, write_atomic
 from distgan.launchers.runs.accounting import run_cost
-from distgan.launchers.runs.state import read, read_run_files
+from distgan.launchers.runs.state import read_run_files
 from distgan.monitor.journal import score_key, series
-from distgan.runs.history import History, read_history
+from distgan.runs.history import History, one_error, read_history
+from distgan.runs.records import read_if_good
 
 
 def write(folder: Path, members: Sequence[str], values: Sequence[dict[str, Any]]) -> None:
@@ -70,7 +71,7 @@ def _read_and_report(members: Sequence[str]) -> dict[int, History]:
     histories: dict[int, History] = {}
     with console.bar("reading", len(members), "runs") as bar:
         for index, run in enumerate(members):
-            with contextlib.suppress(RunError):
+            with contextlib.suppress(RunError), one_error():
                 if (Path(run) / "journal.jsonl").exists():
                     histories[index] = read_history(Path(run))
                     report.write_page(Path(run), report.render(histories[index]))
@@ -246,5 +247,5 @@ def _draw(
 
 def known(home: Path, name: str) -> tuple[list[str], list[dict[str, Any]]]:
     """Return members and values of a sweep by its name; both empty without such a sweep."""
-    recorded = read(home / "_sweeps" / name / "members.json")
+    recorded = read_if_good(home / "_sweeps" / name / "members.json")
     return recorded.get("runs", []), recorded.get("values", [])

@@ -256,6 +256,7 @@ def test_another_node_waits_for_the_first_ones_record_and_verdict(slurm, tmp_pat
         "job": "7",
         "restart": 0,
         "submission": "abc",
+        "started": 1.0,
         "command": [],
         "address": "10.0.0.1",
         "port": 20123,

@@ -339,7 +339,13 @@ def test_damaged_records_are_passed_over(tmp_path):
     (tmp_path / "attempts/000").mkdir(parents=True)
     (tmp_path / "attempts/000/job.json").write_bytes(b"\xff{")
     (tmp_path / "status.json").write_text("[1]")
-    assert read_run_files(tmp_path) == RunFiles(attempts=1) and records.records(tmp_path) == []
+    faults = read_run_files(tmp_path).faults
+    assert [fault.partition(" is damaged: ")[0] for fault in faults] == [
+        "attempts/000/job.json",
+        "status.json",
+    ]
+    assert read_run_files(tmp_path) == RunFiles(attempts=1, faults=faults)
+    assert records.records(tmp_path) == []
 
 
 # ---- the ledger
