@@ -2,7 +2,6 @@
 each.
 """
 
-import json
 import os
 import shlex
 from collections.abc import Callable, Sequence
@@ -14,6 +13,7 @@ from distgan.core import console
 from distgan.core.arguments import MANY, Arguments, Command, Option, one_of, switch
 from distgan.core.errors import ConfigError, LaunchError
 from distgan.core.files import disk_errors, opener, remove, touch, user_name
+from distgan.core.reading import parse_json
 from distgan.launchers.runs.plan import snapshot_run_file
 from distgan.launchers.runs.selection import RUNS, TARGET, SelectedRun, read_submission, select
 from distgan.launchers.slurm import client, submission
@@ -235,7 +235,7 @@ def _is_trusted(
     with disk_errors(path, "submit the same line, or the sweep's file, again", LaunchError):
         with open(path, "rb", opener=opener) as file:  # owner and content of one file
             about, text = os.fstat(file.fileno()), file.read()
-    if json.loads(text) != recorded or cwd and not f"{cwd}".isprintable():
+    if parse_json(text) != recorded or cwd and not f"{cwd}".isprintable():
         raise LaunchError(f"{path} was changed while it was read, or is damaged; try again")
     train = [*(resources.program or ("distgan", "train"))]
     shown = "\n".join(

@@ -397,7 +397,9 @@ def test_a_submission_of_which_one_run_was_tried_is_over(tmp_path):
     one, two = ledger.begin([[str(runs[0])], [str(runs[1])]]), ledger.begin([[str(runs[2])]])
     for run, name in ((runs[1], one.id), (runs[2], "another")):
         (run / "attempts/000").mkdir(parents=True)
-        (run / "attempts/000/job.json").write_text(json.dumps({"submission": name}))
+        (run / "attempts/000/job.json").write_text(
+            json.dumps({"submission": name, "job": "1", "started": 1})
+        )
     assert [open_.id for open_ in ledger.resolve_pending({})] == [one.id, two.id]
     assert [open_.id for open_ in ledger.resolve_pending({}, exclusive=True)] == [two.id]
     assert [each.void for each in ledger.read()[0]] == [True, False]
