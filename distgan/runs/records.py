@@ -45,7 +45,7 @@ class Status(TypedDict, total=False):
 
 
 class Skips(TypedDict):
-    """Of one player: updates, and those skipped lately."""
+    """The updates of one player, and those skipped lately."""
 
     updates: Count
     skipped: list[Any]
