@@ -123,11 +123,10 @@ def _write(
     (temporary / "checkpoint.json").write_text(json.dumps(about, indent=1))
     for path in (*temporary.iterdir(), temporary):
         sync(path)
-    if final.is_symlink() or final.is_file():  # not made by distgan
-        final.unlink()
     before = folder / f"{_BEFORE}{final.name}"
     remove(before)
-    if final.exists():  # saved again after a rollback: kept until the new one has its name
+    # Saved again after a rollback, or not made by distgan: kept until the new one has its name.
+    if os.path.lexists(final):
         rename(final, before.name)
     with opened_folder(folder) as opened:
         os.replace(temporary.name, final.name, src_dir_fd=opened, dst_dir_fd=opened)

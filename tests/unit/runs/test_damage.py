@@ -103,6 +103,8 @@ def test_links_and_strangers(two, tmp_path_factory):
     assert (elsewhere / "00000001/checkpoint.json").exists()
     checkpoints.save(two, 8, checkpoints.held(players(0)), STATE)  # over the file
     checkpoints.save(two, 10, checkpoints.held(players(0)), STATE)  # over the link
+    (two / "00000007").symlink_to("nowhere")
+    checkpoints.save(two, 7, checkpoints.held(players(0)), STATE)
     assert (
         checkpoints.newest(two)[1]["step"] == 10
         and (elsewhere / "00000001/checkpoint.json").exists()
