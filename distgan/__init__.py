@@ -1,3 +1,24 @@
-"""Train GANs on images and audio: one run, any cluster."""
+"""Train GANs on images and audio: one run, any cluster.
+
+Packages, each after those that it imports:
+
+core         files, the console, random numbers, the clock; no torch
+monitor      judge the numbers of a run
+config       a run as settings
+runs         a run folder on disk
+distributed  ranks, launch lines, engine choices
+shards       build, check and adopt data sets (the folder beside this one)
+data         from shards to batches
+nn           layers, losses, augmentations as networks use them
+metrics      distances between sets and between signals
+engine       a network in training: DDP, DeepSpeed, updates that are skipped
+evaluation   scores of a recipe, on all ranks
+outputs      files for people: pictures, sound, tables
+recipes      the systems: networks, losses, one step
+report       the page of a run
+training     the loop
+commands     verbs that need no launcher
+launchers    Slurm, sweeps, local processes (the folder beside this one)
+"""
 
 __version__ = "0.2.0"

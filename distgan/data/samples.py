@@ -1,4 +1,6 @@
-"""The format of a sample, image or pair of signals: decode it from shards, cut out a window."""
+"""The format of a sample, image or pair of signals: decode it from shards, cut out a crop; of a
+WAV file only those bytes are read.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -107,7 +109,7 @@ class Pairs:
         batch = np.empty((0, 2, 0), self.dtype)
         for k, i in enumerate(numbers):
             try:
-                both = self._window(split, i, crop, 0.0 if at is None else float(at[k]))
+                both = self._crop(split, i, crop, 0.0 if at is None else float(at[k]))
                 if k == 0:
                     batch = np.empty((len(numbers), 2, len(both[0])), self.dtype)
                 batch[k, 0], batch[k, 1] = both
@@ -118,7 +120,7 @@ class Pairs:
                 raise _undecodable(split, i, error) from error
         return batch
 
-    def _window(self, split: ShardSet, i: int, crop: int | None, at: float) -> list[np.ndarray]:
+    def _crop(self, split: ShardSet, i: int, crop: int | None, at: float) -> list[np.ndarray]:
         """Return input and target, [frames] each.
 
         For a short window in WAV files only the headers and its own bytes are read.

@@ -1,4 +1,4 @@
-"""A network with its optimizer, schedule, clipping and moving average: one player of the
+"""A network with its optimizer, schedule, clipping and moving average (EMA): one player of the
 adversarial game. An engine carries out its updates on all ranks.
 """
 

@@ -2,8 +2,8 @@
 
 No processes, no files, no random number without an address. Imports core.
 
-frechet     Fréchet distance, from features or from moments; its standard deviation; its limit of
-            infinite samples
+frechet     Fréchet distance (FID, on Inception features), from features or from moments; its
+            standard deviation; its limit of infinite samples
 kernel      kernel distance (KID) over all pairs, with its confidence interval
 manifold    precision, recall, density, coverage; nearest training image
 sliced      sliced Wasserstein distance of pixels, which needs no network

@@ -1,5 +1,5 @@
-"""Fréchet distance between the Gaussians that have two sets' means and covariances (Dowson and
-Landau 1982; Heusel et al. 2017, eq. 6).
+"""Fréchet distance (FID, on Inception features) between the Gaussians that have the means and
+covariances of two sets (Dowson and Landau 1982; Heusel et al. 2017, eq. 6).
 
     |m1 - m2|^2 + tr S1 + tr S2 - 2 tr sqrt(S1 S2)
 

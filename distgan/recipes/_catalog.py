@@ -1,4 +1,7 @@
-"""Find a recipe by its name, the name of a preset or a run file. Imports no torch."""
+"""Find a recipe by its name, the name of a preset or a run file. Imports no torch.
+
+To add one, put a file beside this one that defines what `_base.Recipe` asks for.
+"""
 
 import importlib
 import pkgutil

@@ -1,5 +1,5 @@
-"""Updates whose loss or gradient is not finite. All ranks have skipped them; count them here,
-report the batches, and respond to too many.
+"""Updates whose loss or gradient is not finite. All ranks have skipped them (engine.ddp,
+engine.guarded_step); count them here, report the batches, and respond to too many.
 
     attempts/000/bad/00000012-D/batch.json           step, epoch, the loss of each micro-batch of
                                                      each rank; of each sample: rank, position,

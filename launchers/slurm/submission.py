@@ -1,6 +1,6 @@
 """Submit runs by one call of sbatch, through submitit: an array, or a plain job for one element.
 
-No process has to stay alive afterwards.
+No process has to stay alive afterwards. submitit makes the job script from `parameters`.
 """
 
 import contextlib
@@ -42,8 +42,8 @@ def submit(
     """Submit all elements by one sbatch; each element trains its runs beside each other.
 
     Raise LaunchError with sbatch's words; nothing is queued then. `cwd`: the folder that relative
-    paths in the words refer to, by default that of this process. `about`: kept in the ledger, such
-    as the sweep.
+    paths in the words refer to, by default that of this process. `details` are kept in the ledger,
+    such as the sweep.
     """
     ledger, rows = Ledger(home), [[member.folder for member in members] for members in elements]
     code = snapshot.take(home / "_code")

@@ -1,4 +1,7 @@
-"""Split samples into training and validation: a pure function of their names."""
+"""Split samples into training and validation: a pure function of their names.
+
+Tars of other programs are divided whole, by adopt/command.py.
+"""
 
 import hashlib
 

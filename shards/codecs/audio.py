@@ -1,7 +1,7 @@
 """Encode sound as the bytes of a tar member, decode it, and load any sound file.
 
-WAV with 16-bit integers or 32-bit floats, so that a crop can be read without the rest, or FLAC
-with 16 bits.
+WAV with 16-bit integers or 32-bit floats, so that a crop can be read without the rest
+(`Layout.span`; distgan.data.samples does so), or FLAC with 16 bits.
 """
 
 import io
