@@ -17,6 +17,7 @@ from distgan.core.errors import (
     OutOfMemory,
     did_you_mean,
 )
+from distgan.core.files import disk_faults
 from distgan.distributed.environment import process_count
 
 VERBS = {
@@ -112,10 +113,23 @@ def _report_on_other_rank(error: DistganError) -> None:
 
 def guarded(command: Callable[[list[str]], int], argv: list[str]) -> int:
     """Call a verb; an error the user can act on becomes one message and exit code 2, without a
-    traceback.
+    traceback. Output that could not be written makes 0 a 1, except of a training.
     """
+    console.protect()
+    code = _guarded(command, argv)
+    lines, reason = console.lost()
+    if lines:
+        print(f"warning: {lines} lines could not be printed: {reason}", file=sys.stderr)
+    return 1 if lines and not code and console.output_matters() else code
+
+
+def _guarded(command: Callable[[list[str]], int], argv: list[str]) -> int:
     try:
-        return command(argv)
+        with disk_faults():
+            return command(argv)
+    except BrokenPipeError:  # `distgan … | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except DistganError as error:
         if console.TALKS:
             console.complain(f"error: {error}")
@@ -129,9 +143,6 @@ def guarded(command: Callable[[list[str]], int], argv: list[str]) -> int:
         if console.TALKS:
             print("interrupted; the same line again goes on", file=sys.stderr, flush=True)
         return 130
-    except BrokenPipeError:  # `distgan … | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
 
 
 def command_of(verb: str) -> Command:
@@ -177,6 +188,7 @@ def completion(argv: list[str]) -> int:
 
 
 def main() -> None:
+    console.protect()
     argv = sys.argv[1:]
     if argv and argv[0] in VERBS:
         module, _, function = VERBS[argv[0]][0].partition(":")

@@ -174,8 +174,8 @@ class Machine(Section):
     on_full_disk: Literal["stop", "warn"] = Field(
         "stop",
         description=(
-            "where a file of the run cannot be written: stop; or warn, go on, and try again at the"
-            " next (the last checkpoint must be written)"
+            "where the journal or a checkpoint cannot be written: save if possible, and stop; or"
+            " warn, go on, and try again at the next (the last checkpoint must be written)"
         ),
     )
     time_limit_s: Positive | None = Field(

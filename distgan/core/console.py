@@ -1,9 +1,12 @@
 """Print to people: lines, tables, and progress bars on a terminal or plain lines elsewhere.
 
 All text passes through `printable`: names and causes come from files that others may have written.
+Printing never ends a program: see `protect`.
 """
 
 import contextlib
+import errno
+import io
 import math
 import os
 import shlex
@@ -11,6 +14,7 @@ import sys
 import time
 import unicodedata
 from collections.abc import Iterator
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -31,6 +35,96 @@ from distgan.core import watchdog
 TALKS = os.environ.get("RANK", "0") == "0"
 PLAIN_INTERVAL_S = 10.0
 WIDEST = 10_000  # characters of a table's line
+
+_ends_with_reader = True  # a closed pipe ends the program, as in `distgan logs -f RUN | head`
+
+
+class _Descriptor(io.RawIOBase):
+    """The descriptor of a standard stream; what cannot be written there is counted and dropped."""
+
+    def __init__(self, number: int):
+        self.number = number
+        self.lost, self.reason = 0, ""  # lines, so far; why
+
+    def fileno(self) -> int:
+        return self.number
+
+    def isatty(self) -> bool:
+        return os.isatty(self.number)
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        try:
+            written = os.write(self.number, data)
+        except OSError as error:
+            if error.errno == errno.EPIPE and _ends_with_reader:
+                raise
+            if not self.lost:
+                _write(3 - self.number, f"warning: cannot print: {error.strerror}; going on\n")
+            self.lost, self.reason = self.lost + bytes(data).count(b"\n"), str(error.strerror)
+            return len(data)
+        return written
+
+
+def protect() -> None:
+    """Drop, from now on, what cannot be written to standard output or standard error: a log on a
+    full disk, a terminal that is gone, an encoding that lacks a letter.
+
+    Each write is tried. It holds for whatever prints: also for loggers and warnings of other
+    packages, progress bars, and the flush at exit. Streams that somebody replaced stay.
+    """
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        stream = getattr(sys, name)
+        if stream is not getattr(sys, f"__{name}__"):
+            continue
+        with contextlib.suppress(OSError):
+            if stream:
+                stream.flush()
+            else:  # started with the descriptor closed: the next open file would be printed into
+                os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+        shielded = io.TextIOWrapper(
+            io.BufferedWriter(_Descriptor(number)),
+            stream.encoding if stream else "utf-8",
+            "backslashreplace",
+            line_buffering=True,
+        )
+        setattr(sys, name, shielded)
+
+
+def ignore_closed_pipes() -> None:
+    """Go on, from now on, when the reader of a pipe has gone, as a run of days should."""
+    global _ends_with_reader
+    _ends_with_reader = False
+
+
+def output_matters() -> bool:
+    """Return False in a program that goes on without its readers."""
+    return _ends_with_reader
+
+
+def lost() -> tuple[int, str]:
+    """Return how many lines standard output has lost, and why."""
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+    descriptor = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
+    if not isinstance(descriptor, _Descriptor):
+        return 0, ""
+    return descriptor.lost, descriptor.reason
+
+
+def say_from_handler(text: str) -> None:
+    """Print one line from a signal handler, which may have interrupted another print: past the
+    buffers, which cannot be entered twice.
+    """
+    if TALKS:
+        _write(1, text + "\n")
+
+
+def _write(number: int, text: str) -> None:
+    with contextlib.suppress(OSError):
+        os.write(number, text.encode())
 
 
 def printable(text: str, keep: str = "\n\t") -> str:

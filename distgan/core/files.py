@@ -32,6 +32,7 @@ try:
 except ImportError:  # no wheel for this platform
     from zlib import crc32 as crc32
 
+DISK_FAULTS = (errno.EIO, errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EFBIG, errno.ESTALE)
 RETRY = "run the same line again when it can be written"
 _LINKS = 40  # on the way to one folder, as in Linux
 
@@ -45,6 +46,20 @@ def disk_errors(
         yield
     except OSError as cause:
         raise error(f"cannot write {path}: {cause.strerror or cause}; {remedy}") from cause
+
+
+@contextlib.contextmanager
+def disk_faults() -> Iterator[None]:
+    """Turn an OSError that only a disk can cause into a DiskError; leave others, which may be a
+    fault of the program.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in DISK_FAULTS:
+            raise
+        where = error.filename or "a file"
+        raise DiskError(f"cannot read or write {where}: {error.strerror}; {RETRY}") from error
 
 
 def write_atomic(

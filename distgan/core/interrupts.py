@@ -1,8 +1,41 @@
-"""The signals that ask a run to save and leave, and how worker processes treat them."""
+"""Notice what asks a run to save and leave: signals, and the end of its launcher."""
 
+import ctypes
+import os
 import signal
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
+# SIGHUP is a dropped connection; where it is ignored from the start (nohup) it means nothing.
+STOP_SIGNALS = (
+    signal.SIGTERM,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGINT,
+    *([] if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [signal.SIGHUP]),
+)
+# Variables of launchers that outlive the ranks they start, as their direct parent: torchrun and
+# accelerate with several processes, accelerate with one, deepspeed. Not of Slurm or MPI, which end
+# what they started themselves, nor of a shell, which may leave its background jobs to themselves.
+_LAUNCHERS = ("TORCHELASTIC_RUN_ID", "ACCELERATE_DYNAMO_MODE", "CROSS_RANK")
+_launcher = os.getppid() if any(name in os.environ for name in _LAUNCHERS) else None
+
+
+def is_orphaned() -> bool:
+    """Return True if a launcher started this process, and has gone since this file was imported.
+
+    Asked at every step, not announced by PR_SET_PDEATHSIG: that comes when the *thread* ends that
+    started a process, and cannot be told from SIGTERM.
+    """
+    return _launcher is not None and os.getppid() != _launcher
+
+
+def end_with_parent() -> None:
+    """Have the kernel send SIGTERM to this process when the thread that started it ends.
+
+    For Popen's `preexec_fn`; the program that is then executed keeps it. Linux only.
+    """
+    PR_SET_PDEATHSIG = 1
+    if hasattr(prctl := ctypes.CDLL(None), "prctl"):
+        prctl.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def ignore_stop_signals(worker: int) -> None:

@@ -7,6 +7,7 @@ number of ranks.
 """
 
 import dataclasses
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,7 +22,9 @@ from distgan.core.interrupts import ignore_stop_signals
 from distgan.data import transforms
 from distgan.data.dataset import Data
 from distgan.data.order import Order
+from distgan.data.samples import Pairs
 
+SHARED_MEMORY = "/dev/shm"
 # Positions, addresses, and the samples or the error of one of them.
 _Delivered = tuple[np.ndarray, np.ndarray, torch.Tensor | DataError]
 
@@ -110,6 +113,25 @@ class Stream:
         if data.sample.even and len(data.train) * data.sample.bytes <= resident_bytes:
             self._decoded.resident = data.resident(data.train, "training set").to(device)
 
+    def require_room(self) -> None:
+        """Raise DataError where the batches that wait for this host's ranks exceed its shared
+        memory; a container may have 64 MB of it.
+        """
+        if not self._workers or self._decoded.resident is not None:
+            return
+        try:
+            disk = os.statvfs(SHARED_MEMORY)
+        except OSError:  # not Linux
+            return
+        # Two for each process, and the one in use.
+        batches = (2 * self._workers + 1) * int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+        need = batches * self._layout.per_rank * self._decoded.sample_bytes
+        free = disk.f_bavail * disk.f_frsize
+        if need > free:
+            raise DataError(
+                _no_room(f"{free / 1e6:.3g} MB are free and {need / 1e6:.3g} MB needed")
+            )
+
     def __iter__(self) -> Iterator[list[MicroBatch]]:
         micros = self._micros(self._start // self._layout.batch)
         while True:
@@ -192,16 +214,23 @@ class _Decoded(torch.utils.data.Dataset):
     def __getitems__(self, positions: np.ndarray) -> _Delivered:
         samples, address = self._order.locate(positions)
         try:
-            return (
-                positions,
-                address,
-                self._data.decode(
-                    self._data.train, samples.tolist(), self._crop, self._places(address)
-                ),
+            real = self._data.decode(
+                self._data.train, samples.tolist(), self._crop, self._places(address)
             )
+            if torch.utils.data.get_worker_info():
+                _share(real)
+            return positions, address, real
         # Returned, not raised: the loader would add a worker's traceback to the message.
         except DataError as error:
             return positions, address, error
+
+    @property
+    def sample_bytes(self) -> int:
+        """Bytes of a sample, or of the window that is cut out of it."""
+        sample, crop = self._data.sample, self._crop
+        if isinstance(sample, Pairs) and crop:
+            return 2 * crop * sample.dtype.itemsize
+        return sample.bytes
 
     def pick(self, positions: np.ndarray) -> _Delivered:
         """Return what `__getitems__` does, from samples in memory."""
@@ -216,6 +245,24 @@ class _Decoded(torch.utils.data.Dataset):
 
     def _places(self, address: np.ndarray) -> np.ndarray | None:
         return None if self._crop is None else rng.uniform(self._seed, "augment/crop", address)
+
+
+def _share(batch: torch.Tensor) -> None:
+    """Move a batch to shared memory. DataError where there is no room; the loader's own thread
+    would do it later, and drop the batch.
+    """
+    try:
+        batch.share_memory_()
+    except RuntimeError as error:
+        raise DataError(_no_room(f"a batch finds no room ({error})")) from None
+
+
+def _no_room(what: str) -> str:
+    return (
+        f"decoding processes hand batches over in {SHARED_MEMORY}, where {what}. Use"
+        " machine.workers=0, or give it more room: docker run --shm-size=1g, or mount -o"
+        f" remount,size=1g {SHARED_MEMORY}"
+    )
 
 
 def _unchanged(delivered: Any) -> Any:

@@ -7,5 +7,6 @@ map_over_ranks  distribute independent pieces of work over the ranks
 ranks           collectives, decisions of all ranks, work of rank 0 alone
 environment     the number of processes and the engine that a launcher left in the environment
 deepspeed_json  the keys of a DeepSpeed JSON file that may be set
+job_end         how long this job may still run
 launch_line     the accelerate command line that starts a run
 """

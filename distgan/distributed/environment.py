@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import distgan
 from distgan.config.sections import Machine
+from distgan.core import console
 from distgan.core.errors import LaunchError
 from distgan.distributed import deepspeed_json as tuning
 
@@ -61,14 +62,16 @@ class EngineChoice:
 
 
 def redirect_log() -> None:
-    """Write the output of this process and its children to rankN.log in $DISTGAN_LOGS, if set."""
+    """Write the output of this process and its children to rankN.log in $DISTGAN_LOGS, if set and
+    if that file can be opened.
+    """
     folder = os.environ.get("DISTGAN_LOGS")
     if folder:
-        log = os.open(
-            os.path.join(folder, f"rank{os.environ.get('RANK', '0')}.log"),
-            os.O_WRONLY | os.O_CREAT | os.O_APPEND,
-            0o644,
-        )
+        path = os.path.join(folder, f"rank{os.environ.get('RANK', '0')}.log")
+        try:
+            log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        except OSError as error:
+            return console.say(f"warning: cannot write {path}: {error.strerror}; printing here")
         for stream in (1, 2):
             os.dup2(log, stream)
         os.close(log)

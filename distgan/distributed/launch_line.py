@@ -9,6 +9,7 @@ from pathlib import Path
 import distgan
 from distgan.core.arguments import Arguments
 from distgan.core.errors import LaunchError
+from distgan.core.interrupts import STOP_SIGNALS
 
 TRAIN = Path(distgan.__file__).with_name("train.py")
 
@@ -84,9 +85,11 @@ def command(
 def environment(base: Mapping[str, str] = os.environ) -> dict[str, str]:
     """Return the launcher's environment.
 
-    torch's elastic agent passes on the signals that ask a run to save instead of dying by them.
+    torch's elastic agent passes on the signals that ask a run to save instead of dying by them, and
+    leaves SIGHUP ignored where it is (nohup).
     """
-    return {"PET_SIGNALS_TO_HANDLE": "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1,SIGUSR2", **base}
+    names = (*(number.name for number in STOP_SIGNALS), "SIGQUIT")
+    return {"PET_SIGNALS_TO_HANDLE": ",".join(names), **base}
 
 
 def spread(verb: str, arguments: Arguments) -> None:

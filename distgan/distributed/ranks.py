@@ -23,6 +23,7 @@ from torch import nn
 from distgan.config.sections import Machine
 from distgan.core import errors, watchdog
 from distgan.core.errors import DistganError, LaunchError, RunError
+from distgan.core.files import disk_faults
 from distgan.distributed.environment import check_environment, process_count, resolve_engine
 
 # Rank 0 may validate or evaluate for hours while the others wait; if it dies they notice at once.
@@ -236,11 +237,13 @@ class Ranks:
         dies.
         """
         if self.world_size == 1:
-            return work()
+            with disk_faults():
+                return work()
         box: list[Any] = [None, None, None]
         if self.is_main:
             try:
-                box[0] = work()
+                with disk_faults():
+                    box[0] = work()
             except Exception as error:
                 dist.broadcast_object_list(
                     [None, type(error).__name__, str(error)], src=0, group=self._wait

@@ -29,6 +29,7 @@ from distgan.monitor.journal import parse_row
 from distgan.runs import records
 from distgan.runs.resolve import folder_of
 
+GO_ON = "Going on without it, because of machine.on_full_disk=warn"
 STOP, SAVE = "STOP", "SAVE"  # files in a run folder with which a person asks a run to save
 # What a start that was killed before it wrote identity.json leaves, beside empty folders; and what
 # a submitted job has before it trains: a link to its code, records and logs of its attempts.
@@ -48,6 +49,9 @@ def next_attempt(path: Path) -> int:
 
 class RunFolder:
     """The folder of a run that trains, locked. Opened by rank 0 only."""
+
+    # With machine.on_full_disk=stop: lines wait, which asks the run to save and leave.
+    must_stop = False
 
     def __init__(
         self, run: Run, fingerprint: str, overrides: dict[str, Any], start: str | None = None
@@ -76,8 +80,9 @@ class RunFolder:
         number = os.environ.get("DISTGAN_ATTEMPT", "")
         made = number.isdecimal() and (self.path / "attempts" / number).is_dir()
         self.attempt = int(number) if made else next_attempt(self.path)
-        # Lines that could not be written to a full disk, with machine.on_full_disk=warn.
+        # Lines that could not be written to a full disk.
         self._waiting: dict[str, list[dict[str, Any]]] = {"journal.jsonl": [], "events.jsonl": []}
+        self._failing: set[str] = set()  # what could not be written when it was last tried
         self._status: dict[str, Any] = {
             "attempt": self.attempt,
             "pid": os.getpid(),
@@ -145,7 +150,8 @@ class RunFolder:
     def begin(self, facts: dict[str, Any]) -> None:
         """Record a start of this run: launcher, versions, processes."""
         folder = self.path / "attempts" / f"{self.attempt:03d}"
-        folder.mkdir(exist_ok="DISTGAN_ATTEMPT" in os.environ)
+        with disk_errors(folder):
+            folder.mkdir(exist_ok="DISTGAN_ATTEMPT" in os.environ)
         settings = yaml.safe_dump(self._run.model_dump(mode="json"), sort_keys=False)
         write_atomic(self.path / "config.yaml", settings)
         self._facts = {
@@ -161,11 +167,27 @@ class RunFolder:
         """Record how this attempt ended."""
         self._facts |= {"ended": timestamp(), "cause": cause or state, **facts}
         path = self.path / "attempts" / f"{self.attempt:03d}" / "attempt.json"
-        write_atomic(path, json.dumps(self._facts, indent=1))
+        text = json.dumps(self._facts, indent=1)
+        self.write_optional("the record of this attempt", lambda: write_atomic(path, text))
         self.status(state=state, cause=cause)
 
     def event(self, name: str, **details: Any) -> None:
         self._append("events.jsonl", [{"time": timestamp(), "event": name, **details}])
+
+    def write_optional(self, what: str, write: Callable[[], Any]) -> bool:
+        """Write something that a run can do without: told once for as long as it fails.
+
+        Return True if it could be written.
+        """
+        try:
+            write()
+        except (DiskError, OSError) as error:
+            if what not in self._failing:
+                console.say(f"warning: {error}. The run goes on without {what}")
+            self._failing.add(what)
+            return False
+        self._failing.discard(what)
+        return True
 
     def write_or_warn(self, write: Callable[[], Any]) -> bool:
         """Call `write`, and return True if the file could be written.
@@ -177,16 +199,15 @@ class RunFolder:
         except DiskError as error:
             if self._run.machine.on_full_disk == "stop":
                 raise
-            console.say(
-                f"warning: {error}. Going on without it, because of machine.on_full_disk=warn"
-            )
+            console.say(f"warning: {error}. {GO_ON}")
             return False
         return True
 
     def status(self, **changes: Any) -> None:
         self._status |= changes | {"heartbeat": timestamp()}
         text = json.dumps(self._status, indent=1)
-        self.write_or_warn(lambda: write_atomic(self.path / "status.json", text))
+        path = self.path / "status.json"
+        self.write_optional("its status", lambda: write_atomic(path, text))
 
     def last_heartbeat(self) -> float | None:
         """Return the time of the last heartbeat in status.json, in seconds since 1970; None if
@@ -199,11 +220,11 @@ class RunFolder:
             return None
 
     def has_request(self, name: str) -> bool:
-        """Return True if a person has asked for STOP or SAVE."""
-        return (self.path / name).exists()
+        """Return True if a person has asked for STOP or SAVE, with a file that can be removed."""
+        return os.path.exists(self.path / name) and name not in self._failing
 
     def clear_request(self, name: str) -> None:
-        (self.path / name).unlink(missing_ok=True)
+        self.write_optional(name, lambda: (self.path / name).unlink(missing_ok=True))
 
     # ---- the journal
     def journal(self, rows: list[dict[str, Any]]) -> None:
@@ -252,7 +273,16 @@ class RunFolder:
 
     def _append(self, name: str, rows: list[dict[str, Any]]) -> None:
         self._waiting[name] += rows
-        self.write_or_warn(lambda: self._write_waiting(name))
+        try:
+            self._write_waiting(name)
+        except DiskError as error:
+            self.must_stop = self._run.machine.on_full_disk == "stop"
+            if name not in self._failing:
+                then = "saving, if that is possible, and stopping" if self.must_stop else GO_ON
+                console.say(f"warning: {error}. The lines wait in memory; {then}")
+            self._failing.add(name)
+        else:
+            self._failing.discard(name)
 
     def _write_waiting(self, name: str) -> None:
         """Write the waiting lines, all or none."""
@@ -274,7 +304,8 @@ class RunFolder:
 
     def reopen(self) -> None:
         """Remove DONE: a longer run was requested, and is not finished until its last step."""
-        (self.path / "DONE").unlink(missing_ok=True)
+        with disk_errors(self.path / "DONE"):
+            (self.path / "DONE").unlink(missing_ok=True)
 
     def finish(self, step: int, epoch: float, early: bool) -> None:
         """Write all that waits, then DONE."""
@@ -296,5 +327,5 @@ class NoRunFolder(RunFolder):
     def _ignore(self, *args: Any, **kwargs: Any) -> Any:
         """Do nothing."""
 
-    begin = end = event = status = journal = write_or_warn = _ignore
+    begin = end = event = status = journal = write_optional = write_or_warn = _ignore
     reopen = finish = close = clear_request = _ignore

@@ -31,6 +31,7 @@ def train(module: ModuleType, run: Run, overrides: dict[str, Any]) -> int:
 
     overrides: the settings of the command line, kept in overrides.yaml.
     """
+    console.ignore_closed_pipes()
     with out_of_memory.explained(run, int(os.environ.get("RANK", 0)), process_count()[1]):
         return _train(module, run, overrides)
 
@@ -93,11 +94,11 @@ def _attempt(setup: TrainingSetup, run: Run, folder: RunFolder) -> str:
         cause = f"{type(error).__name__}: {error}"
         # On a full disk this record fails as well: the user should read the first error.
         with contextlib.suppress(RunError):
-            folder.end("failed", cause, peak_memory_mb=_peak_mb(setup.ranks))
+            folder.end("failed", cause, **_measured(setup.ranks))
             folder.event("failed", cause=cause)
         raise
     cause = loop.requests.cause if state == "stopped" else None
-    folder.end(state, cause, peak_memory_mb=_peak_mb(setup.ranks))
+    folder.end(state, cause, **_measured(setup.ranks))
     return state
 
 
@@ -117,6 +118,14 @@ def _checked_loop(setup: TrainingSetup, run: Run, folder: RunFolder) -> Loop:
 
 
 # ---- facts about an attempt
+def _measured(ranks: Ranks) -> dict[str, Any]:
+    """Return the peak memory, and what was not printed, for attempt.json."""
+    lines, reason = console.lost()
+    return {"peak_memory_mb": _peak_mb(ranks)} | (
+        {"not_printed": {"lines": lines, "reason": reason}} if lines else {}
+    )
+
+
 def _peak_mb(ranks: Ranks) -> float:
     """Return the peak memory of this process in MB: allocated on the GPU, or resident."""
     if ranks.device.type == "cuda":

@@ -110,7 +110,7 @@ class Checks:
         """Save samples, validate. Return the score if a number of the validation is the score."""
         if due.show:
             path = self._folder.path / "samples" / f"{now.step:08d}.png"
-            self._folder.write_or_warn(lambda: self._recipe.show(self._data, path))
+            self._folder.write_optional("samples", lambda: self._recipe.show(self._data, path))
         if not due.validate:
             return None
         numbers = self._recipe.validate(self._data)
@@ -139,11 +139,12 @@ class Checks:
         if result.get("nearest") is not None:
             row["valid/nearest"] = result["nearest"]
         self._writer.write([row])
-        self._folder.write_or_warn(
+        self._folder.write_optional(
+            "files of scores",
             lambda: write_atomic(
                 self._folder.path / "eval" / f"{now.step:08d}.json",
                 json.dumps(head(now) | result, indent=1),
-            )
+            ),
         )
         name = "best" if improved else "evaluation"
         self._folder.event(name, **head(now), metric=metric, score=score)

@@ -136,20 +136,20 @@ class Loop:
         self.folder.event("done", step=now.step, epoch=now.epoch, early=reason)
 
     def _stream(self, now: Clock) -> Iterator[list[MicroBatch]]:
-        return iter(
-            Stream(
-                self.data,
-                self.run.seed,
-                self.layout,
-                self.ranks.rank,
-                self.ranks.device,
-                start=now.samples,
-                workers=self.run.machine.workers,
-                resident_bytes=self.run.machine.resident_mb << 20,
-                window=self.run.shuffle_window or 0,
-                crop=self.run.crop,
-            )
+        stream = Stream(
+            self.data,
+            self.run.seed,
+            self.layout,
+            self.ranks.rank,
+            self.ranks.device,
+            start=now.samples,
+            workers=self.run.machine.workers,
+            resident_bytes=self.run.machine.resident_mb << 20,
+            window=self.run.shuffle_window or 0,
+            crop=self.run.crop,
         )
+        self.ranks.on_all_ranks(stream.require_room)
+        return iter(stream)
 
     # ---- checkpoints
     def resume(self) -> Clock | None:
@@ -334,7 +334,8 @@ class Loop:
         """After the first step of an attempt that resumes, report what the interruption cost."""
         if self._interrupted:
             lost, heartbeat = self._interrupted["steps_lost"], self._interrupted["heartbeat"]
-            downtime = time.time() - (heartbeat or time.time())
+            # Two attempts have no other clock in common than that of the wall, which may be set.
+            downtime = max(time.time() - (heartbeat or time.time()), 0.0)
             self.folder.event("training_again", steps_lost=lost, seconds=round(downtime, 1))
             console.say(f"resumed: {lost} steps lost, {downtime:.0f} s downtime")
             self._interrupted = None

@@ -1,6 +1,8 @@
 """Requests to save or to stop, on which all ranks act at the same step.
 
     SIGTERM, SIGUSR1, SIGUSR2, SIGINT   save and leave; a second SIGINT leaves at once
+    SIGHUP                              the same, unless it was ignored from the start (nohup)
+    the end of the launcher             the same
     the end of the job's time           machine.time_limit_s, or Slurm's SLURM_JOB_END_TIME: save
                                         and leave before it
     RUN/STOP                            save and leave; the file is removed, so that the same line
@@ -19,7 +21,8 @@ from collections.abc import Callable, Iterator, Mapping
 from types import FrameType
 
 from distgan.core import console
-from distgan.core.interrupts import STOP_SIGNALS
+from distgan.core.interrupts import STOP_SIGNALS, is_orphaned
+from distgan.distributed.job_end import JobEnd
 from distgan.distributed.ranks import Ranks
 from distgan.runs.folder import SAVE, STOP, RunFolder
 
@@ -41,7 +44,7 @@ class StopRequests:
         self.cause: str | None = None  # why the run stops, as far as this process knows
         self._ranks, self._folder = ranks, folder
         self._signal: str | None = None
-        self._end = _end_time(time_limit_s, environment) if ranks.is_main else None
+        self._end = JobEnd(time_limit_s, environment) if ranks.is_main else None
         self._step = self._save = 0.0  # seconds, the longest so far
         self._stepped = self._polled = time.monotonic()
 
@@ -54,13 +57,15 @@ class StopRequests:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+            if self._end:
+                self._end.close()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self._signal and number == signal.SIGINT:
             raise KeyboardInterrupt
         if not self._signal:
             self._signal = signal.Signals(number).name
-            console.say(
+            console.say_from_handler(
                 f"asked to stop by {self._signal}: saving after this step, or after the evaluation"
                 " that runs now; Ctrl-C again leaves at once"
             )
@@ -69,17 +74,23 @@ class StopRequests:
         """Start a reduction over all ranks; the returned function waits for it and returns
         (stop, save), the same on all ranks.
         """
-        reduced = self._ranks.any_async(self._signal is not None, *self._poll())
+        orphaned = is_orphaned()
+        reduced = self._ranks.any_async(
+            self._signal is not None, orphaned, self._folder.must_stop, *self._poll()
+        )
 
         def result() -> tuple[bool, bool]:
-            by_signal, by_time, by_file, save = reduced()
+            by_signal, by_orphan, by_disk, by_time, by_file, save = reduced()
             causes = {
                 f"signal {self._signal}": self._signal is not None,
                 "a signal to another rank": by_signal,
+                "the launcher of this process is gone": orphaned,
+                "the launcher of another rank is gone": by_orphan,
+                "a file that cannot be written": by_disk,
                 "the end of the job's time": by_time,
                 f"the file {STOP}": by_file,
             }
-            stop = by_signal or by_time or by_file
+            stop = by_signal or by_orphan or by_disk or by_time or by_file
             if stop:
                 self.cause = next(cause for cause, holds in causes.items() if holds)
             return stop, save
@@ -91,7 +102,7 @@ class StopRequests:
         now = time.monotonic()
         self._step, self._stepped = max(self._step, now - self._stepped), now
         margin = MARGIN_S + 2 * (self._step + self._save)
-        late = self._end is not None and time.time() >= self._end - margin
+        late = self._end is not None and self._end.seconds_left() <= margin
         if now - self._polled < POLL_S:
             return late, False, False
         self._polled = now
@@ -109,12 +120,3 @@ class StopRequests:
     def leaving(self) -> None:
         """Note that the run has saved and leaves."""
         self._folder.clear_request(STOP)
-
-
-def _end_time(time_limit_s: float | None, environment: Mapping[str, str]) -> float | None:
-    """Return when the job's time ends, in seconds since 1970; None if it is not limited."""
-    ends = [time.time() + time_limit_s] if time_limit_s else []
-    text = environment.get("SLURM_JOB_END_TIME", "")
-    if text.isascii() and text.isdecimal():
-        ends.append(float(text))
-    return min(ends, default=None)

@@ -22,6 +22,7 @@ from distgan.core.arguments import (
 )
 from distgan.core.errors import RunError
 from distgan.core.files import disk_errors, make_folder, write_atomic
+from distgan.core.interrupts import STOP_SIGNALS, end_with_parent
 from distgan.distributed import launch_line
 from distgan.launchers.capacity import table
 from distgan.launchers.capacity.measurement import Row, measure
@@ -208,10 +209,7 @@ class _Child:
         self._process: subprocess.Popen | None = None
 
     def __enter__(self):
-        signals = [signal.SIGINT, signal.SIGTERM]
-        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup ignores it
-            signals.append(signal.SIGHUP)
-        self._before = {number: signal.signal(number, self._pass_on) for number in signals}
+        self._before = {number: signal.signal(number, self._pass_on) for number in STOP_SIGNALS}
         return self
 
     def __exit__(self, *_):
@@ -226,7 +224,9 @@ class _Child:
 
     def run(self, line: list[str]) -> int:
         """Run a command; return its exit code."""
-        self._process = subprocess.Popen(line, start_new_session=True)
+        self._process = subprocess.Popen(
+            line, start_new_session=True, preexec_fn=end_with_parent, env=launch_line.environment()
+        )
         if self.asked:
             self._process.send_signal(signal.SIGTERM)
         code = self._process.wait()
@@ -237,6 +237,7 @@ class _Child:
 def _train(study: Study, widths: list[int]) -> int:
     """Train these widths. Return 0; 1 if one failed; 75 if the study was asked to stop."""
     failed = []
+    console.ignore_closed_pipes()
     with _Child() as child:
         for i, width in enumerate(widths):
             console.say(f"\nwidth {width} ({i + 1} of {len(widths)}): {study.folders[width]}")

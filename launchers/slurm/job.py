@@ -60,6 +60,8 @@ class Job:
     folder: str
 
     def __call__(self) -> str:
+        console.protect()
+        console.ignore_closed_pipes()
         return JobAttempt(Path(self.folder), dict(os.environ)).take()
 
     def checkpoint(self, *args: Any, **kwargs: Any) -> Any:
@@ -274,6 +276,8 @@ class JobAttempt:
             env["SLURM_JOB_END_TIME"] = (
                 str(int(ends)) if ends else self.environment["SLURM_JOB_END_TIME"]
             )
+        # With which the training asks again, as the time limit may be changed.
+        env["DISTGAN_JOB"] = self.environment.get("SLURM_JOB_ID", "")
         if self.resources.gpus == 0:
             env |= {
                 "CUDA_VISIBLE_DEVICES": "",

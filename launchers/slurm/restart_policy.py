@@ -89,9 +89,9 @@ def decide(
             _last_line(end.log_tail) or f"ended with code {end.code} before it began to train",
         )
     kind = "hang" if "Timeout (" in end.log_tail and "stacks" in end.log_tail else "crash"
-    return _within(
-        kind, f"ended with code {end.code}, without a record", earlier, budget.crashes, "crashes"
-    )
+    cause = end.cause if end.state == "stopped" else None
+    cause = cause or f"ended with code {end.code}, without a record"
+    return _within(kind, cause, earlier, budget.crashes, "crashes")
 
 
 def _killed(code: int) -> bool:

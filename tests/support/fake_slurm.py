@@ -14,7 +14,8 @@ WORDS = {
         "|--oneliner show (node|partition) [^ ]+"
     ),
     "scancel": f"{KEY}( {KEY})*",
-    "squeue": r"--noheader --array --states=all --users=[^ ]+ --format=%i(\|%[A-Za-z])+",
+    "squeue": r"--noheader --array --states=all --users=[^ ]+ --format=%i(\|%[A-Za-z])+"
+    rf"|--noheader --jobs={KEY} --format=%e",
     "srun": "-.*",
 }
 

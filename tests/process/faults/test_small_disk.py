@@ -132,6 +132,53 @@ def test_it_goes_on_with_a_warning_and_tries_again(trouble, particles, disk, tmp
     assert all(mine[name].equal(value) for name, value in theirs.items())
 
 
+def test_a_log_on_the_full_disk_ends_nothing(particles, disk, tmp_path):
+    """As in a job of Slurm, whose log is in the run folder."""
+    fill = FILLED[0] + "\n            os.write(1, bytes(4096))"  # what its last page has room for
+    program = broken(tmp_path, TROUBLE.format(spoil=fill, mend=FILLED[1], back=14))
+    to_log = ["bash", "-c", 'exec "$@" >> "$DISK/log" 2>&1', "-"]
+    run(
+        [*to_log, *line("python", program=program)],
+        *ask(particles, disk, "machine.on_full_disk=warn"),
+        cwd=tmp_path,
+        cold=True,
+        DISK=str(disk),
+    )
+    assert (disk / "run/DONE").exists() and steps(disk / "run") == [5, 14, 18]
+    record = json.loads((disk / "run/attempts/000/attempt.json").read_text())
+    assert record["not_printed"]["reason"] == "No space left on device"
+
+
+# The 64 kB of shared memory of some containers.
+SMALL = [
+    "unshare",
+    "-m",
+    "bash",
+    "-c",
+    'mount -t tmpfs -o size=64k tmpfs /dev/shm && exec "$@"',
+    "-",
+]
+NOT_ASKED_BEFORE = """
+    from distgan.data import loader
+    loader.Stream.require_room = lambda self: None
+"""
+
+
+@pytest.mark.parametrize("fault", ["", NOT_ASKED_BEFORE], ids=["before", "while it trains"])
+def test_a_small_shared_memory_is_told(fault, particles, disk, tmp_path):
+    """`disk`: what is skipped without root."""
+    output = run(
+        [*SMALL, *line("python", program=broken(tmp_path, fault))],
+        *ask(particles, tmp_path, "machine.resident_mb=0", "machine.workers=2"),
+        cwd=tmp_path,
+        cold=True,
+        code=2,
+    )
+    assert output.count("error: decoding processes hand batches over in /dev/shm") == 1
+    assert "machine.workers=0" in output and "--shm-size" in output and "Traceback" not in output
+    assert fault or not journal(tmp_path / "run")
+
+
 def test_the_last_checkpoint_must_be_written(particles, disk, tmp_path):
     program = broken(tmp_path, TROUBLE.format(spoil=FILLED[0], mend="pass", back=-1))
     output = run(

@@ -3,16 +3,23 @@
 Real processes, killed and signalled.
 """
 
+import contextlib
+import fcntl
 import json
 import os
+import pty
 import re
+import shlex
 import signal
+import subprocess
+import termios
+import threading
 import time
 
 import psutil
 import pytest
 import torch
-from processes import TINY, TRAIN, broken, final, journal, line, run, start
+from processes import TINY, TRAIN, broken, environment, final, journal, line, run, start
 
 EPOCHS = 12
 ASK = [
@@ -57,6 +64,13 @@ def events(folder, name):
     ]
 
 
+def drain(terminal):
+    """Read what is printed to a terminal until it is closed."""
+    with contextlib.suppress(OSError):
+        while os.read(terminal, 4096):
+            pass
+
+
 def attempt(folder, number=0):
     return json.loads((folder / f"attempts/{number:03d}/attempt.json").read_text())
 
@@ -69,9 +83,10 @@ def equal(a, b):
 
 
 # ---- asked to stop
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1", "SIGUSR2", "SIGINT"])
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1", "SIGUSR2", "SIGINT", "SIGHUP"])
 def test_a_signal_saves_and_leaves_with_75(name, particles, tmp_path, undisturbed):
-    process = start(line("python"), *ask(particles, tmp_path), cwd=tmp_path)
+    heard = ["env", f"--default-signal={name}"]  # also where the tests themselves ignore it
+    process = start([*heard, *line("python")], *ask(particles, tmp_path), cwd=tmp_path)
     wait_for(process, tmp_path / "run")
     process.send_signal(getattr(signal, name))
     if name != "SIGINT":
@@ -104,6 +119,76 @@ def test_a_signal_to_the_whole_group_leaves_the_decoding_processes_alone(
     assert process.returncode == 75 and "Traceback" not in output
     run(line("python"), *ask(particles, tmp_path, *more), cwd=tmp_path)
     assert equal(tmp_path / "run", undisturbed)
+
+
+def test_under_nohup_neither_sighup_nor_the_end_of_the_shell_ends_it(
+    particles, tmp_path, undisturbed
+):
+    shell = ["setsid", "sh", "-c", 'nohup "$@" > out.txt 2>&1 & echo $!', "-"]
+    words = [*shell, *line("python"), *ask(particles, tmp_path)]
+    done = subprocess.run(
+        words, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=True
+    )
+    process = psutil.Process(int(done.stdout))
+    while not (tmp_path / "run/journal.jsonl").exists():
+        time.sleep(0.05)
+    process.send_signal(signal.SIGHUP)
+    psutil.wait_procs([process], timeout=120)
+    assert equal(tmp_path / "run", undisturbed), (tmp_path / "out.txt").read_text()
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_dropped_connection_saves_and_leaves(processes, particles, tmp_path, undisturbed):
+    """The terminal is closed, whose shell and foreground processes get SIGHUP."""
+    folder, way = tmp_path / "run", "python" if processes == 1 else "torchrun"
+    command = shlex.join([*line(way, processes), *ask(particles, tmp_path)])
+    ours, theirs = pty.openpty()
+    shell = subprocess.Popen(
+        ["env", "--default-signal=HUP", "bash", "-c", f"{command}; true"],
+        cwd=tmp_path,
+        env=environment(),
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        preexec_fn=lambda: (os.setsid(), fcntl.ioctl(0, termios.TIOCSCTTY, 0)),
+    )
+    os.close(theirs)
+    threading.Thread(target=drain, args=(ours,), daemon=True).start()
+    wait_for(shell, folder)
+    below = psutil.Process(shell.pid).children(recursive=True)
+    os.close(ours)
+    shell.wait(60)
+    assert not psutil.wait_procs(below, timeout=60)[1]
+    assert attempt(folder)["cause"] == "signal SIGHUP"
+    assert json.loads((folder / "status.json").read_text())["state"] == "stopped"
+    assert events(folder, "checkpoint")[-1]["step"] == max(journal(folder))
+    run(line("python"), *ask(particles, tmp_path), cwd=tmp_path)
+    assert len(journal(folder)) == len(journal(undisturbed))
+
+
+@pytest.mark.parametrize("way", ["torchrun", "accelerate", "accelerate with one process"])
+def test_ranks_whose_launcher_is_killed_save_and_leave(way, particles, tmp_path):
+    folder = tmp_path / "run"
+    command = line(way.partition(" ")[0], 2)
+    if way == "accelerate with one process":
+        command = [word for word in line("accelerate", 1) if word != "--multi_gpu"]
+    with open(tmp_path / "out.txt", "w") as output:
+        process = subprocess.Popen(
+            [*command, *ask(particles, tmp_path)],
+            cwd=tmp_path,
+            env=environment(),
+            stdout=output,
+            stderr=output,
+        )
+    wait_for(process, folder)
+    ranks = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.wait()
+    assert not psutil.wait_procs(ranks, timeout=60)[1]
+    assert re.fullmatch(
+        "the launcher of (this process|another rank) is gone", attempt(folder)["cause"]
+    )
+    assert events(folder, "checkpoint")[-1]["step"] == max(journal(folder)) < 54
 
 
 def test_the_file_stop_is_taken_away_and_save_goes_on(particles, tmp_path, undisturbed):

@@ -1,9 +1,13 @@
 """What is printed for people: commands that a shell takes word for word; foreign text that moves
-no cursor, hides nothing and turns no line round.
+no cursor, hides nothing and turns no line round. A place that cannot be written ends nothing.
 """
 
+import os
+import pty
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +15,68 @@ import pytest
 from distgan import cli
 from distgan.core import console
 from distgan.core.errors import RunError
+
+PROGRAM = """
+import logging, sys
+from distgan import cli
+from distgan.core import console
+
+def command(argv):
+    if "training" in argv:
+        console.ignore_closed_pipes()
+    console.say("a line, \u00d7 2")
+    console.table(("name", "value"), [("a", "1")])
+    logging.warning("another package's line")
+    with console.bar("counting", 2, "steps") as bar:
+        bar.advance(2)
+    print("no flush")
+    print("for people", file=sys.stderr)
+    return 0
+
+sys.exit(cli.guarded(command, sys.argv[1:]))
+"""
+
+
+def ran(redirection: str, *words: str, **env: str) -> tuple[int, str]:
+    done = subprocess.run(
+        ["bash", "-c", f'"$@" {redirection}; echo "code $?"', "-", sys.executable, "-c", PROGRAM]
+        + list(words),
+        capture_output=True,
+        text=True,
+        env={**os.environ, **env},
+    )
+    return int(done.stdout.split("code ")[1]), done.stdout + done.stderr
+
+
+def test_a_full_disk_a_closed_descriptor_and_an_encoding_end_nothing():
+    code, output = ran("> /dev/full", "training")
+    assert code == 0 and output.count("warning: cannot print: No space left on device") == 1
+    assert "warning: 5 lines could not be printed" in output and "for people" in output
+    assert ran("> /dev/full 2>&1", "training")[0] == ran(">&- 2>&-", "training")[0] == 0
+    code, output = ran("", PYTHONIOENCODING="ascii")
+    assert code == 0 and "a line, \\xd7 2" in output
+
+
+def test_a_reader_that_has_gone_ends_a_verb_and_no_training():
+    into = ["bash", "-c", '("$@"; echo "code $?" >&2) | true', "-", sys.executable, "-c", PROGRAM]
+    for words, code in ((["training"], 0), ([], 1)):
+        done = subprocess.run([*into, *words], capture_output=True, text=True)
+        assert f"code {code}" in done.stderr and "Traceback" not in done.stderr, done.stderr
+
+
+def test_a_verb_whose_output_is_lost_says_so():
+    code, output = ran("> /dev/full")
+    assert code == 1 and "lines could not be printed: No space left" in output
+
+
+def test_a_terminal_that_is_gone_ends_nothing():
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-c", "import sys; sys.stdin.readline()\n" + PROGRAM, "training"]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    os.close(ours)
+    process.communicate(b"go on\n", timeout=60)
+    assert process.returncode == 0
 
 
 @pytest.mark.parametrize("name", ["a;touch PWNED", "$(touch PWNED)", "a b", "a'b", "-n", "`x`", ""])

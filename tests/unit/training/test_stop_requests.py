@@ -7,14 +7,13 @@ import pytest
 
 from distgan.core import watchdog
 from distgan.distributed.ranks import Ranks
-from distgan.runs.folder import RunFolder
+from distgan.runs.folder import NoRunFolder, RunFolder
 from distgan.training import stop_requests
 from distgan.training.stop_requests import StopRequests
 
 
-def test_slurms_end_of_the_job_is_the_end(tmp_path):
-    folder = RunFolder.__new__(RunFolder)
-    folder.path = tmp_path
+def test_slurms_end_of_the_job_is_the_end():
+    folder = NoRunFolder()
 
     def late(limit, **environment):
         return StopRequests(Ranks(), folder, limit, environment).begin()()[0]
@@ -38,7 +37,7 @@ def test_slurms_end_of_the_job_is_the_end(tmp_path):
 
 def test_handlers_are_restored(tmp_path):
     folder = RunFolder.__new__(RunFolder)
-    folder.path = tmp_path
+    folder.path, folder._failing = tmp_path, set()
     before = {number: signal.getsignal(number) for number in stop_requests.STOP_SIGNALS}
     requests = StopRequests(Ranks(), folder, None, {})
     with requests.listening():
@@ -52,7 +51,7 @@ def test_requests_in_files_are_looked_for_now_and_then(seconds, tmp_path, monkey
     """Not at every step: the folder may be on a file system that all nodes share."""
     monkeypatch.setattr(stop_requests, "POLL_S", seconds)
     folder = RunFolder.__new__(RunFolder)
-    folder.path = tmp_path
+    folder.path, folder._failing = tmp_path, set()
     (tmp_path / "STOP").touch()
     requests = StopRequests(Ranks(), folder, None, {})
     assert requests.begin()() == (not seconds, False)
