@@ -43,7 +43,7 @@ WATCH = {
 }
 MONITORS = {
     "rollback": {"watch": {"on_trouble": "rollback", **WATCH}},
-    "adapt": {"watch": {"on_trouble": "adapt", **WATCH}},
+    "adapt": {"d_lr": 5e-3, "watch": {"on_trouble": "adapt", **WATCH, "d_loss_strong": 0.36}},
     "patience": {"patience": 3, "g_lr": 5e-2},
     "max_skips": {"max_skips": 2, "d_lr": 1e-3},
 }
