@@ -1,5 +1,6 @@
 """Notice what asks a run to save and leave: signals, and the end of its launcher."""
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -16,7 +17,12 @@ STOP_SIGNALS = (
 # accelerate with several processes, accelerate with one, deepspeed. Not of Slurm or MPI, which end
 # what they started themselves, nor of a shell, which may leave its background jobs to themselves.
 _LAUNCHERS = ("TORCHELASTIC_RUN_ID", "ACCELERATE_DYNAMO_MODE", "CROSS_RANK")
-_launcher = os.getppid() if any(name in os.environ for name in _LAUNCHERS) else None
+_launched = any(name in os.environ for name in _LAUNCHERS)
+_launcher = os.getppid()
+if _launched and _launcher == 1:  # the launcher of a container, or it has gone before we looked
+    with contextlib.suppress(OSError), open("/proc/1/cmdline", "rb") as file:
+        words = file.read()
+        _launcher = 1 if any(n in words for n in (b"torch", b"accelerate", b"deepspeed")) else -1
 
 
 def is_orphaned() -> bool:
@@ -25,7 +31,7 @@ def is_orphaned() -> bool:
     Asked at every step, not announced by PR_SET_PDEATHSIG: that comes when the *thread* ends that
     started a process, and cannot be told from SIGTERM.
     """
-    return _launcher is not None and os.getppid() != _launcher
+    return _launched and os.getppid() != _launcher
 
 
 def end_with_parent() -> None:

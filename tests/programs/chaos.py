@@ -57,7 +57,9 @@ MOMENT_S = 150  # from a start to the moment of its kill, or to its end: longer 
 GONE_S = 60  # from a kill to the end of what it left; machine.stall_s and timeout_s lie below
 ORPHAN_S = 30  # decoding processes look every 5 s whether their rank is there
 PROGRAM = ROOT / "tests" / "programs" / "paused.py"
-KINDS = ("one rank", "all ranks", "SIGTERM", *PLACES)
+KINDS = ("one rank", "all ranks", "the launcher", "SIGTERM", "SIGHUP", *PLACES)
+# Also where the tests themselves ignore it, as under nohup.
+HEARD = ["env", "--default-signal=HUP"]
 
 
 class Fault(Exception):
@@ -101,6 +103,8 @@ class Campaign:
         )
         where.mkdir(parents=True)
         self.command = line("torchrun" if processes > 1 else "python", processes, PROGRAM)
+        launch = line("accelerate", processes, PROGRAM)  # that of a single process, to be killed
+        self.launched = [word for word in launch if processes > 1 or word != "--multi_gpu"]
         began = time.monotonic()
         run(self.command, *self.words(self.undisturbed), "machine.keep=1000", cwd=where)
         took = time.monotonic() - began
@@ -180,8 +184,9 @@ class Campaign:
         known, trains_at = len(events_of(self.folder)), None
         with open(self.output, "w") as output:
             began = time.monotonic()
+            command = self.launched if kind == "the launcher" else self.command
             process = psutil.Popen(
-                [*self.command, *self.words(self.folder)],
+                [*HEARD, *command, *self.words(self.folder)],
                 cwd=self.where,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -221,10 +226,10 @@ class Campaign:
             kill.moment = "in training" if trains_at else "in start-up"
         self.strike(process, kill, marker)
         self.look(kill)
-        stopped = kind == "SIGTERM" and "saved and stopped" in self.output.read_text(
-            errors="replace"
-        )
-        if stopped and kill.lost or self.processes == 1 and stopped and process.returncode != 75:
+        asked = kind in ("SIGTERM", "SIGHUP", "the launcher")
+        stopped = asked and "saved and stopped" in self.output.read_text(errors="replace")
+        code = 75 if self.processes == 1 and kind != "the launcher" else process.returncode
+        if stopped and (kill.lost or process.returncode != code):
             raise Fault(
                 "failed",
                 f"asked to stop, it lost {kill.lost} steps and left with {process.returncode}",
@@ -263,11 +268,13 @@ class Campaign:
         below = children(process)
         ranks = [process] if self.processes == 1 else ranks_of(below)
         paused = kill.kind in PLACES
-        if kill.kind == "SIGTERM":
+        if kill.kind in ("SIGTERM", "SIGHUP"):
             kill.target = self.rng.choice(
                 ["rank 0" if self.processes == 1 else "the launcher", "every process"]
             )
             targets = [process, *(below if kill.target == "every process" else [])]
+        elif kill.kind == "the launcher":
+            kill.target, targets = "the launcher", [process]
         elif kill.kind == "all ranks" or paused and self.rng.random() < 0.4 or not ranks:
             kill.target = "all ranks"
             signalled(
@@ -280,11 +287,16 @@ class Campaign:
         else:
             number = self.rng.randrange(len(ranks))
             kill.target, targets = f"rank {number}", [ranks[number]]
-        signalled(targets, signal.SIGTERM if kill.kind == "SIGTERM" else signal.SIGKILL)
+        signalled(targets, getattr(signal, kill.kind, signal.SIGKILL))
         try:
             process.wait(GONE_S)
+            # Nobody else ends them, and the next start needs their lock.
+            orphans = below if kill.kind == "the launcher" else []
+            if not all(map(gone, psutil.wait_procs(orphans, timeout=GONE_S)[1])):
+                raise psutil.TimeoutExpired(GONE_S)
         except psutil.TimeoutExpired:
             end(process)
+            signalled(below, signal.SIGKILL)
             raise Fault(
                 "hang", f"{GONE_S} s after a kill of {kill.target}, {kill.moment}; {self.tail()}"
             ) from None
