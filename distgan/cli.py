@@ -9,6 +9,7 @@ from collections.abc import Callable
 from distgan import __version__
 from distgan.commands.completion import SHELLS, Completion, script
 from distgan.core import console
+from distgan.core import interrupts as interrupts  # early: it notes who the parent is
 from distgan.core.arguments import HELP, Command
 from distgan.core.errors import (
     DataError,

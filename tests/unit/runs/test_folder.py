@@ -1,13 +1,17 @@
 """The run folder: its journal has every step once, and DONE is gone while a longer run trains."""
 
+import errno
 import json
+import os
 import resource
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
 from distgan import cli, train
 from distgan.core import watchdog
+from distgan.distributed.ranks import Ranks
 from distgan.recipes import sagan
 from distgan.runs import checkpoints
 from distgan.runs.folder import NoRunFolder, RunFolder
@@ -105,3 +109,59 @@ def test_other_ranks_have_a_folder_that_does_nothing(tmp_path, monkeypatch):
     none.begin({}), none.end("done", None), none.write_or_warn(lambda: (tmp_path / "x").touch())
     none.reopen(), none.finish(1, 1.0, False), none.clear_request("SAVE"), none.close()
     assert none.has_request("STOP") is False and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("name", "call"), [("000", "mkdir"), ("DONE", "unlink")])
+def test_an_input_output_error_is_one_message(name, call, opened, monkeypatch, capsys):
+    """At the start of a run, of the folder of its attempt and of DONE."""
+    folder = opened()
+    folder.journal([{"step": 1}])
+    (folder.path / "DONE").touch()
+    usual = getattr(Path, call)
+
+    def fail(path, *args, **more):
+        if path.name == name:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        return usual(path, *args, **more)
+
+    monkeypatch.setattr(Path, call, fail)
+
+    def start(words):
+        Ranks().on_rank_zero(folder.reopen if call == "unlink" else lambda: folder.begin({}))
+        return 0
+
+    assert cli.guarded(start, []) == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith("error: cannot ") and name in printed and "Traceback" not in printed
+
+
+def test_a_request_that_cannot_be_removed_is_told_once_and_ignored(opened, monkeypatch, capsys):
+    folder = opened()
+    (folder.path / "SAVE").touch()
+
+    def fail(path, missing_ok=False):
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+
+    assert folder.has_request("SAVE")
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", fail)
+        for _ in range(3):
+            folder.clear_request("SAVE")
+    assert not folder.has_request("SAVE")  # or it would save every second
+    assert capsys.readouterr().out.count("warning: ") == 1
+    folder.clear_request("SAVE")
+    (folder.path / "SAVE").touch()
+    assert folder.has_request("SAVE")
+
+
+def test_what_a_run_can_do_without_ends_nothing(opened, monkeypatch, capsys):
+    """Under either setting of machine.on_full_disk; it is tried again each time."""
+    folder = opened(on_full_disk="stop")
+    (folder.path / "status.json").mkdir()  # cannot be replaced by a file
+    for _ in range(3):
+        folder.status(state="running")
+    assert capsys.readouterr().out.count("The run goes on without its status") == 1
+    (folder.path / "status.json").rmdir()
+    folder.status(state="running")
+    assert json.loads((folder.path / "status.json").read_text())["state"] == "running"
+    assert not folder.must_stop
