@@ -9,6 +9,7 @@ from typing import NoReturn
 
 from distgan.core import console
 from distgan.core.errors import DataError
+from distgan.core.files import sha256_of
 
 KEY_LENGTH = 80  # of a sample's key: a USTAR name has at most 100 bytes
 
@@ -64,8 +65,7 @@ class Contents:
         with console.bar("hashing", len(files), what) as bar:
             for file in files:
                 try:
-                    with open(folder / file, "rb") as opened:
-                        self.digests[file] = hashlib.file_digest(opened, "sha256").digest()
+                    self.digests[file] = bytes.fromhex(sha256_of(folder / file))
                 except OSError as error:
                     raise DataError(
                         f"{shown(str(folder / file))} cannot be read: {error.strerror}"

@@ -1,6 +1,5 @@
 """Read a folder of shards: its training split, its validation split and the format of a sample."""
 
-import json
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ import torch
 
 from distgan.core import console, watchdog
 from distgan.core.errors import ConfigError, DataError
+from distgan.core.reading import read_json
 from distgan.data.samples import Images, Numbers, Pairs, trainable_sample
 from distgan.shards.format.manifest import fingerprint
 from distgan.shards.format.reader import ShardSet, open_parts
@@ -46,13 +46,13 @@ class Data:
     def __init__(self, folder: str, verify: Literal["size", "sha256"] = "size"):
         self.folder = root = Path(folder).expanduser()
         try:
-            entry = json.loads((root / "dataset.json").read_bytes())
+            entry = read_json(root / "dataset.json", links=True)
             self.sample: Images | Pairs = trainable_sample(sample_of(entry))
         except (FileNotFoundError, NotADirectoryError):
             raise DataError(_why_no_dataset(folder, root)) from None
         except OSError as error:
             raise DataError(f"cannot read {root / 'dataset.json'}: {error.strerror}") from None
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             raise DataError(
                 f"{root / 'dataset.json'} is damaged ({error}); run `distgan shard` again into a"
                 " new folder"

@@ -2,7 +2,6 @@
 repaired by it, or files of two or three folders with the same names.
 """
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import torch
 
 from distgan.core.errors import ConfigError, DataError
 from distgan.core.file_tree import find_files, shown
+from distgan.core.reading import parse_json
 from distgan.data import transforms
 from distgan.data.dataset import Data
 from distgan.evaluation.audio_evaluator import Clip, Resolutions
@@ -160,8 +160,8 @@ def _info(path: Path) -> tuple[int, int, int]:
 def _snr(data: bytes) -> float | None:
     """Return `snr_db` of a sample's json, None where the source wrote none."""
     try:
-        value = json.loads(data).get("snr_db")
-    except (ValueError, AttributeError, RecursionError):
+        value = parse_json(data).get("snr_db")
+    except (ValueError, AttributeError):
         return None
     if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e6:
         return float(value)

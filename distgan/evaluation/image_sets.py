@@ -112,8 +112,8 @@ class FolderImages:
     def _size(self, image: Image.Image) -> tuple[int, int]:
         """Return width and height as decoded, from the header alone."""
         if wide := image_codec.deep(image):
-            raise DataError(
-                f"{image.filename} has more than 8 bits ({wide}); scores are of 8-bit images, so"
+            raise ValueError(
+                f"it has more than 8 bits ({wide}); scores are of 8-bit images, so"
                 " scale it to 0 to 255 first"
             )
         rotated = image.getexif().get(ExifTags.Base.Orientation) in _ROTATED
@@ -121,7 +121,7 @@ class FolderImages:
 
     def _open(self, name: str, read: Callable[[Image.Image], Any]) -> Any:
         try:
-            with Image.open(self.folder / name) as image:
+            with image_codec.opened(self.folder / name) as image:
                 return read(image)
         except DataError:
             raise

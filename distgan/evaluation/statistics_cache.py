@@ -25,6 +25,7 @@ from safetensors.torch import save
 from distgan.core import console
 from distgan.core.errors import RunError
 from distgan.core.files import make_folder, write_atomic
+from distgan.core.reading import open_regular, parse_json
 
 FORMAT = 1
 
@@ -115,8 +116,9 @@ def open_user_file(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]
 
 def _open(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     try:
+        open_regular(path, links=True).close()
         with safe_open(path, "pt") as file:
-            header = json.loads((file.metadata() or {}).get("distgan", "null"))
+            header = parse_json((file.metadata() or {}).get("distgan", "null"))
             arrays = {name: file.get_tensor(name) for name in file.keys()}
         if header is None or header["format"] != FORMAT:
             raise RunError(

@@ -8,7 +8,7 @@ result.csv       a row for each file, written when the file is on the disk; or, 
 """
 
 import csv
-import hashlib
+import io
 import json
 import os
 import weakref
@@ -24,8 +24,10 @@ from distgan.core.files import (
     lock,
     make_folder,
     remove,
+    sha256_of,
     write_atomic,
 )
+from distgan.core.reading import LINES_BYTES, read_bytes, read_json
 from distgan.outputs.image_results import save
 from distgan.shards.format.index import is_written
 from distgan.shards.format.manifest import DATASET, MANIFEST
@@ -53,7 +55,7 @@ class OutputFolder:
         if is_new:
             return
         try:
-            stored = json.loads((self.target / ABOUT).read_text())["about"]
+            stored = read_json(self.target / ABOUT)["about"]
         except (OSError, ValueError, KeyError, TypeError):
             raise ConfigError(
                 f"out={self.target}: exists and is not empty, and `distgan generate` did not make"
@@ -111,8 +113,8 @@ class OutputFolder:
     def _finished(self) -> int:
         """Return how many items the folder held when it was finished; 0 if it was not."""
         try:
-            return int(json.loads((self.target / ABOUT).read_text())["n"] or 0)
-        except (OSError, ValueError, KeyError, TypeError):
+            return int(read_json(self.target / ABOUT)["n"] or 0)
+        except (OSError, ValueError, KeyError, TypeError, OverflowError):
             return 0
 
     def _keep_shards(self, per_shard: int, before: int) -> int:
@@ -134,8 +136,8 @@ class OutputFolder:
     def _verified_rows(self) -> list[Row]:
         """Return the rows of result.csv up to the first file with another SHA-256."""
         try:
-            with open(self.target / "result.csv", newline="", encoding="utf-8") as file:
-                lines = list(csv.reader(file))
+            text = read_bytes(self.target / "result.csv", LINES_BYTES).decode()
+            lines = list(csv.reader(io.StringIO(text, newline="")))
         except (OSError, ValueError, csv.Error):
             return []
         good: list[Row] = []
@@ -157,7 +159,7 @@ class OutputFolder:
         if not path.resolve().is_relative_to(self.target.resolve()):
             return False
         try:
-            return hashlib.sha256(path.read_bytes()).hexdigest() == sha256
+            return sha256_of(path) == sha256
         except OSError:
             return False
 

@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 
 from distgan.core.files import write_atomic
+from distgan.shards.codecs import image as image_codec
 
 
 def grid(images: torch.Tensor, columns: int = 8) -> np.ndarray:
@@ -32,7 +33,10 @@ def save_grid(path: Path, images: torch.Tensor) -> None:
 
 def load(paths: list[Path]) -> torch.Tensor:
     """Read pictures of one size as uint8 [n, channels, height, width]."""
-    arrays = [np.asarray(Image.open(path)) for path in paths]
+    arrays = []
+    for path in paths:
+        with image_codec.opened(path, ("PNG",)) as image:
+            arrays.append(np.asarray(image))
     return torch.from_numpy(
         np.stack([array.reshape(*array.shape[:2], -1) for array in arrays])
     ).permute(0, 3, 1, 2)

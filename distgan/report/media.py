@@ -14,8 +14,10 @@ from typing import Any
 
 from PIL import Image
 
+from distgan.core.reading import open_regular
 from distgan.report.formatting import number
 from distgan.runs.history import History
+from distgan.shards.codecs import image as image_codec
 
 MAX_GRIDS, MAX_CLIP_PICTURES = 8, 4
 THUMB_PIXELS, LARGE_PIXELS = 320, 1024
@@ -23,6 +25,7 @@ THUMB_PIXELS, LARGE_PIXELS = 320, 1024
 SMALL_PIXELS, MAX_SMALL, MAX_LARGE = 256, 36, 3
 MAX_SOUND_BYTES = 2_000_000  # of all sounds together: a page must fit into a mail
 MAX_TABLES, CSV_BYTES, CSV_LINES, CSV_COLUMNS, CSV_CHARS = 3, 65536, 8, 12, 60
+FORMATS = ("PNG", "JPEG")
 PICTURES, TABLES = (".png", ".jpg", ".jpeg"), (".csv",)
 _UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 # Versions of a clip in the order in which they were made.
@@ -87,7 +90,7 @@ def _figure(path: Path, pixels: int, text: str, best: bool = False) -> dict[str,
 def picture(path: Path, pixels: int) -> str | None:
     """Return the image as a data URI, at most `pixels` wide and high; None if unreadable."""
     try:
-        with Image.open(path) as image:
+        with image_codec.opened(path, FORMATS) as image:
             image.thumbnail((pixels, pixels), Image.Resampling.LANCZOS)
             out = io.BytesIO()
             image.convert("L" if image.mode in ("L", "1", "I;16") else "RGB").save(
@@ -141,7 +144,7 @@ def _pictures(
 def _size(path: Path) -> tuple[int, int]:
     """Return width and height in pixels; 0, 0 if the file is unreadable."""
     try:
-        with Image.open(path) as image:
+        with image_codec.opened(path, FORMATS) as image:
             return image.size
     except _UNREADABLE:
         return 0, 0
@@ -193,7 +196,7 @@ def _version_order(version: str) -> tuple[int, str]:
 def sound(path: Path) -> str | None:
     """Return a WAV file as a data URI; None if it is unreadable or another format."""
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             data = file.read(MAX_SOUND_BYTES + 1)  # the file may have grown since its size was read
     except OSError:
         return None
@@ -206,7 +209,7 @@ def sound(path: Path) -> str | None:
 def _table(path: Path, name: str) -> dict[str, Any]:
     """Return the head and the first rows of a CSV file, or the error that prevents it."""
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             text = file.read(CSV_BYTES).decode("utf-8", errors="replace")
         lines = list(islice(csv.reader(io.StringIO(text, newline="")), CSV_LINES + 1))
     except (OSError, csv.Error) as error:

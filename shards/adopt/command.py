@@ -35,6 +35,7 @@ from distgan.shards.format.manifest import (
     write_manifest,
 )
 from distgan.shards.format.reader import ShardSet, open_parts
+from distgan.shards.format.tar_members import ODD
 
 TRAIN, VALIDATION = ("train", "training"), ("validation", "val", "valid", "test")
 SHARE = 0.1
@@ -294,9 +295,10 @@ def _tars(folder: Path) -> list[Path]:
     """
     tars = sorted(folder.glob("*.tar"))
     for tar in tars:
-        if not re.fullmatch(r"[^\0-\x1f\x7f\\\ud800-\udfff]+", tar.name) or index_path(
-            tar
-        ).name in (MANIFEST, DATASET):
+        if not re.fullmatch(rf"[^{ODD}\\\ud800-\udfff]+", tar.name) or index_path(tar).name in (
+            MANIFEST,
+            DATASET,
+        ):
             raise DataError(
                 f"{folder}: the name {tar.name!r} is not UTF-8, has a backslash or control"
                 f" characters, or is that of {MANIFEST} or {DATASET}; give the tar another one"

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import soundfile
-from PIL import Image
 
 from distgan.core import console
 from distgan.core.errors import ConfigError, DataError
+from distgan.shards.codecs import image as image_codec
 from distgan.shards.codecs.audio import HEAD_BYTES, WAVE_FIELDS, wav_layout
 from distgan.shards.codecs.image import IMAGE_FIELDS
 from distgan.shards.format.reader import ShardSet
@@ -173,7 +173,7 @@ def _image_header(data: bytes, kind: str) -> tuple[int, int, int]:
     form = "PNG" if kind == "png" else "JPEG"
     if not data.startswith(_BEGINNINGS[form]):
         raise ValueError(f"not a {form} file")
-    with Image.open(file, formats=(form,)) as image:
+    with image_codec.opened(file, (form,)) as image:
         if image.mode not in _GRAY + _COLOUR:
             raise ValueError(f"values of mode {image.mode}; allowed are 8 bits")
         return image.width, image.height, 1 if image.mode in _GRAY else 3

@@ -20,6 +20,7 @@ from scipy.fft import dctn
 from distgan.core import console
 from distgan.shards.audit.findings import Checks, Finding
 from distgan.shards.audit.samples import Place, read
+from distgan.shards.codecs import image as image_codec
 from distgan.shards.codecs.image import IMAGE_FIELDS, decode
 
 BITS = 8  # of 64: two images within this distance are compared
@@ -107,7 +108,7 @@ def _header(data: bytes, field: str) -> tuple[tuple[int, ...], str]:
         array = np.load(io.BytesIO(data), allow_pickle=False)
         modes = {(): "L", (1,): "L", (3,): "RGB"}
         return array.shape[:2], modes.get(array.shape[2:], f"{list(array.shape)}")
-    with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
+    with image_codec.opened(io.BytesIO(data), ("PNG", "JPEG")) as image:
         return (image.height, image.width), image.mode
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from distgan.core import console
 from distgan.core.errors import DataError
+from distgan.core.reading import read_bytes
 from distgan.core.worker_pool import map_with_progress
 from distgan.shards.audit.findings import Checks, FileFindings, Finding
 from distgan.shards.audit.shard_integrity import Shard, examine_shard
@@ -123,7 +124,7 @@ def _manifest(folder: Path, findings: FileFindings) -> dict[str, Any] | None:
         return None
     expected = {f"{shard['sha256']}  {shard['file']}" for shard in manifest["shards"]}
     try:
-        lines = set((folder / SUMS).read_text(errors="replace").splitlines())
+        lines = set(read_bytes(folder / SUMS, links=True).decode(errors="replace").splitlines())
     except OSError as error:
         findings.add("sums", folder.name, "", "", f"{folder / SUMS}: {error.strerror}")
         return manifest

@@ -6,7 +6,6 @@ and offset on purpose, so these values are reported and not graded.
 """
 
 import hashlib
-import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +13,7 @@ import numpy as np
 from scipy.signal import welch
 
 from distgan.core.errors import DataError
+from distgan.core.reading import parse_json
 from distgan.shards.audio import align
 from distgan.shards.audio.pairs import clipped_share
 from distgan.shards.audit.checks import SIGNED, SOUND_ONLY
@@ -129,7 +129,7 @@ def _decode(data: bytes, field: str) -> tuple[np.ndarray, int]:
 def _parse_record(data: bytes) -> dict[str, Any]:
     """Parse KEY.json; {} if it is not a JSON object."""
     try:
-        record = json.loads(data)
+        record = parse_json(data)
     except ValueError:
         return {}
     return record if isinstance(record, dict) else {}

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from distgan.core.errors import DataError
+from distgan.core.reading import open_regular
 from distgan.core.rng import numpy_generator
 from distgan.shards.audit.shard_integrity import Shard
 from distgan.shards.format.index import load_index, samples_of
@@ -60,7 +61,7 @@ def read(place: Place) -> dict[str, bytes]:
     """Return {field: bytes} of one sample."""
     fields, table = _table(place.shard)
     try:
-        with open(place.shard, "rb") as file:
+        with open_regular(place.shard, links=True) as file:
             return {
                 name: os.pread(file.fileno(), size, offset)
                 for name, (offset, size) in zip(fields, table[place.number].tolist(), strict=True)

@@ -1,6 +1,5 @@
 """Verify one shard: its size, sha256, index, and every member's bytes and header."""
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from tarfile import BLOCKSIZE, HeaderError, TarInfo
@@ -8,6 +7,7 @@ from typing import Any
 
 from distgan.core.errors import DataError
 from distgan.core.files import crc32, sha256_of
+from distgan.core.reading import open_regular, parse_json
 from distgan.shards.format.index import (
     describe_member,
     index_path,
@@ -87,7 +87,7 @@ def examine_shard(item: tuple[str, Path, dict | None, list[str] | None]) -> Shar
 def _examine_members(shard: Shard, files: dict[str, dict[str, Any]]) -> None:
     """Verify every member of the index, bytes and header; report members it does not list."""
     walked, stopped = _walk(shard.path)
-    with open(shard.path, "rb") as file:
+    with open_regular(shard.path, links=True) as file:
         for member, entry in files.items():
             offset, size = entry["offset"], entry["size"]
             key, kind = split_member(member) or ("", "")
@@ -163,7 +163,7 @@ def _header_error(header: bytes, size: int, read: tuple[str, int] | None) -> str
 
 def _note_group(shard: Shard, key: str, data: bytes) -> None:
     try:
-        group = json.loads(data).get("group")
+        group = parse_json(data).get("group")
     except (ValueError, AttributeError):
         return
     if isinstance(group, str):

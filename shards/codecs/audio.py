@@ -126,6 +126,9 @@ def read_flac(data: bytes, first: int = 0, frames: int = -1) -> tuple[np.ndarray
     with soundfile.SoundFile(io.BytesIO(data)) as file:
         if file.format != "FLAC":
             raise ValueError(f"format {file.format}, expected FLAC")
+        # Of a constant, a block of 65,535 frames is some 14 bytes.
+        if file.frames > 10_000 * len(data):
+            raise ValueError(f"declares {file.frames} frames in {len(data)} bytes")
         file.seek(first)
         return file.read(frames, dtype="int16", always_2d=True), file.samplerate
 

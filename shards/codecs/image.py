@@ -9,9 +9,12 @@
 Pixels are uint8 [height, width] for one channel, [height, width, 3] for three.
 """
 
+import contextlib
 import functools
 import io
-from typing import Any, TypeVar
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -19,10 +22,12 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
 from distgan.core.arguments import one_of
+from distgan.core.reading import open_regular
 
 FIELDS = {"png": "png", "jpeg": "jpg", "raw": "npy"}
-# Only the named format: in shards from elsewhere Image.open would open anything, and start
+# Only declared formats: of files from elsewhere Image.open would open anything, and start
 # Ghostscript for a PostScript file of that name.
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 _READERS: dict[str, Any] = {"png": PngImageFile, "jpg": JpegImageFile, "jpeg": JpegImageFile}
 _GRAY = ("1", "L", "LA")
 # Pillow's modes of one channel that hold more than 8 bits
@@ -55,6 +60,19 @@ def encode(pixels: np.ndarray, payload: str) -> tuple[str, bytes]:
     else:
         Image.fromarray(pixels).save(file, "PNG")
     return field, file.getvalue()
+
+
+@contextlib.contextmanager
+def opened(file: Path | BinaryIO, formats: Sequence[str] = FORMATS) -> Iterator[Image.Image]:
+    """Open a regular file, or bytes, as an image of one of the formats.
+
+    Any exception of the decoder for another format, for damage, and for more pixels than Pillow
+    trusts.
+    """
+    with contextlib.ExitStack() as files:
+        if isinstance(file, Path):
+            file = files.enter_context(open_regular(file, links=True))
+        yield files.enter_context(Image.open(file, formats=formats))
 
 
 def decode(data: bytes, field: str, out: np.ndarray, strict: bool = False) -> None:

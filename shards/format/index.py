@@ -21,7 +21,8 @@ import numpy as np
 
 from distgan.core.errors import DataError
 from distgan.core.files import crc32, sha256_of, write_atomic
-from distgan.shards.format.tar_members import iter_members
+from distgan.core.reading import LINES_BYTES, read_json
+from distgan.shards.format.tar_members import CONTROL, iter_members
 
 # bytes of a wav member with a checksum of their own: a crop of a second reads little more than it
 # needs
@@ -62,12 +63,12 @@ def write_index(shard: Path, files: dict[str, dict[str, Any]], sha256: str) -> N
 def load_json(path: Path) -> dict[str, Any]:
     """Read one JSON object from a file; DataError if the file is missing or is not one."""
     try:
-        value = json.loads(path.read_bytes())
+        value = read_json(path, LINES_BYTES, links=True)
     except FileNotFoundError as error:
         raise DataError(f"{path} is missing") from error
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise DataError(f"{path} is damaged: not JSON ({error})") from error
     if not isinstance(value, dict):
         raise DataError(f"{path} is damaged: expected a JSON object, found {type(value).__name__}")
@@ -165,6 +166,12 @@ def samples_of(
         raise DataError(
             f"{shard}: holds no samples: no member has a name of the form key.field, such as"
             " 000123.png"
+        )
+    if control := CONTROL.search("".join(keys)):
+        key = next(key for key in keys if control[0] in key)
+        raise DataError(
+            f"{index_path(shard)}: the key {key!r} has a control character, or one that turns the"
+            " direction of text; pack the files again with plain names"
         )
     try:
         "".join(keys).encode()

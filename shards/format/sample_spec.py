@@ -6,6 +6,8 @@ from distgan.shards.codecs.audio import WAVE_FIELDS
 from distgan.shards.codecs.image import IMAGE_FIELDS
 from distgan.shards.format.manifest import VERSION
 
+LARGEST = 1 << 14  # pixels on a side: a false size must not fill the memory
+
 
 def sample_of(dataset: Any) -> dict[str, Any]:
     """Return the validated entry `sample` of dataset.json (see distgan.shards.sources).
@@ -23,7 +25,8 @@ def sample_of(dataset: Any) -> dict[str, Any]:
     if kind == "image":
         valid = {
             "channels": sample.get("channels") in (1, 3),
-            "size": "size" in sample and (sample["size"] is None or _is_count(sample["size"])),
+            "size": "size" in sample
+            and (sample["size"] is None or _is_count(sample["size"], LARGEST)),
             "field": _is_field(sample.get("field", "png"), IMAGE_FIELDS),
         }
     elif kind == "pair":
@@ -46,8 +49,8 @@ def sample_of(dataset: Any) -> dict[str, Any]:
     return sample
 
 
-def _is_count(value: Any) -> bool:
-    return type(value) is int and 0 < value < 2**31
+def _is_count(value: Any, most: int = 2**31 - 1) -> bool:
+    return type(value) is int and 0 < value <= most
 
 
 def _is_field(value: Any, kinds: tuple[str, ...]) -> bool:

@@ -21,6 +21,7 @@ from tarfile import BLOCKSIZE
 from typing import Any, BinaryIO
 
 from distgan.core.errors import DataError
+from distgan.core.reading import open_regular
 
 FILE, FOLDER = (b"0", b"\0", b"7"), b"5"
 _LONG_NAME, _LONG_LINK, _PAX_ALL = b"L", b"K", b"g"
@@ -42,7 +43,9 @@ _LARGEST_EXTENSION = 1 << 20  # bytes; a name has at most a few thousand
 _COMPRESSED = (b"\x1f\x8b", b"BZ", b"\xfd7", b"\x28\xb5", b"PK")  # gzip, bzip2, xz, zstd, zip
 _ZEROS = bytes(BLOCKSIZE)
 _CHUNK = 1 << 20
-_CONTROL = re.compile(r"[\0-\x1f\x7f]")
+# Control characters, line separators, and those that turn the direction of a line
+ODD = r"\0-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069"
+CONTROL = re.compile(f"[{ODD}]")
 
 
 def iter_members(shard: Path, sha256: Any = None) -> Iterator[tuple[str, int, bytes]]:
@@ -55,7 +58,7 @@ def iter_members(shard: Path, sha256: Any = None) -> Iterator[tuple[str, int, by
     or followed by other bytes.
     """
     try:
-        with open(shard, "rb") as file:
+        with open_regular(shard, links=True) as file:
             yield from _Archive(shard, file, sha256 or hashlib.sha256()).members()
     except OSError as error:
         raise DataError(f"{shard} cannot be read: {error.strerror}") from error
@@ -201,7 +204,7 @@ class _Archive:
                 f"{self.shard}: the name {name!r} of the member at byte {at} is not UTF-8; "
                 "pack the files again with plain names"
             ) from error
-        if not text or _CONTROL.search(text):
+        if not text or CONTROL.search(text):
             raise DataError(
                 f"{self.shard}: the name {text!r} of the member at byte {at} is empty or has a line"
                 " break, NUL or other control character; pack the files again with plain names"

@@ -20,6 +20,7 @@ from typing import Any, BinaryIO
 from distgan.core.errors import DataError
 from distgan.core.files import create, disk_errors, lock, opener, publish, remove, temporary_name
 from distgan.shards.format.index import describe_member, write_index
+from distgan.shards.format.tar_members import ODD
 
 # samples: enough that small ones are not all overhead, few enough that long recordings do not fill
 # the memory
@@ -27,7 +28,7 @@ CHUNK_SAMPLES = 16
 
 # No dot in the last part of a key: webdataset would take the rest for the field.
 # Nothing that readers refuse: control characters, and bytes that are not UTF-8.
-KEY = re.compile(r"(?!__)(?:(?!\.)[^/\0-\x1f\x7f\ud800-\udfff]+/)*[^./\0-\x1f\x7f\ud800-\udfff]+")
+KEY = re.compile(rf"(?!__)(?:(?!\.)[^/{ODD}\ud800-\udfff]+/)*[^./{ODD}\ud800-\udfff]+")
 FIELD = re.compile(r"[a-z0-9_]+(?:\.[a-z0-9_]+)*")
 
 

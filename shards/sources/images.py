@@ -67,7 +67,6 @@ EXTENSIONS = (
 )
 SIZES = (8, 2048)
 # for any file name; not PostScript, which Pillow passes to Ghostscript
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 MODES_16_BIT = ("I;16", "I;16B", "I;16L")
 
 
@@ -294,7 +293,7 @@ def decode(
         # Pillow warns about damaged metadata that it skips, and about large images, which are
         # usual here; it still refuses huge ones.
         warnings.simplefilter("ignore")
-        with Image.open(file, formats=FORMATS) as opened:
+        with image_codec.opened(file) as opened:
             original = {"width": opened.width, "height": opened.height, "mode": opened.mode}
             if opened.mode not in image_codec.WIDE and (depth := image_codec.deep(opened)):
                 raise ValueError(
