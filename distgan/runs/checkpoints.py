@@ -208,7 +208,9 @@ def require_run(path: Path, about: dict[str, Any], identity: dict[str, Any]) -> 
         lines = differences(about["identity"], identity, "checkpoint")
         whose = about["identity"]["id"]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise _Damaged(f"checkpoint {path} is damaged: no identity in it ({error})") from error
+        raise _Damaged(
+            f"checkpoint {path} or the identity.json of its run is damaged: {error!r}"
+        ) from error
     if lines:
         raise RunError(
             f"checkpoint {path} belongs to another run, {whose} ({_few(lines)}); move it away, or"
