@@ -128,7 +128,7 @@ def opened_folder(path: Path, below: Path | None = None) -> Iterator[int]:
             if below or about.st_uid not in (0, os.getuid()) or links > _LINKS:
                 raise OSError(
                     errno.ELOOP,
-                    f"{name} is a link of {user_name(about.st_uid)} to {target}, and is not"
+                    f"{name} is a link of user {user_name(about.st_uid)} to {target}, and is not"
                     " followed; name what it points to, or make a link of your own",
                 )
             parts += reversed(Path(target).parts)
@@ -140,7 +140,7 @@ def user_name(uid: int) -> str:
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
-        return f"user {uid}"
+        return str(uid)
 
 
 def opener(path: str, flags: int) -> int:

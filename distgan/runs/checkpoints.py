@@ -24,7 +24,7 @@ from distgan import __version__
 from distgan.config.identity import differences
 from distgan.core import console
 from distgan.core.errors import DiskError, RunError
-from distgan.core.files import make_folder, opened_folder, remove, rename, sha256_of, sync
+from distgan.core.files import make_folder, opened_folder, opener, remove, rename, sha256_of, sync
 from distgan.core.reading import read_json
 from distgan.runs.records import checked
 
@@ -114,6 +114,8 @@ def _write(
         )
     save_file(tensors, temporary / _FILES[0])
     torch.save({name: rest for name, (_, rest) in players.items()}, temporary / _FILES[1])
+    with open(temporary / _FILES[0], "rb", opener=opener) as file:  # safetensors makes it 0600
+        os.fchmod(file.fileno(), (temporary / _FILES[1]).stat().st_mode & 0o666)
     files = {
         name: {"bytes": (temporary / name).stat().st_size, "sha256": sha256_of(temporary / name)}
         for name in _FILES

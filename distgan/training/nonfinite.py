@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from distgan.config.batch_layout import BatchLayout
 from distgan.config.settings import Run
@@ -221,7 +221,7 @@ class NonFiniteMonitor:
                 "numbers": torch.from_numpy(numbers),
                 "addresses": torch.from_numpy(addresses),
             }
-            save_file(tensors, folder / "samples.safetensors")
+            write_atomic(folder / "samples.safetensors", save(tensors))
             write_atomic(folder / "batch.json", json.dumps(facts | {"samples": rows}, indent=1))
             saved = f"the batch is in {folder}"
         except Exception as error:  # of any kind, as on a full disk: the run goes on without it

@@ -246,15 +246,15 @@ def _is_trusted(
     )
     owner = user_name(about.st_uid)
     if options.dry_run:
-        console.say(f"submitted by {owner}; its job would be\n\n{shown}\n")
+        console.say(f"submitted by user {owner}; its job would be\n\n{shown}\n")
         return False
     trusted = () if about.st_mode & 0o022 else (client.user(), "root")
     if owner not in (*trusted, options.trust_owner):
         line = console.command("retry", *options.line("trust-owner"), f"--trust-owner={owner}")
         others = ", and others may write it" if not trusted else ""
         raise LaunchError(
-            f"{path} belongs to {owner}{others}; you, {client.user()}, would execute what it says."
-            f" The job of {run.folder.name} would be\n\n{shown}\n\nnothing was submitted. If you"
-            f" would type every line of it yourself: {line}"
+            f"{path} belongs to user {owner}{others}; you, {client.user()}, would execute what it"
+            f" says. The job of {run.folder.name} would be\n\n{shown}\n\nnothing was submitted. If"
+            f" you would type every line of it yourself: {line}"
         )
     return True

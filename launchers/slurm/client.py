@@ -3,7 +3,6 @@ runs.
 """
 
 import os
-import pwd
 import re
 import shutil
 import subprocess
@@ -12,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from distgan.core.errors import LaunchError
+from distgan.core.files import user_name
 
 # Any other is that of a job that is still to come, runs or leaves: newer Slurms know more of those.
 ENDED = (
@@ -230,7 +230,7 @@ def requeue(key: str) -> None:
 
 def user() -> str:
     """Return the name of the user who runs this process."""
-    return pwd.getpwuid(os.getuid()).pw_name
+    return user_name(os.getuid())
 
 
 def cancel(keys: Iterable[str]) -> None:

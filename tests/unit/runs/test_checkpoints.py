@@ -211,3 +211,14 @@ def test_nothing_is_unpickled(tmp_path):
     with pytest.raises((RunError, pickle.UnpicklingError)):
         checkpoints.load(path, players())
     assert path.exists()
+
+
+def test_modes_follow_the_umask(tmp_path):
+    """So that the group that shares a folder of runs can evaluate them."""
+    before = os.umask(0o027)
+    try:
+        path = checkpoints.save(tmp_path / "checkpoints", 1, checkpoints.held(players()), STATE)
+    finally:
+        os.umask(before)
+    assert {file.stat().st_mode & 0o777 for file in path.iterdir()} == {0o640}
+    assert {folder.stat().st_mode & 0o777 for folder in (path, path.parent)} == {0o750}
