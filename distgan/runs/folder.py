@@ -13,6 +13,7 @@ import datetime
 import json
 import os
 import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -36,9 +37,9 @@ STOP, SAVE = "STOP", "SAVE"  # files in a run folder with which a person asks a 
 _BEFORE_IDENTITY = (".lock", "overrides.yaml", "code", STOP, SAVE, "NO_RESTART")
 
 
-def timestamp() -> str:
-    """Return the time in UTC as ISO 8601, to the second."""
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+def timestamp(moment: datetime.datetime | None = None) -> str:
+    """Return a time, or now, in UTC as ISO 8601, to the second."""
+    return (moment or datetime.datetime.now(datetime.UTC)).isoformat(timespec="seconds")
 
 
 def next_attempt(path: Path) -> int:
@@ -154,8 +155,9 @@ class RunFolder:
             folder.mkdir(exist_ok="DISTGAN_ATTEMPT" in os.environ)
         settings = yaml.safe_dump(self._run.model_dump(mode="json"), sort_keys=False)
         write_atomic(self.path / "config.yaml", settings)
+        self._began = datetime.datetime.now(datetime.UTC), time.monotonic()
         self._facts = {
-            "started": timestamp(),
+            "started": timestamp(self._began[0]),
             "ended": None,
             "cause": None,
             "host": socket.gethostname(),
@@ -165,7 +167,9 @@ class RunFolder:
 
     def end(self, state: str, cause: str | None, **facts: Any) -> None:
         """Record how this attempt ended."""
-        self._facts |= {"ended": timestamp(), "cause": cause or state, **facts}
+        began, then = self._began
+        ended = began + datetime.timedelta(seconds=time.monotonic() - then)
+        self._facts |= {"ended": timestamp(ended), "cause": cause or state, **facts}
         path = self.path / "attempts" / f"{self.attempt:03d}" / "attempt.json"
         text = json.dumps(self._facts, indent=1)
         self.write_optional("the record of this attempt", lambda: write_atomic(path, text))

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from distgan.core import console
-from distgan.core.errors import LaunchError
+from distgan.core.errors import DiskError, LaunchError
 from distgan.core.files import make_folder, opener, write_atomic
 from distgan.distributed import launch_line
 from distgan.launchers.slurm import client
@@ -175,7 +175,7 @@ class JobAttempt:
             return RestartDecision("fail", "error", why)
         attempt = folder / "attempts" / f"{next_attempt(folder):03d}"
         make_folder(attempt)
-        record = self._about(step)
+        record, began = self._about(step), time.monotonic()
         nodes = None
         if self.nodes > 1:
             first = client.first_node(self.environment["SLURM_JOB_NODELIST"])
@@ -199,7 +199,7 @@ class JobAttempt:
         )
         decision = decide(end, earlier, self.resources)
         record |= {
-            "ended": time.time(),
+            "ended": record["started"] + time.monotonic() - began,
             "then": decision.action,
             "kind": decision.kind,
             "cause": decision.cause,
@@ -208,9 +208,12 @@ class JobAttempt:
             "last_step": newest_step(folder),
         }
         record["trained_s"], record["kept_s"] = trained(folder, step, record["last_step"])
-        write_atomic(attempt / "job.json", json.dumps(record, indent=1))
-        if decision.action == "fail":
-            write_atomic(folder / "NO_RESTART", decision.cause + "\n")
+        try:
+            write_atomic(attempt / "job.json", json.dumps(record, indent=1))
+            if decision.action == "fail":
+                write_atomic(folder / "NO_RESTART", decision.cause + "\n")
+        except DiskError as error:  # what was decided is done
+            console.say(f"warning: {error}")
         console.say(f"{folder}: {decision.cause} -> {decision.action}")
         return decision
 

@@ -1,8 +1,10 @@
 """A clock that is set while a run trains changes neither its steps nor its end."""
 
+import json
 import shutil
 import subprocess
 import time
+from datetime import datetime
 
 import pytest
 from processes import TINY, broken, events, final, journal, line, run
@@ -55,6 +57,9 @@ def test_two_hours_change_nothing(jump, faketime, particles, tmp_path):
     assert list(journal(tmp_path / "run")) == list(journal(tmp_path / "whole"))
     mine, theirs = final(tmp_path / "run"), final(tmp_path / "whole")
     assert all(mine[name].equal(value) for name, value in theirs.items())
+    record = json.loads((tmp_path / "run/attempts/000/attempt.json").read_text())
+    started, ended = (datetime.fromisoformat(record[key]) for key in ("started", "ended"))
+    assert 0 <= (ended - started).total_seconds() < 3600
     # It did jump; and the next attempt, whose clock is right, counts no time below zero.
     ended = (tmp_path / "run/status.json").read_text()
     assert time.strftime("%Y-%m-%dT%H:", time.gmtime()) not in ended

@@ -23,7 +23,8 @@ def record(state, cause):
     about = {"ended": "now", "cause": cause, "peak_memory_mb": 7}
     (attempt / "attempt.json").write_text(json.dumps(about))
     (folder / "status.json").write_text(json.dumps({"state": state}))
-names = ("DISTGAN_LOGS", "SLURM_JOB_END_TIME", "SLURM_JOB_ID", "CUDA_VISIBLE_DEVICES")
+names = ("DISTGAN_LOGS", "SLURM_JOB_END_TIME", "SLURM_JOB_ID", "CUDA_VISIBLE_DEVICES",
+         "DISTGAN_JOB")
 seen = {name: os.environ.get(name) for name in (*names, "OMP_NUM_THREADS")}
 seen["record"] = sorted(json.loads((attempt / "job.json").read_text()))
 (folder / "seen").write_text(json.dumps(seen))
@@ -31,6 +32,9 @@ if what == "done":
     (folder / "DONE").write_text("{}"); record("done", None)
 elif what == "time":
     record("stopped", "the end of the job's time"); sys.exit(75)
+elif what == "full disk":  # job.json cannot be written again
+    record("stopped", "the end of the job's time")
+    (attempt / "job.json").unlink(); (attempt / "job.json").mkdir(); sys.exit(75)
 elif what == "stop":
     record("stopped", "the file STOP"); sys.exit(75)
 elif what == "failed":
@@ -118,6 +122,7 @@ def test_a_run_that_is_done(job, slurm, tmp_path):
         "DISTGAN_LOGS": str(tmp_path / "home/run0/attempts/000"),
         "SLURM_JOB_END_TIME": str(int(time.mktime(time.strptime("2030-01-01", "%Y-%m-%d")))),
         "SLURM_JOB_ID": None,
+        "DISTGAN_JOB": "7",
         "CUDA_VISIBLE_DEVICES": "",
         "OMP_NUM_THREADS": "2",
     }
@@ -280,3 +285,23 @@ def test_another_node_waits_for_the_first_ones_record_and_verdict(slurm, tmp_pat
     with pytest.raises(SystemExit) as lost:
         JobAttempt(folder, env).take()
     assert lost.value.code == 1
+
+
+def test_a_record_that_cannot_be_written_keeps_no_job_from_its_queue(job, slurm, capsys):
+    assert job("full disk") == jobs.LEAVE
+    assert slurm.calls("scontrol")[-1][1:] == ["requeue", "7"]
+    assert "warning: cannot write" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("jump_s", [7200, -7200])
+def test_a_clock_that_is_set_changes_no_duration(jump_s, job, tmp_path, monkeypatch):
+    usual, begun = time.time, []
+
+    def jumps():
+        begun.append(0)
+        return usual() + (jump_s if len(begun) > 1 else 0)
+
+    monkeypatch.setattr(jobs.time, "time", jumps)
+    assert job("done") == "done"
+    about = record(tmp_path)
+    assert 0 <= about["ended"] - about["started"] < 600
