@@ -83,9 +83,9 @@ def fit(
             n for n in range(1, batch // accumulation + 1) if fits(batch, n, accumulation)
         ][:12],
     }
-    told = [f"{name} {', '.join(map(str, values))}" for name, values in ways.items() if values]
+    nearest = [f"{name} {', '.join(map(str, values))}" for name, values in ways.items() if values]
     raise ConfigError(
-        f"{fault}. Fit, one instead of what was asked: {'; or '.join(told) or 'nothing near'}"
+        f"{fault}. Fit, one instead of what was asked: {'; or '.join(nearest) or 'nothing near'}"
         + ("" if batch % share else f"; or a bn_group that divides {micro}")
         + ". Another batch or bn_group is another run"
     )

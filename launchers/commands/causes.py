@@ -45,7 +45,8 @@ SIGNS: tuple[tuple[str, str, str, str], ...] = (
         r"bad numbers: |not finite|is NaN",
         "bad numbers",
         "losses or gradients were repeatedly not finite",
-        "look at RUN/mishaps and `distgan report RUN`; lower rates (g_lr, d_lr), or clipping",
+        "look at attempts/…/bad in the run folder and `distgan report RUN`; lower rates (g_lr,"
+        " d_lr), or clipping",
     ),
     (
         (

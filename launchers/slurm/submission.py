@@ -109,9 +109,9 @@ def _sbatch(
 
     with _environment(code):
         executor = submitit.SlurmExecutor(folder, max_num_timeout=resources.time_outs)
-        told = parameters(folder, name, count, resources, dependency, cwd)
-        told["setup"].insert(-1, snapshot.check(code, folder, *files))
-        executor.update_parameters(**told)
+        options = parameters(folder, name, count, resources, dependency, cwd)
+        options["setup"].insert(-1, snapshot.check(code, folder, *files))
+        executor.update_parameters(**options)
         # The job script takes the pickle from here: submitit itself moves pickles to their jobs
         # after sbatch, which a killed process would not do.
         submitit.core.utils.DelayedSubmission(Job(str(folder))).dump(folder / "job.pkl")
