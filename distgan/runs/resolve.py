@@ -57,7 +57,9 @@ def earlier_values(version: Run, run: Run) -> str:
     present = dict(flatten(run.model_dump(mode="json")))
     recorded = flatten(version.model_dump(mode="json"))
     return ", ".join(
-        f"{key}={json.dumps(value)}" for key, value in recorded if present[key] != value
+        f"{key}={'[…]' if key.startswith('watch.moves.') else json.dumps(value)}"
+        for key, value in recorded
+        if present.get(key) != value
     )
 
 

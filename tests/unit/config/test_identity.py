@@ -16,6 +16,7 @@ from distgan.monitor.settings import Watch
 from distgan.recipes._catalog import resolve_recipe
 from distgan.runs import resolve
 from distgan.runs.folder import RunFolder
+from distgan.runs.history import read_history
 
 DATA = "fingerprint"
 EARLIER = Path(__file__).parents[2] / "fixtures" / "earlier" / "runs"
@@ -130,6 +131,7 @@ def test_the_lines_of_version_0_1_find_their_runs(folder):
     assert first.identity(recorded["data"]) == recorded
     assert present.watch.grad_growth and present.identity(recorded["data"]) != recorded
     assert first.watch.grad_growth is None and "copies" not in first.watch.moves
+    assert read_history(folder).settings == first.watch
 
 
 def test_a_run_that_grows_keeps_its_recorded_start(line):

@@ -406,7 +406,14 @@ OFF = {
     "overfit_high": "d_overfitting",
     "score_flat_epochs": "score_flat",
     "nonfinite_lines": "nonfinite",
+    "grad_growth": "gradients_exploding",
+    "nearest_low": "copies",
+    "critic_growth": "critic_drift",
 }
+
+
+def measured(at, key, value):
+    return [at | {"step": i, "epoch": i / 10, key: value(i / 400)} for i in range(400)]
 
 
 @pytest.mark.parametrize("threshold", OFF)
@@ -419,13 +426,17 @@ def test_null_switches_a_rule_off(threshold):
         "overfit_high": journal(**{"valid/overfit": late(0.9, 0.1)}),
         "score_flat_epochs": journal(score=lambda epoch: 5.0),
         "nonfinite_lines": [{"step": 1, "epoch": 0.1, "d/loss": None}],
+        "grad_growth": measured({"seconds": 1.0}, "d/grad_norm", late(50, 1)),
+        "nearest_low": measured({}, "valid/nearest", late(0.4, 1)),
+        "critic_growth": measured({"seconds": 1.0}, "d/wasserstein", late(50, 1)),
     }.get(threshold)
     if OFF[threshold] == "d_too_strong":
         rows = journal(
             noise=0.02, **{"d/real_prob": late(0.95, 0.66), "d/fake_prob": late(0.01, 0.32)}
         )
-    off = WAVEFORM.model_copy(update={threshold: None})
-    assert OFF[threshold] in found(rows or collapsed(14)) and OFF[threshold] not in found(
+    on = WAVEFORM.model_copy(update={"unbounded": threshold == "critic_growth"})
+    off = on.model_copy(update={threshold: None})
+    assert OFF[threshold] in found(rows or collapsed(14), on) and OFF[threshold] not in found(
         rows or collapsed(14), off
     )
     assert health_signals(rows or collapsed(14), off)  # and the table of signals goes without
@@ -440,6 +451,22 @@ def test_mode_collapse_has_three_switches():
         "mode_collapse" in found(rows, Watch(**off))
         and found(rows, Watch(**off, score_jump=None)) == {}
     )
+
+
+def test_growth_is_told_from_the_first_quarter_on_and_not_of_a_spike_or_of_a_level():
+    """With windows of 25 lines, a quarter holds two of them from line 125 on."""
+
+    def told(value, lines=400):
+        rows = measured({"seconds": 1.0}, "g/grad_norm", lambda t: value(round(t * 400)))[:lines]
+        return "gradients_exploding" in found(rows)
+
+    assert [n for n in (110, 124, 125, 140) if told(lambda i: 1e3 if i > 60 else 1.0, n)] == [
+        125,
+        140,
+    ]
+    assert told(lambda i: 11.0 if i > 380 else 1.0) and not told(lambda i: 9.0 if i > 380 else 1.0)
+    assert not told(lambda i: 1e9 if i % 40 == 0 or i > 390 else 1.0)  # fewer than half a window
+    assert not told(lambda i: 1e3 if i > 60 else 1.0)  # what the first quarter knew
 
 
 def test_an_unbounded_critic_is_judged_by_what_has_a_scale():
