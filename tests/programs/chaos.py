@@ -52,6 +52,17 @@ ASK = [
     "machine.workers=2",
     "machine.stall_s=40",
     "machine.timeout_s=40",
+    # The monitor acts: three rollbacks, each followed by seven epochs, then an early end.
+    "d_lr=2e-3",
+    "rollback_every=2",
+    "watch.on_trouble=rollback",
+    "watch.settle_epochs=7",
+    "watch.window=3",
+    "watch.valid_window=1",
+    "watch.d_loss_strong=0.3",
+    "watch.diversity_fall=null",
+    "watch.diversity_low=null",
+    "watch.score_jump=null",
 ]
 MOMENT_S = 150  # from a start to the moment of its kill, or to its end: longer is a hang
 GONE_S = 60  # from a kill to the end of what it left; machine.stall_s and timeout_s lie below
@@ -321,14 +332,15 @@ class Campaign:
         found = checkpoints.present(self.folder / "checkpoints")
         for path in found:
             try:
-                newest = checkpoints.verify(path)["step"]
+                saved = checkpoints.verify(path)
             except RunError:
                 kill.damaged += 1
                 continue
-            theirs = self.undisturbed / "checkpoints" / path.name
-            if not equal(
-                held(path), held(theirs) if theirs.exists() else held(path)
-            ):  # asked to stop, it saves where the other does not; it must load
+            newest, theirs = saved["step"], self.undisturbed / "checkpoints" / path.name
+            # Asked to stop, it saves where the other does not; before a rollback, what the other
+            # has replaced since. Both must load.
+            alike = theirs.exists() and checkpoints.verify(theirs)["memory"] == saved["memory"]
+            if alike and not equal(held(path), held(theirs)):
                 raise Fault("corrupt", f"checkpoint {path} verifies, and is not what was saved")
         if found and kill.damaged == len(found):
             raise Fault("corrupt", f"none of the {len(found)} checkpoints is intact")
