@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from distgan.core import console
 from distgan.core.arguments import Arguments
 from distgan.core.errors import ConfigError
-from distgan.core.files import remove
+from distgan.core.files import disk_errors, remove
 from distgan.launchers.runs import submit_warnings
 from distgan.launchers.runs.plan import clear_end_markers, plan_run, runs_folder
 from distgan.launchers.runs.selection import SelectedRun, inspect, with_accounting
@@ -107,7 +107,8 @@ def _submit_finish(
         }
     )
     for name in ("DONE", "NO_RESTART"):
-        remove(folder / name)
+        with disk_errors(folder / name):
+            remove(folder / name)
     words = [*study.settings, f"widths={','.join(map(str, study.folders))}"]
     if study.memory_gb:
         words.append(f"memory_gb={study.memory_gb}")

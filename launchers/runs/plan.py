@@ -111,8 +111,9 @@ def snapshot_run_file(words: tuple[str, ...], folder: Path) -> tuple[str, ...]:
     stem = re.sub(r"(-[0-9a-f]{12}(-[0-9]+)?)+$", "", path.stem)[:60]  # not of a copy's copy
     name = f"{stem}-{hashlib.sha256(data).hexdigest()[:12]}-{os.getuid()}{path.suffix}"
     copy = folder.resolve() / name
-    with disk_errors(copy), only_owner_writes():
+    with disk_errors(copy):
         make_folder(folder)
+    with only_owner_writes():
         write_atomic(copy, data)  # whole at any time: jobs that are starting may be reading it
     return (str(copy), *words[1:])
 
@@ -129,4 +130,5 @@ def clear_end_markers(planned: PlannedRun) -> None:
         STOP,
         *(("DONE",) if read_run_files(planned.folder, planned.steps).shorter else ()),
     ):
-        remove(planned.folder / name)
+        with disk_errors(planned.folder / name):
+            remove(planned.folder / name)

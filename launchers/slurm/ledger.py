@@ -97,7 +97,8 @@ class Ledger:
 
     def append(self, entry: dict[str, Any]) -> None:
         """Add a line; on return it is on the disk."""
-        make_folder(self.home)
+        with disk_errors(self.home):
+            make_folder(self.home)
         line = json.dumps({"time": round(time.time(), 3), **entry})
         append(self.path, line + "\n", durable=True)
 

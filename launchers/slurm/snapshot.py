@@ -61,6 +61,7 @@ def take(home: Path) -> Path:
     if faults:
         folder = folder.with_name(f"{folder.name}-{secrets.token_hex(4)}")
     try:
+        make_folder(home)
         with only_owner_writes():
             _copy(files, folder)
     except OSError as error:
@@ -75,7 +76,6 @@ def take(home: Path) -> Path:
 
 
 def _copy(files: list[str], folder: Path) -> None:
-    make_folder(folder.parent)
     temporary = folder.with_name(f".tmp-{secrets.token_hex(8)}")
     try:
         for name in files:

@@ -8,7 +8,7 @@ from typing import Any
 from distgan.commands import report
 from distgan.core import console
 from distgan.core.errors import RunError
-from distgan.core.files import csv_text, make_folder, write_atomic
+from distgan.core.files import csv_text, disk_errors, make_folder, write_atomic
 from distgan.launchers.runs.accounting import run_cost
 from distgan.launchers.runs.state import read_run_files
 from distgan.monitor.journal import score_key, series
@@ -47,7 +47,8 @@ def write(folder: Path, members: Sequence[str], values: Sequence[dict[str, Any]]
     ]
     order = _order(len(rows), histories)
     rows = [rows[i] for i in order]
-    make_folder(folder)
+    with disk_errors(folder):
+        make_folder(folder)
     write_atomic(folder / "report.md", _markdown(folder.name, heads, rows, histories))
     write_atomic(folder / "report.csv", _csv(heads, rows))
     picture = _draw(folder / "report.png", histories, values, order)

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from distgan.core import console
-from distgan.core.files import make_folder, write_atomic
+from distgan.core.files import disk_errors, make_folder, write_atomic
 from distgan.launchers.runs import submit_warnings
 from distgan.launchers.runs.accounting import estimate
 from distgan.launchers.runs.plan import clear_end_markers, snapshot_run_file
@@ -209,7 +209,8 @@ def _array(sweep: Sweep, part: list[list[int]], dependency: str | None, after: i
 
 def write(sweep: Sweep) -> None:
     """Write members.json, by which other verbs know the sweep by its name."""
-    make_folder(sweep.folder)
+    with disk_errors(sweep.folder):
+        make_folder(sweep.folder)
     write_atomic(
         sweep.folder / "members.json",
         json.dumps(

@@ -23,7 +23,7 @@ from distgan.config import loading
 from distgan.config.sections import Section
 from distgan.core import console
 from distgan.core.errors import ConfigError, DistganError, LaunchError
-from distgan.core.files import make_folder, touch, write_atomic
+from distgan.core.files import disk_errors, make_folder, touch, write_atomic
 from distgan.launchers.runs.plan import PlannedRun, plan_run, snapshot_run_file
 from distgan.launchers.runs.selection import SelectedRun, inspect, with_accounting
 from distgan.launchers.slurm import client, submission
@@ -98,7 +98,8 @@ def study_of(sweep: Sweep, search: Search):
         ) from None
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    make_folder(sweep.folder)
+    with disk_errors(sweep.folder):
+        make_folder(sweep.folder)
     return optuna.create_study(
         storage=JournalStorage(JournalFileBackend(str(sweep.folder / "optuna.journal"))),
         study_name="sweep",
@@ -224,7 +225,8 @@ def _tell(study: Any, trial: Any, run: SelectedRun, prune: bool) -> bool:
             run.folder / "NO_RESTART",
             f"pruned: worse than the median of the other trials after {points[-1][0]:,} samples\n",
         )
-        touch(run.folder / STOP)
+        with disk_errors(run.folder / STOP):
+            touch(run.folder / STOP)
         study.tell(trial.number, state=optuna.trial.TrialState.PRUNED)
         console.say(
             f"pruned      trial {trial.number}, {run.folder.name}: {points[-1][1]:.4g} after"

@@ -121,6 +121,7 @@ def test_a_copy_has_no_more_rights_than_the_umask_leaves(small):
             copy = snapshot.take(small)
         finally:
             os.umask(before)
+        assert small.stat().st_mode & 0o777 == 0o775, "the folder of copies is the group's"
         for path in copy.rglob("*"):
             wanted = mode | (mode & 0o444) >> 2 if path.is_dir() else mode
             assert path.stat().st_mode & 0o777 == wanted, path
