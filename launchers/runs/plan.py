@@ -2,6 +2,7 @@
 each run's folder.
 """
 
+import contextlib
 import hashlib
 import os
 import re
@@ -14,8 +15,15 @@ from distgan import train
 from distgan.config import batch_layout
 from distgan.config.settings import Run
 from distgan.core.clock import Clock
-from distgan.core.errors import ConfigError
-from distgan.core.files import disk_errors, make_folder, only_owner_writes, remove, write_atomic
+from distgan.core.errors import ConfigError, RunError
+from distgan.core.files import (
+    disk_errors,
+    make_folder,
+    only_owner_writes,
+    opened_folder,
+    remove,
+    write_atomic,
+)
 from distgan.distributed.environment import resolve_engine
 from distgan.launchers.runs.state import read_run_files
 from distgan.launchers.slurm.profiles import Resources
@@ -83,6 +91,9 @@ def plan_run(
 
         start = start_digest(run)
     home = folder or folder_of(run, run.identity(data.fingerprint, start))
+    with disk_errors(home, error=RunError), contextlib.suppress(FileNotFoundError):
+        with opened_folder(home):  # or the link of another user would choose the folder
+            pass
     steps = make_clock(run, len(data.train)).steps(run.epochs)
     return PlannedRun(run, RunSpec(str(home.resolve()), tuple(words)), values or {}, steps=steps)
 

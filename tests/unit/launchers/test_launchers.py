@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sweep_options import options_of
 
 from distgan.config import loading
-from distgan.core.errors import ConfigError, DistganError, LaunchError
+from distgan.core.errors import ConfigError, DistganError, LaunchError, RunError
 from distgan.launchers.commands import causes, control
 from distgan.launchers.runs.accounting import run_cost
 from distgan.launchers.runs.plan import plan_run
@@ -183,6 +183,19 @@ def test_a_submitted_run_has_the_folder_of_its_identity(particles, tmp_path, mon
     )
     with pytest.raises(ConfigError, match=r"machine\.folder"):
         plan_run(["sagan", f"data={particles}", "machine.folder=x"], profiles.Resources())
+    planned.folder.parent.mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    planned.folder.symlink_to(tmp_path / "elsewhere")
+    words = ["sagan", f"data={particles}", "ngf=4", "batch=12"]
+    assert plan_run(words, profiles.Resources()).folder == tmp_path / "elsewhere"
+    monkeypatch.setattr(os, "getuid", lambda: 12345)
+    monkeypatch.setattr(os, "fstat", lambda handle, usual=os.fstat: _of_user(4, usual(handle)))
+    with pytest.raises(RunError, match="is a link of user .* to"):
+        plan_run(words, profiles.Resources())
+
+
+def _of_user(uid: int, about: os.stat_result) -> os.stat_result:
+    return os.stat_result((*about[:4], uid, *about[5:]))
 
 
 # ---- verdicts
