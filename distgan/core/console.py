@@ -173,7 +173,9 @@ def table(columns: tuple[str, ...], rows: list[tuple[str, ...]], right: bool = T
         return
     rich_table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for i, name in enumerate(columns):
-        rich_table.add_column(Text(name), justify="right" if right and i else "left", no_wrap=True)
+        rich_table.add_column(
+            Text(printable(name, keep="")), justify="right" if right and i else "left", no_wrap=True
+        )
     for row in rows:
         rich_table.add_row(*(Text(printable(cell, keep="")) for cell in row))
     # As wide as the table is: rich would cut it at the terminal's width, or at 80 columns.

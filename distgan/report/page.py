@@ -1,7 +1,7 @@
 """Render one run as one HTML page: this module collects the data, templates/ has the HTML.
 
-Imports no torch. Templates escape all text, so a hostile file name or setting stays text; only the
-curves, which this project draws, are inserted as they are.
+Imports no torch. Templates escape all text, so a hostile file name or setting stays text, and no
+character of it is invisible; only the curves, which this project draws, are inserted as they are.
 """
 
 import json
@@ -13,7 +13,7 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from distgan.config.introspection import flatten
-from distgan.core.console import clock
+from distgan.core.console import clock, printable
 from distgan.monitor.interventions import marks
 from distgan.monitor.moves import format_setting
 from distgan.monitor.results import HealthSignal
@@ -28,6 +28,7 @@ TEMPLATES = Environment(
     loader=PackageLoader("distgan.report"),
     autoescape=True,
     undefined=StrictUndefined,
+    finalize=lambda value: printable(value) if type(value) is str else value,
     trim_blocks=True,
     lstrip_blocks=True,
 )

@@ -49,7 +49,9 @@ def write(folder: Path, members: Sequence[str], values: Sequence[dict[str, Any]]
     rows = [rows[i] for i in order]
     with disk_errors(folder):
         make_folder(folder)
-    write_atomic(folder / "report.md", _markdown(folder.name, heads, rows, histories))
+    write_atomic(
+        folder / "report.md", console.printable(_markdown(folder.name, heads, rows, histories))
+    )
     write_atomic(folder / "report.csv", _csv(heads, rows))
     picture = _draw(folder / "report.png", histories, values, order)
     console.table(heads[:-1], [row[:-1] for row in rows], right=False)
@@ -249,4 +251,5 @@ def _draw(
 def known(home: Path, name: str) -> tuple[list[str], list[dict[str, Any]]]:
     """Return members and values of a sweep by its name; both empty without such a sweep."""
     recorded = read_if_good(home / "_sweeps" / name / "members.json")
-    return recorded.get("runs", []), recorded.get("values", [])
+    runs, values = recorded.get("runs", []), recorded.get("values", [])
+    return runs, values if len(values) == len(runs) else [{} for _ in runs]

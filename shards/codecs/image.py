@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
@@ -72,7 +72,13 @@ def opened(file: Path | BinaryIO, formats: Sequence[str] = FORMATS) -> Iterator[
     with contextlib.ExitStack() as files:
         if isinstance(file, Path):
             file = files.enter_context(open_regular(file, links=True))
-        yield files.enter_context(Image.open(file, formats=formats))
+        try:
+            image = Image.open(file, formats=formats)
+        except UnidentifiedImageError:  # whose text has a memory address
+            raise UnidentifiedImageError(
+                f"not an image in one of the formats {', '.join(formats)}, or its header is damaged"
+            ) from None
+        yield files.enter_context(image)
 
 
 def decode(data: bytes, field: str, out: np.ndarray, strict: bool = False) -> None:

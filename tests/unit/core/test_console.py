@@ -111,14 +111,14 @@ HOSTILE = {
 @pytest.mark.parametrize("text", HOSTILE)
 def test_what_is_invisible_is_shown(text, capsys):
     console.say(text)
-    console.table(("a",), [(text + "\n",)])
+    console.table((text,), [(text + "\n",)])
     with console.bar(text, 1) as bar:
         bar.advance()
     assert cli.guarded(lambda argv: (_ for _ in ()).throw(RunError(text)), []) == 2
     out, err = capsys.readouterr()
     shown = HOSTILE[text]
     assert out.splitlines()[0] == shown and err == f"error: {shown}\n"
-    assert shown + r"\n" in out and out.count(shown) == 3
+    assert shown + r"\n" in out and out.count(shown) == 4
     assert all(char.isprintable() or char == "\n" for char in out + err)
 
 

@@ -3,18 +3,22 @@
 It goes on from the checkpoint before, or refuses with one message where none is left.
 """
 
+import hashlib
 import json
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from bounds import bounded
 from players import STATE, players
 from processes import TINY, final, journal
+from safetensors.torch import load_file, save_file
 
 from distgan import cli, train
-from distgan.commands import generate
-from distgan.core.errors import RunError
+from distgan.commands import evaluate, generate
+from distgan.core.errors import DistganError, RunError
 from distgan.runs import checkpoints
 from distgan.runs.locate import find_grow_source
 
@@ -169,17 +173,9 @@ def goes_on(trained, particles, tmp_path, capsys):
         shutil.copytree(trained, folder)
         (folder / "DONE").unlink()
         damage(folder)
-        code = cli.guarded(
-            train.main,
-            [
-                "sagan",
-                f"data={particles}",
-                f"machine.folder={folder}",
-                "epochs=2",
-                "machine.checkpoint_every=0.5",
-                *TINY,
-            ],
-        )
+        words = [f"data={particles}", f"machine.folder={folder}", "machine.checkpoint_every=0.5"]
+        with bounded():
+            code = cli.guarded(train.main, ["sagan", *words, "epochs=2", *TINY])
         captured = capsys.readouterr()
         return code, captured.out + captured.err, folder
 
@@ -225,8 +221,118 @@ def seal(path: Path, change) -> None:
     """Change the description of a checkpoint, with a digest that fits."""
     about = json.loads((path / "checkpoint.json").read_text())
     change(about)
+    for name, facts in about["files"].items():
+        content = (path / name).read_bytes()
+        facts |= {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     about["digest"] = checkpoints._digest(about)
     (path / "checkpoint.json").write_text(json.dumps(about))
+
+
+def craft(path: Path, weights=None, states=None) -> None:
+    """Change what a checkpoint holds, with digests that fit."""
+    if weights:
+        tensors = load_file(path / "networks.safetensors")
+        weights(tensors)
+        save_file(tensors, path / "networks.safetensors")
+    if states:
+        held = torch.load(path / "training.pt", weights_only=True)
+        torch.save(states(held) or held, path / "training.pt")
+    seal(path, lambda about: None)
+
+
+def all_nan(tensors):
+    tensors[next(iter(tensors))].fill_(float("nan"))
+
+
+def whole_numbers(tensors):
+    tensors |= {key: value.to(torch.int8) for key, value in tensors.items()}
+
+
+def misshapen(held):
+    held["G"]["optimizer"][0]["exp_avg"] = torch.zeros(7)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"weights": all_nan},
+        {"weights": whole_numbers},
+        {"weights": lambda tensors: tensors.pop(next(iter(tensors)))},
+        {"weights": lambda tensors: tensors.update(more=torch.zeros(1))},
+        {"states": lambda held: [1, 2]},
+        {"states": lambda held: {"G": [1]}},
+        {"states": lambda held: {"D": held["G"]}},
+        {"states": lambda held: held["G"].update(updates="3")},
+        {"states": lambda held: held["G"].update(skips=-1)},
+        {"states": lambda held: held["G"].update(optimizer=[])},
+        {"states": lambda held: held["G"].update(optimizer={"state": {0: 3}})},
+        {"states": lambda held: held["G"].update(optimizer={"a": {"b": torch.zeros(1)}})},
+        {"states": misshapen},
+    ],
+)
+def test_what_was_crafted_is_one_error(change, two):
+    craft(two / "00000002", **change)
+    assert checkpoints.newest(two)[1]["step"] == 2  # every digest fits
+    with pytest.raises(RunError, match=r"^checkpoint .*00000002 (does not fit|holds weights)"):
+        checkpoints.load(two / "00000002", players(0))
+
+
+@pytest.mark.parametrize(
+    "key, value",
+    [
+        ("samples", "9"),
+        ("best", [1]),
+        ("best", {"step": "x"}),
+        ("warned", 3),
+        ("healthy", "1"),
+        ("changed", []),
+        ("mishaps", {"G": {"updates": "x"}}),
+    ],
+)
+def test_a_state_of_other_types_is_passed_over(key, value, two):
+    seal(two / "00000002", lambda about: about.update({key: value}))
+    assert passed_over(two)
+
+
+def test_weights_that_are_not_finite_are_refused_by_every_verb(goes_on, particles):
+    """No run saves such; one that was given them would draw, and score, nothing."""
+
+    def harm(folder):
+        for path in checkpoints.present(folder / "checkpoints"):
+            craft(path, weights=all_nan)
+
+    code, output, folder = goes_on(harm)
+    assert code == 2 and output.count("error: ") == 1 and "not finite numbers" in output
+    for verb, words in (
+        (generate, [f"{folder}@last", str(folder / "drawn"), "--n", "2", "--device", "cpu"]),
+        (evaluate, [f"{folder}@last", f"data={particles}", "n=8", "device=cpu"]),
+    ):
+        with pytest.raises(RunError, match="not finite numbers"):
+            verb.main(words)
+    assert not (folder / "drawn/result.csv").exists()
+
+
+@pytest.mark.parametrize("name", ["identity.json", "config.yaml", "journal.jsonl", "events.jsonl"])
+def test_a_pipe_or_a_device_hangs_no_verb(name, goes_on):
+    """Where a file decides whose run it is, or must be written, each verb has one error."""
+
+    def harm(folder):
+        (folder / name).unlink()
+        if name in ("identity.json", "events.jsonl"):
+            os.mkfifo(folder / name)
+        else:
+            (folder / name).symlink_to("/dev/zero")
+
+    code, output, folder = goes_on(harm)
+    assert "Traceback" not in output
+    assert (code, output.count("error: ")) == ((0, 0) if name == "config.yaml" else (2, 1)), output
+    if name != "config.yaml":  # train wrote that one anew
+        return
+    harm(folder)
+    for words in ([str(folder / "drawn"), "--n", "2", "--device", "cpu"], ["n=8", "device=cpu"]):
+        verb = generate if "--n" in words else evaluate
+        with bounded(), pytest.raises(DistganError, match=r"config\.yaml"):
+            verb.main([f"{folder}@last", *words])
 
 
 def of_another_run(about) -> None:

@@ -269,6 +269,17 @@ def test_exit_codes(tmp_path, no_pictures, capsys):
         assert text in errors
 
 
+def test_a_false_size_is_one_finding(tmp_path, no_pictures, capsys):
+    """It would be the size of an array before anything is decoded."""
+    root = image_set(tmp_path / "set")
+    about = json.loads((root / "dataset.json").read_text())
+    about["sample"]["size"] = 10**9
+    (root / "dataset.json").write_text(json.dumps(about))
+    assert guarded(audit_command.main, [str(root)]) == 1
+    out, err = capsys.readouterr()
+    assert "sample: size 1000000000" in out + err and "Traceback" not in out + err
+
+
 def test_limit_looks_into_some_samples_and_says_so(tmp_path, no_pictures, capsys):
     code, report = check(image_set(tmp_path), "--limit", "5")
     assert code == 0 and report["examined"]["samples"] == 10 and report["examined"]["members"] == 60

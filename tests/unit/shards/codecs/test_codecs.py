@@ -1,16 +1,26 @@
 """Payloads come back as they went in, and what is something else is refused."""
 
 import io
+import os
+import struct
+import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
-from PIL import Image
+from bounds import bounded
+from PIL import EpsImagePlugin, Image
 
+import distgan
 from distgan.core.arguments import Command
-from distgan.core.errors import ConfigError
+from distgan.core.errors import ConfigError, DataError
+from distgan.evaluation import image_sets
+from distgan.outputs import image_grid
+from distgan.report import media
 from distgan.shards.codecs import audio as audio_codec
 from distgan.shards.codecs import image as image_codec
+from distgan.shards.sources import images as images_source
 
 
 def pixels(*shape):
@@ -146,3 +156,69 @@ def test_integers_and_floats_are_inverse():
     levels = np.arange(-32768, 32768).astype(np.int16)
     np.testing.assert_array_equal(audio_codec.to_int16(audio_codec.to_float(levels)), levels)
     assert audio_codec.to_int16(np.array([2.0, -2.0])).tolist() == [32767, -32768]
+
+
+# ---- files of other formats
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n"
+
+
+def huge_png() -> bytes:
+    """A small file that states 60,000 x 60,000 pixels."""
+    head = b"IHDR" + struct.pack(">IIBBBBB", 60_000, 60_000, 8, 0, 0, 0, 0)
+    chunk = struct.pack(">I", 13) + head + struct.pack(">I", zlib.crc32(head))
+    return b"\x89PNG\r\n\x1a\n" + chunk + struct.pack(">I", 0) + b"IDAT"
+
+
+@pytest.fixture
+def ghostscript(tmp_path, monkeypatch):
+    """A file that is there as soon as Ghostscript was started."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/gs").write_text(f"#!/bin/sh\ntouch {tmp_path}/started\nexit 1\n")
+    (tmp_path / "bin/gs").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)
+    return tmp_path / "started"
+
+
+@pytest.mark.parametrize(
+    "content, said", [(EPS, "not an image in one of the formats"), (huge_png(), "exceeds limit")]
+)
+def test_what_a_picture_is_called_does_not_open_it(content, said, tmp_path, ghostscript):
+    (tmp_path / "set").mkdir()
+    path = tmp_path / "set/a.png"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=rf"a\.png cannot be decoded: .*{said}"):
+        image_sets.FolderImages(tmp_path / "set").decode([0])
+    assert media.picture(path, 64) is None and media._size(path) == (0, 0)
+    with pytest.raises((OSError, Image.DecompressionBombError), match=said):
+        image_grid.load([path])
+    with pytest.raises((OSError, Image.DecompressionBombError), match=said):
+        images_source.decode(path)
+    assert not ghostscript.exists()
+
+
+def test_images_are_opened_in_one_place():
+    root = Path(distgan.__file__).parents[1]
+    opening = [
+        path.name
+        for folder in ("distgan", "launchers", "shards")
+        for path in (root / folder).rglob("*.py")
+        if "Image.open(" in path.read_text()
+    ]
+    assert opening == ["image.py"]
+
+
+def test_a_pipe_called_a_picture_hangs_nothing(tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    with bounded(), pytest.raises(OSError, match="it is not a regular file"):
+        images_source.decode(tmp_path / "a.png")
+    assert media.picture(tmp_path / "a.png", 64) is None
+
+
+def test_a_false_number_of_frames_is_refused():
+    file = io.BytesIO()
+    soundfile.write(file, np.zeros(100, np.int16), 8000, "PCM_16", format="FLAC")
+    data = bytearray(file.getvalue())
+    data[21] |= 0x0F  # the highest bits of the number of samples in STREAMINFO
+    with pytest.raises(ValueError, match="declares"):
+        audio_codec.read_flac(bytes(data))

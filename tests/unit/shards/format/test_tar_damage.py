@@ -504,6 +504,15 @@ UNSAFE = {
         r"the name b'\\xff\\xfe.bin' of the member at byte 1024 is not UTF-8",
     ),
     "line break": (block(b"b\nc.bin"), r"the name 'b\\nc.bin' of the member at byte 1024"),
+    "ESC": (block(b"b\x1bc.bin"), r"the name 'b\\x1bc.bin' of the member at byte 1024"),
+    "CSI of 8 bits": (
+        block("b\x9bc.bin".encode()),
+        r"the name 'b\\x9bc.bin' of the member at byte 1024",
+    ),
+    "text turned round": (
+        pax(path="b\u202ec.bin") + block(b"b.bin"),
+        r"the name 'b\\u202ec.bin' of the member at byte 1024",
+    ),
     "NUL, PAX": (
         pax(path=b"b\0c.bin") + block(b"b.bin"),
         r"the name 'b\\x00c.bin' of the member at byte 1024",
@@ -538,6 +547,20 @@ UNSAFE = {
         "one path",
     ),
 }
+
+
+@pytest.mark.parametrize("odd", ["\x1b", "\x9b", "\u202e", "\u2066"])
+def test_a_key_with_a_control_character_in_an_index_is_refused(folder, odd):
+    """In an index edited by hand: `train`, `check` and `index` read it."""
+    shard = min(folder.glob("*.tar"))
+    index = load_index(shard)
+    member, entry = next(iter(index["files"].items()))
+    index["files"] = {f"a{odd}{member}": entry} | index["files"]
+    with pytest.raises(DataError, match="has a control character, or one that turns") as refused:
+        samples_of(shard, index)
+    assert str(refused.value).isprintable()
+    with pytest.raises(DataError, match="malformed"):
+        write_shard(folder / "new.tar", [{"__key__": f"a{odd}b", "txt": b"1"}])
 
 
 @pytest.mark.parametrize("name", UNSAFE)
