@@ -332,13 +332,13 @@ def read_limits(partition: str | None = None, account: str | None = None) -> Clu
     )
 
 
-def _max_submit(account: str | None, client: str) -> int | None:
+def _max_submit(account: str | None, cluster: str) -> int | None:
     """Return how many jobs the user may have at a time; None if unlimited or unknown."""
     if shutil.which("sacctmgr") is None:
         return None
     where = [
         f"user={user()}",
-        *([f"cluster={client}"] if client else []),
+        *([f"cluster={cluster}"] if cluster else []),
         *([f"account={account}"] if account else []),
     ]
     try:

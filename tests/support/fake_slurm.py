@@ -17,6 +17,10 @@ WORDS = {
     "squeue": r"--noheader --array --states=all --users=[^ ]+ --format=%i(\|%[A-Za-z])+"
     rf"|--noheader --jobs={KEY} --format=%e",
     "srun": "-.*",
+    "sacctmgr": (
+        "--noheader --parsable2 show assoc user=[^ ]+( cluster=[^ ]+)?( account=[^ ]+)?"
+        " format=MaxSubmit,GrpSubmit"
+    ),
 }
 
 

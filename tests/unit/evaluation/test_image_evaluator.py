@@ -3,6 +3,7 @@ any number of ranks.
 """
 
 import hashlib
+import types
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from distgan.distributed.ranks import Ranks
 from distgan.evaluation import image_features
 from distgan.evaluation.image_evaluator import Evaluator
 from distgan.evaluation.image_features import Inception, StandIn
+from distgan.metrics.exact_sums import Sums
 from distgan.metrics.frechet import distance as frechet
 from distgan.metrics.manifold import nearest
 
@@ -210,6 +212,26 @@ def test_samples_are_dealt_once_and_do_not_depend_on_the_ranks(size):
     numbers = np.concatenate(numbers)
     assert sorted(numbers) == list(range(total))
     assert torch.equal(torch.cat([r for r in rows if len(r)])[np.argsort(numbers)], whole)
+
+
+def test_moments_are_those_of_the_rows_of_all_ranks():
+    """Two ranks, here with equal rows: what is reduced is doubled."""
+    a, b = torch.randn(5, 3), torch.randn(4, 3)
+    sums = [Sums(3) for _ in range(3)]
+    sums[1].add(a)
+    sums[2].add(b)
+    scored = object.__new__(Evaluator)
+    scored._ranks = types.SimpleNamespace(is_main=True, all_reduce_sum_cpu=lambda x: 2 * x)
+    found = scored._reduce_moments(sums)
+    rows = {"first": [a, a], "second": [b, b], "all": [a, a, b, b]}
+    for name, parts in rows.items():
+        whole = Sums(3)
+        whole.add(torch.cat(parts))
+        assert found[name].n == whole.n
+        assert torch.equal(found[name].mean, whole.moments().mean)
+        assert torch.equal(found[name].cov, whole.moments().cov)
+    scored._ranks.is_main = False
+    assert scored._reduce_moments([Sums(3) for _ in range(3)]) is None
 
 
 def test_a_missing_or_repeated_sample_is_noticed():

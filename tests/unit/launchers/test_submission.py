@@ -138,3 +138,40 @@ def test_a_bare_scancel_is_never_run(slurm):
     slurm.answers("scancel")
     client.cancel(["1"])
     assert all(len(call) > 1 for call in slurm.calls("scancel"))
+
+
+@pytest.mark.parametrize(
+    ("account", "cluster", "where"),
+    [
+        ("lab", "big", ["cluster=big", "account=lab"]),
+        (None, "", []),
+        (None, "big", ["cluster=big"]),
+    ],
+)
+def test_limits_are_those_of_the_cluster_the_partition_and_the_account(
+    account, cluster, where, slurm
+):
+    config = {
+        "MaxArraySize": "10",
+        "KillWait": "45 sec",
+        "PreemptType": "preempt/partition_prio",
+        "PreemptMode": "REQUEUE",
+        "ProctrackType": "proctrack/cgroup",
+        "AccountingStorageType": "accounting_storage/slurmdbd",
+        "MinJobAge": "120 sec",
+        "JobRequeue": "0",
+        "ClusterName": cluster,
+    }
+    partition = "PartitionName=long GraceTime=00:01:10 PreemptMode=CANCEL"
+    slurm.answers("scontrol", "\n".join([partition, *map(" = ".join, config.items())]))
+    slurm.answers("sacctmgr", "200|\n|30\n")
+    limits = client.read_limits("long", account)
+    assert (limits.max_array, limits.max_submit, limits.min_age) == (10, 30, 120)
+    assert (limits.preempt_mode, limits.grace, limits.seconds_to_save) == ("CANCEL", 70, 115)
+    assert not limits.signals_all and limits.accounting and not limits.requeues
+    ((*_, first, last),) = [[*call[:5], call[5:-1], call[-1]] for call in slurm.calls("sacctmgr")]
+    assert first == [f"user={client.user()}", *where] and last == "format=MaxSubmit,GrpSubmit"
+    assert ["scontrol", "--oneliner", "show", "partition", "long"] in slurm.calls("scontrol")
+    slurm.answers("sacctmgr", "|\n")
+    assert client.read_limits(None).max_submit is None
+    assert client.read_limits(None).preempt_mode == "REQUEUE"
