@@ -7,7 +7,9 @@ import io
 import json
 import shutil
 import signal
+import subprocess
 import sys
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -531,9 +533,13 @@ ASKED = (
 
 
 @pytest.mark.parametrize("number", ["SIGINT", "SIGTERM", "SIGHUP"])
-def test_a_study_that_is_asked_to_stop_asks_its_run_and_begins_no_other(played, number, capfd):
+def test_a_study_that_is_asked_to_stop_asks_its_run_and_begins_no_other(
+    played, number, capfd, monkeypatch
+):
     before = signal.getsignal(signal.SIGINT)
     hangup = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup has it ignored, which is kept
+    heard = {*capacity.STOP_SIGNALS, signal.SIGHUP}
+    monkeypatch.setattr(capacity, "STOP_SIGNALS", tuple(heard))
     try:
         assert played({4: ASKED.format(number)}) == (75, [4])
     finally:
@@ -553,3 +559,23 @@ def test_asked_twice_it_leaves_at_once(played):
             )
         }
     ) == (75, [4])
+
+
+STUDY = """
+import sys
+from distgan.launchers.capacity.command import _Child
+child = "import sys, time; print(1, flush=True); time.sleep(60)"
+with _Child() as one:
+    one.run([sys.executable, "-c", child])
+"""
+
+
+def test_a_training_is_asked_to_save_when_the_study_is_killed():
+    """SIGKILL, which the study cannot pass on: the pipe ends when its child does."""
+    study = subprocess.Popen([sys.executable, "-c", STUDY], stdout=subprocess.PIPE)
+    assert study.stdout.readline() == b"1\n"
+    study.kill()
+    study.wait()
+    began = time.monotonic()
+    assert study.stdout.read() == b"" and time.monotonic() - began < 30
+    study.stdout.close()
