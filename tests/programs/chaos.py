@@ -64,7 +64,9 @@ ASK = [
     "watch.diversity_low=null",
     "watch.score_jump=null",
 ]
-MOMENT_S = 150  # from a start to the moment of its kill, or to its end: longer is a hang
+# From a start to the moment of its kill, or to its end; longer is a hang. At least three times what
+# the undisturbed run took.
+MOMENT_S = 150
 GONE_S = 60  # from a kill to the end of what it left; machine.stall_s and timeout_s lie below
 ORPHAN_S = 30  # decoding processes look every 5 s whether their rank is there
 PROGRAM = ROOT / "tests" / "programs" / "paused.py"
@@ -119,6 +121,7 @@ class Campaign:
         began = time.monotonic()
         run(self.command, *self.words(self.undisturbed), "machine.keep=1000", cwd=where)
         took = time.monotonic() - began
+        self.moment_s = max(MOMENT_S, 3 * took)
         self.start_s = took - next(
             row["seconds"] for row in reversed(rows_of(self.undisturbed)) if "seconds" in row
         )
@@ -209,9 +212,9 @@ class Campaign:
         while process.poll() is None:
             time.sleep(0.03)
             now = time.monotonic()
-            if now - began > MOMENT_S:
+            if now - began > self.moment_s:
                 end(process)
-                raise Fault("hang", f"{MOMENT_S} s after a start; {self.tail()}")
+                raise Fault("hang", f"{self.moment_s:.0f} s after a start; {self.tail()}")
             if trains_at is None and (since := self.trains(known)):
                 trains_at = now
                 if after and since == "training_again":
