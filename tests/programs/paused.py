@@ -100,7 +100,8 @@ class Pause:
 
         @functools.wraps(usual)
         def wrapped(path, *args, **more):
-            files = sorted(Path(f"/proc/self/fd/{more['dir_fd']}", path).glob("*"))
+            within = f"/proc/self/fd/{more['dir_fd']}" if "dir_fd" in more else "."
+            files = sorted(Path(within, path).glob("*"))
             if self.armed and place == self.place and files:
                 files[0].unlink()
                 self.here(place)
