@@ -173,6 +173,15 @@ def test_what_cannot_be_read_is_named(home, capsys):
     assert BAD not in "\n".join(said["gc"])  # whose best checkpoint is unknown loses none
 
 
+@pytest.mark.parametrize("name", ["config.yaml", "overrides.yaml"])
+def test_an_alias_is_refused_before_it_unfolds(name, home, capsys):
+    """Drawn on a page, thirty lines would be a billion words."""
+    replaced(home, name, aliases)
+    with bounded():
+        assert cli.guarded(report.main, [str(home / "sagan" / BAD)]) == 2
+    assert "aliases (*name) are not read" in capsys.readouterr().err
+
+
 def test_a_page_shows_what_is_invisible(home, capsys):
     replaced(home, "events.jsonl", foreign)
     assert report.main([str(home / "sagan" / BAD)]) == 0
