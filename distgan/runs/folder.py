@@ -246,9 +246,9 @@ class RunFolder:
             with disk_errors(path):
                 sync(path)
 
-    def rewind(self, step: int) -> int:
-        """Remove journal rows after `step`, and rows torn by a crash. Return how many steps are
-        lost.
+    def rewind(self, step: int, rows: int | None = None) -> int:
+        """Remove journal rows after `step`, those of `step` after the first `rows` (None: keep
+        all), and rows torn by a crash. Return how many steps are lost.
         """
         path = self.path / "journal.jsonl"
         try:
@@ -257,12 +257,12 @@ class RunFolder:
             return 0
         except OSError as error:
             raise RunError(f"cannot read {path}: {error.strerror}") from error
-        kept, damaged, last = [], [], step
+        kept, damaged, last, here = [], [], step, 0
         for number, line in enumerate(lines, 1):
             try:
                 row_step = parse_row(line)["step"]
-                last = max(last, row_step)
-                if row_step <= step:
+                last, here = max(last, row_step), here + (row_step == step)
+                if row_step < step or row_step == step and (rows is None or here <= rows):
                     kept.append(line + b"\n")
             except ValueError:
                 if any(lines[number:]) and line.strip():  # the last line may be torn

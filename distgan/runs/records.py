@@ -59,6 +59,9 @@ class CheckpointRecord(TypedDict, total=False):
     samples: Required[Count]
     digest: Required[str]
     best: Best | None
+    best_scheduled: Best | None
+    rows_of_step: Count
+    rows: list[dict[str, Any]]
     warned: list[str]
     troubled: bool
     healthy: Count | None

@@ -28,6 +28,7 @@ class JournalWriter:
         self._ranks, self._folder = ranks, folder
         # Still on the device: (time, seconds, numbers, is it a row of the journal).
         self._rows: list[tuple[Clock, float, dict[str, torch.Tensor], bool]] = []
+        self._step, self._rows_of_step = -1, 0  # of the journal's last row
         self._began = self._flushed = time.perf_counter()
         # Since the last speed: seconds held up by checkpoints, and of this rank's own work; steps.
         self._saving = self._worked = 0.0
@@ -115,8 +116,25 @@ class JournalWriter:
             ]
             if bad:
                 row |= {name: None for name in bad} | {"nonfinite": bad}
-        self._folder.journal([row for row in rows if "unshown" not in row])
+        shown = [row for row in rows if "unshown" not in row]
+        self._folder.journal(shown)
+        self._count(shown)
         self.set_history(self.history + rows)
+
+    def continue_from(self, journal: list[dict[str, Any]], unshown: list[dict[str, Any]]) -> None:
+        """Rank 0: go on after these rows of the journal, and those that no journal holds."""
+        self._step, self._rows_of_step = -1, 0
+        self._count(journal)
+        self.set_history(sorted(unshown + journal, key=lambda row: row["step"]))
+
+    def _count(self, rows: list[dict[str, Any]]) -> None:
+        for row in rows:
+            again = row["step"] == self._step
+            self._step, self._rows_of_step = row["step"], self._rows_of_step * again + 1
+
+    def rows_at(self, step: int) -> int:
+        """Rank 0: return how many rows of the journal have this step, the last one."""
+        return self._rows_of_step if step == self._step else 0
 
     def set_history(self, rows: list[dict[str, Any]]) -> None:
         """Keep what the monitor evaluates of these rows.

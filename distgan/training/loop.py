@@ -205,9 +205,9 @@ class Loop:
         """
         step = saved["step"]
         checkpoints.discard_after(self.folder.path / "checkpoints", step)
-        lost = self.folder.rewind(step)
-        rows = saved.get("rows", []) + read_journal(self.folder.path / "journal.jsonl")
-        self.writer.set_history(sorted(rows, key=lambda row: row["step"]))
+        lost = self.folder.rewind(step, saved.get("rows_of_step"))
+        journal = read_journal(self.folder.path / "journal.jsonl")
+        self.writer.continue_from(journal, saved.get("rows", []))
         return lost
 
     def _restore(self, saved: dict[str, Any]) -> None:
@@ -261,6 +261,7 @@ class Loop:
         if state.is_healthy and self._may_roll_back_to(now):
             state = dataclasses.replace(state, last_healthy_step=now.step)
         saved = {**self._stream_state(now), "epoch": now.epoch, **state.to_dict()}
+        saved["rows_of_step"] = self.writer.rows_at(now.step)
         if self.writer.unshown:
             saved["rows"] = self.writer.unshown
         players = checkpoints.held(self.recipe.players)

@@ -111,7 +111,7 @@ def undisturbed(particles, tmp_path_factory):
                 if monitor == "max_skips":
                     exec_here(NAN_UNTIL_HALVED, patch)
                 assert train(particles, folder / "run", monitor) == 0
-            ends[monitor] = outcome(folder / "run")
+            ends[monitor] = (*outcome(folder / "run"), rows_of(folder / "run"))
         return ends[monitor]
 
     return end
@@ -142,6 +142,15 @@ def outcome(folder):
     return decisions, json.loads((folder / "DONE").read_text())["step"], final(folder)
 
 
+def rows_of(folder):
+    """Return (step, keys) of the journal's rows, without times and what only a leg's end has."""
+    return [
+        (row["step"], {key for key in row if not key.startswith(("time/", "samples_per_second"))})
+        for row in map(json.loads, (folder / "journal.jsonl").read_text().splitlines())
+        if "unscheduled" not in row
+    ]
+
+
 def test_each_monitor_acts(undisturbed):
     """Or the comparisons would compare nothing."""
     acts = {
@@ -169,6 +178,8 @@ def test_the_same_decisions(monitor, way, undisturbed, particles, tmp_path, monk
         in_this_process(particles, tmp_path, monitor, how, monkeypatch)
     decisions, step, weights = outcome(tmp_path / "run")
     assert (decisions, step) == expected[:2]
+    if "journal_every" not in how.get("machine", {}):
+        assert rows_of(tmp_path / "run") == expected[3]
     assert weights.keys() == expected[2].keys()
     for name, value in weights.items():
         if how.get("processes"):

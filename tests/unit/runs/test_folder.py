@@ -165,3 +165,11 @@ def test_what_a_run_can_do_without_ends_nothing(opened, monkeypatch, capsys):
     folder.status(state="running")
     assert json.loads((folder.path / "status.json").read_text())["state"] == "running"
     assert not folder.must_stop
+
+
+def test_rows_of_a_checkpoints_step_that_were_written_after_it_are_cut(opened):
+    """As those of a rollback that was killed before it was saved."""
+    folder = opened()
+    folder.journal([{"step": step, "epoch": 1.0} for step in (1, 2, 2, 2, 3)])
+    assert folder.rewind(2, rows=2) == 1
+    assert steps(folder) == [1, 2, 2]

@@ -41,7 +41,7 @@ class Folder:
     def event(self, name, **details):
         self.events.append((name, details))
 
-    def write_or_warn(self, write):
+    def write_optional(self, what, write):
         write()
 
 
@@ -147,7 +147,7 @@ def decisions(rows, diversity, on_trouble, ends, every):
         checks = Checks(recipe, data, ranks, folder, writer, None, last=end)
         checks.apply = lambda *args, **facts: None
         checks._is_allowed = lambda state, decision: True
-        folder.write_or_warn = lambda write: None
+        folder.write_optional = lambda what, write: None
         for step in range(at + 1, end + 1):
             now = CLOCK.at(step)
             writer.write([rows[step] | ({} if step % every == 0 else UNSHOWN)])
