@@ -57,7 +57,8 @@ def test_then_the_run_ends_with_its_story(particles, tmp_path):
         "sagan",
         f"data={particles}",
         f"machine.folder={tmp_path / 'run'}",
-        "epochs=4",
+        "epochs=6",
+        "rollback_every=1",
         "max_skips=3",
         "machine.checkpoint_every=0.5",
         "machine.flush_steps=2",
@@ -68,8 +69,8 @@ def test_then_the_run_ends_with_its_story(particles, tmp_path):
     )
     assert len(events(tmp_path / "run", "rollback")) == 2
     assert (
-        "error: bad numbers: 3 of the last 6 updates of D had a loss or gradient that is not"
-        " finite, up to step 8; the run went back 2 times, down to g_lr=5e-5, d_lr=5e-5; the"
+        "error: bad numbers: 6 of the last 6 updates of D had a loss or gradient that is not"
+        " finite, up to step 20; the run went back 2 times, down to g_lr=5e-5, d_lr=5e-5; the"
         " checkpoint of step 5 is good, and kept." in output
     )
     assert "Traceback" not in output

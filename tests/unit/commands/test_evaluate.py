@@ -295,7 +295,9 @@ def test_folders_of_files(tmp_path, ranks):
         and found.decode([4]).unique().numel() == 1
     )
     Image.fromarray(np.full((32, 32), 40_000, np.uint16)).save(folder / "deep.png")
-    with pytest.raises(DataError, match=r"deep.png has more than 8 bits \(I;16\)"):
+    with pytest.raises(
+        DataError, match=r"deep.png cannot be decoded: it has more than 8 bits \(I;16\)"
+    ):
         image_sets.open_set(str(folder)).decode(range(6))
     (folder / "deep.png").write_bytes(b"no picture")
     with pytest.raises(DataError, match="deep.png cannot be decoded"):
@@ -304,7 +306,9 @@ def test_folders_of_files(tmp_path, ranks):
     with pytest.raises(DataError, match=r"several sizes \(32x32 as .*, 33x32 as deep.png\)"):
         image_sets.open_set(str(folder))
     (folder / "deep.png").write_bytes(png16(32))
-    with pytest.raises(DataError, match=r"deep.png has more than 8 bits \(RGB;16B\)"):
+    with pytest.raises(
+        DataError, match=r"deep.png cannot be decoded: it has more than 8 bits \(RGB;16B\)"
+    ):
         image_sets.open_set(str(folder))
 
 
@@ -405,7 +409,7 @@ def test_colour_of_more_than_8_bits_is_refused_and_never_cut(name, data, limits,
         "more than 8 bits in each of several channels"
         in source.inspect_image(tmp_path / name, 16, limits).error
     )
-    with pytest.raises(DataError, match=f"{name} has more than 8 bits"):
+    with pytest.raises(DataError, match=f"{name} cannot be decoded: it has more than 8 bits"):
         image_sets.open_set(str(tmp_path))
 
 

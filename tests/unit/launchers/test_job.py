@@ -198,7 +198,13 @@ def test_a_preemption_is_left_to_slurm(job, slurm, tmp_path):
 
 def test_requeue_is_asked_for_until_slurm_answers(job, slurm, monkeypatch):
     asked, waits = [], []
-    monkeypatch.setattr(jobs.time, "sleep", lambda s, usual=time.sleep: waits.append(s) or usual(0))
+
+    def sleep(seconds, usual=time.sleep):
+        if seconds >= 1:  # subprocess waits shorter
+            waits.append(seconds)
+        usual(0)
+
+    monkeypatch.setattr(jobs.time, "sleep", sleep)
 
     def requeue(key):
         asked.append(key)
