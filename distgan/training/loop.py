@@ -92,7 +92,7 @@ class Loop:
                 if now.step % self.run.machine.flush_steps == 0:
                     losses = self.flush(now)
                 elif now.step % RESPOND_STEPS == 0:
-                    self.nonfinite.inspect(now, self.state)
+                    self._inspect(now)
                 speed = f"{bar.rate * self.clock.per_step:.4g} {self.run.kind}s/s"
                 bar.advance(1, losses, f"epoch {now.epoch:.1f}  {speed}")
                 stop, save = requested()
@@ -302,10 +302,17 @@ class Loop:
     def flush(self, now: Clock) -> dict[str, float] | None:
         """Write the waiting numbers. Return the losses to show; None if none waited. Collective."""
         losses = self.writer.flush()
-        self.nonfinite.inspect(now, self.state)
+        self._inspect(now)
         if losses and time.perf_counter() - self._heartbeat > HEARTBEAT_S:
             self._status(now)
         return losses
+
+    def _inspect(self, now: Clock) -> None:
+        try:
+            self.nonfinite.inspect(now, self.state)
+        except RunError:
+            self.writer.flush()  # the run ends here: its last rows say how
+            raise
 
     def check(self, now: Clock) -> tuple[bool, Decision]:
         """Run the checks that are due. Return (is the score the best so far, the monitor's

@@ -131,7 +131,8 @@ def test_too_many_lead_back_to_a_good_checkpoint_with_lower_rates(particles, tmp
         "sagan",
         f"data={particles}",
         f"machine.folder={tmp_path / 'run'}",
-        "epochs=4",
+        "epochs=6",
+        "rollback_every=1",
         "max_skips=3",
         "machine.checkpoint_every=0.5",
         "machine.flush_steps=2",
@@ -141,7 +142,7 @@ def test_too_many_lead_back_to_a_good_checkpoint_with_lower_rates(particles, tmp
     (back,) = events(tmp_path / "run", "rollback")
     assert (back["rule"], back["from_step"], back["to_step"], back["changes"]["g_lr"]) == (
         "bad_numbers",
-        8,
+        20,
         5,
         1e-4,
     )

@@ -73,6 +73,7 @@ def opened(tmp_path):
             "latent=8",
             "batch=8",
             "machine.flush_steps=5",
+            "rollback_every=1000",
             "machine.device=cpu",
             *settings,
         ]
