@@ -4,6 +4,7 @@ import importlib.metadata
 import re
 import sys
 import tomllib
+from itertools import pairwise
 from pathlib import Path
 
 import layout
@@ -254,3 +255,9 @@ def test_docs_that_say_too_little_are_found(tmp_path):
     assert layout.noun_clauses(made) == ["p.low.a.f: Whether …", "p.low.a: What …"]
     assert layout.init_files(made) == ["p.low does not name a", "p.low holds more than a docstring"]
     assert not layout.init_files(made, {"p.low"})
+
+
+def test_no_two_test_files_have_one_name():
+    """They are modules without packages: pytest would refuse the second."""
+    names = sorted(path.name for path in (ROOT / "tests").rglob("test_*.py"))
+    assert not [name for name, after in pairwise(names) if name == after]
