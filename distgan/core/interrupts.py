@@ -29,7 +29,7 @@ def is_orphaned() -> bool:
     """Return True if a launcher started this process, and has gone since this file was imported.
 
     Asked at every step, not announced by PR_SET_PDEATHSIG: that comes when the *thread* ends that
-    started a process, and cannot be told from SIGTERM.
+    started a process, and looks like any other SIGTERM.
     """
     return _launched and os.getppid() != _launcher
 

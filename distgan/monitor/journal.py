@@ -12,7 +12,7 @@ from distgan.core.reading import parse_json, read_lines, read_tail
 
 RECENT = 5000  # the last training lines are all evaluated
 THIN = 32  # of older ones, those whose step is a multiple of this
-# In rows of a validation or evaluation that was run only because a run was told to end there.
+# In rows of a validation or evaluation that was made only because `epochs` ended there.
 UNSCHEDULED = {"unscheduled": True}
 
 

@@ -179,7 +179,7 @@ class RunFolder:
         self._append("events.jsonl", [{"time": timestamp(), "event": name, **details}])
 
     def write_optional(self, what: str, write: Callable[[], Any]) -> bool:
-        """Write something that a run can do without: told once for as long as it fails.
+        """Write an optional file; warn once for as long as that fails.
 
         Return True if it could be written.
         """

@@ -51,7 +51,7 @@ class Checks:
         self._warned_no_healthy_checkpoint = False
 
     def scheduled(self, now: Clock, state: TrainingState) -> Due:
-        """Return what the run's schedules ask for at this step, wherever the run is told to end."""
+        """Return what the run's schedules ask for at this step, whatever `epochs` is."""
         run, begins = state.run, now.step == 0
         return Due(
             begins or now.due(run.sample_every),
