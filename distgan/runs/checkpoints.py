@@ -306,16 +306,39 @@ def present(folder: Path) -> list[Path]:
 
 def prune(folder: Path, keep: int, also: set[int | None]) -> None:
     """Delete all checkpoints but the newest `keep` and those of the steps `also`, and what a killed
-    save left behind.
+    save left behind. Of a step that could not be written, the checkpoint before it is kept.
     """
     try:
-        for path in present(folder)[:-keep]:
-            if int(path.name) not in also:
+        paths = present(folder)
+        kept = {_newest_until(paths, step) for step in also if step is not None}
+        for path in paths[:-keep]:
+            if path not in kept:
                 _delete(path)
         for path in folder.glob(".tmp-*"):
             remove(path)
     except OSError as error:
         raise DiskError(f"cannot delete old checkpoints in {folder}: {error}") from error
+
+
+def _newest_until(paths: list[Path], step: int) -> Path | None:
+    return max((path for path in paths if int(path.name) <= step), default=None)
+
+
+def require_written(folder: Path, step: int) -> Path:
+    """Return checkpoint `step`. DiskError if it was never written, for want of room: then those
+    after the one before it are deleted, and a run that continues from there writes it and comes to
+    the same decision.
+    """
+    path = folder / f"{step:08d}"
+    if path.is_dir():
+        return path
+    before = _newest_until(present(folder), step)
+    discard_after(folder, int(before.name) if before else -1)
+    start = f"continues from step {int(before.name)}" if before else "starts anew"
+    raise DiskError(
+        f"the run must roll back to step {step}, but checkpoint {path} could not be written when it"
+        f" was due. Free disk space and run the same line again: it {start}, and rolls back there"
+    )
 
 
 def discard_after(folder: Path, step: int) -> None:

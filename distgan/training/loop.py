@@ -233,7 +233,8 @@ class Loop:
         """
 
         def choose() -> tuple[Path, dict[str, Any]]:
-            path = self.folder.path / "checkpoints" / f"{self.state.last_healthy_step:08d}"
+            folder = self.folder.path / "checkpoints"
+            path = checkpoints.require_written(folder, self.state.last_healthy_step or 0)
             saved = checkpoints.verify(path)
             self._require_own(path, saved)
             self._rewind(saved)
@@ -272,20 +273,19 @@ class Loop:
             identity = {"identity": self.folder.identity}
             checkpoints.save(folder, now.step, players, saved | identity)
             best = [score["step"] for score in (state.best, state.best_scheduled) if score]
-            keep = {*best, state.last_healthy_step}
-            checkpoints.prune(folder, self.run.machine.keep, keep)
+            checkpoints.prune(folder, self.run.machine.keep, {*best, state.last_healthy_step})
             seconds = round(time.perf_counter() - began, 3)
             self.folder.event("checkpoint", step=now.step, seconds=seconds)
             self._status(now)
 
-        def try_to_write() -> bool:
-            if not must:
-                return self.folder.write_or_warn(write)
-            write()
-            return True
+        def try_to_write() -> None:
+            if must:
+                write()
+            else:
+                self.folder.write_or_warn(write)
 
-        if self.ranks.on_rank_zero(try_to_write):
-            self.state = state
+        self.ranks.on_rank_zero(try_to_write)
+        self.state = state  # also without room: where a rollback goes does not depend on the disk
         self.writer.add_save_time(time.perf_counter() - began)
         self.requests.saved(time.perf_counter() - began)
         watchdog.beat()

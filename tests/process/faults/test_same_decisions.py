@@ -2,6 +2,7 @@
 number of processes change no rollback, no intervention, no early end and no weight.
 """
 
+import errno
 import json
 import os
 import random
@@ -13,7 +14,9 @@ import torch
 from broken_trainers import NAN_UNTIL_HALVED
 from processes import TOLERANCE, broken, final, line, run
 
+from distgan.core.errors import DiskError
 from distgan.recipes import sagan
+from distgan.runs import checkpoints
 from distgan.training import attempt
 
 # Three steps an epoch. D learns so fast that it is soon too strong, healthy before.
@@ -56,6 +59,7 @@ WAYS = {
     "no checkpoint": {"machine": {"checkpoint_every": 1000}},
     "journal": {"machine": {"journal_every": 3, "flush_steps": 7}},
     "legs": {"legs": (1.5, 3.5)},
+    "no room for targets": {"machine": {"on_full_disk": "warn", "checkpoint_every": 1, "keep": 1}},
     "two processes": {"processes": 2},
     "killed after the rewind": {"kill": "load"},
     "killed before the save": {"kill": "apply"},
@@ -203,13 +207,35 @@ def in_this_process(particles, tmp_path, monitor, how, patch):
         return usual(self, batches, now)
 
     patch.setattr(sagan.Recipe, "step", step)
+    codes, machine = [], how.get("machine", {})
+    if "on_full_disk" in machine:
+        refuse_targets_once(patch)
     for epochs in (*how.get("legs", ()), 12):
-        while (
-            code := train(particles, tmp_path / "run", monitor, how.get("machine"), epochs)
-        ) == 75:
-            pass
-        assert code == 0
+        while (code := train_or_2(particles, tmp_path / "run", monitor, machine, epochs)) != 0:
+            codes.append(code)
+    if "on_full_disk" in machine and monitor in ("rollback", "max_skips"):
+        assert codes.count(2) >= 2  # at a rollback, and at the last checkpoint
     assert len(asked) >= min(how.get("stops", 0), 1)
+
+
+def train_or_2(*args):
+    try:
+        return train(*args)
+    except DiskError:
+        return 2
+
+
+def refuse_targets_once(patch):
+    """Let the first write of each checkpoint of the grid of rollback targets fail."""
+    usual, refused = checkpoints.save_file, set()
+
+    def save_file(tensors, path, *args, **kwargs):
+        if int(path.parent.name[-8:]) % 6 == 0 and path.parent.name not in refused:
+            refused.add(path.parent.name)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        return usual(tensors, path, *args, **kwargs)
+
+    patch.setattr(checkpoints, "save_file", save_file)
 
 
 def in_processes(particles, tmp_path, monitor, how):

@@ -10,7 +10,7 @@ from players import STATE, players
 from torch import nn
 
 from distgan.config.sections import Machine
-from distgan.core.errors import RunError
+from distgan.core.errors import DiskError, RunError
 from distgan.distributed.ranks import Ranks
 from distgan.engine.player import Player
 from distgan.runs import checkpoints
@@ -154,6 +154,17 @@ def test_the_newest_and_the_best_are_kept(tmp_path):
         checkpoints.save(tmp_path, step, checkpoints.held(players()), STATE)
         checkpoints.prune(tmp_path, keep=2, also={2 if step > 1 else None})
     assert [int(path.name) for path in checkpoints.present(tmp_path)] == [2, 5, 6]
+
+
+def test_before_a_checkpoint_that_could_not_be_written_one_is_kept(tmp_path):
+    for step in (1, 2, 3, 5, 6):  # 4, to which a rollback would go, was refused
+        checkpoints.save(tmp_path, step, checkpoints.held(players()), STATE)
+        checkpoints.prune(tmp_path, keep=1, also={4 if step > 3 else None})
+    assert [int(path.name) for path in checkpoints.present(tmp_path)] == [3, 6]
+    with pytest.raises(DiskError, match="roll back to step 4, .* continues from step 3"):
+        checkpoints.require_written(tmp_path, 4)
+    assert [int(path.name) for path in checkpoints.present(tmp_path)] == [3]
+    assert checkpoints.require_written(tmp_path, 3).name == "00000003"
 
 
 def test_another_format_is_refused_with_both_versions(tmp_path):
