@@ -57,7 +57,7 @@ def loop(module: ModuleType, settings: list[str], data: Data, folder: Path, step
     torch.manual_seed(rng.key(run.seed, "init"))
     samples = Data(str(data))
     recipe = module.Recipe(run, ranks, layout, samples.shape)
-    per_step = layout.batch * recipe.batches_per_step
+    per_step = layout.batch * run.batches_per_step
     run = run.model_copy(update={"epochs": steps * per_step / len(samples.train)})
     return Loop(
         run,

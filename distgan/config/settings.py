@@ -163,6 +163,11 @@ class Run(Section):
         return None
 
     @property
+    def batches_per_step(self) -> int:
+        """Return how many global batches a step takes, each for an update of D."""
+        return 1
+
+    @property
     def whole_from(self) -> float:
         """Return the epoch from which a step updates every player (later where the GAN loss is)."""
         return 0.0

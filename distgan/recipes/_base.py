@@ -15,8 +15,12 @@ from distgan.core import rng
 from distgan.core.clock import Clock
 from distgan.data.dataset import Data
 from distgan.data.loader import MicroBatch
+from distgan.data.transforms import to_bytes
 from distgan.distributed.ranks import Ranks
 from distgan.engine.player import Log, Player
+from distgan.outputs.image_grid import save_grid
+
+GRID = 64  # images of a sample grid
 
 
 class Recipe(Protocol):
@@ -28,7 +32,6 @@ class Recipe(Protocol):
 
     run: Run  # read anew in every step: `apply_settings` replaces it
     players: dict[str, Player]  # "G" and "D"; names in checkpoints begin with them
-    batches_per_step: int  # global batches that `step` takes
 
     def step(self, batches: list[list[MicroBatch]], now: Clock) -> Log:
         """Update the players once, or as often as the settings say. Collective.
@@ -37,8 +40,18 @@ class Recipe(Protocol):
         device; names begin with `d/` or `g/`.
         """
 
+
+@runtime_checkable
+class Validates(Protocol):
+    """A recipe with numbers of its own beside the score of samples."""
+
     def validate(self, data: Data) -> dict[str, float]:
         """Return `valid/*` over the whole validation split. Called on one rank."""
+
+
+@runtime_checkable
+class Shows(Protocol):
+    """A recipe with pictures of its own; others that draw samples get a grid of them."""
 
     def show(self, data: Data, path: Path) -> None:
         """Write a picture of samples, the same ones each time. Called on one rank."""
@@ -89,6 +102,14 @@ def apply_settings(recipe: Recipe, run: Run) -> None:
     recipe.run = run
     for name, player in recipe.players.items():
         player.set_rates(getattr(run, f"{name.lower()}_lr"), getattr(run, "weight_decay", None))
+
+
+def show(recipe: Any, data: Data, path: Path) -> None:
+    """Write a picture of the recipe's samples, the same ones each time."""
+    if isinstance(recipe, Shows):
+        recipe.show(data, path)
+    elif hasattr(recipe, "sample"):
+        save_grid(path, to_bytes(recipe.sample(np.arange(GRID), "noise/grid")))
 
 
 def step_log(**logs: Log) -> Log:

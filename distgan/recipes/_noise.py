@@ -1,7 +1,6 @@
 """Samples from noise, and D's scores of images it was not trained on; for image recipes."""
 
 from collections.abc import Callable, Iterable
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,9 +10,8 @@ from distgan.core.errors import ConfigError
 from distgan.data import transforms
 from distgan.data.dataset import Data
 from distgan.engine.player import Player
-from distgan.outputs import image_grid as pictures
+from distgan.recipes._base import GRID
 
-GRID = 64  # images of a sample grid
 CHUNK = 64  # images that are judged at once
 
 
@@ -35,11 +33,6 @@ def sample(G: Player, numbers: Iterable[int], seed: int, purpose: str, latent: i
     noise = torch.cat([rng.normal(seed, purpose, int(i), (1, latent)) for i in numbers])
     with G.evaluating_ema() as generator:
         return generator(noise.to(next(generator.parameters())))
-
-
-def show(draw: Callable[[np.ndarray, str], torch.Tensor], path: Path) -> None:
-    """Write a grid of 64 samples, of the same noise each time. `draw` is the recipe's `sample`."""
-    pictures.save_grid(path, transforms.to_bytes(draw(np.arange(GRID), "noise/grid")))
 
 
 def discriminator_scores(

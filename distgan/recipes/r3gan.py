@@ -9,7 +9,6 @@ the average).
 
 import math
 from functools import partial
-from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -122,7 +121,7 @@ class Recipe:
         self, run: Settings, ranks: Ranks, layout: BatchLayout, shape: tuple[int, int, int]
     ):
         channels = _noise.channels(shape, run.recipe)
-        self.run, self.batches_per_step, self.dtype = run, 1, ranks.dtype
+        self.run, self.dtype = run, ranks.dtype
         adam = partial(torch.optim.Adam, betas=run.betas)
         self.G = Player(
             ranks,
@@ -199,10 +198,6 @@ class Recipe:
         Image i depends on the seed and i alone.
         """
         return _noise.sample(self.G, numbers, self.run.seed, purpose, self.run.latent)
-
-    def show(self, data: Data, path: Path) -> None:
-        """A grid of samples, of the same noise each time."""
-        _noise.show(self.sample, path)
 
     def validate(self, data: Data) -> dict[str, float]:
         """On one rank, over the whole validation set.

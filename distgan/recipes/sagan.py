@@ -1,7 +1,6 @@
 """Self-Attention GAN for small sets of 64x64 images (Zhang et al. 2019, with a DCGAN backbone)."""
 
 from functools import partial
-from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -124,13 +123,17 @@ class Settings(Run):
     def group(self) -> int:
         return self.bn_group or batch_layout.reference_group(self.batch, REFERENCE_BATCH)
 
+    @property
+    def batches_per_step(self) -> int:
+        return self.d_steps
+
 
 class Recipe:
     def __init__(
         self, run: Settings, ranks: Ranks, layout: BatchLayout, shape: tuple[int, int, int]
     ):
         channels = _noise.channels(shape, run.recipe)
-        self.run, self.batches_per_step = run, run.d_steps
+        self.run = run
         self.dtype = ranks.dtype
         adam = partial(torch.optim.Adam, betas=run.betas, weight_decay=run.weight_decay)
         schedule = partial(step_decay, every=run.lr_every, factor=run.lr_factor)
@@ -213,10 +216,6 @@ class Recipe:
         Image i depends on the seed and i alone.
         """
         return _noise.sample(self.G, numbers, self.run.seed, purpose, self.run.latent)
-
-    def show(self, data: Data, path: Path) -> None:
-        """A grid of samples, of the same noise each time."""
-        _noise.show(self.sample, path)
 
     def validate(self, data: Data) -> dict[str, float]:
         """On one rank, over the whole validation set.

@@ -237,8 +237,6 @@ class Settings(Run):
 
 
 class Recipe:
-    batches_per_step = 1
-
     def __init__(self, run: Settings, ranks: Ranks, layout: BatchLayout, shape: tuple[int, int]):
         if run.save_segment_length and shape[1] < run.save_segment_length:
             raise ConfigError(

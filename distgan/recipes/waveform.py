@@ -207,6 +207,10 @@ class Settings(Run):
     def crop(self) -> int | None:
         return self.segment
 
+    @property
+    def batches_per_step(self) -> int:
+        return self.d_steps
+
 
 class Recipe:
     def __init__(self, run: Settings, ranks: Ranks, layout: BatchLayout, shape: tuple[int, int]):
@@ -218,7 +222,7 @@ class Recipe:
                 f"data: {frames} frames are too short for num_layers_d={run.num_layers_d} and"
                 f" lambda_stft={run.lambda_stft:g}, which need {least}"
             )
-        self.run, self.batches_per_step, self.dtype = run, run.d_steps, ranks.dtype
+        self.run, self.dtype = run, ranks.dtype
         adam = partial(torch.optim.Adam, betas=run.betas, weight_decay=run.weight_decay)
         schedule = partial(step_decay, every=run.lr_every, factor=run.lr_factor)
         G = Generator1d(run.base_filters, run.num_layers, run.kernel, run.stride)

@@ -216,13 +216,17 @@ class Settings(Run):
     def group(self) -> int:
         return self.bn_group or batch_layout.reference_group(self.batch, REFERENCE_BATCH)
 
+    @property
+    def batches_per_step(self) -> int:
+        return self.n_critic
+
 
 class Recipe:
     def __init__(
         self, run: Settings, ranks: Ranks, layout: BatchLayout, shape: tuple[int, int, int]
     ):
         channels = _noise.channels(shape, run.recipe)
-        self.run, self.batches_per_step, self.dtype = run, run.n_critic, ranks.dtype
+        self.run, self.dtype = run, ranks.dtype
         # Statistics of real and generated images must not mix: one pass over both only where no
         # group would hold some of each.
         self._one_pass = run.normalisation != "batch" or layout.per_rank % layout.group == 0
@@ -339,10 +343,6 @@ class Recipe:
         average; image i depends on the seed and i alone.
         """
         return _noise.sample(self.G, numbers, self.run.seed, purpose, self.run.latent)
-
-    def show(self, data: Data, path: Path) -> None:
-        """A grid of samples, of the same noise each time."""
-        _noise.show(self.sample, path)
 
     def validate(self, data: Data) -> dict[str, float]:
         """On one rank: the critic's estimate of the Wasserstein distance of samples from all

@@ -40,7 +40,7 @@ def _train(module: ModuleType, run: Run, overrides: dict[str, Any]) -> int:
     setup = TrainingSetup(module, run)
     run = setup.run
     ranks, folder = setup.ranks, NoRunFolder()  # replaced on rank 0
-    clock = Clock(setup.layout.batch * setup.recipe.batches_per_step, len(setup.data.train))
+    clock = Clock(setup.layout.batch * setup.run.batches_per_step, len(setup.data.train))
     last = clock.steps(run.epochs)
 
     def enter() -> tuple[str, str | None, int]:

@@ -16,7 +16,7 @@ from distgan.evaluation.image_evaluator import Evaluator
 from distgan.monitor.decisions import Decision, decide, evaluate_rules
 from distgan.monitor.journal import UNSCHEDULED
 from distgan.monitor.moves import format_setting
-from distgan.recipes._base import Recipe, apply_settings
+from distgan.recipes._base import Recipe, Validates, apply_settings, show
 from distgan.runs.folder import RunFolder
 from distgan.runs.training_state import TrainingState
 from distgan.training.journal_writer import JournalWriter, head
@@ -110,10 +110,10 @@ class Checks:
         """Save samples, validate. Return the score if a number of the validation is the score."""
         if due.show:
             path = self._folder.path / "samples" / f"{now.step:08d}.png"
-            self._folder.write_optional("samples", lambda: self._recipe.show(self._data, path))
+            self._folder.write_optional("samples", lambda: show(self._recipe, self._data, path))
         if not due.validate:
             return None
-        numbers = self._recipe.validate(self._data)
+        numbers = self._recipe.validate(self._data) if isinstance(self._recipe, Validates) else {}
         self._writer.write([head(now) | numbers | mark])
         self._folder.event("validation", **head(now), **numbers)
         key = state.run.judged_by

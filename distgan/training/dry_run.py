@@ -53,7 +53,7 @@ def dry_run(module: ModuleType, run: Run) -> int:
 
 
 def _clock(setup: TrainingSetup) -> Clock:
-    return Clock(setup.layout.batch * setup.recipe.batches_per_step, len(setup.data.train))
+    return Clock(setup.layout.batch * setup.run.batches_per_step, len(setup.data.train))
 
 
 def _mb(size: float) -> str:
@@ -86,7 +86,7 @@ def _activation_bytes(setup: TrainingSetup) -> dict[str, int]:
             setup.data, run.seed, setup.layout, setup.ranks.rank, setup.ranks.device, crop=run.crop
         )
     )
-    batches = [next(stream) for _ in range(setup.recipe.batches_per_step)]
+    batches = [next(stream) for _ in range(setup.run.batches_per_step)]
     setup.recipe.step(batches, _clock(setup))
     return kept
 

@@ -150,9 +150,9 @@ def try_batch(settings: dict[str, Any], limit: int) -> str:
             crop=run.crop,
         )
     )
-    clock = Clock(layout.batch * recipe.batches_per_step, len(data.train))
+    clock = Clock(layout.batch * run.batches_per_step, len(data.train))
     for step in range(2):  # an optimizer has its state after the first
-        recipe.step([next(stream) for _ in range(recipe.batches_per_step)], clock.at(step))
+        recipe.step([next(stream) for _ in range(run.batches_per_step)], clock.at(step))
     if on_gpu:
         return f"at most {torch.cuda.max_memory_allocated(ranks.device) / 1e9:.2f} GB on the GPU"
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -49,7 +49,7 @@ class Loop:
     ):
         self.run, self.recipe, self.data, self.layout = run, recipe, data, layout
         self.ranks, self.folder = ranks, folder
-        self.clock = Clock(layout.batch * recipe.batches_per_step, len(data.train))
+        self.clock = Clock(layout.batch * run.batches_per_step, len(data.train))
         self.last = self.clock.steps(run.epochs)
         self.state = TrainingState.from_dict({}, run, recipe.players)
         self.writer = JournalWriter(ranks, folder)
@@ -82,7 +82,7 @@ class Loop:
             # A run that was killed after its last save has an end_reason.
             while now.step < self.last and not self.state.end_reason:
                 with self.writer.working():
-                    batches = [next(stream) for _ in range(self.recipe.batches_per_step)]
+                    batches = [next(stream) for _ in range(self.run.batches_per_step)]
                     require_due(batches, self.layout, self.ranks.rank, now)
                     requested = self.requests.begin()  # reduced while the step is taken
                     log = self.recipe.step(batches, now)

@@ -243,7 +243,7 @@ class _Trace:
 def _play(module: ModuleType, run: Run, ranks: Ranks, data: Data, layout: BatchLayout) -> _Trace:
     """Take the first three steps of the run."""
     recipe = build_recipe(module, run, ranks, layout, data.shape)
-    clock = Clock(layout.batch * recipe.batches_per_step, len(data.train))
+    clock = Clock(layout.batch * run.batches_per_step, len(data.train))
     stream = iter(
         Stream(
             data,
@@ -258,9 +258,7 @@ def _play(module: ModuleType, run: Run, ranks: Ranks, data: Data, layout: BatchL
     states, logs = [_state(recipe.players)], []
     first = clock.steps(run.whole_from) if run.whole_from else 0  # steps that update all there is
     for k in range(first, first + STEPS):
-        logs.append(
-            recipe.step([next(stream) for _ in range(recipe.batches_per_step)], clock.at(k))
-        )
+        logs.append(recipe.step([next(stream) for _ in range(run.batches_per_step)], clock.at(k)))
         states.append(_state(recipe.players))
     names = [name for name in logs[0] if name.endswith(("/loss", "/grad_norm", "/skipped"))]
     table = ranks.all_reduce_mean(

@@ -99,16 +99,8 @@ def plan_run(
 
 
 def make_clock(run: Run, samples: int) -> Clock:
-    """Return the clock of a run on `samples` training samples, without its recipe, which needs
-    torch.
-
-    One step takes a batch for each update of D.
-    """
-    return Clock(
-        run.batch
-        * next((getattr(run, name) for name in ("d_steps", "n_critic") if hasattr(run, name)), 1),
-        samples,
-    )
+    """Return the clock of a run on `samples` training samples."""
+    return Clock(run.batch * run.batches_per_step, samples)
 
 
 def snapshot_run_file(words: tuple[str, ...], folder: Path) -> tuple[str, ...]:

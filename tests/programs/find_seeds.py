@@ -41,7 +41,9 @@ class Watched:
                     layer.register_forward_pre_hook(
                         lambda layer, args: self.inputs.append(args[0].detach().clone())
                     )
-        self.clock = Clock(setup.layout.batch * self.recipe.batches_per_step, len(setup.data.train))
+        self.clock = Clock(
+            setup.layout.batch * self.recipe.run.batches_per_step, len(setup.data.train)
+        )
         self.stream = iter(
             Stream(
                 setup.data,
@@ -56,7 +58,8 @@ class Watched:
     def step(self, number: int) -> list[torch.Tensor]:
         self.inputs.clear()
         self.recipe.step(
-            [next(self.stream) for _ in range(self.recipe.batches_per_step)], self.clock.at(number)
+            [next(self.stream) for _ in range(self.recipe.run.batches_per_step)],
+            self.clock.at(number),
         )
         return self.inputs
 

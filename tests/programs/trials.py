@@ -279,12 +279,14 @@ def train(words, ranks, data, alone):
         torch.manual_seed(rng.key(run.seed, "init"))
         recipe = module.Recipe(run, ranks, layout, data.shape)
     counts = {} if alone else watched(recipe)
-    clock = Clock(layout.batch * recipe.batches_per_step, len(data.train))
+    clock = Clock(layout.batch * recipe.run.batches_per_step, len(data.train))
     stream = iter(Stream(data, run.seed, layout, ranks.rank, ranks.device, resident_bytes=1 << 30))
     rows = []
     for step in range(STEPS):
         NOW["bad"] = step == 2 and (alone or ranks.rank == 1)
-        log = recipe.step([next(stream) for _ in range(recipe.batches_per_step)], clock.at(step))
+        log = recipe.step(
+            [next(stream) for _ in range(recipe.run.batches_per_step)], clock.at(step)
+        )
         rows.append(ranks.all_reduce_mean(torch.stack([value.double() for value in log.values()])))
     tensors = {
         f"{name}.{key}": value.detach().clone()

@@ -214,7 +214,7 @@ def test_reals_and_samples_are_changed_in_both_updates(name, monkeypatch):
         return usual(x, policies, seed, purpose, address)
 
     monkeypatch.setattr(diffaugment, "images", spied)
-    places = np.arange(made.batches_per_step * 4).reshape(-1, 4)
+    places = np.arange(made.run.batches_per_step * 4).reshape(-1, 4)
     batches = [
         [
             MicroBatch(

@@ -25,7 +25,7 @@ def test_the_next_step_augments_what_d_sees(name, monkeypatch):
     made = module.Recipe(run, ranks, batch_layout.fit(4, 1, 1, run.group), (3, 64, 64))
     at, seen, usual = np.arange(4), [], diffaugment.images
     images = torch.zeros(4, 3, 64, 64, dtype=torch.uint8)
-    batches = [[MicroBatch(images, at, at, slice(0, 4), 0)]] * made.batches_per_step
+    batches = [[MicroBatch(images, at, at, slice(0, 4), 0)]] * made.run.batches_per_step
     monkeypatch.setattr(
         diffaugment,
         "images",

@@ -202,7 +202,7 @@ def test_a_validation_is_finite_and_draws_samples(particles, tmp_path, monkeypat
         data, "chunks", lambda split, size, limit=None: usual(split, size, few[id(split)])
     )
     assert math.isfinite(made.validate(data)["valid/train_d_loss"])
-    made.show(data, tmp_path / "grid.png")
+    show(made, data, tmp_path / "grid.png")
     assert (tmp_path / "grid.png").stat().st_size > 1000
 
 

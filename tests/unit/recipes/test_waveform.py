@@ -324,7 +324,7 @@ def test_a_step_of_each_loss(loss):
         "g/stft",
         *(f"d/{name}" for name in said),
     } <= log.keys()
-    assert all(torch.isfinite(value) for value in log.values()) and made.batches_per_step == 2
+    assert all(torch.isfinite(value) for value in log.values()) and made.run.batches_per_step == 2
     assert (made.D.updates, made.G.updates) == (2, 3)
     assert max(p.detach().abs().max().item() for p in made.D.module.parameters()) <= 0.01
 

@@ -223,7 +223,7 @@ def test_the_networks_are_those_of_the_documents():
     )
     assert {type(player.engine.optimizer) for player in made.players.values()} == {
         torch.optim.RMSprop
-    } and made.batches_per_step == 5
+    } and made.run.batches_per_step == 5
 
 
 def test_the_critic_of_a_penalty_mixes_no_samples():
@@ -317,7 +317,7 @@ def test_no_critic_step_reuses_the_real_batch_of_another(flowers):
     )
     usual = made._real
     made._real = lambda micro: seen.append(micro.real.clone()) or usual(micro)
-    made.step([next(stream) for _ in range(made.batches_per_step)], Clock(50, 54))
+    made.step([next(stream) for _ in range(made.run.batches_per_step)], Clock(50, 54))
     images = torch.cat(seen).flatten(1)
     assert [len(batch) for batch in seen] == [10] * 5 and len(torch.unique(images, dim=0)) == 50
 

@@ -1,0 +1,108 @@
+"""The names that a recipe of your own may import: `from distgan import api`.
+
+docs/your-own-gan.md describes them. Everything else in distgan may move between releases; these
+names stay, or the changelog says what took their place.
+"""
+
+from pydantic import Field
+
+from distgan.config.batch_layout import BatchLayout
+from distgan.config.sections import Betas, Evaluate, Fraction, Positive
+from distgan.config.settings import Run
+from distgan.core.clock import Clock, step_decay
+from distgan.core.errors import ConfigError
+from distgan.core.rng import normal, normal_each, numpy_generator, uniform
+from distgan.data.dataset import Data
+from distgan.data.diffaugment import images as diffaugment
+from distgan.data.loader import MicroBatch
+from distgan.data.transforms import flip, to_bytes, to_unit, to_waves
+from distgan.distributed.ranks import Ranks
+from distgan.engine.player import Log, Player, merge_logs
+from distgan.monitor.settings import Watch
+from distgan.nn.losses import (
+    d_adversarial,
+    d_hinge,
+    d_lsgan,
+    d_relativistic,
+    d_vanilla,
+    d_wasserstein,
+    g_adversarial,
+    g_hinge,
+    g_lsgan,
+    g_relativistic,
+    g_vanilla,
+    g_wasserstein,
+    gradient_penalty,
+    zero_centred_penalty,
+)
+from distgan.nn.normalization import GroupBatchNorm2d, spectral_norm
+from distgan.outputs.image_grid import save_grid
+from distgan.outputs.signal_plots import overlay
+from distgan.recipes._base import (
+    DrawsSamples,
+    Recipe,
+    Repairs,
+    Shows,
+    Validates,
+    WritesResults,
+    step_log,
+)
+from distgan.recipes._noise import diversity, overfitting_ratio
+from distgan.recipes._noise import sample as sample_from_noise
+
+__all__ = [
+    "BatchLayout",
+    "Betas",
+    "Clock",
+    "ConfigError",
+    "Data",
+    "DrawsSamples",
+    "Evaluate",
+    "Field",
+    "Fraction",
+    "GroupBatchNorm2d",
+    "Log",
+    "MicroBatch",
+    "Player",
+    "Positive",
+    "Ranks",
+    "Recipe",
+    "Repairs",
+    "Run",
+    "Shows",
+    "Validates",
+    "Watch",
+    "WritesResults",
+    "d_adversarial",
+    "d_hinge",
+    "d_lsgan",
+    "d_relativistic",
+    "d_vanilla",
+    "d_wasserstein",
+    "diffaugment",
+    "diversity",
+    "flip",
+    "g_adversarial",
+    "g_hinge",
+    "g_lsgan",
+    "g_relativistic",
+    "g_vanilla",
+    "g_wasserstein",
+    "gradient_penalty",
+    "merge_logs",
+    "normal",
+    "normal_each",
+    "numpy_generator",
+    "overfitting_ratio",
+    "overlay",
+    "sample_from_noise",
+    "save_grid",
+    "spectral_norm",
+    "step_decay",
+    "step_log",
+    "to_bytes",
+    "to_unit",
+    "to_waves",
+    "uniform",
+    "zero_centred_penalty",
+]
