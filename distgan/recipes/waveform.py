@@ -396,7 +396,5 @@ class Recipe:
             for pair in zip(*scaled, strict=True):
                 items.append((data.validation.key(len(items)), *pair))
         for i in range(0, len(items), SHOWN):
-            name = (
-                path.name if len(items) <= SHOWN else f"{path.stem}-{i // SHOWN:02d}{path.suffix}"
-            )
-            signal_plots.overlay(path.with_name(name), items[i : i + SHOWN], data.rate)
+            to = path.with_stem(f"{path.stem}-{i // SHOWN:02d}") if len(items) > SHOWN else path
+            signal_plots.overlay(to, items[i : i + SHOWN], data.rate)

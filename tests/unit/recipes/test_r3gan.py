@@ -17,7 +17,7 @@ from distgan.data.loader import MicroBatch
 from distgan.distributed.ranks import Ranks
 from distgan.nn import losses
 from distgan.recipes import r3gan
-from distgan.recipes._base import apply_settings
+from distgan.recipes._base import apply_settings, show
 from distgan.recipes.r3gan import Block, Discriminator, Generator, Recipe, Settings
 
 SMALL = ["ngf=4", "ndf=4", "latent=8", "batch=4", "blocks=1"]
