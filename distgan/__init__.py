@@ -16,6 +16,7 @@ evaluation   scores of a recipe, on all ranks
 outputs      files for people: pictures, sound, tables
 recipes      the systems: networks, losses, one step
 report       the page of a run
+self_check   that a step does not depend on how its work is shared
 training     the loop
 commands     verbs that need no launcher
 launchers    Slurm, sweeps, local processes (the folder beside this one)

@@ -21,7 +21,8 @@ from distgan.distributed.environment import process_count
 from distgan.distributed.ranks import Ranks
 from distgan.runs import checkout
 from distgan.runs.folder import NoRunFolder, RunFolder
-from distgan.training import out_of_memory, self_check
+from distgan.self_check import comparison
+from distgan.training import out_of_memory
 from distgan.training.loop import STOPPED, Loop
 from distgan.training.setup import TrainingSetup
 
@@ -108,7 +109,7 @@ def _checked_loop(setup: TrainingSetup, run: Run, folder: RunFolder) -> Loop:
     The check comes first, because the loop's clock starts when the loop is made.
     """
     if run.machine.self_check:
-        report = self_check.check(setup.module, run, setup.ranks, setup.data, setup.layout)
+        report = comparison.check(setup.module, run, setup.ranks, setup.data, setup.layout)
         folder.event("self_check", **report.summary())
         if not report.holds:
             report.show()

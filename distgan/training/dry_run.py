@@ -11,7 +11,7 @@ from distgan.config.settings import Run
 from distgan.core import console
 from distgan.core.clock import Clock
 from distgan.data.loader import Stream
-from distgan.training.self_check import check
+from distgan.self_check.comparison import check
 from distgan.training.setup import RunContext, TrainingSetup
 
 

@@ -1,5 +1,5 @@
 """The self-check with faults put in, on several ranks; started by
-tests/unit/training/test_self_check.py: doctor_cases.py DATA ENGINE STAGE.
+tests/process/quick/test_self_check_ranks.py: self_check_cases.py DATA ENGINE STAGE.
 
 Prints one JSON object: for each precision, each case's largest difference as a multiple of what is
 allowed, and what it is in.
@@ -21,7 +21,7 @@ from distgan.distributed.ranks import Ranks, exit_process
 from distgan.engine import ddp, player
 from distgan.nn import normalization
 from distgan.recipes import sagan
-from distgan.training import self_check as doctor
+from distgan.self_check import comparison as doctor
 
 SMALL = {"ngf": 4, "ndf": 4, "latent": 8, "batch": 12, "clip": None}
 ALONE = {"bn_group": 6}  # groups inside a rank, whose running statistics must be averaged

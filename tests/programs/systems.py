@@ -20,8 +20,8 @@ from compare import SYSTEMS, TRAIN, System
 from distgan.config import batch_layout
 from distgan.data.dataset import Data
 from distgan.distributed.ranks import Ranks, exit_process
+from distgan.self_check import comparison
 from distgan.train import plan
-from distgan.training import self_check
 
 CELLS = {
     "ddp": [("precision=float64", f"machine.accumulation={n}") for n in (1, 2)],
@@ -33,7 +33,7 @@ CELLS = {
 }
 
 
-def report(system: System, data: Path | str, words: tuple[str, ...]) -> self_check.Report:
+def report(system: System, data: Path | str, words: tuple[str, ...]) -> comparison.Report:
     """Compare three steps of one system, in this process or in all of the launch."""
     module, run, _ = plan(
         [*system.words(3), f"data={data}", "machine.device=cpu", "machine.timeout_s=60", *words]
@@ -42,10 +42,10 @@ def report(system: System, data: Path | str, words: tuple[str, ...]) -> self_che
     layout = batch_layout.fit(
         run.batch, ranks.world_size, run.machine.accumulation, run.group, run.group_of
     )
-    return self_check.check(module, run, ranks, Data(run.data), layout)
+    return comparison.check(module, run, ranks, Data(run.data), layout)
 
 
-def numbers_apart(checked: self_check.Report) -> float:
+def numbers_apart(checked: comparison.Report) -> float:
     """The largest relative difference of any loss or gradient norm in the three steps."""
     return max(row.apart for row in checked.rows if "/" in row.what)
 

@@ -36,7 +36,9 @@ distgan.engine
 distgan.evaluation
 distgan.outputs
 distgan.recipes
+distgan.api
 distgan.report
+distgan.self_check
 distgan.training
 distgan.train
 distgan.commands

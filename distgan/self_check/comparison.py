@@ -201,10 +201,10 @@ def check(module: ModuleType, run: Run, ranks: Ranks, data: Data, layout: BatchL
         except torch.OutOfMemoryError as error:
             raise LaunchError(
                 f"the self-check needs one process that takes the whole batch of {layout.batch},"
-                " for"
-                " which this device has too little memory. Check with a smaller batch or narrower"
-                " networks: the result depends on neither"
+                " for which this device has too little memory. Check with a smaller batch or"
+                " narrower networks: the result depends on neither"
             ) from error
+        assert apart is not None, "rank 0 gathers"
         return list(_differences(mine, one, run.precision, apart.amax(0)))
 
     rows = ranks.on_rank_zero(compare)

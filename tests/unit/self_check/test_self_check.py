@@ -22,7 +22,7 @@ from distgan.distributed.ranks import Ranks
 from distgan.engine import ddp
 from distgan.launchers.local import doctor as verb
 from distgan.recipes import sagan
-from distgan.training import self_check as doctor
+from distgan.self_check import comparison as doctor
 
 NONE = doctor.Tolerance(*[(1e-30,) * 3] * 3)  # less than rounding, of which
 ROUNDED = ("machine.accumulation=2", "bn_group=6")  # one process has some
