@@ -1,4 +1,6 @@
-"""Train one run: accelerate launch distgan/train.py RECIPE|RUN.yaml data=FOLDER [key=value …]
+"""Train one run: accelerate launch distgan/train.py RECIPE data=FOLDER [key=value …]
+
+RECIPE: the name of a recipe, a file of your own (my_gan.py), or a run file.
 
 The same program under torchrun, accelerate launch, plain python and as `distgan train`. Running the
 same line again continues the run.
@@ -7,7 +9,6 @@ same line again continues the run.
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
@@ -28,17 +29,17 @@ from distgan.core.arguments import (  # noqa: E402
     switch,
     whole,
 )
-from distgan.recipes._catalog import recipe_names, resolve_recipe  # noqa: E402
+from distgan.recipes._catalog import Module, recipe_names, resolve_recipe  # noqa: E402
 
 
-def plan(words: list[str]) -> tuple[ModuleType, Run, dict[str, Any]]:
-    """RECIPE|RUN.yaml key=value … -> (the recipe's module, the settings, what of them the command
-    line asked for); ConfigError.
+def plan(words: list[str]) -> tuple[Module, Run, dict[str, Any]]:
+    """RECIPE|FILE.py|RUN.yaml key=value … -> (the recipe's module, the settings, what of them the
+    command line asked for); ConfigError.
     """
     if not words or "=" in words[0]:
         raise errors.ConfigError(
-            f"the first word names a recipe ({', '.join(recipe_names())}) or a run file; --help"
-            " shows how"
+            f"the first word names a recipe ({', '.join(recipe_names())}, or a file of your own,"
+            " as my_gan.py) or a run file; --help shows how"
         )
     module, tree = resolve_recipe(words[0])
     run = loading.validate(module.Settings, tree, words[1:])
@@ -84,7 +85,8 @@ In a checkout, distgan/train.py in place of -m distgan.train is the same program
 global batch: the number of processes does not change the result. The same line again continues the
 run. Make data first: distgan shard particles data/particles
 
-Recipes: {", ".join(recipe_names())}.
+Recipes: {", ".join(recipe_names())}; or one of your own: `distgan new my_gan.py` writes a file to
+begin with, and `distgan train my_gan.py data=data/particles` trains it (docs/your-own-gan.md).
 `distgan train {recipe_names()[0]} --help` lists every setting."""
 COMMAND = Command(
     "train",
@@ -104,8 +106,9 @@ COMMAND = Command(
         ),
     ),
     (
-        "RECIPE|RUN.yaml [key=value …]",
-        f"a recipe ({', '.join(recipe_names())}) or a run file, and settings",
+        "RECIPE|FILE.py|RUN.yaml [key=value …]",
+        f"a recipe ({', '.join(recipe_names())}), one of your own (its file, or pkg.module:Class),"
+        " or a run file; and settings",
     ),
     least=1,
     most=MANY,

@@ -3,7 +3,6 @@ its networks.
 """
 
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from distgan.config import batch_layout, loading
@@ -11,7 +10,7 @@ from distgan.config.identity import with_neutral
 from distgan.config.settings import Run
 from distgan.core.arguments import Option, one_of, whole
 from distgan.core.errors import ConfigError
-from distgan.recipes._catalog import resolve_recipe
+from distgan.recipes._catalog import Module, resolve_recipe
 from distgan.runs import history, records
 from distgan.runs.resolve import recorded_identity
 
@@ -38,12 +37,13 @@ def locate(text: str) -> Path:
         return find_checkpoint(f"{text}@last")
 
 
-def settings(folder: Path, device: str) -> tuple[ModuleType, Run]:
+def settings(folder: Path, device: str) -> tuple[Module, Run]:
     """Return the recipe's module and the settings of the run in `folder` for this machine."""
     module, tree = resolve_recipe(str(folder / "config.yaml"))
     recorded = with_neutral(module.Settings, tree)
     run = loading.validate(
-        module.Settings, {**recorded, "grow": None, "machine": {"device": device}}
+        module.Settings,
+        {**recorded, "recipe": tree["recipe"], "grow": None, "machine": {"device": device}},
     )
     # Samples are computed in the type of the weights: reduced precision is for training.
     return module, run.model_copy(
@@ -51,7 +51,7 @@ def settings(folder: Path, device: str) -> tuple[ModuleType, Run]:
     )
 
 
-def load(module: ModuleType, run: Run, ranks: Any, checkpoint: Path) -> Any:
+def load(module: Module, run: Run, ranks: Any, checkpoint: Path) -> Any:
     """Build the recipe with the networks of a checkpoint, for sampling.
 
     The layout is that of one process: samples do not depend on the global batch.

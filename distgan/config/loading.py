@@ -159,7 +159,7 @@ def validate(
             if not any(other["loc"][:-1] == fault["loc"] for other in faults)
         ]
     if lines:
-        name = what or defaults(model).get("recipe", "the run")
+        name = what or defaults(model).get("recipe") or tree.get("recipe") or "the run"
         raise ConfigError("\n".join([f"{_count(len(lines))} in the settings of {name}:", *lines]))
     if isinstance(settings, Run):
         settings.with_given(tree)

@@ -104,6 +104,14 @@ class Run(Section):
             " from the start"
         ),
     )
+    code: Literal["accept"] | None = Field(
+        None,
+        exclude=True,  # an answer to a question, and no part of the run
+        description=(
+            "accept: continue although the code of your own recipe has changed since the run was"
+            " begun; recorded in the run"
+        ),
+    )
     watch: Watch = Watch()
     machine: Machine = Machine()
 

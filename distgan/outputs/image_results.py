@@ -125,6 +125,7 @@ def rounds(
         images = transforms.to_bytes(sample(chunk, RESULTS_NOISE))
         with D.evaluating() as critic:
             scores = critic(transforms.to_unit(images, next(critic.parameters()).dtype))
+        scores = scores.reshape(len(images), -1).mean(1)  # of a D that judges patches
         return (images, scores) if extract is None else (images, scores, extract(images))
 
     columns = 3 if extract else 2

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -80,7 +79,7 @@ class WritesResults(Protocol):
 
 
 def build_recipe(
-    module: ModuleType, run: Run, ranks: Ranks, layout: BatchLayout, shape: tuple[int, ...]
+    module: Any, run: Run, ranks: Ranks, layout: BatchLayout, shape: tuple[int, ...]
 ) -> Any:
     """Return the module's recipe with its networks; Torch's generator is left as it was.
 

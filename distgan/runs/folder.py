@@ -1,6 +1,7 @@
 """A run folder on disk, written by rank 0. Imports no torch.
 
 config.yaml overrides.yaml identity.json   the settings, those of the command line, those hashed
+recipe/                                    copies of the code of a recipe that is not distgan's
 status.json                                state, cause, attempt, step, samples seen, best,
                                            heartbeat
 events.jsonl journal.jsonl                 append-only: what happened; the numbers (keys `who/what`)
@@ -28,7 +29,8 @@ from distgan.core.files import append, disk_errors, lock, make_folder, opener, s
 from distgan.core.reading import read_lines
 from distgan.monitor.journal import parse_row
 from distgan.runs import records
-from distgan.runs.resolve import folder_of
+from distgan.runs.recipe_code import COPIES, RecipeCode
+from distgan.runs.resolve import folder_of, require_code
 
 GO_ON = "Going on without it, because of machine.on_full_disk=warn"
 STOP, SAVE = "STOP", "SAVE"  # files in a run folder with which a person asks a run to save
@@ -55,16 +57,23 @@ class RunFolder:
     must_stop = False
 
     def __init__(
-        self, run: Run, fingerprint: str, overrides: dict[str, Any], start: str | None = None
+        self,
+        run: Run,
+        fingerprint: str,
+        overrides: dict[str, Any],
+        start: str | None = None,
+        code: RecipeCode | None = None,
     ):
         """Make the folder, or enter the one that this run already has.
 
-        Raise RunError, before anything is written, if it belongs to another run.
+        `code`: that of a recipe which is not distgan's. Raise RunError, before anything is written,
+        if the folder belongs to another run, or this one was begun with other code.
         """
         self.identity = identity = run.identity(fingerprint, start)
         self.path = folder_of(run, identity)
         try:
             self._require_own(identity)
+            require_code(run, code, self.path)
             for name in ("attempts", "checkpoints", "samples", "eval"):
                 make_folder(self.path / name)
             self._lock = open(self.path / ".lock", "a", opener=opener)
@@ -73,10 +82,11 @@ class RunFolder:
         self._take_lock()
         # Between the first check and the lock another run may have come and gone.
         self._require_own(identity)
+        self._run, self._code = run, code
+        self._change = require_code(run, code, self.path)
         if not (self.path / "identity.json").exists():
             write_atomic(self.path / "overrides.yaml", yaml.safe_dump(overrides, sort_keys=False))
-            write_atomic(self.path / "identity.json", json.dumps(identity, indent=1))
-        self._run = run
+            self._record_identity()
         # A job has made the folder of this attempt, for its logs.
         number = os.environ.get("DISTGAN_ATTEMPT", "")
         made = number.isdecimal() and (self.path / "attempts" / number).is_dir()
@@ -89,6 +99,21 @@ class RunFolder:
             "pid": os.getpid(),
             "host": socket.gethostname(),
         }
+
+    def _record_identity(self) -> None:
+        """Write identity.json, with the digest and a copy of the code of one's own recipe."""
+        record: dict[str, Any] = dict(self.identity)
+        if self._code:
+            copy = self._code.copy_to(self.path / COPIES)
+            record["code"] = {"digest": self._code.digest, "copy": copy.name}
+        write_atomic(self.path / "identity.json", json.dumps(record, indent=1))
+
+    def accept_code(self, step: int, epoch: float) -> None:
+        """Record that the run continues with the code that `code=accept` has accepted, if any."""
+        if self._change:
+            self.event("code", step=step, epoch=epoch, **self._change)
+            self._record_identity()
+            self._change = None
 
     def _take_lock(self) -> None:
         busy = RunError(
@@ -140,6 +165,7 @@ class RunFolder:
             or path.name in _BEFORE_IDENTITY
             or path.name.startswith(("overrides.yaml.tmp-", "identity.json.tmp-"))
             or path.parent.parent.name == "attempts"
+            or path.parent == self.path / COPIES
             for path in self.path.rglob("*")
         )
 

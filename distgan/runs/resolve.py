@@ -11,6 +11,8 @@ from typing import Any
 from distgan.config.introspection import flatten
 from distgan.config.loading import read_yaml
 from distgan.config.settings import Run
+from distgan.core.errors import ConfigError, RunError
+from distgan.runs.recipe_code import COPIES, RecipeCode, from_copy
 from distgan.runs.records import read
 
 
@@ -70,7 +72,7 @@ def _recorded_start(run: Run, fingerprint: str) -> str | None:
     home = folder_of(run, run.identity(fingerprint))
     for folder in [home] if run.machine.folder else sorted(home.parent.glob("*")):
         try:
-            identity = read(folder / "identity.json")
+            identity = recorded_identity(folder)
             source = read_yaml(folder / "config.yaml")["grow"]
             start = identity["settings"]["grow"]
         except (OSError, ValueError, KeyError, TypeError):
@@ -81,8 +83,51 @@ def _recorded_start(run: Run, fingerprint: str) -> str | None:
 
 
 def recorded_identity(folder: Path) -> Any:
-    """Return the identity that a run folder records, None where it records none."""
+    """Return the identity that a run folder records, None where it records none.
+
+    Without the digest of a recipe's code, which may change in the course of a run.
+    """
     try:
-        return read(folder / "identity.json")
+        recorded = read(folder / "identity.json")
     except (OSError, ValueError):
         return None
+    if isinstance(recorded, dict):
+        recorded.pop("code", None)
+    return recorded
+
+
+def recorded_code(folder: Path) -> dict[str, str] | None:
+    """Return {"digest": …, "copy": file name in RUN/recipe} of the code that a run of one's own
+    recipe trained with last; None where the folder records none.
+    """
+    try:
+        code = read(folder / "identity.json")["code"]
+        digest, copy = str(code["digest"]), str(code["copy"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return {"digest": digest, "copy": copy} if Path(copy).name == copy else None
+
+
+def require_code(run: Run, code: RecipeCode | None, folder: Path) -> dict[str, Any] | None:
+    """Return what changed in the recipe's code since the run in `folder` trained with it; None if
+    nothing did. RunError unless `code=accept` was given.
+    """
+    recorded = recorded_code(folder)
+    if code is None or recorded is None or recorded["digest"] == code.digest:
+        return None
+    change = {"before": recorded["digest"], "after": code.digest}
+    copy = folder / COPIES / recorded["copy"]
+    try:
+        change["parts"] = code.changed_from(from_copy(copy))
+    except ConfigError:  # gone, or another user's
+        change["parts"] = []
+    if run.code == "accept":
+        return change
+    changed = ", ".join(change["parts"][:6]) or code.path.name
+    raise RunError(
+        f"the code of {code.name} has changed since the run in {folder} was trained with it"
+        f" (digest {change['before']}, now {change['after']}): {changed}. Nothing was changed."
+        "\nTo continue the run with the new code, add code=accept. To train the new code from the"
+        " start, add experiment=NAME or another seed. The code that the run was trained with is in"
+        f" {copy}"
+    )

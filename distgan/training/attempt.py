@@ -6,7 +6,6 @@ import platform
 import resource
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -19,6 +18,7 @@ from distgan.core.clock import Clock
 from distgan.core.errors import RunError
 from distgan.distributed.environment import process_count
 from distgan.distributed.ranks import Ranks
+from distgan.recipes._catalog import Module
 from distgan.runs import checkout
 from distgan.runs.folder import NoRunFolder, RunFolder
 from distgan.self_check import comparison
@@ -27,7 +27,7 @@ from distgan.training.loop import STOPPED, Loop
 from distgan.training.setup import TrainingSetup
 
 
-def train(module: ModuleType, run: Run, overrides: dict[str, Any]) -> int:
+def train(module: Module, run: Run, overrides: dict[str, Any]) -> int:
     """Train, or continue, or print that the run is finished. Return the exit code.
 
     overrides: the settings of the command line, kept in overrides.yaml.
@@ -37,7 +37,7 @@ def train(module: ModuleType, run: Run, overrides: dict[str, Any]) -> int:
         return _train(module, run, overrides)
 
 
-def _train(module: ModuleType, run: Run, overrides: dict[str, Any]) -> int:
+def _train(module: Module, run: Run, overrides: dict[str, Any]) -> int:
     setup = TrainingSetup(module, run)
     run = setup.run
     ranks, folder = setup.ranks, NoRunFolder()  # replaced on rank 0
@@ -46,7 +46,8 @@ def _train(module: ModuleType, run: Run, overrides: dict[str, Any]) -> int:
 
     def enter() -> tuple[str, str | None, int]:
         nonlocal folder
-        folder = RunFolder(run, setup.data.fingerprint, overrides, setup.start)
+        code = getattr(module, "code", None)
+        folder = RunFolder(run, setup.data.fingerprint, overrides, setup.start, code)
         return str(folder.path), folder.done(last), folder.attempt
 
     path, done, attempt = ranks.on_rank_zero(enter)

@@ -1,7 +1,6 @@
 """`--dry-run` and `--doctor`: print, and write nothing."""
 
 from functools import partial
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -11,13 +10,14 @@ from distgan.config.settings import Run
 from distgan.core import console
 from distgan.core.clock import Clock
 from distgan.data.loader import Stream
+from distgan.recipes._catalog import Module
 from distgan.self_check.comparison import check
 from distgan.training.setup import RunContext, TrainingSetup
 
 
-def doctor(module: ModuleType, run: Run) -> int:
+def doctor(module: Module, run: Run) -> int:
     """`--doctor`: compare three steps with those of one process. Return 0 if they agree, else 1."""
-    context = RunContext(run)
+    context = RunContext(module, run)
     run = context.run
     report = check(module, run, context.ranks, context.data, context.layout)
     report.show()
@@ -26,7 +26,7 @@ def doctor(module: ModuleType, run: Run) -> int:
     return 0 if report.holds else 1
 
 
-def dry_run(module: ModuleType, run: Run) -> int:
+def dry_run(module: Module, run: Run) -> int:
     """`--dry-run`: print the settings, the run's identity and length, and its sizes."""
     setup = TrainingSetup(module, run)
     run = setup.run

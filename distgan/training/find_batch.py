@@ -49,7 +49,7 @@ def find_batch(run: Run, words: list[str], processes: int, memory: float | None)
     while low < high:
         middle = (low + high) // 2 if low else 0  # the largest first: it is the fastest
         accumulation, each = candidates[middle]
-        used = _try_in_child(run, each, limit)
+        used = _try_in_child(words[0], run, each, limit)
         result = f"fits ({used})" if used else "does not fit"
         console.say(f"{each:6} per rank, machine.accumulation={accumulation}: {result}")
         if used:
@@ -84,7 +84,7 @@ def _free_bytes() -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def _try_in_child(run: Run, each: int, limit: int) -> str | None:
+def _try_in_child(recipe: str, run: Run, each: int, limit: int) -> str | None:
     """Take two steps on `each` samples in a child; return its memory as text, None if too little.
 
     RunError if the child fails for another reason.
@@ -96,7 +96,7 @@ def _try_in_child(run: Run, each: int, limit: int) -> str | None:
     path = [str(Path(distgan.__file__).parents[1]), os.environ.get("PYTHONPATH")]
     done = subprocess.run(
         [sys.executable, "-m", "distgan.training.find_batch"],
-        input=json.dumps({"settings": settings, "limit": limit}),
+        input=json.dumps({"recipe": recipe, "settings": settings, "limit": limit}),
         capture_output=True,
         text=True,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, path))},
@@ -112,7 +112,7 @@ def _try_in_child(run: Run, each: int, limit: int) -> str | None:
 
 
 # ---- the child
-def try_batch(settings: dict[str, Any], limit: int) -> str:
+def try_batch(recipe: str, settings: dict[str, Any], limit: int) -> str:
     """Take two steps in this process, on a CPU with at most `limit` bytes; return the peak memory
     as text.
     """
@@ -125,7 +125,7 @@ def try_batch(settings: dict[str, Any], limit: int) -> str:
     from distgan.recipes._base import build_recipe
     from distgan.recipes._catalog import resolve_recipe
 
-    module, _ = resolve_recipe(settings["recipe"])
+    module, _ = resolve_recipe(recipe)
     run = module.Settings.model_validate(settings)
     ranks = Ranks(run.machine, run.precision)
     data = Data(run.data, run.machine.verify)
@@ -137,7 +137,7 @@ def try_batch(settings: dict[str, Any], limit: int) -> str:
         mapped, resident = (int(word) * os.sysconf("SC_PAGE_SIZE") for word in pages)
         soft = mapped + max(limit - resident, 0)
         resource.setrlimit(resource.RLIMIT_AS, (soft, resource.RLIM_INFINITY))
-    recipe = build_recipe(module, run, ranks, layout, data.shape)
+    made = build_recipe(module, run, ranks, layout, data.shape)
     stream = iter(
         Stream(
             data,
@@ -152,7 +152,7 @@ def try_batch(settings: dict[str, Any], limit: int) -> str:
     )
     clock = Clock(layout.batch * run.batches_per_step, len(data.train))
     for step in range(2):  # an optimizer has its state after the first
-        recipe.step([next(stream) for _ in range(run.batches_per_step)], clock.at(step))
+        made.step([next(stream) for _ in range(run.batches_per_step)], clock.at(step))
     if on_gpu:
         return f"at most {torch.cuda.max_memory_allocated(ranks.device) / 1e9:.2f} GB on the GPU"
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -162,7 +162,7 @@ def try_batch(settings: dict[str, Any], limit: int) -> str:
 def main() -> int:
     request = json.load(sys.stdin)
     try:
-        print(try_batch(request["settings"], request["limit"]))
+        print(try_batch(**request))
     except Exception as error:
         if is_out_of_memory(error):
             return _EXIT_OUT_OF_MEMORY

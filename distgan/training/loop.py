@@ -169,6 +169,7 @@ class Loop:
                 self._interrupted = {"steps_lost": lost, "heartbeat": heartbeat}
             name, step = ("resume", newest[1]["step"]) if newest else ("start", 0)
             self.folder.event(name, step=step, attempt=self.folder.attempt)
+            self.folder.accept_code(step, self.clock.at(step).epoch)
             return newest
 
         newest = self.ranks.on_rank_zero(choose)

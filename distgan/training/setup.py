@@ -1,7 +1,6 @@
 """Set up a run: processes, settings, data, batch layout, networks, evaluator."""
 
 import json
-from types import ModuleType
 from typing import Any
 
 from distgan.config import batch_layout
@@ -12,6 +11,7 @@ from distgan.data.dataset import Data
 from distgan.distributed.ranks import Ranks
 from distgan.evaluation.image_evaluator import Evaluator
 from distgan.recipes._base import build_recipe
+from distgan.recipes._catalog import Module
 from distgan.runs import checkpoints
 from distgan.runs.locate import start_digest
 from distgan.runs.resolve import earlier_values, resolve, versions
@@ -31,8 +31,8 @@ class RunContext:
     Checks them in the order in which a user should read about errors. Collective.
     """
 
-    def __init__(self, run: Run):
-        self.ranks = Ranks(run.machine, run.precision)
+    def __init__(self, module: Module, run: Run):
+        self.module, self.ranks = module, Ranks(run.machine, run.precision)
         # Each rank has read its own run file: with other epochs in one of them, say, the other
         # ranks would wait for it at the end.
         for key, value in flatten(run.model_dump(mode="json", exclude=PER_RANK)):
@@ -42,6 +42,8 @@ class RunContext:
         deepspeed = json.dumps(self.ranks.engine_choice.deepspeed, sort_keys=True)
         self.ranks.require_same("the requested engine", f"{self.ranks.engine_choice} {deepspeed}")
         self.ranks.require_same("the kind of device", self.ranks.device.type)
+        if code := getattr(module, "code", None):
+            self.ranks.require_same(f"the code of {code.name}", code.digest)
         self.data = self.ranks.on_all_ranks(lambda: Data(run.data, run.machine.verify))
         self.run = run = self._resolve(run)
         self.data.require(run.recipe, run.kind, run.crop)
@@ -59,21 +61,17 @@ class RunContext:
             lambda: resolve(run, self.data.fingerprint)
         )
         version = versions(run)[index]
-        if version is not run:
-            console.say(
-                "note: this run was begun with earlier defaults and keeps them:"
-                f" {earlier_values(version, run)}"
-            )
+        if earlier := earlier_values(version, run):
+            console.say(f"note: this run was begun with earlier defaults and keeps them: {earlier}")
         return version
 
 
 class TrainingSetup(RunContext):
     """A `RunContext` with the networks and the evaluator."""
 
-    def __init__(self, module: ModuleType, run: Run):
-        super().__init__(run)
+    def __init__(self, module: Module, run: Run):
+        super().__init__(module, run)
         run = self.run
-        self.module = module
         self.recipe = build_recipe(module, run, self.ranks, self.layout, self.data.shape)
         if self.ranks.world_size > 1:
             # Weights are sent from rank 0, buffers and averages are not: another version of torch

@@ -14,7 +14,7 @@ from distgan.core.arguments import MANY, Arguments, Command, Option, one_of, swi
 from distgan.core.errors import ConfigError, LaunchError
 from distgan.core.files import disk_errors, opener, remove, touch, user_name
 from distgan.core.reading import parse_json
-from distgan.launchers.runs.plan import snapshot_run_file
+from distgan.launchers.runs.plan import snapshot_files
 from distgan.launchers.runs.selection import RUNS, TARGET, SelectedRun, read_submission, select
 from distgan.launchers.slurm import client, submission
 from distgan.launchers.slurm.ledger import Ledger
@@ -211,7 +211,7 @@ def _again(home: Path, ledger: Ledger, group: list[SelectedRun], options: Argume
             remove(run.folder / "NO_RESTART")
             remove(run.folder / STOP)
     files = ledger.home / "files"
-    elements = [[RunSpec(run.folder, snapshot_run_file(run.words, files))] for (run,) in elements]
+    elements = [[RunSpec(run.folder, snapshot_files(run.words, files))] for (run,) in elements]
     kept = {
         key: value for key, value in group[0].submitted.submission.details.items() if key == "sweep"
     }

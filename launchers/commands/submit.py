@@ -5,7 +5,7 @@ from distgan.core import console
 from distgan.core.arguments import MANY, Command, switch
 from distgan.core.errors import LaunchError
 from distgan.launchers.runs import submit_warnings
-from distgan.launchers.runs.plan import clear_end_markers, plan_run, runs_folder, snapshot_run_file
+from distgan.launchers.runs.plan import clear_end_markers, plan_run, runs_folder, snapshot_files
 from distgan.launchers.runs.selection import inspect, with_accounting
 from distgan.launchers.slurm import profiles, submission
 from distgan.launchers.slurm.ledger import Ledger
@@ -69,7 +69,7 @@ def main(argv: list[str]) -> int:
         clear_end_markers(planned)
         member = RunSpec(
             planned.spec.folder,
-            snapshot_run_file(planned.spec.words, home / "_slurm" / "files"),
+            snapshot_files(planned.spec.words, home / "_slurm" / "files"),
         )
         submitted = submission.submit(home, [[member]], resources)
     console.say(

@@ -11,6 +11,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from distgan import train
 from distgan.config import batch_layout
 from distgan.config.settings import Run
@@ -28,8 +30,9 @@ from distgan.distributed.environment import resolve_engine
 from distgan.launchers.runs.state import read_run_files
 from distgan.launchers.slurm.profiles import Resources
 from distgan.launchers.slurm.submission import RunSpec
+from distgan.recipes._catalog import resolve_recipe
 from distgan.runs.folder import STOP
-from distgan.runs.resolve import folder_of, resolve, versions
+from distgan.runs.resolve import folder_of, require_code, resolve, versions
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ def plan_run(
     Raise ConfigError, DataError, LaunchError or RunError before anything is written. `chain`: a
     stand-in for the digest of the checkpoint that it grows from, which is not trained yet.
     """
-    _, run, _ = train.plan(words)
+    module, run, _ = train.plan(words)
     if run.machine.folder:
         raise ConfigError(
             "machine.folder: a submitted run has the folder of its identity; choose machine.runs or"
@@ -91,6 +94,7 @@ def plan_run(
 
         start = start_digest(run)
     home = folder or folder_of(run, run.identity(data.fingerprint, start))
+    require_code(run, getattr(module, "code", None), home)
     with disk_errors(home, error=RunError), contextlib.suppress(FileNotFoundError):
         with opened_folder(home):  # or the link of another user would choose the folder
             pass
@@ -103,14 +107,22 @@ def make_clock(run: Run, samples: int) -> Clock:
     return Clock(run.batch * run.batches_per_step, samples)
 
 
-def snapshot_run_file(words: tuple[str, ...], folder: Path) -> tuple[str, ...]:
-    """Copy a run file into `folder` and return the words with that copy: the file may be edited
-    before its job starts.
+def snapshot_files(words: tuple[str, ...], folder: Path) -> tuple[str, ...]:
+    """Copy the run file and the code of a recipe of one's own into `folder`; return the words with
+    these copies: the files may be edited or deleted before their job starts.
     """
     path = Path(words[0])
+    module, tree = resolve_recipe(words[0])
+    recipe = words[0]
+    if code := getattr(module, "code", None):
+        with disk_errors(folder):
+            make_folder(folder)
+            recipe = str(code.copy_to(folder))
     if path.suffix not in (".yaml", ".yml") or not path.is_file():
-        return words
+        return (recipe, *words[1:])
     data = path.read_bytes()
+    if code:
+        data = yaml.safe_dump({**tree, "recipe": recipe}, sort_keys=False).encode()
     stem = re.sub(r"(-[0-9a-f]{12}(-[0-9]+)?)+$", "", path.stem)[:60]  # not of a copy's copy
     name = f"{stem}-{hashlib.sha256(data).hexdigest()[:12]}-{os.getuid()}{path.suffix}"
     copy = folder.resolve() / name

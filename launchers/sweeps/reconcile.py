@@ -8,7 +8,7 @@ from distgan.core import console
 from distgan.core.files import disk_errors, make_folder, write_atomic
 from distgan.launchers.runs import submit_warnings
 from distgan.launchers.runs.accounting import estimate
-from distgan.launchers.runs.plan import clear_end_markers, snapshot_run_file
+from distgan.launchers.runs.plan import clear_end_markers, snapshot_files
 from distgan.launchers.runs.selection import SelectedRun, inspect, with_accounting
 from distgan.launchers.slurm import client, submission
 from distgan.launchers.slurm.ledger import Ledger
@@ -187,7 +187,7 @@ def _array(sweep: Sweep, part: list[list[int]], dependency: str | None, after: i
         [
             RunSpec(
                 sweep.members[i].spec.folder,
-                snapshot_run_file(sweep.members[i].spec.words, sweep.folder / "files"),
+                snapshot_files(sweep.members[i].spec.words, sweep.folder / "files"),
             )
             for i in element
         ]

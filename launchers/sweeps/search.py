@@ -24,7 +24,7 @@ from distgan.config.sections import Section
 from distgan.core import console
 from distgan.core.errors import ConfigError, DistganError, LaunchError
 from distgan.core.files import disk_errors, make_folder, touch, write_atomic
-from distgan.launchers.runs.plan import PlannedRun, plan_run, snapshot_run_file
+from distgan.launchers.runs.plan import PlannedRun, plan_run, snapshot_files
 from distgan.launchers.runs.selection import SelectedRun, inspect, with_accounting
 from distgan.launchers.slurm import client, submission
 from distgan.launchers.slurm.ledger import Ledger
@@ -131,8 +131,7 @@ def _once(sweep: Sweep, search: Search, dry_run: bool) -> tuple[int, bool]:
         if members:
             files = sweep.folder / "files"
             elements = [
-                [RunSpec(member.folder, snapshot_run_file(member.words, files))]
-                for member in members
+                [RunSpec(member.folder, snapshot_files(member.words, files))] for member in members
             ]
             submitted = submission.submit(sweep.home, elements, sweep.resources, sweep=sweep.name)
             console.say(f"submitted   job {submitted.job}: {len(members)} trials")

@@ -1,0 +1,145 @@
+"""Import the code of a recipe that is not distgan's, from the sources that its digest covers.
+
+Its modules, and nothing else that lies beside them, hide modules of the same names: a file
+`random.py` or `data/` next to the recipe breaks no other import. What is imported later, within a
+function, comes from the same sources, also where the files have changed or are gone.
+"""
+
+import importlib
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import sys
+import traceback
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+from distgan.config.settings import Run
+from distgan.core.errors import ConfigError, DistganError
+from distgan.runs.recipe_code import RecipeCode
+
+Loaded = tuple[type[Run], Any, RecipeCode, str]  # (Settings, Recipe, its code, its docstring)
+
+
+class _Finder(importlib.abc.MetaPathFinder, importlib.abc.SourceLoader):  # type: ignore[misc]
+    """Find and load the modules of one recipe from memory."""
+
+    def __init__(self, code: RecipeCode):
+        self.code, self.modules = code, code.modules
+        self.loaded: Loaded | None = None
+        self.sources = {str(code.root / name): data for name, data in code.files.items()}
+        names = [*self.modules, *(name.rpartition(".")[0] for name in self.modules)]
+        # Folders without an __init__.py are packages as well.
+        self.folders = {
+            name.rsplit(".", i)[0] for name in names for i in range(name.count(".") + 1) if name
+        }
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        name = self.modules.get(fullname)
+        if name is None and fullname not in self.folders:
+            return None
+        folder = [str(self.code.root.joinpath(*fullname.split(".")))]
+        if name is None:
+            spec = importlib.machinery.ModuleSpec(fullname, None, is_package=True)
+            spec.submodule_search_locations = folder
+            return spec
+        return importlib.util.spec_from_file_location(
+            fullname,
+            self.get_filename(fullname),
+            loader=self,
+            submodule_search_locations=folder if name.endswith("__init__.py") else None,
+        )
+
+    def get_filename(self, fullname: str) -> str:
+        return str(self.code.root / self.modules[fullname])
+
+    def get_data(self, path: str) -> bytes:
+        if path not in self.sources:
+            raise OSError(f"no source {path}")
+        return self.sources[path]
+
+
+def load(code: RecipeCode) -> Loaded:
+    """Import a recipe, in place of one that was loaded before.
+
+    ConfigError names the file and the line of what is wrong.
+    """
+    for finder in _finders():
+        if finder.code == code and finder.loaded:
+            return finder.loaded
+    unload()
+    finder = _Finder(code)
+    for name in finder.folders | finder.modules.keys():
+        if name in sys.modules:
+            raise ConfigError(
+                f"{code.path} imports the module {name} beside it, but another module of this name"
+                f" is in use: {getattr(sys.modules[name], '__file__', None) or name}. Rename yours"
+            )
+    sys.meta_path.insert(0, finder)
+    try:
+        module = importlib.import_module(code.module)
+        recipe = getattr(module, code.attribute, None)
+        settings = getattr(recipe, "Settings", getattr(module, "Settings", None))
+        about = str(getattr(recipe, "__doc__", "") or module.__doc__ or code.name).strip()
+        finder.loaded = _checked(code, settings), _with_step(code, recipe), code, about
+    except DistganError:
+        raise
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt | MemoryError):
+            raise
+        raise ConfigError(f"{blame(code, error)}: {type(error).__name__}: {error}") from error
+    return finder.loaded
+
+
+def _finders() -> list[_Finder]:
+    return [each for each in sys.meta_path if isinstance(each, _Finder)]
+
+
+def unload() -> None:
+    """Forget the modules of a recipe that was loaded before."""
+    for finder in _finders():
+        sys.meta_path.remove(finder)
+        for name in finder.folders | finder.modules.keys():
+            sys.modules.pop(name, None)
+
+
+def blame(code: RecipeCode, error: BaseException) -> str:
+    """Return `FILE:LINE` of the innermost line of the recipe that an error came through."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if frame.filename in code.paths]
+    return f"{own[-1].filename}:{own[-1].lineno}" if own else str(code.path)
+
+
+HINT = "`distgan new` writes a file that has all a recipe needs"
+
+
+def _checked(code: RecipeCode, settings: Any) -> type[Run]:
+    """Return the settings' class; ConfigError unless it is one for a recipe of one's own."""
+    if not (isinstance(settings, type) and issubclass(settings, Run)):
+        found = "no class Settings" if settings is None else f"Settings = {settings!r}"
+        raise ConfigError(
+            f"{code.path} has {found}; needed is `class Settings(api.Run):` with the settings of"
+            f" {code.name}; {HINT}"
+        )
+    if settings.model_fields["recipe"].annotation is not str:
+        raise ConfigError(
+            f"{code.path}: Settings has a field `recipe`; delete it: a recipe of your own is named"
+            f" after its file, here {code.name}"
+        )
+    if settings.kind not in ("image", "pair"):
+        raise ConfigError(
+            f"{code.path}: Settings.kind is {settings.kind!r}; allowed are 'image' and 'pair'"
+        )
+    return settings
+
+
+def _with_step(code: RecipeCode, recipe: Any) -> Any:
+    """Return the recipe's class; ConfigError unless it is one."""
+    if not callable(recipe):
+        raise ConfigError(f"{code.path} has no class {code.attribute}; {HINT}")
+    if not callable(getattr(recipe, "step", None)):
+        raise ConfigError(f"{code.path}: {code.attribute} has no method step(batches, now); {HINT}")
+    return recipe
