@@ -195,7 +195,7 @@ class Run(Section):
     @classmethod
     def unhashed(cls) -> set[str]:
         """Return the settings that say where and how far to run, not what the run is."""
-        return {"machine", "experiment", "epochs", "data"}
+        return {"machine", "experiment", "epochs", "data", "code"}
 
     def with_given(self, given: dict[str, Any]) -> Self:
         """Remember the settings that a line gave; return this run."""

@@ -98,7 +98,7 @@ def find_code(name: str, beside: Path | None = None) -> RecipeCode:
         return recipe_code.from_copy(copy)
     target = entry_points().get(name, name)
     file, _, attribute = target.partition(":")
-    if file.endswith((".py", ".zip")) or "/" in file:
+    if file.endswith((".py", ".zip")):
         path = Path(file).expanduser()
         if beside and not path.is_absolute() and (beside.parent / path).is_file():
             path = beside.parent / path

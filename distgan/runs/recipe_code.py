@@ -247,6 +247,11 @@ def _module_of(name: str) -> str:
 _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
+def _body(node: Any) -> list[ast.stmt]:
+    """Return the statements of a module, class or function, without its docstring."""
+    return node.body[ast.get_docstring(node, clean=False) is not None :]
+
+
 def _canonical(node: Any) -> str:
     """Return the syntax as text: without places, docstrings and what this version of Python adds
     empty.
@@ -258,8 +263,8 @@ def _canonical(node: Any) -> str:
     if not isinstance(node, ast.AST):
         return repr(node)
     fields = dict(ast.iter_fields(node))
-    if isinstance(node, _DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
-        fields["body"] = node.body[1:]
+    if isinstance(node, _DOCUMENTED):
+        fields["body"] = _body(node)
     text = ",".join(
         f"{name}={_canonical(value)}" for name, value in fields.items() if value not in (None, [])
     )
@@ -271,9 +276,9 @@ def _parts(code: RecipeCode) -> dict[str, str]:
     found: dict[str, str] = {}
     for name, data in code.files.items():
         rest = []
-        for node in parse(code.root / name, data).body:
+        for node in _body(parse(code.root / name, data)):
             if isinstance(node, ast.ClassDef):
-                own = [child for child in node.body if not isinstance(child, _DOCUMENTED)]
+                own = [child for child in _body(node) if not isinstance(child, _DOCUMENTED)]
                 found[f"{name}: {node.name}"] = _canonical([*node.bases, *own])
                 for child in node.body:
                     if isinstance(child, _DOCUMENTED):

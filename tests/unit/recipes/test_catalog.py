@@ -1,0 +1,128 @@
+"""A recipe of one's own, from anywhere: found, imported, refused in one sentence."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from distgan.core.errors import ConfigError
+from distgan.recipes import _catalog
+from distgan.recipes._own_code import unload
+
+TEMPLATE = Path(_catalog.__file__).parent / "templates" / "image.py"
+HEAD = "from distgan import api\n"
+SMALL = HEAD + "class Settings(api.Run): pass\nclass Recipe:\n    def step(self, b, n): pass\n"
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+    unload()
+
+
+def recipe(text=SMALL, path="my_gan.py"):
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).write_text(text)
+    return path
+
+
+def test_by_its_file_its_import_path_and_an_entry_point(here, monkeypatch):
+    recipe(TEMPLATE.read_text(), "own/gans.py")
+    Path("own/__init__.py").write_text("")
+    for what, name in (
+        ("own/gans.py", "gans"),
+        (str(here / "own/gans.py"), "gans"),
+        ("own.gans", "own.gans"),
+        ("own.gans:Recipe", "own.gans.Recipe"),
+    ):
+        module, tree = _catalog.resolve_recipe(what)
+        assert (module.code.name, tree["recipe"]) == (name, name)
+        assert module.Settings(data="x", **tree).recipe == name
+        assert str(here / "own/gans.py") in module.code.paths
+    monkeypatch.setattr(_catalog, "entry_points", lambda: {"theirs": "own.gans:Recipe"})
+    module, tree = _catalog.resolve_recipe("theirs")
+    assert tree["recipe"] == "theirs" and "theirs" in _catalog.recipe_names()
+
+
+def test_a_class_of_another_name_may_have_its_own_settings():
+    text = SMALL + "class MyGAN(Recipe):\n    class Settings(api.Run):\n        width: int = 5\n"
+    module, tree = _catalog.resolve_recipe(recipe(text) + ":MyGAN")
+    assert tree["recipe"] == "my_gan.MyGAN" and "width" in module.Settings.model_fields
+
+
+def test_nothing_beside_it_hides_another_module():
+    """Of its own modules those that it imports are imported, and no others."""
+    recipe("raise SystemExit", "random.py"), recipe("raise SystemExit", "colorsys.py")
+    recipe("raise SystemExit", "yaml.py"), recipe("y = 2", "nets/deep/inner.py")
+    recipe("x = 1", "layers.py")
+    text = "import colorsys, random\nimport layers\nfrom nets.deep import inner\n" + SMALL
+    text += (
+        "def later():\n    import layers as a\n    from nets.deep.inner import y\n    return y\n"
+    )
+    module, _ = _catalog.resolve_recipe(recipe(text))
+    for path in ("layers.py", "nets/deep/inner.py"):
+        Path(path).unlink()
+    for name in ("layers", "nets.deep.inner", "nets.deep"):
+        sys.modules.pop(name)
+    assert sys.modules["my_gan"].later() == 2  # from the sources that were read
+    import yaml
+
+    assert yaml.safe_load("1") == 1
+
+
+def test_code_is_read_anew_once_it_has_changed():
+    first, _ = _catalog.resolve_recipe(recipe())
+    assert _catalog.resolve_recipe("my_gan.py")[0].Settings is first.Settings
+    recipe(SMALL.replace("pass\nclass", "width: int = 1\nclass"))
+    second, _ = _catalog.resolve_recipe("my_gan.py")
+    assert "width" in second.Settings.model_fields and "width" not in first.Settings.model_fields
+
+
+FAULTS = {
+    "no file": ("", "no_gan.py", r"no file no_gan\.py; `distgan new no_gan\.py` writes one"),
+    "syntax": ("x = 1\nif\n", "", r"my_gan\.py:2: invalid syntax"),
+    "raises": ("x = 1\n\nprint(y)\n", "", r"my_gan\.py:3: NameError: name 'y' is not defined"),
+    "exits": ("raise SystemExit(3)\n", "", r"my_gan\.py:1: SystemExit: 3"),
+    "no module": ("import nonesuch\n", "", r"my_gan\.py:1: ModuleNotFoundError: .*nonesuch"),
+    "no settings": (SMALL.replace("Settings", "Options"), "", "has no class Settings; needed is"),
+    "other settings": (SMALL.replace("(api.Run)", ""), "", "needed is `class Settings.api.Run.:`"),
+    "no recipe": (SMALL.replace("Recipe", "Gan"), "", "has no class Recipe; `distgan new`"),
+    "no step": (SMALL.replace("step", "steps"), "", r"has no method step\(batches, now\)"),
+    "kind": (SMALL.replace("pass\n", "kind = 'video'\n", 1), "", "kind is 'video'; allowed are"),
+    "field recipe": (SMALL.replace("pass\n", "recipe: int = 1\n", 1), "", "field `recipe`; delete"),
+    "name taken": (SMALL, "sagan.py", "has the name of distgan's own recipe sagan; rename it"),
+    "name in use": (SMALL, "pytest.py", "another module of this name is in use"),
+    "odd name": (SMALL, "my gan.py", "allowed are at most 100 letters, digits"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_what_is_no_recipe_is_refused_with_its_line(fault):
+    text, path, message = FAULTS[fault]
+    path = path or "my_gan.py"
+    if text:
+        recipe(text, path)
+    with pytest.raises(ConfigError, match=message) as caught:
+        _catalog.resolve_recipe(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_in_a_run_file_relative_to_it(here):
+    recipe(SMALL, "there/my_gan.py")
+    Path("there/run.yaml").write_text(yaml.safe_dump({"recipe": "my_gan.py", "batch": 3}))
+    module, tree = _catalog.resolve_recipe("there/run.yaml")
+    assert tree == {"recipe": "my_gan", "batch": 3} and module.code.root == here / "there"
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a file away")
+@pytest.mark.parametrize("given", ["run.yaml", "my_gan.py"])
+def test_settings_do_not_run_a_strangers_code(given):
+    recipe(SMALL)
+    Path("run.yaml").write_text("recipe: my_gan.py\n")
+    os.chown(given, 12345, 12345)
+    with pytest.raises(ConfigError, match="belongs to 12345. If you trust it, name the recipe on"):
+        _catalog.resolve_recipe("run.yaml")
+    assert _catalog.resolve_recipe("my_gan.py")[1] == {"recipe": "my_gan"}
