@@ -116,7 +116,19 @@ def _facts(run: History) -> list[tuple[str, str, str]]:
     if peaks:
         note = "" if processes == "1" else "per process"
         facts.append(("peak memory", f"{number(peaks[-1])} MB", note))
-    return facts
+    return facts + _code(run)
+
+
+def _code(run: History) -> list[tuple[str, str, str]]:
+    """Return the digest of the code of a recipe that is not distgan's, and those before it."""
+    if not isinstance(code := run.identity.get("code"), dict):
+        return []
+    earlier = [
+        f"{event.get('before')} until epoch {number(event.get('epoch'))}"
+        for event in run.events
+        if event.get("event") == "code"
+    ]
+    return [("code of the recipe", str(code.get("digest")), "; ".join(earlier[-3:]))]
 
 
 def _curve_notes(run: History) -> list[str]:
