@@ -23,7 +23,7 @@ from distgan.core import console
 from distgan.core.clock import Clock
 from distgan.core.errors import LaunchError
 from distgan.data.dataset import Data
-from distgan.data.loader import Stream
+from distgan.data.loader import MicroBatch, Stream
 from distgan.distributed.ranks import Ranks, SingleProcess
 from distgan.engine.player import Player
 from distgan.recipes._base import build_recipe
@@ -186,7 +186,7 @@ def check(module: ModuleType, run: Run, ranks: Ranks, data: Data, layout: BatchL
     """
     began = time.perf_counter()
     mine = _play(module, run, ranks, data, layout)
-    _forget(run)
+    forget(run)
     apart = ranks.gather(np.array([ranks.rank]), mine.ranks_apart[None], ranks.world_size)
 
     def compare() -> list[Difference]:
@@ -205,10 +205,10 @@ def check(module: ModuleType, run: Run, ranks: Ranks, data: Data, layout: BatchL
                 " narrower networks: the result depends on neither"
             ) from error
         assert apart is not None, "rank 0 gathers"
-        return list(_differences(mine, one, run.precision, apart.amax(0)))
+        return [*differences(mine, one, run.precision), *_among_ranks(one, apart.amax(0))]
 
     rows = ranks.on_rank_zero(compare)
-    _forget(run)
+    forget(run)
     engine = (
         "no engine"
         if ranks.world_size == 1
@@ -230,19 +230,19 @@ _State = dict[tuple[str, str], torch.Tensor]
 
 
 @dataclasses.dataclass
-class _Trace:
-    """The results of three steps."""
+class Trace:
+    """The results of a few steps."""
 
     logs: list[dict[str, float]]  # numbers of each step, means over ranks
     states: list[_State]  # after 0, 1, … steps, on the CPU
-    ranks_apart: (
-        torch.Tensor
-    )  # [players]: this rank's distance from the mean of all, relative to how far that moved
+    # [players]: this rank's distance from the mean of all, relative to how far that moved
+    ranks_apart: torch.Tensor = dataclasses.field(default_factory=lambda: torch.zeros(0))
 
 
-def _play(module: ModuleType, run: Run, ranks: Ranks, data: Data, layout: BatchLayout) -> _Trace:
-    """Take the first three steps of the run."""
-    recipe = build_recipe(module, run, ranks, layout, data.shape)
+def first_steps(
+    run: Run, ranks: Ranks, data: Data, layout: BatchLayout, steps: int = STEPS
+) -> Iterator[tuple[list[list[MicroBatch]], Clock]]:
+    """Yield what the first steps that update all players are called with."""
     clock = Clock(layout.batch * run.batches_per_step, len(data.train))
     stream = iter(
         Stream(
@@ -255,24 +255,31 @@ def _play(module: ModuleType, run: Run, ranks: Ranks, data: Data, layout: BatchL
             crop=run.crop,
         )
     )
-    states, logs = [_state(recipe.players)], []
-    first = clock.steps(run.whole_from) if run.whole_from else 0  # steps that update all there is
-    for k in range(first, first + STEPS):
-        logs.append(recipe.step([next(stream) for _ in range(run.batches_per_step)], clock.at(k)))
-        states.append(_state(recipe.players))
+    first = clock.steps(run.whole_from) if run.whole_from else 0
+    for k in range(first, first + steps):
+        yield [next(stream) for _ in range(run.batches_per_step)], clock.at(k)
+
+
+def _play(module: ModuleType, run: Run, ranks: Ranks, data: Data, layout: BatchLayout) -> Trace:
+    """Take the first three steps of the run."""
+    recipe = build_recipe(module, run, ranks, layout, data.shape)
+    states, logs = [state_of(recipe.players)], []
+    for batches, now in first_steps(run, ranks, data, layout):
+        logs.append(recipe.step(batches, now))
+        states.append(state_of(recipe.players))
     names = [name for name in logs[0] if name.endswith(("/loss", "/grad_norm", "/skipped"))]
     table = ranks.all_reduce_mean(
         torch.stack([torch.stack([log[name].double() for name in names]) for log in logs])
     ).tolist()
     apart = _apart(recipe.players, states[0], states[STEPS], ranks)
-    return _Trace(
+    return Trace(
         [dict(zip(names, row, strict=True)) for row in table],
         states if ranks.is_main else [],
         apart,
     )
 
 
-def _state(players: dict[str, Player]) -> _State:
+def state_of(players: dict[str, Player]) -> _State:
     """Return everything that an update changes, by player and kind. Collective."""
     rows: dict[tuple[str, str], list[torch.Tensor]] = {}
     for name, player in players.items():
@@ -309,10 +316,9 @@ def _apart(players: dict[str, Player], before: _State, after: _State, ranks: Ran
     return torch.tensor(list(found.values()), dtype=torch.float64)
 
 
-def _differences(
-    mine: _Trace, one: _Trace, precision: str, ranks_apart: torch.Tensor
-) -> Iterator[Difference]:
-    allowed = TOLERANCES[precision]
+def differences(mine: Trace, one: Trace, precision: str) -> Iterator[Difference]:
+    """Compare the numbers and the state after each step."""
+    allowed, steps = TOLERANCES[precision], len(one.logs)
     for name in one.logs[0]:
         size = max(abs(log[name]) for log in one.logs)
         for k, (a, b) in enumerate(zip(mine.logs, one.logs, strict=True)):
@@ -323,19 +329,22 @@ def _differences(
         if name.endswith("/skipped") and all(log[name] for log in one.logs):
             yield Difference(
                 f"{name} in every step: nothing could be compared, and this",
-                STEPS,
+                steps,
                 math.inf,
                 allowed.numbers[-1],
             )
-    for player, kind in one.states[STEPS]:
+    for player, kind in one.states[steps]:
         limits = allowed.weights if kind.endswith("weights") else allowed.state
-        for k, limit in enumerate(limits):
+        for k, limit in enumerate(limits[:steps]):
             apart, of_size = _relative(
                 mine.states[k + 1][player, kind],
                 one.states[k + 1][player, kind],
                 one.states[0][player, kind],
             )
             yield Difference(f"{kind} of {player}", k + 1, apart, limit, of_size)
+
+
+def _among_ranks(one: Trace, ranks_apart: torch.Tensor) -> Iterator[Difference]:
     players = dict.fromkeys(player for player, _ in one.states[STEPS])
     for player, apart in zip(players, ranks_apart.tolist(), strict=True):
         yield Difference(f"{player} among ranks", STEPS, apart, AMONG_RANKS)
@@ -357,7 +366,7 @@ def _ratio(distance: float, size: float) -> float:
     return 0.0 if distance == 0 else distance / size if size > 0 else math.inf
 
 
-def _forget(run: Run) -> None:
+def forget(run: Run) -> None:
     """Free memory: wrapped networks are in reference cycles."""
     gc.collect()
     if run.machine.compile:

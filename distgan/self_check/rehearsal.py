@@ -1,0 +1,127 @@
+"""Play a recipe's first steps in one process, which may claim to be one of several ranks."""
+
+import contextlib
+import dataclasses
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import torch
+
+from distgan.config.batch_layout import BatchLayout
+from distgan.config.settings import Run
+from distgan.data.dataset import Data
+from distgan.distributed.claimed_ranks import ClaimedRanks
+from distgan.distributed.ranks import Ranks
+from distgan.engine.player import Log
+from distgan.recipes._base import build_recipe
+from distgan.self_check import contract
+from distgan.self_check.comparison import Trace, first_steps, state_of
+from distgan.self_check.observer import Observer
+
+STEPS = 2
+
+
+class Subject(NamedTuple):
+    """A recipe and what it is to be trained on."""
+
+    module: ModuleType | Any
+    files: frozenset[str]
+    run: Run
+    ranks: Ranks
+    data: Data
+
+
+class Rehearsal:
+    """`parts` micro-batches make the batch. `claimed`: each is that of a rank of its own, as read
+    in the recipe's files.
+    """
+
+    def __init__(
+        self,
+        subject: Subject,
+        parts: int = 1,
+        *,
+        claimed: int = 1,
+        observer: Observer | None = None,
+    ):
+        self._subject, self._observer = subject, observer
+        run, files = subject.run, subject.files
+        self.ranks = ClaimedRanks(subject.ranks, files, parts, run.precision)
+        self._parts, self._count = parts, claimed
+        self._layout = BatchLayout(run.batch, 1, parts, run.batch // parts, run.group)
+        self._numbers: dict[str, torch.Tensor] = {}
+
+    def play(self, steps: int = STEPS) -> Trace:
+        """Take the steps. Raises what the recipe raises, and Refused for what it must not do."""
+        subject, logs = self._subject, []
+        with self._claiming():
+            recipe = self.build()
+            zero = torch.zeros(())
+            for name, player in recipe.players.items():
+                player.update = partial(self._update, name, player.update)
+                numbers = ("loss", "grad_norm", "skipped")
+                self._numbers |= {f"{name}/{number}": zero for number in numbers}
+            states = [state_of(recipe.players)]
+            for batches, now in first_steps(
+                subject.run, self.ranks, subject.data, self._layout, steps
+            ):
+                self.ranks.claim_to_be(self._count - 1, self._count)
+                with self._observer.step(recipe) if self._observer else contextlib.nullcontext():
+                    log = recipe.step(batches, now)
+                contract.check_step(log, subject.module.Recipe)
+                logs.append({name: float(value) for name, value in self._numbers.items()})
+                states.append(state_of(recipe.players))
+            if self._observer:
+                self._observer.draw(recipe, subject.data)
+        return Trace(logs, states)
+
+    def build(self) -> Any:
+        """Return the recipe with its networks."""
+        subject, run = self._subject, self._subject.run
+        self.ranks.claim_to_be(self._count - 1, self._count)
+        shown = self._layout
+        if self._parts > 1 and self._count > 1:
+            shown = dataclasses.replace(shown, ranks=self._count, accumulation=1)
+        made = partial(build_recipe, subject.module, run, self.ranks, shown, subject.data.shape)
+        recipe = self._observer.building(made) if self._observer else made()
+        contract.check_players(recipe, subject.module.Recipe)
+        return recipe
+
+    @contextlib.contextmanager
+    def _claiming(self) -> Iterator[None]:
+        modules = [m for m in list(sys.modules.values()) if hasattr(m, "__file__")]
+        spaces = [vars(m) for m in modules if m.__file__ in self._subject.files]
+        with self.ranks.claiming(*spaces):
+            yield
+
+    def _update(
+        self,
+        name: str,
+        usual: Callable[..., Log],
+        loss_of: Callable[[Any], tuple[torch.Tensor, Log]],
+        batch: list[Any],
+        epoch: float,
+    ) -> Log:
+        """Call `Player.update`; return the numbers that the claimed rank would see."""
+        entries: list[Log] = []
+        observer = self._observer
+
+        def watched(micro: Any) -> tuple[torch.Tensor, Log]:
+            if self._count > 1 and self._parts > 1:
+                self.ranks.claim_to_be(len(entries) % self._count, self._count)
+            with observer.loss(name) if observer else contextlib.nullcontext():
+                result = loss_of(micro)
+            contract.check_loss(result, observer.returned if observer else None)
+            entries.append({"loss": result[0].detach(), **result[1]})
+            return result
+
+        with observer.update(name) if observer else contextlib.nullcontext():
+            log = usual(watched, batch, epoch)
+        self._numbers |= {f"{name}/{k}": log[k] for k in ("loss", "grad_norm", "skipped")}
+        if self._count > 1:
+            self.ranks.claim_to_be(self._count - 1, self._count)
+            log = log | {key: value.detach() for key, value in entries[-1].items()}
+        return log

@@ -1,0 +1,491 @@
+"""Faults as people write them, planted in the template of a recipe. The line at fault says HERE."""
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import distgan
+
+TEMPLATE = (Path(distgan.__file__).parent / "recipes" / "templates" / "image.py").read_text()
+Edit = Callable[[str], str]
+
+
+def _line(text: str, needle: str) -> tuple[int, int, str]:
+    """Where the first line that holds the needle begins and ends, and its indentation."""
+    start = text.rindex("\n", 0, text.index(needle)) + 1
+    end = text.index("\n", start) + 1
+    return start, end, text[start:end][: len(text[start:end]) - len(text[start:end].lstrip())]
+
+
+def _indented(code: str, space: str) -> str:
+    return "".join(f"{space}{line}\n" for line in inspect.cleandoc(code).splitlines())
+
+
+def before(needle: str, code: str) -> Edit:
+    def edit(text: str) -> str:
+        start, _, space = _line(text, needle)
+        return text[:start] + _indented(code, space) + text[start:]
+
+    return edit
+
+
+def after(needle: str, code: str) -> Edit:
+    def edit(text: str) -> str:
+        _, end, space = _line(text, needle)
+        space += "    " * text[:end].endswith(":\n")
+        return text[:end] + _indented(code, space) + text[end:]
+
+    return edit
+
+
+def line(needle: str, code: str) -> Edit:
+    """In place of the line that holds the needle."""
+
+    def edit(text: str) -> str:
+        start, end, space = _line(text, needle)
+        return text[:start] + _indented(code, space) + text[end:]
+
+    return edit
+
+
+def swap(old: str, new: str) -> Edit:
+    """Within a line, which then says HERE, unless another does."""
+
+    def edit(text: str) -> str:
+        start, end, _ = _line(text, old)
+        changed = text[start:end].replace(old, new, 1)
+        if "# HERE" not in text:
+            changed = f"{changed.rstrip()}  # HERE\n"
+        return text[:start] + changed + text[end:]
+
+    return edit
+
+
+def text_with(*edits: Edit) -> str:
+    text = TEMPLATE
+    for edit in edits:
+        text = edit(text)
+    return text
+
+
+class Fault(NamedTuple):
+    name: str
+    said: str  # in the cause
+    edits: tuple[Edit, ...]
+
+
+def fault(name: str, said: str, *edits: Edit) -> Fault:
+    return Fault(name, said, edits)
+
+
+# ---- places of the template
+FAKE, REAL, RETURN = "fake = self.G.generate", "real = api.to_unit", "return api.d_hinge"
+NORM, LEAKY, MADE_D = "nn.GroupNorm(4, width)", "layers += [nn.LeakyReLU", "D = discriminator(run"
+STEP, D_UPDATE, LOG = "d = self.D.update", "d = self.D.update", "return api.step_log"
+FROZEN, G_RETURN, SAMPLE = "with self.D.frozen()", "return api.g_hinge", "return api.sample_from"
+IMPORTS = before(
+    "from torch import nn",
+    "import random\nimport numpy as np\nfrom torch.nn import functional as F",
+)
+RANKS = after("self.run, self.dtype", "self.ranks = ranks")
+SCALED = "loss = api.d_hinge(real, fake)"
+
+
+def own_net(code: str) -> tuple[Edit, ...]:
+    """D in a module of the recipe's own, with a buffer and this code in its forward pass."""
+    module = f"""
+        class Own(nn.Module):
+            def __init__(self, net):
+                super().__init__()
+                self.net = net
+                self.register_buffer("seen", torch.zeros(1))
+
+            def forward(self, x):
+                {code}
+                return self.net(x)
+
+
+    """
+    return before("class Recipe", module), after(MADE_D, "D = Own(D)")
+
+
+def loss(code: str) -> Edit:
+    """D's loss, `loss`, changed by this code."""
+    return line(RETURN, f"{SCALED}\n{code}\nreturn loss, {{'real_score': real.mean()}}")
+
+
+DRAWN = [
+    fault("torch.randn", "torch's global", before(FAKE, "z = torch.randn(4, 8)  # HERE")),
+    fault(
+        "torch.randn in place of noise",
+        "torch's global",
+        swap('self.noise(micro, "noise/d")', "torch.randn(4, 8, dtype=self.dtype)"),
+    ),
+    fault(
+        "torch.rand_like",
+        "torch's global",
+        after(REAL, "real = real + 0.01 * torch.rand_like(real)  # HERE"),
+    ),
+    fault(
+        "normal_",
+        "torch's global",
+        after(REAL, "real = real + torch.empty_like(real).normal_(0, 0.1)  # HERE"),
+    ),
+    fault("torch.manual_seed", "torch's", before(STEP, "torch.manual_seed(now.step)  # HERE")),
+    fault("random.random", "Python's global", IMPORTS, before(FAKE, "a = random.random()  # HERE")),
+    fault(
+        "random.choice in step",
+        "Python's global",
+        IMPORTS,
+        before(STEP, "flipped = random.choice([0, 1])  # HERE"),
+    ),
+    fault(
+        "np.random.randn", "NumPy's global", IMPORTS, before(FAKE, "a = np.random.randn(3)  # HERE")
+    ),
+    fault(
+        "noise in a forward pass",
+        "torch's global",
+        *own_net("x = x + torch.randn_like(x) * 0.1  # HERE"),
+    ),
+    fault(
+        "torch.randn in sample",
+        "torch's global",
+        before(
+            SAMPLE,
+            """
+            with self.G.evaluating_ema() as net:
+                return net(torch.randn(len(numbers), self.run.latent).to(self.dtype))  # HERE
+            """,
+        ),
+    ),
+]
+LAYERS = [
+    fault("BatchNorm2d", "nn.BatchNorm2d", swap(NORM, "nn.BatchNorm2d(width)")),
+    fault(
+        "BatchNorm2d as an alias",
+        "nn.BatchNorm2d",
+        before("from torch import nn", "from torch.nn import BatchNorm2d as BN"),
+        swap(NORM, "BN(width)"),
+    ),
+    fault(
+        "InstanceNorm2d with statistics",
+        "track_running_stats",
+        swap(NORM, "nn.InstanceNorm2d(width, track_running_stats=True)"),
+    ),
+    fault(
+        "torch's spectral_norm",
+        "spectral_norm",
+        swap("api.spectral_norm(nn.Conv2d(width, w", "nn.utils.spectral_norm(nn.Conv2d(width, w"),
+    ),
+    fault(
+        "torch's parametrized spectral_norm",
+        "spectral_norm",
+        before("from torch import nn", "from torch.nn.utils import parametrizations as P"),
+        swap("api.spectral_norm(nn.Conv2d(width, w", "P.spectral_norm(nn.Conv2d(width, w"),
+    ),
+    fault("Dropout", "nn.Dropout", swap("nn.LeakyReLU(0.2), api", "nn.Dropout(0.2), api")),
+    fault("Dropout2d", "nn.Dropout2d", swap("nn.LeakyReLU(0.2), api", "nn.Dropout2d(0.2), api")),
+    fault("dropout by function", "dropout", IMPORTS, *own_net("x = F.dropout(x, 0.2)  # HERE")),
+]
+SHARED = [
+    fault("loss * rank", "ranks.rank", RANKS, loss("loss = loss * self.ranks.rank  # HERE")),
+    fault(
+        "loss / world size",
+        "ranks.world_size",
+        RANKS,
+        loss("loss = loss / self.ranks.world_size  # HERE"),
+    ),
+    fault(
+        "a rank kept by the constructor",
+        "ranks.rank",
+        after("self.run, self.dtype", "self.scale = 1 + ranks.rank  # HERE"),
+        loss("loss = loss * self.scale"),
+    ),
+    fault(
+        "is_main in the step",
+        "ranks.is_main",
+        RANKS,
+        loss("if self.ranks.is_main:  # HERE\n    loss = 2 * loss"),
+    ),
+    fault(
+        "torch.distributed.get_rank",
+        "torch.distributed.get_rank",
+        before("from torch import nn", "import torch.distributed as dist"),
+        loss("if dist.is_initialized():\n    loss = loss * dist.get_rank()  # HERE"),
+    ),
+    fault(
+        "get_rank, imported",
+        "torch.distributed.get_rank",
+        before("from torch import nn", "from torch.distributed import get_rank, is_initialized"),
+        loss("if is_initialized():\n    loss = loss * get_rank()  # HERE"),
+    ),
+    fault(
+        "RANK",
+        "the environment",
+        before("from torch import nn", "import os"),
+        loss("loss = loss * (1 + int(os.environ.get('RANK', 0)))  # HERE"),
+    ),
+    fault(
+        "a sum in place of a mean",
+        "how the batch is shared",
+        line(RETURN, "return (1 - real).relu().sum() + (1 + fake).relu().sum(), {}  # HERE"),
+    ),
+    fault(
+        "a buffer of the local batch",
+        "the buffer seen of D",
+        *own_net("self.seen.lerp_(x.detach().mean().reshape(1), 0.1)  # HERE"),
+    ),
+    fault(
+        "a buffer of the local batch, assigned",
+        "the buffer seen of D",
+        *own_net("self.seen = 0.9 * self.seen + 0.1 * x.detach().mean().reshape(1)  # HERE"),
+    ),
+    fault(
+        "a buffer of the local batch, by data",
+        "the buffer seen of D",
+        *own_net("self.seen.data.copy_(x.detach().amax().reshape(1))  # HERE"),
+    ),
+    fault(
+        "a buffer of this rank's scores",
+        "the buffer seen of D",
+        *own_net("pass"),
+        after(D_UPDATE, "self.D.module.seen.lerp_(d['real_score'].reshape(1), 0.1)  # HERE"),
+    ),
+    fault(
+        "this rank's loss decides",
+        "one rank alone decides",
+        after(D_UPDATE, "self.scale = float(d['loss'])  # HERE"),
+        line(
+            G_RETURN, "return self.scale * api.g_hinge(judge(self.G(self.noise(micro, 'g')))), {}"
+        ),
+    ),
+]
+TOGETHER = [
+    fault(
+        "BatchNorm by function",
+        "how the batch is shared",
+        IMPORTS,
+        *own_net("x = F.batch_norm(x, None, None, training=True)  # HERE"),
+    ),
+    fault(
+        "a deviation over the batch",
+        "how the batch is shared",
+        *own_net("x = x + x.std(0, keepdim=True)  # HERE"),
+    ),
+    fault(
+        "a deviation over the batch, as StyleGAN's",
+        "how the batch is shared",
+        *own_net(
+            "deviation = x.std(0, correction=0).mean()  # HERE\n                x = x + deviation"
+        ),
+    ),
+]
+BY_HAND = [
+    fault(
+        "an optimizer in a loss",
+        "an optimizer of D by hand",
+        after(MADE_D, "self.adam = adam(D.parameters(), lr=1e-3)"),
+        before(RETURN, "self.adam.step()  # HERE"),
+    ),
+    fault(
+        "an optimizer in the step",
+        "an optimizer of D by hand",
+        after(MADE_D, "self.adam = adam(D.parameters(), lr=1e-3)"),
+        after(D_UPDATE, "self.adam.step()  # HERE"),
+    ),
+    fault(
+        "a backward pass in the step",
+        "gradients by hand",
+        before(
+            STEP,
+            """
+            real = api.to_unit(batches[0][0].real, self.dtype)
+            self.D.module(real).mean().backward()  # HERE
+            """,
+        ),
+    ),
+    fault(
+        "weights clamped by data",
+        "outside Player.update",
+        before(
+            STEP,
+            """
+            for weight in self.D.module.parameters():
+                weight.data.clamp_(-0.1, 0.1)  # HERE
+            """,
+        ),
+    ),
+    fault(
+        "weights clamped without gradient",
+        "outside Player.update",
+        before(
+            STEP,
+            """
+            with torch.no_grad():
+                for weight in self.D.module.parameters():
+                    weight.clamp_(-0.1, 0.1)  # HERE
+            """,
+        ),
+    ),
+    fault(
+        "weights assigned",
+        "outside Player.update",
+        before(
+            STEP,
+            """
+            for weight in self.G.module.parameters():
+                weight.data = weight.data * 0.99  # HERE
+            """,
+        ),
+    ),
+    fault(
+        "an optimizer beside the players",
+        "an optimizer of self.extra by hand",
+        after(MADE_D, "self.extra = nn.Linear(2, 2)\nself.adam = adam(self.extra.parameters())"),
+        before(STEP, "self.adam.step()  # HERE"),
+    ),
+]
+FORGOTTEN = [
+    fault("G(...) for D", "calls G with", swap("self.G.generate(", "self.G(")),
+    fault("G.module(...) for D", "calls G with", swap("self.G.generate(", "self.G.module(")),
+    fault(
+        "G.forward_local(...) for D",
+        "calls G with",
+        swap("self.G.generate(", "self.G.forward_local("),
+    ),
+    fault(
+        "G(...), then detached",
+        "calls G with",
+        line(FAKE, 'fake = self.G(self.noise(micro, "noise/d")).detach()  # HERE'),
+    ),
+    fault(
+        "G(...) in the step",
+        "calls G with",
+        before(STEP, 'self.fake = self.G(self.noise(batches[0][0], "noise/d"))  # HERE'),
+    ),
+    fault(
+        "D(...) for G",
+        "calls D with",
+        line(FROZEN, "if True:"),
+        line(G_RETURN, 'return api.g_hinge(self.D(self.G(self.noise(micro, "g")))), {}  # HERE'),
+    ),
+    fault(
+        "D.module(...) for G",
+        "calls D with",
+        line(FROZEN, "if True:"),
+        line(
+            G_RETURN,
+            'return api.g_hinge(self.D.module(self.G(self.noise(micro, "g")))), {}  # HERE',
+        ),
+    ),
+]
+ERRORS = DRAWN + LAYERS + SHARED + BY_HAND + FORGOTTEN
+NOTES = [
+    fault(name, name, before(RETURN, f"{code}  # HERE"))
+    for name, code in {
+        ".item()": "score = real.mean().item()",
+        "float(tensor)": "score = float(real.mean())",
+        "bool(tensor)": "if real.mean() > 100: pass",
+        ".cpu()": "score = real.detach().cpu()",
+        '.to("cpu")': "score = real.detach().to('cpu')",
+        ".tolist()": "score = real.tolist()",
+        ".numpy()": "score = real.detach().numpy()",
+        "a formatted tensor": "score = f'{real.mean():.3f}'",
+    }.items()
+]
+
+# ---- bad recipes
+MAKE, DRAW = "def __init__(self, run, ranks, layout, shape):", "def sample("
+RETURNS = "def step(self, batches, now):"
+PLAYERS = 'self.players = {"G": self.G, "D": self.D}'
+
+
+def here(needle: str) -> Edit:
+    return swap(needle, needle)
+
+
+BAD = [
+    fault("raises in the constructor", "AttributeError", line(MADE_D, "D = nn.No(3)  # HERE")),
+    fault("raises in the step", "AttributeError", before(STEP, "batches.nothing  # HERE")),
+    fault("raises in a loss", "RuntimeError", before(RETURN, "real @ real.T @ real[:1]  # HERE")),
+    fault("raises in a network", "ZeroDivisionError", *own_net("1 / 0  # HERE")),
+    fault(
+        "raises in torch", "RuntimeError", line(FAKE, "fake = self.G.generate(micro.real)  # HERE")
+    ),
+    fault(
+        "raises with micro-batches",
+        "with 2 micro-batches of 2: RuntimeError",
+        after(REAL, "real = real.view(4, 1, 64, 64)  # HERE"),
+    ),
+    fault("raises for its arguments", "TypeError", swap(MAKE, "def __init__(self, run):")),
+    fault("no players", "players are nothing", here(MAKE), line(PLAYERS, "self.nets = {}")),
+    fault(
+        "networks as players",
+        "players are a dict",
+        here(MAKE),
+        line(PLAYERS, 'self.players = {"G": G, "D": D}'),
+    ),
+    fault(
+        "a player that is not saved",
+        "self.D is not in self.players",
+        here(MAKE),
+        line(PLAYERS, 'self.players = {"G": self.G}'),
+    ),
+    fault("nothing returned", "step returns nothing", here(RETURNS), before(LOG, "return None")),
+    fault(
+        "floats returned",
+        "step returns a float as 'd/loss'",
+        here(RETURNS),
+        before(LOG, "return {'d/loss': 1.0}"),
+    ),
+    fault("no player named", "which has no player", here(RETURNS), before(LOG, "return d")),
+    fault(
+        "no loss returned",
+        "step returns no loss",
+        here(RETURNS),
+        before(LOG, "return {'d/lr': d['lr']}"),
+    ),
+    fault(
+        "a loss alone",
+        "function returns a scalar tensor",
+        line(RETURN, "return real.mean()  # HERE"),
+    ),
+    fault("a loss of nothing", "function returns nothing", line(RETURN, "real.mean()  # HERE")),
+    fault(
+        "a loss of each sample",
+        "the loss is a tensor of shape [4, 1, 1, 1]",
+        line(RETURN, "return (1 - real).relu() + fake.relu(), {}  # HERE"),
+    ),
+    fault(
+        "a loss without gradient",
+        "the loss has no gradient",
+        line(RETURN, "return real.mean().detach(), {}  # HERE"),
+    ),
+    fault(
+        "a number that is no scalar",
+        "'score' beside the loss is a tensor of shape",
+        line(RETURN, "return real.mean(), {'score': real}  # HERE"),
+    ),
+    fault(
+        "no images", "sample returns a tuple", here(DRAW), before(SAMPLE, "return numbers, self.G")
+    ),
+    fault(
+        "images of another size",
+        "sample returns a tensor of shape [2, 1, 32, 32]",
+        here(DRAW),
+        before(SAMPLE, "return torch.zeros(len(numbers), 1, 32, 32)"),
+    ),
+    fault(
+        "images as bytes",
+        "sample returns torch.uint8",
+        here(DRAW),
+        before(SAMPLE, "return torch.zeros(len(numbers), 1, 64, 64, dtype=torch.uint8)"),
+    ),
+    fault(
+        "images that depend on each other",
+        "another image 1",
+        here(DRAW),
+        before(SAMPLE, "return torch.full((len(numbers), 1, 64, 64), len(numbers) / 2.0)"),
+    ),
+]
