@@ -38,7 +38,7 @@ def check_players(recipe: Any, kind: Any) -> None:
         )
     if not callable(getattr(recipe, "step", None)):
         raise Refused(error(place, "the recipe has no step", "Define step(self, batches, now)"))
-    for name, value in vars(recipe).items():
+    for name, value in getattr(recipe, "__dict__", {}).items():
         if isinstance(value, Player) and value not in players.values():
             raise Refused(
                 error(

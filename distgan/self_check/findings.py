@@ -4,11 +4,12 @@ import ast
 import contextlib
 import dataclasses
 import os
+import sys
 import traceback
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -134,7 +135,7 @@ def lines_with(files: Collection[str], *words: str) -> list[Place]:
     found = []
     for file in sorted(files):
         with contextlib.suppress(OSError, SyntaxError):
-            for node in ast.walk(ast.parse(Path(file).read_text(encoding="utf-8"))):
+            for node in ast.walk(ast.parse(_text(file))):
                 text = getattr(node, "value", None) or getattr(node, "attr", None)
                 if isinstance(node, ast.Constant | ast.Attribute) and text in words:
                     found.append((file, node.lineno))
@@ -144,5 +145,14 @@ def lines_with(files: Collection[str], *words: str) -> list[Place]:
 def source(place: Place) -> str:
     """Return the text of a line."""
     with contextlib.suppress(OSError, IndexError):
-        return Path(place[0]).read_text(encoding="utf-8").splitlines()[place[1] - 1]
+        return _text(place[0]).splitlines()[place[1] - 1]
     return ""
+
+
+def _text(file: str) -> str:
+    """Return the source that was imported; the file may have changed since, or be gone."""
+    for name, module in list(sys.modules.items()):
+        if getattr(module, "__file__", None) == file:
+            loader: Any = module.__loader__
+            return loader.get_source(name) or ""
+    return Path(file).read_text(encoding="utf-8")

@@ -21,6 +21,7 @@ from distgan.distributed.ranks import Ranks
 from distgan.self_check import contract
 from distgan.self_check.comparison import Difference, Trace, differences, forget
 from distgan.self_check.findings import Finding, Place, Refused, error, lines_with, raised
+from distgan.self_check.localisation import Recorder, first_difference
 from distgan.self_check.observer import Observer
 from distgan.self_check.rehearsal import Rehearsal, Subject
 from distgan.self_check.tracer import generators_kept
@@ -192,7 +193,19 @@ class _Inspection:
             f"the step depends on how the batch is shared: with {parts} micro-batches of"
             f" {batch // parts} in place of one of {batch}, {_named(row)}"
         )
-        return [error(self._observer.losses.get(player), cause, _MEAN)]
+        place = self._located() or self._observer.losses.get(player)
+        return [error(place, cause, _MEAN)]
+
+    def _located(self) -> Place | None:
+        """Return the line from which on values differ; it takes a step of each kind."""
+        subject, batch = self._subject, self._subject.run.batch
+        if subject.run.precision != "float64":
+            return None
+        recorders = []
+        for parts in (1, self._parts or 1):
+            recorders.append(Recorder(subject.files, batch // parts))
+            Rehearsal(subject, parts, observer=recorders[-1]).play(1)
+        return first_difference(*recorders)
 
     def _ranked(self, rows: list[Difference]) -> list[Finding]:
         """Steps that depend on the rank, or on numbers of one rank."""

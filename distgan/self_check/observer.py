@@ -31,7 +31,32 @@ _ADDRESSED = (
 )
 
 
-class Observer:
+class Unobserved:
+    """Enclose the parts of a play, and do nothing."""
+
+    returned: Place | None = None  # the line of the recipe that returned last
+
+    def building(self, build: Callable[[], Any]) -> Any:
+        """Make the recipe."""
+        return build()
+
+    def step(self, recipe: Any) -> contextlib.AbstractContextManager[None]:
+        """Enclose a step."""
+        return contextlib.nullcontext()
+
+    def update(self, name: str) -> contextlib.AbstractContextManager[None]:
+        """Enclose an update of a player."""
+        return contextlib.nullcontext()
+
+    def loss(self, name: str) -> contextlib.AbstractContextManager[None]:
+        """Enclose a loss function within an update."""
+        return contextlib.nullcontext()
+
+    def draw(self, recipe: Any, data: Data) -> None:
+        """Draw samples, after the last step."""
+
+
+class Observer(Unobserved):
     """Tell of one play what lines do that a step must not do."""
 
     def __init__(self, files: Collection[str], kind: Any):
@@ -51,8 +76,7 @@ class Observer:
         self._tracer = Tracer(files, self._changed, **GENERATORS)
 
     @property
-    def returned(self) -> Place | None:
-        """The line of the recipe that returned last."""
+    def returned(self) -> Place | None:  # type: ignore[override]
         return self._tracer.returned
 
     def _add(self, finding: Finding, kind: str) -> None:
@@ -72,7 +96,7 @@ class Observer:
         known = {module for net in networks.values() for module in net.modules()}
         networks |= {
             f"self.{name}": value
-            for name, value in vars(recipe).items()
+            for name, value in getattr(recipe, "__dict__", {}).items()
             if isinstance(value, nn.Module) and value not in known
         }
         self._held = tensors_of(networks)

@@ -19,7 +19,7 @@ from distgan.engine.player import Log
 from distgan.recipes._base import build_recipe
 from distgan.self_check import contract
 from distgan.self_check.comparison import Trace, first_steps, state_of
-from distgan.self_check.observer import Observer
+from distgan.self_check.observer import Unobserved
 
 STEPS = 2
 
@@ -45,9 +45,9 @@ class Rehearsal:
         parts: int = 1,
         *,
         claimed: int = 1,
-        observer: Observer | None = None,
+        observer: Unobserved | None = None,
     ):
-        self._subject, self._observer = subject, observer
+        self._subject, self._observer = subject, observer or Unobserved()
         run, files = subject.run, subject.files
         self.ranks = ClaimedRanks(subject.ranks, files, parts, run.precision)
         self._parts, self._count = parts, claimed
@@ -69,13 +69,12 @@ class Rehearsal:
                 subject.run, self.ranks, subject.data, self._layout, steps
             ):
                 self.ranks.claim_to_be(self._count - 1, self._count)
-                with self._observer.step(recipe) if self._observer else contextlib.nullcontext():
+                with self._observer.step(recipe):
                     log = recipe.step(batches, now)
                 contract.check_step(log, subject.module.Recipe)
                 logs.append({name: float(value) for name, value in self._numbers.items()})
                 states.append(state_of(recipe.players))
-            if self._observer:
-                self._observer.draw(recipe, subject.data)
+            self._observer.draw(recipe, subject.data)
         return Trace(logs, states)
 
     def build(self) -> Any:
@@ -86,7 +85,7 @@ class Rehearsal:
         if self._parts > 1 and self._count > 1:
             shown = dataclasses.replace(shown, ranks=self._count, accumulation=1)
         made = partial(build_recipe, subject.module, run, self.ranks, shown, subject.data.shape)
-        recipe = self._observer.building(made) if self._observer else made()
+        recipe = self._observer.building(made)
         contract.check_players(recipe, subject.module.Recipe)
         return recipe
 
@@ -112,13 +111,13 @@ class Rehearsal:
         def watched(micro: Any) -> tuple[torch.Tensor, Log]:
             if self._count > 1 and self._parts > 1:
                 self.ranks.claim_to_be(len(entries) % self._count, self._count)
-            with observer.loss(name) if observer else contextlib.nullcontext():
+            with observer.loss(name):
                 result = loss_of(micro)
-            contract.check_loss(result, observer.returned if observer else None)
+            contract.check_loss(result, observer.returned)
             entries.append({"loss": result[0].detach(), **result[1]})
             return result
 
-        with observer.update(name) if observer else contextlib.nullcontext():
+        with observer.update(name):
             log = usual(watched, batch, epoch)
         self._numbers |= {f"{name}/{k}": log[k] for k in ("loss", "grad_norm", "skipped")}
         if self._count > 1:

@@ -380,7 +380,7 @@ FORGOTTEN = [
         ),
     ),
 ]
-ERRORS = DRAWN + LAYERS + SHARED + BY_HAND + FORGOTTEN
+ERRORS = DRAWN + LAYERS + SHARED + TOGETHER + BY_HAND + FORGOTTEN
 NOTES = [
     fault(name, name, before(RETURN, f"{code}  # HERE"))
     for name, code in {

@@ -84,6 +84,19 @@ def test_what_is_not_finite_never_agrees(data):
     json.dumps(report.summary(), allow_nan=False)
 
 
+def test_a_loss_near_zero_is_not_measured_by_itself():
+    """G's hinge loss passes through 0: rounding beside it is as large as it."""
+    losses = {"d/loss": 2.0, "g/loss": 1e-4, "g/grad_norm": 1e-4}
+    state = {("G", "weights"): torch.ones(3)}
+    one = doctor.Trace([losses], [state, state])
+    rounded = doctor.Trace([losses | {"g/loss": 1.1e-4}], [state, state])
+    faulty = doctor.Trace([losses | {"g/loss": 3e-3}], [state, state])
+    assert all(row.holds for row in doctor.differences(rounded, one, "float32"))
+    assert [r.what for r in doctor.differences(faulty, one, "float32") if not r.holds] == ["g/loss"]
+    norms = doctor.Trace([losses | {"g/grad_norm": 1.1e-4}], [state, state])
+    assert not all(row.holds for row in doctor.differences(norms, one, "float32"))
+
+
 def test_random_generators_stand_where_they_stood(data):
     before = torch.get_rng_state()
     checked(Ranks(Machine(device="cpu")), data)
