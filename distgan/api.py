@@ -45,7 +45,6 @@ from distgan.recipes._base import (
     Shows,
     Validates,
     WritesResults,
-    repair,
     step_log,
 )
 from distgan.recipes._noise import diversity, overfitting_ratio
@@ -96,7 +95,6 @@ __all__ = [
     "numpy_generator",
     "overfitting_ratio",
     "overlay",
-    "repair",
     "sample_from_noise",
     "save_grid",
     "spectral_norm",
