@@ -45,6 +45,7 @@ from distgan.recipes._base import (
     Shows,
     Validates,
     WritesResults,
+    repair,
     step_log,
 )
 from distgan.recipes._noise import diversity, overfitting_ratio
@@ -95,6 +96,7 @@ __all__ = [
     "numpy_generator",
     "overfitting_ratio",
     "overlay",
+    "repair",
     "sample_from_noise",
     "save_grid",
     "spectral_norm",

@@ -34,6 +34,7 @@ VERBS = {
         "distgan.shards.audit.command",
         "examine shards: damage, and the quality of images and pairs in them",
     ),
+    "new": ("distgan.commands.new", "write the file of a GAN of your own, which trains as it is"),
     "train": (
         "distgan.train",
         "train a recipe or a run file; the same program as distgan/train.py",

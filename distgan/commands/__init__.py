@@ -1,4 +1,4 @@
-"""Verbs that look at trained runs: score, generate, report, complete.
+"""Verbs that look at trained runs: score, generate, report; and two that write text.
 
 Help and the check of a line import no torch. May import everything but training and launchers.
 
@@ -7,6 +7,7 @@ _evaluate_images  the scores of images, of a run or of folders
 _evaluate_audio   the measures of sound, of a run or of folders
 generate          `distgan generate`: images or repaired sounds of a checkpoint
 report            `distgan report`: a table of runs and a page for each
+new               `distgan new`: the file of a GAN of one's own
 trained_run       the checkpoint, the settings and the networks of a run
 completion        `distgan completion`: scripts for shells
 """

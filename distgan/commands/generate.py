@@ -155,7 +155,7 @@ def _images(
 
     with console.bar("generating", count, "images", start=min(first, count)) as bar:
         for start, tensors in image_results.rounds(
-            ranks, recipe.sample, recipe.players["D"], range(first, count), bar, size=size
+            ranks, recipe.sample, recipe.players.get("D"), range(first, count), bar, size=size
         ):
             ranks.on_rank_zero(partial(add, start, *tensors))
     ranks.on_rank_zero(finish)

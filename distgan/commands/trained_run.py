@@ -56,7 +56,7 @@ def load(module: Module, run: Run, ranks: Any, checkpoint: Path) -> Any:
 
     The layout is that of one process: samples do not depend on the global batch.
     """
-    from distgan.recipes._base import build_recipe
+    from distgan.recipes._base import build_recipe, require_method
     from distgan.runs import checkpoints
 
     recipe = build_recipe(
@@ -66,6 +66,7 @@ def load(module: Module, run: Run, ranks: Any, checkpoint: Path) -> Any:
         batch_layout.fit(run.batch, 1, 1, run.group, run.group_of),
         shape(run, checkpoint.parents[1]),
     )
+    require_method(recipe, run, "sample" if run.kind == "image" else "repairer")
     if identity := recorded_identity(checkpoint.parents[1]):
         checkpoints.require_run(checkpoint, _about(checkpoint), identity)
     checkpoints.load(checkpoint, recipe.players)
@@ -93,11 +94,10 @@ def _about(checkpoint: Path) -> dict[str, Any]:
 
 def describe(checkpoint: Path, recipe: Any) -> dict[str, Any]:
     """Return what names the evaluated generator in a result."""
-    player = recipe.players["G"]
     return {
         "run": checkpoint.parents[1].name,
         "checkpoint": checkpoint.name,
         "step": int(checkpoint.name),
         "checkpoint_digest": digest(checkpoint),
-        "averaged": player.ema is not player.module,
+        "averaged": any(one.ema is not one.module for one in recipe.players.values()),
     }

@@ -14,7 +14,7 @@ from distgan.config.batch_layout import MAX_BATCH
 from distgan.config.introspection import defaults, flatten, overlay, section_of
 from distgan.config.sections import Evaluate, Machine, Positive, Section
 from distgan.monitor.guides import EARLIER_MOVES
-from distgan.monitor.moves import IN_FLIGHT
+from distgan.monitor.moves import goes_in_flight
 from distgan.monitor.settings import Neutral, Watch
 
 
@@ -137,13 +137,15 @@ class Run(Section):
             move.setting
             for moves in value.moves.values()
             for move in moves
-            if move.in_flight and move.setting in cls.model_fields and move.setting not in IN_FLIGHT
+            if move.in_flight
+            and move.setting in cls.model_fields
+            and not goes_in_flight(move.setting)
         }
         if fixed:
             raise ValueError(
                 f"moves: a run under way does not read {', '.join(sorted(fixed))} anew; write"
                 " in_flight: false. In flight go"
-                f" {', '.join(sorted(IN_FLIGHT & cls.model_fields.keys()))}"
+                f" {', '.join(sorted(filter(goes_in_flight, cls.model_fields)))}"
             )
         return value
 

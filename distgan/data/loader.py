@@ -60,6 +60,16 @@ class MicroBatch:
             torch.from_numpy(rng.uniform(seed, purpose, index)).float(), self.real.device
         )
 
+    def dropout(
+        self, seed: int, purpose: str, size: int, rate: float, dtype: torch.dtype = torch.float32
+    ) -> torch.Tensor:
+        """Return the factors of dropout [per_rank, size] on the device: 0 with probability `rate`,
+        else 1 / (1 - rate).
+
+        Give them to the network as an input; its layers multiply channels by them.
+        """
+        return (self.uniform(seed, purpose, size) >= rate).to(dtype) / (1 - rate)
+
 
 def require_due(
     batches: list[list[MicroBatch]], layout: BatchLayout, rank: int, now: Clock

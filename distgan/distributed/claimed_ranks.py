@@ -47,6 +47,9 @@ class ClaimedRanks(SingleProcess):
 
     def __getattribute__(self, name: str) -> Any:
         value = super().__getattribute__(name)
+        if name == "machine" and sys._getframe(1).f_code.co_filename in self.files:
+            # Claimed ranks are micro-batches to the engines alone.
+            return value.model_copy(update={"accumulation": 1}) if self.claim[1] > 1 else value
         if name not in _CLAIMED or not self.noted(sys._getframe(1), f"ranks.{name}"):
             return value
         rank, count = self.claim

@@ -8,12 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from distgan.monitor.journal import recent
-from distgan.monitor.moves import Rule, format_setting
+from distgan.monitor.moves import Rule, format_setting, is_rate
 from distgan.monitor.results import Finding
 from distgan.monitor.rules_game import rules
 from distgan.monitor.settings import Watch
 
-RATES = ("g_lr", "d_lr")
 Action = Literal["nothing", "adapt", "rollback", "stop"]
 
 
@@ -161,7 +160,11 @@ def rollback_decision(
     return _decision(
         "rollback",
         rule,
-        {name: float(f"{values[name] / 2:.12g}") for name in RATES if values.get(name)},
+        {
+            name: float(f"{rate / 2:.12g}")
+            for name, rate in values.items()
+            if is_rate(name) and rate
+        },
         memory,
         epoch,
     )

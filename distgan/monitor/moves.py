@@ -91,12 +91,10 @@ class Move(BaseModel):
         return None if new == value else new
 
 
-# Settings that a run reads in every step; all others are built into networks, optimizers and the
-# order of the data at its start.
+# Settings that a run reads in every step, beside learning rates; all others are built into
+# networks, optimizers and the order of the data at its start.
 IN_FLIGHT = frozenset(
     (
-        "g_lr",
-        "d_lr",
         "weight_decay",
         "g_steps",
         "real_label",
@@ -121,6 +119,16 @@ IN_FLIGHT = frozenset(
         "aug_shift_range",
     )
 )
+
+
+def is_rate(setting: str) -> bool:
+    """Return True for the learning rate of a player: `g_lr`, `d_lr`, `x_lr` of a player X."""
+    return setting.endswith("_lr")
+
+
+def goes_in_flight(setting: str) -> bool:
+    """Return True for a setting that a run under way reads anew."""
+    return setting in IN_FLIGHT or is_rate(setting)
 
 
 def format_setting(value: Any) -> str:

@@ -12,6 +12,7 @@ depend on the number of ranks.
 """
 
 import hashlib
+import inspect
 import io
 import json
 from collections.abc import Callable, Iterator
@@ -47,7 +48,7 @@ def write(
     ranks: Ranks,
     data: Data,
     sample: Draw,
-    D: Player,
+    D: Player | None,
     count: int,
     inception: str | None,
     sha256: str | None = None,
@@ -79,7 +80,7 @@ def write_images(
     folder: Path,
     ranks: Ranks,
     sample: Draw,
-    D: Player,
+    D: Player | None,
     count: int,
     extract: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> torch.Tensor | None:
@@ -108,7 +109,7 @@ def write_images(
 def rounds(
     ranks: Ranks,
     sample: Draw,
-    D: Player,
+    D: Player | None,
     numbers: range,
     bar: console.Bar,
     extract: Callable[[torch.Tensor], torch.Tensor] | None = None,
@@ -123,15 +124,26 @@ def rounds(
 
     def generate(chunk: np.ndarray) -> tuple[torch.Tensor, ...]:
         images = transforms.to_bytes(sample(chunk, RESULTS_NOISE))
-        with D.evaluating() as critic:
-            scores = critic(transforms.to_unit(images, next(critic.parameters()).dtype))
-        scores = scores.reshape(len(images), -1).mean(1)  # of a D that judges patches
+        scores = _judge(D, images)
         return (images, scores) if extract is None else (images, scores, extract(images))
 
     columns = 3 if extract else 2
     for start in range(numbers.start, numbers.stop, size):
         part = range(start, min(start + size, numbers.stop))
         yield start, map_over_ranks(ranks, part, generate, bar, columns)
+
+
+def _judge(D: Player | None, images: torch.Tensor) -> torch.Tensor:
+    """Return D's score of each image [n], the mean where it gives several; NaN without a D, and of
+    one that judges an image beside something else.
+    """
+    parameters = inspect.signature(D.module.forward).parameters.values() if D else ()
+    needed = [one for one in parameters if one.default is one.empty and one.kind != one.VAR_KEYWORD]
+    if D is None or len(needed) != 1:
+        return torch.full((len(images),), torch.nan, device=images.device)
+    with D.evaluating() as critic:
+        scores = critic(transforms.to_unit(images, next(critic.parameters()).dtype))
+    return scores.reshape(len(images), -1).mean(1)
 
 
 def files(

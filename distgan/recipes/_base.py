@@ -1,7 +1,7 @@
 """The interface of a recipe, and what several recipes need."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -12,14 +12,17 @@ from distgan.config.batch_layout import BatchLayout
 from distgan.config.settings import Run
 from distgan.core import rng
 from distgan.core.clock import Clock
+from distgan.core.errors import ConfigError
 from distgan.data.dataset import Data
 from distgan.data.loader import MicroBatch
-from distgan.data.transforms import to_bytes
+from distgan.data.transforms import to_bytes, to_waves
 from distgan.distributed.ranks import Ranks
 from distgan.engine.player import Log, Player
 from distgan.outputs.image_grid import save_grid
+from distgan.outputs.signal_plots import overlay
 
 GRID = 64  # images of a sample grid
+SHOWN = 4  # held-out pairs in a picture
 
 
 class Recipe(Protocol):
@@ -30,19 +33,24 @@ class Recipe(Protocol):
     """
 
     run: Run  # read anew in every step: `apply_settings` replaces it
-    players: dict[str, Player]  # "G" and "D"; names in checkpoints begin with them
+    # By name, which is in checkpoints and settings: the rate of player X is the setting `x_lr`.
+    # Usually "G" and "D"; the monitor's rules read the numbers of these two.
+    players: dict[str, Player]
 
     def step(self, batches: list[list[MicroBatch]], now: Clock) -> Log:
         """Update the players once, or as often as the settings say. Collective.
 
-        `batches` holds this rank's micro-batches of each global batch. Returns scalars on the
-        device; names begin with `d/` or `g/`.
+        `batches` holds this rank's micro-batches of each global batch. Return scalars on the
+        device, the same names in every step, as `step_log` makes them: `d/loss`.
         """
 
 
 @runtime_checkable
 class Validates(Protocol):
-    """A recipe with numbers of its own beside the score of samples."""
+    """A recipe with numbers of its own beside the score of samples.
+
+    Others that repair sounds get `valid/l1` and `valid/input_l1`.
+    """
 
     def validate(self, data: Data) -> dict[str, float]:
         """Return `valid/*` over the whole validation split. Called on one rank."""
@@ -50,7 +58,10 @@ class Validates(Protocol):
 
 @runtime_checkable
 class Shows(Protocol):
-    """A recipe with pictures of its own; others that draw samples get a grid of them."""
+    """A recipe with pictures of its own.
+
+    Others that draw samples get a grid of them; those that repair sounds, held-out pairs.
+    """
 
     def show(self, data: Data, path: Path) -> None:
         """Write a picture of samples, the same ones each time. Called on one rank."""
@@ -67,7 +78,9 @@ class Repairs(Recipe, Protocol):
     """A recipe that turns one sound into another."""
 
     def repairer(self) -> Callable[[torch.Tensor], torch.Tensor]:
-        """Return the function [n, frames] -> [n, frames] of the averaged generator."""
+        """Return the function [n, frames] -> [n, frames] of the averaged generator, in the units of
+        the data, on the generator's device.
+        """
 
 
 @runtime_checkable
@@ -88,19 +101,34 @@ def build_recipe(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(rng.key(run.seed, "init"))
-        return module.Recipe(run, ranks, layout, shape)
+        recipe = module.Recipe(run, ranks, layout, shape)
+    if run.scored:
+        require_method(recipe, run, "sample", "; or leave `evaluate` out of its Settings")
+    if run.judged_by and not hasattr(recipe, "repairer"):
+        require_method(recipe, run, "validate", f", which returns {run.judged_by!r}")
+    return recipe
+
+
+def require_method(recipe: Any, run: Run, name: str, more: str = "") -> None:
+    """Raise ConfigError unless the recipe has a method that is asked for."""
+    if not hasattr(recipe, name):
+        raise ConfigError(
+            f"the recipe {run.recipe} has no method `{name}`; give its class Recipe one{more}"
+        )
 
 
 def apply_settings(recipe: Recipe, run: Run) -> None:
     """Take over settings that were changed in flight.
 
     A recipe reads its `run` anew in every step; rates and weight decay live in the optimizers. The
-    rate of player G is the setting `g_lr`, that of D `d_lr`; `weight_decay`, where a recipe has it,
-    holds for all.
+    rate of player G is the setting `g_lr`, that of D `d_lr`; `weight_decay` holds for all. A player
+    without such a setting keeps what its optimizer has.
     """
     recipe.run = run
     for name, player in recipe.players.items():
-        player.set_rates(getattr(run, f"{name.lower()}_lr"), getattr(run, "weight_decay", None))
+        player.set_rates(
+            getattr(run, f"{name.lower()}_lr", None), getattr(run, "weight_decay", None)
+        )
 
 
 def show(recipe: Any, data: Data, path: Path) -> None:
@@ -109,6 +137,47 @@ def show(recipe: Any, data: Data, path: Path) -> None:
         recipe.show(data, path)
     elif hasattr(recipe, "sample"):
         save_grid(path, to_bytes(recipe.sample(np.arange(GRID), "noise/grid")))
+    elif hasattr(recipe, "repairer"):
+        given, target, output = next(_repairs(recipe, data, SHOWN))
+        keys = map(data.validation.key, range(len(given)))
+        overlay(path, list(zip(keys, given, target, output, strict=True)), data.rate)
+
+
+def validate(recipe: Any, data: Data) -> dict[str, float]:
+    """Return the recipe's numbers over the validation split.
+
+    Of one without any that repairs sounds: the mean absolute difference of output and target, and
+    that of input and target, each pair of equal weight.
+    """
+    if isinstance(recipe, Validates):
+        return recipe.validate(data)
+    if not hasattr(recipe, "repairer"):
+        return {}
+    sums = {"valid/l1": 0.0, "valid/input_l1": 0.0}
+    for given, target, output in _repairs(recipe, data):
+        for name, wave in zip(sums, (output, given), strict=True):
+            sums[name] += float(np.abs(wave - target).mean(1).sum())
+    return {name: value / len(data.validation) for name, value in sums.items()}
+
+
+def _repairs(
+    recipe: Repairs, data: Data, limit: int | None = None
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Yield input, target and output of held-out pairs, float64 [n, frames] each."""
+    repair, player = recipe.repairer(), next(iter(recipe.players.values()))
+    device = next(player.module.parameters()).device
+    for pairs in data.chunks(data.validation, GRID, limit):
+        given, target = to_waves(pairs.to(device)).unbind(1)
+        given, target, output = (x.double().cpu() for x in (given, target, repair(given)))
+        yield given.numpy(), target.numpy(), output.numpy()
+
+
+def repair(G: Player, waves: torch.Tensor) -> torch.Tensor:
+    """Return what the averaged generator makes of signals [n, frames], one channel each:
+    [n, frames].
+    """
+    with G.evaluating_ema() as generator:
+        return generator(waves.to(next(generator.parameters()))[:, None])[:, 0]
 
 
 def step_log(**logs: Log) -> Log:

@@ -304,12 +304,10 @@ class Recipe:
         )
 
     def _dropout_mask(self, micro: MicroBatch, purpose: str) -> torch.Tensor:
-        """Channel dropout: factors of G's decoder channels, drawn by position in the stream, so
-        that they depend on no rank or micro-batch.
-        """
-        rate = self.run.dropout_rate
-        drawn = micro.uniform(self.run.seed, purpose, self._dropped)
-        return (drawn >= rate).to(self.dtype) / (1 - rate)
+        """Return the factors of channel dropout in G's decoder."""
+        return micro.dropout(
+            self.run.seed, purpose, self._dropped, self.run.dropout_rate, self.dtype
+        )
 
     def _discriminator_input(self, given: torch.Tensor, candidate: torch.Tensor) -> torch.Tensor:
         """Return what D judges: the candidate, beside the input where D is conditional."""

@@ -3,6 +3,7 @@
 Imports no torch.
 """
 
+import itertools
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -40,9 +41,7 @@ PLAIN: dict[str, Keys] = {
         "of reals": ("d/r1", BLUE),
         "of samples": ("d/r2", ORANGE),
     },
-    "Gradient norms": {"D": ("d/grad_norm", BLUE), "G": ("g/grad_norm", ORANGE)},
 }
-RATES: Keys = {"D": ("d/lr", BLUE), "G": ("g/lr", ORANGE)}
 
 
 def curves(
@@ -64,7 +63,8 @@ def curves(
         "Diversity of samples": _diversity,
         "D on held-out samples": _validation,
         **{title: partial(_plain, keys=keys) for title, keys in PLAIN.items()},
-        "Learning rates": partial(_plain, keys=RATES, smooth=False, dashes=True),
+        "Gradient norms": partial(_plain, keys=_of_players(rows, "grad_norm")),
+        "Learning rates": partial(_plain, keys=_of_players(rows, "lr"), smooth=False, dashes=True),
     }
     drawn = {
         title: draw(title, partial(paint, rows=rows, settings=settings), marks)
@@ -73,12 +73,28 @@ def curves(
     return {title: svg for title, svg in drawn.items() if svg}
 
 
+def _of_players(rows: list[dict], number: str) -> Keys:
+    """Return the journal's keys of one number of each player: of D and G, then of others."""
+    names = {
+        player
+        for row in rows
+        for player, slash, name in (key.partition("/") for key in row)
+        if slash and name == number
+    }
+    others = sorted(names - {"d", "g", "valid", "eval"})
+    colours = itertools.cycle((PURPLE, GREEN, RED, GRAY))
+    return {"D": (f"d/{number}", BLUE), "G": (f"g/{number}", ORANGE)} | {
+        name.upper(): (f"{name}/{number}", colour)
+        for name, colour in zip(others, colours, strict=False)
+    }
+
+
 def _plain(ax: Axes, rows: list[dict], settings: Watch, keys: Keys, **style: bool) -> bool:
     return lines(ax, rows, keys, **style)
 
 
 def _losses(ax: Axes, rows: list[dict], settings: Watch) -> bool:
-    keys = {"D": ("d/loss", BLUE), "G": ("g/loss", ORANGE)}
+    keys = _of_players(rows, "loss")
     if any("valid/adversarial" in row for row in rows):  # images have another drawing for it
         keys["D, validation"] = ("valid/d_loss", GREEN)
     if not lines(ax, rows, keys):

@@ -9,6 +9,7 @@ import pydantic
 
 from distgan.core import console
 from distgan.core.clock import Clock
+from distgan.core.errors import RunError
 from distgan.core.files import write_atomic
 from distgan.data.dataset import Data
 from distgan.distributed.ranks import Ranks
@@ -16,7 +17,7 @@ from distgan.evaluation.image_evaluator import Evaluator
 from distgan.monitor.decisions import Decision, decide, evaluate_rules
 from distgan.monitor.journal import UNSCHEDULED
 from distgan.monitor.moves import format_setting
-from distgan.recipes._base import Recipe, Validates, apply_settings, show
+from distgan.recipes._base import Recipe, apply_settings, show, validate
 from distgan.runs.folder import RunFolder
 from distgan.runs.training_state import TrainingState
 from distgan.training.journal_writer import JournalWriter, head
@@ -113,12 +114,17 @@ class Checks:
             self._folder.write_optional("samples", lambda: show(self._recipe, self._data, path))
         if not due.validate:
             return None
-        numbers = self._recipe.validate(self._data) if isinstance(self._recipe, Validates) else {}
+        numbers = validate(self._recipe, self._data)
         self._writer.write([head(now) | numbers | mark])
         self._folder.event("validation", **head(now), **numbers)
         key = state.run.judged_by
         if not key:
             return None
+        if key not in numbers:
+            raise RunError(
+                f"judged_by: {key} finds the best checkpoint of {state.run.recipe}, but its method"
+                f" `validate` returned {', '.join(numbers) or 'nothing'}"
+            )
         return {
             "metric": key.rpartition("/")[2],
             "score": numbers[key],

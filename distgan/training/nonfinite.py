@@ -32,8 +32,8 @@ from distgan.data import loader
 from distgan.data.dataset import Data
 from distgan.distributed.ranks import Ranks
 from distgan.engine.player import Player, UpdateTrace
-from distgan.monitor.decisions import RATES, Decision, rollback_decision
-from distgan.monitor.moves import format_setting
+from distgan.monitor.decisions import Decision, rollback_decision
+from distgan.monitor.moves import format_setting, is_rate
 from distgan.runs.folder import RunFolder
 from distgan.runs.training_state import TrainingState
 
@@ -104,8 +104,8 @@ class NonFiniteMonitor:
         rollbacks = state.monitor_memory.get("rollbacks", 0)
         rates = ", ".join(
             f"{rate}={format_setting(getattr(run, rate))}"
-            for rate in RATES
-            if getattr(run, rate, None)
+            for rate in type(run).model_fields
+            if is_rate(rate) and getattr(run, rate)
         )
         reason = "watch.max_rollbacks=0 allows no rollback"
         if rollbacks:

@@ -19,14 +19,11 @@ def refuse_early(processes: int, arguments: list[str]) -> None:
     from distgan.config import batch_layout
     from distgan.data.dataset import Data
     from distgan.distributed.environment import resolve_engine
-    from distgan.self_check import first_start
 
-    module, run, _ = train.plan([word for word in arguments if not word.startswith("-")])
+    _, run, _ = train.plan([word for word in arguments if not word.startswith("-")])
     batch_layout.fit(run.batch, processes, run.machine.accumulation, run.group, run.group_of)
     resolve_engine(run.machine, run.precision)
-    data = Data(run.data)
-    data.require(run.recipe, run.kind, run.crop)
-    first_start.inspect_once(module, run, data)
+    Data(run.data).require(run.recipe, run.kind, run.crop)
 
 
 COMMAND = Command(

@@ -15,7 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
 import torch
-from compare import SYSTEMS, TRAIN, System
+from compare import SYSTEMS, TEMPLATES, TRAIN, System
 
 from distgan.config import batch_layout
 from distgan.data.dataset import Data
@@ -54,7 +54,7 @@ def main(kind: str, *folders: str) -> None:
     torch.set_num_threads(1)
     data, results = dict(zip(TRAIN, folders, strict=True)), {}
     for words in CELLS[kind]:
-        for system in SYSTEMS:
+        for system in (*SYSTEMS, *TEMPLATES):
             checked = report(system, data[system.data], words)
             results[f"{system.name}, {words[-1]}"] = (
                 None if checked.holds else checked.verdict(),

@@ -162,6 +162,17 @@ SYSTEMS = (
         data="recordings",
     ),
 )
+# What `distgan new` writes, unchanged: no seed was searched for, as nothing in it has a kink.
+TEMPLATES = tuple(
+    System(
+        f"{kind} template",
+        str(ROOT / "distgan" / "recipes" / "templates" / f"{kind}.py"),
+        (),
+        grouped=False,
+        data=data,
+    )
+    for kind, data in (("image", "particles"), ("pair", "pulses"))
+)
 REFERENCE = Way()
 PLAIN = (
     Way(accumulation=2),

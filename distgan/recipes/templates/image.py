@@ -1,6 +1,7 @@
-"""A GAN of your own: square images from noise, hinge loss. docs/your-own-gan.md explains it."""
+"""A GAN of your own that draws square images from noise. docs/your-own-gan.md explains it."""
 
 from functools import partial
+from itertools import pairwise
 
 import torch
 from torch import nn
@@ -8,53 +9,53 @@ from torch import nn
 from distgan import api
 
 
-class Settings(api.Run):
-    """Each is `name=value` on the command line. `batch` is that of all processes together."""
-
-    batch: int = api.Field(16, gt=0)
-    epochs: api.Positive = 20
-    latent: int = api.Field(64, gt=0)
-    width: int = api.Field(32, gt=0, multiple_of=4)
-    g_lr: api.Positive = 2e-4
-    d_lr: api.Positive = 2e-4
+class Settings(api.Run):  # each is `name=value` on the command line; another value is another run
+    batch: int = api.Field(16, gt=0, description="images of an update, over all processes")
+    epochs: api.Positive = api.Field(60, description="how far to train; more continues the run")
+    latent: int = api.Field(64, gt=0, description="size of the noise vector")
+    width: int = api.Field(16, gt=0, multiple_of=4, description="channels at the full size")
+    g_lr: api.Positive = api.Field(2e-4, description="Adam learning rate of the generator")
+    d_lr: api.Positive = api.Field(4e-4, description="Adam learning rate of the discriminator")
     evaluate: api.Evaluate = api.Evaluate()  # samples get a Fréchet distance
-    watch: api.Watch = api.Watch(unbounded=True, floored=True)  # of a hinge loss
+    watch: api.Watch = api.Watch(unbounded=True, floored=True)  # what the monitor expects of hinge
 
 
-def generator(latent, width, channels, size):
-    """[n, latent] -> [n, channels, size, size]. BatchNorm2d would make samples depend on ranks."""
-    layers = [nn.Unflatten(1, (latent, 1, 1)), nn.ConvTranspose2d(latent, width, 4), nn.ReLU()]
-    for _ in range(size.bit_length() - 3):  # from 4x4, doubled up to size
-        layers += [nn.Upsample(scale_factor=2), nn.Conv2d(width, width, 3, padding=1)]
-        layers += [nn.GroupNorm(4, width), nn.ReLU()]
-    return nn.Sequential(*layers, nn.Conv2d(width, channels, 3, padding=1), nn.Tanh())
+def generator(latent, widths, channels):  # noise [n, latent] -> images [n, channels, size, size]
+    layers = [nn.Unflatten(1, (latent, 1, 1)), nn.ConvTranspose2d(latent, widths[0], 4)]
+    for before, after in pairwise([*widths, widths[-1]]):  # twice the size each
+        layers += [nn.GroupNorm(4, before), nn.SiLU(), nn.Upsample(scale_factor=2)]
+        layers += [nn.Conv2d(before, after, 3, padding=1)]
+    layers += [nn.GroupNorm(4, widths[-1]), nn.SiLU(), nn.Conv2d(widths[-1], channels, 3, 1, 1)]
+    return nn.Sequential(*layers, nn.Tanh())
 
 
-def discriminator(width, channels, size):
-    """[n, channels, size, size] -> [n, 1, 1, 1]"""
-    layers = [nn.Conv2d(channels, width, 3, padding=1)]
-    for _ in range(size.bit_length() - 3):  # halved down to 4x4
-        layers += [nn.LeakyReLU(0.2), api.spectral_norm(nn.Conv2d(width, width, 4, 2, 1))]
-    return nn.Sequential(*layers, nn.LeakyReLU(0.2), api.spectral_norm(nn.Conv2d(width, 1, 4)))
+def discriminator(widths, channels):  # images [n, channels, size, size] -> scores [n]
+    layers = []
+    for before, after in pairwise([channels, *widths[::-1]]):  # half the size each, down to 4x4
+        layers += [api.spectral_norm(nn.Conv2d(before, after, 4, 2, 1)), nn.ELU()]
+    layers += [api.spectral_norm(nn.Conv2d(widths[0], 1, 4, bias=False)), nn.Flatten(0)]
+    return nn.Sequential(*layers)
 
 
-class Recipe:
+class Recipe:  # the networks, and how they are trained against each other
     def __init__(self, run, ranks, layout, shape):
         self.run, self.dtype, (channels, size, _) = run, ranks.dtype, shape
+        if size < 8 or size & (size - 1):  # the networks double and halve, from and to 4x4
+            raise api.ConfigError(f"data: images of {size}x{size}; shard them with --size 64")
+        widths = [run.width * min(2**i, 8) for i in range(size.bit_length() - 3)][::-1]
         adam = partial(torch.optim.Adam, betas=(0.0, 0.9))
-        G = generator(run.latent, run.width, channels, size)
-        D = discriminator(run.width, channels, size)
-        self.G = api.Player(ranks, G, partial(adam, lr=run.g_lr), ema=0.999)
+        G, D = generator(run.latent, widths, channels), discriminator(widths, channels)
+        self.G = api.Player(ranks, G, partial(adam, lr=run.g_lr), ema=0.999)  # averages its weights
         self.D = api.Player(ranks, D, partial(adam, lr=run.d_lr))
-        self.players = {"G": self.G, "D": self.D}
+        self.players = {"G": self.G, "D": self.D}  # all that a checkpoint keeps
 
-    def step(self, batches, now):  # returns the numbers of the journal
+    def step(self, batches, now):  # one update of each; returns the numbers of the journal
         d = self.D.update(self.d_loss, batches[0], now.epoch)
         return api.step_log(d=d, g=self.G.update(self.g_loss, batches[0], now.epoch))
 
-    def d_loss(self, micro):
-        fake = self.G.generate(self.noise(micro, "noise/d"))  # no gradients for G
+    def d_loss(self, micro):  # of this process' share of a batch: a mean, and numbers to log
         real = api.to_unit(micro.real, self.dtype)  # [n, channels, size, size] in [-1, 1]
+        fake = self.G.generate(self.noise(micro, "noise/d"))  # without gradients for G
         real, fake = self.D(torch.cat([real, fake])).chunk(2)
         return api.d_hinge(real, fake), {"real_score": real.mean(), "fake_score": fake.mean()}
 
@@ -62,7 +63,7 @@ class Recipe:
         with self.D.frozen() as judge:  # gradients pass through D, not into its weights
             return api.g_hinge(judge(self.G(self.noise(micro, "noise/g")))), {}
 
-    def noise(self, micro, purpose):  # [n, latent], from the samples' places in the run
+    def noise(self, micro, purpose):  # [n, latent], by place in the run: alike on all processes
         return micro.noise(self.run.seed, purpose, self.run.latent, self.run.batch).to(self.dtype)
 
     def sample(self, numbers, purpose="noise/sample"):  # image i depends on the seed and i alone

@@ -7,7 +7,7 @@ tests/nightly/test_matrix.py takes twenty, by command lines.
 import json
 
 import pytest
-from compare import ROUNDING, SYSTEMS, TOLERANCE, TRAIN
+from compare import ROUNDING, SYSTEMS, TEMPLATES, TOLERANCE, TRAIN
 from processes import ROOT, line, run
 from systems import CELLS
 
@@ -31,6 +31,7 @@ def test_two_ranks_are_one_process(kind, limit, sets, tmp_path):
     results = json.loads(
         next(text for text in reversed(output.splitlines()) if text.startswith("{"))
     )
-    assert results.keys() == {f"{s.name}, {words[-1]}" for s in SYSTEMS for words in CELLS[kind]}
+    systems = (*SYSTEMS, *TEMPLATES)
+    assert results.keys() == {f"{s.name}, {words[-1]}" for s in systems for words in CELLS[kind]}
     assert not [verdict for verdict, _ in results.values() if verdict]
     assert {name: apart for name, (_, apart) in results.items() if not apart < limit} == {}

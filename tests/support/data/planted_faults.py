@@ -489,3 +489,181 @@ BAD = [
         before(SAMPLE, "return torch.full((len(numbers), 1, 64, 64), len(numbers) / 2.0)"),
     ),
 ]
+
+
+# ---- what is right, however unusual
+def right(name: str, *edits: Edit) -> Fault:
+    return Fault(name, "", edits)
+
+
+def method(code: str) -> Edit:
+    return before("def g_loss(self, micro):", f"\n{inspect.cleandoc(code)}")
+
+
+RIGHT = [
+    right(
+        "batch norm of groups",
+        swap(
+            "def generator(latent, width, channels, size)", "def generator(latent, width, *sizes)"
+        ),
+        before(
+            "layers = [nn.Unflatten",
+            """
+            channels, size, ranks = sizes
+            norm = partial(api.GroupBatchNorm2d, group=2, ranks=ranks)
+            """,
+        ),
+        swap(NORM, "norm(width)"),
+        line("G = generator(", "G = generator(run.latent, run.width, channels, size, ranks)"),
+        after("width: int", "group = property(lambda self: 2)"),
+    ),
+    right(
+        "a gradient penalty",
+        after(
+            "real, fake = self.D",
+            """
+            pair = [api.to_unit(micro.real, self.dtype), self.G.generate(self.noise(micro, "p"))]
+            share = micro.uniform(self.run.seed, "penalty", 1).to(self.dtype)
+            penalty = api.gradient_penalty(self.D.forward_local, *pair, share)
+            """,
+        ),
+        line(RETURN, "return api.d_hinge(real, fake) + 10 * penalty, {'penalty': penalty}"),
+    ),
+    right(
+        "R1 every other step, by autograd",
+        before(D_UPDATE, "self.now = now"),
+        line(
+            RETURN,
+            """
+            loss = api.d_hinge(real, fake)
+            if self.now.step % 2 == 0:
+                x = api.to_unit(micro.real, self.dtype).requires_grad_()
+                (slope,) = torch.autograd.grad(self.D.forward_local(x).sum(), x, create_graph=True)
+                loss = loss + slope.square().flatten(1).sum(1).mean()
+            return loss, {}
+            """,
+        ),
+    ),
+    right(
+        "several updates of D, each on its batch",
+        after("width: int", "batches_per_step = property(lambda self: 3)"),
+        line(
+            D_UPDATE,
+            "d = api.merge_logs([self.D.update(self.d_loss, b, now.epoch) for b in batches])",
+        ),
+    ),
+    right(
+        "two discriminators",
+        after(
+            MADE_D,
+            """
+            E = discriminator(run.width, channels, size)
+            self.E = api.Player(ranks, E, partial(torch.optim.RMSprop, lr=1e-4), clip=1.0)
+            """,
+        ),
+        swap('"D": self.D}', '"D": self.D, "E": self.E}'),
+        after(D_UPDATE, "e = self.E.update(partial(self.loss_of, self.E), batches[0], now.epoch)"),
+        swap("api.step_log(d=d, ", "api.step_log(d=d, e=e, "),
+        method(
+            """
+            def loss_of(self, player, micro):
+                fake = self.G.generate(self.noise(micro, "noise/e"))
+                both = player(torch.cat([api.to_unit(micro.real, self.dtype), fake]))
+                return api.d_vanilla(*both.chunk(2), 1.0, 0.0), {}
+            """
+        ),
+        line(FROZEN, "with self.D.frozen() as judge, self.E.frozen() as other:"),
+        line(
+            G_RETURN,
+            """
+            fake = self.G(self.noise(micro, "noise/g"))
+            return api.g_hinge(judge(fake)) + api.g_vanilla(other(fake)), {}
+            """,
+        ),
+    ),
+    right(
+        "dropout by address, and augmentation",
+        after(
+            REAL,
+            """
+            seed, where = self.run.seed, micro.positions
+            real = real * (micro.uniform(seed, "dropout", 1)[:, :, None, None] > 0.3)
+            real = api.diffaugment(real, ("color", "translation", "cutout"), seed, "a", where)
+            real = api.flip(real, seed, micro.address, 0.5, 0.0)
+            """,
+        ),
+    ),
+    right(
+        "a buffer of constants, an attribute",
+        *own_net("self.last = x.shape; self.seen.fill_(3.0); x = x.where(x > 0, 0.5 * x)"),
+    ),
+    right(
+        "a frozen network beside the players",
+        after(
+            MADE_D,
+            """
+            eyes = nn.Sequential(nn.BatchNorm2d(channels), nn.Dropout(0.5)).to(self.dtype)
+            self.eyes = eyes.eval().requires_grad_(False)
+            """,
+        ),
+        after(REAL, "real = real + 0.1 * self.eyes(real)"),
+    ),
+    right(
+        "noise for all ranks, cut by hand",
+        RANKS,
+        line(
+            FAKE,
+            """
+            share = self.ranks.world_size * self.ranks.machine.accumulation
+            shape = (len(micro.real) * share, self.run.latent)
+            assert shape[0] == self.run.batch
+            z = api.normal(self.run.seed, "noise/d", micro.batch_index, shape)[micro.rows]
+            fake = self.G.generate(z.to(self.dtype))
+            """,
+        ),
+    ),
+    right(
+        "SGD with momentum, no average, a schedule",
+        line("adam = partial", "adam = partial(torch.optim.SGD, momentum=0.5)"),
+        line(
+            "self.G = api.Player",
+            """
+            falling = partial(api.step_decay, every=1, factor=0.5)
+            self.G = api.Player(ranks, G, partial(adam, lr=1e-3), schedule=falling)
+            """,
+        ),
+    ),
+    right(
+        "weights clamped by the player",
+        line(
+            "self.D = api.Player",
+            "self.D = api.Player(ranks, D, partial(adam, lr=1e-3), clamp=0.01, clip=1.0)",
+        ),
+        line(RETURN, "return api.d_wasserstein(real, fake), {}"),
+    ),
+    right(
+        "weights set by the constructor",
+        after(
+            MADE_D,
+            """
+            for module in G:
+                if isinstance(module, nn.Conv2d):
+                    nn.init.orthogonal_(module.weight)
+            with torch.no_grad():
+                G[1].weight.mul_(0.5)
+            """,
+        ),
+    ),
+    right(
+        "a generator frozen in its own update",
+        line(
+            G_RETURN,
+            """
+            fake = self.G(self.noise(micro, "noise/g"))
+            with self.G.frozen() as again:
+                other = again(self.noise(micro, "noise/h"))
+            return api.g_hinge(judge(fake)) + (fake - other).abs().mean(), {}
+            """,
+        ),
+    ),
+]

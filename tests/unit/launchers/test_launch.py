@@ -19,6 +19,7 @@ VERBS = (
     "shard",
     "index",
     "check",
+    "new",
     "train",
     "run",
     "debug",
@@ -102,8 +103,8 @@ def test_help_of_a_recipe_lists_every_setting(capsys):
 def test_an_unknown_verb(distgan):
     out, err = distgan("shrad", code=2)
     assert (
-        "error: no verb 'shrad' (did you mean shard?); there are: shard, index, check, train, run,"
-        " debug, submit"
+        "error: no verb 'shrad' (did you mean shard?); there are: shard, index, check, new, train,"
+        " run, debug, submit"
         in err
         and "Traceback" not in err
     )

@@ -11,7 +11,9 @@ ROOT = Path(__file__).parents[3]
 
 
 def test_every_file_of_the_package_is_in_a_wheel():
-    """Every tracked file below distgan/, links followed, is Python or named in package-data."""
+    """Every tracked file below distgan/, links followed, is a module of a package or named in
+    package-data.
+    """
     data = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"][
         "package-data"
     ]
@@ -26,7 +28,8 @@ def test_every_file_of_the_package_is_in_a_wheel():
         ["git", "ls-files", *tops], cwd=ROOT, capture_output=True, text=True, check=True
     )
     paths = [ROOT / line for line in listing.stdout.splitlines()]
-    assert [p for p in paths if p.is_file() and p.suffix != ".py" and p not in named] == []
+    modules = {p for p in paths if p.suffix == ".py" and (p.parent / "__init__.py").is_file()}
+    assert [p for p in paths if p.is_file() and p not in modules | named] == []
     assert {ROOT / "slurm/dev-cluster", ROOT / "configs/accelerate.yaml"} <= named
 
 

@@ -24,6 +24,7 @@ from planted_faults import (
     RANKS,
     REAL,
     RETURN,
+    RIGHT,
     STEP,
     after,
     before,
@@ -141,6 +142,12 @@ def test_the_template_is_clean(precision, planted, data, ranks):
 def test_the_recipes_of_the_package_are_clean(system, sets, ranks):
     module, run, _ = plan([*system.words(), f"data={sets(system.data)}", "machine.device=cpu"])
     assert inspect(module, {module.__file__}, run, ranks, Data(run.data)) == []
+
+
+@named(RIGHT)
+def test_unusual_recipes_are_clean(fault, planted, data, ranks):
+    path, _ = planted(*fault.edits)
+    assert inspected(path, data, ranks, batch=8) == []
 
 
 def test_what_is_right_is_not_refused(planted, data, ranks):

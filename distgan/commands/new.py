@@ -1,0 +1,79 @@
+"""`distgan new`: write the file of a GAN of one's own, which trains as it is. Imports no torch."""
+
+import keyword
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from distgan.core import console
+from distgan.core.arguments import Arguments, Command, one_of
+from distgan.core.errors import ConfigError
+from distgan.core.files import create, disk_errors, make_folder
+from distgan.recipes._catalog import FOLDER, recipe_names
+
+# Of each kind of sample: data to begin with, as words of `distgan shard`, and the folder to make.
+DATA = {
+    "image": ("particles", "data/particles"),
+    "pair": ("waveform", "data/pulses", "--n", "440", "--length", "256", "--noise", "12"),
+}
+
+
+def _check(arguments: Arguments) -> Iterator[str]:
+    for word in arguments.words:
+        path = Path(word)
+        name = path.stem
+        if path.suffix != ".py":
+            yield f"{word}: a recipe is a Python file; allowed: a name that ends in .py"
+        elif not name.isidentifier() or keyword.iskeyword(name):
+            yield f"{word}: allowed: a name of letters, digits and _, such as my_gan.py"
+        elif name in recipe_names():
+            yield f"{word}: {name} is a recipe that exists already; allowed: another name"
+        elif name in sys.stdlib_module_names or name == "distgan":
+            yield f"{word}: it would hide Python's module {name}; allowed: another name"
+
+
+COMMAND = Command(
+    "new",
+    """Write the file of a GAN of your own: two small networks, their losses and settings, with
+comments, in at most 70 lines. It trains as it is; change it as you like. docs/your-own-gan.md
+explains what else it may hold.""",
+    (
+        one_of(
+            "kind",
+            "image: square images from noise; pair: one signal from another",
+            *DATA,
+            default="image",
+        ),
+    ),
+    ("FILE.py", "the file to write; the recipe has its name. Nothing is overwritten"),
+    least=1,
+    most=1,
+    check=_check,
+    epilog="""examples:
+  distgan new my_gan.py
+  distgan new repair.py --kind pair
+then, after data are made: distgan train my_gan.py data=FOLDER""",
+)
+
+
+def main(argv: list[str]) -> int:
+    """Run the command; return its exit code."""
+    arguments = COMMAND.parse(argv)
+    path = Path(arguments.words[0]).expanduser()
+    text = (FOLDER / "templates" / f"{arguments.kind}.py").read_bytes()
+    with disk_errors(path):
+        make_folder(path.parent)
+        try:
+            with create(path) as file:
+                file.write(text)
+        except FileExistsError:
+            raise ConfigError(
+                f"{path} exists, and is left as it is; give another name, or delete it first"
+            ) from None
+    source, data, *options = DATA[arguments.kind]
+    console.say(
+        f"wrote {path}: it trains as it is. Next:\n"
+        f"  {console.command('shard', source, data, *options)}\n"
+        f"  {console.command('train', path, f'data={data}')}"
+    )
+    return 0

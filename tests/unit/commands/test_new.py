@@ -1,0 +1,109 @@
+"""`distgan new`: what it writes trains as it is; what it refuses."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from distgan import cli, train
+from distgan.commands import evaluate, generate, new, report
+from distgan.config import batch_layout
+from distgan.core.clock import Clock
+from distgan.core.errors import ConfigError
+from distgan.data.loader import MicroBatch
+from distgan.distributed.ranks import Ranks
+from distgan.recipes._base import build_recipe
+from distgan.recipes._own_code import unload
+
+TINY = ["machine.device=cpu", "width=4", "batch=6"]
+OF_KIND = {"image": ("particles", ["evaluate.samples=8"]), "pair": ("pulses", [])}
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+    unload()
+
+
+def journal(folder):
+    return [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("kind", new.DATA)
+def test_what_it_writes_trains(kind, sets, here, capsys):
+    assert new.main(["gans/mine.py", "--kind", kind]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("wrote gans/mine.py")
+    assert lines[1].startswith("  distgan shard ")
+    assert lines[2] == f"  distgan train gans/mine.py data={new.DATA[kind][1]}"
+    assert len(Path("gans/mine.py").read_text().splitlines()) <= 70
+    data, words = OF_KIND[kind]
+    words = [f"data={sets(data)}", "machine.folder=run", "epochs=0.2", *TINY, *words]
+    assert train.main(["gans/mine.py", *words]) == 0
+    rows = journal(here / "run")
+    assert [row["step"] for row in rows if "d/loss" in row] == [1, 2]
+    score = "eval/frechet_standin" if kind == "image" else "eval/l1"
+    assert any(score in row for row in rows) and list(Path("run/samples").glob("*.png"))
+
+
+@pytest.mark.gate
+@pytest.mark.parametrize("kind", new.DATA)
+def test_a_run_of_it_generates_evaluates_and_reports(kind, sets, here, capsys):
+    assert new.main(["mine.py", "--kind", kind]) == 0
+    data, words = OF_KIND[kind]
+    words = [f"data={sets(data)}", "machine.folder=run", "epochs=0.2", *TINY, *words]
+    assert train.main(["mine.py", *words]) == 0
+    assert generate.main(["run", "made", "--n", "5"]) == 0
+    assert len(list(Path("made").rglob("*.png" if kind == "image" else "*.wav"))) >= 5
+    assert evaluate.main(["run", *(["--n", "8"] if kind == "image" else [])]) == 0
+    assert report.main(["run"]) == 0 and Path("run/report.html").is_file()
+
+
+@pytest.mark.parametrize(("size", "channels"), [(8, 1), (16, 3), (32, 1), (64, 3), (128, 1)])
+def test_images_of_any_power_of_two(size, channels):
+    new.main(["mine.py"])
+    module, run, _ = train.plan(["mine.py", "data=d", *TINY])
+    ranks, layout = Ranks(run.machine), batch_layout.fit(6, 1, 1)
+    recipe = build_recipe(module, run, ranks, layout, (channels, size, size))
+    images = torch.randint(0, 256, (6, channels, size, size), dtype=torch.uint8)
+    log = recipe.step(
+        [[MicroBatch(images, np.arange(6), np.arange(6), slice(0, 6), 0)]], Clock(6, 6)
+    )
+    assert all(value.isfinite() for value in log.values())
+    assert recipe.sample(np.arange(2)).shape == (2, channels, size, size)
+
+
+def test_images_of_another_size_are_refused():
+    new.main(["mine.py"])
+    module, run, _ = train.plan(["mine.py", "data=d", *TINY])
+    with pytest.raises(ConfigError, match="images of 48x48; shard them with --size 64"):
+        build_recipe(module, run, Ranks(run.machine), batch_layout.fit(6, 1, 1), (1, 48, 48))
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("my_gan", "a name that ends in .py"),
+        ("my-gan.py", "letters, digits and _"),
+        ("class.py", "letters, digits and _"),
+        ("2gans.py", "letters, digits and _"),
+        ("sagan.py", "a recipe that exists already"),
+        ("capacity.py", "a recipe that exists already"),
+        ("random.py", "hide Python's module random"),
+        ("distgan.py", "hide Python's module distgan"),
+    ],
+)
+def test_names_that_no_recipe_can_have_are_refused(name, why, here, capsys):
+    assert cli.guarded(new.main, [name]) == 2
+    assert why in capsys.readouterr().err and not list(here.iterdir())
+
+
+@pytest.mark.parametrize("make", [lambda p: p.write_text("mine"), lambda p: p.symlink_to("gone")])
+def test_nothing_is_overwritten(make, here, capsys):
+    make(path := here / "mine.py")
+    assert cli.guarded(new.main, ["mine.py"]) == 2
+    assert "mine.py exists, and is left as it is" in capsys.readouterr().err
+    assert path.is_symlink() and not (here / "gone").exists() or path.read_text() == "mine"

@@ -1,0 +1,162 @@
+"""Recipes of one's own that differ from distgan's: other players, and parts left out."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from distgan import train
+from distgan.commands import evaluate, generate, report
+from distgan.core.errors import ConfigError, RunError
+from distgan.data.loader import MicroBatch
+from distgan.distributed.ranks import Ranks
+from distgan.monitor.decisions import rollback_decision
+from distgan.monitor.settings import Watch
+from distgan.recipes import _catalog
+from distgan.recipes._base import apply_settings
+from distgan.recipes._own_code import unload
+
+IMAGE, PAIR = (
+    (Path(_catalog.__file__).parent / "templates" / f"{kind}.py").read_text()
+    for kind in ("image", "pair")
+)
+TINY = ["machine.device=cpu", "machine.folder=run", "width=4", "batch=6", "epochs=0.2"]
+# Two generators and two discriminators, none of them G or D.
+CYCLE = """
+class Settings(api.Run):
+    kind = "pair"
+    judged_by = "valid/l1"
+    batch: int = 6
+    epochs: float = 0.2
+    ab_lr: float = 1e-3
+
+class Recipe:
+    def __init__(self, run, ranks, layout, shape):
+        self.run, self.dtype = run, ranks.dtype
+        nets = {"AB": generator(4), "BA": generator(4), "DA": critic(), "DB": critic()}
+        adam = partial(torch.optim.Adam, lr=1e-3)
+        self.players = {name: api.Player(ranks, net, adam, ema=0.9) for name, net in nets.items()}
+
+    def step(self, batches, now):
+        logs = {"da": self.players["DA"].update(partial(self.judge, "BA", "DA", 0), batches[0], 0),
+                "db": self.players["DB"].update(partial(self.judge, "AB", "DB", 1), batches[0], 0),
+                "ab": self.players["AB"].update(partial(self.map, "AB", "DB", 0), batches[0], 0),
+                "ba": self.players["BA"].update(partial(self.map, "BA", "DA", 1), batches[0], 0)}
+        return api.step_log(**logs)
+
+    def judge(self, g, d, real, micro):
+        pair = api.to_waves(micro.real, self.dtype).split(1, 1)
+        fake = self.players[g].generate(pair[1 - real])
+        real, fake = self.players[d](torch.cat([pair[real], fake])).chunk(2)
+        return api.d_hinge(real, fake), {}
+
+    def map(self, g, d, given, micro):
+        pair = api.to_waves(micro.real, self.dtype).split(1, 1)
+        with self.players[d].frozen() as judge:
+            return api.g_hinge(judge(self.players[g](pair[given]))), {}
+
+    def repairer(self):
+        return lambda x: api.repair(self.players["AB"], x)
+"""
+CYCLE = (
+    PAIR[: PAIR.index("class Settings")]
+    + PAIR[PAIR.index("def generator") : PAIR.index("def discriminator")]
+    + "def critic():\n    return nn.Conv1d(1, 1, 9, 4, bias=False)\n"
+    + CYCLE
+)
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+    unload()
+
+
+def changed(text, *pairs):
+    for old, new in pairs:
+        assert text.count(old) == 1, old
+        text = text.replace(old, new)
+    Path("mine.py").write_text(text)
+    return "mine.py"
+
+
+@pytest.mark.gate
+def test_players_of_other_names_train_generate_evaluate_and_report(pulses, capsys):
+    words = [changed(CYCLE), f"data={pulses}", *TINY[:2]]
+    assert train.main(words) == 0
+    assert generate.main(["run", "made", "--n", "2"]) == 0
+    assert evaluate.main(["run"]) == 0
+    assert report.main(["run"]) == 0
+    page = Path("run/report.html").read_text()
+    assert all(f">{name}<" in page for name in ("AB", "BA", "DA", "DB"))
+    module, run, _ = train.plan(words)
+    recipe = module.Recipe(run, Ranks(run.machine), None, None)
+    apply_settings(recipe, run.model_copy(update={"ab_lr": 0.5}))
+    rates = {name: player._rates for name, player in recipe.players.items()}
+    assert rates == {"AB": [0.5], "BA": [1e-3], "DA": [1e-3], "DB": [1e-3]}
+
+
+def test_a_recipe_without_scores_samples_and_rates_trains(particles, capsys):
+    text = IMAGE[: IMAGE.index("    def sample(")]
+    lines = [
+        line
+        for line in text.splitlines()
+        if not line.startswith(("    evaluate:", "    g_lr:", "    d_lr:"))
+    ]
+    text = "\n".join(lines).replace("run.g_lr", "1e-4").replace("run.d_lr", "1e-4") + "\n"
+    assert train.main([changed(text), f"data={particles}", *TINY]) == 0
+    assert not list(Path("run/samples").iterdir()) and report.main(["run"]) == 0
+    module, run, _ = train.plan(["mine.py", f"data={particles}", *TINY])
+    recipe = module.Recipe(run, Ranks(run.machine), None, (1, 64, 64))
+    apply_settings(recipe, run)
+    with pytest.raises(ConfigError, match="has no method `sample`; give its class Recipe one"):
+        generate.main(["run", "made"])
+
+
+def test_what_the_settings_promise_must_be_there(particles, pulses):
+    no_sample = IMAGE[: IMAGE.index("    def sample(")]
+    with pytest.raises(ConfigError, match="mine has no method `sample`.* leave `evaluate` out"):
+        train.main([changed(no_sample), f"data={particles}", *TINY])
+    other = changed(PAIR, ('judged_by = "valid/l1"', 'judged_by = "valid/l2"'))
+    with pytest.raises(RunError, match="valid/l2 finds the best .* valid/l1, valid/input_l1"):
+        train.main([other, f"data={pulses}", *TINY])
+
+
+@pytest.mark.gate
+def test_a_generator_alone_gives_images_without_scores(particles):
+    text = changed(IMAGE, ('{"G": self.G, "D": self.D}', '{"G": self.G, "Critic": self.D}'))
+    assert train.main([text, f"data={particles}", *TINY, "evaluate.samples=8"]) == 0
+    assert generate.main(["run", "made", "--n", "3"]) == 0
+    rows = list(csv.DictReader(Path("made/result.csv").read_text().splitlines()))
+    assert [row["critic_score"] for row in rows] == ["nan"] * 3
+
+
+def test_validation_of_pairs_is_the_mean_over_pairs(pulses):
+    assert train.main([changed(PAIR), f"data={pulses}", *TINY]) == 0
+    rows = [json.loads(line) for line in Path("run/journal.jsonl").read_text().splitlines()]
+    found = [row for row in rows if "valid/l1" in row]
+    assert found and len({row["valid/input_l1"] for row in found}) == 1
+    score = [row["eval/l1"] for row in rows if "eval/l1" in row]
+    assert score == [row["valid/l1"] for row in found]
+
+
+def test_a_rollback_halves_the_rate_of_every_player():
+    values = {"g_lr": 2e-4, "d1_lr": 1e-3, "ab_lr": None, "lr_end": 0.5, "batch": 4}
+    decision = rollback_decision("nonfinite", Watch(), values, {}, 1.0)
+    assert decision.changes == {"g_lr": 1e-4, "d1_lr": 5e-4}
+
+
+def test_factors_of_dropout_belong_to_the_place_in_the_stream():
+    def factors(at):
+        at = np.asarray(at)
+        micro = MicroBatch(torch.zeros(len(at), 1), at, at, slice(0, len(at)), 0)
+        return micro.dropout(1, "dropout/g", 50, 0.25)
+
+    whole = factors(range(8))
+    assert torch.equal(whole, torch.cat([factors(range(4)), factors(range(4, 8))]))
+    assert set(whole.unique().tolist()) == {0.0, torch.tensor(1 / 0.75).item()}
+    assert 0.15 < (whole == 0).float().mean() < 0.35
