@@ -2,11 +2,14 @@
 
 import fcntl
 import os
+import tempfile
 
 import pytest
 
 # As each process of a run has; more would wait for each other on a machine that does other things.
 os.environ["OMP_NUM_THREADS"] = "1"
+# Which code was checked is remembered from run to run; not from one session of tests to the next.
+os.environ["DISTGAN_CACHE"] = tempfile.mkdtemp(prefix="distgan-cache-")
 
 
 FOLDERS = {"process/faults": "gate", "process/runs": "gate", "nightly": "nightly", "slurm": "slurm"}

@@ -33,7 +33,8 @@ class Section(BaseModel):
     @classmethod
     def _plain(cls, value, info):
         # pydantic would take true for 1 and false for 0.
-        if isinstance(value, bool) and cls.model_fields[info.field_name].annotation is not bool:
+        kind = cls.model_fields[info.field_name].annotation
+        if isinstance(value, bool) and kind not in (bool, bool | None):
             raise ValueError("this setting is not true or false")
         if isinstance(value, str) and "\0" in value:
             raise ValueError("a NUL character cannot be part of a value")
@@ -142,10 +143,11 @@ class Machine(Section):
             " all ranks"
         ),
     )
-    self_check: bool = Field(
-        False,
+    self_check: bool | None = Field(
+        None,
         description=(
-            "before the first step, take three and compare with one process; see `distgan doctor`"
+            "before the first step, take three and compare with one process, as `distgan doctor`"
+            " does; null: where code of your own trains for the first time; false: never"
         ),
     )
     workers: int = Field(

@@ -116,7 +116,8 @@ def find_code(name: str, beside: Path | None = None) -> RecipeCode:
         if beside:
             recipe_code.require_owned(found, beside)
         return code
-    near = did_you_mean(name, recipe_names())
+    files = [f"{name}.py"] if os.path.isfile(f"{name}.py") else []
+    near = did_you_mean(name, files or recipe_names())
     raise ConfigError(
         f"no recipe {name[:60]!r}{near}; there are: {', '.join(recipe_names())}. One of your own is"
         " given by its file, as in my_gan.py (`distgan new my_gan.py` writes one), by its import"

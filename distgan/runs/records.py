@@ -51,6 +51,21 @@ class Skips(TypedDict):
     skipped: list[Any]
 
 
+class Memory(TypedDict, total=False):
+    """The state of the monitor between two decisions (monitor/decisions.py)."""
+
+    __pydantic_config__ = _OPEN  # type: ignore[misc]
+    epoch: Required[Time]
+    rollbacks: Count
+    answered: dict[str, Count]
+
+
+class Nothing(TypedDict):
+    """{}"""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]
+
+
 class CheckpointRecord(TypedDict, total=False):
     """checkpoint.json."""
 
@@ -66,7 +81,7 @@ class CheckpointRecord(TypedDict, total=False):
     troubled: bool
     healthy: Count | None
     changed: dict[str, Any]
-    memory: dict[str, Any]
+    memory: Memory | Nothing
     ended: str | None
     mishaps: dict[str, Skips]
 

@@ -11,4 +11,5 @@ localisation  the first line at which micro-batches differ from the whole batch
 tracer      the line that is executed, and what it changed
 watch       reads by the host, writes to weights and buffers, layers that are faults
 contract    what a recipe must have and return
+first_start  which code of one's own is still to be checked
 """

@@ -21,7 +21,7 @@ from distgan.distributed.ranks import Ranks
 from distgan.recipes._catalog import Module
 from distgan.runs import checkout
 from distgan.runs.folder import NoRunFolder, RunFolder
-from distgan.self_check import comparison
+from distgan.self_check import comparison, first_start
 from distgan.training import out_of_memory
 from distgan.training.loop import STOPPED, Loop
 from distgan.training.setup import TrainingSetup
@@ -105,17 +105,25 @@ def _attempt(setup: TrainingSetup, run: Run, folder: RunFolder) -> str:
 
 
 def _checked_loop(setup: TrainingSetup, run: Run, folder: RunFolder) -> Loop:
-    """Run the self-check, if the settings ask for it, and return the loop; LaunchError if it fails.
+    """Run the self-check if it is due, and return the loop; LaunchError if it fails.
 
-    The check comes first, because the loop's clock starts when the loop is made.
+    It is due where the settings ask for it, and where code of one's own is shared by several ranks
+    for the first time. It comes first, because the loop's clock starts when the loop is made.
     """
-    if run.machine.self_check:
+    code = getattr(setup.module, "code", None)
+    kind = f"compared-{setup.ranks.engine_choice.engine}"
+    shared = code and setup.ranks.world_size > 1
+    if run.machine.self_check or setup.ranks.on_rank_zero(
+        lambda: shared and first_start.is_due(run, code, kind)
+    ):
         report = comparison.check(setup.module, run, setup.ranks, setup.data, setup.layout)
         folder.event("self_check", **report.summary())
         if not report.holds:
             report.show()
         report.require()
         console.say(f"self-check: {report.verdict()}")
+        if code:
+            setup.ranks.on_rank_zero(lambda: first_start.remember(code, kind))
     return Loop(run, setup.recipe, setup.data, setup.layout, setup.ranks, folder, setup.evaluator)
 
 

@@ -11,7 +11,9 @@ from distgan.core import console
 from distgan.core.clock import Clock
 from distgan.data.loader import Stream
 from distgan.recipes._catalog import Module
+from distgan.self_check import findings
 from distgan.self_check.comparison import check
+from distgan.self_check.inspection import inspect
 from distgan.training.setup import RunContext, TrainingSetup
 
 
@@ -19,6 +21,11 @@ def doctor(module: Module, run: Run) -> int:
     """`--doctor`: compare three steps with those of one process. Return 0 if they agree, else 1."""
     context = RunContext(module, run)
     run = context.run
+    if code := getattr(module, "code", None):
+        found = context.ranks.on_rank_zero(
+            lambda: inspect(module, code.paths, run, context.ranks, context.data)
+        )
+        findings.require(found)
     report = check(module, run, context.ranks, context.data, context.layout)
     report.show()
     console.say(report.verdict())

@@ -14,7 +14,8 @@ from distgan.recipes._base import build_recipe
 from distgan.recipes._catalog import Module
 from distgan.runs import checkpoints
 from distgan.runs.locate import start_digest
-from distgan.runs.resolve import earlier_values, resolve, versions
+from distgan.runs.resolve import earlier_values, folder_of, recorded_code, resolve, versions
+from distgan.self_check import first_start
 
 # Settings in which the ranks of one run may differ: paths, and what no collective depends on.
 PER_RANK: Any = {
@@ -72,6 +73,7 @@ class TrainingSetup(RunContext):
     def __init__(self, module: Module, run: Run):
         super().__init__(module, run)
         run = self.run
+        self.ranks.on_rank_zero(self._inspect)
         self.recipe = build_recipe(module, run, self.ranks, self.layout, self.data.shape)
         if self.ranks.world_size > 1:
             # Weights are sent from rank 0, buffers and averages are not: another version of torch
@@ -89,6 +91,14 @@ class TrainingSetup(RunContext):
                     sha256=scored.inception_sha256,
                 )
             )
+
+    def _inspect(self) -> None:
+        """Rank 0: check code of one's own, unless this run has begun with it."""
+        identity = self.run.identity(self.data.fingerprint, self.start)
+        recorded = recorded_code(folder_of(self.run, identity)) or {}
+        code = getattr(self.module, "code", None)
+        if code and recorded.get("digest") != code.digest:
+            first_start.inspect_once(self.module, self.run, self.data, self.ranks)
 
     def parameters(self) -> dict[str, int]:
         """Return the number of parameters of each player."""

@@ -19,11 +19,14 @@ def refuse_early(processes: int, arguments: list[str]) -> None:
     from distgan.config import batch_layout
     from distgan.data.dataset import Data
     from distgan.distributed.environment import resolve_engine
+    from distgan.self_check import first_start
 
-    _, run, _ = train.plan([word for word in arguments if not word.startswith("-")])
+    module, run, _ = train.plan([word for word in arguments if not word.startswith("-")])
     batch_layout.fit(run.batch, processes, run.machine.accumulation, run.group, run.group_of)
     resolve_engine(run.machine, run.precision)
-    Data(run.data).require(run.recipe, run.kind, run.crop)
+    data = Data(run.data)
+    data.require(run.recipe, run.kind, run.crop)
+    first_start.inspect_once(module, run, data)
 
 
 COMMAND = Command(

@@ -33,6 +33,7 @@ from distgan.launchers.slurm.submission import RunSpec
 from distgan.recipes._catalog import resolve_recipe
 from distgan.runs.folder import STOP
 from distgan.runs.resolve import folder_of, require_code, resolve, versions
+from distgan.self_check import first_start
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,7 @@ def plan_run(
         start = start_digest(run)
     home = folder or folder_of(run, run.identity(data.fingerprint, start))
     require_code(run, getattr(module, "code", None), home)
+    first_start.inspect_once(module, run, data)
     with disk_errors(home, error=RunError), contextlib.suppress(FileNotFoundError):
         with opened_folder(home):  # or the link of another user would choose the folder
             pass

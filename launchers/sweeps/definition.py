@@ -1,6 +1,6 @@
 """Parse a sweep file, or words `key=a,b`, into the settings of each member: pure functions.
 
-recipe: sagan                                    a recipe, a preset, or a run file
+recipe: sagan                                    a recipe, a preset, one's own file, a run file
 settings: {data: data/particles}                 of all members
 grid: {ngf: [64, 96], seed: range(3)}            every combination
 cases: [{g_lr: 1e-4, d_lr: 4e-4}, {g_lr: 2e-4}]  each of these, times the grid
@@ -119,7 +119,7 @@ def _tree(what: str) -> dict[str, Any]:
     if {"grid", "cases", "random", "search", "settings"}.isdisjoint(tree):  # a run file
         return {"recipe": what}
     recipe = tree.get("recipe")
-    if isinstance(recipe, str) and (path.parent / recipe).is_file():
+    if isinstance(recipe, str) and (path.parent / recipe.partition(":")[0]).is_file():
         tree["recipe"] = str(path.parent / recipe)
     return tree
 

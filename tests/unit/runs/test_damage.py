@@ -284,6 +284,8 @@ def test_what_was_crafted_is_one_error(change, two):
         ("best", [1]),
         ("best", {"step": "x"}),
         ("warned", 3),
+        ("memory", {"rollbacks": 1}),
+        ("memory", {"epoch": 1.0, "answered": {"a": "b"}}),
         ("healthy", "1"),
         ("changed", []),
         ("mishaps", {"G": {"updates": "x"}}),

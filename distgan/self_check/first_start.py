@@ -1,0 +1,62 @@
+"""Check the code of a recipe of one's own where it is used for the first time; remember it by its
+digest. Imports no torch until it checks.
+
+The folder `checked` of `$DISTGAN_CACHE`, by default `~/.cache/distgan`, holds an empty file for
+each check that passed.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from distgan import __version__
+from distgan.config.settings import Run
+from distgan.core import console
+from distgan.core.files import make_folder, touch
+from distgan.runs.recipe_code import RecipeCode
+
+
+def inspect_once(module: Any, run: Run, data: Any, ranks: Any = None) -> None:
+    """Inspect a recipe of one's own unless this code was inspected before, or
+    machine.self_check=false.
+
+    One process; takes seconds. `ranks`: those of the run; without them, the CPU of this process, as
+    a launcher does it before it starts others. ConfigError names the lines that are at fault.
+    """
+    code = getattr(module, "code", None)
+    if code is None or not is_due(run, code, "inspected"):
+        return
+    from distgan.distributed.ranks import Ranks
+    from distgan.self_check.findings import require
+    from distgan.self_check.inspection import inspect
+
+    console.say(
+        f"checking {code.path}, which trains for the first time (machine.self_check=false skips it)"
+    )
+    ranks = ranks or Ranks(run.machine.model_copy(update={"device": "cpu"}), "float32")
+    require(inspect(module, code.paths, run, ranks, data))
+    remember(code, "inspected")
+
+
+def is_due(run: Run, code: RecipeCode, check: str) -> bool:
+    """Return whether a check of this code is still to be made."""
+    if run.machine.self_check is False:
+        return False
+    return run.machine.self_check is True or not _mark(code, check).is_file()
+
+
+def remember(code: RecipeCode, check: str) -> None:
+    """Record that a check of this code passed; where that cannot be written, it is made again."""
+    path = _mark(code, check)
+    try:
+        make_folder(path.parent)
+        touch(path)
+    except OSError:
+        return
+
+
+def _mark(code: RecipeCode, check: str) -> Path:
+    cache = os.environ.get("DISTGAN_CACHE")
+    home = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
+    folder = Path(cache) if cache else Path(home) / "distgan"
+    return folder / "checked" / f"{code.digest}-{check}-{__version__}"
