@@ -212,6 +212,8 @@ class _Inspection:
         _, row = self._first(rows)
         variables = lines_with(self._subject.files, "RANK", "WORLD_SIZE", "LOCAL_RANK")
         places = self._reads | {place: "the rank in the environment" for place in variables}
+        asks = {p: what for p, what in places.items() if not what.endswith("is_initialized")}
+        places = asks or places
         if places:
             return [
                 error(place, f"reads {what}, and the step depends on it: {_named(row)}", _ALIKE)

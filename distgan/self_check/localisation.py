@@ -99,8 +99,10 @@ class Recorder(Unobserved):
 
 def first_difference(whole: Recorder, parts: Recorder) -> Place | None:
     """Return the first line whose values differ; one that only sums over samples comes last."""
-    sums = None
+    sums: _Key | None = None
     for key, ((by_sample, value),) in whole.values.items():
+        if sums and key[0] != sums[0]:
+            break  # after the first update that differs, everything does
         others = parts.values.get(key, [])
         if not others or any(sampled != by_sample for sampled, _ in others):
             continue
@@ -117,8 +119,8 @@ def first_difference(whole: Recorder, parts: Recorder) -> Place | None:
         if not same and not added:
             return key[1]
         if not same:
-            sums = sums or key[1]
-    return sums
+            sums = sums or key
+    return sums and sums[1]
 
 
 def _near(a: torch.Tensor, b: torch.Tensor) -> bool:

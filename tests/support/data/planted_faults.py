@@ -32,8 +32,8 @@ def before(needle: str, code: str) -> Edit:
 
 def after(needle: str, code: str) -> Edit:
     def edit(text: str) -> str:
-        _, end, space = _line(text, needle)
-        space += "    " * text[:end].endswith(":\n")
+        start, end, space = _line(text, needle)
+        space += "    " * text[start:end].partition("#")[0].rstrip().endswith(":")
         return text[:end] + _indented(code, space) + text[end:]
 
     return edit
@@ -81,7 +81,8 @@ def fault(name: str, said: str, *edits: Edit) -> Fault:
 
 # ---- places of the template
 FAKE, REAL, RETURN = "fake = self.G.generate", "real = api.to_unit", "return api.d_hinge"
-NORM, LEAKY, MADE_D = "nn.GroupNorm(4, width)", "layers += [nn.LeakyReLU", "D = discriminator(run"
+NORM, ELU, MADE_D = "nn.GroupNorm(4, before)", "2, 1)), nn.ELU()", "G, D = generator(run"
+NORMED = "api.spectral_norm(nn.Conv2d(before"
 STEP, D_UPDATE, LOG = "d = self.D.update", "d = self.D.update", "return api.step_log"
 FROZEN, G_RETURN, SAMPLE = "with self.D.frozen()", "return api.g_hinge", "return api.sample_from"
 IMPORTS = before(
@@ -161,31 +162,31 @@ DRAWN = [
     ),
 ]
 LAYERS = [
-    fault("BatchNorm2d", "nn.BatchNorm2d", swap(NORM, "nn.BatchNorm2d(width)")),
+    fault("BatchNorm2d", "nn.BatchNorm2d", swap(NORM, "nn.BatchNorm2d(before)")),
     fault(
         "BatchNorm2d as an alias",
         "nn.BatchNorm2d",
         before("from torch import nn", "from torch.nn import BatchNorm2d as BN"),
-        swap(NORM, "BN(width)"),
+        swap(NORM, "BN(before)"),
     ),
     fault(
         "InstanceNorm2d with statistics",
         "track_running_stats",
-        swap(NORM, "nn.InstanceNorm2d(width, track_running_stats=True)"),
+        swap(NORM, "nn.InstanceNorm2d(before, track_running_stats=True)"),
     ),
     fault(
         "torch's spectral_norm",
         "spectral_norm",
-        swap("api.spectral_norm(nn.Conv2d(width, w", "nn.utils.spectral_norm(nn.Conv2d(width, w"),
+        swap(NORMED, NORMED.replace("api", "nn.utils")),
     ),
     fault(
         "torch's parametrized spectral_norm",
         "spectral_norm",
         before("from torch import nn", "from torch.nn.utils import parametrizations as P"),
-        swap("api.spectral_norm(nn.Conv2d(width, w", "P.spectral_norm(nn.Conv2d(width, w"),
+        swap(NORMED, NORMED.replace("api", "P")),
     ),
-    fault("Dropout", "nn.Dropout", swap("nn.LeakyReLU(0.2), api", "nn.Dropout(0.2), api")),
-    fault("Dropout2d", "nn.Dropout2d", swap("nn.LeakyReLU(0.2), api", "nn.Dropout2d(0.2), api")),
+    fault("Dropout", "nn.Dropout", swap(ELU, "2, 1)), nn.Dropout(0.2)")),
+    fault("Dropout2d", "nn.Dropout2d", swap(ELU, "2, 1)), nn.Dropout2d(0.2)")),
     fault("dropout by function", "dropout", IMPORTS, *own_net("x = F.dropout(x, 0.2)  # HERE")),
 ]
 SHARED = [
@@ -244,7 +245,7 @@ SHARED = [
     fault(
         "a buffer of the local batch, by data",
         "the buffer seen of D",
-        *own_net("self.seen.data.copy_(x.detach().amax().reshape(1))  # HERE"),
+        *own_net("self.seen.data.copy_(x.detach().std().reshape(1))  # HERE"),
     ),
     fault(
         "a buffer of this rank's scores",
@@ -408,7 +409,7 @@ def here(needle: str) -> Edit:
 BAD = [
     fault("raises in the constructor", "AttributeError", line(MADE_D, "D = nn.No(3)  # HERE")),
     fault("raises in the step", "AttributeError", before(STEP, "batches.nothing  # HERE")),
-    fault("raises in a loss", "RuntimeError", before(RETURN, "real @ real.T @ real[:1]  # HERE")),
+    fault("raises in a loss", "RuntimeError", before(RETURN, "real @ real.new_ones(3)  # HERE")),
     fault("raises in a network", "ZeroDivisionError", *own_net("1 / 0  # HERE")),
     fault(
         "raises in torch", "RuntimeError", line(FAKE, "fake = self.G.generate(micro.real)  # HERE")
@@ -454,7 +455,7 @@ BAD = [
     fault("a loss of nothing", "function returns nothing", line(RETURN, "real.mean()  # HERE")),
     fault(
         "a loss of each sample",
-        "the loss is a tensor of shape [4, 1, 1, 1]",
+        "the loss is a tensor of shape [4]",
         line(RETURN, "return (1 - real).relu() + fake.relu(), {}  # HERE"),
     ),
     fault(
@@ -503,18 +504,11 @@ def method(code: str) -> Edit:
 RIGHT = [
     right(
         "batch norm of groups",
-        swap(
-            "def generator(latent, width, channels, size)", "def generator(latent, width, *sizes)"
-        ),
-        before(
-            "layers = [nn.Unflatten",
-            """
-            channels, size, ranks = sizes
-            norm = partial(api.GroupBatchNorm2d, group=2, ranks=ranks)
-            """,
-        ),
-        swap(NORM, "norm(width)"),
-        line("G = generator(", "G = generator(run.latent, run.width, channels, size, ranks)"),
+        swap("def generator(latent, widths, channels)", "def generator(latent, widths, norm)"),
+        before("layers = [nn.Unflatten", "channels = 1"),
+        swap(NORM, "norm(before)"),
+        before(MADE_D, "norm = partial(api.GroupBatchNorm2d, group=2, ranks=ranks)"),
+        swap("generator(run.latent, widths, channels)", "generator(run.latent, widths, norm)"),
         after("width: int", "group = property(lambda self: 2)"),
     ),
     right(
@@ -557,7 +551,7 @@ RIGHT = [
         after(
             MADE_D,
             """
-            E = discriminator(run.width, channels, size)
+            E = discriminator(widths, channels)
             self.E = api.Player(ranks, E, partial(torch.optim.RMSprop, lr=1e-4), clip=1.0)
             """,
         ),

@@ -209,7 +209,7 @@ def test_a_fault_in_a_file_that_the_recipe_imports(planted, data, ranks, tmp_pat
 
 def test_several_faults_are_one_message(planted, data, ranks, capsys):
     path, _ = planted(
-        swap(NORM, "nn.BatchNorm2d(width)"),
+        swap(NORM, "nn.BatchNorm2d(before)"),
         before(FAKE, "z = torch.randn(3)"),
         before(RETURN, "score = real.mean().item()"),
     )
