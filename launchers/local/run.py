@@ -19,6 +19,7 @@ def refuse_early(processes: int, arguments: list[str]) -> None:
     from distgan.config import batch_layout
     from distgan.data.dataset import Data
     from distgan.distributed.environment import resolve_engine
+    from distgan.runs.resolve import folder_of, require_code, resolve, versions
     from distgan.self_check import first_start
 
     module, run, _ = train.plan([word for word in arguments if not word.startswith("-")])
@@ -26,6 +27,10 @@ def refuse_early(processes: int, arguments: list[str]) -> None:
     resolve_engine(run.machine, run.precision)
     data = Data(run.data)
     data.require(run.recipe, run.kind, run.crop)
+    version, start = resolve(run, data.fingerprint)
+    run = versions(run)[version]
+    folder = folder_of(run, run.identity(data.fingerprint, start))
+    require_code(run, getattr(module, "code", None), folder)
     first_start.inspect_once(module, run, data)
 
 
