@@ -16,7 +16,7 @@ from distgan.distributed.ranks import Ranks, SingleProcess
 
 _CLAIMED = ("rank", "world_size", "is_main")
 _VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
-_COLLECTIVES = (
+COLLECTIVES = (
     "all_gather",
     "all_gather_into_tensor",
     "all_gather_object",
@@ -77,7 +77,7 @@ class ClaimedRanks(SingleProcess):
         """
         instead = {
             getattr(dist, name): partial(self._answer, name, getattr(dist, name))
-            for name in ("get_rank", "get_world_size", "is_initialized", *_COLLECTIVES)
+            for name in ("get_rank", "get_world_size", "is_initialized", *COLLECTIVES)
         }
         environment = {name: os.environ.get(name) for name in _VARIABLES}
         found = [

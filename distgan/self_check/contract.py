@@ -103,6 +103,18 @@ def check_samples(images: Any, numbers: np.ndarray, data: Data, kind: Any) -> No
         raise Refused(error(place, f"sample returns {images.dtype}", wanted))
 
 
+def check_repaired(output: Any, given: torch.Tensor, kind: Any) -> None:
+    """Refuse what are no signals of the same length, as floats."""
+    wanted = f"The function that it returns gives floats {list(given.shape)} for such signals"
+    if (
+        not isinstance(output, torch.Tensor)
+        or output.shape != given.shape
+        or not output.is_floating_point()
+    ):
+        place = place_of_function(kind.repairer)
+        raise Refused(error(place, f"repairer makes {_said(output)} of signals", wanted))
+
+
 def _said(value: Any) -> str:
     if isinstance(value, torch.Tensor):
         return f"a tensor of shape {list(value.shape)}" if value.dim() else "a scalar tensor"

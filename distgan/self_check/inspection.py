@@ -17,6 +17,7 @@ import torch
 from distgan.config.settings import Run
 from distgan.core.errors import DistganError
 from distgan.data.dataset import Data
+from distgan.distributed.claimed_ranks import COLLECTIVES
 from distgan.distributed.ranks import Ranks
 from distgan.self_check import contract
 from distgan.self_check.comparison import Difference, Trace, differences, forget
@@ -122,7 +123,7 @@ class _Inspection:
             if rows := self._apart(alone, whole):
                 return found + self._shared(rows)
             return found + self._ranked(apart)
-        return found
+        return found + self._collectives()
 
     def _played(
         self, parts: int, claimed: int, observer: Observer | None = None
@@ -232,6 +233,15 @@ class _Inspection:
             or local
             or [error(where, f"the step depends on the rank: {_named(row)}", _ALIKE)]
         )
+
+    def _collectives(self) -> list[Finding]:
+        """Calls of torch.distributed, which did nothing here."""
+        remedy = "Player.update averages gradients; for other numbers use ranks.all_reduce_mean"
+        return [
+            error(place, f"calls {what} itself", remedy)
+            for place, what in self._reads.items()
+            if what.rpartition(".")[2] in COLLECTIVES
+        ]
 
     def _as_another_rank(self, whole: Trace) -> list[Finding]:
         """A batch that cannot be shared: the whole of it, as rank 1 of 2."""

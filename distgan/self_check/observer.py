@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
+from distgan.data import transforms
 from distgan.data.dataset import Data
 from distgan.engine.player import Player
 from distgan.self_check import contract
@@ -25,6 +26,7 @@ from distgan.self_check.watch import (
     tensors_of,
 )
 
+LONGEST = 65_536  # frames of a signal that is repaired
 _ADDRESSED = (
     "Draw it from an address: micro.noise(...) or micro.uniform(...) for a batch, api.normal for"
     " one draw"
@@ -65,6 +67,7 @@ class Observer(Unobserved):
         # The lines that write to a buffer, by buffer: (line, whether in a loss function).
         self.buffers: dict[tuple[str, str], tuple[Place, bool]] = {}
         self.drawn_in_build: list[Place | None] = []
+        self._drawn: list[Finding] = []  # by a method that draws samples
         self.losses: dict[str, Place | None] = {}  # where each player's loss function returns
         self.host_reads: list[Place] = []
         self._phase = "build"
@@ -132,26 +135,37 @@ class Observer(Unobserved):
                 yield
 
     def draw(self, recipe: Any, data: Data) -> None:
-        """Observe `sample`, where the recipe has it: image i depends on the seed and i alone."""
-        if not hasattr(recipe, "sample"):
-            return
+        """Observe `sample` and `repairer`, where the recipe has them."""
         self._phase, self._tracer.probes = "sample", dict(GENERATORS)
-        two, one = np.arange(2), np.arange(1, 2)
-        with self._tracer.tracing():
-            images = recipe.sample(two)
-            contract.check_samples(images, two, data, self._kind)
-            again = recipe.sample(one)
-        if self._findings_of("sample"):
-            return
-        if not torch.allclose(images[1:].float(), again.float(), rtol=1e-2, atol=1e-2):
-            place = contract.place_of_function(self._kind.sample)
+        if hasattr(recipe, "sample"):
+            two = np.arange(2)
+            with self._tracer.tracing():
+                images = recipe.sample(two)
+                contract.check_samples(images, two, data, self._kind)
+                alone = recipe.sample(two[1:])
             cause = "sample draws another image 1 beside image 0 than alone"
-            self._add(
-                error(place, cause, "Use api.sample_from_noise, or api.normal_each"), "sample"
-            )
+            remedy = "Image i depends on the seed and i: api.sample_from_noise, api.normal_each"
+            self._require_equal(images[1:], alone, self._kind.sample, cause, remedy)
+        if hasattr(recipe, "repairer"):
+            weight = next(next(iter(recipe.players.values())).module.parameters())
+            pairs = data.decode(data.train, [0]).to(weight.device)
+            given = transforms.to_waves(pairs)[:, 0, :LONGEST]
+            with self._tracer.tracing():
+                output = recipe.repairer()(given)
+                contract.check_repaired(output, given, self._kind)
+                again = recipe.repairer()(given)
+            cause, remedy = "repairer makes another signal of the same one", "Use api.repair"
+            self._require_equal(output, again, self._kind.repairer, cause, remedy)
 
-    def _findings_of(self, phase: str) -> bool:
-        return any(kind.startswith(phase) for _, kind in self.findings)
+    def _require_equal(
+        self, one: torch.Tensor, other: torch.Tensor, method: Any, cause: str, remedy: str
+    ) -> None:
+        """Find the lines that draw, if it shows: the weights of a copy are drawn, then loaded."""
+        if not torch.allclose(one.float(), other.float(), rtol=1e-2, atol=1e-2):
+            default = error(contract.place_of_function(method), cause, remedy)
+            for finding in self._drawn or [default]:
+                self._add(finding, "sample")
+        self._drawn = []
 
     @contextlib.contextmanager
     def update(self, name: str) -> Iterator[None]:
@@ -217,7 +231,10 @@ class Observer(Unobserved):
         cause = f"draws from {generator}, which differs among processes and after a restart"
         if place and "dropout" in source(place).lower():
             cause = f"dropout draws its mask from {generator}"
-        self._add(error(place, cause, _ADDRESSED), f"{self._phase} {generator}")
+        if self._phase == "sample":
+            self._drawn.append(error(place, cause, _ADDRESSED))
+        else:
+            self._add(error(place, cause, _ADDRESSED), generator)
 
     # ---- what the modes and hooks tell
     def _read(self, place: Place, what: str) -> None:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import distgan
 
-TEMPLATE = (Path(distgan.__file__).parent / "recipes" / "templates" / "image.py").read_text()
+TEMPLATES = Path(distgan.__file__).parent / "recipes" / "templates"
 Edit = Callable[[str], str]
 
 
@@ -62,8 +62,12 @@ def swap(old: str, new: str) -> Edit:
     return edit
 
 
+def template(kind: str) -> str:
+    return (TEMPLATES / f"{kind}.py").read_text()
+
+
 def text_with(*edits: Edit) -> str:
-    text = TEMPLATE
+    text = template("image")
     for edit in edits:
         text = edit(text)
     return text
@@ -214,6 +218,12 @@ SHARED = [
         "torch.distributed.get_rank",
         before("from torch import nn", "import torch.distributed as dist"),
         loss("if dist.is_initialized():\n    loss = loss * dist.get_rank()  # HERE"),
+    ),
+    fault(
+        "a collective",
+        "calls torch.distributed.all_reduce",
+        before("from torch import nn", "import torch.distributed as dist"),
+        loss("if dist.is_initialized():\n    dist.all_reduce(loss.detach())  # HERE"),
     ),
     fault(
         "get_rank, imported",

@@ -31,6 +31,7 @@ from planted_faults import (
     line,
     own_net,
     swap,
+    template,
     text_with,
 )
 
@@ -66,7 +67,8 @@ def module_of(path: Path):
 
 def inspected(path: Path, data: Data, ranks: Ranks, others: tuple[Path, ...] = (), **settings):
     module = module_of(path)
-    run = module.Settings.model_validate({"recipe": "my_gan", "data": "given", **SMALL, **settings})
+    tree = {"recipe": "my_gan", "data": "given", **SMALL, **settings}
+    run = module.Settings.model_validate({k: v for k, v in tree.items() if v is not None})
     return inspect(module, {str(path), *map(str, others)}, run, ranks, data)
 
 
@@ -133,9 +135,25 @@ def test_a_bad_recipe_is_one_message_with_its_line(fault, planted, data, ranks):
 
 
 @pytest.mark.parametrize("precision", ["float32", "float64"])
-def test_the_template_is_clean(precision, planted, data, ranks):
-    path, _ = planted()
-    assert inspected(path, data, ranks, precision=precision, batch=12) == []
+@pytest.mark.parametrize(("kind", "name"), [("image", "particles"), ("pair", "pulses")])
+def test_the_templates_are_clean(kind, name, precision, sets, ranks, tmp_path):
+    (path := tmp_path / "my_gan.py").write_text(template(kind))
+    data = Data(str(sets(name)))
+    sizes = {"width": 4, "batch": 12, "precision": precision}
+    assert inspected(path, data, ranks, latent=None, **sizes) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("return lambda x: ", "return lambda x: x[:, :9]; ", "of shape [1, 9]"),
+        ("return lambda x: ", "return lambda x: torch.randn_like(x); ", "draws from torch's"),
+    ],
+)
+def test_a_repairer_that_does_not_repair(old, new, said, pulses, ranks, tmp_path):
+    (path := tmp_path / "my_gan.py").write_text(template("pair").replace(old, new))
+    (found,) = inspected(path, Data(str(pulses)), ranks, latent=None)
+    assert found.level == "error" and found.line >= 67 and said in found.cause
 
 
 @pytest.mark.parametrize("system", SYSTEMS, ids=lambda system: system.name)
