@@ -32,7 +32,7 @@ def generator(latent, widths, channels):  # noise [n, latent] -> images [n, chan
 def discriminator(widths, channels):  # images [n, channels, size, size] -> scores [n]
     layers = []
     for before, after in pairwise([channels, *widths[::-1]]):  # half the size each, down to 4x4
-        layers += [api.spectral_norm(nn.Conv2d(before, after, 4, 2, 1)), nn.ELU()]
+        layers += [api.spectral_norm(nn.Conv2d(before, after, 4, 2, 1)), nn.CELU(0.05)]
     layers += [api.spectral_norm(nn.Conv2d(widths[0], 1, 4, bias=False)), nn.Flatten(0)]
     return nn.Sequential(*layers)
 

@@ -37,8 +37,8 @@ def generator(width):  # input [n, 1, frames] -> output [n, 1, frames], of any l
 def discriminator(width):  # input beside target or output, [n, 2, frames] -> scores [n, 1, pieces]
     layers = [nn.Conv1d(2, width, 8, 2, 4)]
     for _ in range(2):  # half as many frames each
-        layers += [nn.ELU(), api.spectral_norm(nn.Conv1d(width, width, 8, 2, 4))]
-    return nn.Sequential(*layers, nn.ELU(), nn.Conv1d(width, 1, 3, padding=1, bias=False))
+        layers += [nn.CELU(0.05), api.spectral_norm(nn.Conv1d(width, width, 8, 2, 4))]
+    return nn.Sequential(*layers, nn.CELU(0.05), nn.Conv1d(width, 1, 3, padding=1, bias=False))
 
 
 class Recipe:  # the networks, and how they are trained against each other
