@@ -85,7 +85,7 @@ def fault(name: str, said: str, *edits: Edit) -> Fault:
 
 # ---- places of the template
 FAKE, REAL, RETURN = "fake = self.G.generate", "real = api.to_unit", "return api.d_hinge"
-NORM, ELU, MADE_D = "nn.GroupNorm(4, before)", "2, 1)), nn.CELU", "G, D = generator(run"
+NORM, ELU, MADE_D = "nn.GroupNorm(4, before)", "2, 1)), nn.CELU(0.05)", "G, D = generator(run"
 NORMED = "api.spectral_norm(nn.Conv2d(before"
 STEP, D_UPDATE, LOG = "d = self.D.update", "d = self.D.update", "return api.step_log"
 FROZEN, G_RETURN, SAMPLE = "with self.D.frozen()", "return api.g_hinge", "return api.sample_from"
