@@ -142,6 +142,25 @@ def lines_with(files: Collection[str], *words: str) -> list[Place]:
     return found
 
 
+def assigned(files: Collection[str], name: str) -> list[Place]:
+    """Return the lines that assign to `self.name` outside a constructor."""
+    found = []
+    for file in sorted(files):
+        with contextlib.suppress(OSError, SyntaxError):
+            for function in ast.walk(ast.parse(_text(file))):
+                if isinstance(function, ast.FunctionDef) and function.name != "__init__":
+                    found += [(file, line) for line in _stores(function, name)]
+    return found
+
+
+def _stores(function: ast.FunctionDef, name: str) -> list[int]:
+    return [
+        node.lineno
+        for node in ast.walk(function)
+        if isinstance(node, ast.Attribute) and node.attr == name and isinstance(node.ctx, ast.Store)
+    ]
+
+
 def source(place: Place) -> str:
     """Return the text of a line."""
     with contextlib.suppress(OSError, IndexError):

@@ -2,7 +2,8 @@
 shared, and which of its lines is at fault where not?
 
 In one process and without a collective: two steps of the whole batch, watched; the same steps with
-micro-batches that claim to be of two ranks; and, where these differ, once more without the claim.
+micro-batches that claim to be of two ranks, by networks that are loaded between the steps. Where
+these differ, what was other is left out, one after the other.
 Everything is made for it and dropped after it.
 """
 
@@ -21,7 +22,7 @@ from distgan.distributed.claimed_ranks import COLLECTIVES
 from distgan.distributed.ranks import Ranks
 from distgan.self_check import contract
 from distgan.self_check.comparison import Difference, Trace, differences, forget
-from distgan.self_check.findings import Finding, Place, Refused, error, lines_with, raised
+from distgan.self_check.findings import Finding, Place, Refused, assigned, error, lines_with, raised
 from distgan.self_check.localisation import Recorder, first_difference
 from distgan.self_check.observer import Observer
 from distgan.self_check.rehearsal import Rehearsal, Subject
@@ -99,6 +100,7 @@ class _Inspection:
         self._parts = _parts(subject.run)
         self._observer = Observer(subject.files, subject.module.Recipe)
         self._reads: dict[Place, str] = {}
+        self._kept: set[str] = set()
 
     def find(self) -> list[Finding]:
         whole = self._played(1, 1, self._observer)
@@ -111,29 +113,41 @@ class _Inspection:
         found += self._initial_weights()
         if any(finding.level == "error" for finding in found):
             return found + self._buffers()
-        if self._parts is None:
-            return found + self._buffers() + self._as_another_rank(whole)
-        shared = self._played(self._parts, self._parts)
-        if isinstance(shared, Finding):
-            return [*found, shared]
-        if apart := self._apart(shared, whole):
-            alone = self._played(self._parts, 1)
-            if isinstance(alone, Finding):
-                return [*found, alone]
-            if rows := self._apart(alone, whole):
-                return found + self._shared(rows)
-            return found + self._ranked(apart)
+        if self._parts is None and (buffers := self._buffers()):
+            return found + buffers
+        # A batch that cannot be shared is played whole, as rank 1 of 2.
+        parts, ranks = self._parts or 1, self._parts or 2
+        other = self._played(parts, ranks, resumed=True)
+        if isinstance(other, Finding):
+            return [*found, other]
+        if rows := self._apart(other, whole):
+            return found + self._causes(whole, rows, parts, ranks)
         return found + self._collectives()
 
+    def _causes(
+        self, whole: Trace, rows: list[Difference], parts: int, ranks: int
+    ) -> list[Finding]:
+        """Leave out one thing after the other in which the steps were others than the whole's."""
+        explained = [(1, 1, self._unrepeatable), (parts, ranks, self._ranked)]
+        if parts > 1:
+            explained.insert(1, (parts, 1, self._shared))
+        for micro_batches, claimed, explain in explained:
+            trace = self._played(micro_batches, claimed)
+            if isinstance(trace, Finding):
+                return [trace]
+            if apart := self._apart(trace, whole):
+                return explain(apart)
+        return self._lost(rows)
+
     def _played(
-        self, parts: int, claimed: int, observer: Observer | None = None
+        self, parts: int, claimed: int, observer: Observer | None = None, resumed: bool = False
     ) -> Trace | Finding:
         """Return what the steps gave, or why there is nothing to compare."""
         subject, seed = self._subject, 10 * parts + claimed
         random.seed(seed)
         np.random.seed(seed)
         torch.manual_seed(seed)
-        play = Rehearsal(subject, parts, claimed=claimed, observer=observer)
+        play = Rehearsal(subject, parts, claimed=claimed, observer=observer, resumed=resumed)
         try:
             return play.play()
         except Refused as refused:
@@ -146,6 +160,7 @@ class _Inspection:
             return raised(fault, subject.files, where, how if parts > 1 else "")
         finally:
             self._reads |= play.ranks.reads
+            self._kept |= play.kept
 
     def _apart(self, mine: Trace, one: Trace) -> list[Difference]:
         rows = differences(mine, one, self._subject.run.precision)
@@ -183,6 +198,17 @@ class _Inspection:
             if (in_loss if owners is None else owner in owners)
         ]
 
+    def _unrepeatable(self, rows: list[Difference]) -> list[Finding]:
+        """Steps that differ when they are taken again."""
+        player, row = self._first(rows)
+        place = self._located(1) or self._observer.losses.get(player)
+        cause = f"the same step, taken again, gives other numbers: {_named(row)}"
+        remedy = (
+            "Give each draw an address: micro.noise, micro.uniform, api.numpy_generator(seed,"
+            " purpose, index); a clock or a generator without a seed has none"
+        )
+        return [error(place, cause, remedy)]
+
     def _shared(self, rows: list[Difference]) -> list[Finding]:
         """Steps that depend on the number of micro-batches."""
         owners = {row.what.rpartition(" ")[2] for row in rows if row.what.startswith("buffers of")}
@@ -194,18 +220,18 @@ class _Inspection:
             f"the step depends on how the batch is shared: with {parts} micro-batches of"
             f" {batch // parts} in place of one of {batch}, {_named(row)}"
         )
-        place = self._located() or self._observer.losses.get(player)
+        place = self._located(parts) or self._observer.losses.get(player)
         return [error(place, cause, _MEAN)]
 
-    def _located(self) -> Place | None:
-        """Return the line from which on values differ; it takes a step of each kind."""
+    def _located(self, parts: int) -> Place | None:
+        """Return the line from which on values differ; takes one step of each kind."""
         subject, batch = self._subject, self._subject.run.batch
         if subject.run.precision != "float64":
             return None
         recorders = []
-        for parts in (1, self._parts or 1):
-            recorders.append(Recorder(subject.files, batch // parts))
-            Rehearsal(subject, parts, observer=recorders[-1]).play(1)
+        for count in (1, parts):
+            recorders.append(Recorder(subject.files, batch // count))
+            Rehearsal(subject, count, observer=recorders[-1]).play(1)
         return first_difference(*recorders)
 
     def _ranked(self, rows: list[Difference]) -> list[Finding]:
@@ -243,15 +269,24 @@ class _Inspection:
             if what.rpartition(".")[2] in COLLECTIVES
         ]
 
-    def _as_another_rank(self, whole: Trace) -> list[Finding]:
-        """A batch that cannot be shared: the whole of it, as rank 1 of 2."""
-        if not self._reads and not lines_with(self._subject.files, "RANK", "WORLD_SIZE"):
-            return []
-        other = self._played(1, 2)
-        if isinstance(other, Finding):
-            return [other]
-        rows = self._apart(other, whole)
-        return self._ranked(rows) if rows else []
+    def _lost(self, rows: list[Difference]) -> list[Finding]:
+        """Name state that steps depend on, and no checkpoint holds."""
+        _, row = self._first(rows)
+        places = {name: assigned(self._subject.files, name) for name in sorted(self._kept)}
+        step = contract.place_of_function(self._subject.module.Recipe.step)
+        named: dict[Place | None, str] = {
+            place: f"self.{name}" for name, found in places.items() for place in found
+        }
+        return [
+            error(
+                place,
+                f"{what} goes from step to step, and no checkpoint holds it: after a restart"
+                f" {_named(row)}",
+                "Compute it from now.step or now.epoch, or keep it in a buffer of a player's"
+                " network",
+            )
+            for place, what in (named or {step: "a value"}).items()
+        ]
 
     def _first(self, rows: list[Difference]) -> tuple[str, Difference]:
         """Return the first player in the order of updates that differs, and in what."""

@@ -36,7 +36,8 @@ class Subject(NamedTuple):
 
 class Rehearsal:
     """`parts` micro-batches make the batch. `claimed`: each is that of a rank of its own, as read
-    in the recipe's files.
+    in the recipe's files. `resumed`: each step is taken by networks made anew, from what a
+    checkpoint holds of the step before; `kept` names what it does not hold.
     """
 
     def __init__(
@@ -45,29 +46,31 @@ class Rehearsal:
         parts: int = 1,
         *,
         claimed: int = 1,
+        resumed: bool = False,
         observer: Unobserved | None = None,
     ):
         self._subject, self._observer = subject, observer or Unobserved()
         run, files = subject.run, subject.files
         self.ranks = ClaimedRanks(subject.ranks, files, parts, run.precision)
-        self._parts, self._count = parts, claimed
+        self._parts, self._count, self._resumed = parts, claimed, resumed
+        self.kept: set[str] = set()
         self._layout = BatchLayout(run.batch, 1, parts, run.batch // parts, run.group)
         self._numbers: dict[str, torch.Tensor] = {}
 
     def play(self, steps: int = STEPS) -> Trace:
         """Take the steps. Raises what the recipe raises, and Refused for what it must not do."""
-        subject, logs = self._subject, []
+        subject = self._subject
+        logs: list[dict[str, float]] = []
         with self._claiming():
-            recipe = self.build()
-            zero = torch.zeros(())
-            for name, player in recipe.players.items():
-                player.update = partial(self._update, name, player.update)
-                numbers = ("loss", "grad_norm", "skipped")
-                self._numbers |= {f"{name}/{number}": zero for number in numbers}
+            recipe = self._watched(self.build())
+            zero, numbers = torch.zeros(()), ("loss", "grad_norm", "skipped")
+            self._numbers = {f"{name}/{k}": zero for name in recipe.players for k in numbers}
             states = [state_of(recipe.players)]
             for batches, now in first_steps(
                 subject.run, self.ranks, subject.data, self._layout, steps
             ):
+                if self._resumed and logs:
+                    recipe = self._again(recipe)
                 self.ranks.claim_to_be(self._count - 1, self._count)
                 with self._observer.step(recipe):
                     log = recipe.step(batches, now)
@@ -88,6 +91,23 @@ class Rehearsal:
         recipe = self._observer.building(made)
         contract.check_players(recipe, subject.module.Recipe)
         return recipe
+
+    def _watched(self, recipe: Any) -> Any:
+        for name, player in recipe.players.items():
+            player.update = partial(self._update, name, player.update)
+        return recipe
+
+    def _again(self, recipe: Any) -> Any:
+        """Return the recipe made anew, with what a checkpoint holds of it."""
+        fresh = self.build()
+        for name, player in fresh.players.items():
+            before = recipe.players[name]
+            player.load(before.tensors(), before.state())
+            for one, other in zip(before.module.modules(), player.module.modules(), strict=True):
+                self.kept |= _unequal(vars(one), vars(other))
+                self.kept |= _unequal(one._buffers, other._buffers)
+        self.kept |= _unequal(vars(recipe), vars(fresh))
+        return self._watched(fresh)
 
     @contextlib.contextmanager
     def _claiming(self) -> Iterator[None]:
@@ -124,3 +144,18 @@ class Rehearsal:
             self.ranks.claim_to_be(self._count - 1, self._count)
             log = log | {key: value.detach() for key, value in entries[-1].items()}
         return log
+
+
+def _unequal(one: dict[str, Any], other: dict[str, Any]) -> set[str]:
+    """Return the names of plain values and tensors that differ."""
+    found = set()
+    for name, value in one.items():
+        there = other.get(name)
+        if isinstance(value, torch.Tensor):
+            if not isinstance(there, torch.Tensor) or not torch.equal(value, there):
+                found.add(name)
+        elif isinstance(value, int | float | str | list | tuple | dict | None):
+            with contextlib.suppress(Exception):  # what cannot be compared is left out
+                if value != there:
+                    found.add(name)
+    return found

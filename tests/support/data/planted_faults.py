@@ -292,6 +292,48 @@ TOGETHER = [
         ),
     ),
 ]
+HIDDEN = [
+    fault(
+        "a generator without a seed",
+        "taken again, gives other numbers",
+        IMPORTS,
+        after(REAL, "noise = np.random.default_rng().random()\nreal = real + noise  # HERE"),
+    ),
+    fault(
+        "a clock",
+        "taken again, gives other numbers",
+        before("from torch import nn", "import time"),
+        after(REAL, "real = real * (1 + time.perf_counter() % 1)  # HERE"),
+    ),
+    fault(
+        "a count of steps",
+        "self.count goes from step to step",
+        after("self.run, self.dtype", "self.count = 0"),
+        before(STEP, "self.count += 1  # HERE"),
+        loss("loss = loss * (1 + self.count)"),
+    ),
+    fault(
+        "an average of losses in an attribute",
+        "self.average goes from step to step",
+        after("self.run, self.dtype", "self.average = 0.0"),
+        line(
+            LOG,
+            """
+            g = self.G.update(self.g_loss, batches[0], now.epoch)
+            self.average = 0.9 * self.average + 0.1 * g["grad_norm"]  # HERE
+            return api.step_log(d=d, g=g)
+            """,
+        ),
+        loss("loss = loss * (1 + self.average)"),
+    ),
+    fault(
+        "a count in a network",
+        "self.calls goes from step to step",
+        *own_net("x = x * (1 + self.calls)"),
+        after("super().__init__()", "self.calls = 0"),
+        before(STEP, "self.D.module.calls += 1  # HERE"),
+    ),
+]
 BY_HAND = [
     fault(
         "an optimizer in a loss",
@@ -391,7 +433,7 @@ FORGOTTEN = [
         ),
     ),
 ]
-ERRORS = DRAWN + LAYERS + SHARED + TOGETHER + BY_HAND + FORGOTTEN
+ERRORS = DRAWN + LAYERS + SHARED + TOGETHER + HIDDEN + BY_HAND + FORGOTTEN
 NOTES = [
     fault(name, name, before(RETURN, f"{code}  # HERE"))
     for name, code in {
