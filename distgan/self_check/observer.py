@@ -228,13 +228,15 @@ class Observer(Unobserved):
             if not generator.startswith("torch"):
                 self.drawn_in_build.append(place)
             return
+        remedy = _ADDRESSED
         cause = f"draws from {generator}, which differs among processes and after a restart"
         if place and "dropout" in source(place).lower():
             cause = f"dropout draws its mask from {generator}"
+            remedy = "Give the network factors of micro.dropout(seed, purpose, size, rate, dtype)"
         if self._phase == "sample":
-            self._drawn.append(error(place, cause, _ADDRESSED))
+            self._drawn.append(error(place, cause, remedy))
         else:
-            self._add(error(place, cause, _ADDRESSED), generator)
+            self._add(error(place, cause, remedy), generator)
 
     # ---- what the modes and hooks tell
     def _read(self, place: Place, what: str) -> None:

@@ -128,7 +128,7 @@ def fault_of(module: nn.Module) -> tuple[str, str] | None:
         return (
             (
                 f"{name} draws its mask from torch's global random generator",
-                "Draw masks with micro.uniform(seed, purpose, size), or leave dropout out",
+                "Give the network factors of micro.dropout(seed, purpose, size, rate, dtype)",
             )
             if module.p
             else None
