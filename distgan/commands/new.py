@@ -11,6 +11,7 @@ from distgan.core.errors import ConfigError
 from distgan.core.files import create, disk_errors, make_folder
 from distgan.recipes._catalog import FOLDER, recipe_names
 
+PAGE = FOLDER.parent / "your-own-gan.md"  # docs/your-own-gan.md
 # Of each kind of sample: data to begin with, as words of `distgan shard`, and the folder to make.
 DATA = {
     "image": ("particles", "data/particles"),
@@ -35,8 +36,7 @@ def _check(arguments: Arguments) -> Iterator[str]:
 COMMAND = Command(
     "new",
     """Write the file of a GAN of your own: two small networks, their losses and settings, with
-comments, in at most 70 lines. It trains as it is; change it as you like. docs/your-own-gan.md
-explains what else it may hold.""",
+comments, in at most 70 lines. It trains as it is; change it as you like.""",
     (
         one_of(
             "kind",
@@ -49,10 +49,12 @@ explains what else it may hold.""",
     least=1,
     most=1,
     check=_check,
-    epilog="""examples:
+    epilog=f"""examples:
   distgan new my_gan.py
   distgan new repair.py --kind pair
-then, after data are made: distgan train my_gan.py data=FOLDER""",
+then, after data are made: distgan train my_gan.py data=FOLDER
+
+{PAGE} explains what a file may hold""",
 )
 
 
@@ -72,7 +74,7 @@ def main(argv: list[str]) -> int:
             ) from None
     source, data, *options = DATA[arguments.kind]
     console.say(
-        f"wrote {path}: it trains as it is. Next:\n"
+        f"wrote {path}: it trains as it is; {PAGE} explains what it may hold. Next:\n"
         f"  {console.command('shard', source, data, *options)}\n"
         f"  {console.command('train', path, f'data={data}')}"
     )

@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +16,9 @@ from distgan.data.samples import Images, Numbers, Pairs, trainable_sample
 from distgan.shards.format.manifest import fingerprint
 from distgan.shards.format.reader import ShardSet, open_parts
 from distgan.shards.format.sample_spec import sample_of
+from distgan.shards.sources.images import EXTENSIONS
+
+MOST_LOOKED_AT = 1000  # files of a folder without shards
 
 
 def _why_no_dataset(folder: str, root: Path) -> str:
@@ -33,6 +37,9 @@ def _why_no_dataset(folder: str, root: Path) -> str:
             f"{folder} holds shards with an index, but is no data set: a data set has two tars or"
             " more, some of them for validation"
         )
+    if any(path.suffix.lower() in EXTENSIONS for path in islice(root.rglob("*"), MOST_LOOKED_AT)):
+        line = console.command("shard", "images", f"data/{root.resolve().name}", "--from", folder)
+        return f"{folder} holds pictures, and no shards. Make them: {line}"
     return (
         f"no shards in {folder}: {root / 'dataset.json'} is missing. Make them:"
         f" {console.command('shard', 'particles', folder)}; or, if it holds WebDataset tars:"

@@ -36,7 +36,7 @@ def journal(folder):
 def test_what_it_writes_trains(kind, sets, here, capsys):
     assert new.main(["gans/mine.py", "--kind", kind]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("wrote gans/mine.py")
+    assert lines[0].startswith("wrote gans/mine.py") and new.PAGE.is_file()
     assert lines[1].startswith("  distgan shard ")
     assert lines[2] == f"  distgan train gans/mine.py data={new.DATA[kind][1]}"
     assert len(Path("gans/mine.py").read_text().splitlines()) <= 70

@@ -371,6 +371,11 @@ def test_noise_is_cut_from_the_global_batch(folders):
 def test_a_folder_without_shards_says_how_to_make_them(tmp_path):
     with pytest.raises(DataError, match="distgan shard particles"):
         Data(str(tmp_path))
+    (tmp_path / "photos" / "in").mkdir(parents=True)
+    (tmp_path / "photos" / "in" / "A.JPG").touch()
+    line = f"distgan shard images data/photos --from {tmp_path}/photos"
+    with pytest.raises(DataError, match=f"holds pictures, and no shards. Make them: {line}"):
+        Data(str(tmp_path / "photos"))
 
 
 def test_the_validation_set_comes_whole_with_its_last_chunk(particles):
