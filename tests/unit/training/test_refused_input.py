@@ -60,7 +60,7 @@ def refused(data, tmp_path, capfd):
             [],
             (
                 "missing; a recipe (capacity, r3gan, sagan, timbre, waveform, waveform-collapsed,"
-                " wgan_flowers) or a run file"
+                " wgan_flowers), one of your own (its file, or pkg.module:Class), or a run file"
             ),
         ),
         (["data=data"], "the first word names a recipe"),
