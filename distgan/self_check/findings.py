@@ -19,6 +19,7 @@ from distgan.core.errors import ConfigError, DistganError
 
 Place = tuple[str, int]  # file, line
 _TORCH = str(Path(torch.__file__).parent) + os.sep
+_OPTIMIZERS = f"{_TORCH}optim{os.sep}"
 _DISTGAN = str(Path(distgan.__file__).parent) + os.sep
 _CHECK = str(Path(__file__).parent) + os.sep
 # Functions of the engine that only pass a call on to a recipe's network.
@@ -126,6 +127,8 @@ def caller(
             return None
         if outside == "torch" and not name.startswith((_TORCH, _CHECK)):
             return None
+        if outside == "torch" and name.startswith(_OPTIMIZERS):
+            return None
         frame = frame.f_back
     return None
 
@@ -143,7 +146,7 @@ def lines_with(files: Collection[str], *words: str) -> list[Place]:
 
 
 def assigned(files: Collection[str], name: str) -> list[Place]:
-    """Return the lines that assign to `self.name` outside a constructor."""
+    """Return the lines that assign to `self.name`, or a global, outside a constructor."""
     found = []
     for file in sorted(files):
         with contextlib.suppress(OSError, SyntaxError):
@@ -154,10 +157,14 @@ def assigned(files: Collection[str], name: str) -> list[Place]:
 
 
 def _stores(function: ast.FunctionDef, name: str) -> list[int]:
+    nodes = list(ast.walk(function))
+    known = any(isinstance(node, ast.Global) and name in node.names for node in nodes)
     return [
         node.lineno
-        for node in ast.walk(function)
-        if isinstance(node, ast.Attribute) and node.attr == name and isinstance(node.ctx, ast.Store)
+        for node in nodes
+        if isinstance(node, ast.Attribute | ast.Name)
+        and isinstance(node.ctx, ast.Store)
+        and (node.attr == name if isinstance(node, ast.Attribute) else known and node.id == name)
     ]
 
 

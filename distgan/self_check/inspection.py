@@ -275,7 +275,7 @@ class _Inspection:
         places = {name: assigned(self._subject.files, name) for name in sorted(self._kept)}
         step = contract.place_of_function(self._subject.module.Recipe.step)
         named: dict[Place | None, str] = {
-            place: f"self.{name}" for name, found in places.items() for place in found
+            place: f"the value of {name}" for name, found in places.items() for place in found
         }
         return [
             error(

@@ -54,6 +54,7 @@ class Rehearsal:
         self.ranks = ClaimedRanks(subject.ranks, files, parts, run.precision)
         self._parts, self._count, self._resumed = parts, claimed, resumed
         self.kept: set[str] = set()
+        self._globals: list[tuple[dict[str, Any], dict[str, Any]]] = []
         self._layout = BatchLayout(run.batch, 1, parts, run.batch // parts, run.group)
         self._numbers: dict[str, torch.Tensor] = {}
 
@@ -106,15 +107,28 @@ class Rehearsal:
             for one, other in zip(before.module.modules(), player.module.modules(), strict=True):
                 self.kept |= _unequal(vars(one), vars(other))
                 self.kept |= _unequal(one._buffers, other._buffers)
-        self.kept |= _unequal(vars(recipe), vars(fresh))
+        self.kept |= _unequal(vars(recipe), vars(fresh)) | self._forget_globals()
         return self._watched(fresh)
 
     @contextlib.contextmanager
     def _claiming(self) -> Iterator[None]:
         modules = [m for m in list(sys.modules.values()) if hasattr(m, "__file__")]
         spaces = [vars(m) for m in modules if m.__file__ in self._subject.files]
-        with self.ranks.claiming(*spaces):
-            yield
+        self._globals = [(space, dict(space)) for space in spaces]
+        try:
+            with self.ranks.claiming(*spaces):
+                yield
+        finally:
+            self._forget_globals()
+
+    def _forget_globals(self) -> set[str]:
+        """Set plain globals of the recipe's files back, as a new process has them; name them."""
+        found = set()
+        for space, before in self._globals:
+            for name in _unequal(before, space):
+                space[name] = before[name]
+                found.add(name)
+        return found
 
     def _update(
         self,

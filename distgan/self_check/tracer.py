@@ -3,6 +3,7 @@
 import contextlib
 import random
 import sys
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from types import FrameType
 from typing import Any
@@ -17,6 +18,7 @@ from distgan.self_check.findings import Place
 _MADE = nn.Module.__init__.__code__
 _NORMED = SpectralNorm.apply.__code__
 Probe = Callable[[], Any]
+OFTEN = 100
 
 
 class Tracer:
@@ -35,6 +37,7 @@ class Tracer:
         self._files, self._changed, self.probes = files, changed, probes
         self._seen: dict[str, Any] = {}
         self._stack: list[Place] = []
+        self._times: Counter[Place] = Counter()
         self.made: dict[int, tuple[Any, Place]] = {}  # by id; holding the module keeps its id
         self.returned: Place | None = None  # the last line that returned
 
@@ -62,6 +65,13 @@ class Tracer:
             if now != (before := self._seen.get(name)):
                 self._seen[name] = now
                 self._changed(name, self.place, before, now)
+
+    def _glance(self) -> None:
+        """Look after a line, but seldom after one that has been executed often: loops take long."""
+        self._times[self._stack[-1]] += 1
+        times = self._times[self._stack[-1]]
+        if times < OFTEN or times % OFTEN == 0:
+            self.flush()
 
     def skip(self) -> None:
         """Take what has changed for nobody's."""
@@ -91,10 +101,10 @@ class Tracer:
 
     def _line(self, frame: FrameType, event: str, arg: Any) -> Any:
         if event == "line":
-            self.flush()
+            self._glance()
             self._stack[-1] = (frame.f_code.co_filename, frame.f_lineno)
         elif event == "return":
-            self.flush()
+            self._glance()
             self.returned = self._stack.pop()
         return self._line
 

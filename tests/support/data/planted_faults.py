@@ -307,14 +307,14 @@ HIDDEN = [
     ),
     fault(
         "a count of steps",
-        "self.count goes from step to step",
+        "the value of count goes from step to step",
         after("self.run, self.dtype", "self.count = 0"),
         before(STEP, "self.count += 1  # HERE"),
         loss("loss = loss * (1 + self.count)"),
     ),
     fault(
         "an average of losses in an attribute",
-        "self.average goes from step to step",
+        "the value of average goes from step to step",
         after("self.run, self.dtype", "self.average = 0.0"),
         line(
             LOG,
@@ -327,8 +327,15 @@ HIDDEN = [
         loss("loss = loss * (1 + self.average)"),
     ),
     fault(
+        "a global count of steps",
+        "the value of COUNT goes from step to step",
+        before("def generator(", "COUNT = 0"),
+        before(STEP, "global COUNT\nCOUNT += 1  # HERE"),
+        loss("loss = loss * (1 + COUNT)"),
+    ),
+    fault(
         "a count in a network",
-        "self.calls goes from step to step",
+        "the value of calls goes from step to step",
         *own_net("x = x * (1 + self.calls)"),
         after("super().__init__()", "self.calls = 0"),
         before(STEP, "self.D.module.calls += 1  # HERE"),
