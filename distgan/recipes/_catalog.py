@@ -19,6 +19,7 @@ from typing import Any
 
 from distgan.config import loading
 from distgan.config.settings import Run
+from distgan.core import console
 from distgan.core.errors import ConfigError, did_you_mean
 from distgan.recipes import _own_code
 from distgan.runs import recipe_code
@@ -103,7 +104,8 @@ def find_code(name: str, beside: Path | None = None) -> RecipeCode:
         if beside and not path.is_absolute() and (beside.parent / path).is_file():
             path = beside.parent / path
         if not path.is_file():
-            raise ConfigError(f"no file {path}; `distgan new {path.with_suffix('.py')}` writes one")
+            new = console.command("new", path.with_suffix(".py"))
+            raise ConfigError(f"no file {path}; `{new}` writes one")
         if path.suffix == ".zip":
             return recipe_code.from_copy(path)
         if beside:

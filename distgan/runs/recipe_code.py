@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from distgan.core import console
 from distgan.core.errors import ConfigError
 from distgan.core.files import make_folder, only_owner_writes, user_name, write_atomic
 from distgan.core.reading import open_regular, parse_json, read_bytes
@@ -148,7 +149,7 @@ def require_owned(path: Path, said_by: Path) -> None:
             raise ConfigError(
                 f"{said_by} names the recipe {path}, which is code, and {each} belongs to"
                 f" {user_name(owner)}. If you trust it, name the recipe on the command line:"
-                f" distgan train {path} …"
+                f" {console.command('train', path)} …"
             )
 
 
