@@ -156,7 +156,7 @@ def validate(
         lines += [
             f"  {_fault(fault, known)}"
             for fault in faults
-            if not any(other["loc"][:-1] == fault["loc"] for other in faults)
+            if not any(other["loc"] and other["loc"][:-1] == fault["loc"] for other in faults)
         ]
     if lines:
         name = what or defaults(model).get("recipe") or tree.get("recipe") or "the run"
@@ -195,6 +195,8 @@ def _fault(fault: Mapping[str, Any], known: list[str]) -> str:
         .replace("valid tuple", "list")
         .replace("Tuple", "list")
     )
+    if not key:  # of a validator of the whole
+        return message
     if fault["type"] in ("model_type", "model_attributes_type"):
         message = f"a section, whose keys are given as {key}.name=value"
     return f"{key}: found {_quoted(fault['input'])}; {message[:1].lower() + message[1:]}"

@@ -110,7 +110,8 @@ def find_code(name: str, beside: Path | None = None) -> RecipeCode:
             return recipe_code.from_copy(path)
         if beside:
             recipe_code.require_owned(path, beside)
-        own = f"{path.stem}.{attribute}" if attribute else path.stem
+        stem = path.resolve().parent.name if path.name == "__init__.py" else path.stem
+        own = f"{stem}.{attribute}" if attribute else stem
         return recipe_code.collect(path, attribute or "Recipe", _checked(own, path))
     if found := _find_module(file, ":" in target or "." in file):
         own = name if target != name else ".".join(filter(None, (file, attribute)))

@@ -15,6 +15,9 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
+import pydantic
+from pydantic_core import PydanticSerializationError
+
 from distgan.config.settings import Run
 from distgan.core.errors import ConfigError, DistganError
 from distgan.runs.recipe_code import RecipeCode
@@ -83,7 +86,7 @@ def load(code: RecipeCode) -> Loaded:
         module = importlib.import_module(code.module)
         recipe = getattr(module, code.attribute, None)
         settings = getattr(recipe, "Settings", getattr(module, "Settings", None))
-        about = str(getattr(recipe, "__doc__", "") or module.__doc__ or code.name).strip()
+        about = str(getattr(recipe, "__doc__", "") or module.__doc__).strip() or code.name
         finder.loaded = _checked(code, settings), _with_step(code, recipe), code, about
     except DistganError:
         raise
@@ -126,14 +129,52 @@ def _checked(code: RecipeCode, settings: Any) -> type[Run]:
         )
     if settings.model_fields["recipe"].annotation is not str:
         raise ConfigError(
-            f"{code.path}: Settings has a field `recipe`; delete it: a recipe of your own is named"
-            f" after its file, here {code.name}"
+            f"{code.path}: Settings has a field `recipe`; delete it, or write `recipe: str` where"
+            f" it is inherited: a recipe of your own is named after its file, here {code.name}"
         )
+    for name, field in settings.model_fields.items():
+        if why := _name_taken(name, field.annotation):
+            raise ConfigError(f"{code.path}: Settings has a field `{name}`, {why}")
     if settings.kind not in ("image", "pair"):
         raise ConfigError(
             f"{code.path}: Settings.kind is {settings.kind!r}; allowed are 'image' and 'pair'"
         )
+    _require_recordable(code, settings)
     return settings
+
+
+def _name_taken(name: str, annotation: Any) -> str | None:
+    """Return why a setting of one's own cannot have this name."""
+    if name in Run.model_fields:
+        kept = (Run.unhashed() - {"epochs"}) | {"watch"}
+        if name in kept and annotation != Run.model_fields[name].annotation:
+            return "which is a setting of every run, of another type; rename yours"
+    elif name in Run.__class_vars__:
+        return f"which is no setting; write `{name} = …` without a type"
+    elif isinstance(vars(Run).get(name), property):
+        return f"which is a property of api.Run; write `@property` and `def {name}(self):`"
+    elif name in vars(Run):
+        return "which is a method of api.Run; rename yours"
+    return None
+
+
+def _require_recordable(code: RecipeCode, settings: type[Run]) -> None:
+    """Raise ConfigError unless a run's identity can be made of the settings."""
+    try:
+        settings.model_rebuild()  # a type that is not defined
+        defaults = settings.model_construct()
+        defaults.model_dump(mode="json")
+        values = [defaults.model_dump()]
+    except (pydantic.PydanticUserError, PydanticSerializationError, NameError) as error:
+        raise ConfigError(f"{code.path}: Settings: {str(error).splitlines()[0]}") from error
+    for value in values:
+        if isinstance(value, set | frozenset):
+            raise ConfigError(
+                f"{code.path}: Settings has the set {value!r}, whose order is another one in each"
+                " process; use a tuple"
+            )
+        if isinstance(value, dict | list | tuple):
+            values += value.values() if isinstance(value, dict) else value
 
 
 def _with_step(code: RecipeCode, recipe: Any) -> Any:

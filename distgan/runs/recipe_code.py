@@ -58,8 +58,10 @@ class RecipeCode:
 
     @property
     def digest(self) -> str:
-        """16 hex digits of the syntax of all files; ConfigError where one is not valid Python."""
-        sha256 = hashlib.sha256()
+        """16 hex digits of the syntax of all files, and of which class in them is the recipe;
+        ConfigError where one is not valid Python.
+        """
+        sha256 = hashlib.sha256(f"{self.module}:{self.attribute}\n".encode())
         for name, data in sorted(self.files.items()):
             tree = parse(self.root / name, data)
             try:
@@ -161,11 +163,14 @@ def collect(path: Path, attribute: str, name: str, module: str | None = None) ->
     package.
     """
     path = path.resolve()
+    if "." in path.stem:
+        better = path.with_stem(path.stem.replace(".", "_")).name
+        raise ConfigError(f"{path}: Python imports no file of this name; rename it to {better}")
     if module is None:
         parts, folder = [path.stem], path.parent
-        while (folder / "__init__.py").is_file():
+        while (folder / "__init__.py").is_file() and "." not in folder.name:
             parts, folder = [folder.name, *parts], folder.parent
-        module = ".".join(parts)
+        module = ".".join(parts).removesuffix(".__init__")
     depth = module.count(".") + (path.name == "__init__.py")
     root = path.parents[depth]
     own = module.partition(".")[0] if _is_installed(root) else None

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from processes import environment
+from pydantic import model_validator
 
 from distgan.config.batch_layout import fit, reference_group
 from distgan.config.introspection import describe
@@ -160,6 +161,17 @@ BOMB = "recipe: sagan\na: &a [x, x]\n" + "".join(
     f"{name}: &{name} [{', '.join(f'*{before}' for _ in range(99))}]\n"
     for before, name in zip("abcdefg", "bcdefgh", strict=True)
 )
+
+
+def test_a_fault_of_all_settings_together_is_told():
+    class Both(Settings):
+        @model_validator(mode="after")
+        def _fits(self):
+            raise ValueError("latent and ngf do not fit")
+
+    tree = {"recipe": "sagan", "data": "d"}
+    with pytest.raises(ConfigError, match=r"1 error .*\n  latent and ngf do not fit$"):
+        validate(Both, tree)
 
 
 @pytest.mark.parametrize(

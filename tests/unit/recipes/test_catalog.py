@@ -2,6 +2,7 @@
 
 import os
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,10 @@ from distgan.recipes._own_code import unload
 TEMPLATE = Path(_catalog.__file__).parent / "templates" / "image.py"
 HEAD = "from distgan import api\n"
 SMALL = HEAD + "class Settings(api.Run): pass\nclass Recipe:\n    def step(self, b, n): pass\n"
+
+
+def setting(line):
+    return SMALL.replace("pass\n", line + "\n", 1)
 
 
 @pytest.fixture(autouse=True)
@@ -31,6 +36,8 @@ def recipe(text=SMALL, path="my_gan.py"):
 
 def test_by_its_file_its_import_path_and_an_entry_point(here, monkeypatch):
     recipe(TEMPLATE.read_text(), "own/gans.py")
+    recipe(SMALL, "all/__init__.py")
+    assert _catalog.resolve_recipe("all/__init__.py")[1] == {"recipe": "all"}
     Path("own/__init__.py").write_text("")
     for what, name in (
         ("own/gans.py", "gans"),
@@ -93,6 +100,29 @@ FAULTS = {
     "no step": (SMALL.replace("step", "steps"), "", r"has no method step\(batches, now\)"),
     "kind": (SMALL.replace("pass\n", "kind = 'video'\n", 1), "", "kind is 'video'; allowed are"),
     "field recipe": (SMALL.replace("pass\n", "recipe: int = 1\n", 1), "", "field `recipe`; delete"),
+    "inherited": (
+        SMALL.replace("api.Run", "sagan.Settings").replace(
+            "api", "api\nfrom distgan.recipes import sagan", 1
+        ),
+        "",
+        "write `recipe: str` where it is inherited",
+    ),
+    "field code": (setting("code: int = 8"), "", "field `code`, which is a setting of every run"),
+    "field kind": (
+        setting("kind: str = 'pair'"),
+        "",
+        "field `kind`, which is no setting; write `kind",
+    ),
+    "field group": (
+        setting("group: int = 2"),
+        "",
+        "`group`, which is a property .* `def group.self",
+    ),
+    "field identity": (setting("identity: float = 5"), "", "`identity`, which is a method of api"),
+    "unknown type": (setting("net: 'Nets' = None"), "", "Settings: .*Nets"),
+    "no JSON": (setting("act: object = print"), "", "Settings: Unable to serialize"),
+    "a set": (setting("at: dict = {'a': [{1}]}"), "", "has the set .1., whose order .* a tuple"),
+    "dots": (SMALL, "gan.v2.py", "imports no file of this name; rename it to gan_v2.py"),
     "name taken": (SMALL, "sagan.py", "has the name of distgan's own recipe sagan; rename it"),
     "name in use": (SMALL, "pytest.py", "another module of this name is in use"),
     "odd name": (SMALL, "my gan.py", "allowed are at most 100 letters, digits"),
@@ -105,7 +135,8 @@ def test_what_is_no_recipe_is_refused_with_its_line(fault):
     path = path or "my_gan.py"
     if text:
         recipe(text, path)
-    with pytest.raises(ConfigError, match=message) as caught:
+    with warnings.catch_warnings(), pytest.raises(ConfigError, match=message) as caught:
+        warnings.simplefilter("ignore")  # pydantic's, of a field that hides an attribute
         _catalog.resolve_recipe(path)
     assert "\n" not in str(caught.value)
 

@@ -119,6 +119,15 @@ def test_the_digest_sees_the_syntax_of_all_files_and_no_comments(project):
     assert code(project).digest == before.digest
 
 
+def test_another_class_or_module_of_the_same_files_is_other_code(project):
+    codes = [
+        code(project),
+        collect(project / "my_gan.py", "Other", "my_gan"),
+        collect(project / "late.py", "Recipe", "my_gan"),
+    ]
+    assert codes[0].files == codes[2].files and len({each.digest for each in codes}) == 3
+
+
 def test_a_copy_is_the_same_code_without_the_files(project, tmp_path):
     before = code(project)
     path = before.copy_to(tmp_path / "new" / "copies")
