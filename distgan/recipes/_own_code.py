@@ -158,7 +158,7 @@ def _name_taken(name: str, annotation: Any) -> str | None:
     return None
 
 
-def _require_recordable(code: RecipeCode, settings: type[Run]) -> None:
+def _require_recordable(code: RecipeCode, settings: Any) -> None:
     """Raise ConfigError unless a run's identity can be made of the settings."""
     try:
         settings.model_rebuild()  # a type that is not defined
