@@ -17,6 +17,8 @@ _MESSAGES = (
     "std::bad_alloc",
     "could not create a primitive",
     "is killed by signal: killed",
+    "can't start new thread",
+    "failed to map segment",  # of a library that is imported on first use
 )
 
 
@@ -26,7 +28,7 @@ def is_out_of_memory(error: BaseException) -> bool:
         return False
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
-    if isinstance(error, RuntimeError):
+    if isinstance(error, RuntimeError | ImportError):
         return any(message in str(error).lower() for message in _MESSAGES)
     return isinstance(error, MemoryError)
 
@@ -36,7 +38,7 @@ def explained(run: Run, rank: int, processes: int) -> Iterator[None]:
     """Turn an error that means a lack of memory into OutOfMemory with advice."""
     try:
         yield
-    except (MemoryError, RuntimeError, OSError) as error:
+    except (MemoryError, RuntimeError, ImportError, OSError) as error:
         if not is_out_of_memory(error):
             raise
         raise OutOfMemory(advice(run, rank, processes, error)) from error
