@@ -169,5 +169,12 @@ def _find_module(name: str, required: bool) -> Path | None:
 def _copy_of_run(name: str, folder: Path) -> Path | None:
     """Return the copy of the code that the run in `folder` trained with last, if it has one."""
     code = recorded_code(folder)
-    path = folder / COPIES / code["copy"] if code else None
-    return path if path and path.is_file() and path.parent.name == COPIES else None
+    if code is None or "." in name and name.endswith((".py", ".zip")):
+        return None
+    path = folder / COPIES / code["copy"]
+    if not path.is_file():
+        raise ConfigError(
+            f"the code that the run in {folder} trained with is gone: {path}. Restore it, or go on"
+            f" with a file of the recipe {name}: distgan train FILE.py machine.folder={folder} …"
+        )
+    return path

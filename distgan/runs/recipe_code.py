@@ -105,11 +105,15 @@ class RecipeCode:
 def from_copy(path: Path) -> RecipeCode:
     """Read a copy; ConfigError unless it is sound and nobody else can have written it."""
     try:
-        if why := _copy_fault(path):
-            raise ConfigError(
-                f"{path} holds the code of a recipe, and {why}: it is not run. If you trust it,"
-                " copy it to a folder of yours"
-            )
+        why = _copy_fault(path)
+    except OSError as error:
+        raise ConfigError(f"{path} is no copy of a recipe's code: {error}") from error
+    if why:
+        raise ConfigError(
+            f"{path} holds the code of a recipe, and {why}: it is not run. If you trust it, make a"
+            " copy of your own of the whole run folder (cp -r) and name that"
+        )
+    try:
         with zipfile.ZipFile(io.BytesIO(read_bytes(path, MAX_BYTES))) as file:
             entries = {info.filename: info for info in file.infolist()}
             if sum(info.file_size for info in entries.values()) > MAX_BYTES:

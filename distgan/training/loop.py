@@ -169,17 +169,19 @@ class Loop:
                 self._interrupted = {"steps_lost": lost, "heartbeat": heartbeat}
             name, step = ("resume", newest[1]["step"]) if newest else ("start", 0)
             self.folder.event(name, step=step, attempt=self.folder.attempt)
-            self.folder.accept_code(step, self.clock.at(step).epoch)
             return newest
 
         newest = self.ranks.on_rank_zero(choose)
         if newest is None:
             self._grow()
+            self.ranks.on_rank_zero(lambda: self.folder.accept_code(0, 0.0))
             return None
         path, saved = newest
         now = self.clock.at(saved["step"])
         checkpoints.load(path, self.recipe.players)
         self._restore(saved)
+        # Now that the checkpoint fits the networks of the code.
+        self.ranks.on_rank_zero(lambda: self.folder.accept_code(now.step, now.epoch))
         if now.step < self.last:  # a longer run has no evaluation where a shorter one ended
             self.state.best = self.state.best_scheduled
         where = f"continuing from step {now.step} of {self.last}"

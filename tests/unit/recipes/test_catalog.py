@@ -148,6 +148,13 @@ def test_in_a_run_file_relative_to_it(here):
     assert tree == {"recipe": "my_gan", "batch": 3} and module.code.root == here / "there"
 
 
+def test_a_run_whose_code_is_gone_says_so():
+    Path("config.yaml").write_text("recipe: my_gan\n")
+    Path("identity.json").write_text('{"code": {"digest": "0", "copy": "my_gan-0.zip"}}')
+    with pytest.raises(ConfigError, match=r"trained with is gone: recipe/my_gan-0\.zip\. Restore"):
+        _catalog.resolve_recipe("config.yaml")
+
+
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can give a file away")
 @pytest.mark.parametrize("given", ["run.yaml", "my_gan.py"])
 def test_settings_do_not_run_a_strangers_code(given):

@@ -165,3 +165,15 @@ def test_factors_of_dropout_belong_to_the_place_in_the_stream():
     assert torch.equal(whole, torch.cat([factors(range(4)), factors(range(4, 8))]))
     assert set(whole.unique().tolist()) == {0.0, torch.tensor(1 / 0.75).item()}
     assert 0.15 < (whole == 0).float().mean() < 0.35
+
+
+@pytest.mark.gate
+def test_code_that_does_not_fit_the_checkpoint_is_not_accepted(particles):
+    words = [f"data={particles}", *TINY[:-1], "machine.self_check=false"]
+    assert train.main([changed(IMAGE), *words, "epochs=0.2"]) == 0
+    identity = Path("run/identity.json").read_text()
+    other = changed(IMAGE, ("3, padding=1", "5, padding=2"))
+    with pytest.raises(RunError, match="does not fit this network"):
+        train.main([other, *words, "epochs=0.4", "code=accept"])
+    assert Path("run/identity.json").read_text() == identity
+    assert '"code"' not in Path("run/events.jsonl").read_text()
