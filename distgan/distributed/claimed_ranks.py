@@ -84,7 +84,7 @@ class ClaimedRanks(SingleProcess):
             (space, name, value)
             for space in (vars(dist), *spaces)
             for name, value in list(space.items())
-            if callable(value) and getattr(value, "__module__", "").startswith("torch.distributed")
+            if callable(value) and str(getattr(value, "__module__", "")).startswith("torch.dist")
             if value in instead
         ]
         try:

@@ -98,6 +98,14 @@ def raised(
     return dataclasses.replace(found, origin=fault)
 
 
+def of_the_check(fault: BaseException) -> bool:
+    """Return whether an exception comes from this package: a fault of its own."""
+    names = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(fault.__traceback__)]
+    # Calls of torch pass through the modes that watch them.
+    names = [n for n in names if not n.startswith(_TORCH) and n != f"{_CHECK}watch.py"]
+    return bool(names) and names[-1].startswith(_CHECK)
+
+
 def place_of(fault: BaseException, files: Collection[str]) -> Place | None:
     """Return the innermost line of the recipe's files that an exception has passed."""
     frames = [
@@ -134,13 +142,16 @@ def caller(
 
 
 def lines_with(files: Collection[str], *words: str) -> list[Place]:
-    """Return the lines of the files that hold one of these texts as a constant or a name."""
+    """Return the lines of the files that hold one of these: constants, or names as `a.b`."""
     found = []
     for file in sorted(files):
         with contextlib.suppress(OSError, SyntaxError):
             for node in ast.walk(ast.parse(_text(file))):
-                text = getattr(node, "value", None) or getattr(node, "attr", None)
-                if isinstance(node, ast.Constant | ast.Attribute) and text in words:
+                if (
+                    isinstance(node, ast.Constant | ast.Attribute)
+                    and (node.value if isinstance(node, ast.Constant) else ast.unparse(node))
+                    in words
+                ):
                     found.append((file, node.lineno))
     return found
 

@@ -22,7 +22,16 @@ from distgan.distributed.claimed_ranks import COLLECTIVES
 from distgan.distributed.ranks import Ranks
 from distgan.self_check import contract
 from distgan.self_check.comparison import Difference, Trace, differences, forget
-from distgan.self_check.findings import Finding, Place, Refused, assigned, error, lines_with, raised
+from distgan.self_check.findings import (
+    Finding,
+    Place,
+    Refused,
+    assigned,
+    error,
+    lines_with,
+    of_the_check,
+    raised,
+)
 from distgan.self_check.localisation import Recorder, first_difference
 from distgan.self_check.observer import Observer
 from distgan.self_check.rehearsal import Rehearsal, Subject
@@ -155,6 +164,8 @@ class _Inspection:
         except (DistganError, torch.OutOfMemoryError):
             raise
         except Exception as fault:
+            if of_the_check(fault):
+                raise
             where = contract.place_of_function(subject.module.Recipe)
             how = f"with {parts} micro-batches of {subject.run.batch // parts}: "
             return raised(fault, subject.files, where, how if parts > 1 else "")
@@ -239,6 +250,8 @@ class _Inspection:
         _, row = self._first(rows)
         variables = lines_with(self._subject.files, "RANK", "WORLD_SIZE", "LOCAL_RANK")
         places = self._reads | {place: "the rank in the environment" for place in variables}
+        shares = lines_with(self._subject.files, "layout.ranks", "self.layout.ranks")
+        places |= {place: "layout.ranks" for place in shares}
         asks = {p: what for p, what in places.items() if not what.endswith("is_initialized")}
         places = asks or places
         if places:

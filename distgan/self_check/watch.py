@@ -133,6 +133,12 @@ def fault_of(module: nn.Module) -> tuple[str, str] | None:
             if module.p
             else None
         )
+    recurrent = isinstance(module, nn.RNNBase | nn.MultiheadAttention) and module.dropout
+    if recurrent or isinstance(module, nn.RReLU | nn.FractionalMaxPool2d):
+        return (
+            f"{name} draws from torch's global random generator",
+            "Take a layer that draws nothing: nn.LeakyReLU, dropout=0",
+        )
     if isinstance(module, _BatchNorm):
         return (
             f"{name} normalises over the samples that one process has at once",

@@ -140,6 +140,12 @@ DRAWN = [
     fault("torch.manual_seed", "torch's", before(STEP, "torch.manual_seed(now.step)  # HERE")),
     fault("random.random", "Python's global", IMPORTS, before(FAKE, "a = random.random()  # HERE")),
     fault(
+        "random, imported by name",
+        "Python's global",
+        before("from torch import nn", "from random import random"),
+        before(FAKE, "a = random()  # HERE"),
+    ),
+    fault(
         "random.choice in step",
         "Python's global",
         IMPORTS,
@@ -191,6 +197,13 @@ LAYERS = [
     ),
     fault("Dropout", "nn.Dropout", swap(ELU, "2, 1)), nn.Dropout(0.2)")),
     fault("Dropout2d", "nn.Dropout2d", swap(ELU, "2, 1)), nn.Dropout2d(0.2)")),
+    fault("RReLU", "nn.RReLU", swap(ELU, "2, 1)), nn.RReLU()")),
+    fault(
+        "a batch norm of one's own name",
+        "nn.Mine",
+        before("def generator(", "\nclass Mine(nn.BatchNorm2d):\n    pass"),
+        swap(NORM, "Mine(before)"),
+    ),
     fault("dropout by function", "dropout", IMPORTS, *own_net("x = F.dropout(x, 0.2)  # HERE")),
 ]
 SHARED = [
@@ -206,6 +219,17 @@ SHARED = [
         "ranks.rank",
         after("self.run, self.dtype", "self.scale = 1 + ranks.rank  # HERE"),
         loss("loss = loss * self.scale"),
+    ),
+    fault(
+        "layout.ranks",
+        "layout.ranks",
+        after("self.run, self.dtype", "self.scale = layout.ranks  # HERE"),
+        loss("loss = loss * self.scale"),
+    ),
+    fault(
+        "a rate by world size",
+        "ranks.world_size",
+        swap("partial(adam, lr=run.d_lr)", "partial(adam, lr=run.d_lr * ranks.world_size)"),
     ),
     fault(
         "is_main in the step",
@@ -236,6 +260,18 @@ SHARED = [
         "the environment",
         before("from torch import nn", "import os"),
         loss("loss = loss * (1 + int(os.environ.get('RANK', 0)))  # HERE"),
+    ),
+    fault(
+        "noise for this rank's samples",
+        "how the batch is shared",
+        line(
+            "return micro.noise",
+            """
+            shape = (len(micro.real), self.run.latent)
+            noise = api.normal(self.run.seed, purpose, micro.batch_index, shape)  # HERE
+            return noise.to(self.dtype)
+            """,
+        ),
     ),
     fault(
         "a sum in place of a mean",
@@ -445,7 +481,7 @@ NOTES = [
     fault(name, name, before(RETURN, f"{code}  # HERE"))
     for name, code in {
         ".item()": "score = real.mean().item()",
-        "float(tensor)": "score = float(real.mean())",
+        "float(tensor)": "score = float(real.detach().mean())",
         "bool(tensor)": "if real.mean() > 100: pass",
         ".cpu()": "score = real.detach().cpu()",
         '.to("cpu")': "score = real.detach().to('cpu')",
