@@ -1,15 +1,18 @@
 """Check the code of a recipe of one's own where it is used for the first time; remember it by its
-digest. Imports no torch until it checks.
+digest and the settings that may choose what of it runs. Imports no torch until it checks.
 
 The folder `checked` of `$DISTGAN_CACHE`, by default `~/.cache/distgan`, holds an empty file for
 each check that passed.
 """
 
+import hashlib
+import json
 import os
 from pathlib import Path
 from typing import Any
 
 from distgan import __version__
+from distgan.config.introspection import flatten
 from distgan.config.settings import Run
 from distgan.core import console
 from distgan.core.files import make_folder, touch
@@ -31,23 +34,24 @@ def inspect_once(module: Any, run: Run, data: Any, ranks: Any = None) -> None:
     from distgan.self_check.inspection import inspect
 
     console.say(
-        f"checking {code.path}, which trains for the first time (machine.self_check=false skips it)"
+        f"checking {code.path}, which trains like this for the first time"
+        " (machine.self_check=false skips it)"
     )
     ranks = ranks or Ranks(run.machine.model_copy(update={"device": "cpu"}), "float32")
     require(inspect(module, code.paths, run, ranks, data))
-    remember(code, "inspected")
+    remember(run, code, "inspected")
 
 
 def is_due(run: Run, code: RecipeCode, check: str) -> bool:
     """Return whether a check of this code is still to be made."""
     if run.machine.self_check is False:
         return False
-    return run.machine.self_check is True or not _mark(code, check).is_file()
+    return run.machine.self_check is True or not os.path.isfile(_mark(run, code, check))
 
 
-def remember(code: RecipeCode, check: str) -> None:
+def remember(run: Run, code: RecipeCode, check: str) -> None:
     """Record that a check of this code passed; where that cannot be written, it is made again."""
-    path = _mark(code, check)
+    path = _mark(run, code, check)
     try:
         make_folder(path.parent)
         touch(path)
@@ -55,8 +59,20 @@ def remember(code: RecipeCode, check: str) -> None:
         return
 
 
-def _mark(code: RecipeCode, check: str) -> Path:
+def _mark(run: Run, code: RecipeCode, check: str) -> Path:
     cache = os.environ.get("DISTGAN_CACHE")
-    home = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     folder = Path(cache) if cache else Path(home) / "distgan"
-    return folder / "checked" / f"{code.digest}-{check}-{__version__}"
+    return folder / "checked" / f"{code.digest}-{_choices(run)}-{check}-{__version__}"
+
+
+def _choices(run: Run) -> str:
+    """Return 8 hex digits of the recipe's own settings, of numbers only whether they are 0: another
+    rate or width runs the same code, another norm or a penalty may not.
+    """
+    own = type(run).model_fields.keys() - Run.model_fields.keys() - {"evaluate"}
+    values = [
+        (key, value != 0 if type(value) in (int, float) else value)
+        for key, value in flatten(run.model_dump(mode="json", include=own))
+    ]
+    return hashlib.sha256(json.dumps(sorted(values)).encode()).hexdigest()[:8]

@@ -123,7 +123,7 @@ def _checked_loop(setup: TrainingSetup, run: Run, folder: RunFolder) -> Loop:
         report.require()
         console.say(f"self-check: {report.verdict()}")
         if code:
-            setup.ranks.on_rank_zero(lambda: first_start.remember(code, kind))
+            setup.ranks.on_rank_zero(lambda: first_start.remember(run, code, kind))
     return Loop(run, setup.recipe, setup.data, setup.layout, setup.ranks, folder, setup.evaluator)
 
 
