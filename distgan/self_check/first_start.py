@@ -8,6 +8,8 @@ each check that passed.
 import hashlib
 import json
 import os
+import sys
+import sysconfig
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +41,26 @@ def inspect_once(module: Any, run: Run, data: Any, ranks: Any = None) -> None:
     )
     ranks = ranks or Ranks(run.machine.model_copy(update={"device": "cpu"}), "float32")
     require(inspect(module, code.paths, run, ranks, data))
+    if others := _imported_from_elsewhere(code):
+        console.say(
+            f"note: {code.path.name} imports {', '.join(others)}, which no import of files"
+            " beside it names: changes of that are not noticed, and jobs do not carry it along"
+        )
     remember(run, code, "inspected")
+
+
+def _imported_from_elsewhere(code: RecipeCode) -> list[str]:
+    """Return the files of modules that are neither installed nor part of the recipe's code."""
+    known = (sysconfig.get_path("stdlib"), str(Path(__file__).parents[1]))
+    files = {str(getattr(module, "__file__", None)) for module in [*sys.modules.values()]}
+    return sorted(
+        file
+        for file in files - code.paths
+        if os.path.isabs(file)
+        and file.endswith(".py")
+        and not file.startswith(known)
+        and not {"site-packages", "dist-packages"} & {*Path(file).parts}
+    )
 
 
 def is_due(run: Run, code: RecipeCode, check: str) -> bool:

@@ -1,5 +1,6 @@
 """Which code counts as checked: that of this digest, with the settings that choose what runs."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from distgan import train
 from distgan.recipes import _catalog
 from distgan.recipes._own_code import unload
-from distgan.self_check.first_start import is_due, remember
+from distgan.self_check.first_start import _imported_from_elsewhere, is_due, remember
 
 TEXT = (Path(_catalog.__file__).parent / "templates" / "image.py").read_text()
 OWN = "    norm: str = 'group'\n    penalty: float = 0.0\n    watch:"
@@ -44,3 +45,16 @@ def test_a_cache_that_cannot_be_used_means_a_check_in_each_start(here):
     module, run, _ = train.plan(["mine.py", "data=d"])
     remember(run, module.code, "inspected")
     assert due()
+
+
+def test_modules_that_are_not_part_of_the_code_are_told(here, monkeypatch):
+    monkeypatch.setattr("sys.path", [str(here / "lib"), *sys.path])
+    for name in ("beside.py", "lib/elsewhere_of_mine.py"):
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).write_text("")
+    Path("mine.py").write_text(f"import beside, elsewhere_of_mine\n{TEXT}")
+    before = {str(getattr(module, "__file__", "")) for module in sys.modules.values()}
+    module, _, _ = train.plan(["mine.py", "data=d"])
+    found = {*_imported_from_elsewhere(module.code)} - before
+    sys.modules.pop("elsewhere_of_mine")
+    assert found == {str(here / "lib/elsewhere_of_mine.py")}
