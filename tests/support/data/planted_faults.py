@@ -1,6 +1,6 @@
 """Faults as people write them, planted in the template of a recipe. The line at fault says HERE."""
 
-import inspect
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -19,7 +19,7 @@ def _line(text: str, needle: str) -> tuple[int, int, str]:
 
 
 def _indented(code: str, space: str) -> str:
-    return "".join(f"{space}{line}\n" for line in inspect.cleandoc(code).splitlines())
+    return "".join(f"{space}{line}\n" for line in textwrap.dedent(code).strip("\n ").splitlines())
 
 
 def before(needle: str, code: str) -> Edit:
@@ -593,7 +593,7 @@ def right(name: str, *edits: Edit) -> Fault:
 
 
 def method(code: str) -> Edit:
-    return before("def g_loss(self, micro):", f"\n{inspect.cleandoc(code)}")
+    return before("def g_loss(self, micro):", code)
 
 
 RIGHT = [
@@ -740,6 +740,31 @@ RIGHT = [
                     nn.init.orthogonal_(module.weight)
             with torch.no_grad():
                 G[1].weight.mul_(0.5)
+            """,
+        ),
+    ),
+    right(
+        "caches of constants, a second copy of D",
+        before("from torch import nn", "import copy"),
+        before("class Recipe", "ONES = {}\n\n"),
+        after(MADE_D, "self.first = copy.deepcopy(D).to(self.dtype).requires_grad_(False)"),
+        after(
+            REAL,
+            """
+            if not hasattr(self, "grid"):
+                self.grid = ONES.setdefault("grid", torch.ones(1, dtype=self.dtype))
+            real = real * self.grid + 0 * self.first(real).mean()
+            """,
+        ),
+    ),
+    right(
+        "activations computed again",
+        before("from torch import nn", "from torch.utils.checkpoint import checkpoint"),
+        line(
+            "real, fake = self.D",
+            """
+            both = torch.cat([real, fake])
+            real, fake = checkpoint(self.D, both, use_reentrant=False).chunk(2)
             """,
         ),
     ),
