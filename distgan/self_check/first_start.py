@@ -51,14 +51,17 @@ def inspect_once(module: Any, run: Run, data: Any, ranks: Any = None) -> None:
 
 def _imported_from_elsewhere(code: RecipeCode) -> list[str]:
     """Return the files of modules that are neither installed nor part of the recipe's code."""
-    known = (sysconfig.get_path("stdlib"), str(Path(__file__).parents[1]))
-    files = {str(getattr(module, "__file__", None)) for module in [*sys.modules.values()]}
+    files = {
+        str(getattr(module, "__file__", None))
+        for name, module in [*sys.modules.items()]
+        if name.partition(".")[0] not in ("distgan", "__main__")
+    }
     return sorted(
         file
         for file in files - code.paths
         if os.path.isabs(file)
         and file.endswith(".py")
-        and not file.startswith(known)
+        and not file.startswith(sysconfig.get_path("stdlib"))
         and not {"site-packages", "dist-packages"} & {*Path(file).parts}
     )
 
