@@ -59,6 +59,15 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.SourceLoader):  # type
     def get_filename(self, fullname: str) -> str:
         return str(self.code.root / self.modules[fullname])
 
+    def has_imported(self, name: str) -> bool:
+        """Return whether the module of this name that is in use is the recipe's own."""
+        other = sys.modules.get(name)
+        if other is None or name.partition(".")[0] == "distgan":
+            return False
+        if name in self.modules:
+            return getattr(other, "__file__", None) == self.get_filename(name)
+        return str(self.code.root.joinpath(*name.split("."))) in getattr(other, "__path__", ())
+
     def get_data(self, path: str) -> bytes:
         if path not in self.sources:
             raise OSError(f"no source {path}")
@@ -76,7 +85,9 @@ def load(code: RecipeCode) -> Loaded:
     unload()
     finder = _Finder(code)
     for name in finder.folders | finder.modules.keys():
-        if name in sys.modules:
+        if finder.has_imported(name):  # without this finder, as in a notebook
+            del sys.modules[name]
+        elif name in sys.modules:
             raise ConfigError(
                 f"{code.path} imports the module {name} beside it, but another module of this name"
                 f" is in use: {getattr(sys.modules[name], '__file__', None) or name}. Rename yours"

@@ -1,5 +1,6 @@
 """A recipe of one's own, from anywhere: found, imported, refused in one sentence."""
 
+import importlib
 import os
 import sys
 import warnings
@@ -52,6 +53,18 @@ def test_by_its_file_its_import_path_and_an_entry_point(here, monkeypatch):
     monkeypatch.setattr(_catalog, "entry_points", lambda: {"theirs": "own.gans:Recipe"})
     module, tree = _catalog.resolve_recipe("theirs")
     assert tree["recipe"] == "theirs" and "theirs" in _catalog.recipe_names()
+
+
+def test_modules_of_a_recipe_may_be_imported_before_it(here, monkeypatch):
+    """As in a notebook; they are imported anew, from the sources of the digest."""
+    monkeypatch.syspath_prepend(str(here))
+    recipe(SMALL + "from own_nets import g\n")
+    recipe("value = 1\n", "own_nets/g.py")
+    for name in ("my_gan", "own_nets.g"):
+        importlib.import_module(name)
+    recipe("value = 2\n", "own_nets/g.py")
+    module, _ = _catalog.resolve_recipe("my_gan.py")
+    assert sys.modules["my_gan"].Recipe is module.Recipe and sys.modules["own_nets.g"].value == 2
 
 
 def test_a_class_of_another_name_may_have_its_own_settings():
