@@ -167,9 +167,11 @@ def _find_module(name: str, required: bool) -> Path | None:
 
 
 def _copy_of_run(name: str, folder: Path) -> Path | None:
-    """Return the copy of the code that the run in `folder` trained with last, if it has one."""
+    """Return the copy of the code that the run in `folder` trained with last, if it has one and is
+    of the recipe `name`.
+    """
     code = recorded_code(folder)
-    if code is None or "." in name and name.endswith((".py", ".zip")):
+    if code is None or code["copy"].rsplit("-", 2)[0] != name:
         return None
     path = folder / COPIES / code["copy"]
     if not path.is_file():

@@ -104,8 +104,21 @@ def load(code: RecipeCode) -> Loaded:
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt | MemoryError):
             raise
-        raise ConfigError(f"{blame(code, error)}: {type(error).__name__}: {error}") from error
+        said = f"{type(error).__name__}: {error}{_hint(code, error)}"
+        raise ConfigError(f"{blame(code, error)}: {said}") from error
     return finder.loaded
+
+
+def _hint(code: RecipeCode, error: BaseException) -> str:
+    """Return what to write where a module that lies beside the recipe is not found."""
+    if not isinstance(error, ModuleNotFoundError) or not error.name:
+        return ""
+    file, package = code.path.with_name(f"{error.name}.py"), code.module.rpartition(".")[0]
+    if not file.is_file():
+        return ""
+    if package:
+        return f"; {file.name} is in the package {package}: `from . import {error.name}`"
+    return f"; {file.name} is found by an import statement"
 
 
 def _finders() -> list[_Finder]:

@@ -161,8 +161,23 @@ def test_in_a_run_file_relative_to_it(here):
     assert tree == {"recipe": "my_gan", "batch": 3} and module.code.root == here / "there"
 
 
+def test_a_module_beside_it_that_is_not_found_is_explained():
+    recipe("from importlib import import_module\nimport_module('nets')\n")
+    recipe("import parts\n", "pkg/gan.py")
+    for path in ("pkg/__init__.py", "pkg/parts.py", "nets.py"):
+        recipe("", path)
+    for path, hint in {
+        "my_gan.py": "'nets'; nets.py is found by an import statement",
+        "pkg/gan.py": "'parts'; parts.py is in the package pkg: `from . import parts`",
+    }.items():
+        with pytest.raises(ConfigError, match=hint):
+            _catalog.resolve_recipe(path)
+
+
 def test_a_run_whose_code_is_gone_says_so():
     Path("config.yaml").write_text("recipe: my_gan\n")
+    Path("other.yaml").write_text(f"recipe: {recipe()}\n")
+    assert _catalog.resolve_recipe("other.yaml")[1] == {"recipe": "my_gan"}
     Path("identity.json").write_text('{"code": {"digest": "0", "copy": "my_gan-0.zip"}}')
     with pytest.raises(ConfigError, match=r"trained with is gone: recipe/my_gan-0\.zip\. Restore"):
         _catalog.resolve_recipe("config.yaml")
