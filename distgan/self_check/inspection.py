@@ -65,7 +65,6 @@ def inspect(
     subject = Subject(module, frozenset(files), _smaller(run), ranks, data)
     with generators_kept(), _arithmetic_kept():
         found = _Inspection(subject).find()
-    forget(run)
     return sorted(
         dict.fromkeys(found), key=lambda f: (f.level != "error", f.file or "", f.line or 0)
     )
@@ -170,6 +169,9 @@ class _Inspection:
             how = f"with {parts} micro-batches of {subject.run.batch // parts}: "
             return raised(fault, subject.files, where, how if parts > 1 else "")
         finally:
+            if observer:
+                observer.forget()
+            forget(subject.run)
             self._reads |= play.ranks.reads
             self._kept |= play.kept
 

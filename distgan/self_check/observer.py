@@ -157,6 +157,11 @@ class Observer(Unobserved):
             cause, remedy = "repairer makes another signal of the same one", "Use api.repair"
             self._require_equal(output, again, self._kind.repairer, cause, remedy)
 
+    def forget(self) -> None:
+        """Let go of the networks; findings stay."""
+        self._tracer.made.clear()
+        self._held, self._players = [], {}
+
     def _require_equal(
         self, one: torch.Tensor, other: torch.Tensor, method: Any, cause: str, remedy: str
     ) -> None:

@@ -238,6 +238,16 @@ def test_several_faults_are_one_message(planted, data, ranks, capsys):
     assert "note: my_gan.py:" in capsys.readouterr().out
 
 
+def test_a_clean_recipe_pays_four_steps(planted, data, ranks, capsys):
+    made = after(MADE_D, "print('made')")
+    path, _ = planted(made, before(STEP, "print('step of', len(batches[0][0].real))"))
+    assert inspected(path, data, ranks, batch=64) == []
+    assert capsys.readouterr().out.split("\n")[:-1] == [
+        *("made", "step of 4", "step of 4"),
+        *("made", "step of 2", "made", "step of 2"),  # of two micro-batches, loaded in between
+    ]
+
+
 def test_nothing_is_left_behind(planted, data, ranks):
     path, _ = planted(IMPORTS, before(FAKE, "torch.randn(3), random.random()"))
     module_of(path)
