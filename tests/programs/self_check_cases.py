@@ -6,8 +6,10 @@ allowed, and what it is in.
 """
 
 import contextlib
+import importlib.util
 import json
 import sys
+from pathlib import Path
 from unittest.mock import patch
 
 import torch
@@ -22,6 +24,7 @@ from distgan.engine import ddp, player
 from distgan.nn import normalization
 from distgan.recipes import sagan
 from distgan.self_check import comparison as doctor
+from distgan.self_check.inspection import inspect
 
 SMALL = {"ngf": 4, "ndf": 4, "latent": 8, "batch": 12, "clip": None}
 ALONE = {"bn_group": 6}  # groups inside a rank, whose running statistics must be averaged
@@ -195,6 +198,30 @@ def checked(
         return doctor.check(sagan, run, ranks, data, layout)
 
 
+def inspected(ranks: Ranks, data: Data) -> dict[str, list[str]]:
+    """Inspect recipes of one's own on rank 0, while the others wait; by name, what is found."""
+    sys.path.insert(0, str(Path(__file__).parents[1] / "support" / "data"))
+    from planted_faults import ERRORS, text_with
+
+    names = ("loss * rank", "torch.distributed.get_rank", "a collective", "torch.randn")
+    recipes = {"": ()} | {fault.name: fault.edits for fault in ERRORS if fault.name in names}
+
+    def inspect_on_rank_zero() -> dict[str, list[str]]:
+        found = {}
+        for name, edits in recipes.items():
+            Path("own.py").write_text(text_with(*edits))
+            spec = importlib.util.spec_from_file_location("own", "own.py")
+            assert spec and spec.loader
+            module = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(module)
+            run = module.Settings(recipe="own", data="given", width=4, batch=12)
+            file = module.Recipe.step.__code__.co_filename
+            found[name] = [str(finding) for finding in inspect(module, {file}, run, ranks, data)]
+        return found
+
+    return ranks.on_rank_zero(inspect_on_rank_zero)
+
+
 def main(folder: str, engine: str, stage: str | None = None) -> None:
     data, found = Data(folder), {}
     faults = (
@@ -221,6 +248,8 @@ def main(folder: str, engine: str, stage: str | None = None) -> None:
             name: (min(report.worst.apart / report.worst.allowed, 1e12), str(report.worst))
             for name, report in reports.items()
         }
+    if engine == "ddp":
+        found["own"] = inspected(ranks, data)
     if ranks.is_main:
         print("FOUND " + json.dumps(found), flush=True)
     ranks.close()
