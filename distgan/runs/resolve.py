@@ -108,11 +108,21 @@ def recorded_code(folder: Path) -> dict[str, str] | None:
     return {"digest": digest, "copy": copy} if Path(copy).name == copy else None
 
 
+def _has_begun(folder: Path, recipe: str) -> bool:
+    """Return whether a run of this recipe has recorded its identity in the folder."""
+    try:
+        return bool(recorded_identity(folder)["settings"]["recipe"] == recipe)
+    except (TypeError, KeyError):
+        return False
+
+
 def require_code(run: Run, code: RecipeCode | None, folder: Path) -> dict[str, Any] | None:
     """Return what changed in the recipe's code since the run in `folder` trained with it; None if
     nothing did. RunError unless `code=accept` was given.
     """
     recorded = recorded_code(folder)
+    if recorded is None and _has_begun(folder, run.recipe):  # damaged
+        recorded = {"digest": "unknown", "copy": ""}
     if code is None or recorded is None or recorded["digest"] == code.digest:
         return None
     change = {"before": recorded["digest"], "after": code.digest}
