@@ -97,6 +97,12 @@ def find_code(name: str, beside: Path | None = None) -> RecipeCode:
     """
     if beside and (copy := _copy_of_run(name, beside.parent)):
         return recipe_code.from_copy(copy)
+    declared = {point.value for point in importlib.metadata.entry_points(group=GROUP, name=name)}
+    if len(declared) > 1:
+        raise ConfigError(
+            f"several installed packages declare a recipe {name}; give one of their import paths:"
+            f" {', '.join(sorted(declared))}"
+        )
     target = entry_points().get(name, name)
     file, _, attribute = target.partition(":")
     if file.endswith((".py", ".zip")):

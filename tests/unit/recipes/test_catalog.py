@@ -67,6 +67,16 @@ def test_modules_of_a_recipe_may_be_imported_before_it(here, monkeypatch):
     assert sys.modules["my_gan"].Recipe is module.Recipe and sys.modules["own_nets.g"].value == 2
 
 
+def test_a_name_that_two_packages_declare_is_refused(here, monkeypatch):
+    for package in ("one", "two"):
+        about = f"dist/{package}-1.0.dist-info"
+        recipe(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n", f"{about}/METADATA")
+        recipe(f"[distgan.recipes]\ntheirs = {package}:Gan\n", f"{about}/entry_points.txt")
+    monkeypatch.syspath_prepend(str(here / "dist"))
+    with pytest.raises(ConfigError, match="several .* declare a recipe theirs.*: one:Gan, two:Gan"):
+        _catalog.resolve_recipe("theirs")
+
+
 def test_a_class_of_another_name_may_have_its_own_settings():
     text = SMALL + "class MyGAN(Recipe):\n    class Settings(api.Run):\n        width: int = 5\n"
     module, tree = _catalog.resolve_recipe(recipe(text) + ":MyGAN")
