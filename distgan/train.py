@@ -29,7 +29,13 @@ from distgan.core.arguments import (  # noqa: E402
     switch,
     whole,
 )
-from distgan.recipes._catalog import Module, recipe_names, resolve_recipe  # noqa: E402
+from distgan.recipes._catalog import (  # noqa: E402
+    Module,
+    RecipeModule,
+    recipe_names,
+    resolve_recipe,
+)
+from distgan.recipes._own_code import blame  # noqa: E402
 
 
 def plan(words: list[str]) -> tuple[Module, Run, dict[str, Any]]:
@@ -42,7 +48,15 @@ def plan(words: list[str]) -> tuple[Module, Run, dict[str, Any]]:
             " as my_gan.py) or a run file; --help shows how"
         )
     module, tree = resolve_recipe(words[0])
-    run = loading.validate(module.Settings, tree, words[1:])
+    try:
+        run = loading.validate(module.Settings, tree, words[1:])
+        if isinstance(module, RecipeModule):
+            _ = run.batches_per_step, run.crop, run.group  # may be code of one's own
+    except Exception as error:
+        if isinstance(error, errors.DistganError) or not isinstance(module, RecipeModule):
+            raise
+        place = blame(module.code, error)
+        raise errors.ConfigError(f"{place}: {type(error).__name__}: {error}") from error
     return module, run, loading.override({}, words[1:])
 
 

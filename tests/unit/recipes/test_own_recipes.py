@@ -149,6 +149,17 @@ def test_validation_of_pairs_is_the_mean_over_pairs(pulses):
     assert score == [row["valid/l1"] for row in found]
 
 
+@pytest.mark.parametrize("name", ["group", "_fits"])
+def test_a_fault_in_code_of_the_settings_is_one_message(name):
+    mark = "@property" if name == "group" else "@pydantic.model_validator(mode='after')"
+    method = f"    {mark}\n    def {name}(self):\n        return 1 / 0\n\n    watch:"
+    text = changed(
+        IMAGE, ("    watch:", method), ("import torch\nfrom", "import pydantic, torch\nfrom")
+    )
+    with pytest.raises(ConfigError, match=r"mine\.py:\d+: ZeroDivisionError: division by zero$"):
+        train.plan([text, "data=d"])
+
+
 def test_a_rollback_halves_the_rate_of_every_player():
     values = {"g_lr": 2e-4, "d1_lr": 1e-3, "ab_lr": None, "lr_end": 0.5, "batch": 4}
     decision = rollback_decision("nonfinite", Watch(), values, {}, 1.0)
