@@ -79,7 +79,7 @@ def test_a_sweep_of_ones_own_recipe_whose_file_is_edited_and_deleted(particles, 
     template = (_catalog.FOLDER / "templates/image.py").read_text()
     (place / "layers.py").write_text("def half(width):\n    return width // 2\n")
     own = template.replace("from distgan import api\n", "import layers\nfrom distgan import api\n")
-    own = own.replace("run.latent, run.width,", "run.latent, layers.half(run.width),")
+    own = own.replace("run.width *", "layers.half(run.width) *")
     assert "import layers" in own and "layers.half" in own
     words = [f"data={particles}", "epochs=1", "width=16", "latent=4", "batch=18", *QUIET[:4]]
     words += ["evaluate.samples=8"]
