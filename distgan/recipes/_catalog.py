@@ -64,8 +64,8 @@ def entry_points() -> dict[str, str]:
 
 
 def resolve_recipe(what: str) -> tuple[Module, dict[str, Any]]:
-    """Return (the recipe's module, the settings written) for the name of a
-    recipe or a preset, the file or import path of a recipe, or the path of a run file.
+    """Return (the recipe's module, the settings written) for the name of a recipe or a preset, the
+    file or import path of a recipe, or the path of a run file.
 
     Raises ConfigError for anything else.
     """

@@ -16,6 +16,7 @@ from distgan.runs import checkpoints
 from distgan.runs.locate import start_digest
 from distgan.runs.resolve import earlier_values, folder_of, recorded_code, resolve, versions
 from distgan.self_check import first_start
+from distgan.self_check.findings import explained
 
 # Settings in which the ranks of one run may differ: paths, and what no collective depends on.
 PER_RANK: Any = {
@@ -74,7 +75,9 @@ class TrainingSetup(RunContext):
         super().__init__(module, run)
         run = self.run
         self.ranks.on_rank_zero(self._inspect)
-        self.recipe = build_recipe(module, run, self.ranks, self.layout, self.data.shape)
+        code = getattr(module, "code", None)
+        with explained(code.paths if code else ()):
+            self.recipe = build_recipe(module, run, self.ranks, self.layout, self.data.shape)
         if self.ranks.world_size > 1:
             # Weights are sent from rank 0, buffers and averages are not: another version of torch
             # draws other numbers.

@@ -160,6 +160,18 @@ def test_a_fault_in_code_of_the_settings_is_one_message(name):
         train.plan([text, "data=d"])
 
 
+def test_a_fault_that_other_settings_bring_out_is_one_message(particles):
+    """The check has passed with those of another run."""
+    text = IMAGE.replace(
+        "self.run, self.dtype", "run.width == 8 and run.x\n        self.run, self.dtype"
+    )
+    Path("my_gan.py").write_text(text)
+    words = ["my_gan.py", f"data={particles}", *TINY, "--dry-run"]
+    assert train.main(words) == 0
+    with pytest.raises(ConfigError, match=r"my_gan\.py:\d+: AttributeError: .*'x'"):
+        train.main([*words, "width=8"])
+
+
 def test_a_rollback_halves_the_rate_of_every_player():
     values = {"g_lr": 2e-4, "d1_lr": 1e-3, "ab_lr": None, "lr_end": 0.5, "batch": 4}
     decision = rollback_decision("nonfinite", Watch(), values, {}, 1.0)
