@@ -123,7 +123,7 @@ def spread(
         return (
             None,
             (
-                f"not told: more than {RESAMPLED:,} samples take too long for a bootstrap, and the"
+                f"left out: more than {RESAMPLED:,} samples take too long for a bootstrap, and the"
                 " delta method asks for twice as many as features, and full rank"
             ),
         )
@@ -178,7 +178,7 @@ def at_infinity(
         return (
             None,
             (
-                f"not told below {2 * d} samples, twice as many as features: the line through 1/n"
+                f"left out below {2 * d} samples, twice as many as features: the line through 1/n"
                 f" misses by as much as it corrects; found {n}"
             ),
         )

@@ -22,9 +22,9 @@ _Key = tuple[int, Place, str, int]  # number of the update, line, name, how ofte
 class _Lines(Tracer):
     """Tell of the tensors that each line has assigned or returned."""
 
-    def __init__(self, files: Collection[str], told: Callable[[Place, str, torch.Tensor], None]):
+    def __init__(self, files: Collection[str], report: Callable[[Place, str, torch.Tensor], None]):
         super().__init__(files, lambda *_: None)
-        self._told = told
+        self._report = report
         self._known: list[dict[str, tuple[int, int]]] = []  # of each frame on the stack
 
     def _call(self, frame: FrameType, event: str, arg: Any) -> Any:
@@ -39,12 +39,12 @@ class _Lines(Tracer):
         for name, seen in self._locals(frame):
             if known.get(name) != seen:
                 known[name] = seen
-                self._told(place, name, dict(values)[name])
+                self._report(place, name, dict(values)[name])
         if event == "return":
             self._known.pop()
             for i, value in enumerate(arg if isinstance(arg, tuple) else (arg,)):
                 if isinstance(value, torch.Tensor):
-                    self._told(place, f"return {i}", value)
+                    self._report(place, f"return {i}", value)
         return super()._line(frame, event, arg)
 
     def _locals(self, frame: FrameType) -> Iterator[tuple[str, tuple[int, int]]]:

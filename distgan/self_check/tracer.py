@@ -24,7 +24,7 @@ OFTEN = 100
 class Tracer:
     """Compare what the probes see between two lines of `files`.
 
-    `changed(probe's name, line, before, after)` is told which line changed it. `made` has the line
+    `changed(probe's name, line, before, after)` gets the line that changed it. `made` has the line
     that made each module.
     """
 

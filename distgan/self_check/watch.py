@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from distgan.engine.player import Player
 from distgan.self_check.findings import Place, caller
 
-Told = Callable[[Place, str], None]
+Reporter = Callable[[Place, str], None]
 
 _READS = {
     getattr(torch.Tensor, name): written
@@ -44,9 +44,9 @@ _READS = {
 class HostReads(TorchFunctionMode):
     """Tell of each value that a line of `files` fetches from the device."""
 
-    def __init__(self, files: Collection[str], told: Told):
+    def __init__(self, files: Collection[str], report: Reporter):
         super().__init__()
-        self._files, self._told = files, told
+        self._files, self._report = files, report
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         what = _READS.get(func)
@@ -56,7 +56,7 @@ class HostReads(TorchFunctionMode):
         ):
             what = '.to("cpu")'
         if what and (place := caller(self._files, sys._getframe(1), outside="torch")):
-            self._told(place, what)
+            self._report(place, what)
         return func(*args, **(kwargs or {}))
 
 
@@ -93,10 +93,10 @@ class Writes(TorchDispatchMode):
         self,
         files: Collection[str],
         held: Iterable[Held],
-        told: Callable[[Place, Held], None],
+        report: Callable[[Place, Held], None],
     ):
         super().__init__()
-        self._files, self._told = files, told
+        self._files, self._report = files, report
         self._held = {_storage(one.table[one.key]): one for one in held}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -104,7 +104,7 @@ class Writes(TorchDispatchMode):
         if func._schema.is_mutable:
             for one in self._written(func._schema.arguments, args, kwargs):
                 if place := caller(self._files, sys._getframe(1), outside="engine"):
-                    self._told(place, one)
+                    self._report(place, one)
         return func(*args, **kwargs)
 
     def _written(self, schema: Any, args: Any, kwargs: Any) -> Iterator[Held]:

@@ -91,7 +91,7 @@ def test_the_standard_deviation_is_that_of_new_samples():
 def test_the_limit_of_infinite_samples_is_refused_where_it_misleads():
     value, why = frechet.at_infinity(normal(300, 200), normal(300, 200, 1), 0)
     assert (
-        value is None and why.startswith("not told below 400 samples") and why.endswith("found 300")
+        value is None and why.startswith("left out below 400 samples") and why.endswith("found 300")
     )
     value, why = frechet.at_infinity(normal(4000, 20), normal(4000, 20, 1), 0)
     assert (
