@@ -155,9 +155,13 @@ def run_as_script() -> None:
 
     redirect_log()  # before torch is imported, which may print
     from distgan.cli import guarded
+
+    code = guarded(main, sys.argv[1:])
+    if "torch" not in sys.modules:  # refused before anything began
+        sys.exit(code)
     from distgan.distributed.ranks import exit_process
 
-    exit_process(guarded(main, sys.argv[1:]))
+    exit_process(code)
 
 
 if __name__ == "__main__":

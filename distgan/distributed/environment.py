@@ -7,6 +7,7 @@ one of them says. Imports no torch.
 
 import dataclasses
 import os
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -61,6 +62,9 @@ class EngineChoice:
         return f"DeepSpeed ZeRO {self.zero_stage}" if self.engine == "deepspeed" else "DDP"
 
 
+LEAST_ADDRESS_SPACE = 3_500_000_000  # bytes; measured on a CPU, with torch 2.11
+
+
 def redirect_log() -> None:
     """Write the output of this process and its children to rankN.log in $DISTGAN_LOGS, if set and
     if that file can be opened.
@@ -75,6 +79,19 @@ def redirect_log() -> None:
         for stream in (1, 2):
             os.dup2(log, stream)
         os.close(log)
+
+
+def require_address_space() -> None:
+    """Raise LaunchError where `ulimit -v` leaves less than torch maps when it is imported: its C++
+    would end the process, without a message that says so.
+    """
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit != resource.RLIM_INFINITY and limit < LEAST_ADDRESS_SPACE:
+        raise LaunchError(
+            f"this shell limits a process to {limit / 1e9:.3g} GB of address space (ulimit -v), and"
+            f" torch needs {LEAST_ADDRESS_SPACE / 1e9:g} GB to start. Use `ulimit -v unlimited`, or"
+            " limit the memory by the scheduler or a control group"
+        )
 
 
 def process_count() -> tuple[str, int]:

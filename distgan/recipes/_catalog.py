@@ -21,6 +21,7 @@ from distgan.config import loading
 from distgan.config.settings import Run
 from distgan.core import console
 from distgan.core.errors import ConfigError, did_you_mean
+from distgan.distributed.environment import require_address_space
 from distgan.recipes import _own_code
 from distgan.runs import recipe_code
 from distgan.runs.recipe_code import COPIES, RecipeCode
@@ -69,6 +70,7 @@ def resolve_recipe(what: str) -> tuple[Module, dict[str, Any]]:
 
     Raises ConfigError for anything else.
     """
+    require_address_space()  # a recipe imports torch
     tree: dict[str, Any] = {"recipe": what}
     beside: Path | None = None
     if what.endswith((".yaml", ".yml")):

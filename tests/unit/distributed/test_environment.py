@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -357,3 +359,12 @@ def test_a_file_that_cannot_be_read(engine, tmp_path):
     (tmp_path / "bytes.json").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(LaunchError, match="bytes.json is not valid JSON"):
         engine(engine="deepspeed", deepspeed_config=str(tmp_path / "bytes.json"))
+
+
+@pytest.mark.parametrize("words", [["train", "sagan", "data=x"], ["run", "sagan", "data=x"]])
+def test_an_address_space_that_is_too_small_is_told_before_torch_is_imported(words, tmp_path):
+    line = ["bash", "-c", 'ulimit -v 3000000; exec "$@"', "-", sys.executable, "-m", "distgan"]
+    done = subprocess.run([*line, *words], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 2 and done.stderr.count("error: ") == 1, done.stderr
+    assert "3.07 GB of address space (ulimit -v)" in done.stderr
+    assert "Use `ulimit -v unlimited`" in done.stderr
