@@ -196,7 +196,7 @@ class _Inspection:
     def _weights(self, seed: int) -> list[torch.Tensor]:
         random.seed(seed)
         np.random.seed(seed)
-        recipe = Rehearsal(self._subject).build()
+        recipe = Rehearsal(self._subject).built()
         return [value for player in recipe.players.values() for value in player.tensors().values()]
 
     def _buffers(self, owners: Collection[str] | None = None) -> list[Finding]:

@@ -81,8 +81,13 @@ class Rehearsal:
             self._observer.draw(recipe, subject.data)
         return Trace(logs, states)
 
+    def built(self) -> Any:
+        """Return the recipe with its networks, and take no step."""
+        with self._claiming():
+            return self.build()
+
     def build(self) -> Any:
-        """Return the recipe with its networks."""
+        """Return the recipe with its networks. Within `_claiming`."""
         subject, run = self._subject, self._subject.run
         self.ranks.claim_to_be(self._count - 1, self._count)
         shown = self._layout

@@ -11,6 +11,7 @@ from typing import Any
 from distgan.core import console
 from distgan.core.arguments import Option
 from distgan.core.errors import RunError
+from distgan.core.files import opened_folder
 from distgan.launchers.runs.state import RunFiles, RunState, read_run_files, run_state
 from distgan.launchers.slurm import client
 from distgan.launchers.slurm.ledger import LastSubmission, Ledger
@@ -160,6 +161,11 @@ def _runs(
         return [sweeps[name]["runs"][int(index)]]
     path = Path(word)
     if any((path / mark).exists() for mark in ("identity.json", "attempts")):
+        try:
+            with opened_folder(path):
+                pass
+        except OSError as error:  # a link of another user would choose the run
+            raise RunError(f"{word}: {error.strerror}") from error
         return [str(path.resolve())]
     jobs = [
         run

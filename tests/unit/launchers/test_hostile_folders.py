@@ -14,7 +14,8 @@ from reports import invent
 
 from distgan import cli
 from distgan.commands import report
-from distgan.launchers.commands import cost, gc, status, why
+from distgan.core.errors import RunError
+from distgan.launchers.commands import control, cost, gc, status, why
 from distgan.launchers.slurm import client
 from distgan.launchers.slurm.ledger import Ledger
 
@@ -218,3 +219,15 @@ def test_a_damaged_ledger_is_one_error(home, capsys):
     with bounded():
         assert cli.guarded(status.main, ["--runs", str(home)]) == 2
     assert capsys.readouterr().err.count("error: cannot read ") == 1
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a link away")
+@pytest.mark.parametrize("verb", [control.stop, control.save])
+def test_a_name_that_is_another_users_link_stops_no_run(verb, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine" / "attempts").mkdir(parents=True)
+    (tmp_path / "theirs").symlink_to("mine")
+    os.lchown(tmp_path / "theirs", 12345, 12345)
+    with pytest.raises(RunError, match="theirs is a link of user 12345 to mine, and is not"):
+        verb(["theirs"])
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["attempts"]

@@ -43,6 +43,15 @@ from distgan.self_check.findings import explained, require
 from distgan.self_check.inspection import inspect
 from distgan.train import plan
 
+
+@pytest.fixture(autouse=True)
+def environment_kept():
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+    before = [os.environ.get(name) for name in names]
+    yield
+    assert [os.environ.get(name) for name in names] == before
+
+
 SMALL = {"width": 4, "latent": 8, "batch": 4}
 _numbers = itertools.count()
 
