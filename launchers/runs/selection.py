@@ -147,6 +147,15 @@ def with_accounting(selected: list[SelectedRun]) -> list[SelectedRun]:
     ]
 
 
+def _resolved(path: Path) -> str:
+    """Return a run folder's real path; RunError where another user's link would choose it."""
+    try:
+        with opened_folder(path):
+            return str(path.resolve())
+    except OSError as error:
+        raise RunError(f"{path}: {error.strerror}") from error
+
+
 def _runs(
     word: str, home: Path, submissions: dict[str, LastSubmission], sweeps: dict[str, Any]
 ) -> list[str]:
@@ -161,12 +170,7 @@ def _runs(
         return [sweeps[name]["runs"][int(index)]]
     path = Path(word)
     if any((path / mark).exists() for mark in ("identity.json", "attempts")):
-        try:
-            with opened_folder(path):
-                pass
-        except OSError as error:  # a link of another user would choose the run
-            raise RunError(f"{word}: {error.strerror}") from error
-        return [str(path.resolve())]
+        return [_resolved(path)]
     jobs = [
         run
         for run, submitted in submissions.items()

@@ -7,9 +7,9 @@ tests/nightly/test_matrix.py takes twenty, by command lines.
 import json
 
 import pytest
-from compare import ROUNDING, SYSTEMS, TEMPLATES, TOLERANCE, TRAIN
+from compare import ROUNDING, TOLERANCE, TRAIN
 from processes import ROOT, line, run
-from systems import CELLS
+from systems import CELLS, systems_of
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,8 @@ def test_two_ranks_are_one_process(kind, limit, sets, tmp_path):
     results = json.loads(
         next(text for text in reversed(output.splitlines()) if text.startswith("{"))
     )
-    systems = (*SYSTEMS, *TEMPLATES)
-    assert results.keys() == {f"{s.name}, {words[-1]}" for s in systems for words in CELLS[kind]}
+    assert results.keys() == {
+        f"{system.name}, {words[-1]}" for system in systems_of(kind) for words in CELLS[kind]
+    }
     assert not [verdict for verdict, _ in results.values() if verdict]
     assert {name: apart for name, (_, apart) in results.items() if not apart < limit} == {}

@@ -32,6 +32,7 @@ def journal(folder):
     return [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.gate
 @pytest.mark.parametrize("kind", new.DATA)
 def test_what_it_writes_trains(kind, sets, here, capsys):
     assert new.main(["gans/mine.py", "--kind", kind]) == 0

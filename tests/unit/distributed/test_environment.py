@@ -362,6 +362,7 @@ def test_a_file_that_cannot_be_read(engine, tmp_path):
 
 
 @pytest.mark.parametrize("words", [["train", "sagan", "data=x"], ["run", "sagan", "data=x"]])
+@pytest.mark.gate
 def test_an_address_space_that_is_too_small_is_told_before_torch_is_imported(words, tmp_path):
     line = ["bash", "-c", 'ulimit -v 3000000; exec "$@"', "-", sys.executable, "-m", "distgan"]
     done = subprocess.run([*line, *words], capture_output=True, text=True, cwd=tmp_path)

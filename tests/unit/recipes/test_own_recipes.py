@@ -102,6 +102,7 @@ def test_players_of_other_names_train_generate_evaluate_and_report(pulses, capsy
     assert rates == {"AB": [0.5], "BA": [1e-3], "DA": [1e-3], "DB": [1e-3]}
 
 
+@pytest.mark.gate
 def test_a_recipe_without_scores_samples_and_rates_trains(particles, capsys):
     text = IMAGE[: IMAGE.index("    def sample(")]
     lines = [
@@ -119,6 +120,7 @@ def test_a_recipe_without_scores_samples_and_rates_trains(particles, capsys):
         generate.main(["run", "made"])
 
 
+@pytest.mark.gate
 def test_what_the_settings_promise_must_be_there(particles, pulses):
     no_sample = IMAGE[: IMAGE.index("    def sample(")]
     with pytest.raises(ConfigError, match="mine has no method `sample`.* leave `evaluate` out"):
@@ -137,6 +139,7 @@ def test_a_generator_alone_gives_images_without_scores(particles):
     assert [row["critic_score"] for row in rows] == ["nan"] * 3
 
 
+@pytest.mark.gate
 def test_validation_of_pairs_is_the_mean_over_pairs(pulses):
     assert train.main([changed(PAIR), f"data={pulses}", *TINY]) == 0
     rows = [json.loads(line) for line in Path("run/journal.jsonl").read_text().splitlines()]

@@ -58,6 +58,7 @@ def test_it_stops_with_one_message_and_goes_on_later(trouble, ran, tmp_path):
     assert list(journal(tmp_path / "run")) == list(range(1, 15))
 
 
+@pytest.mark.gate
 def test_it_goes_on_with_a_warning_and_ends_as_if_there_had_been_room(ran, tmp_path):
     code, output = ran("run", errno.ENOSPC, "machine.on_full_disk=warn")
     assert code == 0 and "Going on without it, because of machine.on_full_disk=warn" in output

@@ -165,6 +165,7 @@ def test_a_repairer_that_does_not_repair(old, new, said, pulses, ranks, tmp_path
     assert found.level == "error" and found.line >= 67 and said in found.cause
 
 
+@pytest.mark.gate
 @pytest.mark.parametrize("system", SYSTEMS, ids=lambda system: system.name)
 def test_the_recipes_of_the_package_are_clean(system, sets, ranks):
     module, run, _ = plan([*system.words(), f"data={sets(system.data)}", "machine.device=cpu"])
@@ -195,6 +196,7 @@ def test_what_is_right_is_not_refused(planted, data, ranks):
     assert inspected(path, data, ranks) == []
 
 
+@pytest.mark.gate
 def test_a_recipe_of_one_type_of_numbers(planted, data, ranks):
     """It is played in its own precision, where rounding is in the way."""
     typed = after("class Recipe:", "dtype = property(lambda self: torch.float32, lambda *_: None)")
@@ -205,6 +207,7 @@ def test_a_recipe_of_one_type_of_numbers(planted, data, ranks):
     assert (found.level, found.line) == ("error", number)
 
 
+@pytest.mark.gate
 def test_a_batch_that_cannot_be_shared(planted, data, ranks):
     """The rank is claimed all the same, and a buffer is named where a loss function writes it."""
     path, number = planted(*own_net("self.seen += x.detach().mean()  # HERE"))
