@@ -147,7 +147,7 @@ class Machine(Section):
         None,
         description=(
             "before the first step, take three and compare with one process, as `distgan doctor`"
-            " does; null: where code of your own trains for the first time; false: never"
+            " does; null: at the first start of the code of your own recipe; false: never"
         ),
     )
     workers: int = Field(

@@ -50,6 +50,10 @@ class LaunchError(DistganError, RuntimeError):
     """Names what the launcher started and what this process sees."""
 
 
+class SelfCheckTooLarge(LaunchError):
+    """One device cannot take the whole batch, with which the ranks' steps would be compared."""
+
+
 def did_you_mean(word: str, names: Iterable[str], prefix: str = "") -> str:
     """Return ` (did you mean X?)` for the nearest name, or nothing where none is near."""
     near = difflib.get_close_matches(word, list(names), 1)

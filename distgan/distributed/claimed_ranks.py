@@ -1,5 +1,5 @@
-"""A process that says to a recipe's own code which of several ranks it is, and is alone to all
-others. The inspection of a recipe asks with it whether a step depends on its rank.
+"""Simulate one rank of several for the code of a recipe, in a single process. The inspection of a
+recipe finds out with it whether a step depends on the rank.
 """
 
 import contextlib

@@ -163,7 +163,7 @@ def rollback_decision(
         {
             name: float(f"{rate / 2:.12g}")
             for name, rate in values.items()
-            if is_rate(name) and rate
+            if is_rate(name) and rate and type(rate) is float
         },
         memory,
         epoch,

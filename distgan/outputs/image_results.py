@@ -143,6 +143,8 @@ def _judge(D: Player | None, images: torch.Tensor) -> torch.Tensor:
         return torch.full((len(images),), torch.nan, device=images.device)
     with D.evaluating() as critic:
         scores = critic(transforms.to_unit(images, next(critic.parameters()).dtype))
+    if not isinstance(scores, torch.Tensor):  # one of several scales, or of features
+        scores = torch.cat([score.reshape(len(images), -1) for score in scores], 1)
     return scores.reshape(len(images), -1).mean(1)
 
 

@@ -73,7 +73,7 @@ def resolve_recipe(what: str) -> tuple[Module, dict[str, Any]]:
     require_address_space()  # a recipe imports torch
     tree: dict[str, Any] = {"recipe": what}
     beside: Path | None = None
-    if what.endswith((".yaml", ".yml")):
+    if is_run_file(what):
         beside = Path(what)
         tree = loading.read_yaml(beside)
     elif what in _presets():
@@ -89,6 +89,11 @@ def resolve_recipe(what: str) -> tuple[Module, dict[str, Any]]:
     code = find_code(name, beside)
     module = RecipeModule(*_own_code.load(code))
     return module, {**tree, "recipe": code.name}
+
+
+def is_run_file(what: str) -> bool:
+    """Return True for the path of a YAML file."""
+    return what.endswith((".yaml", ".yml"))
 
 
 def find_code(name: str, beside: Path | None = None) -> RecipeCode:
@@ -116,17 +121,14 @@ def find_code(name: str, beside: Path | None = None) -> RecipeCode:
             raise ConfigError(f"no file {path}; `{new}` writes one")
         if path.suffix == ".zip":
             return recipe_code.from_copy(path)
-        if beside:
-            recipe_code.require_owned(path, beside)
         stem = path.resolve().parent.name if path.name == "__init__.py" else path.stem
         own = f"{stem}.{attribute}" if attribute else stem
-        return recipe_code.collect(path, attribute or "Recipe", _checked(own, path))
+        own = _checked(own, path)
+        return recipe_code.collect(path, attribute or "Recipe", own, named_in=beside)
     if found := _find_module(file, ":" in target or "." in file):
         own = name if target != name else ".".join(filter(None, (file, attribute)))
-        code = recipe_code.collect(found, attribute or "Recipe", _checked(own, found), file)
-        if beside:
-            recipe_code.require_owned(found, beside)
-        return code
+        own = _checked(own, found)
+        return recipe_code.collect(found, attribute or "Recipe", own, file, named_in=beside)
     files = [f"{name}.py"] if os.path.isfile(f"{name}.py") else []
     near = did_you_mean(name, files or recipe_names())
     raise ConfigError(

@@ -170,8 +170,8 @@ def _checked(code: RecipeCode, settings: Any) -> type[Run]:
 def _name_taken(name: str, annotation: Any) -> str | None:
     """Return why a setting of one's own cannot have this name."""
     if name in Run.model_fields:
-        kept = (Run.unhashed() - {"epochs"}) | {"watch"}
-        if name in kept and annotation != Run.model_fields[name].annotation:
+        free = ("recipe", "precision")  # the first is checked above; fewer precisions are fine
+        if name not in free and annotation != Run.model_fields[name].annotation:
             return "which is a setting of every run, of another type; rename yours"
     elif name in Run.__class_vars__:
         return f"which is no setting; write `{name} = …` without a type"
@@ -194,8 +194,8 @@ def _require_recordable(code: RecipeCode, settings: Any) -> None:
     for value in values:
         if isinstance(value, set | frozenset):
             raise ConfigError(
-                f"{code.path}: Settings has the set {value!r}, whose order is another one in each"
-                " process; use a tuple"
+                f"{code.path}: Settings has the set {value!r}, which has no fixed order across"
+                " processes; use a tuple"
             )
         if isinstance(value, dict | list | tuple):
             values += value.values() if isinstance(value, dict) else value

@@ -30,7 +30,7 @@ from distgan.core.reading import read_lines
 from distgan.monitor.journal import parse_row
 from distgan.runs import records
 from distgan.runs.recipe_code import COPIES, RecipeCode
-from distgan.runs.resolve import folder_of, require_code
+from distgan.runs.resolve import folder_of, has_copy, require_code
 
 GO_ON = "Going on without it, because of machine.on_full_disk=warn"
 STOP, SAVE = "STOP", "SAVE"  # files in a run folder with which a person asks a run to save
@@ -87,6 +87,8 @@ class RunFolder:
         if not (self.path / "identity.json").exists():
             write_atomic(self.path / "overrides.yaml", yaml.safe_dump(overrides, sort_keys=False))
             self._record_identity()
+        elif code and not self._change and not has_copy(self.path):
+            self._record_identity()  # the copy of the code was lost
         # A job has made the folder of this attempt, for its logs.
         number = os.environ.get("DISTGAN_ATTEMPT", "")
         made = number.isdecimal() and (self.path / "attempts" / number).is_dir()

@@ -7,6 +7,7 @@ a blank line changes nothing.
 """
 
 import ast
+import errno
 import hashlib
 import io
 import json
@@ -95,7 +96,7 @@ class RecipeCode:
         data = self.pack()
         name = f"{self.name}-{hashlib.sha256(data).hexdigest()[:12]}-{os.getuid()}.zip"
         path = folder.resolve() / name
-        if not path.is_file() or _copy_fault(path):
+        if not path.is_file() or _copy_fault(path) or path.read_bytes() != data:
             make_folder(folder)
             with only_owner_writes():
                 write_atomic(path, data)
@@ -145,27 +146,49 @@ def _copy_fault(path: Path) -> str | None:
     return "may be written by other users" if about.st_mode & 0o022 else None
 
 
-def require_owned(path: Path, said_by: Path) -> None:
-    """Raise ConfigError if a run file names a recipe and either belongs to another user: reading
-    settings must not run a stranger's code.
+def _require_owned(path: Path, about: os.stat_result, named_in: Path) -> None:
+    """Raise ConfigError if a stranger may have written a file that a run file leads to: reading
+    settings must not run another user's code.
     """
-    for each in (said_by, path):
-        owner = os.stat(each).st_uid
-        if owner not in (0, os.getuid()):
-            raise ConfigError(
-                f"{said_by} names the recipe {path}, which is code, and {each} belongs to"
-                f" {user_name(owner)}. If you trust it, name the recipe on the command line:"
-                f" {console.command('train', path)} …"
-            )
+    why = None
+    if about.st_uid not in (0, os.getuid()):
+        why = f"belongs to {user_name(about.st_uid)}"
+    elif about.st_mode & 0o002:
+        why = "may be written by everybody"
+    if why:
+        raise ConfigError(
+            f"{named_in} names a recipe, which is code, and {path} {why}. If you trust it, name the"
+            f" recipe on the command line, as in {console.command('train', 'my_gan.py')} …"
+        )
+
+
+def _read(path: Path, named_in: Path | None) -> bytes:
+    """Return a source file; OSError if it has more than MAX_BYTES."""
+    with open_regular(path, links=True) as file:
+        about = os.fstat(file.fileno())
+        if named_in:
+            _require_owned(path, about, named_in)
+        if about.st_size > MAX_BYTES or len(data := file.read(MAX_BYTES + 1)) > MAX_BYTES:
+            raise OSError(errno.EFBIG, f"it has more than {MAX_BYTES >> 20} MB", str(path))
+    return data
 
 
 # ---- collecting the files
-def collect(path: Path, attribute: str, name: str, module: str | None = None) -> RecipeCode:
+def collect(
+    path: Path,
+    attribute: str,
+    name: str,
+    module: str | None = None,
+    named_in: Path | None = None,
+) -> RecipeCode:
     """Collect the code of the recipe in the file `path`.
 
+    `named_in`: the run file that names it; then no file may be another user's.
     `module`: its full name; by default that of a script, or of a module where the file lies in a
     package.
     """
+    if named_in:
+        _require_owned(named_in, os.stat(named_in), named_in)
     path = path.resolve()
     if "." in path.stem:
         better = path.with_stem(path.stem.replace(".", "_")).name
@@ -185,7 +208,7 @@ def collect(path: Path, attribute: str, name: str, module: str | None = None) ->
         if relative in files:
             continue
         try:
-            files[relative] = read_bytes(root / relative, MAX_BYTES, links=True)
+            files[relative] = _read(root / relative, named_in)
         except OSError as error:
             raise ConfigError(
                 f"cannot read the recipe {root / relative}: {error.strerror}"
@@ -289,10 +312,12 @@ def _parts(code: RecipeCode) -> dict[str, str]:
         for node in _body(parse(code.root / name, data)):
             if isinstance(node, ast.ClassDef):
                 own = [child for child in _body(node) if not isinstance(child, _DOCUMENTED)]
-                found[f"{name}: {node.name}"] = _canonical([*node.bases, *own])
+                head = [*node.bases, *node.keywords, *node.decorator_list, *own]
+                found[f"{name}: {node.name}"] = _canonical(head)
                 for child in node.body:
                     if isinstance(child, _DOCUMENTED):
-                        found[f"{name}: {node.name}.{child.name}"] = _canonical(child)
+                        key = f"{name}: {node.name}.{child.name}"  # a property has several
+                        found[key] = found.get(key, "") + _canonical(child)
             elif isinstance(node, ast.FunctionDef):
                 found[f"{name}: {node.name}"] = _canonical(node)
             else:

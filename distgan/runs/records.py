@@ -61,7 +61,7 @@ class Memory(TypedDict, total=False):
 
 
 class Nothing(TypedDict):
-    """{}"""
+    """No memory: the monitor has made no decision yet."""
 
     __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]
 

@@ -108,6 +108,15 @@ def recorded_code(folder: Path) -> dict[str, str] | None:
     return {"digest": digest, "copy": copy} if Path(copy).name == copy else None
 
 
+def has_copy(folder: Path) -> bool:
+    """Return whether the copy of the code that a run records is there, and sound."""
+    code = recorded_code(folder)
+    try:
+        return bool(code and from_copy(folder / COPIES / code["copy"]))
+    except ConfigError:
+        return False
+
+
 def _has_begun(folder: Path, recipe: str) -> bool:
     """Return whether a run of this recipe has recorded its identity in the folder."""
     try:

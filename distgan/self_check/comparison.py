@@ -21,7 +21,7 @@ from distgan.config.batch_layout import BatchLayout
 from distgan.config.settings import Run
 from distgan.core import console
 from distgan.core.clock import Clock
-from distgan.core.errors import LaunchError
+from distgan.core.errors import LaunchError, SelfCheckTooLarge
 from distgan.data.dataset import Data
 from distgan.data.loader import MicroBatch, Stream
 from distgan.distributed.ranks import Ranks, SingleProcess
@@ -202,7 +202,7 @@ def check(module: ModuleType, run: Run, ranks: Ranks, data: Data, layout: BatchL
                 BatchLayout(layout.batch, 1, 1, layout.batch, layout.group),
             )
         except torch.OutOfMemoryError as error:
-            raise LaunchError(
+            raise SelfCheckTooLarge(
                 f"the self-check needs one process that takes the whole batch of {layout.batch},"
                 " for which this device has too little memory. Check with a smaller batch or"
                 " narrower networks: the result depends on neither"

@@ -36,15 +36,16 @@ def inspect_once(module: Any, run: Run, data: Any, ranks: Any = None) -> None:
     from distgan.self_check.inspection import inspect
 
     console.say(
-        f"checking {code.path}, which trains like this for the first time"
+        f"checking {code.path}: this code has not been checked with these settings"
         " (machine.self_check=false skips it)"
     )
     ranks = ranks or Ranks(run.machine.model_copy(update={"device": "cpu"}), "float32")
     require(inspect(module, code.paths, run, ranks, data))
     if others := _imported_from_elsewhere(code):
         console.say(
-            f"note: {code.path.name} imports {', '.join(others)}, which no import of files"
-            " beside it names: changes of that are not noticed, and jobs do not carry it along"
+            f"note: {code.path.name} imports {', '.join(others)}, which is neither an installed"
+            " package nor found by an import statement beside it: it is not part of the recipe's"
+            " digest, and is not copied for jobs"
         )
     remember(run, code, "inspected")
 

@@ -295,7 +295,7 @@ class _Inspection:
         return [
             error(
                 place,
-                f"{what} goes from step to step, and no checkpoint holds it: after a restart"
+                f"{what} is kept between steps, and no checkpoint holds it: after a restart"
                 f" {_named(row)}",
                 "Compute it from now.step or now.epoch, or keep it in a buffer of a player's"
                 " network",
@@ -319,4 +319,4 @@ class _Inspection:
 def _named(row: Difference) -> str:
     player, _, number = row.what.partition("/")
     what = f"{number.replace('_', ' ')} of {player}" if number else row.what
-    return f"{what} differs by {row.apart:.0e}, rounding by {row.allowed:.0e} at most"
+    return f"{what} differs by {row.apart:.0e} (tolerance {row.allowed:.0e})"

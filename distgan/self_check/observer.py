@@ -143,7 +143,7 @@ class Observer(Unobserved):
                 images = recipe.sample(two)
                 contract.check_samples(images, two, data, self._kind)
                 alone = recipe.sample(two[1:])
-            cause = "sample draws another image 1 beside image 0 than alone"
+            cause = "sample([0, 1]) and sample([1]) return different images for number 1"
             remedy = "Image i depends on the seed and i: api.sample_from_noise, api.normal_each"
             self._require_equal(images[1:], alone, self._kind.sample, cause, remedy)
         if hasattr(recipe, "repairer"):
@@ -154,7 +154,10 @@ class Observer(Unobserved):
                 output = recipe.repairer()(given)
                 contract.check_repaired(output, given, self._kind)
                 again = recipe.repairer()(given)
-            cause, remedy = "repairer makes another signal of the same one", "Use api.repair"
+            cause, remedy = (
+                "repairer() returns different outputs for the same input",
+                "Use api.repair",
+            )
             self._require_equal(output, again, self._kind.repairer, cause, remedy)
 
     def forget(self) -> None:

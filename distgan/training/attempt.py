@@ -15,7 +15,7 @@ from distgan.config.sections import Machine
 from distgan.config.settings import Run
 from distgan.core import console, watchdog
 from distgan.core.clock import Clock
-from distgan.core.errors import RunError
+from distgan.core.errors import RunError, SelfCheckTooLarge
 from distgan.distributed.environment import process_count
 from distgan.distributed.ranks import Ranks
 from distgan.recipes._catalog import Module
@@ -110,13 +110,24 @@ def _checked_loop(setup: TrainingSetup, run: Run, folder: RunFolder) -> Loop:
     It is due where the settings ask for it, and where code of one's own is shared by several ranks
     for the first time. It comes first, because the loop's clock starts when the loop is made.
     """
+
+    def loop() -> Loop:
+        layout, evaluator = setup.layout, setup.evaluator
+        return Loop(run, setup.recipe, setup.data, layout, setup.ranks, folder, evaluator)
+
     code = getattr(setup.module, "code", None)
     kind = f"compared-{setup.ranks.engine_choice.engine}"
     shared = code and setup.ranks.world_size > 1
     if run.machine.self_check or setup.ranks.on_rank_zero(
         lambda: shared and first_start.is_due(run, code, kind)
     ):
-        report = comparison.check(setup.module, run, setup.ranks, setup.data, setup.layout)
+        try:
+            report = comparison.check(setup.module, run, setup.ranks, setup.data, setup.layout)
+        except SelfCheckTooLarge as error:
+            if run.machine.self_check:
+                raise
+            console.say(f"note: not compared with one process: {error}")
+            return loop()
         folder.event("self_check", **report.summary())
         if not report.holds:
             report.show()
@@ -124,7 +135,7 @@ def _checked_loop(setup: TrainingSetup, run: Run, folder: RunFolder) -> Loop:
         console.say(f"self-check: {report.verdict()}")
         if code:
             setup.ranks.on_rank_zero(lambda: first_start.remember(run, code, kind))
-    return Loop(run, setup.recipe, setup.data, setup.layout, setup.ranks, folder, setup.evaluator)
+    return loop()
 
 
 # ---- facts about an attempt

@@ -1,5 +1,6 @@
 """Set up a run: processes, settings, data, batch layout, networks, evaluator."""
 
+import contextlib
 import json
 from typing import Any
 
@@ -76,7 +77,8 @@ class TrainingSetup(RunContext):
         run = self.run
         self.ranks.on_rank_zero(self._inspect)
         code = getattr(module, "code", None)
-        with explained(code.paths if code else ()):
+        checked = code and run.machine.self_check is not False
+        with explained(code.paths) if code and checked else contextlib.nullcontext():
             self.recipe = build_recipe(module, run, self.ranks, self.layout, self.data.shape)
         if self.ranks.world_size > 1:
             # Weights are sent from rank 0, buffers and averages are not: another version of torch

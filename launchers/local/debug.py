@@ -87,4 +87,5 @@ def line(words: list[str], steps: int) -> tuple[list[str], Path]:
         "machine.flush_steps=1",
         "machine.journal_every=1",
         "machine.workers=0",
+        "machine.self_check=false",  # its message would take the place of the debugger
     ], folder

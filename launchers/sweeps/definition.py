@@ -24,6 +24,7 @@ from typing import Any
 
 from distgan.config import loading
 from distgan.core.errors import ConfigError
+from distgan.recipes._catalog import find_code, is_run_file, recipe_names
 
 KEYS = ("recipe", "settings", "grid", "cases", "random", "search", "chain", "slurm")
 MAX_MEMBERS = 100_000
@@ -121,6 +122,8 @@ def _tree(what: str) -> dict[str, Any]:
     recipe = tree.get("recipe")
     if isinstance(recipe, str) and (path.parent / recipe.partition(":")[0]).is_file():
         tree["recipe"] = str(path.parent / recipe)
+    if isinstance(recipe, str) and recipe not in recipe_names() and not is_run_file(recipe):
+        find_code(tree["recipe"], path)  # refuses another user's code, and runs none
     return tree
 
 

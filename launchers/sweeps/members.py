@@ -8,7 +8,7 @@ from pathlib import Path
 
 from distgan.core import console
 from distgan.core.arguments import Arguments
-from distgan.core.errors import ConfigError, LaunchError
+from distgan.core.errors import ConfigError, LaunchError, RunError
 from distgan.launchers.runs.plan import PlannedRun, plan_run, runs_folder
 from distgan.launchers.slurm import profiles
 from distgan.launchers.sweeps import definition
@@ -104,7 +104,7 @@ def plan_members(
                     )
                 else:
                     planned[number] = plan_run(words, resources, values)
-            except (ConfigError, LaunchError, ValueError) as error:
+            except (ConfigError, LaunchError, RunError, ValueError) as error:
                 faults.append(
                     f"  {', '.join(definition.to_words(values)) or 'the only member'}: "
                     + str(error).replace("\n", "\n    ")

@@ -75,7 +75,9 @@ def test_it_goes_on_and_is_scored_and_its_code_is_asked_about(place):
     run(place, *words, "machine.folder=one")
     run(place, "distgan", "evaluate", "one", "--n", "24", "--processes", "2")
     source = (work / "my_gan.py").read_text()
-    (work / "my_gan.py").write_text(source.replace("hinge loss", "hinge") + "\n# a comment\n")
+    said = source.replace("# twice the size each", "# each doubles the size")
+    assert said != source
+    (work / "my_gan.py").write_text(said + "\n# a comment\n")
     assert "nothing to do" in run(place, "distgan", "train", *words[4:], "machine.folder=one")
     (work / "my_gan.py").write_text(source.replace("api.d_hinge(real, fake)", "-real.mean()"))
     before = snapshot_of(work / "one")

@@ -343,14 +343,14 @@ HIDDEN = [
     ),
     fault(
         "a count of steps",
-        "the value of count goes from step to step",
+        "the value of count is kept between steps",
         after("self.run, self.dtype", "self.count = 0"),
         before(STEP, "self.count += 1  # HERE"),
         loss("loss = loss * (1 + self.count)"),
     ),
     fault(
         "an average of losses in an attribute",
-        "the value of average goes from step to step",
+        "the value of average is kept between steps",
         after("self.run, self.dtype", "self.average = 0.0"),
         line(
             LOG,
@@ -364,14 +364,14 @@ HIDDEN = [
     ),
     fault(
         "a global count of steps",
-        "the value of COUNT goes from step to step",
+        "the value of COUNT is kept between steps",
         before("def generator(", "COUNT = 0"),
         before(STEP, "global COUNT\nCOUNT += 1  # HERE"),
         loss("loss = loss * (1 + COUNT)"),
     ),
     fault(
         "a count in a network",
-        "the value of calls goes from step to step",
+        "the value of calls is kept between steps",
         *own_net("x = x * (1 + self.calls)"),
         after("super().__init__()", "self.calls = 0"),
         before(STEP, "self.D.module.calls += 1  # HERE"),
@@ -580,7 +580,7 @@ BAD = [
     ),
     fault(
         "images that depend on each other",
-        "another image 1",
+        "different images for number 1",
         here(DRAW),
         before(SAMPLE, "return torch.full((len(numbers), 1, 64, 64), len(numbers) / 2.0)"),
     ),

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from distgan.core.errors import ConfigError
+from distgan.launchers.sweeps import definition
 from distgan.recipes import _catalog
 from distgan.recipes._own_code import unload
 
@@ -144,7 +145,11 @@ FAULTS = {
     "field identity": (setting("identity: float = 5"), "", "`identity`, which is a method of api"),
     "unknown type": (setting("net: 'Nets' = None"), "", "Settings: .*Nets"),
     "no JSON": (setting("act: object = print"), "", "Settings: Unable to serialize"),
-    "a set": (setting("at: dict = {'a': [{1}]}"), "", "has the set .1., whose order .* a tuple"),
+    "a set": (
+        setting("at: dict = {'a': [{1}]}"),
+        "",
+        "has the set .1., which has no fixed order .* a tuple",
+    ),
     "dots": (SMALL, "gan.v2.py", "imports no file of this name; rename it to gan_v2.py"),
     "name taken": (SMALL, "sagan.py", "has the name of distgan's own recipe sagan; rename it"),
     "name in use": (SMALL, "pytest.py", "another module of this name is in use"),
@@ -194,11 +199,25 @@ def test_a_run_whose_code_is_gone_says_so():
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can give a file away")
-@pytest.mark.parametrize("given", ["run.yaml", "my_gan.py"])
-def test_settings_do_not_run_a_strangers_code(given):
-    recipe(SMALL)
+@pytest.mark.parametrize(
+    "harm, why",
+    [
+        (lambda path: os.chmod(path, 0o666), "may be written by everybody"),
+        (lambda path: os.chown(path, 12345, 12345), "belongs to 12345"),
+    ],
+)
+@pytest.mark.parametrize("given", ["run.yaml", "sweep.yaml", "my_gan.py", "layers.py"])
+def test_settings_do_not_run_a_strangers_code(given, harm, why):
+    recipe("import layers\n" + SMALL), recipe("", "layers.py")
     Path("run.yaml").write_text("recipe: my_gan.py\n")
-    os.chown(given, 12345, 12345)
-    with pytest.raises(ConfigError, match="belongs to 12345. If you trust it, name the recipe on"):
-        _catalog.resolve_recipe("run.yaml")
+    Path("sweep.yaml").write_text("recipe: my_gan.py\ngrid: {seed: [1, 2]}\n")
+    reads = {
+        "run.yaml": lambda: _catalog.resolve_recipe("run.yaml"),
+        "sweep.yaml": lambda: definition.read(["sweep.yaml"]),
+    }
+    [read() for read in reads.values()]
+    harm(given)
+    for read in [reads[given]] if given in reads else reads.values():
+        with pytest.raises(ConfigError, match=f"{why}. If you trust it, name the recipe on"):
+            read()
     assert _catalog.resolve_recipe("my_gan.py")[1] == {"recipe": "my_gan"}

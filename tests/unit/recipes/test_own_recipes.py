@@ -175,8 +175,22 @@ def test_a_fault_that_other_settings_bring_out_is_one_message(particles):
         train.main([*words, "width=8"])
 
 
+def test_a_copy_of_the_code_that_was_lost_is_written_again(particles):
+    Path("my_gan.py").write_text(IMAGE)
+    words = ["my_gan.py", f"data={particles}", *TINY]
+    assert train.main(words) == 0
+    (copy,) = Path("run/recipe").iterdir()
+    for harm in (copy.unlink, lambda: copy.write_bytes(b"PK")):
+        harm()
+        with pytest.raises(ConfigError):
+            _catalog.resolve_recipe("run/config.yaml")
+        assert train.main(words) == 0
+        assert _catalog.resolve_recipe("run/config.yaml")[1]["recipe"] == "my_gan"
+
+
 def test_a_rollback_halves_the_rate_of_every_player():
     values = {"g_lr": 2e-4, "d1_lr": 1e-3, "ab_lr": None, "lr_end": 0.5, "batch": 4}
+    values |= {"anneal_lr": "cosine", "two_lr": True}  # no rates
     decision = rollback_decision("nonfinite", Watch(), values, {}, 1.0)
     assert decision.changes == {"g_lr": 1e-4, "d1_lr": 5e-4}
 
