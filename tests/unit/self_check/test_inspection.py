@@ -93,7 +93,7 @@ def planted(tmp_path):
     return plant
 
 
-# One of each kind; the other ways to write them are left to the gate.
+# One of each kind; the other ways to write them are left to the nightly tier.
 FIRST = {
     "torch.randn",
     "random.random",
@@ -113,7 +113,7 @@ FIRST = {
 
 def named(faults):
     cases = [
-        pytest.param(fault, id=fault.name, marks=[] if fault.name in FIRST else pytest.mark.gate)
+        pytest.param(fault, id=fault.name, marks=[] if fault.name in FIRST else pytest.mark.nightly)
         for fault in faults
     ]
     return pytest.mark.parametrize("fault", cases)
