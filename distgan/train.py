@@ -39,8 +39,8 @@ from distgan.recipes._own_code import blame  # noqa: E402
 
 
 def plan(words: list[str]) -> tuple[Module, Run, dict[str, Any]]:
-    """RECIPE|FILE.py|RUN.yaml key=value … -> (the recipe's module, the settings, what of them the
-    command line asked for); ConfigError.
+    """RECIPE|FILE.py|RUN.yaml key=value … -> (the recipe's module, the settings, those of
+    them that the command line gives); ConfigError.
     """
     if not words or "=" in words[0]:
         raise errors.ConfigError(

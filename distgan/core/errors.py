@@ -14,7 +14,8 @@ DistganError            the command line prints it as one message, without a tra
 """
 
 import difflib
-from collections.abc import Iterable
+import traceback
+from collections.abc import Collection, Iterable
 
 
 class DistganError(Exception):
@@ -52,6 +53,16 @@ class LaunchError(DistganError, RuntimeError):
 
 class SelfCheckTooLarge(LaunchError):
     """One device cannot take the whole batch, with which the ranks' steps would be compared."""
+
+
+def innermost_line(error: BaseException, files: Collection[str]) -> tuple[str, int] | None:
+    """Return (file, line) of the innermost of these files' lines that an error came through."""
+    lines = [
+        (frame.f_code.co_filename, line)
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if frame.f_code.co_filename in files
+    ]
+    return lines[-1] if lines else None
 
 
 def did_you_mean(word: str, names: Iterable[str], prefix: str = "") -> str:

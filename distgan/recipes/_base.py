@@ -110,7 +110,7 @@ def build_recipe(
 
 
 def require_method(recipe: Any, run: Run, name: str, more: str = "") -> None:
-    """Raise ConfigError unless the recipe has a method that is asked for."""
+    """Raise ConfigError unless the recipe has a method that its use requires."""
     if not hasattr(recipe, name):
         raise ConfigError(
             f"the recipe {run.recipe} has no method `{name}`; give its class Recipe one{more}"

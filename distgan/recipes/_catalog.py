@@ -110,7 +110,7 @@ def find_code(name: str, beside: Path | None = None) -> RecipeCode:
             f"several installed packages declare a recipe {name}; give one of their import paths:"
             f" {', '.join(sorted(declared))}"
         )
-    target = entry_points().get(name, name)
+    target = next(iter(declared), name)
     file, _, attribute = target.partition(":")
     if file.endswith((".py", ".zip")):
         path = Path(file).expanduser()

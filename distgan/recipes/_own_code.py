@@ -10,7 +10,6 @@ import importlib.abc
 import importlib.machinery
 import importlib.util
 import sys
-import traceback
 from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
@@ -19,7 +18,7 @@ import pydantic
 from pydantic_core import PydanticSerializationError
 
 from distgan.config.settings import Run
-from distgan.core.errors import ConfigError, DistganError
+from distgan.core.errors import ConfigError, DistganError, innermost_line
 from distgan.runs.recipe_code import RecipeCode
 
 Loaded = tuple[type[Run], Any, RecipeCode, str]  # (Settings, Recipe, its code, its docstring)
@@ -135,9 +134,7 @@ def unload() -> None:
 
 def blame(code: RecipeCode, error: BaseException) -> str:
     """Return `FILE:LINE` of the innermost line of the recipe that an error came through."""
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if frame.filename in code.paths]
-    return f"{own[-1].filename}:{own[-1].lineno}" if own else str(code.path)
+    return ":".join(map(str, innermost_line(error, code.paths) or (code.path,)))
 
 
 HINT = "`distgan new` writes a file that has all a recipe needs"

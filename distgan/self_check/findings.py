@@ -15,7 +15,7 @@ import torch
 
 import distgan
 from distgan.core import console
-from distgan.core.errors import ConfigError, DistganError
+from distgan.core.errors import ConfigError, DistganError, innermost_line
 
 Place = tuple[str, int]  # file, line
 _TORCH = str(Path(torch.__file__).parent) + os.sep
@@ -83,7 +83,7 @@ def explained(files: Collection[str]) -> Iterator[None]:
     except Refused as refused:
         require([refused.finding])
     except Exception as fault:
-        if place_of(fault, files) is None:
+        if innermost_line(fault, files) is None:
             raise
         require([raised(fault, files)])
 
@@ -94,7 +94,7 @@ def raised(
     """Return the finding for what the recipe's code raised; `where` if none of its lines did."""
     text = str(fault).strip().splitlines()
     cause = f"{how}{type(fault).__name__}: {text[0]}" if text else f"{how}{type(fault).__name__}"
-    found = error(place_of(fault, files) or where, cause.rstrip("."), "")
+    found = error(innermost_line(fault, files) or where, cause.rstrip("."), "")
     return dataclasses.replace(found, origin=fault)
 
 
@@ -104,16 +104,6 @@ def of_the_check(fault: BaseException) -> bool:
     # Calls of torch pass through the modes that watch them.
     names = [n for n in names if not n.startswith(_TORCH) and n != f"{_CHECK}watch.py"]
     return bool(names) and names[-1].startswith(_CHECK)
-
-
-def place_of(fault: BaseException, files: Collection[str]) -> Place | None:
-    """Return the innermost line of the recipe's files that an exception has passed."""
-    frames = [
-        (frame.f_code.co_filename, line)
-        for frame, line in traceback.walk_tb(fault.__traceback__)
-        if frame.f_code.co_filename in files
-    ]
-    return frames[-1] if frames else None
 
 
 def caller(

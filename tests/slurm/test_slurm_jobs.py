@@ -1,4 +1,4 @@
-"""Single jobs on a real Slurm: time limits, failures, nodes, and what is told about them."""
+"""Single jobs on a real Slurm: time limits, failures, nodes, and what status and why print."""
 
 import contextlib
 import json

@@ -51,7 +51,10 @@ def test_by_its_file_its_import_path_and_an_entry_point(here, monkeypatch):
         assert (module.code.name, tree["recipe"]) == (name, name)
         assert module.Settings(data="x", **tree).recipe == name
         assert str(here / "own/gans.py") in module.code.paths
-    monkeypatch.setattr(_catalog, "entry_points", lambda: {"theirs": "own.gans:Recipe"})
+    recipe("Metadata-Version: 2.1\nName: own\nVersion: 1.0\n", "dist/own-1.0.dist-info/METADATA")
+    declared = "[distgan.recipes]\ntheirs = own.gans:Recipe\n"
+    recipe(declared, "dist/own-1.0.dist-info/entry_points.txt")
+    monkeypatch.syspath_prepend(str(here / "dist"))
     module, tree = _catalog.resolve_recipe("theirs")
     assert tree["recipe"] == "theirs" and "theirs" in _catalog.recipe_names()
 
@@ -85,7 +88,7 @@ def test_a_class_of_another_name_may_have_its_own_settings():
 
 
 def test_nothing_beside_it_hides_another_module():
-    """Of its own modules those that it imports are imported, and no others."""
+    """Modules beside the recipe are imported only where it imports them."""
     recipe("raise SystemExit", "random.py"), recipe("raise SystemExit", "colorsys.py")
     recipe("raise SystemExit", "yaml.py"), recipe("y = 2", "nets/deep/inner.py")
     recipe("x = 1", "layers.py")
