@@ -8,5 +8,6 @@ sections       the base of sections; `Evaluate` and `Machine`
 identity       new settings and changed defaults that keep the identities of earlier runs
 introspection  defaults, help texts and flat keys of settings
 loading        run files and `key=value` words -> checked settings
+image_sizes    the image sizes that the image recipes train on
 batch_layout   global batch -> ranks x accumulation x per-rank batch
 """
