@@ -73,6 +73,14 @@ def recordings(shared):
 
 
 @pytest.fixture(scope="session")
+def shapes(shared):
+    """Sixty labelled images of 32x32 in colour: 54 to train on, 6 held out."""
+    from shard_sets import shard
+
+    return shared("shapes", lambda to: shard("shapes", to, "--n", 60, "--workers", 1))
+
+
+@pytest.fixture(scope="session")
 def sets(request):
     """Return a function: the name of one of these fixtures -> its folder, made when needed."""
     return request.getfixturevalue

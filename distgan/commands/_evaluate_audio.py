@@ -40,7 +40,7 @@ def of_run(checkpoint: Path, arguments: Arguments) -> Evaluation:
 
     module, run = trained_run.settings(checkpoint.parents[1], arguments.device)
     data = Data(arguments.data or run.data)
-    data.require(run.recipe, run.kind, run.crop)
+    data.require(run)
     metrics = suitable_metrics(arguments.metrics, data.sample.rate, arguments.embedding)
 
     def evaluation() -> tuple[Any, dict[str, Any] | None]:

@@ -64,7 +64,7 @@ def load(module: Module, run: Run, ranks: Any, checkpoint: Path) -> Any:
         run,
         ranks,
         batch_layout.fit(run.batch, 1, 1, run.group, run.group_of),
-        shape(run, checkpoint.parents[1]),
+        *_sample_of(run, checkpoint.parents[1]),
     )
     require_method(recipe, run, "sample" if run.kind == "image" else "repairer")
     if identity := recorded_identity(checkpoint.parents[1]):
@@ -73,14 +73,21 @@ def load(module: Module, run: Run, ranks: Any, checkpoint: Path) -> Any:
     return recipe
 
 
-def shape(run: Run, folder: Path) -> tuple[int, ...]:
-    """Return the shape of a sample from the run's attempts, else from its data set."""
+def _sample_of(run: Run, folder: Path) -> tuple[tuple[int, ...], Any]:
+    """Return the shape of a sample and the labels of networks that are given them, from the run's
+    attempts, else from its data set.
+    """
     from distgan.data.dataset import Data
+    from distgan.data.labels import Labels
 
     for attempt in history.read_history(folder).attempts.values():
-        if "shape" in attempt.get("data", {}):
-            return tuple(attempt["data"]["shape"])
-    return Data(run.data).shape
+        recorded = attempt.get("data", {})
+        if "shape" in recorded and (run.label_column is None or "labels" in recorded):
+            labels = Labels.from_record(recorded["labels"]) if "labels" in recorded else None
+            return tuple(recorded["shape"]), labels
+    data = Data(run.data)
+    data.require(run)
+    return data.shape, data.labels
 
 
 def digest(checkpoint: Path) -> str:

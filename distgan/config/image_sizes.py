@@ -4,6 +4,8 @@ Their networks start from a grid whose shorter side is 4 and double it, so an im
 times a power of two.
 """
 
+from typing import NamedTuple, Protocol
+
 SIDES = (16, 32, 64, 128, 256)  # of the shorter side
 ASPECT = 4  # the longer side is at most this many times the shorter one
 RULE = (
@@ -27,3 +29,18 @@ def grid(height: int, width: int) -> tuple[int, int]:
 def doublings(height: int, width: int) -> int:
     """Return how often the grid is doubled to reach this size: 4 for 64x64."""
     return (min(height, width) // 4).bit_length() - 1
+
+
+class _Allows(Protocol):
+    def __call__(self, height: int, width: int) -> bool: ...
+
+
+class SizeRule(NamedTuple):
+    """The image sizes that a recipe trains on: a function of (height, width), and in words."""
+
+    allows: _Allows
+    words: str
+
+
+ANY = SizeRule(lambda height, width: True, "")
+DOUBLED = SizeRule(trainable, RULE)

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from distgan.config import identity
 from distgan.config.batch_layout import MAX_BATCH
+from distgan.config.image_sizes import ANY, SizeRule
 from distgan.config.introspection import defaults, flatten, overlay, section_of
 from distgan.config.sections import Evaluate, Machine, Positive, Section
 from distgan.monitor.guides import EARLIER_MOVES
@@ -21,7 +22,11 @@ from distgan.monitor.settings import Neutral, Watch
 class Run(Section):
     """Settings that every recipe has; its `Settings` adds its own keys and defaults."""
 
-    kind: ClassVar[str] = "image"  # of sample that the recipe trains on: image or pair
+    # The samples that the recipe trains on, checked before anything is launched: their kind, image
+    # or pair, and of images the channels and sizes.
+    kind: ClassVar[str] = "image"
+    channels: ClassVar[tuple[int, ...]] = (1, 3)
+    sizes: ClassVar[SizeRule] = ANY
     # The validation number that ranks checkpoints, lower is better; None: the score of samples.
     judged_by: ClassVar[str | None] = None
     # Version of the settings -> defaults before it, by key; see config/identity.py.
@@ -170,6 +175,18 @@ class Run(Section):
     @property
     def crop(self) -> int | None:
         """Return the frames of a training window of a pair of signals; None for whole samples."""
+        return None
+
+    def refusal(self, shape: tuple[int, ...]) -> str | None:
+        """Return why these settings do not fit samples of this shape; None where they do."""
+        return None
+
+    @property
+    def label_column(self) -> str | None:
+        """Return the column of labels that the networks are given; "": the only one there is.
+
+        None for networks without labels.
+        """
         return None
 
     @property

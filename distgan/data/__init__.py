@@ -7,6 +7,7 @@ dataset      a folder of shards: its two splits and the format of a sample
 samples      formats of samples: images, pairs of signals; how they are decoded and cropped
 order        position in the endless stream -> epoch, sample, address of augmentation
 loader       this rank's micro-batches, decoded ahead or kept on the device
+labels       the classes of the samples, for networks that are given them
 transforms   conversion and augmentation of training samples
 diffaugment  differentiable augmentation of what D sees
 """

@@ -1,5 +1,6 @@
 """Read a folder of shards: its training split, its validation split and the format of a sample."""
 
+import json
 import shlex
 from collections.abc import Iterator
 from itertools import islice
@@ -9,10 +10,13 @@ from typing import Literal
 import numpy as np
 import torch
 
+from distgan.config.settings import Run
 from distgan.core import console, watchdog
-from distgan.core.errors import ConfigError, DataError
+from distgan.core.errors import ConfigError, DataError, did_you_mean
 from distgan.core.reading import read_json
+from distgan.data.labels import Labels
 from distgan.data.samples import Images, Numbers, Pairs, trainable_sample
+from distgan.shards.format.labels import LabelColumn, labels_of, read_labels
 from distgan.shards.format.manifest import fingerprint
 from distgan.shards.format.reader import ShardSet, open_parts
 from distgan.shards.format.sample_spec import sample_of
@@ -67,6 +71,13 @@ class Data:
         parts = open_parts(root, verify)
         self.train, self.validation = parts["train"], parts["validation"]
         self.fingerprint = fingerprint([self.train.fingerprint, self.validation.fingerprint])
+        try:
+            self._columns = labels_of(entry, self.train.fields)
+        except ValueError as error:
+            raise DataError(f"{root / 'dataset.json'} is damaged ({error})") from None
+        # Of networks that are given labels, after `require`: the classes, and each sample's class.
+        self.labels: Labels | None = None
+        self.classes: dict[str, np.ndarray] = {}
         # Only this notices a shard that is missing from `parts`.
         if (stated := entry.get("fingerprint")) not in (None, self.fingerprint):
             raise DataError(
@@ -87,7 +98,7 @@ class Data:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The shape of a sample: (channels, size, size), or (2, frames of the shortest clip)."""
+        """The shape of a sample: (channels, height, width), or (2, frames of the shortest clip)."""
         return self.sample.shape
 
     def decode(
@@ -97,8 +108,8 @@ class Data:
         crop: int | None = None,
         at: np.ndarray | None = None,
     ) -> torch.Tensor:
-        """Return the samples `numbers` of a split: images as uint8 [n, channels, size, size], with
-        channels last in memory, pairs as int16 or float32 [n, 2, frames].
+        """Return the samples `numbers` of a split: images as uint8 [n, channels, height, width],
+        with channels last in memory, pairs as int16 or float32 [n, 2, frames].
 
         With `crop`, pairs are cut to a window of that many frames, the same in both; `at` [n] in
         [0, 1) places it between the first possible start and the last. DataError names the sample.
@@ -130,10 +141,70 @@ class Data:
             watchdog.beat()
             yield self.decode(split, range(start, min(start + size, end)))
 
-    def require(self, recipe: str, kind: str, crop: int | None) -> None:
-        """Raise ConfigError unless `recipe` can train on these samples: they must be of its `kind`,
-        and have at least `crop` frames each, or one length where `crop` is None.
+    def require(self, run: Run) -> None:
+        """Raise ConfigError unless the run's recipe can train on these samples: they must be of its
+        kind, channels and sizes, and have at least `crop` frames each, or one length where `crop`
+        is None. Of networks that are given labels, read these; DataError names a damaged one.
         """
-        if kind != self.kind:
-            raise ConfigError(f"data: {recipe} trains on {kind}s, this data set holds {self.kind}s")
-        self.sample.require_crop(crop)
+        if run.kind != self.kind:
+            raise ConfigError(
+                f"data: {run.recipe} trains on {run.kind}s, this data set holds {self.kind}s"
+            )
+        self.sample.require_crop(run.crop)
+        if isinstance(self.sample, Images):
+            self._require_image(run, self.sample)
+        if run.label_column is not None:
+            self._read_labels(self._column(run.label_column))
+
+    def _require_image(self, run: Run, sample: Images) -> None:
+        if sample.channels not in run.channels:
+            raise ConfigError(
+                f"data: {run.recipe} trains on images of {' or '.join(map(str, run.channels))}"
+                f" channels, those of this data set have {sample.channels}"
+            )
+        if not run.sizes.allows(sample.height, sample.width):
+            raise ConfigError(
+                f"data: {run.recipe} does not train on images of {sample.width}x{sample.height}"
+                f" pixels: {run.sizes.words}; make them again with --size"
+            )
+        if refusal := run.refusal(sample.shape):
+            raise ConfigError(refusal)
+
+    def _column(self, name: str) -> LabelColumn:
+        """Return the column of labels of that name, "" for the only one; ConfigError."""
+        if not self._columns:
+            raise ConfigError(
+                f"data: {self.folder} has no labels, and conditional networks are given one for"
+                " each image. Make the shards again with labels, as in `distgan shard images OUT"
+                " --from FOLDER --labels folders`, or train without them: conditional=false"
+            )
+        if not name and len(self._columns) == 1:
+            return next(iter(self._columns.values()))
+        if name not in self._columns:
+            what = f"no column {name!r}" if name else "several columns"
+            near = did_you_mean(name, list(self._columns)) if name else ""
+            raise ConfigError(
+                f"label: {what} of labels in {self.folder}{near}; choose one of"
+                f" {', '.join(self._columns)}"
+            )
+        return self._columns[name]
+
+    def _read_labels(self, column: LabelColumn) -> None:
+        if self.labels and self.labels.column == column.name:
+            return
+        self.classes = {
+            "train": read_labels(self.train, column),
+            "validation": read_labels(self.validation, column),
+        }
+        counts = np.bincount(self.classes["train"], minlength=len(column.names))
+        self.labels = Labels(column.name, tuple(column.names), tuple(counts.tolist()))
+
+    def fingerprint_for(self, run: Run) -> str:
+        """Return the fingerprint of what the run trains on: the samples, and with labels the
+        classes, which dataset.json lists and no shard does.
+        """
+        if run.label_column is None:
+            return self.fingerprint
+        column = self._column(run.label_column)
+        entry = [column.name, column.field, column.key, list(column.values)]
+        return fingerprint([self.fingerprint, json.dumps(entry)])

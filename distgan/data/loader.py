@@ -33,7 +33,7 @@ _Delivered = tuple[np.ndarray, np.ndarray, torch.Tensor | DataError]
 class MicroBatch:
     """A micro-batch of this rank."""
 
-    # On the device: images uint8 [per_rank, channels, size, size]; pairs int16 or float32
+    # On the device: images uint8 [per_rank, channels, height, width]; pairs int16 or float32
     # [per_rank, 2, frames].
     real: torch.Tensor
     positions: np.ndarray  # int64 [per_rank], in the endless stream
@@ -41,6 +41,7 @@ class MicroBatch:
     address: np.ndarray
     rows: slice  # of these samples in the global batch: cut noise for all of it with this
     batch_index: int  # the number of the global batch in the run: the address of its noise
+    labels: torch.Tensor | None = None  # int64 [per_rank], the classes, if networks are given them
 
     def noise(self, seed: int, purpose: str, size: int, total: int) -> torch.Tensor:
         """Return standard normal float32 [per_rank, size] on the device: these samples' rows of
@@ -117,6 +118,7 @@ class Stream:
         assert start % layout.batch == 0, "start is a whole number of batches"
         self._layout, self._rank, self._device = layout, rank, device
         self._start, self._workers = start, workers
+        self._classes = data.classes.get("train")
         self._decoded = _Decoded(
             data, Order(len(data.train), seed, window, tuple(data.train.bounds)), seed, crop
         )
@@ -170,7 +172,14 @@ class Stream:
                 )
             index, offset = divmod(int(positions[0]), self._layout.batch)
             rows = slice(offset, offset + len(positions))
-            yield MicroBatch(real, positions, address, rows, index)
+            yield MicroBatch(real, positions, address, rows, index, self._labels(address))
+
+    def _labels(self, address: np.ndarray) -> torch.Tensor | None:
+        """Return the classes of samples at these addresses [k]: int64 [k] on the device."""
+        if self._classes is None:
+            return None
+        classes = self._classes[address % len(self._classes)]
+        return transforms.to_device_async(torch.from_numpy(classes), self._device)
 
     def _delivered(self, batch: int) -> Iterator["_Delivered"]:
         positions: Any = self._positions(batch)

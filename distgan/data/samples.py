@@ -20,30 +20,31 @@ Numbers = Sequence[int] | np.ndarray  # of samples in a split
 
 @dataclass(frozen=True)
 class Images:
-    """The format of square images of one size."""
+    """The format of images of one size."""
 
     channels: int
-    size: int
+    height: int
+    width: int
     field: str  # png, jpg or npy
     kind = "image"
     even = True
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        return self.channels, self.size, self.size
+        return self.channels, self.height, self.width
 
     @property
     def bytes(self) -> int:
-        return self.channels * self.size**2
+        return self.channels * self.height * self.width
 
     def decode(
         self, split: ShardSet, numbers: Numbers, crop: int | None, at: np.ndarray | None
     ) -> np.ndarray:
-        """Return uint8 [n, size, size, channels].
+        """Return uint8 [n, height, width, channels].
 
         Decoders write this layout, and convolutions on GPUs prefer it.
         """
-        batch = np.empty((len(numbers), self.size, self.size, self.channels), np.uint8)
+        batch = np.empty((len(numbers), self.height, self.width, self.channels), np.uint8)
         fields = (self.field,)
         for out, i in zip(batch, numbers, strict=True):
             try:
@@ -58,7 +59,7 @@ class Images:
         return batch
 
     def tensor(self, batch: np.ndarray) -> torch.Tensor:
-        """Return [n, channels, size, size], a view of the batch."""
+        """Return [n, channels, height, width], a view of the batch."""
         return torch.from_numpy(batch).permute(0, 3, 1, 2)
 
     def pick(
@@ -233,7 +234,9 @@ def trainable_sample(entry: dict[str, Any]) -> Images | Pairs:
         fields, dtype = tuple(entry["fields"]), np.dtype(entry["dtype"])
         return Pairs(entry["rate"], entry["length"], entry["longest"], fields, dtype)
     if kind == "image" and entry.get("size"):
-        return Images(entry["channels"], entry["size"], entry.get("field", "png"))
+        size = entry["size"]
+        height, width = size if isinstance(size, list) else (size, size)
+        return Images(entry["channels"], height, width, entry.get("field", "png"))
     if kind == "image":
         raise DataError(
             "images of different sizes cannot be trained on; unpack them and make one size: distgan"

@@ -3,7 +3,7 @@
 Nothing here reads files or draws random numbers after initialisation. Names of layers are names in
 checkpoints. Imports core and distributed.
 
-image          generator and discriminator of 64x64 images, self-attention
+image          generator and discriminator of images, self-attention
 waveform       U-Net and PatchGAN over time
 spectrogram    repair in the spectrogram, discriminators of several resolutions
 normalization  batch norm over groups of the global batch, spectral norm

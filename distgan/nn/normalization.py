@@ -30,16 +30,25 @@ class GroupBatchNorm2d(nn.Module):
     one group is one batch.
     """
 
+    weight: torch.Tensor
+    bias: torch.Tensor
     running_mean: torch.Tensor
     running_var: torch.Tensor
     total: torch.Tensor
     blank: torch.Tensor
 
-    def __init__(self, channels: int, group: int, ranks: Ranks, eps: float = 1e-5):
+    def __init__(
+        self, channels: int, group: int, ranks: Ranks, eps: float = 1e-5, affine: bool = True
+    ):
         super().__init__()
         self.channels, self.group, self.eps, self._ranks = channels, group, eps, ranks
-        self.weight = nn.Parameter(torch.ones(channels))
-        self.bias = nn.Parameter(torch.zeros(channels))
+        self.affine = affine
+        if affine:
+            self.weight = nn.Parameter(torch.ones(channels))
+            self.bias = nn.Parameter(torch.zeros(channels))
+        else:
+            self.register_buffer("weight", torch.ones(channels), persistent=False)
+            self.register_buffer("bias", torch.zeros(channels), persistent=False)
         self.register_buffer("running_mean", torch.zeros(channels))
         self.register_buffer("running_var", torch.ones(channels))
         # Sums over the groups of an update: means, variances, number of groups. Changed in place,
@@ -106,6 +115,27 @@ class GroupBatchNorm2d(nn.Module):
                 torch.cat([mean.sum(0), var.sum(0), torch.full_like(mean[0, :1], len(mean))])
             )
         return y.to(x.dtype)
+
+
+class ConditionalBatchNorm2d(nn.Module):
+    """Batch normalisation over groups, then a gain and an offset for each class and channel
+    (Dumoulin et al. 2017; Miyato and Koyama 2018): x [samples, channels, height, width] and classes
+    int64 [samples] -> the same shape as x.
+
+    The statistics are those of a group, whatever its classes.
+    """
+
+    def __init__(self, channels: int, classes: int, group: int, ranks: Ranks):
+        super().__init__()
+        self.norm = GroupBatchNorm2d(channels, group, ranks, affine=False)
+        self.gain = nn.Embedding(classes, channels)
+        self.offset = nn.Embedding(classes, channels)
+        nn.init.ones_(self.gain.weight)
+        nn.init.zeros_(self.offset.weight)
+
+    def forward(self, x: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
+        gain, offset = (layer(classes)[:, :, None, None] for layer in (self.gain, self.offset))
+        return torch.addcmul(offset.to(x.dtype), self.norm(x), gain.to(x.dtype))
 
 
 class _Across(torch.autograd.Function):

@@ -14,6 +14,7 @@ from distgan.core import rng
 from distgan.core.clock import Clock
 from distgan.core.errors import ConfigError
 from distgan.data.dataset import Data
+from distgan.data.labels import Labels
 from distgan.data.loader import MicroBatch
 from distgan.data.transforms import to_bytes, to_waves
 from distgan.distributed.ranks import Ranks
@@ -29,7 +30,8 @@ class Recipe(Protocol):
     """Networks that are trained against each other, and how.
 
     Made by `Recipe(run, ranks, layout, shape)` in the recipe's file, with the same weights on every
-    rank. A recipe also draws samples (`DrawsSamples`) or repairs sounds (`Repairs`).
+    rank; with `labels=` beside it where `Settings.label_column` names a column of labels. A recipe
+    also draws samples (`DrawsSamples`) or repairs sounds (`Repairs`).
     """
 
     run: Run  # read anew in every step: `apply_settings` replaces it
@@ -71,7 +73,10 @@ class DrawsSamples(Recipe, Protocol):
     """A recipe that draws images from noise."""
 
     def sample(self, numbers: np.ndarray, purpose: str = "noise/sample") -> torch.Tensor:
-        """Return images [n, channels, size, size] in [-1, 1]; image i depends on the seed and i."""
+        """Return images [n, channels, height, width] in [-1, 1].
+
+        Image i depends on the seed and i alone.
+        """
 
 
 class Repairs(Recipe, Protocol):
@@ -92,16 +97,22 @@ class WritesResults(Protocol):
 
 
 def build_recipe(
-    module: Any, run: Run, ranks: Ranks, layout: BatchLayout, shape: tuple[int, ...]
+    module: Any,
+    run: Run,
+    ranks: Ranks,
+    layout: BatchLayout,
+    shape: tuple[int, ...],
+    labels: Labels | None = None,
 ) -> Any:
     """Return the module's recipe with its networks; Torch's generator is left as it was.
 
     The networks start with the same weights on all ranks, devices and world sizes. `shape` is that
-    of a sample of the data set.
+    of a sample of the data set, `labels` its classes where the settings ask for them.
     """
+    given = {} if run.label_column is None else {"labels": labels}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(rng.key(run.seed, "init"))
-        recipe = module.Recipe(run, ranks, layout, shape)
+        recipe = module.Recipe(run, ranks, layout, shape, **given)
     if run.scored:
         require_method(recipe, run, "sample", "; or leave `evaluate` out of its Settings")
     if run.judged_by and not hasattr(recipe, "repairer"):

@@ -1,65 +1,116 @@
 """Samples from noise, and D's scores of images it was not trained on; for image recipes."""
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 import torch
 
 from distgan.core import rng
-from distgan.core.errors import ConfigError
-from distgan.data import transforms
+from distgan.data import diffaugment, transforms
 from distgan.data.dataset import Data
+from distgan.data.labels import Labels
+from distgan.data.loader import MicroBatch
 from distgan.engine.player import Player
 from distgan.recipes._base import GRID
 
 CHUNK = 64  # images that are judged at once
 
 
-def channels(shape: tuple[int, int, int], recipe: str) -> int:
-    """Return the channels of a data set of [channels, 64, 64]; ConfigError for another size."""
-    if shape[1] != 64:
-        raise ConfigError(
-            f"data: {recipe} draws 64x64 images, this data set is {shape[1]}x{shape[1]}; make it"
-            " again with --size 64"
+class DrawsFromNoise:
+    """A base of recipes that draw images from noise. With `labels`, the networks are given the
+    class of each image: of a real one its own, of a sample that it is paired with the same.
+    """
+
+    run: Any
+    G: Player
+    D: Player
+    dtype: torch.dtype
+    labels: Labels | None
+
+    def sample(
+        self, numbers: np.ndarray, purpose: str = "noise/sample", classes: np.ndarray | None = None
+    ) -> torch.Tensor:
+        """Return images [n, channels, height, width] in [-1, 1] of the averaged generator.
+
+        Image i depends on the seed and i alone; so does its class, unless `classes` [n] gives it.
+        """
+        if self.labels is None:
+            return sample(self.G, numbers, self.run.seed, purpose, self.run.latent)
+        if classes is None:
+            classes = self.classes_of(numbers, purpose)
+        return sample(self.G, numbers, self.run.seed, purpose, self.run.latent, classes)
+
+    def classes_of(self, numbers: np.ndarray, purpose: str = "noise/sample") -> np.ndarray:
+        """Return int64 [n], the classes of the samples `numbers`."""
+        assert self.labels is not None
+        return self.labels.draw(self.run.seed, purpose, numbers, self.run.class_share)
+
+    def _classes(self, micro: MicroBatch) -> tuple[torch.Tensor, ...]:
+        """Return (the classes of these samples,), to be given to the networks; () without."""
+        return () if micro.labels is None else (micro.labels,)
+
+    def _diffaugment(self, images: torch.Tensor, micro: MicroBatch, purpose: str) -> torch.Tensor:
+        return diffaugment.images(
+            images, self.run.diffaugment, self.run.seed, f"diffaugment/{purpose}", micro.positions
         )
-    return shape[0]
+
+    def _noise(self, micro: MicroBatch, purpose: str) -> torch.Tensor:
+        return micro.noise(self.run.seed, purpose, self.run.latent, self.run.batch).to(self.dtype)
 
 
-def sample(G: Player, numbers: Iterable[int], seed: int, purpose: str, latent: int) -> torch.Tensor:
-    """Images [n, channels, 64, 64] in [-1, 1] of the averaged generator.
+def sample(
+    G: Player,
+    numbers: Iterable[int],
+    seed: int,
+    purpose: str,
+    latent: int,
+    classes: np.ndarray | None = None,
+) -> torch.Tensor:
+    """Images [n, channels, height, width] in [-1, 1] of the averaged generator.
 
-    Image i depends on the seed and i alone.
+    Image i depends on the seed and i alone, and on its class where there are `classes` [n].
     """
     noise = torch.cat([rng.normal(seed, purpose, int(i), (1, latent)) for i in numbers])
     with G.evaluating_ema() as generator:
-        return generator(noise.to(next(generator.parameters())))
+        like = next(generator.parameters())
+        given = () if classes is None else (torch.from_numpy(classes).to(like.device),)
+        return generator(noise.to(like), *given)
 
 
 def discriminator_scores(
-    D: Player, data: Data, draw: Callable[[np.ndarray, str], torch.Tensor]
+    recipe: DrawsFromNoise, data: Data
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return D's outputs, in eval mode, for all held-out images, as many training images and as
     many samples: [n] each. Starts no collective.
 
-    `draw` is the recipe's `sample`. Samples are rounded to 8 bits as the images are.
+    Samples are rounded to 8 bits as the images are.
     """
-    held_out = len(data.validation)
-    with D.evaluating() as critic:
+    held_out, purpose = len(data.validation), "noise/validation"
+    with recipe.D.evaluating() as critic:
         like = next(critic.parameters())
 
-        def said(chunks: Iterable[torch.Tensor]) -> torch.Tensor:
-            return torch.cat(
-                [critic(transforms.to_unit(chunk.to(like.device), like.dtype)) for chunk in chunks]
-            )
+        def said(chunks: Iterable[torch.Tensor], classes: np.ndarray | None) -> torch.Tensor:
+            scores, start = [], 0
+            for chunk in chunks:
+                images = transforms.to_unit(chunk.to(like.device), like.dtype)
+                given: tuple[torch.Tensor, ...] = ()
+                if classes is not None:
+                    here = classes[start : start + len(chunk)]
+                    given = (torch.from_numpy(here).to(like.device),)
+                scores.append(critic(images, *given))
+                start += len(chunk)
+            return torch.cat(scores)
 
         fakes = (
-            transforms.to_bytes(draw(np.arange(i, min(i + CHUNK, held_out)), "noise/validation"))
+            transforms.to_bytes(recipe.sample(np.arange(i, min(i + CHUNK, held_out)), purpose))
             for i in range(0, held_out, CHUNK)
         )
+        drawn = recipe.classes_of(np.arange(held_out), purpose) if recipe.labels else None
         return (
-            said(data.chunks(data.validation, CHUNK)),
-            said(data.chunks(data.train, CHUNK, limit=held_out)),
-            said(fakes),
+            said(data.chunks(data.validation, CHUNK), data.classes.get("validation")),
+            said(data.chunks(data.train, CHUNK, limit=held_out), data.classes.get("train")),
+            said(fakes, drawn),
         )
 
 

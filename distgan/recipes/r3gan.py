@@ -1,4 +1,4 @@
-"""R3GAN for small sets of 64x64 images (Huang et al. 2024, The GAN is dead; long live the GAN!):
+"""R3GAN for small sets of images (Huang et al. 2024, The GAN is dead; long live the GAN!):
 relativistic pairs, R1 and R2, no normalisation.
 
 The paper's modern baseline: networks of residual blocks with grouped convolutions and fix-up
@@ -8,22 +8,22 @@ the average).
 """
 
 import math
+from collections.abc import Sequence
 from functools import partial
 from typing import ClassVar, Literal
 
-import numpy as np
 import torch
 from pydantic import Field
 from torch import nn
 
-from distgan.config import batch_layout
+from distgan.config import batch_layout, image_sizes
 from distgan.config.batch_layout import BatchLayout
 from distgan.config.sections import Betas, Evaluate, Fraction, Positive
-from distgan.config.settings import Run
 from distgan.core.clock import Clock
-from distgan.data import diffaugment, transforms
+from distgan.data import transforms
 from distgan.data.dataset import Data
 from distgan.data.diffaugment import ImagePolicy
+from distgan.data.labels import Labels
 from distgan.data.loader import MicroBatch
 from distgan.distributed.ranks import Ranks
 from distgan.engine.player import Log, Player, merge_logs
@@ -32,14 +32,15 @@ from distgan.monitor.settings import Watch
 from distgan.nn.losses import d_relativistic, g_relativistic, zero_centred_penalty
 from distgan.recipes import _noise
 from distgan.recipes._base import step_log
+from distgan.recipes._image_settings import CHANNELS, ImageSettings
 
-SIZES = (4, 8, 16, 32, 64)
+WIDEST = 8  # times the channels at half the size of the image
 GROUP = 16  # channels of a group of the 3x3 convolutions, as in the paper's networks
 SLOPE = 0.2  # of the leaky ReLU
 GAIN = (2 / (1 + SLOPE**2)) ** 0.5
 
 
-class Settings(Run):
+class Settings(ImageSettings):
     changed_defaults: ClassVar = {2: EARLIER_R3GAN_MOVES}
 
     recipe: Literal["r3gan"] = Field("r3gan", description="the system to train")
@@ -57,18 +58,16 @@ class Settings(Run):
         64,
         gt=1,
         le=1024,
-        description="generator channels at 32x32; 8 times as many at 4x4, half as many at 64x64",
+        description=CHANNELS.format("generator") + "; half as many at the size itself",
     )
     ndf: int = Field(
         64,
         gt=1,
         le=1024,
-        description=(
-            "discriminator channels at 32x32; 8 times as many at 4x4, half as many at 64x64"
-        ),
+        description=CHANNELS.format("discriminator") + "; half as many at the size itself",
     )
     blocks: int = Field(
-        2, gt=0, le=16, description="residual blocks at each of 4x4 to 64x64, in both networks"
+        2, gt=0, le=16, description="residual blocks at each resolution, in both networks"
     )
     gamma: Positive = Field(
         2.0, description="weight of R1 and R2 at the start; D's loss takes half of it times each"
@@ -116,23 +115,29 @@ class Settings(Run):
         return end + (1 - end) * (1 + math.cos(math.pi * min(epoch / self.anneal_epochs, 1))) / 2
 
 
-class Recipe:
+class Recipe(_noise.DrawsFromNoise):
     def __init__(
-        self, run: Settings, ranks: Ranks, layout: BatchLayout, shape: tuple[int, int, int]
+        self,
+        run: Settings,
+        ranks: Ranks,
+        layout: BatchLayout,
+        shape: tuple[int, int, int],
+        labels: Labels | None = None,
     ):
-        channels = _noise.channels(shape, run.recipe)
-        self.run, self.dtype = run, ranks.dtype
+        channels, *size = shape
+        classes = len(labels) if labels else 0
+        self.run, self.labels, self.dtype = run, labels, ranks.dtype
         adam = partial(torch.optim.Adam, betas=run.betas)
         self.G = Player(
             ranks,
-            Generator(run.latent, run.ngf, channels, run.blocks),
+            Generator(run.latent, run.ngf, channels, run.blocks, size, classes),
             partial(adam, lr=run.g_lr),
             ema=run.ema,
             schedule=self._rate,
         )
         self.D = Player(
             ranks,
-            Discriminator(run.ndf, channels, run.blocks),
+            Discriminator(run.ndf, channels, run.blocks, size, classes, run.latent),
             partial(adam, lr=run.d_lr),
             schedule=self._rate,
         )
@@ -147,8 +152,11 @@ class Recipe:
 
     def _d_loss(self, micro: MicroBatch, gamma: float) -> tuple[torch.Tensor, Log]:
         real = self._diffaugment(self._real(micro), micro, "d/real")
-        fake = self._diffaugment(self.G.generate(self._noise(micro, "noise/d")), micro, "d/fake")
-        real_score, fake_score = self.D(torch.cat([real, fake])).chunk(2)
+        classes = self._classes(micro)
+        fake = self.G.generate(self._noise(micro, "noise/d"), *classes)
+        fake = self._diffaugment(fake, micro, "d/fake")
+        both = (each.repeat(2) for each in classes)
+        real_score, fake_score = self.D(torch.cat([real, fake]), *both).chunk(2)
         loss = d_relativistic(real_score, fake_score)
         log = {
             "adversarial": loss,
@@ -159,16 +167,19 @@ class Recipe:
         if micro.batch_index % self.run.penalty_every == 0:
             # Through the bare network, at what D saw: one more term of its one loss.
             log["r1"], log["r2"] = (
-                zero_centred_penalty(self.D.forward_local, images) for images in (real, fake)
+                zero_centred_penalty(lambda x: self.D.forward_local(x, *classes), images)
+                for images in (real, fake)
             )
             loss = loss + self.run.penalty_every * gamma / 2 * (log["r1"] + log["r2"])
         return loss, log
 
     def _g_loss(self, micro: MicroBatch) -> tuple[torch.Tensor, Log]:
+        classes = self._classes(micro)
         with self.D.frozen() as judge:
-            fake = judge(self._diffaugment(self.G(self._noise(micro, "noise/g")), micro, "g/fake"))
+            drawn = self.G(self._noise(micro, "noise/g"), *classes)
+            fake = judge(self._diffaugment(drawn, micro, "g/fake"), *classes)
             with torch.no_grad():
-                real = judge(self._diffaugment(self._real(micro), micro, "g/real"))
+                real = judge(self._diffaugment(self._real(micro), micro, "g/real"), *classes)
         loss = g_relativistic(real, fake)
         return loss, {"adversarial": loss}
 
@@ -184,27 +195,12 @@ class Recipe:
             self.run.vflip,
         )
 
-    def _diffaugment(self, images: torch.Tensor, micro: MicroBatch, purpose: str) -> torch.Tensor:
-        return diffaugment.images(
-            images, self.run.diffaugment, self.run.seed, f"diffaugment/{purpose}", micro.positions
-        )
-
-    def _noise(self, micro: MicroBatch, purpose: str) -> torch.Tensor:
-        return micro.noise(self.run.seed, purpose, self.run.latent, self.run.batch).to(self.dtype)
-
-    def sample(self, numbers: np.ndarray, purpose: str = "noise/sample") -> torch.Tensor:
-        """Images [n, channels, 64, 64] in [-1, 1] of the averaged generator.
-
-        Image i depends on the seed and i alone.
-        """
-        return _noise.sample(self.G, numbers, self.run.seed, purpose, self.run.latent)
-
     def validate(self, data: Data) -> dict[str, float]:
         """On one rank, over the whole validation set.
 
         Losses are of all held-out images against as many samples, in their order.
         """
-        real, seen, fake = _noise.discriminator_scores(self.D, data, self.sample)
+        real, seen, fake = _noise.discriminator_scores(self, data)
         numbers: dict[str, torch.Tensor | float] = {
             "d_loss": d_relativistic(real, fake),
             "g_loss": g_relativistic(real, fake),
@@ -256,19 +252,29 @@ class Block(nn.Module):
 
 
 class Generator(nn.Module):
-    """Noise [batch, latent] -> images [batch, channels, 64, 64]: a learned 4x4 picture for each
-    channel times a linear map of the noise, then blocks.
+    """Noise [batch, latent] -> images [batch, channels, height, width]: a learned picture of the
+    smallest grid for each channel times a linear map of the noise, then blocks.
 
     Without a last activation, as in the paper; values outside [-1, 1] are clipped where images are
-    made of them.
+    made of them. With `classes`, the network takes classes int64 [batch] as well, and a vector of
+    the class beside the noise.
     """
 
-    def __init__(self, latent: int, width: int, channels: int, blocks: int):
+    def __init__(
+        self,
+        latent: int,
+        width: int,
+        channels: int,
+        blocks: int,
+        size: Sequence[int] = (64, 64),
+        classes: int = 0,
+    ):
         super().__init__()
-        widths = _widths(width)
-        self.basis = nn.Parameter(torch.randn(widths[0], 4, 4))
-        self.linear = nn.Linear(latent, widths[0], bias=False)
-        nn.init.normal_(self.linear.weight, 0, latent**-0.5)
+        widths = _widths(width, size)
+        self.basis = nn.Parameter(torch.randn(widths[0], *image_sizes.grid(*size)))
+        entries = 2 * latent if classes else latent
+        self.linear = nn.Linear(entries, widths[0], bias=False)
+        nn.init.normal_(self.linear.weight, 0, entries**-0.5)
         layers: list[nn.Module] = []
         for i, here in enumerate(widths):
             layers += (
@@ -277,54 +283,80 @@ class Generator(nn.Module):
             layers += (
                 [_convolution(widths[i - 1], here, 1, 1.0)] if i and here != widths[i - 1] else []
             )
-            layers += [Block(here, blocks * len(SIZES)) for _ in range(blocks)]
+            layers += [Block(here, blocks * len(widths)) for _ in range(blocks)]
         self.layers = nn.Sequential(*layers, _convolution(widths[-1], channels, 1, 1.0))
+        # With the scale of the noise, N(0, 1).
+        self.embedding = nn.Embedding(classes, latent) if classes else None
 
-    def forward(self, noise: torch.Tensor) -> torch.Tensor:
+    def forward(self, noise: torch.Tensor, classes: torch.Tensor | None = None) -> torch.Tensor:
+        if self.embedding is not None:
+            noise = torch.cat([noise, self.embedding(classes)], 1)
         return self.layers(self.basis * self.linear(noise)[:, :, None, None])
 
 
 class Discriminator(nn.Module):
-    """The generator's mirror image: images [batch, channels, 64, 64] -> scores [batch]. No last
-    bias: pairs of scores are compared.
+    """The generator's mirror image: images [batch, channels, height, width] -> scores [batch]. No
+    last bias: pairs of scores are compared.
 
-    Averages over 2x2 pixels are bilinear resampling to half the size.
+    Averages over 2x2 pixels are bilinear resampling to half the size. With `classes`, the network
+    takes classes int64 [batch] as well: the score is the inner product of `entries` outputs and a
+    vector of the class, as in the paper's networks.
     """
 
-    def __init__(self, width: int, channels: int, blocks: int):
+    def __init__(
+        self,
+        width: int,
+        channels: int,
+        blocks: int,
+        size: Sequence[int] = (64, 64),
+        classes: int = 0,
+        entries: int = 1,
+    ):
         super().__init__()
-        widths = _widths(width)[::-1]
+        widths = _widths(width, size)[::-1]
         layers: list[nn.Module] = [_convolution(channels, widths[0], 1, 1.0)]
         for i, here in enumerate(widths):
             layers += [nn.AvgPool2d(2)] if i else []
             layers += (
                 [_convolution(widths[i - 1], here, 1, 1.0)] if i and here != widths[i - 1] else []
             )
-            layers += [Block(here, blocks * len(SIZES)) for _ in range(blocks)]
+            layers += [Block(here, blocks * len(widths)) for _ in range(blocks)]
         self.layers = nn.Sequential(
-            *layers, _convolution(widths[-1], widths[-1], 4, 1.0, groups=widths[-1]), nn.Flatten()
+            *layers,
+            _convolution(widths[-1], widths[-1], image_sizes.grid(*size), 1.0, groups=widths[-1]),
+            nn.Flatten(),
         )
-        self.linear = nn.Linear(widths[-1], 1, bias=False)
+        self.linear = nn.Linear(widths[-1], entries if classes else 1, bias=False)
         nn.init.normal_(self.linear.weight, 0, widths[-1] ** -0.5)
+        self.embedding = nn.Embedding(classes, entries) if classes else None
+        if self.embedding is not None:
+            nn.init.normal_(self.embedding.weight, 0, entries**-0.5)
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.linear(self.layers(images)).flatten()
+    def forward(self, images: torch.Tensor, classes: torch.Tensor | None = None) -> torch.Tensor:
+        scores = self.linear(self.layers(images))
+        if self.embedding is not None:
+            return (scores * self.embedding(classes)).sum(1)
+        return scores.flatten()
 
 
-def _widths(width: int) -> list[int]:
-    """Channels at 4x4, 8x8, … 64x64."""
-    return [width * 8, width * 4, width * 2, width, width // 2]
-
-
-def _convolution(before: int, after: int, size: int, gain: float, groups: int = 1) -> nn.Conv2d:
-    """Without a bias; weights N(0, gain^2 / what a value is summed over). 4x4 leaves one pixel of
-    4x4, others keep the size.
+def _widths(width: int, size: Sequence[int]) -> list[int]:
+    """Return the channels at each resolution, from the smallest grid to the image of (height,
+    width).
     """
-    layer = nn.Conv2d(
-        before, after, size, padding=0 if size == 4 else size // 2, groups=groups, bias=False
-    )
+    levels = image_sizes.doublings(*size)
+    return [width * min(2**i, WIDEST) for i in reversed(range(levels))] + [width // 2]
+
+
+def _convolution(
+    before: int, after: int, size: int | tuple[int, int], gain: float, groups: int = 1
+) -> nn.Conv2d:
+    """Return a layer without a bias, with weights N(0, gain^2 / what a value is summed over). A
+    kernel of (height, width) leaves one pixel of so many, others keep the size.
+    """
+    kernel, padding = ((size, size), size // 2) if isinstance(size, int) else (size, 0)
+    layer = nn.Conv2d(before, after, kernel, padding=padding, groups=groups, bias=False)
     if gain:
-        nn.init.normal_(layer.weight, 0, gain * (before // groups * size**2) ** -0.5)
+        nn.init.normal_(layer.weight, 0, gain * (before // groups * kernel[0] * kernel[1]) ** -0.5)
     else:
         nn.init.zeros_(layer.weight)
     return layer

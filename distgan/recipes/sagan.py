@@ -1,34 +1,34 @@
-"""Self-Attention GAN for small sets of 64x64 images (Zhang et al. 2019, with a DCGAN backbone)."""
+"""Self-Attention GAN for small sets of images (Zhang et al. 2019, with a DCGAN backbone)."""
 
 from functools import partial
 from typing import ClassVar, Literal
 
-import numpy as np
 import torch
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from distgan.config import batch_layout
 from distgan.config.batch_layout import BatchLayout
 from distgan.config.sections import Betas, Evaluate, Fraction, Positive
-from distgan.config.settings import Run
 from distgan.core.clock import Clock, step_decay
-from distgan.data import diffaugment, transforms
+from distgan.data import transforms
 from distgan.data.dataset import Data
 from distgan.data.diffaugment import ImagePolicy
+from distgan.data.labels import Labels
 from distgan.data.loader import MicroBatch
 from distgan.distributed.ranks import Ranks
 from distgan.engine.player import Log, Player, merge_logs
 from distgan.monitor.guides import EARLIER_SAGAN_MOVES
 from distgan.monitor.settings import Watch
-from distgan.nn.image import Discriminator64, Generator64
+from distgan.nn.image import Discriminator, Generator
 from distgan.nn.losses import Mode, d_adversarial, g_adversarial
 from distgan.recipes import _noise
 from distgan.recipes._base import score_logs, step_log, with_monitor_defaults
+from distgan.recipes._image_settings import CHANNELS, ImageSettings, Side
 
 REFERENCE_BATCH = 16
 
 
-class Settings(Run):
+class Settings(ImageSettings):
     changed_defaults: ClassVar = {2: EARLIER_SAGAN_MOVES}
 
     recipe: Literal["sagan"] = Field("sagan", description="the system to train")
@@ -42,14 +42,13 @@ class Settings(Run):
         2000, description="how far to train; a longer run is the same run, continued"
     )
     latent: int = Field(128, gt=0, le=65536, description="size of the noise vector")
-    ngf: int = Field(
-        64, gt=0, le=1024, description="generator channels at 32x32; 8 times as many at 4x4"
-    )
-    ndf: int = Field(
-        64, gt=0, le=1024, description="discriminator channels at 32x32; 8 times as many at 4x4"
-    )
-    attention: tuple[Literal[8, 16, 32], ...] = Field(
-        (16,), description="resolutions with self-attention, in both networks: of 8, 16, 32"
+    ngf: int = Field(64, gt=0, le=1024, description=CHANNELS.format("generator"))
+    ndf: int = Field(64, gt=0, le=1024, description=CHANNELS.format("discriminator"))
+    attention: tuple[Side, ...] = Field(
+        (16,),
+        description=(
+            "resolutions with self-attention, in both networks: 8, 16 and 32 for images of 64x64"
+        ),
     )
     attention_reduction: Literal[8, 4] = Field(8, description="query and key have channels // this")
     spectral_norm: tuple[Literal["G", "D"], ...] = Field(
@@ -128,32 +127,41 @@ class Settings(Run):
         return self.d_steps
 
 
-class Recipe:
+class Recipe(_noise.DrawsFromNoise):
     def __init__(
-        self, run: Settings, ranks: Ranks, layout: BatchLayout, shape: tuple[int, int, int]
+        self,
+        run: Settings,
+        ranks: Ranks,
+        layout: BatchLayout,
+        shape: tuple[int, int, int],
+        labels: Labels | None = None,
     ):
-        channels = _noise.channels(shape, run.recipe)
-        self.run = run
-        self.dtype = ranks.dtype
+        channels, *size = shape
+        classes = len(labels) if labels else 0
+        self.run, self.labels, self.dtype = run, labels, ranks.dtype
         adam = partial(torch.optim.Adam, betas=run.betas, weight_decay=run.weight_decay)
         schedule = partial(step_decay, every=run.lr_every, factor=run.lr_factor)
-        G = Generator64(
+        G = Generator(
             run.latent,
             run.ngf,
             channels,
-            run.attention,
+            run.attention_for(shape),
             run.attention_reduction,
             layout.group,
             ranks,
             spectral="G" in run.spectral_norm,
+            size=size,
+            classes=classes,
         )
-        D = Discriminator64(
+        D = Discriminator(
             run.ndf,
             channels,
-            run.attention,
+            run.attention_for(shape),
             run.attention_reduction,
             spectral="D" in run.spectral_norm,
             offset=run.loss != "wgan",
+            size=size,
+            classes=classes,
         )
         self.G = Player(
             ranks, G, partial(adam, lr=run.g_lr), clip=run.clip, ema=run.ema, schedule=schedule
@@ -184,45 +192,32 @@ class Recipe:
             run.hflip,
             run.vflip,
         )
-        fake = self.G.generate(self._noise(micro, "noise/d"))
+        classes = self._classes(micro)
+        fake = self.G.generate(self._noise(micro, "noise/d"), *classes)
         # One pass over both: nothing in D mixes samples.
         real_logit, fake_logit = self.D(
             torch.cat(
                 [self._diffaugment(real, micro, "d/real"), self._diffaugment(fake, micro, "d/fake")]
-            )
+            ),
+            *(each.repeat(2) for each in classes),
         ).chunk(2)
         loss = d_adversarial(run.loss, real_logit, fake_logit, run.real_label, run.fake_label)
         return loss, score_logs(self.run.loss, real=real_logit, fake=fake_logit)
 
     def _g_loss(self, micro: MicroBatch, turn: int) -> tuple[torch.Tensor, Log]:
+        classes = self._classes(micro)
         with self.D.frozen() as judge:
-            logit = judge(
-                self._diffaugment(self.G(self._noise(micro, f"noise/g/{turn}")), micro, f"g/{turn}")
-            )
+            fake = self.G(self._noise(micro, f"noise/g/{turn}"), *classes)
+            logit = judge(self._diffaugment(fake, micro, f"g/{turn}"), *classes)
         loss = g_adversarial(self.run.loss, logit, self.run.real_label)
         return loss, {"adversarial": loss} | score_logs(self.run.loss, fake=logit)
-
-    def _diffaugment(self, images: torch.Tensor, micro: MicroBatch, purpose: str) -> torch.Tensor:
-        return diffaugment.images(
-            images, self.run.diffaugment, self.run.seed, f"diffaugment/{purpose}", micro.positions
-        )
-
-    def _noise(self, micro: MicroBatch, purpose: str) -> torch.Tensor:
-        return micro.noise(self.run.seed, purpose, self.run.latent, self.run.batch).to(self.dtype)
-
-    def sample(self, numbers: np.ndarray, purpose: str = "noise/sample") -> torch.Tensor:
-        """Images [n, channels, 64, 64] in [-1, 1] of the averaged generator.
-
-        Image i depends on the seed and i alone.
-        """
-        return _noise.sample(self.G, numbers, self.run.seed, purpose, self.run.latent)
 
     def validate(self, data: Data) -> dict[str, float]:
         """On one rank, over the whole validation set.
 
         Does D know the training reals better than held-out ones?
         """
-        real, seen, fake = _noise.discriminator_scores(self.D, data, self.sample)
+        real, seen, fake = _noise.discriminator_scores(self, data)
         run = self.run
         g_loss = g_adversarial(run.loss, fake, run.real_label)
         numbers: dict[str, torch.Tensor | float] = {

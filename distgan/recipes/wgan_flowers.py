@@ -1,4 +1,4 @@
-"""Wasserstein GAN for 64x64 colour images, Oxford 102 Flowers (Arjovsky et al.
+"""Wasserstein GAN for colour images, Oxford 102 Flowers (Arjovsky et al.
 
 2017; Gulrajani et al. 2017 with a gradient penalty).
 """
@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
 from pydantic import Field, ValidationInfo, field_validator
 from torch import nn
@@ -16,24 +15,25 @@ from torch import nn
 from distgan.config import batch_layout
 from distgan.config.batch_layout import BatchLayout
 from distgan.config.sections import Betas, Evaluate, Fraction, Positive
-from distgan.config.settings import Run
 from distgan.core import rng
 from distgan.core.clock import Clock, step_decay
-from distgan.data import diffaugment, transforms
+from distgan.data import transforms
 from distgan.data.dataset import Data
 from distgan.data.diffaugment import ImagePolicy
+from distgan.data.labels import Labels
 from distgan.data.loader import MicroBatch
 from distgan.distributed.ranks import Ranks
 from distgan.engine.player import Log, Player, merge_logs
 from distgan.monitor.guides import DIFFAUGMENT, Guide
 from distgan.monitor.moves import Move
 from distgan.monitor.settings import Watch
-from distgan.nn.image import Discriminator64, Generator64
+from distgan.nn.image import Discriminator, Generator
 from distgan.nn.losses import d_wasserstein, g_wasserstein, gradient_penalty
 from distgan.nn.normalization import GroupBatchNorm2d
 from distgan.outputs import image_results
 from distgan.recipes import _noise
 from distgan.recipes._base import step_log
+from distgan.recipes._image_settings import CHANNELS, ImageSettings, Side
 
 REFERENCE_BATCH = 256
 WEIGHT_CLIP = 0.01
@@ -65,7 +65,7 @@ GUIDE: Guide = {
 }
 
 
-class Settings(Run):
+class Settings(ImageSettings):
     recipe: Literal["wgan_flowers"] = Field("wgan_flowers", description="the system to train")
     batch: int = Field(
         REFERENCE_BATCH,
@@ -77,12 +77,8 @@ class Settings(Run):
         500, description="how far to train; a longer run is the same run, continued"
     )
     latent: int = Field(100, gt=0, le=65536, description="size of the noise vector")
-    ngf: int = Field(
-        64, gt=0, le=1024, description="generator channels at 32x32; 8 times as many at 4x4"
-    )
-    ndf: int = Field(
-        64, gt=0, le=1024, description="critic channels at 32x32; 8 times as many at 4x4"
-    )
+    ngf: int = Field(64, gt=0, le=1024, description=CHANNELS.format("generator"))
+    ndf: int = Field(64, gt=0, le=1024, description=CHANNELS.format("critic"))
     n_critic: int = Field(
         5,
         gt=0,
@@ -113,8 +109,11 @@ class Settings(Run):
             " batch normalisation"
         ),
     )
-    attention: tuple[Literal[8, 16, 32], ...] = Field(
-        (), description="resolutions with self-attention, in both networks: of 8, 16, 32"
+    attention: tuple[Side, ...] = Field(
+        (),
+        description=(
+            "resolutions with self-attention, in both networks: 8, 16 and 32 for images of 64x64"
+        ),
     )
     attention_reduction: Literal[8, 4] = Field(8, description="query and key have channels // this")
     bn_group: int | None = Field(
@@ -221,12 +220,18 @@ class Settings(Run):
         return self.n_critic
 
 
-class Recipe:
+class Recipe(_noise.DrawsFromNoise):
     def __init__(
-        self, run: Settings, ranks: Ranks, layout: BatchLayout, shape: tuple[int, int, int]
+        self,
+        run: Settings,
+        ranks: Ranks,
+        layout: BatchLayout,
+        shape: tuple[int, int, int],
+        labels: Labels | None = None,
     ):
-        channels = _noise.channels(shape, run.recipe)
-        self.run, self.dtype = run, ranks.dtype
+        channels, *size = shape
+        classes = len(labels) if labels else 0
+        self.run, self.labels, self.dtype = run, labels, ranks.dtype
         # Statistics of real and generated images must not mix: one pass over both only where no
         # group would hold some of each.
         self._one_pass = run.normalisation != "batch" or layout.per_rank % layout.group == 0
@@ -235,24 +240,28 @@ class Recipe:
             "layer": partial(nn.GroupNorm, 1),
             "none": None,
         }
-        G = Generator64(
+        G = Generator(
             run.latent,
             run.ngf,
             channels,
-            run.attention,
+            run.attention_for(shape),
             run.attention_reduction,
             layout.group,
             ranks,
             spectral="G" in run.spectral_norm,
+            size=size,
+            classes=classes,
         )
-        D = Discriminator64(
+        D = Discriminator(
             run.ndf,
             channels,
-            run.attention,
+            run.attention_for(shape),
             run.attention_reduction,
             spectral="D" in run.spectral_norm,
             norm=norms[run.normalisation],
             offset=False,
+            size=size,
+            classes=classes,
         )
         optimizer = (
             partial(torch.optim.Adam, betas=run.betas)
@@ -280,12 +289,14 @@ class Recipe:
         return step_log(d=d, g=g)
 
     def _d_loss(self, micro: MicroBatch) -> tuple[torch.Tensor, Log]:
+        classes = self._classes(micro)
         real = self._diffaugment(self._real(micro), micro, "d/real")
-        fake = self._diffaugment(self.G.generate(self._noise(micro, "noise/d")), micro, "d/fake")
+        fake = self.G.generate(self._noise(micro, "noise/d"), *classes)
+        fake = self._diffaugment(fake, micro, "d/fake")
         real_score, fake_score = (
-            self.D(torch.cat([real, fake])).chunk(2)
+            self.D(torch.cat([real, fake]), *(each.repeat(2) for each in classes)).chunk(2)
             if self._one_pass
-            else (self.D(real), self.D(fake))
+            else (self.D(real, *classes), self.D(fake, *classes))
         )
         loss = d_wasserstein(real_score, fake_score)
         log = {
@@ -302,18 +313,17 @@ class Recipe:
                 ),
                 real.device,
             )
-            log["penalty"] = gradient_penalty(self.D.forward_local, real, fake, share)
+            log["penalty"] = gradient_penalty(
+                lambda images: self.D.forward_local(images, *classes), real, fake, share
+            )
             loss = loss + self.run.penalty * log["penalty"]
         return loss, log
 
     def _g_loss(self, micro: MicroBatch) -> tuple[torch.Tensor, Log]:
+        classes = self._classes(micro)
         with self.D.frozen() as critic:
-            return (
-                g_wasserstein(
-                    critic(self._diffaugment(self.G(self._noise(micro, "noise/g")), micro, "g"))
-                ),
-                {},
-            )
+            fake = self.G(self._noise(micro, "noise/g"), *classes)
+            return g_wasserstein(critic(self._diffaugment(fake, micro, "g"), *classes)), {}
 
     def _real(self, micro: MicroBatch) -> torch.Tensor:
         run = self.run
@@ -330,25 +340,11 @@ class Recipe:
             else images
         )
 
-    def _diffaugment(self, images: torch.Tensor, micro: MicroBatch, purpose: str) -> torch.Tensor:
-        return diffaugment.images(
-            images, self.run.diffaugment, self.run.seed, f"diffaugment/{purpose}", micro.positions
-        )
-
-    def _noise(self, micro: MicroBatch, purpose: str) -> torch.Tensor:
-        return micro.noise(self.run.seed, purpose, self.run.latent, self.run.batch).to(self.dtype)
-
-    def sample(self, numbers: np.ndarray, purpose: str = "noise/sample") -> torch.Tensor:
-        """Images [n, channels, 64, 64] in [-1, 1] of the generator, averaged where there is an
-        average; image i depends on the seed and i alone.
-        """
-        return _noise.sample(self.G, numbers, self.run.seed, purpose, self.run.latent)
-
     def validate(self, data: Data) -> dict[str, float]:
         """On one rank: the critic's estimate of the Wasserstein distance of samples from all
         held-out images, and from as many training images.
         """
-        real, seen, fake = _noise.discriminator_scores(self.D, data, self.sample)
+        real, seen, fake = _noise.discriminator_scores(self, data)
         numbers: dict[str, torch.Tensor | float] = {
             "d_loss": d_wasserstein(real, fake),
             "g_loss": g_wasserstein(fake),

@@ -265,7 +265,7 @@ def first_steps(
 
 def _play(module: ModuleType, run: Run, ranks: Ranks, data: Data, layout: BatchLayout) -> Trace:
     """Take the first three steps of the run."""
-    recipe = build_recipe(module, run, ranks, layout, data.shape)
+    recipe = build_recipe(module, run, ranks, layout, data.shape, data.labels)
     states, logs = [state_of(recipe.players)], []
     for batches, now in first_steps(run, ranks, data, layout):
         logs.append(recipe.step(batches, now))

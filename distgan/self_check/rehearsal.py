@@ -93,7 +93,10 @@ class Rehearsal:
         shown = self._layout
         if self._parts > 1 and self._count > 1:
             shown = dataclasses.replace(shown, ranks=self._count, accumulation=1)
-        made = partial(build_recipe, subject.module, run, self.ranks, shown, subject.data.shape)
+        data = subject.data
+        made = partial(
+            build_recipe, subject.module, run, self.ranks, shown, data.shape, data.labels
+        )
         recipe = self._observer.building(made)
         contract.check_players(recipe, subject.module.Recipe)
         return recipe

@@ -47,7 +47,7 @@ def _train(module: Module, run: Run, overrides: dict[str, Any]) -> int:
     def enter() -> tuple[str, str | None, int]:
         nonlocal folder
         code = getattr(module, "code", None)
-        folder = RunFolder(run, setup.data.fingerprint, overrides, setup.start, code)
+        folder = RunFolder(run, setup.data.fingerprint_for(run), overrides, setup.start, code)
         return str(folder.path), folder.done(last), folder.attempt
 
     path, done, attempt = ranks.on_rank_zero(enter)
@@ -165,7 +165,8 @@ def _facts(setup: TrainingSetup) -> dict[str, Any]:
             "train": len(data.train),
             "validation": len(data.validation),
             "shape": data.shape,
-        },
+        }
+        | ({"labels": data.labels.record()} if data.labels else {}),
         "processes": ranks.world_size,
         "engine": _engine(ranks),
         "device": torch.cuda.get_device_name(ranks.device) if on_gpu else ranks.device.type,

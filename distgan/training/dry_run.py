@@ -38,7 +38,7 @@ def dry_run(module: Module, run: Run) -> int:
     setup = TrainingSetup(module, run)
     run = setup.run
     console.say(yaml.safe_dump(run.model_dump(mode="json"), sort_keys=False))
-    identity = run.identity(setup.data.fingerprint, setup.start)["id"]
+    identity = run.identity(setup.data.fingerprint_for(run), setup.start)["id"]
     console.say(f"run identity        {identity}  ({run.delta()}-{identity})")
     console.say(f"breakdown           {setup.layout}")
     clock = _clock(setup)

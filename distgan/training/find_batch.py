@@ -129,6 +129,7 @@ def try_batch(recipe: str, settings: dict[str, Any], limit: int) -> str:
     run = module.Settings.model_validate(settings)
     ranks = Ranks(run.machine, run.precision)
     data = Data(run.data, run.machine.verify)
+    data.require(run)
     layout = batch_layout.fit(run.batch, 1, 1, run.group, run.group_of)
     on_gpu = ranks.device.type == "cuda"
     if not on_gpu:
@@ -137,7 +138,7 @@ def try_batch(recipe: str, settings: dict[str, Any], limit: int) -> str:
         mapped, resident = (int(word) * os.sysconf("SC_PAGE_SIZE") for word in pages)
         soft = mapped + max(limit - resident, 0)
         resource.setrlimit(resource.RLIMIT_AS, (soft, resource.RLIM_INFINITY))
-    made = build_recipe(module, run, ranks, layout, data.shape)
+    made = build_recipe(module, run, ranks, layout, data.shape, data.labels)
     stream = iter(
         Stream(
             data,

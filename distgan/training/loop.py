@@ -298,8 +298,8 @@ class Loop:
         return now.step == 0 or now.due(self.run.rollback_every)
 
     def _stream_state(self, now: Clock) -> dict[str, Any]:
-        """Return all that decides which samples come next."""
-        return {"samples": now.samples, "seed": self.run.seed, "data": self.data.fingerprint}
+        data = self.data.fingerprint_for(self.run)  # all that decides which samples come next
+        return {"samples": now.samples, "seed": self.run.seed, "data": data}
 
     # ---- numbers
     def flush(self, now: Clock) -> dict[str, float] | None:

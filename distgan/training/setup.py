@@ -49,19 +49,20 @@ class RunContext:
             self.ranks.require_same(f"the code of {code.name}", code.digest)
         self.data = self.ranks.on_all_ranks(lambda: Data(run.data, run.machine.verify))
         self.run = run = self._resolve(run)
-        self.data.require(run.recipe, run.kind, run.crop)
+        self.ranks.on_all_ranks(lambda: self.data.require(run))
         self.layout = batch_layout.fit(
             run.batch, self.ranks.world_size, run.machine.accumulation, run.group, run.group_of
         )
         self.start = self.ranks.on_rank_zero(lambda: self._recorded_start or start_digest(run))
         self.ranks.require_same(
-            "the data set or the settings", run.identity(self.data.fingerprint, self.start)["id"]
+            "the data set or the settings",
+            run.identity(self.data.fingerprint_for(run), self.start)["id"],
         )
 
     def _resolve(self, run: Run) -> Run:
         """Return the version of `run` that its line means, see runs/resolve.py."""
         index, self._recorded_start = self.ranks.on_rank_zero(
-            lambda: resolve(run, self.data.fingerprint)
+            lambda: resolve(run, self.data.fingerprint_for(run))
         )
         version = versions(run)[index]
         if earlier := earlier_values(version, run):
@@ -79,7 +80,9 @@ class TrainingSetup(RunContext):
         code = getattr(module, "code", None)
         checked = code and run.machine.self_check is not False
         with explained(code.paths) if code and checked else contextlib.nullcontext():
-            self.recipe = build_recipe(module, run, self.ranks, self.layout, self.data.shape)
+            self.recipe = build_recipe(
+                module, run, self.ranks, self.layout, self.data.shape, self.data.labels
+            )
         if self.ranks.world_size > 1:
             # Weights are sent from rank 0, buffers and averages are not: another version of torch
             # draws other numbers.
@@ -99,7 +102,7 @@ class TrainingSetup(RunContext):
 
     def _inspect(self) -> None:
         """Rank 0: check code of one's own, unless this run has begun with it."""
-        identity = self.run.identity(self.data.fingerprint, self.start)
+        identity = self.run.identity(self.data.fingerprint_for(self.run), self.start)
         recorded = recorded_code(folder_of(self.run, identity)) or {}
         code = getattr(self.module, "code", None)
         if code and recorded.get("digest") != code.digest:

@@ -185,9 +185,10 @@ def _folders(settings: list[str], widths: tuple[int, ...], processes: int) -> di
     planned = {width: [PRESET, *settings, *_width(width)] for width in widths}
     local.refuse_early(processes, planned[widths[0]])
     settled = {width: train.plan(words)[1] for width, words in planned.items()}
-    fingerprint = Data(settled[widths[0]].data).fingerprint
+    data = Data(settled[widths[0]].data)
     folders = {}
     for width, run in settled.items():
+        fingerprint = data.fingerprint_for(run)
         version = versions(run)[resolve(run, fingerprint)[0]]
         folders[width] = folder_of(version, version.identity(fingerprint))
     return folders

@@ -26,10 +26,10 @@ def refuse_early(processes: int, arguments: list[str]) -> None:
     batch_layout.fit(run.batch, processes, run.machine.accumulation, run.group, run.group_of)
     resolve_engine(run.machine, run.precision)
     data = Data(run.data)
-    data.require(run.recipe, run.kind, run.crop)
-    version, start = resolve(run, data.fingerprint)
+    data.require(run)
+    version, start = resolve(run, data.fingerprint_for(run))
     run = versions(run)[version]
-    folder = folder_of(run, run.identity(data.fingerprint, start))
+    folder = folder_of(run, run.identity(data.fingerprint_for(run), start))
     require_code(run, getattr(module, "code", None), folder)
     first_start.inspect_once(module, run, data)
 

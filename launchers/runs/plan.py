@@ -79,7 +79,7 @@ def plan_run(
             " experiment instead"
         )
     data = _data(run.data)
-    version, start = resolve(run, data.fingerprint, chain)
+    version, start = resolve(run, data.fingerprint_for(run), chain)
     run = versions(run)[version]
     batch_layout.fit(
         run.batch,
@@ -89,12 +89,12 @@ def plan_run(
         run.group_of,
     )
     resolve_engine(run.machine, run.precision)
-    data.require(run.recipe, run.kind, run.crop)
+    data.require(run)
     if run.grow and start is None:
         from distgan.runs.locate import start_digest
 
         start = start_digest(run)
-    home = folder or folder_of(run, run.identity(data.fingerprint, start))
+    home = folder or folder_of(run, run.identity(data.fingerprint_for(run), start))
     require_code(run, getattr(module, "code", None), home)
     first_start.inspect_once(module, run, data)
     with disk_errors(home, error=RunError), contextlib.suppress(FileNotFoundError):

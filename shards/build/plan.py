@@ -76,6 +76,7 @@ def build(
         "options": options,
         "origin": source.origin,
         "sample": source.sample,
+        **({"labels": source.label_columns} if hasattr(source, "label_columns") else {}),
         "samples": {part: len(numbers) for part, numbers in parts.items()},
         "left_out": _plain(dropped),
         "low_quality_kept": _plain(f for f in check.issues if f.sample not in absent),

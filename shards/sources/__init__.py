@@ -39,6 +39,7 @@ Imports distgan.core, shards.codecs, shards.format and shards.audio.
 _base             find a source by its name; SourceReport and SampleIssue, the results of `check`
 images            a folder of images
 particles         synthetic bubble-chamber photographs
+shapes            synthetic labelled images of coloured shapes
 flowers102        Oxford 102 Flowers from the published files
 waveform          detector pulses, synthetic or from files
 audio             pairs of recordings in two folders

@@ -15,7 +15,7 @@ from distgan.data.dataset import Data
 from distgan.distributed.ranks import Ranks, exit_process
 from distgan.evaluation.image_evaluator import Evaluator
 from distgan.evaluation.image_scores import METRICS
-from distgan.nn.image import Generator64
+from distgan.nn.image import Generator
 
 COUNT = 1003
 
@@ -26,7 +26,7 @@ def results(
     ranks = Ranks(Machine(device="cpu"))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        generator = Generator64(8, 4, 1, (), 8, 1, ranks).eval()
+        generator = Generator(8, 4, 1, (), 8, 1, ranks).eval()
 
     def sample(numbers):
         return generator(rng.normal_each(0, "noise/test", numbers, (8,)))

@@ -40,16 +40,18 @@ def systems_of(kind: str) -> tuple[System, ...]:
     return SYSTEMS if kind == "zero2" else (*SYSTEMS, *TEMPLATES)
 
 
-def report(system: System, data: Path | str, words: tuple[str, ...]) -> comparison.Report:
+def report(system: System, folder: Path | str, words: tuple[str, ...]) -> comparison.Report:
     """Compare three steps of one system, in this process or in all of the launch."""
     module, run, _ = plan(
-        [*system.words(3), f"data={data}", "machine.device=cpu", "machine.timeout_s=60", *words]
+        [*system.words(3), f"data={folder}", "machine.device=cpu", "machine.timeout_s=60", *words]
     )
     ranks = Ranks(run.machine, run.precision)
     layout = batch_layout.fit(
         run.batch, ranks.world_size, run.machine.accumulation, run.group, run.group_of
     )
-    return comparison.check(module, run, ranks, Data(run.data), layout)
+    data = Data(run.data)
+    data.require(run)
+    return comparison.check(module, run, ranks, data, layout)
 
 
 def numbers_apart(checked: comparison.Report) -> float:

@@ -18,7 +18,12 @@ BATCH, GROUP = (
     12,
     3,
 )  # 4 micro-batches and 2 x 2 hold whole batch-norm groups; those of 3 processes span ranks
-TRAIN = {"particles": 54, "pulses": 54, "recordings": 54}  # training samples of these fixtures
+TRAIN = {
+    "particles": 54,
+    "pulses": 54,
+    "recordings": 54,
+    "shapes": 54,
+}  # training samples of these fixtures
 TOLERANCE = 2e-5  # float32: the promise
 ROUNDING = 1e-9  # float64: any fault of sharing, seeding or averaging lies above, rounding below
 DOCS = ROOT / "docs" / "engines.md"
@@ -39,12 +44,13 @@ class System:
 
     def words(self, steps: int = STEPS) -> list[str]:
         """Recipe and settings of a run of `steps` steps."""
-        usual = QUIET if self.data == "particles" else CALM  # pairs have no Fréchet score
+        images = self.data in ("particles", "shapes")
+        usual = QUIET if images else CALM  # pairs have no Fréchet score
         return [
             self.recipe,
             f"epochs={steps * BATCH * self.updates / TRAIN[self.data]:.9f}",
             f"batch={BATCH}",
-            *([f"bn_group={GROUP}"] if self.grouped and self.data == "particles" else []),
+            *([f"bn_group={GROUP}"] if self.grouped and images else []),
             *usual,
             *self.settings,
         ]
@@ -132,6 +138,28 @@ SYSTEMS = (
         "r3gan",
         ("ngf=2", "ndf=2", "latent=8", "blocks=1", "penalty_every=2", "ema=0.99", "seed=0"),
         grouped=False,
+    ),
+    System(
+        "sagan, classes",
+        "sagan",
+        ("conditional=true", "label=shape", "ngf=2", "ndf=2", "latent=8", "seed=3"),
+        data="shapes",
+    ),
+    System(
+        "r3gan, classes",
+        "r3gan",
+        (
+            "conditional=true",
+            "label=colour",
+            "ngf=2",
+            "ndf=2",
+            "latent=8",
+            "blocks=1",
+            "ema=0.99",
+            "seed=0",
+        ),
+        grouped=False,
+        data="shapes",
     ),
     System(
         "waveform",

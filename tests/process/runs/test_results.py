@@ -28,7 +28,7 @@ from distgan.data.dataset import Data
 from distgan.distributed.ranks import Ranks
 from distgan.engine.player import Player
 from distgan.evaluation.image_features import StandIn
-from distgan.nn.image import Generator64
+from distgan.nn.image import Generator
 from distgan.outputs import image_results as results
 from distgan.shards.audit import command as audit_command
 from distgan.shards.codecs import audio as audio_codec
@@ -252,7 +252,7 @@ def test_the_files_are_of_the_averaged_generator_in_eval_mode(trained):
     folder, _, _ = trained
     event = json.loads((folder / "events.jsonl").read_text().splitlines()[-2])
     tensors = load_file(folder / "checkpoints" / f"{event['step']:08d}" / "networks.safetensors")
-    network = Generator64(8, 4, 3, (), 8, 8, Ranks(Machine(device="cpu")))
+    network = Generator(8, 4, 3, (), 8, 8, Ranks(Machine(device="cpu")))
     network.load_state_dict(
         {
             name.removeprefix("G.ema."): value

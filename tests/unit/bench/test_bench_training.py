@@ -45,11 +45,11 @@ def test_turns_are_of_equal_length_and_what_warms_up_is_left_out(monkeypatch):
 
 def test_by_hand_has_torchs_own_layers():
     from distgan.distributed.ranks import Ranks
-    from distgan.nn.image import Discriminator64, Generator64
+    from distgan.nn.image import Discriminator, Generator
 
     nets = [
         straight.plain(net)
-        for net in (Generator64(8, 4, 1, (16,), 8, 4, Ranks()), Discriminator64(4, 1, (16,), 8))
+        for net in (Generator(8, 4, 1, (16,), 8, 4, Ranks()), Discriminator(4, 1, (16,), 8))
     ]
     theirs = [
         module

@@ -130,7 +130,7 @@ def test_an_unknown_key_names_the_nearest(typo, meant):
         ("betas=[0.5, 2]", "betas.1: found 2; input should be less than or equal to 1"),
         ("betas=[0.5]", "betas: found [0.5], which is too short"),
         ("betas=0.5", "betas: found 0.5; input should be a list"),
-        ("attention=[7]", "attention.0: found 7; input should be 8, 16 or 32"),
+        ("attention=[7]", "attention.0: found 7; input should be 4, 8, 16, 32, 64 or 128"),
         ("evaluate.schedule=[]", "evaluate.schedule: found []; list should have at least 1 item"),
         ("evaluate.schedule=[10]", "evaluate.schedule.0: found 10; input should be a list"),
         ("evaluate.schedule=[[null, 10], [20, 5]]", "as in [[200, 10], [800, 20], [null, 50]]"),
@@ -260,7 +260,9 @@ CHANGES = {
     "loss": "hinge",
     "spectral_norm": [],
     "diffaugment": ["cutout"],
+    "conditional": True,
 }
+CHANGES_OF_CONDITIONAL = {"label": "shape", "class_share": "uniform"}
 
 
 def test_where_the_inception_weights_lie_does_not_change_the_identity():
@@ -277,11 +279,15 @@ def test_where_the_inception_weights_lie_does_not_change_the_identity():
 
 
 def test_every_other_setting_changes_the_identity():
-    assert CHANGES.keys() | Settings.unhashed() | {"recipe"} == Settings.model_fields.keys()
+    changes = CHANGES.keys() | CHANGES_OF_CONDITIONAL.keys()
+    assert changes | Settings.unhashed() | {"recipe"} == Settings.model_fields.keys()
     ids = {
         name: validate(Settings, BASE | {name: value}).identity("abc")["id"]
         for name, value in CHANGES.items()
     }
+    given = BASE | {"conditional": True}
+    for name, value in CHANGES_OF_CONDITIONAL.items():
+        ids[name] = validate(Settings, given | {name: value}).identity("abc")["id"]
     assert len({of().identity("abc")["id"], *ids.values()}) == len(ids) + 1
     assert of().identity("abd")["id"] != of().identity("abc")["id"]
     assert re.fullmatch("[0-9a-f]{8}", of().identity("abc")["id"])

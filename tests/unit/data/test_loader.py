@@ -22,6 +22,7 @@ from distgan.data import loader
 from distgan.data.dataset import Data
 from distgan.data.loader import Stream
 from distgan.data.order import Order
+from distgan.recipes import sagan
 from distgan.shards.adopt import command as adopt_command
 
 CPU = torch.device("cpu")
@@ -341,7 +342,7 @@ def test_clips_of_different_lengths_need_a_crop_that_fits(tmp_path):
 
 def test_a_recipe_for_images_refuses_pairs(tmp_path):
     with pytest.raises(ConfigError, match="sagan trains on images, this data set holds pairs"):
-        Data(str(shard_sets.pairs(tmp_path / "d", 3))).require("sagan", "image", None)
+        Data(str(shard_sets.pairs(tmp_path / "d", 3))).require(sagan.Settings(data="d"))
 
 
 def test_a_pair_that_is_not_as_the_data_set_says_is_named(tmp_path):

@@ -9,7 +9,7 @@ from torch import nn
 from distgan.config.sections import Machine
 from distgan.distributed.ranks import Ranks
 from distgan.nn import losses
-from distgan.nn.image import Discriminator64, Generator64, SelfAttention2d
+from distgan.nn.image import Discriminator, Generator, SelfAttention2d
 
 
 def test_vanilla_by_hand():
@@ -221,7 +221,7 @@ def test_attention_position_by_position():
 @pytest.mark.parametrize("attention", [(), (16,), (8, 16, 32)])
 def test_shapes_and_ranges(attention):
     ranks = Ranks(Machine(device="cpu"))
-    G, D = Generator64(5, 4, 3, attention, 8, 2, ranks), Discriminator64(4, 3, attention, 8)
+    G, D = Generator(5, 4, 3, attention, 8, 2, ranks), Discriminator(4, 3, attention, 8)
     images = G(torch.randn(2, 5))
     assert images.shape == (2, 3, 64, 64)
     assert images.abs().max() <= 1
@@ -236,7 +236,7 @@ def test_shapes_and_ranges(attention):
 
 
 def test_every_convolution_of_g_can_be_spectrally_normalised():
-    G = Generator64(5, 4, 1, (16,), 8, 2, Ranks(Machine(device="cpu")), spectral=True)
+    G = Generator(5, 4, 1, (16,), 8, 2, Ranks(Machine(device="cpu")), spectral=True)
     convolutions = [
         module for module in G.modules() if isinstance(module, nn.Conv2d | nn.ConvTranspose2d)
     ]
@@ -246,7 +246,7 @@ def test_every_convolution_of_g_can_be_spectrally_normalised():
 
 
 def test_every_convolution_of_d_is_spectrally_normalised():
-    D = Discriminator64(4, 1, (16,), 8)
+    D = Discriminator(4, 1, (16,), 8)
     convolutions = [module for module in D.modules() if isinstance(module, nn.Conv2d)]
     assert len(convolutions) == 5 + 3
     assert all(hasattr(module, "parametrizations") for module in convolutions)
@@ -254,7 +254,7 @@ def test_every_convolution_of_d_is_spectrally_normalised():
 
 def test_initial_weights_are_dcgans():
     torch.manual_seed(0)
-    G = Generator64(64, 16, 1, (16,), 8, 2, Ranks(Machine(device="cpu")))
+    G = Generator(64, 16, 1, (16,), 8, 2, Ranks(Machine(device="cpu")))
     first = G.layers[0].weight
     assert first.mean().abs().item() < 1e-3
     assert first.std().item() == pytest.approx(0.02, rel=0.02)

@@ -204,16 +204,3 @@ def test_a_validation_is_finite_and_draws_samples(particles, tmp_path, monkeypat
     assert math.isfinite(made.validate(data)["valid/train_d_loss"])
     show(made, data, tmp_path / "grid.png")
     assert (tmp_path / "grid.png").stat().st_size > 1000
-
-
-def test_images_of_another_size_are_refused():
-    from distgan.core.errors import ConfigError
-
-    chosen = loading.validate(Settings, {"recipe": "r3gan", "data": "-"}, SMALL)
-    with pytest.raises(ConfigError, match="r3gan draws 64x64 images"):
-        Recipe(
-            chosen,
-            Ranks(chosen.machine.model_copy(update={"device": "cpu"})),
-            batch_layout.fit(4, 1, 1, 1),
-            (1, 32, 32),
-        )

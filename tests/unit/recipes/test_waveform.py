@@ -239,10 +239,7 @@ def test_settings_that_cannot_work_are_refused():
         ConfigError, match="windows of 200 frames are asked for, the shortest clip has 128"
     ):
         Data.require(
-            type("Held", (), {"kind": "pair", "sample": _pairs(128)})(),
-            "waveform",
-            "pair",
-            settings("segment=200").crop,
+            type("Held", (), {"kind": "pair", "sample": _pairs(128)})(), settings("segment=200")
         )
 
 
