@@ -34,6 +34,26 @@ class UpdateTrace:
     positions: list[np.ndarray]  # of their samples, in the endless stream
 
 
+@dataclasses.dataclass(frozen=True)
+class HalfLife:
+    """A moving average whose decay is given in images (Karras et al. 2020, StyleGAN2).
+
+    `images`: after so many the network of before counts half; early in training the half-life is at
+    most `rampup` times the images so far (null: no ramp). `batch`: images of an update.
+    """
+
+    images: float
+    rampup: float | None
+    batch: int
+
+    def decay(self, updates: torch.Tensor) -> torch.Tensor:
+        """Return the decay of one update after so many updates."""
+        half = torch.full_like(updates, self.images)
+        if self.rampup is not None:
+            half = (updates * self.batch * self.rampup).clamp_(1e-8, self.images)
+        return 0.5 ** (self.batch / half)
+
+
 class Player:
     """A network in training; `module` is the network, `ema` its average, or `module` without
     one.
@@ -47,13 +67,14 @@ class Player:
         *,
         clip: float | None = None,
         clamp: float | None = None,
-        ema: float | None = None,
+        ema: float | HalfLife | None = None,
         schedule: Callable[[float], float] = lambda epoch: 1.0,
     ):
         """Move `net` to the device and wrap it for the run's engine.
 
         `clip`: largest gradient norm; `clamp`: largest weight, after each step (WGAN); `ema`: decay
-        of the average of weights and buffers; `schedule`: epoch -> learning-rate factor.
+        of the average of weights and buffers, by update or in images; `schedule`: epoch ->
+        learning-rate factor.
         """
         self._ranks, self._clip, self._clamp = ranks, clip, clamp
         self._decay, self._schedule = ema, schedule
@@ -173,13 +194,15 @@ class Player:
 
         The decay rises as min(decay, (1 + n) / (10 + n)) over the first updates (TensorFlow's
         ExponentialMovingAverage with num_updates): otherwise 0.9999 would keep the untrained
-        network for ten thousand updates.
+        network for ten thousand updates. A `HalfLife` has a ramp of its own.
         """
         self.updates += finite
         if self._decay is not None:
-            weight = (
-                1 - ((1 + self.updates) / (10 + self.updates)).clamp_max(self._decay)
-            ) * finite
+            if isinstance(self._decay, HalfLife):
+                decay = self._decay.decay(self.updates)
+            else:
+                decay = ((1 + self.updates) / (10 + self.updates)).clamp_max(self._decay)
+            weight = (1 - decay) * finite
             weight = weight.to(self._ranks.dtype)
             floating = [pair for pair in self._pairs if pair[0].is_floating_point()]
             averages, values = zip(*floating, strict=True)

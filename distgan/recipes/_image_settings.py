@@ -5,7 +5,9 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from distgan.config.image_sizes import DOUBLED, SizeRule, doublings
+from distgan.config.sections import Positive
 from distgan.config.settings import Run
+from distgan.engine.player import HalfLife
 from distgan.monitor.settings import Neutral
 
 Side = Literal[4, 8, 16, 32, 64, 128]
@@ -35,17 +37,41 @@ class ImageSettings(Run):
         ),
     )
 
-    @field_validator("label", "class_share")
+    ema_kimg: Annotated[Positive | None, Neutral(None)] = Field(
+        None,
+        description=(
+            "half-life of the generator's moving average in thousand images (10, say), in place of"
+            " `ema`; null: by `ema`"
+        ),
+    )
+    ema_rampup: Annotated[Positive | None, Neutral(0.05)] = Field(
+        0.05,
+        description=(
+            "of ema_kimg: the half-life is at most this share of the images so far; null: no ramp"
+        ),
+    )
+
+    @field_validator("label", "class_share", "ema_rampup")
     @classmethod
-    def _of_conditional(cls, value: Any, info: ValidationInfo) -> Any:
-        usual = cls.model_fields[str(info.field_name)].default
-        if not info.data.get("conditional") and value != usual:
-            raise ValueError("only conditional networks are given classes: conditional=true")
+    def _beside_another(cls, value: Any, info: ValidationInfo) -> Any:
+        name = str(info.field_name)
+        if value != cls.model_fields[name].default:
+            if name == "ema_rampup" and info.data.get("ema_kimg") is None:
+                raise ValueError("it limits ema_kimg, which is not given")
+            if name != "ema_rampup" and not info.data.get("conditional"):
+                raise ValueError("only conditional networks are given classes: conditional=true")
         return value
 
     @property
     def label_column(self) -> str | None:
         return (self.label or "") if self.conditional else None
+
+    @property
+    def average(self) -> float | HalfLife | None:
+        """The moving average of the generator, by update or in images; None for none."""
+        if self.ema_kimg is not None:
+            return HalfLife(self.ema_kimg * 1000, self.ema_rampup, self.batch)
+        return getattr(self, "ema", None)
 
     def attention_for(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Return the resolutions with attention for images of this shape.

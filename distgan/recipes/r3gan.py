@@ -132,7 +132,7 @@ class Recipe(_noise.DrawsFromNoise):
             ranks,
             Generator(run.latent, run.ngf, channels, run.blocks, size, classes),
             partial(adam, lr=run.g_lr),
-            ema=run.ema,
+            ema=run.average,
             schedule=self._rate,
         )
         self.D = Player(

@@ -164,7 +164,7 @@ class Recipe(_noise.DrawsFromNoise):
             classes=classes,
         )
         self.G = Player(
-            ranks, G, partial(adam, lr=run.g_lr), clip=run.clip, ema=run.ema, schedule=schedule
+            ranks, G, partial(adam, lr=run.g_lr), clip=run.clip, ema=run.average, schedule=schedule
         )
         self.D = Player(ranks, D, partial(adam, lr=run.d_lr), clip=run.clip, schedule=schedule)
         self.players = {"G": self.G, "D": self.D}

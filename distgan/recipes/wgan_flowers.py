@@ -269,7 +269,9 @@ class Recipe(_noise.DrawsFromNoise):
             else torch.optim.RMSprop
         )
         schedule = partial(step_decay, every=run.lr_every, factor=run.lr_factor)
-        self.G = Player(ranks, G, partial(optimizer, lr=run.g_lr), ema=run.ema, schedule=schedule)
+        self.G = Player(
+            ranks, G, partial(optimizer, lr=run.g_lr), ema=run.average, schedule=schedule
+        )
         self.D = Player(
             ranks,
             D,

@@ -9,7 +9,7 @@ import json
 import pytest
 from compare import ROUNDING, TOLERANCE, TRAIN
 from processes import ROOT, line, run
-from systems import CELLS, systems_of
+from systems import CELLS, DEALT_BY_PLACE, systems_of
 
 
 @pytest.mark.parametrize(
@@ -31,6 +31,9 @@ def test_two_ranks_are_one_process(kind, limit, sets, tmp_path):
     results = json.loads(
         next(text for text in reversed(output.splitlines()) if text.startswith("{"))
     )
+    if kind == "ddp":  # a fault, which must show
+        verdict, _ = results.pop(DEALT_BY_PLACE)
+        assert verdict and "not those of one process" in verdict
     assert results.keys() == {
         f"{system.name}, {words[-1]}" for system in systems_of(kind) for words in CELLS[kind]
     }

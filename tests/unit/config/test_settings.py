@@ -261,8 +261,14 @@ CHANGES = {
     "spectral_norm": [],
     "diffaugment": ["cutout"],
     "conditional": True,
+    "ema_kimg": 10,
 }
-CHANGES_OF_CONDITIONAL = {"label": "shape", "class_share": "uniform"}
+# Settings that mean something beside another one: that one, and a change.
+CHANGES_BESIDE = {
+    "label": ({"conditional": True}, "shape"),
+    "class_share": ({"conditional": True}, "uniform"),
+    "ema_rampup": ({"ema_kimg": 10}, 0.1),
+}
 
 
 def test_where_the_inception_weights_lie_does_not_change_the_identity():
@@ -279,15 +285,14 @@ def test_where_the_inception_weights_lie_does_not_change_the_identity():
 
 
 def test_every_other_setting_changes_the_identity():
-    changes = CHANGES.keys() | CHANGES_OF_CONDITIONAL.keys()
+    changes = CHANGES.keys() | CHANGES_BESIDE.keys()
     assert changes | Settings.unhashed() | {"recipe"} == Settings.model_fields.keys()
     ids = {
         name: validate(Settings, BASE | {name: value}).identity("abc")["id"]
         for name, value in CHANGES.items()
     }
-    given = BASE | {"conditional": True}
-    for name, value in CHANGES_OF_CONDITIONAL.items():
-        ids[name] = validate(Settings, given | {name: value}).identity("abc")["id"]
+    for name, (beside, value) in CHANGES_BESIDE.items():
+        ids[name] = validate(Settings, BASE | beside | {name: value}).identity("abc")["id"]
     assert len({of().identity("abc")["id"], *ids.values()}) == len(ids) + 1
     assert of().identity("abd")["id"] != of().identity("abc")["id"]
     assert re.fullmatch("[0-9a-f]{8}", of().identity("abc")["id"])

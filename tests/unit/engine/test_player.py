@@ -10,7 +10,7 @@ from torch import nn
 from distgan.config.sections import Machine
 from distgan.distributed.ranks import Ranks
 from distgan.engine import player as player_module
-from distgan.engine.player import Player
+from distgan.engine.player import HalfLife, Player
 from distgan.nn import normalization
 
 
@@ -113,6 +113,19 @@ def test_the_average_follows_with_a_warmed_up_decay(ranks):
         torch.testing.assert_close(p.ema.weight, expected, rtol=1e-6, atol=1e-7)
     assert not p.ema.weight.requires_grad
     assert not p.ema.training
+
+
+def test_an_average_in_images_has_its_half_life(ranks):
+    """StyleGAN2's: half of what was counts after so many images, fewer early in training."""
+    p = player(ranks, ema=HalfLife(100, 0.5, 10))
+    expected = p.module.weight.detach().clone()
+    for n in range(1, 31):
+        p.update(square(p), [torch.randn(8, 3)], 0.0)
+        decay = 0.5 ** (10 / min(100, n * 10 * 0.5))
+        expected = decay * expected + (1 - decay) * p.module.weight.detach()
+        torch.testing.assert_close(p.ema.weight, expected, rtol=1e-5, atol=1e-6)
+    count = torch.tensor(3.0, dtype=torch.float64)
+    assert HalfLife(100, None, 10).decay(count) == 0.5**0.1
 
 
 @pytest.mark.parametrize(
