@@ -35,10 +35,12 @@ from distgan.shards.format.manifest import (
     write_manifest,
 )
 from distgan.shards.format.reader import ShardSet, open_parts
+from distgan.shards.format.sample_spec import next_lines
 from distgan.shards.format.tar_members import ODD
 
 TRAIN, VALIDATION = ("train", "training"), ("validation", "val", "valid", "test")
 SHARE = 0.1
+RECIPES = {"image": "sagan", "pair": None}  # to name as the next command
 Parts = dict[str, dict[str, Any]]
 
 
@@ -350,7 +352,7 @@ def _report(root: Path, dataset: dict[str, Any]) -> None:
     )
     for note in dataset["notes"]:
         console.say(note)
-    if dataset["notes"] and sample["kind"] == "image":
+    if sample["kind"] == "image" and not sample["size"]:
         folders = dict.fromkeys(part["folder"] for part in dataset["parts"].values())
         tars = " ".join(f"{shlex.quote(str(root / folder))}/*.tar" for folder in folders)
         console.say(
@@ -358,12 +360,10 @@ def _report(root: Path, dataset: dict[str, Any]) -> None:
             ' do tar xf "$tar" -C unpacked; done\n  distgan shard images OUT --from unpacked'
             " --size 64"
         )
-    elif sample["kind"] == "image":
-        console.say(
-            f"next: {console.command('check', root)}\nnext:"
-            f" {console.command('run', '--processes', 2, 'sagan', f'data={root}')}"
-        )
-    elif sample["kind"] == "pair":
-        console.say(f"next: {console.command('check', root)}")
+    elif sample["kind"] in RECIPES:
+        for line in next_lines(
+            root, sample, RECIPES[sample["kind"]], list(dataset.get("labels", {}))
+        ):
+            console.say(f"next: {line}")
     else:
         console.say("next: distgan index --help")

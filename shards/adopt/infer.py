@@ -14,6 +14,7 @@ from distgan.shards.codecs import image as image_codec
 from distgan.shards.codecs.audio import HEAD_BYTES, WAVE_FIELDS, wav_layout
 from distgan.shards.codecs.image import IMAGE_FIELDS
 from distgan.shards.format.reader import ShardSet
+from distgan.shards.format.sample_spec import size_entry
 
 _GRAY = ("1", "L", "LA")
 _COLOUR = ("P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
@@ -76,11 +77,11 @@ def _image(parts: dict[str, ShardSet], field: str) -> tuple[dict[str, Any], list
         ]
     counts = Counter((width, height) for width, height, _ in headers)
     (width, height), _ = counts.most_common(1)[0]
-    one_size = len(counts) == 1 and width == height and not errors
+    one_size = len(counts) == 1 and not errors
     sample = {
         "kind": "image",
         "channels": max(channels for _, _, channels in headers),
-        "size": width if one_size else None,
+        "size": size_entry(height, width) if one_size else None,
         "field": field,
     }
     if errors:
@@ -92,7 +93,7 @@ def _image(parts: dict[str, ShardSet], field: str) -> tuple[dict[str, Any], list
         ]
         if len(counts) > MAX_EXAMPLES:
             sizes.append("…")
-        return sample, [f"training needs square images of one size; found {', '.join(sizes)}"]
+        return sample, [f"training needs images of one size; found {', '.join(sizes)}"]
     return sample, []
 
 

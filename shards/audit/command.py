@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from distgan import __version__
+from distgan.config import image_sizes
 from distgan.core import console
 from distgan.core.arguments import Arguments, Command, Option, switch, whole
 from distgan.core.errors import ConfigError, DataError
@@ -30,6 +31,7 @@ from distgan.shards.audit.checks import FAIL, SIGNED, WARN
 from distgan.shards.audit.findings import Checks, Finding, summary
 from distgan.shards.audit.samples import chunks, places, read
 from distgan.shards.format.manifest import DATASET
+from distgan.shards.format.sample_spec import recipe_for
 from distgan.shards.sources._base import load_source, source_names
 
 VERSION = 1
@@ -183,10 +185,9 @@ def _kind(sample: Any) -> str:
     """Return "images" or "pairs" by dataset.json; "none" if samples cannot be examined."""
     if not isinstance(sample, dict):
         return "none"
-    channels, size, rate = sample.get("channels"), sample.get("size"), sample.get("rate")
-    if sample.get("kind") == "image" and isinstance(size, int) and channels in (1, 3):
+    if sample.get("kind") == "image" and sample["size"]:
         return "images"
-    return "pairs" if sample.get("kind") == "pair" and isinstance(rate, int) else "none"
+    return "pairs" if sample.get("kind") == "pair" else "none"
 
 
 def _require_writable(out: Path, root: Path) -> None:
@@ -306,11 +307,13 @@ def _next(root: Path, report: dict[str, Any], rows: list[dict[str, Any]]) -> str
             " (--drop-low-quality leaves out those that a source itself reports)"
         )
     if name in source_names():
-        recipe = load_source(name).RECIPE
+        usual = load_source(name).RECIPE
     else:
-        recipe = {"images": "sagan", "pairs": "timbre"}.get(kind)
-    if recipe:
+        usual = {"images": "sagan", "pairs": "timbre"}.get(kind)
+    if recipe := recipe_for(report["sample"] or {}, usual):
         return console.command("run", "--processes", 2, recipe, f"data={root}")
+    if usual and kind == "images":
+        return f"make images of a size that recipes train on: {image_sizes.RULE}"
     return (
         "a recipe of your own (docs/architecture.md, Adding a system); no recipe of this version"
         f" trains on {kind}"

@@ -22,6 +22,7 @@ from distgan.shards.audit.findings import Checks, Finding
 from distgan.shards.audit.samples import Place, read
 from distgan.shards.codecs import image as image_codec
 from distgan.shards.codecs.image import IMAGE_FIELDS, decode
+from distgan.shards.format.sample_spec import height_width
 
 BITS = 8  # of 64: two images within this distance are compared
 BLOCKS = 32
@@ -48,15 +49,15 @@ class Examiner:
     """Examine chunks of samples; pickled to worker processes."""
 
     def __init__(self, sample: dict[str, Any], fields: list[str]):
-        self.size, self.channels = sample["size"], sample["channels"]
+        self.size, self.channels = height_width(sample["size"]), sample["channels"]
         self.field = sample.get("field") or next(field for field in fields if field in IMAGE_FIELDS)
 
     def __call__(self, chunk: list[Place]) -> list[ImageReport]:
         return [self._inspect(place, read(place)[self.field]) for place in chunk]
 
     def pixels(self, place: Place) -> np.ndarray | None:
-        """Decode an image to uint8 [size, size, channels]; None if that fails."""
-        out = np.empty((self.size, self.size, self.channels), np.uint8)
+        """Decode an image to uint8 [height, width, channels]; None if that fails."""
+        out = np.empty((*self.size, self.channels), np.uint8)
         try:
             decode(read(place)[self.field], self.field, out)
         except Exception:
@@ -70,13 +71,14 @@ class Examiner:
             shape, mode = _header(data, self.field)
         except Exception as error:
             return ImageReport(place, {"undecodable": _reason(error)})
-        if shape != (self.size, self.size):
+        if shape != self.size:
+            height, width = self.size
             return ImageReport(
-                place, {"size": f"{shape[1]}x{shape[0]} pixels, expected {self.size}x{self.size}"}
+                place, {"size": f"{shape[1]}x{shape[0]} pixels, expected {width}x{height}"}
             )
         expected = _MODES[self.channels]
         errors = {} if mode == expected else {"mode": f"{mode}, expected {expected}"}
-        pixels = np.empty((self.size, self.size, self.channels), np.uint8)
+        pixels = np.empty((*self.size, self.channels), np.uint8)
         try:
             decode(data, self.field, pixels)
         except Exception as error:

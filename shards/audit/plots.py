@@ -107,13 +107,14 @@ def sheet(
 
 
 def _enlarged(pixels: np.ndarray) -> np.ndarray:
-    """Resize uint8 [size, size, 1 or 3] to [CELL, CELL, 3]; smoothed only when reduced."""
+    """Fit uint8 [height, width, 1 or 3] into [CELL, CELL, 3]; smoothed only when reduced."""
     image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).convert("RGB")
-    return np.asarray(
-        image.resize(
-            (CELL, CELL), Image.Resampling.NEAREST if image.width <= CELL else Image.Resampling.BOX
-        )
-    )
+    longer = max(image.size)
+    method = Image.Resampling.NEAREST if longer <= CELL else Image.Resampling.BOX
+    width, height = (max(1, round(side * CELL / longer)) for side in image.size)
+    cell = Image.new("RGB", (CELL, CELL), (235, 235, 235))
+    cell.paste(image.resize((width, height), method), ((CELL - width) // 2, (CELL - height) // 2))
+    return np.asarray(cell)
 
 
 def histograms(path: Path, title: str, panels: list[Panel]) -> str:

@@ -26,6 +26,7 @@ from distgan.core.worker_pool import default_workers
 from distgan.shards.build.plan import Task, build, finish, missing, shard_files, table
 from distgan.shards.format.index import load_json
 from distgan.shards.format.manifest import DATASET, VERSION, load_manifest
+from distgan.shards.format.sample_spec import next_lines
 from distgan.shards.sources._base import load_source, source_names
 
 ARRAY = """
@@ -142,7 +143,7 @@ def command_of(name: str) -> Command:
         for option in COMMAND.options
     ]
     examples = "\n".join(f"  {line}\n      {meaning}" for meaning, line in module.EXAMPLES)
-    following = "\n".join(f"then: {command}" for command in _next_commands(module, "OUT"))
+    following = "\n".join(f"then: {command}" for command in _usual_next(module))
     check = getattr(module, "check_options", lambda args: ())
     return Command(
         f"shard {name}",
@@ -254,8 +255,9 @@ def _report(out: Path, dataset: dict[str, Any]) -> None:
         if findings:
             console.say(f"{len(findings)} {title}:\n{table(findings)}")
     console.say(f"{out}: {_counts(dataset)}; fingerprint {dataset['fingerprint']}")
-    for command in _next_commands(load_source(dataset["source"]), str(out)):
-        console.say(f"next: {command}")
+    usual = load_source(dataset["source"]).RECIPE
+    for line in next_lines(out, dataset["sample"], usual, list(dataset.get("labels", {}))):
+        console.say(f"next: {line}")
 
 
 def _overview() -> str:
@@ -272,15 +274,13 @@ def _overview() -> str:
         lines += ["", f"  {name}: {_summary(module)}"] + [
             f"    {line}\n        {what}" for what, line in module.EXAMPLES
         ]
-        lines += [f"    then: {command}" for command in _next_commands(module, "OUT")]
+        lines += [f"    then: {command}" for command in _usual_next(module)]
     return "\n".join(lines)
 
 
-def _next_commands(module: Any, out: str) -> list[str]:
-    commands = [console.command("check", out)]
-    if module.RECIPE:
-        commands.append(console.command("run", "--processes", 2, module.RECIPE, f"data={out}"))
-    return commands
+def _usual_next(module: Any) -> list[str]:
+    """Return the next commands, for help: of 64 x 64, where samples are images."""
+    return next_lines("OUT", {"kind": "image", "size": 64}, module.RECIPE)
 
 
 def _summary(module: Any) -> str:

@@ -1,8 +1,8 @@
 """Write, index and read tar shards.
 
 Equal samples give equal bytes. A shard is finished when its index exists. A reader returns exactly
-the bytes that were written, or raises DataError with shard, member and bytes. Imports distgan.core
-and shards.codecs.
+the bytes that were written, or raises DataError with shard, member and bytes. Imports distgan.core,
+distgan.config.image_sizes and shards.codecs.
 
 index         the index beside a shard: offset, size and crc32 of every member
 manifest      manifest.json of a split and the parts of dataset.json
@@ -10,5 +10,5 @@ tar_members   read the members of a tar from any program; refuse unsafe and dama
 writer        write a shard and its index
 reader        ShardSet: read samples of a split in any order
 labels        the columns of labels, and the label of each sample
-sample_spec   validate the entry `sample` of dataset.json
+sample_spec   validate the entry `sample` of dataset.json, and name the next commands
 """

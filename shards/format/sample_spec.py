@@ -1,7 +1,10 @@
 """Validate the entry `sample` of dataset.json: no checksum covers it, and readers rely on it."""
 
+from collections.abc import Sequence
 from typing import Any
 
+from distgan.config import image_sizes
+from distgan.core import console
 from distgan.shards.codecs.audio import WAVE_FIELDS
 from distgan.shards.codecs.image import IMAGE_FIELDS
 from distgan.shards.format.manifest import VERSION
@@ -25,8 +28,7 @@ def sample_of(dataset: Any) -> dict[str, Any]:
     if kind == "image":
         valid = {
             "channels": sample.get("channels") in (1, 3),
-            "size": "size" in sample
-            and (sample["size"] is None or _is_count(sample["size"], LARGEST)),
+            "size": "size" in sample and _is_size(sample["size"]),
             "field": _is_field(sample.get("field", "png"), IMAGE_FIELDS),
         }
     elif kind == "pair":
@@ -47,6 +49,51 @@ def sample_of(dataset: Any) -> dict[str, Any]:
     if wrong := [name for name, is_valid in valid.items() if not is_valid]:
         raise ValueError(f"sample: {wrong[0]} {sample.get(wrong[0])!r}")
     return sample
+
+
+def height_width(size: int | list[int]) -> tuple[int, int]:
+    """Return (height, width) of the `size` of images: an int for squares, else [height, width]."""
+    height, width = size if isinstance(size, list) else (size, size)
+    return height, width
+
+
+def size_entry(height: int, width: int) -> int | list[int]:
+    """Return the `size` of images as dataset.json has it."""
+    return height if height == width else [height, width]
+
+
+def recipe_for(sample: dict[str, Any], usual: str | None) -> str | None:
+    """Return `usual`, the recipe to name as the next command; None where it would refuse images of
+    this size.
+    """
+    if sample.get("kind") != "image":
+        return usual
+    size = sample.get("size")
+    return usual if size and image_sizes.trainable(*height_width(size)) else None
+
+
+def next_lines(
+    data: object, sample: dict[str, Any], usual: str | None, labels: Sequence[str] = ()
+) -> list[str]:
+    """Return the commands to name after a data set was made; `labels` are its columns."""
+    lines = [console.command("check", data)]
+    if recipe := recipe_for(sample, usual):
+        run = ("run", "--processes", 2, recipe, f"data={data}")
+        lines.append(console.command(*run))
+        if labels and sample["kind"] == "image":
+            column = [f"label={labels[0]}"] if len(labels) > 1 else []
+            lines.append(console.command(*run, "conditional=true", *column))
+    elif usual and sample["kind"] == "image":
+        lines[0] += f"  (no recipe trains on images of this size: {image_sizes.RULE})"
+    return lines
+
+
+def _is_size(value: Any) -> bool:
+    """Several sizes (None), a side of squares, or [height, width] of rectangles."""
+    if isinstance(value, list):
+        is_pair = len(value) == 2 and all(_is_count(side, LARGEST) for side in value)
+        return is_pair and value[0] != value[1]
+    return value is None or _is_count(value, LARGEST)
 
 
 def _is_count(value: Any, most: int = 2**31 - 1) -> bool:

@@ -19,8 +19,8 @@ and a `Source`, which is pickled to the writer processes, has
                         `SourceReport`, the same on every machine
     sample: dict        the format of a sample, complete after `check`; written to dataset.json
                         unchanged. One of
-                        {"kind": "image", "channels": 1|3, "size": pixels,
-                         "field": "png"|"jpg"|"npy"}
+                        {"kind": "image", "channels": 1|3, "field": "png"|"jpg"|"npy",
+                         "size": pixels of a side, or [height, width]}
                         {"kind": "pair", "rate": Hz, "fields": ["input.wav", "target.wav"],
                          "dtype": "int16"|"float32", "length": shortest, "longest": frames}
     group(i) -> str     samples of one group (one recording, one picture) stay on one side of the

@@ -1,4 +1,4 @@
-"""A folder of images of any size, mode and bit depth -> square 8-bit images.
+"""A folder of images of any size, mode and bit depth -> 8-bit images of one size.
 
 Each image is converted in these steps:
 
@@ -9,9 +9,9 @@ Each image is converted in these steps:
    in a file of 16
 3. transparency is composited on black, before resizing, so that invisible colours do not bleed into
    edges
-4. the largest centred square is cut out, and resized with Pillow's Lanczos filter, which widens
-   with the reduction and so does not alias: the usual choice for GAN training sets and the safe one
-   for FID (Parmar et al. 2022, "On Aliased Resizing")
+4. the largest centred crop of the aspect of `--size`, by default a square, is cut out and resized
+   with Pillow's Lanczos filter, which widens with the reduction and so does not alias: the usual
+   choice for GAN training sets and the safe one for FID (Parmar et al. 2022, "On Aliased Resizing")
 5. values are rounded to 8 bits once, at the end
 
 `LowQuality` has the rules for low quality. A sample is `key.png` (or .jpg, .npy: `--payload`) and
@@ -23,6 +23,7 @@ import hashlib
 import io
 import json
 import math
+import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -32,11 +33,12 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image
 
-from distgan.core.arguments import Arguments, Option, number, one_of, whole
+from distgan.core.arguments import Arguments, Option, number, one_of
 from distgan.core.errors import ConfigError, DataError
 from distgan.core.file_tree import Contents, find_files, keys_of, shown
 from distgan.core.worker_pool import map_with_progress
 from distgan.shards.codecs import image as image_codec
+from distgan.shards.format.sample_spec import height_width, size_entry
 from distgan.shards.sources._base import SampleIssue, SourceReport
 
 EXAMPLES = [
@@ -71,7 +73,7 @@ MODES_16_BIT = ("I;16", "I;16B", "I;16L")
 
 
 class LowQuality:
-    """The rules, applied to the square that would be written; the report states all of them."""
+    """The rules, applied to the crop that would be written; the report states all of them."""
 
     BLANK_STD = 2.0  # levels of 255: less contrast than the noise of a good camera
     TINY = 0.5  # of --size: the shorter side would be enlarged more than twice
@@ -92,9 +94,28 @@ class ImageReport:
     quality_issue: str = ""
 
 
+Size = int | list[int]  # a side of squares, or [height, width]
+
+
+def _size(text: str) -> Size:
+    if not (match := re.fullmatch(r"(\d{1,4})(?:x(\d{1,4}))?", text, re.ASCII)):
+        raise ValueError
+    width, height = int(match[1]), int(match[2] or match[1])
+    if not all(SIZES[0] <= side <= SIZES[1] for side in (width, height)):
+        raise ValueError
+    return size_entry(height, width)
+
+
 OPTIONS = (
     Option("from", "where the images are, at any depth", "FOLDER", dest="folder", required=True),
-    whole("size", "width and height in pixels", *SIZES, default=64),
+    Option(
+        "size",
+        "pixels: of a side of squares, or WIDTHxHEIGHT, such as 128x64",
+        "N|WxH",
+        default=64,
+        allowed=f"{SIZES[0]:,} to {SIZES[1]:,}, or two of them as WIDTHxHEIGHT, such as 128x64",
+        read=_size,
+    ),
     one_of(
         "channels",
         "1 grayscale, 3 colour (default: 1 if every image is gray, else 3)",
@@ -221,9 +242,9 @@ class Source:
 
 
 def inspect_image(
-    file: Path | BinaryIO, size: int, limits: Sequence[float] | None = None
+    file: Path | BinaryIO, size: Size, limits: Sequence[float] | None = None
 ) -> ImageReport:
-    """Decode one image and examine the square of `size` pixels that would be made of it."""
+    """Decode one image and examine the crop of this size that would be made of it."""
     # Image decoders raise any exception on damaged files: OSError, SyntaxError, struct.error,
     # IndexError, zlib.error.
     try:
@@ -231,20 +252,20 @@ def inspect_image(
     except Exception as error:
         return ImageReport(error=f"unreadable: {reason(error)}")
     values = np.asarray(image)
-    square = np.asarray(to_square(image, size))
-    shorter = min(image.size)
-    saturated = float(np.mean(square >= LowQuality.SATURATED_LEVEL))
+    crop = np.asarray(to_size(image, size))
+    shorter, least = min(_largest_crop(image.size, size)), LowQuality.TINY * min(height_width(size))
+    saturated = float(np.mean(crop >= LowQuality.SATURATED_LEVEL))
     quality_issue = ""
-    if shorter < LowQuality.TINY * size:
-        quality_issue = f"tiny: shorter side {shorter} pixels, less than {LowQuality.TINY * size:g}"
+    if shorter < least:
+        quality_issue = f"tiny: shorter side {shorter} pixels, less than {least:g}"
     elif saturated > LowQuality.SATURATED_SHARE:
         quality_issue = (
             f"saturated: {saturated:.1%} of the values at the top, more than"
             f" {LowQuality.SATURATED_SHARE:.0%}"
         )
-    elif float(square.std()) < LowQuality.BLANK_STD:
+    elif float(crop.std()) < LowQuality.BLANK_STD:
         quality_issue = (
-            f"blank: standard deviation {square.std():.2f} of 255 levels, less than"
+            f"blank: standard deviation {crop.std():.2f} of 255 levels, less than"
             f" {LowQuality.BLANK_STD:g}"
         )
     colour = values.ndim == 3 and bool(np.any(values != values[..., :1]))
@@ -329,22 +350,30 @@ def decode(
     return image, original
 
 
-def to_square(image: Image.Image, size: int) -> Image.Image:
-    """Return the centred square, resized to `size` x `size`, in mode L or RGB."""
-    side = min(image.size)
-    left, upper = (image.width - side) // 2, (image.height - side) // 2
-    square = image.crop((left, upper, left + side, upper + side)).resize(
-        (size, size), Image.Resampling.LANCZOS
+def to_size(image: Image.Image, size: Size) -> Image.Image:
+    """Return the largest centred crop of this aspect, resized to `size`, in mode L or RGB."""
+    width, height = _largest_crop(image.size, size)
+    left, upper = (image.width - width) // 2, (image.height - height) // 2
+    crop = image.crop((left, upper, left + width, upper + height)).resize(
+        height_width(size)[::-1], Image.Resampling.LANCZOS
     )
-    if square.mode == "F":
-        square = Image.fromarray(np.clip(np.rint(np.asarray(square)), 0, 255).astype(np.uint8))
-    return square
+    if crop.mode == "F":
+        crop = Image.fromarray(np.clip(np.rint(np.asarray(crop)), 0, 255).astype(np.uint8))
+    return crop
 
 
-def encode(image: Image.Image, size: int, channels: int, payload: str) -> tuple[str, bytes]:
-    """Encode the square of `size` pixels of a decoded image as (field, bytes)."""
+def _largest_crop(whole: tuple[int, int], size: Size) -> tuple[int, int]:
+    """Return (width, height) of the largest crop of an image that has the aspect of `size`."""
+    height, width = height_width(size)
+    if whole[0] * height > whole[1] * width:
+        return max(1, round(whole[1] * width / height)), whole[1]
+    return whole[0], max(1, round(whole[0] * height / width))
+
+
+def encode(image: Image.Image, size: Size, channels: int, payload: str) -> tuple[str, bytes]:
+    """Encode the crop of this size of a decoded image as (field, bytes)."""
     return image_codec.encode(
-        np.asarray(to_square(image, size).convert("L" if channels == 1 else "RGB")), payload
+        np.asarray(to_size(image, size).convert("L" if channels == 1 else "RGB")), payload
     )
 
 

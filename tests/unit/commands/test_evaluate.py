@@ -343,7 +343,7 @@ def test_files_of_a_folder_are_seen_as_shards_of_them_are(tmp_path):
     found = image_sets.open_set(str(folder)).decode([0, 1]).permute(0, 2, 3, 1).numpy()
     for name, seen in zip(("0.png", "1.png"), found, strict=True):
         np.testing.assert_array_equal(
-            seen, np.asarray(source.to_square(source.decode(folder / name)[0], 16).convert("RGB"))
+            seen, np.asarray(source.to_size(source.decode(folder / name)[0], 16).convert("RGB"))
         )
 
 

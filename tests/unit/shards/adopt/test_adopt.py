@@ -104,8 +104,7 @@ def test_one_folder_of_tars_holds_out_whole_tars(tmp_path, capsys):
     assert Data(str(tmp_path)).fingerprint == dataset["fingerprint"]
     assert (
         "55 train, 5 validation" in (out := capsys.readouterr().out)
-        and f"next: distgan check {tmp_path}\nnext: distgan run --processes 2 sagan data={tmp_path}"
-        in out
+        and f"next: distgan check {tmp_path}  (no recipe trains on images of this size" in out
     )
 
 
@@ -236,7 +235,7 @@ def test_pictures_of_several_sizes_are_indexed_and_the_way_on_is_told(tmp_path, 
     }
     out = capsys.readouterr().out
     assert (
-        "square images of one size; found 15 of 8x8, 1 of 9x8" in out
+        "needs images of one size; found 15 of 8x8, 1 of 9x8" in out
         and "distgan shard images OUT --from unpacked --size 64" in out
     )
     with pytest.raises(DataError, match="images of different sizes"):
@@ -247,7 +246,7 @@ def test_pictures_of_several_sizes_are_indexed_and_the_way_on_is_told(tmp_path, 
     ("payload", "colour", "channels"),
     [("png", False, 1), ("jpeg", True, 3), ("raw", False, 1), ("raw", True, 3)],
 )
-def test_kinds_of_pictures(tmp_path, payload, colour, channels):
+def test_kinds_of_pictures(tmp_path, capsys, payload, colour, channels):
     field = image_codec.FIELDS[payload]
     for k in range(2):
         tar(tmp_path / f"{k}.tar", {f"{k}.{field}": picture(k, 16, payload, colour)})
@@ -258,16 +257,23 @@ def test_kinds_of_pictures(tmp_path, payload, colour, channels):
         "size": 16,
         "field": field,
     }
+    line = (
+        f"next: distgan check {tmp_path}\nnext: distgan run --processes 2 sagan data={tmp_path}\n"
+    )
+    assert line in capsys.readouterr().out
 
 
-def test_pictures_that_are_no_squares_or_have_16_bits_are_told(tmp_path, capsys):
+def test_rectangles_are_a_data_set_and_16_bits_are_told(tmp_path, capsys):
     for k in range(2):
         tar(tmp_path / "flat" / f"{k}.tar", {f"{k}.png": picture(k, (8, 16))})
     index(tmp_path / "flat")
     assert (
-        about(tmp_path / "flat")["sample"]["size"] is None
-        and "found 2 of 16x8" in capsys.readouterr().out
+        about(tmp_path / "flat")["sample"]["size"] == [8, 16]
+        and "no recipe trains on images of this size: the shorter side must be 16, 32"
+        in (said := capsys.readouterr().out)
+        and "distgan run" not in said
     )
+    assert Data(str(tmp_path / "flat")).shape == (3, 8, 16)
     file = io.BytesIO()
     Image.fromarray(np.full((8, 8), 999, np.uint16)).save(file, "PNG")
     for k, data in enumerate((picture(1), file.getvalue())):

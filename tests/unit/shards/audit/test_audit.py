@@ -479,9 +479,32 @@ def test_tars_that_others_made(tmp_path, no_pictures, capsys):
     ],
 )
 def test_the_next_line_is_one_that_works(source, kind, verdict, text):
-    assert text in audit_command._next(
-        Path("root"), {"source": source, "examined": {"kind": kind}, "verdict": verdict}, []
+    sample = {"kind": kind.removesuffix("s"), "size": 64}
+    report = {"source": source, "sample": sample, "examined": {"kind": kind}, "verdict": verdict}
+    assert text in audit_command._next(Path("root"), report, [])
+    if text.endswith("sagan data=root"):
+        sample["size"] = [64, 65]
+        assert "the shorter side must be 16, 32" in audit_command._next(Path("root"), report, [])
+
+
+def test_rectangles_are_examined_and_drawn(tmp_path):
+    def wide(i: int, height: int = 32) -> bytes:
+        return png(picture(i)[:height])
+
+    root = write_set(
+        tmp_path,
+        [sample(f"a{i}", wide(i)) for i in range(4)] + [sample("odd", wide(9, 31))],
+        [sample("b", wide(20)), sample("copy", wide(3))],
+        {"kind": "image", "channels": 1, "size": [32, SIZE], "field": "png"},
     )
+    code, report = check(root)
+    assert (code, found(report)) == (
+        1,
+        [("duplicate-leak", "FAIL", "validation", "copy"), ("size", "FAIL", "train", "odd")],
+    )
+    size = next(finding for finding in report["findings"] if finding["check"] == "size")
+    assert size["detail"] == "48x31 pixels, expected 48x32"
+    assert (root / "audit" / "flagged.png").is_file()
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -313,7 +313,7 @@ def test_one_group_cannot_be_split():
 @pytest.mark.parametrize("validation", ["0", "-0.1", "0.51", "nan"])
 def test_wrong_options_are_named_together(tmp_path, validation):
     with pytest.raises(
-        ConfigError, match=r"(?s)--validation .*at most 0.5.*--per-shard 0.*--workers 0"
+        ConfigError, match=r"(?s)--validation: .*at most 0.5.*--per-shard: .*--workers: "
     ):
         shard(
             "particles",
@@ -329,7 +329,7 @@ def test_wrong_options_are_named_together(tmp_path, validation):
 def test_an_unknown_source_is_answered_with_the_nearest():
     with pytest.raises(
         ConfigError,
-        match=r"no source 'partcles' \(did you mean particles\?\); there are: .*images, ",
+        match=r"no source 'partcles'; there are: .*images, .*; did you mean particles\?",
     ):
         shard("partcles", "out")
 

@@ -25,7 +25,7 @@ from distgan.shards.build import command as build_command
 from distgan.shards.build.command import command_of
 from distgan.shards.sources import flowers102
 from distgan.shards.sources.flowers102 import ARCHIVE, LABELS, MD5, PAGE, SETS, Source
-from distgan.shards.sources.images import to_square
+from distgan.shards.sources.images import to_size
 
 
 def source(folder: Path, **changes) -> Source:
@@ -128,7 +128,7 @@ def test_a_sample_is_the_centre_square_of_its_photograph(official, payload, fiel
         else np.asarray(Image.open(io.BytesIO(sample[field])))
     )
     with Image.open(official / "jpg" / "image_00005.jpg") as photograph:
-        expected = np.asarray(to_square(photograph, 16)).astype(int)
+        expected = np.asarray(to_size(photograph, 16)).astype(int)
     assert np.abs(pixels - expected).max() <= (20 if payload == "jpeg" else 0)
     assert json.loads(sample["json"]) | {"label": 0, "split": ""} == {
         "file": "image_00005.jpg",
