@@ -80,7 +80,7 @@ def build(
         "samples": {part: len(numbers) for part, numbers in parts.items()},
         "left_out": _plain(dropped),
         "low_quality_kept": _plain(f for f in check.issues if f.sample not in absent),
-        "notes": check.notes,
+        "notes": check.notes + _label_notes(source, kept, parts),
         "complete": False,
         "fingerprint": None,
     }
@@ -96,6 +96,23 @@ def build(
         _begin(out, dataset, task)
         _write_missing(source, out, shards[task[0] :: task[1]] if task else shards, workers)
         return dataset if task else _complete(out, dataset)
+
+
+def _label_notes(source: Any, kept: list[int], parts: dict[str, list[int]]) -> list[str]:
+    """Return notes about classes without a sample in one of the parts."""
+    notes: list[str] = []
+    if not hasattr(source, "label_of"):
+        return notes
+    for name, entry in getattr(source, "label_columns", {}).items():
+        for part, numbers in parts.items():
+            present = {source.label_of(kept[i])[name] for i in numbers}
+            classes = dict(zip(entry["values"], entry["names"], strict=True))
+            if absent := [classes[value] for value in classes if value not in present]:
+                notes.append(
+                    f"classes of {name} without a sample in {part}: {len(absent)} of"
+                    f" {len(classes)}, such as {absent[0]}"
+                )
+    return notes
 
 
 def finish(out: Path, line: str) -> dict[str, Any]:

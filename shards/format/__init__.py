@@ -9,6 +9,7 @@ manifest      manifest.json of a split and the parts of dataset.json
 tar_members   read the members of a tar from any program; refuse unsafe and damaged ones
 writer        write a shard and its index
 reader        ShardSet: read samples of a split in any order
+flower_species  names of the labels of flowers102
 labels        the columns of labels, and the label of each sample
 sample_spec   validate the entry `sample` of dataset.json, and name the next commands
 """

@@ -7,14 +7,17 @@ The number of a class is the index of its value; all values are whole numbers, o
 With `key`, the member is a JSON object; without, all of it is the value, in ASCII.
 """
 
+import functools
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from distgan.core.errors import DataError
+from distgan.shards.format.flower_species import SPECIES
 from distgan.shards.format.reader import ShardSet
 from distgan.shards.format.tar_members import CONTROL
 
@@ -22,7 +25,9 @@ COLUMN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,59}")
 MOST_CLASSES = 100_000
 LONGEST = 200  # characters of a value or a name
 # Sets of this source that were made before labels were listed have them all the same.
-_FLOWERS, _SPECIES = "flowers102", 102
+_FLOWERS = "flowers102"
+_WHOLE = re.compile(r"-?[0-9]{1,15}")
+Value = int | str
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,65 @@ class LabelColumn:
         values, names = list(self.values), list(self.names)
         return {"field": self.field, "key": self.key, "values": values, "names": names}
 
+    @functools.cached_property
+    def numbers(self) -> dict[int, int] | dict[str, int]:
+        """The number of the class of each value."""
+        return {value: number for number, value in enumerate(self.values)}
+
+    @property
+    def place(self) -> str:
+        """The member of a sample, or the key in it, that holds the label."""
+        return self.field if self.key is None else f"{self.key} of {self.field}"
+
+    def class_of(self, data: bytes) -> int:
+        """Return the number of the class that a sample's member states; ValueError if none."""
+        is_whole = type(self.values[0]) is int
+        try:
+            value = json.loads(data)[self.key] if self.key is not None else data.decode().strip()
+            if self.key is None and is_whole:
+                value = int(value)
+            if type(value) is not type(self.values[0]):
+                raise ValueError
+        except (ValueError, KeyError, TypeError, RecursionError):
+            kind = "whole number" if is_whole else "text"
+            raise ValueError(f"{self.place} holds no {kind}, the label of {self.name}") from None
+        if value not in self.numbers:
+            raise ValueError(
+                f"the label {str(value)[:60]!r} in {self.place} is none of the"
+                f" {len(self.values)} classes of {self.name}"
+            )
+        return self.numbers[value]
+
+
+FLOWERS = LabelColumn("species", "json", "label", tuple(range(1, 103)), SPECIES)
+
+
+def typed(values: list[Value]) -> list[Value]:
+    """Return the values as whole numbers where all of them are, else as texts."""
+    texts = [str(value) for value in values]
+    return [int(text) for text in texts] if all(map(_WHOLE.fullmatch, texts)) else [*texts]
+
+
+def column_of(name: str, field: str, key: str | None, values: Iterable[Value]) -> LabelColumn:
+    """Return the column of these values, all whole numbers or all texts, its classes sorted.
+
+    ValueError names what cannot be a value, a class or the name of a column.
+    """
+    classes: list[Any] = sorted(set(values))
+    if len(classes) > MOST_CLASSES:
+        raise ValueError(
+            f"column {name} has {len(classes):,} classes; allowed are {MOST_CLASSES:,}"
+        )
+    for value in classes:
+        if type(value) is str and not _is_printable(value):
+            raise ValueError(
+                f"column {name}: {value[:60]!r} cannot be a value: 1 to {LONGEST} characters, no"
+                " control characters"
+            )
+    names = [str(value) for value in classes]
+    entry = {"field": field, "key": key, "values": classes, "names": names}
+    return _column(name, entry, [field])
+
 
 def labels_of(dataset: dict[str, Any], fields: list[str]) -> dict[str, LabelColumn]:
     """Return the validated columns of labels of dataset.json, by name.
@@ -47,9 +111,7 @@ def labels_of(dataset: dict[str, Any], fields: list[str]) -> dict[str, LabelColu
     `fields` are those of a sample. ValueError names the error.
     """
     if "labels" not in dataset and dataset.get("source") == _FLOWERS and "json" in fields:
-        values = tuple(range(1, _SPECIES + 1))
-        names = tuple(f"species {value}" for value in values)
-        return {"species": LabelColumn("species", "json", "label", values, names)}
+        return {"species": FLOWERS}
     entries = dataset.get("labels", {})
     if type(entries) is not dict:
         raise ValueError("labels are no columns by name")
@@ -79,9 +141,14 @@ def _are_distinct(values: Any, kind: type) -> bool:
         isinstance(values, list)
         and 0 < len(values) <= MOST_CLASSES
         and all(type(value) is kind for value in values)
-        and (kind is int or all(0 < len(v) <= LONGEST and not CONTROL.search(v) for v in values))
+        and (kind is int or all(map(_is_printable, values)))
         and len(set(values)) == len(values)
     )
+
+
+def _is_printable(value: str) -> bool:
+    is_text = not any("\ud800" <= letter <= "\udfff" for letter in value[: LONGEST + 1])
+    return 0 < len(value) <= LONGEST and is_text and not CONTROL.search(value)
 
 
 def read_labels(split: ShardSet, column: LabelColumn) -> np.ndarray:
@@ -89,35 +156,11 @@ def read_labels(split: ShardSet, column: LabelColumn) -> np.ndarray:
 
     Every member is verified; DataError names the sample whose label is missing or of no class.
     """
-    numbers = {value: number for number, value in enumerate(column.values)}
     classes = np.empty(len(split), np.int64)
     for i in range(len(split)):
-        value = _value(split, i, column)
-        if value not in numbers:
-            raise DataError(
-                f"sample {split.key(i)} of {split.folder}: the label {str(value)[:60]!r} in"
-                f" {_place(column)} is none of the {len(numbers)} classes of {column.name}"
-            )
-        classes[i] = numbers[value]
+        data = split.fields_of(i, (column.field,))[column.field]
+        try:
+            classes[i] = column.class_of(data)
+        except ValueError as error:
+            raise DataError(f"sample {split.key(i)} of {split.folder}: {error}") from None
     return classes
-
-
-def _value(split: ShardSet, i: int, column: LabelColumn) -> int | str:
-    data = split.fields_of(i, (column.field,))[column.field]
-    try:
-        value = json.loads(data)[column.key] if column.key is not None else data.decode().strip()
-        if column.key is None and type(column.values[0]) is int:
-            value = int(value)
-        if type(value) is not type(column.values[0]):
-            raise ValueError
-    except (ValueError, KeyError, TypeError, RecursionError):
-        kind = "whole number" if type(column.values[0]) is int else "text"
-        raise DataError(
-            f"sample {split.key(i)} of {split.folder}: {_place(column)} holds no {kind}, the label"
-            f" of {column.name}"
-        ) from None
-    return value
-
-
-def _place(column: LabelColumn) -> str:
-    return column.field if column.key is None else f"{column.key} of {column.field}"

@@ -23,6 +23,8 @@ and a `Source`, which is pickled to the writer processes, has
                          "size": pixels of a side, or [height, width]}
                         {"kind": "pair", "rate": Hz, "fields": ["input.wav", "target.wav"],
                          "dtype": "int16"|"float32", "length": shortest, "longest": frames}
+    label_columns       optional: {column: entry} of `labels` in dataset.json (format.labels)
+    label_of(i) -> dict optional, beside it: {column: value} of sample i
     group(i) -> str     samples of one group (one recording, one picture) stay on one side of the
                         train/validation split; call after `check`
     make(i) -> dict     sample i as {"__key__": str, field: bytes, ...}: a pure function, so any
@@ -44,5 +46,6 @@ flowers102        Oxford 102 Flowers from the published files
 waveform          detector pulses, synthetic or from files
 audio             pairs of recordings in two folders
 timbre            speech before and after a denoiser
+_image_labels     labels of a folder's images: from folders, CSV or JSON
 _timbre_options   the options of timbre and the check of their values
 """

@@ -1,10 +1,10 @@
 """Oxford 102 Flowers (Nilsback and Zisserman 2008), from the published files -> square 8-bit colour
 images.
 
-All 8,189 photographs: the official train, val and test sets (1,020, 1,020 and 6,149) together, as a
-GAN needs no labels. `--splits` takes some of them. The train/validation split of the shards is
-drawn anew, by content, so that a repeated photograph stays on one side; it holds out 5 %, half of
-the share of other sources, because the system trains on all.
+All 8,189 photographs: the official train, val and test sets (1,020, 1,020 and 6,149) together.
+`--splits` takes some of them. The train/validation split of the shards is drawn anew, by content,
+so that a repeated photograph stays on one side; it holds out 5 %, half of the share of other
+sources, because the system trains on all.
 
 Images are treated as those of the source `images`: the largest centred square, reduced with
 Lanczos. Squashing the whole photograph to a square would keep its border, mostly leaves, but make
@@ -17,6 +17,8 @@ The md5 of each published file in the folder is checked; it covers the photograp
 archive is compressed as one stream, but writers need random access; so its photographs are unpacked
 once into one temporary file (345 MB, in TMPDIR, removed at the end, though not by a killed
 process). No name from the archive becomes the name of a file. Both ways give the same shards.
+
+The species are the column of labels `species`, with their published names.
 
 A sample is `image_NNNNN.png` (or .jpg, .npy: `--payload`) and `image_NNNNN.json`: file, label
 1..102 as published, official split, and width, height and mode of the photograph.
@@ -41,6 +43,7 @@ from distgan.core import console
 from distgan.core.arguments import Arguments, Option, switch, whole
 from distgan.core.errors import ConfigError, DataError
 from distgan.shards.codecs import image as image_codec
+from distgan.shards.format.labels import FLOWERS
 from distgan.shards.sources._base import SourceReport
 from distgan.shards.sources.images import (
     SIZES,
@@ -75,7 +78,6 @@ MD5 = {
     SETS: "a5357ecc9cb78c4bef273ce3793fc85c",
 }
 SPLITS = {"train": "trnid", "val": "valid", "test": "tstid"}  # and their names in setid.mat
-SPECIES = 102
 LARGEST_BYTES = 1 << 24  # of a photograph; the published ones are far smaller
 _MEMBER = re.compile(r"(?:\./)?jpg/image_(\d{5})\.jpg")
 
@@ -145,7 +147,12 @@ class Source:
             "size": args.size,
             "field": image_codec.FIELDS[args.payload],
         }
+        self.label_columns = {FLOWERS.name: FLOWERS.entry()}
         self.reports: list[ImageReport] = []
+
+    def label_of(self, i: int) -> dict[str, int]:
+        """Return the label of the species, 1 to 102."""
+        return {FLOWERS.name: self.labels[self.numbers[i]]}
 
     def check(self, workers: int) -> SourceReport:
         """Decode every photograph once."""
@@ -318,8 +325,10 @@ def _read_sets(folder: Path, chosen: list[str]) -> tuple[dict[int, int], dict[in
                     error = f"is also in {SPLITS[splits[number]]}"
                 raise DataError(f"{folder / SETS}: photograph {number} in {SPLITS[name]} {error}")
             splits[number] = name
-    if wrong := [label for label in labels if not 1 <= label <= SPECIES]:
-        raise DataError(f"{folder / LABELS}: label {wrong[0]}; labels are 1 to {SPECIES}")
+    if wrong := [label for label in labels if label not in FLOWERS.numbers]:
+        raise DataError(
+            f"{folder / LABELS}: label {wrong[0]}; labels are 1 to {len(FLOWERS.values)}"
+        )
     splits = {number: name for number, name in splits.items() if name in chosen}
     return {number: labels[number - 1] for number in splits}, splits
 

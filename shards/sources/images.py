@@ -15,7 +15,7 @@ Each image is converted in these steps:
 5. values are rounded to 8 bits once, at the end
 
 `LowQuality` has the rules for low quality. A sample is `key.png` (or .jpg, .npy: `--payload`) and
-`key.json`: file, width, height and mode of the original.
+`key.json`: file, width, height and mode of the original, and its labels (`--labels`).
 """
 
 import functools
@@ -39,6 +39,7 @@ from distgan.core.file_tree import Contents, find_files, keys_of, shown
 from distgan.core.worker_pool import map_with_progress
 from distgan.shards.codecs import image as image_codec
 from distgan.shards.format.sample_spec import height_width, size_entry
+from distgan.shards.sources import _image_labels
 from distgan.shards.sources._base import SampleIssue, SourceReport
 
 EXAMPLES = [
@@ -50,23 +51,19 @@ EXAMPLES = [
         "in colour, without damaged, blank, tiny, saturated or repeated ones",
         "distgan shard images OUT --from photos --channels 3 --drop-low-quality",
     ),
+    (
+        "with the folders in it as classes, for conditional networks",
+        "distgan shard images OUT --from photos --labels folders",
+    ),
 ]
 RECIPE = "sagan"
 
+# fmt: off
 EXTENSIONS = (
-    ".bmp",
-    ".gif",
-    ".jpeg",
-    ".jpg",
-    ".pbm",
-    ".pgm",
-    ".png",
-    ".pnm",
-    ".ppm",
-    ".tif",
-    ".tiff",
+    ".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff",
     ".webp",
 )
+# fmt: on
 SIZES = (8, 2048)
 # for any file name; not PostScript, which Pillow passes to Ghostscript
 MODES_16_BIT = ("I;16", "I;16B", "I;16L")
@@ -134,6 +131,15 @@ OPTIONS = (
         allowed="two finite numbers, the lower first",
     ),
     image_codec.PAYLOAD,
+    Option(
+        "labels",
+        "the class of each image: folders, by the first folder below FROM; or a file that names the"
+        " images relative to FROM: CSV with a header, a column of files and columns of labels, or"
+        " JSON",
+        "folders|FILE.csv|FILE.json",
+        allowed="folders, or a file .csv or .json",
+        read=_image_labels.choice,
+    ),
 )
 
 
@@ -164,6 +170,12 @@ class Source:
             "from": str(self.contents),
         }
         self.origin: dict[str, Any] = {"folder": args.folder}
+        self.labels = _image_labels.NONE
+        if args.labels:
+            self.labels = _image_labels.read_image_labels(args.labels, self.folder, self.files)
+            self.label_columns = self.labels.columns
+            self.options["labels"] = self.labels.option
+            self.origin["labels"] = args.labels
         self.sample: dict[str, Any] = {}
         self.reports: list[ImageReport] = []
 
@@ -209,7 +221,11 @@ class Source:
         if self.others:
             counts = ", ".join(f"{n} {kind}" for kind, n in sorted(self.others.items()))
             notes.append(f"files that are not images, ignored: {counts}")
-        return notes
+        return notes + self.labels.notes
+
+    def label_of(self, i: int) -> dict[str, int | str]:
+        """Return the value of each column of labels."""
+        return self.labels.rows[i] if self.labels.rows else {}
 
     def group(self, i: int) -> str:
         """Return the hash of the pixels: no copy of a training image may be in validation."""
@@ -234,7 +250,7 @@ class Source:
         return {
             "__key__": self.keys[i],
             field: data,
-            "json": json.dumps({"file": name, **original}).encode(),
+            "json": json.dumps({"file": name, **original, **self.label_of(i)}).encode(),
         }
 
     def __getstate__(self) -> dict[str, Any]:

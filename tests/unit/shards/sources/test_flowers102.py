@@ -23,6 +23,8 @@ from torchvision.datasets import Flowers102
 from distgan.core.errors import ConfigError, DataError
 from distgan.shards.build import command as build_command
 from distgan.shards.build.command import command_of
+from distgan.shards.format.labels import labels_of, read_labels
+from distgan.shards.format.reader import open_parts
 from distgan.shards.sources import flowers102
 from distgan.shards.sources.flowers102 import ARCHIVE, LABELS, MD5, PAGE, SETS, Source
 from distgan.shards.sources.images import to_size
@@ -392,3 +394,20 @@ def test_label_and_set_files_that_do_not_fit_are_refused(folder, name, values, m
         savemat(folder / name, values)
     with pytest.raises(DataError, match=message):
         source(folder)
+
+
+def test_species_have_names_and_sets_made_before_the_same_ones(official, tmp_path):
+    line = ["flowers102", tmp_path / "out", "--from", official, "--unofficial", "--size", 16]
+    assert build_command.main([str(word) for word in [*line, "--workers", 1]]) == 0
+    dataset = json.loads((tmp_path / "out" / "dataset.json").read_text())
+    columns = labels_of(dataset, ["json", "png"])
+    earlier = {key: value for key, value in dataset.items() if key != "labels"}
+    assert columns == labels_of(earlier, ["json", "png"]) and list(columns) == ["species"]
+    species = columns["species"]
+    assert species.values == tuple(range(1, 103)) and len(set(species.names)) == 102
+    named = {1: "pink primrose", 12: "colt's foot", 74: "rose", 102: "blackberry lily"}
+    assert {value: species.names[value - 1] for value in named} == named
+    assert any("classes of species without a sample in train: 9" in n for n in dataset["notes"])
+    for split in open_parts(tmp_path / "out").values():
+        told = [json.loads(split[i]["json"])["label"] - 1 for i in range(len(split))]
+        assert read_labels(split, species).tolist() == told

@@ -28,6 +28,7 @@ def source(folder: Path, **changes) -> Source:
                 "channels": None,
                 "range": None,
                 "payload": "png",
+                "labels": None,
                 **changes,
             }
         )
