@@ -4,5 +4,6 @@ The tars are read completely and never changed. Imports distgan.core, shards.cod
 and shards.build.
 
 command   the command line, the choice of tars for training and validation, the report
+labels    the labels of samples
 infer     find out from names and headers what a sample is
 """

@@ -23,6 +23,7 @@ from distgan.core.arguments import Arguments, Command, Option
 from distgan.core.errors import ConfigError, DataError
 from distgan.core.files import write_atomic
 from distgan.shards.adopt.infer import infer
+from distgan.shards.adopt.labels import label_columns, places
 from distgan.shards.build.split import rank
 from distgan.shards.format.index import index_path, index_tar, load_json
 from distgan.shards.format.manifest import (
@@ -73,6 +74,14 @@ Running it again finds any that changed.""",
             "the field that should come out (default: target.wav or target.flac)",
             "FIELD",
         ),
+        Option(
+            "label",
+            "the fields that are labels, separated by commas: cls, or a key of a field of JSON, as"
+            " json:species (default: cls, where it has classes)",
+            "FIELD[:KEY]",
+            allowed="FIELD or FIELD:KEY, separated by commas",
+            read=places,
+        ),
     ),
     ("FOLDER", "where the tars are, or the folders that hold them"),
     least=1,
@@ -83,6 +92,7 @@ Running it again finds any that changed.""",
   distgan index data                            data/train/*.tar and data/val/*.tar
   distgan index data --train a --validation b   the same with other names
   distgan index tars --image left.png           the field that is the image, of several
+  distgan index tars --label json:species       what conditional networks are given
   distgan index tars --input noisy.wav --target clean.wav
 
 then: distgan check FOLDER
@@ -146,22 +156,22 @@ def adopt(root: Path, args: Arguments) -> None:
     }
     _require_disjoint(sets)
     sample, errors = infer(sets, args.image, (args.input, args.target) if args.input else None)
-    options = {
-        name: value
-        for name in ("train", "validation", "image", "input", "target")
-        if (value := getattr(args, name)) is not None
-    }
+    columns = label_columns(sets, args.label)
+    names = ("train", "validation", "image", "input", "target", "label")
+    options = {name: args.given[name][0] for name in names if name in args.given}
+    labels = {"labels": {column.name: column.entry() for column in columns}} if columns else {}
     dataset = {
         "version": VERSION,
         "source": "index",
         "options": options,
         "origin": {},
         "sample": sample,
+        **labels,
         "parts": parts,
         "samples": {part: len(shard_set) for part, shard_set in sets.items()},
         "left_out": [],
         "low_quality_kept": [],
-        "notes": errors,
+        "notes": errors + [f"labels: {len(one.values)} classes in {one.place}" for one in columns],
         "complete": True,
         "fingerprint": fingerprint([shard_set.fingerprint for shard_set in sets.values()]),
     }
