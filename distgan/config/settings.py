@@ -109,6 +109,13 @@ class Run(Section):
             " from the start"
         ),
     )
+    fine_tune: Annotated[str | None, Neutral(None)] = Field(
+        None,
+        description=(
+            "start from the networks of a trained run, on this run's data: RUN@best, RUN@last,"
+            " RUN@STEP; the networks must be the same; null: from the start"
+        ),
+    )
     code: Literal["accept"] | None = Field(
         None,
         exclude=True,  # an answer to a question, and no part of the run
@@ -153,6 +160,24 @@ class Run(Section):
                 f" {', '.join(sorted(filter(goes_in_flight, cls.model_fields)))}"
             )
         return value
+
+    @pydantic.field_validator("fine_tune")
+    @classmethod
+    def _one_start(cls, value, info: pydantic.ValidationInfo):
+        if value and info.data.get("grow"):
+            raise ValueError("a run starts from one other; leave grow or fine_tune out")
+        return value
+
+    @property
+    def starts_from(self) -> tuple[str, str] | None:
+        """Return (the setting that names the run whose networks this one starts from, its value).
+
+        None for a run that starts from nothing.
+        """
+        for name in ("grow", "fine_tune"):
+            if value := getattr(self, name):
+                return name, value
+        return None
 
     @pydantic.field_validator("experiment")
     @classmethod
@@ -244,9 +269,11 @@ class Run(Section):
         """Return `{"id": 8 hex digits, "settings": …, "data": fingerprint}`.
 
         Two runs with equal identities are one run. `start`: the digest of the checkpoint that
-        `grow` names, which counts instead of its place.
+        `starts_from` names, which counts instead of its place.
         """
-        settings = self._hashed() | ({"grow": start} if start else {})
+        settings = self._hashed()
+        if start and self.starts_from:
+            settings |= {self.starts_from[0]: start}
         hashed = {"settings": settings, "data": fingerprint}
         digest = hashlib.sha256(json.dumps(hashed, sort_keys=True).encode()).hexdigest()
         return {"id": digest[:8], **hashed}
@@ -261,7 +288,7 @@ class Run(Section):
         for key, value in flatten(self._hashed()):
             if key == "recipe" or key.startswith("watch.") and key != "watch.on_trouble":
                 continue
-            if key == "grow" and value:
+            if key in ("grow", "fine_tune") and value:
                 value = value.rpartition("/")[2].rpartition("-")[2]  # the hash in a run's name
             if key not in usual or usual[key] != value:
                 changed.append(f"{key.rpartition('.')[2]}{value}")

@@ -29,29 +29,33 @@ Tensors = dict[str, torch.Tensor]
 # Largest singular value of the new part of a spectrally normalised weight, relative to that of the
 # old part: a larger one would scale the old channels down.
 LARGEST_NEW = 0.5
+EVENTS = {"grow": "grown", "fine_tune": "fine_tuned"}  # what a run records, by its setting
 MAX_FAULTS = 12  # listed in one message
 
 
-def widen(path: Path, players: dict[str, Player]) -> list[str]:
+def widen(path: Path, players: dict[str, Player], setting: str = "grow") -> list[str]:
     """Copy weights, buffers and averages of the checkpoint folder `path` into freshly initialised
     players of the same or greater widths, alike on every rank. Optimizers start anew.
 
-    Returns the lines of a report. Raises ConfigError with all faults, before anything is changed,
-    unless the checkpoint holds the same networks in the same or smaller widths.
+    `setting` names the checkpoint: grow, or fine_tune, for which the widths must be equal. Returns
+    the lines of a report. Raises ConfigError with all faults, before anything is changed, unless
+    the checkpoint holds the same networks.
     """
+    equal = setting == "fine_tune"
     try:
         source = load_file(path / "networks.safetensors")
         states = torch.load(path / "training.pt", map_location="cpu", weights_only=True)
     except Exception as error:  # torch, safetensors and pickle each raise their own kinds
-        raise ConfigError(f"grow: checkpoint {path} cannot be read: {error}") from error
+        raise ConfigError(f"{setting}: checkpoint {path} cannot be read: {error}") from error
     narrow = {name: _sides(name, source, player) for name, player in players.items()}
     fresh = {
         name: {key: value.detach().cpu() for key, value in player.tensors().items()}
         for name, player in players.items()
     }
-    faults = [line for name in players for line in _faults(name, narrow[name], fresh[name])]
+    faults = [line for name in players for line in _faults(name, narrow[name], fresh[name], equal)]
     if faults:
-        lines = [f"grow: {path} does not hold this network in the same or smaller widths:"]
+        widths = "these networks" if equal else "this network in the same or smaller widths"
+        lines = [f"{setting}: {path} does not hold {widths}:"]
         lines += faults[:MAX_FAULTS]
         if len(faults) > MAX_FAULTS:
             lines.append(f"  and {len(faults) - MAX_FAULTS} more")
@@ -93,8 +97,9 @@ def _sides(name: str, source: Tensors, player: Player) -> Tensors:
     return {f"ema.{key[4:]}": value for key, value in net.items()} | sides
 
 
-def _faults(name: str, narrow: Tensors, fresh: Tensors) -> list[str]:
-    """Return a line for each tensor of `narrow` that cannot be copied into `fresh`.
+def _faults(name: str, narrow: Tensors, fresh: Tensors, equal: bool) -> list[str]:
+    """Return a line for each tensor of `narrow` that cannot be copied into `fresh`; with `equal`,
+    for each of another shape.
 
     Averages have the faults of their networks.
     """
@@ -110,6 +115,8 @@ def _faults(name: str, narrow: Tensors, fresh: Tensors) -> list[str]:
             lines.append(
                 f"  {name}.{key}: {old} there, {new} here: they differ in more than widths"
             )
+        elif equal and old != new:
+            lines.append(f"  {name}.{key}: {old} there, {new} here; grow=RUN starts wider networks")
         elif any(there > here for there, here in zip(old, new, strict=True)):
             lines.append(f"  {name}.{key}: {old} there is wider than {new} here")
     return lines

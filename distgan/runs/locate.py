@@ -33,12 +33,14 @@ def find_checkpoint(text: str) -> Path:
     return _verified(text, _numbered(text, path, which, kept))
 
 
-def find_grow_source(text: str) -> Path:
-    """Return the checkpoint that the setting `grow` names; its faults begin with `grow:`."""
+def find_start(setting: str, text: str) -> Path:
+    """Return the checkpoint that the setting `grow` or `fine_tune` names; its faults begin with the
+    setting's name.
+    """
     try:
         return find_checkpoint(text)
     except ConfigError as error:
-        raise ConfigError(f"grow: {error}") from error
+        raise ConfigError(f"{setting}: {error}") from error
 
 
 def _numbered(text: str, run: Path, which: str, kept: list[Path]) -> Path:
@@ -71,5 +73,5 @@ def _verified(text: str, path: Path) -> Path:
 
 
 def start_digest(run: Run) -> str | None:
-    """Return the digest of the checkpoint that `grow` names; None without `grow`."""
-    return checkpoints.verify(find_grow_source(run.grow))["digest"] if run.grow else None
+    """Return the digest of the checkpoint that the run starts from; None without one."""
+    return checkpoints.verify(find_start(*run.starts_from))["digest"] if run.starts_from else None

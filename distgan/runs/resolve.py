@@ -33,7 +33,7 @@ def folder_of(run: Run, identity: dict[str, Any]) -> Path:
 
 
 def resolve(run: Run, fingerprint: str, start: str | None = None) -> tuple[int, str | None]:
-    """Return (the index in `versions(run)` of the run that this line means, its `grow` digest).
+    """Return (the index in `versions(run)` of the run that this line means, its start's digest).
 
     The oldest version that has a folder wins, else the present one. The digest is the one recorded
     when the run began, since its source may have trained on or be gone; None where it has not
@@ -44,7 +44,7 @@ def resolve(run: Run, fingerprint: str, start: str | None = None) -> tuple[int, 
         digest = start or _recorded_start(version, fingerprint)
         identity = version.identity(fingerprint, digest)
         begun = recorded_identity(folder_of(version, identity)) == identity
-        if begun and not (version.grow and digest is None):
+        if begun and not (version.starts_from and digest is None):
             return index, digest
     return len(earlier), start or _recorded_start(present, fingerprint)
 
@@ -66,18 +66,21 @@ def earlier_values(version: Run, run: Run) -> str:
 
 
 def _recorded_start(run: Run, fingerprint: str) -> str | None:
-    """Return the digest that `grow` had when this run began, None where it has not begun."""
-    if not run.grow:
+    """Return the digest of the run that this one starts from, when it began; None where it has not
+    begun.
+    """
+    if run.starts_from is None:
         return None
+    setting, named = run.starts_from
     home = folder_of(run, run.identity(fingerprint))
     for folder in [home] if run.machine.folder else sorted(home.parent.glob("*")):
         try:
             identity = recorded_identity(folder)
-            source = read_yaml(folder / "config.yaml")["grow"]
-            start = identity["settings"]["grow"]
+            source = read_yaml(folder / "config.yaml")[setting]
+            start = identity["settings"][setting]
         except (OSError, ValueError, KeyError, TypeError):
             continue
-        if source == run.grow and identity == run.identity(fingerprint, start):
+        if source == named and identity == run.identity(fingerprint, start):
             return start
     return None
 

@@ -23,7 +23,7 @@ from distgan.monitor.journal import read_journal
 from distgan.recipes._base import Recipe, WritesResults, apply_settings
 from distgan.runs import checkpoints
 from distgan.runs.folder import RunFolder
-from distgan.runs.locate import find_grow_source
+from distgan.runs.locate import find_start
 from distgan.runs.training_state import TrainingState
 from distgan.training.checks import Checks
 from distgan.training.journal_writer import JournalWriter
@@ -121,7 +121,7 @@ class Loop:
         self.check(now)
         # There is always a healthy checkpoint to roll back to; a grown network may be best as it
         # begins.
-        if self.run.watch.on_trouble == "rollback" or self.run.grow:
+        if self.run.watch.on_trouble == "rollback" or self.run.starts_from:
             self.save(now)
         return now
 
@@ -173,7 +173,7 @@ class Loop:
 
         newest = self.ranks.on_rank_zero(choose)
         if newest is None:
-            self._grow()
+            self._start_from()
             self.ranks.on_rank_zero(lambda: self.folder.accept_code(0, 0.0))
             return None
         path, saved = newest
@@ -219,15 +219,15 @@ class Loop:
             apply_settings(self.recipe, self.state.run)
         self.nonfinite.reset()
 
-    def _grow(self) -> None:
-        """Start from the narrower networks of the setting `grow`. The same on all ranks."""
-        if self.run.grow:
-            from distgan.engine.widen import widen
+    def _start_from(self) -> None:
+        """Start from the networks of another run, if one is named. The same on all ranks."""
+        if self.run.starts_from:
+            from distgan.engine.widen import EVENTS, widen
 
-            source = find_grow_source(self.run.grow)
-            shapes = widen(source, self.recipe.players)
-            self.folder.event("grown", source=str(source), shapes=shapes)
-            console.say("\n".join([f"grown from {source}:", *(f"  {line}" for line in shapes)]))
+            setting, source = self.run.starts_from[0], find_start(*self.run.starts_from)
+            event, shapes = EVENTS[setting], widen(source, self.recipe.players, setting)
+            self.folder.event(event, source=str(source), shapes=shapes)
+            console.say("\n".join([f"{event} from {source}:", *(f"  {text}" for text in shapes)]))
 
     def _roll_back(self, now: Clock, decision: Decision) -> Clock:
         """Load the last healthy checkpoint, and change the settings as decided.

@@ -90,7 +90,7 @@ def plan_run(
     )
     resolve_engine(run.machine, run.precision)
     data.require(run)
-    if run.grow and start is None:
+    if run.starts_from and start is None:
         from distgan.runs.locate import start_digest
 
         start = start_digest(run)

@@ -33,9 +33,10 @@ def contents(folder: Path) -> dict[str, str]:
     }
 
 
-def image(number: int, size: int = 4, channels: int = 1) -> np.ndarray:
-    """uint8 [size, size(, 3)]: the first two pixels hold the number."""
-    pixels = np.full((size, size) if channels == 1 else (size, size, channels), 7, np.uint8)
+def image(number: int, size: int | tuple[int, int] = 4, channels: int = 1) -> np.ndarray:
+    """uint8 [height, width(, 3)]: the first two pixels hold the number."""
+    sides = (size, size) if isinstance(size, int) else size
+    pixels = np.full(sides if channels == 1 else (*sides, channels), 7, np.uint8)
     pixels[0, 0], pixels[0, 1] = number // 256, number % 256
     return pixels
 
@@ -55,7 +56,7 @@ def images(
     *,
     held_out: int = 3,
     payload: str = "raw",
-    size: int = 4,
+    size: int | tuple[int, int] = 4,
     channels: int = 1,
 ) -> Path:
     """A data set of n training images, numbers 0 … n-1, and `held_out` more to validate."""
@@ -67,7 +68,7 @@ def images(
     about = {
         "kind": "image",
         "channels": channels,
-        "size": size,
+        "size": size if isinstance(size, int) else size[0] if size[0] == size[1] else list(size),
         "field": image_codec.FIELDS[payload],
     }
     return write(folder, about, sample, n, held_out, per_shard)

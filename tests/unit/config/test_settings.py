@@ -257,6 +257,7 @@ CHANGES = {
     "evaluate": {"samples": 9},
     "watch": {"window": 9},
     "grow": "runs/a@best",
+    "fine_tune": "runs/a@best",
     "loss": "hinge",
     "spectral_norm": [],
     "diffaugment": ["cutout"],

@@ -20,7 +20,7 @@ from distgan.nn import normalization
 from distgan.recipes._base import build_recipe
 from distgan.recipes._catalog import resolve_recipe
 from distgan.runs import checkpoints
-from distgan.runs.locate import find_checkpoint, find_grow_source
+from distgan.runs.locate import find_checkpoint, find_start
 
 
 @pytest.fixture
@@ -309,7 +309,7 @@ def test_a_checkpoint_is_found(folder, text, step):
 )
 def test_a_place_without_a_checkpoint_is_named(folder, text, says):
     with pytest.raises(ConfigError, match=f"^grow: found .*{says}"):
-        find_grow_source(text)
+        find_start("grow", text)
 
 
 def test_a_run_without_a_score_and_a_damaged_checkpoint(folder):
@@ -376,6 +376,13 @@ def test_a_grown_run_starts_better_than_from_scratch(particles, tmp_path):
         cwd=tmp_path,
     )
     assert "continuing from step 1" in said
+    # The same networks are fine-tuned; wider ones only grow.
+    tuned = [*words, "epochs=0.1", "fine_tune=away@best", "machine.folder=tuned"]
+    said = run(line("python"), *tuned, "ngf=12", "ndf=12", cwd=tmp_path, code=2)
+    assert "fine_tune: away/checkpoints" in said and "grow=RUN starts wider networks" in said
+    said = run(line("python"), *tuned, "ngf=8", "ndf=8", cwd=tmp_path)
+    first = json.loads((tmp_path / "tuned" / "eval" / "00000000.json").read_text())["score"]
+    assert "fine_tuned from away" in said and first == pytest.approx(best, rel=1e-4)
 
 
 def _untrained(particles, tmp_path, width: int) -> float:

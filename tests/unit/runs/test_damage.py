@@ -20,7 +20,7 @@ from distgan import cli, train
 from distgan.commands import evaluate, generate
 from distgan.core.errors import DistganError, RunError
 from distgan.runs import checkpoints
-from distgan.runs.locate import find_grow_source
+from distgan.runs.locate import find_start
 
 FILES = ("networks.safetensors", "training.pt", "checkpoint.json")
 
@@ -360,7 +360,7 @@ def test_another_runs_checkpoint_is_refused_and_nothing_changed(goes_on, trained
     words = [f"{folder}@last", str(folder / "drawn"), "--n", "2", "--device", "cpu"]
     with pytest.raises(RunError, match="belongs to another run, 0badcafe"):
         generate.main(words)
-    assert find_grow_source(f"{folder}@last") == last  # on purpose it is taken
+    assert find_start("grow", f"{folder}@last") == last  # on purpose it is taken
 
 
 @pytest.mark.parametrize("identity", [None, 3, {}, {"settings": 3, "data": 4}, {"settings": {}}])
