@@ -377,10 +377,11 @@ def test_a_grown_run_starts_better_than_from_scratch(particles, tmp_path):
     )
     assert "continuing from step 1" in said
     # The same networks are fine-tuned; wider ones only grow.
-    tuned = [*words, "epochs=0.1", "fine_tune=away@best", "machine.folder=tuned"]
-    said = run(line("python"), *tuned, "ngf=12", "ndf=12", cwd=tmp_path, code=2)
+    tuned = [*words, "epochs=0.1", "fine_tune=away@best"]
+    wider = [*tuned, "machine.folder=wider", "ngf=12", "ndf=12"]
+    said = run(line("python"), *wider, cwd=tmp_path, code=2)
     assert "fine_tune: away/checkpoints" in said and "grow=RUN starts wider networks" in said
-    said = run(line("python"), *tuned, "ngf=8", "ndf=8", cwd=tmp_path)
+    said = run(line("python"), *tuned, "machine.folder=tuned", "ngf=8", "ndf=8", cwd=tmp_path)
     first = json.loads((tmp_path / "tuned" / "eval" / "00000000.json").read_text())["score"]
     assert "fine_tuned from away" in said and first == pytest.approx(best, rel=1e-4)
 

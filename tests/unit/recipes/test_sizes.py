@@ -1,4 +1,4 @@
-"""A diagonal of sizes, channels and recipes; tests/nightly/test_sizes.py has the whole matrix."""
+"""A diagonal of sizes, channels and recipes; tests/nightly/test_every_size.py has the matrix."""
 
 import json
 
