@@ -12,7 +12,7 @@ shard_integrity   one shard: sha256, index, every member's bytes and header
 samples           read single samples of shards that may be damaged
 images            measure images; duplicates and near-duplicates
 pairs             measure pairs of signals: level, delay, SI-SDR, declared SNR; duplicates
-plots             shared parts of the pictures: sheets, histograms
-image_plots       pictures of an audit of images
+labels            the labels: readable, samples of each class, imbalance
+plots             pictures of an audit of images, and the parts shared with pairs
 pair_plots        pictures of an audit of pairs
 """

@@ -13,7 +13,8 @@ class Check:
     """
 
     name: str
-    of: str  # the unit of counting: "files", "members" (integrity), "images" or "pairs"
+    # the unit of counting: "files", "members" (integrity), "images", "pairs", "labels", "classes"
+    of: str
     warn: float | None
     fail: float | None
     unit: str
@@ -87,6 +88,24 @@ CHECKS = (
         "",
         "dataset.json does not describe a sample, or images have several sizes: samples were not"
         " examined",
+    ),
+    Check("label", "labels", None, 0, "", "a label is missing, or of no class of dataset.json"),
+    Check(
+        "class-few",
+        "classes",
+        2,
+        None,
+        "samples",
+        "training samples of a class",
+        low=True,
+    ),
+    Check(
+        "imbalance",
+        "classes",
+        10,
+        None,
+        "times",
+        "training samples of the largest class against those of a class",
     ),
     Check("undecodable", "images", None, 0, "", "not an image, or a damaged one"),
     Check("size", "images", None, 0, "", "another size than dataset.json states"),

@@ -28,7 +28,8 @@ from distgan.core.files import make_folder, remove, write_atomic
 from distgan.core.worker_pool import default_workers, ordered_map
 from distgan.shards.audit import images, integrity, pairs
 from distgan.shards.audit.checks import FAIL, SIGNED, WARN
-from distgan.shards.audit.findings import Checks, Finding, summary
+from distgan.shards.audit.findings import Checks, Finding, limit_words, summary, table
+from distgan.shards.audit.labels import LabelCounts
 from distgan.shards.audit.samples import chunks, places, read
 from distgan.shards.format.manifest import DATASET
 from distgan.shards.format.sample_spec import recipe_for
@@ -60,8 +61,9 @@ def main(argv: list[str]) -> int:
     out = Path(args.out) if args.out else root / "audit"
     _require_writable(out, root)
     files = integrity.examine(root, checks, args.workers)
+    labels = LabelCounts(files, checks, args.workers)
     quality = _Quality(files, checks, args.limit, args.workers)
-    report = _report(files, quality, checks, args.strict)
+    report = _report(files, quality, labels, checks, args.strict)
     try:
         pictures = _write(out, report, quality)
     except OSError as error:
@@ -69,41 +71,35 @@ def main(argv: list[str]) -> int:
             f"{error.filename or out}: {error.strerror}; choose another folder: distgan check"
             f" {root} --out FOLDER"
         ) from error
-    _print(root, out, report, quality, pictures)
+    _print(root, out, report, quality, labels, pictures)
     return 1 if report["verdict"] == "fail" else 0
 
 
 def _report(
-    files: integrity.Integrity, quality: "_Quality", checks: Checks, strict: bool
+    files: integrity.Integrity,
+    quality: "_Quality",
+    labels: LabelCounts,
+    checks: Checks,
+    strict: bool,
 ) -> dict[str, Any]:
     """Return the contents of audit.json."""
-    findings = files.findings + quality.findings
+    findings = files.findings + labels.findings + quality.findings
     if quality.kind == "none" and files.dataset.get("sample"):
-        findings.append(
-            Finding(
-                "unseen",
-                WARN,
-                "",
-                DATASET,
-                "",
-                None,
-                None,
-                "",
-                "it states no kind and size of a sample",
-            )
-        )
+        detail = "it states no kind and size of a sample"
+        findings.append(Finding("unseen", WARN, "", DATASET, "", None, None, "", detail))
     failed = any(finding.level == FAIL for finding in findings) or (strict and bool(findings))
     members = sum(shard.members for shard in files.shards)
     totals = {"files": files.files, "members": members, quality.kind: len(quality.reports)}
+    totals |= labels.totals
     rows = [
         summary(
             check,
             findings,
             totals[check.of],
             check.name not in quality.ungraded,
-            quality.measured(check.name),
+            labels.measured(check.name) or quality.measured(check.name),
         )
-        for check in checks.of("files", "members", quality.kind)
+        for check in checks.of("files", "members", *labels.units, quality.kind)
     ]
     return {
         "version": VERSION,
@@ -121,6 +117,7 @@ def _report(
             "of": quality.total,
         },
         "not_graded": list(quality.ungraded),
+        **({"labels": labels.counts} if labels.counts else {}),
         "checks": rows,
         "findings": [asdict(finding) for finding in findings],
         "versions": {
@@ -173,11 +170,11 @@ class _Quality:
         if not self.reports:
             return []
         # here, because matplotlib takes a second that the worker processes need not spend
-        from distgan.shards.audit import image_plots, pair_plots
+        from distgan.shards.audit import pair_plots, plots
 
         data = (out, self.reports, self.examiner, self.findings, self.checks)
         if self.kind == "images":
-            return image_plots.draw_images(*data)
+            return plots.draw_images(*data)
         return pair_plots.draw_pairs(*data, self.ungraded)
 
 
@@ -212,17 +209,19 @@ def _write(out: Path, report: dict[str, Any], quality: _Quality) -> list[str]:
 
 
 def _print(
-    root: Path, out: Path, report: dict[str, Any], quality: _Quality, pictures: list[str]
+    root: Path,
+    out: Path,
+    report: dict[str, Any],
+    quality: _Quality,
+    labels: LabelCounts,
+    pictures: list[str],
 ) -> None:
     """Print the table, the extent of the audit, the place of the report, and the next command."""
     examined, rows = report["examined"], report["checks"]
-    lines = [
-        _COLUMNS.format(
-            "", "check", "findings", "share", "median", "worst", "limits", "such as"
-        ).rstrip()
-    ]
-    lines += [_row(row) for row in rows if row["of"] == quality.kind or row["level"] != "ok"]
-    console.say("\n".join(lines))
+    shown = (quality.kind, *labels.units)
+    console.say(table([row for row in rows if row["of"] in shown or row["level"] != "ok"]))
+    if labels.counts:
+        console.say(labels.table())
     if all(row["level"] == "ok" for row in rows if row["of"] in ("files", "members")):
         console.say(
             f"integrity ok: {examined['shards']} shards, {examined['members']} members,"
@@ -246,41 +245,6 @@ def _print(
         f" {out / FILE}{beside}"
     )
     console.say(f"next: {_next(root, report, rows)}")
-
-
-_COLUMNS = "{:4}  {:14}  {:>8}  {:>7}  {:>9}  {:>9}  {:24}  {}"
-
-
-def _row(row: dict[str, Any]) -> str:
-    worst, spread = row["worst"], row["measured"]
-    value = None
-    if worst:
-        value = worst["value"]
-    elif spread:
-        value = spread["min" if row["low"] else "max"]
-    if row["unit"]:
-        limits = " / ".join(_limit(limit, row["low"]) for limit in (row["warn"], row["fail"]))
-    else:
-        limits, spread, value = "any", None, None
-    detail = ""
-    if worst:
-        example = "/".join(filter(None, (worst["split"], worst["key"] or worst["shard"])))
-        detail = ": ".join(filter(None, (example, worst["detail"])))
-    count = row["fails"] + row["warns"]
-    return _COLUMNS.format(
-        "-" if row["level"] == "none" else row["level"],
-        row["check"],
-        count,
-        f"{row['share']:.1%}" if count else "",
-        f"{spread['median']:.3g}" if spread else "",
-        "" if value is None else f"{value:.3g}",
-        f"{limits} {row['unit']}".strip(),
-        detail,
-    ).rstrip()
-
-
-def _limit(limit: float | None, low: bool) -> str:
-    return "-" if limit is None else f"{'<' if low else '>'} {limit:g}"
 
 
 def _next(root: Path, report: dict[str, Any], rows: list[dict[str, Any]]) -> str:
@@ -325,6 +289,7 @@ def _check_lines() -> list[str]:
     rows: list[str] = []
     for title, kinds in (
         ("files", ("files", "members")),
+        ("labels", ("labels", "classes")),
         ("images", ("images",)),
         ("pairs of recordings", ("pairs",)),
     ):
@@ -335,7 +300,7 @@ def _check_lines() -> list[str]:
         ]
         for check in Checks().of(*kinds):
             warn, fail = (
-                "any" if limit is not None and not check.unit else _limit(limit, check.low)
+                "any" if limit is not None and not check.unit else limit_words(limit, check.low)
                 for limit in (check.warn, check.fail)
             )
             source = f" ({check.source})" if check.source else ""

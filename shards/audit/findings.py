@@ -150,3 +150,45 @@ def summary(
         "measured": spread,
         "worst": asdict(worst) if worst else None,
     }
+
+
+_COLUMNS = "{:4}  {:14}  {:>8}  {:>7}  {:>9}  {:>9}  {:24}  {}"
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Return the lines of these rows under headings."""
+    head = ("", "check", "findings", "share", "median", "worst", "limits", "such as")
+    return "\n".join([_COLUMNS.format(*head).rstrip(), *map(_row, rows)])
+
+
+def _row(row: dict[str, Any]) -> str:
+    worst, spread = row["worst"], row["measured"]
+    value = None
+    if worst:
+        value = worst["value"]
+    elif spread:
+        value = spread["min" if row["low"] else "max"]
+    if row["unit"]:
+        limits = " / ".join(limit_words(limit, row["low"]) for limit in (row["warn"], row["fail"]))
+    else:
+        limits, spread, value = "any", None, None
+    detail = ""
+    if worst:
+        example = "/".join(filter(None, (worst["split"], worst["key"] or worst["shard"])))
+        detail = ": ".join(filter(None, (example, worst["detail"])))
+    count = row["fails"] + row["warns"]
+    return _COLUMNS.format(
+        "-" if row["level"] == "none" else row["level"],
+        row["check"],
+        count,
+        f"{row['share']:.1%}" if count else "",
+        f"{spread['median']:.3g}" if spread else "",
+        "" if value is None else f"{value:.3g}",
+        f"{limits} {row['unit']}".strip(),
+        detail,
+    ).rstrip()
+
+
+def limit_words(limit: float | None, low: bool) -> str:
+    """Return a threshold as the table and the help show it."""
+    return "-" if limit is None else f"{'<' if low else '>'} {limit:g}"

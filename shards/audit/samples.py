@@ -2,6 +2,7 @@
 
 import functools
 import os
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,14 +58,15 @@ def chunks(chosen: list[Place]) -> list[list[Place]]:
     ]
 
 
-def read(place: Place) -> dict[str, bytes]:
-    """Return {field: bytes} of one sample."""
+def read(place: Place, only: Collection[str] | None = None) -> dict[str, bytes]:
+    """Return {field: bytes} of one sample; `only` some fields."""
     fields, table = _table(place.shard)
     try:
         with open_regular(place.shard, links=True) as file:
             return {
                 name: os.pread(file.fileno(), size, offset)
                 for name, (offset, size) in zip(fields, table[place.number].tolist(), strict=True)
+                if only is None or name in only
             }
     except OSError as error:
         raise DataError(
