@@ -2,7 +2,9 @@
 images from noise, or repaired sounds.
 """
 
+import dataclasses
 import hashlib
+import re
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -36,6 +38,12 @@ verified the files.""",
             also="count",
         ),
         Option("out", "folder to make, as OUT", "FOLDER"),
+        Option(
+            "class",
+            "of conditional networks: draw images of this class, or in turn of these, separated by"
+            " commas (default: as in training)",
+            "NAMES",
+        ),
         one_of(
             "shards",
             "yes: WebDataset tars of 256 images or 16 sounds with an index instead of files; from"
@@ -61,6 +69,7 @@ verified the files.""",
     most=2,
     epilog="""examples:
   distgan generate runs/wgan_flowers/default-1a2b3c4d flowers --n 8189 --processes 2
+  distgan generate runs/wgan_flowers/conditionalTrue-4c5d6e7f --class rose --n 50
   distgan generate runs/sagan/ngf32-5e6f7a8b@last more --n 50000 --shards yes
   distgan generate runs/timbre/default-9c0d1e2f repaired --from ~/recordings""",
 )
@@ -78,8 +87,11 @@ def main(argv: list[str]) -> int:
     checkpoint = trained_run.locate(words[0])
     folder = checkpoint.parents[1]
     module, run = trained_run.settings(folder, options["device"])
-    target = Path(out).expanduser() if out else folder / f"generated-{checkpoint.name}"
     is_image = module.Settings.kind == "image"
+    classes = _named(options["class"], run)
+    named = [re.sub(r"[^A-Za-z0-9._-]+", "_", one) for one in classes]
+    usual = folder / "-".join(["generated", checkpoint.name, *named])[:200]
+    target = Path(out).expanduser() if out else usual
     for name in ("from", "data"):
         if is_image and options[name]:
             raise ConfigError(
@@ -100,7 +112,7 @@ def main(argv: list[str]) -> int:
         "step": int(checkpoint.name),
         "seed": run.seed,
         "of": "noise" if is_image else _inputs(options["from"], options["data"] or run.data),
-    }
+    } | ({"classes": classes} if classes else {})
     store = OutputFolder(target, about, shards)
     store.require_ours()
     launch_line.spread("generate", arguments)
@@ -113,6 +125,19 @@ def main(argv: list[str]) -> int:
         text += f"; next: {console.command(*line)}"
     console.say(text)
     return 0
+
+
+def _named(text: str | None, run: Run) -> list[str]:
+    """Return the names of classes of `--class`; ConfigError where networks are given none."""
+    names = [name.strip() for name in (text or "").split(",") if name.strip()]
+    if text is not None and not names:
+        raise ConfigError(f"class={text!r}: name a class, or several: --class rose,lotus")
+    if names and run.label_column is None:
+        raise ConfigError(
+            f"class={text}: the networks of this {run.recipe} run are given no classes; train it"
+            " with conditional=true"
+        )
+    return names
 
 
 def _inputs(folder: str | None, data_folder: str) -> str:
@@ -134,17 +159,23 @@ def _inputs(folder: str | None, data_folder: str) -> str:
 def _images(
     module: ModuleType, run: Run, checkpoint: Path, arguments: Arguments, store: Any
 ) -> str:
+    import numpy as np
+
     from distgan.distributed.ranks import Ranks
     from distgan.outputs import image_grid, image_results
 
     ranks, count = Ranks(run.machine, run.precision), arguments.n or 64
     recipe = ranks.on_all_ranks(lambda: trained_run.load(module, run, ranks, checkpoint))
     size = IMAGES_PER_SHARD if store.shards else image_results.ROUND
-    columns, multiple = image_results.COLUMNS, image_results.CHUNK
+    drawing = image_results.Drawing.of(recipe)
+    if classes := _named(vars(arguments)["class"], run):
+        numbers = np.array([recipe.labels.number(name) for name in classes])
+        drawing = dataclasses.replace(drawing, classes_of=lambda i, _: numbers[i % len(numbers)])
+    columns, multiple = drawing.columns, image_results.CHUNK
     first = ranks.on_rank_zero(lambda: store.begin(columns, size, multiple, count))
 
     def add(start: int, images: Any, scores: Any) -> None:
-        files = image_results.files(start, images, scores, count)
+        files = image_results.files(drawing, start, images, scores, count)
         store.add([(row, {"png": data}) for row, data in files])
 
     def finish() -> None:
@@ -155,7 +186,7 @@ def _images(
 
     with console.bar("generating", count, "images", start=min(first, count)) as bar:
         for start, tensors in image_results.rounds(
-            ranks, recipe.sample, recipe.players.get("D"), range(first, count), bar, size=size
+            ranks, drawing, range(first, count), bar, size=size
         ):
             ranks.on_rank_zero(partial(add, start, *tensors))
     ranks.on_rank_zero(finish)

@@ -3,7 +3,8 @@ these files.
 
     images/00000.png …   image i is drawn from noise (seed, i) by the generator in eval mode, its
                          average where there is one
-    result.csv           id, file_name, critic_score, sha256: a row for each file
+    result.csv           id, file_name, critic_score, sha256: a row for each file; of conditional
+                         networks the class as well
     result.json          the score against all images of the data set, held out or not
     grid.png             the first 64
 
@@ -11,6 +12,7 @@ All ranks generate images, rank 0 alone writes: the others may not see its disk.
 depend on the number of ranks.
 """
 
+import dataclasses
 import hashlib
 import inspect
 import io
@@ -18,6 +20,7 @@ import json
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -27,6 +30,7 @@ from distgan.core import console
 from distgan.core.files import csv_text, disk_errors, make_folder, opener, write_atomic
 from distgan.data import transforms
 from distgan.data.dataset import Data
+from distgan.data.labels import Labels
 from distgan.distributed.map_over_ranks import CHUNK, map_over_ranks
 from distgan.distributed.ranks import Ranks
 from distgan.engine.player import Player
@@ -35,32 +39,65 @@ from distgan.outputs import image_grid
 
 # Not the noise of the evaluations that chose the checkpoint: it would flatter the score.
 RESULTS_NOISE = "noise/results"
-COLUMNS = ("id", "file_name", "critic_score", "sha256")
 GOOD = 50.0  # a FID below this is called good (and no other metric is)
 GRID = 64
 ROUND = 64 * CHUNK  # images that rank 0 holds at once
-Draw = Callable[[np.ndarray, str], torch.Tensor]
-Row = tuple[int, str, str, str]  # COLUMNS
+Row = tuple[int | str, ...]  # of `Drawing.columns`
+
+
+@dataclasses.dataclass(frozen=True)
+class Drawing:
+    """How images are drawn: `sample` and `classes_of` are those of a recipe, `D` judges each.
+
+    With `labels`, the networks are given classes; `classes_of` says which, by (numbers, purpose).
+    """
+
+    sample: Callable[..., torch.Tensor]
+    D: Player | None = None
+    labels: Labels | None = None
+    classes_of: Callable[[np.ndarray, str], np.ndarray] | None = None
+
+    @classmethod
+    def of(cls, recipe: Any) -> Self:
+        """Return how a recipe with `sample` draws."""
+        labels = getattr(recipe, "labels", None)
+        chosen = recipe.classes_of if labels else None
+        return cls(recipe.sample, recipe.players.get("D"), labels, chosen)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of result.csv."""
+        return ("id", "file_name", *(["class"] if self.labels else []), "critic_score", "sha256")
+
+    def classes(self, numbers: np.ndarray) -> np.ndarray | None:
+        """Return int64 [n], the classes of these images; None without labels."""
+        return self.classes_of(numbers, RESULTS_NOISE) if self.classes_of else None
+
+    def draw(self, numbers: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return (uint8 [n, channels, height, width], D's score of each [n])."""
+        classes = self.classes(numbers)
+        given = () if classes is None else (classes,)
+        images = transforms.to_bytes(self.sample(numbers, RESULTS_NOISE, *given))
+        return images, _judge(self.D, images, classes)
 
 
 def write(
     folder: Path,
     ranks: Ranks,
     data: Data,
-    sample: Draw,
-    D: Player | None,
+    drawing: Drawing,
     count: int,
     inception: str | None,
     sha256: str | None = None,
 ) -> dict[str, object]:
     """Write all of the above into an empty folder; return the content of result.json.
 
-    `sample` is the recipe's, with the networks to score loaded. Collective.
+    The recipe's networks to score are loaded. Collective.
     """
     evaluator = ranks.on_all_ranks(
         lambda: Evaluator(ranks, data, count, inception, whole=True, sha256=sha256)
     )
-    result = evaluator.score(write_images(folder, ranks, sample, D, count, evaluator.extract))
+    result = evaluator.score(write_images(folder, ranks, drawing, count, evaluator.extract))
     result |= {
         "training": len(data.train),
         "held_out": len(data.validation),
@@ -79,8 +116,7 @@ def write(
 def write_images(
     folder: Path,
     ranks: Ranks,
-    sample: Draw,
-    D: Player | None,
+    drawing: Drawing,
     count: int,
     extract: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> torch.Tensor | None:
@@ -92,24 +128,23 @@ def write_images(
     features = []
 
     def write_round(start: int, images: torch.Tensor, scores: torch.Tensor) -> None:
-        for row, data in files(start, images, scores, count):
-            save(folder / row[1], data)
+        for row, data in files(drawing, start, images, scores, count):
+            save(folder / str(row[1]), data)
             rows.append(row)
         if start == 0:
             image_grid.save_grid(folder / "grid.png", images[:GRID])
 
     with console.bar("generating", count, "images") as bar:
-        for start, columns in rounds(ranks, sample, D, range(count), bar, extract):
+        for start, columns in rounds(ranks, drawing, range(count), bar, extract):
             ranks.on_rank_zero(partial(write_round, start, *columns[:2]))
             features += columns[2:]
-    ranks.on_rank_zero(lambda: write_atomic(folder / "result.csv", csv_text(COLUMNS, rows)))
+    ranks.on_rank_zero(lambda: write_atomic(folder / "result.csv", csv_text(drawing.columns, rows)))
     return torch.cat(features) if features and ranks.is_main else None
 
 
 def rounds(
     ranks: Ranks,
-    sample: Draw,
-    D: Player | None,
+    drawing: Drawing,
     numbers: range,
     bar: console.Bar,
     extract: Callable[[torch.Tensor], torch.Tensor] | None = None,
@@ -123,8 +158,7 @@ def rounds(
     """
 
     def generate(chunk: np.ndarray) -> tuple[torch.Tensor, ...]:
-        images = transforms.to_bytes(sample(chunk, RESULTS_NOISE))
-        scores = _judge(D, images)
+        images, scores = drawing.draw(chunk)
         return (images, scores) if extract is None else (images, scores, extract(images))
 
     columns = 3 if extract else 2
@@ -133,7 +167,7 @@ def rounds(
         yield start, map_over_ranks(ranks, part, generate, bar, columns)
 
 
-def _judge(D: Player | None, images: torch.Tensor) -> torch.Tensor:
+def _judge(D: Player | None, images: torch.Tensor, classes: np.ndarray | None) -> torch.Tensor:
     """Return D's score of each image [n], the mean where it gives several; NaN without a D, and of
     one that judges an image beside something else.
     """
@@ -142,23 +176,28 @@ def _judge(D: Player | None, images: torch.Tensor) -> torch.Tensor:
     if D is None or len(needed) != 1:
         return torch.full((len(images),), torch.nan, device=images.device)
     with D.evaluating() as critic:
-        scores = critic(transforms.to_unit(images, next(critic.parameters()).dtype))
+        given = () if classes is None else (torch.from_numpy(classes).to(images.device),)
+        scores = critic(transforms.to_unit(images, next(critic.parameters()).dtype), *given)
     if not isinstance(scores, torch.Tensor):  # one of several scales, or of features
         scores = torch.cat([score.reshape(len(images), -1) for score in scores], 1)
     return scores.reshape(len(images), -1).mean(1)
 
 
 def files(
-    start: int, images: torch.Tensor, scores: torch.Tensor, count: int
+    drawing: Drawing, start: int, images: torch.Tensor, scores: torch.Tensor, count: int
 ) -> Iterator[tuple[Row, bytes]]:
     """Yield the row and the bytes of each PNG file, numbered from `start`, of `count` in all."""
     digits = max(len(str(count - 1)), 5)
+    classes = drawing.classes(np.arange(start, start + len(images)))
     for i, (image, score) in enumerate(
         zip(images.permute(0, 2, 3, 1).numpy(), scores.tolist(), strict=True), start
     ):
         data = _png(image)
         name = f"images/{i:0{digits}d}.png"
-        yield (i, name, f"{score:.9g}", hashlib.sha256(data).hexdigest()), data
+        named: tuple[str, ...] = ()
+        if drawing.labels and classes is not None:
+            named = (drawing.labels.names[classes[i - start]],)
+        yield (i, name, *named, f"{score:.9g}", hashlib.sha256(data).hexdigest()), data
 
 
 def save(path: Path, data: bytes) -> None:

@@ -20,6 +20,7 @@ from processes import BIN, line, run
 from safetensors.torch import load_file
 from torch import nn
 
+from distgan import train
 from distgan.commands import generate
 from distgan.config.sections import Machine
 from distgan.core import rng
@@ -98,7 +99,10 @@ def features(folder: Path) -> torch.Tensor:
 def test_files_and_their_lines(tmp_path, ranks, critic, monkeypatch, channels):
     monkeypatch.setattr(results, "ROUND", 32)
     results.write_images(
-        tmp_path, ranks, lambda numbers, purpose: drawn(numbers, purpose, channels), critic, 70
+        tmp_path,
+        ranks,
+        results.Drawing(lambda numbers, purpose: drawn(numbers, purpose, channels), critic),
+        70,
     )
     lines = table(tmp_path)
     assert list(lines[0]) == ["id", "file_name", "critic_score", "sha256"]
@@ -136,7 +140,7 @@ def test_files_and_their_lines(tmp_path, ranks, critic, monkeypatch, channels):
 
 # ---- the score
 def test_the_score_is_that_of_the_files_against_all_real_images(tmp_path, ranks, critic, data):
-    said = results.write(tmp_path, ranks, Data(str(data)), drawn, critic, 50, None)
+    said = results.write(tmp_path, ranks, Data(str(data)), results.Drawing(drawn, critic), 50, None)
     assert said == json.loads((tmp_path / "result.json").read_text())
     held = Data(str(data))
     real = StandIn()(
@@ -165,7 +169,7 @@ def test_only_a_fid_is_called_good_or_not(
     tmp_path, ranks, critic, data, monkeypatch, capsys, metric
 ):
     monkeypatch.setattr(StandIn, "metric", metric)
-    said = results.write(tmp_path, ranks, Data(str(data)), drawn, critic, 20, None)
+    said = results.write(tmp_path, ranks, Data(str(data)), results.Drawing(drawn, critic), 20, None)
     assert (said.get("good_below"), said.get("good")) == (
         (50, said["score"] < 50) if metric == "fid" else (None, None)
     )
@@ -522,3 +526,28 @@ def test_repaired_sounds_do_not_depend_on_the_number_of_processes(
                 "cpu",
             ]
         )
+
+
+# ---- classes
+def test_a_conditional_critic_judges_each_image_beside_its_class(flowers, tmp_path, capsys):
+    """Look-alikes of flowers: training, results/, and images of the classes that are named."""
+    run_folder = tmp_path / "run"
+    words = [*SMALL, "conditional=true", "n_critic=1", "bn_group=4", "results=12", "epochs=0.5"]
+    words += [f"data={flowers}", f"machine.folder={run_folder}", "machine.device=cpu"]
+    assert train.main(["wgan_flowers", *words]) == 0
+    rows = table(run_folder / "results")
+    recorded = json.loads((run_folder / "attempts" / "000" / "attempt.json").read_text())
+    labels = recorded["data"]["labels"]
+    assert len(rows) == 12 and {row["class"] for row in rows} <= set(labels["names"])
+    assert len({float(row["critic_score"]) for row in rows}) > 1
+    assert len(list((run_folder / "results" / "images").iterdir())) == 12
+    first, second = (labels["names"][i] for i in np.flatnonzero(labels["counts"])[:2])
+    capsys.readouterr()
+    assert generate.main([str(run_folder), "--class", f"{first},{second}", "--n", "6"]) == 0
+    (folder,) = run_folder.glob("generated-*")
+    assert [row["class"] for row in table(folder)] == [first, second] * 3
+    before = hashes(folder)
+    assert generate.main([str(run_folder), "--class", f"{first},{second}", "--n", "6"]) == 0
+    assert hashes(folder) == before
+    with pytest.raises(ConfigError, match="no class 'nothing' of species"):
+        generate.main([str(run_folder), "--class", "nothing"])
