@@ -26,7 +26,7 @@ MOST_CLASSES = 100_000
 LONGEST = 200  # characters of a value or a name
 # Sets of this source that were made before labels were listed have them all the same.
 _FLOWERS = "flowers102"
-_WHOLE = re.compile(r"-?[0-9]{1,15}")
+_WHOLE = re.compile(r"0|-?[1-9][0-9]{0,14}")  # 01 and 1 are two classes
 Value = int | str
 
 
