@@ -84,7 +84,7 @@ def next_lines(
             column = [f"label={labels[0]}"] if len(labels) > 1 else []
             lines.append(console.command(*run, "conditional=true", *column))
     elif usual and sample["kind"] == "image":
-        lines[0] += f"  # distgan's recipes train on no images of this size: {image_sizes.RULE}"
+        lines[0] += f"  # no recipe of distgan trains on images of this size: {image_sizes.RULE}"
     return lines
 
 

@@ -40,7 +40,7 @@ def made(photos, kind, size, to):
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         assert shard("images", to, "--from", photos / kind, "--size", size, "--workers", 1) == 0
     return [
-        shlex.split(text.removeprefix("next: "))
+        shlex.split(text.removeprefix("next: "), comments=True)
         for text in printed.getvalue().splitlines()
         if text.startswith("next: ")
     ]

@@ -104,7 +104,7 @@ def test_one_folder_of_tars_holds_out_whole_tars(tmp_path, capsys):
     assert Data(str(tmp_path)).fingerprint == dataset["fingerprint"]
     assert (
         "55 train, 5 validation" in (out := capsys.readouterr().out)
-        and f"next: distgan check {tmp_path}  # distgan's recipes train on no images of this size"
+        and f"next: distgan check {tmp_path}  # no recipe of distgan trains on images of this size"
         in out
     )
 
@@ -270,7 +270,7 @@ def test_rectangles_are_a_data_set_and_16_bits_are_told(tmp_path, capsys):
     index(tmp_path / "flat")
     assert (
         about(tmp_path / "flat")["sample"]["size"] == [8, 16]
-        and "recipes train on no images of this size: the shorter side must be 16, 32"
+        and "no recipe of distgan trains on images of this size: the shorter side must be 16, 32"
         in (said := capsys.readouterr().out)
         and "distgan run" not in said
     )
