@@ -16,6 +16,7 @@ from distgan.core.errors import ConfigError, did_you_mean
 
 Share = Literal["training", "uniform"]
 MOST = 100_000  # classes
+SHOWN = 16  # classes, in a grid
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,13 @@ class Labels:
         ends = np.cumsum(weights) / weights.sum()
         drawn = rng.uniform(seed, f"{purpose}/class", np.asarray(numbers, np.int64))
         return np.searchsorted(ends[:-1], drawn, side="right").astype(np.int64)
+
+    def shown(self) -> list[int]:
+        """Return the classes that have a row in a grid of samples: those that occur in the training
+        split, of more than SHOWN the most frequent, in order of their numbers.
+        """
+        frequent = sorted(range(len(self)), key=lambda one: -self.counts[one])[:SHOWN]
+        return sorted(one for one in frequent if self.counts[one])
 
     def record(self) -> dict[str, Any]:
         """Return plain data, for the record of an attempt."""

@@ -9,8 +9,10 @@ from PIL import Image
 from distgan.core.files import write_atomic
 from distgan.shards.codecs import image as image_codec
 
+COLUMNS = 8
 
-def grid(images: torch.Tensor, columns: int = 8) -> np.ndarray:
+
+def grid(images: torch.Tensor, columns: int = COLUMNS) -> np.ndarray:
     """Arrange uint8 [n, channels, height, width] on one sheet, with gray lines between.
 
     Return uint8 [rows * (height + 1) + 1, columns * (width + 1) + 1, channels].

@@ -19,7 +19,7 @@ from distgan.data.loader import MicroBatch
 from distgan.data.transforms import to_bytes, to_waves
 from distgan.distributed.ranks import Ranks
 from distgan.engine.player import Log, Player
-from distgan.outputs.image_grid import save_grid
+from distgan.outputs.image_grid import COLUMNS, save_grid
 from distgan.outputs.signal_plots import overlay
 
 GRID = 64  # images of a sample grid
@@ -147,11 +147,23 @@ def show(recipe: Any, data: Data, path: Path) -> None:
     if isinstance(recipe, Shows):
         recipe.show(data, path)
     elif hasattr(recipe, "sample"):
-        save_grid(path, to_bytes(recipe.sample(np.arange(GRID), "noise/grid")))
+        save_grid(path, to_bytes(_grid(recipe)))
     elif hasattr(recipe, "repairer"):
         given, target, output = next(_repairs(recipe, data, SHOWN))
         keys = map(data.validation.key, range(len(given)))
         overlay(path, list(zip(keys, given, target, output, strict=True)), data.rate)
+
+
+def _grid(recipe: Any) -> torch.Tensor:
+    """Return the images of a sample grid; of conditional networks a row for each class that is
+    shown, with the same noise along a column.
+    """
+    labels: Labels | None = getattr(recipe, "labels", None)
+    if labels is None:
+        return recipe.sample(np.arange(GRID), "noise/grid")
+    columns = np.arange(COLUMNS)
+    rows = [np.full(COLUMNS, one, np.int64) for one in labels.shown()]
+    return torch.cat([recipe.sample(columns, "noise/grid", classes) for classes in rows])
 
 
 def validate(recipe: Any, data: Data) -> dict[str, float]:

@@ -15,6 +15,7 @@ from typing import Any
 from PIL import Image
 
 from distgan.core.reading import open_regular
+from distgan.data.labels import Labels
 from distgan.report.formatting import number
 from distgan.runs.history import History
 from distgan.shards.codecs import image as image_codec
@@ -61,9 +62,20 @@ def samples(run: History) -> dict[str, Any] | None:
         "newest": embed(chosen[-1], LARGE_PIXELS),
         "others": others,
         "chosen": len(chosen),
+        "classes": _classes(run) if is_image else [],
         # Results have newer sounds of the same clips.
         "sounds": _sounds([] if _result_sounds(run) else run.sounds),
     }
+
+
+def _classes(run: History) -> list[str]:
+    """Return the names of the classes of a grid's rows; none without classes."""
+    newest = (list(run.attempts.values()) or [{}])[-1]
+    try:
+        labels = Labels.from_record(newest["data"]["labels"])
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return []
+    return [labels.names[one] for one in labels.shown()]
 
 
 def pick(steps: list[int], best: int | None, count: int = MAX_GRIDS) -> list[int]:

@@ -5,6 +5,7 @@ Image files, a line for each, the score of exactly these files; and `distgan gen
 
 import csv
 import hashlib
+import html
 import json
 import shutil
 from pathlib import Path
@@ -21,7 +22,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from distgan import train
-from distgan.commands import generate
+from distgan.commands import generate, report
 from distgan.config.sections import Machine
 from distgan.core import rng
 from distgan.core.errors import ConfigError
@@ -541,6 +542,13 @@ def test_a_conditional_critic_judges_each_image_beside_its_class(flowers, tmp_pa
     assert len(rows) == 12 and {row["class"] for row in rows} <= set(labels["names"])
     assert len({float(row["critic_score"]) for row in rows}) > 1
     assert len(list((run_folder / "results" / "images").iterdir())) == 12
+    shown = [name for name, n in zip(labels["names"], labels["counts"], strict=True) if n][:16]
+    (newest, *_) = sorted((run_folder / "samples").glob("*.png"), reverse=True)
+    with Image.open(newest) as grid:
+        assert grid.size[1] == 65 * len(shown) + 1  # a row of 64 pixels for each class
+    assert report.main([str(run_folder)]) == 0
+    page = html.unescape((run_folder / "report.html").read_text())
+    assert f"from the top: {', '.join(shown)}." in page
     first, second = (labels["names"][i] for i in np.flatnonzero(labels["counts"])[:2])
     capsys.readouterr()
     assert generate.main([str(run_folder), "--class", f"{first},{second}", "--n", "6"]) == 0

@@ -1,10 +1,12 @@
 """Labels of samples and of what a generator draws, and what a recipe accepts."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from distgan.config import batch_layout
 from distgan.core.errors import ConfigError, DataError
@@ -12,6 +14,7 @@ from distgan.data.dataset import Data
 from distgan.data.labels import Labels
 from distgan.data.loader import Stream
 from distgan.recipes import r3gan, sagan
+from distgan.recipes._base import show
 
 LABELS = Labels("kind", ("a", "b", "c"), (6, 0, 2))
 
@@ -40,6 +43,22 @@ def test_labels_come_back_from_a_record_and_a_damaged_one_is_refused():
     assert LABELS.number("c") == 2
     with pytest.raises(ConfigError, match="no class 'd' of kind.*a, b, c"):
         LABELS.number("d")
+
+
+def test_a_grid_has_a_row_for_each_class_with_the_same_noise_along_a_column(tmp_path):
+    assert LABELS.shown() == [0, 2]
+    many = Labels("kind", tuple(map(str, range(20))), (1, 1, 1, 1, *[9] * 16))
+    assert many.shown() == list(range(4, 20))
+    seen = []
+
+    def sample(numbers, purpose, classes):
+        seen.append((numbers.tolist(), purpose, classes.tolist()))
+        return torch.zeros(len(numbers), 3, 4, 4)
+
+    show(SimpleNamespace(sample=sample, labels=LABELS), None, tmp_path / "grid.png")
+    assert seen == [(list(range(8)), "noise/grid", [one] * 8) for one in (0, 2)]
+    with Image.open(tmp_path / "grid.png") as image:
+        assert image.size == (8 * 5 + 1, 2 * 5 + 1)
 
 
 def test_a_sample_has_its_label_in_any_batch_and_epoch(shapes):
