@@ -14,6 +14,7 @@ from distgan.core.errors import ConfigError
 from distgan.core.rng import normal, normal_each, numpy_generator, uniform
 from distgan.data.dataset import Data
 from distgan.data.diffaugment import images as diffaugment
+from distgan.data.labels import Labels
 from distgan.data.loader import MicroBatch
 from distgan.data.transforms import flip, to_bytes, to_unit, to_waves
 from distgan.distributed.ranks import Ranks
@@ -39,6 +40,7 @@ from distgan.nn.normalization import GroupBatchNorm2d, spectral_norm
 from distgan.outputs.image_grid import save_grid
 from distgan.outputs.signal_plots import overlay
 from distgan.recipes._base import (
+    DrawsByClass,
     DrawsSamples,
     Recipe,
     Repairs,
@@ -57,11 +59,13 @@ __all__ = [
     "Clock",
     "ConfigError",
     "Data",
+    "DrawsByClass",
     "DrawsSamples",
     "Evaluate",
     "Field",
     "Fraction",
     "GroupBatchNorm2d",
+    "Labels",
     "Log",
     "MicroBatch",
     "Player",

@@ -169,6 +169,8 @@ def _images(
     size = IMAGES_PER_SHARD if store.shards else image_results.ROUND
     drawing = image_results.Drawing.of(recipe)
     if classes := _named(vars(arguments)["class"], run):
+        if drawing.labels is None:
+            raise ConfigError(f"class={','.join(classes)}: {run.recipe} has no method `classes_of`")
         numbers = np.array([recipe.labels.number(name) for name in classes])
         drawing = dataclasses.replace(drawing, classes_of=lambda i, _: numbers[i % len(numbers)])
     columns, multiple = drawing.columns, image_results.CHUNK

@@ -60,9 +60,9 @@ class Drawing:
     @classmethod
     def of(cls, recipe: Any) -> Self:
         """Return how a recipe with `sample` draws."""
-        labels = getattr(recipe, "labels", None)
-        chosen = recipe.classes_of if labels else None
-        return cls(recipe.sample, recipe.players.get("D"), labels, chosen)
+        chosen = getattr(recipe, "classes_of", None)
+        labels = recipe.labels if chosen else None
+        return cls(recipe.sample, recipe.players.get("D"), labels, chosen if labels else None)
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -79,6 +79,23 @@ class DrawsSamples(Recipe, Protocol):
         """
 
 
+@runtime_checkable
+class DrawsByClass(Protocol):
+    """A recipe whose networks are given classes where `labels` is not None: `sample` takes them as
+    a third argument, int64 [n].
+    """
+
+    labels: Labels | None
+
+    def sample(
+        self, numbers: np.ndarray, purpose: str = "noise/sample", classes: np.ndarray | None = None
+    ) -> torch.Tensor:
+        """Return images as `DrawsSamples` does, of these classes; by default of `classes_of`."""
+
+    def classes_of(self, numbers: np.ndarray, purpose: str = "noise/sample") -> np.ndarray:
+        """Return int64 [n], the classes of the samples `numbers`, as `Labels.draw` gives them."""
+
+
 class Repairs(Recipe, Protocol):
     """A recipe that turns one sound into another."""
 
@@ -158,11 +175,10 @@ def _grid(recipe: Any) -> torch.Tensor:
     """Return the images of a sample grid; of conditional networks a row for each class that is
     shown, with the same noise along a column.
     """
-    labels: Labels | None = getattr(recipe, "labels", None)
-    if labels is None:
+    if not isinstance(recipe, DrawsByClass) or recipe.labels is None:
         return recipe.sample(np.arange(GRID), "noise/grid")
     columns = np.arange(COLUMNS)
-    rows = [np.full(COLUMNS, one, np.int64) for one in labels.shown()]
+    rows = [np.full(COLUMNS, one, np.int64) for one in recipe.labels.shown()]
     return torch.cat([recipe.sample(columns, "noise/grid", classes) for classes in rows])
 
 
