@@ -45,7 +45,7 @@ def drawn(numbers: np.ndarray, purpose: str, channels: int = 3) -> torch.Tensor:
 
 
 def test_the_grid_is_of_the_first_64(tmp_path, ranks, critic):
-    results.write_images(tmp_path, ranks, drawn, critic, 70)
+    results.write_images(tmp_path, ranks, results.Drawing(drawn, critic), 70)
     first = torch.stack(
         [
             torch.from_numpy(np.array(Image.open(tmp_path / f"images/{i:05d}.png")))
@@ -62,8 +62,9 @@ def test_the_noise_is_not_that_of_the_evaluations_which_chose_the_checkpoint(
     results.write_images(
         tmp_path,
         ranks,
-        lambda numbers, purpose: purposes.add(purpose) or drawn(numbers, purpose),
-        critic,
+        results.Drawing(
+            lambda numbers, purpose: purposes.add(purpose) or drawn(numbers, purpose), critic
+        ),
         20,
     )
     assert purposes == {"noise/results"}
@@ -72,7 +73,7 @@ def test_the_noise_is_not_that_of_the_evaluations_which_chose_the_checkpoint(
 def test_a_place_that_cannot_be_written_is_an_error_for_the_user(tmp_path, ranks, critic):
     (tmp_path / "images").write_text("in the way")
     with pytest.raises(RunError, match="cannot write .*images"):
-        results.write_images(tmp_path, ranks, drawn, critic, 20)
+        results.write_images(tmp_path, ranks, results.Drawing(drawn, critic), 20)
 
 
 def test_the_count_of_files_is_a_setting_that_makes_no_other_run():
@@ -83,9 +84,9 @@ def test_the_count_of_files_is_a_setting_that_makes_no_other_run():
     for count, made in ((None, [9]), (10, [10]), (0, [])):
         asked = []
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(results, "write", lambda *words, asked=asked: asked.append(words[5]))
+            patch.setattr(results, "write", lambda *words, asked=asked: asked.append(words[4]))
             recipe = SimpleNamespace(
-                run=wgan_flowers.Settings(data="-", results=count), sample=None, D=None
+                run=wgan_flowers.Settings(data="-", results=count), sample=None, players={}
             )
             wgan_flowers.Recipe.results(
                 recipe, SimpleNamespace(train=range(7), validation=range(2)), None, None

@@ -37,7 +37,8 @@ def test_a_run_goes_back_to_no_checkpoint_of_another_run(tmp_path, capsys):
     loop, mine = object.__new__(Loop), {"id": "1", "settings": {"loss": "hinge"}, "data": "d"}
     stream = {"samples": 12, "seed": 0, "data": "d"}
     loop.folder = types.SimpleNamespace(path=tmp_path, identity=mine)
-    loop.run, loop.data = types.SimpleNamespace(seed=0), types.SimpleNamespace(fingerprint="d")
+    data = types.SimpleNamespace(fingerprint_for=lambda run: "d")
+    loop.run, loop.data = types.SimpleNamespace(seed=0), data
     loop.ranks, loop.clock = Ranks(), Clock(4, 8)
     loop.state = types.SimpleNamespace(best={"step": 3}, last_healthy_step=3)
     loop._rewind = lambda step: pytest.fail("nothing may be changed")

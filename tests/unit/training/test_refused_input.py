@@ -198,11 +198,11 @@ def test_a_stale_index(refused):
 
 def test_images_of_another_size(refused):
     assert (
-        build_command.main(["particles", "small", "--n", "8", "--size", "32", "--workers", "1"])
+        build_command.main(["particles", "small", "--n", "8", "--size", "48", "--workers", "1"])
         == 0
     )
     assert (
-        "sagan draws 64x64 images, this data set is 32x32; make it again with --size 64"
+        "sagan does not train on images of 48x48 pixels: the shorter side must be 16, 32, 64, 128"
         in refused_after_output(refused, "sagan", "data=small")
     )
 
