@@ -9,7 +9,7 @@ from distgan.config import batch_layout, loading
 from distgan.config.identity import with_neutral
 from distgan.config.settings import Run
 from distgan.core.arguments import Option, one_of, whole
-from distgan.core.errors import ConfigError
+from distgan.core.errors import ConfigError, RunError
 from distgan.recipes._catalog import Module, resolve_recipe
 from distgan.runs import history, records
 from distgan.runs.resolve import recorded_identity
@@ -83,7 +83,10 @@ def _sample_of(run: Run, folder: Path) -> tuple[tuple[int, ...], Any]:
     for attempt in history.read_history(folder).attempts.values():
         recorded = attempt.get("data", {})
         if "shape" in recorded and (run.label_column is None or "labels" in recorded):
-            labels = Labels.from_record(recorded["labels"]) if "labels" in recorded else None
+            try:
+                labels = Labels.from_record(recorded["labels"]) if "labels" in recorded else None
+            except ValueError as error:
+                raise RunError(f"{folder}: the record of an attempt is damaged: {error}") from None
             return tuple(recorded["shape"]), labels
     data = Data(run.data)
     data.require(run)

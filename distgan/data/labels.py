@@ -63,6 +63,8 @@ class Labels:
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Self:
         """Return what `record` returned; ValueError where it is damaged."""
+        if not isinstance(record, Mapping):
+            raise ValueError("labels are no names and counts of classes")
         column, names, counts = (record.get(key) for key in ("column", "names", "counts"))
         if not (
             isinstance(column, str)

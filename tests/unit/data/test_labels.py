@@ -40,6 +40,8 @@ def test_labels_come_back_from_a_record_and_a_damaged_one_is_refused():
     for wrong in ({"names": ["a"]}, {"counts": [0, 0, 0]}, {"counts": [-1, 0, 2]}, {"column": 1}):
         with pytest.raises(ValueError, match="names and counts"):
             Labels.from_record(LABELS.record() | wrong)
+    with pytest.raises(ValueError, match="names and counts"):
+        Labels.from_record(["a"])
     assert LABELS.number("c") == 2
     with pytest.raises(ConfigError, match="no class 'd' of kind.*a, b, c"):
         LABELS.number("d")
