@@ -133,9 +133,13 @@ def _named(text: str | None, run: Run) -> list[str]:
     if text is not None and not names:
         raise ConfigError(f"class={text!r}: name a class, or several: --class rose,lotus")
     if names and run.label_column is None:
+        remedy = (
+            "train it with conditional=true"
+            if "conditional" in type(run).model_fields
+            else "docs/your-own-gan.md, Labels, says how a recipe asks for them"
+        )
         raise ConfigError(
-            f"class={text}: the networks of this {run.recipe} run are given no classes; train it"
-            " with conditional=true"
+            f"class={text}: the networks of this {run.recipe} run are given no classes; {remedy}"
         )
     return names
 

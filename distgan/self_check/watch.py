@@ -142,7 +142,8 @@ def fault_of(module: nn.Module) -> tuple[str, str] | None:
     if isinstance(module, _BatchNorm):
         return (
             f"{name} normalises over the samples that one process has at once",
-            "Use nn.GroupNorm, or api.GroupBatchNorm2d(channels, layout.group, ranks)",
+            "Use nn.GroupNorm, or api.GroupBatchNorm2d(channels, layout.group, ranks) with a"
+            " property `group` of Settings, the samples that share statistics (1 by default)",
         )
     if isinstance(module, _InstanceNorm) and module.track_running_stats:
         return (
