@@ -13,9 +13,9 @@ import numpy as np
 
 from distgan.core import rng
 from distgan.core.errors import ConfigError, did_you_mean
+from distgan.shards.format.labels import MOST_CLASSES
 
 Share = Literal["training", "uniform"]
-MOST = 100_000  # classes
 SHOWN = 16  # classes, in a grid
 
 
@@ -70,7 +70,7 @@ class Labels:
             isinstance(column, str)
             and isinstance(names, list)
             and isinstance(counts, list)
-            and 0 < len(names) == len(counts) <= MOST
+            and 0 < len(names) == len(counts) <= MOST_CLASSES
             and all(isinstance(name, str) for name in names)
             and all(type(count) is int and count >= 0 for count in counts)
             and any(counts)

@@ -14,6 +14,7 @@ from distgan.data import transforms
 from distgan.shards.codecs import audio as audio_codec
 from distgan.shards.codecs import image as image_codec
 from distgan.shards.format.reader import ShardSet
+from distgan.shards.format.sample_spec import height_width
 
 Numbers = Sequence[int] | np.ndarray  # of samples in a split
 
@@ -234,9 +235,8 @@ def trainable_sample(entry: dict[str, Any]) -> Images | Pairs:
         fields, dtype = tuple(entry["fields"]), np.dtype(entry["dtype"])
         return Pairs(entry["rate"], entry["length"], entry["longest"], fields, dtype)
     if kind == "image" and entry.get("size"):
-        size = entry["size"]
-        height, width = size if isinstance(size, list) else (size, size)
-        return Images(entry["channels"], height, width, entry.get("field", "png"))
+        size = height_width(entry["size"])
+        return Images(entry["channels"], *size, entry.get("field", "png"))
     if kind == "image":
         raise DataError(
             "images of different sizes cannot be trained on; unpack them and make one size: distgan"

@@ -61,7 +61,7 @@ class Drawing:
     def of(cls, recipe: Any) -> Self:
         """Return how a recipe with `sample` draws."""
         chosen = getattr(recipe, "classes_of", None)
-        labels = recipe.labels if chosen else None
+        labels = getattr(recipe, "labels", None) if chosen else None
         return cls(recipe.sample, recipe.players.get("D"), labels, chosen if labels else None)
 
     @property

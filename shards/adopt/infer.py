@@ -14,7 +14,7 @@ from distgan.shards.codecs import image as image_codec
 from distgan.shards.codecs.audio import HEAD_BYTES, WAVE_FIELDS, wav_layout
 from distgan.shards.codecs.image import IMAGE_FIELDS
 from distgan.shards.format.reader import ShardSet
-from distgan.shards.format.sample_spec import size_entry
+from distgan.shards.format.sample_spec import LARGEST, size_entry
 
 _GRAY = ("1", "L", "LA")
 _COLOUR = ("P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
@@ -77,7 +77,7 @@ def _image(parts: dict[str, ShardSet], field: str) -> tuple[dict[str, Any], list
         ]
     counts = Counter((width, height) for width, height, _ in headers)
     (width, height), _ = counts.most_common(1)[0]
-    one_size = len(counts) == 1 and not errors
+    one_size = len(counts) == 1 and max(width, height) <= LARGEST and not errors
     sample = {
         "kind": "image",
         "channels": max(channels for _, _, channels in headers),
@@ -93,7 +93,10 @@ def _image(parts: dict[str, ShardSet], field: str) -> tuple[dict[str, Any], list
         ]
         if len(counts) > MAX_EXAMPLES:
             sizes.append("…")
-        return sample, [f"training needs images of one size; found {', '.join(sizes)}"]
+        return sample, [
+            f"training needs images of one size, at most {LARGEST:,} pixels a side; found"
+            f" {', '.join(sizes)}"
+        ]
     return sample, []
 
 

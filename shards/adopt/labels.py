@@ -24,7 +24,7 @@ def places(text: str) -> list[Place]:
 
 
 def label_columns(parts: dict[str, ShardSet], asked: list[Place] | None) -> list[LabelColumn]:
-    """Return the columns of labels that were asked for; without any, `cls` where it is one.
+    """Return the columns of labels that --label names; without it, `cls` where it holds classes.
 
     ConfigError for a field that cannot hold labels, DataError for samples without one.
     """

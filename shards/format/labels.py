@@ -8,7 +8,6 @@ With `key`, the member is a JSON object; without, all of it is the value, in ASC
 """
 
 import functools
-import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from distgan.core.errors import DataError
+from distgan.core.reading import parse_json
 from distgan.shards.format.flower_species import SPECIES
 from distgan.shards.format.reader import ShardSet
 from distgan.shards.format.tar_members import CONTROL
@@ -59,12 +59,12 @@ class LabelColumn:
         """Return the number of the class that a sample's member states; ValueError if none."""
         is_whole = type(self.values[0]) is int
         try:
-            value = json.loads(data)[self.key] if self.key is not None else data.decode().strip()
-            if self.key is None and is_whole:
+            value = parse_json(data)[self.key] if self.key is not None else data.decode().strip()
+            if self.key is None and is_whole and _WHOLE.fullmatch(value):
                 value = int(value)
             if type(value) is not type(self.values[0]):
                 raise ValueError
-        except (ValueError, KeyError, TypeError, RecursionError):
+        except (ValueError, KeyError, TypeError):
             kind = "whole number" if is_whole else "text"
             raise ValueError(f"{self.place} holds no {kind}, the label of {self.name}") from None
         if value not in self.numbers:
@@ -129,7 +129,8 @@ def _column(name: str, entry: Any, fields: list[str]) -> LabelColumn:
         "field": field in fields,
         "key": isinstance(key, str) if is_json else key is None,
         "values": _are_distinct(values, int) or _are_distinct(values, str),
-        "names": _are_distinct(names, str) and len(names) == len(values or ()),
+        "names": _are_distinct(names, str)
+        and len(names) == (len(values) if isinstance(values, list) else 0),
     }
     if wrong := [part for part, is_valid in valid.items() if not is_valid]:
         raise ValueError(f"labels: {wrong[0]} of {name}: {str(entry.get(wrong[0]))[:80]}")

@@ -236,7 +236,7 @@ def test_pictures_of_several_sizes_are_indexed_and_the_way_on_is_told(tmp_path, 
     }
     out = capsys.readouterr().out
     assert (
-        "needs images of one size; found 15 of 8x8, 1 of 9x8" in out
+        "needs images of one size, at most 16,384 pixels a side; found 15 of 8x8, 1 of 9x8" in out
         and "distgan shard images OUT --from unpacked --size 64" in out
     )
     with pytest.raises(DataError, match="images of different sizes"):
@@ -275,6 +275,11 @@ def test_rectangles_are_a_data_set_and_16_bits_are_told(tmp_path, capsys):
         and "distgan run" not in said
     )
     assert Data(str(tmp_path / "flat")).shape == (3, 8, 16)
+    for k in range(2):
+        tar(tmp_path / "wide" / f"{k}.tar", {f"{k}.png": picture(k, (1, 16385))})
+    index(tmp_path / "wide")
+    assert about(tmp_path / "wide")["sample"]["size"] is None
+    assert "at most 16,384 pixels a side; found 2 of 16385x1" in capsys.readouterr().out
     file = io.BytesIO()
     Image.fromarray(np.full((8, 8), 999, np.uint16)).save(file, "PNG")
     for k, data in enumerate((picture(1), file.getvalue())):

@@ -42,6 +42,8 @@ def test_columns_are_read_as_they_were_written():
         entry(key=7),
         entry(field="png"),  # with a key, and no JSON
         entry(values=[]),
+        entry(values=5),
+        entry(values=True),
         entry(values="ab"),
         entry(values=["a", "a"]),
         entry(values=["a", 1]),
@@ -99,6 +101,8 @@ def test_a_hostile_entry_is_one_message_of_the_data_set(tmp_path):
         ({**GOOD, "values": [1, 2]}, b'{"kind": 1e400}', "holds no whole number"),
         ({**GOOD, "key": None, "field": "cls", "values": [1, 2]}, b"3", "'3' in cls is none"),
         ({**GOOD, "key": None, "field": "cls", "values": [1, 2]}, b"", "cls holds no whole number"),
+        ({**GOOD, "key": None, "field": "cls", "values": [1, 2]}, b"01", "holds no whole number"),
+        ({**GOOD, "key": None, "field": "cls", "values": [1, 2]}, b"+1", "holds no whole number"),
     ],
 )
 def test_a_label_that_cannot_be_read_names_its_sample(tmp_path, column, data, message):

@@ -409,5 +409,5 @@ def test_species_have_names_and_sets_made_before_the_same_ones(official, tmp_pat
     assert {value: species.names[value - 1] for value in named} == named
     assert any("classes of species without a sample in train: 9" in n for n in dataset["notes"])
     for split in open_parts(tmp_path / "out").values():
-        told = [json.loads(split[i]["json"])["label"] - 1 for i in range(len(split))]
-        assert read_labels(split, species).tolist() == told
+        expected = [json.loads(split[i]["json"])["label"] - 1 for i in range(len(split))]
+        assert read_labels(split, species).tolist() == expected

@@ -1,5 +1,5 @@
-"""`shard images --labels`: every form gives the same set, and every fault is told before a byte is
-written.
+"""`shard images --labels`: every form gives the same set, and every fault is reported before
+anything is written.
 """
 
 import json
@@ -150,7 +150,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("message", FAULTS)
-def test_a_fault_of_the_file_is_told_and_nothing_is_written(photos, tmp_path, message):
+def test_a_fault_of_the_file_is_one_error_and_nothing_is_written(photos, tmp_path, message):
     content = FAULTS[message]
     is_csv = isinstance(content, str) and ".png" in content
     given = write(tmp_path / f"l.{'csv' if is_csv else 'json'}", content)
@@ -160,7 +160,7 @@ def test_a_fault_of_the_file_is_told_and_nothing_is_written(photos, tmp_path, me
     assert not (tmp_path / "out").exists()
 
 
-def test_folders_and_files_that_cannot_be_labels_are_told(photos, tmp_path):
+def test_folders_and_files_that_cannot_be_labels_are_refused(photos, tmp_path):
     (tmp_path / "utf16.csv").write_bytes("file,class".encode("utf-16"))
     flat, mixed = tmp_path / "flat", tmp_path / "mixed"
     for folder, names in ((flat, ["a.png"]), (mixed, ["a.png", "x/b.png"])):

@@ -49,13 +49,13 @@ def test_its_labels_are_those_of_its_members(tmp_path, capsys):
         "shape": SHAPES,
         "colour": COLOURS,
     }
-    told = [json.loads(data.train[i]["json"]) for i in range(len(data.train))]
+    expected = [json.loads(data.train[i]["json"]) for i in range(len(data.train))]
     for name, column in columns.items():
         classes = read_labels(data.train, column)
-        assert [column.names[number] for number in classes] == [row[name] for row in told]
+        assert [column.names[number] for number in classes] == [row[name] for row in expected]
         assert len(set(classes.tolist())) > 4
     # the hue of the brightest pixel is that of its colour
-    for i, row in enumerate(told):
+    for i, row in enumerate(expected):
         image = data.decode(data.train, [i])[0].numpy().astype(int)
         spread = np.ptp(image, axis=0)
         ink = image[:, *np.unravel_index(spread.argmax(), spread.shape)]
