@@ -66,7 +66,7 @@ class QueueEntry:
         return self.state not in ENDED
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class JobSpan:
     """One stay of a job on its nodes, from sacct. A job that was requeued has several."""
 
@@ -174,14 +174,14 @@ def job_spans(jobs: Iterable[str]) -> list[JobSpan] | None:
         if "[" not in key:
             spans.append(
                 JobSpan(
-                    key,
-                    state.split()[0],
-                    int(elapsed or 0),
-                    int(gpus[1]) if gpus else 0,
-                    int(nodes or 0),
-                    int(cpus or 0),
-                    exit_code,
-                    start,
+                    key=key,
+                    state=state.split()[0],
+                    seconds=int(elapsed or 0),
+                    gpus=int(gpus[1]) if gpus else 0,
+                    nodes=int(nodes or 0),
+                    cpus=int(cpus or 0),
+                    exit_code=exit_code,
+                    start=start,
                 )
             )
     return spans

@@ -4,6 +4,8 @@ import json
 import shlex
 from pathlib import Path
 
+from distgan.launchers.slurm.client import QueueEntry
+
 # The words that each command is called with, as extended regular expressions. Others are refused,
 # as Slurm would refuse some of them and take others to mean more than was meant: a bare scancel.
 KEY = "[0-9]+(_[0-9]+)?"
@@ -17,6 +19,11 @@ WORDS = {
     "squeue": r"--noheader --array --states=all --users=[^ ]+ --format=%i(\|%[A-Za-z])+"
     rf"|--noheader --jobs={KEY} --format=%e",
     "srun": "-.*",
+    "sacct": (
+        r"--noheader --parsable2 --allocations --duplicates --starttime=now-180days"
+        rf" --jobs={KEY}(,{KEY})*"
+        " --format=JobID,State,ElapsedRaw,AllocTRES,NNodes,NCPUS,ExitCode,Start"
+    ),
     "sacctmgr": (
         "--noheader --parsable2 show assoc user=[^ ]+( cluster=[^ ]+)?( account=[^ ]+)?"
         " format=MaxSubmit,GrpSubmit"
@@ -73,3 +80,8 @@ def submission_folder(home: Path, words: list[str], resources: dict, elements: i
     for k in range(elements):
         (home / f"run{k}").mkdir()
     return folder
+
+
+def queue_entry(state: str, key: str = "7_1", reason: str = "None") -> QueueEntry:
+    """A line of squeue."""
+    return QueueEntry(key, state, reason, "distgan-x", "n1", "1:00", "N/A")

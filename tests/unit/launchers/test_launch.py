@@ -260,3 +260,37 @@ def test_the_size_of_a_checkpoint_is_known_before(dry, particles, tmp_path, word
     real = sum(path.stat().st_size for path in written.iterdir()) / 1e6
     shutil.rmtree(tmp_path / "checkpoints")
     assert abs(told / real - 1) < 0.05, (told, real)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["status", "nowhere"], "has no run folder, run, sweep or job"),
+        (["why", "nowhere"], "no run folder"),
+        (["logs", "nowhere"], "no run folder"),
+        (["cancel", "nowhere"], "no run folder"),
+        (["cancel", "4217"], "this job is not the last submission of any run"),
+        (["retry", "nowhere"], "no run folder"),
+        (["show", "nowhere", "--cmd"], "no run folder"),
+        (["sweep", "nowhere.yaml"], "cannot read"),
+        (["sweep", "sagan", "data=nowhere", "seed=1,2"], "data"),
+        (["sweep", "nowhere", "--report"], "is named nowhere; there is none"),
+        (["submit", "sagan", "data=nowhere"], "data"),
+        (["submit", "sagna", "data=x"], "did you mean sagan"),
+    ],
+)
+def test_wrong_words_are_one_message_and_nothing_is_written(
+    words, said, tmp_path, monkeypatch, capsys
+):
+    from distgan import cli
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", "")
+    module, _, function = cli.VERBS[words[0]][0].partition(":")
+    assert (
+        cli.guarded(getattr(__import__(module, fromlist=["main"]), function or "main"), words[1:])
+        == 2
+    )
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and said in error and "Traceback" not in error
+    assert not list(tmp_path.iterdir())

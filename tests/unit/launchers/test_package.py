@@ -61,3 +61,28 @@ def test_the_development_cluster_is_a_verb(tmp_path, capsys):
 
     assert dev_cluster.main(["status", "--folder", str(tmp_path)]) == 0
     assert "next: distgan dev-cluster up" in capsys.readouterr().out
+
+
+def test_looking_at_runs_and_their_jobs_needs_no_torch():
+    """`distgan status` answers at once on a login node, and a job's own process stays small."""
+    import subprocess
+    import sys
+
+    names = [
+        "job",
+        "slurm.submission",
+        "slurm.doctor",
+        "commands.status",
+        "commands.why",
+        "commands.logs",
+        "commands.cost",
+        "commands.control",
+        "commands.show",
+        "commands.gc",
+        "commands.submit",
+        "sweeps.command",
+        "sweeps.comparison",
+    ]
+    lines = [f"import distgan.launchers.{name}" for name in names]
+    lines += ["import sys", "assert not {'torch', 'accelerate', 'submitit'} & set(sys.modules)"]
+    subprocess.run([sys.executable, "-c", "\n".join(lines)], check=True)

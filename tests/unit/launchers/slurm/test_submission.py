@@ -13,7 +13,7 @@ from distgan.core.errors import LaunchError
 from distgan.launchers.slurm import client, snapshot
 from distgan.launchers.slurm.ledger import Ledger
 from distgan.launchers.slurm.profiles import Resources
-from distgan.launchers.slurm.submission import RunSpec, submit
+from distgan.launchers.slurm.submission import RunSpec, parameters, submit
 
 CONFIG = "MaxArraySize = 10\nProctrackType = proctrack/linuxproc\n"
 
@@ -175,3 +175,30 @@ def test_limits_are_those_of_the_cluster_the_partition_and_the_account(
     slurm.answers("sacctmgr", "|\n")
     assert client.read_limits(None).max_submit is None
     assert client.read_limits(None).preempt_mode == "REQUEUE"
+
+
+def test_what_sbatch_is_told(tmp_path):
+    resources = Resources(
+        gpus=4,
+        nodes=2,
+        cpus=8,
+        mem_gb=64,
+        max_parallel=3,
+        partition="p",
+        sbatch={"exclusive": True},
+    )
+    found = parameters(tmp_path, "n", 7, resources)
+    assert (
+        found["gpus_per_node"] == 4
+        and found["nodes"] == 2
+        and found["ntasks_per_node"] == 1
+        and found["cpus_per_task"] == 32
+        and found["array_parallelism"] == 3
+    )
+    assert (
+        "--kill-on-bad-exit=1" in found["srun_args"]
+        and "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}_submitted.pkl" in found["setup"][-1]
+    )
+    assert found["additional_parameters"] == {"requeue": True, "exclusive": True}
+    odd = parameters(Path("/a folder/$(touch x)"), "n", 1, resources)["setup"][-1]
+    assert "'/a folder/$(touch x)'/" in odd  # quoted: nothing of a path is run

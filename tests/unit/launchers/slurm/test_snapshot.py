@@ -1,5 +1,6 @@
 """The code of a job is run only where nobody else can have changed it."""
 
+import json
 import os
 import subprocess
 from pathlib import Path
@@ -131,3 +132,22 @@ def test_a_file_system_without_modes_is_refused(small, monkeypatch):
     monkeypatch.setattr(snapshot, "fault", lambda *_: "it may be written by other users")
     with pytest.raises(RunError, match="no job can run the copy of the code: it may be written"):
         snapshot.take(small)
+
+
+def test_the_code_of_a_job_is_a_copy(tmp_path):
+    first, again = snapshot.take(tmp_path / "_code"), snapshot.take(tmp_path / "_code")
+    assert (
+        first == again
+        and (first / "distgan/train.py").exists()
+        and (first / "distgan/launchers/slurm/job.py").exists()
+        and not (first / "tests").exists()
+    )
+    assert len(json.loads((first / "git.json").read_text())["commit"]) == 40 and not list(
+        (tmp_path / "_code").glob(".tmp*")
+    )
+    (tmp_path / "run").mkdir()
+    (tmp_path / f"run/.code.{os.getpid()}").symlink_to("left by a killed process of this number")
+    snapshot.link(tmp_path / "run", first)
+    assert (tmp_path / "run/code/distgan").is_dir() and not os.readlink(
+        tmp_path / "run/code"
+    ).startswith("/")
