@@ -3,6 +3,8 @@
 Losses, soft labels, spectral norm and attention anywhere; and what it measures beside them.
 """
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -14,9 +16,10 @@ from distgan.core.errors import ConfigError
 from distgan.data.dataset import Data
 from distgan.data.loader import MicroBatch
 from distgan.distributed.ranks import Ranks
-from distgan.nn import losses
+from distgan.nn import losses, normalization
 from distgan.nn.image import SelfAttention2d
 from distgan.recipes import _noise
+from distgan.recipes._catalog import resolve_recipe
 from distgan.recipes.sagan import Recipe, Settings
 
 SMALL = ["ngf=4", "ndf=4", "latent=8", "batch=4"]
@@ -141,6 +144,35 @@ def test_attention_at_any_resolution(sizes):
     with made.D.evaluating() as judge:
         judge(made.G.generate(torch.randn(4, 8)))
     assert sorted(seen) == sorted(2 * sizes)
+
+
+def test_the_preset_of_the_paper_is_sagan_with_these_settings():
+    """A run of it is that of its settings, and takes steps."""
+    paper = {
+        "loss": "hinge",
+        "real_label": 1.0,
+        "spectral_norm": ("G", "D"),
+        "attention": (32,),
+        "g_lr": 1e-4,
+        "d_lr": 4e-4,
+        "betas": (0.0, 0.9),
+        "d_steps": 1,
+        "g_steps": 1,
+        "weight_decay": 0.0,
+        "lr_every": None,
+        "clip": None,
+        "ema": None,
+        "hflip": 0.0,
+        "vflip": 0.0,
+    }
+    module, tree = resolve_recipe("sagan-paper")
+    chosen = loading.validate(module.Settings, tree | {"data": "-"}, SMALL)
+    assert chosen == loading.validate(Settings, {"recipe": "sagan", "data": "-"} | paper, SMALL)
+    assert {name: getattr(chosen, name) for name in tree if name != "recipe"} == paper
+    made = recipe(*(f"{name}={json.dumps(value)}" for name, value in paper.items()))
+    assert made.run == chosen
+    assert len(normalization.spectral_norms(made.G.module)) == 5 + 3
+    assert all(torch.isfinite(value) for value in made.step([batch()], Clock(4, 8)).values())
 
 
 # ---- what is measured

@@ -59,8 +59,9 @@ def refused(data, tmp_path, capfd):
         (
             [],
             (
-                "missing; a recipe (capacity, r3gan, sagan, timbre, waveform, waveform-collapsed,"
-                " wgan_flowers), one of your own (its file, or pkg.module:Class), or a run file"
+                "missing; a recipe (capacity, r3gan, sagan, sagan-paper, timbre, waveform,"
+                " waveform-collapsed, wgan_flowers), one of your own (its file, or"
+                " pkg.module:Class), or a run file"
             ),
         ),
         (["data=data"], "the first word names a recipe"),
