@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from distgan.core.arguments import MANY, Command, switch
-from distgan.core.console import bar, say
+from distgan.core.console import bar, say, table
 from distgan.core.errors import RunError
 from distgan.core.files import write_atomic
 from distgan.report.formatting import number
@@ -53,7 +53,8 @@ def main(argv: list[str]) -> int:
             failed.append(str(error))
     if not lines:
         raise RunError("\n".join(broken))
-    say(table(lines))
+    columns = tuple(name for name in lines[0] if name in LEFT or any(r[name] != "–" for r in lines))
+    table(columns, [tuple(row[name] for name in columns) for row in lines], left=LEFT)
     for path in written:
         say(f"wrote {path}")
     for text in broken:
@@ -110,24 +111,6 @@ def line(run: History) -> dict[str, str]:
         "criteria": criteria,
         "warnings": ", ".join(warnings) or "–",
     }
-
-
-def table(lines: list[dict[str, str]]) -> str:
-    """Columns under their names, text to the left and numbers to the right.
-
-    Of what no run has, no column. The same on a terminal and in a file.
-    """
-    names = [name for name in lines[0] if name in LEFT or any(row[name] != "–" for row in lines)]
-    rows = [dict(zip(names, names, strict=True)), *lines]
-    widths = {name: max(len(row[name]) for row in rows) for name in names}
-    aligned = (
-        "  ".join(
-            row[name].ljust(widths[name]) if name in LEFT else row[name].rjust(widths[name])
-            for name in names
-        )
-        for row in rows
-    )
-    return "\n".join(text.rstrip() for text in aligned)
 
 
 def write_page(folder: Path, page: str) -> Path:

@@ -9,6 +9,7 @@ import errno
 import io
 import math
 import os
+import re
 import shlex
 import sys
 import time
@@ -167,19 +168,34 @@ def numbers(values: dict[str, float]) -> str:
     return "  ".join(f"{name} {value:.4g}" for name, value in values.items())
 
 
-def table(columns: tuple[str, ...], rows: list[tuple[str, ...]], right: bool = True) -> None:
-    """Print columns under headings, on rank 0 only; with `right` all but the first align right."""
+def table(
+    columns: tuple[str, ...],
+    rows: list[tuple[str, ...]],
+    right: bool = True,
+    left: tuple[str, ...] = (),
+) -> None:
+    """Print columns under headings, on rank 0 only; with `right` all but the first and those named
+    in `left` align right.
+    """
     if not TALKS:
         return
     rich_table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for i, name in enumerate(columns):
         rich_table.add_column(
-            Text(printable(name, keep="")), justify="right" if right and i else "left", no_wrap=True
+            Text(printable(name, keep="")),
+            justify="right" if right and i and name not in left else "left",
+            no_wrap=True,
         )
     for row in rows:
         rich_table.add_row(*(Text(printable(cell, keep="")) for cell in row))
     # As wide as the table is: rich would cut it at the terminal's width, or at 80 columns.
-    Console(width=WIDEST).print(rich_table)
+    printer = Console(width=WIDEST)
+    with printer.capture() as captured:
+        printer.print(rich_table)
+    # Spaces up to the longest cell would wrap into empty lines of a terminal.
+    for line in captured.get().splitlines():
+        print(re.sub(r"( |\x1b\[[01]m)+$", lambda end: "\x1b[0m" * ("\x1b" in end[0]), line))
+    sys.stdout.flush()
 
 
 class Bar:

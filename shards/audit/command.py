@@ -28,7 +28,7 @@ from distgan.core.files import make_folder, remove, write_atomic
 from distgan.core.worker_pool import default_workers, ordered_map
 from distgan.shards.audit import images, integrity, pairs
 from distgan.shards.audit.checks import FAIL, SIGNED, WARN
-from distgan.shards.audit.findings import Checks, Finding, limit_words, summary, table
+from distgan.shards.audit.findings import Checks, Finding, limit_words, print_table, summary
 from distgan.shards.audit.labels import LabelCounts
 from distgan.shards.audit.samples import chunks, places, read
 from distgan.shards.format.manifest import DATASET
@@ -219,9 +219,8 @@ def _print(
     """Print the table, the extent of the audit, the place of the report, and the next command."""
     examined, rows = report["examined"], report["checks"]
     shown = (quality.kind, *labels.units)
-    console.say(table([row for row in rows if row["of"] in shown or row["level"] != "ok"]))
-    if labels.counts:
-        console.say(labels.table())
+    print_table([row for row in rows if row["of"] in shown or row["level"] != "ok"])
+    labels.print_tables()
     if all(row["level"] == "ok" for row in rows if row["of"] in ("files", "members")):
         console.say(
             f"integrity ok: {examined['shards']} shards, {examined['members']} members,"

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from distgan.core import console
 from distgan.core.errors import ConfigError
 from distgan.shards.audit.checks import CHECKS, FAIL, WARN, Check
 
@@ -152,16 +153,14 @@ def summary(
     }
 
 
-_COLUMNS = "{:4}  {:14}  {:>8}  {:>7}  {:>9}  {:>9}  {:24}  {}"
+def print_table(rows: list[dict[str, Any]]) -> None:
+    """Print these rows under headings."""
+    left = ("check", "limits", "such as")
+    columns = ("", "check", "findings", "share", "median", "worst", "limits", "such as")
+    console.table(columns, [_row(row) for row in rows], left=left)
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """Return the lines of these rows under headings."""
-    head = ("", "check", "findings", "share", "median", "worst", "limits", "such as")
-    return "\n".join([_COLUMNS.format(*head).rstrip(), *map(_row, rows)])
-
-
-def _row(row: dict[str, Any]) -> str:
+def _row(row: dict[str, Any]) -> tuple[str, ...]:
     worst, spread = row["worst"], row["measured"]
     value = None
     if worst:
@@ -177,16 +176,16 @@ def _row(row: dict[str, Any]) -> str:
         example = "/".join(filter(None, (worst["split"], worst["key"] or worst["shard"])))
         detail = ": ".join(filter(None, (example, worst["detail"])))
     count = row["fails"] + row["warns"]
-    return _COLUMNS.format(
+    return (
         "-" if row["level"] == "none" else row["level"],
         row["check"],
-        count,
+        str(count),
         f"{row['share']:.1%}" if count else "",
         f"{spread['median']:.3g}" if spread else "",
         "" if value is None else f"{value:.3g}",
         f"{limits} {row['unit']}".strip(),
         detail,
-    ).rstrip()
+    )
 
 
 def limit_words(limit: float | None, low: bool) -> str:

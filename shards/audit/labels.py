@@ -4,7 +4,6 @@ All undamaged samples are examined, also with --limit: only their labels are rea
 """
 
 from collections import Counter
-from typing import Any
 
 from distgan.core import console
 from distgan.core.worker_pool import ordered_map
@@ -120,22 +119,14 @@ class LabelCounts:
         """Return the values of a check of classes."""
         return self._values.get(name, [])
 
-    def table(self) -> str:
-        """Return the lines to print: the samples of each class, of many classes the extremes."""
-        lines: list[str] = []
+    def print_tables(self) -> None:
+        """Print the samples of each class, of many classes the extremes."""
         for column, classes in self.counts.items():
-            width = max(12, min(40, max(map(len, classes))))
-            lines.append(
-                f"{f'labels {column}: {len(classes)} classes':{width + 6}}  "
-                + "  ".join(f"{part:>10}" for part in SPLITS)
-            )
-            rows: list[Any] = list(classes.items())
+            rows = list(classes.items())
             if len(rows) > SHOWN:
                 rows.sort(key=lambda row: -row[1][SPLITS[0]])
                 rows[SHOWN // 2 : -SHOWN // 2] = [(f"… {len(rows) - SHOWN} more", {})]
-            lines += [
-                f"      {name[:width]:{width}}  "
-                + "  ".join(f"{counts.get(part, ''):>10}" for part in SPLITS)
-                for name, counts in rows
-            ]
-        return "\n".join(lines)
+            console.table(
+                (f"labels {column}: {len(classes)} classes", *SPLITS),
+                [(name, *(str(counts.get(part, "")) for part in SPLITS)) for name, counts in rows],
+            )

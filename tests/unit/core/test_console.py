@@ -122,6 +122,13 @@ def test_what_is_invisible_is_shown(text, capsys):
     assert all(char.isprintable() or char == "\n" for char in out + err)
 
 
+def test_a_table_is_as_wide_as_each_line_needs(capsys):
+    rows = [("a", "1", "x" * 200), ("bcd", "20", "y")]
+    console.table(("name", "size", "why"), rows, left=("why",))
+    lines = ["name  size  why", "a        1  " + "x" * 200, "bcd     20  y"]
+    assert capsys.readouterr().out.splitlines() == lines
+
+
 def test_ordinary_text_stays():
     text = "naïve – 名前 … é\u00a0a\tb\nc 🙂"
     assert console.printable(text) is not None and console.printable(text) == text
