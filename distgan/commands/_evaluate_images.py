@@ -204,12 +204,20 @@ def table(
         (label, result[name], result.get(f"{name}_sd"), generated.get(name), real.get(name))
         for name, label in labels.items()
     ]
-    heads = (f"{result['samples']} against {result['reals']} real", "value", "sd")
-    heads += (f"{size} against {size}", f"real, {size} against {size}") if size else ("", "")
+    heads = (f"{result['samples']} samples, {result['reals']} real images", "score", "sd")
+    if size:
+        heads += (f"at equal sizes, {size} and {size}", f"floor: {size} and {size} real")
+    else:
+        heads += ("", "")
     made_with = result["made_with"]
     notes = [
         f"{made_with['extractor']}; preprocessing {made_with['preprocessing']}; {made_with['path']}"
     ]
+    if size:
+        notes.append(
+            "floor: what real images score against other real ones; samples are as good where the"
+            " column before it is equal"
+        )
     if result.get("score_at_infinity_by"):
         limit, method = result["score_at_infinity"], result["score_at_infinity_by"]
         value = "" if limit is None else f"{limit:.4g}, "

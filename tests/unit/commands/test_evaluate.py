@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from shard_sets import copy_data
 
-from distgan.commands import evaluate, generate, report
+from distgan.commands import _evaluate_images, evaluate, generate, report
 from distgan.config.sections import Machine
 from distgan.core.errors import ConfigError, DataError, LaunchError, RunError
 from distgan.data.dataset import Data
@@ -476,6 +476,19 @@ def test_a_name_that_the_score_could_not_have(trained):
         ),
     ):
         evaluate.main([str(home / "run"), f"data={home / 'data'}", "metrics=fid,kid", "device=cpu"])
+
+
+def test_the_column_of_the_floor_is_named():
+    floor = {"samples": 30, "real": {"score": 2.0}, "generated": {"score": 3.0}}
+    made = {"extractor": "x", "preprocessing": "none", "path": "features"}
+    result = {"metric": "frechet_standin", "score": 1.0, "samples": 94, "reals": 60}
+    heads, rows, notes = _evaluate_images.table(result | {"floor": floor, "made_with": made})
+    columns = dict(zip(heads, rows[0], strict=True))
+    assert columns["94 samples, 60 real images"] == "frechet_standin" and columns["score"] == 1.0
+    assert columns["at equal sizes, 30 and 30"] == 3.0 and columns["floor: 30 and 30 real"] == 2.0
+    assert "floor: what real images score against other real ones" in notes[1]
+    heads, _, notes = _evaluate_images.table(result | {"floor": None, "made_with": made})
+    assert heads[3:] == ("", "") and len(notes) == 1
 
 
 def test_ranks_whose_generators_differ_are_refused(particles, monkeypatch, ranks):
