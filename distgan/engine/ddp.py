@@ -165,8 +165,8 @@ class Engine:
 
     @torch.no_grad()
     def clamp(self, limit: float) -> None:
-        """Clamp every weight to [-limit, limit] (Arjovsky et al. 2017, algorithm 1)."""
-        parameters: list[torch.Tensor] = list(self.module.parameters())
+        """Clamp every weight that trains to [-limit, limit] (Arjovsky et al. 2017, algorithm 1)."""
+        parameters: list[torch.Tensor] = [p for p in self.module.parameters() if p.requires_grad]
         torch._foreach_clamp_min_(parameters, -limit)
         torch._foreach_clamp_max_(parameters, limit)
 

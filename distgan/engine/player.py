@@ -72,6 +72,9 @@ class Player:
     ):
         """Move `net` to the device and wrap it for the run's engine.
 
+        Weights that require no gradient stay as they are, and so do the vectors of their spectral
+        norms.
+
         `clip`: largest gradient norm; `clamp`: largest weight, after each step (WGAN); `ema`: decay
         of the average of weights and buffers, by update or in images; `schedule`: epoch ->
         learning-rate factor.
@@ -114,11 +117,13 @@ class Player:
 
         `with D.frozen() as discriminator:`; starts no collective.
         """
+        trained = [weight for weight in self.module.parameters() if weight.requires_grad]
         self.module.requires_grad_(False)
         try:
             yield self.engine.local
         finally:
-            self.module.requires_grad_(True)
+            for weight in trained:
+                weight.requires_grad_(True)
 
     def set_rates(self, lr: float | None = None, weight_decay: float | None = None) -> None:
         """Change the learning rate (before the schedule) or the weight decay from the next

@@ -3,6 +3,7 @@ grid, with optional self-attention and classes.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -122,6 +123,7 @@ class Discriminator(nn.Module):
     ):
         super().__init__()
         layers: list[nn.Module] = []
+        self.block_ends: list[int] = []
         sides = resolutions(size)
         before = channels
         for side in reversed(sides):
@@ -133,6 +135,7 @@ class Discriminator(nn.Module):
                 nn.LeakyReLU(0.2, inplace=True),
             ]
             layers += [SelfAttention2d(here, reduction)] if side in attention else []
+            self.block_ends.append(len(layers))
             before = here
         grid = image_sizes.grid(*size)
         self.layers = nn.Sequential(*layers, nn.Conv2d(before, 1, grid, bias=offset))
@@ -156,6 +159,16 @@ def resolutions(size: Sequence[int]) -> list[int]:
     16 and 32 for 64x64.
     """
     return [4 << i for i in range(image_sizes.doublings(*size))]
+
+
+def freeze_blocks(D: Any, blocks: int) -> Any:
+    """Fix the weights of a discriminator's first blocks, those nearest the image (FreezeD, Mo et
+    al. 2020), one for each resolution; return it. `D.block_ends`: how many of `D.layers` are up to
+    the end of each block.
+    """
+    if blocks:
+        D.layers[: D.block_ends[blocks - 1]].requires_grad_(False)
+    return D
 
 
 def _spectral_norms(net: nn.Module) -> None:

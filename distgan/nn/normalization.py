@@ -272,9 +272,13 @@ def spectral_norms(net: nn.Module) -> list[tuple[SpectralNorm, torch.Tensor]]:
 
 
 def begin_update(net: nn.Module) -> None:
-    """Take one power iteration and start to count batch statistics."""
+    """Take one power iteration and start to count batch statistics.
+
+    The norm of a weight that does not train stays as it is: its layer is a fixed function.
+    """
     for norm, weight in spectral_norms(net):
-        norm.iterate(weight)
+        if weight.requires_grad:
+            norm.iterate(weight)
     norms = [module for module in net.modules() if isinstance(module, GroupBatchNorm2d)]
     for layer in norms:
         layer.counting = True

@@ -51,6 +51,23 @@ class ImageSettings(Run):
         ),
     )
 
+    freeze_d: Annotated[int, Neutral(0)] = Field(
+        0,
+        ge=0,
+        le=6,
+        description=(
+            "of fine_tune: keep the first blocks of D, those nearest the image, as they were"
+            " trained, so many resolutions (FreezeD): 4 at 64x64 leave the last layer"
+        ),
+    )
+
+    @field_validator("freeze_d")
+    @classmethod
+    def _of_a_trained_network(cls, value: int, info: ValidationInfo) -> int:
+        if value and not info.data.get("fine_tune"):
+            raise ValueError("only trained networks have blocks to keep: fine_tune=RUN@best")
+        return value
+
     @field_validator("label", "class_share", "ema_rampup")
     @classmethod
     def _beside_another(cls, value: Any, info: ValidationInfo) -> Any:
@@ -84,8 +101,15 @@ class ImageSettings(Run):
         return tuple(min(side, largest) for side in chosen) if usual else chosen
 
     def refusal(self, shape: tuple[int, ...]) -> str | None:
-        """Refuse attention at a resolution that networks for these images do not have."""
+        """Refuse attention at a resolution that networks for these images do not have, and more
+        blocks of D.
+        """
         present = resolutions(shape)
+        if self.freeze_d > len(present):
+            return (
+                f"freeze_d: found {self.freeze_d}; D for images of {shape[2]}x{shape[1]} pixels"
+                f" has {len(present)} blocks before its last layer"
+            )
         if missing := set(self.attention_for(shape)) - set(present):
             return (
                 f"attention: no layer has the resolution {min(missing)} for images of"

@@ -29,6 +29,7 @@ from distgan.distributed.ranks import Ranks
 from distgan.engine.player import Log, Player, merge_logs
 from distgan.monitor.guides import EARLIER_R3GAN_MOVES, R3GAN_GUIDE
 from distgan.monitor.settings import Watch
+from distgan.nn.image import freeze_blocks
 from distgan.nn.losses import d_relativistic, g_relativistic, zero_centred_penalty
 from distgan.recipes import _noise
 from distgan.recipes._base import step_log
@@ -137,7 +138,10 @@ class Recipe(_noise.DrawsFromNoise):
         )
         self.D = Player(
             ranks,
-            Discriminator(run.ndf, channels, run.blocks, size, classes, run.latent),
+            freeze_blocks(
+                Discriminator(run.ndf, channels, run.blocks, size, classes, run.latent),
+                run.freeze_d,
+            ),
             partial(adam, lr=run.d_lr),
             schedule=self._rate,
         )
@@ -315,12 +319,14 @@ class Discriminator(nn.Module):
         super().__init__()
         widths = _widths(width, size)[::-1]
         layers: list[nn.Module] = [_convolution(channels, widths[0], 1, 1.0)]
+        self.block_ends: list[int] = []
         for i, here in enumerate(widths):
             layers += [nn.AvgPool2d(2)] if i else []
             layers += (
                 [_convolution(widths[i - 1], here, 1, 1.0)] if i and here != widths[i - 1] else []
             )
             layers += [Block(here, blocks * len(widths)) for _ in range(blocks)]
+            self.block_ends.append(len(layers))
         self.layers = nn.Sequential(
             *layers,
             _convolution(widths[-1], widths[-1], image_sizes.grid(*size), 1.0, groups=widths[-1]),

@@ -19,7 +19,7 @@ from distgan.distributed.ranks import Ranks
 from distgan.engine.player import Log, Player, merge_logs
 from distgan.monitor.guides import EARLIER_SAGAN_MOVES
 from distgan.monitor.settings import Watch
-from distgan.nn.image import Discriminator, Generator
+from distgan.nn.image import Discriminator, Generator, freeze_blocks
 from distgan.nn.losses import Mode, d_adversarial, g_adversarial
 from distgan.recipes import _noise
 from distgan.recipes._base import score_logs, step_log, with_monitor_defaults
@@ -163,6 +163,7 @@ class Recipe(_noise.DrawsFromNoise):
             size=size,
             classes=classes,
         )
+        freeze_blocks(D, run.freeze_d)
         self.G = Player(
             ranks, G, partial(adam, lr=run.g_lr), clip=run.clip, ema=run.average, schedule=schedule
         )

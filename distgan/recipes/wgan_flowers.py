@@ -27,7 +27,7 @@ from distgan.engine.player import Log, Player, merge_logs
 from distgan.monitor.guides import DIFFAUGMENT, Guide
 from distgan.monitor.moves import Move
 from distgan.monitor.settings import Watch
-from distgan.nn.image import Discriminator, Generator
+from distgan.nn.image import Discriminator, Generator, freeze_blocks
 from distgan.nn.losses import d_wasserstein, g_wasserstein, gradient_penalty
 from distgan.nn.normalization import GroupBatchNorm2d
 from distgan.outputs import image_results
@@ -269,6 +269,7 @@ class Recipe(_noise.DrawsFromNoise):
             else torch.optim.RMSprop
         )
         schedule = partial(step_decay, every=run.lr_every, factor=run.lr_factor)
+        freeze_blocks(D, run.freeze_d)
         self.G = Player(
             ranks, G, partial(optimizer, lr=run.g_lr), ema=run.average, schedule=schedule
         )

@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
 import numpy as np
 import torch
-from compare import SYSTEMS, TEMPLATES, TRAIN, System
+from compare import FROZEN, SYSTEMS, TEMPLATES, TRAIN, System
 
 from distgan.config import batch_layout
 from distgan.data.dataset import Data
@@ -48,7 +48,7 @@ def systems_of(kind: str) -> tuple[System, ...]:
     """Return the systems of a launch; ZeRO 2, which `make test` has beside DDP, leaves out what
     `distgan new` writes.
     """
-    return SYSTEMS if kind == "zero2" else (*SYSTEMS, *TEMPLATES)
+    return (*SYSTEMS, *FROZEN) if kind == "zero2" else (*SYSTEMS, *FROZEN, *TEMPLATES)
 
 
 def report(system: System, folder: Path | str, words: tuple[str, ...]) -> comparison.Report:

@@ -201,6 +201,29 @@ TEMPLATES = tuple(
     )
     for kind, data in (("image", "particles"), ("pair", "pulses"))
 )
+# Fine-tuned with fixed blocks of D, compared without the run that they are from.
+FROZEN = (
+    System(
+        "sagan, blocks of D fixed",
+        "sagan",
+        ("fine_tune=a@best", "freeze_d=2", "ngf=2", "ndf=2", "latent=8", "seed=3"),
+    ),
+    System(
+        "wgan, penalty, blocks of D fixed",
+        "wgan_flowers",
+        (
+            "fine_tune=a@best",
+            "freeze_d=1",
+            "ngf=2",
+            "ndf=2",
+            "latent=8",
+            "n_critic=2",
+            "penalty=10",
+            "seed=5",
+        ),
+        updates=2,
+    ),
+)
 REFERENCE = Way()
 PLAIN = (
     Way(accumulation=2),

@@ -269,6 +269,7 @@ CHANGES_BESIDE = {
     "label": ({"conditional": True}, "shape"),
     "class_share": ({"conditional": True}, "uniform"),
     "ema_rampup": ({"ema_kimg": 10}, 0.1),
+    "freeze_d": ({"fine_tune": "runs/b@best"}, 1),
 }
 
 
