@@ -10,4 +10,5 @@ loader       this rank's micro-batches, decoded ahead or kept on the device
 labels       the classes of the samples, for networks that are given them
 transforms   conversion and augmentation of training samples
 diffaugment  differentiable augmentation of what D sees
+ada          the same of a share of the images, as adaptive augmentation says
 """

@@ -36,9 +36,9 @@ def images(
 
     Returns `x` itself where there are none.
     """
-    for name, change in (("color", _colour), ("translation", _translate), ("cutout", _cut_out)):
+    for name, change in (("color", colour), ("translation", translate), ("cutout", cut_out)):
         if name in policies:
-            x = change(x, partial(_column, x, seed, purpose, address))
+            x = change(x, partial(column, x, seed, purpose, address))
     return x
 
 
@@ -57,18 +57,18 @@ def waves(
         ("mask", _silence),
     ):
         if name in policies:
-            x = change(x, partial(_column, x, seed, purpose, address))
+            x = change(x, partial(column, x, seed, purpose, address))
     if "noise" in policies:
         drawn = transforms.to_device_async(
             rng.normal_each(seed, f"{purpose}/noise", address, tuple(x.shape[1:])).to(x.dtype),
             x.device,
         )
-        x = x + NOISE * _column(x, seed, purpose, address, "level") * drawn
+        x = x + NOISE * column(x, seed, purpose, address, "level") * drawn
     return x
 
 
 # ---- images
-def _colour(x: torch.Tensor, draw: Draw) -> torch.Tensor:
+def colour(x: torch.Tensor, draw: Draw) -> torch.Tensor:
     """Change brightness by ± 0.5, saturation by a factor of 0 to 2, contrast by 0.5 to 1.5.
 
     Not clipped, which would stop gradients.
@@ -80,7 +80,7 @@ def _colour(x: torch.Tensor, draw: Draw) -> torch.Tensor:
     return mean + (x - mean) * (draw("contrast") + 0.5)
 
 
-def _translate(x: torch.Tensor, draw: Draw) -> torch.Tensor:
+def translate(x: torch.Tensor, draw: Draw) -> torch.Tensor:
     """Shift by whole pixels, down and right; zeros fill the gap."""
     for axis, name in ((2, "down"), (3, "right")):
         most = int(x.shape[axis] * SHIFT + 0.5)
@@ -88,7 +88,7 @@ def _translate(x: torch.Tensor, draw: Draw) -> torch.Tensor:
     return x
 
 
-def _cut_out(x: torch.Tensor, draw: Draw) -> torch.Tensor:
+def cut_out(x: torch.Tensor, draw: Draw) -> torch.Tensor:
     """Set a rectangle of half the height and width to zero, with its centre anywhere in the image.
 
     Part of it may lie outside.
@@ -126,7 +126,7 @@ def _silence(x: torch.Tensor, draw: Draw) -> torch.Tensor:
 
 
 # ---- helpers
-def _column(
+def column(
     x: torch.Tensor, seed: int, purpose: str, address: np.ndarray, name: str
 ) -> torch.Tensor:
     """Draw [batch, 1, …] in [0, 1), of the type and on the device of `x`."""

@@ -4,6 +4,7 @@ The result of an update depends neither on the number of ranks nor on that of mi
 rounding. Imports core, config, distributed, data and nn.
 
 player          a network with its optimizer, schedule, clipping and moving average
+strength        the strength of adaptive augmentation, controlled by what D says of reals
 ddp             the engine of one process or of DDP, and how it calls a network
 deepspeed_zero  the engine of DeepSpeed's ZeRO stages 0, 1 and 2; the only importer of deepspeed
 factory         the engine that a run was started with

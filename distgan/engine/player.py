@@ -17,6 +17,7 @@ from distgan.data.loader import MicroBatch
 from distgan.distributed.ranks import Ranks
 from distgan.engine import factory
 from distgan.engine.ddp import Log, MakeOptimizer, PrecisionWrapper
+from distgan.engine.strength import Strength
 from distgan.nn import normalization
 
 
@@ -69,6 +70,7 @@ class Player:
         clamp: float | None = None,
         ema: float | HalfLife | None = None,
         schedule: Callable[[float], float] = lambda epoch: 1.0,
+        extra: Strength | None = None,
     ):
         """Move `net` to the device and wrap it for the run's engine.
 
@@ -77,10 +79,10 @@ class Player:
 
         `clip`: largest gradient norm; `clamp`: largest weight, after each step (WGAN); `ema`: decay
         of the average of weights and buffers, by update or in images; `schedule`: epoch ->
-        learning-rate factor.
+        learning-rate factor; `extra`: what is saved and loaded with the player.
         """
         self._ranks, self._clip, self._clamp = ranks, clip, clamp
-        self._decay, self._schedule = ema, schedule
+        self._decay, self._schedule, self._extra = ema, schedule, extra
         net = net.to(ranks.device, ranks.dtype)
         self.ema = _copied(net).requires_grad_(False).eval() if ema else net
         self.engine = factory.build(ranks, net, optimizer, accumulation=ranks.machine.accumulation)
@@ -237,6 +239,7 @@ class Player:
             "updates": int(self.updates),
             "skips": int(self.skips),
             **self.engine.extra_state(),
+            **({"extra": self._extra.state()} if self._extra else {}),
         }
 
     def load(self, tensors: dict[str, torch.Tensor], state: dict[str, Any]) -> None:
@@ -259,6 +262,8 @@ class Player:
         )
         self.updates.fill_(state["updates"])
         self.skips.fill_(state["skips"])
+        if self._extra:
+            self._extra.load(state.get("extra", {}))  # earlier checkpoints have none
 
 
 def _copied(net: nn.Module) -> nn.Module:

@@ -21,6 +21,8 @@ _SMALLER_D = (
 # Zhao et al. 2020: it keeps D from knowing its training images by heart. Weight decay does not,
 # where D is spectrally normalised: a factor on its weights changes nothing that it says.
 DIFFAUGMENT = Move(setting="diffaugment", to=("color", "translation", "cutout"))
+# Karras et al. 2020: the same, as much of it as D needs.
+ADA = Move(setting="ada", to=True)
 _ADAM = tuple(Move(setting=name, factor=0.5, limit=5e-5) for name in ("g_lr", "d_lr"))
 
 # From the specifications of the sagan and capacity systems: one more G step up to 1:3; D 5e-5 and G
@@ -45,7 +47,7 @@ SAGAN_GUIDE: Guide = {
     "fake_prob_high": _WEAK,
     "overfitting": _SMALLER_D,
     "validation_rising": _SMALLER_D,
-    "d_overfitting": (DIFFAUGMENT, _SMALLER_D[1]),
+    "d_overfitting": (ADA, _SMALLER_D[1]),
     "copies": (DIFFAUGMENT, Move(setting="ngf", factor=0.75, limit=32, in_flight=False)),
     "score_flat": (
         Move(setting="epochs", factor=1.5, limit=3000, in_flight=False),
@@ -66,7 +68,7 @@ R3GAN_GUIDE: Guide = SAGAN_GUIDE | {
     "mode_collapse": (*SAGAN_GUIDE["mode_collapse"], *_PENALTIES),
     "gradients_exploding": (*_ADAM, *_PENALTIES),
     "d_loss_low": (*_PENALTIES, _STRONG[1]),
-    "d_overfitting": (DIFFAUGMENT, *_PENALTIES, _SMALLER_D[1]),
+    "d_overfitting": (ADA, *_PENALTIES, _SMALLER_D[1]),
     "score_flat": (
         Move(setting="epochs", factor=1.5, limit=3000, in_flight=False),
         Move(setting="anneal_epochs", factor=1.5, limit=1500, in_flight=False),
@@ -85,6 +87,17 @@ EARLIER_SAGAN_MOVES = {
         "d_overfitting": _SMALLER_D,
         **dict.fromkeys(("d_loss_high", "real_prob_low", "fake_prob_high"), _WEAK[:2]),
     }.items()
+}
+# Before adaptive augmentation took the place of a fixed one.
+EARLIER_OVERFITTING = {
+    "watch.moves.d_overfitting": [
+        move.model_dump(mode="json") for move in (DIFFAUGMENT, _SMALLER_D[1])
+    ]
+}
+EARLIER_R3GAN_OVERFITTING = {
+    "watch.moves.d_overfitting": [
+        move.model_dump(mode="json") for move in (DIFFAUGMENT, *_PENALTIES, _SMALLER_D[1])
+    ]
 }
 EARLIER_R3GAN_MOVES = EARLIER_SAGAN_MOVES | {
     f"watch.moves.{rule}": [move.model_dump(mode="json") for move in SAGAN_GUIDE[rule]]

@@ -112,6 +112,7 @@ IN_FLIGHT = frozenset(
         "jitter",
         "translation",
         "diffaugment",
+        "ada",
         "gain",
         "polarity",
         "aug_noise_std",

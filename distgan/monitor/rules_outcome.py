@@ -163,16 +163,23 @@ def d_overfitting(rows: list[dict], s: Watch, values: dict[str, Any]) -> Finding
         return None
     return Finding(
         "d_overfitting",
-        "warning",
+        "note" if values.get("ada") else "warning",
         float(windows[at, 0]),
         f"valid/overfit {windows[-1, 1]:.3g} (median of {s.valid_window} validations), healthy"
         " below"
         f" {s.overfit_high:g}: D has memorised the training samples, and classifies held-out ones"
         " as"
-        " generated",
+        " generated" + _regulated(rows, values),
         "stop early and keep the best checkpoint; more or cleaner images (of particles, flips only:"
         " rotation, affine and colour jitter hurt)",
     )
+
+
+def _regulated(rows: list[dict], values: dict[str, Any]) -> str:
+    if not values.get("ada"):
+        return ""
+    strength = finite(rows, "d/ada")[:, 1]
+    return f"; ada counters it{f', strength now {strength[-1]:.2g}' if len(strength) else ''}"
 
 
 def copies(rows: list[dict], s: Watch, values: dict[str, Any]) -> Finding | None:

@@ -5,8 +5,9 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from distgan.config.image_sizes import DOUBLED, SizeRule, doublings
-from distgan.config.sections import Positive
+from distgan.config.sections import Fraction, Positive
 from distgan.config.settings import Run
+from distgan.data.ada import Operation
 from distgan.engine.player import HalfLife
 from distgan.monitor.settings import Neutral
 
@@ -59,6 +60,33 @@ class ImageSettings(Run):
             "of fine_tune: keep the first blocks of D, those nearest the image, as they were"
             " trained, so many resolutions (FreezeD): 4 at 64x64 leave the last layer"
         ),
+    )
+
+    ada: Annotated[bool, Neutral(False)] = Field(
+        False,
+        description=(
+            "change what D sees, reals and samples, the more often the more D overfits (adaptive"
+            " discriminator augmentation)"
+        ),
+    )
+    ada_target: Annotated[float, Neutral(0.6)] = Field(
+        0.6, gt=-1, lt=1, description="the mean sign of D for training reals that ada aims at"
+    )
+    ada_kimg: Annotated[Positive, Neutral(500)] = Field(
+        500, description="thousand images in which the strength of ada can go from 0 to 1"
+    )
+    ada_every: Annotated[int, Neutral(4)] = Field(
+        4, gt=0, description="global batches between two adjustments of the strength of ada"
+    )
+    ada_operations: Annotated[
+        tuple[Operation, ...],
+        Neutral(("flip", "turn", "translation", "geometry", "color", "cutout")),
+    ] = Field(
+        ("flip", "turn", "translation", "geometry", "color", "cutout"),
+        description="what ada does, each with its strength as the chance",
+    )
+    ada_limit: Annotated[Fraction, Neutral(0.8)] = Field(
+        0.8, description="largest strength of ada; above 0.8 G may draw changed images"
     )
 
     @field_validator("freeze_d")

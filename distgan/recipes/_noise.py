@@ -7,11 +7,12 @@ import numpy as np
 import torch
 
 from distgan.core import rng
-from distgan.data import diffaugment, transforms
+from distgan.data import ada, diffaugment, transforms
 from distgan.data.dataset import Data
 from distgan.data.labels import Labels
 from distgan.data.loader import MicroBatch
-from distgan.engine.player import Player
+from distgan.engine.player import Log, Player
+from distgan.engine.strength import Strength
 from distgan.recipes._base import GRID
 
 CHUNK = 64  # images that are judged at once
@@ -25,6 +26,7 @@ class DrawsFromNoise:
     run: Any
     G: Player
     D: Player
+    ada: Strength
     dtype: torch.dtype
     labels: Labels | None
 
@@ -51,9 +53,33 @@ class DrawsFromNoise:
         return () if micro.labels is None else (micro.labels,)
 
     def _diffaugment(self, images: torch.Tensor, micro: MicroBatch, purpose: str) -> torch.Tensor:
-        return diffaugment.images(
-            images, self.run.diffaugment, self.run.seed, f"diffaugment/{purpose}", micro.positions
+        run = self.run
+        images = diffaugment.images(
+            images, run.diffaugment, run.seed, f"diffaugment/{purpose}", micro.positions
         )
+        if not run.ada:
+            return images
+        at = f"ada/{purpose}", micro.positions
+        return ada.images(images, run.ada_operations, self.ada.value, run.seed, *at)
+
+    def _see_reals(self, scores: torch.Tensor) -> Log:
+        """Count D's `scores` of training reals, where 0 is neither real nor sample, for ADA."""
+        return {"ada_sign": self.ada.see(scores)} if self.run.ada else {}
+
+    def _update_d(
+        self,
+        loss_of: Callable[[Any], tuple[torch.Tensor, Log]],
+        batch: list[MicroBatch],
+        epoch: float,
+    ) -> Log:
+        """Update D; adjust the strength of ADA if it is due. Collective."""
+        log, run = self.D.update(loss_of, batch, epoch), self.run
+        if not run.ada:
+            return log
+        self.ada.settle(log["skipped"])
+        if (batch[0].batch_index + 1) % run.ada_every == 0:
+            self.ada.adjust(run.ada_target, run.ada_kimg * 1000, run.ada_limit)
+        return log | {"ada": self.ada.value.clone()}
 
     def _noise(self, micro: MicroBatch, purpose: str) -> torch.Tensor:
         return micro.noise(self.run.seed, purpose, self.run.latent, self.run.batch).to(self.dtype)

@@ -27,7 +27,8 @@ from distgan.data.labels import Labels
 from distgan.data.loader import MicroBatch
 from distgan.distributed.ranks import Ranks
 from distgan.engine.player import Log, Player, merge_logs
-from distgan.monitor.guides import EARLIER_R3GAN_MOVES, R3GAN_GUIDE
+from distgan.engine.strength import Strength
+from distgan.monitor.guides import EARLIER_R3GAN_MOVES, EARLIER_R3GAN_OVERFITTING, R3GAN_GUIDE
 from distgan.monitor.settings import Watch
 from distgan.nn.image import freeze_blocks
 from distgan.nn.losses import d_relativistic, g_relativistic, zero_centred_penalty
@@ -42,7 +43,7 @@ GAIN = (2 / (1 + SLOPE**2)) ** 0.5
 
 
 class Settings(ImageSettings):
-    changed_defaults: ClassVar = {2: EARLIER_R3GAN_MOVES}
+    changed_defaults: ClassVar = {2: EARLIER_R3GAN_MOVES, 3: EARLIER_R3GAN_OVERFITTING}
 
     recipe: Literal["r3gan"] = Field("r3gan", description="the system to train")
     batch: int = Field(
@@ -129,6 +130,7 @@ class Recipe(_noise.DrawsFromNoise):
         classes = len(labels) if labels else 0
         self.run, self.labels, self.dtype = run, labels, ranks.dtype
         adam = partial(torch.optim.Adam, betas=run.betas)
+        self.ada = Strength(ranks)
         self.G = Player(
             ranks,
             Generator(run.latent, run.ngf, channels, run.blocks, size, classes),
@@ -144,13 +146,14 @@ class Recipe(_noise.DrawsFromNoise):
             ),
             partial(adam, lr=run.d_lr),
             schedule=self._rate,
+            extra=self.ada,
         )
         self.players = {"G": self.G, "D": self.D}
 
     def step(self, batches: list[list[MicroBatch]], now: Clock) -> Log:
         """One update of D, then one of G."""
         gamma = self.run.gamma * self.run.eased(now.epoch, self.run.gamma_end / self.run.gamma)
-        d = merge_logs([self.D.update(partial(self._d_loss, gamma=gamma), batches[0], now.epoch)])
+        d = merge_logs([self._update_d(partial(self._d_loss, gamma=gamma), batches[0], now.epoch)])
         g = self.G.update(self._g_loss, batches[0], now.epoch)
         return step_log(d=d, g=g)
 
@@ -167,6 +170,7 @@ class Recipe(_noise.DrawsFromNoise):
             "real_score": real_score.mean(),
             "fake_score": fake_score.mean(),
             "told_apart": (real_score > fake_score).to(real_score.dtype).mean(),
+            **self._see_reals(real_score - fake_score),
         }
         if micro.batch_index % self.run.penalty_every == 0:
             # Through the bare network, at what D saw: one more term of its one loss.

@@ -17,7 +17,8 @@ from distgan.data.labels import Labels
 from distgan.data.loader import MicroBatch
 from distgan.distributed.ranks import Ranks
 from distgan.engine.player import Log, Player, merge_logs
-from distgan.monitor.guides import EARLIER_SAGAN_MOVES
+from distgan.engine.strength import Strength
+from distgan.monitor.guides import EARLIER_OVERFITTING, EARLIER_SAGAN_MOVES
 from distgan.monitor.settings import Watch
 from distgan.nn.image import Discriminator, Generator, freeze_blocks
 from distgan.nn.losses import Mode, d_adversarial, g_adversarial
@@ -29,7 +30,7 @@ REFERENCE_BATCH = 16
 
 
 class Settings(ImageSettings):
-    changed_defaults: ClassVar = {2: EARLIER_SAGAN_MOVES}
+    changed_defaults: ClassVar = {2: EARLIER_SAGAN_MOVES, 3: EARLIER_OVERFITTING}
 
     recipe: Literal["sagan"] = Field("sagan", description="the system to train")
     batch: int = Field(
@@ -164,10 +165,13 @@ class Recipe(_noise.DrawsFromNoise):
             classes=classes,
         )
         freeze_blocks(D, run.freeze_d)
+        self.ada = Strength(ranks)
         self.G = Player(
             ranks, G, partial(adam, lr=run.g_lr), clip=run.clip, ema=run.average, schedule=schedule
         )
-        self.D = Player(ranks, D, partial(adam, lr=run.d_lr), clip=run.clip, schedule=schedule)
+        self.D = Player(
+            ranks, D, partial(adam, lr=run.d_lr), clip=run.clip, schedule=schedule, extra=self.ada
+        )
         self.players = {"G": self.G, "D": self.D}
 
     def step(self, batches: list[list[MicroBatch]], now: Clock) -> Log:
@@ -175,7 +179,7 @@ class Recipe(_noise.DrawsFromNoise):
 
         Returns the numbers of the last of each.
         """
-        d = merge_logs([self.D.update(self._d_loss, batch, now.epoch) for batch in batches])
+        d = merge_logs([self._update_d(self._d_loss, batch, now.epoch) for batch in batches])
         g = merge_logs(
             [
                 self.G.update(partial(self._g_loss, turn=i), batches[-1], now.epoch)
@@ -203,7 +207,15 @@ class Recipe(_noise.DrawsFromNoise):
             *(each.repeat(2) for each in classes),
         ).chunk(2)
         loss = d_adversarial(run.loss, real_logit, fake_logit, run.real_label, run.fake_label)
-        return loss, score_logs(self.run.loss, real=real_logit, fake=fake_logit)
+        log = score_logs(self.run.loss, real=real_logit, fake=fake_logit)
+        return loss, log | self._see_reals(self._margin(real_logit, fake_logit))
+
+    def _margin(self, real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
+        """Return D's outputs for reals, less what it says where it cannot tell."""
+        if self.run.loss == "wgan":
+            return real - fake
+        middle = (self.run.real_label + self.run.fake_label) / 2
+        return real - (middle if self.run.loss == "lsgan" else 0.0)
 
     def _g_loss(self, micro: MicroBatch, turn: int) -> tuple[torch.Tensor, Log]:
         classes = self._classes(micro)

@@ -24,6 +24,7 @@ from distgan.data.labels import Labels
 from distgan.data.loader import MicroBatch
 from distgan.distributed.ranks import Ranks
 from distgan.engine.player import Log, Player, merge_logs
+from distgan.engine.strength import Strength
 from distgan.monitor.guides import DIFFAUGMENT, Guide
 from distgan.monitor.moves import Move
 from distgan.monitor.settings import Watch
@@ -229,8 +230,7 @@ class Recipe(_noise.DrawsFromNoise):
         shape: tuple[int, int, int],
         labels: Labels | None = None,
     ):
-        channels, *size = shape
-        classes = len(labels) if labels else 0
+        (channels, *size), classes = shape, len(labels) if labels else 0
         self.run, self.labels, self.dtype = run, labels, ranks.dtype
         # Statistics of real and generated images must not mix: one pass over both only where no
         # group would hold some of each.
@@ -270,6 +270,7 @@ class Recipe(_noise.DrawsFromNoise):
         )
         schedule = partial(step_decay, every=run.lr_every, factor=run.lr_factor)
         freeze_blocks(D, run.freeze_d)
+        self.ada = Strength(ranks)
         self.G = Player(
             ranks, G, partial(optimizer, lr=run.g_lr), ema=run.average, schedule=schedule
         )
@@ -279,6 +280,7 @@ class Recipe(_noise.DrawsFromNoise):
             partial(optimizer, lr=run.d_lr),
             clamp=run.weight_clip if run.penalty is None else None,
             schedule=schedule,
+            extra=self.ada,
         )
         self.players = {"G": self.G, "D": self.D}
 
@@ -287,7 +289,7 @@ class Recipe(_noise.DrawsFromNoise):
 
         Returns the numbers of the last of each.
         """
-        d = merge_logs([self.D.update(self._d_loss, batch, now.epoch) for batch in batches])
+        d = merge_logs([self._update_d(self._d_loss, batch, now.epoch) for batch in batches])
         g = self.G.update(self._g_loss, batches[-1], now.epoch)
         return step_log(d=d, g=g)
 
@@ -306,6 +308,7 @@ class Recipe(_noise.DrawsFromNoise):
             "wasserstein": -loss,
             "real_score": real_score.mean(),
             "fake_score": fake_score.mean(),
+            **self._see_reals(real_score - fake_score),
         }
         if self.run.penalty is not None:
             # Each position of the stream is seen by one critic update only, so it is the address of

@@ -119,6 +119,7 @@ class Way:
 # activations, so that some cross in most seeds, and each is so small a part of a gradient that 3e-7
 # is all one
 # sees.
+ADA = ("ada=true", "ada_kimg=0.05", "ada_every=1")
 SYSTEMS = (
     System("sagan", "sagan", ("ngf=2", "ndf=2", "latent=8", "seed=3")),
     System(
@@ -142,7 +143,7 @@ SYSTEMS = (
     System(
         "sagan, classes",
         "sagan",
-        ("conditional=true", "label=shape", "ngf=2", "ndf=2", "latent=8", "seed=3"),
+        ("conditional=true", "label=shape", "ngf=2", "ndf=2", "latent=8", "seed=3", *ADA),
         data="shapes",
     ),
     System(
@@ -157,6 +158,7 @@ SYSTEMS = (
             "blocks=1",
             "ema=0.99",
             "seed=0",
+            *ADA,
         ),
         grouped=False,
         data="shapes",
