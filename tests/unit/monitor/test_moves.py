@@ -129,8 +129,8 @@ def test_moves_on_settings_that_a_run_does_not_have_are_left_out():
 
 # ---- adapt
 def test_adapt_makes_the_moves_of_the_first_warning_that_has_any_left():
-    values = {"g_steps": 1, "d_lr": 2e-4, "weight_decay": 1e-5, "diffaugment": [], "ndf": 64}
-    diffaugment = {"diffaugment": ["color", "translation", "cutout"]}
+    values = {"g_steps": 1, "d_lr": 2e-4, "weight_decay": 1e-5, "ada": False, "ndf": 64}
+    switched = {"ada": True}
     assert adapt([warning("d_loss_low"), warning("d_overfitting")], Watch(), values) == {
         "g_steps": 2,
         "d_lr": 1e-4,
@@ -141,13 +141,13 @@ def test_adapt_makes_the_moves_of_the_first_warning_that_has_any_left():
             Watch(),
             values | {"g_steps": 3, "d_lr": 5e-5},
         )
-        == diffaugment
+        == switched
     )
     assert (
         adapt([warning("d_loss_low", "note"), warning("d_overfitting")], Watch(), values)
-        == diffaugment
+        == switched
     )
-    assert adapt([warning("d_overfitting")], Watch(), values | diffaugment) == {}
+    assert adapt([warning("d_overfitting")], Watch(), values | switched) == {}
     assert adapt([warning("score_flat")], Watch(), values) == adapt([], Watch(), values) == {}
 
 
@@ -218,7 +218,7 @@ def test_a_move_of_what_a_run_under_way_does_not_read_is_refused(setting):
     with pytest.raises(
         ConfigError,
         match=(
-            f"does not read {setting} anew; write in_flight: false. In flight go d_lr, diffaugment"
+            f"does not read {setting} anew; write in_flight: false. In flight go ada, d_lr, diffaugment"
         ),
     ):
         validate(sagan.Settings, {"recipe": "sagan", "data": "x", "watch": {"moves": moves}})
