@@ -218,7 +218,8 @@ def test_a_move_of_what_a_run_under_way_does_not_read_is_refused(setting):
     with pytest.raises(
         ConfigError,
         match=(
-            f"does not read {setting} anew; write in_flight: false. In flight go ada, d_lr, diffaugment"
+            f"does not read {setting} anew; write in_flight: false."
+            " In flight go ada, d_lr, diffaugment"
         ),
     ):
         validate(sagan.Settings, {"recipe": "sagan", "data": "x", "watch": {"moves": moves}})
