@@ -62,9 +62,13 @@ class DrawsFromNoise:
         at = f"ada/{purpose}", micro.positions
         return ada.images(images, run.ada_operations, self.ada.value, run.seed, *at)
 
-    def _see_reals(self, scores: torch.Tensor) -> Log:
-        """Count D's `scores` of training reals, where 0 is neither real nor sample, for ADA."""
-        return {"ada_sign": self.ada.see(scores)} if self.run.ada else {}
+    def _see_reals(self, real: torch.Tensor, fake: torch.Tensor) -> Log:
+        """Count for ADA how often D's output for a real is above that for the sample beside it.
+
+        Outputs are compared in pairs because they have no zero of their own: not those of a
+        critic or of relativistic pairs, and with smoothed labels D is below 0 where it cannot tell.
+        """
+        return {"ada_sign": self.ada.see(real - fake)} if self.run.ada else {}
 
     def _update_d(
         self,

@@ -170,7 +170,7 @@ class Recipe(_noise.DrawsFromNoise):
             "real_score": real_score.mean(),
             "fake_score": fake_score.mean(),
             "told_apart": (real_score > fake_score).to(real_score.dtype).mean(),
-            **self._see_reals(real_score - fake_score),
+            **self._see_reals(real_score, fake_score),
         }
         if micro.batch_index % self.run.penalty_every == 0:
             # Through the bare network, at what D saw: one more term of its one loss.

@@ -208,14 +208,7 @@ class Recipe(_noise.DrawsFromNoise):
         ).chunk(2)
         loss = d_adversarial(run.loss, real_logit, fake_logit, run.real_label, run.fake_label)
         log = score_logs(self.run.loss, real=real_logit, fake=fake_logit)
-        return loss, log | self._see_reals(self._margin(real_logit, fake_logit))
-
-    def _margin(self, real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
-        """Return D's outputs for reals, less what it says where it cannot tell."""
-        if self.run.loss == "wgan":
-            return real - fake
-        middle = (self.run.real_label + self.run.fake_label) / 2
-        return real - (middle if self.run.loss == "lsgan" else 0.0)
+        return loss, log | self._see_reals(real_logit, fake_logit)
 
     def _g_loss(self, micro: MicroBatch, turn: int) -> tuple[torch.Tensor, Log]:
         classes = self._classes(micro)

@@ -308,7 +308,7 @@ class Recipe(_noise.DrawsFromNoise):
             "wasserstein": -loss,
             "real_score": real_score.mean(),
             "fake_score": fake_score.mean(),
-            **self._see_reals(real_score - fake_score),
+            **self._see_reals(real_score, fake_score),
         }
         if self.run.penalty is not None:
             # Each position of the stream is seen by one critic update only, so it is the address of

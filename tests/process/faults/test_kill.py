@@ -11,25 +11,24 @@ import chaos
 import psutil
 import pytest
 import torch
+from compare import ADA
 from processes import TINY, final, journal, line, run, start
 
 EPOCHS = 24
 ASK = [f"epochs={EPOCHS}", "machine.checkpoint_every=1", "machine.flush_steps=3", *TINY]
 
 
+def train_undisturbed(where: Path, *ask: str) -> tuple[Path, float]:
+    """Train whole in one go; return the run folder and how long it took."""
+    began = time.monotonic()
+    run(line("torchrun", 2), "sagan", f"machine.folder={where / 'run'}", *ask, cwd=where)
+    return where / "run", time.monotonic() - began
+
+
 @pytest.fixture(scope="module")
 def undisturbed(particles, tmp_path_factory):
     where = tmp_path_factory.mktemp("undisturbed")
-    began = time.monotonic()
-    run(
-        line("torchrun", 2),
-        "sagan",
-        f"data={particles}",
-        f"machine.folder={where / 'run'}",
-        *ASK,
-        cwd=where,
-    )
-    return where / "run", time.monotonic() - began
+    return train_undisturbed(where, f"data={particles}", *ASK)
 
 
 def kill(process) -> None:
@@ -44,9 +43,9 @@ def kill(process) -> None:
     psutil.wait_procs(below, timeout=20)
 
 
-def kill_and_finish(times: int, particles, where: Path, undisturbed, seed: int) -> None:
+def kill_and_finish(times: int, ask: list[str], where: Path, undisturbed, seed: int) -> None:
     folder, seconds = undisturbed
-    arguments = ["sagan", f"data={particles}", f"machine.folder={where / 'run'}", *ASK]
+    arguments = ["sagan", f"machine.folder={where / 'run'}", *ask]
     rng = random.Random(seed)
     killed = 0
     while killed < times:
@@ -78,7 +77,15 @@ def kill_and_finish(times: int, particles, where: Path, undisturbed, seed: int) 
 
 
 def test_two_kills_change_nothing(particles, tmp_path, undisturbed):
-    kill_and_finish(2, particles, tmp_path, undisturbed, seed=1)
+    kill_and_finish(2, [f"data={particles}", *ASK], tmp_path, undisturbed, seed=1)
+
+
+@pytest.mark.nightly
+def test_kills_change_nothing_in_a_conditional_run_with_adaptive_augmentation(shapes, tmp_path):
+    ask = [f"data={shapes}", "conditional=true", "label=shape", *ADA, *ASK]
+    whole = train_undisturbed(tmp_path / "whole", *ask)
+    assert any(row.get("d/ada", 0) > 0 for row in journal(whole[0]).values())
+    kill_and_finish(3, ask, tmp_path / "killed", whole, seed=3)
 
 
 @pytest.mark.nightly

@@ -24,6 +24,8 @@ NIGHTLY = [
     ("sagan", DDP3, ZERO2),
     ("wgan, clip", ZERO2, REFERENCE),
     ("wgan, gradient penalty", DDP2, ZERO1),
+    ("sagan, classes", DDP2, REFERENCE),
+    ("r3gan, classes", ZERO1, DDP3),
 ]
 
 
@@ -75,6 +77,7 @@ def test_it_goes_on(name, first, then, uninterrupted, sets, tmp_path):
     goes_on(name, first, then, uninterrupted, sets, tmp_path)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(("name", "first", "then"), **named(NIGHTLY))
 def test_it_goes_on_nightly(name, first, then, uninterrupted, sets, tmp_path):
     goes_on(name, first, then, uninterrupted, sets, tmp_path)
