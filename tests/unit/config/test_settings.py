@@ -263,6 +263,12 @@ CHANGES = {
     "diffaugment": ["cutout"],
     "conditional": True,
     "ema_kimg": 10,
+    "ada": True,
+    "ada_target": 0.5,
+    "ada_kimg": 100,
+    "ada_every": 1,
+    "ada_operations": ["flip"],
+    "ada_limit": 0.5,
 }
 # Settings that mean something beside another one: that one, and a change.
 CHANGES_BESIDE = {
