@@ -69,8 +69,14 @@ class ImageSettings(Run):
             " discriminator augmentation)"
         ),
     )
-    ada_target: Annotated[float, Neutral(0.6)] = Field(
-        0.6, gt=-1, lt=1, description="the mean sign of D for training reals that ada aims at"
+    ada_target: Annotated[float, Neutral(0.75)] = Field(
+        0.75,
+        gt=-1,
+        lt=1,
+        description=(
+            "what ada aims at: the mean sign of D's output for a training real less that for the"
+            " sample beside it"
+        ),
     )
     ada_kimg: Annotated[Positive, Neutral(500)] = Field(
         500, description="thousand images in which the strength of ada can go from 0 to 1"
