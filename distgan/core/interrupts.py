@@ -4,6 +4,8 @@ import contextlib
 import ctypes
 import os
 import signal
+import threading
+from collections.abc import Iterator
 
 # SIGHUP is a dropped connection; where it is ignored from the start (nohup) it means nothing.
 STOP_SIGNALS = (
@@ -32,6 +34,28 @@ def is_orphaned() -> bool:
     started a process, and looks like any other SIGTERM.
     """
     return _launched and os.getppid() != _launcher
+
+
+@contextlib.contextmanager
+def ending_with_launcher(every_s: float = 1.0) -> Iterator[None]:
+    """End this process with code 75 as soon as it is orphaned in the block: one that joins the
+    others waits in C code for a launcher's store, and has nothing to save.
+    """
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.wait(every_s):
+            if is_orphaned():
+                with contextlib.suppress(OSError):
+                    os.write(2, b"error: the launcher ended while its processes were starting\n")
+                os._exit(75)
+
+    if _launched:
+        threading.Thread(target=look, daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
 
 
 def end_with_parent() -> None:

@@ -21,7 +21,7 @@ from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGr
 from torch import nn
 
 from distgan.config.sections import Machine
-from distgan.core import errors, watchdog
+from distgan.core import errors, interrupts, watchdog
 from distgan.core.errors import DistganError, LaunchError, RunError
 from distgan.core.files import disk_faults
 from distgan.distributed.environment import check_environment, process_count, resolve_engine
@@ -59,31 +59,32 @@ class Ranks:
         ddp = DistributedDataParallelKwargs(
             broadcast_buffers=False, bucket_cap_mb=machine.bucket_mb, gradient_as_bucket_view=True
         )
-        group = InitProcessGroupKwargs(timeout=datetime.timedelta(seconds=machine.timeout_s))
-        _begin_again(on_cpu, datetime.timedelta(seconds=machine.timeout_s))
-        # Without cpu=True Accelerate finds no backend on a machine without a GPU, and each process
-        # trains alone.
-        self._accelerator = Accelerator(
-            cpu=on_cpu, mixed_precision="no", kwargs_handlers=[ddp, group]
-        )
-        self.rank, self.world_size = (
-            self._accelerator.process_index,
-            self._accelerator.num_processes,
-        )
-        self.device, self.is_main = self._accelerator.device, self.rank == 0
-        if count != self.world_size:
-            raise LaunchError(
-                f"the launcher started {count} processes ({source}={count}), but this process sees"
-                f" {self.world_size}: each would write as rank 0"
+        limit = datetime.timedelta(seconds=machine.timeout_s)
+        with interrupts.ending_with_launcher():
+            _begin_again(on_cpu, limit)
+            # Without cpu=True Accelerate finds no backend on a machine without a GPU, and each
+            # process trains alone.
+            self._accelerator = Accelerator(
+                cpu=on_cpu,
+                mixed_precision="no",
+                kwargs_handlers=[ddp, InitProcessGroupKwargs(timeout=limit)],
             )
-        self._control = self._wait = None
-        if self.world_size > 1:
-            # Flags and messages are sent by gloo, which launches no kernel and does not synchronise
-            # the device.
-            self._control = dist.new_group(
-                backend="gloo", timeout=datetime.timedelta(seconds=machine.timeout_s)
+            self.rank, self.world_size = (
+                self._accelerator.process_index,
+                self._accelerator.num_processes,
             )
-            self._wait = dist.new_group(backend="gloo", timeout=_WAIT)
+            self.device, self.is_main = self._accelerator.device, self.rank == 0
+            if count != self.world_size:
+                raise LaunchError(
+                    f"the launcher started {count} processes ({source}={count}), but this process"
+                    f" sees {self.world_size}: each would write as rank 0"
+                )
+            self._control = self._wait = None
+            if self.world_size > 1:
+                # Flags and messages are sent by gloo, which launches no kernel and does not
+                # synchronise the device.
+                self._control = dist.new_group(backend="gloo", timeout=limit)
+                self._wait = dist.new_group(backend="gloo", timeout=_WAIT)
 
     def _compute(self, machine: Machine, precision: str) -> None:
         """Set `dtype`, of weights and losses, and `autocast`, of the networks' arithmetic or

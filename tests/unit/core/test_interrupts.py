@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 
 LOOK = """
@@ -50,3 +51,27 @@ def test_a_launcher_that_is_gone_before_its_rank_can_look(tmp_path):
     if parent != "1":
         pytest.skip("orphans have another parent than process 1 here, whose name says nothing")
     assert before == after == "True"
+
+
+JOIN = """
+import os, sys, threading, time
+from torch.distributed import TCPStore
+from distgan.core.interrupts import ending_with_launcher
+with ending_with_launcher(every_s=0.05):
+    open(sys.argv[1], "w").write(str(os.getpid()))
+    TCPStore("127.0.0.1", int(sys.argv[2]), is_master=False)  # waits for minutes
+"""
+
+
+@pytest.mark.gate
+@pytest.mark.parametrize("launched", [True, False])
+def test_a_rank_that_still_joins_the_others_ends_with_its_launcher(launched, tmp_path):
+    path = tmp_path / "pid"
+    script = f'"{sys.executable}" -c "$JOIN" {path} 9 & while [ ! -s {path} ]; do sleep 0.05; done'
+    env = {**os.environ, "JOIN": JOIN} | ({"TORCHELASTIC_RUN_ID": "x"} if launched else {})
+    subprocess.run(["sh", "-c", script], env=env, check=True, stderr=subprocess.DEVNULL)
+    rank = psutil.Process(int(path.read_text()))
+    gone = psutil.wait_procs([rank], timeout=20 if launched else 2)[0]
+    if not gone:
+        rank.kill()
+    assert bool(gone) == launched

@@ -1,5 +1,5 @@
-"""Moves of augmentation, the guide's answers to `copies` and `d_overfitting`, are made in flight: the
-next step augments all that D sees.
+"""Moves of augmentation, the guide's answers to `copies` and `d_overfitting`, are made in flight:
+the next step augments all that D sees.
 """
 
 import numpy as np
