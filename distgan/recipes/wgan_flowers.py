@@ -232,8 +232,7 @@ class Recipe(_noise.DrawsFromNoise):
     ):
         (channels, *size), classes = shape, len(labels) if labels else 0
         self.run, self.labels, self.dtype = run, labels, ranks.dtype
-        # Statistics of real and generated images must not mix: one pass over both only where no
-        # group would hold some of each.
+        # One pass over reals and samples only where no group of statistics would hold some of each.
         self._one_pass = run.normalisation != "batch" or layout.per_rank % layout.group == 0
         norms: dict[str, Callable[[int], nn.Module] | None] = {
             "batch": lambda width: GroupBatchNorm2d(width, layout.group, ranks),
