@@ -73,17 +73,21 @@ def _check(arguments: Arguments) -> Iterator[str]:
 
 
 def settings_help(words: list[str]) -> str:
-    """Return examples, and every setting of the recipe that the first word names."""
+    """Return every setting of the recipe that the first word names, its own before those that every
+    run has; "" where there is no such word.
+    """
     if not words or "=" in words[0]:
-        return EXAMPLES
+        return ""
     module, tree = resolve_recipe(words[0])
     given = dict(flatten({key: value for key, value in tree.items() if key != "recipe"}))
-    lines = [
-        f"  {f'{key}={given.get(key, default)}':44} {meaning}"
-        for key, default, meaning in describe(module.Settings)
-    ]
+    own = module.Settings.model_fields.keys() - Run.model_fields.keys() - {"evaluate"}
+    lines: dict[bool, list[str]] = {True: [], False: []}
+    for key, kind, default, meaning in describe(module.Settings):
+        text = f"{kind}: {meaning}" if meaning else kind
+        line = f"  {f'{key}={given.get(key, default)}':44} {text}"
+        lines[key.partition(".")[0] in own].append(line)
     title = f"Settings of {words[0]} ({str(module.__doc__).strip().splitlines()[0]})"
-    return "\n".join([f"{EXAMPLES}\n\n{title}\n", *lines])
+    return "\n".join([f"{title}\n", *lines[True], "\nSettings of every run\n", *lines[False]])
 
 
 EXAMPLES = f"""examples:
@@ -128,7 +132,8 @@ COMMAND = Command(
     most=MANY,
     settings=plan,
     check=_check,
-    epilog=settings_help,
+    epilog=EXAMPLES,
+    about=settings_help,
 )
 
 

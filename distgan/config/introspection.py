@@ -1,7 +1,8 @@
 """Settings as plain rows and trees: defaults, help texts, flat keys. Imports no torch."""
 
 import json
-from typing import Any
+import types
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import pydantic_core
 from pydantic import BaseModel
@@ -43,8 +44,8 @@ def defaults(model: type[BaseModel]) -> dict[str, Any]:
 
 def describe(
     model: type[BaseModel], prefix: str = "", section: dict[str, Any] | None = None
-) -> list[tuple[str, str, str]]:
-    """Return (key, default, meaning) of every setting, in the order of definition.
+) -> list[tuple[str, str, str, str]]:
+    """Return (key, type, default, meaning) of every setting, in the order of definition.
 
     `section`: the defaults that a recipe gives this section, where they differ from its own.
     """
@@ -59,5 +60,20 @@ def describe(
             value = "(required)"
         else:
             value = "{…}" if isinstance(values[name], dict) else json.dumps(values[name])
-        rows.append((prefix + name, value, field.description or ""))
+        rows.append((prefix + name, type_name(field.annotation), value, field.description or ""))
     return rows
+
+
+def type_name(kind: Any) -> str:
+    """Return a type as people write it: `int | null`, `list of float`, `ddp | deepspeed`."""
+    origin, parts = get_origin(kind), [part for part in get_args(kind) if part is not Ellipsis]
+    if origin is Annotated:
+        return type_name(parts[0])
+    if origin is Literal:
+        return " | ".join(map(str, parts))
+    names = " | ".join(dict.fromkeys(" | ".join(map(type_name, parts)).split(" | ")))
+    if origin in (Union, types.UnionType):
+        return names
+    if isinstance(origin, type):
+        return "mapping" if issubclass(origin, dict) else f"list of {names}"
+    return "null" if kind is type(None) else getattr(kind, "__name__", str(kind))

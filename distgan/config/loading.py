@@ -150,7 +150,7 @@ def validate(
     try:
         settings = model.model_validate(tree)
     except pydantic.ValidationError as error:
-        known = [key for key, _, _ in describe(model)]
+        known = [key for key, *_ in describe(model)]
         faults = error.errors()
         # A list whose items are wrong is also "too short" to pydantic: the items say enough.
         lines += [

@@ -145,6 +145,8 @@ class Command:
     settings    for verbs that take settings: raises ConfigError, with all faults, for the words
     check       the faults of options that contradict each other
     epilog      examples and notes below the help, or a function of the words that returns them
+    about       the help about what the words name, "" where they name nothing: it comes first, and
+                the options after it
     """
 
     verb: str
@@ -156,6 +158,7 @@ class Command:
     settings: Callable[[list[str]], object] | None = None
     check: Callable[[Arguments], Iterable[str]] = lambda arguments: ()
     epilog: str | Callable[[list[str]], str] = ""
+    about: Callable[[list[str]], str] = lambda words: ""
 
     def peek(self, argv: list[str]) -> tuple[list[str], dict[str, list[str]]]:
         """Return words and raw values of a line as far as they can be told, whatever its faults."""
@@ -246,15 +249,21 @@ class Command:
         return f"{' '.join(words[self.most :])[:60]}: one too many, allowed: {metavar or 'options'}"
 
     def help(self, words: list[str]) -> str:
-        """Return usage, summary, words, options with defaults, and the epilog."""
+        """Return usage, summary, words, options with defaults, and the epilog; where the words
+        name something that has a help of its own, that in place of what is general.
+        """
         metavar, about = self.words
         usage = [f"usage: distgan {self.verb}", "[OPTIONS]", metavar]
-        parts = [" ".join(part for part in usage if part), self.summary]
-        rows = {"arguments": [(metavar, about)]} if metavar else {}
+        named = self.about(words)
+        parts = [" ".join(part for part in usage if part), named or self.summary]
+        rows = {"arguments": [(metavar, about)]} if metavar and not named else {}
         for group, options in groupby([*self.options, HELP], lambda option: option.group):
             rows.setdefault(group, []).extend((_usage(one), one.describe()) for one in options)
         parts += [f"{group}:\n" + "\n".join(map(_row, lines)) for group, lines in rows.items()]
-        parts.append(self.epilog(words) if callable(self.epilog) else self.epilog)
+        if named:
+            parts.append(f"`distgan {self.verb} --help` has examples")
+        else:
+            parts.append(self.epilog(words) if callable(self.epilog) else self.epilog)
         return "\n\n".join(part.strip("\n") for part in parts if part)
 
 

@@ -55,7 +55,7 @@ def _imported_from_elsewhere(code: RecipeCode) -> list[str]:
     files = {
         str(getattr(module, "__file__", None))
         for name, module in [*sys.modules.items()]
-        if name.partition(".")[0] not in ("distgan", "__main__")
+        if name.partition(".")[0] not in ("distgan", "__main__", "__mp_main__")
     }
     return sorted(
         file

@@ -15,7 +15,15 @@ from distgan.recipes._base import build_recipe
 from distgan.recipes._catalog import Module
 from distgan.runs import checkpoints
 from distgan.runs.locate import start_digest
-from distgan.runs.resolve import earlier_values, folder_of, recorded_code, resolve, versions
+from distgan.runs.resolve import (
+    earlier_values,
+    folder_of,
+    recorded_code,
+    recorded_identity,
+    require_code,
+    resolve,
+    versions,
+)
 from distgan.self_check import first_start
 from distgan.self_check.findings import explained
 
@@ -101,10 +109,14 @@ class TrainingSetup(RunContext):
             )
 
     def _inspect(self) -> None:
-        """Rank 0: check code of one's own, unless this run has begun with it."""
+        """Rank 0: check code of one's own, unless this run has begun with it. RunError where it has
+        begun with other code.
+        """
         identity = self.run.identity(self.data.fingerprint_for(self.run), self.start)
-        recorded = recorded_code(folder_of(self.run, identity)) or {}
-        code = getattr(self.module, "code", None)
+        folder = folder_of(self.run, identity)
+        code, recorded = getattr(self.module, "code", None), recorded_code(folder) or {}
+        if recorded_identity(folder) == identity:
+            require_code(self.run, code, folder)  # a check takes seconds
         if code and recorded.get("digest") != code.digest:
             first_start.inspect_once(self.module, self.run, self.data, self.ranks)
 

@@ -49,7 +49,8 @@ COMMAND = Command(
     least=1,
     most=MANY,
     settings=train.plan,
-    epilog=train.settings_help,
+    epilog=train.EXAMPLES,
+    about=train.settings_help,
 )
 
 

@@ -85,6 +85,7 @@ def test_it_goes_on_and_is_scored_and_its_code_is_asked_about(place):
         said = run(place, *start, "epochs=3", "machine.folder=one", code=2)
         assert "my_gan.py: Recipe.d_loss" in said and "add code=accept" in said
         assert said.count("has changed since the run") == 1 and "Traceback" not in said
+        assert "checking" not in said
     assert snapshot_of(work / "one") == before
     said = run(place, *words, "epochs=3", "machine.folder=one", "code=accept")
     assert "continuing from step 6 of 9" in said

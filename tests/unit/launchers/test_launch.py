@@ -11,6 +11,7 @@ import yaml
 from processes import BIN, environment
 
 from distgan import cli, train
+from distgan.commands import new
 from distgan.core.errors import ConfigError, LaunchError
 from distgan.launchers.local import run as local
 from distgan.runs import checkpoints
@@ -98,6 +99,23 @@ def test_help_of_a_recipe_lists_every_setting(capsys):
         "  watch.window=25 ",
     ):
         assert part in out
+
+
+def test_help_of_a_recipe_begins_with_its_own_settings(tmp_path, capsys):
+    new.main([str(tmp_path / "mine.py")])
+    capsys.readouterr()
+    with pytest.raises(SystemExit, match="0"):
+        train.COMMAND.parse([str(tmp_path / "mine.py"), "--help"])
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert lines[0].startswith("usage: ") and lines[2].startswith("Settings of ")
+    assert lines[4] == "latent=64 int: size of the noise vector"
+    general = lines.index("Settings of every run")
+    assert 4 < general < lines.index("options:") and not any("capacity" in line for line in lines)
+    every = lines[general:]
+    assert any(line.startswith("grow=null str | null: start from") for line in every)
+    assert any(line.startswith('machine.engine="auto" auto | ddp | deepspeed: ') for line in every)
+    schedule = next(line for line in every if line.startswith("evaluate.schedule="))
+    assert " list of list of float | null: [until" in schedule
 
 
 def test_an_unknown_verb(distgan):

@@ -175,7 +175,7 @@ def test_a_fault_that_other_settings_bring_out_is_one_message(particles):
         train.main([*words, "width=8"])
 
 
-def test_a_copy_of_the_code_that_was_lost_is_written_again(particles):
+def test_a_copy_of_the_code_that_was_lost_is_written_again(particles, capsys):
     Path("my_gan.py").write_text(IMAGE)
     words = ["my_gan.py", f"data={particles}", *TINY]
     assert train.main(words) == 0
@@ -186,6 +186,12 @@ def test_a_copy_of_the_code_that_was_lost_is_written_again(particles):
             _catalog.resolve_recipe("run/config.yaml")
         assert train.main(words) == 0
         assert _catalog.resolve_recipe("run/config.yaml")[1]["recipe"] == "my_gan"
+    unload()
+    Path("my_gan.py").write_text(IMAGE.replace("api.d_hinge(", "2 * api.d_hinge("))
+    capsys.readouterr()
+    with pytest.raises(RunError, match="my_gan has changed since the run in run was"):
+        train.main(words)
+    assert "checking" not in capsys.readouterr().out  # which takes seconds
 
 
 def test_a_rollback_halves_the_rate_of_every_player():

@@ -1,6 +1,7 @@
 """Which code counts as checked: that of this digest, with the settings that choose what runs."""
 
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,10 @@ def test_modules_that_are_not_part_of_the_code_are_told(here, monkeypatch):
         Path(name).write_text("")
     Path("mine.py").write_text(f"import beside, elsewhere_of_mine\n{TEXT}")
     before = {str(getattr(module, "__file__", "")) for module in sys.modules.values()}
+    # As multiprocessing names the file that Python was started with, `python -m distgan` here.
+    started = types.ModuleType("__mp_main__")
+    started.__file__ = str(here / "target/distgan/__main__.py")
+    monkeypatch.setitem(sys.modules, "__mp_main__", started)
     module, _, _ = train.plan(["mine.py", "data=d"])
     found = {*_imported_from_elsewhere(module.code)} - before
     sys.modules.pop("elsewhere_of_mine")
