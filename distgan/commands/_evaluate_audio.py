@@ -158,9 +158,9 @@ def files(result: dict[str, Any]) -> dict[str, str]:
     return {".csv": csv_text(result["clips"][0], cells)}
 
 
-def table(
+def tables(
     result: dict[str, Any],
-) -> tuple[tuple[str, ...], list[tuple[Any, ...]], list[str]]:
+) -> list[tuple[tuple[str, ...], list[tuple[Any, ...]], list[str]]]:
     """Return heads, rows and notes of the printed table: each mean beside that of the input."""
     means, distances, rows = result["means"], result["distances"], []
     for name, mean in means.items():
@@ -173,4 +173,5 @@ def table(
         if not name.startswith("input_"):
             before = distances.get(f"input_{name}", {}).get("value")
             rows.append((name, distance["value"], "", before, f"{distance['frames']} frames"))
-    return (f"{result['samples']} clips", "mean", "95 %", "input", "of"), rows, []
+    heads = (f"{result['samples']} clips", "mean", "95 %", "input", "of")
+    return [(heads, rows, [])]

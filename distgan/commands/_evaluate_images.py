@@ -7,6 +7,7 @@ from typing import Any
 from distgan.commands import trained_run
 from distgan.core.arguments import Arguments, Option, one_of, several, whole
 from distgan.core.errors import ConfigError
+from distgan.report.score_tables import class_scores
 from distgan.runs.folder import timestamp
 
 METRICS = ("frechet", "kernel", "manifold", "sliced", "nearest")
@@ -79,20 +80,25 @@ def of_run(checkpoint: Path, arguments: Arguments) -> Evaluation:
             f" {run.judged_by or 'no score of samples'}; images drawn from noise are scored here"
         )
     data = Data(arguments.data or run.data)
+    if run.label_column is not None:
+        trained_run.require_classes(data, run, folder)
     inception = arguments.inception or run.scored.inception
     sha256 = arguments.inception_sha256 or run.scored.inception_sha256
     samples = arguments.n or run.scored.samples
 
     def evaluation() -> tuple[Any, dict[str, Any]]:
         from distgan.distributed.ranks import Ranks
-        from distgan.outputs.image_results import RESULTS_NOISE
+        from distgan.outputs.image_results import RESULTS_NOISE, Drawing
 
         ranks = Ranks(run.machine, run.precision)
         recipe = ranks.on_all_ranks(lambda: trained_run.load(module, run, ranks, checkpoint))
         evaluator = _evaluator(
             ranks, data, samples, inception, sha256, arguments, arguments.against == "all", run.seed
         )
-        scores = evaluator.measure(lambda numbers: recipe.sample(numbers, RESULTS_NOISE))
+        scores = evaluator.measure(
+            lambda numbers: recipe.sample(numbers, RESULTS_NOISE),
+            Drawing.of(recipe).classes_beside(data, samples),
+        )
         result = trained_run.describe(checkpoint, recipe) | {
             "noise": RESULTS_NOISE,
             "against": arguments.against,
@@ -189,10 +195,20 @@ def files(result: dict[str, Any]) -> dict[str, str]:
     return {}
 
 
-def table(
+def tables(
+    result: dict[str, Any],
+) -> list[tuple[tuple[str, ...], list[tuple[Any, ...]], list[str]]]:
+    """Return heads, rows and notes of each printed table: the scores, each beside its floor; of
+    conditional networks also those of each class.
+    """
+    whole = _table(result)
+    by_class = class_scores(result)
+    return [whole] if by_class is None else [whole, by_class]
+
+
+def _table(
     result: dict[str, Any],
 ) -> tuple[tuple[str, ...], list[tuple[Any, ...]], list[str]]:
-    """Return heads, rows and notes of the printed table: each score beside its floor."""
     floor = result.get("floor") or {}
     real, generated, size = floor.get("real", {}), floor.get("generated", {}), floor.get("samples")
     labels = {"score": result["metric"]}

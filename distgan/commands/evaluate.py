@@ -115,7 +115,10 @@ def main(argv: list[str]) -> int:
     written = ranks.on_rank_zero(store)
     ranks.close()
     if result:
-        _print(*kind.table(result), written)
+        for heads, rows, notes in kind.tables(result):
+            _print(heads, rows, notes)
+        if written:
+            console.say(f"written: {', '.join(written)}")
     return 0
 
 
@@ -136,14 +139,10 @@ def _concerns_sound(words: list[str], real: str) -> bool:
     return bool(find_files(folder, SOUNDS)[0])
 
 
-def _print(
-    columns: tuple[str, ...], rows: list[tuple[Any, ...]], notes: list[str], written: list[str]
-) -> None:
+def _print(columns: tuple[str, ...], rows: list[tuple[Any, ...]], notes: list[str]) -> None:
     def text(cell: Any) -> str:
         return f"{cell:.4g}" if isinstance(cell, int | float) else cell or ""
 
     console.table(columns, [tuple(map(text, row)) for row in rows])
     for note in notes:
         console.say(note)
-    if written:
-        console.say(f"written: {', '.join(written)}")

@@ -93,6 +93,18 @@ def _sample_of(run: Run, folder: Path) -> tuple[tuple[int, ...], Any]:
     return data.shape, data.labels
 
 
+def require_classes(data: Any, run: Run, folder: Path) -> None:
+    """ConfigError unless `data` has labels with the classes of a conditional run."""
+    data.require(run)
+    labels = _sample_of(run, folder)[1]
+    if labels is not None and labels.names != data.labels.names:
+        raise ConfigError(
+            f"data: {data.folder} has other classes of {data.labels.column} than the run, which was"
+            f" trained on {len(labels)}: {', '.join(labels.names[:12])}"
+            + (", …" if len(labels) > 12 else "")
+        )
+
+
 def digest(checkpoint: Path) -> str:
     """Return the digest of a checkpoint, which is stored with it."""
     return _about(checkpoint)["digest"]

@@ -24,7 +24,14 @@ from distgan.distributed.map_over_ranks import CHUNK, map_over_ranks, one_thread
 from distgan.distributed.ranks import Ranks
 from distgan.evaluation import statistics_cache
 from distgan.evaluation.image_features import extractor
-from distgan.evaluation.image_scores import CHEAP, SetStatistics, compare, disjoint_halves
+from distgan.evaluation.image_scores import (
+    CHEAP,
+    Classes,
+    SetStatistics,
+    by_class,
+    compare,
+    disjoint_halves,
+)
 from distgan.evaluation.image_sets import DatasetImages, ImageSet
 from distgan.metrics import frechet
 from distgan.metrics.exact_sums import Sums
@@ -112,8 +119,11 @@ class Evaluator:
                 "note": str(error),
             }
 
-    def measure(self, sample: Sample) -> dict[str, Any]:
-        """Score samples; NonFiniteSamples if they are not finite. Collective."""
+    def measure(self, sample: Sample, classes: Classes | None = None) -> dict[str, Any]:
+        """Score samples; with `classes`, and `path` features, those of each class as well.
+
+        NonFiniteSamples if they are not finite. Collective.
+        """
         self.load_reference()
         self._require_same_generator(sample)
         statistics = self._compute_statistics(
@@ -123,7 +133,7 @@ class Evaluator:
             0,
             self._groups(self._samples),
         )
-        return self._result(statistics)
+        return self._result(statistics, classes)
 
     def compare(self, images: ImageSet) -> dict[str, Any]:
         """Score the first images of another set instead of generated samples. Collective."""
@@ -137,10 +147,13 @@ class Evaluator:
         )
         return self._result(statistics)
 
-    def score(self, features: torch.Tensor | None) -> dict[str, Any]:
+    def score(
+        self, features: torch.Tensor | None, classes: Classes | None = None
+    ) -> dict[str, Any]:
         """Score precomputed features [n, d], held by rank 0; other ranks pass None. Collective."""
         self.load_reference()
-        return self._result(SetStatistics(0 if features is None else len(features), 0, features))
+        n = 0 if features is None else len(features)
+        return self._result(SetStatistics(n, 0, features), classes)
 
     def provenance(self) -> dict[str, Any]:
         """Return everything that a score depends on except the samples."""
@@ -170,23 +183,23 @@ class Evaluator:
         return {"score": score, "reals": [self.reals - self.reals // 2, self.reals // 2]}
 
     # ---- on rank 0
-    def _result(self, fake: SetStatistics) -> dict[str, Any]:
+    def _result(self, fake: SetStatistics, classes: Classes | None = None) -> dict[str, Any]:
         began = time.perf_counter()
         metrics = tuple(
             name for name in self._metrics if name != "sliced" or fake.projections is not None
         )
 
+        names = (self.extract.metric, self.extract.kernel)
+
         def work() -> dict[str, Any]:
             with one_thread():
                 scores = compare(
-                    self._real,
-                    fake,
-                    metrics,
-                    (self.extract.metric, self.extract.kernel),
-                    self.reals,
-                    self._seed,
-                    self._thorough,
+                    self._real, fake, metrics, names, self.reals, self._seed, self._thorough
                 )
+                if classes is not None and fake.features is not None:
+                    scores["by_class"] = by_class(
+                        self._real, fake, classes, metrics, names, self.reals
+                    )
             return scores | {"samples": fake.n}
 
         if self._thorough:  # many images take minutes

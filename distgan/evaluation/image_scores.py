@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from distgan.core import rng
@@ -15,6 +16,9 @@ from distgan.metrics import frechet, kernel, manifold, sliced
 
 METRICS = ("frechet", "kernel", "manifold", "sliced", "nearest")
 CHEAP = ("frechet", "kernel", "nearest")  # at every evaluation of a training
+# Images of a class, on either side, from which on its Fréchet distance tells more than its floor
+# varies: docs/evaluation.md, By class.
+FEWEST = 16
 
 
 @dataclass
@@ -53,6 +57,16 @@ class SetStatistics:
             )
             for name in names
         } or None
+
+
+@dataclass(frozen=True)
+class Classes:
+    """The classes of a column of labels: that of each real image, and that of each sample [n]."""
+
+    column: str
+    names: tuple[str, ...]
+    real: np.ndarray
+    samples: np.ndarray
 
 
 def disjoint_halves(n: int, limit: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -150,6 +164,52 @@ def _floor(
         "real": scores(real.features[second], projections(real, second)),
         "generated": scores(fake.features[:k], projections(fake, slice(k))),
     }
+
+
+def by_class(
+    real: SetStatistics,
+    fake: SetStatistics,
+    classes: Classes,
+    metrics: tuple[str, ...],
+    names: tuple[str, str],
+    used: int,
+) -> dict[str, Any]:
+    """Score the samples of each class against the real images of that class, as `compare` does.
+
+    {"column", "features", "metric", "kernel", "fewest", "rows": one for each class that occurs}.
+    """
+    metrics = tuple(name for name in metrics if name == "kernel")
+    rows = []
+    for number, name in enumerate(classes.names):
+        a = real.features[:used][torch.from_numpy(classes.real[:used] == number)]
+        b = fake.features[torch.from_numpy(classes.samples == number)]
+        if len(a) or len(b):
+            sizes = {"class": name, "reals": len(a), "samples": len(b)}
+            rows.append(sizes | _of_class(a, b, metrics, names))
+    return {
+        "column": classes.column,
+        "features": real.features.shape[1],
+        "metric": names[0],
+        "kernel": names[1] if metrics else None,
+        "fewest": FEWEST,
+        "rows": rows,
+    }
+
+
+def _of_class(
+    a: torch.Tensor, b: torch.Tensor, metrics: tuple[str, ...], names: tuple[str, str]
+) -> dict[str, Any]:
+    """Return the scores of one class; no Fréchet distance where its floor has fewer than FEWEST."""
+    n, m = len(a), len(b)
+    if min(n, m) < 2:
+        return {"score": None, "floor": None}
+    result = compare(SetStatistics(n, n, a), SetStatistics(m, 0, b), metrics, names, n, 0, False)
+    del result["metric"]
+    floor = result["floor"]
+    if floor is None or floor["samples"] < FEWEST:
+        for scores in (result, *(floor[side] for side in ("real", "generated") if floor)):
+            scores["score"] = None
+    return result
 
 
 def _compare_moments(

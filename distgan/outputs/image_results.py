@@ -5,7 +5,8 @@ these files.
                          average where there is one
     result.csv           id, file_name, critic_score, sha256: a row for each file; of conditional
                          networks the class as well
-    result.json          the score against all images of the data set, held out or not
+    result.json          the score against all images of the data set, held out or not; of
+                         conditional networks that of each class as well
     grid.png             the first 64
 
 All ranks generate images, rank 0 alone writes: the others may not see its disk. The files do not
@@ -35,6 +36,7 @@ from distgan.distributed.map_over_ranks import CHUNK, map_over_ranks
 from distgan.distributed.ranks import Ranks
 from distgan.engine.player import Player
 from distgan.evaluation.image_evaluator import Evaluator
+from distgan.evaluation.image_scores import Classes
 from distgan.outputs import image_grid
 
 # Not the noise of the evaluations that chose the checkpoint: it would flatter the score.
@@ -73,6 +75,16 @@ class Drawing:
         """Return int64 [n], the classes of these images; None without labels."""
         return self.classes_of(numbers, RESULTS_NOISE) if self.classes_of else None
 
+    def classes_beside(self, data: Data, count: int) -> Classes | None:
+        """Return the classes of all images of `data` and of the first `count` samples; None without
+        labels.
+        """
+        drawn = self.classes(np.arange(count))
+        if self.labels is None or drawn is None:
+            return None
+        real = np.concatenate([data.classes["train"], data.classes["validation"]])
+        return Classes(self.labels.column, self.labels.names, real, drawn)
+
     def draw(self, numbers: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         """Return (uint8 [n, channels, height, width], D's score of each [n])."""
         classes = self.classes(numbers)
@@ -97,7 +109,8 @@ def write(
     evaluator = ranks.on_all_ranks(
         lambda: Evaluator(ranks, data, count, inception, whole=True, sha256=sha256)
     )
-    result = evaluator.score(write_images(folder, ranks, drawing, count, evaluator.extract))
+    features = write_images(folder, ranks, drawing, count, evaluator.extract)
+    result = evaluator.score(features, drawing.classes_beside(data, count))
     result |= {
         "training": len(data.train),
         "held_out": len(data.validation),

@@ -20,7 +20,7 @@ from distgan.monitor.results import HealthSignal
 from distgan.report.curves import curves
 from distgan.report.formatting import moment, number
 from distgan.report.media import results, samples
-from distgan.report.score_tables import audio_scores, image_scores
+from distgan.report.score_tables import audio_scores, image_scores, newest_class_scores
 from distgan.runs.history import History
 
 MAX_EVENTS = 40
@@ -45,6 +45,7 @@ def render(run: History, now: datetime | None = None) -> str:
         drawings=curves(run.rows, run.settings, run.best, marks(run.interventions, run.rows)),
         curve_notes=_curve_notes(run),
         image_scores=image_scores(run),
+        class_scores=newest_class_scores(run),
         audio_scores=audio_scores(run),
         samples=samples(run),
         results=results(run),

@@ -3,6 +3,7 @@
 from typing import Any
 
 from distgan.report.formatting import number
+from distgan.runs import records
 from distgan.runs.history import History
 
 MAX_REQUESTED = 12  # evaluations by `distgan evaluate` in the table, the newest
@@ -65,6 +66,61 @@ def _image_row(label: str, result: dict[str, Any]) -> dict[str, Any]:
 def _with_sd(result: dict[str, Any], key: str) -> str:
     sd = result.get(f"{key}_sd")
     return number(result.get(key)) + ("" if sd is None else f" ± {number(sd, 2)}")
+
+
+def class_scores(
+    result: dict[str, Any],
+) -> tuple[tuple[str, ...], list[tuple[Any, ...]], list[str]] | None:
+    """Return heads, rows and notes of the scores of each class, each beside its floor; None without
+    classes. Fréchet distances are those at equal sizes, `k against k`.
+    """
+    classes = result.get("by_class")
+    if not isinstance(classes, dict):
+        return None
+    kernel, fewest, features = (classes.get(key) for key in ("kernel", "fewest", "features"))
+    heads = (str(classes.get("column")), "real", "samples", "k", str(classes.get("metric")))
+    heads += ("floor", *((str(kernel), "sd", "floor") if kernel else ()))
+    rows: list[tuple[Any, ...]] = []
+    for one in classes.get("rows") or []:
+        floor = one.get("floor") or {}
+        real, generated = floor.get("real") or {}, floor.get("generated") or {}
+        row = [one.get("class"), one.get("reals"), one.get("samples"), floor.get("samples")]
+        row += [generated.get("score"), real.get("score")]
+        row += [one.get(kernel), one.get(f"{kernel}_sd"), real.get(kernel)] if kernel else []
+        rows.append(tuple(row))
+    notes, known = [], [row[3] for row in rows if isinstance(row[3], int) and row[4] is not None]
+    if known:
+        notes.append(
+            f"{heads[4]}: of k samples against k real images; every floor: of k real ones against k"
+            " others"
+        )
+    if isinstance(features, int) and any(k <= features for k in known):
+        notes.append(
+            f"of no more images than the {features} features it is mostly bias, and its floor is,"
+            " too: compare the two of one line, and no others"
+        )
+    if len(known) < len(rows):
+        notes.append(
+            f"no Fréchet distance below {fewest} against {fewest} images, where its floor varies as"
+            " much as classes lie apart; k is at most half of the real images, and a larger --n"
+            " gives each class more samples"
+        )
+    return heads, rows, notes
+
+
+def newest_class_scores(run: History) -> dict[str, Any] | None:
+    """Return the table of the newest scores of each class: by `distgan evaluate`, else those of the
+    results; None without classes.
+    """
+    asked = [result for result in run.requested if isinstance(result.get("by_class"), dict)]
+    source, newest = "", {}
+    if asked:
+        newest = max(asked, key=lambda result: str(result.get("time")))
+        source = f"step {newest.get('step')}, distgan evaluate"
+    elif (path := run.folder / "results" / "result.json") in run.results:
+        newest, source = records.read_if_good(path), "the images in results/"
+    table = class_scores(newest)
+    return table and dict(zip(("heads", "rows", "notes"), table, strict=True), source=source)
 
 
 def audio_scores(run: History) -> dict[str, Any] | None:

@@ -8,6 +8,7 @@ import hashlib
 import html
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -21,12 +22,12 @@ from processes import BIN, line, run
 from safetensors.torch import load_file
 from torch import nn
 
-from distgan import train
 from distgan.commands import generate, report
 from distgan.config.sections import Machine
 from distgan.core import rng
 from distgan.core.errors import ConfigError
 from distgan.data.dataset import Data
+from distgan.data.labels import Labels
 from distgan.distributed.ranks import Ranks
 from distgan.engine.player import Player
 from distgan.evaluation.image_features import StandIn
@@ -47,6 +48,7 @@ SMALL = [
     "validate_every=1000",
     "sample_every=1000",
 ]
+SPECIES = 6
 TRAINED = 228  # of 240 images; 12 are held out with --validation 0.05
 STEPS = 3
 
@@ -80,6 +82,12 @@ def drawn(numbers: np.ndarray, purpose: str, channels: int = 3) -> torch.Tensor:
 def table(folder: Path) -> list[dict[str, str]]:
     with open(folder / "result.csv", newline="") as file:
         return list(csv.DictReader(file))
+
+
+def labels_of(folder: Path) -> dict[str, list] | None:
+    """Return the names and counts of the classes that a run was trained on; None without."""
+    attempt = json.loads((folder / "attempts" / "000" / "attempt.json").read_text())
+    return attempt["data"].get("labels")
 
 
 def hashes(folder: Path) -> dict[str, str]:
@@ -180,9 +188,9 @@ def test_only_a_fid_is_called_good_or_not(
 # ---- the whole way, through the commands that users type
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
-    """240 drawn flowers in the official layout, sharded."""
+    """240 drawn flowers of six species in the official layout, sharded."""
     root = tmp_path_factory.mktemp("official")
-    look_alike(root, each=20)
+    look_alike(root, SPECIES, each=40)
     said = run(
         [str(BIN / "distgan")],
         "shard",
@@ -198,7 +206,7 @@ def data(tmp_path_factory) -> Path:
         cwd=root,
     )
     assert (
-        "official sets, together: 12 train, 12 val, 216 test" in said
+        "official sets, together: 6 train, 6 val, 228 test" in said
         and f"{TRAINED} train, 12 validation" in said
     )
     return root / "flowers"
@@ -206,7 +214,7 @@ def data(tmp_path_factory) -> Path:
 
 WAYS = {
     "clipping": ("distgan", 1, []),
-    "penalty": ("accelerate", 2, ["penalty=10", "optimizer=adam"]),
+    "conditional": ("accelerate", 2, ["penalty=10", "optimizer=adam", "conditional=true"]),
 }
 
 
@@ -257,7 +265,12 @@ def test_the_files_are_of_the_averaged_generator_in_eval_mode(trained):
     folder, _, _ = trained
     event = json.loads((folder / "events.jsonl").read_text().splitlines()[-2])
     tensors = load_file(folder / "checkpoints" / f"{event['step']:08d}" / "networks.safetensors")
-    network = Generator(8, 4, 3, (), 8, 8, Ranks(Machine(device="cpu")))
+    given: tuple[torch.Tensor, ...] = ()
+    if recorded := labels_of(folder):
+        drawn = Labels.from_record(recorded).draw(0, "noise/results", np.arange(16), "training")
+        given = (torch.from_numpy(drawn),)
+    classes = SPECIES if given else 0
+    network = Generator(8, 4, 3, (), 8, 8, Ranks(Machine(device="cpu")), classes=classes)
     network.load_state_dict(
         {
             name.removeprefix("G.ema."): value
@@ -267,7 +280,7 @@ def test_the_files_are_of_the_averaged_generator_in_eval_mode(trained):
     )
     noise = torch.cat([rng.normal(0, "noise/results", i, (1, 8)) for i in range(16)])
     with torch.no_grad():
-        images = network.eval()(noise)
+        images = network.eval()(noise, *given)
     expected = ((images + 1) / 2 * 255).round().clamp(0, 255).permute(0, 2, 3, 1).numpy()
     found = np.stack(
         [np.asarray(Image.open(folder / f"results/images/{i:05d}.png")) for i in range(16)]
@@ -282,7 +295,7 @@ def test_the_files_do_not_depend_on_the_number_of_processes(trained, tmp_path):
     folder, words, _ = trained
     before = hashes(folder / "results")
     assert len(before) == 240 + 3
-    way, processes = ("torchrun", 2) if "penalty=10" not in words else ("python", 1)
+    way, processes = ("torchrun", 2) if "conditional=true" not in words else ("python", 1)
     again = tmp_path / "run"
     shutil.copytree(folder, again)
     shutil.rmtree(again / "results")
@@ -351,13 +364,15 @@ def test_generate_goes_on_where_it_was_killed_and_adds_what_is_asked_for(
     """
     monkeypatch.setattr(Data, "__init__", None)
     folder, _, _ = trained
+    labels = labels_of(folder)
+    chosen = [f"class={labels['names'][2]},{labels['names'][0]}"] if labels else []
     whole, out = tmp_path / "whole", tmp_path / "some"
-    assert generate.main([str(folder), str(whole), "--n", "70", "--device", "cpu"]) == 0
-    assert generate.main([str(folder), str(out), "--n", "40", "--device", "cpu"]) == 0
+    assert generate.main([str(folder), str(whole), "--n", "70", "--device", "cpu", *chosen]) == 0
+    assert generate.main([str(folder), str(out), "--n", "40", "--device", "cpu", *chosen]) == 0
     capsys.readouterr()
     untouched = (out / "images/00000.png").stat().st_mtime_ns
     assert (
-        generate.main([str(folder), str(out), "--n", "40", "--device", "cpu"]) == 0
+        generate.main([str(folder), str(out), "--n", "40", "--device", "cpu", *chosen]) == 0
         and "40 are already there, complete" in capsys.readouterr().out
     )
     (out / "images/00037.png").write_bytes(b"half")
@@ -377,6 +392,7 @@ def test_generate_goes_on_where_it_was_killed_and_adds_what_is_asked_for(
         str(out),
         "n=70",
         "device=cpu",
+        *chosen,
         cwd=tmp_path,
     )
     assert (
@@ -530,32 +546,47 @@ def test_repaired_sounds_do_not_depend_on_the_number_of_processes(
 
 
 # ---- classes
-def test_a_conditional_critic_judges_each_image_beside_its_class(flowers, tmp_path, capsys):
-    """Look-alikes of flowers: training, results/, and images of the classes that are named."""
-    run_folder = tmp_path / "run"
-    words = [*SMALL, "conditional=true", "n_critic=1", "bn_group=4", "results=12", "epochs=0.5"]
-    words += [f"data={flowers}", f"machine.folder={run_folder}", "machine.device=cpu"]
-    assert train.main(["wgan_flowers", *words]) == 0
-    rows = table(run_folder / "results")
-    recorded = json.loads((run_folder / "attempts" / "000" / "attempt.json").read_text())
-    labels = recorded["data"]["labels"]
-    assert len(rows) == 12 and {row["class"] for row in rows} <= set(labels["names"])
+@pytest.mark.parametrize("trained", ["conditional"], indirect=True)
+def test_results_and_scores_of_conditional_networks_are_by_class(trained, tmp_path, capsys):
+    """Look-alikes of flowers: results/, grids, the report, and what 2 processes generate and score
+    is what one does.
+    """
+    folder, _, _ = trained
+    labels = labels_of(folder)
+    rows = table(folder / "results")
+    drawn = Counter(row["class"] for row in rows)
+    assert len(rows) == 240 and drawn.keys() == set(labels["names"])
     assert len({float(row["critic_score"]) for row in rows}) > 1
-    assert len(list((run_folder / "results" / "images").iterdir())) == 12
-    shown = [name for name, n in zip(labels["names"], labels["counts"], strict=True) if n][:16]
-    (newest, *_) = sorted((run_folder / "samples").glob("*.png"), reverse=True)
+    by_class = json.loads((folder / "results" / "result.json").read_text())["by_class"]
+    assert {row["class"]: (row["reals"], row["samples"]) for row in by_class["rows"]} == {
+        name: (40, drawn[name]) for name in labels["names"]
+    }
+    for row in by_class["rows"]:  # of an untrained generator
+        assert row["floor"]["generated"]["score"] > 2 * row["floor"]["real"]["score"] > 0
+        assert row["kernel_standin"] > 10 * abs(row["floor"]["real"]["kernel_standin"])
+    (newest, *_) = sorted((folder / "samples").glob("*.png"), reverse=True)
     with Image.open(newest) as grid:
-        assert grid.size[1] == 65 * len(shown) + 1  # a row of 64 pixels for each class
-    assert report.main([str(run_folder)]) == 0
-    page = html.unescape((run_folder / "report.html").read_text())
-    assert f"from the top: {', '.join(shown)}." in page
-    first, second = (labels["names"][i] for i in np.flatnonzero(labels["counts"])[:2])
+        assert grid.size[1] == 65 * SPECIES + 1  # a row of 64 pixels for each class
+    assert report.main([str(folder)]) == 0
+    page = html.unescape((folder / "report.html").read_text())
+    assert f"from the top: {', '.join(labels['names'])}." in page
+    assert "Scores by class <small>the images in results/" in page
+    words, scores = [str(folder), "--n", "60", "--device", "cpu"], []
+    for more in (["--processes", "2"], []):
+        said = run([str(BIN / "distgan"), "evaluate"], *words, *more, cwd=tmp_path)
+        (path,) = (folder / "eval" / "asked").glob("*.json")
+        scores.append(json.loads(path.read_text())["by_class"])
+    assert scores[0] == scores[1] and sum(row["samples"] for row in scores[0]["rows"]) == 60
+    assert "species" in said and "no Fréchet distance below 16 against 16 images" in said
+    assert report.main([str(folder)]) == 0
+    assert "distgan evaluate; real images against other" in (folder / "report.html").read_text()
+    first, second = labels["names"][:2]
     capsys.readouterr()
-    assert generate.main([str(run_folder), "--class", f"{first},{second}", "--n", "6"]) == 0
-    (folder,) = run_folder.glob("generated-*")
-    assert [row["class"] for row in table(folder)] == [first, second] * 3
-    before = hashes(folder)
-    assert generate.main([str(run_folder), "--class", f"{first},{second}", "--n", "6"]) == 0
-    assert hashes(folder) == before
+    assert generate.main([str(folder), "--class", f"{first},{second}", "--n", "6"]) == 0
+    (made,) = folder.glob("generated-*")
+    assert [row["class"] for row in table(made)] == [first, second] * 3
+    before = hashes(made)
+    assert generate.main([str(folder), "--class", f"{first},{second}", "--n", "6"]) == 0
+    assert hashes(made) == before
     with pytest.raises(ConfigError, match="no class 'nothing' of species"):
-        generate.main([str(run_folder), "--class", "nothing"])
+        generate.main([str(folder), "--class", "nothing"])

@@ -252,6 +252,9 @@ def test_text_of_scores_is_no_markup(tmp_path):
     image = dict.fromkeys(("step", "samples", "reals", "metric", "score", "nearest", "time"), evil)
     image |= {"made_with": {"extractor": evil}, f"kernel_{evil}": evil}
     image["floor"] = {"samples": evil, "real": {"score": evil}, "generated": {"score": evil}}
+    row = dict.fromkeys(("class", "reals", "samples", evil), evil) | {"floor": image["floor"]}
+    classes = dict.fromkeys(("column", "features", "metric", "kernel", "fewest"), evil)
+    image["by_class"] = classes | {"rows": [row]}
     sound = dict.fromkeys(("step", "samples", "time"), evil) | {"kind": "sound"}
     mean = {"mean": evil, "interval": [evil, evil], "n": evil, "failed": evil}
     sound |= {"means": {evil: mean}, "conditions": {evil: {evil: mean}}}
@@ -260,8 +263,8 @@ def test_text_of_scores_is_no_markup(tmp_path):
         (folder / f"eval/asked/{name}.json").write_text(json.dumps(evaluation))
     reader = Reader(page_of(folder))
     assert reader.tags.count("script") == reader.tags.count("img") == 0
-    assert reader.text.count(evil) > 20
-    assert "Scores" in reader.text and "Measures of held-out clips" in reader.text
+    assert reader.text.count(evil) > 30
+    assert "Scores by class" in reader.text and "Measures of held-out clips" in reader.text
 
 
 def test_only_the_drawings_are_inserted_as_they_are():
