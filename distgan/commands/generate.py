@@ -4,14 +4,13 @@ images from noise, or repaired sounds.
 
 import dataclasses
 import hashlib
-import re
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from distgan.commands import trained_run
+from distgan.commands import _drawn_images, trained_run
 from distgan.config.settings import Run
 from distgan.core import console
 from distgan.core.arguments import Arguments, Command, Option, one_of, whole
@@ -38,12 +37,6 @@ verified the files.""",
             also="count",
         ),
         Option("out", "folder to make, as OUT", "FOLDER"),
-        Option(
-            "class",
-            "of conditional networks: draw images of this class, or in turn of these, separated by"
-            " commas (default: as in training)",
-            "NAMES",
-        ),
         one_of(
             "shards",
             "yes: WebDataset tars of 256 images or 16 sounds with an index instead of files; from"
@@ -59,6 +52,7 @@ verified the files.""",
             "FOLDER",
         ),
         *trained_run.OPTIONS,
+        *(dataclasses.replace(option, group="images") for option in _drawn_images.OPTIONS),
     ),
     (
         "RUN[@best|@last|@STEP] [OUT]",
@@ -70,6 +64,7 @@ verified the files.""",
     epilog="""examples:
   distgan generate runs/wgan_flowers/default-1a2b3c4d flowers --n 8189 --processes 2
   distgan generate runs/wgan_flowers/conditionalTrue-4c5d6e7f --class rose --n 50
+  distgan generate runs/r3gan/default-7f8a9b0c typical --truncation 0.7
   distgan generate runs/sagan/ngf32-5e6f7a8b@last more --n 50000 --shards yes
   distgan generate runs/timbre/default-9c0d1e2f repaired --from ~/recordings""",
 )
@@ -88,9 +83,8 @@ def main(argv: list[str]) -> int:
     folder = checkpoint.parents[1]
     module, run = trained_run.settings(folder, options["device"])
     is_image = module.Settings.kind == "image"
-    classes = _named(options["class"], run)
-    named = [re.sub(r"[^A-Za-z0-9._-]+", "_", one) for one in classes]
-    usual = folder / "-".join(["generated", checkpoint.name, *named])[:200]
+    request = _drawn_images.requested(arguments, module, run, folder)
+    usual = folder / "-".join(["generated", checkpoint.name, *request.words])[:200]
     target = Path(out).expanduser() if out else usual
     for name in ("from", "data"):
         if is_image and options[name]:
@@ -112,11 +106,11 @@ def main(argv: list[str]) -> int:
         "step": int(checkpoint.name),
         "seed": run.seed,
         "of": "noise" if is_image else _inputs(options["from"], options["data"] or run.data),
-    } | ({"classes": classes} if classes else {})
+    } | request.about
     store = OutputFolder(target, about, shards)
     store.require_ours()
     launch_line.spread("generate", arguments)
-    generate = _images if is_image else _sounds
+    generate = partial(_images, request) if is_image else _sounds
     text = f"{generate(module, run, checkpoint, arguments, store)}: {target}"
     if (target / "dataset.json").is_file():
         text += f"; next: {console.command('check', target)}"
@@ -125,23 +119,6 @@ def main(argv: list[str]) -> int:
         text += f"; next: {console.command(*line)}"
     console.say(text)
     return 0
-
-
-def _named(text: str | None, run: Run) -> list[str]:
-    """Return the names of classes of `--class`; ConfigError where networks are given none."""
-    names = [name.strip() for name in (text or "").split(",") if name.strip()]
-    if text is not None and not names:
-        raise ConfigError(f"class={text!r}: name a class, or several: --class rose,lotus")
-    if names and run.label_column is None:
-        remedy = (
-            "train it with conditional=true"
-            if "conditional" in type(run).model_fields
-            else "docs/your-own-gan.md, Labels, says how a recipe asks for them"
-        )
-        raise ConfigError(
-            f"class={text}: the networks of this {run.recipe} run are given no classes; {remedy}"
-        )
-    return names
 
 
 def _inputs(folder: str | None, data_folder: str) -> str:
@@ -161,22 +138,20 @@ def _inputs(folder: str | None, data_folder: str) -> str:
 
 
 def _images(
-    module: ModuleType, run: Run, checkpoint: Path, arguments: Arguments, store: Any
+    request: _drawn_images.Request,
+    module: ModuleType,
+    run: Run,
+    checkpoint: Path,
+    arguments: Arguments,
+    store: Any,
 ) -> str:
-    import numpy as np
-
     from distgan.distributed.ranks import Ranks
     from distgan.outputs import image_grid, image_results
 
     ranks, count = Ranks(run.machine, run.precision), arguments.n or 64
     recipe = ranks.on_all_ranks(lambda: trained_run.load(module, run, ranks, checkpoint))
     size = IMAGES_PER_SHARD if store.shards else image_results.ROUND
-    drawing = image_results.Drawing.of(recipe)
-    if classes := _named(vars(arguments)["class"], run):
-        if drawing.labels is None:
-            raise ConfigError(f"class={','.join(classes)}: {run.recipe} has no method `classes_of`")
-        numbers = np.array([recipe.labels.number(name) for name in classes])
-        drawing = dataclasses.replace(drawing, classes_of=lambda i, _: numbers[i % len(numbers)])
+    drawing = ranks.on_all_ranks(lambda: request.drawing(recipe))
     columns, multiple = drawing.columns, image_results.CHUNK
     first = ranks.on_rank_zero(lambda: store.begin(columns, size, multiple, count))
 

@@ -93,10 +93,15 @@ def _sample_of(run: Run, folder: Path) -> tuple[tuple[int, ...], Any]:
     return data.shape, data.labels
 
 
+def labels_of(run: Run, folder: Path) -> Any:
+    """Return the classes that a run was trained with, or None without labels."""
+    return _sample_of(run, folder)[1]
+
+
 def require_classes(data: Any, run: Run, folder: Path) -> None:
     """ConfigError unless `data` has labels with the classes of a conditional run."""
     data.require(run)
-    labels = _sample_of(run, folder)[1]
+    labels = labels_of(run, folder)
     if labels is not None and labels.names != data.labels.names:
         raise ConfigError(
             f"data: {data.folder} has other classes of {data.labels.column} than the run, which was"

@@ -31,17 +31,20 @@ class DrawsFromNoise:
     labels: Labels | None
 
     def sample(
-        self, numbers: np.ndarray, purpose: str = "noise/sample", classes: np.ndarray | None = None
+        self,
+        numbers: np.ndarray,
+        purpose: str = "noise/sample",
+        classes: np.ndarray | None = None,
+        truncation: float | None = None,
     ) -> torch.Tensor:
         """Return images [n, channels, height, width] in [-1, 1] of the averaged generator.
 
         Image i depends on the seed and i alone; so does its class, unless `classes` [n] gives it.
         """
-        if self.labels is None:
-            return sample(self.G, numbers, self.run.seed, purpose, self.run.latent)
-        if classes is None:
+        if classes is None and self.labels is not None:
             classes = self.classes_of(numbers, purpose)
-        return sample(self.G, numbers, self.run.seed, purpose, self.run.latent, classes)
+        run = self.run
+        return sample(self.G, numbers, run.seed, purpose, run.latent, classes, truncation)
 
     def classes_of(self, numbers: np.ndarray, purpose: str = "noise/sample") -> np.ndarray:
         """Return int64 [n], the classes of the samples `numbers`."""
@@ -96,16 +99,33 @@ def sample(
     purpose: str,
     latent: int,
     classes: np.ndarray | None = None,
+    truncation: float | None = None,
 ) -> torch.Tensor:
     """Images [n, channels, height, width] in [-1, 1] of the averaged generator.
 
-    Image i depends on the seed and i alone, and on its class where there are `classes` [n].
+    Image i depends on the seed and i alone, and on its class where there are `classes` [n]. With
+    `truncation`, its noise is cut as `truncated` does.
     """
     noise = torch.cat([rng.normal(seed, purpose, int(i), (1, latent)) for i in numbers])
+    if truncation is not None:
+        noise = truncated(noise, truncation)
     with G.evaluating_ema() as generator:
         like = next(generator.parameters())
         given = () if classes is None else (torch.from_numpy(classes).to(like.device),)
         return generator(noise.to(like), *given)
+
+
+def truncated(noise: torch.Tensor, limit: float) -> torch.Tensor:
+    """Turn standard normal noise into noise of the normal distribution cut at ± limit.
+
+    The truncation trick of Brock et al. 2019 (BigGAN, section 3.1), who draw again what lies
+    outside. Here each value moves to the same quantile of the cut distribution, so it stays a
+    function of its address, and the order of values is kept at any limit.
+    """
+    half = torch.special.ndtr(torch.tensor(limit, dtype=torch.float64)) - 0.5
+    quantile = torch.special.ndtr(noise.double()) - 0.5
+    cut = torch.special.ndtri(0.5 + 2 * half * quantile)
+    return cut.clamp(-limit, limit).to(noise.dtype)
 
 
 def discriminator_scores(
