@@ -1,4 +1,4 @@
-"""What `distgan generate` draws with an image recipe: of which classes, and from which noise."""
+"""Options of `distgan generate` for image recipes: of which classes, and from which noise."""
 
 import dataclasses
 import inspect
@@ -32,7 +32,7 @@ OPTIONS = (
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """What is to be drawn: names and numbers of classes, in turn; noise cut at ± `truncation`."""
+    """Images to draw: names and numbers of classes, in turn; noise cut at ± `truncation`."""
 
     names: tuple[str, ...] = ()
     classes: tuple[int, ...] = ()
@@ -40,7 +40,7 @@ class Request:
 
     @property
     def about(self) -> dict[str, Any]:
-        """What the images are besides those of a checkpoint, for the record of a folder."""
+        """The entries for the record of the folder, beside those of the checkpoint."""
         about: dict[str, Any] = {"classes": list(self.names)} if self.names else {}
         return about | ({} if self.truncation is None else {"truncation": self.truncation})
 
