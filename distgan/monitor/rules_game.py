@@ -44,9 +44,8 @@ def d_loss_low(rows: list[dict], s: Watch, values: dict[str, Any]) -> Finding | 
     if at is None:
         return None
     collapsed = s.d_loss_collapsed is not None and above[-1] < s.d_loss_collapsed
-    limit = s.least_d_loss + (s.d_loss_collapsed if collapsed else s.d_loss_strong)
     means = (
-        "the discriminator may have collapsed; it has nothing left to learn, and G gets no usable"
+        "the discriminator may have collapsed: it has nothing left to learn, and G gets no usable"
         " gradient"
         if collapsed
         else "D too strong"
@@ -56,8 +55,8 @@ def d_loss_low(rows: list[dict], s: Watch, values: dict[str, Any]) -> Finding | 
             "d_loss_low",
             "warning",
             float(windows[at, 0]),
-            f"D loss {windows[-1, 1]:.3g} (median of {s.window} lines), healthy above "
-            f"{s.least_d_loss + s.d_loss_strong:.3g}, limit {limit:.3g}: {means}",
+            f"D loss {windows[-1, 1]:.3g} (median of {s.window} lines), limit"
+            f" {s.least_d_loss + s.d_loss_strong:.3g}: {means}",
             "train D less, or make it smaller",
         ),
         rows,
@@ -73,10 +72,12 @@ def _of_strength(finding: Finding, rows: list[dict], s: Watch) -> Finding:
     """
     norms = medians(finite(rows, "d/grad_norm"), s.window)[:, 1]
     gone = len(norms) > 0 and norms[-1] <= 1e-6 * norms.max()
-    message = finding.message + (f"; D's gradient is {norms[-1]:.2g}" if gone else "")
+    gradient = f"; D's gradient is {norms[-1]:.2g}" if gone else ""
     if any("g/l1" in row for row in rows) or not score_improves(rows, s, 1 if gone else None):
-        return replace(finding, message=message)
-    return replace(finding, level="note", message=message + IMPROVES, advice=LEAVE)
+        return replace(finding, message=finding.message + gradient)
+    measured = finding.message.partition(": ")[0]  # what it would mean is not so
+    message = f"{measured}: D is strong{gradient}{IMPROVES}"
+    return replace(finding, level="note", message=message, advice=LEAVE)
 
 
 def d_loss_high(rows: list[dict], s: Watch, values: dict[str, Any]) -> Finding | None:

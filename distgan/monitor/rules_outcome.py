@@ -13,7 +13,7 @@ from distgan.monitor.journal import finite, gaps, medians, score_key, since
 from distgan.monitor.results import Finding
 from distgan.monitor.settings import Watch
 
-IMPROVES, LEAVE = "; but the score still improves", "no action needed while the score improves"
+IMPROVES, LEAVE = "; but the score still improves", "none while the score improves"
 
 
 def nonfinite_lines(rows: list[dict]) -> list[tuple[float, list[str]]]:

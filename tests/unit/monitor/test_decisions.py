@@ -76,6 +76,8 @@ def test_d_loss_to_zero_says_collapsed_and_train_d_less():
         and "train D less" in finding.advice
     )
     assert 240 < finding.epoch < 300
+    assert "(median of 25 lines), limit 0.1: the disc" in finding.message  # and no other limit
+    assert finding.message.count("0.1") == 1 and "0.05" not in finding.message
     strong = rules(journal(score=late_flat, **{"d/loss": late(0.08, 0.65)}))["d_loss_low"]
     assert "D too strong" in strong.message and "collapsed" not in strong.message
 
@@ -85,7 +87,9 @@ def test_a_strong_d_is_a_note_while_the_score_improves():
     for rule, ramps in (("d_loss_low", {"d/loss": late(0.01, 0.65)}), ("d_too_strong", strong)):
         found = rules(journal(noise=0.02, **ramps))
         assert [(name, one.level) for name, one in found.items()] == [(rule, "note")]
-        assert "the score still improves" in found[rule].message and "→" not in found[rule].advice
+        message = found[rule].message
+        assert message.endswith(": D is strong; but the score still improves")
+        assert found[rule].advice == "none while the score improves"  # no alarm without an action
         assert rules(journal(noise=0.02, score=late_flat, **ramps))[rule].level == "warning"
         unscored = [row for row in journal(noise=0.02, **ramps) if "valid/overfit" not in row]
         assert rules(unscored)[rule].level == "warning"
