@@ -10,6 +10,7 @@ from torch import nn
 
 from distgan.config import image_sizes
 from distgan.distributed.ranks import Ranks
+from distgan.nn.class_vectors import class_vectors
 from distgan.nn.normalization import ConditionalBatchNorm2d, GroupBatchNorm2d, spectral_norm
 
 WIDEST = 8  # times the channels at half the size of the image
@@ -49,7 +50,8 @@ class Generator(nn.Module):
 
     `width` is the number of channels at half the size of the image; each half of that has twice as
     many, at most 8 times. `spectral`: spectral norm throughout. With `classes`, batch norm is
-    conditional, and the network takes classes int64 [batch] beside the noise.
+    conditional, and the network takes classes int64 [batch] beside the noise, or weights of them
+    [batch, classes].
     """
 
     def __init__(
@@ -151,7 +153,7 @@ class Discriminator(nn.Module):
         logits = head(images).flatten()
         if self.projection is None:
             return logits
-        return logits + (self.projection(classes) * images.sum((2, 3))).sum(1)
+        return logits + (class_vectors(self.projection, classes) * images.sum((2, 3))).sum(1)
 
 
 def resolutions(size: Sequence[int]) -> list[int]:

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
 from distgan.distributed.ranks import Ranks
+from distgan.nn.class_vectors import class_vectors
 
 MOMENTUM = 0.1  # of running statistics, per update
 
@@ -120,7 +121,7 @@ class GroupBatchNorm2d(nn.Module):
 class ConditionalBatchNorm2d(nn.Module):
     """Batch normalisation over groups, then a gain and an offset for each class and channel
     (Dumoulin et al. 2017; Miyato and Koyama 2018): x [samples, channels, height, width] and classes
-    int64 [samples] -> the same shape as x.
+    int64 [samples], or weights of them [samples, classes] -> the same shape as x.
 
     The statistics are those of a group, whatever its classes.
     """
@@ -134,7 +135,8 @@ class ConditionalBatchNorm2d(nn.Module):
         nn.init.zeros_(self.offset.weight)
 
     def forward(self, x: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
-        gain, offset = (layer(classes)[:, :, None, None] for layer in (self.gain, self.offset))
+        layers = (self.gain, self.offset)
+        gain, offset = (class_vectors(layer, classes)[:, :, None, None] for layer in layers)
         return torch.addcmul(offset.to(x.dtype), self.norm(x), gain.to(x.dtype))
 
 

@@ -75,6 +75,14 @@ class Drawing:
         """Return int64 [n], the classes of these images; None without labels."""
         return self.classes_of(numbers, RESULTS_NOISE) if self.classes_of else None
 
+    def class_name(self, one: Any) -> str:
+        """Return the name of a class, or those of a mixture: `rose 0.71, lotus 0.29`."""
+        assert self.labels is not None
+        if np.ndim(one) == 0:
+            return self.labels.names[one]
+        parts = [f"{self.labels.names[k]} {one[k]:.2f}" for k in np.flatnonzero(one)]
+        return ", ".join(parts)
+
     def classes_beside(self, data: Data, count: int) -> Classes | None:
         """Return the classes of all images of `data` and of the first `count` samples; None without
         labels.
@@ -209,7 +217,7 @@ def files(
         name = f"images/{i:0{digits}d}.png"
         named: tuple[str, ...] = ()
         if drawing.labels and classes is not None:
-            named = (drawing.labels.names[classes[i - start]],)
+            named = (drawing.class_name(classes[i - start]),)
         yield (i, name, *named, f"{score:.9g}", hashlib.sha256(data).hexdigest()), data
 
 

@@ -39,7 +39,8 @@ class DrawsFromNoise:
     ) -> torch.Tensor:
         """Return images [n, channels, height, width] in [-1, 1] of the averaged generator.
 
-        Image i depends on the seed and i alone; so does its class, unless `classes` [n] gives it.
+        Image i depends on the seed and i alone; so does its class, unless `classes` gives it: [n],
+        or weights [n, classes] for images between several.
         """
         if classes is None and self.labels is not None:
             classes = self.classes_of(numbers, purpose)

@@ -30,6 +30,7 @@ from distgan.engine.player import Log, Player, merge_logs
 from distgan.engine.strength import Strength
 from distgan.monitor.guides import EARLIER_R3GAN_MOVES, EARLIER_R3GAN_OVERFITTING, R3GAN_GUIDE
 from distgan.monitor.settings import Watch
+from distgan.nn.class_vectors import class_vectors
 from distgan.nn.image import freeze_blocks
 from distgan.nn.losses import d_relativistic, g_relativistic, zero_centred_penalty
 from distgan.recipes import _noise
@@ -298,7 +299,7 @@ class Generator(nn.Module):
 
     def forward(self, noise: torch.Tensor, classes: torch.Tensor | None = None) -> torch.Tensor:
         if self.embedding is not None:
-            noise = torch.cat([noise, self.embedding(classes)], 1)
+            noise = torch.cat([noise, class_vectors(self.embedding, classes)], 1)
         return self.layers(self.basis * self.linear(noise)[:, :, None, None])
 
 
@@ -345,7 +346,7 @@ class Discriminator(nn.Module):
     def forward(self, images: torch.Tensor, classes: torch.Tensor | None = None) -> torch.Tensor:
         scores = self.linear(self.layers(images))
         if self.embedding is not None:
-            return (scores * self.embedding(classes)).sum(1)
+            return (scores * class_vectors(self.embedding, classes)).sum(1)
         return scores.flatten()
 
 

@@ -20,7 +20,7 @@ from distgan.report.formatting import number
 from distgan.runs.history import History
 from distgan.shards.codecs import image as image_codec
 
-MAX_GRIDS, MAX_CLIP_PICTURES = 8, 4
+MAX_GRIDS, MAX_CLIP_PICTURES, MAX_GENERATED = 8, 4, 4
 THUMB_PIXELS, LARGE_PIXELS = 320, 1024
 # Of results: a few large pictures, one below the other, and many small ones.
 SMALL_PIXELS, MAX_SMALL, MAX_LARGE = 256, 36, 3
@@ -76,6 +76,12 @@ def _classes(run: History) -> list[str]:
     except (KeyError, TypeError, ValueError, AttributeError):
         return []
     return [labels.names[one] for one in labels.shown()]
+
+
+def generated(run: History) -> list[dict[str, Any]]:
+    """Return the newest pictures of what `distgan generate` has made beside the training."""
+    newest = sorted(run.generated, key=lambda path: path.stat().st_mtime)[-MAX_GENERATED:]
+    return [_figure(path, LARGE_PIXELS, path.parent.name) for path in sorted(newest)]
 
 
 def pick(steps: list[int], best: int | None, count: int = MAX_GRIDS) -> list[int]:

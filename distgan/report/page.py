@@ -19,7 +19,7 @@ from distgan.monitor.moves import format_setting
 from distgan.monitor.results import HealthSignal
 from distgan.report.curves import curves
 from distgan.report.formatting import moment, number
-from distgan.report.media import results, samples
+from distgan.report.media import generated, results, samples
 from distgan.report.score_tables import audio_scores, image_scores, newest_class_scores
 from distgan.runs.history import History
 
@@ -48,6 +48,7 @@ def render(run: History, now: datetime | None = None) -> str:
         class_scores=newest_class_scores(run),
         audio_scores=audio_scores(run),
         samples=samples(run),
+        generated=generated(run),
         results=results(run),
         signals=[(signal, _healthy_range(signal)) for signal in run.signals],
         best_step=(run.best or {}).get("step"),

@@ -52,6 +52,7 @@ class History:
     checkpoints: list[tuple[int, int]]  # step, bytes
     sounds: list[Path]  # WAV files that belong to the newest picture
     results: list[Path]  # what the recipe made of the best checkpoint
+    generated: list[Path]  # pictures by `distgan generate`, of images that lie beside them
 
     @property
     def name(self) -> str:
@@ -285,6 +286,7 @@ def read_history(folder: Path) -> History:
             else []
         ),
         results=[path for path in sorted(folder.glob("results/**/*")) if _own(folder, path)],
+        generated=[path for path in folder.glob("generated-*/grid.png") if _own(folder, path)],
     )
 
 

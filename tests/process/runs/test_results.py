@@ -346,6 +346,7 @@ def test_generate_says_what_it_wants(trained, tmp_path, capsys):
         (["device=tpu"], "device: found 'tpu'"),
         ([f"out={folder}"], "exists and is not empty, and `distgan generate` did not make it"),
         ([f"from={folder}"], "draws images from noise"),
+        (["truncation=0"], "truncation: found '0', allowed: 0.01 to 10"),
     ):
         with pytest.raises(ConfigError, match=said):
             generate.main([str(folder), *words])
@@ -579,8 +580,12 @@ def test_results_and_scores_of_conditional_networks_are_by_class(trained, tmp_pa
         scores.append(json.loads(path.read_text())["by_class"])
     assert scores[0] == scores[1] and sum(row["samples"] for row in scores[0]["rows"]) == 60
     assert "species" in said and "no Fréchet distance below 16 against 16 images" in said
+    assert generate.main([str(folder), "--n", "8"]) == 0
     assert report.main([str(folder)]) == 0
-    assert "distgan evaluate; real images against other" in (folder / "report.html").read_text()
+    page = (folder / "report.html").read_text()
+    assert "distgan evaluate; real images against other" in page
+    assert f"<figcaption>{next(folder.glob('generated-*')).name}</figcaption>" in page
+    shutil.rmtree(next(folder.glob("generated-*")))
     first, second = names[:2]
     capsys.readouterr()
     assert generate.main([str(folder), "--class", f"{first},{second}", "--n", "6"]) == 0
@@ -589,5 +594,28 @@ def test_results_and_scores_of_conditional_networks_are_by_class(trained, tmp_pa
     before = hashes(made)
     assert generate.main([str(folder), "--class", f"{first},{second}", "--n", "6"]) == 0
     assert hashes(made) == before
+    one, rows = tmp_path / "one", tmp_path / "rows"
+    between = ["--interpolate", f"{first},{second}", "--device", "cpu"]
+    assert generate.main([str(folder), str(rows), *between, "--n", "24"]) == 0
+    assert [row["class"] for row in table(rows)][6:10] == [
+        f"{first} 0.14, {second} 0.86",
+        f"{second} 1.00",
+        f"{first} 1.00",
+        f"{first} 0.86, {second} 0.14",
+    ]
+    assert generate.main([str(folder), str(one), "--class", first, "--n", "3"]) == 0
+    for row in range(3):  # which begins with the image of the first class
+        begins = np.asarray(Image.open(rows / f"images/{8 * row:05d}.png")).astype(int)
+        alone = np.asarray(Image.open(one / f"images/{row:05d}.png")).astype(int)
+        assert np.abs(begins - alone).max() <= 1
+    with Image.open(rows / "grid.png") as grid:
+        assert grid.size == (8 * 65 + 1, 3 * 65 + 1)
+    for more, said in (
+        (["--interpolate", first], "name two classes"),
+        ([*between, "--class", first], "leave --class out"),
+        (["--interpolate", f"{first},nothing"], "no class 'nothing' of species"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            generate.main([str(folder), *more])
     with pytest.raises(ConfigError, match="no class 'nothing' of species"):
         generate.main([str(folder), "--class", f"{first},nothing", "--processes", "9"])  # at once

@@ -5,7 +5,13 @@ import pytest
 import torch
 from scipy import stats
 
+from distgan.config import batch_layout
+from distgan.config.sections import Machine
 from distgan.core import rng
+from distgan.data.labels import Labels
+from distgan.distributed.ranks import Ranks
+from distgan.recipes import r3gan, sagan, wgan_flowers
+from distgan.recipes._base import build_recipe
 from distgan.recipes._noise import truncated
 
 
@@ -24,3 +30,29 @@ def test_a_value_depends_on_no_other_and_a_far_limit_changes_nothing():
     assert torch.equal(truncated(noise, 0.7)[3:5], truncated(noise[3:5], 0.7))
     assert torch.allclose(truncated(noise, 10.0), noise, atol=1e-6)
     assert truncated(torch.tensor([-40.0, 0.0, 40.0]), 1.5).tolist() == [-1.5, 0.0, 1.5]
+
+
+@pytest.mark.parametrize("module", [sagan, r3gan, wgan_flowers])
+def test_images_between_two_classes_go_from_the_one_to_the_other(module):
+    words = {"data": "none", "conditional": True, "ngf": 4, "ndf": 4, "latent": 8, "batch": 8}
+    run = module.Settings(**words)
+    layout = batch_layout.fit(run.batch, 1, 1, run.group, run.group_of)
+    labels = Labels("kind", ("a", "b", "c"), (1, 1, 1))
+    ranks = Ranks(Machine(device="cpu"))
+    recipe = build_recipe(module, run, ranks, layout, (3, 32, 32), labels)
+    for player in (recipe.G, recipe.D):
+        for name, value in player.module.named_parameters():
+            if any(part in name for part in ("gain", "offset", "projection", "embedding")):
+                torch.nn.init.normal_(value)  # as after training: the classes differ
+    numbers, share = np.zeros(9, np.int64), np.linspace(0, 1, 9)
+    weights = np.stack([0 * share, 1 - share, share], 1)
+    images = recipe.sample(numbers, "noise/test", weights)
+    with recipe.D.evaluating() as judge:
+        scores = judge(images[:1].repeat(9, 1, 1, 1), torch.from_numpy(weights))
+        ends = judge(images[:1].repeat(2, 1, 1, 1), torch.tensor([1, 2]))
+    for place, one in ((0, 1), (8, 2)):
+        alone = recipe.sample(numbers, "noise/test", np.full(9, one))
+        assert torch.equal(images[place], alone[place]) and scores[place] == ends[one - 1]
+    steps = (images[1:] - images[:-1]).flatten(1).norm(dim=1)
+    assert (steps > 0).all() and steps.max() < (images[8] - images[0]).norm()
+    assert torch.allclose(scores, ends[0] + (ends[1] - ends[0]) * torch.from_numpy(share).float())
