@@ -8,12 +8,14 @@ from typing import Any
 from distgan.config import batch_layout, loading
 from distgan.config.identity import with_neutral
 from distgan.config.settings import Run
+from distgan.core import console
 from distgan.core.arguments import Option, one_of, whole
 from distgan.core.errors import ConfigError, RunError
 from distgan.recipes._catalog import Module, resolve_recipe
 from distgan.runs import history, records
 from distgan.runs.resolve import recorded_identity
 
+YOUNG = 0.05  # of an average: the share of the network that training began with
 OPTIONS = (
     Option("data", "the data set of the run, where it has moved", "FOLDER"),
     one_of("device", "where to compute", "auto", "cpu", "cuda", default="auto"),
@@ -70,7 +72,22 @@ def load(module: Module, run: Run, ranks: Any, checkpoint: Path) -> Any:
     if identity := recorded_identity(checkpoint.parents[1]):
         checkpoints.require_run(checkpoint, _about(checkpoint), identity)
     checkpoints.load(checkpoint, recipe.players)
+    if run.starts_from is None:
+        _note_young_averages(recipe)
     return recipe
+
+
+def _note_young_averages(recipe: Any) -> None:
+    """Say which averages, the networks that samples come from, are hardly of trained weights."""
+    for name, player in recipe.players.items():
+        if (share := player.initial_share()) > YOUNG:
+            updates = int(player.updates)
+            console.say(
+                f"warning: {share:.0%} of the average of {name}'s weights is the untrained network:"
+                f" {updates} update{'' if updates == 1 else 's'}, and the half-life of the average"
+                f" is {player.half_life:.4g} of them. Train longer, or let the average follow"
+                " faster (in a recipe of your own: ema of api.Player; else ema or ema_kimg)"
+            )
 
 
 def _sample_of(run: Run, folder: Path) -> tuple[tuple[int, ...], Any]:

@@ -5,6 +5,7 @@ adversarial game. An engine carries out its updates on all ranks.
 import contextlib
 import copy
 import dataclasses
+import math
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -205,11 +206,7 @@ class Player:
         """
         self.updates += finite
         if self._decay is not None:
-            if isinstance(self._decay, HalfLife):
-                decay = self._decay.decay(self.updates)
-            else:
-                decay = ((1 + self.updates) / (10 + self.updates)).clamp_max(self._decay)
-            weight = (1 - decay) * finite
+            weight = (1 - self._decay_after(self.updates)) * finite
             weight = weight.to(self._ranks.dtype)
             floating = [pair for pair in self._pairs if pair[0].is_floating_point()]
             averages, values = zip(*floating, strict=True)
@@ -220,6 +217,26 @@ class Player:
             # The average has singular vectors of its own: a mean of unit vectors is no unit vector.
             for norm, matrix in self._norms:
                 norm.iterate(matrix)
+
+    def _decay_after(self, updates: torch.Tensor) -> torch.Tensor:
+        if isinstance(self._decay, HalfLife):
+            return self._decay.decay(updates)
+        return ((1 + updates) / (10 + updates)).clamp_max(self._decay or 0.0)
+
+    def initial_share(self) -> float:
+        """Return the share in the average, 0 to 1, of the network that training began with."""
+        if self._decay is None:
+            return 0.0
+        first = min(int(self.updates), 10**6)  # of more updates it is less
+        updates = torch.arange(1, first + 1, dtype=torch.float64)
+        return float(self._decay_after(updates).log().sum().exp())
+
+    @property
+    def half_life(self) -> float:
+        """Updates after which the network of before counts half in the average."""
+        if isinstance(self._decay, HalfLife):
+            return self._decay.images / self._decay.batch
+        return math.log(0.5) / math.log(self._decay) if self._decay else 0.0
 
     # ---- state
     def tensors(self) -> dict[str, torch.Tensor]:

@@ -105,12 +105,15 @@ def test_a_gradient_that_is_not_finite_skips_the_update(ranks):
 
 def test_the_average_follows_with_a_warmed_up_decay(ranks):
     p = player(ranks, ema=0.5)
-    expected = p.module.weight.detach().clone()
+    expected, initial = p.module.weight.detach().clone(), 1.0
     for n in range(1, 21):
         p.update(square(p), [torch.randn(8, 3)], 0.0)
         decay = min(0.5, (1 + n) / (10 + n))
         expected = decay * expected + (1 - decay) * p.module.weight.detach()
         torch.testing.assert_close(p.ema.weight, expected, rtol=1e-6, atol=1e-7)
+        initial *= decay
+        assert p.initial_share() == pytest.approx(initial)
+    assert p.half_life == 1 and player(ranks).initial_share() == 0
     assert not p.ema.weight.requires_grad
     assert not p.ema.training
 
@@ -126,6 +129,10 @@ def test_an_average_in_images_has_its_half_life(ranks):
         torch.testing.assert_close(p.ema.weight, expected, rtol=1e-5, atol=1e-6)
     count = torch.tensor(3.0, dtype=torch.float64)
     assert HalfLife(100, None, 10).decay(count) == 0.5**0.1
+    p = player(ranks, ema=HalfLife(100, None, 10))
+    assert p.initial_share() == 1 and p.half_life == 10
+    p.updates += 10
+    assert p.initial_share() == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize(

@@ -131,9 +131,14 @@ def test_what_the_settings_promise_must_be_there(particles, pulses):
 
 
 @pytest.mark.gate
-def test_a_generator_alone_gives_images_without_scores(particles):
+def test_a_generator_alone_gives_images_without_scores(particles, capsys):
     text = changed(IMAGE, ('{"G": self.G, "D": self.D}', '{"G": self.G, "Critic": self.D}'))
-    assert train.main([text, f"data={particles}", *TINY, "evaluate.samples=8"]) == 0
+    words = [text, f"data={particles}", *TINY, "evaluate.samples=8"]
+    assert train.main([*words, "epochs=0.1"]) == 0
+    assert generate.main(["run@last", "young", "--n", "1"]) == 0
+    assert "warning: 18% of the average of G's weights is" in (said := capsys.readouterr().out)
+    assert "network: 1 update, and the half-life of the average is 692.8 of them" in said
+    assert train.main(words) == 0
     assert generate.main(["run", "made", "--n", "3"]) == 0
     rows = list(csv.DictReader(Path("made/result.csv").read_text().splitlines()))
     assert [row["critic_score"] for row in rows] == ["nan"] * 3
