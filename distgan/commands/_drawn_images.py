@@ -30,7 +30,7 @@ OPTIONS = (
     ),
     number(
         "truncation",
-        "draw from noise that is cut at ± this, as 0.7: images that are more typical, and more"
+        "draw from noise that is cut at ± this, as 1.5: images that are more typical, and more"
         " alike (default: not cut)",
         0.01,
         10,

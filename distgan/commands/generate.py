@@ -65,7 +65,7 @@ verified the files.""",
   distgan generate runs/wgan_flowers/default-1a2b3c4d flowers --n 8189 --processes 2
   distgan generate runs/wgan_flowers/conditionalTrue-4c5d6e7f --class rose --n 50
   distgan generate runs/sagan/conditionalTrue-5d6e7f8a --interpolate star,disc
-  distgan generate runs/r3gan/default-7f8a9b0c typical --truncation 0.7
+  distgan generate runs/r3gan/default-7f8a9b0c typical --truncation 1.5
   distgan generate runs/sagan/ngf32-5e6f7a8b@last more --n 50000 --shards yes
   distgan generate runs/timbre/default-9c0d1e2f repaired --from ~/recordings""",
 )

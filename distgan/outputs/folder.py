@@ -64,9 +64,9 @@ class OutputFolder:
         if stored != self._about:
             known = stored if isinstance(stored, dict) else {}
             differences = [
-                f"  {key}: {known.get(key)} there, {value} now"
-                for key, value in self._about.items()
-                if known.get(key) != value
+                f"  {key}: {known.get(key)} there, {self._about.get(key)} now"
+                for key in known | self._about
+                if known.get(key) != self._about.get(key)
             ]
             raise ConfigError(
                 "\n".join(

@@ -414,6 +414,12 @@ def test_generate_refuses_a_folder_of_another_checkpoint(trained, tmp_path):
         match="(?s)was made otherwise; nothing was overwritten\n  checkpoint_digest: another there",
     ):
         generate.main([str(folder), str(out), "--n", "5", "--device", "cpu"])
+    cut = tmp_path / "cut"
+    words = ["--n", "3", "--device", "cpu"]
+    assert generate.main([str(folder), str(cut), *words, "--truncation", "1.5"]) == 0
+    assert hashes(cut) != before
+    with pytest.raises(ConfigError, match="truncation: 1.5 there, None now"):
+        generate.main([str(folder), str(cut), *words])
     with pytest.raises(ConfigError, match="as: files there, shards now"):
         generate.main([str(folder), str(out), "--n", "5", "--shards", "yes", "--device", "cpu"])
     assert {name: value for name, value in hashes(out).items() if name != "generated.json"} == {
