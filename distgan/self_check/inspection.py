@@ -106,7 +106,8 @@ class _Inspection:
             subject = subject._replace(run=subject.run.model_copy(update={"precision": "float64"}))
         self._subject = subject
         self._parts = _parts(subject.run)
-        self._observer = Observer(subject.files, subject.module.Recipe)
+        ungrouped = type(subject.run).group is Run.group
+        self._observer = Observer(subject.files, subject.module.Recipe, ungrouped)
         self._reads: dict[Place, str] = {}
         self._kept: set[str] = set()
 

@@ -14,6 +14,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from distgan.data import transforms
 from distgan.data.dataset import Data
 from distgan.engine.player import Player
+from distgan.nn.normalization import GroupBatchNorm2d
 from distgan.self_check import contract
 from distgan.self_check.findings import Finding, Place, caller, error, note, source
 from distgan.self_check.tracer import GENERATORS, Tracer
@@ -61,8 +62,9 @@ class Unobserved:
 class Observer(Unobserved):
     """Tell of one play what lines do that a step must not do."""
 
-    def __init__(self, files: Collection[str], kind: Any):
-        self._files, self._kind = files, kind
+    def __init__(self, files: Collection[str], kind: Any, ungrouped: bool = False):
+        """`ungrouped`: the settings say nothing of samples that share statistics."""
+        self._files, self._kind, self._ungrouped = files, kind, ungrouped
         self.findings: dict[tuple[Place | None, str], Finding] = {}
         # The lines that write to a buffer, by buffer: (line, whether in a loss function).
         self.buffers: dict[tuple[str, str], tuple[Place, bool]] = {}
@@ -113,6 +115,8 @@ class Observer(Unobserved):
                     before = partial(self._enter_layer, path, *fault)
                     hooks.append(module.register_forward_pre_hook(before, prepend=True))
                     hooks.append(module.register_forward_hook(self._leave_layer))
+                elif self._ungrouped and isinstance(module, GroupBatchNorm2d):
+                    self._alone(module)
         hooks.append(register_optimizer_step_pre_hook(self._stepped))
         try:
             yield
@@ -292,6 +296,19 @@ class Observer(Unobserved):
             f" through it, `with {name}.frozen() as net`"
         )
         self._add(error(place, f"calls {name} with gradients {where}", remedy), f"calls {name}")
+
+    def _alone(self, module: GroupBatchNorm2d) -> None:
+        if module.group == 1:
+            cause = (
+                "GroupBatchNorm2d with groups of 1, the default, is instance norm while it trains,"
+                " and draws samples with running statistics"
+            )
+            remedy = (
+                "Allowed; for batch norm give Settings a property `group`, the samples that share"
+                " statistics (docs/your-own-gan.md, Layers); instance norm alone is"
+                " nn.InstanceNorm2d(channels, affine=True)"
+            )
+            self._add(note(self._tracer.made_at(module), cause, remedy), "group")
 
     def _enter_layer(
         self, path: str, cause: str, remedy: str, module: nn.Module, args: Any

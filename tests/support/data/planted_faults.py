@@ -478,6 +478,16 @@ FORGOTTEN = [
 ]
 ERRORS = DRAWN + LAYERS + SHARED + TOGETHER + HIDDEN + BY_HAND + FORGOTTEN
 NOTES = [
+    fault(
+        "batch norm of groups of 1",
+        "GroupBatchNorm2d with groups of 1, the default, is instance norm while it trains",
+        swap(NORM, "norm(before)"),
+        swap("def generator(latent, widths, channels)", "def generator(latent, widths, norm)"),
+        before("layers = [nn.Unflatten", "channels = 1"),
+        before(MADE_D, "norm = partial(api.GroupBatchNorm2d, group=layout.group, ranks=ranks)"),
+        swap("generator(run.latent, widths, channels)", "generator(run.latent, widths, norm)"),
+    ),
+] + [
     fault(name, name, before(RETURN, f"{code}  # HERE"))
     for name, code in {
         ".item()": "score = real.mean().item()",
