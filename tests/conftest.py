@@ -81,6 +81,14 @@ def shapes(shared):
 
 
 @pytest.fixture(scope="session")
+def negatives(shared):
+    """Sixty pairs of images of 16x16 in colour: 54 to train on, 6 held out."""
+    from shard_sets import image_pairs
+
+    return shared("negatives", lambda to: image_pairs(to, 54))
+
+
+@pytest.fixture(scope="session")
 def sets(request):
     """Return a function: the name of one of these fixtures -> its folder, made when needed."""
     return request.getfixturevalue

@@ -1,5 +1,5 @@
 """`distgan generate`: write what the generator of a trained run generates, as files or as shards:
-images from noise, or repaired sounds.
+images from noise, or repaired sounds or images.
 """
 
 import dataclasses
@@ -17,13 +17,13 @@ from distgan.core.arguments import Arguments, Command, Option, one_of, whole
 from distgan.core.errors import ConfigError
 
 MAX_ITEMS = 1_000_000
-IMAGES_PER_SHARD, SOUNDS_PER_SHARD = 256, 16  # two shards or more are a data set
+IMAGES_PER_SHARD = 256  # 16 of sounds; two shards or more are a data set
 COMMAND = Command(
     "generate",
     """Write what the generator of a trained run generates. From noise (sagan, capacity, r3gan,
 wgan_flowers): images/00000.png …, result.csv (a row for each, with D's score) and grid.png. Of
-sounds (waveform, timbre): the held-out clips, or files of your own, repaired: sounds/KEY.wav … and
-result.csv.
+sounds (waveform, timbre) or of images (your own recipe of image pairs): the held-out inputs, or
+files of your own, repaired: sounds/KEY.wav … or images/KEY.png …, and result.csv.
 
 Item i depends on the run's seed and i alone, not on the number of processes, so a larger N adds
 files and changes none. The same line again continues where it was interrupted, after it has
@@ -31,7 +31,7 @@ verified the files.""",
     (
         whole(
             "n",
-            "how many (default: 64 images, or all sounds); also count=N",
+            "how many (default: 64 from noise, or all inputs); also count=N",
             1,
             MAX_ITEMS,
             also="count",
@@ -47,8 +47,8 @@ verified the files.""",
         ),
         Option(
             "from",
-            "of sounds: a folder of sound files to repair, resampled to the run's rate, instead of"
-            " the held-out clips",
+            "of sounds and image pairs: a folder of files to repair, at the run's rate or size,"
+            " instead of what is held out",
             "FOLDER",
         ),
         *trained_run.OPTIONS,
@@ -111,7 +111,7 @@ def main(argv: list[str]) -> int:
     store = OutputFolder(target, about, shards)
     store.require_ours()
     launch_line.spread("generate", arguments)
-    generate = partial(_images, request) if is_image else _sounds
+    generate = partial(_images, request) if is_image else _repaired
     text = f"{generate(module, run, checkpoint, arguments, store)}: {target}"
     if (target / "dataset.json").is_file():
         text += f"; next: {console.command('check', target)}"
@@ -123,10 +123,11 @@ def main(argv: list[str]) -> int:
 
 
 def _inputs(folder: str | None, data_folder: str) -> str:
-    """Describe the sounds to repair: files by their content and rate, or the held-out clips."""
+    """Describe what to repair: files by their content and rate, or what is held out."""
     from distgan.core.file_tree import Contents, find_files
     from distgan.data.dataset import Data
     from distgan.shards.audio.pairs import SOUNDS
+    from distgan.shards.sources.images import EXTENSIONS
 
     if folder and not Path(folder).expanduser().is_dir():
         raise ConfigError(f"from={folder}: no such folder")
@@ -134,8 +135,10 @@ def _inputs(folder: str | None, data_folder: str) -> str:
     if not folder:
         return f"held-out clips of data {data.fingerprint}"
     path = Path(folder).expanduser()
+    if data.kind == "image_pair":
+        return str(Contents(path, find_files(path, EXTENSIONS)[0], "images"))
     contents = Contents(path, find_files(path, SOUNDS)[0], "recordings")
-    return f"{contents} at {data.sample.rate} Hz"
+    return f"{contents} at {data.rate} Hz"
 
 
 def _images(
@@ -176,61 +179,52 @@ def _images(
     return f"{max(first, count)} images by {checkpoint}"
 
 
-def _sounds(
+def _repaired(
     module: ModuleType, run: Run, checkpoint: Path, arguments: Arguments, store: Any
 ) -> str:
     import numpy as np
 
+    from distgan.commands import _repairs
     from distgan.data.dataset import Data
     from distgan.distributed.ranks import Ranks
-    from distgan.evaluation.audio_sets import FolderClips, ValidationClips
-    from distgan.metrics.stft import STFT_RESOLUTIONS
-    from distgan.shards.codecs import audio as audio_codec
 
     source = vars(arguments)["from"]
     ranks = Ranks(run.machine, run.precision)
     data = ranks.on_all_ranks(lambda: Data(arguments.data or run.data))
     recipe = ranks.on_all_ranks(lambda: trained_run.load(module, run, ranks, checkpoint))
-    repair = recipe.repairer()
-
-    def open_clips() -> Any:
-        if source:
-            folder = Path(source).expanduser()
-            return FolderClips(folder, data.sample.rate, repair, ranks.device)
-        return ValidationClips(data, repair, ranks.device, STFT_RESOLUTIONS)
-
-    clips = ranks.on_all_ranks(open_clips)
+    kind = _repairs.Images if run.kind == "image_pair" else _repairs.Sounds
+    folder = Path(source).expanduser() if source else None
+    clips = ranks.on_all_ranks(lambda: kind(data, recipe.repairer(), ranks.device, folder))
     count = min(arguments.n or len(clips.keys), len(clips.keys))
     columns, files_per_clip = ("id", "file_name", "key", "sha256"), 2 if store.shards else 1
-    first = ranks.on_rank_zero(lambda: store.begin(columns, SOUNDS_PER_SHARD, 1, count))
+    first = ranks.on_rank_zero(lambda: store.begin(columns, kind.per_shard, 1, count))
 
     def repaired(index: np.ndarray) -> list[bytes]:
         files = []
         for i in index.tolist():
-            clip = clips[i]
-            for wave in (clip.output, clip.target)[:files_per_clip]:
-                files.append(audio_codec.write_wav(wave.numpy(), clips.rate))
+            files += clips.files(i, files_per_clip)
             bar.advance(min(ranks.world_size, bar.total - bar.done))
         return files
 
     def add(numbers: range, files: list[bytes]) -> None:
-        store.add(list(_rows(numbers, clips.keys, files, files_per_clip, bool(source))))
+        store.add(list(_rows(numbers, clips, files, files_per_clip, bool(source))))
 
-    with console.bar("repairing", count, "clips", start=min(first, count)) as bar:
-        for start in range(first, count, SOUNDS_PER_SHARD):
-            numbers = range(start, min(start + SOUNDS_PER_SHARD, count))
+    with console.bar("repairing", count, kind.unit, start=min(first, count)) as bar:
+        for start in range(first, count, kind.per_shard):
+            numbers = range(start, min(start + kind.per_shard, count))
             index = np.arange(start + ranks.rank, numbers.stop, ranks.world_size)
             files = ranks.on_all_ranks(partial(repaired, index))
             slots = ((index - start)[:, None] * files_per_clip + np.arange(files_per_clip)).ravel()
             gathered = _gather_files(ranks, slots, files, len(numbers) * files_per_clip)
             ranks.on_rank_zero(partial(add, numbers, gathered))
-    ranks.on_rank_zero(lambda: store.finish(["--input", "input.wav", "--target", "target.wav"]))
+    fields = ("--input", f"input.{kind.extension}", "--target", f"target.{kind.extension}")
+    ranks.on_rank_zero(lambda: store.finish(list(fields)))
     ranks.close()
-    return f"{max(first, count)} clips by {checkpoint}"
+    return f"{max(first, count)} {kind.unit} by {checkpoint}"
 
 
 def _rows(
-    numbers: range, keys: list[str], files: list[bytes], files_per_clip: int, keep_names: bool
+    numbers: range, clips: Any, files: list[bytes], files_per_clip: int, keep_names: bool
 ) -> Iterator[tuple[tuple[Any, ...], dict[str, bytes]]]:
     """Yield (row, members) of each clip.
 
@@ -239,12 +233,18 @@ def _rows(
     """
     from distgan.outputs.audio_results import file_name
 
+    keys, extension = clips.keys, clips.extension
     unique = len(set(keys)) == len(keys)  # not a.wav and a.flac
-    suffixes = ("input.wav", "target.wav") if files_per_clip == 2 else ("wav",)
+    suffixes = [f"input.{extension}", f"target.{extension}"] if files_per_clip == 2 else [extension]
     for k, i in enumerate(numbers):
         parts = files[k * files_per_clip : (k + 1) * files_per_clip]
         name = keys[i] if keep_names and unique else f"{i:05d}-{file_name(keys[i])}"
-        row = (i, f"sounds/{name}.wav", keys[i], hashlib.sha256(parts[0]).hexdigest())
+        row = (
+            i,
+            f"{clips.folder}/{name}.{extension}",
+            keys[i],
+            hashlib.sha256(parts[0]).hexdigest(),
+        )
         yield row, dict(zip(suffixes, parts, strict=True))
 
 

@@ -15,6 +15,7 @@ PAGE = FOLDER.parent / "your-own-gan.md"  # docs/your-own-gan.md
 # Of each kind of sample: data to begin with, as words of `distgan shard`, and the folder to make.
 DATA = {
     "image": ("particles", "data/particles"),
+    "image_pair": ("image_pairs", "data/pairs", "--input", "before", "--target", "after"),
     "pair": ("waveform", "data/pulses", "--n", "440", "--length", "256", "--noise", "12"),
 }
 
@@ -36,11 +37,12 @@ def _check(arguments: Arguments) -> Iterator[str]:
 COMMAND = Command(
     "new",
     """Write the file of a GAN of your own: two small networks, their losses and settings, with
-comments, in at most 70 lines. It trains as it is; change it as you like.""",
+comments, in at most 85 lines. It trains as it is; change it as you like.""",
     (
         one_of(
             "kind",
-            "image: square images from noise; pair: one signal from another",
+            "image: square images from noise; pair: one signal from another; image_pair: one image"
+            " from another",
             *DATA,
             default="image",
         ),
@@ -52,6 +54,7 @@ comments, in at most 70 lines. It trains as it is; change it as you like.""",
     epilog=f"""examples:
   distgan new my_gan.py
   distgan new repair.py --kind pair
+  distgan new my_pix2pix.py --kind image_pair
 then, after data are made: distgan train my_gan.py data=FOLDER
 
 {PAGE} explains what a file may hold""",

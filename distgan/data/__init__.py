@@ -4,7 +4,7 @@ The same samples, augmented alike, reach an update on any number of ranks and mi
 any restart. Imports core, config, shards.codecs and shards.format.
 
 dataset      a folder of shards: its two splits and the format of a sample
-samples      formats of samples: images, pairs of signals; how they are decoded and cropped
+samples      formats of samples: images, pairs of images or signals; how they are decoded and cut
 order        position in the endless stream -> epoch, sample, address of augmentation
 loader       this rank's micro-batches, decoded ahead or kept on the device
 labels       the classes of the samples, for networks that are given them

@@ -19,7 +19,7 @@ from distgan.data.samples import Images, Numbers, Pairs, trainable_sample
 from distgan.shards.format.labels import LabelColumn, labels_of, read_labels
 from distgan.shards.format.manifest import fingerprint
 from distgan.shards.format.reader import ShardSet, open_parts
-from distgan.shards.format.sample_spec import sample_of
+from distgan.shards.format.sample_spec import UNITS, sample_of
 from distgan.shards.sources.images import EXTENSIONS
 
 MOST_LOOKED_AT = 1000  # files of a folder without shards
@@ -87,7 +87,7 @@ class Data:
 
     @property
     def kind(self) -> str:
-        """The kind of the samples: `image` or `pair`."""
+        """The kind of the samples: `image`, `pair` or `image_pair`."""
         return self.sample.kind
 
     @property
@@ -98,7 +98,9 @@ class Data:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The shape of a sample: (channels, height, width), or (2, frames of the shortest clip)."""
+        """The shape of a sample: (channels, height, width), (2, frames of the shortest clip), or
+        (2, channels, height, width).
+        """
         return self.sample.shape
 
     def decode(
@@ -109,7 +111,8 @@ class Data:
         at: np.ndarray | None = None,
     ) -> torch.Tensor:
         """Return the samples `numbers` of a split: images as uint8 [n, channels, height, width],
-        with channels last in memory, pairs as int16 or float32 [n, 2, frames].
+        with channels last in memory, pairs of them as [n, 2, channels, height, width], pairs of
+        signals as int16 or float32 [n, 2, frames].
 
         With `crop`, pairs are cut to a window of that many frames, the same in both; `at` [n] in
         [0, 1) places it between the first possible start and the last. DataError names the sample.
@@ -119,7 +122,7 @@ class Data:
     def resident(self, split: ShardSet, label: str) -> torch.Tensor:
         """Return all samples of a split as `decode` does, in shard order."""
         whole = np.empty(0)
-        with console.bar(f"decoding {label}", len(split), f"{self.kind}s") as bar:
+        with console.bar(f"decoding {label}", len(split), UNITS[self.kind]) as bar:
             for i in range(len(split)):
                 batch = self.sample.decode(split, [i], None, None)
                 if i == 0:
@@ -148,7 +151,8 @@ class Data:
         """
         if run.kind != self.kind:
             raise ConfigError(
-                f"data: {run.recipe} trains on {run.kind}s, this data set holds {self.kind}s"
+                f"data: {run.recipe} trains on {UNITS[run.kind]}, this data set holds"
+                f" {UNITS[self.kind]}"
             )
         self.sample.require_crop(run.crop)
         if isinstance(self.sample, Images):

@@ -1,7 +1,8 @@
-"""The format of a sample, image or pair of signals: decode it from shards, cut out a crop; of a
-WAV file only those bytes are read.
+"""The format of a sample, image or pair of images or signals: decode it from shards, cut out a
+crop; of a WAV file only those bytes are read.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,63 +15,67 @@ from distgan.data import transforms
 from distgan.shards.codecs import audio as audio_codec
 from distgan.shards.codecs import image as image_codec
 from distgan.shards.format.reader import ShardSet
-from distgan.shards.format.sample_spec import height_width
+from distgan.shards.format.sample_spec import UNITS, height_width
 
 Numbers = Sequence[int] | np.ndarray  # of samples in a split
 
 
 @dataclass(frozen=True)
 class Images:
-    """The format of images of one size."""
+    """The format of images of one size, or of pairs of them: input and target."""
 
     channels: int
     height: int
     width: int
-    field: str  # png, jpg or npy
-    kind = "image"
+    fields: tuple[str, ...]  # one or two members: …png, …jpg or …npy
     even = True
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        return self.channels, self.height, self.width
+    def kind(self) -> str:
+        return "image" if len(self.fields) == 1 else "image_pair"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        image = self.channels, self.height, self.width
+        return image if len(self.fields) == 1 else (2, *image)
 
     @property
     def bytes(self) -> int:
-        return self.channels * self.height * self.width
+        return math.prod(self.shape)
 
     def decode(
         self, split: ShardSet, numbers: Numbers, crop: int | None, at: np.ndarray | None
     ) -> np.ndarray:
-        """Return uint8 [n, height, width, channels].
+        """Return uint8 [n, height, width, channels], of pairs [n, 2, height, width, channels].
 
         Decoders write this layout, and convolutions on GPUs prefer it.
         """
-        batch = np.empty((len(numbers), self.height, self.width, self.channels), np.uint8)
-        fields = (self.field,)
-        for out, i in zip(batch, numbers, strict=True):
+        image = self.height, self.width, self.channels
+        batch = np.empty((len(numbers), len(self.fields), *image), np.uint8)
+        for outs, i in zip(batch, numbers, strict=True):
             try:
-                image_codec.decode(
-                    split.fields_of(i, fields)[self.field], self.field, out, strict=True
-                )
+                sample = split.fields_of(i, self.fields)
+                for out, field in zip(outs, self.fields, strict=True):
+                    image_codec.decode(sample[field], field, out, strict=True)
             except DataError:
                 raise
             # Any kind: SyntaxError for a broken chunk, DecompressionBombError for a false size.
             except Exception as error:
                 raise _undecodable(split, i, error) from error
-        return batch
+        return batch if len(self.fields) == 2 else batch[:, 0]
 
     def tensor(self, batch: np.ndarray) -> torch.Tensor:
-        """Return [n, channels, height, width], a view of the batch."""
-        return torch.from_numpy(batch).permute(0, 3, 1, 2)
+        """Return [n, channels, height, width] or [n, 2, …], a view of the batch."""
+        return torch.from_numpy(batch).movedim(-1, -3)
 
     def pick(
         self, whole: torch.Tensor, numbers: torch.Tensor, crop: int | None, at: np.ndarray | None
     ) -> torch.Tensor:
         """Return some of the samples that `Data.resident` returned, on their device."""
         return (
-            whole.permute(0, 2, 3, 1)
+            whole.movedim(-3, -1)
             .index_select(0, transforms.to_device_async(numbers, whole.device))
-            .permute(0, 3, 1, 2)
+            .movedim(-1, -3)
         )
 
     def require_crop(self, crop: int | None) -> None:
@@ -234,12 +239,15 @@ def trainable_sample(entry: dict[str, Any]) -> Images | Pairs:
     if kind == "pair":
         fields, dtype = tuple(entry["fields"]), np.dtype(entry["dtype"])
         return Pairs(entry["rate"], entry["length"], entry["longest"], fields, dtype)
-    if kind == "image" and entry.get("size"):
+    if kind in ("image", "image_pair") and entry.get("size"):
         size = height_width(entry["size"])
-        return Images(entry["channels"], *size, entry.get("field", "png"))
-    if kind == "image":
+        fields = (entry.get("field", "png"),) if kind == "image" else tuple(entry["fields"])
+        return Images(entry["channels"], *size, fields)
+    if kind in ("image", "image_pair"):
         raise DataError(
             "images of different sizes cannot be trained on; unpack them and make one size: distgan"
-            " shard images OUT --from FOLDER --size 64"
+            f" shard {kind}s OUT --from FOLDER --size 64"
         )
-    raise DataError(f"samples of kind {kind!r} cannot be trained on; there are images and pairs")
+    raise DataError(
+        f"samples of kind {kind!r} cannot be trained on; there are {', '.join(UNITS.values())}"
+    )

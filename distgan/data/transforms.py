@@ -2,7 +2,8 @@
 
 `address` is int64 [batch], one number per (epoch, sample): a sample is changed in the same way in
 any batch, on any rank, after any restart. Images are float [batch, channels, height, width] in [-1,
-1], pairs float [batch, 2, frames]: input, then target.
+1], pairs of them [batch, 2, channels, height, width], pairs of signals float [batch, 2, frames]:
+input, then target.
 """
 
 import math
@@ -25,7 +26,7 @@ def to_device_async(values: torch.Tensor, device: torch.device) -> torch.Tensor:
 
 
 def to_unit(images: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    """Convert uint8 [batch, channels, height, width] to `dtype` in [-1, 1]."""
+    """Convert uint8 images, or pairs of them, to `dtype` in [-1, 1]."""
     return images.to(dtype).div_(127.5).sub_(1)
 
 
@@ -40,12 +41,18 @@ def to_bytes(images: torch.Tensor) -> torch.Tensor:
 def flip(
     images: torch.Tensor, seed: int, address: np.ndarray, horizontal: float, vertical: float
 ) -> torch.Tensor:
-    """Mirror each image left-right and top-bottom with the given probabilities."""
-    for purpose, chance, axis in (("augment/hflip", horizontal, 3), ("augment/vflip", vertical, 2)):
+    """Mirror each image, or both of a pair, left-right and top-bottom with the given
+    probabilities.
+    """
+    for purpose, chance, axis in (
+        ("augment/hflip", horizontal, -1),
+        ("augment/vflip", vertical, -2),
+    ):
         chosen = to_device_async(
             torch.from_numpy(rng.uniform(seed, purpose, address) < chance), images.device
         )
-        images = torch.where(chosen[:, None, None, None], images.flip(axis), images)
+        mask = chosen.reshape(-1, *[1] * (images.ndim - 1))
+        images = torch.where(mask, images.flip(axis), images)
     return images
 
 

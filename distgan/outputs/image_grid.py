@@ -26,9 +26,9 @@ def grid(images: torch.Tensor, columns: int = COLUMNS) -> np.ndarray:
     return sheet
 
 
-def save_grid(path: Path, images: torch.Tensor) -> None:
+def save_grid(path: Path, images: torch.Tensor, columns: int = COLUMNS) -> None:
     """Write images as one PNG file, whole or not at all; DiskError."""
-    sheet = grid(images)
+    sheet = grid(images, columns)
     image = Image.fromarray(sheet[:, :, 0] if sheet.shape[2] == 1 else sheet)
     write_atomic(path, lambda file: image.save(file, format="PNG"))
 

@@ -16,14 +16,14 @@ from distgan.core.errors import ConfigError
 from distgan.data.dataset import Data
 from distgan.data.labels import Labels
 from distgan.data.loader import MicroBatch
-from distgan.data.transforms import to_bytes, to_waves
+from distgan.data.transforms import to_bytes, to_unit, to_waves
 from distgan.distributed.ranks import Ranks
 from distgan.engine.player import Log, Player
 from distgan.outputs.image_grid import COLUMNS, save_grid
 from distgan.outputs.signal_plots import overlay
 
 GRID = 64  # images of a sample grid
-SHOWN = 4  # held-out pairs in a picture
+SHOWN = 4  # held-out pairs of signals in a picture; COLUMNS of images
 
 
 class Recipe(Protocol):
@@ -97,11 +97,11 @@ class DrawsByClass(Protocol):
 
 
 class Repairs(Recipe, Protocol):
-    """A recipe that turns one sound into another."""
+    """A recipe that turns one sound into another, or one image."""
 
     def repairer(self) -> Callable[[torch.Tensor], torch.Tensor]:
         """Return the function [n, frames] -> [n, frames] of the averaged generator, in the units of
-        the data, on the generator's device.
+        the data, on the generator's device; of images [n, channels, height, width] in [-1, 1].
         """
 
 
@@ -165,6 +165,10 @@ def show(recipe: Any, data: Data, path: Path) -> None:
         recipe.show(data, path)
     elif hasattr(recipe, "sample"):
         save_grid(path, to_bytes(_grid(recipe)))
+    elif hasattr(recipe, "repairer") and data.kind == "image_pair":
+        given, target, output = next(_repairs(recipe, data, COLUMNS))
+        rows = torch.from_numpy(np.concatenate([given, output, target]))
+        save_grid(path, to_bytes(rows), columns=len(given))
     elif hasattr(recipe, "repairer"):
         given, target, output = next(_repairs(recipe, data, SHOWN))
         keys = map(data.validation.key, range(len(given)))
@@ -185,38 +189,49 @@ def _grid(recipe: Any) -> torch.Tensor:
 def validate(recipe: Any, data: Data) -> dict[str, float]:
     """Return the recipe's numbers over the validation split.
 
-    Of one without any that repairs sounds: the mean absolute difference of output and target, and
-    that of input and target, each pair of equal weight.
+    Of one without any that repairs: the mean absolute difference of output and target, and that of
+    input and target, each pair of equal weight; of images the peak signal-to-noise ratio in dB,
+    too.
     """
     if isinstance(recipe, Validates):
         return recipe.validate(data)
     if not hasattr(recipe, "repairer"):
         return {}
     sums = {"valid/l1": 0.0, "valid/input_l1": 0.0}
+    of_images = {"valid/psnr": 0.0} if data.kind == "image_pair" else {}
     for given, target, output in _repairs(recipe, data):
-        for name, wave in zip(sums, (output, given), strict=True):
-            sums[name] += float(np.abs(wave - target).mean(1).sum())
+        axes = tuple(range(1, target.ndim))
+        for name, made in zip(sums, (output, given), strict=True):
+            sums[name] += float(np.abs(made - target).mean(axes).sum())
+        for name in of_images:  # values are in [-1, 1]
+            squares = np.square(output - target).mean(axes)
+            of_images[name] += float(10 * np.log10(4 / squares.clip(1e-12)).sum())
+    sums |= of_images
     return {name: value / len(data.validation) for name, value in sums.items()}
 
 
 def _repairs(
     recipe: Repairs, data: Data, limit: int | None = None
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Yield input, target and output of held-out pairs, float64 [n, frames] each."""
+    """Yield input, target and output of held-out pairs, float64 [n, frames] each, of images [n,
+    channels, height, width] in [-1, 1].
+    """
+    to_floats = to_unit if data.kind == "image_pair" else to_waves
     repair, player = recipe.repairer(), next(iter(recipe.players.values()))
     device = next(player.module.parameters()).device
     for pairs in data.chunks(data.validation, GRID, limit):
-        given, target = to_waves(pairs.to(device)).unbind(1)
+        given, target = to_floats(pairs.to(device)).unbind(1)
         given, target, output = (x.double().cpu() for x in (given, target, repair(given)))
         yield given.numpy(), target.numpy(), output.numpy()
 
 
-def repair(G: Player, waves: torch.Tensor) -> torch.Tensor:
-    """Return what the averaged generator makes of signals [n, frames], one channel each:
-    [n, frames].
+def repair(G: Player, inputs: torch.Tensor) -> torch.Tensor:
+    """Return what the averaged generator makes of signals [n, frames], one channel each, or of
+    images [n, channels, height, width]: the same shape.
     """
     with G.evaluating_ema() as generator:
-        return generator(waves.to(next(generator.parameters()))[:, None])[:, 0]
+        inputs = inputs.to(next(generator.parameters()))
+        return generator(inputs) if inputs.ndim == 4 else generator(inputs[:, None])[:, 0]
 
 
 def step_log(**logs: Log) -> Log:

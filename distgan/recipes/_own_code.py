@@ -20,6 +20,7 @@ from pydantic_core import PydanticSerializationError
 from distgan.config.settings import Run
 from distgan.core.errors import ConfigError, DistganError, innermost_line
 from distgan.runs.recipe_code import RecipeCode
+from distgan.shards.format.sample_spec import UNITS
 
 Loaded = tuple[type[Run], Any, RecipeCode, str]  # (Settings, Recipe, its code, its docstring)
 
@@ -156,9 +157,10 @@ def _checked(code: RecipeCode, settings: Any) -> type[Run]:
     for name, field in settings.model_fields.items():
         if why := _name_taken(name, field.annotation):
             raise ConfigError(f"{code.path}: Settings has a field `{name}`, {why}")
-    if settings.kind not in ("image", "pair"):
+    if settings.kind not in UNITS:
         raise ConfigError(
-            f"{code.path}: Settings.kind is {settings.kind!r}; allowed are 'image' and 'pair'"
+            f"{code.path}: Settings.kind is {settings.kind!r}; allowed are"
+            f" {', '.join(map(repr, UNITS))}"
         )
     _require_recordable(code, settings)
     return settings

@@ -27,6 +27,7 @@ from distgan.monitor.results import Finding, HealthSignal
 from distgan.monitor.settings import Watch
 from distgan.monitor.signals import health_signals
 from distgan.runs import records
+from distgan.shards.format.sample_spec import UNITS
 
 MARKS = ("status.json", "identity.json", "journal.jsonl")  # any of these makes a folder a run
 HEARTBEAT_OLD_S = 600.0
@@ -122,17 +123,15 @@ class History:
 
     @cached_property
     def kind(self) -> str:
-        """The kind of training samples: `image` or `pair`."""
+        """The kind of training samples: `image`, `pair` or `image_pair`."""
         kinds = [(attempt.get("data") or {}).get("kind") for attempt in self.attempts.values()]
         paired = any(key in row for row in self.rows[:200] for key in ("g/l1", "valid/l1"))
-        return next(
-            (kind for kind in kinds if kind in ("image", "pair")), "pair" if paired else "image"
-        )
+        return next((kind for kind in kinds if kind in UNITS), "pair" if paired else "image")
 
     @property
     def unit(self) -> str:
         """The word for training samples, plural."""
-        return {"image": "images", "pair": "clips"}[self.kind]
+        return (UNITS | {"pair": "clips"})[self.kind]
 
     @property
     def speed(self) -> float | None:

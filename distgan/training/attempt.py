@@ -22,6 +22,7 @@ from distgan.recipes._catalog import Module
 from distgan.runs import checkout
 from distgan.runs.folder import NoRunFolder, RunFolder
 from distgan.self_check import comparison, first_start
+from distgan.shards.format.sample_spec import UNITS
 from distgan.training import out_of_memory
 from distgan.training.loop import STOPPED, Loop
 from distgan.training.setup import TrainingSetup
@@ -80,7 +81,7 @@ def _train(module: Module, run: Run, overrides: dict[str, Any]) -> int:
 
 def _announce(setup: TrainingSetup, run: Run, path: str, overshoot: str | None) -> None:
     console.say(
-        f"run folder {path}\n{setup.layout}; {len(setup.data.train)} training {run.kind}s,"
+        f"run folder {path}\n{setup.layout}; {len(setup.data.train)} training {UNITS[run.kind]},"
         f" {len(setup.data.validation)} held out; on {setup.ranks.device.type},"
         f" {_engine(setup.ranks)}, {_options(run)}" + (f"\nnote: {overshoot}" if overshoot else "")
     )

@@ -14,6 +14,7 @@ from distgan.recipes._catalog import Module
 from distgan.self_check import findings
 from distgan.self_check.comparison import check
 from distgan.self_check.inspection import inspect
+from distgan.shards.format.sample_spec import UNITS
 from distgan.training.setup import RunContext, TrainingSetup
 
 
@@ -43,8 +44,8 @@ def dry_run(module: Module, run: Run) -> int:
     console.say(f"breakdown           {setup.layout}")
     clock = _clock(setup)
     console.say(
-        f"length              {clock.steps(run.epochs)} steps of {clock.per_step} {run.kind}s,"
-        f" {len(setup.data.train)} {run.kind}s an epoch"
+        f"length              {clock.steps(run.epochs)} steps of {clock.per_step}"
+        f" {UNITS[run.kind]}, {len(setup.data.train)} {UNITS[run.kind]} an epoch"
     )
     for name, count in setup.parameters().items():
         console.say(f"parameters of {name}     {count:,}")

@@ -93,7 +93,7 @@ class Loop:
                     losses = self.flush(now)
                 elif now.step % RESPOND_STEPS == 0:
                     self._inspect(now)
-                speed = f"{bar.rate * self.clock.per_step:.4g} {self.run.kind}s/s"
+                speed = f"{bar.rate * self.clock.per_step:.4g} {self.run.kind.replace('_', ' ')}s/s"
                 bar.advance(1, losses, f"epoch {now.epoch:.1f}  {speed}")
                 stop, save = requested()
                 self._report_resumed()

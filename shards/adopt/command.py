@@ -41,7 +41,7 @@ from distgan.shards.format.tar_members import ODD
 
 TRAIN, VALIDATION = ("train", "training"), ("validation", "val", "valid", "test")
 SHARE = 0.1
-RECIPES = {"image": "sagan", "pair": None}  # to name as the next command
+RECIPES = {"image": "sagan", "pair": None, "image_pair": None}  # to name as the next command
 Parts = dict[str, dict[str, Any]]
 
 
@@ -66,12 +66,13 @@ Running it again finds any that changed.""",
         Option("image", "the field that is the image (default: png, jpg, jpeg or npy)", "FIELD"),
         Option(
             "input",
-            "the field that goes into the model (default: input.wav or input.flac)",
+            "the field that goes into the model, of sound or an image (default: input.wav, .flac,"
+            " .png …)",
             "FIELD",
         ),
         Option(
             "target",
-            "the field that should come out (default: target.wav or target.flac)",
+            "the field that should come out (default: target.wav, .flac, .png …)",
             "FIELD",
         ),
         Option(
@@ -94,6 +95,7 @@ Running it again finds any that changed.""",
   distgan index tars --image left.png           the field that is the image, of several
   distgan index tars --label json:species       what conditional networks are given
   distgan index tars --input noisy.wav --target clean.wav
+  distgan index tars --input a.png --target b.png
 
 then: distgan check FOLDER
 then: distgan run --processes 2 sagan data=FOLDER""",

@@ -28,30 +28,38 @@ def infer(
     """Return ("sample" of dataset.json, reasons why the samples cannot be trained on).
 
     `image` and `pair` (input, target) name the fields; otherwise png, jpg, jpeg or npy is an image,
-    input.wav and target.wav (or .flac) a pair. ConfigError for a field that does not exist or is of
-    another kind.
+    input.wav and target.wav (or .flac, or of images .png …) a pair. ConfigError for a field that
+    does not exist or is of another kind.
     """
     fields = parts["train"].fields
     _check_names(fields, [image] if image else [], IMAGE_FIELDS, "--image")
-    _check_names(fields, list(pair or ()), WAVE_FIELDS, "--input and --target")
-    pairs = [("input." + kind, "target." + kind) for kind in WAVE_FIELDS]
     images = [field for field in fields if field in IMAGE_FIELDS]
     if pair is None and image is None:
-        pair = next((names for names in pairs if {*names} <= {*fields}), None)
+        pair = _usual_pair(fields, WAVE_FIELDS)
         image = images[0] if len(images) == 1 else None
+        pair = pair or (None if image else _usual_pair(fields, IMAGE_FIELDS))
     if pair:
-        return _pair(parts, pair)
+        of_images = any(_extension(field) in IMAGE_FIELDS for field in pair)
+        kinds = IMAGE_FIELDS if of_images else WAVE_FIELDS
+        _check_names(fields, list(pair), kinds, "--input and --target")
+        return _image(parts, *pair) if of_images else _pair(parts, pair)
     if image:
         return _image(parts, image)
     remedy = (
         f"{' and '.join(images)} are images: choose one with --image"
         if images
-        else "name an image with --image, or a pair of sounds with --input and --target"
+        else "name an image with --image, or a pair with --input and --target"
     )
     return {"kind": "unknown", "fields": fields}, [
         f"the fields of a sample ({', '.join(fields)}) do not determine whether it is an image or a"
         f" pair, so nothing can be trained on it yet; {remedy}"
     ]
+
+
+def _usual_pair(fields: list[str], kinds: tuple[str, ...]) -> tuple[str, str] | None:
+    """Return input.KIND and target.KIND of the first kind of which there are both."""
+    pairs = [(f"input.{kind}", f"target.{kind}") for kind in kinds]
+    return next((names for names in pairs if {*names} <= {*fields}), None)
 
 
 def _check_names(fields: list[str], chosen: list[str], kinds: tuple[str, ...], option: str) -> None:
@@ -66,9 +74,18 @@ def _check_names(fields: list[str], chosen: list[str], kinds: tuple[str, ...], o
         raise ConfigError(f"{option} name the same field {chosen[0]!r}")
 
 
-def _image(parts: dict[str, ShardSet], field: str) -> tuple[dict[str, Any], list[str]]:
+def _image(parts: dict[str, ShardSet], *fields: str) -> tuple[dict[str, Any], list[str]]:
+    """One field, or the input and target of pairs, which must have one size."""
+
     def inspect(shard_set: ShardSet, i: int) -> tuple[int, int, int]:
-        return _image_header(shard_set.fields_of(i, (field,))[field], _extension(field))
+        sample = shard_set.fields_of(i, fields)
+        headers = [_image_header(sample[field], _extension(field)) for field in fields]
+        (width, height, _), (other_width, other_height, _) = headers[0], headers[-1]
+        if (width, height) != (other_width, other_height):
+            raise ValueError(
+                f"{fields[0]} has {width}x{height} pixels, {fields[1]} {other_width}x{other_height}"
+            )
+        return width, height, max(channels for *_, channels in headers)
 
     headers, errors = _inspect_all(parts, inspect, "images")
     if not headers:
@@ -78,12 +95,12 @@ def _image(parts: dict[str, ShardSet], field: str) -> tuple[dict[str, Any], list
     counts = Counter((width, height) for width, height, _ in headers)
     (width, height), _ = counts.most_common(1)[0]
     one_size = len(counts) == 1 and max(width, height) <= LARGEST and not errors
-    sample = {
-        "kind": "image",
+    sample: dict[str, Any] = {
+        "kind": "image" if len(fields) == 1 else "image_pair",
         "channels": max(channels for _, _, channels in headers),
         "size": size_entry(height, width) if one_size else None,
-        "field": field,
     }
+    sample |= {"field": fields[0]} if len(fields) == 1 else {"fields": list(fields)}
     if errors:
         return sample, [_summary("images cannot be read", errors)]
     if not one_size:

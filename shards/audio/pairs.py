@@ -48,9 +48,18 @@ def named(files: Iterable[str], most: int = 20) -> str:
 
 
 class FilePairs:
-    """Files of two folders with the same names, extensions aside."""
+    """Files of two folders with the same names, extensions aside.
 
-    def __init__(self, inputs: Path, targets: Path, extensions: tuple[str, ...] = SOUNDS):
+    `complete`: ConfigError names every file without a partner; otherwise `notes` count them.
+    """
+
+    def __init__(
+        self,
+        inputs: Path,
+        targets: Path,
+        extensions: tuple[str, ...] = SOUNDS,
+        complete: bool = False,
+    ):
         self.folders = (inputs, targets)
         sides = [self._by_stem(folder, extensions) for folder in self.folders]
         stems = [stem for stem in sides[0] if stem in sides[1]]
@@ -63,6 +72,16 @@ class FilePairs:
                 f"no file of {inputs} has the same name as one of {targets} (extensions aside): "
                 f"{named(lone[0], 3)} there, {named(lone[1], 3)} here"
             )
+        if complete and any(lone):
+            lines = [
+                f"  {folder / shown(file)}: no file of that name in {other}"
+                for folder, other, files in zip(self.folders, self.folders[::-1], lone, strict=True)
+                for file in files
+            ]
+            raise ConfigError(
+                f"{len(lines)} files have no partner of the same name (extensions aside):\n"
+                + "\n".join(lines)
+            )
         self.files = [(sides[0][stem], sides[1][stem]) for stem in stems]
         self.names = [shown(file) for file, _ in self.files]
         self.keys = keys_of([file for file, _ in self.files])
@@ -74,7 +93,9 @@ class FilePairs:
         ]
 
     @classmethod
-    def in_one_folder(cls, folder: Path, extensions: tuple[str, ...] = SOUNDS) -> "FilePairs":
+    def in_one_folder(
+        cls, folder: Path, extensions: tuple[str, ...] = SOUNDS, complete: bool = False
+    ) -> "FilePairs":
         """Match the files of FOLDER/input and FOLDER/target."""
         missing = [side for side in (INPUT, TARGET) if not (folder / side).is_dir()]
         if missing:
@@ -82,7 +103,7 @@ class FilePairs:
                 f"{folder} has no folder {' and no folder '.join(missing)}; pairs are {INPUT}/NAME"
                 f" and {TARGET}/NAME in it"
             )
-        return cls(folder / INPUT, folder / TARGET, extensions)
+        return cls(folder / INPUT, folder / TARGET, extensions, complete)
 
     @staticmethod
     def _by_stem(folder: Path, extensions: tuple[str, ...]) -> dict[str, str]:
@@ -109,6 +130,9 @@ class FilePairs:
             Contents(folder, [pair[k] for pair in self.files])
             for k, folder in enumerate(self.folders)
         )
+        self.digests = [
+            (inputs.digests[file], targets.digests[target]) for file, target in self.files
+        ]
         keys = {target: key for (_, target), key in zip(self.files, self.keys, strict=True)}
         self.groups = [keys[targets.first(target)] for _, target in self.files]
         return f"{INPUT}: {inputs}; {TARGET}: {targets}"

@@ -13,7 +13,8 @@ class Check:
     """
 
     name: str
-    # the unit of counting: "files", "members" (integrity), "images", "pairs", "labels", "classes"
+    # the unit of counting: "files", "members" (integrity), "images", "image pairs" (beside
+    # "images"), "pairs", "labels", "classes"
     of: str
     warn: float | None
     fail: float | None
@@ -161,6 +162,7 @@ CHECKS = (
         " particle images: 0.956",
     ),
     Check("near-leak", "images", 0.95, 0.98, "r", "the same, with an image of the other split"),
+    Check("identical", "image pairs", None, 0, "", "input and target have the same pixels"),
     Check("undecodable", "pairs", None, 0, "", "not sound, or damaged"),
     Check(
         "format",

@@ -32,7 +32,7 @@ from distgan.shards.audit.findings import Checks, Finding, limit_words, print_ta
 from distgan.shards.audit.labels import LabelCounts
 from distgan.shards.audit.samples import chunks, places, read
 from distgan.shards.format.manifest import DATASET
-from distgan.shards.format.sample_spec import recipe_for
+from distgan.shards.format.sample_spec import UNITS, recipe_for
 from distgan.shards.sources._base import load_source, source_names
 
 VERSION = 1
@@ -89,8 +89,8 @@ def _report(
         findings.append(Finding("unseen", WARN, "", DATASET, "", None, None, "", detail))
     failed = any(finding.level == FAIL for finding in findings) or (strict and bool(findings))
     members = sum(shard.members for shard in files.shards)
-    totals = {"files": files.files, "members": members, quality.kind: len(quality.reports)}
-    totals |= labels.totals
+    totals = {"files": files.files, "members": members}
+    totals |= dict.fromkeys(quality.units, len(quality.reports)) | labels.totals
     rows = [
         summary(
             check,
@@ -99,7 +99,7 @@ def _report(
             check.name not in quality.ungraded,
             labels.measured(check.name) or quality.measured(check.name),
         )
-        for check in checks.of("files", "members", *labels.units, quality.kind)
+        for check in checks.of("files", "members", *labels.units, *quality.units)
     ]
     return {
         "version": VERSION,
@@ -136,6 +136,8 @@ class _Quality:
 
     def __init__(self, files: integrity.Integrity, checks: Checks, limit: int | None, workers: int):
         self.kind = _kind(files.dataset.get("sample"))
+        # The units of the checks that apply.
+        self.units = ("images", self.kind) if self.kind == "image pairs" else (self.kind,)
         self.total = sum(len(set(shard.keys) - shard.damaged) for shard in files.shards)
         self.checks = checks
         self.reports: list[Any] = []
@@ -147,14 +149,14 @@ class _Quality:
         fields = list(read(chosen[0]))
         self.examiner: Any = (
             images.Examiner(files.dataset["sample"], fields)
-            if self.kind == "images"
+            if "images" in self.units
             else pairs.Examiner(files.dataset, fields)
         )
         with console.bar(f"examining {self.kind}", len(chosen), self.kind) as bar:
             for reports in ordered_map(self.examiner, chunks(chosen), workers):
                 self.reports += reports
                 bar.advance(len(reports))
-        if self.kind == "images":
+        if "images" in self.units:
             self.findings = images.findings(self.reports, checks)
         else:
             self.findings = pairs.findings(self.reports, checks, self.ungraded)
@@ -173,18 +175,16 @@ class _Quality:
         from distgan.shards.audit import pair_plots, plots
 
         data = (out, self.reports, self.examiner, self.findings, self.checks)
-        if self.kind == "images":
+        if "images" in self.units:
             return plots.draw_images(*data)
         return pair_plots.draw_pairs(*data, self.ungraded)
 
 
 def _kind(sample: Any) -> str:
-    """Return "images" or "pairs" by dataset.json; "none" if samples cannot be examined."""
-    if not isinstance(sample, dict):
+    """Return the word for several samples by dataset.json; "none" if they cannot be examined."""
+    if not isinstance(sample, dict) or sample.get("size", 1) is None:
         return "none"
-    if sample.get("kind") == "image" and sample["size"]:
-        return "images"
-    return "pairs" if sample.get("kind") == "pair" else "none"
+    return UNITS.get(str(sample.get("kind")), "none")
 
 
 def _require_writable(out: Path, root: Path) -> None:
@@ -218,7 +218,7 @@ def _print(
 ) -> None:
     """Print the table, the extent of the audit, the place of the report, and the next command."""
     examined, rows = report["examined"], report["checks"]
-    shown = (quality.kind, *labels.units)
+    shown = (*quality.units, *labels.units)
     print_table([row for row in rows if row["of"] in shown or row["level"] != "ok"])
     labels.print_tables()
     if all(row["level"] == "ok" for row in rows if row["of"] in ("files", "members")):
@@ -277,6 +277,8 @@ def _next(root: Path, report: dict[str, Any], rows: list[dict[str, Any]]) -> str
         return console.command("run", "--processes", 2, recipe, f"data={root}")
     if usual and kind == "images":
         return f"make images of a size that recipes train on: {image_sizes.RULE}"
+    if kind == "image pairs":
+        return console.command("new", "my_gan.py", "--kind", "image_pair")
     return (
         "a recipe of your own (docs/architecture.md, Adding a system); no recipe of this version"
         f" trains on {kind}"
@@ -290,6 +292,7 @@ def _check_lines() -> list[str]:
         ("files", ("files", "members")),
         ("labels", ("labels", "classes")),
         ("images", ("images",)),
+        ("pairs of images, beside those of images", ("image pairs",)),
         ("pairs of recordings", ("pairs",)),
     ):
         rows += [

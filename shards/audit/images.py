@@ -18,10 +18,12 @@ from PIL import Image, UnidentifiedImageError
 from scipy.fft import dctn
 
 from distgan.core import console
+from distgan.core.errors import DataError
 from distgan.shards.audit.findings import Checks, Finding
 from distgan.shards.audit.samples import Place, read
 from distgan.shards.codecs import image as image_codec
 from distgan.shards.codecs.image import IMAGE_FIELDS, decode
+from distgan.shards.format.manifest import DATASET
 from distgan.shards.format.sample_spec import height_width
 
 BITS = 8  # of 64: two images within this distance are compared
@@ -43,6 +45,7 @@ class ImageReport:
     digest: bytes = b""
     hash: int = 0
     blocks: bytes = b""  # uint8 [32, 32]
+    target: bytes = b""  # of a pair, the digest of its target; hash and blocks are the target's
 
 
 class Examiner:
@@ -50,25 +53,39 @@ class Examiner:
 
     def __init__(self, sample: dict[str, Any], fields: list[str]):
         self.size, self.channels = height_width(sample["size"]), sample["channels"]
-        self.field = sample.get("field") or next(field for field in fields if field in IMAGE_FIELDS)
+        usual = [field for field in fields if field in IMAGE_FIELDS][:1]
+        self.fields = sample.get("fields") or [sample.get("field") or usual[0]]
+        if not set(self.fields) <= set(fields):
+            raise DataError(
+                f"{DATASET} names {self.fields} as images; the samples have the fields {fields}"
+            )
 
     def __call__(self, chunk: list[Place]) -> list[ImageReport]:
-        return [self._inspect(place, read(place)[self.field]) for place in chunk]
+        reports = []
+        for place in chunk:
+            sample = read(place)
+            sides = [self._inspect(place, sample[field], field) for field in self.fields]
+            reports.append(sides[0] if len(sides) == 1 else _pair(*sides))
+        return reports
 
     def pixels(self, place: Place) -> np.ndarray | None:
-        """Decode an image to uint8 [height, width, channels]; None if that fails."""
-        out = np.empty((*self.size, self.channels), np.uint8)
+        """Decode an image to uint8 [height, width, channels], both of a pair side by side; None if
+        that fails.
+        """
+        outs = [np.empty((*self.size, self.channels), np.uint8) for _ in self.fields]
         try:
-            decode(read(place)[self.field], self.field, out)
+            sample = read(place)
+            for out, field in zip(outs, self.fields, strict=True):
+                decode(sample[field], field, out)
         except Exception:
             return None
-        return out
+        return np.concatenate(outs, 1)
 
-    def _inspect(self, place: Place, data: bytes) -> ImageReport:
+    def _inspect(self, place: Place, data: bytes, field: str) -> ImageReport:
         # Image decoders raise anything on damaged files: OSError, SyntaxError, struct.error,
         # zlib.error.
         try:
-            shape, mode = _header(data, self.field)
+            shape, mode = _header(data, field)
         except Exception as error:
             return ImageReport(place, {"undecodable": _reason(error)})
         if shape != self.size:
@@ -80,7 +97,7 @@ class Examiner:
         errors = {} if mode == expected else {"mode": f"{mode}, expected {expected}"}
         pixels = np.empty((*self.size, self.channels), np.uint8)
         try:
-            decode(data, self.field, pixels)
+            decode(data, field, pixels)
         except Exception as error:
             return ImageReport(place, {"undecodable": _reason(error)})
         low, high = np.percentile(pixels, (1, 99))
@@ -102,6 +119,25 @@ class Examiner:
             perceptual_hash(blocks),
             blocks.tobytes(),
         )
+
+
+def _pair(source: ImageReport, target: ImageReport) -> ImageReport:
+    """Return one report of both images of a pair: the worse values, and the target's levels."""
+    errors: dict[str, str] = {}
+    for side, report in (("input", source), ("target", target)):
+        for name, detail in report.errors.items():
+            errors[name] = "; ".join(filter(None, (errors.get(name), f"{side}: {detail}")))
+    if not (source.values and target.values):
+        return ImageReport(target.place, errors)
+    if source.digest == target.digest:
+        errors["identical"] = "input and target have the same pixels"
+    values = dict(target.values)
+    for name, worse in (("contrast", min), ("range", min), ("saturated", max)):
+        values[name] = worse(source.values[name], target.values[name])
+    digests = source.digest + target.digest, target.digest
+    return ImageReport(
+        target.place, errors, values, digests[0], target.hash, target.blocks, digests[1]
+    )
 
 
 def _header(data: bytes, field: str) -> tuple[tuple[int, ...], str]:
@@ -134,7 +170,8 @@ def findings(reports: list[ImageReport], checks: Checks) -> list[Finding]:
     result: list[Finding] = []
     for report in reports:
         for name, detail in report.errors.items():
-            checks.judge(result, "images", name, report.place, 1.0, detail)
+            of = "image pairs" if name == "identical" else "images"
+            checks.judge(result, of, name, report.place, 1.0, detail)
         for name in ("contrast", "range", "saturated"):
             if name in report.values:
                 checks.judge(result, "images", name, report.place, report.values[name], "")
@@ -146,18 +183,26 @@ def findings(reports: list[ImageReport], checks: Checks) -> list[Finding]:
 
 
 def _copies(reports: list[ImageReport], checks: Checks, result: list[Finding]) -> set[int]:
-    """Report images with equal pixels; return the indices of copies of an earlier one."""
+    """Report images with equal pixels; return the indices of copies of an earlier one.
+
+    Of pairs, those with both images equal, and a target that is in both splits; one target with
+    several inputs is no finding.
+    """
     first: dict[bytes, ImageReport] = {}
+    targets: dict[bytes, ImageReport] = {}
     copies: set[int] = set()
     for i, report in enumerate(reports):
-        other = first.setdefault(report.digest, report)
+        other, what = first.setdefault(report.digest, report), "pixels"
+        if other is report and report.target:
+            other, what = targets.setdefault(report.target, report), "target"
         if other is report:
             continue
         copies.add(i)
-        name = "duplicate" if other.place.split == report.place.split else "duplicate-leak"
-        checks.judge(
-            result, "images", name, report.place, 1.0, f"the pixels of {other.place}", other.place
-        )
+        leaks = other.place.split != report.place.split
+        if leaks or what == "pixels":
+            name = "duplicate-leak" if leaks else "duplicate"
+            detail = f"the {what} of {other.place}"
+            checks.judge(result, "images", name, report.place, 1.0, detail, other.place)
     return copies
 
 

@@ -23,6 +23,7 @@ from distgan.core.worker_pool import ordered_map
 from distgan.shards.build.split import split
 from distgan.shards.format.index import index_path, is_written, load_json
 from distgan.shards.format.manifest import DATASET, VERSION, fingerprint, write_manifest
+from distgan.shards.format.sample_spec import UNITS
 from distgan.shards.format.writer import (
     CHUNK_SAMPLES,
     KEY,
@@ -34,7 +35,6 @@ from distgan.shards.format.writer import (
 )
 from distgan.shards.sources._base import SampleIssue, SourceReport
 
-UNITS = {"image": "images", "pair": "pairs"}  # by the kind of sample, for the progress bar
 MAX_ROWS = 30  # of a table in a message; dataset.json has all of them
 # the entries of dataset.json that, with the options, decide which samples are in which shard
 PLAN_FIELDS = ("sample", "samples", "left_out")

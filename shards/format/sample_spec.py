@@ -1,5 +1,6 @@
 """Validate the entry `sample` of dataset.json: no checksum covers it, and readers rely on it."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,8 @@ from distgan.shards.codecs.audio import WAVE_FIELDS
 from distgan.shards.codecs.image import IMAGE_FIELDS
 from distgan.shards.format.manifest import VERSION
 
+# The kinds of samples, and words for several of them.
+UNITS = {"image": "images", "pair": "pairs", "image_pair": "image pairs"}
 LARGEST = 1 << 14  # pixels on a side: a false size must not fill the memory
 
 
@@ -25,24 +28,22 @@ def sample_of(dataset: Any) -> dict[str, Any]:
         )
     sample = dataset["sample"]
     kind = sample.get("kind")
-    if kind == "image":
+    if kind in ("image", "image_pair"):
         valid = {
             "channels": sample.get("channels") in (1, 3),
             "size": "size" in sample and _is_size(sample["size"]),
-            "field": _is_field(sample.get("field", "png"), IMAGE_FIELDS),
         }
+        if kind == "image":
+            valid["field"] = _is_field(sample.get("field", "png"), IMAGE_FIELDS)
+        else:
+            valid["fields"] = _are_two_fields(sample.get("fields"), IMAGE_FIELDS)
     elif kind == "pair":
-        fields, length, longest = sample.get("fields"), sample.get("length"), sample.get("longest")
+        length, longest = sample.get("length"), sample.get("longest")
         valid = {
             "rate": _is_count(sample.get("rate")),
             "dtype": sample.get("dtype") in ("int16", "float32"),
             "length": _is_count(length) and _is_count(longest) and length <= longest,
-            "fields": (
-                isinstance(fields, list)
-                and len(fields) == 2
-                and all(_is_field(field, WAVE_FIELDS) for field in fields)
-                and fields[0] != fields[1]
-            ),
+            "fields": _are_two_fields(sample.get("fields"), WAVE_FIELDS),
         }
     else:
         valid = {"kind": kind == "unknown"}
@@ -55,6 +56,16 @@ def height_width(size: int | list[int]) -> tuple[int, int]:
     """Return (height, width) of the `size` of images: an int for squares, else [height, width]."""
     height, width = size if isinstance(size, list) else (size, size)
     return height, width
+
+
+def read_size(text: str, least: int, most: int) -> int | list[int]:
+    """Parse `64` or `128x64`, WIDTHxHEIGHT, as the `size` of images; ValueError."""
+    if not (match := re.fullmatch(r"(\d{1,4})(?:x(\d{1,4}))?", text, re.ASCII)):
+        raise ValueError
+    width, height = int(match[1]), int(match[2] or match[1])
+    if not all(least <= side <= most for side in (width, height)):
+        raise ValueError
+    return size_entry(height, width)
 
 
 def size_entry(height: int, width: int) -> int | list[int]:
@@ -77,6 +88,8 @@ def next_lines(
 ) -> list[str]:
     """Return the commands to name after a data set was made; `labels` are its columns."""
     lines = [console.command("check", data)]
+    if sample["kind"] == "image_pair":
+        lines.append(console.command("new", "my_gan.py", "--kind", "image_pair"))
     if recipe := recipe_for(sample, usual):
         run = ("run", "--processes", 2, recipe, f"data={data}")
         lines.append(console.command(*run))
@@ -98,6 +111,15 @@ def _is_size(value: Any) -> bool:
 
 def _is_count(value: Any, most: int = 2**31 - 1) -> bool:
     return type(value) is int and 0 < value <= most
+
+
+def _are_two_fields(value: Any, kinds: tuple[str, ...]) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) == 2
+        and all(_is_field(field, kinds) for field in value)
+        and value[0] != value[1]
+    )
 
 
 def _is_field(value: Any, kinds: tuple[str, ...]) -> bool:

@@ -21,6 +21,8 @@ and a `Source`, which is pickled to the writer processes, has
                         unchanged. One of
                         {"kind": "image", "channels": 1|3, "field": "png"|"jpg"|"npy",
                          "size": pixels of a side, or [height, width]}
+                        {"kind": "image_pair", "channels": 1|3, "size": the same,
+                         "fields": ["input.png", "target.png"]}, or .jpg, or .npy
                         {"kind": "pair", "rate": Hz, "fields": ["input.wav", "target.wav"],
                          "dtype": "int16"|"float32", "length": shortest, "longest": frames}
     label_columns       optional: {column: entry} of `labels` in dataset.json (format.labels)
@@ -40,6 +42,7 @@ Imports distgan.core, shards.codecs, shards.format and shards.audio.
 
 _base             find a source by its name; SourceReport and SampleIssue, the results of `check`
 images            a folder of images
+image_pairs       pairs of images in two folders
 particles         synthetic bubble-chamber photographs
 shapes            synthetic labelled images of coloured shapes
 flowers102        Oxford 102 Flowers from the published files

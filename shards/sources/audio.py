@@ -74,10 +74,13 @@ class PairReport:
     delay: align.Delay = align.UNKNOWN
 
 
-OPTIONS = (
+FOLDERS = (
     Option("from", f"folder with {INPUT}/ and {TARGET}/ in it", "FOLDER", dest="folder"),
-    Option("input", "or: the recordings to start from, at any depth", "FOLDER"),
+    Option("input", "or: the files to start from, at any depth", "FOLDER"),
     Option("target", "and what they are to become, under the same names", "FOLDER"),
+)
+OPTIONS = (
+    *FOLDERS,
     whole(
         "rate",
         "resample to it (default: the rate of the files, which must be one)",
@@ -105,7 +108,7 @@ def check_options(args: Arguments) -> Iterator[str]:
     """Yield the errors of options that do not fit together."""
     folders = bool(args.input), bool(args.target)
     if folders != ((not args.folder,) * 2):
-        yield "name the recordings by --from FOLDER, or by --input FOLDER and --target FOLDER"
+        yield "name the files by --from FOLDER, or by --input FOLDER and --target FOLDER"
 
 
 class Source:

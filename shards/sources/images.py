@@ -23,7 +23,6 @@ import hashlib
 import io
 import json
 import math
-import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -38,7 +37,7 @@ from distgan.core.errors import ConfigError, DataError
 from distgan.core.file_tree import Contents, find_files, keys_of, shown
 from distgan.core.worker_pool import map_with_progress
 from distgan.shards.codecs import image as image_codec
-from distgan.shards.format.sample_spec import height_width, size_entry
+from distgan.shards.format.sample_spec import height_width, read_size
 from distgan.shards.sources import _image_labels
 from distgan.shards.sources._base import SampleIssue, SourceReport
 
@@ -84,6 +83,7 @@ class ImageReport:
     """The result of examining one image."""
 
     digest: str = ""  # of its pixels
+    shape: tuple[int, int] = (0, 0)  # width and height, upright
     colour: bool = False
     frames: int = 1
     outside: float = 0.0  # share of the values that --range clips
@@ -94,15 +94,6 @@ class ImageReport:
 Size = int | list[int]  # a side of squares, or [height, width]
 
 
-def _size(text: str) -> Size:
-    if not (match := re.fullmatch(r"(\d{1,4})(?:x(\d{1,4}))?", text, re.ASCII)):
-        raise ValueError
-    width, height = int(match[1]), int(match[2] or match[1])
-    if not all(SIZES[0] <= side <= SIZES[1] for side in (width, height)):
-        raise ValueError
-    return size_entry(height, width)
-
-
 OPTIONS = (
     Option("from", "where the images are, at any depth", "FOLDER", dest="folder", required=True),
     Option(
@@ -111,7 +102,7 @@ OPTIONS = (
         "N|WxH",
         default=64,
         allowed=f"{SIZES[0]:,} to {SIZES[1]:,}, or two of them as WIDTHxHEIGHT, such as 128x64",
-        read=_size,
+        read=functools.partial(read_size, least=SIZES[0], most=SIZES[1]),
     ),
     one_of(
         "channels",
@@ -193,35 +184,11 @@ class Source:
             "size": self.size,
             "field": image_codec.FIELDS[self.payload],
         }
-        return SourceReport(issues, self._notes())
-
-    def _notes(self) -> list[str]:
-        readable = [
-            (file, report)
-            for file, report in zip(self.files, self.reports, strict=True)
-            if not report.error
-        ]
-        coloured = [file for file, report in readable if report.colour]
-        several = [file for file, report in readable if report.frames > 1]
-        notes = [
-            f"{len(coloured)} of {len(readable)} images have colour; written as"
-            f" {'colour' if self.channels == 3 else 'grayscale'}"
-        ]
-        if several:
-            notes.append(
-                f"only the first frame is used of files with several: {len(several)}, such as"
-                f" {shown(several[0])}"
-            )
-        if clipped := [(report.outside, file) for file, report in readable if report.outside]:
-            share, file = max(clipped, key=lambda item: item[0])
-            notes.append(
-                f"values outside --range {self.range[0]:g} {self.range[1]:g} were clipped in"
-                f" {len(clipped)} images, most in {shown(file)}: {share:.2%} of its values"
-            )
+        notes = notes_of(names, self.reports, self.channels, self.range)
         if self.others:
             counts = ", ".join(f"{n} {kind}" for kind, n in sorted(self.others.items()))
             notes.append(f"files that are not images, ignored: {counts}")
-        return notes + self.labels.notes
+        return SourceReport(issues, notes + self.labels.notes)
 
     def label_of(self, i: int) -> dict[str, int | str]:
         """Return the value of each column of labels."""
@@ -232,29 +199,42 @@ class Source:
         return self.reports[i].digest
 
     def make(self, i: int) -> dict[str, Any]:
-        name = shown(self.files[i])
-        try:
-            file = (self.folder / self.files[i]).read_bytes()
-            # a changed file might be a copy of one on the other side of the split
-            if hashlib.sha256(file).digest() != self.contents.digests[self.files[i]]:
-                raise DataError(
-                    "it was changed in the meantime; run the same command again, with a new folder"
-                )
-            image, original = decode(io.BytesIO(file), self.range)
-        except Exception as error:
-            raise DataError(
-                f"{self.folder / name} could be read when it was checked, not any more:"
-                f" {reason(error)}"
-            ) from error
+        digest = self.contents.digests[self.files[i]]
+        image, original = decode_again(self.folder / self.files[i], digest, self.range)
         field, data = encode(image, self.size, self.channels, self.payload)
-        return {
-            "__key__": self.keys[i],
-            field: data,
-            "json": json.dumps({"file": name, **original, **self.label_of(i)}).encode(),
-        }
+        record = {"file": shown(self.files[i]), **original, **self.label_of(i)}
+        return {"__key__": self.keys[i], field: data, "json": json.dumps(record).encode()}
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "reports": []}
+
+
+def notes_of(
+    names: list[str], reports: list[ImageReport], channels: int, limits: Sequence[float] | None
+) -> list[str]:
+    """Return notes about the readable ones of these images."""
+    readable = [
+        (name, report) for name, report in zip(names, reports, strict=True) if not report.error
+    ]
+    coloured = [name for name, report in readable if report.colour]
+    several = [name for name, report in readable if report.frames > 1]
+    notes = [
+        f"{len(coloured)} of {len(readable)} images have colour; written as"
+        f" {'colour' if channels == 3 else 'grayscale'}"
+    ]
+    if several:
+        notes.append(
+            f"only the first frame is used of files with several: {len(several)}, such as"
+            f" {several[0]}"
+        )
+    clipped = [(report.outside, name) for name, report in readable if report.outside]
+    if clipped and limits:
+        share, name = max(clipped, key=lambda item: item[0])
+        notes.append(
+            f"values outside --range {limits[0]:g} {limits[1]:g} were clipped in"
+            f" {len(clipped)} images, most in {name}: {share:.2%} of its values"
+        )
+    return notes
 
 
 def inspect_image(
@@ -291,7 +271,7 @@ def inspect_image(
         f"{plain.shape}".encode() + np.ascontiguousarray(plain, dtype="<f4").tobytes()
     ).hexdigest()
     return ImageReport(
-        digest, colour, image.info["frames"], image.info["outside"], "", quality_issue
+        digest, image.size, colour, image.info["frames"], image.info["outside"], "", quality_issue
     )
 
 
@@ -314,6 +294,24 @@ def inspect_all(
         if problem:
             issues.append(SampleIssue(i, name, problem, usable=not report.error))
     return reports, issues
+
+
+def decode_again(
+    path: Path, digest: bytes, limits: Sequence[float] | None
+) -> tuple[Image.Image, dict[str, Any]]:
+    """Decode a file that was examined; DataError where it is not the same, with this sha256."""
+    try:
+        file = path.read_bytes()
+        # a changed file might be a copy of one on the other side of the split
+        if hashlib.sha256(file).digest() != digest:
+            raise DataError(
+                "it was changed in the meantime; run the same command again, with a new folder"
+            )
+        return decode(io.BytesIO(file), limits)
+    except Exception as error:
+        raise DataError(
+            f"{shown(str(path))} could be read when it was checked, not any more: {reason(error)}"
+        ) from error
 
 
 def decode(

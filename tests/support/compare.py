@@ -23,6 +23,7 @@ TRAIN = {
     "pulses": 54,
     "recordings": 54,
     "shapes": 54,
+    "negatives": 54,
 }  # training samples of these fixtures
 TOLERANCE = 2e-5  # float32: the promise
 ROUNDING = 1e-9  # float64: any fault of sharing, seeding or averaging lies above, rounding below
@@ -201,7 +202,7 @@ TEMPLATES = tuple(
         grouped=False,
         data=data,
     )
-    for kind, data in (("image", "particles"), ("pair", "pulses"))
+    for kind, data in (("image", "particles"), ("pair", "pulses"), ("image_pair", "negatives"))
 )
 # Fine-tuned with fixed blocks of D, compared without the run that they are from.
 FROZEN = (

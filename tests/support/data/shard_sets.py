@@ -108,6 +108,22 @@ def pairs(
     return write(folder, about, sample, n, held_out, per_shard)
 
 
+def image_pairs(folder: Path, n: int, *, held_out: int = 6, size: int = 16) -> Path:
+    """A data set of n training pairs of colour images: the target is the input's negative, upside
+    down.
+    """
+
+    def sample(i):
+        small = np.random.default_rng(i).integers(0, 256, (4, 4, 3), np.uint8)
+        given = small.repeat(size // 4, 0).repeat(size // 4, 1)
+        both = (("input", given), ("target", 255 - given[::-1]))
+        members = {f"{side}.npy": image_codec.encode(pixels, "raw")[1] for side, pixels in both}
+        return {"__key__": f"{i:06d}", **members, "json": b"{}"}
+
+    about = {"kind": "image_pair", "channels": 3, "size": size}
+    return write(folder, about | {"fields": ["input.npy", "target.npy"]}, sample, n, held_out, 10)
+
+
 def write(folder: Path, about: dict, sample, n: int, held_out: int, per_shard: int) -> Path:
     prints = []
     for part, numbers in (("train", range(n)), ("validation", range(n, n + held_out))):

@@ -13,6 +13,7 @@ IMAGES = transforms.to_unit(
 PAIRS = torch.from_numpy(np.random.default_rng(1).standard_normal((6, 2, 64)).astype(np.float32))
 AUGMENTATIONS = {
     "flip": (transforms.flip, IMAGES, (0.5, 0.5)),
+    "flip of pairs": (transforms.flip, torch.stack([IMAGES, -IMAGES], 1), (0.5, 0.5)),
     "affine": (transforms.affine, IMAGES, (15.0, 0.1)),
     "colour_jitter": (transforms.colour_jitter, IMAGES, (0.2,)),
     "gain": (transforms.gain, PAIRS, (0.8, 1.0)),
@@ -38,6 +39,11 @@ def test_an_augmentation_belongs_to_the_sample(name):
 def test_flips():
     assert torch.equal(transforms.flip(IMAGES, 0, ADDRESS, 1.0, 0.0), IMAGES.flip(3))
     assert torch.equal(transforms.flip(IMAGES, 0, ADDRESS, 0.0, 1.0), IMAGES.flip(2))
+    given, target = transforms.flip(torch.stack([IMAGES, -IMAGES], 1), 0, ADDRESS, 0.5, 0.5).unbind(
+        1
+    )
+    assert torch.equal(given, -target)  # both of a pair alike
+    assert torch.equal(given, transforms.flip(IMAGES, 0, ADDRESS, 0.5, 0.5))
     assert torch.equal(transforms.flip(IMAGES, 0, ADDRESS, 0.0, 0.0), IMAGES)
 
 

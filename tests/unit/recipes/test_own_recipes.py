@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from distgan import train
 from distgan.commands import evaluate, generate, report
@@ -17,13 +18,14 @@ from distgan.data.transforms import to_waves
 from distgan.distributed.ranks import Ranks
 from distgan.monitor.decisions import rollback_decision
 from distgan.monitor.settings import Watch
+from distgan.outputs.image_grid import load, save_grid
 from distgan.recipes import _catalog
 from distgan.recipes._base import apply_settings
 from distgan.recipes._own_code import unload
 
-IMAGE, PAIR = (
+IMAGE, PAIR, IMAGE_PAIR = (
     (Path(_catalog.__file__).parent / "templates" / f"{kind}.py").read_text()
-    for kind in ("image", "pair")
+    for kind in ("image", "pair", "image_pair")
 )
 TINY = ["machine.device=cpu", "machine.folder=run", "width=4", "batch=6", "epochs=0.2"]
 # Two generators and two discriminators, none of them G or D.
@@ -155,6 +157,31 @@ def test_validation_of_pairs_is_the_mean_over_pairs(pulses):
     assert len(found) == 2 and all(abs(row["valid/input_l1"] - usual) < 1e-9 for row in found)
     score = [row["eval/l1"] for row in rows if "eval/l1" in row]
     assert score == [row["valid/l1"] for row in found]
+
+
+@pytest.mark.gate
+def test_image_pairs_are_validated_and_generated_alike(negatives):
+    """By the files that are generated, whose values are rounded to 8 bits."""
+    assert train.main([changed(IMAGE_PAIR), f"data={negatives}", *TINY]) == 0
+    rows = [json.loads(line) for line in Path("run/journal.jsonl").read_text().splitlines()]
+    found = [row for row in rows if "valid/l1" in row][-1]
+    data = Data(str(negatives))
+    given, target = data.decode(data.validation, range(6)).unbind(1)
+    assert generate.main(["run@last", "made"]) == 0
+    Path("inputs").mkdir()
+    for i, image in enumerate(given):
+        save_grid(Path(f"inputs/{i}.png"), image[None], columns=1)
+        pixels = np.asarray(Image.open(f"inputs/{i}.png"))[1:-1, 1:-1]
+        Image.fromarray(pixels).save(f"inputs/{i}.png")
+    assert generate.main(["run@last", "again", "--from", "inputs"]) == 0
+    files = sorted(Path("made/images").glob("*.png")), sorted(Path("again/images").glob("*.png"))
+    assert [path.read_bytes() for path in files[0]] == [path.read_bytes() for path in files[1]]
+    gap = (load(files[0]).double() - target.double()) / 127.5
+    assert found["valid/l1"] == pytest.approx(gap.abs().mean().item(), rel=5e-3)
+    psnr = 10 * np.log10(4 / gap.square().mean((1, 2, 3)).numpy())
+    assert found["valid/psnr"] == pytest.approx(psnr.mean(), rel=5e-3)
+    usual = (given.double() - target.double()).abs().mean().item() / 127.5
+    assert found["valid/input_l1"] == pytest.approx(usual, rel=1e-6)
 
 
 @pytest.mark.parametrize("name", ["group", "_fits"])

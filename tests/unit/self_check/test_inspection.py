@@ -144,7 +144,9 @@ def test_a_bad_recipe_is_one_message_with_its_line(fault, planted, data, ranks):
 
 
 @pytest.mark.parametrize("precision", ["float32", "float64"])
-@pytest.mark.parametrize(("kind", "name"), [("image", "particles"), ("pair", "pulses")])
+@pytest.mark.parametrize(
+    ("kind", "name"), [("image", "particles"), ("pair", "pulses"), ("image_pair", "negatives")]
+)
 def test_the_templates_are_clean(kind, name, precision, sets, ranks, tmp_path):
     (path := tmp_path / "my_gan.py").write_text(template(kind))
     data = Data(str(sets(name)))

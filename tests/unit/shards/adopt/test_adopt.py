@@ -445,6 +445,29 @@ def test_other_samples_are_indexed_and_the_options_told(tmp_path, capsys):
     assert about(tmp_path)["options"] == {"image": "left.png"}
 
 
+@pytest.mark.parametrize("sides", [("input", "target"), ("a", "b")])
+def test_pairs_of_images(tmp_path, capsys, sides):
+    fields = [f"{side}.png" for side in sides]
+    for k in range(2):
+        tar(tmp_path / f"{k}.tar", {f"{k}.{field}": picture(k) for field in fields})
+    named = [] if sides[0] == "input" else ["--input", fields[0], "--target", fields[1]]
+    assert index(tmp_path, *named) == 0
+    about_pairs = {"kind": "image_pair", "channels": 3, "size": 8, "fields": fields}
+    assert about(tmp_path)["sample"] == about_pairs
+    assert "next: distgan new my_gan.py --kind image_pair\n" in capsys.readouterr().out
+    assert Data(str(tmp_path)).shape == (2, 3, 8, 8)
+    odd = tmp_path / "odd"
+    for k, size in enumerate((8, (8, 4))):
+        members = {f"{k}.{fields[0]}": picture(1), f"{k}.{fields[1]}": picture(2, size)}
+        tar(odd / f"{k}.tar", members)
+    assert index(odd, *named) == 0
+    assert f"{fields[0]} has 8x8 pixels, {fields[1]} 4x8" in capsys.readouterr().out
+    with pytest.raises(DataError, match="distgan shard image_pairs OUT --from FOLDER"):
+        Data(str(odd))
+    with pytest.raises(ConfigError, match="no field 'x.wav'"):
+        index(odd, "--input", fields[0], "--target", "x.wav")
+
+
 def test_several_images_are_not_guessed(tmp_path, capsys):
     for k in range(2):
         tar(tmp_path / f"{k}.tar", {f"{k}.png": picture(k), f"{k}.jpg": picture(k, payload="jpeg")})

@@ -262,11 +262,11 @@ def test_clipping_is_a_run_at_the_peak_and_silence_is_none():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "name the recordings by --from"),
-        (["--input", "x"], "name the recordings by --from"),
+        ([], "name the files by --from"),
+        (["--input", "x"], "name the files by --from"),
         (
             ["--from=x", "--input=x", "--target=x", "--rate=1", "--segment=0"],
-            r"(?s)--rate: found '1'.*--segment: found '0'.*name the recordings",
+            r"(?s)--rate: found '1'.*--segment: found '0'.*name the files",
         ),
         (["--input=nowhere", "--target=nowhere"], "nowhere: no such folder"),
     ],

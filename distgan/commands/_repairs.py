@@ -1,0 +1,81 @@
+"""Repair sounds or images for `distgan generate`: held-out ones, or files of a folder."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from distgan.core.errors import ConfigError, DataError
+from distgan.core.file_tree import find_files, shown
+from distgan.data.dataset import Data
+from distgan.data.transforms import to_bytes, to_unit
+from distgan.evaluation.audio_sets import FolderClips, ValidationClips
+from distgan.metrics.stft import STFT_RESOLUTIONS
+from distgan.shards.codecs import audio as audio_codec
+from distgan.shards.codecs import image as image_codec
+from distgan.shards.format.sample_spec import size_entry
+from distgan.shards.sources import images
+
+Repair = Callable[[torch.Tensor], torch.Tensor]
+
+
+class Sounds:
+    """Clips; `keys` name them, and `files(i, n)` returns the first n of (output, target)."""
+
+    folder, extension, unit, per_shard = "sounds", "wav", "clips", 16
+
+    def __init__(self, data: Data, repair: Repair, device: torch.device, source: Path | None):
+        self._clips: Any = (
+            FolderClips(source, data.rate, repair, device)
+            if source
+            else ValidationClips(data, repair, device, STFT_RESOLUTIONS)
+        )
+        self.keys: list[str] = self._clips.keys
+
+    def files(self, i: int, n: int) -> list[bytes]:
+        clip = self._clips[i]
+        waves = (clip.output, clip.target)[:n]
+        return [audio_codec.write_wav(wave.numpy(), self._clips.rate) for wave in waves]
+
+
+class Images:
+    """The same of images, one at a time: its neighbours change nothing of an image."""
+
+    folder, extension, unit, per_shard = "images", "png", "images", 256
+
+    def __init__(self, data: Data, repair: Repair, device: torch.device, source: Path | None):
+        self._data, self._repair, self._device, self._source = data, repair, device, source
+        self._names = find_files(source, images.EXTENSIONS)[0] if source else []
+        if source and not self._names:
+            raise ConfigError(f"from={source}: has no images ({', '.join(images.EXTENSIONS)})")
+        held_out = data.validation
+        self.keys = [os.path.splitext(name)[0] for name in self._names] or [
+            held_out.key(i) for i in range(len(held_out))
+        ]
+
+    def files(self, i: int, n: int) -> list[bytes]:
+        if self._source:
+            given, target = self._read(self._source / self._names[i]), None
+        else:
+            given, target = self._data.decode(self._data.validation, [i])[0]
+        with torch.no_grad():
+            output = self._repair(to_unit(given[None].to(self._device)))[0]
+        return [_png(image) for image in (to_bytes(output), target)[:n] if image is not None]
+
+    def _read(self, path: Path) -> torch.Tensor:
+        """Return a file as the images of the data set are: uint8 [channels, height, width]."""
+        _, channels, height, width = self._data.shape
+        try:
+            image = images.to_size(images.decode(path)[0], size_entry(height, width))
+        except Exception as error:  # image decoders raise anything on damaged files
+            raise DataError(f"{shown(str(path))} cannot be read: {images.reason(error)}") from error
+        pixels = np.array(image.convert("L" if channels == 1 else "RGB"))
+        return torch.from_numpy(pixels.reshape(height, width, channels)).permute(2, 0, 1)
+
+
+def _png(image: torch.Tensor) -> bytes:
+    pixels = image.permute(1, 2, 0).cpu().contiguous().numpy()
+    return image_codec.encode(pixels[..., 0] if pixels.shape[2] == 1 else pixels, "png")[1]
