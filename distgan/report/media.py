@@ -78,10 +78,15 @@ def _classes(run: History) -> list[str]:
     return [labels.names[one] for one in labels.shown()]
 
 
-def generated(run: History) -> list[dict[str, Any]]:
-    """Return the newest pictures of what `distgan generate` has made beside the training."""
+def generated(run: History) -> list[tuple[dict[str, Any], int]]:
+    """Return the newest pictures of what `distgan generate` has made beside the training, with
+    their widths in pixels.
+    """
     newest = sorted(run.generated, key=lambda path: path.stat().st_mtime)[-MAX_GENERATED:]
-    return [_figure(path, LARGE_PIXELS, path.parent.name) for path in sorted(newest)]
+    return [
+        (_figure(path, LARGE_PIXELS, path.parent.name), min(_size(path)[0], LARGE_PIXELS))
+        for path in sorted(newest)
+    ]
 
 
 def pick(steps: list[int], best: int | None, count: int = MAX_GRIDS) -> list[int]:

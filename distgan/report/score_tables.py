@@ -96,8 +96,8 @@ def class_scores(
         )
     if isinstance(features, int) and any(k <= features for k in known):
         notes.append(
-            f"of no more images than the {features} features it is mostly bias, and its floor is,"
-            " too: compare the two of one line, and no others"
+            f"a Fréchet distance of no more images than the {features} features is mostly bias, and"
+            " so is its floor: compare the two of one line, and no others"
         )
     if len(known) < len(rows):
         notes.append(
