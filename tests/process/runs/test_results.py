@@ -22,7 +22,7 @@ from processes import BIN, line, run
 from safetensors.torch import load_file
 from torch import nn
 
-from distgan.commands import generate, report
+from distgan.commands import generate, report, trained_run
 from distgan.config.sections import Machine
 from distgan.core import rng
 from distgan.core.errors import ConfigError
@@ -600,6 +600,12 @@ def test_results_and_scores_of_conditional_networks_are_by_class(trained, tmp_pa
     before = hashes(made)
     assert generate.main([str(folder), "--class", f"{first},{second}", "--n", "6"]) == 0
     assert hashes(made) == before
+    _, settings = trained_run.settings(folder, "cpu")
+    other = Data(settings.data)
+    trained_run.require_classes(other, settings, folder)
+    other.labels = Labels("species", ("rose", *labels["names"][1:]), tuple(labels["counts"]))
+    with pytest.raises(ConfigError, match="has other classes of species than the run.*pink primr"):
+        trained_run.require_classes(other, settings, folder)
     one, rows = tmp_path / "one", tmp_path / "rows"
     between = ["--interpolate", f"{first},{second}", "--device", "cpu"]
     assert generate.main([str(folder), str(rows), *between, "--n", "24"]) == 0
