@@ -46,6 +46,7 @@ class Case:
     precision: str = "float32"
     accumulation: int = 1
     channels_last: bool = False
+    frozen: bool = False  # D's first layer does not train
     tuning: dict = dataclasses.field(default_factory=dict)  # of DeepSpeed
 
 
@@ -74,11 +75,12 @@ CASES = {
         },
     ),
     "channels last": Case(SGD, channels_last=True),
+    "first layer of D fixed": Case(ADAM, accumulation=2, penalty=10.0, clip=0.5, frozen=True),
 }
 
 
 # ---- the game
-def networks() -> tuple[nn.Module, nn.Module]:
+def networks(case: Case) -> tuple[nn.Module, nn.Module]:
     G = nn.Sequential(
         nn.Linear(LATENT, 16),
         nn.Tanh(),
@@ -87,6 +89,7 @@ def networks() -> tuple[nn.Module, nn.Module]:
         nn.Tanh(),
     )
     conv = normalization.spectral_norm(nn.Conv2d(3, 5, 3, padding=1))
+    conv.requires_grad_(not case.frozen)
     return G, nn.Sequential(
         conv, nn.Tanh(), nn.Conv2d(5, 6, 3, 2, 1), nn.Tanh(), nn.Flatten(), nn.Linear(24, 1)
     )
@@ -122,7 +125,7 @@ def d_loss(judge, inside, fake, case: Case, real, where, add) -> tuple[torch.Ten
 def reference(case: Case, steps: int):
     """The same in one process without any engine: (nets, optimizers, norms)."""
     torch.manual_seed(0)
-    nets = networks()
+    nets = networks(case)
     optimizers, norms = [case.optimizer(net.parameters()) for net in nets], []
     G, D = ((lambda x, net=net: cast(net, x, case)) for net in nets)
 
@@ -180,7 +183,7 @@ def players(case: Case, ranks: Ranks, seed: int = 0) -> list[Player]:
     torch.manual_seed(seed + ranks.rank * (ranks.engine_choice.engine == "deepspeed"))
     return [
         Player(ranks, net, case.optimizer, clip=case.clip, clamp=case.clamp if i else None)
-        for i, net in enumerate(networks())
+        for i, net in enumerate(networks(case))
     ]
 
 
@@ -357,6 +360,7 @@ def refused(optimizer, stage: int, precision: str = "float32") -> str:
 def main(stage: int) -> None:
     found = {name: run(case, stage) for name, case in CASES.items()}
     found["resumed, adam"] = resumed(Case(ADAM, clip=0.5, accumulation=2), stage)
+    found["resumed, first layer of D fixed"] = resumed(Case(ADAM, frozen=True), stage)
     found["resumed, rmsprop and clamp"] = resumed(Case(RMSPROP, clamp=0.1), stage)
     found["groups of DeepSpeed's own"] = float(own_group(start(Case(), stage)))
     found["bf16"] = run(Case(SGD, precision="bf16"), stage)
