@@ -1,15 +1,19 @@
 """`distgan new`: write the file of a GAN of one's own, which trains as it is. Imports no torch."""
 
+import contextlib
 import keyword
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from distgan.config import image_sizes
 from distgan.core import console
 from distgan.core.arguments import Arguments, Command, one_of
 from distgan.core.errors import ConfigError
 from distgan.core.files import create, disk_errors, make_folder
+from distgan.core.reading import read_json
 from distgan.recipes._catalog import FOLDER, recipe_names
+from distgan.shards.format.sample_spec import sample_of
 
 PAGE = FOLDER.parent / "your-own-gan.md"  # docs/your-own-gan.md
 # Of each kind of sample: data to begin with, as words of `distgan shard`, and the folder to make.
@@ -17,6 +21,11 @@ DATA = {
     "image": ("particles", "data/particles"),
     "image_pair": ("image_pairs", "data/pairs", "--input", "before", "--target", "after"),
     "pair": ("waveform", "data/pulses", "--n", "440", "--length", "256", "--noise", "12"),
+}
+# Of pictures or recordings of one's own, where those are built in.
+OWN = {
+    "image": ("images", "data/photos", "--from", "PHOTOS", "--size", "64"),
+    "pair": ("audio", "data/takes", "--from", "TAKES", "--segment", "2"),
 }
 
 
@@ -75,10 +84,26 @@ def main(argv: list[str]) -> int:
             raise ConfigError(
                 f"{path} exists, and is left as it is; give another name, or delete it first"
             ) from None
+    console.say(f"wrote {path}: it trains as it is; {PAGE} explains what it may hold. Next:")
+    if made := _made(arguments.kind):
+        console.say(f"  {console.command('train', path, f'data={made}')}")
+        return 0
     source, data, *options = DATA[arguments.kind]
-    console.say(
-        f"wrote {path}: it trains as it is; {PAGE} explains what it may hold. Next:\n"
-        f"  {console.command('shard', source, data, *options)}\n"
-        f"  {console.command('train', path, f'data={data}')}"
-    )
+    lines = [console.command("shard", source, data, *options)]
+    lines.append(console.command("train", path, f"data={data}"))
+    if own := OWN.get(arguments.kind):
+        lines.insert(0, console.command("shard", *own) + "  # data of your own, or built-in ones:")
+        lines[-1] = f"{console.command('train', path, f'data={own[1]}')}  # or data={data}"
+    console.say("\n".join(f"  {line}" for line in lines))
     return 0
+
+
+def _made(kind: str) -> Path | None:
+    """Return a data set below the working directory that the template trains on."""
+    for path in sorted([*Path().glob("*/dataset.json"), *Path().glob("*/*/dataset.json")]):
+        with contextlib.suppress(OSError, ValueError):
+            sample = sample_of(about := read_json(path, links=True))
+            fits = kind == "pair" or sample.get("size") in image_sizes.SIDES
+            if sample["kind"] == kind and fits and about.get("complete"):
+                return path.parent
+    return None

@@ -58,10 +58,21 @@ def read_json(path: Path, most: int = RECORD_BYTES, links: bool = False) -> Any:
     return parse_json(read_bytes(path, most, links))
 
 
-def parse_json(text: bytes | str) -> Any:
-    """Parse JSON; ValueError, also where it is nested more than DEPTH deep."""
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"{key[:60]!r} occurs twice")
+        found[key] = value
+    return found
+
+
+def parse_json(text: bytes | str, unique: bool = False) -> Any:
+    """Parse JSON; ValueError, also where it is nested more than DEPTH deep, and with `unique` where
+    an object has a key twice.
+    """
     try:
-        value = json.loads(text)
+        value = json.loads(text, object_pairs_hook=_unique if unique else None)
     except RecursionError:
         raise ValueError("nested too deeply") from None
     level = [value]

@@ -42,12 +42,15 @@ def _why_no_dataset(folder: str, root: Path) -> str:
             " more, some of them for validation"
         )
     if any(path.suffix.lower() in EXTENSIONS for path in islice(root.rglob("*"), MOST_LOOKED_AT)):
-        line = console.command("shard", "images", f"data/{root.resolve().name}", "--from", folder)
-        return f"{folder} holds pictures, and no shards. Make them: {line}"
+        made = f"data/{root.resolve().name}"
+        line = console.command("shard", "images", made, "--from", folder)
+        train = shlex.quote(f"data={made}")
+        return f"{folder} holds pictures, and no shards. Make them: {line}; then train with {train}"
     return (
         f"no shards in {folder}: {root / 'dataset.json'} is missing. Make them:"
-        f" {console.command('shard', 'particles', folder)}; or, if it holds WebDataset tars:"
-        f" {console.command('index', folder)}"
+        f" {console.command('shard', 'images', folder, '--from', 'PICTURES')} (a folder of your"
+        f" own), or {console.command('shard', 'particles', folder)} (built in); or, if it holds"
+        f" WebDataset tars: {console.command('index', folder)}. More: distgan shard --help"
     )
 
 

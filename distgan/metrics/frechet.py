@@ -178,8 +178,9 @@ def at_infinity(
         return (
             None,
             (
-                f"left out below {2 * d} samples, twice as many as features: the line through 1/n"
-                f" misses by as much as it corrects; found {n}"
+                f"not computed: it needs {2 * d} samples and as many real images, twice the"
+                f" {d} features, and the smaller set has {n}; below that the line through 1/n"
+                " misses by as much as it corrects"
             ),
         )
     order = [

@@ -41,6 +41,8 @@ from distgan.shards.format.tar_members import ODD
 
 TRAIN, VALIDATION = ("train", "training"), ("validation", "val", "valid", "test")
 SHARE = 0.1
+# As dataset.json records them; one of a group replaces all of it.
+OPTIONS = (("train", "validation"), ("image", "input", "target"), ("label",))
 RECIPES = {"image": "sagan", "pair": None, "image_pair": None}  # to name as the next command
 Parts = dict[str, dict[str, Any]]
 
@@ -54,7 +56,7 @@ COMMAND = Command(
     "index",
     """Make tars that others wrote (webdataset's ShardWriter, tar --sort=name -cf) a data set to
 train on. The tars are only read, and every byte of them: cut, damaged or unsafe ones are refused.
-Running it again finds any that changed.""",
+Running it again finds any that changed, and keeps the options that it was made with.""",
     (
         Option("train", f"the folder for training (default: {' or '.join(TRAIN)})", "NAME"),
         Option(
@@ -109,6 +111,12 @@ def main(argv: list[str]) -> int:
     """
     args = COMMAND.parse(argv)
     root = Path(args.words[0])
+    if kept := _as_before(root / DATASET, args):
+        args = COMMAND.parse([*kept, *argv])
+        console.say(
+            f"{root} was indexed with {' '.join(kept)}, and is again; other options replace these,"
+            f" and without {DATASET} it is indexed anew"
+        )
     if not root.is_dir():
         raise ConfigError(
             f"{root}: no such folder; name the folder of the tars, or of their train and validation"
@@ -123,6 +131,20 @@ def main(argv: list[str]) -> int:
             " of your own with links to them (ln -s) and index that"
         ) from error
     return 0
+
+
+def _as_before(path: Path, args: Arguments) -> list[str]:
+    """Return the options that `path`, a dataset.json, records and this line says nothing of."""
+    if not path.is_file() or (about := load_json(path)).get("source") != "index":
+        return []
+    recorded = about.get("options")
+    return [
+        f"--{name}={recorded[name]}"
+        for group in OPTIONS
+        if isinstance(recorded, dict) and not set(group) & args.given.keys()
+        for name in group
+        if isinstance(recorded.get(name), str)
+    ]
 
 
 def adopt(root: Path, args: Arguments) -> None:
@@ -159,8 +181,8 @@ def adopt(root: Path, args: Arguments) -> None:
     _require_disjoint(sets)
     sample, errors = infer(sets, args.image, (args.input, args.target) if args.input else None)
     columns = label_columns(sets, args.label)
-    names = ("train", "validation", "image", "input", "target", "label")
-    options = {name: args.given[name][0] for name in names if name in args.given}
+    names = [name for group in OPTIONS for name in group if name in args.given]
+    options = {name: args.given[name][0] for name in names}
     labels = {"labels": {column.name: column.entry() for column in columns}} if columns else {}
     dataset = {
         "version": VERSION,

@@ -91,6 +91,7 @@ CHECKS = (
         " examined",
     ),
     Check("label", "labels", None, 0, "", "a label is missing, or of no class of dataset.json"),
+    Check("contradiction", "labels", 0, None, "", "the same pixels as an image of another class"),
     Check(
         "class-few",
         "classes",

@@ -11,7 +11,7 @@ include it.
 import json
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -30,9 +30,9 @@ from distgan.shards.audit import images, integrity, pairs
 from distgan.shards.audit.checks import FAIL, SIGNED, WARN
 from distgan.shards.audit.findings import Checks, Finding, limit_words, print_table, summary
 from distgan.shards.audit.labels import LabelCounts
-from distgan.shards.audit.samples import chunks, places, read
+from distgan.shards.audit.samples import Place, chunks, places, read
 from distgan.shards.format.manifest import DATASET
-from distgan.shards.format.sample_spec import UNITS, recipe_for
+from distgan.shards.format.sample_spec import UNITS, next_lines
 from distgan.shards.sources._base import load_source, source_names
 
 VERSION = 1
@@ -62,7 +62,7 @@ def main(argv: list[str]) -> int:
     _require_writable(out, root)
     files = integrity.examine(root, checks, args.workers)
     labels = LabelCounts(files, checks, args.workers)
-    quality = _Quality(files, checks, args.limit, args.workers)
+    quality = _Quality(files, checks, args.limit, args.workers, labels.differ)
     report = _report(files, quality, labels, checks, args.strict)
     try:
         pictures = _write(out, report, quality)
@@ -134,7 +134,14 @@ class _Quality:
     Empty if the kind of sample is not known.
     """
 
-    def __init__(self, files: integrity.Integrity, checks: Checks, limit: int | None, workers: int):
+    def __init__(
+        self,
+        files: integrity.Integrity,
+        checks: Checks,
+        limit: int | None,
+        workers: int,
+        differ: Callable[[Place, Place], str],
+    ):
         self.kind = _kind(files.dataset.get("sample"))
         # The units of the checks that apply.
         self.units = ("images", self.kind) if self.kind == "image pairs" else (self.kind,)
@@ -157,7 +164,7 @@ class _Quality:
                 self.reports += reports
                 bar.advance(len(reports))
         if "images" in self.units:
-            self.findings = images.findings(self.reports, checks)
+            self.findings = images.findings(self.reports, checks, differ)
         else:
             self.findings = pairs.findings(self.reports, checks, self.ungraded)
 
@@ -243,12 +250,28 @@ def _print(
         f"{root}: {report['verdict']}; {fails} FAIL, {warns} WARN, all listed in"
         f" {out / FILE}{beside}"
     )
-    console.say(f"next: {_next(root, report, rows)}")
+    for line in _next(root, report, rows, list(labels.counts)):
+        console.say(f"next: {line}")
 
 
-def _next(root: Path, report: dict[str, Any], rows: list[dict[str, Any]]) -> str:
-    """Return the next command, or the remedy for what failed."""
-    name, kind, adopted = report["source"], report["examined"]["kind"], report["source"] == "index"
+def _next(
+    root: Path, report: dict[str, Any], rows: list[dict[str, Any]], labels: list[str]
+) -> list[str]:
+    """Return the next commands, or the remedy; `labels` are the columns of the data set."""
+    _, *lines = next_lines(root, report["sample"] or {}, _usual(report), labels)
+    return [_remedy(root, report, rows)] if report["verdict"] == "fail" or not lines else lines
+
+
+def _usual(report: dict[str, Any]) -> str | None:
+    """Return the recipe to name as the next command."""
+    if report["source"] in source_names():
+        return load_source(report["source"]).RECIPE
+    return {"images": "sagan", "pairs": "timbre"}.get(report["examined"]["kind"])
+
+
+def _remedy(root: Path, report: dict[str, Any], rows: list[dict[str, Any]]) -> str:
+    """Return the remedy for what failed, or for what no recipe trains on."""
+    kind, adopted = report["examined"]["kind"], report["source"] == "index"
     index = console.command("index", root)
     if any(row["level"] == FAIL for row in rows if row["of"] in ("files", "members")):
         if adopted:
@@ -269,16 +292,8 @@ def _next(root: Path, report: dict[str, Any], rows: list[dict[str, Any]]) -> str
             "repair or leave out the samples named above at their source, and shard it again"
             " (--drop-low-quality leaves out those that a source itself reports)"
         )
-    if name in source_names():
-        usual = load_source(name).RECIPE
-    else:
-        usual = {"images": "sagan", "pairs": "timbre"}.get(kind)
-    if recipe := recipe_for(report["sample"] or {}, usual):
-        return console.command("run", "--processes", 2, recipe, f"data={root}")
-    if usual and kind == "images":
+    if _usual(report) and kind == "images":
         return f"make images of a size that recipes train on: {image_sizes.RULE}"
-    if kind == "image pairs":
-        return console.command("new", "my_gan.py", "--kind", "image_pair")
     return (
         "a recipe of your own (docs/architecture.md, Adding a system); no recipe of this version"
         f" trains on {kind}"

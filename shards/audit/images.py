@@ -10,6 +10,7 @@ copies are found; mirrored or rotated ones are not, nor thin lines moved by a pi
 
 import hashlib
 import io
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -165,8 +166,12 @@ def perceptual_hash(blocks: np.ndarray) -> int:
     return int.from_bytes(np.packbits(low > np.median(low)).tobytes())
 
 
-def findings(reports: list[ImageReport], checks: Checks) -> list[Finding]:
-    """Return all findings about these images."""
+def findings(
+    reports: list[ImageReport],
+    checks: Checks,
+    differ: Callable[[Place, Place], str] = lambda one, other: "",
+) -> list[Finding]:
+    """Return all findings about these images; `differ` says how the labels of two differ."""
     result: list[Finding] = []
     for report in reports:
         for name, detail in report.errors.items():
@@ -176,13 +181,18 @@ def findings(reports: list[ImageReport], checks: Checks) -> list[Finding]:
             if name in report.values:
                 checks.judge(result, "images", name, report.place, report.values[name], "")
     decoded = [report for report in reports if report.values]
-    copies = _copies(decoded, checks, result)
+    copies = _copies(decoded, checks, result, differ)
     distinct = [report for i, report in enumerate(decoded) if i not in copies]
     _near_duplicates([r for r in distinct if r.values["range"] > 0], checks, result)
     return result
 
 
-def _copies(reports: list[ImageReport], checks: Checks, result: list[Finding]) -> set[int]:
+def _copies(
+    reports: list[ImageReport],
+    checks: Checks,
+    result: list[Finding],
+    differ: Callable[[Place, Place], str],
+) -> set[int]:
     """Report images with equal pixels; return the indices of copies of an earlier one.
 
     Of pairs, those with both images equal, and a target that is in both splits; one target with
@@ -199,9 +209,13 @@ def _copies(reports: list[ImageReport], checks: Checks, result: list[Finding]) -
             continue
         copies.add(i)
         leaks = other.place.split != report.place.split
-        if leaks or what == "pixels":
+        detail = f"the {what} of {other.place}"
+        contradiction = differ(report.place, other.place) if what == "pixels" else ""
+        if contradiction:
+            text = f"{detail}, but {contradiction}"
+            checks.judge(result, "labels", "contradiction", report.place, 1.0, text, other.place)
+        if leaks or what == "pixels" and not contradiction:
             name = "duplicate-leak" if leaks else "duplicate"
-            detail = f"the {what} of {other.place}"
             checks.judge(result, "images", name, report.place, 1.0, detail, other.place)
     return copies
 

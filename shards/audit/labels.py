@@ -53,6 +53,9 @@ class LabelCounts:
             str, dict[str, dict[str, int]]
         ] = {}  # column -> class -> split -> samples
         self._values: dict[str, list[float]] = {}
+        # By place, the class of each column, or why there is none.
+        self._classes: dict[str, list[int | str]] = {}
+        self._columns: list[LabelColumn] = []
         chosen = places(files.shards, None)
         if not chosen:
             return
@@ -63,7 +66,7 @@ class LabelCounts:
             self.findings = [Finding("dataset", FAIL, "", "", "", None, None, "", detail)]
             return
         if columns:
-            self.units = ("labels", "classes")
+            self.units, self._columns = ("labels", "classes"), columns
             found = self._count(columns, chosen, checks, workers)
             for column in columns:
                 self._judge(column, found[column.name], checks)
@@ -78,6 +81,7 @@ class LabelCounts:
             for results in ordered_map(Examiner(columns), chunks(chosen), workers):
                 for classes in results:
                     place = next(at)
+                    self._classes[str(place)] = classes
                     for column, number in zip(columns, classes, strict=True):
                         self.totals["labels"] += 1
                         if isinstance(number, str):
@@ -114,6 +118,15 @@ class LabelCounts:
                     check.name, level, SPLITS[0], DATASET, key, value, limit, check.unit, detail
                 )
             )
+
+    def differ(self, one: Place, other: Place) -> str:
+        """Return how the classes of two samples differ, "" where they do not."""
+        places = (self._classes.get(str(place), []) for place in (one, other))
+        return ", ".join(
+            f"{column.name} is {column.names[mine]} here and {column.names[theirs]} there"
+            for column, mine, theirs in zip(self._columns, *places, strict=False)
+            if isinstance(mine, int) and isinstance(theirs, int) and mine != theirs
+        )
 
     def measured(self, name: str) -> list[float]:
         """Return the values of a check of classes."""

@@ -14,11 +14,13 @@ its own shards, and `--finish` detects a lost task.
 
 import os
 import re
+import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from distgan.config import image_sizes
 from distgan.core import console
 from distgan.core.arguments import Arguments, Command, Option, number, switch, whole
 from distgan.core.errors import ConfigError, DataError
@@ -85,6 +87,11 @@ def _exclusive(args: Arguments) -> Iterator[str]:
         yield "--task, --finish: give one of them"
 
 
+SIZES = textwrap.fill(
+    "The commands that train are for --size N or WxH that distgan's recipes train on:"
+    f" {image_sizes.RULE}. Images of any other size are for a recipe of your own.",
+    100,
+)
 COMMAND = Command(
     "shard",
     "Check a source, split it into train and validation, and write both as verified WebDataset"
@@ -144,6 +151,7 @@ def command_of(name: str) -> Command:
     ]
     examples = "\n".join(f"  {line}\n      {meaning}" for meaning, line in module.EXAMPLES)
     following = "\n".join(f"then: {command}" for command in _usual_next(module))
+    following += f"\n\n{SIZES}" if _has_sizes(module) else ""
     check = getattr(module, "check_options", lambda args: ())
     return Command(
         f"shard {name}",
@@ -275,12 +283,19 @@ def _overview() -> str:
             f"    {line}\n        {what}" for what, line in module.EXAMPLES
         ]
         lines += [f"    then: {command}" for command in _usual_next(module)]
+    lines += ["", SIZES]
     return "\n".join(lines)
 
 
 def _usual_next(module: Any) -> list[str]:
-    """Return the next commands, for help: of 64 x 64, where samples are images."""
-    return next_lines("OUT", {"kind": "image", "size": 64}, module.RECIPE)
+    """Return the next commands, for help: of images of a size that recipes train on."""
+    sample = {"kind": "image", "size": 64} if _has_sizes(module) else {"kind": "pair"}
+    return next_lines("OUT", sample, module.RECIPE)
+
+
+def _has_sizes(module: Any) -> bool:
+    """Return whether it makes images of a size to choose, for recipes of distgan."""
+    return bool(module.RECIPE) and any(option.name == "size" for option in module.OPTIONS)
 
 
 def _summary(module: Any) -> str:

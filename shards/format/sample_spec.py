@@ -88,15 +88,19 @@ def next_lines(
 ) -> list[str]:
     """Return the commands to name after a data set was made; `labels` are its columns."""
     lines = [console.command("check", data)]
-    if sample["kind"] == "image_pair":
-        lines.append(console.command("new", "my_gan.py", "--kind", "image_pair"))
+    if sample.get("kind") == "image_pair":
+        train = console.command("train", "my_gan.py", f"data={data}")
+        new = console.command("new", "my_gan.py", "--kind", "image_pair")
+        lines.append(f"{new}  # then: {train}")
     if recipe := recipe_for(sample, usual):
         run = ("run", "--processes", 2, recipe, f"data={data}")
         lines.append(console.command(*run))
-        if labels and sample["kind"] == "image":
+        if sample.get("kind") == "image" and isinstance(sample["size"], int):
+            lines[-1] += f"  # or my_gan.py of your own in place of {recipe}: distgan new my_gan.py"
+        if labels and sample.get("kind") == "image":
             column = [f"label={labels[0]}"] if len(labels) > 1 else []
             lines.append(console.command(*run, "conditional=true", *column))
-    elif usual and sample["kind"] == "image":
+    elif usual and sample.get("kind") == "image":
         lines[0] += f"  # no recipe of distgan trains on images of this size: {image_sizes.RULE}"
     return lines
 

@@ -123,7 +123,7 @@ def _of_csv(data: bytes, files: list[str]) -> Table:
 
 
 def _of_json(data: bytes) -> Table:
-    content = parse_json(_text(data))
+    content = parse_json(_text(data), unique=True)
     if isinstance(content, dict) and isinstance(content.get("labels"), list):
         content = content["labels"]
         if not all(isinstance(item, list) and len(item) == 2 for item in content):

@@ -83,7 +83,7 @@ def test_the_result_can_be_repeated_from_what_it_says(trained, tmp_path):
     assert (
         said["score_sd"] >= 0
         and said["score_at_infinity"] is None
-        and "left out below 960 samples" in said["score_at_infinity_by"]
+        and "it needs 960 samples" in said["score_at_infinity_by"]
     )
     for numbers in (said["floor"]["real"], said["floor"]["generated"]):
         assert {"score", "kernel_standin", "precision", "sliced_wasserstein"} <= numbers.keys()

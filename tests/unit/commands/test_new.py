@@ -42,8 +42,12 @@ def test_what_it_writes_trains(kind, sets, here, capsys):
     assert new.main(["gans/mine.py", "--kind", kind]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("wrote gans/mine.py") and new.PAGE.is_file()
-    assert lines[1].startswith("  distgan shard ")
-    assert lines[2] == f"  distgan train gans/mine.py data={new.DATA[kind][1]}"
+    source, made, *_ = new.DATA[kind]
+    own, place = new.OWN.get(kind, ("", made))[:2]
+    assert not own or lines.pop(1).startswith(f"  distgan shard {own} {place} --from ")
+    assert lines[1].startswith(f"  distgan shard {source} {made}")
+    line = f"  distgan train gans/mine.py data={place}"
+    assert lines[2] == (f"{line}  # or data={made}" if own else line)
     assert len(Path("gans/mine.py").read_text().splitlines()) <= 85
     data, words = OF_KIND[kind]
     words = [f"data={sets(data)}", "machine.folder=run", "epochs=0.2", *TINY, *words]
@@ -52,6 +56,15 @@ def test_what_it_writes_trains(kind, sets, here, capsys):
     assert [row["step"] for row in rows if "d/loss" in row] == [1, 2]
     score = "eval/frechet_standin" if kind == "image" else "eval/l1"
     assert any(score in row for row in rows) and list(Path("run/samples").glob("*.png"))
+
+
+def test_the_data_set_that_is_there_is_named(particles, here, capsys):
+    (here / "some" / "where").parent.mkdir()
+    (here / "some" / "where").symlink_to(particles)
+    assert new.main(["mine.py"]) == 0
+    assert capsys.readouterr().out.splitlines()[1:] == ["  distgan train mine.py data=some/where"]
+    assert new.main(["pairs.py", "--kind", "pair"]) == 0  # which no images are for
+    assert "distgan shard audio data/takes --from TAKES" in capsys.readouterr().out
 
 
 @pytest.mark.gate

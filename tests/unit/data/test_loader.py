@@ -375,8 +375,10 @@ def test_a_folder_without_shards_says_how_to_make_them(tmp_path):
     (tmp_path / "photos" / "in").mkdir(parents=True)
     (tmp_path / "photos" / "in" / "A.JPG").touch()
     line = f"distgan shard images data/photos --from {tmp_path}/photos"
-    with pytest.raises(DataError, match=f"holds pictures, and no shards. Make them: {line}"):
+    with pytest.raises(DataError, match=f"holds pictures, and no shards. Make them: {line}; then"):
         Data(str(tmp_path / "photos"))
+    with pytest.raises(DataError, match="Make them: distgan shard images lost --from PICTURES"):
+        Data("lost")
 
 
 def test_the_validation_set_comes_whole_with_its_last_chunk(particles):

@@ -259,7 +259,8 @@ def test_kinds_of_pictures(tmp_path, capsys, payload, colour, channels):
         "field": field,
     }
     line = (
-        f"next: distgan check {tmp_path}\nnext: distgan run --processes 2 sagan data={tmp_path}\n"
+        f"next: distgan check {tmp_path}\nnext: distgan run --processes 2 sagan data={tmp_path}"
+        "  # or my_gan.py of your own in place of sagan: distgan new my_gan.py\n"
     )
     assert line in capsys.readouterr().out
 
@@ -454,7 +455,10 @@ def test_pairs_of_images(tmp_path, capsys, sides):
     assert index(tmp_path, *named) == 0
     about_pairs = {"kind": "image_pair", "channels": 3, "size": 8, "fields": fields}
     assert about(tmp_path)["sample"] == about_pairs
-    assert "next: distgan new my_gan.py --kind image_pair\n" in capsys.readouterr().out
+    assert (
+        "next: distgan new my_gan.py --kind image_pair  # then: distgan train"
+        in capsys.readouterr().out
+    )
     assert Data(str(tmp_path)).shape == (2, 3, 8, 8)
     odd = tmp_path / "odd"
     for k, size in enumerate((8, (8, 4))):

@@ -82,7 +82,8 @@ def test_a_clean_set_has_no_findings_and_stays_as_it_was(particles, capsys):
         "statistics.png",
     ]
     lines = capsys.readouterr().out.splitlines()
-    assert lines[-1] == f"next: distgan run --processes 2 sagan data={particles}"
+    line = f"next: distgan run --processes 2 sagan data={particles}"
+    assert lines[-1].partition("  # or my_gan.py of your own")[0] == line
     assert any(line.startswith("integrity ok: 2 shards, 120 members") for line in lines)
     assert check(particles)[1] == {**report, "strict": False}  # the audit does not find itself
 
@@ -481,10 +482,12 @@ def test_tars_that_others_made(tmp_path, no_pictures, capsys):
 def test_the_next_line_is_one_that_works(source, kind, verdict, text):
     sample = {"kind": kind.removesuffix("s"), "size": 64}
     report = {"source": source, "sample": sample, "examined": {"kind": kind}, "verdict": verdict}
-    assert text in audit_command._next(Path("root"), report, [])
+    (line,) = audit_command._next(Path("root"), report, [], [])
+    assert text in line
     if text.endswith("sagan data=root"):
         sample["size"] = [64, 65]
-        assert "the shorter side must be 16, 32" in audit_command._next(Path("root"), report, [])
+        (line,) = audit_command._next(Path("root"), report, [], [])
+        assert "the shorter side must be 16, 32" in line
 
 
 def test_rectangles_are_examined_and_drawn(tmp_path):

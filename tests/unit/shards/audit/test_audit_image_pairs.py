@@ -32,7 +32,8 @@ def test_a_clean_set_has_no_findings(tmp_path, capsys):
     assert (code, report["findings"]) == (0, [])
     assert report["examined"]["kind"] == "image pairs" and report["examined"]["samples"] == 16
     assert {row["check"] for row in report["checks"] if row["of"] == "image pairs"} == {"identical"}
-    assert capsys.readouterr().out.endswith("next: distgan new my_gan.py --kind image_pair\n")
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("next: distgan new my_gan.py --kind image_pair  # then: distgan train")
     assert (tmp_path / "data" / "audit" / "images.png").is_file()
 
 

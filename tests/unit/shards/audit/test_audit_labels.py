@@ -101,3 +101,36 @@ def test_of_many_classes_the_extremes_are_shown(tmp_path, capsys):
     assert lines[start + 13].split() == ["…", "16", "more"]
     assert lines[start + 25].split() == ["n39", "2", "0"]
     assert lines[start + 26].startswith("integrity ok")
+
+
+def test_equal_images_of_two_classes_contradict_each_other(tmp_path, capsys):
+    root = labelled(tmp_path, ["ant", "bee", "ant", "bee"] * 2, ["ant", "bee"], ["ant", "bee"])
+    image = encode(np.arange(256, dtype=np.uint8).reshape(16, 16), "png")[1]
+    parts: list[list[dict]] = [[], []]
+    for part, labels in enumerate((["ant", "bee", "ant", "bee", "ant"], ["bee", "ant"])):
+        for i, label in enumerate(labels):
+            noise = np.random.default_rng(10 * part + i).integers(0, 256, (16, 16), np.uint8)
+            png = image if i < 3 - 2 * part else encode(noise, "png")[1]
+            about = json.dumps({"kind": label}).encode()
+            parts[part].append({"__key__": f"{part}{i}", "png": png, "json": about})
+    about = json.loads((root / "dataset.json").read_text())
+    root = write_set(tmp_path / "equal", *parts, about["sample"], labels=about["labels"])
+    code, report = check(root, "--threshold", "class-few=-,-")
+    of_equal = [row for row in found(report) if row[0] in ("contradiction", "duplicate-leak")]
+    assert code == 1 and sorted(of_equal) == [
+        ("contradiction", "WARN", "train", "01"),
+        ("contradiction", "WARN", "validation", "10"),
+        ("duplicate-leak", "FAIL", "validation", "10"),
+    ]
+    assert [row[3] for row in found(report) if row[0] == "duplicate"] == ["02"]
+    details = {one["key"]: one["detail"] for one in report["findings"] if one["check"][:3] == "con"}
+    assert details["01"] == "the pixels of train/00, but kind is bee here and ant there"
+    assert "contradiction" in capsys.readouterr().out
+
+
+def test_the_next_lines_of_labelled_images_have_conditional_networks(tmp_path, capsys):
+    root = labelled(tmp_path, ["ant"] * 6 + ["bee"] * 4, ["ant", "bee"], ["ant", "bee"])
+    assert check(root)[0] == 0
+    first, second = capsys.readouterr().out.splitlines()[-2:]
+    line = f"next: distgan run --processes 2 sagan data={root}"
+    assert first.partition("  #")[0] == line and second == f"{line} conditional=true"

@@ -90,7 +90,8 @@ def test_several_columns_numbers_and_the_next_lines(photos, tmp_path, capsys):
     assert "classes of kind with one image: 1, such as 7" in dataset["notes"]
     assert any("classes of kind without a sample in" in note for note in dataset["notes"])
     run = f"next: distgan run --processes 2 sagan data={tmp_path / 'out'}"
-    assert f"{run}\n{run} conditional=true label=legs\n" in capsys.readouterr().out
+    first, second = capsys.readouterr().out.splitlines()[-2:]
+    assert first.partition("  #")[0] == run and second == f"{run} conditional=true label=legs"
     sample = json.loads(Data(str(tmp_path / "out")).train[0]["json"])
     assert set(sample) == {"file", "width", "height", "mode", "legs", "kind"}
 
@@ -158,6 +159,19 @@ def test_a_fault_of_the_file_is_one_error_and_nothing_is_written(photos, tmp_pat
         shard(photos, tmp_path / "out", "--labels", given)
     assert message in str(raised.value) and str(raised.value).startswith(f"--labels {given}: ")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ('{"ant/0.png": "ant", "ant/0.png": "bee"}', "ant/0.png"),
+        ('[{"file": "ant/0.png", "class": "ant", "class": "bee"}]', "class"),
+    ],
+)
+def test_a_key_that_is_repeated_in_json_is_an_error(photos, tmp_path, text, key):
+    (tmp_path / "l.json").write_text(text)
+    with pytest.raises(ConfigError, match=f"--labels .*: '{key}' occurs twice"):
+        shard(photos, tmp_path / "out", "--labels", tmp_path / "l.json")
 
 
 def test_folders_and_files_that_cannot_be_labels_are_refused(photos, tmp_path):

@@ -47,7 +47,9 @@ def make(folder: Path, *words: object, out: str = "out", workers: int = 1) -> Pa
 def test_both_images_of_a_pair_are_one_sample_cut_and_resized_alike(folders, capsys):
     out = make(folders, "--validation", 0.25)
     said = capsys.readouterr().out
-    assert f"next: distgan check {out}\nnext: distgan new my_gan.py --kind image_pair\n" in said
+    assert (
+        f"next: distgan check {out}\nnext: distgan new my_gan.py --kind image_pair  # then:" in said
+    )
     about = json.loads((out / "dataset.json").read_text())
     fields = ["input.png", "target.png"]
     assert about["sample"] == {"kind": "image_pair", "channels": 3, "size": 16, "fields": fields}
