@@ -113,10 +113,7 @@ def main(argv: list[str]) -> int:
     root = Path(args.words[0])
     if kept := _as_before(root / DATASET, args):
         args = COMMAND.parse([*kept, *argv])
-        console.say(
-            f"{root} was indexed with {' '.join(kept)}, and is again; other options replace these,"
-            f" and without {DATASET} it is indexed anew"
-        )
+        console.say(f"{root} was indexed with {' '.join(kept)}, and is again; {DATASET} keeps it")
     if not root.is_dir():
         raise ConfigError(
             f"{root}: no such folder; name the folder of the tars, or of their train and validation"
@@ -395,9 +392,8 @@ def _report(root: Path, dataset: dict[str, Any]) -> None:
             " --size 64"
         )
     elif sample["kind"] in RECIPES:
-        for line in next_lines(
-            root, sample, RECIPES[sample["kind"]], list(dataset.get("labels", {}))
-        ):
+        usual, columns = RECIPES[sample["kind"]], list(dataset.get("labels", {}))
+        for line in next_lines(root, sample, usual, columns):
             console.say(f"next: {line}")
     else:
         console.say("next: distgan index --help")

@@ -489,7 +489,7 @@ def test_several_images_are_not_guessed(tmp_path, capsys):
         (("--image", "cls"), "'cls' is of an unsupported kind; allowed are png, jpg"),
         (
             ("--input", "png", "--target", "cls"),
-            "'png' is of an unsupported kind; allowed are wav, flac",
+            "'cls' is of an unsupported kind; allowed are png, jpg",
         ),
         (("--input", "png"), "both --input and --target"),
         (("--image", "png", "--input", "a", "--target", "b"), "either --image, or both"),
