@@ -20,6 +20,7 @@ ASK = [f"epochs={EPOCHS}", "machine.checkpoint_every=1", "machine.flush_steps=3"
 
 def train_undisturbed(where: Path, *ask: str) -> tuple[Path, float]:
     """Train whole in one go; return the run folder and how long it took."""
+    where.mkdir(exist_ok=True)
     began = time.monotonic()
     run(line("torchrun", 2), "sagan", f"machine.folder={where / 'run'}", *ask, cwd=where)
     return where / "run", time.monotonic() - began
@@ -85,7 +86,7 @@ def test_kills_change_nothing_in_a_conditional_run_with_adaptive_augmentation(sh
     ask = [f"data={shapes}", "conditional=true", "label=shape", *ADA, *ASK]
     whole = train_undisturbed(tmp_path / "whole", *ask)
     assert any(row.get("d/ada", 0) > 0 for row in journal(whole[0]).values())
-    kill_and_finish(3, ask, tmp_path / "killed", whole, seed=3)
+    kill_and_finish(3, ask, tmp_path, whole, seed=3)
 
 
 @pytest.mark.nightly
