@@ -46,7 +46,7 @@ def _check(arguments: Arguments) -> Iterator[str]:
 COMMAND = Command(
     "new",
     """Write the file of a GAN of your own: two small networks, their losses and settings, with
-comments, in at most 85 lines. It trains as it is; change it as you like.""",
+comments, in at most 80 lines. It trains as it is; change it as you like.""",
     (
         one_of(
             "kind",

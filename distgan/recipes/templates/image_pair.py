@@ -22,24 +22,22 @@ class Settings(api.Run):  # each is `name=value` on the command line; another va
     watch: api.Watch = api.Watch(unbounded=True, floored=True)  # what the monitor expects of hinge
 
 
-class UNet(nn.Module):  # [n, before, h, w] -> the same beside what half the size makes of it
-    def __init__(self, before, widths):
-        super().__init__()
-        width, *rest = widths
-        layers = [nn.Conv2d(before, width, 4, 2, 1), nn.SiLU()]
-        layers += [UNet(width, rest)] if rest else []
-        up = nn.Conv2d(width + sum(rest[:1]), width, 3, 1, 1, bias=False)
-        layers += [up, nn.GroupNorm(4, width)]
-        self.layers = nn.Sequential(*layers, nn.SiLU(), nn.Upsample(scale_factor=2))
-
+class Beside(nn.Sequential):  # x beside what the layers make of it
     def forward(self, x):
-        return torch.cat([x, self.layers(x)], 1)
+        return torch.cat([x, super().forward(x)], 1)
+
+
+def unet(before, width, *rest):  # [n, before, h, w] -> [n, before + width, h, w]
+    inner = [unet(width, *rest)] if rest else []
+    up = nn.Conv2d(width + sum(rest[:1]), width, 3, 1, 1, bias=False)
+    down = nn.Conv2d(before, width, 4, 2, 1)
+    norm = nn.GroupNorm(4, width)
+    return Beside(down, nn.SiLU(), *inner, up, norm, nn.SiLU(), nn.Upsample(scale_factor=2))
 
 
 def critic(channels, widths):  # input beside target or output -> scores of patches
-    layers = []
-    for before, after in pairwise([2 * channels, *widths]):  # half the size each
-        layers += [api.spectral_norm(nn.Conv2d(before, after, 4, 2, 1)), nn.CELU(0.05)]
+    convs = [nn.Conv2d(a, b, 4, 2, 1) for a, b in pairwise([2 * channels, *widths])]
+    layers = [layer for conv in convs for layer in (api.spectral_norm(conv), nn.CELU(0.05))]
     return nn.Sequential(*layers, api.spectral_norm(nn.Conv2d(widths[-1], 1, 3, 1, 1, bias=False)))
 
 
@@ -51,7 +49,7 @@ class Recipe:  # the networks, and how they are trained against each other
         widths = [run.width * 2**i for i in range(3)]
         adam = partial(torch.optim.Adam, betas=(0.5, 0.9))
         last = nn.Conv2d(channels + widths[0], channels, 3, 1, 1)
-        G, D = nn.Sequential(UNet(channels, widths), last, nn.Tanh()), critic(channels, widths)
+        G, D = nn.Sequential(unet(channels, *widths), last, nn.Tanh()), critic(channels, widths)
         self.G = api.Player(ranks, G, partial(adam, lr=run.g_lr), ema=0.99)  # averages its weights
         self.D = api.Player(ranks, D, partial(adam, lr=run.d_lr))
         self.players = {"G": self.G, "D": self.D}  # all that a checkpoint keeps
@@ -78,7 +76,5 @@ class Recipe:  # the networks, and how they are trained against each other
         l1 = (output - target).abs().mean()
         return adversarial + self.run.lambda_l1 * l1, {"adversarial": adversarial, "l1": l1}
 
-    def repairer(
-        self,
-    ):  # what validates and generates: images [n, channels, h, w] in [-1, 1] -> the same
+    def repairer(self):  # validates and generates: images [n, channels, h, w] -> the same
         return lambda x: api.repair(self.G, x)
