@@ -45,10 +45,12 @@ def label_by_place(stream: Stream, address: np.ndarray) -> torch.Tensor:
 
 
 def systems_of(kind: str) -> tuple[System, ...]:
-    """Return the systems of a launch; ZeRO 2, which `make test` has beside DDP, leaves out what
-    `distgan new` writes.
+    """Return the systems of a launch: of ZeRO 2, which `make test` has beside DDP, without what
+    `distgan new` writes; of the gate's, with those that have fixed blocks.
     """
-    return (*SYSTEMS, *FROZEN) if kind == "zero2" else (*SYSTEMS, *FROZEN, *TEMPLATES)
+    return {"ddp": (*SYSTEMS, *TEMPLATES), "zero2": SYSTEMS}.get(
+        kind, (*SYSTEMS, *FROZEN, *TEMPLATES)
+    )
 
 
 def report(system: System, folder: Path | str, words: tuple[str, ...]) -> comparison.Report:

@@ -22,6 +22,7 @@ def small(name, *words):
     words = ("ngf=2", "ndf=2", "latent=4", "batch=4", *words)
     run = loading.validate(module.Settings, {**tree, "data": "-"}, words)
     ranks = Ranks(run.machine.model_copy(update={"device": "cpu"}))
+    torch.manual_seed(0)
     made = module.Recipe(run, ranks, batch_layout.fit(4, 1, 1, run.group), (3, 64, 64))
     at = np.arange(4)
     images = torch.zeros(4, 3, 64, 64, dtype=torch.uint8)
