@@ -143,6 +143,7 @@ def test_a_stand_in_score_is_called_so_everywhere(trained, tmp_path, capsys):
 
 
 # ---- statistics beside the data
+@pytest.mark.gate
 def test_statistics_are_made_once_and_verified(particles, tmp_path, ranks, capsys):
     data = copy_data(particles, tmp_path / "data")
 

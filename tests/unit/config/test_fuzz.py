@@ -53,6 +53,7 @@ def quietly(work):
     return None
 
 
+@pytest.mark.gate
 @settings(**SETTINGS)
 @given(
     content=st.binary(max_size=200)

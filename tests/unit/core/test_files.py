@@ -74,6 +74,7 @@ for _ in range(600):
 """
 
 
+@pytest.mark.gate
 def test_two_processes_write_one_file_and_no_read_is_torn(tmp_path):
     path, seen = tmp_path / "status.json", set()
     write_atomic(path, json.dumps({"who": "test"}))

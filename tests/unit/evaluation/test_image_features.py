@@ -130,6 +130,7 @@ def test_gray_is_repeated_and_nothing_but_bytes_is_taken(way):
 
 
 # ---- features
+@pytest.mark.gate
 def test_features_are_pytorch_fids(both):
     ours, theirs = both
     images = extraction._images(6, 0)
@@ -140,6 +141,7 @@ def test_features_are_pytorch_fids(both):
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.gate
 def test_features_are_bit_for_bit_those_of_pytorch_fids_own_network(both):
     """The network built from blocks against the one of pytorch-fid's constructor (its download
     replaced by the file), with batch norm folded and laid out as ours.

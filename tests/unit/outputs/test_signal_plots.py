@@ -107,6 +107,7 @@ def test_spectrograms_have_one_colour_scale(tmp_path):
     assert bright[1][1] == pytest.approx(bright[1][0], rel=0.2)
 
 
+@pytest.mark.gate
 def test_names_are_only_text(tmp_path):
     figures.overlay(
         tmp_path / "a.png",
@@ -116,6 +117,7 @@ def test_names_are_only_text(tmp_path):
     figures.spectrograms(tmp_path / "b.png", [[(name, tone(50)) for name in HOSTILE]], RATE)
 
 
+@pytest.mark.gate
 def test_what_is_not_finite_or_silent_is_drawn(tmp_path):
     broken = tone(80)
     broken[100:] = np.nan

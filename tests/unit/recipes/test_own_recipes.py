@@ -195,6 +195,7 @@ def test_a_fault_in_code_of_the_settings_is_one_message(name):
         train.plan([text, "data=d"])
 
 
+@pytest.mark.gate
 def test_a_fault_that_other_settings_bring_out_is_one_message(particles):
     """The check has passed with those of another run."""
     text = IMAGE.replace(
@@ -207,6 +208,7 @@ def test_a_fault_that_other_settings_bring_out_is_one_message(particles):
         train.main([*words, "width=8"])
 
 
+@pytest.mark.gate
 def test_a_copy_of_the_code_that_was_lost_is_written_again(particles, capsys):
     Path("my_gan.py").write_text(IMAGE)
     words = ["my_gan.py", f"data={particles}", *TINY]

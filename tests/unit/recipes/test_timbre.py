@@ -407,6 +407,7 @@ def test_pictures_come_with_sound(folder, tmp_path):
     assert (tmp_path / "00000012.png").read_bytes() == (tmp_path / "00000024.png").read_bytes()
 
 
+@pytest.mark.gate
 def test_results_hold_measures_of_all_and_sound_of_some(folder, tmp_path):
     made, data = recipe("ema=null"), Data(str(folder))
     made.step([[micro(data, range(6))]], Clock(6, TRAIN))

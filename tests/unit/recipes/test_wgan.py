@@ -234,6 +234,7 @@ def test_the_critic_of_a_penalty_mixes_no_samples():
     torch.testing.assert_close(made.D.module(images)[:1], made.D.module(images[:1]))
 
 
+@pytest.mark.gate
 @pytest.mark.parametrize("norm", ["batch", "layer", "none"])
 def test_options_of_the_networks(norm):
     made = recipe(

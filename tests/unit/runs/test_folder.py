@@ -72,6 +72,7 @@ def test_a_finished_run_that_is_made_longer_is_not_done(opened):
     assert not (folder.path / "DONE").exists() and folder.done(9) is None
 
 
+@pytest.mark.gate
 def test_done_is_gone_while_a_longer_run_trains(particles, tmp_path, monkeypatch):
     words = ["sagan", f"data={particles}", f"machine.folder={tmp_path / 'run'}", "ngf=2", "ndf=2"]
     words += [

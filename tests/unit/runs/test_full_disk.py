@@ -70,6 +70,7 @@ def test_it_goes_on_with_a_warning_and_ends_as_if_there_had_been_room(ran, tmp_p
     json.loads((tmp_path / "run" / "DONE").read_text())
 
 
+@pytest.mark.gate
 def test_the_last_checkpoint_must_be_written(ran, tmp_path):
     code, output = ran("run", errno.ENOSPC, "machine.on_full_disk=warn", steps=(9, 14))
     assert code == 2 and "warning: cannot write" in output

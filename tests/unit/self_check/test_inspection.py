@@ -220,6 +220,7 @@ def test_a_batch_that_cannot_be_shared(planted, data, ranks):
     assert found.line == number and "ranks.rank" in found.cause
 
 
+@pytest.mark.gate
 def test_initial_weights_of_generators_that_nothing_seeds(planted, data, ranks):
     draw = "D[0].bias.data.fill_(np.random.rand())  # HERE"
     path, number = planted(IMPORTS, after(MADE_D, draw))

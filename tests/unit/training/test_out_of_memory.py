@@ -102,6 +102,7 @@ def test_find_batch(particles, capsys, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.gate
 def test_where_nothing_fits(particles, capsys):
     code, output = find(
         particles, capsys, "batch=4", "bn_group=4", "ngf=4", "ndf=4", "--memory=0.01"

@@ -234,6 +234,7 @@ def test_near_duplicates_are_found_in_every_block_of_the_comparison(monkeypatch)
     ]
 
 
+@pytest.mark.gate
 def test_what_is_gone_leaves_no_picture(tmp_path):
     root = image_set(tmp_path, sample("blank", png(np.zeros((SIZE, SIZE), np.uint8))))
     assert check(root)[0] == 1 and (root / "audit/flagged.png").exists()
@@ -536,6 +537,7 @@ def test_groups_and_keys_on_both_sides(tmp_path, no_pictures):
     ]
 
 
+@pytest.mark.gate
 def test_workers_find_the_same(tmp_path, no_pictures):
     root = image_set(
         tmp_path, *(sample(name.replace(" ", "_"), data) for name, (data, _) in FAULTS.items())

@@ -176,6 +176,7 @@ def test_amp_is_that_of_torch_amp(monkeypatch, data):
 
 
 # ---- "validation share 2 %"
+@pytest.mark.gate
 def test_the_split_is_5_to_10_percent_by_recording(tmp_path):
     assert (
         build_command.main(

@@ -1,6 +1,7 @@
 """`distgan check` on pairs of images: what is wrong with either, and with the two together."""
 
 import numpy as np
+import pytest
 from audits import check, found, write_set
 from PIL import Image
 
@@ -27,6 +28,7 @@ def pair_set(root, *faults: dict, validation: tuple[dict, ...] = ()):
     return write_set(root, [*train, *faults], [*held_out, *validation], about, source="image_pairs")
 
 
+@pytest.mark.gate
 def test_a_clean_set_has_no_findings(tmp_path, capsys):
     code, report = check(pair_set(tmp_path / "data"), "--strict")
     assert (code, report["findings"]) == (0, [])

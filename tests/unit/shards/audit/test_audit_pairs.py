@@ -305,6 +305,7 @@ def test_what_is_not_sound_is_reported_and_not_graded(tmp_path, voices, capsys, 
     assert "info: reported, not graded, because this is not sound" in capsys.readouterr().out
 
 
+@pytest.mark.gate
 def test_pictures(tmp_path, voices):
     root = pair_set(tmp_path, voices, pair("late", late(noisy(voices[7], 1), 7), voices[7]))
     check(root)

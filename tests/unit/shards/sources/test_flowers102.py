@@ -142,6 +142,7 @@ def test_a_sample_is_the_centre_square_of_its_photograph(official, payload, fiel
     }
 
 
+@pytest.mark.gate
 def test_archive_and_unpacked_folder_give_the_same_shards_for_any_number_of_writers(
     folder, tmp_path
 ):

@@ -66,6 +66,7 @@ def test_both_images_of_a_pair_are_one_sample_cut_and_resized_alike(folders, cap
             np.testing.assert_array_equal(found, np.asarray(images.to_size(image, 16)))
 
 
+@pytest.mark.gate
 def test_the_bytes_do_not_depend_on_the_workers_and_one_folder_may_hold_both(folders):
     first = contents(make(folders))
     assert contents(make(folders, out="again", workers=2)) == first
