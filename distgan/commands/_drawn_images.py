@@ -59,7 +59,10 @@ class Request:
     @property
     def words(self) -> list[str]:
         """The same as words in the name of a folder."""
-        words = [re.sub(r"[^A-Za-z0-9._-]+", "_", name) for name in self.names]
+        words = []
+        for name, place in zip(self.names, self.classes, strict=True):
+            plain = re.sub(r"[^A-Za-z0-9._-]+", "_", name)
+            words.append(plain if plain == name else f"{place}{plain}")  # others may look alike
         words = ["-to-".join(words)] if self.between else words
         return words + ([] if self.truncation is None else [f"truncation{self.truncation:g}"])
 

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from distgan.core.errors import ConfigError, DataError
-from distgan.core.file_tree import find_files, shown
+from distgan.core.file_tree import Contents, find_files, shown
+from distgan.core.reading import read_json
 from distgan.data.dataset import Data
 from distgan.data.transforms import to_bytes, to_unit
 from distgan.evaluation.audio_sets import FolderClips, ValidationClips
@@ -51,6 +52,7 @@ class Images:
         self._names = find_files(source, images.EXTENSIONS)[0] if source else []
         if source and not self._names:
             raise ConfigError(f"from={source}: has no images ({', '.join(images.EXTENSIONS)})")
+        self._limits = stated_range(data)
         held_out = data.validation
         self.keys = [os.path.splitext(name)[0] for name in self._names] or [
             held_out.key(i) for i in range(len(held_out))
@@ -69,11 +71,32 @@ class Images:
         """Return a file as the images of the data set are: uint8 [channels, height, width]."""
         _, channels, height, width = self._data.shape
         try:
-            image = images.to_size(images.decode(path)[0], size_entry(height, width))
+            image = images.to_size(images.decode(path, self._limits)[0], size_entry(height, width))
         except Exception as error:  # image decoders raise anything on damaged files
             raise DataError(f"{shown(str(path))} cannot be read: {images.reason(error)}") from error
         pixels = np.array(image.convert("L" if channels == 1 else "RGB"))
         return torch.from_numpy(pixels.reshape(height, width, channels)).permute(2, 0, 1)
+
+
+def stated_range(data: Data) -> tuple[float, float] | None:
+    """Return the values that `distgan shard … --range LOW HIGH` took for black and white; None for
+    the full range.
+    """
+    options = read_json(data.folder / "dataset.json", links=True).get("options")
+    stated = options.get("range") if isinstance(options, dict) else None
+    if not isinstance(stated, list) or len(stated) != 2:
+        return None
+    low, high = stated
+    return (low, high) if isinstance(low, int | float) and isinstance(high, int | float) else None
+
+
+def inputs(data: Data, folder: Path) -> str:
+    """Describe the images of a folder, and what is made of them before they are repaired."""
+    _, channels, height, width = data.shape
+    contents = Contents(folder, find_files(folder, images.EXTENSIONS)[0], "images")
+    limits = stated_range(data)
+    scaled = "" if limits is None else f", range {limits[0]:g} to {limits[1]:g}"
+    return f"{contents} at {width}x{height}, {channels} channels{scaled}"
 
 
 def _png(image: torch.Tensor) -> bytes:

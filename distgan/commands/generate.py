@@ -106,7 +106,7 @@ def main(argv: list[str]) -> int:
         "recipe": run.recipe,
         "step": int(checkpoint.name),
         "seed": run.seed,
-        "of": "noise" if is_image else _inputs(options["from"], options["data"] or run.data),
+        "of": "noise" if is_image else _inputs(options["from"], options["data"] or run.data, run),
     } | request.about
     store = OutputFolder(target, about, shards)
     store.require_ours()
@@ -122,21 +122,25 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _inputs(folder: str | None, data_folder: str) -> str:
-    """Describe what to repair: files by their content and rate, or what is held out."""
+def _inputs(folder: str | None, data_folder: str, run: Run) -> str:
+    """Describe what to repair: files by their content and rate or size, or what is held out.
+
+    ConfigError where the run could not train on the data set.
+    """
+    from distgan.commands import _repairs
     from distgan.core.file_tree import Contents, find_files
     from distgan.data.dataset import Data
     from distgan.shards.audio.pairs import SOUNDS
-    from distgan.shards.sources.images import EXTENSIONS
 
     if folder and not Path(folder).expanduser().is_dir():
         raise ConfigError(f"from={folder}: no such folder")
     data = Data(data_folder)
+    data.require(run)
     if not folder:
-        return f"held-out clips of data {data.fingerprint}"
+        return f"held-out clips of data {data.fingerprint}"  # of images as well: older folders
     path = Path(folder).expanduser()
     if data.kind == "image_pair":
-        return str(Contents(path, find_files(path, EXTENSIONS)[0], "images"))
+        return _repairs.inputs(data, path)
     contents = Contents(path, find_files(path, SOUNDS)[0], "recordings")
     return f"{contents} at {data.rate} Hz"
 
@@ -231,14 +235,16 @@ def _rows(
     With `keep_names`, files have the names of their inputs, so that both can be compared; else a
     number goes before a name that is safe anywhere.
     """
+    from distgan.core.file_tree import shown
     from distgan.outputs.audio_results import file_name
 
-    keys, extension = clips.keys, clips.extension
-    unique = len(set(keys)) == len(keys)  # not a.wav and a.flac
+    keys, extension = [shown(key) for key in clips.keys], clips.extension
+    # Not a.wav and a.flac, nor what a table of files cannot hold.
+    usable = len(set(keys)) == len(keys) and all(key.isprintable() for key in keys)
     suffixes = [f"input.{extension}", f"target.{extension}"] if files_per_clip == 2 else [extension]
     for k, i in enumerate(numbers):
         parts = files[k * files_per_clip : (k + 1) * files_per_clip]
-        name = keys[i] if keep_names and unique else f"{i:05d}-{file_name(keys[i])}"
+        name = keys[i] if keep_names and usable else f"{i:05d}-{file_name(keys[i])}"
         row = (
             i,
             f"{clips.folder}/{name}.{extension}",

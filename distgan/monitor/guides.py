@@ -27,7 +27,7 @@ _ADAM = tuple(Move(setting=name, factor=0.5, limit=5e-5) for name in ("g_lr", "d
 
 # From the specifications of the sagan and capacity systems: one more G step up to 1:3; D 5e-5 and G
 # 1e-4; learning rate 5e-5 and clip 0.5 if unstable.
-SAGAN_GUIDE: Guide = {
+DEFAULT_GUIDE: Guide = {
     "nonfinite": (
         *(Move(setting=name, factor=0.25, limit=5e-5) for name in ("g_lr", "d_lr")),
         _CLIP,
@@ -47,7 +47,7 @@ SAGAN_GUIDE: Guide = {
     "fake_prob_high": _WEAK,
     "overfitting": _SMALLER_D,
     "validation_rising": _SMALLER_D,
-    "d_overfitting": (ADA, _SMALLER_D[1]),
+    "d_overfitting": (DIFFAUGMENT, _SMALLER_D[1]),
     "copies": (DIFFAUGMENT, Move(setting="ngf", factor=0.75, limit=32, in_flight=False)),
     "score_flat": (
         Move(setting="epochs", factor=1.5, limit=3000, in_flight=False),
@@ -57,6 +57,7 @@ SAGAN_GUIDE: Guide = {
         Move(setting="attention", to=(8, 16, 32), in_flight=False),
     ),
 }
+SAGAN_GUIDE: Guide = DEFAULT_GUIDE | {"d_overfitting": (ADA, _SMALLER_D[1])}
 
 
 # R1 and R2 are what holds D back; there is one update of each network in a step.
@@ -64,8 +65,8 @@ _PENALTIES = (
     Move(setting="gamma", factor=2, limit=16),
     Move(setting="gamma_end", factor=2, limit=1.6),
 )
-R3GAN_GUIDE: Guide = SAGAN_GUIDE | {
-    "mode_collapse": (*SAGAN_GUIDE["mode_collapse"], *_PENALTIES),
+R3GAN_GUIDE: Guide = DEFAULT_GUIDE | {
+    "mode_collapse": (*DEFAULT_GUIDE["mode_collapse"], *_PENALTIES),
     "gradients_exploding": (*_ADAM, *_PENALTIES),
     "d_loss_low": (*_PENALTIES, _STRONG[1]),
     "d_overfitting": (ADA, *_PENALTIES, _SMALLER_D[1]),
@@ -100,7 +101,7 @@ EARLIER_R3GAN_OVERFITTING = {
     ]
 }
 EARLIER_R3GAN_MOVES = EARLIER_SAGAN_MOVES | {
-    f"watch.moves.{rule}": [move.model_dump(mode="json") for move in SAGAN_GUIDE[rule]]
+    f"watch.moves.{rule}": [move.model_dump(mode="json") for move in DEFAULT_GUIDE[rule]]
     for rule in ("mode_collapse", "d_loss_low", "score_flat")
 }
 
@@ -130,7 +131,7 @@ _OVERFIT = (
     Move(setting="aug_scale_range", to=(0.85, 1.15)),
     Move(setting="aug_shift_range", add=0.05, limit=0.15),
 )
-WAVEFORM_GUIDE: Guide = SAGAN_GUIDE | {
+WAVEFORM_GUIDE: Guide = DEFAULT_GUIDE | {
     "d_loss_low": _COLLAPSE,
     "d_too_strong": _COLLAPSE,
     "gan_loss_stagnant": _COLLAPSE,

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from distgan.monitor.guides import SAGAN_GUIDE, WAVEFORM_GUIDE
+from distgan.monitor.guides import DEFAULT_GUIDE, WAVEFORM_GUIDE
 from distgan.monitor.moves import Move, Rule
 
 Range = tuple[float | None, float | None]  # both ends count as inside; None: open
@@ -244,7 +244,7 @@ class Watch(BaseModel):
         description="number of lines with non-finite numbers in a window for a warning",
     )
     moves: dict[Rule, tuple[Move, ...]] = Field(
-        SAGAN_GUIDE,
+        DEFAULT_GUIDE,
         description=(
             "the tuning guide, by rule: lists of {setting, factor | add | to, limit, in_flight};"
             " null: no moves"

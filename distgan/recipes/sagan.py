@@ -18,7 +18,7 @@ from distgan.data.loader import MicroBatch
 from distgan.distributed.ranks import Ranks
 from distgan.engine.player import Log, Player, merge_logs
 from distgan.engine.strength import Strength
-from distgan.monitor.guides import EARLIER_OVERFITTING, EARLIER_SAGAN_MOVES
+from distgan.monitor.guides import EARLIER_OVERFITTING, EARLIER_SAGAN_MOVES, SAGAN_GUIDE
 from distgan.monitor.settings import Watch
 from distgan.nn.image import Discriminator, Generator, freeze_blocks
 from distgan.nn.losses import Mode, d_adversarial, g_adversarial
@@ -99,9 +99,8 @@ class Settings(ImageSettings):
         description="changes of all that D sees, reals and samples: of color, translation, cutout",
     )
     evaluate: Evaluate = Evaluate()
-    watch: Watch = Watch(
-        d_loss_floor=0.163
-    )  # the mean cross-entropy of a perfect D, taught 0.9 and 0.0
+    # The floor is the mean cross-entropy of a perfect D, taught 0.9 and 0.0.
+    watch: Watch = Watch(d_loss_floor=0.163, moves=SAGAN_GUIDE)
     d_steps: int = Field(1, gt=0, description="updates of D per step, each on fresh reals")
     g_steps: int = Field(1, gt=0, description="updates of G per step")
 

@@ -129,8 +129,8 @@ def test_moves_on_settings_that_a_run_does_not_have_are_left_out():
 
 # ---- adapt
 def test_adapt_makes_the_moves_of_the_first_warning_that_has_any_left():
-    values = {"g_steps": 1, "d_lr": 2e-4, "weight_decay": 1e-5, "ada": False, "ndf": 64}
-    switched = {"ada": True}
+    values = {"g_steps": 1, "d_lr": 2e-4, "weight_decay": 1e-5, "diffaugment": [], "ndf": 64}
+    switched = {"diffaugment": ["color", "translation", "cutout"]}
     assert adapt([warning("d_loss_low"), warning("d_overfitting")], Watch(), values) == {
         "g_steps": 2,
         "d_lr": 1e-4,

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ import torch
 from PIL import Image
 
 from distgan import train
-from distgan.commands import evaluate, generate, report
+from distgan.commands import _repairs, evaluate, generate, report
 from distgan.core.errors import ConfigError, RunError
 from distgan.data.dataset import Data
 from distgan.data.loader import MicroBatch
@@ -160,7 +162,7 @@ def test_validation_of_pairs_is_the_mean_over_pairs(pulses):
 
 
 @pytest.mark.gate
-def test_image_pairs_are_validated_and_generated_alike(negatives):
+def test_image_pairs_are_validated_and_generated_alike(negatives, particles):
     """By the files that are generated, whose values are rounded to 8 bits."""
     assert train.main([changed(IMAGE_PAIR), f"data={negatives}", *TINY]) == 0
     rows = [json.loads(line) for line in Path("run/journal.jsonl").read_text().splitlines()]
@@ -182,6 +184,27 @@ def test_image_pairs_are_validated_and_generated_alike(negatives):
     assert found["valid/psnr"] == pytest.approx(psnr.mean(), rel=5e-3)
     usual = (given.double() - target.double()).abs().mean().item() / 127.5
     assert found["valid/input_l1"] == pytest.approx(usual, rel=1e-6)
+    with pytest.raises(ConfigError, match="trains on image pairs, this data set holds images"):
+        generate.main(["run@last", "other", "--data", str(particles)])
+    Path("inputs/a\rb.png").write_bytes(Path("inputs/0.png").read_bytes())
+    Path(os.fsdecode(b"inputs/\xff.png")).write_bytes(Path("inputs/0.png").read_bytes())
+    assert generate.main(["run@last", "hostile", "--from", "inputs"]) == 0
+    assert len(list(Path("hostile/images").glob("*.png"))) == 8
+
+
+def test_images_to_repair_are_scaled_as_those_of_the_data_set(negatives):
+    entry = json.loads((negatives / "dataset.json").read_text())
+    shutil.copytree(negatives, "ranged")
+    entry["options"]["range"] = [0, 4095]
+    Path("ranged/dataset.json").write_text(json.dumps(entry))
+    size = entry["sample"]["size"]
+    Path("deep").mkdir()
+    Image.fromarray(np.full((size, size), 4095, np.uint16)).save("deep/a.png")
+    maxima = []
+    for folder in ("ranged", negatives):
+        kind = _repairs.Images(Data(str(folder)), lambda x: x, torch.device("cpu"), Path("deep"))
+        maxima.append(int(kind._read(Path("deep/a.png")).max()))
+    assert maxima == [255, 16]
 
 
 @pytest.mark.parametrize("name", ["group", "_fits"])
