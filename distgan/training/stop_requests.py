@@ -50,12 +50,19 @@ class StopRequests:
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        """Handle the stop signals within this context; restore the earlier handlers after it."""
+        """Handle the stop signals within this context; restore the earlier handlers after it.
+
+        Not in a rank that fails: its launcher sends SIGTERM, before the reason would be printed.
+        """
         before = {number: signal.signal(number, self._handle) for number in STOP_SIGNALS}
+        restored = True
         try:
             yield
+        except Exception:
+            restored = self._ranks.world_size == 1
+            raise
         finally:
-            for number, handler in before.items():
+            for number, handler in before.items() if restored else ():
                 signal.signal(number, handler)
             if self._end:
                 self._end.close()

@@ -22,7 +22,7 @@ from processes import BIN, line, run
 from safetensors.torch import load_file
 from torch import nn
 
-from distgan.commands import generate, report, trained_run
+from distgan.commands import _repairs, generate, report, trained_run
 from distgan.config.sections import Machine
 from distgan.core import rng
 from distgan.core.errors import ConfigError
@@ -535,7 +535,7 @@ def test_repaired_sounds_do_not_depend_on_the_number_of_processes(
         and (shards / "manifest.json").is_file()
         and not (shards / "dataset.json").exists()
     )
-    monkeypatch.setattr(generate, "SOUNDS_PER_SHARD", 2)
+    monkeypatch.setattr(_repairs.Sounds, "per_shard", 2)
     shutil.rmtree(shards)
     assert generate.main([str(folder), str(shards), "--shards", "yes", "--device", "cpu"]) == 0
     assert Data(str(shards)).kind == "pair" and len(list(shards.glob("*.tar"))) == 3
