@@ -53,7 +53,12 @@ class Strength:
         return {"strength": float(self.value), "signs": signs, "images": seen}
 
     def load(self, state: dict[str, Any]) -> None:
-        """Go on from what `state` returned, at 0 from nothing; one rank goes on with its sums."""
+        """Go on from what `state` returned, at 0 from nothing; one rank goes on with its sums.
+
+        ValueError where it is no such state.
+        """
+        if not isinstance(state, dict) or not all(type(n) is float for n in state.values()):
+            raise ValueError(f"the strength of ada is {str(state)[:60]}, and no numbers")
         self.value.fill_(state.get("strength", 0.0))
         first = self._ranks.rank == 0
         self._seen.copy_(

@@ -58,7 +58,8 @@ class ImageSettings(Run):
         le=6,
         description=(
             "of fine_tune: keep the first blocks of D, those nearest the image, as they were"
-            " trained, so many resolutions (FreezeD): 4 at 64x64 leave the last layer"
+            " trained, so many resolutions (FreezeD): at most as many as the shorter side can be"
+            " halved down to 4 pixels, 4 for 64x64"
         ),
     )
 
@@ -141,8 +142,8 @@ class ImageSettings(Run):
         present = resolutions(shape)
         if self.freeze_d > len(present):
             return (
-                f"freeze_d: found {self.freeze_d}; D for images of {shape[2]}x{shape[1]} pixels"
-                f" has {len(present)} blocks before its last layer"
+                f"freeze_d: found {self.freeze_d}; at most {len(present)} blocks of D can be kept"
+                f" for images of {shape[2]}x{shape[1]} pixels"
             )
         if missing := set(self.attention_for(shape)) - set(present):
             return (

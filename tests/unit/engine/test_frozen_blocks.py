@@ -69,8 +69,9 @@ def test_more_blocks_than_there_are_and_a_fresh_d_are_refused():
         loading.validate(module.Settings, tree, ["data=x", "freeze_d=2"])
     five = loading.validate(module.Settings, tree, ["data=x", "freeze_d=5", "fine_tune=x"])
     assert five.refusal((3, 128, 128)) is None
-    assert "freeze_d: found 5; D for images of 64x64 pixels has 4 blocks" in five.refusal(
-        (3, 64, 64)
+    assert (
+        "freeze_d: found 5; at most 4 blocks of D can be kept for images of 64x64"
+        in five.refusal((3, 64, 64))
     )
 
 

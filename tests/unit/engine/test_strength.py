@@ -1,5 +1,6 @@
 """The strength of adaptive augmentation follows the signs of a discriminator."""
 
+import pytest
 import torch
 
 from distgan.distributed.ranks import Ranks
@@ -66,3 +67,9 @@ def test_a_checkpoint_without_a_strength_begins_at_0():
     run(strength, 3.0, 2)
     strength.load({})
     assert strength.state() == {"strength": 0.0, "signs": 0.0, "images": 0.0}
+
+
+@pytest.mark.parametrize("state", [[1.0], {"strength": "x"}, {"images": None}])
+def test_a_damaged_state_is_one_error(state):
+    with pytest.raises(ValueError, match="the strength of ada is"):
+        Strength(Ranks()).load(state)

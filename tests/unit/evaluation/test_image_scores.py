@@ -48,7 +48,7 @@ def test_the_samples_of_a_class_are_compared_with_its_real_images(sets):
     assert {key: row[key] for key in ("score", "floor", *(k for k in alone if "kernel" in k))} == {
         key: value for key, value in alone.items() if key != "metric"
     }
-    for one in found["rows"]:  # of the class that was asked for
+    for one in found["rows"]:
         assert one["floor"]["generated"]["score"] < 3 * one["floor"]["real"]["score"]
     moved = Classes("kind", classes.names, classes.real, (classes.samples + 1) % 3)
     for one in by_class(real, fake, moved, METRICS, NAMES, 160)["rows"]:

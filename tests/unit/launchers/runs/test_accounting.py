@@ -1,4 +1,4 @@
-"""What a run has cost: the attempts of its folder, and the stays that Slurm counted."""
+"""The cost of a run, from the attempts in its folder and from the stays that sacct reports."""
 
 import json
 import time
@@ -38,7 +38,7 @@ def test_an_account_adds_up(tmp_path):
     found = run_cost(tmp_path, None)
     assert found.elapsed == 90 and found.turns == 2 and found.queued == 50 and found.units == 2
     assert found.seconds == {"useful": 50, "lost": 20, "failed": 0, "overhead": 20}
-    told = {
+    stays = {
         "5_1": [
             client.JobSpan(
                 key="5_1",
@@ -63,6 +63,6 @@ def test_an_account_adds_up(tmp_path):
         ]
     }
     assert (
-        run_cost(tmp_path, told).elapsed == 92
-        and sum(run_cost(tmp_path, told).seconds.values()) == 92
+        run_cost(tmp_path, stays).elapsed == 92
+        and sum(run_cost(tmp_path, stays).seconds.values()) == 92
     )

@@ -1,4 +1,4 @@
-"""What Slurm's commands print, and how they are asked."""
+"""The output of Slurm's commands is parsed, and queries are repeated while Slurm is busy."""
 
 import time
 

@@ -1,4 +1,4 @@
-"""What a folder of runs remembers of its submissions."""
+"""The ledger of submissions in a folder of runs."""
 
 import json
 import os

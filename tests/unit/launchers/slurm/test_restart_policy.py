@@ -1,4 +1,4 @@
-"""What is done about the end of an attempt, and how often."""
+"""The restart policy: whether an attempt that ended is submitted again, and how often."""
 
 import pytest
 
