@@ -18,7 +18,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 def in_a_folder_of_its_own(tmp_path, monkeypatch):
     monkeypatch.setattr(peers.tempfile, "tempdir", str(tmp_path))
     yield
-    assert not list(tmp_path.iterdir()), "data were left behind"
+    # multiprocessing keeps the sockets of decoding processes there, and removes them at its exit.
+    left = [path for path in tmp_path.iterdir() if not path.name.startswith("pymp-")]
+    assert not left, "data were left behind"
 
 
 def rows(text: str) -> dict[str, str]:
