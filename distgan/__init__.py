@@ -22,4 +22,18 @@ commands     verbs that need no launcher
 launchers    Slurm, sweeps, local processes (the folder beside this one)
 """
 
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from distgan.data.epochs import Loader as Loader
+
 __version__ = "0.2.0"
+_NAMES = {"Loader": "distgan.data.epochs"}  # imported when they are used: they need torch
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _NAMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(_NAMES[name]), name)

@@ -161,7 +161,7 @@ class Data:
         if isinstance(self.sample, Images):
             self._require_image(run, self.sample)
         if run.label_column is not None:
-            self._read_labels(self._column(run.label_column))
+            self.read_labels(run.label_column)
 
     def _require_image(self, run: Run, sample: Images) -> None:
         if sample.channels not in run.channels:
@@ -196,7 +196,11 @@ class Data:
             )
         return self._columns[name]
 
-    def _read_labels(self, column: LabelColumn) -> None:
+    def read_labels(self, name: str) -> None:
+        """Read `labels` and `classes` of the column of that name, "" for the only one; ConfigError,
+        and DataError for a damaged label.
+        """
+        column = self._column(name)
         if self.labels and self.labels.column == column.name:
             return
         self.classes = {

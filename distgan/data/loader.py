@@ -8,7 +8,8 @@ number of ranks.
 
 import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from distgan.data import transforms
 from distgan.data.dataset import Data
 from distgan.data.order import Order
 from distgan.data.samples import Pairs
+from distgan.shards.format.reader import ShardSet
 
 SHARED_MEMORY = "/dev/shm"
 # Positions, addresses, and the samples or the error of one of them.
@@ -119,9 +121,7 @@ class Stream:
         self._layout, self._rank, self._device = layout, rank, device
         self._start, self._workers = start, workers
         self._classes = data.classes.get("train")
-        self._decoded = _Decoded(
-            data, Order(len(data.train), seed, window, tuple(data.train.bounds)), seed, crop
-        )
+        self._decoded = Decoded(data, data.train, order_of(data.train, seed, window), crop)
         if data.sample.even and len(data.train) * data.sample.bytes <= resident_bytes:
             self._decoded.resident = data.resident(data.train, "training set").to(device)
 
@@ -159,17 +159,9 @@ class Stream:
             batch += 1
 
     def _micros(self, batch: int) -> Iterator[MicroBatch]:
-        for positions, (delivered, address, real) in zip(
-            self._positions(batch), self._delivered(batch), strict=True
+        for positions, address, real in deliver(
+            self._decoded, partial(self._positions, batch), self._workers, self._device
         ):
-            if isinstance(real, DataError):
-                # A new error: `real` would keep this frame and the loader alive.
-                raise DataError(str(real))
-            if not np.array_equal(delivered, positions):
-                raise RuntimeError(
-                    f"the loader delivered stream positions {delivered[:3]}… where {positions[:3]}…"
-                    " were due"
-                )
             index, offset = divmod(int(positions[0]), self._layout.batch)
             rows = slice(offset, offset + len(positions))
             yield MicroBatch(real, positions, address, rows, index, self._labels(address))
@@ -181,33 +173,63 @@ class Stream:
         classes = self._classes[address % len(self._classes)]
         return transforms.to_device_async(torch.from_numpy(classes), self._device)
 
-    def _delivered(self, batch: int) -> Iterator["_Delivered"]:
-        positions: Any = self._positions(batch)
-        delivered: Iterator[_Delivered]
-        if self._decoded.resident is not None:
-            return map(self._decoded.pick, positions)
-        if self._workers:
-            # The sampler yields this rank's positions only: accelerate must not prepare the loader.
-            delivered = iter(
-                torch.utils.data.DataLoader(
-                    self._decoded,
-                    batch_sampler=positions,
-                    num_workers=self._workers,
-                    collate_fn=_unchanged,
-                    worker_init_fn=ignore_stop_signals,
-                    pin_memory=self._device.type == "cuda",
-                )
+
+def order_of(split: ShardSet, seed: int, window: int, shuffle: bool = True) -> Order:
+    """Return the order of a split's samples."""
+    return Order(len(split), seed, window, tuple(split.bounds), shuffle)
+
+
+def deliver(
+    decoded: "Decoded",
+    positions: Callable[[], Iterator[np.ndarray]],
+    workers: int,
+    device: torch.device,
+) -> Iterator[tuple[np.ndarray, np.ndarray, torch.Tensor]]:
+    """Yield (positions, addresses, samples) for the positions of one micro-batch after the other.
+
+    DataError names a sample that cannot be read.
+    """
+    ahead = _ahead(decoded, positions(), workers, device)
+    for due, (found, address, real) in zip(positions(), ahead, strict=True):
+        if isinstance(real, DataError):
+            # A new error: `real` would keep this frame and the loader alive.
+            raise DataError(str(real))
+        if not np.array_equal(found, due):
+            raise RuntimeError(
+                f"the loader delivered stream positions {found[:3]}… where {due[:3]}… were due"
             )
-        else:
-            delivered = map(self._decoded.__getitems__, positions)
-        return _one_ahead(delivered, self._device) if self._device.type == "cuda" else delivered
+        yield due, address, real
+
+
+def _ahead(
+    decoded: "Decoded", positions: Any, workers: int, device: torch.device
+) -> Iterator[_Delivered]:
+    delivered: Iterator[_Delivered]
+    if decoded.resident is not None:
+        return map(decoded.pick, positions)
+    if workers:
+        # The sampler yields this rank's positions only: accelerate must not prepare the loader.
+        delivered = iter(
+            torch.utils.data.DataLoader(
+                decoded,
+                batch_sampler=positions,
+                num_workers=workers,
+                collate_fn=_unchanged,
+                worker_init_fn=ignore_stop_signals,
+                pin_memory=device.type == "cuda",
+                generator=torch.Generator(),  # or it would draw from the program's
+            )
+        )
+    else:
+        delivered = map(decoded.__getitems__, positions)
+    return _one_ahead(delivered, device) if device.type == "cuda" else delivered
 
 
 def located(
     data: Data, seed: int, window: int, positions: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return (sample numbers [k], addresses [k]) for stream positions [k]."""
-    return Order(len(data.train), seed, window, tuple(data.train.bounds)).locate(positions)
+    return order_of(data.train, seed, window).locate(positions)
 
 
 def again(
@@ -216,25 +238,25 @@ def again(
     """Read the samples at these stream positions anew from the shards, as the stream delivered
     them. DataError names a sample.
     """
-    order = Order(len(data.train), seed, window, tuple(data.train.bounds))
-    delivered = _Decoded(data, order, seed, crop).__getitems__(positions)
+    order = order_of(data.train, seed, window)
+    delivered = Decoded(data, data.train, order, crop).__getitems__(positions)
     if isinstance(delivered[2], DataError):
         raise delivered[2]
     return delivered
 
 
-class _Decoded(torch.utils.data.Dataset):
-    """Whole micro-batches by stream position, decoded straight into one array."""
+class Decoded(torch.utils.data.Dataset):
+    """Whole micro-batches of a split by stream position, decoded straight into one array."""
 
-    def __init__(self, data: Data, order: Order, seed: int, crop: int | None):
-        self._data, self._order, self._seed, self._crop = data, order, seed, crop
+    def __init__(self, data: Data, split: ShardSet, order: Order, crop: int | None):
+        self._data, self._split, self._order, self._crop = data, split, order, crop
         self.resident: Any = None  # all samples on the device, where they are kept there
 
     def __getitems__(self, positions: np.ndarray) -> _Delivered:
         samples, address = self._order.locate(positions)
         try:
             real = self._data.decode(
-                self._data.train, samples.tolist(), self._crop, self._places(address)
+                self._split, samples.tolist(), self._crop, self._places(address)
             )
             if torch.utils.data.get_worker_info():
                 _share(real)
@@ -263,7 +285,9 @@ class _Decoded(torch.utils.data.Dataset):
         )
 
     def _places(self, address: np.ndarray) -> np.ndarray | None:
-        return None if self._crop is None else rng.uniform(self._seed, "augment/crop", address)
+        return (
+            None if self._crop is None else rng.uniform(self._order.seed, "augment/crop", address)
+        )
 
 
 def _share(batch: torch.Tensor) -> None:

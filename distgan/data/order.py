@@ -21,13 +21,14 @@ class Order:
 
     With `window`, that many shards at a time are shuffled together, after the shards themselves, so
     that slow storage reads a few files at a time. `bounds` are the numbers of each shard's first
-    sample, and n.
+    sample, and n. Without `shuffle` every epoch has the samples as they are numbered.
     """
 
     n: int
     seed: int
     window: int = 0
     bounds: tuple[int, ...] = ()
+    shuffle: bool = True
 
     def locate(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return (sample numbers [k], addresses [k] of augmentations) for stream positions [k].
@@ -35,8 +36,10 @@ class Order:
         An address is epoch * n + sample.
         """
         epochs, places = np.divmod(positions, self.n)
+        if not self.shuffle:
+            return places, positions
         samples = np.empty(len(positions), np.int64)
-        for epoch in range(int(epochs.min()), int(epochs.max()) + 1):
+        for epoch in np.unique(epochs).tolist():
             bounds = self.bounds if self.window else ()
             order = permutation(self.n, self.seed, epoch, self.window, bounds)
             samples[epochs == epoch] = order[places[epochs == epoch]]

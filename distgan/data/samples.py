@@ -113,7 +113,7 @@ class Pairs:
         self, split: ShardSet, numbers: Numbers, crop: int | None, at: np.ndarray | None
     ) -> np.ndarray:
         """Return int16 or float32 [n, 2, frames]."""
-        batch = np.empty((0, 2, 0), self.dtype)
+        batch = np.empty((0, 2, crop or self.length), self.dtype)
         for k, i in enumerate(numbers):
             try:
                 both = self._crop(split, i, crop, 0.0 if at is None else float(at[k]))

@@ -8,6 +8,7 @@ one of them says. Imports no torch.
 import dataclasses
 import os
 import resource
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -103,6 +104,23 @@ def process_count() -> tuple[str, int]:
         if os.environ.get(name, "").isdigit():
             return name, int(os.environ[name])
     return "", 1
+
+
+def own_place() -> tuple[int, int]:
+    """Return (rank, processes): of the process group that was joined, else as a launcher says, else
+    (0, 1). LaunchError where a launcher started several processes and gave this one no rank.
+    """
+    group = sys.modules.get("torch.distributed")
+    if group and group.is_available() and group.is_initialized():
+        return group.get_rank(), group.get_world_size()
+    source, count = process_count()
+    rank = os.environ.get("RANK", "0" if count == 1 else "")
+    if not rank.isdigit() or int(rank) >= count:
+        raise LaunchError(
+            f"{source or 'WORLD_SIZE'}={count if source else ''} and RANK={rank}: which part is"
+            " this process to read? Start it with torchrun, or give rank=… and world=…"
+        )
+    return int(rank), count
 
 
 def check_environment() -> None:

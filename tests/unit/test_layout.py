@@ -56,6 +56,7 @@ distgan.__main__
 # Within a function, and only these, an import may go up.
 LAZY_UPWARDS = {
     ("distgan.train", "distgan.cli"),  # started as a script, `train.py` is `distgan train`
+    ("distgan", "distgan.data.epochs"),  # `distgan.Loader`, when it is first used
 }
 
 # The packages that a login node uses: no import of them loads torch.
