@@ -38,7 +38,7 @@ from distgan.nn.losses import (
 )
 from distgan.nn.normalization import GroupBatchNorm2d, spectral_norm
 from distgan.outputs.image_grid import save_grid
-from distgan.outputs.signal_plots import overlay
+from distgan.outputs.signal_plots import overlay, scatter
 from distgan.recipes._base import (
     DrawsByClass,
     DrawsSamples,
@@ -103,6 +103,7 @@ __all__ = [
     "repair",
     "sample_from_noise",
     "save_grid",
+    "scatter",
     "spectral_norm",
     "step_decay",
     "step_log",

@@ -81,6 +81,14 @@ def shapes(shared):
 
 
 @pytest.fixture(scope="session")
+def gaussians(shared):
+    """Sixty labelled vectors of two numbers: 54 to train on, 6 held out."""
+    from shard_sets import shard
+
+    return shared("gaussians", lambda to: shard("gaussians", to, "--n", 60, "--workers", 1))
+
+
+@pytest.fixture(scope="session")
 def negatives(shared):
     """Sixty pairs of images of 16x16 in colour: 54 to train on, 6 held out."""
     from shard_sets import image_pairs

@@ -21,11 +21,13 @@ DATA = {
     "image": ("particles", "data/particles"),
     "image_pair": ("image_pairs", "data/pairs", "--input", "before", "--target", "after"),
     "pair": ("waveform", "data/pulses", "--n", "440", "--length", "256", "--noise", "12"),
+    "vector": ("gaussians", "data/gaussians"),
 }
-# Of pictures or recordings of one's own, where those are built in.
+# Of pictures, recordings or tables of one's own, where those are built in.
 OWN = {
     "image": ("images", "data/photos", "--from", "PHOTOS", "--size", "64"),
     "pair": ("audio", "data/takes", "--from", "TAKES", "--segment", "2"),
+    "vector": ("vectors", "data/rows", "--from", "ROWS.csv"),
 }
 
 
@@ -51,7 +53,7 @@ comments, in at most 80 lines. It trains as it is; change it as you like.""",
         one_of(
             "kind",
             "image: square images from noise; pair: one signal from another; image_pair: one image"
-            " from another",
+            " from another; vector: vectors, such as rows of a table, from noise",
             *DATA,
             default="image",
         ),
@@ -64,6 +66,7 @@ comments, in at most 80 lines. It trains as it is; change it as you like.""",
   distgan new my_gan.py
   distgan new repair.py --kind pair
   distgan new my_pix2pix.py --kind image_pair
+  distgan new my_rows.py --kind vector
 then, after data are made: distgan train my_gan.py data=FOLDER
 
 {PAGE} explains what a file may hold""",
@@ -103,7 +106,7 @@ def _made(kind: str) -> Path | None:
     for path in sorted([*Path().glob("*/dataset.json"), *Path().glob("*/*/dataset.json")]):
         with contextlib.suppress(OSError, ValueError):
             sample = sample_of(about := read_json(path, links=True))
-            fits = kind == "pair" or sample.get("size") in image_sizes.SIDES
+            fits = kind in ("pair", "vector") or sample.get("size") in image_sizes.SIDES
             if sample["kind"] == kind and fits and about.get("complete"):
                 return path.parent
     return None

@@ -68,7 +68,7 @@ def load(module: Module, run: Run, ranks: Any, checkpoint: Path) -> Any:
         batch_layout.fit(run.batch, 1, 1, run.group, run.group_of),
         *_sample_of(run, checkpoint.parents[1]),
     )
-    require_method(recipe, run, "sample" if run.kind == "image" else "repairer")
+    require_method(recipe, run, "sample" if run.kind in ("image", "vector") else "repairer")
     if identity := recorded_identity(checkpoint.parents[1]):
         checkpoints.require_run(checkpoint, _about(checkpoint), identity)
     checkpoints.load(checkpoint, recipe.players)

@@ -23,7 +23,7 @@ class Run(Section):
     """Settings that every recipe has; its `Settings` adds its own keys and defaults."""
 
     # The samples that the recipe trains on, checked before anything is launched: their kind, image,
-    # pair (of signals) or image_pair, and of images the channels and sizes.
+    # pair (of signals), image_pair or vector, and of images the channels and sizes.
     kind: ClassVar[str] = "image"
     channels: ClassVar[tuple[int, ...]] = (1, 3)
     sizes: ClassVar[SizeRule] = ANY

@@ -15,7 +15,7 @@ from distgan.core import console, watchdog
 from distgan.core.errors import ConfigError, DataError, did_you_mean
 from distgan.core.reading import read_json
 from distgan.data.labels import Labels
-from distgan.data.samples import Images, Numbers, Pairs, trainable_sample
+from distgan.data.samples import Images, Numbers, Pairs, Vectors, trainable_sample
 from distgan.shards.format.labels import LabelColumn, labels_of, read_labels
 from distgan.shards.format.manifest import fingerprint
 from distgan.shards.format.reader import ShardSet, open_parts
@@ -28,7 +28,9 @@ MOST_LOOKED_AT = 1000  # files of a folder without shards
 def _why_no_dataset(folder: str, root: Path) -> str:
     """Return the message for a folder without dataset.json, with the remedy."""
     if root.is_file():
-        return f"{folder} is a file; data= names a folder of shards"
+        line = console.command("shard", "vectors", "data/rows", "--from", folder)
+        made = f". Make one: {line}" if root.suffix.lower() in (".npy", ".csv") else ""
+        return f"{folder} is a file; data= names a folder of shards{made}"
     parents = (root.parent, root.resolve().parent)  # they differ for `.`
     whole = next((path for path in parents if (path / "dataset.json").is_file()), None)
     if (root / "manifest.json").is_file() and whole:
@@ -61,7 +63,7 @@ class Data:
         self.folder = root = Path(folder).expanduser()
         try:
             entry = read_json(root / "dataset.json", links=True)
-            self.sample: Images | Pairs = trainable_sample(sample_of(entry))
+            self.sample: Images | Pairs | Vectors = trainable_sample(sample_of(entry))
         except (FileNotFoundError, NotADirectoryError):
             raise DataError(_why_no_dataset(folder, root)) from None
         except OSError as error:
@@ -90,7 +92,7 @@ class Data:
 
     @property
     def kind(self) -> str:
-        """The kind of the samples: `image`, `pair` or `image_pair`."""
+        """The kind of the samples: `image`, `pair`, `image_pair` or `vector`."""
         return self.sample.kind
 
     @property
@@ -101,8 +103,8 @@ class Data:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The shape of a sample: (channels, height, width), (2, frames of the shortest clip), or
-        (2, channels, height, width).
+        """The shape of a sample: (channels, height, width), (2, frames of the shortest clip), (2,
+        channels, height, width) or (numbers of a vector,).
         """
         return self.sample.shape
 
@@ -115,7 +117,7 @@ class Data:
     ) -> torch.Tensor:
         """Return the samples `numbers` of a split: images as uint8 [n, channels, height, width],
         with channels last in memory, pairs of them as [n, 2, channels, height, width], pairs of
-        signals as int16 or float32 [n, 2, frames].
+        signals as int16 or float32 [n, 2, frames], vectors as float32 [n, size].
 
         With `crop`, pairs are cut to a window of that many frames, the same in both; `at` [n] in
         [0, 1) places it between the first possible start and the last. DataError names the sample.
@@ -180,10 +182,13 @@ class Data:
     def _column(self, name: str) -> LabelColumn:
         """Return the column of labels of that name, "" for the only one; ConfigError."""
         if not self._columns:
+            labelled = "images OUT --from FOLDER --labels folders"
+            if self.kind == "vector":
+                labelled = "vectors OUT --from FILE.csv --labels COLUMN"
             raise ConfigError(
                 f"data: {self.folder} has no labels, and conditional networks are given one for"
-                " each image. Make the shards again with labels, as in `distgan shard images OUT"
-                " --from FOLDER --labels folders`, or train without them: conditional=false"
+                " each sample. Make the shards again with labels, as in `distgan shard"
+                f" {labelled}`, or train without them: conditional=false"
             )
         if not name and len(self._columns) == 1:
             return next(iter(self._columns.values()))

@@ -36,7 +36,8 @@ class MicroBatch:
     """A micro-batch of this rank."""
 
     # On the device: images uint8 [per_rank, channels, height, width], pairs of them [per_rank, 2,
-    # channels, height, width]; pairs of signals int16 or float32 [per_rank, 2, frames].
+    # channels, height, width]; pairs of signals int16 or float32 [per_rank, 2, frames]; vectors
+    # float32 [per_rank, size].
     real: torch.Tensor
     positions: np.ndarray  # int64 [per_rank], in the endless stream
     # int64 [per_rank], one number per (epoch, sample): the address of its augmentations.

@@ -1,5 +1,5 @@
-"""The format of a sample, image or pair of images or signals: decode it from shards, cut out a
-crop; of a WAV file only those bytes are read.
+"""The format of a sample, image, vector or pair of images or signals: decode it from shards, cut
+out a crop; of a WAV file only those bytes are read.
 """
 
 import math
@@ -12,6 +12,7 @@ import torch
 
 from distgan.core.errors import ConfigError, DataError
 from distgan.data import transforms
+from distgan.shards.codecs import array
 from distgan.shards.codecs import audio as audio_codec
 from distgan.shards.codecs import image as image_codec
 from distgan.shards.format.reader import ShardSet
@@ -77,6 +78,51 @@ class Images:
             .index_select(0, transforms.to_device_async(numbers, whole.device))
             .movedim(-1, -3)
         )
+
+    def require_crop(self, crop: int | None) -> None:
+        assert crop is None
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """The format of vectors of numbers, such as rows of a table."""
+
+    size: int
+    field: str = "npy"
+    columns: tuple[str, ...] = ()  # their names; () where they have none
+    kind = "vector"
+    even = True
+
+    @property
+    def shape(self) -> tuple[int]:
+        return (self.size,)
+
+    @property
+    def bytes(self) -> int:
+        return 4 * self.size
+
+    def decode(
+        self, split: ShardSet, numbers: Numbers, crop: int | None, at: np.ndarray | None
+    ) -> np.ndarray:
+        """Return float32 [n, size]; all values are finite."""
+        batch = np.empty((len(numbers), self.size), np.float32)
+        for out, i in zip(batch, numbers, strict=True):
+            try:
+                out[...] = array.vector(split.fields_of(i, (self.field,))[self.field], self.size)
+            except DataError:
+                raise
+            except Exception as error:  # NumPy raises any kind for a damaged header
+                raise _undecodable(split, i, error) from error
+        return batch
+
+    def tensor(self, batch: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(batch)
+
+    def pick(
+        self, whole: torch.Tensor, numbers: torch.Tensor, crop: int | None, at: np.ndarray | None
+    ) -> torch.Tensor:
+        """Return some of the samples that `Data.resident` returned, on their device."""
+        return whole.index_select(0, transforms.to_device_async(numbers, whole.device))
 
     def require_crop(self, crop: int | None) -> None:
         assert crop is None
@@ -230,7 +276,7 @@ def _undecodable(split: ShardSet, i: int, error: Exception) -> DataError:
     return DataError(f"sample {split.key(i)} does not decode: {error}")
 
 
-def trainable_sample(entry: dict[str, Any]) -> Images | Pairs:
+def trainable_sample(entry: dict[str, Any]) -> Images | Pairs | Vectors:
     """Return the format that the entry `sample` of dataset.json describes.
 
     Raises DataError where no recipe can train on such samples.
@@ -239,6 +285,8 @@ def trainable_sample(entry: dict[str, Any]) -> Images | Pairs:
     if kind == "pair":
         fields, dtype = tuple(entry["fields"]), np.dtype(entry["dtype"])
         return Pairs(entry["rate"], entry["length"], entry["longest"], fields, dtype)
+    if kind == "vector":
+        return Vectors(entry["size"], entry["field"], tuple(entry.get("columns", ())))
     if kind in ("image", "image_pair") and entry.get("size"):
         size = height_width(entry["size"])
         fields = (entry.get("field", "png"),) if kind == "image" else tuple(entry["fields"])

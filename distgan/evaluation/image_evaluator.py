@@ -18,11 +18,11 @@ import torch
 from distgan import __version__
 from distgan.core import console
 from distgan.core.errors import DataError, LaunchError, RunError
-from distgan.data import transforms
 from distgan.data.dataset import Data
 from distgan.distributed.map_over_ranks import CHUNK, map_over_ranks, one_thread
 from distgan.distributed.ranks import Ranks
 from distgan.evaluation import statistics_cache
+from distgan.evaluation.drawn import NonFiniteSamples, scored
 from distgan.evaluation.image_features import extractor
 from distgan.evaluation.image_scores import (
     CHEAP,
@@ -38,13 +38,8 @@ from distgan.metrics.exact_sums import Sums
 from distgan.metrics.sliced import DIRECTIONS, Projections
 
 ROUND = 64 * CHUNK  # images whose rows are gathered at once
-MAX_SAMPLE = 30.0  # samples are in [-1, 1] or little beyond; larger values have another range
 MAX_FEATURE_BYTES = 2**30  # above this, path=auto takes moments
 Sample = Callable[[np.ndarray], torch.Tensor]
-
-
-class NonFiniteSamples(RunError):
-    """A generator returned NaN or infinity."""
 
 
 class Evaluator:
@@ -84,10 +79,13 @@ class Evaluator:
             )
         if samples < 2:
             raise DataError(f"a Fréchet distance needs at least 2 images to score, found {samples}")
-        self.extract = extractor(inception, sha256, preprocessing).to(ranks.device)
+        self.extract = extractor(inception, sha256, preprocessing, self._images.kind)
+        self.extract = self.extract.to(ranks.device)
         self._project = Projections()
-        pixels = torch.zeros(1, 3, 32, 32, dtype=torch.uint8, device=ranks.device)
-        self._width = self.extract(pixels).shape[1]
+        like = torch.zeros(1, 3, 32, 32, dtype=torch.uint8, device=ranks.device)
+        if self._images.kind == "vector":
+            like, path = self._images.decode([0]).to(ranks.device), "features"
+        self._width = self.extract(like).shape[1]
         self.path = path
         if path == "auto":
             feature_bytes = 4 * self._width * (len(self._images) + samples)
@@ -129,7 +127,7 @@ class Evaluator:
         statistics = self._compute_statistics(
             "samples",
             self._samples,
-            lambda numbers: _to_bytes(sample(numbers), numbers),
+            lambda numbers: scored(sample(numbers), numbers, self._images.kind),
             0,
             self._groups(self._samples),
         )
@@ -352,18 +350,21 @@ class Evaluator:
 
         def draw() -> torch.Tensor:
             with one_thread(), torch.no_grad():
-                return _to_bytes(sample(np.arange(CHUNK)), np.arange(CHUNK)).cpu()
+                numbers = np.arange(CHUNK)
+                return scored(sample(numbers), numbers, self._images.kind).cpu()
 
         local = self._ranks.on_all_ranks(draw)  # samples of one rank alone may not be finite
         first = self._ranks.on_rank_zero(lambda: local)
-        difference = int((local.int() - first.int()).abs().max())
+        difference = float((local.double() - first.double()).abs().max())
         # Two kinds of GPU may round to different levels.
-        allowed = 0 if self._ranks.device.type == "cpu" else 2
+        level = 1.0 if local.dtype == torch.uint8 else 1e-3 * float(first.abs().max())
+        allowed = 0.0 if self._ranks.device.type == "cpu" else 2 * level
+        unit = " grey levels" if local.dtype == torch.uint8 else ""
 
         def require() -> None:
             if difference > allowed:
                 raise LaunchError(
-                    f"draws other samples than rank 0, up to {difference} grey levels apart: its"
+                    f"draws other samples than rank 0, up to {difference:g}{unit} apart: its"
                     " generator's weights or running statistics differ, so a score would be of no"
                     " generator"
                 )
@@ -377,19 +378,3 @@ def _store_rows(kept: list[torch.Tensor], numbers: range, rows: list[torch.Tenso
         if len(part) != len(numbers):
             raise RuntimeError(f"{len(part)} rows gathered for {len(numbers)} images")
         stored[numbers.start : numbers.stop] = part
-
-
-def _to_bytes(images: torch.Tensor, numbers: np.ndarray) -> torch.Tensor:
-    """Round samples in [-1, 1] to 8 bits, as a PNG file holds them.
-
-    NonFiniteSamples, or RunError for values far outside that range.
-    """
-    if not torch.isfinite(images).all():
-        raise NonFiniteSamples(
-            f"samples {numbers[0]} to {numbers[-1]} are not finite: the generator is broken. An"
-            " earlier checkpoint may not be: RUN@STEP"
-        )
-    largest = float(images.abs().max())
-    if largest > MAX_SAMPLE:
-        raise RunError(f"samples reach {largest:.3g}, expected are values in [-1, 1]")
-    return transforms.to_bytes(images)

@@ -1,7 +1,8 @@
 """Feature extractors of images, which give the scores their names: only the published Inception
 weights may give `fid` and `kid`.
 
-An extractor takes uint8 [batch, 1 or 3, height, width] and returns float32 [batch, d]. It has
+An extractor takes uint8 [batch, 1 or 3, height, width], or of vectors float32 [batch, d], and
+returns float32 [batch, d]. It has
 `metric` and `kernel`, the names of Fréchet and kernel distances on its features; `label`, its
 description; `digest`, of its weights; `preprocessing`, one of `inception_input.METHODS` or "none";
 `largest`, a power of two above every feature.
@@ -58,6 +59,18 @@ class StandIn(nn.Module):
             x = F.leaky_relu(layer(x), 0.2)
             means.append(x.mean((2, 3)))
         return torch.cat(means, 1)
+
+
+class Vectors(nn.Module):
+    """Vectors as they are: float32 [batch, d], in the units of the data set."""
+
+    metric, kernel = "frechet_vectors", "kernel_vectors"
+    label = "the vectors themselves"
+    preprocessing, digest = "none", "none"
+    largest = float("inf")
+
+    def forward(self, vectors: torch.Tensor) -> torch.Tensor:
+        return vectors.float()
 
 
 class Inception(nn.Module):
@@ -183,7 +196,14 @@ def _network(weights: dict[str, torch.Tensor], path: str) -> nn.Module:
 
 
 def extractor(
-    inception: str | None, sha256: str | None = None, preprocessing: str = "bilinear"
-) -> StandIn | Inception:
-    """Return Inception with the weights of the file `inception`, or without one the stand-in."""
+    inception: str | None,
+    sha256: str | None = None,
+    preprocessing: str = "bilinear",
+    kind: str = "image",
+) -> StandIn | Inception | Vectors:
+    """Return Inception with the weights of the file `inception`, or without one the stand-in; of
+    vectors these themselves.
+    """
+    if kind == "vector":
+        return Vectors()
     return Inception(inception, sha256, preprocessing) if inception else StandIn()

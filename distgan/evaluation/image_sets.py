@@ -17,19 +17,22 @@ from distgan.core.file_tree import Contents, find_files
 from distgan.data.dataset import Data
 from distgan.evaluation import statistics_cache
 from distgan.shards.codecs import image as image_codec
+from distgan.shards.format.sample_spec import UNITS
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 _ROTATED = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
 
 
 class ImageSet(Protocol):
-    """Images by number.
+    """Images, or vectors, by number.
 
-    `training`: how many of them, the first ones, a run trained on; the others are held out.
+    `kind`: image or vector. `training`: how many of them, the first ones, a run trained on; the
+    others are held out.
     `statistics_folder`: where statistics of the images are stored.
     """
 
     name: str
+    kind: str
     fingerprint: str
     training: int
     statistics_folder: Path
@@ -37,16 +40,21 @@ class ImageSet(Protocol):
     def __len__(self) -> int: ...
 
     def decode(self, numbers: Sequence[int]) -> torch.Tensor:
-        """Return uint8 [n, channels, height, width]; DataError names a damaged image."""
+        """Return uint8 [n, channels, height, width], or vectors float32 [n, d]; DataError names a
+        damaged one.
+        """
 
 
 class DatasetImages:
-    """All images of a data set, the training split first."""
+    """All images, or vectors, of a data set, the training split first."""
 
     def __init__(self, data: Data, folder: str | Path):
-        if data.kind != "image":
-            raise ConfigError(f"{folder} holds {data.kind}s; images are compared here")
+        if data.kind not in ("image", "vector"):
+            raise ConfigError(
+                f"{folder} holds {UNITS[data.kind]}; images and vectors are compared here"
+            )
         self.data, self.name, self.fingerprint = data, str(folder), data.fingerprint
+        self.kind = data.kind
         self.statistics_folder = Path(folder).expanduser() / "statistics"
         self.training = len(data.train)
 
@@ -66,6 +74,8 @@ class DatasetImages:
 
 class FolderImages:
     """Image files in a folder, at any depth, in the order of their names, as RGB."""
+
+    kind = "image"
 
     def __init__(self, folder: Path):
         self.folder, self.name = folder, str(folder)
@@ -132,6 +142,8 @@ class FolderImages:
 
 class StatisticsFile:
     """Statistics of real images in a file, without the images themselves."""
+
+    kind = "image"
 
     def __init__(self, file: Path):
         key, _ = statistics_cache.open_user_file(file)

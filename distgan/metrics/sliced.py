@@ -1,5 +1,5 @@
-"""Sliced Wasserstein distance of pixels: a companion that needs no network and no weights, so it is
-the same number everywhere.
+"""Sliced Wasserstein distance of pixels, or of vectors in their units: a companion that needs no
+network and no weights, so it is the same number everywhere.
 
 Images are averaged down to 64 x 64 and projected on 256 fixed directions of length 1 (Bonneel et
 al. 2015). Along one direction the optimal transport between two sets is the order of their values.
@@ -18,19 +18,22 @@ SIDE = 64
 
 
 class Projections:
-    """uint8 [batch, 1 or 3, height, width] -> float32 [batch, 256].
+    """uint8 [batch, 1 or 3, height, width], or vectors float32 [batch, d] -> float32 [batch, 256].
 
     Gray is repeated to three channels, smaller images are enlarged by repeating pixels.
     """
 
-    def __init__(self):
-        drawn = rng.normal(0, "metrics/sliced", 0, (3 * SIDE * SIDE, DIRECTIONS))
-        self._directions = drawn / drawn.norm(dim=0)
+    def __init__(self) -> None:
+        self._directions: torch.Tensor | None = None
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        self._directions = self._directions.to(images.device)
-        x = F.adaptive_avg_pool2d(images.contiguous().float(), SIDE).expand(-1, 3, -1, -1)
-        return x.flatten(1) @ self._directions
+        x = images.contiguous().float()
+        if x.ndim == 4:
+            x = F.adaptive_avg_pool2d(x, SIDE).expand(-1, 3, -1, -1).flatten(1)
+        if self._directions is None:
+            drawn = rng.normal(0, "metrics/sliced", 0, (x.shape[1], DIRECTIONS))
+            self._directions = (drawn / drawn.norm(dim=0)).to(x.device)
+        return x @ self._directions
 
 
 def distance(a: torch.Tensor, b: torch.Tensor) -> float:

@@ -1,4 +1,5 @@
-"""Plot sounds as PNG files: waveforms over each other, spectrograms side by side. Imports no torch.
+"""Plot sounds as PNG files, waveforms over each other and spectrograms side by side; and vectors.
+Imports no torch.
 
 Titles come from names of samples: they are printable ASCII, never parsed as formulas, and cut to
 fit.
@@ -124,6 +125,30 @@ def spectrograms(path: Path, items: list[list[tuple[str, np.ndarray]]], rate: fl
                 ax.set_axis_off()
             row[0].set_ylabel("frequency in kHz")
         figure.colorbar(image, ax=axes, label="dB", fraction=0.025, pad=0.01)
+        save(path, figure)
+
+
+def scatter(path: Path, reals: Any, samples: Any) -> None:
+    """Plot vectors [n, size] of the data and of a generator over each other, by their first two
+    numbers; of one number, as histograms.
+
+    DiskError if the file cannot be written.
+    """
+    both = [np.asarray(rows, np.float64).reshape(len(rows), -1) for rows in (reals, samples)]
+    looks = ((f"{len(both[0])} real", GRAY, 1.0), (f"{len(both[1])} samples", ORANGE, 0.6))
+    with mpl.rc_context({**STYLE, "grid.alpha": 0.25}):
+        figure = _figure(WIDTH_IN * 0.6)
+        ax = figure.subplots()
+        bins = np.histogram_bin_edges(np.nan_to_num(np.concatenate(both)[:, 0]), 60)
+        for rows, (label, colour, alpha) in zip(both, looks, strict=True):
+            look = {"label": label, "color": colour, "alpha": alpha}
+            if rows.shape[1] > 1:
+                ax.scatter(*rows[:, :2].T, s=5, linewidths=0, **look)
+            else:
+                ax.hist(rows[:, 0], bins.tolist(), density=True, **look)
+        if both[0].shape[1] > 1:
+            ax.set_aspect("equal", "datalim")
+        figure.legend(loc="outside upper right", ncols=2)
         save(path, figure)
 
 

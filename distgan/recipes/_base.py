@@ -62,7 +62,8 @@ class Validates(Protocol):
 class Shows(Protocol):
     """A recipe with pictures of its own.
 
-    Others that draw samples get a grid of them; those that repair sounds, held-out pairs.
+    Others that draw images get a grid of them, those that repair sounds held-out pairs, and those
+    that draw vectors none.
     """
 
     def show(self, data: Data, path: Path) -> None:
@@ -70,12 +71,12 @@ class Shows(Protocol):
 
 
 class DrawsSamples(Recipe, Protocol):
-    """A recipe that draws images from noise."""
+    """A recipe that draws images or vectors from noise."""
 
     def sample(self, numbers: np.ndarray, purpose: str = "noise/sample") -> torch.Tensor:
-        """Return images [n, channels, height, width] in [-1, 1].
+        """Return images [n, channels, height, width] in [-1, 1], or vectors [n, size].
 
-        Image i depends on the seed and i alone.
+        Sample i depends on the seed and i alone.
         """
 
 
@@ -163,7 +164,7 @@ def show(recipe: Any, data: Data, path: Path) -> None:
     """Write a picture of the recipe's samples, the same ones each time."""
     if isinstance(recipe, Shows):
         recipe.show(data, path)
-    elif hasattr(recipe, "sample"):
+    elif hasattr(recipe, "sample") and data.kind == "image":
         save_grid(path, to_bytes(_grid(recipe)))
     elif hasattr(recipe, "repairer") and data.kind == "image_pair":
         given, target, output = next(_repairs(recipe, data, COLUMNS))

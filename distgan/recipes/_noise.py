@@ -102,9 +102,10 @@ def sample(
     classes: np.ndarray | None = None,
     truncation: float | None = None,
 ) -> torch.Tensor:
-    """Images [n, channels, height, width] in [-1, 1] of the averaged generator.
+    """Return images [n, channels, height, width] in [-1, 1], or vectors [n, size], of the averaged
+    generator.
 
-    Image i depends on the seed and i alone, and on its class where there are `classes` [n]. With
+    Sample i depends on the seed and i alone, and on its class where there are `classes` [n]. With
     `truncation`, its noise is cut as `truncated` does.
     """
     noise = torch.cat([rng.normal(seed, purpose, int(i), (1, latent)) for i in numbers])
@@ -183,14 +184,14 @@ def diversity(data: Data, draw: Callable[[np.ndarray, str], torch.Tensor]) -> fl
     """How much samples of fixed noise differ among each other, beside as many training images: 1 as
     much as those do, towards 0 a collapse.
 
-    The root of the variance over images, averaged over pixels and channels, of up to 64 samples,
-    divided by that of reals.
+    The root of the variance over samples, averaged over pixels and channels, or over the numbers of
+    vectors, of up to 64 samples, divided by that of reals.
     """
     n = min(GRID, len(data.train))
-    real = torch.cat(
-        [transforms.to_unit(chunk) for chunk in data.chunks(data.train, CHUNK, limit=n)]
-    )
-    fake = transforms.to_unit(transforms.to_bytes(draw(np.arange(n), "noise/grid")))
+    real = torch.cat(list(data.chunks(data.train, CHUNK, limit=n)))
+    fake = draw(np.arange(n), "noise/grid")
+    if data.kind == "image":
+        real, fake = transforms.to_unit(real), transforms.to_unit(transforms.to_bytes(fake))
     return _spread(fake) / max(_spread(real), 1e-6)
 
 

@@ -123,7 +123,7 @@ class History:
 
     @cached_property
     def kind(self) -> str:
-        """The kind of training samples: `image`, `pair` or `image_pair`."""
+        """The kind of training samples: `image`, `pair`, `image_pair` or `vector`."""
         kinds = [(attempt.get("data") or {}).get("kind") for attempt in self.attempts.values()]
         paired = any(key in row for row in self.rows[:200] for key in ("g/l1", "valid/l1"))
         return next((kind for kind in kinds if kind in tuple(UNITS)), "pair" if paired else "image")

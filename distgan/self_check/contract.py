@@ -94,9 +94,10 @@ def check_step(log: Any, kind: Any) -> None:
 
 
 def check_samples(images: Any, numbers: np.ndarray, data: Data, kind: Any) -> None:
-    """Refuse what are no images of the data set's shape, as floats."""
+    """Refuse what are no images or vectors of the data set's shape, as floats."""
     place, shape = place_of_function(kind.sample), (len(numbers), *data.shape)
-    wanted = f"Return floats {list(shape)} in [-1, 1] for {len(numbers)} numbers"
+    scale = " in [-1, 1]" if data.kind == "image" else ""
+    wanted = f"Return floats {list(shape)}{scale} for {len(numbers)} numbers"
     if not isinstance(images, torch.Tensor) or tuple(images.shape) != shape:
         raise Refused(error(place, f"sample returns {_said(images)}", wanted))
     if not images.is_floating_point():

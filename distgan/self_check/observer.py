@@ -147,8 +147,8 @@ class Observer(Unobserved):
                 images = recipe.sample(two)
                 contract.check_samples(images, two, data, self._kind)
                 alone = recipe.sample(two[1:])
-            cause = "sample([0, 1]) and sample([1]) return different images for number 1"
-            remedy = "Image i depends on the seed and i: api.sample_from_noise, api.normal_each"
+            cause = "sample([0, 1]) and sample([1]) return different samples for number 1"
+            remedy = "Sample i depends on the seed and i: api.sample_from_noise, api.normal_each"
             self._require_equal(images[1:], alone, self._kind.sample, cause, remedy)
         if hasattr(recipe, "repairer"):
             weight = next(next(iter(recipe.players.values())).module.parameters())

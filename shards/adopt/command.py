@@ -36,20 +36,21 @@ from distgan.shards.format.manifest import (
     write_manifest,
 )
 from distgan.shards.format.reader import ShardSet, open_parts
-from distgan.shards.format.sample_spec import next_lines
+from distgan.shards.format.sample_spec import UNITS, next_lines
 from distgan.shards.format.tar_members import ODD
 
 TRAIN, VALIDATION = ("train", "training"), ("validation", "val", "valid", "test")
 SHARE = 0.1
 # As dataset.json records them; one of a group replaces all of it.
-OPTIONS = (("train", "validation"), ("image", "input", "target"), ("label",))
-RECIPES = {"image": "sagan", "pair": None, "image_pair": None}  # to name as the next command
+OPTIONS = (("train", "validation"), ("image", "input", "target", "vector"), ("label",))
+RECIPES = {"image": "sagan"}  # to name as the next command
 Parts = dict[str, dict[str, Any]]
 
 
 def _check(args: Arguments) -> Iterator[str]:
-    if (args.input is None) != (args.target is None) or args.image and args.input:
-        yield "name either --image, or both --input and --target"
+    alone = [args.image, args.vector, args.input or args.target]
+    if (args.input is None) != (args.target is None) or len(alone) - alone.count(None) > 1:
+        yield "name either --image, or both --input and --target, or --vector"
 
 
 COMMAND = Command(
@@ -66,17 +67,14 @@ Running it again finds any that changed, and keeps the options that it was made 
             "NAME|SHARE",
         ),
         Option("image", "the field that is the image (default: png, jpg, jpeg or npy)", "FIELD"),
+        Option("vector", "the field that is a vector (default: npy, if it is float32)", "FIELD"),
         Option(
             "input",
             "the field that goes into the model, of sound or an image (default: input.wav, .flac,"
             " .png …)",
             "FIELD",
         ),
-        Option(
-            "target",
-            "the field that should come out (default: target.wav, .flac, .png …)",
-            "FIELD",
-        ),
+        Option("target", "the field that should come out (default: target.wav, .png …)", "FIELD"),
         Option(
             "label",
             "the fields that are labels, separated by commas: cls, or a key of a field of JSON, as"
@@ -176,7 +174,8 @@ def adopt(root: Path, args: Arguments) -> None:
         for part, (folder, shards) in parts_of({"parts": parts}, root).items()
     }
     _require_disjoint(sets)
-    sample, errors = infer(sets, args.image, (args.input, args.target) if args.input else None)
+    pair = (args.input, args.target) if args.input else None
+    sample, errors = infer(sets, args.image, pair, args.vector)
     columns = label_columns(sets, args.label)
     names = [name for group in OPTIONS for name in group if name in args.given]
     options = {name: args.given[name][0] for name in names}
@@ -391,8 +390,8 @@ def _report(root: Path, dataset: dict[str, Any]) -> None:
             ' do tar xf "$tar" -C unpacked; done\n  distgan shard images OUT --from unpacked'
             " --size 64"
         )
-    elif sample["kind"] in RECIPES:
-        usual, columns = RECIPES[sample["kind"]], list(dataset.get("labels", {}))
+    elif sample["kind"] in UNITS:
+        usual, columns = RECIPES.get(sample["kind"]), list(dataset.get("labels", {}))
         for line in next_lines(root, sample, usual, columns):
             console.say(f"next: {line}")
     else:

@@ -10,11 +10,12 @@ import soundfile
 
 from distgan.core import console
 from distgan.core.errors import ConfigError, DataError
+from distgan.shards.codecs import array
 from distgan.shards.codecs import image as image_codec
 from distgan.shards.codecs.audio import HEAD_BYTES, WAVE_FIELDS, wav_layout
 from distgan.shards.codecs.image import IMAGE_FIELDS
 from distgan.shards.format.reader import ShardSet
-from distgan.shards.format.sample_spec import LARGEST, size_entry
+from distgan.shards.format.sample_spec import LARGEST, MOST_VALUES, VECTOR_FIELDS, size_entry
 
 _GRAY = ("1", "L", "LA")
 _COLOUR = ("P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
@@ -23,21 +24,29 @@ MAX_EXAMPLES = 5  # in a message
 
 
 def infer(
-    parts: dict[str, ShardSet], image: str | None, pair: tuple[str, str] | None
+    parts: dict[str, ShardSet],
+    image: str | None,
+    pair: tuple[str, str] | None,
+    vector: str | None = None,
 ) -> tuple[dict[str, Any], list[str]]:
     """Return ("sample" of dataset.json, reasons why the samples cannot be trained on).
 
-    `image` and `pair` (input, target) name the fields; otherwise png, jpg, jpeg or npy is an image,
-    input.wav and target.wav (or .flac, or of images .png …) a pair. ConfigError for a field that
-    does not exist or is of another kind.
+    `image`, `pair` (input, target) and `vector` name the fields; otherwise png, jpg, jpeg or npy is
+    an image, but npy of float32 a vector, and input.wav and target.wav (or .flac, or of images
+    .png …) a pair. ConfigError for a field that does not exist or is of another kind.
     """
     fields = parts["train"].fields
+    _check_names(fields, [vector] if vector else [], VECTOR_FIELDS, "--vector")
+    if vector:
+        return _vector(parts, vector)
     _check_names(fields, [image] if image else [], IMAGE_FIELDS, "--image")
     images = [field for field in fields if field in IMAGE_FIELDS]
     if pair is None and image is None:
         pair = _usual_pair(fields, WAVE_FIELDS)
         image = images[0] if len(images) == 1 else None
         pair = pair or (None if image else _usual_pair(fields, IMAGE_FIELDS))
+        if image in VECTOR_FIELDS and pair is None and _is_vector(parts["train"], image):
+            return _vector(parts, image)
     if pair:
         of_images = any(_extension(field) in IMAGE_FIELDS for field in pair)
         kinds = IMAGE_FIELDS if of_images else WAVE_FIELDS
@@ -48,11 +57,11 @@ def infer(
     remedy = (
         f"{' and '.join(images)} are images: choose one with --image"
         if images
-        else "name an image with --image, or a pair with --input and --target"
+        else "name an image with --image, a pair with --input and --target, a vector with --vector"
     )
     return {"kind": "unknown", "fields": fields}, [
-        f"the fields of a sample ({', '.join(fields)}) do not determine whether it is an image or a"
-        f" pair, so nothing can be trained on it yet; {remedy}"
+        f"the fields of a sample ({', '.join(fields)}) do not determine whether it is an image, a"
+        f" pair or a vector, so nothing can be trained on it yet; {remedy}"
     ]
 
 
@@ -151,6 +160,36 @@ def _pair(parts: dict[str, ShardSet], fields: tuple[str, str]) -> tuple[dict[str
     }, []
 
 
+def _is_vector(shard_set: ShardSet, field: str) -> bool:
+    """Return whether the first sample is a vector of floats: an image has rows and columns."""
+    try:
+        shape, dtype = array.header(shard_set.fields_of(0, (field,))[field])
+    except Exception:  # NumPy raises any kind for a damaged header
+        return False
+    return len(shape) == 1 and dtype.kind == "f"
+
+
+def _vector(parts: dict[str, ShardSet], field: str) -> tuple[dict[str, Any], list[str]]:
+    """All vectors must have one length."""
+
+    def inspect(shard_set: ShardSet, i: int) -> tuple[int]:
+        shape, dtype = array.header(data := shard_set.fields_of(i, (field,))[field])
+        if dtype != np.float32 or len(shape) != 1 or not 1 <= shape[0] <= MOST_VALUES:
+            raise ValueError(f"an array of {dtype} {list(shape)}; a vector is float32 [numbers]")
+        array.vector(data, shape[0])
+        return shape
+
+    shapes, errors = _inspect_all(parts, inspect, "vectors")
+    sizes = Counter(size for (size,) in shapes)
+    unknown = {"kind": "unknown", "fields": parts["train"].fields}
+    if errors:
+        return unknown, [_summary("vectors cannot be read", errors)]
+    if len(sizes) > 1:
+        found = [f"{count} of {size} numbers" for size, count in sizes.most_common(MAX_EXAMPLES)]
+        return unknown, [f"training needs vectors of one length; found {', '.join(found)}"]
+    return {"kind": "vector", "size": next(iter(sizes)), "field": field}, []
+
+
 def _inspect_all(
     parts: dict[str, ShardSet], inspect: Callable[[ShardSet, int], tuple], unit: str
 ) -> tuple[list[tuple], list[str]]:
@@ -176,16 +215,8 @@ def _image_header(data: bytes, kind: str) -> tuple[int, int, int]:
     """Return (width, height, channels 1 or 3); ValueError if it is not an image of 8 bits."""
     file = io.BytesIO(data)
     if kind == "npy":
-        if np.lib.format.read_magic(file) == (1, 0):
-            shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-        else:
-            shape, _, dtype = np.lib.format.read_array_header_2_0(file)
-        if (
-            dtype != np.uint8
-            or len(shape) not in (2, 3)
-            or shape[2:] not in ((), (1,), (3,))
-            or len(data) - file.tell() != np.prod(shape)
-        ):
+        shape, dtype = array.header(data)
+        if dtype != np.uint8 or len(shape) not in (2, 3) or shape[2:] not in ((), (1,), (3,)):
             raise ValueError(
                 f"an array of {dtype} {list(shape)}; an image is uint8 [height, width] or [height,"
                 " width, 3]"

@@ -11,4 +11,5 @@ corpus       speech, noises and rooms, from folders or synthetic
 strength     how much a denoiser suppresses
 denoise      the denoisers, by name
 deepfilter   DeepFilterNet 3 as a denoiser
+timbre_options  the options of the source timbre, and the check of their values
 """

@@ -14,7 +14,7 @@ class Check:
 
     name: str
     # the unit of counting: "files", "members" (integrity), "images", "image pairs" (beside
-    # "images"), "pairs", "labels", "classes"
+    # "images"), "vectors", "columns", "pairs", "labels", "classes"
     of: str
     warn: float | None
     fail: float | None
@@ -91,7 +91,14 @@ CHECKS = (
         " examined",
     ),
     Check("label", "labels", None, 0, "", "a label is missing, or of no class of dataset.json"),
-    Check("contradiction", "labels", 0, None, "", "the same pixels as an image of another class"),
+    Check(
+        "contradiction",
+        "labels",
+        0,
+        None,
+        "",
+        "the same pixels or values as a sample of another class",
+    ),
     Check(
         "class-few",
         "classes",
@@ -164,6 +171,13 @@ CHECKS = (
     ),
     Check("near-leak", "images", 0.95, 0.98, "r", "the same, with an image of the other split"),
     Check("identical", "image pairs", None, 0, "", "input and target have the same pixels"),
+    Check("undecodable", "vectors", None, 0, "", "not float32 of the stated length, or damaged"),
+    Check("not-finite", "vectors", None, 0, "", "NaN or infinity"),
+    Check("duplicate", "vectors", 0, None, "", "the same values as another vector of the split"),
+    Check(
+        "duplicate-leak", "vectors", None, 0, "", "the same values as a vector of the other split"
+    ),
+    Check("constant", "columns", 0, None, "", "a column that is the same in all vectors"),
     Check("undecodable", "pairs", None, 0, "", "not sound, or damaged"),
     Check(
         "format",

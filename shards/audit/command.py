@@ -26,11 +26,11 @@ from distgan.core.arguments import Arguments, Command, Option, switch, whole
 from distgan.core.errors import ConfigError, DataError
 from distgan.core.files import make_folder, remove, write_atomic
 from distgan.core.worker_pool import default_workers, ordered_map
-from distgan.shards.audit import images, integrity, pairs
+from distgan.shards.audit import images, integrity, pairs, vectors
 from distgan.shards.audit.checks import FAIL, SIGNED, WARN
 from distgan.shards.audit.findings import Checks, Finding, limit_words, print_table, summary
 from distgan.shards.audit.labels import LabelCounts
-from distgan.shards.audit.samples import Place, chunks, places, read
+from distgan.shards.audit.shard_integrity import Place, chunks, places, read
 from distgan.shards.format.manifest import DATASET
 from distgan.shards.format.sample_spec import UNITS, next_lines
 from distgan.shards.sources._base import load_source, source_names
@@ -91,6 +91,8 @@ def _report(
     members = sum(shard.members for shard in files.shards)
     totals = {"files": files.files, "members": members}
     totals |= dict.fromkeys(quality.units, len(quality.reports)) | labels.totals
+    columns = quality.columns.record() if quality.columns else {}
+    totals |= {"columns": len(columns)}
     rows = [
         summary(
             check,
@@ -118,6 +120,7 @@ def _report(
         },
         "not_graded": list(quality.ungraded),
         **({"labels": labels.counts} if labels.counts else {}),
+        **({"columns": columns} if columns else {}),
         "checks": rows,
         "findings": [asdict(finding) for finding in findings],
         "versions": {
@@ -126,6 +129,10 @@ def _report(
             "numpy": np.__version__,
         },
     }
+
+
+# The units of the checks that apply to a kind, where it is not one.
+_BESIDE = {"image pairs": ("images", "image pairs"), "vectors": ("vectors", "columns")}
 
 
 class _Quality:
@@ -144,20 +151,23 @@ class _Quality:
     ):
         self.kind = _kind(files.dataset.get("sample"))
         # The units of the checks that apply.
-        self.units = ("images", self.kind) if self.kind == "image pairs" else (self.kind,)
+        self.units = _BESIDE.get(self.kind, (self.kind,))
         self.total = sum(len(set(shard.keys) - shard.damaged) for shard in files.shards)
         self.checks = checks
         self.reports: list[Any] = []
         self.findings: list[Finding] = []
+        self.columns: vectors.Columns | None = None
         self.ungraded = pairs.not_graded(files.dataset) if self.kind == "pairs" else ()
         chosen = places(files.shards, limit)
         if self.kind == "none" or not chosen:
             return
         fields = list(read(chosen[0]))
         self.examiner: Any = (
-            images.Examiner(files.dataset["sample"], fields)
-            if "images" in self.units
-            else pairs.Examiner(files.dataset, fields)
+            pairs.Examiner(files.dataset, fields)
+            if self.kind == "pairs"
+            else (vectors if self.kind == "vectors" else images).Examiner(
+                files.dataset["sample"], fields
+            )
         )
         with console.bar(f"examining {self.kind}", len(chosen), self.kind) as bar:
             for reports in ordered_map(self.examiner, chunks(chosen), workers):
@@ -165,6 +175,10 @@ class _Quality:
                 bar.advance(len(reports))
         if "images" in self.units:
             self.findings = images.findings(self.reports, checks, differ)
+        elif self.kind == "vectors":
+            self.columns = vectors.Columns(self.examiner.columns, self.reports)
+            self.findings = vectors.findings(self.reports, checks, differ)
+            self.findings += self.columns.findings(checks)
         else:
             self.findings = pairs.findings(self.reports, checks, self.ungraded)
 
@@ -184,6 +198,8 @@ class _Quality:
         data = (out, self.reports, self.examiner, self.findings, self.checks)
         if "images" in self.units:
             return plots.draw_images(*data)
+        if self.columns:
+            return plots.draw_columns(out, self.columns.names, self.columns.table)
         return pair_plots.draw_pairs(*data, self.ungraded)
 
 
@@ -228,6 +244,8 @@ def _print(
     shown = (*quality.units, *labels.units)
     print_table([row for row in rows if row["of"] in shown or row["level"] != "ok"])
     labels.print_tables()
+    if quality.columns:
+        quality.columns.print_table()
     if all(row["level"] == "ok" for row in rows if row["of"] in ("files", "members")):
         console.say(
             f"integrity ok: {examined['shards']} shards, {examined['members']} members,"
@@ -308,6 +326,7 @@ def _check_lines() -> list[str]:
         ("labels", ("labels", "classes")),
         ("images", ("images",)),
         ("pairs of images, beside those of images", ("image pairs",)),
+        ("vectors", ("vectors", "columns")),
         ("pairs of recordings", ("pairs",)),
     ):
         rows += [

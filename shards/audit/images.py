@@ -21,7 +21,7 @@ from scipy.fft import dctn
 from distgan.core import console
 from distgan.core.errors import DataError
 from distgan.shards.audit.findings import Checks, Finding
-from distgan.shards.audit.samples import Place, read
+from distgan.shards.audit.shard_integrity import Place, read
 from distgan.shards.codecs import image as image_codec
 from distgan.shards.codecs.image import IMAGE_FIELDS, decode
 from distgan.shards.format.manifest import DATASET

@@ -10,7 +10,7 @@ from distgan.core.worker_pool import ordered_map
 from distgan.shards.audit.checks import FAIL, Check
 from distgan.shards.audit.findings import Checks, Finding
 from distgan.shards.audit.integrity import Integrity
-from distgan.shards.audit.samples import Place, chunks, places, read
+from distgan.shards.audit.shard_integrity import Place, chunks, places, read
 from distgan.shards.format.labels import LabelColumn, labels_of
 from distgan.shards.format.manifest import DATASET
 

@@ -18,7 +18,7 @@ from distgan.shards.audio import align
 from distgan.shards.audio.pairs import clipped_share
 from distgan.shards.audit.checks import SIGNED, SOUND_ONLY
 from distgan.shards.audit.findings import Checks, Finding
-from distgan.shards.audit.samples import Place, read
+from distgan.shards.audit.shard_integrity import Place, read
 from distgan.shards.codecs.audio import SOUND_RATES, WAVE_FIELDS, read_flac, read_wav, to_float
 from distgan.shards.format.manifest import DATASET
 

@@ -23,6 +23,7 @@ from distgan.shards.audit.images import Examiner, ImageReport
 DPI = 110
 CELL = 120  # pixels of an image on a sheet
 MAX_IMAGES, MAX_PAIRS = 64, 12  # on a sheet
+MAX_COLUMNS = 12  # of vectors, with a histogram each
 NAME_CHARS = 20  # of a caption's last line
 RED, ORANGE, BLUE, GREEN, GRAY = "#d6333a", "#e08a1e", "#3b78d8", "#2a9d6a", "#8a8f98"
 STYLE: Any = {
@@ -137,6 +138,15 @@ def histograms(path: Path, title: str, panels: list[Panel]) -> str:
             )
             _histogram(ax, values if isinstance(values, dict) else {"": values}, check)
         return save(figure, path)
+
+
+def draw_columns(out: Path, names: list[str], table: np.ndarray) -> list[str]:
+    """Draw the values of the first columns of vectors."""
+    shown = names[:MAX_COLUMNS]
+    panels: list[Panel] = [
+        (name, "", column.tolist(), None) for name, column in zip(shown, table.T, strict=False)
+    ]
+    return [histograms(out / "statistics.png", f"{len(table)} vectors of {len(names)}", panels)]
 
 
 def _histogram(ax: Any, series: dict[str, list[float]], check: Check | None) -> None:

@@ -289,7 +289,8 @@ def _overview() -> str:
 
 def _usual_next(module: Any) -> list[str]:
     """Return the next commands, for help: of images of a size that recipes train on."""
-    sample = {"kind": "image", "size": 64} if _has_sizes(module) else {"kind": "pair"}
+    kind = getattr(module, "KIND", "pair")
+    sample = {"kind": "image", "size": 64} if _has_sizes(module) else {"kind": kind}
     return next_lines("OUT", sample, module.RECIPE)
 
 

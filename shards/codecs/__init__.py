@@ -1,8 +1,9 @@
-"""Encode images and sound as the bytes of a tar member, and decode them.
+"""Encode images, sound and vectors as the bytes of a tar member, and decode them.
 
 Decoding what was encoded gives the same values (JPEG aside); data of another size or kind raise
 ValueError. Imports distgan.core; torch only to resample.
 
 audio   WAV and FLAC; any sound file as an array
+array   arrays of numbers as .npy
 image   PNG, JPEG and raw .npy
 """

@@ -10,7 +10,6 @@ Pixels are uint8 [height, width] for one channel, [height, width, 3] for three.
 """
 
 import contextlib
-import functools
 import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -23,6 +22,7 @@ from PIL.PngImagePlugin import PngImageFile
 
 from distgan.core.arguments import one_of
 from distgan.core.reading import open_regular
+from distgan.shards.codecs import array
 
 FIELDS = {"png": "png", "jpeg": "jpg", "raw": "npy"}
 # Only declared formats: of files from elsewhere Image.open would open anything, and start
@@ -53,7 +53,7 @@ def encode(pixels: np.ndarray, payload: str) -> tuple[str, bytes]:
     """
     field = FIELDS[payload]
     if field == "npy":
-        return field, _header(pixels.shape) + np.ascontiguousarray(pixels).tobytes()
+        return field, array.encode(pixels)
     file = io.BytesIO()
     if field == "jpg":
         Image.fromarray(pixels).save(file, "JPEG", quality=95, subsampling=0)
@@ -161,23 +161,4 @@ def upright(image: Image.Image) -> Image.Image:
 
 def _pixels(data: bytes, out: np.ndarray) -> np.ndarray:
     shape = out.shape[:2] if out.shape[2] == 1 else out.shape
-    head = _header(shape)
-    if len(data) == len(head) + out.nbytes and data.startswith(head):
-        return np.frombuffer(data, np.uint8, offset=len(head))
-    # from another program: another header, or another array
-    pixels = np.load(io.BytesIO(data), allow_pickle=False)
-    if pixels.dtype != np.uint8 or pixels.shape not in (shape, out.shape):
-        raise ValueError(
-            f"an array of {pixels.dtype} {list(pixels.shape)}, expected uint8 {list(shape)}"
-        )
-    return pixels
-
-
-@functools.lru_cache
-def _header(shape: tuple[int, ...]) -> bytes:
-    """Return the header that NumPy writes before a uint8 array in C order."""
-    file = io.BytesIO()
-    np.lib.format.write_array_header_1_0(
-        file, {"descr": "|u1", "fortran_order": False, "shape": shape}
-    )
-    return file.getvalue()
+    return array.decode(data, np.dtype(np.uint8), shape, out.shape)

@@ -11,5 +11,6 @@ writer        write a shard and its index
 reader        ShardSet: read samples of a split in any order
 flower_species  names of the labels of flowers102
 labels        the columns of labels, and the label of each sample
+label_files   labels of a folder's images, or of a table's rows: from folders, CSV or JSON
 sample_spec   validate the entry `sample` of dataset.json, and name the next commands
 """

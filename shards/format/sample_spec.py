@@ -11,8 +11,10 @@ from distgan.shards.codecs.image import IMAGE_FIELDS
 from distgan.shards.format.manifest import VERSION
 
 # The kinds of samples, and words for several of them.
-UNITS = {"image": "images", "pair": "pairs", "image_pair": "image pairs"}
+UNITS = {"image": "images", "pair": "pairs", "image_pair": "image pairs", "vector": "vectors"}
 LARGEST = 1 << 14  # pixels on a side: a false size must not fill the memory
+MOST_VALUES = 1 << 20  # of a vector
+VECTOR_FIELDS = ("npy",)
 
 
 def sample_of(dataset: Any) -> dict[str, Any]:
@@ -44,6 +46,12 @@ def sample_of(dataset: Any) -> dict[str, Any]:
             "dtype": sample.get("dtype") in ("int16", "float32"),
             "length": _is_count(length) and _is_count(longest) and length <= longest,
             "fields": _are_two_fields(sample.get("fields"), WAVE_FIELDS),
+        }
+    elif kind == "vector":
+        valid = {
+            "size": _is_count(sample.get("size"), MOST_VALUES),
+            "field": _is_field(sample.get("field"), VECTOR_FIELDS),
+            "columns": "columns" not in sample or _are_names(sample["columns"], sample.get("size")),
         }
     else:
         valid = {"kind": kind == "unknown"}
@@ -88,9 +96,9 @@ def next_lines(
 ) -> list[str]:
     """Return the commands to name after a data set was made; `labels` are its columns."""
     lines = [console.command("check", data)]
-    if sample.get("kind") == "image_pair":
+    if (kind := sample.get("kind")) in ("image_pair", "vector"):  # of recipes of one's own
         train = console.command("train", "my_gan.py", f"data={data}")
-        new = console.command("new", "my_gan.py", "--kind", "image_pair")
+        new = console.command("new", "my_gan.py", "--kind", kind)
         lines.append(f"{new}  # then: {train}")
     if recipe := recipe_for(sample, usual):
         run = ("run", "--processes", 2, recipe, f"data={data}")
@@ -123,6 +131,15 @@ def _are_two_fields(value: Any, kinds: tuple[str, ...]) -> bool:
         and len(value) == 2
         and all(_is_field(field, kinds) for field in value)
         and value[0] != value[1]
+    )
+
+
+def _are_names(value: Any, count: Any) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) == count
+        and all(isinstance(name, str) and name.isprintable() and name for name in value)
+        and len(set(value)) == count
     )
 
 

@@ -4,6 +4,7 @@ A source module has
 
     EXAMPLES            list of (description, command line) for --help
     RECIPE              the recipe to name as the next command; None while no recipe trains on it
+    KIND                optional: the kind of its samples, where recipes of one's own train on them
     VALIDATION          optional: the share of the samples for validation, if it is not 0.1
     OPTIONS             the command line options of this source
     check_options(args) optional: yield the errors of options that do not fit together
@@ -23,6 +24,8 @@ and a `Source`, which is pickled to the writer processes, has
                          "size": pixels of a side, or [height, width]}
                         {"kind": "image_pair", "channels": 1|3, "size": the same,
                          "fields": ["input.png", "target.png"]}, or .jpg, or .npy
+                        {"kind": "vector", "size": numbers of each, "field": "npy",
+                         "columns": their names, where they have some}
                         {"kind": "pair", "rate": Hz, "fields": ["input.wav", "target.wav"],
                          "dtype": "int16"|"float32", "length": shortest, "longest": frames}
     label_columns       optional: {column: entry} of `labels` in dataset.json (format.labels)
@@ -49,6 +52,6 @@ flowers102        Oxford 102 Flowers from the published files
 waveform          detector pulses, synthetic or from files
 audio             pairs of recordings in two folders
 timbre            speech before and after a denoiser
-_image_labels     labels of a folder's images: from folders, CSV or JSON
-_timbre_options   the options of timbre and the check of their values
+vectors           rows of a table: an array of NumPy, or CSV
+gaussians         synthetic points of two coordinates, in several places
 """

@@ -32,7 +32,7 @@ EXAMPLES = [
         "distgan shard image_pairs OUT --from photos --size 256x128 --channels 3",
     ),
 ]
-RECIPE = None
+RECIPE, KIND = None, "image_pair"
 OPTIONS = (
     *audio.FOLDERS,
     *(option for option in images.OPTIONS if option.name not in ("from", "labels")),

@@ -37,8 +37,8 @@ from distgan.core.errors import ConfigError, DataError
 from distgan.core.file_tree import Contents, find_files, keys_of, shown
 from distgan.core.worker_pool import map_with_progress
 from distgan.shards.codecs import image as image_codec
+from distgan.shards.format import label_files
 from distgan.shards.format.sample_spec import height_width, read_size
-from distgan.shards.sources import _image_labels
 from distgan.shards.sources._base import SampleIssue, SourceReport
 
 EXAMPLES = [
@@ -129,7 +129,7 @@ OPTIONS = (
         " JSON",
         "folders|FILE.csv|FILE.json",
         allowed="folders, or a file .csv or .json",
-        read=_image_labels.choice,
+        read=label_files.choice,
     ),
 )
 
@@ -161,9 +161,9 @@ class Source:
             "from": str(self.contents),
         }
         self.origin: dict[str, Any] = {"folder": args.folder}
-        self.labels = _image_labels.NONE
+        self.labels = label_files.NONE
         if args.labels:
-            self.labels = _image_labels.read_image_labels(args.labels, self.folder, self.files)
+            self.labels = label_files.read_image_labels(args.labels, self.folder, self.files)
             self.label_columns = self.labels.columns
             self.options["labels"] = self.labels.option
             self.origin["labels"] = args.labels

@@ -35,11 +35,10 @@ from distgan.core.errors import ConfigError, DataError
 from distgan.core.file_tree import Contents, find_files, shown
 from distgan.core.rng import numpy_generator
 from distgan.core.worker_pool import map_with_progress, ordered_map
-from distgan.shards.audio import align, corpus, degrade, denoise
+from distgan.shards.audio import align, corpus, degrade, denoise, timbre_options
 from distgan.shards.audio.pairs import SILENT_PEAK, SOUNDS, correction, pair_sample
 from distgan.shards.audio.strength import Strength, draw_strength
 from distgan.shards.codecs import audio as audio_codec
-from distgan.shards.sources import _timbre_options
 from distgan.shards.sources._base import SampleIssue, SourceReport
 
 EXAMPLES = [
@@ -52,14 +51,14 @@ EXAMPLES = [
 ]
 RECIPE = "timbre"
 
-FOLDERS = _timbre_options.FOLDERS
+FOLDERS = timbre_options.FOLDERS
 SYNTHETIC_PAIRS = 400
 POOL = 64
 BATCH = 16
 DRIFT_SAMPLES = 1.0
 
 
-OPTIONS = _timbre_options.OPTIONS
+OPTIONS = timbre_options.OPTIONS
 
 
 @dataclass(frozen=True)
@@ -118,7 +117,7 @@ class Source:
 
     def _check_options(self, args: Arguments) -> None:
         """Find the files and load the denoiser; raise ConfigError with all errors at once."""
-        errors = _timbre_options.option_errors(args, self.folders, self.voice)
+        errors = timbre_options.option_errors(args, self.folders, self.voice)
         for name, folder in self.folders.items():
             self.files[name] = find_files(folder, SOUNDS)[0]
             if not self.files[name]:

@@ -590,7 +590,7 @@ BAD = [
     ),
     fault(
         "images that depend on each other",
-        "different images for number 1",
+        "different samples for number 1",
         here(DRAW),
         before(SAMPLE, "return torch.full((len(numbers), 1, 64, 64), len(numbers) / 2.0)"),
     ),

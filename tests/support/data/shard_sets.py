@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from distgan.shards.build.command import main
+from distgan.shards.codecs import array
 from distgan.shards.codecs import audio as audio_codec
 from distgan.shards.codecs import image as image_codec
 from distgan.shards.format.manifest import fingerprint, write_manifest
@@ -122,6 +123,16 @@ def image_pairs(folder: Path, n: int, *, held_out: int = 6, size: int = 16) -> P
 
     about = {"kind": "image_pair", "channels": 3, "size": size}
     return write(folder, about | {"fields": ["input.npy", "target.npy"]}, sample, n, held_out, 10)
+
+
+def vectors(folder: Path, n: int, *, held_out: int = 3, size: int = 2) -> Path:
+    """A data set of n training vectors, of which all numbers are the sample's own."""
+
+    def sample(i):
+        return {"__key__": f"{i:06d}", "npy": array.encode(np.full(size, i, np.float32))}
+
+    about = {"kind": "vector", "size": size, "field": "npy"}
+    return write(folder, about, sample, n, held_out, 10)
 
 
 def write(folder: Path, about: dict, sample, n: int, held_out: int, per_shard: int) -> Path:

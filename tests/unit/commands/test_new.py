@@ -22,6 +22,7 @@ OF_KIND = {
     "image": ("particles", ["evaluate.samples=8"]),
     "pair": ("pulses", []),
     "image_pair": ("negatives", []),
+    "vector": ("gaussians", ["evaluate.samples=8"]),
 }
 
 
@@ -55,7 +56,8 @@ def test_what_it_writes_trains(kind, sets, here, capsys):
     assert train.main(["gans/mine.py", *words]) == 0
     rows = journal(here / "run")
     assert [row["step"] for row in rows if "d/loss" in row] == [1, 2]
-    score = "eval/frechet_standin" if kind == "image" else "eval/l1"
+    score = {"image": "frechet_standin", "vector": "frechet_vectors"}.get(kind, "l1")
+    score = f"eval/{score}"
     assert any(score in row for row in rows) and list(Path("run/samples").glob("*.png"))
 
 

@@ -58,7 +58,7 @@ def test_a_grid_has_a_row_for_each_class_with_the_same_noise_along_a_column(tmp_
         return torch.zeros(len(numbers), 3, 4, 4)
 
     drawing = SimpleNamespace(sample=sample, labels=LABELS, classes_of=LABELS.draw)
-    show(drawing, None, tmp_path / "grid.png")
+    show(drawing, SimpleNamespace(kind="image"), tmp_path / "grid.png")
     assert seen == [(list(range(8)), "noise/grid", [one] * 8) for one in (0, 2)]
     with Image.open(tmp_path / "grid.png") as image:
         assert image.size == (8 * 5 + 1, 2 * 5 + 1)

@@ -472,6 +472,40 @@ def test_pairs_of_images(tmp_path, capsys, sides):
         index(odd, "--input", fields[0], "--target", "x.wav")
 
 
+def test_vectors(tmp_path, capsys):
+    def vector(values, kind=np.float32) -> bytes:
+        file = io.BytesIO()
+        np.save(file, np.array(values, kind))
+        return file.getvalue()
+
+    for k in range(2):
+        members = {f"{k}.npy": vector([k, 2, 3]), f"{k}.b.npy": vector([k, 5]), f"{k}.cls": b"1"}
+        tar(tmp_path / f"{k}.tar", members)
+    assert index(tmp_path) == 0
+    assert about(tmp_path)["sample"] == {"kind": "vector", "size": 3, "field": "npy"}
+    assert "distgan new my_gan.py --kind vector" in capsys.readouterr().out
+    index(tmp_path, "--vector", "b.npy")
+    assert about(tmp_path)["sample"] == {"kind": "vector", "size": 2, "field": "b.npy"}
+    data = Data(str(tmp_path))
+    assert {
+        *data.decode(data.train, [0])[0].tolist(),
+        *data.decode(data.validation, [0])[0].tolist(),
+    } == {0.0, 1.0, 5.0}
+    for other, said in (
+        (vector([1]), "training needs vectors of one length; found"),
+        (vector([1, 2, 3], float), "k: an array of float64 [3]; a vector is float32 [numbers]"),
+        (vector([1, np.nan, 3]), "k: value 1 of the vector is nan"),
+        (vector([[1], [2]]), "k: an array of float32 [2, 1]; a vector is"),
+    ):
+        root = tmp_path / "other"
+        for path in (*root.glob("*"),):
+            path.unlink()
+        tar(root / "a.tar", {"a.npy": vector([1, 2, 3])})
+        tar(root / "b.tar", {"k.npy": other})
+        assert index(root, "--vector", "npy") == 0 and about(root)["sample"]["kind"] == "unknown"
+        assert said in capsys.readouterr().out
+
+
 def test_several_images_are_not_guessed(tmp_path, capsys):
     for k in range(2):
         tar(tmp_path / f"{k}.tar", {f"{k}.png": picture(k), f"{k}.jpg": picture(k, payload="jpeg")})

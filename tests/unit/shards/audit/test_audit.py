@@ -22,7 +22,7 @@ from distgan.shards.audit import images
 from distgan.shards.audit.checks import CHECKS
 from distgan.shards.audit.findings import Checks
 from distgan.shards.audit.images import perceptual_hash
-from distgan.shards.audit.samples import Place
+from distgan.shards.audit.shard_integrity import Place
 from distgan.shards.codecs.image import encode
 from distgan.shards.format.index import load_index
 

@@ -1,4 +1,5 @@
-"""Labels of a folder's images: the names of their folders, or a CSV or JSON file.
+"""Labels of a folder's images: the names of their folders, or a CSV or JSON file; and labels of the
+rows of a table.
 
     folders    the first folder below FROM is the class, in the column `class`
     FILE.csv   with a header; the column file, file_name, filename or path, else the first one,
@@ -34,8 +35,8 @@ Table = dict[str, dict[str, Any]]  # file -> column -> value
 
 
 @dataclass(frozen=True)
-class ImageLabels:
-    """The labels of the images, in their order; `option` tells one set of labels from another."""
+class SampleLabels:
+    """The labels of the samples, in their order; `option` tells one set of labels from another."""
 
     option: str
     columns: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -43,7 +44,7 @@ class ImageLabels:
     notes: list[str] = field(default_factory=list)
 
 
-NONE = ImageLabels("")
+NONE = SampleLabels("")
 
 
 def choice(text: str) -> str:
@@ -53,7 +54,7 @@ def choice(text: str) -> str:
     return text
 
 
-def read_image_labels(chosen: str, folder: Path, files: list[str]) -> ImageLabels:
+def read_image_labels(chosen: str, folder: Path, files: list[str]) -> SampleLabels:
     """Return the labels of `files` below `folder`; ConfigError with the remedy for every fault."""
     try:
         if chosen == FOLDERS:
@@ -65,25 +66,36 @@ def read_image_labels(chosen: str, folder: Path, files: list[str]) -> ImageLabel
             table = _of_csv(data, files) if kind == "csv" else _of_json(data)
         names = [shown(file) for file in files]
         _require_the_same(names, table, folder)
-        columns = list(dict.fromkeys(column for row in table.values() for column in row))
-        _require_columns(columns)
-        entries, notes, values = {}, [], {}
-        for name in columns:
-            values[name] = _values(name, names, table)
-            entries[name] = column_of(name, "json", name, values[name]).entry()
-            notes += _alone(name, values[name])
-        if faults := [
-            f"column {name} has one class only, {entry['names'][0]!r}; leave it out"
-            for name, entry in entries.items()
-            if len(entry["values"]) == 1
-        ]:
-            raise ValueError("; ".join(faults))
+        return labels_of_rows(option, [table[name] for name in names], names, "images", TAKEN)
     except OSError as error:
         raise ConfigError(f"--labels {chosen}: {error.strerror}") from None
     except (ValueError, csv.Error) as error:
         raise ConfigError(f"--labels {chosen}: {error}") from None
-    rows = [{name: values[name][i] for name in columns} for i in range(len(files))]
-    return ImageLabels(option, entries, rows, notes)
+
+
+def labels_of_rows(
+    option: str,
+    rows: list[dict[str, Any]],
+    names: list[str],
+    unit: str,
+    taken: tuple[str, ...] = (),
+) -> SampleLabels:
+    """Return the labels {column: value} of samples of these names, a row each; `taken`: no names of
+    columns. ValueError for every fault, with the remedy.
+    """
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    _require_columns(columns, taken)
+    values = {name: _values(name, names, rows, unit) for name in columns}
+    entries = {name: column_of(name, "json", name, values[name]).entry() for name in columns}
+    if faults := [
+        f"column {name} has one class only, {entry['names'][0]!r}; leave it out"
+        for name, entry in entries.items()
+        if len(entry["values"]) == 1
+    ]:
+        raise ValueError("; ".join(faults))
+    notes = [note for name in columns for note in _alone(name, values[name], unit)]
+    labels = [{name: values[name][i] for name in columns} for i in range(len(rows))]
+    return SampleLabels(option, entries, labels, notes)
 
 
 def _of_folders(folder: Path, files: list[str]) -> Table:
@@ -189,45 +201,48 @@ def _require_the_same(names: list[str], table: Collection[str], folder: Path) ->
         raise ValueError("; ".join(faults))
 
 
-def _require_columns(columns: list[str]) -> None:
+def _require_columns(columns: list[str], taken: tuple[str, ...]) -> None:
     """Raise ValueError for names that a column of labels cannot have, and for no columns."""
     if not columns:
         raise ValueError("it has no column of labels")
     for name in columns:
-        if name in TAKEN or not COLUMN.fullmatch(name):
+        if name in taken or not COLUMN.fullmatch(name):
             raise ValueError(
                 f"{name[:60]!r} cannot be the name of a column of labels: letters of ASCII, digits"
-                f" and _ . -, at most 60, and none of {', '.join(TAKEN)}; rename it"
+                f" and _ . -, at most 60{', and none of ' * bool(taken)}{', '.join(taken)}; rename"
+                " it"
             )
 
 
-def _values(column: str, names: list[str], table: Table) -> list[Value]:
-    """Return the value of each image; ValueError for what is empty, no text and no number."""
+def _values(column: str, names: list[str], rows: list[dict[str, Any]], unit: str) -> list[Value]:
+    """Return the value of each sample; ValueError for what is empty, no text and no number."""
     values: list[Value] = []
     empty, odd = [], []
-    for name in names:
-        value = table[name].get(column)
+    for name, row in zip(names, rows, strict=True):
+        value = row.get(column)
         value = value.strip() if isinstance(value, str) else value
         if value is None or value == "":
             empty.append(name)
         elif type(value) not in (int, str):
-            odd.append(name)
+            odd.append((name, value))
         values.append(value)
     if empty:
         raise ValueError(
-            f"column {column} is empty for {len(empty)} of {len(names)} images, such as {empty[0]}"
+            f"column {column} is empty for {len(empty)} of {len(names)} {unit}, such as {empty[0]}"
         )
     if odd:
         raise ValueError(
             f"column {column} has values that are neither texts nor whole numbers for {len(odd)} of"
-            f" {len(names)} images, such as {odd[0]}: {str(table[odd[0]][column])[:60]}"
+            f" {len(names)} {unit}, such as {odd[0][0]}: {str(odd[0][1])[:60]}"
         )
     return typed(values)
 
 
-def _alone(column: str, values: list[Value]) -> list[str]:
-    """Return a note about the classes of one image."""
+def _alone(column: str, values: list[Value], unit: str) -> list[str]:
+    """Return a note about the classes of one sample."""
     alone = [str(value) for value, count in Counter(values).items() if count == 1]
     return (
-        [f"classes of {column} with one image: {len(alone)}, such as {alone[0]}"] if alone else []
+        [f"classes of {column} with one {unit[:-1]}: {len(alone)}, such as {alone[0]}"]
+        if alone
+        else []
     )
