@@ -20,20 +20,37 @@ self_check   that a step does not depend on how its work is shared
 training     the loop
 commands     verbs that need no launcher
 launchers    Slurm, sweeps, local processes (the folder beside this one)
+library      the same from Python: `distgan.train`, `distgan.load`, `distgan.TrainedRun`
 """
 
+import importlib
 from typing import TYPE_CHECKING, Any
+
+__version__ = "0.2.0"
 
 if TYPE_CHECKING:
     from distgan.data.epochs import Loader as Loader
+    from distgan.library import TrainedRun as TrainedRun
+    from distgan.library import load as load
+    from distgan.library import train as train
 
-__version__ = "0.2.0"
-_NAMES = {"Loader": "distgan.data.epochs"}  # imported when they are used: they need torch
+# Loaded when they are used: the command line, and what needs no torch, starts without it.
+_LIBRARY = {
+    "Loader": "distgan.data.epochs",
+    "TrainedRun": "distgan.library",
+    "load": "distgan.library",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _NAMES:
+    if name == "train":  # the module is callable: distgan/train.py is a program, too
+        return importlib.import_module("distgan.train")
+    if name not in _LIBRARY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    import importlib
+    value = getattr(importlib.import_module(_LIBRARY[name]), name)
+    globals()[name] = value
+    return value
 
-    return getattr(importlib.import_module(_NAMES[name]), name)
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_LIBRARY, "train"])

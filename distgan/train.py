@@ -9,6 +9,7 @@ same line again continues the run.
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
@@ -20,7 +21,7 @@ if (
 from distgan.config import loading  # noqa: E402
 from distgan.config.introspection import describe, flatten  # noqa: E402
 from distgan.config.settings import Run  # noqa: E402
-from distgan.core import errors  # noqa: E402
+from distgan.core import console, errors  # noqa: E402
 from distgan.core.arguments import (  # noqa: E402
     MANY,
     Arguments,
@@ -48,8 +49,13 @@ def plan(words: list[str]) -> tuple[Module, Run, dict[str, Any]]:
             " as my_gan.py) or a run file; --help shows how"
         )
     module, tree = resolve_recipe(words[0])
+    return module, settings(module, tree, words[1:]), loading.override({}, words[1:])
+
+
+def settings(module: Module, tree: dict[str, Any], words: list[str]) -> Run:
+    """Return the settings of a recipe: those of `tree` with key=value applied; ConfigError."""
     try:
-        run = loading.validate(module.Settings, tree, words[1:])
+        run = loading.validate(module.Settings, tree, words)
         if isinstance(module, RecipeModule):
             _ = run.batches_per_step, run.crop, run.group  # may be code of one's own
     except Exception as error:
@@ -57,7 +63,7 @@ def plan(words: list[str]) -> tuple[Module, Run, dict[str, Any]]:
             raise
         place = blame(module.code, error)
         raise errors.ConfigError(f"{place}: {type(error).__name__}: {error}") from error
-    return module, run, loading.override({}, words[1:])
+    return run
 
 
 def _check(arguments: Arguments) -> Iterator[str]:
@@ -151,7 +157,22 @@ def main(argv: list[str]) -> int:
         return find_batch.find_batch(run, options.words, options.processes, options.memory)
     if options.doctor:
         return dry_run.doctor(module, run)
-    return dry_run.dry_run(module, run) if options.dry_run else attempt.train(module, run, asked)
+    if options.dry_run:
+        return dry_run.dry_run(module, run)
+    console.ignore_closed_pipes()
+    return attempt.train(module, run, asked).exit_code
+
+
+class _Callable(ModuleType):
+    """This module, which is also the function `distgan.train` of the library."""
+
+    def __call__(self, *given: Any, **settings: Any) -> Any:
+        from distgan.library import train
+
+        return train(*given, **settings)
+
+
+sys.modules[__name__].__class__ = _Callable
 
 
 def run_as_script() -> None:

@@ -80,9 +80,27 @@ COMMAND = Command(
 
 def main(argv: list[str]) -> int:
     """Run the command; return its exit code."""
+    kind, result, written = _measured(argv)
+    if result:
+        for heads, rows, notes in kind.tables(result):
+            _print(heads, rows, notes)
+        if written:
+            console.say(f"written: {', '.join(written)}")
+    return 0
+
+
+def measure(argv: list[str]) -> dict[str, Any]:
+    """Return the result of the command, and print no table. Collective; every rank gets it."""
+    return _measured(argv, everywhere=True)[1]
+
+
+def _measured(argv: list[str], everywhere: bool = False) -> tuple[Any, Any, list[str]]:
+    """Compute and store a result. Return (the module of its kind, the result on rank 0 or
+    `everywhere`, the files written). Collective.
+    """
     words, given = COMMAND.peek(argv)
     is_sound = _concerns_sound(words, given.get("real", [""])[0])
-    kind = _evaluate_audio if is_sound else _evaluate_images
+    kind: Any = _evaluate_audio if is_sound else _evaluate_images
     arguments = replace(COMMAND, options=(*kind.OPTIONS, *SHARED)).parse(argv)
     checkpoint = trained_run.locate(arguments.words[0]) if arguments.words else None
     if checkpoint:
@@ -93,33 +111,33 @@ def main(argv: list[str]) -> int:
 
     launch_line.spread("evaluate", arguments)
     ranks, result = evaluation()
-
-    def store() -> list[str]:
-        if arguments.out:
-            out = Path(arguments.out).expanduser()
-        elif checkpoint:
-            identity = json.dumps(kind.identity(result, arguments), sort_keys=True)
-            digest = hashlib.sha256(identity.encode()).hexdigest()[:8]
-            folder = checkpoint.parents[1] / "eval" / "asked"
-            out = folder / f"{checkpoint.name}-{digest}.json"
-        else:
-            return []
-        with disk_errors(out, "name another file with --out"):
-            make_folder(out.parent)
-        files = {".json": json.dumps(result, indent=1)} | kind.files(result)
-        paths = [out if suffix == ".json" else out.with_suffix(suffix) for suffix in files]
-        for path, text in zip(paths, files.values(), strict=True):
-            write_atomic(path, text)
-        return [str(path) for path in paths]
-
-    written = ranks.on_rank_zero(store)
+    written = ranks.on_rank_zero(lambda: _store(kind, arguments, checkpoint, result))
+    if everywhere:
+        result = ranks.on_rank_zero(lambda: result)
     ranks.close()
-    if result:
-        for heads, rows, notes in kind.tables(result):
-            _print(heads, rows, notes)
-        if written:
-            console.say(f"written: {', '.join(written)}")
-    return 0
+    return kind, result, written
+
+
+def _store(
+    kind: Any, arguments: Arguments, checkpoint: Path | None, result: dict[str, Any]
+) -> list[str]:
+    """Write a result into its run folder, or to --out; return the files."""
+    if arguments.out:
+        out = Path(arguments.out).expanduser()
+    elif checkpoint:
+        identity = json.dumps(kind.identity(result, arguments), sort_keys=True)
+        digest = hashlib.sha256(identity.encode()).hexdigest()[:8]
+        folder = checkpoint.parents[1] / "eval" / "asked"
+        out = folder / f"{checkpoint.name}-{digest}.json"
+    else:
+        return []
+    with disk_errors(out, "name another file with --out"):
+        make_folder(out.parent)
+    files = {".json": json.dumps(result, indent=1)} | kind.files(result)
+    paths = [out if suffix == ".json" else out.with_suffix(suffix) for suffix in files]
+    for path, text in zip(paths, files.values(), strict=True):
+        write_atomic(path, text)
+    return [str(path) for path in paths]
 
 
 def _concerns_sound(words: list[str], real: str) -> bool:

@@ -64,6 +64,13 @@ def main(argv: list[str]) -> int:
     return 0
 
 
+def write(folder: Path) -> Path:
+    """Write the page of one run; return its path. RunError where the folder is damaged."""
+    with one_error():
+        page = render(read_history(folder))
+    return write_page(folder, page)
+
+
 def _counted(folders: list[Path]) -> Iterator[Path]:
     """The folders, under a bar where there are many: a long journal takes seconds."""
     if len(folders) <= FEW:

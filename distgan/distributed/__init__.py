@@ -5,6 +5,7 @@ process, and then does nothing. Imports core and config.
 
 map_over_ranks  distribute independent pieces of work over the ranks
 ranks           collectives, decisions of all ranks, work of rank 0 alone
+process_group   join and leave the group of processes, also several times in one program
 claimed_ranks   one process that tells a recipe's own code it is one of several
 environment     the number of processes and the engine that a launcher left in the environment
 deepspeed_json  the keys of a DeepSpeed JSON file that may be set

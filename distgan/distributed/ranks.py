@@ -1,11 +1,10 @@
 """The processes of a run: collectives, decisions that all ranks take alike, work of rank 0 alone.
 
-The only file that imports accelerate and torch.distributed. In one process everything works too,
-and communicates nothing.
+With process_group.py the only file that imports accelerate and torch.distributed. In one process
+everything works too, and communicates nothing.
 """
 
 import contextlib
-import dataclasses
 import datetime
 import os
 import re
@@ -24,7 +23,13 @@ from distgan.config.sections import Machine
 from distgan.core import errors, interrupts, watchdog
 from distgan.core.errors import DistganError, LaunchError, RunError
 from distgan.core.files import disk_faults
-from distgan.distributed.environment import check_environment, process_count, resolve_engine
+from distgan.distributed import process_group
+from distgan.distributed.environment import (
+    EngineChoice,
+    check_environment,
+    process_count,
+    resolve_engine,
+)
 
 # Rank 0 may validate or evaluate for hours while the others wait; if it dies they notice at once.
 _WAIT = datetime.timedelta(hours=12)
@@ -60,8 +65,10 @@ class Ranks:
             broadcast_buffers=False, bucket_cap_mb=machine.bucket_mb, gradient_as_bucket_view=True
         )
         limit = datetime.timedelta(seconds=machine.timeout_s)
+        self._made_here = not process_group.exists()
         with interrupts.ending_with_launcher():
-            _begin_again(on_cpu, limit)
+            if self._made_here:
+                process_group.begin_again(on_cpu, limit)
             # Without cpu=True Accelerate finds no backend on a machine without a GPU, and each
             # process trains alone.
             self._accelerator = Accelerator(
@@ -330,10 +337,13 @@ class Ranks:
             ) from error
 
     def close(self) -> None:
-        """Leave the process group; no collective may follow."""
+        """Leave the process group, unless the caller's script has made it; no collective may
+        follow.
+        """
         if self.world_size > 1:
             dist.barrier(group=self._wait)
-            dist.destroy_process_group()
+        if self._made_here:
+            process_group.leave()
 
 
 class SingleProcess(Ranks):
@@ -342,48 +352,28 @@ class SingleProcess(Ranks):
     """
 
     def __init__(self, ranks: Ranks):
-        self._compute(
-            ranks.machine.model_copy(
-                update={
-                    "accumulation": 1,
-                    "compile": None,
-                    "channels_last": False,
-                    "sync_batchnorm": False,
-                }
-            ),
-            ranks.precision,
-        )
-        self.engine_choice = dataclasses.replace(ranks.engine_choice, engine="ddp")
-        self.rank, self.world_size, self.is_main, self.device = 0, 1, True, ranks.device
+        self._alone(ranks.machine, ranks.precision, ranks.device)
+
+    @classmethod
+    def on(cls, device: str, precision: str) -> "SingleProcess":
+        """Return this process alone, without a process group, also where there are others."""
+        ranks = cls.__new__(cls)
+        ranks._alone(_HERE, precision, torch.device(device))
+        return ranks
+
+    def _alone(self, machine: Machine, precision: str, device: torch.device) -> None:
+        plain = {"compile": None, "channels_last": False, "sync_batchnorm": False}
+        self._compute(machine.model_copy(update={"accumulation": 1, **plain}), precision)
+        self.engine_choice, self._made_here = EngineChoice(), False
+        self.rank, self.world_size, self.is_main, self.device = 0, 1, True, device
 
     def wrap(self, net: nn.Module) -> nn.Module:
         return net
 
 
-def _begin_again(on_cpu: bool, timeout: datetime.timedelta) -> None:
-    """Make the process group of ranks that torchrun has restarted.
-
-    Its agent keeps one store for all starts (torch 2.11, rendezvous.py), where the ranks would read
-    the addresses of dead ones. Accelerate and DeepSpeed use a group that exists.
-    """
-    env = os.environ
-    again = env.get("TORCHELASTIC_RESTART_COUNT", "0")
-    if again != "0" and env.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
-        store = dist.TCPStore(
-            env["MASTER_ADDR"], int(env["MASTER_PORT"]), is_master=False, timeout=timeout
-        )
-        dist.init_process_group(
-            "gloo" if on_cpu else "nccl",
-            store=dist.PrefixStore(f"start {again}", store),
-            rank=int(env["RANK"]),
-            world_size=int(env["WORLD_SIZE"]),
-            timeout=timeout,
-        )
-
-
 def exit_process(code: int) -> None:
     """End the process; ranks of a group without the interpreter's shutdown, in which gloo's threads
-    sometimes abort (4 of 100 runs).
+    sometimes abort (4 of 100).
     """
     sys.stdout.flush()
     sys.stderr.flush()

@@ -8,6 +8,7 @@ folder          the folder of a run that trains: lock, status, events, journal, 
 training_state  what a checkpoint holds beside networks and position
 checkpoints     save, verify and load checkpoints
 locate          `RUN@best` and the like -> a checkpoint
+class_source    the source of a recipe that is given as a class, also of a script or a notebook
 recipe_code     the source of a recipe that is not distgan's: files, digest, copies
 records         read status.json and other small files, checked
 history         read a run folder for reports; change nothing

@@ -180,9 +180,11 @@ def collect(
     name: str,
     module: str | None = None,
     named_in: Path | None = None,
+    source: bytes | None = None,
 ) -> RecipeCode:
     """Collect the code of the recipe in the file `path`.
 
+    `source`: its content, where that is not what the file holds.
     `named_in`: the run file that names it; then no file may be another user's.
     `module`: its full name; by default that of a script, or of a module where the file lies in a
     package.
@@ -202,13 +204,15 @@ def collect(
     root = path.parents[depth]
     own = module.partition(".")[0] if _is_installed(root) else None
     files: dict[str, bytes] = {}
-    waiting = [*_packages(root, module), path.relative_to(root).as_posix()]
+    main = path.relative_to(root).as_posix()
+    waiting = [*_packages(root, module), main]
     while waiting:
         relative = waiting.pop()
         if relative in files:
             continue
         try:
-            files[relative] = _read(root / relative, named_in)
+            given = source if relative == main else None
+            files[relative] = _read(root / relative, named_in) if given is None else given
         except OSError as error:
             raise ConfigError(
                 f"cannot read the recipe {root / relative}: {error.strerror}"

@@ -1,12 +1,13 @@
 """Train a run, and record the attempt in its folder."""
 
 import contextlib
+import dataclasses
 import os
 import platform
 import resource
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -28,18 +29,29 @@ from distgan.training.loop import STOPPED, Loop
 from distgan.training.setup import TrainingSetup
 
 
-def train(module: Module, run: Run, overrides: dict[str, Any]) -> int:
-    """Train, or continue, or print that the run is finished. Return the exit code.
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """How an attempt ended, the same on all ranks."""
 
-    overrides: the settings of the command line, kept in overrides.yaml.
+    folder: Path  # of the run, as rank 0 names it
+    state: Literal["done", "stopped"]
+
+    @property
+    def exit_code(self) -> int:
+        return STOPPED if self.state == "stopped" else 0
+
+
+def train(module: Module, run: Run, overrides: dict[str, Any], data: Any = None) -> Outcome:
+    """Train, or continue, or print that the run is finished. Collective.
+
+    overrides: the settings of the command line, kept in overrides.yaml. `data`: the data set as an
+    object, where it is not the folder `run.data`.
     """
-    console.ignore_closed_pipes()
     with out_of_memory.explained(run, int(os.environ.get("RANK", 0)), process_count()[1]):
-        return _train(module, run, overrides)
+        return _train(TrainingSetup(module, run, data), overrides)
 
 
-def _train(module: Module, run: Run, overrides: dict[str, Any]) -> int:
-    setup = TrainingSetup(module, run)
+def _train(setup: TrainingSetup, overrides: dict[str, Any]) -> Outcome:
     run = setup.run
     ranks, folder = setup.ranks, NoRunFolder()  # replaced on rank 0
     clock = Clock(setup.layout.batch * setup.run.batches_per_step, len(setup.data.train))
@@ -47,7 +59,7 @@ def _train(module: Module, run: Run, overrides: dict[str, Any]) -> int:
 
     def enter() -> tuple[str, str | None, int]:
         nonlocal folder
-        code = getattr(module, "code", None)
+        code = getattr(setup.module, "code", None)
         folder = RunFolder(run, setup.data.fingerprint_for(run), overrides, setup.start, code)
         return str(folder.path), folder.done(last), folder.attempt
 
@@ -58,7 +70,7 @@ def _train(module: Module, run: Run, overrides: dict[str, Any]) -> int:
                 f"{path} is finished ({done}; {last} steps requested): nothing to do. Open its"
                 f" report: {console.command('report', path)}"
             )
-            state = "done"
+            state: Literal["done", "stopped"] = "done"
         else:
             _announce(setup, run, path, clock.overshoot(run.epochs))
             ranks.on_rank_zero(lambda: folder.begin(_facts(setup)))
@@ -76,7 +88,7 @@ def _train(module: Module, run: Run, overrides: dict[str, Any]) -> int:
     finally:
         folder.close()
     ranks.close()
-    return STOPPED if state == "stopped" else 0
+    return Outcome(Path(path), state)
 
 
 def _announce(setup: TrainingSetup, run: Run, path: str, overshoot: str | None) -> None:
@@ -87,7 +99,7 @@ def _announce(setup: TrainingSetup, run: Run, path: str, overshoot: str | None) 
     )
 
 
-def _attempt(setup: TrainingSetup, run: Run, folder: RunFolder) -> str:
+def _attempt(setup: TrainingSetup, run: Run, folder: RunFolder) -> Literal["done", "stopped"]:
     """Train, and record how the attempt ended. Return the state: `done` or `stopped`."""
     folder.reopen()
     try:

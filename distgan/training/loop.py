@@ -6,7 +6,7 @@ import dataclasses
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from distgan.config.batch_layout import BatchLayout
 from distgan.config.settings import Run
@@ -63,7 +63,7 @@ class Loop:
         self._interrupted: dict[str, Any] | None = None
 
     # ---- the loop
-    def train(self) -> str:
+    def train(self) -> Literal["done", "stopped"]:
         """Train to the end, or until asked to stop. Return the state: `done` or `stopped`."""
         with self.requests.listening():
             now, stopped = self._train()

@@ -16,6 +16,7 @@ their flags, and act together.
 import contextlib
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from types import FrameType
@@ -53,8 +54,11 @@ class StopRequests:
         """Handle the stop signals within this context; restore the earlier handlers after it.
 
         Not in a rank that fails: its launcher sends SIGTERM, before the reason would be printed.
+        In a thread the signals are those of the program, which has the main one.
         """
-        before = {number: signal.signal(number, self._handle) for number in STOP_SIGNALS}
+        main = threading.current_thread() is threading.main_thread()
+        numbers = STOP_SIGNALS if main else ()
+        before = {number: signal.signal(number, self._handle) for number in numbers}
         restored = True
         try:
             yield

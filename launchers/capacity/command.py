@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from distgan import train
+import distgan.train as train
 from distgan.core import console
 from distgan.core.arguments import (
     MANY,

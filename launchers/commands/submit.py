@@ -1,6 +1,6 @@
 """`distgan submit`: submit one run as a job of Slurm."""
 
-from distgan import train
+import distgan.train as train
 from distgan.core import console
 from distgan.core.arguments import MANY, Command, switch
 from distgan.core.errors import LaunchError

@@ -8,7 +8,7 @@ import sys
 import traceback
 from pathlib import Path
 
-from distgan import train
+import distgan.train as train
 from distgan.core import console
 from distgan.core.arguments import MANY, Command, switch, whole
 from distgan.core.errors import DistganError

@@ -9,7 +9,7 @@ import platform
 import shutil
 from collections.abc import Iterator
 
-from distgan import train
+import distgan.train as train
 from distgan.core import console
 from distgan.core.arguments import MANY, Arguments, Command, Option, one_of, switch, whole
 from distgan.distributed.environment import CONFIGS

@@ -4,7 +4,7 @@ import os
 import shlex
 import sys
 
-from distgan import train
+import distgan.train as train
 from distgan.core import console
 from distgan.core.arguments import MANY, Command, switch, whole
 from distgan.core.errors import LaunchError

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from distgan import train
+import distgan.train as train
 from distgan.config import batch_layout
 from distgan.config.settings import Run
 from distgan.core.clock import Clock

@@ -130,7 +130,9 @@ def exec_here(fault, patch):
 def train(data, folder, monitor, machine=None, epochs=12):
     settings = SETTINGS | MONITORS[monitor] | {"data": str(data), "epochs": epochs}
     place = {"folder": str(folder), "device": "cpu", "workers": 0}
-    return attempt.train(sagan, sagan.Settings(**settings, machine=place | (machine or {})), {})
+    return attempt.train(
+        sagan, sagan.Settings(**settings, machine=place | (machine or {})), {}
+    ).exit_code
 
 
 def outcome(folder):

@@ -35,7 +35,7 @@ def test_no_better_score_for_long_finishes_early(particles, tmp_path, monkeypatc
         evaluate={"schedule": [[None, 1]]},
         machine={"folder": str(tmp_path / "run")},
     )
-    assert attempt.train(sagan, run, {}) == 0
+    assert attempt.train(sagan, run, {}).exit_code == 0
     done = json.loads((tmp_path / "run" / "DONE").read_text())
     assert (done["epoch"], done["early"]) == (
         5.0,
@@ -46,7 +46,7 @@ def test_no_better_score_for_long_finishes_early(particles, tmp_path, monkeypatc
         sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())[-1] == "00000010"
     )
     assert "finished early: no better frechet_standin for 3 epochs" in capsys.readouterr().out
-    assert attempt.train(sagan, run, {}) == 0
+    assert attempt.train(sagan, run, {}).exit_code == 0
     assert "is finished (early, at step 10; 100 steps requested)" in capsys.readouterr().out
 
 
@@ -86,7 +86,7 @@ def test_an_end_that_was_decided_stands_when_the_run_is_killed_before_it_is_done
         with pytest.raises(KeyboardInterrupt):
             attempt.train(sagan, run, {})
     assert not (tmp_path / "run" / "DONE").exists()
-    assert attempt.train(sagan, run, {}) == 0
+    assert attempt.train(sagan, run, {}).exit_code == 0
     done, status = (
         json.loads((tmp_path / "run" / name).read_text()) for name in ("DONE", "status.json")
     )
@@ -125,7 +125,7 @@ def test_more_epochs_do_not_undo_an_end_at_the_last_step(particles, tmp_path, mo
     )
     ends = []
     for epochs in (3, 5):
-        assert attempt.train(sagan, run.model_copy(update={"epochs": epochs}), {}) == 0
+        assert attempt.train(sagan, run.model_copy(update={"epochs": epochs}), {}).exit_code == 0
         done = json.loads((tmp_path / "run" / "DONE").read_text())
         ends.append((done["step"], done["early"]))
     assert ends == [(6, False), (6, True)]
@@ -157,7 +157,7 @@ def troubled(particles, tmp_path, monkeypatch):
             watch={"settle_epochs": 0, **section},
             machine={"folder": str(tmp_path / "run")},
         )
-        assert attempt.train(sagan, run, {}) == 0
+        assert attempt.train(sagan, run, {}).exit_code == 0
         return (tmp_path / "run" / "events.jsonl").read_text()
 
     return train

@@ -1,0 +1,151 @@
+"""`distgan.train`, `load` and `TrainedRun`: a run is that of the command line, in the main thread
+or in another, once or again; errors are exceptions, and nothing is left behind.
+"""
+
+import csv
+import importlib
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from processes import TINY
+
+import distgan
+from distgan.commands import generate
+from distgan.core.errors import ConfigError, DataError, RunError
+from distgan.recipes import _catalog
+from distgan.recipes._own_code import unload
+from distgan.runs.checkpoints import newest
+
+TEMPLATE = (Path(_catalog.__file__).parent / "templates" / "image.py").read_text()
+SMALL = {"width": 4, "latent": 4, "batch": 6, "machine": {"device": "cpu"}}
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    yield
+    unload()
+
+
+@pytest.fixture
+def run(trained):
+    return distgan.TrainedRun(trained[0] / "run")
+
+
+def test_names_are_loaded_when_they_are_used():
+    code = "import distgan, sys; assert 'torch' not in sys.modules; print(dir(distgan))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert all(f"'{name}'" in done.stdout for name in ("train", "load", "TrainedRun", "Loader"))
+    with pytest.raises(AttributeError, match="no attribute 'tarin'"):
+        _ = distgan.tarin
+    assert importlib.import_module("distgan.train") is distgan.train and callable(distgan.train)
+
+
+def test_a_run_is_that_of_the_command_line(particles, capsys):
+    """Settings as keywords make the same folder, and each continues the other's."""
+    Path("my_gan.py").write_text(TEMPLATE)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    run = distgan.train("my_gan.py", data=particles, epochs=0.5, evaluate=None, **SMALL)
+    assert run.state == "done" and run.folder.parent == Path("runs/my_gan")
+    assert handlers == {number: signal.getsignal(number) for number in handlers}
+    words = ["width=4", "latent=4", "batch=6", "machine.device=cpu", "evaluate=null"]
+    assert distgan.train.main(["my_gan.py", f"data={particles}", "epochs=1", *words]) == 0
+    assert [path.name for path in Path("runs/my_gan").iterdir()] == [run.folder.name]
+    again = distgan.train(
+        Path("my_gan.py"), data=str(particles), epochs=1.5, evaluate=None, **SMALL
+    )
+    assert again.folder == run.folder and newest(run.folder / "checkpoints")[1]["step"] == 14
+    assert run.settings["epochs"] == 1.5
+    assert "continuing from step 9 of 14" in capsys.readouterr().out
+
+
+def test_in_a_thread_and_errors_are_exceptions(particles):
+    results: list = []
+
+    def work():
+        Path("my_gan.py").write_text(TEMPLATE)
+        results.append(
+            distgan.train("my_gan.py", data=particles, epochs=0.2, evaluate=None, **SMALL)
+        )
+        for wrong in ({"data": particles, "bathc": 3}, {"data": "nowhere"}):
+            try:
+                distgan.train("my_gan.py", **wrong)
+            except (ConfigError, DataError) as error:
+                results.append(str(error))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    run, unknown, missing = results
+    assert run.state == "done" and "did you mean batch?" in unknown and "no shards" in missing
+
+
+def test_samples_and_networks(run, trained):
+    """Sample i is image i of `distgan generate`; the network is a plain module of averages."""
+    assert generate.main([str(run.folder), "out", "--n", "20"]) == 0
+    images = run.sample(20)
+    assert images.dtype == torch.uint8 and images.shape == (20, 1, 64, 64)
+    with open("out/result.csv") as file:
+        names = [row["file_name"] for row in csv.DictReader(file)]
+    files = [np.asarray(Image.open(Path("out") / name)) for name in names]
+    assert np.array_equal(np.stack(files), images[:, 0].numpy())
+    net = run.generator()
+    assert not net.training and not any(p.requires_grad for p in net.parameters())
+    copy = pickle.loads(pickle.dumps(net))  # noqa: S301: its own
+    assert torch.equal(copy(torch.ones(2, 8)), net(torch.ones(2, 8)))
+    last = distgan.load(f"{run.folder}@last", player="D")
+    assert isinstance(last, torch.nn.Module) and net is not run.generator()
+    with pytest.raises(ConfigError, match="'X': this run has D, G|'X': this run has G, D"):
+        run.generator("X")
+    with pytest.raises(ConfigError, match="classes=a: the networks of this run are given no"):
+        run.sample(2, classes="a")
+
+
+def test_numbers_scores_and_page(run, monkeypatch):
+    rows = run.journal
+    assert rows[0]["step"] == 0 or "d/loss" in rows[-1]
+    monkeypatch.setitem(sys.modules, "pandas", type(sys)("pandas"))
+    sys.modules["pandas"].DataFrame = lambda rows: ("frame", len(rows))
+    assert run.journal == ("frame", len(rows))
+    assert run.best["metric"] == "frechet_standin" and run.state == "done"
+    scores = run.evaluate(n=24, metrics=("frechet", "kernel"))
+    assert scores["samples"] == 24 and scores["score"] > 0
+    assert list(run.folder.glob("eval/asked/*.json"))
+    assert run.report().read_text().startswith("<!doctype html>")
+    for text, wrong in ((f"{run.folder}@7", "no checkpoint of step 7"), ("x", "no run folder")):
+        with pytest.raises((ConfigError, RunError), match=wrong):
+            distgan.TrainedRun(text).sample(1)
+
+
+def test_what_needs_other_processes_is_refused_before_it_starts(particles, monkeypatch):
+    class Recipe: ...
+
+    with pytest.raises(ConfigError, match="within a function or a class; define it at the top"):
+        distgan.train(Recipe, data=particles)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(distgan.core.errors.LaunchError, match="processes=3, but the launcher"):
+        distgan.train("sagan", data=particles, processes=3)
+
+
+def test_processes_are_started(particles, capsys):
+    settings = {word.partition("=")[0]: int(word.partition("=")[2]) for word in TINY[:4]}
+    run = distgan.train(
+        "sagan",
+        data=particles,
+        epochs=0.1,
+        processes=2,
+        evaluate=None,
+        **settings,
+        machine={"device": "cpu"},
+    )
+    assert run.state == "done" and "2 ranks" in capsys.readouterr().out
+    with pytest.raises(RunError, match="has 60|hold"):
+        distgan.train("sagan", data=particles, processes=2, batch=7, machine={"device": "cpu"})
