@@ -151,9 +151,10 @@ class Report:
 
     def verdict(self) -> str:
         if self.holds:
+            share = 100 * self.worst.apart / self.worst.allowed
             return (
-                f"{self.way}: {STEPS} steps are those of one process; closest to its tolerance:"
-                f" {self.worst} ({self.seconds:.0f} s)"
+                f"{self.way}: {STEPS} steps are those of one process but for rounding, which takes"
+                f" at most {share:.2g} % of its tolerance ({self.seconds:.0f} s)"
             )
         others = sum(not row.holds for row in self.rows) - 1
         return (

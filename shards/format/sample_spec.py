@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from distgan.config import image_sizes
@@ -104,7 +105,9 @@ def next_lines(
         run = ("run", "--processes", 2, recipe, f"data={data}")
         lines.append(console.command(*run))
         if sample.get("kind") == "image" and isinstance(sample["size"], int):
-            lines[-1] += f"  # or my_gan.py of your own in place of {recipe}: distgan new my_gan.py"
+            lines[-1] += f"  # or my_gan.py of your own in place of {recipe}"
+            if not Path("my_gan.py").exists():
+                lines[-1] += ": distgan new my_gan.py"
         if labels and sample.get("kind") == "image":
             column = [f"label={labels[0]}"] if len(labels) > 1 else []
             lines.append(console.command(*run, "conditional=true", *column))
