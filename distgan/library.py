@@ -22,13 +22,12 @@ from distgan.commands import report as _report
 from distgan.commands import trained_run
 from distgan.commands._drawn_images import Request
 from distgan.config.introspection import flatten
-from distgan.config.settings import Run
 from distgan.core import console
 from distgan.core.errors import ConfigError, LaunchError, RunError
-from distgan.data.dataset import Data
 from distgan.distributed import launch_line
 from distgan.distributed.environment import process_count
 from distgan.distributed.ranks import SingleProcess
+from distgan.launchers.local.run import refuse_early
 from distgan.monitor.journal import read_journal
 from distgan.outputs import image_results
 from distgan.recipes import _own_code
@@ -36,8 +35,6 @@ from distgan.recipes._base import require_method
 from distgan.recipes._catalog import Module, RecipeModule, resolve_recipe
 from distgan.runs import class_source, records
 from distgan.runs.history import read_history
-from distgan.runs.locate import start_digest
-from distgan.runs.resolve import folder_of, resolve, versions
 from distgan.training import attempt
 
 
@@ -78,7 +75,7 @@ def train(
                 f"processes={processes}: give the recipe by its name or file and the data by a"
                 " folder, or start the script itself with torchrun"
             )
-        return _train_with(processes, [str(recipe), *words], _folder(run))
+        return _train_with(processes, [str(recipe), *words])
     outcome = attempt.train(module, run, given, None if isinstance(data, str | Path) else data)
     return TrainedRun(outcome.folder)
 
@@ -238,17 +235,9 @@ def _joined(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
-def _folder(run: Run) -> Path:
-    """Return the folder that the settings mean."""
-    data = Data(run.data, run.machine.verify)
-    data.require(run)
-    index, start = resolve(run, data.fingerprint_for(run))
-    run = versions(run)[index]
-    return folder_of(run, run.identity(data.fingerprint_for(run), start or start_digest(run)))
-
-
-def _train_with(processes: int, words: list[str], folder: Path) -> TrainedRun:
+def _train_with(processes: int, words: list[str]) -> TrainedRun:
     """Train in processes of their own, whose output is printed here; RunError as they say it."""
+    folder = refuse_early(processes, words)
     line = launch_line.command(processes, words)
     errors: list[str] = []
     with subprocess.Popen(

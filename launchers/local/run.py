@@ -3,6 +3,7 @@
 import os
 import shlex
 import sys
+from pathlib import Path
 
 import distgan.train as train
 from distgan.core import console
@@ -11,8 +12,8 @@ from distgan.core.errors import LaunchError
 from distgan.distributed.launch_line import command, environment
 
 
-def refuse_early(processes: int, arguments: list[str]) -> None:
-    """Tell faults of the settings and the data here.
+def refuse_early(processes: int, arguments: list[str]) -> Path:
+    """Raise the errors of the settings and the data here; return the folder of the run.
 
     Of processes that refuse to start, the launcher would print a traceback of its own.
     """
@@ -32,6 +33,7 @@ def refuse_early(processes: int, arguments: list[str]) -> None:
     folder = folder_of(run, run.identity(data.fingerprint_for(run), start))
     require_code(run, getattr(module, "code", None), folder)
     first_start.inspect_once(module, run, data)
+    return folder
 
 
 COMMAND = Command(

@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from processes import TINY
 
 import distgan
 from distgan.commands import generate
@@ -25,7 +24,8 @@ from distgan.recipes._own_code import unload
 from distgan.runs.checkpoints import newest
 
 TEMPLATE = (Path(_catalog.__file__).parent / "templates" / "image.py").read_text()
-SMALL = {"width": 4, "latent": 4, "batch": 6, "machine": {"device": "cpu"}}
+SMALL = {"width": 4, "latent": 4, "batch": 6, "machine": {"device": "cpu", "self_check": False}}
+WORDS = ["width=4", "latent=4", "batch=6", "machine.device=cpu", "evaluate.samples=12"]
 
 
 @pytest.fixture(autouse=True)
@@ -53,14 +53,13 @@ def test_a_run_is_that_of_the_command_line(particles, capsys):
     """Settings as keywords make the same folder, and each continues the other's."""
     Path("my_gan.py").write_text(TEMPLATE)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    run = distgan.train("my_gan.py", data=particles, epochs=0.5, evaluate=None, **SMALL)
+    run = distgan.train("my_gan.py", data=particles, epochs=0.5, evaluate={"samples": 12}, **SMALL)
     assert run.state == "done" and run.folder.parent == Path("runs/my_gan")
     assert handlers == {number: signal.getsignal(number) for number in handlers}
-    words = ["width=4", "latent=4", "batch=6", "machine.device=cpu", "evaluate=null"]
-    assert distgan.train.main(["my_gan.py", f"data={particles}", "epochs=1", *words]) == 0
+    assert distgan.train.main(["my_gan.py", f"data={particles}", "epochs=1", *WORDS]) == 0
     assert [path.name for path in Path("runs/my_gan").iterdir()] == [run.folder.name]
     again = distgan.train(
-        Path("my_gan.py"), data=str(particles), epochs=1.5, evaluate=None, **SMALL
+        Path("my_gan.py"), data=str(particles), epochs=1.5, evaluate={"samples": 12}, **SMALL
     )
     assert again.folder == run.folder and newest(run.folder / "checkpoints")[1]["step"] == 14
     assert run.settings["epochs"] == 1.5
@@ -73,7 +72,9 @@ def test_in_a_thread_and_errors_are_exceptions(particles):
     def work():
         Path("my_gan.py").write_text(TEMPLATE)
         results.append(
-            distgan.train("my_gan.py", data=particles, epochs=0.2, evaluate=None, **SMALL)
+            distgan.train(
+                "my_gan.py", data=particles, epochs=0.2, evaluate={"samples": 12}, **SMALL
+            )
         )
         for wrong in ({"data": particles, "bathc": 3}, {"data": "nowhere"}):
             try:
@@ -99,7 +100,7 @@ def test_samples_and_networks(run, trained):
     assert np.array_equal(np.stack(files), images[:, 0].numpy())
     net = run.generator()
     assert not net.training and not any(p.requires_grad for p in net.parameters())
-    copy = pickle.loads(pickle.dumps(net))  # noqa: S301: its own
+    copy = pickle.loads(pickle.dumps(net))  # noqa: S301
     assert torch.equal(copy(torch.ones(2, 8)), net(torch.ones(2, 8)))
     last = distgan.load(f"{run.folder}@last", player="D")
     assert isinstance(last, torch.nn.Module) and net is not run.generator()
@@ -119,7 +120,7 @@ def test_numbers_scores_and_page(run, monkeypatch):
     scores = run.evaluate(n=24, metrics=("frechet", "kernel"))
     assert scores["samples"] == 24 and scores["score"] > 0
     assert list(run.folder.glob("eval/asked/*.json"))
-    assert run.report().read_text().startswith("<!doctype html>")
+    assert "</html>" in run.report().read_text()
     for text, wrong in ((f"{run.folder}@7", "no checkpoint of step 7"), ("x", "no run folder")):
         with pytest.raises((ConfigError, RunError), match=wrong):
             distgan.TrainedRun(text).sample(1)
@@ -133,19 +134,3 @@ def test_what_needs_other_processes_is_refused_before_it_starts(particles, monke
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(distgan.core.errors.LaunchError, match="processes=3, but the launcher"):
         distgan.train("sagan", data=particles, processes=3)
-
-
-def test_processes_are_started(particles, capsys):
-    settings = {word.partition("=")[0]: int(word.partition("=")[2]) for word in TINY[:4]}
-    run = distgan.train(
-        "sagan",
-        data=particles,
-        epochs=0.1,
-        processes=2,
-        evaluate=None,
-        **settings,
-        machine={"device": "cpu"},
-    )
-    assert run.state == "done" and "2 ranks" in capsys.readouterr().out
-    with pytest.raises(RunError, match="has 60|hold"):
-        distgan.train("sagan", data=particles, processes=2, batch=7, machine={"device": "cpu"})
