@@ -8,6 +8,7 @@ executed. Imports no torch.
 """
 
 import ast
+import symtable
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -111,11 +112,22 @@ def _closure(body: list[ast.stmt], names: set[str]) -> list[ast.stmt]:
     while waiting:
         for node in binding.get(waiting.pop(), []):
             needed.add(node)
-            used = {n.id for n in ast.walk(node) if isinstance(n, ast.Name)} - seen
+            used = _globals(symtable.symtable(ast.unparse(node), "statement", "exec")) - seen
             seen |= used
             waiting += used
     future = [n for n in body if isinstance(n, ast.ImportFrom) and n.module == "__future__"]
     return [node for node in body if node in needed or node in future]
+
+
+def _globals(table: symtable.SymbolTable) -> set[str]:
+    """Return the names that a statement takes from the top level; parameters and others of its own
+    scopes may have the same names.
+    """
+    outside = symtable.Symbol.is_global
+    if table.get_type() == "module":
+        outside = symtable.Symbol.is_referenced
+    names = {symbol.get_name() for symbol in table.get_symbols() if outside(symbol)}
+    return names.union(*map(_globals, table.get_children()))
 
 
 def _binds(node: ast.stmt) -> Iterator[str]:

@@ -40,7 +40,8 @@ class Base(nn.Module):
 class MyGAN(Base):
     class Settings:
         pass
-    def step(self):
+    def step(self, unused):
+        os = 3
         return helper(opt)
 
 print("trains")
