@@ -12,7 +12,13 @@ os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["DISTGAN_CACHE"] = tempfile.mkdtemp(prefix="distgan-cache-")
 
 
-FOLDERS = {"process/faults": "gate", "process/runs": "gate", "nightly": "nightly", "slurm": "slurm"}
+FOLDERS = {
+    "process/faults": "gate",
+    "process/library": "gate",
+    "process/runs": "gate",
+    "nightly": "nightly",
+    "slurm": "slurm",
+}
 
 
 def pytest_collection_modifyitems(config, items):

@@ -49,6 +49,7 @@ distgan.launchers.local
 distgan.launchers.commands
 distgan.launchers.capacity
 distgan.launchers.sweeps
+distgan.library
 distgan.cli
 distgan.__main__
 """.split()
@@ -57,6 +58,7 @@ distgan.__main__
 LAZY_UPWARDS = {
     ("distgan.train", "distgan.cli"),  # started as a script, `train.py` is `distgan train`
     ("distgan", "distgan.data.epochs"),  # `distgan.Loader`, when it is first used
+    ("distgan.train", "distgan.library"),  # the module can be called
 }
 
 # The packages that a login node uses: no import of them loads torch.
