@@ -36,10 +36,10 @@ Evaluation = Callable[[], tuple[Any, dict[str, Any] | None]]  # (ranks, result);
 
 def of_run(checkpoint: Path, arguments: Arguments) -> Evaluation:
     """Check everything that needs no network; return the evaluation of the validation clips."""
-    from distgan.data.dataset import Data
+    from distgan.data.own_dataset import open_data
 
     module, run = trained_run.settings(checkpoint.parents[1], arguments.device)
-    data = Data(arguments.data or run.data)
+    data = open_data(arguments.data or run.data)
     data.require(run)
     metrics = suitable_metrics(arguments.metrics, data.sample.rate, arguments.embedding)
 

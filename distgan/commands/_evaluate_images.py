@@ -70,7 +70,7 @@ Evaluation = Callable[[], tuple[Any, dict[str, Any] | None]]  # (ranks, result);
 
 def of_run(checkpoint: Path, arguments: Arguments) -> Evaluation:
     """Check everything that needs no network; return the evaluation of a checkpoint's samples."""
-    from distgan.data.dataset import Data
+    from distgan.data.own_dataset import open_data
 
     folder = checkpoint.parents[1]
     module, run = trained_run.settings(folder, arguments.device)
@@ -79,7 +79,7 @@ def of_run(checkpoint: Path, arguments: Arguments) -> Evaluation:
             f"{folder} is a run of {run.recipe}, which is judged by"
             f" {run.judged_by or 'no score of samples'}; images drawn from noise are scored here"
         )
-    data = Data(arguments.data or run.data)
+    data = open_data(arguments.data or run.data)
     if run.label_column is not None:
         trained_run.require_classes(data, run, folder)
     inception = arguments.inception or run.scored.inception

@@ -10,7 +10,6 @@ import torch
 
 from distgan.core.errors import ConfigError, DataError
 from distgan.core.file_tree import Contents, find_files, shown
-from distgan.core.reading import read_json
 from distgan.data.dataset import Data
 from distgan.data.transforms import to_bytes, to_unit
 from distgan.evaluation.audio_sets import FolderClips, ValidationClips
@@ -82,8 +81,7 @@ def stated_range(data: Data) -> tuple[float, float] | None:
     """Return the values that `distgan shard … --range LOW HIGH` took for black and white; None for
     the full range.
     """
-    options = read_json(data.folder / "dataset.json", links=True).get("options")
-    stated = options.get("range") if isinstance(options, dict) else None
+    stated = data.options.get("range") if isinstance(data.options, dict) else None
     if not isinstance(stated, list) or len(stated) != 2:
         return None
     low, high = stated

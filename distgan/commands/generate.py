@@ -129,12 +129,12 @@ def _inputs(folder: str | None, data_folder: str, run: Run) -> str:
     """
     from distgan.commands import _repairs
     from distgan.core.file_tree import Contents, find_files
-    from distgan.data.dataset import Data
+    from distgan.data.own_dataset import open_data
     from distgan.shards.audio.pairs import SOUNDS
 
     if folder and not Path(folder).expanduser().is_dir():
         raise ConfigError(f"from={folder}: no such folder")
-    data = Data(data_folder)
+    data = open_data(data_folder)
     data.require(run)
     if not folder:
         return f"held-out clips of data {data.fingerprint}"  # of images as well: older folders
@@ -189,12 +189,12 @@ def _repaired(
     import numpy as np
 
     from distgan.commands import _repairs
-    from distgan.data.dataset import Data
+    from distgan.data.own_dataset import open_data
     from distgan.distributed.ranks import Ranks
 
     source = vars(arguments)["from"]
     ranks = Ranks(run.machine, run.precision)
-    data = ranks.on_all_ranks(lambda: Data(arguments.data or run.data))
+    data = ranks.on_all_ranks(lambda: open_data(arguments.data or run.data))
     recipe = ranks.on_all_ranks(lambda: trained_run.load(module, run, ranks, checkpoint))
     kind = _repairs.Images if run.kind == "image_pair" else _repairs.Sounds
     folder = Path(source).expanduser() if source else None

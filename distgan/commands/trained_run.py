@@ -94,8 +94,8 @@ def _sample_of(run: Run, folder: Path) -> tuple[tuple[int, ...], Any]:
     """Return the shape of a sample and the labels of networks that are given them, from the run's
     attempts, else from its data set.
     """
-    from distgan.data.dataset import Data
     from distgan.data.labels import Labels
+    from distgan.data.own_dataset import open_data
 
     for attempt in history.read_history(folder).attempts.values():
         recorded = attempt.get("data", {})
@@ -105,7 +105,7 @@ def _sample_of(run: Run, folder: Path) -> tuple[tuple[int, ...], Any]:
             except ValueError as error:
                 raise RunError(f"{folder}: the record of an attempt is damaged: {error}") from None
             return tuple(recorded["shape"]), labels
-    data = Data(run.data)
+    data = open_data(run.data)
     data.require(run)
     return data.shape, data.labels
 

@@ -8,6 +8,7 @@ sections       the base of sections; `Evaluate` and `Machine`
 identity       new settings and changed defaults that keep the identities of earlier runs
 introspection  defaults, help texts and flat keys of settings
 loading        run files and `key=value` words -> checked settings
+data_name      a folder of shards, or a Dataset that is named by code
 image_sizes    the image sizes that the image recipes train on
 batch_layout   global batch -> ranks x accumulation x per-rank batch
 """

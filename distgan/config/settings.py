@@ -43,7 +43,9 @@ class Run(Section):
 
     recipe: str = Field(description="the system to train")
     data: str = Field(
-        min_length=1, description="folder made by `distgan shard`, or adopted by `distgan index`"
+        min_length=1,
+        description="folder made by `distgan shard`, or adopted by `distgan index`; or a Dataset,"
+        " FILE.py:NAME",
     )
     experiment: str = Field(
         "", description="name of the parent folder of the run; the recipe's name if empty"

@@ -306,3 +306,12 @@ def sha256_of(path: Path, links: bool = True) -> str:
     """Return the 64 hex digits that `sha256sum` prints; OSError if it is not a regular file."""
     with open_regular(path, links) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def cache_folder() -> Path:
+    """Return the folder of what may be deleted at any time: `$DISTGAN_CACHE`, by default
+    `~/.cache/distgan`.
+    """
+    if cache := os.environ.get("DISTGAN_CACHE"):
+        return Path(cache)
+    return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "distgan"

@@ -2,9 +2,10 @@
 
 The same samples, augmented alike, reach an update on any number of ranks and micro-batches, after
 any restart. Imports core, config,
-distributed.environment, shards.codecs and shards.format.
+distributed.environment, runs.data_code, shards.codecs and shards.format.
 
 dataset      a folder of shards: its two splits and the format of a sample
+own_dataset  a map-style Dataset of one's own in place of such a folder
 samples      formats of samples: images, pairs of images or signals; how they are decoded and cut
 order        position in the endless stream -> epoch, sample, address of augmentation
 loader       this rank's micro-batches, decoded ahead or kept on the device

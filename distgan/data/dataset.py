@@ -75,6 +75,8 @@ class Data:
             ) from None
         parts = open_parts(root, verify)
         self.train, self.validation = parts["train"], parts["validation"]
+        self.options = entry.get("options")  # of the command that made it; not checked
+        self.statistics_folder = root / "statistics"  # of its images, for scores
         self.fingerprint = fingerprint([self.train.fingerprint, self.validation.fingerprint])
         try:
             self._columns = labels_of(entry, self.train.fields)

@@ -14,6 +14,7 @@ import torch
 from distgan.core.errors import ConfigError
 from distgan.data.dataset import Data
 from distgan.data.loader import Decoded, deliver, order_of
+from distgan.data.own_dataset import Dataset, open_data
 from distgan.distributed.environment import own_place
 
 CPU = torch.device("cpu")
@@ -22,6 +23,9 @@ WHAT = "samples_seen"  # the key of the state that moves; the others must agree
 
 class Loader:
     """Iterate over one epoch of a data set after the other, in global batches.
+
+    `data` is a folder of shards, a map-style Dataset (docs/loader.md), or the name of one,
+    `FILE.py:NAME`.
 
     Batch k of an epoch is samples [k batch, (k + 1) batch) of its order; the last one is smaller,
     unless `drop_last`. Rank r of w gets the part [b r // w, b (r + 1) // w) of a batch of b: parts
@@ -40,7 +44,7 @@ class Loader:
 
     def __init__(
         self,
-        data: str | Path | Data,
+        data: str | Path | Data | Dataset,
         batch: int,
         *,
         rank: int | None = None,
@@ -60,7 +64,9 @@ class Loader:
         _require(batch=batch, seed=seed, workers=workers, window=window, rank=rank, world=world)
         if split not in ("train", "validation"):
             raise ConfigError(f"distgan.Loader: split={split!r}; allowed are: train, validation")
-        self.data = data if isinstance(data, Data) else Data(str(data), verify)
+        self.data = open_data(data, verify)
+        if crop is not None and self.data.kind != "pair":
+            raise ConfigError("distgan.Loader: crop is for pairs of signals")
         self.data.sample.require_crop(crop)
         if label is not None:
             self.data.read_labels(label)

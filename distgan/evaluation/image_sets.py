@@ -12,9 +12,11 @@ import numpy as np
 import torch
 from PIL import ExifTags, Image
 
+from distgan.config.data_name import names_code
 from distgan.core.errors import ConfigError, DataError
 from distgan.core.file_tree import Contents, find_files
 from distgan.data.dataset import Data
+from distgan.data.own_dataset import open_data
 from distgan.evaluation import statistics_cache
 from distgan.shards.codecs import image as image_codec
 from distgan.shards.format.sample_spec import UNITS
@@ -54,8 +56,7 @@ class DatasetImages:
                 f"{folder} holds {UNITS[data.kind]}; images and vectors are compared here"
             )
         self.data, self.name, self.fingerprint = data, str(folder), data.fingerprint
-        self.kind = data.kind
-        self.statistics_folder = Path(folder).expanduser() / "statistics"
+        self.kind, self.statistics_folder = data.kind, data.statistics_folder
         self.training = len(data.train)
 
     def __len__(self) -> int:
@@ -169,6 +170,8 @@ def open_set(text: str, verify: str = "size") -> DatasetImages | FolderImages:
 
     DataError, ConfigError.
     """
+    if names_code(text):
+        return DatasetImages(open_data(text), text)
     folder = Path(text).expanduser()
     if not folder.is_dir():
         raise ConfigError(f"{text}: no such folder")

@@ -23,7 +23,7 @@ from distgan.core import console
 from distgan.core.errors import ConfigError, did_you_mean
 from distgan.distributed.environment import require_address_space
 from distgan.recipes import _own_code
-from distgan.runs import recipe_code
+from distgan.runs import data_code, recipe_code
 from distgan.runs.recipe_code import COPIES, RecipeCode
 from distgan.runs.resolve import recorded_code
 
@@ -76,6 +76,8 @@ def resolve_recipe(what: str) -> tuple[Module, dict[str, Any]]:
     if is_run_file(what):
         beside = Path(what)
         tree = loading.read_yaml(beside)
+        if isinstance(data := tree.get("data"), str):
+            tree["data"] = data_code.checked(data, beside)
     elif what in _presets():
         tree = loading.read_yaml(FOLDER / f"{what}.yaml")
     name = str(tree.get("recipe", ""))

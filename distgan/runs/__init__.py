@@ -10,6 +10,7 @@ checkpoints     save, verify and load checkpoints
 locate          `RUN@best` and the like -> a checkpoint
 class_source    the source of a recipe that is given as a class, also of a script or a notebook
 recipe_code     the source of a recipe that is not distgan's: files, digest, copies
+data_code       a Dataset that is named by code: `data=my_data.py:photos`
 records         read status.json and other small files, checked
 history         read a run folder for reports; change nothing
 checkout        the git state of the running code

@@ -146,16 +146,18 @@ def _copy_fault(path: Path) -> str | None:
     return "may be written by other users" if about.st_mode & 0o022 else None
 
 
+def strangers_work(about: os.stat_result) -> str | None:
+    """Return why another user may have written a file of code."""
+    if about.st_uid not in (0, os.getuid()):
+        return f"belongs to {user_name(about.st_uid)}"
+    return "may be written by everybody" if about.st_mode & 0o002 else None
+
+
 def _require_owned(path: Path, about: os.stat_result, named_in: Path) -> None:
     """Raise ConfigError if a stranger may have written a file that a run file leads to: reading
     settings must not run another user's code.
     """
-    why = None
-    if about.st_uid not in (0, os.getuid()):
-        why = f"belongs to {user_name(about.st_uid)}"
-    elif about.st_mode & 0o002:
-        why = "may be written by everybody"
-    if why:
+    if why := strangers_work(about):
         raise ConfigError(
             f"{named_in} names a recipe, which is code, and {path} {why}. If you trust it, name the"
             f" recipe on the command line, as in {console.command('train', 'my_gan.py')} …"

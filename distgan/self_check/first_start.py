@@ -17,7 +17,7 @@ from distgan import __version__
 from distgan.config.introspection import flatten
 from distgan.config.settings import Run
 from distgan.core import console
-from distgan.core.files import make_folder, touch
+from distgan.core.files import cache_folder, make_folder, touch
 from distgan.runs.recipe_code import RecipeCode
 
 
@@ -85,10 +85,7 @@ def remember(run: Run, code: RecipeCode, check: str) -> None:
 
 
 def _mark(run: Run, code: RecipeCode, check: str) -> Path:
-    cache = os.environ.get("DISTGAN_CACHE")
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    folder = Path(cache) if cache else Path(home) / "distgan"
-    return folder / "checked" / f"{code.digest}-{_choices(run)}-{check}-{__version__}"
+    return cache_folder() / "checked" / f"{code.digest}-{_choices(run)}-{check}-{__version__}"
 
 
 def _choices(run: Run) -> str:

@@ -119,8 +119,8 @@ def try_batch(recipe: str, settings: dict[str, Any], limit: int) -> str:
     import torch
 
     from distgan.core.clock import Clock
-    from distgan.data.dataset import Data
     from distgan.data.loader import Stream
+    from distgan.data.own_dataset import open_data
     from distgan.distributed.ranks import Ranks
     from distgan.recipes._base import build_recipe
     from distgan.recipes._catalog import resolve_recipe
@@ -128,7 +128,7 @@ def try_batch(recipe: str, settings: dict[str, Any], limit: int) -> str:
     module, _ = resolve_recipe(recipe)
     run = module.Settings.model_validate(settings)
     ranks = Ranks(run.machine, run.precision)
-    data = Data(run.data, run.machine.verify)
+    data = open_data(run.data, run.machine.verify)
     data.require(run)
     layout = batch_layout.fit(run.batch, 1, 1, run.group, run.group_of)
     on_gpu = ranks.device.type == "cuda"

@@ -8,7 +8,7 @@ from distgan.config import batch_layout
 from distgan.config.introspection import flatten
 from distgan.config.settings import Run
 from distgan.core import console
-from distgan.data.dataset import Data
+from distgan.data.own_dataset import open_data
 from distgan.distributed.ranks import Ranks
 from distgan.evaluation.image_evaluator import Evaluator
 from distgan.recipes._base import build_recipe
@@ -56,7 +56,7 @@ class RunContext:
         self.ranks.require_same("the kind of device", self.ranks.device.type)
         if code := getattr(module, "code", None):
             self.ranks.require_same(f"the code of {code.name}", code.digest)
-        self.data = self.ranks.on_all_ranks(lambda: Data(run.data, run.machine.verify))
+        self.data = self.ranks.on_all_ranks(lambda: open_data(run.data, run.machine.verify))
         self.run = run = self._resolve(run)
         self.ranks.on_all_ranks(lambda: self.data.require(run))
         self.layout = batch_layout.fit(

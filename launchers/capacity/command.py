@@ -180,12 +180,12 @@ def _study(options: Arguments) -> Study:
 
 
 def _folders(settings: list[str], widths: tuple[int, ...], processes: int) -> dict[int, Path]:
-    from distgan.data.dataset import Data
+    from distgan.data.own_dataset import open_data
 
     planned = {width: [PRESET, *settings, *_width(width)] for width in widths}
     local.refuse_early(processes, planned[widths[0]])
     settled = {width: train.plan(words)[1] for width, words in planned.items()}
-    data = Data(settled[widths[0]].data)
+    data = open_data(settled[widths[0]].data)
     folders = {}
     for width, run in settled.items():
         fingerprint = data.fingerprint_for(run)

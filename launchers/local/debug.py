@@ -70,10 +70,10 @@ def main(argv: list[str]) -> int:
 
 def line(words: list[str], steps: int) -> tuple[list[str], Path]:
     """Return (the words of `distgan train` for so many steps, the folder, emptied)."""
-    from distgan.data.dataset import Data
+    from distgan.data.own_dataset import open_data
 
     _, run, _ = train.plan(words)
-    samples = len(Data(run.data).train)
+    samples = len(open_data(run.data).train)
     clock = make_clock(run, samples)
     home = Path(run.machine.runs).expanduser()
     folder = home / "_debug" / f"{run.recipe}-{run.delta()}"

@@ -18,7 +18,7 @@ def refuse_early(processes: int, arguments: list[str]) -> Path:
     Of processes that refuse to start, the launcher would print a traceback of its own.
     """
     from distgan.config import batch_layout
-    from distgan.data.dataset import Data
+    from distgan.data.own_dataset import open_data
     from distgan.distributed.environment import resolve_engine
     from distgan.runs.resolve import folder_of, require_code, resolve, versions
     from distgan.self_check import first_start
@@ -26,7 +26,7 @@ def refuse_early(processes: int, arguments: list[str]) -> Path:
     module, run, _ = train.plan([word for word in arguments if not word.startswith("-")])
     batch_layout.fit(run.batch, processes, run.machine.accumulation, run.group, run.group_of)
     resolve_engine(run.machine, run.precision)
-    data = Data(run.data)
+    data = open_data(run.data)
     data.require(run)
     version, start = resolve(run, data.fingerprint_for(run))
     run = versions(run)[version]

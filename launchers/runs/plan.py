@@ -55,9 +55,9 @@ class PlannedRun:
 
 @lru_cache(maxsize=64)
 def _data(folder: str):
-    from distgan.data.dataset import Data
+    from distgan.data.own_dataset import open_data
 
-    return Data(folder)
+    return open_data(folder)
 
 
 def plan_run(

@@ -25,6 +25,7 @@ from typing import Any
 from distgan.config import loading
 from distgan.core.errors import ConfigError
 from distgan.recipes._catalog import find_code, is_run_file, recipe_names
+from distgan.runs import data_code
 
 KEYS = ("recipe", "settings", "grid", "cases", "random", "search", "chain", "slurm")
 MAX_MEMBERS = 100_000
@@ -119,6 +120,7 @@ def _tree(what: str) -> dict[str, Any]:
     tree = loading.read_yaml(path)
     if {"grid", "cases", "random", "search", "settings"}.isdisjoint(tree):  # a run file
         return {"recipe": what}
+    data_code.require_own(tree, path)
     recipe = tree.get("recipe")
     if isinstance(recipe, str) and (path.parent / recipe.partition(":")[0]).is_file():
         tree["recipe"] = str(path.parent / recipe)

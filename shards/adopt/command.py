@@ -18,6 +18,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from distgan.config.data_name import folder_of_shards
 from distgan.core import console
 from distgan.core.arguments import Arguments, Command, Option
 from distgan.core.errors import ConfigError, DataError
@@ -108,7 +109,7 @@ def main(argv: list[str]) -> int:
     ConfigError for wrong options, DataError for tars that cannot be indexed.
     """
     args = COMMAND.parse(argv)
-    root = Path(args.words[0])
+    root = folder_of_shards(args.words[0])
     if kept := _as_before(root / DATASET, args):
         args = COMMAND.parse([*kept, *argv])
         console.say(f"{root} was indexed with {' '.join(kept)}, and is again; {DATASET} keeps it")

@@ -21,6 +21,7 @@ import numpy as np
 
 from distgan import __version__
 from distgan.config import image_sizes
+from distgan.config.data_name import folder_of_shards
 from distgan.core import console
 from distgan.core.arguments import Arguments, Command, Option, switch, whole
 from distgan.core.errors import ConfigError, DataError
@@ -53,7 +54,7 @@ def main(argv: list[str]) -> int:
     ConfigError and DataError if the check itself is not possible.
     """
     args = COMMAND.parse(argv)
-    root, checks = Path(args.words[0]), Checks(args.threshold)
+    root, checks = folder_of_shards(args.words[0]), Checks(args.threshold)
     if not root.is_dir():
         raise ConfigError(
             f"{root}: no such folder; make it with `{console.command('shard', 'SOURCE', root)}`"

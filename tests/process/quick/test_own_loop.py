@@ -1,11 +1,13 @@
-"""docs/loader.md: its loop trains alike on one process and two, and goes on where it was ended."""
+"""docs/loader.md: its loop trains alike on one process and two, and goes on where it was ended; so
+does a run on a Dataset of one's own.
+"""
 
 import re
 import sys
 
 import pytest
 import torch
-from processes import ROOT, line, run
+from processes import ROOT, TINY, final, line, run
 
 pytestmark = pytest.mark.gate
 BLOCK = re.findall(r"```python\n(.*?)```", (ROOT / "docs/loader.md").read_text(), re.DOTALL)[0]
@@ -47,3 +49,36 @@ def test_the_loop_of_the_page_is_one_loop_on_any_number_of_processes(loop):
     assert begun["loader"]["samples_seen"] == 54 and difference(alone, loop("resumed", 1)) < 1e-12
     by_mean = {'reduction="sum") * loader.weight': 'reduction="mean")'}
     assert difference(alone, loop("mean", 2, **by_mean)) > 1e-6  # parts of 8 and 9, of 1 and 2
+
+
+PHOTOS = """
+import numpy as np
+
+class Photos:
+    fingerprint, classes = "photos v1", ("dark", "light")
+
+    def __len__(self):
+        return 60
+
+    def __getitem__(self, i):
+        return np.random.default_rng(i).integers(0, 100 + i % 2 * 100, (3, 32, 32), np.uint8), i % 2
+"""
+
+
+def test_a_run_on_a_dataset_of_ones_own_is_one_run(tmp_path):
+    (tmp_path / "my_data.py").write_text(PHOTOS)
+    words = ["sagan", *TINY, "data=my_data.py:Photos", "precision=float64", "conditional=true"]
+    words += ["machine.resident_mb=0", "machine.workers=1"]
+    run(line("distgan"), *words, "epochs=2", "machine.folder=one", cwd=tmp_path)
+    for processes, epochs in ((2, 1), (1, 2)):
+        way = line("torchrun" if processes > 1 else "distgan", processes)
+        run(way, *words, f"epochs={epochs}", "machine.folder=two", cwd=tmp_path)
+    one, two = (final(tmp_path / name) for name in ("one", "two"))
+    assert max(float((one[key] - two[key]).abs().max()) for key in one) < 1e-12
+    distgan = [sys.executable, "-m", "distgan"]
+    said = run([*distgan, "evaluate", "one", "--n", "24", "--device", "cpu"], cwd=tmp_path)
+    assert "frechet_standin" in said
+    run([*distgan, "generate", "one", "--n", "4", "--class", "light"], cwd=tmp_path)
+    for verb in ("check", "index"):
+        said = run([*distgan, verb, "my_data.py:Photos"], cwd=tmp_path, code=2)
+        assert "names a Dataset" in said and "Traceback" not in said

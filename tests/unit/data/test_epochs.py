@@ -168,6 +168,7 @@ def test_what_cannot_be_is_one_message(folders, monkeypatch):
         ({"batch": 4, "split": "test"}, "train, validation"),
         ({"batch": 28, "drop_last": True}, "leaves no batch of the 27"),
         ({"batch": 4, "label": "x"}, "no labels"),
+        ({"batch": 4, "crop": 9}, "crop is for pairs"),
     ):
         with pytest.raises(ConfigError, match=said):
             distgan.Loader(data, **options)
