@@ -1,4 +1,4 @@
-"""`distgan evaluate` of images: of the samples of a run, or of two folders."""
+"""`distgan evaluate` of images or vectors: of the samples of a run, or of two folders."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +9,7 @@ from distgan.core.arguments import Arguments, Option, one_of, several, whole
 from distgan.core.errors import ConfigError
 from distgan.report.score_tables import class_scores
 from distgan.runs.folder import timestamp
+from distgan.shards.format.sample_spec import UNITS
 
 METRICS = ("frechet", "kernel", "manifold", "sliced", "nearest")
 PUBLISHED = {"fid": "frechet", "kid": "kernel"}
@@ -113,9 +114,14 @@ def of_folders(arguments: Arguments) -> Evaluation:
     from distgan.evaluation import image_sets
 
     real, fake = image_sets.open_real(arguments.real), image_sets.open_set(arguments.fake)
+    if _of(real) != _of(fake):
+        raise ConfigError(
+            f"{real.name} holds {_of(real)}, {fake.name} {_of(fake)}; only samples of one kind and"
+            " size compare"
+        )
     samples = arguments.n or len(fake)
     if samples > len(fake):
-        raise ConfigError(f"n: found {samples}, but {fake.name} holds {len(fake)} images")
+        raise ConfigError(f"n: found {samples}, but {fake.name} holds {len(fake)}")
     if isinstance(real, image_sets.StatisticsFile):
         arguments.path = real.path
 
@@ -130,6 +136,11 @@ def of_folders(arguments: Arguments) -> Evaluation:
         return ranks, result | _conditions(evaluator, ranks)
 
     return evaluation
+
+
+def _of(images: Any) -> str:
+    size = f" of {images.decode([0]).shape[1]} numbers" if images.kind == "vector" else ""
+    return f"{UNITS[images.kind]}{size}"
 
 
 def _evaluator(
@@ -220,7 +231,7 @@ def _table(
         (label, result[name], result.get(f"{name}_sd"), generated.get(name), real.get(name))
         for name, label in labels.items()
     ]
-    heads = (f"{result['samples']} samples, {result['reals']} real images", "score", "sd")
+    heads = (f"{result['samples']} samples, {result['reals']} real ones", "score", "sd")
     if size:
         heads += (f"at equal sizes, {size} and {size}", f"floor: {size} and {size} real")
     else:
@@ -231,7 +242,7 @@ def _table(
     ]
     if size:
         notes.append(
-            "floor: what real images score against other real ones; samples are as good where the"
+            "floor: what real ones score against other real ones; samples are as good where the"
             " column before it is equal"
         )
     if result.get("score_at_infinity_by"):

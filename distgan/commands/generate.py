@@ -1,5 +1,5 @@
 """`distgan generate`: write what the generator of a trained run generates, as files or as shards:
-images from noise, or repaired sounds or images.
+images or vectors from noise, or repaired sounds or images.
 """
 
 import dataclasses
@@ -17,11 +17,13 @@ from distgan.core.arguments import Arguments, Command, Option, one_of, whole
 from distgan.core.errors import ConfigError
 
 MAX_ITEMS = 1_000_000
+MAX_COLUMNS = 1000  # of vectors, in result.csv; samples.npy has all
 IMAGES_PER_SHARD = 256  # 16 of sounds; two shards or more are a data set
 COMMAND = Command(
     "generate",
     """Write what the generator of a trained run generates. From noise (sagan, capacity, r3gan,
-wgan_flowers): images/00000.png …, result.csv (a row for each, with D's score) and grid.png. Of
+wgan_flowers): images/00000.png …, result.csv (a row for each, with D's score) and grid.png; of a
+run of vectors (your own recipe) samples.npy, float32 [N, numbers], and the same in result.csv. Of
 sounds (waveform, timbre) or of images (your own recipe of image pairs): the held-out inputs, or
 files of your own, repaired: sounds/KEY.wav … or images/KEY.png …, and result.csv.
 
@@ -31,7 +33,7 @@ verified the files.""",
     (
         whole(
             "n",
-            "how many (default: 64 from noise, or all inputs); also count=N",
+            "how many (default: 64 images, 1,000 vectors, or all inputs); also count=N",
             1,
             MAX_ITEMS,
             also="count",
@@ -83,16 +85,19 @@ def main(argv: list[str]) -> int:
     checkpoint = trained_run.locate(words[0])
     folder = checkpoint.parents[1]
     module, run = trained_run.settings(folder, options["device"])
-    is_image = module.Settings.kind == "image"
+    is_vector, from_noise = run.kind == "vector", run.kind in ("image", "vector")
     request = _drawn_images.requested(arguments, module, run, folder)
     usual = folder / "-".join(["generated", checkpoint.name, *request.words])[:200]
     target = Path(out).expanduser() if out else usual
     for name in ("from", "data"):
-        if is_image and options[name]:
+        if from_noise and options[name]:
             raise ConfigError(
-                f"{name}={options[name]}: {run.recipe} draws images from noise and needs no input"
+                f"{name}={options[name]}: {run.recipe} draws samples from noise and needs no input"
             )
     shards = options["shards"] == "yes"
+    if shards and is_vector:
+        line = console.command("shard", "vectors", "OUT", "--from", target / "samples.npy")
+        raise ConfigError(f"shards=yes: vectors are written as one array; then: {line}")
     if shards and options["from"]:
         raise ConfigError(
             "shards=yes: shards hold pairs of input and target, and files of your own have no"
@@ -106,17 +111,18 @@ def main(argv: list[str]) -> int:
         "recipe": run.recipe,
         "step": int(checkpoint.name),
         "seed": run.seed,
-        "of": "noise" if is_image else _inputs(options["from"], options["data"] or run.data, run),
+        "of": "noise" if from_noise else _inputs(options["from"], options["data"] or run.data, run),
     } | request.about
     store = OutputFolder(target, about, shards)
     store.require_ours()
     launch_line.spread("generate", arguments)
-    generate = partial(_images, request) if is_image else _repaired
+    generate = partial(_vectors if is_vector else _images, request) if from_noise else _repaired
     text = f"{generate(module, run, checkpoint, arguments, store)}: {target}"
     if (target / "dataset.json").is_file():
         text += f"; next: {console.command('check', target)}"
-    elif is_image and not shards:
-        line = ("evaluate", "--real", run.data, "--fake", target / "images")
+    elif from_noise and not shards:
+        fake = target / ("samples.npy" if is_vector else "images")
+        line = ("evaluate", "--real", run.data, "--fake", fake)
         text += f"; next: {console.command(*line)}"
     console.say(text)
     return 0
@@ -181,6 +187,54 @@ def _images(
     ranks.on_rank_zero(finish)
     ranks.close()
     return f"{max(first, count)} images by {checkpoint}"
+
+
+def _vectors(
+    request: _drawn_images.Request,
+    module: ModuleType,
+    run: Run,
+    checkpoint: Path,
+    arguments: Arguments,
+    store: Any,
+) -> str:
+    import numpy as np
+
+    from distgan.core.files import csv_text, write_atomic
+    from distgan.distributed.ranks import Ranks
+    from distgan.outputs import image_results
+
+    ranks = Ranks(run.machine, run.precision)
+    recipe = ranks.on_all_ranks(lambda: trained_run.load(module, run, ranks, checkpoint))
+    drawing = ranks.on_all_ranks(lambda: request.drawing(recipe))
+    # All anew, which takes less time than to verify them.
+    count = ranks.on_rank_zero(lambda: store.begin_anew(arguments.n or 1000))
+    parts: list[list[Any]] = []
+    with console.bar("generating", count, "vectors") as bar:
+        for _, tensors in image_results.rounds(ranks, drawing, range(count), bar):
+            parts.append(tensors)
+
+    def write() -> None:
+        vectors, scores = (np.concatenate(column) for column in zip(*parts, strict=True))
+        write_atomic(store.target / "samples.npy", lambda file: np.save(file, vectors))
+        names = trained_run.columns_of(checkpoint.parents[1]) or range(vectors.shape[1])
+        shown = [name if isinstance(name, str) else f"x{name}" for name in names][:MAX_COLUMNS]
+        classes = drawing.classes(np.arange(count))
+        rows = [
+            (
+                i,
+                *(() if classes is None else (drawing.class_name(classes[i]),)),
+                f"{scores[i]:.9g}",
+                *(f"{value:.9g}" for value in vectors[i, : len(shown)].tolist()),
+            )
+            for i in range(count)
+        ]
+        heads = ("id", *(() if classes is None else ("class",)), "critic_score", *shown)
+        write_atomic(store.target / "result.csv", csv_text(heads, rows))
+        store.finish([])
+
+    ranks.on_rank_zero(write)
+    ranks.close()
+    return f"{count} vectors by {checkpoint}"
 
 
 def _repaired(

@@ -110,6 +110,15 @@ def _sample_of(run: Run, folder: Path) -> tuple[tuple[int, ...], Any]:
     return data.shape, data.labels
 
 
+def columns_of(folder: Path) -> list[str]:
+    """Return the names of the columns of the vectors that a run was trained on; none without."""
+    for attempt in history.read_history(folder).attempts.values():
+        names = (attempt.get("data") or {}).get("columns")
+        if isinstance(names, list) and all(isinstance(name, str) for name in names):
+            return names
+    return []
+
+
 def labels_of(run: Run, folder: Path) -> Any:
     """Return the classes that a run was trained with, or None without labels."""
     return _sample_of(run, folder)[1]

@@ -4,12 +4,11 @@ A score does not depend on the number of ranks or threads, and its name says wha
 with: only published weights give `fid` and `kid`. May import core, config, monitor, runs,
 distributed, data, nn, metrics and shards; never engine, recipes or training.
 
-image_evaluator    scores of a generator or a set of images against real ones, collective; and of
-                   vectors, whose features are they themselves
+image_evaluator    scores of a generator or a set of images or vectors against real ones, collective
 drawn              samples as they are scored: images in 8 bits, vectors as they are
 image_scores       which scores there are, each beside its floor; for one process
 image_sets         data sets, folders of images and files of statistics, to be compared
-image_features     feature extractors: Inception and the seeded stand-in network
+image_features     feature extractors: Inception, the seeded stand-in network, cosines of vectors
 inception_input    images resized to Inception's input by one of four methods
 statistics_cache   statistics of real images in files beside their data set
 audio_evaluator    measures of repaired clips, collective

@@ -17,7 +17,7 @@ import torch
 
 from distgan import __version__
 from distgan.core import console
-from distgan.core.errors import DataError, LaunchError, RunError
+from distgan.core.errors import ConfigError, DataError, LaunchError, RunError
 from distgan.data.dataset import Data
 from distgan.distributed.map_over_ranks import CHUNK, map_over_ranks, one_thread
 from distgan.distributed.ranks import Ranks
@@ -36,9 +36,11 @@ from distgan.evaluation.image_sets import DatasetImages, ImageSet
 from distgan.metrics import frechet
 from distgan.metrics.exact_sums import Sums
 from distgan.metrics.sliced import DIRECTIONS, Projections
+from distgan.shards.format.sample_spec import UNITS
 
 ROUND = 64 * CHUNK  # images whose rows are gathered at once
 MAX_FEATURE_BYTES = 2**30  # above this, path=auto takes moments
+SCALED_BY = 10_000  # vectors of the training split, by which all are standardised
 Sample = Callable[[np.ndarray], torch.Tensor]
 
 
@@ -79,13 +81,19 @@ class Evaluator:
             )
         if samples < 2:
             raise DataError(f"a Fréchet distance needs at least 2 images to score, found {samples}")
-        self.extract = extractor(inception, sha256, preprocessing, self._images.kind)
-        self.extract = self.extract.to(ranks.device)
-        self._project = Projections()
-        like = torch.zeros(1, 3, 32, 32, dtype=torch.uint8, device=ranks.device)
+        like, vectors = torch.zeros(1, 3, 32, 32, dtype=torch.uint8), None
         if self._images.kind == "vector":
-            like, path = self._images.decode([0]).to(ranks.device), "features"
-        self._width = self.extract(like).shape[1]
+            if inception:
+                raise ConfigError(
+                    f"inception: found {inception}, but vectors have features of their own; leave"
+                    " it out"
+                )
+            like = self._images.decode(range(min(self._images.training, SCALED_BY)))
+            vectors = like.numpy()
+        self._unit = UNITS[self._images.kind]
+        self.extract = extractor(inception, sha256, preprocessing, vectors).to(ranks.device)
+        self._project = Projections()
+        self._width = self.extract(like[:1].to(ranks.device)).shape[1]
         self.path = path
         if path == "auto":
             feature_bytes = 4 * self._width * (len(self._images) + samples)
@@ -201,7 +209,7 @@ class Evaluator:
             return scores | {"samples": fake.n}
 
         if self._thorough:  # many images take minutes
-            console.say(f"comparing {self.reals} real images with {self._samples}")
+            console.say(f"comparing {self.reals} real {self._unit} with {self._samples}")
         result = self._ranks.on_rank_zero(work)
         self.seconds["scores"] = time.perf_counter() - began
         return result | {
@@ -232,7 +240,7 @@ class Evaluator:
 
         if not self._ranks.on_rank_zero(read):
             reference = self._compute_statistics(
-                "real images",
+                f"real {self._unit}",
                 len(images),
                 lambda numbers: images.decode(numbers.tolist()),
                 images.training,
@@ -304,7 +312,9 @@ class Evaluator:
 
         widths = (DIRECTIONS,) if sums else (self._width, DIRECTIONS)
         kept = [torch.empty(total, width) for width in widths] if self._ranks.is_main else []
-        with console.bar(f"{'moments' if sums else 'features'} of {label}", total, "images") as bar:
+        with console.bar(
+            f"{'moments' if sums else 'features'} of {label}", total, self._unit
+        ) as bar:
             for start in range(0, total, ROUND):
                 numbers = range(start, min(start + ROUND, total))
                 rows = map_over_ranks(

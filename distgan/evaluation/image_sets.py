@@ -15,6 +15,7 @@ from PIL import ExifTags, Image
 from distgan.config.data_name import names_code
 from distgan.core.errors import ConfigError, DataError
 from distgan.core.file_tree import Contents, find_files
+from distgan.core.reading import open_regular
 from distgan.data.dataset import Data
 from distgan.data.own_dataset import open_data
 from distgan.evaluation import statistics_cache
@@ -141,6 +142,34 @@ class FolderImages:
             raise DataError(f"{self.folder / name} cannot be decoded: {error}") from error
 
 
+class ArrayVectors:
+    """Vectors of an array [n, d], such as those that `distgan generate` writes."""
+
+    kind = "vector"
+
+    def __init__(self, file: Path):
+        self.name, self.statistics_folder = str(file), file.parent / "statistics"
+        try:
+            open_regular(file, links=True).close()
+            values = np.lib.format.open_memmap(file, mode="r")
+        except (OSError, ValueError) as error:
+            raise DataError(f"{file} is no array of NumPy: {error}") from None
+        if values.ndim != 2 or values.dtype.kind not in "fiu" or not np.isfinite(values).all():
+            raise DataError(
+                f"{file} holds {values.dtype} {list(values.shape)}; needed are finite numbers"
+                " [samples, numbers]"
+            )
+        self._values = np.ascontiguousarray(values, np.float32)
+        self.training = len(self._values)
+        self.fingerprint = hashlib.sha256(self._values.data).hexdigest()[:16]
+
+    def __len__(self) -> int:
+        return self.training
+
+    def decode(self, numbers: Sequence[int]) -> torch.Tensor:
+        return torch.from_numpy(self._values[np.asarray(numbers)])
+
+
 class StatisticsFile:
     """Statistics of real images in a file, without the images themselves."""
 
@@ -159,20 +188,26 @@ class StatisticsFile:
         raise DataError(f"{self.name} holds statistics, not images")
 
 
-def open_real(text: str) -> DatasetImages | FolderImages | StatisticsFile:
-    """Open a data set, a folder of images or a file of statistics. DataError, ConfigError."""
+def open_real(text: str) -> ImageSet:
+    """Open a data set, a folder of images, an array or a file of statistics. DataError,
+    ConfigError.
+    """
     path = Path(text).expanduser()
-    return StatisticsFile(path) if path.is_file() else open_set(text)
+    is_statistics = path.is_file() and path.suffix != ".npy"
+    return StatisticsFile(path) if is_statistics else open_set(text)
 
 
-def open_set(text: str, verify: str = "size") -> DatasetImages | FolderImages:
-    """Open a data set of shards if the folder has its index, else the images in the folder.
+def open_set(text: str, verify: str = "size") -> DatasetImages | FolderImages | ArrayVectors:
+    """Open a data set of shards if the folder has its index, else the images in the folder; a file
+    .npy as vectors.
 
     DataError, ConfigError.
     """
     if names_code(text):
         return DatasetImages(open_data(text), text)
     folder = Path(text).expanduser()
+    if folder.is_file() and folder.suffix == ".npy":
+        return ArrayVectors(folder)
     if not folder.is_dir():
         raise ConfigError(f"{text}: no such folder")
     if (folder / "dataset.json").is_file() or (folder / "manifest.json").is_file():

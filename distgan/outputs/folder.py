@@ -84,6 +84,28 @@ class OutputFolder:
         Below `count`, complete items are kept down to a multiple.
         """
         self._columns, self._count = columns, count
+        self._open()
+        before = self._finished()
+        if self.shards:
+            kept = self._keep_shards(per_shard, before)
+        else:
+            kept = self._keep_files(multiple)
+        self._mark(before if kept >= count else None)
+        if kept:
+            console.say(f"{kept} are already there, complete")
+        return kept
+
+    def begin_anew(self, count: int) -> int:
+        """Create or open the folder for items that are all written anew, into one file; return how
+        many to write, at least as many as it held.
+        """
+        self._open()
+        self._count = max(count, self._finished())
+        self._mark(None)
+        return self._count
+
+    def _open(self) -> None:
+        """Create the folder and lock it; ConfigError where another process writes into it."""
         with disk_errors(self.target, "give access, or name another folder"):
             make_folder(self.target)
             folder = os.open(self.target, os.O_RDONLY | os.O_DIRECTORY)
@@ -97,18 +119,10 @@ class OutputFolder:
                 f"warning: {self.target} cannot be locked ({no_locks}); make sure that no other"
                 " process writes into it"
             )
-        before = self._finished()
-        if self.shards:
-            kept = self._keep_shards(per_shard, before)
-        else:
-            kept = self._keep_files(multiple)
-        write_atomic(
-            self.target / ABOUT,
-            json.dumps({"about": self._about, "n": before if kept >= count else None}, indent=1),
-        )
-        if kept:
-            console.say(f"{kept} are already there, complete")
-        return kept
+
+    def _mark(self, n: int | None) -> None:
+        """Write what the folder holds, and of how many items once all are written."""
+        write_atomic(self.target / ABOUT, json.dumps({"about": self._about, "n": n}, indent=1))
 
     def _finished(self) -> int:
         """Return how many items the folder held when it was finished; 0 if it was not."""
@@ -200,10 +214,7 @@ class OutputFolder:
             if self._next == 1:  # validation takes whole shards, so one alone is no data set
                 how = ["--validation", "0"]
             adopt_command.main([str(self.target), *how])
-        write_atomic(
-            self.target / ABOUT,
-            json.dumps({"about": self._about, "n": max(self._finished(), self._count)}, indent=1),
-        )
+        self._mark(max(self._finished(), self._count))
         self._close()
 
     def _tar(self, number: int) -> Path:

@@ -58,13 +58,15 @@ class Drawing:
     D: Player | None = None
     labels: Labels | None = None
     classes_of: Callable[[np.ndarray, str], np.ndarray] | None = None
+    kind: str = "image"
 
     @classmethod
     def of(cls, recipe: Any) -> Self:
         """Return how a recipe with `sample` draws."""
         chosen = getattr(recipe, "classes_of", None)
         labels = getattr(recipe, "labels", None) if chosen else None
-        return cls(recipe.sample, recipe.players.get("D"), labels, chosen if labels else None)
+        drawn = chosen if labels else None
+        return cls(recipe.sample, recipe.players.get("D"), labels, drawn, recipe.run.kind)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -94,11 +96,12 @@ class Drawing:
         return Classes(self.labels.column, self.labels.names, real, drawn)
 
     def draw(self, numbers: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return (uint8 [n, channels, height, width], D's score of each [n])."""
+        """Return (uint8 [n, channels, height, width], or vectors [n, size]; D's scores [n])."""
         classes = self.classes(numbers)
         given = () if classes is None else (classes,)
-        images = transforms.to_bytes(self.sample(numbers, RESULTS_NOISE, *given))
-        return images, _judge(self.D, images, classes)
+        samples = self.sample(numbers, RESULTS_NOISE, *given)
+        samples = samples.float() if self.kind == "vector" else transforms.to_bytes(samples)
+        return samples, _judge(self.D, samples, classes)
 
 
 def write(
@@ -189,16 +192,18 @@ def rounds(
 
 
 def _judge(D: Player | None, images: torch.Tensor, classes: np.ndarray | None) -> torch.Tensor:
-    """Return D's score of each image [n], the mean where it gives several; NaN without a D, and of
-    one that judges an image beside something else.
+    """Return D's score of each image or vector [n], the mean where it gives several; NaN without a
+    D, and of one that judges an image beside something else than its class.
     """
     parameters = inspect.signature(D.module.forward).parameters.values() if D else ()
     needed = [one for one in parameters if one.default is one.empty and one.kind != one.VAR_KEYWORD]
-    if D is None or len(needed) != 1:
+    if D is None or len(needed) not in (1, 1 if classes is None else 2):
         return torch.full((len(images),), torch.nan, device=images.device)
     with D.evaluating() as critic:
         given = () if classes is None else (torch.from_numpy(classes).to(images.device),)
-        scores = critic(transforms.to_unit(images, next(critic.parameters()).dtype), *given)
+        dtype = next(critic.parameters()).dtype
+        is_image = images.dtype == torch.uint8
+        scores = critic(transforms.to_unit(images, dtype) if is_image else images.to(dtype), *given)
     if not isinstance(scores, torch.Tensor):  # one of several scales, or of features
         scores = torch.cat([score.reshape(len(images), -1) for score in scores], 1)
     return scores.reshape(len(images), -1).mean(1)

@@ -41,12 +41,13 @@ _VERSIONS = (
 def samples(run: History) -> dict[str, Any] | None:
     """Return the newest picture, other pictures of the training and sounds; None without pictures.
 
-    Of images all of them are `others`; of sound the pictures are large, and the newest is not.
+    Of images and vectors all of them are `others`; of pairs the pictures are large, and the newest
+    is not.
     """
     if not run.samples:
         return None
-    best, is_image = (run.best or {}).get("step"), run.kind == "image"
-    chosen = pick(list(run.samples), best, MAX_GRIDS if is_image else MAX_CLIP_PICTURES)
+    best, small = (run.best or {}).get("step"), run.kind in ("image", "vector")
+    chosen = pick(list(run.samples), best, MAX_GRIDS if small else MAX_CLIP_PICTURES)
     at_best = max((step for step in chosen if best is not None and step <= best), default=None)
 
     def embed(step: int, pixels: int) -> dict[str, Any]:
@@ -54,7 +55,7 @@ def samples(run: History) -> dict[str, Any] | None:
         text = f"step {step}" if epoch is None else f"epoch {epoch:.4g}"
         return _figure(run.samples[step], pixels, text, step == at_best)
 
-    if is_image:
+    if small:
         others = [embed(step, THUMB_PIXELS) for step in chosen] if len(chosen) > 1 else []
     else:
         others = [embed(step, LARGE_PIXELS) for step in chosen[:-1]]
@@ -62,7 +63,7 @@ def samples(run: History) -> dict[str, Any] | None:
         "newest": embed(chosen[-1], LARGE_PIXELS),
         "others": others,
         "chosen": len(chosen),
-        "classes": _classes(run) if is_image else [],
+        "classes": _classes(run) if run.kind == "image" else [],
         # Results have newer sounds of the same clips.
         "sounds": _sounds([] if _result_sounds(run) else run.sounds),
     }

@@ -48,7 +48,7 @@ def _image_row(label: str, result: dict[str, Any]) -> dict[str, Any]:
         (label, f"{number(result.get('samples'))} samples, {number(result.get('reals'))} real"),
         (_with_sd(result, "score"), number(result.get("metric"))),
         (number(generated.get("score")), sizes),
-        (number(real.get("score")), sizes and "real images"),
+        (number(real.get("score")), sizes and "real ones"),
         kernel_cell,
         *((number(result.get(name)), "") for name in _PARTS),
     ]
@@ -91,18 +91,18 @@ def class_scores(
     notes, known = [], [row[3] for row in rows if isinstance(row[3], int) and row[4] is not None]
     if known:
         notes.append(
-            f"{heads[4]}: of k samples against k real images; every floor: of k real ones against k"
+            f"{heads[4]}: of k samples against k real ones; every floor: of k real ones against k"
             " others"
         )
     if isinstance(features, int) and any(k <= features for k in known):
         notes.append(
-            f"a Fréchet distance of no more images than the {features} features is mostly bias, and"
+            f"a Fréchet distance of no more samples than {features} features is mostly bias, and"
             " so is its floor: compare the two of one line, and no others"
         )
     if len(known) < len(rows):
         notes.append(
-            f"no Fréchet distance below {fewest} against {fewest} images, where its floor varies as"
-            " much as classes lie apart; k is at most half of the real images, and a larger --n"
+            f"no Fréchet distance below {fewest} against {fewest}, where its floor varies as"
+            " much as classes lie apart; k is at most half of the real ones, and a larger --n"
             " gives each class more samples"
         )
     return heads, rows, notes

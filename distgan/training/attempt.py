@@ -17,6 +17,7 @@ from distgan.config.settings import Run
 from distgan.core import console, watchdog
 from distgan.core.clock import Clock
 from distgan.core.errors import RunError, SelfCheckTooLarge
+from distgan.data.samples import Vectors
 from distgan.distributed.environment import process_count
 from distgan.distributed.ranks import Ranks
 from distgan.recipes._catalog import Module
@@ -179,7 +180,8 @@ def _facts(setup: TrainingSetup) -> dict[str, Any]:
             "validation": len(data.validation),
             "shape": data.shape,
         }
-        | ({"labels": data.labels.record()} if data.labels else {}),
+        | ({"labels": data.labels.record()} if data.labels else {})
+        | ({"columns": data.sample.columns} if isinstance(data.sample, Vectors) else {}),
         "processes": ranks.world_size,
         "engine": _engine(ranks),
         "device": torch.cuda.get_device_name(ranks.device) if on_gpu else ranks.device.type,

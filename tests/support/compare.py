@@ -24,6 +24,7 @@ TRAIN = {
     "recordings": 54,
     "shapes": 54,
     "negatives": 54,
+    "gaussians": 54,
 }  # training samples of these fixtures
 TOLERANCE = 2e-5  # float32: the promise
 ROUNDING = 1e-9  # float64: any fault of sharing, seeding or averaging lies above, rounding below
@@ -46,7 +47,7 @@ class System:
     def words(self, steps: int = STEPS) -> list[str]:
         """Recipe and settings of a run of `steps` steps."""
         images = self.data in ("particles", "shapes")
-        usual = QUIET if images else CALM  # pairs have no Fréchet score
+        usual = QUIET if images or self.data == "gaussians" else CALM  # pairs have no Fréchet score
         return [
             self.recipe,
             f"epochs={steps * BATCH * self.updates / TRAIN[self.data]:.9f}",
@@ -198,11 +199,18 @@ TEMPLATES = tuple(
     System(
         f"{kind} template",
         str(ROOT / "distgan" / "recipes" / "templates" / f"{kind}.py"),
-        (),
+        ("label=shape",) if data == "shapes" else (),
         grouped=False,
         data=data,
     )
-    for kind, data in (("image", "particles"), ("pair", "pulses"), ("image_pair", "negatives"))
+    for kind, data in (
+        ("image", "particles"),
+        ("image_conditional", "shapes"),
+        ("pair", "pulses"),
+        ("image_pair", "negatives"),
+        ("vector", "gaussians"),
+        ("vector_conditional", "gaussians"),
+    )
 )
 # Fine-tuned with fixed blocks of D, compared without the run that they are from.
 FROZEN = (

@@ -1,7 +1,4 @@
-"""A GAN of your own that draws vectors, such as rows of a table, from noise.
-
-docs/your-own-gan.md explains it.
-"""
+"""A GAN of your own that draws vectors from noise. docs/your-own-gan.md explains it."""
 
 from functools import partial
 from itertools import pairwise
@@ -16,18 +13,18 @@ from distgan import api
 class Settings(api.Run):  # each is `name=value` on the command line; another value is another run
     kind = "vector"  # of sample in the data
     batch: int = api.Field(128, gt=0, description="vectors of an update, over all processes")
-    epochs: api.Positive = api.Field(40, description="how far to train; more continues the run")
-    latent: int = api.Field(8, gt=0, description="size of the noise vector")
+    epochs: api.Positive = api.Field(20, description="how far to train; more continues the run")
+    latent: int = api.Field(4, gt=0, description="size of the noise vector")
     width: int = api.Field(64, gt=0, description="units of a hidden layer")
-    gamma: float = api.Field(0.1, ge=0, description="weight of the penalties on D's gradient")
-    g_lr: api.Positive = api.Field(1e-3, description="Adam learning rate of the generator")
-    d_lr: api.Positive = api.Field(1e-3, description="Adam learning rate of the discriminator")
+    gamma: float = api.Field(0.02, ge=0, description="weight of the penalties on D's gradient")
+    g_lr: api.Positive = api.Field(2e-3, description="Adam learning rate of the generator")
+    d_lr: api.Positive = api.Field(2e-3, description="Adam learning rate of the discriminator")
     evaluate: api.Evaluate = api.Evaluate()  # samples get a Fréchet distance
     watch: api.Watch = api.Watch(unbounded=True)  # what the monitor expects of these losses
 
 
 def mlp(*widths):  # [n, widths[0]] -> [n, widths[-1]]
-    layers = [layer for a, b in pairwise(widths) for layer in (nn.Linear(a, b), nn.SiLU())]
+    layers = [layer for a, b in pairwise(widths) for layer in (nn.Linear(a, b), nn.CELU(0.05))]
     return nn.Sequential(*layers[:-1])
 
 
@@ -63,8 +60,6 @@ class Recipe:  # the networks, and how they are trained against each other
     def sample(self, numbers, purpose="noise/sample"):  # vector i depends on the seed and i alone
         return api.sample_from_noise(self.G, numbers, self.run.seed, purpose, self.run.latent)
 
-    def show(
-        self, data, path
-    ):  # a picture of samples over held-out vectors, the same ones each time
+    def show(self, data, path):  # samples, the same ones each time, over held-out vectors
         reals = next(data.chunks(data.validation, 1000))
         api.scatter(path, reals, self.sample(np.arange(len(reals)), "noise/grid").float().cpu())

@@ -485,9 +485,9 @@ def test_the_column_of_the_floor_is_named():
     result = {"metric": "frechet_standin", "score": 1.0, "samples": 94, "reals": 60}
     ((heads, rows, notes),) = _evaluate_images.tables(result | {"floor": floor, "made_with": made})
     columns = dict(zip(heads, rows[0], strict=True))
-    assert columns["94 samples, 60 real images"] == "frechet_standin" and columns["score"] == 1.0
+    assert columns["94 samples, 60 real ones"] == "frechet_standin" and columns["score"] == 1.0
     assert columns["at equal sizes, 30 and 30"] == 3.0 and columns["floor: 30 and 30 real"] == 2.0
-    assert "floor: what real images score against other real ones" in notes[1]
+    assert "floor: what real ones score against other real ones" in notes[1]
     ((heads, _, notes),) = _evaluate_images.tables(result | {"floor": None, "made_with": made})
     assert heads[3:] == ("", "") and len(notes) == 1
 

@@ -18,12 +18,19 @@ from distgan.recipes._base import build_recipe
 from distgan.recipes._own_code import unload
 
 TINY = ["machine.device=cpu", "width=4", "batch=6"]
-OF_KIND = {
+OF_TEMPLATE = {
     "image": ("particles", ["evaluate.samples=8"]),
     "pair": ("pulses", []),
     "image_pair": ("negatives", []),
     "vector": ("gaussians", ["evaluate.samples=8"]),
+    "image_conditional": ("shapes", ["evaluate.samples=8", "label=shape"]),
+    "vector_conditional": ("gaussians", ["evaluate.samples=8"]),
 }
+
+
+def options_of(template):
+    kind, conditional = template.removesuffix(new.CONDITIONAL), template.endswith(new.CONDITIONAL)
+    return ["--kind", kind, *(["--conditional"] if conditional else [])]
 
 
 @pytest.fixture(autouse=True)
@@ -38,20 +45,22 @@ def journal(folder):
 
 
 @pytest.mark.gate
-@pytest.mark.parametrize("kind", new.DATA)
-def test_what_it_writes_trains(kind, sets, here, capsys):
-    assert new.main(["gans/mine.py", "--kind", kind]) == 0
+@pytest.mark.parametrize("template", new.DATA)
+def test_what_it_writes_trains(template, sets, here, capsys):
+    kind, conditional = template.removesuffix(new.CONDITIONAL), template.endswith(new.CONDITIONAL)
+    assert new.main(["gans/mine.py", *options_of(template)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("wrote gans/mine.py") and new.PAGE.is_file()
-    source, made, *_ = new.DATA[kind]
-    own, place = new.OWN.get(kind, ("", made))[:2]
+    source, made, *_ = new.DATA[template]
+    own, place = new.OWN.get(template, ("", made))[:2]
     assert not own or lines.pop(1).startswith(f"  distgan shard {own} {place} --from ")
     assert lines[1].startswith(f"  distgan shard {source} {made}")
     line = f"  distgan train gans/mine.py data={place}"
-    assert lines[2] == (f"{line}  # or data={made}" if own else line)
-    most = 80 if kind == "image_pair" else 70
+    column = " label=shape" if source == "shapes" else ""
+    assert lines[2] == (f"{line}  # or data={made}{column}" if own else line)
+    most = 100 if conditional else 80 if kind == "image_pair" else 70
     assert len(Path("gans/mine.py").read_text().splitlines()) <= most
-    data, words = OF_KIND[kind]
+    data, words = OF_TEMPLATE[template]
     words = [f"data={sets(data)}", "machine.folder=run", "epochs=0.2", *TINY, *words]
     assert train.main(["gans/mine.py", *words]) == 0
     rows = journal(here / "run")
@@ -71,19 +80,30 @@ def test_the_data_set_that_is_there_is_named(particles, here, capsys):
 
 
 @pytest.mark.gate
-@pytest.mark.parametrize("kind", new.DATA)
-def test_a_run_of_it_generates_evaluates_and_reports(kind, sets, here, capsys):
-    assert new.main(["mine.py", "--kind", kind]) == 0
-    data, words = OF_KIND[kind]
+@pytest.mark.parametrize("template", new.DATA)
+def test_a_run_of_it_generates_evaluates_and_reports(template, sets, here, capsys):
+    kind, conditional = template.removesuffix(new.CONDITIONAL), template.endswith(new.CONDITIONAL)
+    assert new.main(["mine.py", *options_of(template)]) == 0
+    data, words = OF_TEMPLATE[template]
     words = [f"data={sets(data)}", "machine.folder=run", "epochs=0.2", *TINY, *words]
     assert train.main(["mine.py", *words]) == 0
     assert generate.main(["run", "made", "--n", "5"]) == 0
-    assert len(list(Path("made").rglob("*.wav" if kind == "pair" else "*.png"))) >= 5
+    if kind == "vector":
+        vectors = np.load("made/samples.npy")
+        assert vectors.shape == (5, 2) and vectors.dtype == np.float32
+    else:
+        assert len(list(Path("made").rglob("*.wav" if kind == "pair" else "*.png"))) >= 5
+    if conditional:
+        name = "star" if kind == "image" else "3"
+        assert generate.main(["run", "ofclass", "--n", "3", "--class", name]) == 0
+        rows = Path("ofclass/result.csv").read_text().splitlines()[1:]
+        assert len(rows) == 3 and all(f",{name}," in row for row in rows)
     if kind == "image_pair":  # its validation has all there is
         assert cli.guarded(evaluate.main, ["run"]) == 2
         assert "judged by valid/l1" in capsys.readouterr().err
     else:
-        assert evaluate.main(["run", *(["--n", "8"] if kind == "image" else [])]) == 0
+        scored = kind in ("image", "vector")
+        assert evaluate.main(["run", *(["--n", "8"] if scored else [])]) == 0
     assert report.main(["run"]) == 0 and Path("run/report.html").is_file()
 
 

@@ -7,11 +7,12 @@ import types
 
 import numpy as np
 import pytest
+import shard_sets
 import torch
 
 from distgan.config.sections import Machine
 from distgan.core import console
-from distgan.core.errors import RunError
+from distgan.core.errors import ConfigError, RunError
 from distgan.data.dataset import Data
 from distgan.distributed.map_over_ranks import map_over_ranks
 from distgan.distributed.ranks import Ranks
@@ -93,6 +94,39 @@ def test_nearest_against_plain_loops_and_in_pieces():
     assert nearest(samples[:1099], train, held_out) == pytest.approx(
         median(samples) / median(held_out), rel=1e-9
     )
+
+
+@pytest.mark.parametrize("scale", [(1, 1), (1e4, 1e-3)])
+def test_a_filled_ring_is_no_ring_of_modes(tmp_path, scale):
+    """Of equal mean and covariance, in whatever units the columns are."""
+
+    def ring(n, seed):
+        rng = np.random.default_rng(seed)
+        angle = rng.integers(8, size=n) * np.pi / 4
+        return np.stack([np.cos(angle), np.sin(angle)], 1) + 0.03 * rng.normal(size=(n, 2))
+
+    np.save(tmp_path / "rows.npy", ring(500, 0) * scale)
+    assert (
+        shard_sets.shard("vectors", tmp_path / "d", "--from", tmp_path / "rows.npy", "--workers", 1)
+        == 0
+    )
+    data = Data(str(tmp_path / "d"))
+    evaluator = Evaluator(Ranks(Machine(device="cpu")), data, 200, None)
+
+    def drawn(points):
+        return lambda numbers: torch.from_numpy((points * scale)[numbers]).float()
+
+    angle = np.random.default_rng(2).uniform(0, 2 * np.pi, 200)
+    filled = np.stack([np.cos(angle), np.sin(angle)], 1)
+    good, bad = evaluator(drawn(ring(200, 1))), evaluator(drawn(filled))
+    assert good["metric"] == "frechet_vectors" and "kernel_vectors" in good
+    assert good["score"] < 2 < 5 < bad["score"], (good["score"], bad["score"])
+    assert np.isnan(evaluator(drawn(filled * np.nan))["score"])
+    one = next(x for x in (tmp_path / "d" / "statistics").iterdir())
+    again = Evaluator(Ranks(Machine(device="cpu")), data, 200, None)
+    assert again(drawn(filled))["score"] == bad["score"] and one.name.startswith("features-")
+    with pytest.raises(ConfigError, match="vectors have features of their own"):
+        Evaluator(Ranks(Machine(device="cpu")), data, 200, "weights.pth")
 
 
 def test_an_evaluation_tells_copies_from_new_images(particles):

@@ -78,6 +78,8 @@ def inspected(path: Path, data: Data, ranks: Ranks, others: tuple[Path, ...] = (
     module = module_of(path)
     tree = {"recipe": "my_gan", "data": "given", **SMALL, **settings}
     run = module.Settings.model_validate({k: v for k, v in tree.items() if v is not None})
+    if run.label_column is not None:
+        data.require(run)
     return inspect(module, {str(path), *map(str, others)}, run, ranks, data)
 
 
@@ -145,12 +147,21 @@ def test_a_bad_recipe_is_one_message_with_its_line(fault, planted, data, ranks):
 
 @pytest.mark.parametrize("precision", ["float32", "float64"])
 @pytest.mark.parametrize(
-    ("kind", "name"), [("image", "particles"), ("pair", "pulses"), ("image_pair", "negatives")]
+    ("kind", "name"),
+    [
+        ("image", "particles"),
+        ("pair", "pulses"),
+        ("image_pair", "negatives"),
+        ("vector", "gaussians"),
+        pytest.param("image_conditional", "shapes", marks=pytest.mark.gate),
+        pytest.param("vector_conditional", "gaussians", marks=pytest.mark.gate),
+    ],
 )
 def test_the_templates_are_clean(kind, name, precision, sets, ranks, tmp_path):
     (path := tmp_path / "my_gan.py").write_text(template(kind))
     data = Data(str(sets(name)))
     sizes = {"width": 4, "batch": 12, "precision": precision}
+    sizes |= {"label": "shape"} if name == "shapes" else {}
     assert inspected(path, data, ranks, latent=None, **sizes) == []
 
 
