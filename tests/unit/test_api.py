@@ -83,8 +83,6 @@ def small(shared):
 def test_each_change_of_a_template_trains_alike_in_micro_batches(number, small, sets):
     Path("mine.py").write_text(merged(BLOCKS[number]))
     data = sets("pulses") if BLOCKS[number].startswith("# --kind pair") else small
-    if "label_column" in BLOCKS[number]:
-        data = sets("shapes")
     words = [f"data={data}", *TINY]
     module, run, _ = train.plan(["mine.py", *words])
     (given := Data(run.data)).require(run)

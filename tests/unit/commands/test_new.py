@@ -70,13 +70,20 @@ def test_what_it_writes_trains(template, sets, here, capsys):
     assert any(score in row for row in rows) and list(Path("run/samples").glob("*.png"))
 
 
-def test_the_data_set_that_is_there_is_named(particles, here, capsys):
+def test_the_data_set_that_is_there_is_named(particles, shapes, gaussians, here, capsys):
     (here / "some" / "where").parent.mkdir()
     (here / "some" / "where").symlink_to(particles)
     assert new.main(["mine.py"]) == 0
     assert capsys.readouterr().out.splitlines()[1:] == ["  distgan train mine.py data=some/where"]
     assert new.main(["pairs.py", "--kind", "pair"]) == 0  # which no images are for
     assert "distgan shard audio data/takes --from TAKES" in capsys.readouterr().out
+    assert new.main(["classes.py", "--conditional"]) == 0  # which these images have none of
+    assert "distgan shard shapes data/shapes" in capsys.readouterr().out
+    for folder, kind, column in ((shapes, "image", " label=shape"), (gaussians, "vector", "")):
+        (here / "some" / kind).symlink_to(folder)
+        assert new.main([f"of_{kind}.py", "--kind", kind, "--conditional"]) == 0
+        line = f"  distgan train of_{kind}.py data=some/{kind}{column}"
+        assert capsys.readouterr().out.splitlines()[1:] == [line]
 
 
 @pytest.mark.gate
@@ -144,6 +151,12 @@ def test_images_of_another_size_are_refused():
 def test_names_that_no_recipe_can_have_are_refused(name, why, here, capsys):
     assert cli.guarded(new.main, [name]) == 2
     assert why in capsys.readouterr().err and not list(here.iterdir())
+
+
+def test_classes_are_for_what_draws_from_noise(here, capsys):
+    assert cli.guarded(new.main, ["mine.py", "--kind", "pair", "--conditional"]) == 2
+    assert "not of --kind pair; allowed of image, vector" in capsys.readouterr().err
+    assert not list(here.iterdir())
 
 
 @pytest.mark.parametrize("make", [lambda p: p.write_text("mine"), lambda p: p.symlink_to("gone")])
