@@ -24,6 +24,7 @@ from distgan.commands._drawn_images import Request
 from distgan.config.introspection import flatten
 from distgan.core import console
 from distgan.core.errors import ConfigError, LaunchError, RunError
+from distgan.data.own_dataset import name_of
 from distgan.distributed import launch_line
 from distgan.distributed.environment import process_count
 from distgan.distributed.ranks import SingleProcess
@@ -65,7 +66,7 @@ def train(
             " my_gan.py, and give its path: distgan.train('my_gan.py', processes=2, …)"
         )
     module, tree = _resolved(recipe)
-    named = data if isinstance(data, str | Path) else type(data).__name__
+    named = data if isinstance(data, str | Path) else name_of(data)
     words = _words({"data": named, **settings})
     run = command_line.settings(module, tree, words)
     given = command_line.loading.override({}, words)
@@ -76,7 +77,7 @@ def train(
                 " folder, or start the script itself with torchrun"
             )
         return _train_with(processes, [str(recipe), *words])
-    outcome = attempt.train(module, run, given, None if isinstance(data, str | Path) else data)
+    outcome = attempt.train(module, run, given)
     return TrainedRun(outcome.folder)
 
 

@@ -42,14 +42,13 @@ class Outcome:
         return STOPPED if self.state == "stopped" else 0
 
 
-def train(module: Module, run: Run, overrides: dict[str, Any], data: Any = None) -> Outcome:
+def train(module: Module, run: Run, overrides: dict[str, Any]) -> Outcome:
     """Train, or continue, or print that the run is finished. Collective.
 
-    overrides: the settings of the command line, kept in overrides.yaml. `data`: the data set as an
-    object, where it is not the folder `run.data`.
+    overrides: the settings of the command line, kept in overrides.yaml.
     """
     with out_of_memory.explained(run, int(os.environ.get("RANK", 0)), process_count()[1]):
-        return _train(TrainingSetup(module, run, data), overrides)
+        return _train(TrainingSetup(module, run), overrides)
 
 
 def _train(setup: TrainingSetup, overrides: dict[str, Any]) -> Outcome:

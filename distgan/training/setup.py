@@ -39,11 +39,10 @@ PER_RANK: Any = {
 class RunContext:
     """The processes, data and batch layout of a run.
 
-    Checks them in the order in which a user should read about errors. Collective. `data`: the data
-    set as an object, where it is not the folder that the settings name.
+    Checks them in the order in which a user should read about errors. Collective.
     """
 
-    def __init__(self, module: Module, run: Run, data: Any = None):
+    def __init__(self, module: Module, run: Run):
         self.module, self.ranks = module, Ranks(run.machine, run.precision)
         # Each rank has read its own run file: with other epochs in one of them, say, the other
         # ranks would wait for it at the end.
@@ -82,8 +81,8 @@ class RunContext:
 class TrainingSetup(RunContext):
     """A `RunContext` with the networks and the evaluator."""
 
-    def __init__(self, module: Module, run: Run, data: Any = None):
-        super().__init__(module, run, data)
+    def __init__(self, module: Module, run: Run):
+        super().__init__(module, run)
         run = self.run
         self.ranks.on_rank_zero(self._inspect)
         code = getattr(module, "code", None)

@@ -21,6 +21,7 @@ from distgan.commands import generate
 from distgan.core.errors import ConfigError, DataError, RunError
 from distgan.recipes import _catalog
 from distgan.recipes._own_code import unload
+from distgan.runs import data_code
 from distgan.runs.checkpoints import newest
 
 TEMPLATE = (Path(_catalog.__file__).parent / "templates" / "image.py").read_text()
@@ -64,6 +65,29 @@ def test_a_run_is_that_of_the_command_line(particles, capsys):
     assert again.folder == run.folder and newest(run.folder / "checkpoints")[1]["step"] == 14
     assert run.settings["epochs"] == 1.5
     assert "continuing from step 9 of 14" in capsys.readouterr().out
+
+
+PHOTOS = """
+import numpy as np
+
+class Photos:
+    fingerprint = "v1"
+    def __len__(self):
+        return 30
+    def __getitem__(self, i):
+        return np.full((1, 16, 16), 8 * i, np.uint8)
+"""
+
+
+def test_a_dataset_of_ones_own_is_that_which_the_command_line_names(capsys):
+    Path("my_gan.py").write_text(TEMPLATE)
+    Path("photos.py").write_text(PHOTOS)
+    photos = data_code.load("photos.py:Photos")
+    run = distgan.train("my_gan.py", data=photos, epochs=0.5, evaluate={"samples": 12}, **SMALL)
+    assert run.evaluate(n=12)["score"] > 0
+    assert distgan.train.main(["my_gan.py", "data=photos.py:Photos", "epochs=1", *WORDS]) == 0
+    assert [path.name for path in Path("runs/my_gan").iterdir()] == [run.folder.name]
+    assert "continuing from step 3 of 5" in capsys.readouterr().out
 
 
 def test_in_a_thread_and_errors_are_exceptions(particles):
