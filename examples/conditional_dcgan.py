@@ -1,0 +1,118 @@
+"""A conditional DCGAN (Radford et al. 2016) on labelled images of 32 x 32 pixels.
+
+    distgan shard shapes data/shapes --n 3000     or: distgan shard images OUT --from PHOTOS --size 32 --labels folders
+    python examples/conditional_dcgan.py data/shapes shape      a minute on two cores
+
+DATA, and the column of labels that the networks are given. Prints
+
+    1 of 10 classes …
+    a row for each class: runs/dcgan/samples.png; scores …
+"""
+
+import sys
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import nn
+
+import distgan
+from distgan import api
+
+
+class Generator(nn.Module):
+    """Noise [n, latent] and classes [n] to images [n, channels, 32, 32] in [-1, 1]."""
+
+    def __init__(self, latent, width, channels, classes, norm):
+        super().__init__()
+        self.vectors = nn.Embedding(classes, latent)
+        self.net = nn.Sequential(
+            nn.Unflatten(1, (2 * latent, 1, 1)),
+            *(nn.ConvTranspose2d(2 * latent, 4 * width, 4, bias=False), norm(4 * width), nn.ReLU()),
+            *(nn.ConvTranspose2d(4 * width, 2 * width, 4, 2, 1, bias=False), norm(2 * width)),
+            *(nn.ReLU(), nn.ConvTranspose2d(2 * width, width, 4, 2, 1, bias=False), norm(width)),
+            *(nn.ReLU(), nn.ConvTranspose2d(width, channels, 4, 2, 1), nn.Tanh()),
+        )
+
+    def forward(self, noise, classes):
+        return self.net(torch.cat([noise, self.vectors(classes)], 1))
+
+
+class Discriminator(nn.Module):
+    """Images and classes to scores [n]: the projection of Miyato and Koyama (2018)."""
+
+    def __init__(self, width, channels, classes):
+        super().__init__()
+        convs = [nn.Conv2d(a, b, 4, 2, 1) for a, b in ((channels, 1), (1, 2), (2, 4))]
+        sizes = [(channels, width), (width, 2 * width), (2 * width, 4 * width)]
+        convs = [api.spectral_norm(nn.Conv2d(a, b, 4, 2, 1)) for a, b in sizes]
+        self.net = nn.Sequential(*(part for conv in convs for part in (conv, nn.CELU(0.1))))
+        self.score = api.spectral_norm(nn.Linear(4 * width, 1))
+        self.vectors = api.spectral_norm(nn.Embedding(classes, 4 * width))
+
+    def forward(self, images, classes):
+        features = self.net(images).sum((2, 3))
+        return self.score(features)[:, 0] + (self.vectors(classes) * features).sum(1)
+
+
+class DCGAN:
+    class Settings(api.Run):
+        label: str = ""  # the column of labels; "": the only one
+        batch: int = 32
+        epochs: api.Positive = 12
+        latent: int = 32
+        width: int = 24
+        g_lr: api.Positive = 1e-3
+        d_lr: api.Positive = 4e-4
+        evaluate: api.Evaluate = api.Evaluate()
+        watch: api.Watch = api.Watch(unbounded=True, floored=True)
+
+        @property
+        def label_column(self):
+            return self.label
+
+        @property
+        def group(self):  # samples that share batch-norm statistics, on any number of processes
+            return 16
+
+    def __init__(self, run, ranks, layout, shape, labels):
+        self.run, self.dtype, self.labels, (channels, *size) = run, ranks.dtype, labels, shape
+        if size != [32, 32]:
+            raise api.ConfigError(f"data: images of {size[1]}x{size[0]}; shard them with --size 32")
+        norm = partial(api.GroupBatchNorm2d, group=layout.group, ranks=ranks)
+        G = Generator(run.latent, run.width, channels, len(labels), norm)
+        D = Discriminator(run.width, channels, len(labels))
+        adam = partial(torch.optim.Adam, betas=(0.0, 0.9))
+        self.G = api.Player(ranks, G, partial(adam, lr=run.g_lr), ema=0.995)
+        self.D = api.Player(ranks, D, partial(adam, lr=run.d_lr))
+        self.players = {"G": self.G, "D": self.D}
+
+    def step(self, batches, now):
+        d = self.D.update(self.d_loss, batches[0], now.epoch)
+        return api.step_log(d=d, g=self.G.update(self.g_loss, batches[0], now.epoch))
+
+    def fakes(self, network, micro, purpose):
+        noise = micro.noise(self.run.seed, purpose, self.run.latent, self.run.batch)
+        return network(noise.to(self.dtype), micro.labels)
+
+    def d_loss(self, micro):
+        images = api.to_unit(micro.real, self.dtype), self.fakes(self.G.generate, micro, "noise/d")
+        real, fake = self.D(torch.cat(images), micro.labels.repeat(2)).chunk(2)
+        return api.d_hinge(real, fake), {"real_score": real.mean(), "fake_score": fake.mean()}
+
+    def g_loss(self, micro):
+        with self.D.frozen() as judge:
+            return api.g_hinge(judge(self.fakes(self.G, micro, "noise/g"), micro.labels)), {}
+
+    def classes_of(self, numbers, purpose="noise/sample"):
+        return self.labels.draw(self.run.seed, purpose, numbers, "training")
+
+    def sample(self, numbers, purpose="noise/sample", classes=None):
+        given = self.classes_of(numbers, purpose) if classes is None else classes
+        seed, latent = self.run.seed, self.run.latent
+        return api.sample_from_noise(self.G, numbers, seed, purpose, latent, given)
+
+
+if __name__ == "__main__":
+    data, column = (*sys.argv[1:], "")[:2]
+    run = distgan.train(DCGAN, data=data, label=column)
