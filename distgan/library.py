@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -27,7 +28,9 @@ from distgan.core.errors import ConfigError, LaunchError, RunError
 from distgan.data.own_dataset import name_of
 from distgan.distributed import launch_line
 from distgan.distributed.environment import process_count
+from distgan.distributed.map_over_ranks import map_over_ranks
 from distgan.distributed.ranks import SingleProcess
+from distgan.evaluation.drawn import scored
 from distgan.launchers.local.run import refuse_early
 from distgan.monitor.journal import read_journal
 from distgan.outputs import image_results
@@ -77,8 +80,7 @@ def train(
                 " folder, or start the script itself with torchrun"
             )
         return _train_with(processes, [str(recipe), *words])
-    outcome = attempt.train(module, run, given)
-    return TrainedRun(outcome.folder)
+    return TrainedRun(attempt.train(module, run, given).folder)
 
 
 def load(checkpoint: str | Path, player: str = "G", device: str = "cpu") -> nn.Module:
@@ -124,6 +126,13 @@ class TrainedRun:
         return read_history(self.folder).best
 
     @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes that a conditional run draws; () of others."""
+        _, run = trained_run.settings(self.folder, "cpu")
+        labels = trained_run.labels_of(run, self.folder)
+        return labels.names if labels else ()
+
+    @property
     def journal(self) -> Any:
         """The numbers of training: a pandas DataFrame with a row for each step of the journal; a
         list of dicts where pandas is not installed.
@@ -154,8 +163,9 @@ class TrainedRun:
     def sample(
         self, n: int = 64, *, classes: str | Iterable[str] = (), device: str = "cpu"
     ) -> torch.Tensor:
-        """Return the first `n` images that `distgan generate` draws: uint8 [n, channels, height,
-        width] on the CPU. Image i depends on the seed and i alone.
+        """Return the first `n` samples that `distgan generate` draws, on the CPU: images as uint8
+        [n, channels, height, width], vectors as float32 [n, size]. Sample i depends on the seed and
+        i alone.
 
         classes: of conditional networks, the name of a class, or several to draw in turn.
         """
@@ -170,13 +180,17 @@ class TrainedRun:
         numbers = tuple(labels.number(name) for name in names) if labels else ()
         drawing = Request(names, numbers).drawing(recipe)
         ranks = next(iter(recipe.players.values()))._ranks
-        with console.bar("sampling", n, "images") as bar:
-            parts = [
-                columns[0]
-                for _, columns in image_results.rounds(ranks, drawing, range(n), bar)
-                if columns[0] is not None  # rank 0, which this process is to itself
-            ]
-        return torch.cat(parts)
+
+        def draw(index: np.ndarray) -> tuple[torch.Tensor]:
+            chosen = drawing.classes(index)
+            given = () if chosen is None else (chosen,)
+            drawn = drawing.sample(index, image_results.RESULTS_NOISE, *given)
+            return (scored(drawn, index, recipe.run.kind),)
+
+        with console.bar("sampling", n, "samples") as bar:
+            rows = map_over_ranks(ranks, range(n), draw, bar)[0]
+        assert rows is not None, "this process is alone"
+        return rows
 
     def repair(self, inputs: torch.Tensor, device: str = "cpu") -> torch.Tensor:
         """Return what a network of signals or image pairs makes of inputs [n, frames], or of images

@@ -48,11 +48,11 @@ class Toy:
     class Settings(api.Run):
         kind = "vector"
         batch: int = 128
-        epochs: api.Positive = 30
+        epochs: api.Positive = 40
         latent: int = 8
         width: int = 64
-        gamma: float = 0.1
-        lr: float = 1e-3
+        gamma: float = 0.3
+        lr: float = 3e-3
         evaluate: api.Evaluate = api.Evaluate()
         watch: api.Watch = api.Watch(unbounded=True)
 
