@@ -112,11 +112,8 @@ class Painter:
 if __name__ == "__main__":
     folder = sys.argv[1] if len(sys.argv) > 1 else "runs/discs"
     run = distgan.train(Painter, data=Discs(), machine={"folder": folder})
-    pairs = api.to_unit(torch.from_numpy(np.stack([Discs().validation[i] for i in range(8)])))
-    given, target = pairs.unbind(1)
-    api.save_grid(
-        run.folder / "pairs.png", api.to_bytes(torch.cat([given, run.repair(given), target]))
-    )
-    error, picture = run.best["score"], run.folder / "pairs.png"
+    pairs = torch.from_numpy(np.stack([Discs().validation[i] for i in range(8)]))
+    (given, target), picture = api.to_unit(pairs).unbind(1), run.folder / "pairs.png"
+    api.save_grid(picture, api.to_bytes(torch.cat([given, run.repair(given), target])))
     error = f"mean absolute error {run.best['score']:.2f}"
     print(f"held-out pairs: {error}; outlines, outputs, targets: {picture}")
