@@ -589,7 +589,7 @@ def test_results_and_scores_of_conditional_networks_are_by_class(trained, tmp_pa
     assert generate.main([str(folder), "--n", "8"]) == 0
     assert report.main([str(folder)]) == 0
     page = (folder / "report.html").read_text()
-    assert "distgan evaluate; real images against other" in page
+    assert "distgan evaluate; real ones against other" in page
     assert f"<figcaption>{next(folder.glob('generated-*')).name}</figcaption>" in page
     shutil.rmtree(next(folder.glob("generated-*")))
     first, second = names[:2]

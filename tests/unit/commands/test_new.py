@@ -111,7 +111,11 @@ def test_a_run_of_it_generates_evaluates_and_reports(template, sets, here, capsy
     else:
         scored = kind in ("image", "vector")
         assert evaluate.main(["run", *(["--n", "8"] if scored else [])]) == 0
-    assert report.main(["run"]) == 0 and Path("run/report.html").is_file()
+    assert report.main(["run"]) == 0
+    page = Path("run/report.html").read_text()
+    of_noise = kind in ("image", "vector")
+    assert ("the same noise each time" if of_noise else "the same held-out clips") in page
+    assert kind != "vector" or "2 of 2 pictures" in page
 
 
 @pytest.mark.parametrize(("size", "channels"), [(8, 1), (16, 3), (32, 1), (64, 3), (128, 1)])
