@@ -6,7 +6,7 @@ shards reads these. docs/loader.md describes what a Dataset may have.
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -28,7 +28,6 @@ from distgan.shards.format.reader import ShardSet
 from distgan.shards.format.sample_spec import sample_of, size_entry
 
 HELD_OUT = 0.1  # of the samples, where the Dataset has no `validation`
-READ_AT_START = 3
 COLUMN = "class"  # the name of its labels
 FORMS = (
     "uint8 [channels, height, width] for an image, uint8 [2, channels, height, width] for an image"
@@ -90,7 +89,7 @@ def _fingerprint(dataset: Any, name: str) -> str:
             f"data: {name} is {type(dataset).__name__}, without {' and '.join(missing)}; needed is"
             " a map-style Dataset"
         )
-    stated = getattr(dataset, "fingerprint", None)
+    stated = _asked(lambda: getattr(dataset, "fingerprint", None), f"fingerprint of {name}")
     if not isinstance(stated, str) or not stated:
         raise ConfigError(
             f"data: {name} states no fingerprint, so nothing tells whether a run goes on with the"
@@ -98,6 +97,14 @@ def _fingerprint(dataset: Any, name: str) -> str:
             " sample does, such as a version of the data or the SHA-256 of a file"
         )
     return stated
+
+
+def _asked(what: Callable[[], Any], name: str) -> Any:
+    """Return what a Dataset says of itself; ConfigError where that fails."""
+    try:
+        return what()
+    except Exception as error:
+        raise ConfigError(f"data: {name}: {type(error).__name__}: {error}") from error
 
 
 class OwnSplit(ShardSet):
@@ -216,7 +223,7 @@ class OwnData(Data):
 
 
 def _length(dataset: Any, name: str, least: int) -> int:
-    if (n := len(dataset)) < least:
+    if (n := _asked(lambda: len(dataset), f"length of {name}")) < least:
         raise DataError(f"{name} has {n} samples; needed are {least} or more")
     return n
 

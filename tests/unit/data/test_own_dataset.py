@@ -66,6 +66,7 @@ def test_the_fingerprint_is_the_datasets_and_the_split_follows_from_it():
     one, same, other = (open_data(Items(image, fingerprint=stated)) for stated in ("a", "a", "b"))
     assert one.fingerprint == same.fingerprint != other.fingerprint
     assert one.train.numbers.tolist() == same.train.numbers.tolist()
+    assert one.train.numbers.tolist() != other.train.numbers.tolist()
     held = Items(lambda i: image(i + 100), 3, fingerprint="held out")
     data = open_data(Items(image, validation=held))
     assert (len(data.train), len(data.validation)) == (20, 3)
@@ -125,6 +126,7 @@ REFUSED = {
         Items(image, validation=Items(lambda i: image(i, 1), 2)),
         "those of its validation",
     ),
+    "no length": (Items(image, "many"), "length of Items .*: TypeError"),
     "classes": (Items(lambda i: (image(i), 0), classes=["a", "a"]), "classes of"),
 }
 
