@@ -40,7 +40,8 @@ from distgan.shards.format.sample_spec import UNITS
 
 ROUND = 64 * CHUNK  # images whose rows are gathered at once
 MAX_FEATURE_BYTES = 2**30  # above this, path=auto takes moments
-SCALED_BY = 10_000  # vectors of the training split, by which all are standardised
+# Vectors of the training split by which all are standardised, and at most so many numbers of them.
+SCALED_BY, MOST_VALUES = 10_000, 2**26
 Sample = Callable[[np.ndarray], torch.Tensor]
 
 
@@ -88,7 +89,8 @@ class Evaluator:
                     f"inception: found {inception}, but vectors have features of their own; leave"
                     " it out"
                 )
-            like = self._images.decode(range(min(self._images.training, SCALED_BY)))
+            count = min(SCALED_BY, max(2, MOST_VALUES // self._images.decode([0]).numel()))
+            like = self._images.decode(range(min(self._images.training, count)))
             vectors = like.numpy()
         self._unit = UNITS[self._images.kind]
         self.extract = extractor(inception, sha256, preprocessing, vectors).to(ranks.device)
