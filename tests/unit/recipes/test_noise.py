@@ -8,11 +8,12 @@ from scipy import stats
 from distgan.config import batch_layout
 from distgan.config.sections import Machine
 from distgan.core import rng
+from distgan.data.dataset import Data
 from distgan.data.labels import Labels
 from distgan.distributed.ranks import Ranks
 from distgan.recipes import r3gan, sagan, wgan_flowers
 from distgan.recipes._base import build_recipe
-from distgan.recipes._noise import truncated
+from distgan.recipes._noise import diversity, truncated
 
 
 @pytest.mark.parametrize("limit", [0.01, 0.5, 2.0])
@@ -30,6 +31,15 @@ def test_a_value_depends_on_no_other_and_a_far_limit_changes_nothing():
     assert torch.equal(truncated(noise, 0.7)[3:5], truncated(noise[3:5], 0.7))
     assert torch.allclose(truncated(noise, 10.0), noise, atol=1e-6)
     assert truncated(torch.tensor([-40.0, 0.0, 40.0]), 1.5).tolist() == [-1.5, 0.0, 1.5]
+
+
+@pytest.mark.parametrize("name", ["particles", "gaussians"])
+def test_samples_that_are_the_data_are_as_diverse_and_one_sample_is_not(name, sets):
+    data = Data(str(sets(name)))
+    reals = data.decode(data.train, range(54)).float()
+    reals = reals / 127.5 - 1 if data.kind == "image" else reals
+    assert diversity(data, lambda numbers, purpose: reals[numbers]) == pytest.approx(1)
+    assert diversity(data, lambda numbers, purpose: reals[numbers * 0]) < 1e-6
 
 
 @pytest.mark.parametrize("module", [sagan, r3gan, wgan_flowers])

@@ -25,9 +25,9 @@ from distgan.recipes import _catalog
 from distgan.recipes._base import apply_settings
 from distgan.recipes._own_code import unload
 
-IMAGE, PAIR, IMAGE_PAIR = (
+IMAGE, PAIR, IMAGE_PAIR, VECTOR = (
     (Path(_catalog.__file__).parent / "templates" / f"{kind}.py").read_text()
-    for kind in ("image", "pair", "image_pair")
+    for kind in ("image", "pair", "image_pair", "vector")
 )
 TINY = ["machine.device=cpu", "machine.folder=run", "width=4", "batch=6", "epochs=0.2"]
 # Two generators and two discriminators, none of them G or D.
@@ -122,6 +122,22 @@ def test_a_recipe_without_scores_samples_and_rates_trains(particles, capsys):
     apply_settings(recipe, run)
     with pytest.raises(ConfigError, match="has no method `sample`; give its class Recipe one"):
         generate.main(["run", "made"])
+
+
+@pytest.mark.gate
+def test_vectors_without_a_picture_and_a_score_train_and_report(gaussians):
+    text = VECTOR[: VECTOR.index("    def show(")].replace("    evaluate:", "    # evaluate:")
+    (path := Path("mine.py")).write_text(text)
+    assert train.main([str(path), f"data={gaussians}", *TINY]) == 0
+    assert not list(Path("run/samples").iterdir()) and report.main(["run"]) == 0
+    assert generate.main(["run", "made", "--n", "3"]) == 0
+    assert np.load("made/samples.npy").shape == (3, 2)
+    with pytest.raises(ConfigError, match="which is judged by no score of samples"):
+        evaluate.main(["run"])
+    call = "return api.sample_from_noise(self.G, numbers, self.run.seed, purpose, self.run.latent)"
+    wrong = changed(text, (call, f"{call}[:, :1]"))
+    with pytest.raises(ConfigError, match=r"sample returns a tensor of shape \[2, 1\]"):
+        train.main([wrong, f"data={gaussians}", *TINY, "machine.folder=other"])
 
 
 @pytest.mark.gate
