@@ -585,7 +585,7 @@ def test_results_and_scores_of_conditional_networks_are_by_class(trained, tmp_pa
         (path,) = (folder / "eval" / "asked").glob("*.json")
         scores.append(json.loads(path.read_text())["by_class"])
     assert scores[0] == scores[1] and sum(row["samples"] for row in scores[0]["rows"]) == 60
-    assert "species" in said and "no Fréchet distance below 16 against 16 images" in said
+    assert "species" in said and "no Fréchet distance below 16 against 16, where" in said
     assert generate.main([str(folder), "--n", "8"]) == 0
     assert report.main([str(folder)]) == 0
     page = (folder / "report.html").read_text()

@@ -76,7 +76,7 @@ def test_few_images_of_a_class_have_no_frechet_distance_and_the_table_says_why(s
         ("rare", 10, 9, 5),
         ("none", 0, 1, None),
     ]
-    assert "below 16 against 16 images" in notes[-1] and "mostly bias" not in "".join(notes)
+    assert "below 16 against 16, where" in notes[-1] and "mostly bias" not in "".join(notes)
     assert "mostly bias" in class_scores({"by_class": found | {"features": 480}})[2][1]
     without = by_class(real, fake, classes, ("frechet",), NAMES, 190)
     assert len(class_scores({"by_class": without})[0]) == 6
