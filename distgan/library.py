@@ -76,8 +76,9 @@ def train(
     if launched == 1 and processes > 1:
         if isinstance(recipe, type) or not isinstance(data, str | Path):
             raise ConfigError(
-                f"processes={processes}: give the recipe by its name or file and the data by a"
-                " folder, or start the script itself with torchrun"
+                f"processes={processes}: give the recipe by its name or file, as in"
+                " 'my_gan.py:MyGAN', and the data by a folder, or start the script itself with"
+                " torchrun"
             )
         return _train_with(processes, [str(recipe), *words])
     return TrainedRun(attempt.train(module, run, given).folder)
@@ -171,7 +172,7 @@ class TrainedRun:
         """
         recipe = self._recipe(device)
         require_method(recipe, recipe.run, "sample")
-        names = (classes,) if isinstance(classes, str) else tuple(classes)
+        names = (classes,) if isinstance(classes, str) else tuple(map(str, classes))
         labels = getattr(recipe, "labels", None)
         if names and labels is None:
             raise ConfigError(

@@ -79,7 +79,11 @@ class Request:
         if self.classes:
             if drawing.labels is None:
                 raise ConfigError(
-                    f"class={','.join(self.names)}: {recipe.run.recipe} has no method `classes_of`"
+                    f"class={','.join(self.names)}: {recipe.run.recipe} has no method `classes_of`."
+                    " Give it `def classes_of(self, numbers, purpose='noise/sample'): return"
+                    " self.labels.draw(self.run.seed, purpose, numbers, 'training')`, self.labels"
+                    " being the constructor's, and let `sample` take `classes=None` (docs/your-own"
+                    "-gan.md, Labels); code=accept continues the run with it"
                 )
             classes_of = partial(self._classes_of, len(drawing.labels))
         return dataclasses.replace(drawing, sample=sample, classes_of=classes_of)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from distgan.commands import trained_run
+from distgan.core import console
 from distgan.core.arguments import Arguments, Option, one_of, several, whole
 from distgan.core.errors import ConfigError
 from distgan.report.score_tables import class_scores
@@ -76,9 +77,16 @@ def of_run(checkpoint: Path, arguments: Arguments) -> Evaluation:
     folder = checkpoint.parents[1]
     module, run = trained_run.settings(folder, arguments.device)
     if run.scored is None:
+        remedy = "images drawn from noise are scored here"
+        if hasattr(module.Recipe, "sample"):
+            remedy = (
+                "a recipe with `evaluate: api.Evaluate = api.Evaluate()` in its Settings is scored."
+                f" To score this run: {console.command('generate', folder, 'OUT')}, then"
+                f" {console.command('evaluate', '--real', run.data, '--fake', 'OUT/images')}"
+            )
         raise ConfigError(
             f"{folder} is a run of {run.recipe}, which is judged by"
-            f" {run.judged_by or 'no score of samples'}; images drawn from noise are scored here"
+            f" {run.judged_by or 'no score of samples'}; {remedy}"
         )
     data = open_data(arguments.data or run.data)
     if run.label_column is not None:

@@ -118,6 +118,11 @@ class Loader:
         """Return how many epochs are complete."""
         return self._seen // len(self._split)
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes, by their numbers; () without `label`."""
+        return self.data.labels.names if self.data.labels else ()
+
     def __iter__(self) -> Iterator[Any]:
         return self._batches(*self._begin())
 

@@ -36,7 +36,9 @@ class Labels:
             return self.names.index(name)
         some = ", ".join(self.names[:12]) + (", …" if len(self) > 12 else "")
         near = did_you_mean(name, list(self.names))
-        raise ConfigError(f"no class {name[:60]!r} of {self.column}{near}; there are: {some}")
+        raise ConfigError(
+            f"no class {name[:60]!r} in the column {self.column!r}{near}; there are: {some}"
+        )
 
     def draw(self, seed: int, purpose: str, numbers: np.ndarray, share: Share) -> np.ndarray:
         """Return int64 [n]: the classes of the generated samples `numbers` [n].

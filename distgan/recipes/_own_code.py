@@ -98,6 +98,8 @@ def load(code: RecipeCode) -> Loaded:
         recipe = getattr(module, code.attribute, None)
         settings = getattr(recipe, "Settings", getattr(module, "Settings", None))
         about = str(getattr(recipe, "__doc__", "") or module.__doc__).strip() or code.name
+        if recipe is None:
+            raise ConfigError(f"{code.path} has no class {code.attribute}{_other(code, module)}")
         finder.loaded = _checked(code, settings), _with_step(code, recipe), code, about
     except DistganError:
         raise
@@ -119,6 +121,17 @@ def _hint(code: RecipeCode, error: BaseException) -> str:
     if package:
         return f"; {file.name} is in the package {package}: `from . import {error.name}`"
     return f"; {file.name} is found by an import statement"
+
+
+def _other(code: RecipeCode, module: ModuleType) -> str:
+    """Return how to name a recipe of another name in the file; else how to write one."""
+    names = [
+        name
+        for name, value in vars(module).items()
+        if isinstance(value, type) and value.__module__ == module.__name__
+        if callable(getattr(value, "step", None))
+    ]
+    return f"; give {code.path.name}:{names[0]}" if names else f"; {HINT}"
 
 
 def _finders() -> list[_Finder]:
@@ -203,7 +216,7 @@ def _require_recordable(code: RecipeCode, settings: Any) -> None:
 def _with_step(code: RecipeCode, recipe: Any) -> Any:
     """Return the recipe's class; ConfigError unless it is one."""
     if not callable(recipe):
-        raise ConfigError(f"{code.path} has no class {code.attribute}; {HINT}")
+        raise ConfigError(f"{code.path}: {code.attribute} is no class; {HINT}")
     if not callable(getattr(recipe, "step", None)):
         raise ConfigError(f"{code.path}: {code.attribute} has no method step(batches, now); {HINT}")
     return recipe

@@ -1,6 +1,7 @@
 """Observe a recipe while it is played, and collect findings with the lines that they are of."""
 
 import contextlib
+import inspect
 import sys
 from collections.abc import Callable, Collection, Iterator
 from functools import partial
@@ -16,7 +17,7 @@ from distgan.data.dataset import Data
 from distgan.engine.player import Player
 from distgan.nn.normalization import GroupBatchNorm2d
 from distgan.self_check import contract
-from distgan.self_check.findings import Finding, Place, caller, error, note, source
+from distgan.self_check.findings import Finding, Place, Refused, caller, error, note, source
 from distgan.self_check.tracer import GENERATORS, Tracer
 from distgan.self_check.watch import (
     Held,
@@ -143,6 +144,7 @@ class Observer(Unobserved):
         self._phase, self._tracer.probes = "sample", dict(GENERATORS)
         if hasattr(recipe, "sample"):
             two = np.arange(2)
+            self._callable(recipe)
             with self._tracer.tracing():
                 images = recipe.sample(two)
                 contract.check_samples(images, two, data, self._kind)
@@ -163,6 +165,25 @@ class Observer(Unobserved):
                 "Use api.repair",
             )
             self._require_equal(output, again, self._kind.repairer, cause, remedy)
+
+    def _callable(self, recipe: Any) -> None:
+        """Refuse a `sample` that cannot be called; note one of labels without `classes_of`."""
+        place = self._kind.sample.__code__.co_filename, self._kind.sample.__code__.co_firstlineno
+        form = "sample(self, numbers, purpose='noise/sample')"
+        if recipe.run.label_column is not None:
+            form = "sample(self, numbers, purpose='noise/sample', classes=None)"
+        try:
+            inspect.signature(recipe.sample).bind(np.arange(2))
+        except TypeError as reason:
+            cause = f"sample cannot be called with an array of numbers alone: {reason}"
+            raise Refused(error(place, cause, f"Write `def {form}`")) from None
+        if recipe.run.label_column is not None and not hasattr(recipe, "classes_of"):
+            cause = "is given labels and has no method `classes_of`"
+            remedy = (
+                "Allowed; with it `generate --class` and rows of the grid show a class each:"
+                " docs/your-own-gan.md, Labels"
+            )
+            self._add(note(place, cause, remedy), "classes")
 
     def forget(self) -> None:
         """Let go of the networks; findings stay."""

@@ -178,6 +178,15 @@ CHECKS = (
         "duplicate-leak", "vectors", None, 0, "", "the same values as a vector of the other split"
     ),
     Check("constant", "columns", 0, None, "", "a column that is the same in all vectors"),
+    Check(
+        "scale",
+        "columns",
+        10,
+        None,
+        "x",
+        "standard deviation of a column, in those of the column with the least",
+        "networks learn the wide columns first, and the narrow ones hardly",
+    ),
     Check("undecodable", "pairs", None, 0, "", "not sound, or damaged"),
     Check(
         "format",

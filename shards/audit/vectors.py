@@ -66,13 +66,31 @@ class Columns:
             self.numbers = np.stack([mean, sd, self.table.min(0), self.table.max(0)], 1)
 
     def findings(self, checks: Checks) -> list[Finding]:
-        """Return a finding for each column that has one value only."""
+        """Return a finding for each column that has one value only, and for the widest where the
+        scales of columns differ.
+        """
         check = checks.named("constant", "columns")
         found = []
         for name, (mean, sd, *_) in zip(self.names, self.numbers.tolist(), strict=False):
             if (level := check.level(1.0)) and sd <= CONSTANT * abs(mean):
                 detail = f"all are {mean:.6g}"
                 found.append(Finding("constant", level, "", DATASET, name, None, None, "", detail))
+        constant = {finding.key for finding in found}
+        sds = {
+            name: sd
+            for name, (_, sd, *_) in zip(self.names, self.numbers.tolist(), strict=False)
+            if sd > 0 and name not in constant
+        }
+        if len(sds) > 1:
+            wide, narrow = max(sds, key=sds.__getitem__), min(sds, key=sds.__getitem__)
+            check, ratio = checks.named("scale", "columns"), sds[wide] / sds[narrow]
+            if level := check.level(ratio):
+                detail = (
+                    f"sd {sds[wide]:.4g}, that of {narrow} {sds[narrow]:.4g}: bring columns near 1"
+                    " before they are sharded, as (x - mean) / sd"
+                )
+                limit = check.threshold(level)
+                found.append(Finding("scale", level, "", DATASET, wide, ratio, limit, "x", detail))
         return found
 
     def print_table(self) -> None:

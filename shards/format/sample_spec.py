@@ -99,7 +99,8 @@ def next_lines(
     lines = [console.command("check", data)]
     if (kind := sample.get("kind")) in ("image_pair", "vector"):  # of recipes of one's own
         train = console.command("train", "my_gan.py", f"data={data}")
-        new = console.command("new", "my_gan.py", "--kind", kind)
+        given = ["--conditional"] if labels and kind == "vector" else []
+        new = console.command("new", "my_gan.py", "--kind", kind, *given)
         lines.append(f"{new}  # then: {train}")
     if recipe := recipe_for(sample, usual):
         run = ("run", "--processes", 2, recipe, f"data={data}")
@@ -107,7 +108,8 @@ def next_lines(
         if sample.get("kind") == "image" and isinstance(sample["size"], int):
             lines[-1] += f"  # or my_gan.py of your own in place of {recipe}"
             if not Path("my_gan.py").exists():
-                lines[-1] += ": distgan new my_gan.py"
+                given = ["--conditional"] if labels else []
+                lines[-1] += f": {console.command('new', 'my_gan.py', *given)}"
         if labels and sample.get("kind") == "image":
             column = [f"label={labels[0]}"] if len(labels) > 1 else []
             lines.append(console.command(*run, "conditional=true", *column))
