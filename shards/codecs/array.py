@@ -3,8 +3,10 @@
 The header is checked before anything of the stated size is made, and nothing is unpickled.
 """
 
+import contextlib
 import functools
 import io
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -14,6 +16,18 @@ def encode(values: np.ndarray) -> bytes:
     return _header(values.dtype.str, values.shape) + np.ascontiguousarray(values).tobytes()
 
 
+@contextlib.contextmanager
+def one_error() -> Iterator[None]:
+    """Raise ValueError for what NumPy raises on a header that it did not write; not for OSError."""
+    try:
+        yield
+    except (ValueError, OSError):
+        raise
+    except Exception as error:  # OverflowError, TypeError, IndexError, TokenError, MemoryError …
+        raise ValueError(f"its header: {type(error).__name__}: {error}") from None
+
+
+@one_error()
 def header(data: bytes) -> tuple[tuple[int, ...], np.dtype]:
     """Return (shape, type) of a .npy file; ValueError unless it has exactly these values."""
     file = io.BytesIO(data)
@@ -22,7 +36,8 @@ def header(data: bytes) -> tuple[tuple[int, ...], np.dtype]:
     else:
         shape, _, dtype = np.lib.format.read_array_header_2_0(file)
     size = int(np.prod(shape, dtype=object)) * dtype.itemsize
-    if dtype.hasobject or len(data) - file.tell() != size:
+    whole = all(type(n) is int for n in shape)  # True is a number too
+    if dtype.hasobject or not whole or len(data) - file.tell() != size:
         raise ValueError(
             f"an array of {dtype} {list(shape)} in {len(data) - file.tell()} bytes of values"
         )

@@ -160,7 +160,8 @@ def _of_array(path: Path) -> np.ndarray:
     """Open an array [samples, numbers]; ValueError for another one."""
     open_regular(path, links=True).close()
     try:
-        values = np.lib.format.open_memmap(path, mode="r")
+        with array.one_error():
+            values = np.lib.format.open_memmap(path, mode="r")
     except ValueError as error:
         raise ValueError(f"not an array of numbers as np.save writes it ({error})") from None
     if values.ndim != 2 or values.dtype.kind not in "fiu":
@@ -203,7 +204,7 @@ class _Table:
                     raise ValueError(f"{line} has {len(row)} values, the header {len(header)}")
                 for name, place in zip(self.columns, places, strict=True):
                     try:
-                        flat.append(float(row[place].strip() or "nan"))
+                        flat.append(_number(row[place].strip() or "nan"))
                     except ValueError:
                         flat.append(0.0)
                         odd.setdefault(name, f"{line}: {row[place][:40]!r}")
@@ -221,7 +222,7 @@ def _header(rows: Iterator[list[str]]) -> list[str]:
     """Return the names of the columns; ValueError where the first line has none."""
     header = [name.strip() for name in next(rows, [])]
     try:
-        without = bool(header) and all(float(name) is not None for name in header)
+        without = bool(header) and all(_number(name) is not None for name in header)
     except ValueError:
         without = False
     usable = header and all(name and name.isprintable() for name in header)
@@ -231,6 +232,12 @@ def _header(rows: Iterator[list[str]]) -> list[str]:
             f" {','.join(header)[:80]!r}"
         )
     return header
+
+
+def _number(text: str) -> float:
+    if "_" in text:  # float("1_0") is 10.0
+        raise ValueError
+    return float(text)
 
 
 def _require_known(option: str, names: list[str], header: list[str]) -> None:

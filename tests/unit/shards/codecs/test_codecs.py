@@ -18,6 +18,7 @@ from distgan.core.errors import ConfigError, DataError
 from distgan.evaluation import image_sets
 from distgan.outputs import image_grid
 from distgan.report import media
+from distgan.shards.codecs import array
 from distgan.shards.codecs import audio as audio_codec
 from distgan.shards.codecs import image as image_codec
 from distgan.shards.sources import images as images_source
@@ -72,6 +73,11 @@ def test_arrays_of_others_are_read_and_wrong_ones_refused():
     np.testing.assert_array_equal(out, pixels(8, 8, 3))
     file = io.BytesIO()
     np.save(file, np.array([{}], object), allow_pickle=True)
+    crafted = b"(" * 3000
+    with pytest.raises(ValueError, match="its header: TokenError"):
+        array.header(b"\x93NUMPY\x01\x00" + len(crafted).to_bytes(2, "little") + crafted)
+    with pytest.raises(ValueError, match=r"an array of uint8 \[True, 1\]"):
+        array.header(array.encode(np.zeros((1, 1), np.uint8)).replace(b"(1, 1)", b"(True,1)"))
     with pytest.raises(ValueError, match="an array of object"):
         image_codec.decode(file.getvalue(), "npy", out)
 

@@ -43,7 +43,9 @@ def test_an_array_and_a_table_hold_the_same_vectors(tmp_path, capsys):
     array = shard("vectors", tmp_path / "array", "--from", tmp_path / "a.npy")
     of_table = shard("vectors", tmp_path / "table", "--from", given, "--labels", "kind")
     last = capsys.readouterr().out.splitlines()[-1]
-    assert last.startswith("next: distgan new my_gan.py --kind vector  # then: distgan train")
+    assert last.startswith(
+        "next: distgan new my_gan.py --kind vector --conditional  # then: distgan train"
+    )
     assert np.array_equal(rows_of(array), ROWS.astype(np.float32))
     assert np.array_equal(rows_of(of_table), ROWS.astype(np.float32))
     assert (array.kind, array.shape, array.sample.columns) == ("vector", (3,), ())
@@ -93,6 +95,7 @@ def test_rows_with_values_that_are_no_numbers_are_named_and_can_be_left_out(tmp_
     [
         ("x,y\n1,2\n3,cat\n", (), "no numbers: y (line 3: 'cat'). Make them labels with --labels y,"
          " leave them out with --columns x"),
+        ("x,y\n1,2\n1_0,2\n", (), "no numbers: x (line 3: '1_0')"),
         ("x,y\n1,2\n3\n", (), "line 3 has 1 values, the header 2"),
         ("1,2\n3,4\n5,6\n", (), "the first line must be a header"),
         ("x,x\n1,2\n3,4\n", (), "the first line must be a header"),
@@ -111,6 +114,14 @@ def test_a_table_that_does_not_fit_is_told(tmp_path, text, options, said):
         shard("vectors", tmp_path / "out", "--from", tmp_path / "a.csv", *options)
 
 
+def crafted(header: str) -> bytes:
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode() + bytes(8)
+
+
+def shaped(shape: str) -> bytes:
+    return crafted(f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}}}\n")
+
+
 @pytest.mark.parametrize(
     ("array", "said"),
     [
@@ -119,6 +130,9 @@ def test_a_table_that_does_not_fit_is_told(tmp_path, text, options, said):
         (np.zeros((4, 0)), "4 rows of 0 numbers"),
         (np.array([[{}], [{}]]), "not an array of numbers as np.save writes it"),
         (b"no array, but longer", "not an array of numbers as np.save writes it"),
+        (shaped("(-20, 2)"), "a.npy: not an array of numbers as np.save writes it"),
+        (shaped("(True, 2)"), "a.npy: not an array of numbers as np.save writes it"),
+        (crafted("(" * 3000), "a.npy: not an array of numbers as np.save writes it"),
         (None, "No such file"),
     ],
 )
