@@ -96,6 +96,11 @@ def _fingerprint(dataset: Any, name: str) -> str:
             " same samples. Give it an attribute `fingerprint`: a text that changes whenever a"
             " sample does, such as a version of the data or the SHA-256 of a file"
         )
+    if not stated.isascii() and any("\ud800" <= letter <= "\udfff" for letter in stated):
+        raise ConfigError(
+            f"data: the fingerprint of {name}, {stated[:60]!r}, has a surrogate, which is no"
+            " character; use others"
+        )
     return stated
 
 
@@ -137,8 +142,12 @@ class OwnSplit(ShardSet):
         try:
             item, label = self.dataset[number], None
             if isinstance(item, tuple | list) and len(item) == 2 and not np.ndim(item[1]):
-                item, label = item[0], int(item[1])
+                item, given = item
+                label = int(given)
+                if self.labelled and label != float(given):
+                    raise ValueError(f"the class {given} is no whole number")
             array = np.asarray(item.detach().cpu() if isinstance(item, torch.Tensor) else item)
+            array = array.astype(array.dtype.newbyteorder("="), copy=False)
         except (MemoryError, KeyboardInterrupt):
             raise
         except Exception as error:
@@ -171,7 +180,9 @@ class OwnSplit(ShardSet):
         return DataError(f"sample {self.numbers[i]} of {self.name}: {what}")
 
     def _require_repeatable(self, i: int) -> None:
-        (first, label), (again, other) = self.item(i), self.item(i)
+        first, label = self.item(i)
+        first = first.copy()  # a Dataset may fill one array again and again
+        again, other = self.item(i)
         if label != other or not np.array_equal(first, again):
             raise DataError(
                 f"sample {self.numbers[i]} of {self.name} differs when it is read twice: what is"
@@ -185,7 +196,8 @@ class OwnData(Data):
     def __init__(self, dataset: Any, name: str):
         self.folder = Path(name)
         stated = _fingerprint(dataset, name)
-        n, labelled = _length(dataset, name, 2), getattr(dataset, "classes", None) is not None
+        n, classes = _length(dataset, name, 2), _classes(dataset, name)
+        labelled = classes is not None
         held_out = getattr(dataset, "validation", None)
         numbers = np.arange(n)
         if held_out is None:
@@ -209,7 +221,7 @@ class OwnData(Data):
         self.fingerprint = fingerprint([self.train.fingerprint, self.validation.fingerprint])
         self.statistics_folder = cache_folder() / "statistics"
         self.options: dict[str, Any] = {}
-        self._columns = _columns(dataset, name) if labelled else {}
+        self._columns = {} if classes is None else _columns(classes, name)
         self.labels, self.classes = None, {}
 
     def _column(self, name: str) -> LabelColumn:
@@ -228,8 +240,20 @@ def _length(dataset: Any, name: str, least: int) -> int:
     return n
 
 
-def _columns(dataset: Any, name: str) -> dict[str, LabelColumn]:
-    names = [str(each) for each in dataset.classes]
+def _classes(dataset: Any, name: str) -> list[str] | None:
+    """Return the names of a Dataset's classes; None where it has none."""
+    stated = _asked(lambda: getattr(dataset, "classes", None), f"classes of {name}")
+    if stated is None:
+        return None
+    if isinstance(stated, str | bytes | set | frozenset) or not hasattr(stated, "__iter__"):
+        raise ConfigError(
+            f"data: classes of {name} is {str(stated)[:60]!r}; needed is the list of their names,"
+            " in the order of their numbers"
+        )
+    return _asked(lambda: [str(each) for each in stated], f"classes of {name}")
+
+
+def _columns(names: list[str], name: str) -> dict[str, LabelColumn]:
     entry = {"field": "cls", "key": None, "values": list(range(len(names))), "names": names}
     try:
         return labels_of({"labels": {COLUMN: entry}}, ["cls"])

@@ -62,6 +62,22 @@ def test_samples_come_as_they_are_given(form):
         assert torch.equal(cut[0], data.decode(data.train, [3])[0][:, 45:55])
 
 
+@pytest.mark.parametrize("form", ["int16", "vector", "float32"])
+def test_samples_of_another_byte_order_are_the_same_data(form):
+    def other(i):
+        array = np.asarray(FORMS[form](i))
+        return array.astype(array.dtype.newbyteorder("S"))
+
+    data, swapped = (open_data(Items(make, rate=8000)) for make in (FORMS[form], other))
+    every = range(len(data.train))
+    assert torch.equal(swapped.decode(swapped.train, every), data.decode(data.train, every))
+    assert swapped.fingerprint == data.fingerprint
+
+
+def test_without_classes_what_comes_with_a_sample_is_not_read():
+    assert len(open_data(Items(lambda i: (image(i), i / 2))).train) == 18
+
+
 def test_the_fingerprint_is_the_datasets_and_the_split_follows_from_it():
     one, same, other = (open_data(Items(image, fingerprint=stated)) for stated in ("a", "a", "b"))
     assert one.fingerprint == same.fingerprint != other.fingerprint
@@ -109,6 +125,14 @@ def test_a_loader_reads_it_and_names_a_sample_that_fails(workers):
 
 
 drawn = iter(range(10**6))
+reused = np.zeros((3, 16, 32), np.uint8)
+
+
+def refill(i):
+    reused[:] = next(drawn) % 251
+    return reused
+
+
 REFUSED = {
     "no fingerprint": (Items(image, fingerprint=None), "states no fingerprint"),
     "empty fingerprint": (Items(image, fingerprint=""), "states no fingerprint"),
@@ -122,12 +146,20 @@ REFUSED = {
     "shapes": (Items(lambda i: image(i)[:, : 16 - (i > 9)]), r"all must be alike"),
     "raises": (Items(lambda i: 1 // 0), r"sample \d+ of Items .*: ZeroDivisionError"),
     "random": (Items(lambda i: image(next(drawn) % 251)), "differs when it is read twice"),
+    "random, in one array": (Items(refill), "differs when it is read twice"),
     "another form to validate": (
         Items(image, validation=Items(lambda i: image(i, 1), 2)),
         "those of its validation",
     ),
     "no length": (Items(image, "many"), "length of Items .*: TypeError"),
     "classes": (Items(lambda i: (image(i), 0), classes=["a", "a"]), "classes of"),
+    "how many classes": (Items(lambda i: (image(i), 0), classes=2), "classes of Items .* is '2'"),
+    "classes in a text": (Items(lambda i: (image(i), 0), classes="ab"), "the list of their names"),
+    "half a class": (
+        Items(lambda i: (image(i), torch.tensor(1.7)), classes=["a", "b"]),
+        r"sample \d+ of Items .*the class 1\.7",
+    ),
+    "surrogate": (Items(image, fingerprint="v\ud800"), r"fingerprint of Items, 'v\\ud800', has"),
 }
 
 
