@@ -19,6 +19,7 @@ from distgan.distributed.environment import own_place
 
 CPU = torch.device("cpu")
 WHAT = "samples_seen"  # the key of the state that moves; the others must agree
+MOST_SEEN = 1 << 62  # positions are int64
 
 
 class Loader:
@@ -62,8 +63,14 @@ class Loader:
         if rank is None and world is None:
             rank, world = own_place()
         _require(batch=batch, seed=seed, workers=workers, window=window, rank=rank, world=world)
-        if split not in ("train", "validation"):
-            raise ConfigError(f"distgan.Loader: split={split!r}; allowed are: train, validation")
+        for name, value, *allowed in (
+            ("split", split, "train", "validation"),
+            ("verify", verify, "size", "sha256"),
+        ):
+            if type(value) is not str or value not in allowed:
+                raise ConfigError(
+                    f"distgan.Loader: {name}={value!r}; allowed are: {', '.join(allowed)}"
+                )
         self.data = open_data(data, verify)
         if crop is not None and self.data.kind != "pair":
             raise ConfigError("distgan.Loader: crop is for pairs of signals")
@@ -144,10 +151,20 @@ class Loader:
         data or another order.
         """
         seen = state.get(WHAT) if isinstance(state, Mapping) else None
-        if type(seen) is not int or seen < 0 or state.keys() != {WHAT, *self._about}:
+        if (
+            type(seen) is not int
+            or not 0 <= seen <= MOST_SEEN
+            or state.keys() != {WHAT, *self._about}
+        ):
             raise ConfigError(f"this is no state of a distgan.Loader: {str(state)[:200]}")
-        if other := [key for key, value in self._about.items() if state[key] != value]:
-            found = ", ".join(f"{key}={state[key]!r} (here {self._about[key]!r})" for key in other)
+        if other := [
+            key
+            for key, value in self._about.items()
+            if type(state[key]) is not type(value) or state[key] != value
+        ]:
+            found = ", ".join(
+                f"{key}={repr(state[key])[:200]} (here {self._about[key]!r})" for key in other
+            )
             raise ConfigError(
                 f"distgan.Loader: the state is a position in another order of samples: {found}"
             )
@@ -246,7 +263,12 @@ def _require(rank: Any, world: Any, **numbers: Any) -> None:
     given = {**numbers, "world": world, "rank": rank}
     least = {"batch": 1, "world": 1}
     wrong = [
-        f"{name}={value!r}; allowed is a whole number from {least.get(name, 0)} on"
+        f"{name}={value!r}; "
+        + (
+            f"rank and world belong together: give {name}= as well"
+            if value is None and name in ("rank", "world")
+            else f"allowed is a whole number from {least.get(name, 0)} on"
+        )
         for name, value in given.items()
         if type(value) is not int or value < least.get(name, 0)
     ]

@@ -164,7 +164,9 @@ def test_what_cannot_be_is_one_message(folders, monkeypatch):
     for options, said in (
         ({"batch": 0, "seed": -1}, r"batch=0; .* from 1 on\n.*seed=-1"),
         ({"batch": 4, "rank": 2, "world": 2}, "rank=2; allowed are 0 to 1"),
-        ({"batch": 4, "rank": 1}, "world=None"),
+        ({"batch": 4, "rank": 1}, "give world= as well"),
+        ({"batch": 4, "world": 2}, "give rank= as well"),
+        ({"batch": 4, "verify": "x"}, "Loader: verify='x'; allowed are: size, sha256"),
         ({"batch": 4, "split": "test"}, "train, validation"),
         ({"batch": 28, "drop_last": True}, "leaves no batch of the 27"),
         ({"batch": 4, "label": "x"}, "no labels"),
@@ -186,6 +188,11 @@ def test_a_state_of_something_else_is_refused(folders):
         ({"seed": 2}, r"seed=2 \(here 1\)"),
         ({"data": "0" * 16, "window": 1}, "data='0{16}' .*window=1"),
         ({"samples_seen": -1}, "no state"),
+        ({"samples_seen": 10**30}, "no state"),
+        ({"samples_seen": 2**63 - 1}, "no state"),
+        ({"samples_seen": np.arange(3)}, "no state"),
+        ({"seed": np.array([1, 2])}, r"seed=array\(\[1, 2\]\) \(here 1\)"),
+        ({"data": torch.ones(3)}, r"data=tensor"),
         ({"more": 1}, "no state"),
     ):
         with pytest.raises(ConfigError, match=said):
