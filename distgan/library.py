@@ -5,11 +5,12 @@ command line with the same recipe, data and settings: each continues the other's
 exceptions (`distgan.errors`), nothing ends the process, and no signal handler is left behind.
 """
 
+import contextlib
 import copy
 import json
 import signal
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from distgan.config.introspection import flatten
 from distgan.core import console
 from distgan.core.errors import ConfigError, LaunchError, RunError
 from distgan.data.own_dataset import name_of
-from distgan.distributed import launch_line
+from distgan.distributed import launch_line, process_group
 from distgan.distributed.environment import process_count
 from distgan.distributed.map_over_ranks import map_over_ranks
 from distgan.distributed.ranks import SingleProcess
@@ -59,6 +60,8 @@ def train(
     words, the data or the run folder do not fit.
     """
     launched = process_count()[1]
+    if type(processes) is not int or processes < 1:
+        raise ConfigError(f"processes={processes!r}: allowed is a whole number from 1")
     if launched > 1 and processes not in (1, launched):
         raise LaunchError(
             f"processes={processes}, but the launcher started {launched}; leave processes out"
@@ -68,6 +71,13 @@ def train(
             "a class that was typed into a notebook trains in one process; save it to a file,"
             " my_gan.py, and give its path: distgan.train('my_gan.py', processes=2, …)"
         )
+    with _as_in_a_new_process():
+        return _train(recipe, data, launched, processes, settings)
+
+
+def _train(
+    recipe: str | Path | type, data: Any, launched: int, processes: int, settings: dict[str, Any]
+) -> "TrainedRun":
     module, tree = _resolved(recipe)
     named = data if isinstance(data, str | Path) else name_of(data)
     words = _words({"data": named, **settings})
@@ -159,7 +169,8 @@ class TrainedRun:
         players = self._recipe(device).players
         if player not in players:
             raise ConfigError(f"player {player!r}: this run has {', '.join(players)}")
-        return copy.deepcopy(players[player].ema).requires_grad_(False).eval()
+        with _as_in_a_new_process():
+            return copy.deepcopy(players[player].ema).requires_grad_(False).eval()
 
     def sample(
         self, n: int = 64, *, classes: str | Iterable[str] = (), device: str = "cpu"
@@ -188,7 +199,7 @@ class TrainedRun:
             drawn = drawing.sample(index, image_results.RESULTS_NOISE, *given)
             return (scored(drawn, index, recipe.run.kind),)
 
-        with console.bar("sampling", n, "samples") as bar:
+        with _as_in_a_new_process(), console.bar("sampling", n, "samples") as bar:
             rows = map_over_ranks(ranks, range(n), draw, bar)[0]
         assert rows is not None, "this process is alone"
         return rows
@@ -199,7 +210,8 @@ class TrainedRun:
         """
         recipe = self._recipe(device)
         require_method(recipe, recipe.run, "repairer")
-        return recipe.repairer()(inputs.to(device)).cpu()
+        with _as_in_a_new_process():
+            return recipe.repairer()(inputs.to(device)).cpu()
 
     def evaluate(self, n: int | None = None, **options: Any) -> dict[str, Any]:
         """Score samples of the checkpoint as `distgan evaluate RUN` does, and return the scores
@@ -210,7 +222,8 @@ class TrainedRun:
         """
         given = {"n": n, **options}.items()
         words = [f"{name}={_joined(value)}" for name, value in given if value is not None]
-        return _evaluate.measure([self._text, *words])
+        with _as_in_a_new_process():
+            return _evaluate.measure([self._text, *words])
 
     def report(self) -> Path:
         """Write report.html into the run folder, one file that opens anywhere; return its path."""
@@ -220,9 +233,11 @@ class TrainedRun:
         """Return the recipe with the checkpoint's networks on `device`, in this process alone."""
         checkpoint = self.checkpoint
         if (checkpoint, device) not in self._recipes:
-            module, run = trained_run.settings(checkpoint.parents[1], device)
-            ranks = SingleProcess.on(device, run.precision)
-            self._recipes = {(checkpoint, device): trained_run.load(module, run, ranks, checkpoint)}
+            with _as_in_a_new_process():
+                module, run = trained_run.settings(checkpoint.parents[1], device)
+                ranks = SingleProcess.on(device, run.precision)
+                recipe = trained_run.load(module, run, ranks, checkpoint)
+            self._recipes = {(checkpoint, device): recipe}
         return self._recipes[checkpoint, device]
 
 
@@ -238,13 +253,51 @@ def _resolved(recipe: str | Path | type) -> tuple[Module, dict[str, Any]]:
 
 
 def _words(settings: dict[str, Any]) -> list[str]:
-    """Return settings as the command line has them: `key.path=value`."""
-    return [f"{key}={json.dumps(value, default=_plain)}" for key, value in flatten(settings)]
+    """Return settings as the command line has them: `key.path=value`; ConfigError for a value that
+    no setting has.
+    """
+    try:
+        pairs = [
+            (key, json.dumps(value, default=_plain, ensure_ascii=False))
+            for key, value in flatten(settings)
+        ]
+    except TypeError as error:
+        raise ConfigError(f"the settings of distgan.train: {error}") from None
+    return [f"{key}={value}" for key, value in pairs]
 
 
 def _plain(value: Any) -> Any:
-    """Return what JSON has for a path or a number of NumPy's."""
-    return value.item() if hasattr(value, "item") else str(value)
+    """Return what JSON has for a path, or a number or an array of NumPy's or torch's."""
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise TypeError(f"{value!r:.100} is a {type(value).__name__}, and no setting has such a value")
+
+
+@contextlib.contextmanager
+def _as_in_a_new_process() -> Iterator[None]:
+    """Compute as the command line does, whatever the caller has set in torch; restore that, and
+    leave a process group that a failed call has made.
+    """
+    before, dtype, device = process_group.existing(), torch.get_default_dtype(), None
+    if (other := torch.get_default_device()).type != "cpu":
+        device = other
+        torch.set_default_device(None)
+    tf32 = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    torch.set_default_dtype(torch.float32)
+    plain = [torch.autocast(kind, enabled=False) for kind in ("cpu", "cuda")]
+    try:
+        with torch.inference_mode(False), torch.enable_grad(), plain[0], plain[1]:
+            yield
+    except BaseException:
+        process_group.leave(before)
+        raise
+    finally:
+        torch.set_default_dtype(dtype)
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = tf32
+        if device is not None:
+            torch.set_default_device(device)
 
 
 def _joined(value: Any) -> str:

@@ -13,6 +13,8 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     """Return the leaves of nested settings: `{"a": {"b": 1}}` -> `[("a.b", 1)]`."""
     rows: list[tuple[str, Any]] = []
     for name, value in tree.items():
+        if not isinstance(name, str):
+            raise TypeError(f"{prefix}{name!r} is no name of a setting")
         nested = isinstance(value, dict)
         rows += flatten(value, f"{prefix}{name}.") if nested else [(prefix + name, value)]
     return rows

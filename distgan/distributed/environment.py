@@ -5,6 +5,7 @@ their own, which must agree with the run's settings: otherwise something else wo
 one of them says. Imports no torch.
 """
 
+import contextlib
 import dataclasses
 import os
 import resource
@@ -161,9 +162,8 @@ def check_environment() -> None:
 def resolve_engine(machine: Machine, precision: str) -> EngineChoice:
     """Return the engine that the settings and the launcher name.
 
-    Raises LaunchError with all that they disagree on or that is not supported. Removes the
-    variables that it has settled from the environment. One process always gets "ddp", after the
-    same checks.
+    Raises LaunchError with all that they disagree on or that is not supported. One process always
+    gets "ddp", after the same checks.
     """
     asked, wrong = (
         EngineChoice(),
@@ -192,9 +192,17 @@ def resolve_engine(machine: Machine, precision: str) -> EngineChoice:
                 [f"{len(wrong)} faults of how this run was started:", *(f"  {w}" for w in wrong)]
             )
         )
-    for name in _SETTLED:
-        os.environ.pop(name, None)
     return asked if process_count()[1] > 1 else EngineChoice()
+
+
+@contextlib.contextmanager
+def settled_variables() -> Iterator[None]:
+    """Hide, within the block, the variables that `resolve_engine` has settled from Accelerator."""
+    hidden = {name: os.environ.pop(name) for name in _SETTLED if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
 
 
 def _text(name: str) -> str:

@@ -11,9 +11,9 @@ from accelerate.state import AcceleratorState, PartialState
 _left = 0  # groups that this process has made and left: a script may train several runs
 
 
-def exists() -> bool:
-    """Return whether this process has a group already, or an Accelerator."""
-    return bool(PartialState._shared_state) or dist.is_initialized()
+def existing() -> tuple[bool, bool]:
+    """Return whether this process has an Accelerator, and a group: those of the caller."""
+    return bool(PartialState._shared_state), dist.is_initialized()
 
 
 def begin_again(on_cpu: bool, timeout: datetime.timedelta) -> None:
@@ -37,10 +37,12 @@ def begin_again(on_cpu: bool, timeout: datetime.timedelta) -> None:
         )
 
 
-def leave() -> None:
-    """Leave the group, so that another can be made."""
+def leave(before: tuple[bool, bool]) -> None:
+    """Leave what this process did not have `before`, so that another run can be trained in it."""
     global _left
-    AcceleratorState._reset_state(reset_partial_state=True)
-    if dist.is_initialized():
+    had_accelerator, had_group = before
+    if not had_accelerator:
+        AcceleratorState._reset_state(reset_partial_state=True)
+    if dist.is_initialized() and not had_group:
         dist.destroy_process_group()
         _left += 1

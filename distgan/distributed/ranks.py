@@ -29,6 +29,7 @@ from distgan.distributed.environment import (
     check_environment,
     process_count,
     resolve_engine,
+    settled_variables,
 )
 
 # Rank 0 may validate or evaluate for hours while the others wait; if it dies they notice at once.
@@ -65,9 +66,9 @@ class Ranks:
             broadcast_buffers=False, bucket_cap_mb=machine.bucket_mb, gradient_as_bucket_view=True
         )
         limit = datetime.timedelta(seconds=machine.timeout_s)
-        self._made_here = not process_group.exists()
-        with interrupts.ending_with_launcher():
-            if self._made_here:
+        self._before = process_group.existing()
+        with interrupts.ending_with_launcher(), settled_variables():
+            if not any(self._before):
                 process_group.begin_again(on_cpu, limit)
             # Without cpu=True Accelerate finds no backend on a machine without a GPU, and each
             # process trains alone.
@@ -342,8 +343,7 @@ class Ranks:
         """
         if self.world_size > 1:
             dist.barrier(group=self._wait)
-        if self._made_here:
-            process_group.leave()
+        process_group.leave(self._before)
 
 
 class SingleProcess(Ranks):
@@ -364,7 +364,7 @@ class SingleProcess(Ranks):
     def _alone(self, machine: Machine, precision: str, device: torch.device) -> None:
         plain = {"compile": None, "channels_last": False, "sync_batchnorm": False}
         self._compute(machine.model_copy(update={"accumulation": 1, **plain}), precision)
-        self.engine_choice, self._made_here = EngineChoice(), False
+        self.engine_choice, self._before = EngineChoice(), (True, True)
         self.rank, self.world_size, self.is_main, self.device = 0, 1, True, device
 
     def wrap(self, net: nn.Module) -> nn.Module:

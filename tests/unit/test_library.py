@@ -19,6 +19,7 @@ from PIL import Image
 import distgan
 from distgan.commands import generate
 from distgan.core.errors import ConfigError, DataError, RunError
+from distgan.distributed import process_group
 from distgan.recipes import _catalog
 from distgan.recipes._own_code import unload
 from distgan.runs import data_code
@@ -148,6 +149,48 @@ def test_numbers_scores_and_page(run, monkeypatch):
     for text, wrong in ((f"{run.folder}@7", "no checkpoint of step 7"), ("x", "no run folder")):
         with pytest.raises((ConfigError, RunError), match=wrong):
             distgan.TrainedRun(text).sample(1)
+
+
+def test_what_the_caller_has_set_in_torch_changes_nothing(particles):
+    """And is as it was after a run, after one that fails, and after sampling."""
+    Path("my_gan.py").write_text(TEMPLATE)
+
+    def train(seed: int, folder: str) -> distgan.TrainedRun:
+        machine = {**SMALL["machine"], "folder": folder}
+        settings = {"epochs": 0.2, "evaluate": {"samples": 12}, "seed": seed}
+        return distgan.train("my_gan.py", data=particles, **SMALL | settings | {"machine": machine})
+
+    plain = train(0, "plain")
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+            other = train(0, "other")
+            images = other.sample(4)
+            with pytest.raises(DataError, match="no shards"):
+                distgan.train("my_gan.py", data="nowhere")
+            assert torch.is_autocast_enabled("cpu") and not torch.is_grad_enabled()
+        assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(images, plain.sample(4))
+    losses = [[row["d/loss"] for row in run.journal if "d/loss" in row] for run in (plain, other)]
+    assert losses[0] == losses[1] and len(losses[0]) == 2
+    assert process_group.existing() == (False, False)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"epochs": np.array([1, 2])}, r"epochs: found \[1, 2\]"),
+        ({"machine": {1: 2}}, "machine.1 is no name of a setting"),
+        ({"epochs": object}, "is a type, and no setting has such a value"),
+        ({"processes": 0}, "processes=0: allowed is a whole number from 1"),
+        ({"processes": "2"}, "processes='2': allowed is a whole number from 1"),
+    ],
+)
+def test_a_setting_that_is_none_is_one_message(particles, settings, words):
+    with pytest.raises(ConfigError, match=words):
+        distgan.train("sagan", data=particles, **settings)
 
 
 def test_what_needs_other_processes_is_refused_before_it_starts(particles, monkeypatch):

@@ -16,6 +16,7 @@ TEMPLATE = (Path(_catalog.__file__).parent / "templates" / "image.py").read_text
 SMALL = {"width": 4, "latent": 4, "batch": 6, "evaluate": {"samples": 12}, "epochs": 1}
 WORDS = ["width=4", "latent=4", "batch=6", "evaluate.samples=12", "epochs=1"]
 SCRIPT = """
+import os
 import sys
 import distgan
 
@@ -29,6 +30,12 @@ try:
     distgan.train("my_gan.py", data=sys.argv[1], batch=7)
 except distgan.core.errors.ConfigError as error:
     print("refused", error)
+import torch
+print("left", torch.distributed.is_initialized())
+place = {{"rank": int(os.environ["RANK"]), "world_size": 2}}
+torch.distributed.init_process_group("gloo", init_method="file://" + sys.argv[2], **place)
+mine = distgan.train("my_gan.py", data=sys.argv[1], machine={{"folder": "mine"}}, **settings)
+print("kept", torch.distributed.is_initialized(), mine.state)
 """
 
 
@@ -40,17 +47,19 @@ def home(tmp_path, monkeypatch):
 
 
 def test_a_script_of_two_ranks_is_the_command_line(home, particles):
-    """Two runs and an evaluation in one program, of a named recipe and of a class in the script:
-    the same bits as `torchrun -m distgan.train`.
+    """Runs and an evaluation in one program, of a named recipe, of a class in the script, and
+    within a group that the script has made: the same bits as `torchrun -m distgan.train`.
     """
     script = home / "script.py"
     script.write_text(SCRIPT.format(template=TEMPLATE, settings=SMALL))
-    said = run(line("torchrun", 2, script), str(particles), cwd=home, cold=True)
-    assert said.count("finished; next") == 2 and "refused" in said and "scores" in said
+    store = str(home / "store")
+    said = run(line("torchrun", 2, script), str(particles), store, cwd=home, cold=True)
+    assert said.count("finished; next") == 3 and "refused" in said and "scores" in said
+    assert said.count("left False") == said.count("kept True done") == 2
     words = ["my_gan.py", f"data={particles}", *WORDS, "machine.folder=typed"]
     run(line("torchrun", 2), *words, cwd=home, cold=True)
     typed = numbers(home / "typed")
-    assert typed == numbers(home / "named") == numbers(home / "own")
+    assert typed == numbers(home / "named") == numbers(home / "own") == numbers(home / "mine")
 
 
 def numbers(folder) -> dict:

@@ -9,7 +9,7 @@ import pytest
 
 from distgan.config.sections import Machine
 from distgan.core.errors import LaunchError
-from distgan.distributed.environment import EngineChoice, resolve_engine
+from distgan.distributed.environment import EngineChoice, resolve_engine, settled_variables
 
 DEEPSPEED = {
     "ACCELERATE_USE_DEEPSPEED": "true",
@@ -27,9 +27,10 @@ def engine(monkeypatch):
             monkeypatch.delenv(name)
 
     def ask(environment=None, precision="float32", *, processes=2, **settings):
-        for name, value in {"WORLD_SIZE": str(processes), **(environment or {})}.items():
-            monkeypatch.setenv(name, value)
-        return resolve_engine(Machine(**settings), precision)
+        with monkeypatch.context() as patch:
+            for name, value in {"WORLD_SIZE": str(processes), **(environment or {})}.items():
+                patch.setenv(name, value)
+            return resolve_engine(Machine(**settings), precision)
 
     return ask
 
@@ -95,16 +96,18 @@ def test_one_process_has_no_engine(engine):
     )
 
 
-@pytest.mark.parametrize("processes", [1, 2])
-def test_accelerate_does_not_act_upon_what_is_settled(processes, engine):
-    """It would want transformers for its plugin, and compile networks that are compiled."""
-    engine(
-        DEEPSPEED | {"ACCELERATE_DYNAMO_BACKEND": "INDUCTOR", "ACCELERATE_MIXED_PRECISION": "bf16"},
-        "bf16",
-        processes=processes,
-        compile="default",
-    )
-    assert not {name for name in os.environ if name.startswith("ACCELERATE_")}
+def test_accelerate_does_not_act_upon_what_is_settled(engine, monkeypatch):
+    """It would want transformers for its plugin, and compile networks that are compiled. A second
+    run of the program finds the same variables.
+    """
+    given = {"ACCELERATE_DYNAMO_BACKEND": "INDUCTOR", "ACCELERATE_MIXED_PRECISION": "bf16"}
+    for name, value in (DEEPSPEED | given).items():
+        monkeypatch.setenv(name, value)
+    asked = [engine({}, "bf16", compile="default")]
+    with settled_variables():
+        assert not {name for name in os.environ if name.startswith("ACCELERATE_")}
+    asked.append(engine({}, "bf16", compile="default"))
+    assert asked[0] == asked[1] == EngineChoice("deepspeed", 1)
 
 
 def test_precision_and_compilation_may_be_said_twice(engine):
