@@ -2,15 +2,20 @@
 
 Its modules, and nothing else that lies beside them, hide modules of the same names: a file
 `random.py` or `data/` next to the recipe breaks no other import. What is imported later, within a
-function, comes from the same sources, also where the files have changed or are gone.
+function, comes from the same sources, also where the files have changed or are gone. Where the
+program has imported modules of the same names itself, `sys.modules` keeps the program's.
 """
 
+import builtins
 import importlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -37,12 +42,16 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.SourceLoader):  # type
         self.folders = {
             name.rsplit(".", i)[0] for name in names for i in range(name.count(".") + 1) if name
         }
+        self.depth, self.lock = 0, threading.RLock()
+        # Names of which the program has modules of its own; the recipe's, while those are in use.
+        self.shared: set[str] = set()
+        self.aside: dict[str, ModuleType] = {}
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
         name = self.modules.get(fullname)
-        if name is None and fullname not in self.folders:
+        if (name is None and fullname not in self.folders) or (self.shared and not self.depth):
             return None
         folder = [str(self.code.root.joinpath(*fullname.split(".")))]
         if name is None:
@@ -56,17 +65,52 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.SourceLoader):  # type
             submodule_search_locations=folder if name.endswith("__init__.py") else None,
         )
 
+    def exec_module(self, module: ModuleType) -> None:
+        if self.shared:
+            vars(module)["__builtins__"] = {**vars(builtins), "__import__": self.import_within}
+        super().exec_module(module)
+
+    def import_within(
+        self, name: str, space: Any = None, local: Any = None, names: Any = (), level: int = 0
+    ) -> ModuleType:
+        """Import what the recipe's code asks for, from its own sources if they have it."""
+        if not level and name.partition(".")[0] not in self.folders | self.modules.keys():
+            return __import__(name, space, local, names, level)
+        with self.in_use():
+            return __import__(name, space, local, names, level)
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Have the recipe's modules in `sys.modules`, then the program's of these names again."""
+        with self.lock:
+            self._exchange(+1)
+            try:
+                yield
+            finally:
+                self._exchange(-1)
+
+    def _exchange(self, step: int) -> None:
+        outermost = self.depth == (0 if step > 0 else 1)
+        self.depth += step
+        if outermost:
+            others = {name: sys.modules.pop(name) for name in self.shared if name in sys.modules}
+            sys.modules.update(self.aside)
+            self.aside = others
+
     def get_filename(self, fullname: str) -> str:
         return str(self.code.root / self.modules[fullname])
 
-    def has_imported(self, name: str) -> bool:
-        """Return whether the module of this name that is in use is the recipe's own."""
-        other = sys.modules.get(name)
-        if other is None or name.partition(".")[0] == "distgan":
-            return False
-        if name in self.modules:
-            return getattr(other, "__file__", None) == self.get_filename(name)
-        return str(self.code.root.joinpath(*name.split("."))) in getattr(other, "__path__", ())
+    def may_replace(self, name: str) -> bool:
+        """Return whether the module of this name that is in use is the program's own, such as the
+        one the recipe's class was taken from, and none that other packages may need.
+        """
+        other = sys.modules[name]
+        file = getattr(other, "__file__", None)
+        if name in self.modules and file == self.get_filename(name):
+            return True
+        places = [file] if file else [*getattr(other, "__path__", ())]
+        installed = {"site-packages", "dist-packages"}
+        return bool(places) and not any(installed & {*Path(place).parts} for place in places)
 
     def get_data(self, path: str) -> bytes:
         if path not in self.sources:
@@ -82,17 +126,28 @@ def load(code: RecipeCode) -> Loaded:
     for finder in _finders():
         if finder.code == code and finder.loaded:
             return finder.loaded
+        if finder.depth and not finder.loaded:
+            raise ConfigError(
+                f"{finder.code.path}: its import trains a run; put that under"
+                ' `if __name__ == "__main__":`'
+            )
     unload()
     finder = _Finder(code)
-    for name in finder.folders | finder.modules.keys():
-        if finder.has_imported(name):  # without this finder, as in a notebook
-            del sys.modules[name]
-        elif name in sys.modules:
+    names = finder.folders | finder.modules.keys()
+    for name in names & sys.modules.keys():
+        if not finder.may_replace(name):
             raise ConfigError(
                 f"{code.path} imports the module {name} beside it, but another module of this name"
                 f" is in use: {getattr(sys.modules[name], '__file__', None) or name}. Rename yours"
             )
+        finder.shared = names
     sys.meta_path.insert(0, finder)
+    with finder.in_use():
+        finder.loaded = _imported(code)
+    return finder.loaded
+
+
+def _imported(code: RecipeCode) -> Loaded:
     try:
         module = importlib.import_module(code.module)
         recipe = getattr(module, code.attribute, None)
@@ -100,7 +155,7 @@ def load(code: RecipeCode) -> Loaded:
         about = str(getattr(recipe, "__doc__", "") or module.__doc__).strip() or code.name
         if recipe is None:
             raise ConfigError(f"{code.path} has no class {code.attribute}{_other(code, module)}")
-        finder.loaded = _checked(code, settings), _with_step(code, recipe), code, about
+        return _checked(code, settings), _with_step(code, recipe), code, about
     except DistganError:
         raise
     except BaseException as error:
@@ -108,11 +163,12 @@ def load(code: RecipeCode) -> Loaded:
             raise
         said = f"{type(error).__name__}: {error}{_hint(code, error)}"
         raise ConfigError(f"{blame(code, error)}: {said}") from error
-    return finder.loaded
 
 
 def _hint(code: RecipeCode, error: BaseException) -> str:
-    """Return what to write where a module that lies beside the recipe is not found."""
+    """Return what to write where a module that lies beside the recipe, or a name, is not found."""
+    if type(error) is NameError and code.name == code.attribute:  # of a script or a notebook
+        return "; it may be defined by a statement that is not kept (docs/library.md)"
     if not isinstance(error, ModuleNotFoundError) or not error.name:
         return ""
     file, package = code.path.with_name(f"{error.name}.py"), code.module.rpartition(".")[0]
@@ -142,8 +198,14 @@ def unload() -> None:
     """Forget the modules of a recipe that was loaded before."""
     for finder in _finders():
         sys.meta_path.remove(finder)
-        for name in finder.folders | finder.modules.keys():
+        for name in finder.folders | finder.modules.keys() if not finder.shared else ():
             sys.modules.pop(name, None)
+
+
+def modules() -> list[ModuleType]:
+    """Return all modules that are imported, also a recipe's that are not in `sys.modules`."""
+    aside = [module for finder in _finders() for module in finder.aside.values()]
+    return [*aside, *sys.modules.values()]
 
 
 def blame(code: RecipeCode, error: BaseException) -> str:

@@ -8,6 +8,7 @@ executed. Imports no torch.
 """
 
 import ast
+import inspect
 import symtable
 import sys
 from collections.abc import Iterator
@@ -31,6 +32,7 @@ def of_class(recipe: type) -> RecipeCode:
     module = sys.modules.get(recipe.__module__)
     file = getattr(module, "__file__", None)
     if recipe.__module__ != "__main__":
+        file = _file_of(recipe) or file
         if not file or not file.endswith(".py"):
             raise ConfigError(f"the recipe {name} has no source file; {_SAVE}")
         return _of_module(recipe, Path(file))
@@ -41,6 +43,16 @@ def of_class(recipe: type) -> RecipeCode:
         return recipe_code.collect(path, name, name, path.stem, source=source)
     path = Path.cwd() / f"{name}.py"
     return recipe_code.collect(path, name, name, name, source=_of_cells(path, name, own))
+
+
+def _file_of(recipe: type) -> str | None:
+    """Return the file that defined a class; its module may have been replaced since."""
+    for value in vars(recipe).values():
+        code = getattr(inspect.unwrap(getattr(value, "__func__", value)), "__code__", None)
+        if code and code.co_qualname.partition(".")[0] == recipe.__name__:
+            if Path(code.co_filename).is_file():
+                return str(code.co_filename)
+    return None
 
 
 def is_interactive(recipe: Any) -> bool:

@@ -4,7 +4,6 @@ import ast
 import contextlib
 import dataclasses
 import os
-import sys
 import traceback
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ import torch
 import distgan
 from distgan.core import console
 from distgan.core.errors import ConfigError, DistganError, innermost_line
+from distgan.recipes import _own_code
 
 Place = tuple[str, int]  # file, line
 _TORCH = str(Path(torch.__file__).parent) + os.sep
@@ -178,8 +178,8 @@ def source(place: Place) -> str:
 
 def _text(file: str) -> str:
     """Return the source that was imported; the file may have changed since, or be gone."""
-    for name, module in list(sys.modules.items()):
+    for module in _own_code.modules():
         if getattr(module, "__file__", None) == file:
             loader: Any = module.__loader__
-            return loader.get_source(name) or ""
+            return loader.get_source(module.__name__) or ""
     return Path(file).read_text(encoding="utf-8")

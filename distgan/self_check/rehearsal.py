@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from types import ModuleType
@@ -16,6 +15,7 @@ from distgan.data.dataset import Data
 from distgan.distributed.claimed_ranks import ClaimedRanks
 from distgan.distributed.ranks import Ranks
 from distgan.engine.player import Log
+from distgan.recipes import _own_code
 from distgan.recipes._base import build_recipe
 from distgan.self_check import contract
 from distgan.self_check.comparison import Trace, first_steps, state_of
@@ -120,7 +120,7 @@ class Rehearsal:
 
     @contextlib.contextmanager
     def _claiming(self) -> Iterator[None]:
-        modules = [m for m in list(sys.modules.values()) if hasattr(m, "__file__")]
+        modules = [m for m in _own_code.modules() if hasattr(m, "__file__")]
         spaces = [vars(m) for m in modules if m.__file__ in self._subject.files]
         self._globals = [(space, dict(space)) for space in spaces]
         try:

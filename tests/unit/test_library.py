@@ -21,8 +21,8 @@ from distgan.commands import generate
 from distgan.core.errors import ConfigError, DataError, RunError
 from distgan.distributed import process_group
 from distgan.recipes import _catalog
-from distgan.recipes._own_code import unload
-from distgan.runs import data_code
+from distgan.recipes._own_code import load, modules, unload
+from distgan.runs import class_source, data_code, recipe_code
 from distgan.runs.checkpoints import newest
 
 TEMPLATE = (Path(_catalog.__file__).parent / "templates" / "image.py").read_text()
@@ -35,6 +35,8 @@ def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     yield
     unload()
+    for name in ("nets", "parts"):
+        sys.modules.pop(name, None)
 
 
 @pytest.fixture
@@ -201,3 +203,65 @@ def test_what_needs_other_processes_is_refused_before_it_starts(particles, monke
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(distgan.core.errors.LaunchError, match="processes=3, but the launcher"):
         distgan.train("sagan", data=particles, processes=3)
+
+
+NETS = """
+import numpy as np
+from distgan import api
+
+class Pts:
+    pass
+
+class Other:
+    class Settings(api.Run):
+        kind = "vector"
+
+    def step(self, batches, now):
+        import parts
+        from parts import WIDTH
+        return WIDTH, parts, np
+"""
+
+
+def test_the_programs_modules_stay_its_own(tmp_path, monkeypatch):
+    """A class of a module is imported from the copy's sources; `sys.modules` keeps the program's,
+    whatever is loaded, and imports within the recipe's functions find the recipe's.
+    """
+    Path("nets.py").write_text(NETS)
+    Path("parts.py").write_text("WIDTH = 3\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    nets = importlib.import_module("nets")
+    code = class_source.of_class(nets.Other)
+    copy = recipe_code.from_copy(code.copy_to(tmp_path / "copies"))
+    Path("parts.py").write_text("WIDTH = 44\n")
+    parts = importlib.import_module("parts")
+    for each in (code, copy, code):
+        recipe = load(each)[1]
+        assert recipe is not nets.Other and sys.modules["nets"] is nets
+        assert isinstance(pickle.loads(pickle.dumps(nets.Pts())), nets.Pts)  # noqa: S301
+        width, own, _ = recipe.step(None, None, None)
+        assert width == 3 and own is not parts and sys.modules["parts"] is parts
+        assert importlib.reload(parts).WIDTH == 44
+        assert recipe.__module__ in [each.__name__ for each in modules()[:3]]
+    unload()
+    assert sys.modules["nets"] is nets and sys.modules["parts"] is parts
+
+
+def test_a_class_is_known_by_the_file_that_defined_it(tmp_path, monkeypatch):
+    Path("nets.py").write_text(NETS)
+    Path("parts.py").write_text("WIDTH = 3\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    nets = importlib.import_module("nets")
+    before = class_source.of_class(nets.Other)
+    stranger = type(sys)("nets")
+    stranger.__file__ = str(tmp_path / "copy.zip" / "nets.py")
+    monkeypatch.setitem(sys.modules, "nets", stranger)
+    assert class_source.of_class(nets.Other) == before
+
+
+def test_training_while_the_recipe_is_imported_is_one_sentence(particles):
+    Path("my_gan.py").write_text(
+        f"import distgan\n{TEMPLATE}\ndistgan.train(Recipe, data={str(particles)!r})\n"
+    )
+    with pytest.raises(ConfigError, match="my_gan.py: its import trains a run; put that under"):
+        distgan.train("my_gan.py", data=particles)

@@ -60,15 +60,19 @@ def test_by_its_file_its_import_path_and_an_entry_point(here, monkeypatch):
 
 
 def test_modules_of_a_recipe_may_be_imported_before_it(here, monkeypatch):
-    """As in a notebook; they are imported anew, from the sources of the digest."""
+    """As in a notebook; they are imported anew, from the sources of the digest, and the program
+    keeps its own.
+    """
     monkeypatch.syspath_prepend(str(here))
-    recipe(SMALL + "from own_nets import g\n")
+    recipe(SMALL + "from own_nets import g\nRecipe.value = g.value\n")
     recipe("value = 1\n", "own_nets/g.py")
-    for name in ("my_gan", "own_nets.g"):
+    for name in ("own_nets", "own_nets.g", "my_gan"):
         importlib.import_module(name)
     recipe("value = 2\n", "own_nets/g.py")
     module, _ = _catalog.resolve_recipe("my_gan.py")
-    assert sys.modules["my_gan"].Recipe is module.Recipe and sys.modules["own_nets.g"].value == 2
+    assert module.Recipe.value == 2 and sys.modules["own_nets.g"].value == 1
+    for name in ("own_nets", "own_nets.g", "my_gan"):
+        del sys.modules[name]
 
 
 def test_a_name_that_two_packages_declare_is_refused(here, monkeypatch):
@@ -123,7 +127,7 @@ FAULTS = {
     "no module": ("import nonesuch\n", "", r"my_gan\.py:1: ModuleNotFoundError: .*nonesuch"),
     "no settings": (SMALL.replace("Settings", "Options"), "", "has no class Settings; needed is"),
     "other settings": (SMALL.replace("(api.Run)", ""), "", "needed is `class Settings.api.Run.:`"),
-    "no recipe": (SMALL.replace("Recipe", "Gan"), "", "has no class Recipe; `distgan new`"),
+    "no recipe": (SMALL.replace("Recipe", "Gan"), "", "has no class Recipe; give my_gan.py:Gan"),
     "no step": (SMALL.replace("step", "steps"), "", r"has no method step\(batches, now\)"),
     "kind": (SMALL.replace("pass\n", "kind = 'video'\n", 1), "", "kind is 'video'; allowed are"),
     "field recipe": (SMALL.replace("pass\n", "recipe: int = 1\n", 1), "", "field `recipe`; delete"),
