@@ -40,6 +40,10 @@ class RecipeModule:
     code: RecipeCode
     __doc__: str
 
+    def __post_init__(self) -> None:
+        if self.code.root.suffix != ".zip":  # of a run
+            _checked(self.code.name, f"{self.code.path}:{self.code.attribute}")
+
 
 Module = ModuleType | RecipeModule
 
@@ -140,7 +144,7 @@ def find_code(name: str, beside: Path | None = None) -> RecipeCode:
     )
 
 
-def _checked(name: str, path: Path) -> str:
+def _checked(name: str, path: Path | str) -> str:
     """Return the name of a recipe; ConfigError unless it can be the name of a folder of runs."""
     if name in (*_modules(), *_presets()):
         raise ConfigError(f"{path} has the name of distgan's own recipe {name}; rename it")

@@ -25,6 +25,10 @@ _SAVE = "save the class to a file, my_gan.py, and give its path: distgan.train('
 def of_class(recipe: type) -> RecipeCode:
     """Return the code of a recipe's class; ConfigError where its source cannot be had."""
     name = recipe.__qualname__
+    if not callable(getattr(recipe, "step", None)):
+        raise ConfigError(
+            f"{name} has no method step(batches, now): it is no recipe; `distgan new` writes one"
+        )
     if "<locals>" in name or "." in name:
         raise ConfigError(
             f"the recipe {name} is defined within a function or a class; define it at the top level"

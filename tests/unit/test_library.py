@@ -196,7 +196,8 @@ def test_a_setting_that_is_none_is_one_message(particles, settings, words):
 
 
 def test_what_needs_other_processes_is_refused_before_it_starts(particles, monkeypatch):
-    class Recipe: ...
+    class Recipe:
+        step = None.__class__
 
     with pytest.raises(ConfigError, match="within a function or a class; define it at the top"):
         distgan.train(Recipe, data=particles)
@@ -257,6 +258,27 @@ def test_a_class_is_known_by_the_file_that_defined_it(tmp_path, monkeypatch):
     stranger.__file__ = str(tmp_path / "copy.zip" / "nets.py")
     monkeypatch.setitem(sys.modules, "nets", stranger)
     assert class_source.of_class(nets.Other) == before
+
+
+def test_the_name_of_a_class_is_that_of_a_folder_of_runs(particles, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "__main__", type(sys)("__main__"))
+    sys.modules["__main__"].__file__ = str(tmp_path / "script.py")
+    for name, wrong in (("sagan", "distgan's own recipe sagan; rename"), ("Größe", "allowed are")):
+        Path("script.py").write_text(NETS.replace("Other", name))
+        Path("parts.py").write_text("WIDTH = 3\n")
+        recipe = type(name, (), {"__module__": "__main__", "step": print, "Settings": int})
+        with pytest.raises(ConfigError, match=rf"script.py:{name} .*{wrong}"):
+            distgan.train(recipe, data=particles)
+    assert not Path("runs").exists()
+
+
+def test_a_name_that_is_not_kept_is_explained(particles, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "__main__", type(sys)("__main__"))
+    sys.modules["__main__"].__file__ = str(tmp_path / "script.py")
+    Path("script.py").write_text("exec('Base = object')\nclass Gan(Base):\n    pass\n")
+    recipe = type("Gan", (), {"__module__": "__main__", "step": print})
+    with pytest.raises(ConfigError, match=r"script.py:2: NameError: .*not kept \(docs/library.md"):
+        distgan.train(recipe, data=particles)
 
 
 def test_training_while_the_recipe_is_imported_is_one_sentence(particles):

@@ -59,7 +59,8 @@ def main(monkeypatch):
 
 
 def made(name="MyGAN", module="__main__", **attributes):
-    return type(name, (), {"__module__": module, "__qualname__": name, **attributes})
+    about = {"__module__": module, "__qualname__": name, "step": print}
+    return type(name, (), {**about, **attributes})
 
 
 def test_a_scripts_lines_stay_in_place(main, tmp_path):
@@ -138,4 +139,6 @@ def test_a_module_is_named_as_on_the_command_line(tmp_path, monkeypatch):
     assert of_class(made("Recipe", "nets")).name == "nets"
     assert of_class(made("Other", "nets")).name == "nets.Other"
     with pytest.raises(ConfigError, match="has no source file"):
+        of_class(made(module="builtins"))
+    with pytest.raises(ConfigError, match=r"^int has no method step\(batches, now\): it is no"):
         of_class(int)
