@@ -577,6 +577,11 @@ BAD = [
         "no images", "sample returns a tuple", here(DRAW), before(SAMPLE, "return numbers, self.G")
     ),
     fault(
+        "sample with other parameters",
+        "sample cannot be called with an array of numbers alone",
+        line("def sample(", "def sample(self, numbers, classes, purpose='noise/sample'):  # HERE"),
+    ),
+    fault(
         "images of another size",
         "sample returns a tensor of shape [2, 1, 32, 32]",
         here(DRAW),

@@ -43,7 +43,7 @@ def test_labels_come_back_from_a_record_and_a_damaged_one_is_refused():
     with pytest.raises(ValueError, match="names and counts"):
         Labels.from_record(["a"])
     assert LABELS.number("c") == 2
-    with pytest.raises(ConfigError, match="no class 'd' of kind.*a, b, c"):
+    with pytest.raises(ConfigError, match="no class 'd' in the column 'kind'.*a, b, c"):
         LABELS.number("d")
 
 

@@ -110,6 +110,7 @@ FIRST = {
     "raises in a loss",
     "nothing returned",
     "a loss of each sample",
+    "sample with other parameters",
 }
 
 

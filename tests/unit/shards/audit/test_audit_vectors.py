@@ -41,6 +41,16 @@ def test_a_clean_set_is_described(tmp_path, capsys):
     assert (tmp_path / "data" / "audit" / "statistics.png").is_file()
 
 
+def test_columns_of_other_scales_are_told(tmp_path):
+    about = ABOUT | {"columns": ["x", "y", "mass"]}
+    rows = np.random.default_rng(0).normal(size=(16, 3)).astype(np.float32) * [1, 2, 30]
+    rows = [vector(f"t{i}", row.astype(np.float32)) for i, row in enumerate(rows)]
+    root = write_set(tmp_path / "data", rows[:12], rows[12:], about, source="vectors")
+    _, report = check(root)
+    assert found(report) == [("scale", "WARN", "", "mass")]
+    assert "that of x" in report["findings"][0]["detail"]
+
+
 def test_every_fault_of_a_vector_is_found(tmp_path):
     broken = {**vector("broken", 50), "npy": b"no array"}
     root = vector_set(
