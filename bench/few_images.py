@@ -18,6 +18,7 @@ from pathlib import Path
 import matplotlib as mpl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 from distgan.monitor.journal import epoch_means, finite, read_journal
 from distgan.outputs import signal_plots as figures
@@ -65,9 +66,11 @@ def draw(folder: Path, epochs: int, path: Path) -> None:
                 strength.plot(*epoch_means(finite(rows, "d/ada"), epochs).T, color="C1")
         distance.axhline(found[0]["floor"]["real"]["score"], ls=":", color="gray", label="floor")
         distance.set_yscale("log")
+        distance.set_yticks([0.3, 1, 3, 10], ["0.3", "1", "3", "10"])
+        distance.yaxis.set_minor_locator(NullLocator())
         overfit.set_title("overfitting of D (r_v)")
         distance.set_title("Fréchet distance (stand-in)")
-        strength.set_title("strength p of the augmentation")
+        strength.set_title("strength p")
         for ax in (overfit, distance, strength):
             ax.set_xlabel("epoch")
         distance.legend()
