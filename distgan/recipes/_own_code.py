@@ -27,6 +27,7 @@ from distgan.core.errors import ConfigError, DistganError, innermost_line
 from distgan.runs.recipe_code import RecipeCode
 from distgan.shards.format.sample_spec import UNITS
 
+_LOADING = threading.RLock()  # one thread imports at a time
 Loaded = tuple[type[Run], Any, RecipeCode, str]  # (Settings, Recipe, its code, its docstring)
 
 
@@ -123,6 +124,11 @@ def load(code: RecipeCode) -> Loaded:
 
     ConfigError names the file and the line of what is wrong.
     """
+    with _LOADING:
+        return _load(code)
+
+
+def _load(code: RecipeCode) -> Loaded:
     for finder in _finders():
         if finder.code == code and finder.loaded:
             return finder.loaded

@@ -17,6 +17,7 @@ import tokenize
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 from distgan.core.errors import ConfigError
@@ -57,7 +58,7 @@ def _file_of(recipe: type) -> str | None:
     """Return the file that defined a class; its module may have been replaced since."""
     for value in vars(recipe).values():
         code = getattr(inspect.unwrap(getattr(value, "__func__", value)), "__code__", None)
-        if code and code.co_qualname.partition(".")[0] == recipe.__name__:
+        if isinstance(code, CodeType) and code.co_qualname.partition(".")[0] == recipe.__name__:
             if Path(code.co_filename).is_file():
                 return str(code.co_filename)
     return None
@@ -156,7 +157,7 @@ def _names(node: ast.stmt) -> tuple[set[str], set[str], set[str], set[str]]:
     """Return the names that a statement binds, changes, reads, and reads when it is run."""
     try:
         table = symtable.symtable(ast.unparse(node), "statement", "exec")
-    except SyntaxError:
+    except (SyntaxError, RecursionError):  # no part of a module, as `await`, or nested too deeply
         return set(), set(), set(), set()
     binds = {s.get_name() for s in table.get_symbols() if s.is_assigned() or s.is_imported()}
     stored: set[str] = set()

@@ -272,6 +272,24 @@ def test_the_name_of_a_class_is_that_of_a_folder_of_runs(particles, tmp_path, mo
     assert not Path("runs").exists()
 
 
+def test_a_thread_waits_for_the_import_of_another(tmp_path):
+    Path("my_gan.py").write_text(
+        f"import sys\n{TEMPLATE}\nsys.wait = sys.another()\nsys.wait.join(0.3)\n"
+    )
+    code, found = recipe_code.collect(tmp_path / "my_gan.py", "Recipe", "my_gan"), []
+
+    def another():
+        thread = threading.Thread(target=lambda: found.append(load(code)))
+        thread.start()
+        return thread
+
+    sys.another = another
+    first = load(code)
+    sys.wait.join()
+    assert found == [first]
+    del sys.another, sys.wait
+
+
 def test_a_name_that_is_not_kept_is_explained(particles, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "__main__", type(sys)("__main__"))
     sys.modules["__main__"].__file__ = str(tmp_path / "script.py")

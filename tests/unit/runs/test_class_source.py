@@ -117,6 +117,7 @@ def test_settings_beside_the_class_and_modules_beside_the_script(main, tmp_path)
         "from os import *": "from os import *",
         "W = {}\nfor k in 'ab':\n    W[k] = 1": "W = {}\nfor k in 'ab':\n    W[k] = 1",
         "W = 1; V = 2; W += V; V[W] = 1": "W = 1; V = 2; W += V; V[W] = 1",
+        "V = " + "1 + " * 900 + "1\nW = 1": "\nW = 1",
         "@print\ndef W(): pass": "@print\ndef W(): pass",
     }.items(),
 )
