@@ -26,6 +26,7 @@ from distgan.commands._drawn_images import Request
 from distgan.config.introspection import flatten
 from distgan.core import console
 from distgan.core.errors import ConfigError, LaunchError, RunError
+from distgan.core.interrupts import end_with_parent
 from distgan.data.own_dataset import name_of
 from distgan.distributed import launch_line, process_group
 from distgan.distributed.environment import process_count
@@ -57,7 +58,7 @@ def train(
 
     Ctrl-C, or "interrupt" in a notebook, saves and returns a run whose `state` is `stopped`.
     Raises ConfigError, DataError, RunError or LaunchError before anything is changed where the
-    words, the data or the run folder do not fit.
+    settings, the data or the run folder do not fit.
     """
     launched = process_count()[1]
     if type(processes) is not int or processes < 1:
@@ -220,6 +221,11 @@ class TrainedRun:
         n: how many samples; for the options see `distgan evaluate --help`, as `metrics="frechet"`.
         Collective under torchrun: every rank computes its part, every rank gets the result.
         """
+        if "processes" in options:
+            raise ConfigError(
+                "processes: this call is evaluated by the processes of the program; start it with"
+                " torchrun, or use `distgan evaluate --processes N`"
+            )
         given = {"n": n, **options}.items()
         words = [f"{name}={_joined(value)}" for name, value in given if value is not None]
         with _as_in_a_new_process():
@@ -316,6 +322,8 @@ def _train_with(processes: int, words: list[str]) -> TrainedRun:
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
+        start_new_session=True,  # Ctrl-C in a terminal reaches it once, from here
+        preexec_fn=end_with_parent,
     ) as launched:
         assert launched.stdout
         while True:
@@ -327,9 +335,8 @@ def _train_with(processes: int, words: list[str]) -> TrainedRun:
                 break
             except KeyboardInterrupt:  # save and leave
                 launched.send_signal(signal.SIGINT)
-    if launched.returncode not in (0, attempt.STOPPED):
-        said = "".join(errors[:20]).removeprefix("error: ").strip()
-        raise RunError(
-            said or f"training ended with code {launched.returncode}; its output says why"
-        )
+    code, said = launched.returncode, "".join(errors[:20]).removeprefix("error: ").strip()
+    # Launchers make 1 of any code but 0; a run that was asked to stop has recorded it.
+    if code and (said or TrainedRun(folder).state != "stopped"):
+        raise RunError(said or f"training ended with code {code}; its output says why")
     return TrainedRun(folder)

@@ -106,6 +106,8 @@ class DCGAN:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 3:
+        sys.exit(__doc__)
     data, column, folder = [*sys.argv[1:3], *sys.argv[3:], "runs/dcgan"][:3]
     run = distgan.train(DCGAN, data=data, label=column, machine={"folder": folder})
     rows = torch.cat([run.sample(8, classes=name) for name in run.classes])

@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from distgan.commands import _drawn_images, trained_run
+from distgan.config.data_name import PASSED
 from distgan.config.settings import Run
 from distgan.core import console
 from distgan.core.arguments import Arguments, Command, Option, one_of, whole
@@ -120,7 +121,7 @@ def main(argv: list[str]) -> int:
     text = f"{generate(module, run, checkpoint, arguments, store)}: {target}"
     if (target / "dataset.json").is_file():
         text += f"; next: {console.command('check', target)}"
-    elif from_noise and not shards:
+    elif from_noise and not shards and not run.data.endswith(PASSED):
         fake = target / ("samples.npy" if is_vector else "images")
         line = ("evaluate", "--real", run.data, "--fake", fake)
         text += f"; next: {console.command(*line)}"

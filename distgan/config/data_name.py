@@ -9,6 +9,9 @@ from distgan.core.errors import ConfigError
 NAME = re.compile(r"(.+\.py|[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):([A-Za-z_]\w*)")
 
 
+PASSED = " (Dataset of a program)"  # ends the name of one that a Python program has passed
+
+
 def names_code(text: str) -> bool:
     """Return whether `text` is `FILE.py:NAME` or `pkg.module:NAME`, and no folder."""
     return bool(NAME.fullmatch(text)) and not os.path.exists(os.path.expanduser(text))

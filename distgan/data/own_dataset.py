@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import torch
 
-from distgan.config.data_name import names_code
+from distgan.config.data_name import PASSED, names_code
 from distgan.core import rng
 from distgan.core.errors import ConfigError, DataError
 from distgan.core.files import cache_folder
@@ -64,7 +64,7 @@ def open_data(what: Any, verify: Literal["size", "sha256"] = "size") -> Data:
         return OwnData(_given[text], text)
     if names_code(text):
         return OwnData(data_code.load(text), text)
-    if text.endswith(" of a program)"):
+    if text.endswith(PASSED):
         raise ConfigError(
             f"data: {text} was passed by a Python program and is known there alone; name the data"
             " set: data=FOLDER or data=FILE.py:NAME, or --data of a verb that looks at a run"
@@ -76,7 +76,7 @@ def name_of(dataset: Any) -> str:
     """Return the name of a Dataset for a run's settings: this process knows it from now on."""
     stated = _fingerprint(dataset, type(dataset).__name__)
     digits = hashlib.sha256(stated.encode()).hexdigest()[:8]
-    name = f"{type(dataset).__name__} {digits} (Dataset of a program)"
+    name = f"{type(dataset).__name__} {digits}{PASSED}"
     _given[name] = dataset
     return name
 
@@ -125,7 +125,11 @@ class OwnSplit(ShardSet):
         array, _ = self.item(0)
         self.form = array.dtype, array.shape
         self.fingerprint = fingerprint(
-            [_fingerprint(dataset, name), *map(str, (self.form, self.numbers.tolist()))]
+            [
+                type(dataset).__qualname__,  # two may state the same text, such as "version 1"
+                _fingerprint(dataset, name),
+                *map(str, (self.form, self.numbers.tolist())),
+            ]
         )
         self.entry = _entry(array, self.rate, name)
         members = self.entry.get("fields") or [self.entry["field"]]

@@ -19,6 +19,7 @@ from distgan.core.reading import open_regular
 from distgan.data.dataset import Data
 from distgan.data.own_dataset import open_data
 from distgan.evaluation import statistics_cache
+from distgan.shards.codecs import array
 from distgan.shards.codecs import image as image_codec
 from distgan.shards.format.sample_spec import UNITS
 
@@ -151,17 +152,23 @@ class ArrayVectors:
         self.name, self.statistics_folder = str(file), file.parent / "statistics"
         try:
             open_regular(file, links=True).close()
-            values = np.lib.format.open_memmap(file, mode="r")
+            with array.one_error():
+                values = np.lib.format.open_memmap(file, mode="r")
         except (OSError, ValueError) as error:
             raise DataError(f"{file} is no array of NumPy: {error}") from None
-        if values.ndim != 2 or values.dtype.kind not in "fiu" or not np.isfinite(values).all():
+        if values.ndim != 2 or values.dtype.kind not in "fiu" or not values.size:
             raise DataError(
-                f"{file} holds {values.dtype} {list(values.shape)}; needed are finite numbers"
-                " [samples, numbers]"
+                f"{file} holds {values.dtype} {list(values.shape)}; needed are numbers [samples,"
+                " numbers]"
             )
-        self._values = np.ascontiguousarray(values, np.float32)
+        with np.errstate(over="ignore"):
+            self._values = np.ascontiguousarray(values, np.float32)
+        if not np.isfinite(self._values).all():
+            raise DataError(f"{file} holds NaN, infinity, or numbers beyond float32")
         self.training = len(self._values)
-        self.fingerprint = hashlib.sha256(self._values.data).hexdigest()[:16]
+        digest = hashlib.sha256(str(values.shape).encode())
+        digest.update(self._values.data)
+        self.fingerprint = digest.hexdigest()[:16]
 
     def __len__(self) -> int:
         return self.training

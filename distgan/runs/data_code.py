@@ -64,7 +64,7 @@ def load(text: str) -> Any:
         made = getattr(module, name)
         if callable(made) and not hasattr(type(made), "__getitem__"):
             made = made()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         line = innermost_line(error, {str(path)})
         where = ":".join(map(str, line)) if line else text
         raise ConfigError(f"data: {where}: {type(error).__name__}: {error}") from error

@@ -67,9 +67,15 @@ def numbers(folder) -> dict:
     return {step: (row["d/loss"], row["g/loss"], row["g/grad_norm"]) for step, row in rows.items()}
 
 
-def test_processes_are_started_and_refused_before(home, particles, capsys):
-    run = distgan.train("my_gan.py", data=particles, processes=2, **SMALL)
-    assert run.state == "done" and "2 ranks" in capsys.readouterr().out
+def test_processes_are_started_stopped_and_refused_before(home, particles, capsys):
+    machine = {"machine": {"folder": "run", "time_limit_s": 1}}
+    run = distgan.train("my_gan.py", data=particles, processes=2, **SMALL, **machine)
+    assert run.state == "stopped" and "2 ranks" in capsys.readouterr().out
+    machine = {"machine": {"folder": "run"}}
+    run = distgan.train("my_gan.py", data=particles, processes=2, **SMALL, **machine)
+    assert run.state == "done" and "continuing from step" in capsys.readouterr().out
+    with pytest.raises(ConfigError, match="processes: this call is evaluated by the processes of"):
+        run.evaluate(processes=2)
     with pytest.raises(ConfigError, match="batch"):
         distgan.train("my_gan.py", data=particles, processes=2, **SMALL | {"batch": 7})
     with pytest.raises(RunError, match="machine.device=cuda, but torch sees no CUDA device here"):
