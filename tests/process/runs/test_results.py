@@ -345,7 +345,7 @@ def test_generate_says_what_it_wants(trained, tmp_path, capsys):
         ),
         (["device=tpu"], "device: found 'tpu'"),
         ([f"out={folder}"], "exists and is not empty, and `distgan generate` did not make it"),
-        ([f"from={folder}"], "draws images from noise"),
+        ([f"from={folder}"], "draws samples from noise"),
         (["truncation=0"], "truncation: found '0', allowed: 0.01 to 10"),
     ):
         with pytest.raises(ConfigError, match=said):
@@ -625,9 +625,9 @@ def test_results_and_scores_of_conditional_networks_are_by_class(trained, tmp_pa
     for more, said in (
         (["--interpolate", first], "name two classes"),
         ([*between, "--class", first], "leave --class out"),
-        (["--interpolate", f"{first},nothing"], "no class 'nothing' of species"),
+        (["--interpolate", f"{first},nothing"], "no class 'nothing' in the column 'species'"),
     ):
         with pytest.raises(ConfigError, match=said):
             generate.main([str(folder), *more])
-    with pytest.raises(ConfigError, match="no class 'nothing' of species"):
+    with pytest.raises(ConfigError, match="no class 'nothing' in the column 'species'"):
         generate.main([str(folder), "--class", f"{first},nothing", "--processes", "9"])  # at once
