@@ -15,7 +15,7 @@ from distgan.recipes import _catalog
 TEMPLATE = (Path(_catalog.__file__).parent / "templates" / "image.py").read_text()
 SMALL = {"width": 4, "latent": 4, "batch": 6, "evaluate": {"samples": 12}, "epochs": 1}
 WORDS = ["width=4", "latent=4", "batch=6", "evaluate.samples=12", "epochs=1"]
-SCRIPT = """
+SCRIPT = r"""
 import os
 import sys
 import distgan
@@ -25,17 +25,18 @@ import distgan
 settings = {settings}
 named = distgan.train("my_gan.py", data=sys.argv[1], machine={{"folder": "named"}}, **settings)
 own = distgan.train(Recipe, data=sys.argv[1], machine={{"folder": "own"}}, **settings)
-print("scores", own.evaluate(n=12)["score"], len(own.sample(3)), own.state)
+print(f"scores {{own.evaluate(n=12)['score']}} {{len(own.sample(3))}}\n", end="", flush=True)
 try:
     distgan.train("my_gan.py", data=sys.argv[1], batch=7)
 except distgan.core.errors.ConfigError as error:
     print("refused", error)
 import torch
-print("left", torch.distributed.is_initialized())
+# One write a line: both ranks print.
+print(f"left {{torch.distributed.is_initialized()}}\n", end="", flush=True)
 place = {{"rank": int(os.environ["RANK"]), "world_size": 2}}
 torch.distributed.init_process_group("gloo", init_method="file://" + sys.argv[2], **place)
 mine = distgan.train("my_gan.py", data=sys.argv[1], machine={{"folder": "mine"}}, **settings)
-print("kept", torch.distributed.is_initialized(), mine.state)
+print(f"kept {{torch.distributed.is_initialized()}} {{mine.state}}\n", end="", flush=True)
 """
 
 
