@@ -87,6 +87,6 @@ def test_its_scores_beside_the_floor_and_of_each_class(capsys):
     with pytest.raises(ConfigError, match="vectors of 2 numbers, three.npy vectors of 3 numbers"):
         evaluate.main(["--real", "data", "--fake", "three.npy"])
     np.save("three.npy", np.full((9, 2), np.nan))
-    with pytest.raises(DataError, match="needed are finite numbers"):
+    with pytest.raises(DataError, match="holds NaN, infinity, or numbers beyond float32"):
         evaluate.main(["--real", "data", "--fake", "three.npy"])
     assert cli.guarded(evaluate.main, ["run", "--inception", "weights.pth"]) == 2
