@@ -195,14 +195,11 @@ SYSTEMS = (
     ),
 )
 # What `distgan new` writes, unchanged: no seed was searched for, as nothing in it has a kink.
-# At the rates of its template, 1e-3, Adam's first steps make 1e-4 of float32's rounding in gradient
-# norms of the small networks of vectors (float64: below 1e-9); at those of images, 1e-7.
-OF_TEMPLATES = {"shapes": ("label=shape",), "gaussians": ("g_lr=2e-4", "d_lr=2e-4")}
 TEMPLATES = tuple(
     System(
         f"{kind} template",
         str(ROOT / "distgan" / "recipes" / "templates" / f"{kind}.py"),
-        OF_TEMPLATES.get(data, ()),
+        ("label=shape",) if data == "shapes" else (),
         grouped=False,
         data=data,
     )

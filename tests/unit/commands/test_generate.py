@@ -1,4 +1,4 @@
-"""`distgan generate` of vectors: an array and a table, the same rows however many are asked for."""
+"""`distgan generate` of vectors: an array and a table, the same rows whatever --n is."""
 
 import json
 from pathlib import Path

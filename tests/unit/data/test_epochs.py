@@ -13,23 +13,7 @@ from hypothesis import strategies as st
 
 import distgan
 from distgan.core.errors import ConfigError, DataError, LaunchError
-from distgan.data.dataset import Data
 from distgan.data.order import Order
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    """Data sets by (samples, samples per shard), made when they are asked for."""
-    made = {}
-
-    def folder(n, per_shard):
-        if (n, per_shard) not in made:
-            made[n, per_shard] = Data(
-                str(shard_sets.images(tmp_path_factory.mktemp("set") / "d", n, per_shard))
-            )
-        return made[n, per_shard]
-
-    return folder
 
 
 def numbers(images: torch.Tensor) -> list[int]:
@@ -37,8 +21,8 @@ def numbers(images: torch.Tensor) -> list[int]:
 
 
 def leg(data, world, batch, count, state, members=False, **options):
-    """What all ranks together take in `count` batches: [[sample, …] of each global batch], and the
-    state of one of them. `members`: of the first stage of a pipeline.
+    """Return what all ranks together take in `count` batches, [[sample, …] of each global batch],
+    and the state of one of them. `members`: of the first stage of a pipeline.
     """
     taken, states, weights = [[] for _ in range(count)], [], []
     for rank in range(world):

@@ -30,21 +30,6 @@ BATCH = 12
 KEPT = 1 << 30
 
 
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    """Data sets by (samples, samples per shard), made when they are asked for."""
-    made = {}
-
-    def folder(n, per_shard):
-        if (n, per_shard) not in made:
-            made[n, per_shard] = Data(
-                str(shard_sets.images(tmp_path_factory.mktemp("set") / "d", n, per_shard))
-            )
-        return made[n, per_shard]
-
-    return folder
-
-
 def leg(data, start, count, *, ranks, accumulation=1, workers=0, resident=0, window=0, batch=BATCH):
     """What all ranks together are delivered in some batches.
 

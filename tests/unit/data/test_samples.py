@@ -1,4 +1,4 @@
-"""Vectors: batches hold what the shards hold; what is no vector of numbers is told by its key."""
+"""Vectors: batches hold what the shards hold; an error names the key of what is none."""
 
 import io
 import itertools

@@ -98,7 +98,7 @@ def test_nearest_against_plain_loops_and_in_pieces():
 
 @pytest.mark.parametrize("scale", [(1, 1), (1e4, 1e-3)])
 def test_a_filled_ring_is_no_ring_of_modes(tmp_path, scale):
-    """Of equal mean and covariance, in whatever units the columns are."""
+    """A filled ring has the mean and covariance of the modes; units of columns do not matter."""
 
     def ring(n, seed):
         rng = np.random.default_rng(seed)

@@ -1,4 +1,4 @@
-"""Vectors of an array, of a table, and points of Gaussians; what is no number is told by name."""
+"""Vectors of an array, of a table, and points of Gaussians; an error names what is no number."""
 
 import json
 import re
