@@ -63,7 +63,7 @@ def files(n: int) -> tuple[float, float, float]:
     from distgan.config.sections import Machine
     from distgan.distributed.ranks import Ranks
     from distgan.evaluation.image_evaluator import Evaluator
-    from distgan.evaluation.image_sets import FolderImages
+    from distgan.evaluation.sets.folders import FolderImages
 
     with tempfile.TemporaryDirectory() as folder:
         root, file = Path(folder), Path(folder) / "weights.pth"

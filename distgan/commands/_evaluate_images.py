@@ -119,9 +119,10 @@ def of_run(checkpoint: Path, arguments: Arguments) -> Evaluation:
 
 def of_folders(arguments: Arguments) -> Evaluation:
     """Check both sets; return the evaluation of `fake` against `real`."""
-    from distgan.evaluation import image_sets
+    from distgan.evaluation.sets import opening
+    from distgan.evaluation.sets.statistics_files import StatisticsFile
 
-    real, fake = image_sets.open_real(arguments.real), image_sets.open_set(arguments.fake)
+    real, fake = opening.open_real(arguments.real), opening.open_set(arguments.fake)
     if _of(real) != _of(fake):
         raise ConfigError(
             f"{real.name} holds {_of(real)}, {fake.name} {_of(fake)}; only samples of one kind and"
@@ -130,7 +131,7 @@ def of_folders(arguments: Arguments) -> Evaluation:
     samples = arguments.n or len(fake)
     if samples > len(fake):
         raise ConfigError(f"n: found {samples}, but {fake.name} holds {len(fake)}")
-    if isinstance(real, image_sets.StatisticsFile):
+    if isinstance(real, StatisticsFile):
         arguments.path = real.path
 
     def evaluation() -> tuple[Any, dict[str, Any]]:

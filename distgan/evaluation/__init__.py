@@ -6,11 +6,11 @@ distributed, data, nn, metrics and shards; never engine, recipes or training.
 
 image_evaluator    scores of a generator or a set of images or vectors against real ones, collective
 drawn              samples as they are scored: images in 8 bits, vectors as they are
+set_statistics     features, projections and moments of a set, computed by all ranks
 image_scores       which scores there are, each beside its floor; for one process
-image_sets         data sets, folders of images and files of statistics, to be compared
 image_features     feature extractors: Inception, the seeded stand-in network, cosines of vectors
 inception_input    images resized to Inception's input by one of four methods
-statistics_cache   statistics of real images in files beside their data set
+sets               data sets, folders and statistics of images, to be compared
 audio_evaluator    measures of repaired clips, collective
 audio_summary      means, intervals and distances of measured clips
 audio_sets         validation clips, folders of sound files

@@ -6,10 +6,8 @@ keeps a row for each image on rank 0, for every metric; `moments` adds up exact 
 (metrics/exact_sums.py) where the rows would not fit, which is enough for the Fréchet distance.
 """
 
-import functools
 import platform
 import time
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,12 +15,16 @@ import torch
 
 from distgan import __version__
 from distgan.core import console
-from distgan.core.errors import ConfigError, DataError, LaunchError, RunError
+from distgan.core.errors import ConfigError, DataError
 from distgan.data.dataset import Data
-from distgan.distributed.map_over_ranks import CHUNK, map_over_ranks, one_thread
+from distgan.distributed.map_over_ranks import CHUNK, one_thread
 from distgan.distributed.ranks import Ranks
-from distgan.evaluation import statistics_cache
-from distgan.evaluation.drawn import NonFiniteSamples, scored
+from distgan.evaluation.drawn import (
+    NonFiniteSamples,
+    Sample,
+    require_same_generator,
+    scored,
+)
 from distgan.evaluation.image_features import extractor
 from distgan.evaluation.image_scores import (
     CHEAP,
@@ -32,17 +34,16 @@ from distgan.evaluation.image_scores import (
     compare,
     disjoint_halves,
 )
-from distgan.evaluation.image_sets import DatasetImages, ImageSet
+from distgan.evaluation.set_statistics import Computation
+from distgan.evaluation.sets import statistics_cache
+from distgan.evaluation.sets.datasets import DatasetImages
+from distgan.evaluation.sets.image_set import ImageSet
 from distgan.metrics import frechet
-from distgan.metrics.exact_sums import Sums
-from distgan.metrics.sliced import DIRECTIONS, Projections
 from distgan.shards.format.sample_spec import UNITS
 
-ROUND = 64 * CHUNK  # images whose rows are gathered at once
 MAX_FEATURE_BYTES = 2**30  # above this, path=auto takes moments
 # Vectors of the training split by which all are standardised, and at most so many numbers of them.
 SCALED_BY, MOST_VALUES = 10_000, 2**26
-Sample = Callable[[np.ndarray], torch.Tensor]
 
 
 class Evaluator:
@@ -94,14 +95,14 @@ class Evaluator:
             vectors = like.numpy()
         self._unit = UNITS[self._images.kind]
         self.extract = extractor(inception, sha256, preprocessing, vectors).to(ranks.device)
-        self._project = Projections()
         self._width = self.extract(like[:1].to(ranks.device)).shape[1]
+        self._compute = Computation(ranks, self.extract, self._width, self._unit)
         self.path = path
         if path == "auto":
             feature_bytes = 4 * self._width * (len(self._images) + samples)
             self.path = "moments" if feature_bytes > MAX_FEATURE_BYTES else "features"
         self._real: SetStatistics | None = None
-        self.seconds: dict[str, float] = {}
+        self.seconds = self._compute.seconds
 
     @property
     def metric(self) -> str:
@@ -133,8 +134,8 @@ class Evaluator:
         NonFiniteSamples if they are not finite. Collective.
         """
         self.load_reference()
-        self._require_same_generator(sample)
-        statistics = self._compute_statistics(
+        require_same_generator(self._ranks, sample, self._images.kind)
+        statistics = self._compute(
             "samples",
             self._samples,
             lambda numbers: scored(sample(numbers), numbers, self._images.kind),
@@ -146,7 +147,7 @@ class Evaluator:
     def compare(self, images: ImageSet) -> dict[str, Any]:
         """Score the first images of another set instead of generated samples. Collective."""
         self.load_reference()
-        statistics = self._compute_statistics(
+        statistics = self._compute(
             f"images of {images.name}",
             self._samples,
             lambda numbers: images.decode(numbers.tolist()),
@@ -241,7 +242,7 @@ class Evaluator:
             return arrays is not None
 
         if not self._ranks.on_rank_zero(read):
-            reference = self._compute_statistics(
+            reference = self._compute(
                 f"real {self._unit}",
                 len(images),
                 lambda numbers: images.decode(numbers.tolist()),
@@ -270,11 +271,13 @@ class Evaluator:
             key |= {"used": self.reals, "floor": min(self.reals // 2, self._samples)}
         return key
 
-    def _groups(self, n: int, real: bool = False) -> np.ndarray:
-        """Return [n]: the number of the sums to which each image is added.
+    def _groups(self, n: int, real: bool = False) -> np.ndarray | None:
+        """Return [n]: the number of the sums to which each image is added; None for rows.
 
         1 and 2 are the halves of the floor, 3 is not used.
         """
+        if self.path != "moments":
+            return None
         first, second = disjoint_halves(self.reals, self._samples)
         groups = np.zeros(n, np.int64)
         if real:
@@ -282,111 +285,3 @@ class Evaluator:
         else:
             groups[: len(first)] = 1
         return groups
-
-    def _compute_statistics(
-        self,
-        label: str,
-        total: int,
-        decode: Callable[[np.ndarray], torch.Tensor],
-        training: int,
-        groups: np.ndarray,
-    ) -> SetStatistics:
-        """Compute features, or moments, and projections of images 0 to total - 1. Collective."""
-        began, decode_s = time.perf_counter(), 0.0
-        sums: list[Sums] = []
-        if self.path == "moments":
-            count = 4 if groups.max() == 3 else groups.max() + 1
-            sums = [Sums(self._width, self.extract.largest) for _ in range(count)]
-
-        def work(numbers: np.ndarray) -> tuple[torch.Tensor, ...]:
-            nonlocal decode_s
-            started = time.perf_counter()
-            batch = decode(numbers).to(self._ranks.device)
-            decode_s += time.perf_counter() - started
-            return self.extract(batch), self._project(batch)
-
-        def add_to_sums(numbers: np.ndarray, rows: torch.Tensor) -> None:
-            for group in np.unique(groups[numbers]):
-                try:
-                    sums[group].add(rows[torch.from_numpy(groups[numbers] == group)])
-                except ValueError as error:
-                    raise RunError(str(error)) from error
-
-        widths = (DIRECTIONS,) if sums else (self._width, DIRECTIONS)
-        kept = [torch.empty(total, width) for width in widths] if self._ranks.is_main else []
-        with console.bar(
-            f"{'moments' if sums else 'features'} of {label}", total, self._unit
-        ) as bar:
-            for start in range(0, total, ROUND):
-                numbers = range(start, min(start + ROUND, total))
-                rows = map_over_ranks(
-                    self._ranks, numbers, work, bar, len(widths), add_to_sums if sums else None
-                )
-                self._ranks.on_rank_zero(functools.partial(_store_rows, kept, numbers, rows))
-        statistics = SetStatistics(total, training)
-        if self._ranks.is_main:
-            *features, statistics.projections = kept
-            statistics.features = features[0] if features else None
-        if sums:
-            statistics.moments = self._reduce_moments(sums)
-        self.seconds |= {
-            "images" if label == "samples" else f"decoding {label}": decode_s,
-            label: time.perf_counter() - began,
-        }
-        return statistics
-
-    def _reduce_moments(self, sums: list[Sums]) -> dict[str, frechet.Moments] | None:
-        """Add the sums of all ranks; return moments of all images and of the halves, on rank 0."""
-        for part in sums:
-            part.parts = [self._ranks.all_reduce_sum_cpu(value) for value in part.parts]
-            count = torch.tensor([part.n], dtype=torch.float64)
-            part.n = int(self._ranks.all_reduce_sum_cpu(count))
-        if not self._ranks.is_main:
-            return None
-        moments = {
-            name: part.moments()
-            for name, part in zip(("first", "second"), sums[1:3], strict=False)
-            if part.n > 1
-        }
-        for part in sums[1:3]:
-            sums[0] += part
-        return moments | {"all": sums[0].moments()}
-
-    def _require_same_generator(self, sample: Sample) -> None:
-        """LaunchError unless all ranks generate the samples of rank 0.
-
-        Weights, running statistics and mode of their generators are then equal.
-        """
-        if self._ranks.world_size == 1:
-            return
-
-        def draw() -> torch.Tensor:
-            with one_thread(), torch.no_grad():
-                numbers = np.arange(CHUNK)
-                return scored(sample(numbers), numbers, self._images.kind).cpu()
-
-        local = self._ranks.on_all_ranks(draw)  # samples of one rank alone may not be finite
-        first = self._ranks.on_rank_zero(lambda: local)
-        difference = float((local.double() - first.double()).abs().max())
-        # Two kinds of GPU may round to different levels.
-        level = 1.0 if local.dtype == torch.uint8 else 1e-3 * float(first.abs().max())
-        allowed = 0.0 if self._ranks.device.type == "cpu" else 2 * level
-        unit = " grey levels" if local.dtype == torch.uint8 else ""
-
-        def require() -> None:
-            if difference > allowed:
-                raise LaunchError(
-                    f"draws other samples than rank 0, up to {difference:g}{unit} apart: its"
-                    " generator's weights or running statistics differ, so a score would be of no"
-                    " generator"
-                )
-
-        self._ranks.on_all_ranks(require)
-
-
-def _store_rows(kept: list[torch.Tensor], numbers: range, rows: list[torch.Tensor]) -> None:
-    """Store the rows of these numbers; RuntimeError unless there is one for each."""
-    for stored, part in zip(kept, rows, strict=True):
-        if len(part) != len(numbers):
-            raise RuntimeError(f"{len(part)} rows gathered for {len(numbers)} images")
-        stored[numbers.start : numbers.stop] = part

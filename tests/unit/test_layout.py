@@ -33,6 +33,7 @@ distgan.data
 distgan.metrics
 distgan.nn
 distgan.engine
+distgan.evaluation.sets
 distgan.evaluation
 distgan.outputs
 distgan.recipes

@@ -21,8 +21,9 @@ from distgan.core.errors import ConfigError, DataError, LaunchError, RunError
 from distgan.data.dataset import Data
 from distgan.distributed.map_over_ranks import one_thread
 from distgan.distributed.ranks import Ranks
-from distgan.evaluation import image_sets, statistics_cache
+from distgan.evaluation.drawn import require_same_generator
 from distgan.evaluation.image_evaluator import Evaluator
+from distgan.evaluation.sets import opening, statistics_cache
 from distgan.shards.codecs import image as image_codec
 from distgan.shards.sources import images as source
 
@@ -188,8 +189,8 @@ def test_statistics_of_other_settings_are_never_compared(particles, tmp_path, ra
     for path, n in (("features", 20), ("moments", 20)):
         Evaluator(ranks, Data(str(data)), n, None, True, path=path).load_reference()
         (file,) = (data / "statistics").glob(f"{path}-*.safetensors")
-        real = image_sets.open_real(str(file))
-        fake = image_sets.open_set(str(data))
+        real = opening.open_real(str(file))
+        fake = opening.open_set(str(data))
         whole = Evaluator(ranks, fake, n, None, True, path=path).compare(fake)
         kept = Evaluator(ranks, real, n, None, True, path=path).compare(fake)
         assert {key: value for key, value in kept.items() if key != "made_with"} == {
@@ -214,7 +215,7 @@ def test_statistics_of_other_settings_are_never_compared(particles, tmp_path, ra
     with pytest.raises(
         RunError, match="not of how many images, by which weights and preprocessing"
     ):
-        image_sets.open_real(str(tmp_path / "theirs.npz"))
+        opening.open_real(str(tmp_path / "theirs.npz"))
 
 
 # ---- what cannot be scored
@@ -266,18 +267,18 @@ def test_sets_of_one_image_and_none(tmp_path, ranks):
     with pytest.raises(
         DataError, match="the data set holds 1 image, a Fréchet distance needs at least 2"
     ):
-        Evaluator(ranks, image_sets.open_set(str(images(tmp_path / "one", 1))), 5, None, True)
+        Evaluator(ranks, opening.open_set(str(images(tmp_path / "one", 1))), 5, None, True)
     with pytest.raises(DataError, match="at least 2 images to score, found 1"):
-        Evaluator(ranks, image_sets.open_set(str(images(tmp_path / "two", 2))), 1, None, True)
+        Evaluator(ranks, opening.open_set(str(images(tmp_path / "two", 2))), 1, None, True)
     (tmp_path / "none").mkdir()
     with pytest.raises(DataError, match=r"holds no images .*it holds nothing"):
-        image_sets.open_set(str(tmp_path / "none"))
+        opening.open_set(str(tmp_path / "none"))
 
 
 def test_a_data_set_with_nothing_held_out(tmp_path, ranks):
-    real = image_sets.open_set(str(images(tmp_path / "real", 9)))
+    real = opening.open_set(str(images(tmp_path / "real", 9)))
     said = Evaluator(ranks, real, 9, None, True).compare(
-        image_sets.open_set(str(images(tmp_path / "fake", 9, seed=1)))
+        opening.open_set(str(images(tmp_path / "fake", 9, seed=1)))
     )
     assert said["nearest"] is None and said["score"] > 0
 
@@ -289,7 +290,7 @@ def test_folders_of_files(tmp_path, ranks):
     folder = images(tmp_path / "files", 4)
     (folder / "deeper").mkdir()
     Image.new("L", (32, 32), 77).save(folder / "deeper" / "gray.jpeg", quality=95)
-    found = image_sets.open_set(str(folder))
+    found = opening.open_set(str(folder))
     assert (
         len(found) == 5
         and found.decode([4]).shape == (1, 3, 32, 32)
@@ -299,18 +300,18 @@ def test_folders_of_files(tmp_path, ranks):
     with pytest.raises(
         DataError, match=r"deep.png cannot be decoded: it has more than 8 bits \(I;16\)"
     ):
-        image_sets.open_set(str(folder)).decode(range(6))
+        opening.open_set(str(folder)).decode(range(6))
     (folder / "deep.png").write_bytes(b"no picture")
     with pytest.raises(DataError, match="deep.png cannot be decoded"):
-        image_sets.open_set(str(folder)).decode(range(6))
+        opening.open_set(str(folder)).decode(range(6))
     Image.new("RGB", (33, 32)).save(folder / "deep.png")
     with pytest.raises(DataError, match=r"several sizes \(32x32 as .*, 33x32 as deep.png\)"):
-        image_sets.open_set(str(folder))
+        opening.open_set(str(folder))
     (folder / "deep.png").write_bytes(png16(32))
     with pytest.raises(
         DataError, match=r"deep.png cannot be decoded: it has more than 8 bits \(RGB;16B\)"
     ):
-        image_sets.open_set(str(folder))
+        opening.open_set(str(folder))
 
 
 def png16(size):
@@ -341,7 +342,7 @@ def test_files_of_a_folder_are_seen_as_shards_of_them_are(tmp_path):
     Image.fromarray(draw.integers(0, 256, (16, 16, 3), np.uint8)).save(
         folder / "1.png", exif=turned
     )
-    found = image_sets.open_set(str(folder)).decode([0, 1]).permute(0, 2, 3, 1).numpy()
+    found = opening.open_set(str(folder)).decode([0, 1]).permute(0, 2, 3, 1).numpy()
     for name, seen in zip(("0.png", "1.png"), found, strict=True):
         np.testing.assert_array_equal(
             seen, np.asarray(source.to_size(source.decode(folder / name)[0], 16).convert("RGB"))
@@ -411,7 +412,7 @@ def test_colour_of_more_than_8_bits_is_refused_and_never_cut(name, data, limits,
         in source.inspect_image(tmp_path / name, 16, limits).error
     )
     with pytest.raises(DataError, match=f"{name} cannot be decoded: it has more than 8 bits"):
-        image_sets.open_set(str(tmp_path))
+        opening.open_set(str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -445,7 +446,7 @@ def test_colour_of_16_bits_is_no_shard(tmp_path):
 
 def test_shards_in_the_order_they_are_asked_for(particles):
     data = Data(str(particles))
-    found = image_sets.open_set(str(particles))
+    found = opening.open_set(str(particles))
     assert (len(found), found.training) == (60, 54)
     whole = torch.cat([data.decode(data.train, range(54)), data.decode(data.validation, range(6))])
     assert torch.equal(found.decode([58, 3, 59, 0, 58]), whole[[58, 3, 59, 0, 58]])
@@ -492,8 +493,7 @@ def test_the_column_of_the_floor_is_named():
     assert heads[3:] == ("", "") and len(notes) == 1
 
 
-def test_ranks_whose_generators_differ_are_refused(particles, monkeypatch, ranks):
-    scored = Evaluator(ranks, Data(str(particles)), 20, None)
+def test_ranks_whose_generators_differ_are_refused(monkeypatch, ranks):
     monkeypatch.setattr(ranks, "world_size", 2)
     monkeypatch.setattr(
         ranks, "on_rank_zero", lambda work: torch.zeros(16, 1, 64, 64, dtype=torch.uint8)
@@ -502,8 +502,8 @@ def test_ranks_whose_generators_differ_are_refused(particles, monkeypatch, ranks
     with pytest.raises(
         LaunchError, match="draws other samples than rank 0, up to 128 grey levels apart"
     ):
-        scored._require_same_generator(lambda numbers: torch.zeros(len(numbers), 1, 64, 64))
-    scored._require_same_generator(lambda numbers: -torch.ones(len(numbers), 1, 64, 64))
+        require_same_generator(ranks, lambda n: torch.zeros(len(n), 1, 64, 64), "image")
+    require_same_generator(ranks, lambda n: -torch.ones(len(n), 1, 64, 64), "image")
 
 
 def test_the_threads_of_a_process_change_nothing_and_are_put_back(particles, ranks):

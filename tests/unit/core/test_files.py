@@ -20,7 +20,7 @@ from distgan.commands import report
 from distgan.core import files
 from distgan.core.errors import DataError, DiskError, RunError
 from distgan.core.files import write_atomic
-from distgan.evaluation import statistics_cache
+from distgan.evaluation.sets import statistics_cache
 from distgan.launchers.capacity import command as capacity
 from distgan.launchers.slurm.ledger import Ledger
 from distgan.launchers.sweeps import comparison

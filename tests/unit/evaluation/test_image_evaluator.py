@@ -19,6 +19,7 @@ from distgan.distributed.ranks import Ranks
 from distgan.evaluation import image_features
 from distgan.evaluation.image_evaluator import Evaluator
 from distgan.evaluation.image_features import Inception, StandIn
+from distgan.evaluation.set_statistics import reduce_moments
 from distgan.metrics.exact_sums import Sums
 from distgan.metrics.frechet import distance as frechet
 from distgan.metrics.manifold import nearest
@@ -254,9 +255,8 @@ def test_moments_are_those_of_the_rows_of_all_ranks():
     sums = [Sums(3) for _ in range(3)]
     sums[1].add(a)
     sums[2].add(b)
-    scored = object.__new__(Evaluator)
-    scored._ranks = types.SimpleNamespace(is_main=True, all_reduce_sum_cpu=lambda x: 2 * x)
-    found = scored._reduce_moments(sums)
+    ranks = types.SimpleNamespace(is_main=True, all_reduce_sum_cpu=lambda x: 2 * x)
+    found = reduce_moments(ranks, sums)
     rows = {"first": [a, a], "second": [b, b], "all": [a, a, b, b]}
     for name, parts in rows.items():
         whole = Sums(3)
@@ -264,8 +264,8 @@ def test_moments_are_those_of_the_rows_of_all_ranks():
         assert found[name].n == whole.n
         assert torch.equal(found[name].mean, whole.moments().mean)
         assert torch.equal(found[name].cov, whole.moments().cov)
-    scored._ranks.is_main = False
-    assert scored._reduce_moments([Sums(3) for _ in range(3)]) is None
+    ranks.is_main = False
+    assert reduce_moments(ranks, [Sums(3) for _ in range(3)]) is None
 
 
 def test_a_missing_or_repeated_sample_is_noticed():

@@ -15,7 +15,7 @@ from PIL import EpsImagePlugin, Image
 import distgan
 from distgan.core.arguments import Command
 from distgan.core.errors import ConfigError, DataError
-from distgan.evaluation import image_sets
+from distgan.evaluation.sets import folders
 from distgan.outputs import image_grid
 from distgan.report import media
 from distgan.shards.codecs import array
@@ -194,7 +194,7 @@ def test_what_a_picture_is_called_does_not_open_it(content, said, tmp_path, ghos
     path = tmp_path / "set/a.png"
     path.write_bytes(content)
     with pytest.raises(DataError, match=rf"a\.png cannot be decoded: .*{said}"):
-        image_sets.FolderImages(tmp_path / "set").decode([0])
+        folders.FolderImages(tmp_path / "set").decode([0])
     assert media.picture(path, 64) is None and media._size(path) == (0, 0)
     with pytest.raises((OSError, Image.DecompressionBombError), match=said):
         image_grid.load([path])

@@ -1,0 +1,37 @@
+"""All images, or vectors, of a data set of shards."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from distgan.core.errors import ConfigError
+from distgan.data.dataset import Data
+from distgan.shards.format.sample_spec import UNITS
+
+
+class DatasetImages:
+    """All images, or vectors, of a data set, the training split first."""
+
+    def __init__(self, data: Data, folder: str | Path):
+        if data.kind not in ("image", "vector"):
+            raise ConfigError(
+                f"{folder} holds {UNITS[data.kind]}; images and vectors are compared here"
+            )
+        self.data, self.name, self.fingerprint = data, str(folder), data.fingerprint
+        self.kind, self.statistics_folder = data.kind, data.statistics_folder
+        self.training = len(data.train)
+
+    def __len__(self) -> int:
+        return self.training + len(self.data.validation)
+
+    def decode(self, numbers: Sequence[int]) -> torch.Tensor:
+        parts = [
+            (self.data.train, [i for i in numbers if i < self.training]),
+            (self.data.validation, [i - self.training for i in numbers if i >= self.training]),
+        ]
+        # A last chunk, filled up from its beginning, does not rise: restore the order of numbers.
+        images = torch.cat([self.data.decode(split, some) for split, some in parts if some])
+        order = np.argsort(np.array([i >= self.training for i in numbers]), kind="stable")
+        return images[torch.from_numpy(np.argsort(order, kind="stable"))]
