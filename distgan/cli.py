@@ -89,7 +89,7 @@ VERBS = {
     "generate": ("distgan.commands.generate", "images of a trained run's generator, as files"),
     "evaluate": (
         "distgan.commands.evaluate",
-        "how near samples, or a folder's images, come to real ones, beside the floor",
+        "how near samples, or a folder's images, come to real images, beside the floor",
     ),
     "report": ("distgan.commands.report", "one HTML page and a table from run folders"),
     "completion": ("distgan.cli:completion", "the shell's completion of verbs and options"),

@@ -1,4 +1,4 @@
-"""`distgan evaluate` of images or vectors: of the samples of a run, or of two folders."""
+"""`distgan evaluate` of images or vectors: of two sets, or of the samples of a run."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +8,7 @@ from distgan.commands import trained_run
 from distgan.core import console
 from distgan.core.arguments import Arguments, Option, one_of, several, whole
 from distgan.core.errors import ConfigError
+from distgan.report.judgement import score_table
 from distgan.report.score_tables import class_scores
 from distgan.runs.folder import timestamp
 from distgan.shards.format.sample_spec import UNITS
@@ -65,34 +66,50 @@ OPTIONS = (
         "antialiased",
         default="bilinear",
     ),
+    whole(
+        "resize",
+        "make the images of both sets squares of this size, as `distgan shard images` does:"
+        " centred, Lanczos, antialiased; needed for a folder of several sizes",
+        8,
+        4096,
+        metavar="SIZE",
+    ),
+    Option(
+        "statistics",
+        "where statistics of the real images are kept (default: beside a data set of shards; of"
+        " folders and arrays ~/.cache/distgan/statistics)",
+        "DIR",
+    ),
 )
-_SCORES = ("precision", "recall", "density", "coverage", "sliced_wasserstein", "nearest")
 Evaluation = Callable[[], tuple[Any, dict[str, Any] | None]]  # (ranks, result); collective
 
 
-def of_run(checkpoint: Path, arguments: Arguments) -> Evaluation:
-    """Check everything that needs no network; return the evaluation of a checkpoint's samples."""
-    from distgan.data.own_dataset import open_data
+def of_run(checkpoint: Path, arguments: Arguments, real: str | None = None) -> Evaluation:
+    """Check everything that needs no network; return the evaluation of a checkpoint's samples
+    against the data set of the run, or against `real`.
+    """
+    from distgan.evaluation.sets.datasets import DatasetImages
+    from distgan.evaluation.sets.statistics_files import UnverifiedMoments
 
     folder = checkpoint.parents[1]
     module, run = trained_run.settings(folder, arguments.device)
     if run.scored is None:
-        remedy = "images drawn from noise are scored here"
-        if hasattr(module.Recipe, "sample"):
-            remedy = (
-                "a recipe with `evaluate: api.Evaluate = api.Evaluate()` in its Settings is scored."
-                f" To score this run: {console.command('generate', folder, 'OUT')}, then"
-                f" {console.command('evaluate', '--real', run.data, '--fake', 'OUT/images')}"
-            )
-        raise ConfigError(
-            f"{folder} is a run of {run.recipe}, which is judged by"
-            f" {run.judged_by or 'no score of samples'}; {remedy}"
-        )
-    data = open_data(arguments.data or run.data)
-    if run.label_column is not None:
-        trained_run.require_classes(data, run, folder)
-    inception = arguments.inception or run.scored.inception
-    sha256 = arguments.inception_sha256 or run.scored.inception_sha256
+        raise ConfigError(_not_scored(folder, module, run))
+    images, whole = _real(real, arguments) if real else (None, arguments.against == "all")
+    data = None
+    if images is None:
+        from distgan.data.own_dataset import open_data
+
+        data = open_data(arguments.data or run.data)
+        if run.label_column is not None:
+            trained_run.require_classes(data, run, folder)
+        images = DatasetImages(data, data.folder, arguments.resize)
+        _keep_statistics(images, arguments)
+    else:
+        shape = trained_run.shape_of(run, folder)
+        _require_alike(images, run.kind, shape[0] if run.kind == "vector" else None, str(folder))
+    arguments.inception = arguments.inception or run.scored.inception
+    arguments.inception_sha256 = arguments.inception_sha256 or run.scored.inception_sha256
     samples = arguments.n or run.scored.samples
 
     def evaluation() -> tuple[Any, dict[str, Any]]:
@@ -101,17 +118,20 @@ def of_run(checkpoint: Path, arguments: Arguments) -> Evaluation:
 
         ranks = Ranks(run.machine, run.precision)
         recipe = ranks.on_all_ranks(lambda: trained_run.load(module, run, ranks, checkpoint))
-        evaluator = _evaluator(
-            ranks, data, samples, inception, sha256, arguments, arguments.against == "all", run.seed
-        )
-        scores = evaluator.measure(
-            lambda numbers: recipe.sample(numbers, RESULTS_NOISE),
-            Drawing.of(recipe).classes_beside(data, samples),
-        )
+
+        def sample(numbers: Any) -> Any:
+            return recipe.sample(numbers, RESULTS_NOISE)
+
         result = trained_run.describe(checkpoint, recipe) | {
             "noise": RESULTS_NOISE,
-            "against": arguments.against,
+            "against": real or arguments.against,
         }
+        if isinstance(images, UnverifiedMoments):
+            drawn = _drawn(str(folder), samples, sample, arguments)
+            return ranks, result | _unverified(ranks, images, drawn, arguments)
+        evaluator = _evaluator(ranks, images, samples, arguments, whole, run.seed)
+        classes = Drawing.of(recipe).classes_beside(data, samples) if data else None
+        scores = evaluator.measure(sample, classes)
         return ranks, result | scores | _conditions(evaluator, ranks)
 
     return evaluation
@@ -120,46 +140,135 @@ def of_run(checkpoint: Path, arguments: Arguments) -> Evaluation:
 def of_folders(arguments: Arguments) -> Evaluation:
     """Check both sets; return the evaluation of `fake` against `real`."""
     from distgan.evaluation.sets import opening
-    from distgan.evaluation.sets.statistics_files import StatisticsFile
+    from distgan.evaluation.sets.statistics_files import StatisticsFile, UnverifiedMoments
 
-    real, fake = opening.open_real(arguments.real), opening.open_set(arguments.fake)
-    if _of(real) != _of(fake):
-        raise ConfigError(
-            f"{real.name} holds {_of(real)}, {fake.name} {_of(fake)}; only samples of one kind and"
-            " size compare"
-        )
-    samples = arguments.n or len(fake)
-    if samples > len(fake):
-        raise ConfigError(f"n: found {samples}, but {fake.name} holds {len(fake)}")
-    if isinstance(real, StatisticsFile):
-        arguments.path = real.path
+    real, whole = _real(arguments.real, arguments)
+    fake = opening.open_any(arguments.fake, arguments.resize)
+    unverified = UnverifiedMoments in (type(real), type(fake))
+    files = [one for one in (real, fake) if isinstance(one, StatisticsFile)]
+    if unverified and "vector" in (real.kind, fake.kind):
+        raise ConfigError("a file .npz holds statistics of images; vectors cannot be compared with")
+    samples = 0
+    if not isinstance(fake, UnverifiedMoments):
+        if not isinstance(real, UnverifiedMoments):
+            _require_alike(real, fake.kind, _width(fake), fake.name)
+        samples = arguments.n or len(fake)
+        if samples > len(fake):
+            raise ConfigError(f"n: found {samples}, but {fake.name} holds {len(fake)}")
+    if files and not unverified:
+        arguments.path = files[0].path
 
     def evaluation() -> tuple[Any, dict[str, Any]]:
         from distgan.config.sections import Machine
         from distgan.distributed.ranks import Ranks
 
         ranks = Ranks(Machine(device=arguments.device))
-        inception, sha256 = arguments.inception, arguments.inception_sha256
-        evaluator = _evaluator(ranks, real, samples, inception, sha256, arguments)
-        result = {"fake": fake.name, "fake_images": fake.fingerprint} | evaluator.compare(fake)
-        return ranks, result | _conditions(evaluator, ranks)
+        result = {"fake": fake.name, "fake_images": getattr(fake, "fingerprint", None)}
+        if unverified:
+            sides = (_side(one, n, arguments) for one, n in ((real, None), (fake, samples)))
+            return ranks, result | _unverified(ranks, *sides, arguments)
+        evaluator = _evaluator(ranks, real, samples, arguments, whole)
+        return ranks, result | evaluator.compare(fake) | _conditions(evaluator, ranks)
 
     return evaluation
 
 
-def _of(images: Any) -> str:
-    size = f" of {images.decode([0]).shape[1]} numbers" if images.kind == "vector" else ""
-    return f"{UNITS[images.kind]}{size}"
+def _not_scored(folder: Path, module: Any, run: Any) -> str:
+    remedy = "images drawn from noise are scored here"
+    if hasattr(module.Recipe, "sample"):
+        remedy = (
+            "a recipe with `evaluate: api.Evaluate = api.Evaluate()` in its Settings is scored."
+            f" To score this run: {console.command('generate', folder, 'OUT')}, then"
+            f" {console.command('evaluate', run.data, 'OUT/images')}"
+        )
+    return (
+        f"{folder} is a run of {run.recipe}, which is judged by"
+        f" {run.judged_by or 'no score of samples'}; {remedy}"
+    )
+
+
+def _real(name: str, arguments: Arguments) -> tuple[Any, bool]:
+    """Return (the real set of that name, whether all of it is compared with): of a run its data
+    set, as --against says.
+    """
+    from distgan.evaluation.sets import opening
+
+    whole = True
+    if folder := trained_run.named_run(name):
+        _, run = trained_run.settings(folder, arguments.device)
+        console.say(f"{name} is a run: what is real is its data set {run.data}")
+        name, whole = arguments.data or str(run.data), arguments.against == "all"
+    images = opening.open_any(name, arguments.resize)
+    _keep_statistics(images, arguments)
+    return images, whole
+
+
+def _keep_statistics(images: Any, arguments: Arguments) -> None:
+    if arguments.statistics:
+        images.statistics_folder = Path(arguments.statistics).expanduser()
+    if arguments.resize and images.kind == "vector":
+        raise ConfigError(f"resize: found {arguments.resize}, but {images.name} holds vectors")
+
+
+def _require_alike(real: Any, kind: str, width: int | None, name: str) -> None:
+    """ConfigError unless samples of this kind and, of vectors, this width compare with `real`."""
+    ours = [(real.kind, _width(real)), (kind, width)]
+    if ours[0] != ours[1]:
+        held = [UNITS[kind] + (f" of {n} numbers" if n else "") for kind, n in ours]
+        raise ConfigError(
+            f"{real.name} holds {held[0]}, {name} {held[1]}; only samples of one kind and size"
+            " compare"
+        )
+
+
+def _width(images: Any) -> int | None:
+    return images.decode([0]).shape[1] if images.kind == "vector" else None
+
+
+def _side(images: Any, n: int | None, arguments: Arguments) -> Any:
+    """Return a set as a side of `unverified.compare`: `n` images drawn from it, or its file."""
+    from distgan.evaluation.sets.image_set import drawn
+    from distgan.evaluation.sets.statistics_files import StatisticsFile, UnverifiedMoments
+    from distgan.evaluation.unverified import Images
+
+    if isinstance(images, StatisticsFile | UnverifiedMoments):
+        return images
+    chosen = drawn(len(images), n or len(images), 0)
+    return Images(images.name, len(chosen), lambda numbers: images.decode(chosen[numbers].tolist()))
+
+
+def _drawn(name: str, n: int, sample: Any, arguments: Arguments) -> Any:
+    from distgan.evaluation.drawn import scored
+    from distgan.evaluation.sets.resizing import resized
+    from distgan.evaluation.unverified import Images
+
+    def decode(numbers: Any) -> Any:
+        images = scored(sample(numbers), numbers, "image")
+        return resized(images, arguments.resize) if arguments.resize else images
+
+    return Images(name, n, decode)
+
+
+def _unverified(ranks: Any, real: Any, fake: Any, arguments: Arguments) -> dict[str, Any]:
+    from distgan.evaluation.unverified import compare
+
+    result = compare(
+        ranks,
+        real,
+        fake,
+        inception=arguments.inception,
+        sha256=arguments.inception_sha256,
+        preprocessing=arguments.preprocessing,
+    )
+    return result | {"processes": ranks.world_size, "seconds": {}, "time": timestamp()}
 
 
 def _evaluator(
     ranks: Any,
     real: Any,
     samples: int,
-    inception: str | None,
-    sha256: str | None,
     arguments: Arguments,
-    whole: bool = True,
+    whole: bool,
     seed: int = 0,
 ) -> Any:
     from distgan.evaluation.image_evaluator import Evaluator
@@ -169,14 +278,15 @@ def _evaluator(
             ranks,
             real,
             samples,
-            inception,
+            arguments.inception,
             whole,
-            sha256=sha256,
+            sha256=arguments.inception_sha256,
             preprocessing=arguments.preprocessing,
             path=arguments.path,
-            metrics=_metrics(arguments.metrics, inception, sha256),
+            metrics=_metrics(arguments.metrics, arguments.inception, arguments.inception_sha256),
             thorough=True,
             seed=seed,
+            resize=arguments.resize,
         )
     )
 
@@ -221,41 +331,6 @@ def tables(
     """Return heads, rows and notes of each printed table: the scores, each beside its floor; of
     conditional networks also those of each class.
     """
-    whole = _table(result)
+    whole = score_table(result)
     by_class = class_scores(result)
     return [whole] if by_class is None else [whole, by_class]
-
-
-def _table(
-    result: dict[str, Any],
-) -> tuple[tuple[str, ...], list[tuple[Any, ...]], list[str]]:
-    floor = result.get("floor") or {}
-    real, generated, size = floor.get("real", {}), floor.get("generated", {}), floor.get("samples")
-    labels = {"score": result["metric"]}
-    for key in result:
-        if key.startswith(("kid", "kernel_")) and not key.endswith(("_sd", "_interval")):
-            labels[key] = key
-    labels |= {name: name for name in _SCORES if name in result}
-    rows = [
-        (label, result[name], result.get(f"{name}_sd"), generated.get(name), real.get(name))
-        for name, label in labels.items()
-    ]
-    heads = (f"{result['samples']} samples, {result['reals']} real ones", "score", "sd")
-    if size:
-        heads += (f"at equal sizes, {size} and {size}", f"floor: {size} and {size} real")
-    else:
-        heads += ("", "")
-    made_with = result["made_with"]
-    notes = [
-        f"{made_with['extractor']}; preprocessing {made_with['preprocessing']}; {made_with['path']}"
-    ]
-    if size:
-        notes.append(
-            "floor: what real ones score against other real ones; samples are as good where the"
-            " column before it is equal"
-        )
-    if result.get("score_at_infinity_by"):
-        limit, method = result["score_at_infinity"], result["score_at_infinity_by"]
-        value = "" if limit is None else f"{limit:.4g}, "
-        notes.append(f"limit for infinitely many samples: {value}{method}")
-    return heads, rows, notes

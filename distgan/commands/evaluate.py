@@ -1,4 +1,4 @@
-"""`distgan evaluate`: score generated images against real ones, or measure repaired sound.
+"""`distgan evaluate`: score generated images against real images, or measure repaired sound.
 
 Parse the line, choose images or sound, compute with all ranks, store the result, print a table.
 """
@@ -17,27 +17,23 @@ from distgan.core.errors import ConfigError
 from distgan.core.files import disk_errors, make_folder, write_atomic
 from distgan.recipes._catalog import resolve_recipe
 
-SUMMARY = """Score the samples of a trained run (those that `distgan generate RUN` writes) or the
-images of a folder against real images, beside the scores of real images against other real images
-at the same sizes. For runs of waveform or timbre, or folders of sounds: measure every held-out
-clip, repaired and before. The result does not depend on the number of processes."""
+SUMMARY = """Score the samples of a trained run (those that `distgan generate RUN` writes) or any
+set of images against real images, beside the floor: the scores of real images against other real
+images at the same sizes. For runs of waveform or timbre, or folders of sounds: measure every
+held-out clip, repaired and before. The result does not depend on the number of processes."""
 EXAMPLES = """examples:
   distgan evaluate runs/sagan/ngf32-5e6f7a8b --n 8189 --processes 2
   distgan evaluate runs/sagan/ngf32-5e6f7a8b@last --metrics frechet,kernel
-  distgan evaluate --real data/flowers --fake runs/wgan_flowers/default-1a2b3c4d/results/images
-  distgan evaluate --real CLEAN --fake REPAIRED --input DENOISED     sounds of the same names
+  distgan evaluate photos generated                                  two folders, the real one first
+  distgan evaluate data/flowers runs/wgan_flowers/default-1a2b3c4d/results/images
+  distgan evaluate photos runs/sagan/ngf32-5e6f7a8b@last             other real images than its own
+  distgan evaluate stats.npz generated --inception pt_inception.pth  statistics of pytorch-fid
+  distgan evaluate CLEAN REPAIRED --input DENOISED                   sounds of the same names
 
 docs/evaluation.md explains each number and when to trust it"""
 SHARED = (
-    Option(
-        "real",
-        "real images or clean sounds: a folder, a data set of shards, or a file of statistics"
-        " (DATA/statistics/….safetensors)",
-        "PATH",
-    ),
-    Option(
-        "fake", "generated images or repaired sounds: a folder, or a data set of shards", "PATH"
-    ),
+    Option("real", "the first of two sets, REAL", "PATH"),
+    Option("fake", "the second of two sets, FAKE", "PATH"),
     Option(
         "out",
         "file for the result (default: RUN/eval/asked/….json; none for two folders)",
@@ -48,9 +44,9 @@ SHARED = (
 
 
 def _check(arguments: Arguments) -> Iterator[str]:
-    sets = [bool(arguments.real), bool(arguments.fake)]
-    if sets != [not arguments.words] * 2:
-        yield "RUN: give a run, or both --real and --fake"
+    named = (len(arguments.words), bool(arguments.real), bool(arguments.fake))
+    if named not in ((1, False, False), (2, False, False), (0, True, True)):
+        yield "RUN, or REAL FAKE: give a run; or two sets, the real one first; or --real and --fake"
     embedding = [getattr(arguments, name, None) for name in _evaluate_audio.EMBEDDING]
     if any(embedding) and not all(embedding):
         yield (
@@ -68,11 +64,13 @@ COMMAND = Command(
         *(replace(option, group="sounds") for option in _evaluate_audio.OPTIONS),
     ),
     (
-        "[RUN[@best|@last|@STEP]]",
-        "a run folder: its best checkpoint, or the last one, or the one of a step; or a checkpoint"
-        " folder",
+        "RUN[@best|@last|@STEP] | REAL FAKE",
+        "a run: samples of its best checkpoint, or of the last one, or of a step, against its"
+        " training data. Or two of: a folder of images or sounds, a data set of shards, an array"
+        " .npy of vectors, a file of statistics (DATA/statistics/….safetensors, or .npz of"
+        " pytorch-fid and clean-fid), a run (as REAL its data set, as FAKE its samples)",
     ),
-    most=1,
+    most=2,
     check=_check,
     epilog=EXAMPLES,
 )
@@ -99,13 +97,30 @@ def _measured(argv: list[str], everywhere: bool = False) -> tuple[Any, Any, list
     `everywhere`, the files written). Collective.
     """
     words, given = COMMAND.peek(argv)
-    is_sound = _concerns_sound(words, given.get("real", [""])[0])
+    pair = words if len(words) > 1 else [given.get(name, [""])[0] for name in ("real", "fake")]
+    is_sound = _concerns_sound(words, *pair[:2])
     kind: Any = _evaluate_audio if is_sound else _evaluate_images
     arguments = replace(COMMAND, options=(*kind.OPTIONS, *SHARED)).parse(argv)
-    checkpoint = trained_run.locate(arguments.words[0]) if arguments.words else None
-    if checkpoint:
+    real, fake = (None, words[0]) if len(words) == 1 else pair
+    checkpoint = None
+    if trained_run.named_run(fake) or real is None and not _is_set(fake):
+        checkpoint = trained_run.locate(fake)
+    if real is None and checkpoint:
         evaluation = kind.of_run(checkpoint, arguments)
+    elif real is None:
+        raise ConfigError(
+            f"{fake} is no run; to compare two sets name both, the real one first:"
+            f" {console.command('evaluate', 'REAL', fake)}"
+        )
+    elif is_sound and (checkpoint or trained_run.named_run(real)):
+        raise ConfigError(
+            "a run of sounds is measured on its held-out clips: distgan evaluate RUN. For other"
+            " recordings repair them first: distgan generate RUN OUT --from FOLDER"
+        )
+    elif checkpoint:
+        evaluation = _evaluate_images.of_run(checkpoint, arguments, real)
     else:
+        arguments.real, arguments.fake = real, fake
         evaluation = kind.of_folders(arguments)
     from distgan.distributed import launch_line
 
@@ -140,17 +155,23 @@ def _store(
     return [str(path) for path in paths]
 
 
-def _concerns_sound(words: list[str], real: str) -> bool:
+def _is_set(text: str) -> bool:
+    """Return True for a file, and for a folder with something in it that is no part of a run."""
+    path = Path(text).expanduser()
+    return path.is_file() or path.is_dir() and not (path / "config.yaml").is_file()
+
+
+def _concerns_sound(words: list[str], real: str, fake: str) -> bool:
     """Return True for a run of pairs, or if the folder `real` holds sound files."""
     from distgan.core.file_tree import find_files
     from distgan.shards.audio.pairs import SOUNDS
 
-    if len(words) == 1:
-        try:
-            folder = trained_run.locate(words[0]).parents[1]
-            return resolve_recipe(str(folder / "config.yaml"))[0].Settings.kind == "pair"
-        except ConfigError:  # reported when the run is opened, after the options
-            return False
+    for text in words if len(words) == 1 else (real, fake):
+        if run := text and trained_run.named_run(text):
+            try:
+                return resolve_recipe(str(run / "config.yaml"))[0].Settings.kind == "pair"
+            except ConfigError:  # reported when the run is opened, after the options
+                return False
     folder = Path(real).expanduser()
     if not real or not folder.is_dir() or (folder / "dataset.json").is_file():
         return False

@@ -39,6 +39,16 @@ def locate(text: str) -> Path:
         return find_checkpoint(f"{text}@last")
 
 
+def named_run(text: str) -> Path | None:
+    """Return the run folder that RUN, RUN@WHICH or a checkpoint names; None if it is no run."""
+    path = Path(text).expanduser()
+    if not path.exists() and "@" in text:
+        path = Path(text.rpartition("@")[0]).expanduser()
+    if (path / "checkpoint.json").is_file():
+        return path.parents[1]
+    return path if (path / "checkpoints").is_dir() else None
+
+
 def settings(folder: Path, device: str) -> tuple[Module, Run]:
     """Return the recipe's module and the settings of the run in `folder` for this machine."""
     module, tree = resolve_recipe(str(folder / "config.yaml"))
@@ -122,6 +132,11 @@ def columns_of(folder: Path) -> list[str]:
 def labels_of(run: Run, folder: Path) -> Any:
     """Return the classes that a run was trained with, or None without labels."""
     return _sample_of(run, folder)[1]
+
+
+def shape_of(run: Run, folder: Path) -> tuple[int, ...]:
+    """Return the shape of the samples that a run was trained on."""
+    return _sample_of(run, folder)[0]
 
 
 def require_classes(data: Any, run: Run, folder: Path) -> None:

@@ -10,6 +10,7 @@ set_statistics     features, projections and moments of a set, computed by all r
 image_scores       which scores there are, each beside its floor; for one process
 image_features     feature extractors: Inception, the seeded stand-in network, cosines of vectors
 inception_input    images resized to Inception's input by one of four methods
+unverified         the Fréchet distance to statistics whose origin is not known
 sets               data sets, folders and statistics of images, to be compared
 audio_evaluator    measures of repaired clips, collective
 audio_summary      means, intervals and distances of measured clips

@@ -15,7 +15,7 @@ import torch
 
 from distgan import __version__
 from distgan.core import console
-from distgan.core.errors import ConfigError, DataError
+from distgan.core.errors import ConfigError, DataError, RunError
 from distgan.data.dataset import Data
 from distgan.distributed.map_over_ranks import CHUNK, one_thread
 from distgan.distributed.ranks import Ranks
@@ -37,8 +37,10 @@ from distgan.evaluation.image_scores import (
 from distgan.evaluation.set_statistics import Computation
 from distgan.evaluation.sets import statistics_cache
 from distgan.evaluation.sets.datasets import DatasetImages
-from distgan.evaluation.sets.image_set import ImageSet
-from distgan.metrics import frechet
+from distgan.evaluation.sets.image_set import ImageSet, drawn
+from distgan.evaluation.sets.resizing import FILTER, resized
+from distgan.evaluation.sets.statistics_files import StatisticsFile
+from distgan.evaluation.sets.traits import differences
 from distgan.shards.format.sample_spec import UNITS
 
 MAX_FEATURE_BYTES = 2**30  # above this, path=auto takes moments
@@ -50,7 +52,8 @@ class Evaluator:
     """Score samples against the training images of a data set, or with `whole` against all images.
 
     `inception`, `sha256`, `preprocessing`: see image_features.py. `path`: features, moments or
-    auto. `metrics`: from image_scores.METRICS. `thorough`: standard deviations and limits, too.
+    auto. `metrics`: from image_scores.METRICS. `thorough`: standard deviations and limits, too, and
+    sets that are too small for a Fréchet distance. `resize`: of samples, as of the sets.
     """
 
     def __init__(
@@ -67,22 +70,21 @@ class Evaluator:
         metrics: tuple[str, ...] = CHEAP,
         thorough: bool = False,
         seed: int = 0,
+        resize: int | None = None,
     ):
+        self._resize = resize
         self._ranks, self._samples, self._seed = ranks, samples, seed
         self._metrics, self._thorough = metrics, thorough
         self._images: ImageSet = (
             DatasetImages(data, data.folder) if isinstance(data, Data) else data
         )
         self.reals = len(self._images) if whole else self._images.training
-        if self.reals < 2:
-            part = "the data set" if whole else "the training split"
-            plural = "" if self.reals == 1 else "s"
+        if min(self.reals, samples) < (1 if thorough else 2):
             raise DataError(
-                f"{part} holds {self.reals} image{plural}, a Fréchet distance needs at least 2;"
-                " shard more images"
+                f"{self._images.name} holds {self.reals} image{'' if self.reals == 1 else 's'} to"
+                f" compare {samples} with, and a Fréchet distance needs at least 2 on either side;"
+                " shard more images, or evaluate more samples"
             )
-        if samples < 2:
-            raise DataError(f"a Fréchet distance needs at least 2 images to score, found {samples}")
         like, vectors = torch.zeros(1, 3, 32, 32, dtype=torch.uint8), None
         if self._images.kind == "vector":
             if inception:
@@ -138,23 +140,52 @@ class Evaluator:
         statistics = self._compute(
             "samples",
             self._samples,
-            lambda numbers: scored(sample(numbers), numbers, self._images.kind),
+            lambda numbers: self._seen(scored(sample(numbers), numbers, self._images.kind)),
             0,
             self._groups(self._samples),
         )
         return self._result(statistics, classes)
 
+    def _seen(self, images: torch.Tensor) -> torch.Tensor:
+        return resized(images, self._resize) if self._resize else images
+
     def compare(self, images: ImageSet) -> dict[str, Any]:
-        """Score the first images of another set instead of generated samples. Collective."""
+        """Score images drawn from another set instead of generated samples. Collective."""
         self.load_reference()
-        statistics = self._compute(
-            f"images of {images.name}",
-            self._samples,
-            lambda numbers: images.decode(numbers.tolist()),
-            self._samples,
-            self._groups(self._samples),
-        )
-        return self._result(statistics)
+        chosen = drawn(len(images), self._samples, self._seed)
+        if isinstance(images, StatisticsFile):
+            statistics = self._load(images, chosen)
+        else:
+            statistics = self._compute(
+                f"images of {images.name}",
+                self._samples,
+                lambda numbers: images.decode(chosen[numbers].tolist()),
+                self._samples,
+                self._groups(self._samples),
+            )
+        result = self._result(statistics)
+        result["made_with"]["draw"] |= {"samples_from": len(images)}
+        return result | {"notes": differences(self._images.traits, images.traits)}
+
+    def _load(self, images: StatisticsFile, chosen: np.ndarray) -> SetStatistics:
+        """Read statistics of samples; RunError unless they were made as those of the reals."""
+        statistics = SetStatistics(self._samples, self._samples)
+        of_set = ("images", "n", "training", "used", "floor")
+        key = self._reference_key() | {k: images.key[k] for k in of_set if k in images.key}
+
+        def read() -> None:
+            arrays = statistics_cache.read(images.file, key)
+            if arrays is None:
+                raise RunError(f"{images.file} is damaged")
+            statistics.load(arrays)
+            rows = torch.from_numpy(chosen)
+            if statistics.features is not None:
+                statistics.features = statistics.features[rows]
+            if statistics.projections is not None:
+                statistics.projections = statistics.projections[rows]
+
+        self._ranks.on_rank_zero(read)
+        return statistics
 
     def score(
         self, features: torch.Tensor | None, classes: Classes | None = None
@@ -171,25 +202,13 @@ class Evaluator:
             "reals_in": self._images.name,
             "reals_used": self.reals,
             "seed": self._seed,
+            "draw": {"seed": self._seed, "samples": self._samples, "samples_from": None},
             "versions": {
                 "distgan": __version__,
                 "torch": torch.__version__,
                 "python": platform.python_version(),
             },
         }
-
-    def floor(self) -> dict[str, Any]:
-        """Score one half of the real images against the other, split alternately. Collective."""
-        self.load_reference()
-
-        def distance() -> float | None:
-            if self.reals < 4:
-                return None
-            features = self._real.features[: self.reals]
-            return frechet.distance(features[::2], features[1::2])
-
-        score = self._ranks.on_rank_zero(distance)
-        return {"score": score, "reals": [self.reals - self.reals // 2, self.reals // 2]}
 
     # ---- on rank 0
     def _result(self, fake: SetStatistics, classes: Classes | None = None) -> dict[str, Any]:
@@ -267,6 +286,8 @@ class Evaluator:
                 f" {torch.__version__.partition('+')[0]}"
             ),
         }
+        if self._resize:
+            key["resized"] = f"{self._resize}, {FILTER}"
         if self.path == "moments":
             key |= {"used": self.reals, "floor": min(self.reals // 2, self._samples)}
         return key

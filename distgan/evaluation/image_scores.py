@@ -93,14 +93,15 @@ def compare(
     `names`: of the Fréchet and the kernel distance. `thorough`: standard deviations and limits,
     too. RunError where a metric is not defined.
     """
-    if real.moments is not None:
+    if real.moments is not None or fake.moments is not None:
         return _compare_moments(real, fake, names[0], used)
     a, b = real.features[:used], fake.features
+    defined = min(len(a), len(b)) > 1
     result: dict[str, Any] = {
         "metric": names[0],
-        "score": _as_run_error(frechet.distance, a, b),
+        "score": _as_run_error(frechet.distance, a, b) if defined else None,
     }
-    if thorough:
+    if thorough and defined:
         sd, sd_method = frechet.spread(a, b, seed)
         limit, limit_method = frechet.at_infinity(a, b, seed)
         result |= {
@@ -125,7 +126,24 @@ def compare(
         result["nearest"] = manifold.nearest(
             b, real.features[: real.training], held_out if len(held_out) else None
         )
-    return result | {"floor": _floor(real, fake, metrics, names, used, thorough)}
+    result["floor"] = _floor(real, fake, metrics, names, used, thorough)
+    return result | ({"reasons": _reasons(result, len(a), len(b), names[1])} if thorough else {})
+
+
+def _reasons(result: dict[str, Any], reals: int, samples: int, kernel_name: str) -> dict[str, str]:
+    """Return why each number that is null is not defined: each metric has needs of its own."""
+    found = f"found {reals} real and {samples}"
+    needs = {
+        "score": f"needs 2 images on either side, {found}",
+        kernel_name: f"needs 3 images on either side, {found}",
+        **dict.fromkeys(
+            ("precision", "recall", "density", "coverage"),
+            f"needs {manifold.K + 1} images on either side, {found}",
+        ),
+        "nearest": "needs held-out images that are no copies of training images",
+        "floor": f"needs 4 real images and 2 samples, {found}",
+    }
+    return {name: why for name, why in needs.items() if name in result and result[name] is None}
 
 
 def _floor(
@@ -215,24 +233,36 @@ def _of_class(
 def _compare_moments(
     real: SetStatistics, fake: SetStatistics, name: str, used: int
 ) -> dict[str, Any]:
-    def distance(a: frechet.Moments, b: frechet.Moments) -> float:
-        return _as_run_error(frechet.of_moments, a, b)
+    def distance(a: frechet.Moments | None, b: frechet.Moments | None) -> float | None:
+        return None if a is None or b is None else _as_run_error(frechet.of_moments, a, b)
 
+    first, second = disjoint_halves(used, fake.n)
+    k = len(first)
     result: dict[str, Any] = {
         "metric": name,
-        "score": distance(real.moments["all"], fake.moments["all"]),
+        "score": distance(_moments(real, "all", slice(used)), _moments(fake, "all", slice(None))),
     }
     if real.projections is not None and fake.projections is not None:
         result["sliced_wasserstein"] = sliced.distance(real.projections[:used], fake.projections)
     result["floor"] = None
-    if "second" in real.moments:
-        first = real.moments["first"]
+    half = _moments(real, "first", first)
+    if half is not None and half.n == k:
+        generated = _moments(fake, "first", slice(k))
+        same = generated is not None and generated.n == k
         result["floor"] = {
-            "samples": first.n,
-            "real": {"score": distance(first, real.moments["second"])},
-            "generated": {"score": distance(first, fake.moments["first"])},
+            "samples": k,
+            "real": {"score": distance(half, _moments(real, "second", second))},
+            "generated": {"score": distance(half, generated) if same else None},
         }
     return result
+
+
+def _moments(of: SetStatistics, name: str, rows: Any) -> frechet.Moments | None:
+    """Return the stored moments of that name, or those of these rows; None where there are none."""
+    if of.moments is not None:
+        return of.moments.get(name)
+    features = of.features[rows]
+    return frechet.moments(features) if len(features) > 1 else None
 
 
 def _kernel(a: torch.Tensor, b: torch.Tensor, name: str) -> dict[str, Any]:

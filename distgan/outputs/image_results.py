@@ -35,6 +35,7 @@ from distgan.data.labels import Labels
 from distgan.distributed.map_over_ranks import CHUNK, map_over_ranks
 from distgan.distributed.ranks import Ranks
 from distgan.engine.player import Player
+from distgan.evaluation.drawn import scored
 from distgan.evaluation.image_evaluator import Evaluator
 from distgan.evaluation.image_scores import Classes
 from distgan.outputs import image_grid
@@ -100,7 +101,7 @@ class Drawing:
         classes = self.classes(numbers)
         given = () if classes is None else (classes,)
         samples = self.sample(numbers, RESULTS_NOISE, *given)
-        samples = samples.float() if self.kind == "vector" else transforms.to_bytes(samples)
+        samples = scored(samples, numbers, self.kind)
         return samples, _judge(self.D, samples, classes)
 
 
@@ -122,17 +123,20 @@ def write(
     )
     features = write_images(folder, ranks, drawing, count, evaluator.extract)
     result = evaluator.score(features, drawing.classes_beside(data, count))
+    halves = None
+    if floor := result["floor"]:
+        halves = {"score": floor["real"]["score"], "reals": [floor["samples"]] * 2}
     result |= {
         "training": len(data.train),
         "held_out": len(data.validation),
-        "real_halves": evaluator.floor(),
+        "real_halves": halves,
     }
     if evaluator.metric == "fid":
         result |= {"good_below": GOOD, "good": result["score"] < GOOD}
     ranks.on_rank_zero(lambda: write_atomic(folder / "result.json", json.dumps(result, indent=1)))
     console.say(
         f"{count} images: {result['metric']} {result['score']:.4g} against all {result['reals']}"
-        " real ones" + (f"; below {GOOD:g} is called good" if "good" in result else "")
+        " real samples" + (f"; below {GOOD:g} is called good" if "good" in result else "")
     )
     return result
 

@@ -8,6 +8,7 @@ curves        the curves as SVG drawings: which there are, and what is special a
 plotting      lines, axes, healthy ranges and legends of one drawing
 media         sample pictures, results, sounds and the first lines of tables, embedded as data
 score_tables  the tables of image scores and of measures of held-out clips
+judgement     the scores of one evaluation in words
 formatting    numbers and times as text
 templates/    the HTML and its style
 """

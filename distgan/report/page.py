@@ -139,7 +139,7 @@ def _curve_notes(run: History) -> list[str]:
     metric, count = last.get("metric"), number(last.get("samples"))
     if last.get("extractor") is not None:
         notes.append(
-            f"{metric}: {count} generated against {number(last.get('reals'))} real ones,"
+            f"{metric}: {count} generated against {number(last.get('reals'))} real samples,"
             f" features {last['extractor']}"
         )
     elif last:

@@ -38,7 +38,6 @@ def _image_row(label: str, result: dict[str, Any]) -> dict[str, Any]:
     floor = result.get("floor") or {}
     real, generated = floor.get("real") or {}, floor.get("generated") or {}
     size = floor.get("samples")
-    sizes = "" if size is None else f"{size} against {size}"
     kernel_cell = ("–", "")
     for key in result:
         if key.startswith(("kid", "kernel_")) and not key.endswith(("_sd", "_interval")):
@@ -47,8 +46,8 @@ def _image_row(label: str, result: dict[str, Any]) -> dict[str, Any]:
     cells = [
         (label, f"{number(result.get('samples'))} samples, {number(result.get('reals'))} real"),
         (_with_sd(result, "score"), number(result.get("metric"))),
-        (number(generated.get("score")), sizes),
-        (number(real.get("score")), sizes and "real ones"),
+        (number(generated.get("score")), f"{size} samples" if size else ""),
+        (number(real.get("score")), f"{size} real samples" if size else ""),
         kernel_cell,
         *((number(result.get(name)), "") for name in _PARTS),
     ]
@@ -91,8 +90,8 @@ def class_scores(
     notes, known = [], [row[3] for row in rows if isinstance(row[3], int) and row[4] is not None]
     if known:
         notes.append(
-            f"{heads[4]}: of k samples against k real ones; every floor: of k real ones against k"
-            " others"
+            f"{heads[4]}: of k samples against k real samples; every floor: of k real samples"
+            " against k others"
         )
     if isinstance(features, int) and any(k <= features for k in known):
         notes.append(
@@ -102,7 +101,7 @@ def class_scores(
     if len(known) < len(rows):
         notes.append(
             f"no Fréchet distance below {fewest} against {fewest}, where its floor varies as"
-            " much as classes lie apart; k is at most half of the real ones, and a larger --n"
+            " much as classes lie apart; k is at most half of the real samples, and a larger --n"
             " gives each class more samples"
         )
     return heads, rows, notes

@@ -2,6 +2,8 @@
 import what distgan.evaluation may.
 
 image_set          what a set is
+traits             sizes, compression and colour of the files, and how two sets differ
+resizing           images resized as shards of them are
 opening            open what a user names
 datasets           data sets of shards
 folders            image files in a folder

@@ -1,10 +1,14 @@
-"""What a set of images or vectors is, to those who compare two."""
+"""Interface of a set of images or vectors, and draws from it."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
 import torch
+
+from distgan.core import rng
+from distgan.evaluation.sets.traits import Traits
 
 
 class ImageSet(Protocol):
@@ -20,6 +24,7 @@ class ImageSet(Protocol):
     fingerprint: str
     training: int
     statistics_folder: Path
+    traits: Traits
 
     def __len__(self) -> int: ...
 
@@ -27,3 +32,11 @@ class ImageSet(Protocol):
         """Return uint8 [n, channels, height, width], or vectors float32 [n, d]; DataError names a
         damaged one.
         """
+
+
+def drawn(n: int, count: int, seed: int) -> np.ndarray:
+    """Return `count` numbers of 0 to n - 1 in random order, a draw without replacement.
+
+    The first k of them are a draw, too: an order of images, such as by class, is none of theirs.
+    """
+    return rng.numpy_generator(seed, "evaluate/draw", n).permutation(n)[:count]

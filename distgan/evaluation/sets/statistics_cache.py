@@ -1,5 +1,5 @@
-"""Statistics of real images in files beside their data set: computed once, by all ranks of one job,
-and read by every later one.
+"""Statistics of real images in files, beside a data set of shards or, of a folder that is only
+read, in the cache: computed once, by all ranks of one job, and read by every later one.
 
     DATA/statistics/features-<12 hex>.safetensors    rows of features [n, d] and of projections [n,
                                                      256], float32, in the order of the images
@@ -15,6 +15,8 @@ used.
 import contextlib
 import hashlib
 import json
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ from safetensors.torch import save
 
 from distgan.core import console
 from distgan.core.errors import RunError
-from distgan.core.files import make_folder, write_atomic
+from distgan.core.files import lock, make_folder, write_atomic
 from distgan.core.reading import open_regular, parse_json
 
 FORMAT = 1
@@ -36,8 +38,9 @@ def cache_path(folder: Path, kind: str, key: dict[str, Any]) -> Path:
 
 
 def write(path: Path, key: dict[str, Any], arrays: dict[str, torch.Tensor]) -> bool:
-    """Store the arrays; return False, with a note, if the folder cannot be written.
+    """Store the arrays and say where; return False, with a note, if the folder cannot be written.
 
+    Under a lock of the folder: of two evaluations at once, the second finds the file of the first.
     Without the file, as beside a read-only data set, the next job computes them again.
     """
     header = {
@@ -51,15 +54,36 @@ def write(path: Path, key: dict[str, Any], arrays: dict[str, torch.Tensor]) -> b
     }
     try:
         make_folder(path.parent)
-        content = save({name: a.contiguous() for name, a in arrays.items()}, metadata=header)
-        write_atomic(path, content, contextlib.nullcontext)
+        with _locked(path.parent):
+            if _is_intact(path, key):
+                return True
+            content = save({name: a.contiguous() for name, a in arrays.items()}, metadata=header)
+            write_atomic(path, content, contextlib.nullcontext)
     except OSError as error:
         console.say(
             f"note: statistics of the real images are not stored: {path.parent} cannot be written"
-            f" ({error.strerror})"
+            f" ({error.strerror}); --statistics DIR names another folder"
         )
         return False
+    console.say(f"statistics of the real images are kept in {path} ({len(content) / 1e6:.3g} MB)")
     return True
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        lock(handle)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _is_intact(path: Path, key: dict[str, Any]) -> bool:
+    try:
+        return path.is_file() and _open(path)[0] == key
+    except RunError:
+        return False
 
 
 def read(path: Path, key: dict[str, Any]) -> dict[str, torch.Tensor] | None:
@@ -105,12 +129,6 @@ def open_user_file(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]
 
     RunError if it is damaged or does not contain a key.
     """
-    if path.suffix == ".npz":
-        raise RunError(
-            f"{path}: such files hold a mean and a covariance, but not of how many images, by which"
-            " weights and preprocessing; nothing says that they can be compared. Give the images:"
-            " real=FOLDER"
-        )
     return _open(path)
 
 

@@ -76,7 +76,7 @@ def test_the_verb_in_two_processes_and_the_same_line_again(trained):
         )
         for more in ([], ["--processes", "2"])
     ]
-    assert all("frechet_standin" in text and "floor: 27 and 27 real" in text for text in lines)
+    assert all("frechet_standin" in text and "floor: 27 real samples" in text for text in lines)
     files = list((home / "run" / "eval" / "asked").glob("*.json"))
     assert (
         len(files) == 1

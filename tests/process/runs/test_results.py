@@ -252,7 +252,7 @@ def test_training_ends_with_as_many_files_as_real_images_a_table_and_a_score(tra
     )
     found = json.loads((made / "result.json").read_text())
     assert (found["metric"], found["samples"], found["reals"]) == ("frechet_standin", 240, 240)
-    assert f"240 images: frechet_standin {found['score']:.4g} against all 240 real ones" in said
+    assert f"240 images: frechet_standin {found['score']:.4g} against all 240 real samples" in said
     assert json.loads((folder / "events.jsonl").read_text().splitlines()[-2])["event"] == "results"
     assert not (folder / ".results").exists() and (folder / "DONE").exists()
 
@@ -589,7 +589,7 @@ def test_results_and_scores_of_conditional_networks_are_by_class(trained, tmp_pa
     assert generate.main([str(folder), "--n", "8"]) == 0
     assert report.main([str(folder)]) == 0
     page = (folder / "report.html").read_text()
-    assert "distgan evaluate; real ones against other" in page
+    assert "distgan evaluate; real samples against other" in page
     assert f"<figcaption>{next(folder.glob('generated-*')).name}</figcaption>" in page
     shutil.rmtree(next(folder.glob("generated-*")))
     first, second = names[:2]
