@@ -20,7 +20,7 @@ from PIL import Image
 
 from bench import weights
 from bench.frechet import _clock
-from distgan.evaluation.image_features import Inception
+from distgan.evaluation.features.inception import Inception
 from distgan.metrics import frechet
 
 COUNT = 100
@@ -62,6 +62,7 @@ def files(n: int) -> tuple[float, float, float]:
 
     from distgan.config.sections import Machine
     from distgan.distributed.ranks import Ranks
+    from distgan.evaluation.features.choice import Choice
     from distgan.evaluation.image_evaluator import Evaluator
     from distgan.evaluation.sets.folders import FolderImages
 
@@ -75,7 +76,7 @@ def files(n: int) -> tuple[float, float, float]:
         real, fake = FolderImages(root / "a"), FolderImages(root / "b")
         mine, found = _clock(
             lambda: Evaluator(
-                Ranks(Machine(device="cpu")), real, n, str(file), True, sha256=digest
+                Ranks(Machine(device="cpu")), real, n, Choice("standin", str(file), digest), True
             ).compare(fake)["score"],
             measured=1,
         )

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import torch
 
+from distgan.config.sections import Evaluate
 from distgan.core.errors import DistganError
 from distgan.data.dataset import Data
-from distgan.evaluation.image_features import extractor
+from distgan.evaluation.features.choice import Choice
 from distgan.metrics.frechet import distance as frechet
 from distgan.metrics.manifold import nearest
 from distgan.runs.history import read_history
@@ -55,8 +56,7 @@ def table(folder: Path, new: Path) -> list[str]:
         Data(run.config["data"]),
         Data(str(new)),
         best["samples"],
-        weights["inception"],
-        weights.get("inception_sha256"),
+        Choice.of(Evaluate.model_validate({"extractor": "standin", **weights})),
     )
     gap = next(
         (row for row in run.rows if row["step"] == best["step"] and "valid/overfit" in row), {}
@@ -100,13 +100,11 @@ def table(folder: Path, new: Path) -> list[str]:
 
 
 @torch.no_grad()
-def reals(
-    old: Data, new: Data, samples: int, inception: str | None, sha256: str | None = None
-) -> dict[str, float]:
+def reals(old: Data, new: Data, samples: int, choice: Choice) -> dict[str, float]:
     """What the evaluator would say if `samples` images of `new`, of both its parts, were generated
     ones.
     """
-    extract = extractor(inception, sha256)
+    extract = choice.build()
 
     def features(data: Data, split: ShardSet) -> torch.Tensor:
         return torch.cat([extract(chunk) for chunk in data.chunks(split, CHUNK)])

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from distgan.commands import trained_run
+from distgan.config.image_network import default_network
+from distgan.config.sections import Evaluate
 from distgan.core import console
 from distgan.core.arguments import Arguments, Option, one_of, several, whole
 from distgan.core.errors import ConfigError
@@ -45,10 +47,16 @@ OPTIONS = (
         "moments",
         default="auto",
     ),
+    one_of(
+        "extractor",
+        "network that images are scored through (default: that of the run; of folders lite0 where"
+        " it is installed)",
+        "lite0",
+        "standin",
+    ),
     Option(
         "inception",
-        "pytorch-fid's Inception weights (default: the run's evaluate.inception); without them"
-        " scores are called frechet_standin",
+        "pytorch-fid's Inception weights, in place of it (default: the run's evaluate.inception)",
         "FILE",
     ),
     Option(
@@ -108,8 +116,7 @@ def of_run(checkpoint: Path, arguments: Arguments, real: str | None = None) -> E
     else:
         shape = trained_run.shape_of(run, folder)
         _require_alike(images, run.kind, shape[0] if run.kind == "vector" else None, str(folder))
-    arguments.inception = arguments.inception or run.scored.inception
-    arguments.inception_sha256 = arguments.inception_sha256 or run.scored.inception_sha256
+    choice = _choice(arguments, run.scored)
     samples = arguments.n or run.scored.samples
 
     def evaluation() -> tuple[Any, dict[str, Any]]:
@@ -128,8 +135,8 @@ def of_run(checkpoint: Path, arguments: Arguments, real: str | None = None) -> E
         }
         if isinstance(images, UnverifiedMoments):
             drawn = _drawn(str(folder), samples, sample, arguments)
-            return ranks, result | _unverified(ranks, images, drawn, arguments)
-        evaluator = _evaluator(ranks, images, samples, arguments, whole, run.seed)
+            return ranks, result | _unverified(ranks, images, drawn, choice)
+        evaluator = _evaluator(ranks, images, samples, choice, arguments, whole, run.seed)
         classes = Drawing.of(recipe).classes_beside(data, samples) if data else None
         scores = evaluator.measure(sample, classes)
         return ranks, result | scores | _conditions(evaluator, ranks)
@@ -157,6 +164,7 @@ def of_folders(arguments: Arguments) -> Evaluation:
             raise ConfigError(f"n: found {samples}, but {fake.name} holds {len(fake)}")
     if files and not unverified:
         arguments.path = files[0].path
+    choice = _choice(arguments)
 
     def evaluation() -> tuple[Any, dict[str, Any]]:
         from distgan.config.sections import Machine
@@ -166,8 +174,8 @@ def of_folders(arguments: Arguments) -> Evaluation:
         result = {"fake": fake.name, "fake_images": getattr(fake, "fingerprint", None)}
         if unverified:
             sides = (_side(one, n, arguments) for one, n in ((real, None), (fake, samples)))
-            return ranks, result | _unverified(ranks, *sides, arguments)
-        evaluator = _evaluator(ranks, real, samples, arguments, whole)
+            return ranks, result | _unverified(ranks, *sides, choice)
+        evaluator = _evaluator(ranks, real, samples, choice, arguments, whole)
         return ranks, result | evaluator.compare(fake) | _conditions(evaluator, ranks)
 
     return evaluation
@@ -249,17 +257,10 @@ def _drawn(name: str, n: int, sample: Any, arguments: Arguments) -> Any:
     return Images(name, n, decode)
 
 
-def _unverified(ranks: Any, real: Any, fake: Any, arguments: Arguments) -> dict[str, Any]:
+def _unverified(ranks: Any, real: Any, fake: Any, choice: Any) -> dict[str, Any]:
     from distgan.evaluation.unverified import compare
 
-    result = compare(
-        ranks,
-        real,
-        fake,
-        inception=arguments.inception,
-        sha256=arguments.inception_sha256,
-        preprocessing=arguments.preprocessing,
-    )
+    result = compare(ranks, real, fake, choice)
     return result | {"processes": ranks.world_size, "seconds": {}, "time": timestamp()}
 
 
@@ -267,6 +268,7 @@ def _evaluator(
     ranks: Any,
     real: Any,
     samples: int,
+    choice: Any,
     arguments: Arguments,
     whole: bool,
     seed: int = 0,
@@ -278,12 +280,10 @@ def _evaluator(
             ranks,
             real,
             samples,
-            arguments.inception,
+            choice,
             whole,
-            sha256=arguments.inception_sha256,
-            preprocessing=arguments.preprocessing,
             path=arguments.path,
-            metrics=_metrics(arguments.metrics, arguments.inception, arguments.inception_sha256),
+            metrics=_metrics(arguments.metrics, choice),
             thorough=True,
             seed=seed,
             resize=arguments.resize,
@@ -291,15 +291,24 @@ def _evaluator(
     )
 
 
-def _metrics(
-    metrics: tuple[str, ...], inception: str | None, sha256: str | None
-) -> tuple[str, ...]:
+def _choice(arguments: Arguments, scored: Evaluate | None = None) -> Any:
+    """Return the extractor that the line names, else that of the run, else the default."""
+    from distgan.evaluation.features.choice import Choice
+
+    inception, sha256 = arguments.inception, arguments.inception_sha256
+    if scored and not arguments.extractor:
+        inception, sha256 = inception or scored.inception, sha256 or scored.inception_sha256
+    network = arguments.extractor or (scored.extractor if scored else default_network())
+    return Choice(network, inception, sha256, arguments.preprocessing)
+
+
+def _metrics(metrics: tuple[str, ...], choice: Any) -> tuple[str, ...]:
     """Return the metrics by their names in image_scores.
 
     ConfigError for fid and kid without the published weights.
     """
     published = [name for name in metrics if name in PUBLISHED]
-    if published and (not inception or sha256):
+    if published and (not choice.inception or choice.sha256):
         raise ConfigError(
             f"metrics: found {', '.join(published)}, but without the published Inception weights"
             " (--inception FILE) no score may be called so; allowed:"

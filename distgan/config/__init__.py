@@ -4,6 +4,7 @@ Promises that every setting is checked before any work starts, that one message 
 and that a run keeps its identity across releases. Imports core and monitor; no torch.
 
 settings       `Run`, the base of every recipe's settings
+image_network  the network that images are scored through: EfficientNet-Lite0 where installed
 sections       the base of sections; `Evaluate` and `Machine`
 identity       new settings and changed defaults that keep the identities of earlier runs
 introspection  defaults, help texts and flat keys of settings

@@ -82,6 +82,8 @@ def earlier_defaults(model: type[BaseModel]) -> list[dict[str, Any]]:
     for version in sorted(changes, reverse=True):
         for key, value in changes[version].items():
             *parents, leaf = key.split(".")
+            if key.partition(".")[0] not in model.model_fields:
+                continue
             nested: dict[str, Any] = {leaf: value}
             for parent in reversed(parents):
                 nested = {parent: nested}

@@ -7,6 +7,9 @@ from typing import Annotated, Literal
 import pydantic
 from pydantic import BaseModel, ConfigDict, Field
 
+from distgan.config.image_network import STAND_IN
+from distgan.monitor.settings import Neutral
+
 # Bounded, so that epochs x samples stays an integer that can be computed.
 Positive = Annotated[float, Field(gt=0, le=1e9)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -51,12 +54,16 @@ class Evaluate(Section):
         ),
     )
     samples: int = Field(500, ge=2, le=1_000_000, description="generated images per evaluation")
-    inception: str | None = Field(
-        None,
+    extractor: Annotated[Literal["lite0", "standin"], Neutral(STAND_IN)] = Field(
+        "lite0",
         description=(
-            "path of pytorch-fid's Inception weights; without it the score is a seeded stand-in,"
-            " frechet_standin"
+            "network that images are scored through unless `inception` is given: lite0,"
+            " EfficientNet-Lite0 with ImageNet weights; standin, a seeded random network, the"
+            " default of a new run where `distgan[scores]` is not installed"
         ),
+    )
+    inception: str | None = Field(
+        None, description="path of pytorch-fid's Inception weights, for scores called fid and kid"
     )
     inception_sha256: str | None = Field(
         None,

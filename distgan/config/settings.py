@@ -11,6 +11,7 @@ from pydantic import Field
 
 from distgan.config import identity
 from distgan.config.batch_layout import MAX_BATCH
+from distgan.config.image_network import STAND_IN
 from distgan.config.image_sizes import ANY, SizeRule
 from distgan.config.introspection import defaults, flatten, overlay, section_of
 from distgan.config.sections import Evaluate, Machine, Positive, Section
@@ -36,7 +37,8 @@ class Run(Section):
             **dict.fromkeys(f"watch.{rule}" for rule in ("critic_growth", "grad_growth")),
             "watch.nearest_low": None,
             **EARLIER_MOVES,
-        }
+        },
+        4: {"evaluate.extractor": STAND_IN},
     }
     # The settings that the line or run file gave; set by loading.validate, no part of equality.
     _given: ClassVar[dict[str, Any]] = {}
@@ -200,6 +202,16 @@ class Run(Section):
         return getattr(self, "evaluate", None)
 
     @property
+    def network(self) -> str | None:
+        """Return the network that images are scored through: lite0 or standin.
+
+        None with Inception's weights, of vectors, and where nothing is scored.
+        """
+        if self.scored is None or self.scored.inception or self.kind == "vector":
+            return None
+        return self.scored.extractor
+
+    @property
     def crop(self) -> int | None:
         """Return the frames of a training window of a pair of signals; None for whole samples."""
         return None
@@ -251,7 +263,8 @@ class Run(Section):
     def earlier_versions(self) -> Iterator[Self]:
         """Yield what the line of this run meant before each changed default, oldest first."""
         for run in identity.earlier(type(self), self._given):
-            yield run.with_given(self._given)
+            if run._hashed() != self._hashed():
+                yield run.with_given(self._given)
 
     def _hashed(self) -> dict[str, Any]:
         """Return the settings that make the run what it is.
@@ -265,6 +278,8 @@ class Run(Section):
             other = tree["evaluate"].pop("inception_sha256")
             given = self.scored.inception
             tree["evaluate"]["inception"] = (other or "published") if given else None
+            if self.network is None:
+                tree["evaluate"].pop("extractor", None)
         return tree
 
     def identity(self, fingerprint: str, start: str | None = None) -> dict[str, Any]:

@@ -8,8 +8,7 @@ image_evaluator    scores of a generator or a set of images or vectors against r
 drawn              samples as they are scored: images in 8 bits, vectors as they are
 set_statistics     features, projections and moments of a set, computed by all ranks
 image_scores       which scores there are, each beside its floor; for one process
-image_features     feature extractors: Inception, the seeded stand-in network, cosines of vectors
-inception_input    images resized to Inception's input by one of four methods
+features           feature extractors: EfficientNet-Lite0, Inception, a stand-in, cosines of vectors
 unverified         the Fréchet distance to statistics whose origin is not known
 sets               data sets, folders and statistics of images, to be compared
 audio_evaluator    measures of repaired clips, collective

@@ -15,7 +15,7 @@ import torch
 
 from distgan import __version__
 from distgan.core import console
-from distgan.core.errors import ConfigError, DataError, RunError
+from distgan.core.errors import DataError, RunError
 from distgan.data.dataset import Data
 from distgan.distributed.map_over_ranks import CHUNK, one_thread
 from distgan.distributed.ranks import Ranks
@@ -25,7 +25,7 @@ from distgan.evaluation.drawn import (
     require_same_generator,
     scored,
 )
-from distgan.evaluation.image_features import extractor
+from distgan.evaluation.features.choice import Choice
 from distgan.evaluation.image_scores import (
     CHEAP,
     Classes,
@@ -51,7 +51,7 @@ SCALED_BY, MOST_VALUES = 10_000, 2**26
 class Evaluator:
     """Score samples against the training images of a data set, or with `whole` against all images.
 
-    `inception`, `sha256`, `preprocessing`: see image_features.py. `path`: features, moments or
+    `choice`: of the feature extractor. `path`: features, moments or
     auto. `metrics`: from image_scores.METRICS. `thorough`: standard deviations and limits, too, and
     sets that are too small for a Fréchet distance. `resize`: of samples, as of the sets.
     """
@@ -61,11 +61,9 @@ class Evaluator:
         ranks: Ranks,
         data: Data | ImageSet,
         samples: int,
-        inception: str | None,
+        choice: Choice,
         whole: bool = False,
         *,
-        sha256: str | None = None,
-        preprocessing: str = "bilinear",
         path: str = "features",
         metrics: tuple[str, ...] = CHEAP,
         thorough: bool = False,
@@ -87,16 +85,11 @@ class Evaluator:
             )
         like, vectors = torch.zeros(1, 3, 32, 32, dtype=torch.uint8), None
         if self._images.kind == "vector":
-            if inception:
-                raise ConfigError(
-                    f"inception: found {inception}, but vectors have features of their own; leave"
-                    " it out"
-                )
             count = min(SCALED_BY, max(2, MOST_VALUES // self._images.decode([0]).numel()))
             like = self._images.decode(range(min(self._images.training, count)))
             vectors = like.numpy()
         self._unit = UNITS[self._images.kind]
-        self.extract = extractor(inception, sha256, preprocessing, vectors).to(ranks.device)
+        self.extract = choice.build(vectors).to(ranks.device)
         self._width = self.extract(like[:1].to(ranks.device)).shape[1]
         self._compute = Computation(ranks, self.extract, self._width, self._unit)
         self.path = path
@@ -108,7 +101,7 @@ class Evaluator:
 
     @property
     def metric(self) -> str:
-        """`fid` with Inception's published weights, else `frechet_standin`."""
+        """The name of the score: `fid` with Inception's published weights, else `frechet_…`."""
         return self.extract.metric
 
     def __call__(self, sample: Sample) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import torch
 
 from distgan.core.errors import DataError
 from distgan.distributed.ranks import Ranks
-from distgan.evaluation.image_features import extractor
+from distgan.evaluation.features.choice import Choice
 from distgan.evaluation.image_scores import SetStatistics
 from distgan.evaluation.set_statistics import Computation
 from distgan.evaluation.sets import statistics_cache
@@ -35,18 +35,17 @@ class Images:
 Side = UnverifiedMoments | StatisticsFile | Images
 
 
-def compare(ranks: Ranks, real: Side, fake: Side, **how: Any) -> dict[str, Any]:
+def compare(ranks: Ranks, real: Side, fake: Side, choice: Choice) -> dict[str, Any]:
     """Return the Fréchet distance, where one side at least is unverified, and what is not known.
 
-    `how`: inception, sha256 and preprocessing, as of `extractor`. DataError for other features.
-    Collective.
+    `choice`: of the feature extractor. DataError for other features. Collective.
     """
     files = [side for side in (real, fake) if isinstance(side, UnverifiedMoments)]
     others = [side for side in (real, fake) if not isinstance(side, UnverifiedMoments)]
     found = {id(side): side.moments for side in files}
     about: dict[str, Any] = {"extractor": None}
     for side in others:
-        found[id(side)], about = _moments(ranks, side, files[0], **how)
+        found[id(side)], about = _moments(ranks, side, files[0], choice)
     if len({file.width for file in files}) > 1:
         raise DataError(" and ".join(f"{one.name} holds {one.width} features" for one in files))
     score = ranks.on_rank_zero(lambda: frechet.of_moments(found[id(real)], found[id(fake)]))
@@ -74,7 +73,7 @@ def compare(ranks: Ranks, real: Side, fake: Side, **how: Any) -> dict[str, Any]:
 
 
 def _moments(
-    ranks: Ranks, side: StatisticsFile | Images, file: UnverifiedMoments, **how: Any
+    ranks: Ranks, side: StatisticsFile | Images, file: UnverifiedMoments, choice: Choice
 ) -> tuple[frechet.Moments | None, dict[str, Any]]:
     """Return (moments on rank 0, None elsewhere; what they were computed with). Collective."""
     if isinstance(side, StatisticsFile):
@@ -84,7 +83,7 @@ def _moments(
         width = len(_of(statistics).mean)
         about = side.key
     else:
-        extract = ranks.on_all_ranks(lambda: extractor(**how).to(ranks.device))
+        extract = ranks.on_all_ranks(lambda: choice.build().to(ranks.device))
         zeros = torch.zeros(1, 3, 32, 32, dtype=torch.uint8, device=ranks.device)
         width = extract(zeros).shape[1]
         about = {

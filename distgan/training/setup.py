@@ -10,13 +10,13 @@ from distgan.config.settings import Run
 from distgan.core import console
 from distgan.data.own_dataset import open_data
 from distgan.distributed.ranks import Ranks
+from distgan.evaluation.features.choice import Choice
 from distgan.evaluation.image_evaluator import Evaluator
 from distgan.recipes._base import build_recipe
 from distgan.recipes._catalog import Module
 from distgan.runs import checkpoints
 from distgan.runs.locate import start_digest
 from distgan.runs.resolve import (
-    earlier_values,
     folder_of,
     recorded_code,
     recorded_identity,
@@ -69,13 +69,12 @@ class RunContext:
 
     def _resolve(self, run: Run) -> Run:
         """Return the version of `run` that its line means, see runs/resolve.py."""
-        index, self._recorded_start = self.ranks.on_rank_zero(
+        index, self._recorded_start, note = self.ranks.on_rank_zero(
             lambda: resolve(run, self.data.fingerprint_for(run))
         )
-        version = versions(run)[index]
-        if earlier := earlier_values(version, run):
-            console.say(f"note: this run was begun with earlier defaults and keeps them: {earlier}")
-        return version
+        if note:
+            console.say(f"note: {note}")
+        return versions(run)[index]
 
 
 class TrainingSetup(RunContext):
@@ -103,8 +102,7 @@ class TrainingSetup(RunContext):
                     self.ranks,
                     self.data,
                     scored.samples,
-                    scored.inception,
-                    sha256=scored.inception_sha256,
+                    Choice.of(scored),
                 )
             )
 

@@ -189,7 +189,7 @@ def _folders(settings: list[str], widths: tuple[int, ...], processes: int) -> di
     folders = {}
     for width, run in settled.items():
         fingerprint = data.fingerprint_for(run)
-        version = versions(run)[resolve(run, fingerprint)[0]]
+        version = versions(run)[resolve(run, fingerprint).index]
         folders[width] = folder_of(version, version.identity(fingerprint))
     return folders
 

@@ -28,7 +28,7 @@ def refuse_early(processes: int, arguments: list[str]) -> Path:
     resolve_engine(run.machine, run.precision)
     data = open_data(run.data)
     data.require(run)
-    version, start = resolve(run, data.fingerprint_for(run))
+    version, start, _ = resolve(run, data.fingerprint_for(run))
     run = versions(run)[version]
     folder = folder_of(run, run.identity(data.fingerprint_for(run), start))
     require_code(run, getattr(module, "code", None), folder)

@@ -79,7 +79,7 @@ def plan_run(
             " experiment instead"
         )
     data = _data(run.data)
-    version, start = resolve(run, data.fingerprint_for(run), chain)
+    version, start, _ = resolve(run, data.fingerprint_for(run), chain)
     run = versions(run)[version]
     batch_layout.fit(
         run.batch,
@@ -101,7 +101,10 @@ def plan_run(
         with opened_folder(home):  # or the link of another user would choose the folder
             pass
     steps = make_clock(run, len(data.train)).steps(run.epochs)
-    return PlannedRun(run, RunSpec(str(home.resolve()), tuple(words)), values or {}, steps=steps)
+    # What is installed on a node must not choose another network than the folder is named for.
+    network = () if run.network is None else (f"evaluate.extractor={run.network}",)
+    spec = RunSpec(str(home.resolve()), (*words, *network))
+    return PlannedRun(run, spec, values or {}, steps=steps)
 
 
 def make_clock(run: Run, samples: int) -> Clock:

@@ -13,6 +13,7 @@ from distgan.config.sections import Machine
 from distgan.core import console, rng
 from distgan.data.dataset import Data
 from distgan.distributed.ranks import Ranks, exit_process
+from distgan.evaluation.features.choice import Choice
 from distgan.evaluation.image_evaluator import Evaluator
 from distgan.evaluation.image_scores import METRICS
 from distgan.nn.image import Generator
@@ -37,8 +38,7 @@ def results(
             ranks,
             Data(folder),
             count,
-            inception,
-            sha256=sha256,
+            Choice(inception=inception, sha256=sha256),
             path=path,
             metrics=METRICS,
             thorough=True,

@@ -29,6 +29,7 @@ from distgan.distributed.ranks import Ranks, SingleProcess, exit_process
 from distgan.engine import ddp
 from distgan.engine.ddp import Engine
 from distgan.engine.player import Player
+from distgan.evaluation.features.choice import Choice
 from distgan.evaluation.image_evaluator import Evaluator
 from distgan.nn import normalization
 from distgan.nn.normalization import SpectralNorm
@@ -293,7 +294,7 @@ def train(words, ranks, data, alone):
         for name, player in recipe.players.items()
         for key, value in player.tensors().items()
     }
-    score = Evaluator(ranks, data, SAMPLES, None)(recipe.sample)["score"]
+    score = Evaluator(ranks, data, SAMPLES, Choice())(recipe.sample)["score"]
     return torch.stack(rows).nan_to_num(0), tensors, score, counts
 
 

@@ -30,7 +30,7 @@ from distgan.data.dataset import Data
 from distgan.data.labels import Labels
 from distgan.distributed.ranks import Ranks
 from distgan.engine.player import Player
-from distgan.evaluation.image_features import StandIn
+from distgan.evaluation.features.stand_in import StandIn
 from distgan.nn.image import Generator
 from distgan.outputs import image_results as results
 from distgan.shards.audit import command as audit_command

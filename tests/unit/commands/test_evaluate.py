@@ -22,6 +22,7 @@ from distgan.data.dataset import Data
 from distgan.distributed.map_over_ranks import one_thread
 from distgan.distributed.ranks import Ranks
 from distgan.evaluation.drawn import require_same_generator
+from distgan.evaluation.features.choice import Choice
 from distgan.evaluation.image_evaluator import Evaluator
 from distgan.evaluation.sets import opening, statistics_cache
 from distgan.shards.codecs import image as image_codec
@@ -98,6 +99,7 @@ def test_the_result_can_be_repeated_from_what_it_says(trained, tmp_path):
                 f"real={home / 'data'}",
                 f"fake={tmp_path / 'made' / 'images'}",
                 "device=cpu",
+                "extractor=standin",
                 f"out={tmp_path / 'two.json'}",
             ]
         )
@@ -143,7 +145,7 @@ def test_statistics_are_made_once_and_verified(particles, tmp_path, ranks, capsy
     data = copy_data(particles, tmp_path / "data")
 
     def score(**options):
-        found = Evaluator(ranks, Data(str(data)), 20, None, **options).measure(
+        found = Evaluator(ranks, Data(str(data)), 20, Choice(), **options).measure(
             lambda numbers: torch.zeros(len(numbers), 1, 64, 64)
         )
         return found["score"], "real images: 60/60" in capsys.readouterr().out
@@ -157,7 +159,7 @@ def test_statistics_are_made_once_and_verified(particles, tmp_path, ranks, capsy
         file.write_bytes(damaged)
         assert score(path=path)[0] == first and score(path=path) == (first, False)
         file.write_bytes(damaged[:1000])
-        value = Evaluator(ranks, Data(str(data)), 20, None, path=path).measure(
+        value = Evaluator(ranks, Data(str(data)), 20, Choice(), path=path).measure(
             lambda numbers: torch.zeros(len(numbers), 1, 64, 64)
         )["score"]
         assert (
@@ -172,7 +174,7 @@ def test_statistics_are_made_once_and_verified(particles, tmp_path, ranks, capsy
 def test_a_data_set_that_cannot_be_written_beside(particles, tmp_path, ranks, capsys):
     data = copy_data(particles, tmp_path / "data")
     (data / "statistics").write_text("in the way")
-    Evaluator(ranks, Data(str(data)), 20, None).measure(
+    Evaluator(ranks, Data(str(data)), 20, Choice()).measure(
         lambda numbers: torch.zeros(len(numbers), 1, 64, 64)
     )
     assert "note: statistics of the real images are not stored" in capsys.readouterr().out
@@ -181,21 +183,21 @@ def test_a_data_set_that_cannot_be_written_beside(particles, tmp_path, ranks, ca
 def test_statistics_of_other_settings_are_never_compared(particles, tmp_path, ranks):
     data = copy_data(particles, tmp_path / "data")
     for path, n in (("features", 20), ("moments", 20)):
-        Evaluator(ranks, Data(str(data)), n, None, True, path=path).load_reference()
+        Evaluator(ranks, Data(str(data)), n, Choice(), True, path=path).load_reference()
         (file,) = (data / "statistics").glob(f"{path}-*.safetensors")
         real = opening.open_any(str(file))
         fake = opening.open_set(str(data))
-        whole = Evaluator(ranks, fake, n, None, True, path=path).compare(fake)
-        kept = Evaluator(ranks, real, n, None, True, path=path).compare(fake)
+        whole = Evaluator(ranks, fake, n, Choice(), True, path=path).compare(fake)
+        kept = Evaluator(ranks, real, n, Choice(), True, path=path).compare(fake)
         assert {key: value for key, value in kept.items() if key != "made_with"} == {
             key: value for key, value in whole.items() if key != "made_with"
         }
-    other = Evaluator(ranks, real, 25, None, True, path="moments")
+    other = Evaluator(ranks, real, 25, Choice(), True, path="moments")
     with pytest.raises(
         RunError, match=r"(?s)cannot be compared.*floor: made with 20, needed is 25"
     ):
         other.load_reference()
-    other = Evaluator(ranks, real, 20, None, True, path="moments")
+    other = Evaluator(ranks, real, 20, Choice(), True, path="moments")
     other.extract.preprocessing, other.extract.digest = "clean", "ab"
     with pytest.raises(
         RunError,
@@ -216,7 +218,7 @@ def test_statistics_of_other_settings_are_never_compared(particles, tmp_path, ra
     ],
 )
 def test_samples_that_are_no_images(particles, ranks, fill, message):
-    scored = Evaluator(ranks, Data(str(particles)), 20, None)
+    scored = Evaluator(ranks, Data(str(particles)), 20, Choice())
 
     def sample(numbers):
         return torch.full((len(numbers), 1, 64, 64), fill)
@@ -242,7 +244,7 @@ def test_identical_samples_and_few_of_them(particles, ranks):
             ranks,
             Data(str(particles)),
             n,
-            None,
+            Choice(),
             metrics=("frechet", "kernel", "manifold", "nearest"),
             thorough=True,
         ).measure(lambda numbers: torch.zeros(len(numbers), 1, 64, 64))
@@ -256,9 +258,9 @@ def test_sets_of_one_image_and_none(tmp_path, ranks):
     with pytest.raises(
         DataError, match="one holds 1 image to compare 5 with, and a Fréchet distance needs"
     ):
-        Evaluator(ranks, opening.open_set(str(images(tmp_path / "one", 1))), 5, None, True)
+        Evaluator(ranks, opening.open_set(str(images(tmp_path / "one", 1))), 5, Choice(), True)
     with pytest.raises(DataError, match="two holds 2 images to compare 1 with"):
-        Evaluator(ranks, opening.open_set(str(images(tmp_path / "two", 2))), 1, None, True)
+        Evaluator(ranks, opening.open_set(str(images(tmp_path / "two", 2))), 1, Choice(), True)
     (tmp_path / "none").mkdir()
     with pytest.raises(DataError, match=r"holds no images .*it holds nothing"):
         opening.open_set(str(tmp_path / "none"))
@@ -266,7 +268,7 @@ def test_sets_of_one_image_and_none(tmp_path, ranks):
 
 def test_a_data_set_with_nothing_held_out(tmp_path, ranks):
     real = opening.open_set(str(images(tmp_path / "real", 9)))
-    said = Evaluator(ranks, real, 9, None, True).compare(
+    said = Evaluator(ranks, real, 9, Choice(), True).compare(
         opening.open_set(str(images(tmp_path / "fake", 9, seed=1)))
     )
     assert said["nearest"] is None and said["score"] > 0

@@ -66,7 +66,7 @@ def begin(run, start=None):
 
 def chosen(run):
     """Return the version of `run` that its line means, with the folder it has."""
-    version = resolve.versions(run)[resolve.resolve(run, DATA)[0]]
+    version = resolve.versions(run)[resolve.resolve(run, DATA).index]
     return version, resolve.folder_of(version, version.identity(DATA))
 
 
@@ -137,9 +137,9 @@ def test_the_lines_of_version_0_1_find_their_runs(folder):
 def test_a_run_that_grows_keeps_its_recorded_start(line):
     before = begin(line(Released, "grow=runs/x@best"), start="digest")
     run = line(Later, "grow=runs/x@best")
-    index, start = resolve.resolve(run, DATA)
+    index, start, note = resolve.resolve(run, DATA)
     version = resolve.versions(run)[index]
-    assert start == "digest" and version.rate == 1e-3
+    assert start == "digest" and version.rate == 1e-3 and "rate=0.001" in note
     assert resolve.folder_of(version, version.identity(DATA, start)) == before
 
 

@@ -15,6 +15,7 @@ from distgan.core.errors import ConfigError
 from distgan.data.dataset import Data
 from distgan.distributed.ranks import Ranks
 from distgan.engine.widen import widen
+from distgan.evaluation.features.choice import Choice
 from distgan.evaluation.image_evaluator import Evaluator
 from distgan.nn import normalization
 from distgan.recipes._base import build_recipe
@@ -399,6 +400,6 @@ def _untrained(particles, tmp_path, width: int) -> float:
         batch_layout.fit(8, 1, 1, settings.group, settings.group_of),
         data.shape,
     )
-    return Evaluator(ranks, data, 48, None)(lambda numbers: recipe.sample(np.asarray(numbers)))[
+    return Evaluator(ranks, data, 48, Choice())(lambda numbers: recipe.sample(np.asarray(numbers)))[
         "score"
     ]

@@ -16,9 +16,11 @@ from distgan.core.errors import ConfigError, RunError
 from distgan.data.dataset import Data
 from distgan.distributed.map_over_ranks import map_over_ranks
 from distgan.distributed.ranks import Ranks
-from distgan.evaluation import image_features
+from distgan.evaluation.features import inception as inception_module
+from distgan.evaluation.features.choice import Choice
+from distgan.evaluation.features.inception import Inception
+from distgan.evaluation.features.stand_in import StandIn
 from distgan.evaluation.image_evaluator import Evaluator
-from distgan.evaluation.image_features import Inception, StandIn
 from distgan.evaluation.set_statistics import reduce_moments
 from distgan.metrics.exact_sums import Sums
 from distgan.metrics.frechet import distance as frechet
@@ -112,7 +114,7 @@ def test_a_filled_ring_is_no_ring_of_modes(tmp_path, scale):
         == 0
     )
     data = Data(str(tmp_path / "d"))
-    evaluator = Evaluator(Ranks(Machine(device="cpu")), data, 200, None)
+    evaluator = Evaluator(Ranks(Machine(device="cpu")), data, 200, Choice())
 
     def drawn(points):
         return lambda numbers: torch.from_numpy((points * scale)[numbers]).float()
@@ -124,16 +126,16 @@ def test_a_filled_ring_is_no_ring_of_modes(tmp_path, scale):
     assert good["score"] < 2 < 5 < bad["score"], (good["score"], bad["score"])
     assert np.isnan(evaluator(drawn(filled * np.nan))["score"])
     one = next(x for x in (tmp_path / "d" / "statistics").iterdir())
-    again = Evaluator(Ranks(Machine(device="cpu")), data, 200, None)
+    again = Evaluator(Ranks(Machine(device="cpu")), data, 200, Choice())
     assert again(drawn(filled))["score"] == bad["score"] and one.name.startswith("features-")
     with pytest.raises(ConfigError, match="vectors have features of their own"):
-        Evaluator(Ranks(Machine(device="cpu")), data, 200, "weights.pth")
+        Evaluator(Ranks(Machine(device="cpu")), data, 200, Choice(inception="weights.pth"))
 
 
 def test_an_evaluation_tells_copies_from_new_images(particles):
     """Training images as samples are at 0, as the held-out ones by construction at 1."""
     data = Data(str(particles))
-    evaluator = Evaluator(Ranks(Machine(device="cpu")), data, len(data.validation), None)
+    evaluator = Evaluator(Ranks(Machine(device="cpu")), data, len(data.validation), Choice())
 
     def drawn(split):
         return lambda numbers: (
@@ -196,7 +198,7 @@ def test_inception_is_pytorch_fids_network_with_the_files_weights(tmp_path, monk
         weights = {name: value.clone() for name, value in net.state_dict().items()}
         torch.save(weights, tmp_path / "weights.pth")
         patch.setattr(
-            image_features,
+            inception_module,
             "INCEPTION_SHA256",
             hashlib.sha256((tmp_path / "weights.pth").read_bytes()).hexdigest(),
         )
@@ -293,10 +295,10 @@ def test_the_floor_is_the_score_that_new_reals_would_get(particles, tmp_path):
         / 127.5
         - 1
     )
-    expected = Evaluator(Ranks(Machine(device="cpu")), old, 15, None)(
+    expected = Evaluator(Ranks(Machine(device="cpu")), old, 15, Choice())(
         lambda numbers: fresh[numbers]
     )
-    found = floor.reals(old, new, 15, None)
+    found = floor.reals(old, new, 15, Choice())
     assert found["score"] == pytest.approx(expected["score"]) and found["nearest"] == pytest.approx(
         expected["nearest"]
     )
@@ -323,4 +325,4 @@ def test_the_floor_is_the_score_that_new_reals_would_get(particles, tmp_path):
     ]
     assert lines[-1].startswith("best / untrained: 1/50; best / floor: 2.00; 54 training images")
     with pytest.raises(DistganError, match="scores 21 samples, the new data set holds 20 images"):
-        floor.reals(old, new, 21, None)
+        floor.reals(old, new, 21, Choice())

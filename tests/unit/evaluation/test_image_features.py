@@ -18,7 +18,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from bench import extraction, weights
 from distgan.config.settings import Run
 from distgan.core.errors import ConfigError, RunError
-from distgan.evaluation import image_features, inception_input
+from distgan.evaluation.features import inception, inception_input
 from distgan.metrics import frechet
 
 SIZES = [(64, 64), (299, 299), (400, 300), (30, 500)]
@@ -168,7 +168,7 @@ def test_a_row_does_not_depend_on_its_neighbours_in_a_chunk(both):
 
 
 def test_half_precision_is_refused(stand_in):
-    net = image_features.Inception(str(stand_in[0]), stand_in[1])
+    net = inception.Inception(str(stand_in[0]), stand_in[1])
     with (
         pytest.raises(ConfigError, match="features are computed in float32, found autocast"),
         torch.autocast("cpu", torch.bfloat16),
@@ -185,7 +185,7 @@ def test_other_weights_are_taken_by_their_hash_and_never_called_by_the_published
 ):
     file, digest = stand_in
     for way in ("bilinear", "clean"):
-        net = image_features.Inception(str(file), digest, way)
+        net = inception.Inception(str(file), digest, way)
         assert (net.metric, net.kernel, net.preprocessing, net.digest) == (
             "frechet_standin",
             "kernel_standin",
@@ -200,15 +200,15 @@ def test_other_weights_are_taken_by_their_hash_and_never_called_by_the_published
             " evaluate.inception_sha256"
         ),
     ):
-        image_features.Inception(str(file))
+        inception.Inception(str(file))
     with pytest.raises(
         RunError, match=f"SHA-256 is {digest}, allowed is {'0' * 64} .evaluate.inception_sha256"
     ):
-        image_features.Inception(str(file), "0" * 64)
+        inception.Inception(str(file), "0" * 64)
     monkeypatch.setattr(
-        image_features, "INCEPTION_SHA256", digest
+        inception, "INCEPTION_SHA256", digest
     )  # as if the published file were this one
-    nets = [image_features.Inception(str(file), None, way) for way in ("bilinear", "clean")]
+    nets = [inception.Inception(str(file), None, way) for way in ("bilinear", "clean")]
     assert [(net.metric, net.kernel) for net in nets] == [
         ("fid", "kid"),
         ("fid_clean", "kid_clean"),
@@ -231,7 +231,7 @@ def test_a_file_that_holds_something_else(tmp_path):
                 else "holds weights of another network"
             ),
         ):
-            image_features.Inception(
+            inception.Inception(
                 str(tmp_path / name), hashlib.sha256((tmp_path / name).read_bytes()).hexdigest()
             )
 

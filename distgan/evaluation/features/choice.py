@@ -1,0 +1,54 @@
+"""Choose a feature extractor, which gives the scores their names.
+
+An extractor takes uint8 [batch, 1 or 3, height, width], or of vectors float32 [batch, d], and
+returns float32 [batch, features]. It has `metric` and `kernel`, the names of Fréchet and kernel
+distances on its features; `label`, its description; `digest`, of its weights; `preprocessing`, how
+images are resized, or "none"; `largest`, a power of two above every feature.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from distgan.config.image_network import LITE0, STAND_IN
+from distgan.config.sections import Evaluate
+from distgan.core.errors import ConfigError
+from distgan.evaluation.features.inception import Inception
+from distgan.evaluation.features.lite0 import Lite0
+from distgan.evaluation.features.stand_in import StandIn
+from distgan.evaluation.features.vectors import Vectors
+
+Extractor = StandIn | Lite0 | Inception | Vectors
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a user chooses: `network`, lite0 or standin, unless `inception` names a file of weights,
+    of the SHA-256 `sha256` where they are not the published ones.
+    """
+
+    network: str = STAND_IN
+    inception: str | None = None
+    sha256: str | None = None
+    preprocessing: str = "bilinear"
+
+    @classmethod
+    def of(cls, settings: Evaluate) -> "Choice":
+        """Return what a run has chosen."""
+        return cls(settings.extractor, settings.inception, settings.inception_sha256)
+
+    def build(self, vectors: np.ndarray | None = None) -> Extractor:
+        """Return the extractor; of `vectors` [n, d], real ones, their own.
+
+        RunError, ConfigError.
+        """
+        if vectors is not None:
+            if self.inception:
+                raise ConfigError(
+                    f"inception is {self.inception}, but vectors have features of their own; leave"
+                    " it out"
+                )
+            return Vectors(vectors)
+        if self.inception:
+            return Inception(self.inception, self.sha256, self.preprocessing)
+        return Lite0() if self.network == LITE0 else StandIn()
