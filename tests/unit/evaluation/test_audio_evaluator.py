@@ -425,7 +425,7 @@ def test_the_verb_says_how_it_is_used(tmp_path):
         env=environment(),
         check=True,
     ).stdout
-    assert "--real CLEAN --fake REPAIRED" in shown
+    assert "CLEAN REPAIRED --input DENOISED" in shown
     with pytest.raises(
         ConfigError, match="--embedding, --embedding-weights and --embedding-sha256 belong together"
     ):
