@@ -23,7 +23,7 @@ Extractor = StandIn | Lite0 | Inception | Vectors
 
 @dataclass(frozen=True)
 class Choice:
-    """What a user chooses: `network`, lite0 or standin, unless `inception` names a file of weights,
+    """A choice of features: `network`, lite0 or standin, unless `inception` names a file of weights,
     of the SHA-256 `sha256` where they are not the published ones.
     """
 
