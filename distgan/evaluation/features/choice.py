@@ -23,8 +23,8 @@ Extractor = StandIn | Lite0 | Inception | Vectors
 
 @dataclass(frozen=True)
 class Choice:
-    """A choice of features: `network`, lite0 or standin, unless `inception` names a file of weights,
-    of the SHA-256 `sha256` where they are not the published ones.
+    """A choice of features: those of `network`, lite0 or standin, unless `inception` names a file
+    of weights, of the SHA-256 `sha256` where they are not the published ones.
     """
 
     network: str = STAND_IN
