@@ -23,7 +23,7 @@ help:
 $(READY): pyproject.toml constraints.txt
 	@echo "installing into .venv: about 5 GB, a minute or more"
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[scores]'
 	touch $(READY)
 
 # What tests, lint and benchmarks need beside it.

@@ -295,7 +295,8 @@ def _as_in_a_new_process() -> Iterator[None]:
     plain = [torch.autocast(kind, enabled=False) for kind in ("cpu", "cuda")]
     try:
         with torch.inference_mode(False), torch.enable_grad(), plain[0], plain[1]:
-            yield
+            with _own_code.in_a_program():
+                yield
     except BaseException:
         process_group.leave(before)
         raise

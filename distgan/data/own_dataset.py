@@ -118,7 +118,7 @@ class OwnSplit(ShardSet):
     def __init__(self, dataset: Any, name: str, numbers: Any, labelled: bool):
         self.dataset, self.name, self.numbers = dataset, name, np.asarray(numbers, np.int64)
         self.folder, self.bounds = Path(name), [0, len(self.numbers)]
-        self.rate = getattr(dataset, "rate", None)
+        self.rate = _asked(lambda: getattr(dataset, "rate", None), f"rate of {name}")
         self.labelled = labelled
         self._last: tuple[int, dict[str, bytes]] = -1, {}  # sounds are read in several pieces
         self.form: tuple[np.dtype, tuple[int, ...]] | None = None
@@ -202,7 +202,7 @@ class OwnData(Data):
         stated = _fingerprint(dataset, name)
         n, classes = _length(dataset, name, 2), _classes(dataset, name)
         labelled = classes is not None
-        held_out = getattr(dataset, "validation", None)
+        held_out = _asked(lambda: getattr(dataset, "validation", None), f"validation of {name}")
         numbers = np.arange(n)
         if held_out is None:
             chosen = rng.numpy_generator(0, f"validation/{stated}").permutation(n)

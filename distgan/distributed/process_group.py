@@ -4,11 +4,16 @@ caller's script has made it.
 
 import datetime
 import os
+from typing import Any
 
 import torch.distributed as dist
+from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
 
+from distgan.core.errors import LaunchError
+
 _left = 0  # groups that this process has made and left: a script may train several runs
+_beside: list[dist.ProcessGroup] = []  # groups that were made beside the default one
 
 
 def existing() -> tuple[bool, bool]:
@@ -37,12 +42,37 @@ def begin_again(on_cpu: bool, timeout: datetime.timedelta) -> None:
         )
 
 
+def accelerator(on_cpu: bool, handlers: list[Any]) -> Accelerator:
+    """Return an Accelerator in float32; LaunchError where the caller's own has other settings."""
+    try:
+        return Accelerator(cpu=on_cpu, mixed_precision="no", kwargs_handlers=handlers)
+    except ValueError as error:
+        if not PartialState._shared_state:
+            raise
+        raise LaunchError(
+            "this program has made an Accelerator with other settings, of which a process has one:"
+            f" {error}. Train before it is made, or in a process of its own"
+        ) from error
+
+
+def on_cpus(timeout: datetime.timedelta) -> dist.ProcessGroup:
+    """Return a new group of all ranks for messages by gloo; `leave` destroys it. Collective."""
+    group = dist.new_group(backend="gloo", timeout=timeout)
+    _beside.append(group)
+    return group
+
+
 def leave(before: tuple[bool, bool]) -> None:
     """Leave what this process did not have `before`, so that another run can be trained in it."""
     global _left
     had_accelerator, had_group = before
     if not had_accelerator:
         AcceleratorState._reset_state(reset_partial_state=True)
-    if dist.is_initialized() and not had_group:
-        dist.destroy_process_group()
-        _left += 1
+    if dist.is_initialized():
+        if had_group:
+            for group in _beside:
+                dist.destroy_process_group(group)
+        else:
+            dist.destroy_process_group()
+            _left += 1
+    _beside.clear()

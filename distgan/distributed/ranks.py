@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
-from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
+from accelerate import DistributedDataParallelKwargs, InitProcessGroupKwargs
 from torch import nn
 
 from distgan.config.sections import Machine
@@ -72,11 +72,8 @@ class Ranks:
                 process_group.begin_again(on_cpu, limit)
             # Without cpu=True Accelerate finds no backend on a machine without a GPU, and each
             # process trains alone.
-            self._accelerator = Accelerator(
-                cpu=on_cpu,
-                mixed_precision="no",
-                kwargs_handlers=[ddp, InitProcessGroupKwargs(timeout=limit)],
-            )
+            handlers = [ddp, InitProcessGroupKwargs(timeout=limit)]
+            self._accelerator = process_group.accelerator(on_cpu, handlers)
             self.rank, self.world_size = (
                 self._accelerator.process_index,
                 self._accelerator.num_processes,
@@ -91,8 +88,8 @@ class Ranks:
             if self.world_size > 1:
                 # Flags and messages are sent by gloo, which launches no kernel and does not
                 # synchronise the device.
-                self._control = dist.new_group(backend="gloo", timeout=limit)
-                self._wait = dist.new_group(backend="gloo", timeout=_WAIT)
+                self._control = process_group.on_cpus(limit)
+                self._wait = process_group.on_cpus(_WAIT)
 
     def _compute(self, machine: Machine, precision: str) -> None:
         """Set `dtype`, of weights and losses, and `autocast`, of the networks' arithmetic or

@@ -16,7 +16,7 @@ from distgan.monitor.rules_game import gan_means
 from distgan.monitor.rules_outcome import validation_rising
 from distgan.monitor.settings import Watch
 
-FRECHET = ("eval/fid", "eval/frechet_standin", "eval/frechet_vectors")
+FRECHET = ("eval/fid", "eval/frechet_lite0", "eval/frechet_standin", "eval/frechet_vectors")
 FID_GOOD = 50.0  # of sagan and wgan_flowers; another extractor has another scale
 
 

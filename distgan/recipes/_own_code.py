@@ -28,6 +28,7 @@ from distgan.runs.recipe_code import RecipeCode
 from distgan.shards.format.sample_spec import UNITS
 
 _LOADING = threading.RLock()  # one thread imports at a time
+_in_a_program = False  # of someone else, whose `sys.modules` a recipe's modules must not stay in
 Loaded = tuple[type[Run], Any, RecipeCode, str]  # (Settings, Recipe, its code, its docstring)
 
 
@@ -43,8 +44,9 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.SourceLoader):  # type
         self.folders = {
             name.rsplit(".", i)[0] for name in names for i in range(name.count(".") + 1) if name
         }
-        self.depth, self.lock = 0, threading.RLock()
-        # Names of which the program has modules of its own; the recipe's, while those are in use.
+        self.depth, self.lock, self.unloaded = 0, threading.RLock(), False
+        # Names that are the program's in `sys.modules`, but while the recipe imports: where it has
+        # modules of these names, and wherever distgan is a library.
         self.shared: set[str] = set()
         self.aside: dict[str, ModuleType] = {}
 
@@ -94,6 +96,8 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.SourceLoader):  # type
         outermost = self.depth == (0 if step > 0 else 1)
         self.depth += step
         if outermost:
+            if self.unloaded:  # its functions may still import
+                sys.meta_path.insert(0, self) if step > 0 else sys.meta_path.remove(self)
             others = {name: sys.modules.pop(name) for name in self.shared if name in sys.modules}
             sys.modules.update(self.aside)
             self.aside = others
@@ -140,6 +144,7 @@ def _load(code: RecipeCode) -> Loaded:
     unload()
     finder = _Finder(code)
     names = finder.folders | finder.modules.keys()
+    finder.shared = names if _in_a_program else set()
     for name in names & sys.modules.keys():
         if not finder.may_replace(name):
             raise ConfigError(
@@ -200,10 +205,22 @@ def _finders() -> list[_Finder]:
     return [each for each in sys.meta_path if isinstance(each, _Finder)]
 
 
+@contextmanager
+def in_a_program() -> Iterator[None]:
+    """Keep the modules of recipes that are loaded here out of `sys.modules`."""
+    global _in_a_program
+    before, _in_a_program = _in_a_program, True
+    try:
+        yield
+    finally:
+        _in_a_program = before
+
+
 def unload() -> None:
     """Forget the modules of a recipe that was loaded before."""
     for finder in _finders():
         sys.meta_path.remove(finder)
+        finder.unloaded = True
         for name in finder.folders | finder.modules.keys() if not finder.shared else ():
             sys.modules.pop(name, None)
 

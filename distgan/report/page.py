@@ -146,8 +146,13 @@ def _curve_notes(run: History) -> list[str]:
         notes.append(f"{metric}: over {count} held-out {run.unit}, lower is better")
     if run.metric == "frechet_standin":
         notes.append(
-            "a stand-in for the usual features, which had no weights here: compare it only between"
-            " runs of the same extractor"
+            "a seeded random network, which sees neither noise nor JPEG artefacts nor parts in"
+            " wrong places: compare it only between runs of the same extractor"
+        )
+    if run.metric == "frechet_lite0":
+        notes.append(
+            "frechet_lite0 compares with no published FID, which is of Inception's features: only"
+            " with runs on the same data"
         )
     return notes
 

@@ -60,7 +60,8 @@ def load(text: str) -> Any:
     file, name = found.groups()
     path = _file(file)
     try:
-        module = importlib.import_module(file) if path is None else _run(path)
+        alone = path and ("." not in file or file.endswith(".py"))
+        module = _run(path) if path and alone else _imported(file, path)
         made = getattr(module, name)
         if callable(made) and not hasattr(type(made), "__getitem__"):
             made = made()
@@ -72,19 +73,41 @@ def load(text: str) -> Any:
 
 
 def _file(name: str) -> Path | None:
-    """Return the file to run, which must be the user's own; None for an installed module."""
-    path = Path(name).expanduser()
+    """Return the file to run; None for an installed module.
+
+    It and the packages that hold it must be the user's own.
+    """
+    path, packages = Path(name).expanduser(), []
     if not name.endswith(".py"):
         path = Path(os.getcwd(), *name.split(".")).with_suffix(".py")
         if not path.is_file():
             return None
-    try:
-        why = strangers_work(os.stat(path))
-    except OSError as error:
-        raise ConfigError(f"data: cannot read {path}: {error.strerror}") from None
-    if why:
-        raise ConfigError(f"data: {path} {why}: it is not run. If you trust it, make a copy of it")
+        folders = list(path.parents)[: name.count(".")]
+        packages = [file for folder in folders if (file := folder / "__init__.py").is_file()]
+    for file in (path, *packages):
+        try:
+            why = strangers_work(os.stat(file))
+        except OSError as error:
+            raise ConfigError(f"data: cannot read {file}: {error.strerror}") from None
+        if why:
+            raise ConfigError(
+                f"data: {file} {why}: it is not run. If you trust it, make a copy of it"
+            )
     return path.resolve()
+
+
+def _imported(name: str, path: Path | None) -> ModuleType:
+    """Import a module by its full name, that of a package in the working directory first."""
+    if path is None:
+        return importlib.import_module(name)
+    sys.path.insert(0, os.getcwd())
+    try:
+        module = importlib.import_module(name)
+    finally:
+        sys.path.remove(os.getcwd())
+    if Path(str(module.__file__)).resolve() != path:
+        raise ImportError(f"another package {name.partition('.')[0]} is in use: {module.__file__}")
+    return module
 
 
 def _run(path: Path) -> ModuleType:

@@ -20,7 +20,7 @@ import distgan
 from distgan.commands import generate
 from distgan.core.errors import ConfigError, DataError, RunError
 from distgan.distributed import process_group
-from distgan.recipes import _catalog
+from distgan.recipes import _catalog, _own_code
 from distgan.recipes._own_code import load, modules, unload
 from distgan.runs import class_source, data_code, recipe_code
 from distgan.runs.checkpoints import newest
@@ -247,6 +247,28 @@ def test_the_programs_modules_stay_its_own(tmp_path, monkeypatch):
         assert recipe.__module__ in [each.__name__ for each in modules()[:3]]
     unload()
     assert sys.modules["nets"] is nets and sys.modules["parts"] is parts
+
+
+def test_a_recipes_modules_are_not_the_programs(tmp_path, monkeypatch):
+    """Also where the program has not imported its own yet; and a recipe that was loaded before
+    still finds its own.
+    """
+    codes = []
+    for name, width in (("one", 3), ("two", 5)):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "nets.py").write_text(NETS)
+        (folder / "parts.py").write_text(f"WIDTH = {width}\n")
+        codes.append(recipe_code.collect(folder / "nets.py", "Other", "nets:Other"))
+    before = set(sys.modules)
+    with _own_code.in_a_program():
+        recipes = [load(code)[1] for code in codes]
+    assert not {"nets", "parts"} & (set(sys.modules) - before)
+    assert [recipe.step(None, None, None)[0] for recipe in recipes] == [3, 5]
+    Path("parts.py").write_text("WIDTH = 44\n")
+    monkeypatch.syspath_prepend(Path.cwd())
+    assert importlib.import_module("parts").WIDTH == 44
+    assert recipes[0].step(None, None, None)[0] == 3
 
 
 def test_a_class_is_known_by_the_file_that_defined_it(tmp_path, monkeypatch):

@@ -14,13 +14,13 @@ from distgan.core.errors import RunError
 from distgan.evaluation.features.inception import require_float32
 
 SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
-SIDE = 224
+SIDE = 128
 
 
 class Lite0(nn.Module):
     """EfficientNet-Lite0 (Tan and Le 2019, without squeeze-and-excitation) up to its last pooling.
 
-    Returns float32 [batch, 1280]. Images are resized to 224 pixels, bilinear and antialiased, and
+    Returns float32 [batch, 1280]. Images are resized to 128 pixels, bilinear and antialiased, and
     scaled to (x - 127) / 128. Batch norm is folded into the convolutions and the layout is
     channels-last, as for Inception.
     """

@@ -1,6 +1,7 @@
 """A map-style Dataset in place of a folder of shards: its forms, faults and names."""
 
 import os
+import sys
 import textwrap
 
 import numpy as np
@@ -212,6 +213,21 @@ def test_it_is_named_by_a_file_or_an_import_path(code):
     ):
         with pytest.raises(ConfigError, match=said):
             open_data(text)
+
+
+def test_a_module_of_a_package_in_the_working_directory_is_imported_as_one(code, monkeypatch):
+    package = code.parent / "own_data_package"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "sizes.py").write_text("SIZE = 16")
+    text = code.read_text().replace("from beside", "from .sizes")
+    (package / "photos.py").write_text(text)
+    assert open_data("own_data_package.photos:photos").shape == (3, 16, 16)
+    assert os.getcwd() not in sys.path
+    if os.getuid() == 0:
+        os.chown(package / "__init__.py", 12345, 12345)
+        with pytest.raises(ConfigError, match=r"__init__.py .*it is not run"):
+            open_data("own_data_package.photos:photos")
 
 
 def test_a_dataset_of_a_program_is_known_to_it_alone():

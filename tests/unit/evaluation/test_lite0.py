@@ -17,7 +17,7 @@ from distgan.evaluation.features.choice import Choice
 from distgan.recipes import sagan
 from distgan.runs.resolve import NOT_INSTALLED, folder_of, resolve, versions
 
-MILITARY_UNIFORM = 652  # of ImageNet's classes, counted from 0
+TIE, SUIT, UNIFORM = 457, 834, 652  # of ImageNet's classes, counted from 0
 
 
 @pytest.fixture(scope="module")
@@ -39,10 +39,10 @@ def photograph():
 def test_the_network_recognises_a_photograph(network):
     with torch.no_grad():
         features = network(photograph())
-        classes = network.net._fc(features)[0].softmax(0).topk(3)
+        classes = network.net._fc(features)[0].softmax(0)
     assert features.shape == (1, 1280) and features.dtype == torch.float32
     assert 0 <= features.min() and features.max() < network.largest
-    assert classes.indices[0] == MILITARY_UNIFORM and classes.values[0] > 0.2
+    assert {*classes.topk(3).indices.tolist()} == {TIE, SUIT, UNIFORM} and classes[UNIFORM] > 0.05
     assert (network.metric, network.kernel) == ("frechet_lite0", "kernel_lite0")
 
 
