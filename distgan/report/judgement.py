@@ -14,58 +14,48 @@ BETTER = {
     "sliced_wasserstein": "lower ↓",
     "nearest": "near 1",
 }
-CERTAIN = 2.0  # standard deviations from which on a difference is told as one
-FEWEST = 16  # samples at equal sizes below which a Fréchet distance is not judged
+# Standard deviations from which on a difference is told as one. That of a Fréchet distance is known
+# less well: between equal sets its differences vary by 0.5 to 1.7 of it (docs/evaluation.md).
+CERTAIN, CERTAIN_FRECHET = 2.0, 4.0
+FEWEST = 16  # on either side, below which nothing is judged
 Table = tuple[tuple[str, ...], list[tuple[Any, ...]], list[str]]
 
 
 def judgement(result: dict[str, Any]) -> str:
-    """Return one sentence: do the samples score like other real ones would?
+    """Return one sentence: do the samples score like other real samples would?
 
-    The Fréchet distance of k samples is compared with the floor of k real samples. Both are random:
-    the deviation of their difference is √2 that of the score, which is known for n samples and goes
-    as 1/√n. Where it is not known the kernel distance is compared with 0, its value for equal
-    distributions.
+    The kernel distance is compared with 0, its floor without bias. Where it is not known, the
+    Fréchet distance of k samples is compared with that of k real samples. Both are random: the
+    deviation of their difference is √2 that of the score, which is known for n and goes as 1/√n.
     """
-    floor, metric = result.get("floor") or {}, result.get("metric")
-    real, generated = floor.get("real") or {}, floor.get("generated") or {}
-    k, n, sd = floor.get("samples"), result.get("samples"), result.get("score_sd")
-    at_floor, at_samples = real.get("score"), generated.get("score")
+    floor, name = result.get("floor") or {}, kernel_of(result)
+    n, k, sd = result.get("samples"), floor.get("samples"), result.get("score_sd")
+    at_floor, at_samples = ((floor.get(x) or {}).get("score") for x in ("real", "generated"))
+    value, kernel_sd = result.get(name), result.get(f"{name}_sd")
+    if result.get("metric") == "frechet_unverified":
+        return "not judged: without the images of both sides there is no floor"
+    if min(n or 0, result.get("reals") or 0) < FEWEST:
+        return f"not judged: fewer than {FEWEST} samples or real samples"
+    if _numbers(value, kernel_sd) and kernel_sd > 0:
+        return _sentence(name, value / kernel_sd, n, "its floor, 0 for equal sets", CERTAIN)
     if _numbers(k, n, sd, at_floor, at_samples) and sd > 0 and k >= FEWEST:
         z = (at_samples - at_floor) / (math.sqrt(2 * n / k) * sd)
-        side = "above" if z >= 0 else "below"
-        return (
-            f"{metric} of {k} samples is {abs(z):.1f} standard deviations {side} its floor,"
-            f" {_verdict(z, k)}"
-        )
-    name = kernel_of(result)
-    value, sd = (result.get(key) for key in (name, f"{name}_sd"))
-    if _numbers(value, sd) and sd > 0 and min(n or 0, result.get("reals") or 0) >= FEWEST:
-        z = value / sd
-        side = "above" if z >= 0 else "below"
-        return (
-            f"{name} is {abs(z):.1f} standard deviations {side} 0, its value for equal"
-            f" distributions, {_verdict(z, n)}"
-        )
-    if metric == "frechet_unverified":
-        return "not judged: without images of both sides there is no floor"
-    return (
-        f"not judged: no standard deviation is known, or there are fewer than {FEWEST} samples or"
-        " real samples; compare the score with its floor"
-    )
+        return _sentence(f"{result['metric']} of {k} samples", z, k, "its floor", CERTAIN_FRECHET)
+    return "not judged: no standard deviation is known; compare the score with its floor by eye"
 
 
-def _verdict(z: float, n: Any) -> str:
-    if z >= CERTAIN:
-        return "so these features tell the samples from real ones"
-    if z > -CERTAIN:
-        return (
-            f"so {n} samples show no difference from real ones, which does not prove that there is"
-            " none"
+def _sentence(what: str, z: float, n: Any, floor: str, certain: float) -> str:
+    said = f"{what} is {abs(z):.1f} standard deviations {'above' if z >= 0 else 'below'} {floor}: "
+    if z >= certain:
+        return said + "these features tell the samples from real ones"
+    if z > -certain:
+        return said + (
+            f"these features show no difference of {n} samples from real ones, which does not prove"
+            " that there is none"
         )
-    return (
-        "so samples are nearer to the real ones than other real samples are: look for copies"
-        " (nearest) and for missing variety (recall, coverage)"
+    return said + (
+        "samples are nearer to the real ones than other real samples are; look for copies (nearest)"
+        " and for missing variety (recall, coverage)"
     )
 
 
