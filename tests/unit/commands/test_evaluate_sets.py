@@ -19,11 +19,14 @@ from distgan.config.sections import Machine
 from distgan.core.errors import ConfigError, DataError, RunError
 from distgan.distributed.ranks import Ranks
 from distgan.evaluation.drawn import NonFiniteSamples
+from distgan.evaluation.features.choice import Choice
 from distgan.evaluation.image_evaluator import Evaluator
 from distgan.evaluation.sets import opening, statistics_cache
 from distgan.evaluation.sets.traits import Traits, differences
 from distgan.outputs.image_results import Drawing
 from distgan.shards.sources import images as source
+
+STAND_IN = ("--device", "cpu", "--extractor", "standin")
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +51,7 @@ def written(folder: str, images: np.ndarray, names: list[str] | None = None) -> 
 
 
 def scores(*words: str) -> dict:
-    assert evaluate.main([*words, "--device", "cpu", "--out", "scores.json"]) == 0
+    assert evaluate.main([*words, *STAND_IN, "--out", "scores.json"]) == 0
     return json.loads(Path("scores.json").read_text())
 
 
@@ -96,7 +99,7 @@ def test_a_part_of_a_set_that_keeps_its_order_is_a_draw(tmp_path):
     real = np.concatenate([of_class(2, 40), of_class(3, 40)])
     fake = Sorted(np.concatenate([of_class(0, 60), of_class(1, 60)]), tmp_path)
     ranks = Ranks(Machine(device="cpu"))
-    evaluator = Evaluator(ranks, Sorted(real, tmp_path), 50, None, True, thorough=True)
+    evaluator = Evaluator(ranks, Sorted(real, tmp_path), 50, Choice(), True, thorough=True)
     said = evaluator.compare(fake)
     floor = said["floor"]
     assert floor["generated"]["score"] < 2 * floor["real"]["score"] and floor["samples"] == 40
@@ -159,7 +162,7 @@ def test_runs_sets_and_statistics_in_any_combination(trained, capsys):
     fake = written("fake", of_class(0, 12, 64))
     files = {}
     for path in ("features", "moments"):
-        assert evaluate.main([str(data), fake, "--path", path, "--device", "cpu"]) == 0
+        assert evaluate.main([str(data), fake, "--path", path, *STAND_IN]) == 0
         (files[path],) = map(str, (data / "statistics").glob(f"{path}-*"))
     of_folder = scores(str(data), fake)
     assert scores(files["features"], fake)["score"] == of_folder["score"]
@@ -182,7 +185,7 @@ def test_runs_sets_and_statistics_in_any_combination(trained, capsys):
     with pytest.raises(ConfigError, match="resize: found 16, but rows.npy holds vectors"):
         evaluate.main(["rows.npy", "rows.npy", "--resize", "16"])
     with pytest.raises(RunError, match="resized: made with none, needed is 32"):
-        evaluate.main([files["features"], fake, "--resize", "32", "--device", "cpu"])
+        evaluate.main([files["features"], fake, "--resize", "32", *STAND_IN])
 
 
 @pytest.mark.filterwarnings("ignore:The `disp` argument:DeprecationWarning")  # of SciPy's
@@ -222,7 +225,7 @@ def test_means_and_covariances_of_pytorch_fid_have_another_name_and_a_warning(ca
         (["text.npz", fake], "holds no statistics of pytorch-fid or clean-fid"),
     ):
         with pytest.raises(DataError, match=message):
-            evaluate.main([*words, "--device", "cpu"])
+            evaluate.main([*words, *STAND_IN])
 
 
 def test_several_sizes_are_resized_as_shards_are_and_differences_are_told(capsys):
