@@ -15,6 +15,7 @@ QUICK = (
     "scaling",
     "saving",
     "frechet",
+    "comparing",
     "extraction",
     "sweeping",
 )  # understand --quick and --only

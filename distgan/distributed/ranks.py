@@ -156,6 +156,13 @@ class Ranks:
             dist.all_reduce(x, group=self._wait)
         return x
 
+    def broadcast_cpu(self, x: torch.Tensor) -> torch.Tensor:
+        """Return rank 0's CPU tensor, received in `x` on the others. Waits hours if need be."""
+        x = x.contiguous()
+        if self.world_size > 1:
+            dist.broadcast(x, 0, group=self._wait)
+        return x
+
     def batch_norm(self, x, mean, var, weight, bias, eps: float) -> torch.Tensor:
         """Normalise over all samples of all ranks, on GPUs; `mean` and `var` receive the batch's
         statistics. Not differentiable twice.

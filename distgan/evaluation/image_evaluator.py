@@ -19,6 +19,7 @@ from distgan.core.errors import DataError, RunError
 from distgan.data.dataset import Data
 from distgan.distributed.map_over_ranks import CHUNK, one_thread
 from distgan.distributed.ranks import Ranks
+from distgan.evaluation import image_pairs
 from distgan.evaluation.drawn import (
     NonFiniteSamples,
     Sample,
@@ -26,13 +27,13 @@ from distgan.evaluation.drawn import (
     scored,
 )
 from distgan.evaluation.features.choice import Choice
+from distgan.evaluation.image_pairs import disjoint_halves
 from distgan.evaluation.image_scores import (
     CHEAP,
     Classes,
     SetStatistics,
     by_class,
     compare,
-    disjoint_halves,
 )
 from distgan.evaluation.set_statistics import Computation
 from distgan.evaluation.sets import statistics_cache
@@ -41,7 +42,6 @@ from distgan.evaluation.sets.image_set import ImageSet, drawn
 from distgan.evaluation.sets.resizing import FILTER, resized
 from distgan.evaluation.sets.statistics_files import StatisticsFile
 from distgan.evaluation.sets.traits import differences
-from distgan.metrics import inception_score
 from distgan.shards.format.sample_spec import UNITS
 
 MAX_FEATURE_BYTES = 2**30  # above this, path=auto takes moments
@@ -216,16 +216,33 @@ class Evaluator:
         def work() -> dict[str, Any]:
             with one_thread():
                 scores = compare(
-                    self._real, fake, metrics, names, self.reals, self._seed, self._thorough
+                    self._real,
+                    fake,
+                    metrics,
+                    names,
+                    self.reals,
+                    self._seed,
+                    self._thorough,
+                    pairs,
+                    classes,
                 )
                 if classes is not None and fake.features is not None:
                     scores["by_class"] = by_class(
                         self._real, fake, classes, metrics, names, self.reals
                     )
-            return scores | self._inception_score(fake) | {"samples": fake.n}
+            return scores | {"samples": fake.n}
 
         if self._thorough:  # many images take minutes
             console.say(f"comparing {self.reals} real {self._unit} with {self._samples}")
+        pairs = image_pairs.compute(
+            self._ranks,
+            self._real.features,
+            self._real.training,
+            fake.features,
+            metrics,
+            self.reals,
+            self._thorough,
+        )
         result = self._ranks.on_rank_zero(work)
         self.seconds["scores"] = time.perf_counter() - began
         return result | {
@@ -233,17 +250,6 @@ class Evaluator:
             "extractor": self.extract.label,
             "made_with": self.provenance(),
         }
-
-    def _inception_score(self, fake: SetStatistics) -> dict[str, Any]:
-        """Return the Inception Score, if it is asked for and the features are Inception's."""
-        weights = getattr(self.extract, "classifier", None)
-        if "inception_score" not in self._metrics or weights is None or fake.features is None:
-            return {}
-        mean, sd = None, None
-        if fake.n >= inception_score.PARTS:
-            with one_thread():
-                mean, sd = inception_score.score(fake.features, weights)
-        return {"inception_score": mean, "inception_score_sd": sd}
 
     # ---- on all ranks
     def load_reference(self) -> None:

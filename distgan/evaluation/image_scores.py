@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from distgan.core import rng
 from distgan.core.errors import RunError
+from distgan.evaluation.image_pairs import ImagePairs, disjoint_halves, plan
 from distgan.metrics import frechet, kernel, manifold, sliced
 
 METRICS = ("frechet", "kernel", "manifold", "sliced", "nearest")
@@ -69,16 +69,6 @@ class Classes:
     samples: np.ndarray
 
 
-def disjoint_halves(n: int, limit: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the numbers of two disjoint random sets of min(n // 2, limit) of n images each.
-
-    The distance between the two is the floor: real images against real images.
-    """
-    order = torch.from_numpy(rng.numpy_generator(0, "evaluate/floor", n).permutation(n))
-    k = min(n // 2, limit)
-    return order[:k], order[k : 2 * k]
-
-
 def compare(
     real: SetStatistics,
     fake: SetStatistics,
@@ -87,11 +77,13 @@ def compare(
     used: int,
     seed: int,
     thorough: bool,
+    pairs: ImagePairs | None = None,
+    classes: Classes | None = None,
 ) -> dict[str, Any]:
     """Score `fake` against the first `used` real images.
 
     `names`: of the Fréchet and the kernel distance. `thorough`: standard deviations and limits,
-    too. RunError where a metric is not defined.
+    too. `pairs`: those of both sets, if they were computed. RunError where a metric is not defined.
     """
     if real.moments is not None or fake.moments is not None:
         return _compare_moments(real, fake, names[0], used)
@@ -111,23 +103,22 @@ def compare(
             "score_at_infinity_by": limit_method,
             "features": a.shape[1],
         }
-    if "kernel" in metrics:
-        result |= _kernel(a, b, names[1])
+    if pairs is None:
+        pairs = plan(real.features, real.training, fake.features, metrics, used, thorough)
+        pairs.pairs.compute()
+    scores, why = _of_pairs(pairs, "whole", metrics, names[1], classes)
+    result |= scores
     if "manifold" in metrics:
-        if min(len(a), len(b)) > manifold.K:
-            result |= manifold.manifold(a, b)
-        else:
-            result |= dict.fromkeys(("precision", "recall", "density", "coverage"))
         result["k"] = manifold.K
     if "sliced" in metrics:
         result["sliced_wasserstein"] = sliced.distance(real.projections[:used], fake.projections)
     if "nearest" in metrics:
-        held_out = real.features[real.training :]
-        result["nearest"] = manifold.nearest(
-            b, real.features[: real.training], held_out if len(held_out) else None
-        )
-    result["floor"] = _floor(real, fake, metrics, names, used, thorough)
-    return result | ({"reasons": _reasons(result, len(a), len(b), names[1])} if thorough else {})
+        result["nearest"] = manifold.nearest_of_pairs(pairs.pairs) if pairs.nearest else None
+    result["floor"] = _floor(real, fake, metrics, names, used, thorough, pairs)
+    if thorough:
+        result["reasons"] = _reasons(result, len(a), len(b), names[1])
+        result["reasons"] |= {f"{names[1]}_interval": why} if why else {}
+    return result
 
 
 def _reasons(result: dict[str, Any], reals: int, samples: int, kernel_name: str) -> dict[str, str]:
@@ -153,6 +144,7 @@ def _floor(
     names: tuple[str, str],
     used: int,
     thorough: bool,
+    pairs: ImagePairs,
 ) -> dict[str, Any] | None:
     """Return {"samples": k, "real": …, "generated": …}; None below two images in a half.
 
@@ -163,24 +155,19 @@ def _floor(
     if k < 2:
         return None
 
-    def scores(features: torch.Tensor, projections: torch.Tensor | None) -> dict[str, Any]:
-        reference = real.features[first]
-        out: dict[str, Any] = {"score": _as_run_error(frechet.distance, reference, features)}
-        if "kernel" in metrics:
-            out |= _kernel(reference, features, names[1])
-        if thorough and "manifold" in metrics and k > manifold.K:
-            out |= manifold.manifold(reference, features)
+    def scores(side: str, of: SetStatistics, rows: Any) -> dict[str, Any]:
+        a, b = real.features[first], of.features[rows]
+        out: dict[str, Any] = {"score": _as_run_error(frechet.distance, a, b)}
+        out |= _of_pairs(pairs, side, metrics, names[1])[0]
         if thorough and "sliced" in metrics:
-            out["sliced_wasserstein"] = sliced.distance(real.projections[first], projections)
+            a, b = real.projections[first], of.projections[rows]
+            out["sliced_wasserstein"] = sliced.distance(a, b)
         return out
-
-    def projections(of: SetStatistics, rows: Any) -> torch.Tensor | None:
-        return None if of.projections is None else of.projections[rows]
 
     return {
         "samples": k,
-        "real": scores(real.features[second], projections(real, second)),
-        "generated": scores(fake.features[:k], projections(fake, slice(k))),
+        "real": scores("real", real, second),
+        "generated": scores("generated", fake, slice(k)),
     }
 
 
@@ -265,11 +252,44 @@ def _moments(of: SetStatistics, name: str, rows: Any) -> frechet.Moments | None:
     return frechet.moments(features) if len(features) > 1 else None
 
 
-def _kernel(a: torch.Tensor, b: torch.Tensor, name: str) -> dict[str, Any]:
-    if min(len(a), len(b)) < 3:
-        return {name: None}
-    result = kernel.distance(a, b)
-    return {name: result.value, f"{name}_sd": result.sd, f"{name}_interval": list(result.interval)}
+def _of_pairs(
+    pairs: ImagePairs,
+    name: str,
+    metrics: tuple[str, ...],
+    kernel_name: str,
+    classes: Classes | None = None,
+) -> tuple[dict[str, Any], str | None]:
+    """Return the kernel distance and precision, recall … of one of the comparisons, null where they
+    are not defined; and why there is no interval, None where there is one.
+    """
+    out: dict[str, Any] = {}
+    why, number = None, pairs.numbers.get(name)
+    if "kernel" in metrics:
+        out[kernel_name] = None
+        if number is not None:
+            found = kernel.of_pairs(pairs.pairs, number, classes and _by_design(pairs, classes))
+            why, interval = found.why, found.interval
+            out |= {kernel_name: found.value, f"{kernel_name}_sd": found.sd}
+            out[f"{kernel_name}_interval"] = None if interval is None else list(interval)
+    if pairs.balls(name):
+        out |= manifold.of_pairs(pairs.pairs, number)
+    elif "manifold" in metrics and name == "whole":
+        out |= dict.fromkeys(("precision", "recall", "density", "coverage"))
+    return out, why
+
+
+def _by_design(pairs: ImagePairs, classes: Classes) -> tuple[np.ndarray, np.ndarray]:
+    """Return the classes of both sets, in the order of `pairs`, where their numbers were given: the
+    same share of every class in both, or as many of each class. Else one class.
+    """
+    both = (classes.real[pairs.reals.numpy()], classes.samples[pairs.samples.numpy()])
+    counts = [np.bincount(x, minlength=len(classes.names)) for x in both]
+    same = np.array_equal(counts[0] * len(both[1]), counts[1] * len(both[0]))
+    a, b = (
+        x if same or np.ptp(count[count > 0]) == 0 else np.zeros_like(x)
+        for x, count in zip(both, counts, strict=True)
+    )
+    return a, b
 
 
 def _as_run_error(metric: Callable[[Any, Any], float], a: Any, b: Any) -> float:

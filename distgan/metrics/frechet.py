@@ -12,8 +12,9 @@ R of their QR decomposition, where n is more; and the Cholesky factor of the cov
 d and the covariances turn out to be conditioned well enough for 1e-10.
 """
 
+import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -188,9 +189,14 @@ def at_infinity(
         for i, x in enumerate((a, b))
     ]
     sizes = torch.linspace(n / 4, n, points).long().tolist()
-    found = torch.tensor(
-        [distance(a[order[0][:k]], b[order[1][:k]]) for k in sizes], dtype=torch.float64
-    )
+    nested = [_nested(x, rows, sizes) for x, rows in zip((a, b), order, strict=True)]
+    distances = []
+    for k, one, other in zip(sizes, *nested, strict=True):
+        parts = a[order[0][:k]], b[order[1][:k]]
+        exact = functools.partial(lambda x, y: (_factor(x), _factor(y)), *parts)
+        few = k <= 2 * d
+        distances.append(distance(*parts) if few else of_moments(one, other, exact))
+    found = torch.tensor(distances, dtype=torch.float64)
     ones = torch.stack(
         [torch.ones(points, dtype=torch.float64), 1 / torch.tensor(sizes, dtype=torch.float64)], 1
     )
@@ -202,6 +208,21 @@ def at_infinity(
             f" {float((ones @ fit - found).abs().max()):.2g} at most"
         ),
     )
+
+
+def _nested(x: torch.Tensor, order: torch.Tensor, sizes: list[int]) -> Iterator[Moments]:
+    """Yield the moments of the first n rows in an order, for rising n, reading each row once."""
+    middle, done = _mean(x), 0
+    total, products = torch.zeros_like(middle), torch.zeros(len(middle), len(middle)).double()
+    for n in sizes:
+        for rows in order[done:n].split(ROWS):
+            part = x[rows].double() - middle
+            total += part.sum(0)
+            add_products(products, part)
+        done, shift = n, total / n
+        yield Moments(
+            n, middle + shift, (mirrored(products) - n * torch.outer(shift, shift)).div_(n - 1)
+        )
 
 
 def require(

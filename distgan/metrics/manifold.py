@@ -16,8 +16,8 @@ precision, recall and coverage 1.
 import torch
 
 from distgan.metrics.frechet import require
+from distgan.metrics.pairs import Comparison, Pairs, Part
 
-ROWS = 512
 K = 5
 
 
@@ -27,19 +27,17 @@ def manifold(real: torch.Tensor, fake: torch.Tensor, k: int = K) -> dict[str, fl
     ValueError for sets of at most k rows, or as of `frechet.require`.
     """
     require(real, fake, f"precision and recall with k = {k}", k + 1)
-    radius_real, radius_fake = _radii(real, k), _radii(fake, k)
-    balls = torch.zeros(len(fake), dtype=torch.float64)  # real ones around each sample
-    inside = torch.zeros(len(real), dtype=torch.bool)
-    near = torch.zeros(len(real), dtype=torch.bool)
-    for rows, distances in _rows(fake, real):
-        within = distances <= radius_real
-        balls[rows] = within.sum(1).double()
-        near |= within.any(0)
-        inside |= (distances <= radius_fake[rows, None]).any(0)
+    parts = [_whole(real), _whole(fake)]
+    return of_pairs(Pairs(parts, [Comparison((0,), (1,), balls=True)], k=k).compute(), 0)
+
+
+def of_pairs(pairs: Pairs, number: int) -> dict[str, float]:
+    """Return the same of one of the comparisons, with balls, of `pairs`."""
+    around, inside, near = pairs.counts(number)
     return {
-        "precision": float((balls > 0).double().mean()),
+        "precision": float((around > 0).double().mean()),
         "recall": float(inside.double().mean()),
-        "density": float(balls.mean()) / k,
+        "density": float(around.mean()) / pairs.k,
         "coverage": float(near.double().mean()),
     }
 
@@ -55,39 +53,17 @@ def nearest(
     above 1 for samples that look like nothing there. None without held-out images, or if those are
     copies.
     """
-    usual = _to_nearest(held_out, train) if held_out is not None else 0.0
-    return _to_nearest(samples, train) / usual if usual else None
+    if held_out is None:
+        return None
+    parts = [_whole(samples), _whole(train), _whole(held_out)]
+    return nearest_of_pairs(Pairs(parts, [], [((0,), (1,)), ((2,), (1,))]).compute())
 
 
-def _to_nearest(a: torch.Tensor, b: torch.Tensor) -> float:
-    """The median over `a` of the distance to the nearest of `b`."""
-    return float(torch.cat([distances.min(1).values for _, distances in _rows(a, b)]).median())
+def nearest_of_pairs(pairs: Pairs) -> float | None:
+    """Return the same of the samples and the held-out images, the first and second in `nearest`."""
+    samples, usual = (float(pairs.to_nearest(number).median()) for number in (0, 1))
+    return samples / usual if usual else None
 
 
-def _radii(x: torch.Tensor, k: int) -> torch.Tensor:
-    """[n]: from each row to its k-th nearest other one."""
-    found = []
-    for rows, distances in _rows(x, x):
-        distances[torch.arange(len(distances)), rows] = torch.inf
-        found.append(distances.kthvalue(k, 1).values)
-    return torch.cat(found)
-
-
-def _rows(a: torch.Tensor, b: torch.Tensor):
-    """(row numbers [r] of a, distances [r, len(b)] in float64), stretch by stretch. By products:
-    ten times as fast as differences, and wrong by 1e-8 of the features' size; of what is left when
-    the mean of b is taken off, which brings that down.
-    """
-    middle = (
-        b.double().mean(0)
-        if len(b) <= ROWS
-        else sum(part.double().sum(0) for part in b.split(ROWS)) / len(b)
-    )
-    for start in range(0, len(a), ROWS):
-        part = a[start : start + ROWS].double() - middle
-        yield (
-            torch.arange(start, start + len(part)),
-            torch.cat(
-                [torch.cdist(part, other.double() - middle) for other in b.split(8 * ROWS)], 1
-            ),
-        )
+def _whole(features: torch.Tensor) -> Part:
+    return features, torch.arange(len(features))

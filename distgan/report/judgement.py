@@ -11,7 +11,6 @@ BETTER = {
     "recall": "higher ↑",
     "density": "near 1",
     "coverage": "higher ↑",
-    "inception_score": "higher ↑",
     "sliced_wasserstein": "lower ↓",
     "nearest": "near 1",
 }
