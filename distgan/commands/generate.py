@@ -123,7 +123,7 @@ def main(argv: list[str]) -> int:
         text += f"; next: {console.command('check', target)}"
     elif from_noise and not shards and not run.data.endswith(PASSED):
         fake = target / ("samples.npy" if is_vector else "images")
-        line = ("evaluate", "--real", run.data, "--fake", fake)
+        line = ("evaluate", run.data, fake)
         text += f"; next: {console.command(*line)}"
     console.say(text)
     return 0

@@ -44,7 +44,7 @@ def table(folder: str) -> list[list[str]]:
 
 def test_more_vectors_are_the_same_and_more(capsys):
     assert generate.main(["run", "few", "--n", "5"]) == 0
-    assert "distgan evaluate --real data --fake few/samples.npy" in capsys.readouterr().out
+    assert "distgan evaluate data few/samples.npy" in capsys.readouterr().out
     assert generate.main(["run", "many", "--n", "40"]) == 0
     few, many = np.load("few/samples.npy"), np.load("many/samples.npy")
     assert few.shape == (5, 2) and few.dtype == np.float32 and np.array_equal(few, many[:5])
