@@ -45,7 +45,7 @@ def of_run(checkpoint: Path, arguments: Arguments) -> Evaluation:
 
     def evaluation() -> tuple[Any, dict[str, Any] | None]:
         from distgan.distributed.ranks import Ranks
-        from distgan.evaluation.audio_sets import ValidationClips
+        from distgan.evaluation.audio.sets import ValidationClips
         from distgan.metrics.stft import STFT_RESOLUTIONS
 
         ranks = Ranks(run.machine, run.precision)
@@ -66,7 +66,7 @@ def of_run(checkpoint: Path, arguments: Arguments) -> Evaluation:
 
 def of_folders(arguments: Arguments) -> Evaluation:
     """Check that the folders match; return the evaluation of their clips."""
-    from distgan.evaluation.audio_sets import PairedFolders
+    from distgan.evaluation.audio.sets import PairedFolders
 
     real, fake = Path(arguments.real).expanduser(), Path(arguments.fake).expanduser()
     clips = PairedFolders(
@@ -91,7 +91,7 @@ def suitable_metrics(metrics: tuple[str, ...], rate: int, embedding: str | None)
     Outside the rates of sound, bands in Hz and frames of milliseconds have no meaning: ConfigError
     for metrics that a user chose.
     """
-    from distgan.evaluation.audio_evaluator import ANY_RATE
+    from distgan.evaluation.audio.evaluator import ANY_RATE
     from distgan.shards.codecs.audio import SOUND_RATES
 
     require(tuple(name for name in metrics if name in NAMES))
@@ -115,8 +115,8 @@ def _measure(
     arguments: Arguments,
 ) -> dict[str, Any] | None:
     """Return the result on rank 0, None elsewhere. Collective."""
-    from distgan.evaluation.audio_embeddings import Embedding
-    from distgan.evaluation.audio_evaluator import score
+    from distgan.evaluation.audio.embeddings import Embedding
+    from distgan.evaluation.audio.evaluator import score
 
     embedding = None
     if arguments.embedding:

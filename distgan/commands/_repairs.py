@@ -12,7 +12,7 @@ from distgan.core.errors import ConfigError, DataError
 from distgan.core.file_tree import Contents, find_files, shown
 from distgan.data.dataset import Data
 from distgan.data.transforms import to_bytes, to_unit
-from distgan.evaluation.audio_sets import FolderClips, ValidationClips
+from distgan.evaluation.audio.sets import FolderClips, ValidationClips
 from distgan.metrics.stft import STFT_RESOLUTIONS
 from distgan.shards.codecs import audio as audio_codec
 from distgan.shards.codecs import image as image_codec

@@ -12,8 +12,5 @@ image_pairs        products of all pairs of images, computed once by all ranks
 features           feature extractors: EfficientNet-Lite0, Inception, a stand-in, cosines of vectors
 unverified         the Fréchet distance to statistics whose origin is not known
 sets               data sets, folders and statistics of images, to be compared
-audio_evaluator    measures of repaired clips, collective
-audio_summary      means, intervals and distances of measured clips
-audio_sets         validation clips, folders of sound files
-audio_embeddings   speech models of torchaudio for a Fréchet audio distance
+audio              measures of repaired sound
 """

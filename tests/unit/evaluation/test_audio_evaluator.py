@@ -19,9 +19,11 @@ from sounds import RATE, asked, made_voices, noisy, voice_folders
 from distgan.commands import _evaluate_audio, evaluate
 from distgan.core.errors import ConfigError, DataError
 from distgan.distributed.ranks import Ranks
-from distgan.evaluation import audio_evaluator, audio_sets, audio_summary
-from distgan.evaluation.audio_embeddings import SCALE, Embedding
-from distgan.evaluation.audio_evaluator import Clip, columns, score
+from distgan.evaluation.audio import evaluator as audio_evaluator
+from distgan.evaluation.audio import sets as audio_sets
+from distgan.evaluation.audio import summary as audio_summary
+from distgan.evaluation.audio.embeddings import SCALE, Embedding
+from distgan.evaluation.audio.evaluator import Clip, columns, score
 from distgan.metrics import frechet, perceptual
 from distgan.metrics.audio import (
     CEPSTRA,

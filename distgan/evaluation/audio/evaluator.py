@@ -17,8 +17,8 @@ from distgan.core import console
 from distgan.core.errors import DataError
 from distgan.distributed.map_over_ranks import one_thread
 from distgan.distributed.ranks import Ranks
-from distgan.evaluation.audio_embeddings import Embedding
-from distgan.evaluation.audio_summary import summarize
+from distgan.evaluation.audio.embeddings import Embedding
+from distgan.evaluation.audio.summary import summarize
 from distgan.metrics import perceptual
 from distgan.metrics.audio import (
     BANDS_HZ,
@@ -157,7 +157,7 @@ def score(
     embedding: Embedding | None = None,
     seed: int = 0,
 ) -> dict[str, Any] | None:
-    """Measure all clips; return `audio_summary.summarize` on rank 0, None elsewhere. Collective."""
+    """Measure all clips; return `summary.summarize` on rank 0, None elsewhere. Collective."""
     names = columns(clips.rate, metrics, clips.paired)
     spaces: dict[str, Callable[[torch.Tensor, int], torch.Tensor]] = {}
     if "frechet" in metrics:

@@ -13,7 +13,7 @@ from distgan.core.file_tree import find_files, shown
 from distgan.core.reading import parse_json
 from distgan.data import transforms
 from distgan.data.dataset import Data
-from distgan.evaluation.audio_evaluator import Clip, Resolutions
+from distgan.evaluation.audio.evaluator import Clip, Resolutions
 from distgan.metrics.stft import STFT_RESOLUTIONS
 from distgan.shards.audio.pairs import SOUNDS, FilePairs
 from distgan.shards.codecs import audio as audio_codec

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from distgan.core import rng
-from distgan.evaluation.audio_embeddings import SCALE
+from distgan.evaluation.audio.embeddings import SCALE
 from distgan.metrics import frechet
 from distgan.metrics.exact_sums import MOST, Sums
 
