@@ -66,12 +66,15 @@ def write_atomic(
     path: Path,
     data: bytes | str | Callable[[BinaryIO], object],
     errors: Callable[[Path], contextlib.AbstractContextManager] = disk_errors,
+    *,
+    replace: bool = True,
 ) -> None:
     """Replace the file `path` whole: it is the old one or the new one at any time, also after a
     kill or a power cut, and with any number of writers at once.
 
     `data`: bytes, text (written as UTF-8), or a function that writes into a binary file. `errors`
-    translates OSError: by default DiskError.
+    translates OSError: by default DiskError. With `replace=False` a file that is there stays, and
+    of several writers the first wins.
     """
     with errors(path):
         file = create(temporary_name(path))
@@ -81,7 +84,7 @@ def write_atomic(
                     data(file)
                 else:
                     file.write(data.encode() if isinstance(data, str) else data)
-                publish(file, path)
+                publish(file, path, replace)
         except BaseException:
             with contextlib.suppress(OSError):
                 remove(Path(file.name))
@@ -171,13 +174,25 @@ def touch(path: Path) -> None:
     open(path, "ab", opener=opener).close()
 
 
-def publish(file: BinaryIO, path: Path) -> None:
-    """Give a complete temporary file its final name; on return content and name are on the disk."""
+def publish(file: BinaryIO, path: Path, replace: bool = True) -> None:
+    """Give a complete temporary file its final name; on return content and name are on the disk.
+
+    With `replace=False` a file that has the name already keeps it.
+    """
     file.flush()
     os.fsync(file.fileno())
     with opened_folder(path.parent) as folder:
         before = os.path.basename(file.name)
-        os.replace(before, path.name, src_dir_fd=folder, dst_dir_fd=folder)
+        decided = False
+        if not replace:
+            with contextlib.suppress(OSError):  # a file system without hard links
+                with contextlib.suppress(FileExistsError):
+                    os.link(before, path.name, src_dir_fd=folder, dst_dir_fd=folder)
+                decided = True
+        if decided:
+            os.unlink(before, dir_fd=folder)
+        else:
+            os.replace(before, path.name, src_dir_fd=folder, dst_dir_fd=folder)
         sync(path.parent)
 
 

@@ -10,6 +10,7 @@ speech       synthetic speech: a formant synthesiser and babble
 corpus       speech, noises and rooms, from folders or synthetic
 strength     how much a denoiser suppresses
 denoise      the denoisers, by name
-deepfilter   DeepFilterNet 3 as a denoiser
+deepfilter3  the published DeepFilterNet3, from its package
+deepfilter   DeepFilterNet with weights of the user's own
 timbre_options  the options of the source timbre, and the check of their values
 """

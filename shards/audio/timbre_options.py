@@ -57,8 +57,15 @@ OPTIONS = (
         default=[-5.0, 20.0],
     ),
     number("reverb", "share of the samples that are in a room", 0, 1, metavar="SHARE", default=0.5),
-    one_of("denoiser", "what the pairs are denoised with", *denoise.NAMES, default=denoise.DEFAULT),
-    Option("weights", "of deepfilternet: the published zip, or its folder", "PATH"),
+    one_of(
+        "denoiser",
+        "what the pairs are denoised with (default: deepfilternet, the published DeepFilterNet3,"
+        " where its package is installed, else erb; a set that was begun keeps its own)",
+        *denoise.NAMES,
+    ),
+    Option(
+        "weights", "others for deepfilternet than the published ones: a zip, or a folder", "PATH"
+    ),
     number("max-delay", "largest delay of the denoiser", 0, 30, metavar="SECONDS", default=0.1),
 )
 

@@ -25,7 +25,15 @@ from distgan.core import console
 from distgan.core.arguments import Arguments, Command, Option, number, switch, whole
 from distgan.core.errors import ConfigError, DataError
 from distgan.core.worker_pool import default_workers
-from distgan.shards.build.plan import Task, build, finish, missing, shard_files, table
+from distgan.shards.build.plan import (
+    Task,
+    build,
+    finish,
+    missing,
+    other_options,
+    shard_files,
+    table,
+)
 from distgan.shards.format.index import load_json
 from distgan.shards.format.manifest import DATASET, VERSION, load_manifest
 from distgan.shards.format.sample_spec import next_lines
@@ -52,6 +60,7 @@ def main(argv: list[str]) -> int:
     name = argv[0]
     module = load_source(name)
     args = command_of(name).parse(argv[1:])
+    _keep_choices(module, args)
     source, task = module.Source(args), args.task
     options = {
         **source.options,
@@ -80,6 +89,15 @@ def main(argv: list[str]) -> int:
         else:
             _report(out, dataset)
     return 0
+
+
+def _keep_choices(module: Any, args: Arguments) -> None:
+    """Give options of module.KEPT that are not on the line the values of a set that was begun."""
+    dataset = Path(args.words[0]) / DATASET
+    recorded = load_json(dataset).get("options", {}) if dataset.is_file() else {}
+    for option in getattr(module, "KEPT", ()):
+        if getattr(args, option) is None:
+            setattr(args, option, recorded.get(option))
 
 
 def _exclusive(args: Arguments) -> Iterator[str]:
@@ -190,11 +208,7 @@ def _begun(out: Path, name: str, options: dict[str, Any]) -> bool:
         )
     recorded = existing.get("options", {})
     if existing.get("source") == name:
-        differences = [
-            f"  --{option}: {recorded.get(option)} there, {options.get(option)} now"
-            for option in dict.fromkeys([*options, *recorded])
-            if recorded.get(option) != options.get(option)
-        ]
+        differences = other_options(recorded, options)
     else:
         differences = [f"  source: {existing.get('source')} there, {name} now"]
     if differences:

@@ -199,8 +199,13 @@ def locked(out: Path, alone: bool) -> Iterator[None]:
 
 def _begin(out: Path, dataset: dict[str, Any], task: Task | None) -> None:
     """Write dataset.json and the folders, or check that the existing ones have the same plan."""
+    if task:  # of several that start at once, the first decides what the set is
+        _commit_dataset(out, dataset, replace=False)
     existing = load_json(out / DATASET) if (out / DATASET).is_file() else None
     if existing:
+        if differences := other_options(existing.get("options", {}), dataset["options"]):
+            lines = [f"{out} was begun by another task, with other options", *differences]
+            raise DataError("\n".join([*lines, "run this task again: it takes those of the set"]))
         plans = zip(PLAN_FIELDS, _plan(dataset), _plan(existing), strict=True)
         if differences := [name for name, current, recorded in plans if current != recorded]:
             raise DataError(
@@ -293,8 +298,18 @@ def _complete(out: Path, dataset: dict[str, Any]) -> dict[str, Any]:
     return dataset
 
 
-def _commit_dataset(out: Path, dataset: dict[str, Any]) -> None:
-    write_atomic(out / DATASET, json.dumps(dataset, indent=1) + "\n", file_system)
+def other_options(recorded: dict[str, Any], options: dict[str, Any]) -> list[str]:
+    """Return a line for each option that differs from what a data set records."""
+    return [
+        f"  --{option}: {recorded.get(option)} there, {options.get(option)} now"
+        for option in dict.fromkeys([*options, *recorded])
+        if recorded.get(option) != options.get(option)
+    ]
+
+
+def _commit_dataset(out: Path, dataset: dict[str, Any], replace: bool = True) -> None:
+    text = json.dumps(dataset, indent=1) + "\n"
+    write_atomic(out / DATASET, text, file_system, replace=replace)
 
 
 def _refuse_keys(keys: list[str]) -> None:

@@ -4,9 +4,10 @@ denoiser -> aligned pair.
 Each sample is one segment of speech, in a room (for a share of the samples), with noise at a random
 ratio, denoised with a random strength. Everything without a folder is synthetic: speech by
 espeak-ng if it is installed, else by a formant synthesiser; white, pink and babble noise; Polack's
-impulse responses. The default denoiser, erb, needs no weights: it does the kind of damage
-DeepFilterNet does, and is not equivalent to it. Gain, polarity and cropping are augmentation, and
-belong to training.
+impulse responses. The denoiser is the published DeepFilterNet3 where the package that carries it is
+installed; elsewhere erb, which needs no weights: it does the kind of damage DeepFilterNet does, and
+is not equivalent to it. dataset.json says which, and a set is made with one. Gain, polarity and
+cropping are augmentation, and belong to training.
 
 The denoiser's delay is pooled over up to 64 pairs before anything is written, because its latency
 is constant. A pair whose own delay or polarity disagrees is corrected by its own. A margin of
@@ -15,8 +16,8 @@ sound, complete: nothing is padded or wrapped around. All segments of a recordin
 Sample i depends on the options and i alone.
 
 A sample is `key.input.wav` (denoised) and `key.target.wav` (clean), 16 bits, and `key.json`:
-speech, noise, rir, snr_db, denoiser, strength, delay_samples, polarity, correlation; "doubt" if the
-pair may be unusable.
+speech, noise, rir, snr_db, denoiser, strength (null of DeepFilterNet3, which has none),
+delay_samples, polarity, correlation; "doubt" if the pair may be unusable.
 """
 
 import json
@@ -35,7 +36,7 @@ from distgan.core.errors import ConfigError, DataError
 from distgan.core.file_tree import Contents, find_files, shown
 from distgan.core.rng import numpy_generator
 from distgan.core.worker_pool import map_with_progress, ordered_map
-from distgan.shards.audio import align, corpus, degrade, denoise, timbre_options
+from distgan.shards.audio import align, corpus, deepfilter3, degrade, denoise, timbre_options
 from distgan.shards.audio.pairs import SILENT_PEAK, SOUNDS, correction, pair_sample
 from distgan.shards.audio.strength import Strength, draw_strength
 from distgan.shards.codecs import audio as audio_codec
@@ -44,12 +45,13 @@ from distgan.shards.sources._base import SampleIssue, SourceReport
 EXAMPLES = [
     ("400 pairs of 4 s from synthetic speech, noise and rooms", "distgan shard timbre OUT"),
     (
-        "from recordings, with the network itself at 48 kHz",
+        "from recordings, by DeepFilterNet3 at its own 48 kHz",
         "distgan shard timbre OUT --speech clean --noise noise --rirs rooms --rate 48000"
-        " --denoiser deepfilternet --weights DeepFilterNet3",
+        " --denoiser deepfilternet",
     ),
 ]
 RECIPE = "timbre"
+KEPT = ("denoiser",)
 
 FOLDERS = timbre_options.FOLDERS
 SYNTHETIC_PAIRS = 400
@@ -70,6 +72,10 @@ class Degraded:
     record: dict[str, Any]
 
 
+def _recorded(strength: Strength) -> dict[str, float]:
+    return {name: round(value, 3) for name, value in asdict(strength).items() if name != "seed"}
+
+
 class Source:
     def __init__(self, args: Arguments):
         self.folders = {
@@ -78,8 +84,8 @@ class Source:
         self.rate, self.seed, self.snr, self.reverb = args.rate, args.seed, args.snr, args.reverb
         self.frames = round(args.save_segment_length * args.rate)
         self.margin = round(args.max_delay * args.rate)
-        self.denoiser = args.denoiser
         self.weights = None if args.weights is None else Path(args.weights)
+        self.denoiser = args.denoiser or denoise.default(self.weights)
         # babble needs a voice, too
         needs_voice = not {"speech", "noise"} <= set(self.folders)
         self.voice = corpus.resolve_voice(args.voice) if needs_voice else None
@@ -99,7 +105,7 @@ class Source:
             "segment-length": args.segment_length,
             "snr": list(args.snr),
             "reverb": args.reverb,
-            "denoiser": args.denoiser,
+            "denoiser": self.denoiser,
             "max-delay": args.max_delay,
             "weights": self._weights_contents(),
             **{
@@ -152,9 +158,13 @@ class Source:
         # each process loads its own denoiser
         return {name: value for name, value in self.__dict__.items() if name != "_denoise"}
 
+    @property
+    def _is_published(self) -> bool:
+        return self.denoiser == "deepfilternet" and self.weights is None
+
     def _weights_contents(self) -> str | None:
         if self.weights is None:
-            return None
+            return deepfilter3.release() if self._is_published else None
         if self.weights.is_dir():
             files = find_files(self.weights, (".ini", ".ckpt", ".best"))[0]
             return str(Contents(self.weights, files))
@@ -287,9 +297,7 @@ class Source:
             "rir": rir,
             "snr_db": round(snr, 3),
             "denoiser": self.denoiser,
-            "strength": {
-                name: round(value, 3) for name, value in asdict(strength).items() if name != "seed"
-            },
+            "strength": None if self._is_published else _recorded(strength),
         }
         return Degraded(mixture, strength, record)
 

@@ -155,14 +155,14 @@ def test_what_cannot_be_loaded_says_why():
 def test_deepfilternet_says_all_that_is_missing(tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ConfigError) as caught:
-        denoise.load("deepfilternet", RATE, None)
+        denoise.load("deepfilternet", RATE, tmp_path / "none")
     for part in (
         "not installed: df, libdf",
         "pip install --no-deps deepfilternet==0.5.6",
         "3.10 and 3.11",
         "rate 16000 Hz",
         "48000",
-        "no weights given",
+        "no weights at",
         "models/DeepFilterNet3.zip",
     ):
         assert part in str(caught.value)

@@ -435,6 +435,8 @@ def test_built_as_shards(tmp_path):
                 "0.25",
                 "--workers",
                 "1",
+                "--denoiser",
+                "erb",
             ]
         )
         == 0
