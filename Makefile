@@ -5,7 +5,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 TESTED := .venv/.ready-test
 
-.PHONY: install demo test test-gate test-all test-lightning test-slurm test-smoke chaos bench peers lint clean help
+.PHONY: install demo test test-gate test-all test-extras test-slurm test-smoke chaos bench peers lint clean help
 help:
 	@echo "make install    what users need, into .venv; every other target does it by itself"
 	@echo "make demo       shard, train with 2 processes, validate, evaluate, report (minutes)"
@@ -13,7 +13,7 @@ help:
 	@echo "make test-gate  what .ci/run has beside it: the rest of tests/process, and what costs seconds"
 	@echo "make test-smoke three tests on a real Slurm, which slurm/dev-cluster starts on this machine"
 	@echo "make test-slurm all of them"
-	@echo "make test-lightning distgan.Loader in Lightning, which it installs into .venv-extras"
+	@echo "make test-extras distgan.Loader in Lightning, scores of speech by networks: what both need goes into .venv-extras"
 	@echo "make test-all   everything: unit, process, nightly, slurm (hours)"
 	@echo "make chaos      a hundred kills at random moments, with 1, 2 and 3 processes (half an hour)"
 	@echo "make bench      speed, as ratios against named peers or limits"
@@ -49,19 +49,21 @@ test-smoke test-slurm: $(TESTED)
 
 test-all: $(TESTED)
 	time $(BIN)/python -m pytest tests/unit tests/process tests/nightly -m 'not slurm'
-	$(MAKE) test-lightning test-slurm
+	$(MAKE) test-extras test-slurm
 
-# distgan.Loader in Lightning, in an environment that sees .venv and has Lightning beside it.
+# distgan.Loader in Lightning, and speech scores with the packages that they are compared with, in an
+# environment that sees .venv. Of Resemblyzer only a file is read, so none of what its code needs.
 EXTRAS := .venv-extras
 PURELIB := -c 'import sysconfig; print(sysconfig.get_path("purelib"))'
 $(EXTRAS)/.ready: $(TESTED)
 	test -x $(EXTRAS)/bin/python || $(PYTHON) -m venv $(EXTRAS)
 	echo "import site; site.addsitedir('$$($(BIN)/python $(PURELIB))')" > "$$($(EXTRAS)/bin/python $(PURELIB))/venv.pth"
-	$(EXTRAS)/bin/python -m pip install --quiet --constraint constraints.txt lightning
+	$(EXTRAS)/bin/python -m pip install --quiet --constraint constraints.txt lightning speechmos onnxruntime librosa
+	$(EXTRAS)/bin/python -m pip install --quiet --no-deps Resemblyzer==0.1.4
 	touch $@
 
-test-lightning: $(EXTRAS)/.ready
-	time $(EXTRAS)/bin/python -m pytest -n 0 tests/nightly/test_lightning.py -m nightly
+test-extras: $(EXTRAS)/.ready
+	time $(EXTRAS)/bin/python -m pytest -n 0 tests/nightly/test_lightning.py tests/nightly/test_speech_scores.py -m nightly
 
 chaos: $(TESTED)
 	$(BIN)/python tests/programs/chaos.py

@@ -10,15 +10,16 @@ from distgan.core import console
 from distgan.core.arguments import Arguments, Option, several
 from distgan.core.errors import ConfigError
 from distgan.core.files import csv_text
-from distgan.metrics.perceptual import NAMES, PLAIN, require
+from distgan.metrics.perceptual import BY_NAME, DNSMOS, GE2E, NAMES, PLAIN, UNPAIRED, require
 from distgan.runs.folder import timestamp
 
 OPTIONS = (
     several(
         "metrics",
-        "measures; pesq, stoi and estoi need pip install 'distgan[perceptual]'",
+        "measures; pesq, stoi and estoi need pip install 'distgan[perceptual]', dnsmos needs"
+        " 'distgan[speech]', frechet_ge2e the file in Resemblyzer (docs/evaluation.md)",
         *PLAIN,
-        *NAMES,
+        *BY_NAME,
         default=PLAIN,
     ),
     Option("input", "the sounds before they were repaired", "FOLDER"),
@@ -65,14 +66,13 @@ def of_run(checkpoint: Path, arguments: Arguments) -> Evaluation:
 
 
 def of_folders(arguments: Arguments) -> Evaluation:
-    """Check that the folders match; return the evaluation of their clips."""
-    from distgan.evaluation.audio.sets import PairedFolders
+    """Check that the folders hold what the metrics need; return the evaluation of their clips."""
+    from distgan.evaluation.audio.sets import Folders
 
     real, fake = Path(arguments.real).expanduser(), Path(arguments.fake).expanduser()
-    clips = PairedFolders(
-        real, fake, Path(arguments.input).expanduser() if arguments.input else None
-    )
+    clips = Folders(real, fake, Path(arguments.input).expanduser() if arguments.input else None)
     metrics = suitable_metrics(arguments.metrics, clips.rate, arguments.embedding)
+    metrics = _comparable(metrics, clips, arguments)
 
     def evaluation() -> tuple[Any, dict[str, Any] | None]:
         from distgan.config.sections import Machine
@@ -85,16 +85,56 @@ def of_folders(arguments: Arguments) -> Evaluation:
     return evaluation
 
 
+def _comparable(metrics: tuple[str, ...], clips: Any, arguments: Arguments) -> tuple[str, ...]:
+    """Return the metrics that these folders have what they need for.
+
+    ConfigError for metrics that were asked for by name and cannot be had, and for clips of one
+    name that differ in length.
+    """
+    from distgan.evaluation.audio.embeddings import RATE
+
+    compared = [name for name in metrics if name not in UNPAIRED]
+    hint = f"; --metrics {','.join(UNPAIRED[:1])} compares sets of any names and lengths"
+    if compared and (reason := clips.unpaired()):
+        if "metrics" in arguments.given:
+            raise ConfigError(f"{', '.join(compared)} need pairs: {reason}{hint}")
+        console.say(f"{reason}; {', '.join(compared)} are left out")
+        metrics, compared = tuple(name for name in metrics if name in UNPAIRED), []
+    if compared and (errors := clips.unequal()):
+        raise ConfigError(
+            f"clips that are compared must be aligned and of equal length{hint}:\n"
+            + "\n".join(errors)
+        )
+    if compared and (lone := clips.lone()):
+        console.say(
+            f"{len(lone)} clips are not in all folders, and take part in Fréchet distances alone:"
+            f" {', '.join(lone[:5])}{' …' if len(lone) > 5 else ''}"
+        )
+    if len(clips.rates) > 1:
+        if compared or "frechet" in metrics:
+            raise ConfigError(
+                "the files have several rates; resample them to one first:\n"
+                + "\n".join(f"  {rate} Hz: {path}" for rate, path in clips.rates.items())
+            )
+        clips.resample(RATE)
+    return metrics
+
+
 def suitable_metrics(metrics: tuple[str, ...], rate: int, embedding: str | None) -> tuple[str, ...]:
     """Return the metrics that are defined at a rate in Hz; ConfigError if a package is missing.
 
     Outside the rates of sound, bands in Hz and frames of milliseconds have no meaning: ConfigError
     for metrics that a user chose.
     """
+    from distgan.evaluation.audio import dnsmos, ge2e
     from distgan.evaluation.audio.evaluator import ANY_RATE
     from distgan.shards.codecs.audio import SOUND_RATES
 
     require(tuple(name for name in metrics if name in NAMES))
+    if DNSMOS in metrics:
+        dnsmos.model()
+    if GE2E in metrics:
+        ge2e.weights()
     if SOUND_RATES[0] <= rate <= SOUND_RATES[1]:
         return metrics
     wrong = [name for name in metrics if name not in ANY_RATE]
@@ -162,16 +202,29 @@ def tables(
     result: dict[str, Any],
 ) -> list[tuple[tuple[str, ...], list[tuple[Any, ...]], list[str]]]:
     """Return heads, rows and notes of the printed table: each mean beside that of the input."""
-    means, distances, rows = result["means"], result["distances"], []
+    means, distances, rows, notes = result["means"], result["distances"], [], []
     for name, mean in means.items():
-        if not name.startswith("input_"):
+        if name.startswith("target_"):
+            notes.append(f"{name}, of the clean sounds: {_text(mean['mean'])}")
+        elif not name.startswith("input_"):
             interval = "{:.4g} to {:.4g}".format(*mean["interval"]) if mean["interval"] else ""
             before = means.get(f"input_{name}", {}).get("mean")
             count = f"{mean['n']}" + (f", {mean['failed']} without" if mean["failed"] else "")
-            rows.append((name, mean["mean"], interval, before, count))
+            rows.append((name, mean["mean"], interval or "no interval", before, count))
     for name, distance in distances.items():
         if not name.startswith("input_"):
             before = distances.get(f"input_{name}", {}).get("value")
-            rows.append((name, distance["value"], "", before, f"{distance['frames']} frames"))
+            frames = f"{distance['frames']} and {distance['target_frames']} frames"
+            rows.append((name, distance["value"], "", before, frames))
+    if late := result["delay"]:
+        notes.append(
+            f"late by {late['samples']} samples against the clean sounds, in {late['clips']} of"
+            f" {late['of']} clips: SI-SDR, L1 and the STFT distance count that as damage. Align the"
+            " sounds first, if a constant delay is none"
+        )
     heads = (f"{result['samples']} clips", "mean", "95 %", "input", "of")
-    return [(heads, rows, [])]
+    return [(heads, rows, notes)]
+
+
+def _text(value: float | None) -> str:
+    return "none" if value is None else f"{value:.4g}"

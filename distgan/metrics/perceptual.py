@@ -17,6 +17,9 @@ PESQ_RATE = 16000  # wide-band; 8 kHz clips are taken narrow-band
 PACKAGES = {"pesq": "pesq", "stoi": "pystoi", "estoi": "pystoi"}
 NAMES = tuple(PACKAGES)
 PLAIN = ("si_sdr", "lsd", "mcd", "stft", "l1", "bands", "frechet")  # measures that need no package
+DNSMOS, GE2E = "dnsmos", "frechet_ge2e"
+BY_NAME = (*NAMES, DNSMOS, GE2E)  # asked for by name
+UNPAIRED = ("frechet", DNSMOS, GE2E)  # need no clean counterpart of equal length
 
 
 def require(names: tuple[str, ...]) -> None:

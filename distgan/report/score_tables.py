@@ -140,7 +140,7 @@ def audio_scores(run: History) -> dict[str, Any] | None:
     )
     rows = []
     for name, mean in means.items():
-        if not name.startswith("input_"):
+        if not name.startswith(("input_", "target_")):
             parts = [part.get(name) or {} for part in conditions.values()]
             rows.append(_audio_row(name, mean, means.get(f"input_{name}") or {}, parts))
     for name, distance in distances.items():

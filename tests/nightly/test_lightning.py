@@ -1,7 +1,7 @@
 """docs/loader.md, `distgan.Loader` in Lightning: each sample once an epoch with 1 and 2 processes,
 and where one goes on that the other has begun, from a checkpoint within an epoch or at its end.
 
-`make test-lightning` installs Lightning, into an environment of its own.
+`make test-extras` installs Lightning, into an environment of its own.
 """
 
 import re
@@ -11,7 +11,7 @@ import pytest
 import torch
 from processes import ROOT, run
 
-pytest.importorskip("lightning", reason="Lightning is not installed here: make test-lightning")
+pytest.importorskip("lightning", reason="Lightning is not installed here: make test-extras")
 
 BLOCK = re.findall(r"```python\n(.*?)```", (ROOT / "docs/loader.md").read_text(), re.DOTALL)[1]
 SEEN = """

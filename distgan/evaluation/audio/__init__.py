@@ -5,5 +5,7 @@ May import what the package above it may.
 evaluator    measures of clips, collective
 summary      means, intervals and distances of measured clips
 sets         validation clips, folders of sound files
-embeddings   speech models for a Fréchet audio distance
+embeddings   speech models of torchaudio for a Fréchet audio distance
+ge2e         a speaker embedding for another
+dnsmos       opinions without a reference
 """

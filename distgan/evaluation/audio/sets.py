@@ -1,5 +1,5 @@
 """Sets of clips to measure: the validation pairs of a run repaired by its network, sound files
-repaired by it, or files of two or three folders with the same names.
+repaired by it, or files of two or three folders.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from distgan.data import transforms
 from distgan.data.dataset import Data
 from distgan.evaluation.audio.evaluator import Clip, Resolutions
 from distgan.metrics.stft import STFT_RESOLUTIONS
-from distgan.shards.audio.pairs import SOUNDS, FilePairs
+from distgan.shards.audio.pairs import SOUNDS, FilePairs, named
 from distgan.shards.codecs import audio as audio_codec
 
 MAX_LISTED = 10  # files that an error names
@@ -37,10 +37,12 @@ class ValidationClips:
         self._data, self._repair, self._device = data, repair, device
         self.rate, self.resolutions = data.sample.rate, resolutions
         self.keys = [split.key(i) for i in range(len(split))]
-        self.snrs = [
-            _snr(split.fields_of(i, ("json",))["json"]) if "json" in split.fields else None
+        records = [
+            _record(split.fields_of(i, ("json",))["json"]) if "json" in split.fields else {}
             for i in range(len(split))
         ]
+        self.snrs = [_snr(record) for record in records]
+        self.groups = [record.get("group") for record in records]
 
     @torch.no_grad()
     def __getitem__(self, i: int) -> Clip:
@@ -68,7 +70,7 @@ class FolderClips:
         self._repair, self._device = repair, device
         self.rate, self.resolutions = rate, STFT_RESOLUTIONS
         self.keys = [path.relative_to(folder).with_suffix("").as_posix() for path in self._paths]
-        self.snrs = [None] * len(self.keys)
+        self.snrs = self.groups = [None] * len(self.keys)
 
     @torch.no_grad()
     def __getitem__(self, i: int) -> Clip:
@@ -79,73 +81,75 @@ class FolderClips:
         return Clip(output, source, source)
 
 
-class PairedFolders:
-    """Sound files with the same names, but for the extension, in two or three folders.
+class Folders:
+    """Sound files of two or three folders; those of one name, but for the extension, are one clip.
 
     `fake` holds the repaired sounds, `real` the clean ones, `source` what was repaired, if known.
-    ConfigError before any work if names, rates or lengths do not match.
+    A clip lacks the sides that have no file of its name.
     """
 
     resolutions = STFT_RESOLUTIONS
 
     def __init__(self, real: Path, fake: Path, source: Path | None = None):
-        pairs = [FilePairs(fake, real), *([FilePairs(source, real)] if source else [])]
-        stems = [
-            {
-                Path(target).with_suffix("").as_posix(): (Path(name), Path(target))
-                for name, target in part.files
-            }
-            for part in pairs
-        ]
-        unpaired = [note for part in pairs for note in part.notes]
-        if unpaired or stems[0].keys() != stems[-1].keys():
+        self._folders = {"output": fake, "target": real} | ({"input": source} if source else {})
+        self._files = {
+            side: {stem: folder / name for stem, name in FilePairs.by_stem(folder, SOUNDS).items()}
+            for side, folder in self._folders.items()
+        }
+        self.keys = list(dict.fromkeys(stem for side in self._files.values() for stem in side))
+        self.paired = source is not None
+        self.snrs = self.groups = [None] * len(self.keys)
+        self._infos = {path: _info(path) for side in self._files.values() for path in side.values()}
+        if several := [path for path, (_, _, channels) in self._infos.items() if channels > 1]:
             raise ConfigError(
-                "the folders hold different clips, and each needs its counterpart: "
-                + "; ".join(unpaired)
+                f"{several[0]} has several channels; sounds are measured one channel at a time:"
+                " mix them down or split them first"
             )
-        self.keys, self.paired = list(stems[0]), source is not None
-        self.snrs = [None] * len(self.keys)
-        self._paths = []
-        for key in self.keys:
-            name, target = stems[0][key]
-            paths = [fake / name, real / target]
-            self._paths.append([*paths, source / stems[1][key][0]] if source else paths)
-        self.rate = self._require_alike()
+        self.rates: dict[int, Path] = {}  # in Hz, each with a file
+        for path, (_, rate, _) in self._infos.items():
+            self.rates.setdefault(rate, path)
+        self.rate = next(iter(self.rates))
 
-    def _require_alike(self) -> int:
-        """Return the rate of all files in Hz; ConfigError unless they match."""
-        rates: dict[int, Path] = {}
+    def resample(self, rate: int) -> None:
+        """Give all clips this rate in Hz."""
+        self.rate, self.rates = rate, dict.fromkeys([rate], Path())
+
+    def unpaired(self) -> str:
+        """Return why no clip can be compared with its clean version, or ""."""
+        repaired, clean = (self._files[side] for side in ("output", "target"))
+        if repaired.keys() & clean.keys():
+            return ""
+        return (
+            f"no file of {self._folders['output']} has the same name as one of"
+            f" {self._folders['target']} (extensions aside): {named(repaired, 3)} there,"
+            f" {named(clean, 3)} here"
+        )
+
+    def lone(self) -> list[str]:
+        """Return the clips that lack a side."""
+        return [key for key in self.keys if not all(key in side for side in self._files.values())]
+
+    def unequal(self) -> list[str]:
+        """Return a line for each clip whose sides differ in length, at most MAX_LISTED."""
         errors = []
-        for key, paths in zip(self.keys, self._paths, strict=True):
-            infos = [_info(path) for path in paths]
-            for path, (_, rate, channels) in zip(paths, infos, strict=True):
-                rates.setdefault(rate, path)
-                if channels > 1:
-                    raise ConfigError(
-                        f"{path} has several channels; sounds are measured one channel at a time:"
-                        " mix them down or split them first"
-                    )
-            if len({frames for frames, _, _ in infos}) > 1:
+        for key in self.keys:
+            paths = [side[key] for side in self._files.values() if key in side]
+            frames = [self._infos[path][0] for path in paths]
+            if len(set(frames)) > 1:
                 lengths = ", ".join(
-                    f"{frames} frames in {path.parent}"
-                    for (frames, _, _), path in zip(infos, paths, strict=True)
+                    f"{n} frames in {path.parent}" for n, path in zip(frames, paths, strict=True)
                 )
                 errors.append(f"  {shown(key)}: {lengths}")
-        if len(rates) > 1:
-            raise ConfigError(
-                "the files have several rates; resample them to one first:\n"
-                + "\n".join(f"  {rate} Hz: {shown(str(path))}" for rate, path in rates.items())
-            )
-        if errors:
-            if len(errors) > MAX_LISTED:
-                errors[MAX_LISTED:] = [f"  and {len(errors) - MAX_LISTED} more"]
-            raise ConfigError(
-                "clips that are compared must be aligned and of equal length:\n" + "\n".join(errors)
-            )
-        return next(iter(rates))
+        if len(errors) > MAX_LISTED:
+            errors[MAX_LISTED:] = [f"  and {len(errors) - MAX_LISTED} more"]
+        return errors
 
     def __getitem__(self, i: int) -> Clip:
-        return Clip(*(torch.from_numpy(audio_codec.load(path)[0]) for path in self._paths[i]))
+        def load(side: str) -> torch.Tensor | None:
+            path = self._files.get(side, {}).get(self.keys[i])
+            return None if path is None else torch.from_numpy(audio_codec.load(path, self.rate)[0])
+
+        return Clip(load("output"), load("target"), load("input"))
 
 
 def _info(path: Path) -> tuple[int, int, int]:
@@ -157,12 +161,17 @@ def _info(path: Path) -> tuple[int, int, int]:
     return info.frames, info.samplerate, info.channels
 
 
-def _snr(data: bytes) -> float | None:
-    """Return `snr_db` of a sample's json, None where the source wrote none."""
+def _record(data: bytes) -> dict:
+    """Return what the source wrote of a sample, {} where that is nothing of use."""
     try:
-        value = parse_json(data).get("snr_db")
-    except (ValueError, AttributeError):
-        return None
+        record = parse_json(data)
+    except ValueError:
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _snr(record: dict) -> float | None:
+    value = record.get("snr_db")
     if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e6:
         return float(value)
     return None

@@ -57,6 +57,7 @@ class Made:
     def __init__(self, voices):
         self.voices, self.keys = voices, [f"clip{k}" for k in range(len(voices))]
         self.snrs = [2.0, 7.5, 7.0, None, 30.0][: len(voices)]
+        self.groups = [None] * len(voices)
 
     def __getitem__(self, i):
         return Clip(
@@ -231,7 +232,7 @@ def test_means_conditions_and_distances(voices):
     assert of["mean"] == pytest.approx(np.mean(numbers)) and of["sd"] == pytest.approx(
         np.std(numbers, ddof=1)
     )
-    assert min(numbers) <= of["interval"][0] < of["mean"] < of["interval"][1] <= max(numbers)
+    assert of["interval"] is None and found["interval_of"] == "clips"
     assert list(found["conditions"]) == ["0 to 5 dB", "5 to 10 dB", "20 dB and more"]
     assert found["conditions"]["5 to 10 dB"]["lsd"]["mean"] == pytest.approx(np.mean(numbers[1:3]))
     rows = {
@@ -242,11 +243,46 @@ def test_means_conditions_and_distances(voices):
         assert found["distances"][name] == {
             "value": pytest.approx(frechet.distance(rows[side], rows["target"]), rel=1e-6),
             "frames": len(rows[side]),
+            "target_frames": len(rows["target"]),
         }
     assert (
         found["distances"]["frechet_logmel"]["value"]
         < found["distances"]["input_frechet_logmel"]["value"]
     )
+
+
+@pytest.mark.gate
+@pytest.mark.parametrize("clips", [1, 5])
+@pytest.mark.parametrize("groups", [20, 50, 300])
+@pytest.mark.parametrize("kind", ["normal", "skew"])
+def test_an_interval_holds_the_mean_as_often_as_it_says(clips, groups, kind):
+    """Of single clips, and of several clips of each recording, between which half of the variance
+    lies. Taken clip by clip, the interval of the latter holds it much less often.
+    """
+    of, hits, naive, draws = np.repeat(np.arange(groups), clips), 0, 0, 200
+    for k in range(draws):
+        rng = np.random.default_rng(k)
+        own, shared = rng.standard_normal(len(of)), rng.standard_normal(groups)[of]
+        values, mean = (own + shared) / math.sqrt(2), 0.0
+        if kind == "skew":
+            values, mean = np.exp(values / 2), math.exp(1 / 8)
+        low, high = audio_summary.interval(values, of, k)
+        hits += low <= mean <= high
+        if clips > 1 and groups == 50:
+            low, high = audio_summary.interval(values, np.arange(len(of)), k)
+            naive += low <= mean <= high
+    assert 0.90 <= hits / draws <= 0.99
+    assert naive / draws < 0.85
+    assert audio_summary.interval(values, np.minimum(of, audio_summary.LEAST - 2), 0) is None
+
+
+def test_clips_of_one_recording_are_resampled_together(voices):
+    made = Made(voices * 8)
+    made.snrs, made.groups = [None] * 40, [f"recording {k // 2}" for k in range(40)]
+    found = score(Ranks(), made, ("l1",))
+    assert found["interval_of"] == "recordings" and found["means"]["l1"]["interval"]
+    made.groups = [f"recording {k // 4}" for k in range(40)]
+    assert score(Ranks(), made, ("l1",))["means"]["l1"]["interval"] is None
 
 
 def test_a_set_is_at_no_distance_from_itself(voices):
@@ -353,7 +389,8 @@ def test_folders_that_do_not_match_are_refused_by_name(folders, voices):
     with pytest.raises(
         ConfigError,
         match=(
-            rf"(?s)of equal length:\n  2: {len(voices[2]) - 7} frames in .*repaired,"
+            r"(?s)of equal length; --metrics frechet compares .* lengths:\n"
+            rf"  2: {len(voices[2]) - 7} frames in .*repaired,"
             rf" {len(voices[2])} frames in .*clean"
         ),
     ):
@@ -363,13 +400,67 @@ def test_folders_that_do_not_match_are_refused_by_name(folders, voices):
         ConfigError, match="(?s)several rates; resample them to one first:.*8000 Hz: "
     ):
         evaluate.main(asked(folders))
-    (folders / "repaired/2.wav").unlink()
-    with pytest.raises(ConfigError, match="each needs its counterpart: 1 without an input"):
-        evaluate.main(asked(folders))
     (folders / "denoised/3.wav").write_bytes(b"no sound")
     (folders / "repaired/2.wav").write_bytes(audio_codec.write_wav(voices[2], RATE))
     with pytest.raises(DataError, match="denoised/3.wav cannot be read as sound"):
         evaluate.main(asked(folders))
+
+
+@pytest.mark.parametrize("metrics", [["--metrics", "frechet"], []])
+def test_sets_of_any_names_and_lengths_are_compared(folders, voices, capsys, metrics):
+    """By what needs no pairs alone, whatever the order of names."""
+    for k in range(5):
+        (folders / f"repaired/{k}.wav").rename(folders / f"repaired/drawn{k}.wav")
+    (folders / "repaired/drawn4.wav").write_bytes(audio_codec.write_wav(voices[4][:9000], RATE))
+    (folders / "repaired/drawn3.wav").unlink()
+    out = folders / "out.json"
+    assert evaluate.main([*asked(folders)[:4], f"--out={out}", *metrics]) == 0
+    shown, about = capsys.readouterr().out, json.loads(out.read_text())
+    sets = [
+        torch.cat([log_mel(torch.from_numpy(audio_codec.load(path)[0]), RATE) for path in paths])
+        for paths in ((folders / "repaired").iterdir(), (folders / "clean").iterdir())
+    ]
+    assert about["distances"]["frechet_logmel"] == {
+        "value": pytest.approx(frechet.distance(*sets), rel=1e-6),
+        "frames": len(sets[0]),
+        "target_frames": len(sets[1]),
+    }
+    assert about["metrics"] == ["frechet"] and "frechet_logmel" in shown
+    assert ("si_sdr, lsd, mcd, stft, l1, bands are left out" in shown) == (not metrics)
+    with pytest.raises(ConfigError, match="(?s)lsd need pairs: no file of .*; --metrics frechet"):
+        evaluate.main([*asked(folders)[:4], "--metrics", "lsd,frechet"])
+
+
+def test_a_clip_without_a_counterpart_is_left_out_of_what_needs_one(folders, capsys):
+    (folders / "repaired/2.wav").unlink()
+    out = folders / "out.json"
+    assert evaluate.main(asked(folders, f"--out={out}", "--metrics", "si_sdr,frechet")) == 0
+    about = json.loads(out.read_text())
+    mean = about["means"]["si_sdr"]
+    assert (mean["n"], mean["failed"], about["means"]["input_si_sdr"]["n"]) == (4, 1, 5)
+    assert "1 clips are not in all folders" in capsys.readouterr().out
+    assert {row["key"]: row["why"] for row in about["clips"] if row["why"]} == {
+        "2": "si_sdr: no sound of this name"
+    }
+    distances = about["distances"]
+    assert distances["frechet_logmel"]["frames"] < distances["input_frechet_logmel"]["frames"]
+
+
+@pytest.mark.parametrize("late", [1, -3, 40])
+def test_a_delay_that_all_clips_share_is_named_and_changes_no_number(voices, late):
+    class Late(Made):
+        def __getitem__(self, i):
+            clip = super().__getitem__(i)
+            return Clip(torch.roll(clip.output, late), clip.target, clip.input)
+
+    made, moved = Made(voices), Late(voices)
+    assert score(Ranks(), made, ("si_sdr",))["delay"] is None
+    found = score(Ranks(), moved, ("si_sdr",))
+    assert found["delay"] == {"samples": late, "clips": 5, "of": 5}
+    clip = moved[1]
+    assert found["clips"][1]["si_sdr"] == si_sdr(clip.output[None], clip.target[None]).item()
+    rows, notes = _evaluate_audio.tables(found | {"samples": 5})[0][1:]
+    assert f"late by {late} samples" in notes[0] and rows[0][2] == "no interval"
 
 
 def test_several_channels_are_refused(folders, voices):
@@ -412,6 +503,7 @@ def test_more_frames_than_sums_hold_have_no_distance_at_any_number_of_processes(
     assert audio_summary._distance(alone[key], alone[key], 1.0) == {
         "value": None,
         "frames": 12,
+        "target_frames": 12,
         "why": "more than 10 frames: sums would not be exact any more",
     }
 
