@@ -50,10 +50,13 @@ OPTIONS = (
     one_of(
         "extractor",
         "network that images are scored through (default: that of the run; of folders lite0 where"
-        " it is installed)",
+        " it is installed); dinov2 and clip with --weights",
         "lite0",
         "standin",
+        "dinov2",
+        "clip",
     ),
+    Option("weights", "published weights of --extractor dinov2 or clip", "FILE"),
     Option(
         "inception",
         "pytorch-fid's Inception weights, in place of it (default: the run's evaluate.inception)",
@@ -299,7 +302,7 @@ def _choice(arguments: Arguments, scored: Evaluate | None = None) -> Any:
     if scored and not arguments.extractor:
         inception, sha256 = inception or scored.inception, sha256 or scored.inception_sha256
     network = arguments.extractor or (scored.extractor if scored else default_network())
-    return Choice(network, inception, sha256, arguments.preprocessing)
+    return Choice(network, inception, sha256, arguments.preprocessing, arguments.weights)
 
 
 def _metrics(metrics: tuple[str, ...], choice: Any) -> tuple[str, ...]:

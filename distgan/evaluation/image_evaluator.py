@@ -27,6 +27,7 @@ from distgan.evaluation.drawn import (
     scored,
 )
 from distgan.evaluation.features.choice import Choice
+from distgan.evaluation.features.transformers import Clip
 from distgan.evaluation.image_pairs import disjoint_halves
 from distgan.evaluation.image_scores import (
     CHEAP,
@@ -210,6 +211,8 @@ class Evaluator:
         metrics = tuple(
             name for name in self._metrics if name != "sliced" or fake.projections is not None
         )
+        if isinstance(self.extract, Clip):
+            metrics += ("cmmd",)
 
         names = (self.extract.metric, self.extract.kernel)
 

@@ -12,7 +12,7 @@ import torch
 
 from distgan.core.errors import RunError
 from distgan.evaluation.image_pairs import ImagePairs, disjoint_halves, plan
-from distgan.metrics import frechet, kernel, manifold, sliced
+from distgan.metrics import cmmd, frechet, kernel, manifold, sliced
 
 METRICS = ("frechet", "kernel", "manifold", "sliced", "nearest")
 CHEAP = ("frechet", "kernel", "nearest")  # at every evaluation of a training
@@ -110,6 +110,8 @@ def compare(
     result |= scores
     if "manifold" in metrics:
         result["k"] = manifold.K
+    if "cmmd" in metrics:
+        result["cmmd"] = cmmd.distance(a, b) if defined else None
     if "sliced" in metrics:
         result["sliced_wasserstein"] = sliced.distance(real.projections[:used], fake.projections)
     if "nearest" in metrics:
@@ -159,6 +161,8 @@ def _floor(
         a, b = real.features[first], of.features[rows]
         out: dict[str, Any] = {"score": _as_run_error(frechet.distance, a, b)}
         out |= _of_pairs(pairs, side, metrics, names[1])[0]
+        if thorough and "cmmd" in metrics:
+            out["cmmd"] = cmmd.distance(a, b)
         if thorough and "sliced" in metrics:
             a, b = real.projections[first], of.projections[rows]
             out["sliced_wasserstein"] = sliced.distance(a, b)

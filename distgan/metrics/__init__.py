@@ -6,6 +6,7 @@ frechet     Fréchet distance (FID, on Inception features), from features or fro
             standard deviation; its limit of infinite samples
 kernel      kernel distance (KID) over all pairs, with an interval
 pairs       products of all pairs of rows, once for all numbers, shared out among processes
+cmmd        CMMD of CLIP embeddings: another kernel
 manifold    precision, recall, density, coverage; nearest training image
 sliced      sliced Wasserstein distance of pixels, which needs no network
 exact_sums  moments that are the same to the last bit however the samples are distributed

@@ -11,6 +11,7 @@ BETTER = {
     "recall": "higher ↑",
     "density": "near 1",
     "coverage": "higher ↑",
+    "cmmd": "lower ↓",
     "sliced_wasserstein": "lower ↓",
     "nearest": "near 1",
 }

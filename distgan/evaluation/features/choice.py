@@ -16,21 +16,24 @@ from distgan.core.errors import ConfigError
 from distgan.evaluation.features.inception import Inception
 from distgan.evaluation.features.lite0 import Lite0
 from distgan.evaluation.features.stand_in import StandIn
+from distgan.evaluation.features.transformers import NETWORKS, Transformer
 from distgan.evaluation.features.vectors import Vectors
 
-Extractor = StandIn | Lite0 | Inception | Vectors
+Extractor = StandIn | Lite0 | Inception | Transformer | Vectors
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A choice of features: those of `network`, lite0 or standin, unless `inception` names a file
-    of weights, of the SHA-256 `sha256` where they are not the published ones.
+    """A choice of features: those of `network`, lite0, standin, or dinov2 or clip with the file
+    `weights`, unless `inception` names a file of weights, of the SHA-256 `sha256` where they are
+    not the published ones.
     """
 
     network: str = STAND_IN
     inception: str | None = None
     sha256: str | None = None
     preprocessing: str = "bilinear"
+    weights: str | None = None
 
     @classmethod
     def of(cls, settings: Evaluate) -> "Choice":
@@ -51,4 +54,13 @@ class Choice:
             return Vectors(vectors)
         if self.inception:
             return Inception(self.inception, self.sha256, self.preprocessing)
+        if self.network in NETWORKS:
+            if not self.weights:
+                raise ConfigError(
+                    f"--extractor {self.network} needs --weights FILE, the published file of"
+                    f" {NETWORKS[self.network].about}; nothing is downloaded"
+                )
+            return NETWORKS[self.network](self.weights)
+        if self.weights:
+            raise ConfigError("--weights FILE goes with --extractor dinov2 or clip")
         return Lite0() if self.network == LITE0 else StandIn()
