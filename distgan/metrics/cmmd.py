@@ -1,6 +1,6 @@
 """CMMD (Jayasumana et al. 2024): the squared maximum mean discrepancy of embeddings of length 1
-under the Gaussian kernel exp(-|x - y|^2 / (2 s^2)), s = 10, times 1,000. The mean over all pairs, each
-embedding with itself included, as in the published code.
+under the Gaussian kernel exp(-|x - y|^2 / (2 s^2)), s = 10, times 1,000. The mean over all pairs,
+each embedding with itself included, as in the published code.
 """
 
 import torch
