@@ -16,7 +16,7 @@ from distgan.runs.folder import timestamp
 from distgan.shards.format.sample_spec import UNITS
 
 METRICS = ("frechet", "kernel", "manifold", "sliced", "nearest")
-PUBLISHED = {"fid": "frechet", "kid": "kernel"}
+PUBLISHED = {"fid": "frechet", "kid": "kernel", "inception_score": "inception_score"}
 MAX_SAMPLES = 2**19  # sums of more are not exact
 OPTIONS = (
     whole(
@@ -27,7 +27,8 @@ OPTIONS = (
     ),
     several(
         "metrics",
-        "scores to compute; fid and kid are frechet and kernel with the published weights",
+        "scores to compute; fid and kid are frechet and kernel with the published weights, which"
+        " inception_score needs, too",
         *METRICS,
         *PUBLISHED,
         default=METRICS,
@@ -158,13 +159,9 @@ def of_folders(arguments: Arguments) -> Evaluation:
     files = [one for one in (real, fake) if isinstance(one, StatisticsFile)]
     if unverified and "vector" in (real.kind, fake.kind):
         raise ConfigError("a file .npz holds statistics of images; vectors cannot be compared with")
-    samples = 0
-    if not isinstance(fake, UnverifiedMoments):
-        if not isinstance(real, UnverifiedMoments):
-            _require_alike(real, fake.kind, _width(fake), fake.name)
-        samples = arguments.n or len(fake)
-        if samples > len(fake):
-            raise ConfigError(f"n: found {samples}, but {fake.name} holds {len(fake)}")
+    if not unverified:
+        _require_alike(real, fake.kind, _width(fake), fake.name)
+    samples = 0 if isinstance(fake, UnverifiedMoments) else _samples(fake, arguments.n)
     if files and not unverified:
         arguments.path = files[0].path
     choice = _choice(arguments)
@@ -230,6 +227,16 @@ def _require_alike(real: Any, kind: str, width: int | None, name: str) -> None:
             f"{real.name} holds {held[0]}, {name} {held[1]}; only samples of one kind and size"
             " compare"
         )
+
+
+def _samples(fake: Any, n: int | None) -> int:
+    """Return how many samples of a set are scored; moments are of all that were added up."""
+    holds = getattr(fake, "key", {}).get("used", len(fake))
+    if n is None or n == holds:
+        return holds
+    if n > holds or getattr(fake, "path", None) == "moments":
+        raise ConfigError(f"n: found {n}, but {fake.name} holds {holds}")
+    return n
 
 
 def _width(images: Any) -> int | None:
@@ -315,10 +322,10 @@ def _metrics(metrics: tuple[str, ...], choice: Any) -> tuple[str, ...]:
         raise ConfigError(
             f"metrics: found {', '.join(published)}, but without the published Inception weights"
             " (--inception FILE) no score may be called so; allowed:"
-            f" {', '.join(PUBLISHED[name] for name in published)}"
+            f" {', '.join(METRICS)}"
         )
     chosen = {PUBLISHED.get(name, name) for name in metrics} | {"frechet"}
-    return tuple(name for name in METRICS if name in chosen)
+    return tuple(name for name in (*METRICS, "inception_score") if name in chosen)
 
 
 def _conditions(evaluator: Any, ranks: Any) -> dict[str, Any]:

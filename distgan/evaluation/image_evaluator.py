@@ -43,6 +43,7 @@ from distgan.evaluation.sets.image_set import ImageSet, drawn
 from distgan.evaluation.sets.resizing import FILTER, resized
 from distgan.evaluation.sets.statistics_files import StatisticsFile
 from distgan.evaluation.sets.traits import differences
+from distgan.metrics import inception_score
 from distgan.shards.format.sample_spec import UNITS
 
 MAX_FEATURE_BYTES = 2**30  # above this, path=auto takes moments
@@ -233,7 +234,7 @@ class Evaluator:
                     scores["by_class"] = by_class(
                         self._real, fake, classes, metrics, names, self.reals
                     )
-            return scores | {"samples": fake.n}
+            return scores | self._inception_score(fake) | {"samples": fake.n}
 
         if self._thorough:  # many images take minutes
             console.say(f"comparing {self.reals} real {self._unit} with {self._samples}")
@@ -253,6 +254,17 @@ class Evaluator:
             "extractor": self.extract.label,
             "made_with": self.provenance(),
         }
+
+    def _inception_score(self, fake: SetStatistics) -> dict[str, Any]:
+        """Return the Inception Score, if it is asked for and the features are Inception's."""
+        weights = getattr(self.extract, "classifier", None)
+        if "inception_score" not in self._metrics or weights is None or fake.features is None:
+            return {}
+        mean, sd = None, None
+        if fake.n >= inception_score.PARTS:
+            with one_thread():
+                mean, sd = inception_score.score(fake.features, weights)
+        return {"inception_score": mean, "inception_score_sd": sd}
 
     # ---- on all ranks
     def load_reference(self) -> None:

@@ -9,6 +9,7 @@ pairs       products of all pairs of rows, once for all numbers, shared out amon
 cmmd        CMMD of CLIP embeddings: another kernel
 manifold    precision, recall, density, coverage; nearest training image
 sliced      sliced Wasserstein distance of pixels, which needs no network
+inception_score  clear and varied classes of samples alone, by a classifier
 exact_sums  moments that are the same to the last bit however the samples are distributed
 stft        distance of two signals' spectrograms, a metric and a loss
 audio       distances of a repaired recording from the clean one

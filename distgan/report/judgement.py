@@ -12,12 +12,14 @@ BETTER = {
     "density": "near 1",
     "coverage": "higher ↑",
     "cmmd": "lower ↓",
+    "inception_score": "higher ↑",
     "sliced_wasserstein": "lower ↓",
     "nearest": "near 1",
 }
-# Standard deviations from which on a difference is told as one. That of a Fréchet distance is known
-# less well: between equal sets its differences vary by 0.5 to 1.7 of it (docs/evaluation.md).
-CERTAIN, CERTAIN_FRECHET = 2.0, 4.0
+# Standard deviations from which on a Fréchet distance is told from its floor: their size is an
+# estimate, and between equal sets the differences vary by 0.5 to 1.7 of it (docs/evaluation.md).
+CERTAIN = 4.0
+ALIKE = "the sets are more alike"  # so begins the reason for no interval of metrics/kernel.py
 FEWEST = 16  # on either side, below which nothing is judged
 Table = tuple[tuple[str, ...], list[tuple[Any, ...]], list[str]]
 
@@ -25,31 +27,36 @@ Table = tuple[tuple[str, ...], list[tuple[Any, ...]], list[str]]
 def judgement(result: dict[str, Any]) -> str:
     """Return one sentence: do the samples score like other real samples would?
 
-    The kernel distance is compared with 0, its floor without bias. Where it is not known, the
-    Fréchet distance of k samples is compared with that of k real samples. Both are random: the
-    deviation of their difference is √2 that of the score, which is known for n and goes as 1/√n.
+    The kernel distance differs from 0, its floor without bias, where its interval leaves 0 out.
+    Where there is no interval, the Fréchet distance of k samples is compared with that of k real
+    samples. Both are random: the deviation of their difference is √2 that of the score, which is
+    known for n and goes as 1/√n.
     """
     floor, name = result.get("floor") or {}, kernel_of(result)
     n, k, sd = result.get("samples"), floor.get("samples"), result.get("score_sd")
     at_floor, at_samples = ((floor.get(x) or {}).get("score") for x in ("real", "generated"))
-    value, kernel_sd = result.get(name), result.get(f"{name}_sd")
+    value, kernel_sd, interval = (result.get(name + x) for x in ("", "_sd", "_interval"))
     if result.get("metric") == "frechet_unverified":
         return "not judged: without the images of both sides there is no floor"
     if min(n or 0, result.get("reals") or 0) < FEWEST:
         return f"not judged: fewer than {FEWEST} samples or real samples"
-    if _numbers(value, kernel_sd) and kernel_sd > 0:
-        return _sentence(name, value / kernel_sd, n, "its floor, 0 for equal sets", CERTAIN)
+    why = (result.get("reasons") or {}).get(f"{name}_interval", "")
+    if _numbers(value, kernel_sd) and kernel_sd > 0 and (interval or why.startswith(ALIKE)):
+        side = 1 if interval and interval[0] > 0 else 0 if interval else -1
+        return _sentence(name, value / kernel_sd, "its floor, 0 for equal sets", side, n)
     if _numbers(k, n, sd, at_floor, at_samples) and sd > 0 and k >= FEWEST:
         z = (at_samples - at_floor) / (math.sqrt(2 * n / k) * sd)
-        return _sentence(f"{result['metric']} of {k} samples", z, k, "its floor", CERTAIN_FRECHET)
+        side = (z >= CERTAIN) - (z <= -CERTAIN)
+        return _sentence(f"{result['metric']} of {k} samples", z, "its floor", side, k)
     return "not judged: no standard deviation is known; compare the score with its floor by eye"
 
 
-def _sentence(what: str, z: float, n: Any, floor: str, certain: float) -> str:
+def _sentence(what: str, z: float, floor: str, side: int, n: Any) -> str:
+    """Return the sentence; `side`: 1 above the floor, -1 below, 0 neither with certainty."""
     said = f"{what} is {abs(z):.1f} standard deviations {'above' if z >= 0 else 'below'} {floor}: "
-    if z >= certain:
+    if side > 0:
         return said + "these features tell the samples from real ones"
-    if z > -certain:
+    if side == 0:
         return said + (
             f"these features show no difference of {n} samples from real ones, which does not prove"
             " that there is none"

@@ -1,5 +1,5 @@
 """Started by test_evaluate.py with several processes: both paths of the evaluator over 1,003 images
-of one generator; rank 0 writes the results.
+of one generator, and a part of a data set; rank 0 writes the results.
 
 python tests/programs/evaluation.py DATA RESULT [COUNT INCEPTION SHA256]
 """
@@ -16,6 +16,7 @@ from distgan.distributed.ranks import Ranks, exit_process
 from distgan.evaluation.features.choice import Choice
 from distgan.evaluation.image_evaluator import Evaluator
 from distgan.evaluation.image_scores import METRICS
+from distgan.evaluation.sets.datasets import DatasetImages
 from distgan.nn.image import Generator
 
 COUNT = 1003
@@ -44,6 +45,11 @@ def results(
             thorough=True,
         )
         found.append(evaluator.measure(sample))
+        found[-1]["made_with"].pop("reals_in")
+    if not inception:
+        images = DatasetImages(Data(folder), folder)
+        evaluator = Evaluator(ranks, images, 41, Choice(), metrics=METRICS, thorough=True)
+        found.append(evaluator.compare(images))  # 41 drawn of 60
         found[-1]["made_with"].pop("reals_in")
     ranks.close()
     return found

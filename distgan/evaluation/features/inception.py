@@ -39,6 +39,7 @@ class Inception(nn.Module):
             self.metric, self.kernel = STAND_IN
             self.label = f"Inception pool3 with other weights, {self.digest[:8]}"
             self.largest = 256.0  # a guess: the range of other weights is unknown
+        self.classifier = weights["fc.weight"] if self.digest == INCEPTION_SHA256 else None
         self.net = _network(weights, path)
         self.requires_grad_(False).eval()
 

@@ -279,3 +279,14 @@ def test_a_generator_of_nan_writes_no_vectors():
     broken = Drawing(lambda numbers, _: torch.full((len(numbers), 3), torch.nan), kind="vector")
     with pytest.raises(NonFiniteSamples, match="samples 0 to 4 are not finite"):
         broken.draw(np.arange(5))
+
+
+def test_an_inception_score_needs_the_published_weights(tmp_path):
+    ranks, images = Ranks(Machine(device="cpu")), Sorted(of_class(0, 30), tmp_path)
+    metrics = ("frechet", "inception_score")
+    evaluator = Evaluator(ranks, images, 20, Choice(), True, metrics=metrics, thorough=True)
+    assert "inception_score" not in evaluator.compare(images)
+    evaluator.extract.classifier = torch.randn(5, 480)
+    assert 1 <= evaluator.compare(images)["inception_score"] <= 5
+    with pytest.raises(ConfigError, match="metrics: found inception_score, but without the publ"):
+        evaluate.main([written("real", of_class(0, 12)), "real", "--metrics", "inception_score"])

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from distgan.evaluation.image_scores import SetStatistics, compare
-from distgan.report.judgement import judgement, score_table
+from distgan.report.judgement import ALIKE, judgement, score_table
 
 MADE = {"made_with": {"extractor": "x", "preprocessing": "none", "path": "features"}}
 KNOWN = {
@@ -51,9 +51,27 @@ def test_copies_are_below_the_floor():
     [
         ({}, "frechet_x of 100 samples is 0.7 standard deviations above its floor: these features"),
         (
-            {"kernel_x": 0.3, "kernel_x_sd": 0.1},
+            {"kernel_x": 0.3, "kernel_x_sd": 0.1, "kernel_x_interval": [0.1, 0.5]},
             "kernel_x is 3.0 standard deviations above its floor, 0 for equal sets: these features"
             " tell the samples",
+        ),
+        (
+            {"kernel_x": 0.3, "kernel_x_sd": 0.1, "kernel_x_interval": [0.0, 0.5]},
+            "kernel_x is 3.0 standard deviations above its floor, 0 for equal sets: these features"
+            " show no difference of 400 samples",
+        ),
+        (
+            {
+                "kernel_x": -0.3,
+                "kernel_x_sd": 0.1,
+                "kernel_x_interval": None,
+                "reasons": {"kernel_x_interval": f"{ALIKE} than independent draws"},
+            },
+            "kernel_x is 3.0 standard deviations below its floor, 0 for equal sets: samples are",
+        ),
+        (
+            {"kernel_x": -0.3, "kernel_x_sd": 0.1, "kernel_x_interval": None},
+            "frechet_x of 100 samples is 0.7",
         ),
         ({"kernel_x": 0.3, "kernel_x_sd": None}, "frechet_x of 100 samples is 0.7"),
         ({"score_sd": None}, "not judged: no standard deviation is known"),
