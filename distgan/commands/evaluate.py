@@ -17,6 +17,7 @@ from distgan.core.errors import ConfigError
 from distgan.core.files import disk_errors, make_folder, write_atomic
 from distgan.recipes._catalog import resolve_recipe
 
+PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 SUMMARY = """Score the samples of a trained run (those that `distgan generate RUN` writes) or any
 set of images against real images, beside the floor: the scores of real images against other real
 images at the same sizes. For runs of waveform or timbre, or folders of sounds: measure every
@@ -175,7 +176,14 @@ def _concerns_sound(words: list[str], real: str, fake: str) -> bool:
     folder = Path(real).expanduser()
     if not real or not folder.is_dir() or (folder / "dataset.json").is_file():
         return False
-    return bool(find_files(folder, SOUNDS)[0])
+    sounds, others = find_files(folder, SOUNDS)
+    pictures = sum(n for suffix, n in others.items() if suffix in PICTURES)
+    if sounds and pictures:
+        console.say(
+            f"{real} holds {len(sounds)} sounds and {pictures} pictures: the sounds are compared."
+            " For the pictures name a folder of them alone"
+        )
+    return bool(sounds)
 
 
 def _print(columns: tuple[str, ...], rows: list[tuple[Any, ...]], notes: list[str]) -> None:

@@ -38,9 +38,12 @@ def judgement(result: dict[str, Any]) -> str:
     value, kernel_sd, interval = (result.get(name + x) for x in ("", "_sd", "_interval"))
     if result.get("metric") == "frechet_unverified":
         return "not judged: without the images of both sides there is no floor"
-    if min(n or 0, result.get("reals") or 0) < FEWEST:
+    reals = result.get("reals")
+    if not _numbers(n, reals) or min(n, reals) < FEWEST:
         return f"not judged: fewer than {FEWEST} samples or real samples"
-    why = (result.get("reasons") or {}).get(f"{name}_interval", "")
+    interval = interval if isinstance(interval, list) and _numbers(*interval) else None
+    reasons = result.get("reasons")
+    why = str(reasons.get(f"{name}_interval")) if isinstance(reasons, dict) else ""
     if _numbers(value, kernel_sd) and kernel_sd > 0 and (interval or why.startswith(ALIKE)):
         side = 1 if interval and interval[0] > 0 else 0 if interval else -1
         return _sentence(name, value / kernel_sd, "its floor, 0 for equal sets", side, n)

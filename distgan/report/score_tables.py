@@ -3,6 +3,7 @@
 from typing import Any
 
 from distgan.report.formatting import number
+from distgan.report.judgement import judgement
 from distgan.runs import records
 from distgan.runs.history import History
 
@@ -57,7 +58,8 @@ def _image_row(label: str, result: dict[str, Any]) -> dict[str, Any]:
     return {
         "cells": cells,
         "details": [
-            f"{key.replace('_', ' ')} {value}" for key, value in details if value is not None
+            judgement(result),
+            *(f"{key.replace('_', ' ')} {value}" for key, value in details if value is not None),
         ],
     }
 

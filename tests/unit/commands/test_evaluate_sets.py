@@ -290,3 +290,11 @@ def test_an_inception_score_needs_the_published_weights(tmp_path):
     assert 1 <= evaluator.compare(images)["inception_score"] <= 5
     with pytest.raises(ConfigError, match="metrics: found inception_score, but without the publ"):
         evaluate.main([written("real", of_class(0, 12)), "real", "--metrics", "inception_score"])
+
+
+def test_of_a_folder_of_sounds_and_pictures_the_sounds_are_compared(capsys):
+    written("real", of_class(0, 2))
+    Path("real/a.wav").write_bytes(b"no sound")
+    with pytest.raises(DataError, match=r"a.wav"):
+        evaluate.main(["real", "real"])
+    assert "real holds 1 sounds and 2 pictures: the sounds are compared" in capsys.readouterr().out
