@@ -19,6 +19,7 @@ CHEAP = ("frechet", "kernel", "nearest")  # at every evaluation of a training
 # Images of a class, on either side, from which on its Fréchet distance tells more than its floor
 # varies: docs/evaluation.md, By class.
 FEWEST = 16
+Strata = tuple[np.ndarray, np.ndarray]  # the class of each real image, and of each sample
 
 
 @dataclass
@@ -88,13 +89,14 @@ def compare(
     if real.moments is not None or fake.moments is not None:
         return _compare_moments(real, fake, names[0], used)
     a, b = real.features[:used], fake.features
+    strata = classes and _by_design(classes, used)
     defined = min(len(a), len(b)) > 1
     result: dict[str, Any] = {
         "metric": names[0],
         "score": _as_run_error(frechet.distance, a, b) if defined else None,
     }
     if thorough and defined:
-        sd, sd_method = frechet.spread(a, b, seed)
+        sd, sd_method = frechet.spread(a, b, seed, strata and torch.from_numpy(strata[1]))
         limit, limit_method = frechet.at_infinity(a, b, seed)
         result |= {
             "score_sd": sd,
@@ -106,7 +108,7 @@ def compare(
     if pairs is None:
         pairs = plan(real.features, real.training, fake.features, metrics, used, thorough)
         pairs.pairs.compute()
-    scores, why = _of_pairs(pairs, "whole", metrics, names[1], classes)
+    scores, why = _of_pairs(pairs, "whole", metrics, names[1], strata)
     result |= scores
     if "manifold" in metrics:
         result["k"] = manifold.K
@@ -261,7 +263,7 @@ def _of_pairs(
     name: str,
     metrics: tuple[str, ...],
     kernel_name: str,
-    classes: Classes | None = None,
+    strata: Strata | None = None,
 ) -> tuple[dict[str, Any], str | None]:
     """Return the kernel distance and precision, recall … of one of the comparisons, null where they
     are not defined; and why there is no interval, None where there is one.
@@ -271,7 +273,9 @@ def _of_pairs(
     if "kernel" in metrics:
         out[kernel_name] = None
         if number is not None:
-            found = kernel.of_pairs(pairs.pairs, number, classes and _by_design(pairs, classes))
+            order = pairs.reals.numpy(), pairs.samples.numpy()
+            within = strata and (strata[0][order[0]], strata[1][order[1]])
+            found = kernel.of_pairs(pairs.pairs, number, within)
             why, interval = found.why, found.interval
             out |= {kernel_name: found.value, f"{kernel_name}_sd": found.sd}
             out[f"{kernel_name}_interval"] = None if interval is None else list(interval)
@@ -282,11 +286,11 @@ def _of_pairs(
     return out, why
 
 
-def _by_design(pairs: ImagePairs, classes: Classes) -> tuple[np.ndarray, np.ndarray]:
-    """Return the classes of both sets, in the order of `pairs`, where their numbers were given: the
-    same share of every class in both, or as many of each class. Else one class.
+def _by_design(classes: Classes, used: int) -> Strata:
+    """Return the classes of both sets where their numbers were given, not drawn: the same share of
+    every class in both, or as many of each class. Else one class for all.
     """
-    both = (classes.real[pairs.reals.numpy()], classes.samples[pairs.samples.numpy()])
+    both = (classes.real[:used], classes.samples)
     counts = [np.bincount(x, minlength=len(classes.names)) for x in both]
     same = np.array_equal(counts[0] * len(both[1]), counts[1] * len(both[0]))
     a, b = (
