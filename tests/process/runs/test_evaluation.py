@@ -94,7 +94,7 @@ def test_the_verb_in_two_processes_and_the_same_line_again(trained):
         ]
         for text in lines
     ]
-    assert tables[0] == tables[1] and len(tables[0]) == 5
+    assert tables[0] == tables[1] and len(tables[0]) == 6  # five numbers and the judgement
 
 
 def test_folders_at_any_number_of_processes(folders):
