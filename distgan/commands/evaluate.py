@@ -180,8 +180,8 @@ def _concerns_sound(words: list[str], real: str, fake: str) -> bool:
     pictures = sum(n for suffix, n in others.items() if suffix in PICTURES)
     if sounds and pictures:
         console.say(
-            f"{real} holds {len(sounds)} sounds and {pictures} pictures: the sounds are compared."
-            " For the pictures name a folder of them alone"
+            f"{real} holds sounds ({len(sounds)}) and pictures ({pictures}): the sounds are"
+            " compared. For the pictures name a folder of them alone"
         )
     return bool(sounds)
 

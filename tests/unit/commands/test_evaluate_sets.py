@@ -297,4 +297,6 @@ def test_of_a_folder_of_sounds_and_pictures_the_sounds_are_compared(capsys):
     Path("real/a.wav").write_bytes(b"no sound")
     with pytest.raises(DataError, match=r"a.wav"):
         evaluate.main(["real", "real"])
-    assert "real holds 1 sounds and 2 pictures: the sounds are compared" in capsys.readouterr().out
+    assert (
+        "real holds sounds (1) and pictures (2): the sounds are compared" in capsys.readouterr().out
+    )
