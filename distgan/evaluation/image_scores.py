@@ -87,7 +87,8 @@ def compare(
     too. `pairs`: those of both sets, if they were computed. RunError where a metric is not defined.
     """
     if real.moments is not None or fake.moments is not None:
-        return _compare_moments(real, fake, names[0], used)
+        result = _compare_moments(real, fake, names[0], used)
+        return result | (_without_rows(result, metrics, names[1]) if thorough else {})
     a, b = real.features[:used], fake.features
     strata = classes and _by_design(classes, used)
     defined = min(len(a), len(b)) > 1
@@ -139,6 +140,19 @@ def _reasons(result: dict[str, Any], reals: int, samples: int, kernel_name: str)
         "floor": f"needs 4 real images and 2 samples, {found}",
     }
     return {name: why for name, why in needs.items() if name in result and result[name] is None}
+
+
+def _without_rows(
+    result: dict[str, Any], metrics: tuple[str, ...], kernel_name: str
+) -> dict[str, Any]:
+    """Return null for the numbers that moments are not enough for, and why."""
+    names = {"kernel": [kernel_name], "manifold": ["precision", "recall", "density", "coverage"]}
+    names |= {"nearest": ["nearest"], "cmmd": ["cmmd"]}
+    missing = ["score_sd", *(name for metric in metrics for name in names.get(metric, []))]
+    reasons = dict.fromkeys(missing, "needs the features of each image: --path features")
+    if result["floor"] is None:
+        reasons["floor"] = "needs moments of two halves of 2 or more real images each"
+    return dict.fromkeys(missing) | {"reasons": reasons}
 
 
 def _floor(

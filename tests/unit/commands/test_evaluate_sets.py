@@ -166,7 +166,10 @@ def test_runs_sets_and_statistics_in_any_combination(trained, capsys):
         (files[path],) = map(str, (data / "statistics").glob(f"{path}-*"))
     of_folder = scores(str(data), fake)
     assert scores(files["features"], fake)["score"] == of_folder["score"]
-    assert scores(files["moments"], fake)["score"] == pytest.approx(of_folder["score"], rel=1e-6)
+    of_moments = scores(files["moments"], fake)
+    assert of_moments["score"] == pytest.approx(of_folder["score"], rel=1e-6)
+    assert of_moments["precision"] is of_moments["kernel_standin"] is None
+    assert of_moments["reasons"]["precision"].endswith("--path features")
     itself = scores(str(data), files["features"])
     assert itself["score"] == pytest.approx(0, abs=1e-6) and itself["samples"] == 60
     both = scores(files["features"], files["features"], "--n", "30")
