@@ -92,7 +92,8 @@ def settings_help(words: list[str]) -> str:
         text = f"{kind}: {meaning}" if meaning else kind
         line = f"  {f'{key}={given.get(key, default)}':44} {text}"
         lines[key.partition(".")[0] in own].append(line)
-    title = f"Settings of {words[0]} ({str(module.__doc__).strip().splitlines()[0]})"
+    about = (module.__doc__ or "").strip().splitlines()[:1]
+    title = f"Settings of {words[0]}" + "".join(f" ({line})" for line in about)
     return "\n".join([f"{title}\n", *lines[True], "\nSettings of every run\n", *lines[False]])
 
 

@@ -123,7 +123,8 @@ def main(argv: list[str]) -> int:
         text += f"; next: {console.command('check', target)}"
     elif from_noise and not shards and not run.data.endswith(PASSED):
         fake = target / ("samples.npy" if is_vector else "images")
-        line = ("evaluate", run.data, fake)
+        # Samples of some classes compare with the real ones of these classes alone.
+        line = ("evaluate", words[0]) if request.names else ("evaluate", run.data, fake)
         text += f"; next: {console.command(*line)}"
     console.say(text)
     return 0

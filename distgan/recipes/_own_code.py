@@ -22,6 +22,7 @@ from typing import Any
 import pydantic
 from pydantic_core import PydanticSerializationError
 
+from distgan.config.introspection import type_name
 from distgan.config.settings import Run
 from distgan.core.errors import ConfigError, DistganError, innermost_line
 from distgan.runs.recipe_code import RecipeCode
@@ -172,12 +173,17 @@ def _imported(code: RecipeCode) -> Loaded:
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt | MemoryError):
             raise
-        said = f"{type(error).__name__}: {error}{_hint(code, error)}"
+        text = str(error)
+        if isinstance(error, pydantic.PydanticUserError):
+            text = text.splitlines()[0]
+        said = f"{type(error).__name__}: {text}{_hint(code, error)}"
         raise ConfigError(f"{blame(code, error)}: {said}") from error
 
 
 def _hint(code: RecipeCode, error: BaseException) -> str:
     """Return what to write where a module that lies beside the recipe, or a name, is not found."""
+    if isinstance(error, pydantic.PydanticUserError) and "non-annotated" in str(error):
+        return "; a setting has a type, as in `epochs: float = 30`"
     if type(error) is NameError and code.name == code.attribute:  # of a script or a notebook
         return "; it may be defined by a statement that is not kept (docs/library.md)"
     if not isinstance(error, ModuleNotFoundError) or not error.name:
@@ -268,8 +274,13 @@ def _name_taken(name: str, annotation: Any) -> str | None:
     """Return why a setting of one's own cannot have this name."""
     if name in Run.model_fields:
         free = ("recipe", "precision")  # the first is checked above; fewer precisions are fine
-        if name not in free and annotation != Run.model_fields[name].annotation:
-            return "which is a setting of every run, of another type; rename yours"
+        kind = Run.model_fields[name].annotation
+        if name not in free and annotation not in ((float, int) if kind is float else (kind,)):
+            return (
+                f"which is a setting of every run, of the type {type_name(kind)}: for another"
+                f" default write `{name}: {type_name(kind)} = …`; for a setting of your own choose"
+                " another name"
+            )
     elif name in Run.__class_vars__:
         return f"which is no setting; write `{name} = …` without a type"
     elif isinstance(vars(Run).get(name), property):

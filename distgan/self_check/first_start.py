@@ -10,6 +10,7 @@ import json
 import os
 import sys
 import sysconfig
+import time
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,10 @@ def inspect_once(module: Any, run: Run, data: Any, ranks: Any = None) -> None:
         " (machine.self_check=false skips it)"
     )
     ranks = ranks or Ranks(run.machine.model_copy(update={"device": "cpu"}), "float32")
+    began = time.monotonic()
     require(inspect(module, code.paths, run, ranks, data))
+    seconds = time.monotonic() - began
+    console.say(f"checked in {seconds:.0f} s: no fault; not repeated until the code changes")
     if others := _imported_from_elsewhere(code):
         console.say(
             f"note: {code.path.name} imports {', '.join(others)}, which is neither an installed"

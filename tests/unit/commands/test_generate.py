@@ -61,9 +61,10 @@ def test_more_vectors_are_the_same_and_more(capsys):
     assert json.loads(Path("few/generated.json").read_text())["n"] == 40
 
 
-def test_of_one_class_and_what_is_refused():
+def test_of_one_class_and_what_is_refused(capsys):
     assert generate.main(["run", "cats", "--n", "6", "--class", "cat"]) == 0
     assert {row[1] for row in table("cats")[1:]} == {"cat"}
+    assert "next: distgan evaluate run\n" in capsys.readouterr().out  # not against all classes
     with pytest.raises(ConfigError, match=r"one array; then: distgan shard vectors OUT --from"):
         generate.main(["run", "tars", "--shards", "yes"])
     with pytest.raises(ConfigError, match="draws samples from noise and needs no input"):
