@@ -139,7 +139,7 @@ FAULTS = {
         "write `recipe: str` where it is inherited",
     ),
     "field code": (setting("code: int = 8"), "", "field `code`, which is a setting of every run"),
-    "field epochs": (setting("epochs: str = '8'"), "", "write `epochs: float = …`; for a setting of"),
+    "field epochs": (setting("epochs: str = '8'"), "", "write `epochs: float = …`; for a"),
     "no type": (setting("epochs = 8"), "", "a setting has a type, as in `epochs: float = 30`"),
     "field kind": (
         setting("kind: str = 'pair'"),
