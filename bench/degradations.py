@@ -11,6 +11,8 @@ ship (`pip install scikit-image scikit-learn`); `particles` and `shapes` are the
 import argparse
 import functools
 import io
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
@@ -52,8 +54,10 @@ def _shuffled(parts: int, image: np.ndarray, rng: np.random.Generator) -> np.nda
     """Exchange the tiles of a grid of parts x parts."""
     h, w = (side // parts for side in image.shape[:2])
     tiles = image.reshape(parts, h, parts, w, 3).swapaxes(1, 2).reshape(parts**2, h, w, 3)
-    tiles = tiles[rng.permutation(parts**2)]
-    return tiles.reshape(parts, parts, h, w, 3).swapaxes(1, 2).reshape(image.shape)
+    order = np.arange(parts**2)
+    while (order == np.arange(parts**2)).all():
+        order = rng.permutation(parts**2)
+    return tiles[order].reshape(parts, parts, h, w, 3).swapaxes(1, 2).reshape(image.shape)
 
 
 def _paler(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -100,10 +104,10 @@ def photographs(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 def drawn(source: str, n: int) -> tuple[np.ndarray, np.ndarray]:
     """Return images of one of the project's own sources, grouped by colour or brightness."""
-    from distgan.shards.__main__ import main as shard
-
     with tempfile.TemporaryDirectory() as folder:
-        shard([source, f"{folder}/set", "--n", str(n), "--validation", "0.01"])
+        options = [f"{folder}/set", "--n", str(n), "--validation", "0.01"]
+        line = [sys.executable, "-m", "distgan", "shard", source, *options]
+        subprocess.run(line, check=True, stdout=subprocess.DEVNULL)
         data = Data(f"{folder}/set")
         images = data.resident(data.train, "images").permute(0, 2, 3, 1).expand(-1, -1, -1, 3)
     images = images.numpy().copy()
