@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from bench import frechet, peers, reading, shuffling, writing
+from bench import comparing, frechet, peers, reading, shuffling, writing
 
 # webdataset leaves the closing of its files to the collector.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
@@ -106,6 +106,14 @@ def test_frechet(capsys):
     text = capsys.readouterr().out
     found = [float(one) for one in re.findall(r"relative error: distgan ([^, ]+)", text)]
     assert len(found) == 5 and max(found) < 1e-9 and "limit 300" not in text
+
+
+@pytest.mark.parametrize("n", [90, 200])
+def test_one_pass_over_all_pairs_gives_the_numbers_of_many(n):
+    """All metrics and the floor's, as each was computed by itself before."""
+    sets = comparing.features(n, 16)
+    (_, mine), (_, theirs) = comparing.one_pass(*sets, 1), comparing.many_passes(*sets, 1)
+    assert mine.keys() == theirs.keys() and mine == pytest.approx(theirs, rel=1e-10)
 
 
 def test_the_clock_counts_what_a_way_starts():
