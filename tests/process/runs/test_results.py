@@ -44,6 +44,7 @@ SMALL = [
     "g_lr=0.02",
     "ema=0.9",
     "evaluate.samples=8",
+    "evaluate.extractor=standin",
     "evaluate.schedule=[[null, 1000]]",
     "validate_every=1000",
     "sample_every=1000",
