@@ -43,7 +43,7 @@ from distgan.evaluation.sets.image_set import ImageSet, drawn
 from distgan.evaluation.sets.resizing import FILTER, resized
 from distgan.evaluation.sets.statistics_files import StatisticsFile
 from distgan.evaluation.sets.traits import differences
-from distgan.metrics import inception_score
+from distgan.metrics import frechet, inception_score
 from distgan.shards.format.sample_spec import UNITS
 
 MAX_FEATURE_BYTES = 2**30  # above this, path=auto takes moments
@@ -205,6 +205,18 @@ class Evaluator:
                 "python": platform.python_version(),
             },
         }
+
+    def real_halves(self) -> dict[str, Any]:
+        """Score one half of the real images, drawn at random, against the other. Collective."""
+        self.load_reference()
+        first, second = disjoint_halves(self.reals, self.reals)
+
+        def distance() -> float | None:
+            if len(first) < 2:
+                return None
+            return frechet.distance(self._real.features[first], self._real.features[second])
+
+        return {"score": self._ranks.on_rank_zero(distance), "reals": [len(first)] * 2}
 
     # ---- on rank 0
     def _result(self, fake: SetStatistics, classes: Classes | None = None) -> dict[str, Any]:

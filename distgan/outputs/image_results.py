@@ -121,13 +121,10 @@ def write(
     evaluator = ranks.on_all_ranks(lambda: Evaluator(ranks, data, count, choice, whole=True))
     features = write_images(folder, ranks, drawing, count, evaluator.extract)
     result = evaluator.score(features, drawing.classes_beside(data, count))
-    halves = None
-    if floor := result["floor"]:
-        halves = {"score": floor["real"]["score"], "reals": [floor["samples"]] * 2}
     result |= {
         "training": len(data.train),
         "held_out": len(data.validation),
-        "real_halves": halves,
+        "real_halves": evaluator.real_halves(),
     }
     if evaluator.metric == "fid":
         result |= {"good_below": GOOD, "good": result["score"] < GOOD}

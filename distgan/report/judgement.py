@@ -17,7 +17,7 @@ BETTER = {
     "nearest": "near 1",
 }
 # Standard deviations from which on a Fréchet distance is told from its floor: their size is an
-# estimate, and between equal sets the differences vary by 0.5 to 1.7 of it (docs/evaluation.md).
+# estimate, and between equal sets the differences vary by 1.3 to 1.7 of it (docs/evaluation.md).
 CERTAIN = 4.0
 ALIKE = "the sets are more alike"  # so begins the reason for no interval of metrics/kernel.py
 FEWEST = 16  # on either side, below which nothing is judged

@@ -30,6 +30,7 @@ from distgan.data.dataset import Data
 from distgan.data.labels import Labels
 from distgan.distributed.ranks import Ranks
 from distgan.engine.player import Player
+from distgan.evaluation.features.choice import Choice
 from distgan.evaluation.features.stand_in import StandIn
 from distgan.nn.image import Generator
 from distgan.outputs import image_results as results
@@ -150,7 +151,9 @@ def test_files_and_their_lines(tmp_path, ranks, critic, monkeypatch, channels):
 
 # ---- the score
 def test_the_score_is_that_of_the_files_against_all_real_images(tmp_path, ranks, critic, data):
-    said = results.write(tmp_path, ranks, Data(str(data)), results.Drawing(drawn, critic), 50, None)
+    said = results.write(
+        tmp_path, ranks, Data(str(data)), results.Drawing(drawn, critic), 50, Choice()
+    )
     assert said == json.loads((tmp_path / "result.json").read_text())
     held = Data(str(data))
     real = StandIn()(
@@ -179,7 +182,9 @@ def test_only_a_fid_is_called_good_or_not(
     tmp_path, ranks, critic, data, monkeypatch, capsys, metric
 ):
     monkeypatch.setattr(StandIn, "metric", metric)
-    said = results.write(tmp_path, ranks, Data(str(data)), results.Drawing(drawn, critic), 20, None)
+    said = results.write(
+        tmp_path, ranks, Data(str(data)), results.Drawing(drawn, critic), 20, Choice()
+    )
     assert (said.get("good_below"), said.get("good")) == (
         (50, said["score"] < 50) if metric == "fid" else (None, None)
     )
