@@ -202,14 +202,14 @@ class History:
         ]
         starts = [_time(attempt.get("started")) for attempt in self.attempts.values()]
         total = 0.0
-        for i, attempt in enumerate(self.attempts.values()):
-            if starts[i] is None:
+        for i, (begun, attempt) in enumerate(zip(starts, self.attempts.values(), strict=True)):
+            if begun is None:
                 continue
             later = min((start for start in starts[i + 1 :] if start), default=None)
             end = _time(attempt.get("ended")) or max(
-                (t for t in heard if t and (later is None or t < later)), default=starts[i]
+                (t for t in heard if t and (later is None or t < later)), default=begun
             )
-            total += max((end - starts[i]).total_seconds(), 0.0)
+            total += max((end - begun).total_seconds(), 0.0)
         return total
 
 

@@ -18,6 +18,13 @@ def find_checkpoint(text: str) -> Path:
         path = Path(head).expanduser()
     elif (path / "checkpoint.json").is_file():
         return _verified(text, path)
+    if which == "last":
+        try:
+            newest = checkpoints.newest(path / "checkpoints")
+        except RunError as error:
+            raise ConfigError(f"found {text!r}; {error}") from error
+        if newest:
+            return newest[0]
     kept = checkpoints.present(path / "checkpoints")
     if not kept:
         raise ConfigError(
@@ -25,11 +32,6 @@ def find_checkpoint(text: str) -> Path:
             " RUN@best, RUN@last, RUN@STEP, as in runs/capacity/default-1a2b3c4d@best, and a"
             " checkpoint folder"
         )
-    if which == "last":
-        try:
-            return checkpoints.newest(path / "checkpoints")[0]
-        except RunError as error:
-            raise ConfigError(f"found {text!r}; {error}") from error
     return _verified(text, _numbered(text, path, which, kept))
 
 

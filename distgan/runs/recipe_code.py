@@ -121,9 +121,8 @@ def from_copy(path: Path) -> RecipeCode:
                 raise ValueError(f"it unfolds into more than {MAX_BYTES >> 20} MB")
             read = {name: file.read(info) for name, info in entries.items()}
         about = parse_json(read.pop(MANIFEST))
-        code = RecipeCode(
-            *(_text(about[key]) for key in ("name", "module", "attribute")), path, read
-        )
+        name, module, attribute = (_text(about[key]) for key in ("name", "module", "attribute"))
+        code = RecipeCode(name, module, attribute, path, read)
         if code.module not in code.modules:
             raise ValueError(f"it has no module {code.module}")
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, RuntimeError) as error:

@@ -30,11 +30,11 @@ NOT_INSTALLED = (
 
 
 class Resolved(NamedTuple):
-    """`index`: of the version that a line means. `start`: the digest of the checkpoint that it
-    starts from. `note`: what differs from the present defaults, for people.
+    """`version`: the number of the one that a line means. `start`: the digest of the checkpoint
+    that it starts from. `note`: what differs from the present defaults, for people.
     """
 
-    index: int
+    version: int
     start: str | None
     note: str | None = None
 
@@ -179,7 +179,7 @@ def require_code(run: Run, code: RecipeCode | None, folder: Path) -> dict[str, A
         recorded = {"digest": "unknown", "copy": ""}
     if code is None or recorded is None or recorded["digest"] == code.digest:
         return None
-    change = {"before": recorded["digest"], "after": code.digest}
+    change: dict[str, Any] = {"before": recorded["digest"], "after": code.digest}
     copy = folder / COPIES / recorded["copy"]
     try:
         change["parts"] = code.changed_from(from_copy(copy))

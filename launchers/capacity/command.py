@@ -5,9 +5,11 @@ and one plot.
 import os
 import signal
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 import distgan.train as train
 from distgan.core import console
@@ -189,7 +191,7 @@ def _folders(settings: list[str], widths: tuple[int, ...], processes: int) -> di
     folders = {}
     for width, run in settled.items():
         fingerprint = data.fingerprint_for(run)
-        version = versions(run)[resolve(run, fingerprint).index]
+        version = versions(run)[resolve(run, fingerprint).version]
         folders[width] = folder_of(version, version.identity(fingerprint))
     return folders
 
@@ -288,7 +290,7 @@ def _write(study: Study, rows: list[Row]) -> None:
     """Each file whole or not at all, whoever else writes it."""
     from distgan.launchers.capacity import plot as widths_plot
 
-    files = {
+    files: dict[str, str | Callable[[BinaryIO], object]] = {
         "capacity.md": table.text(rows, study.memory_gb),
         "capacity.csv": table.table_csv(rows),
         "capacity.png": lambda file: widths_plot.draw(

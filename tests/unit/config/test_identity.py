@@ -66,7 +66,7 @@ def begin(run, start=None):
 
 def chosen(run):
     """Return the version of `run` that its line means, with the folder it has."""
-    version = resolve.versions(run)[resolve.resolve(run, DATA).index]
+    version = resolve.versions(run)[resolve.resolve(run, DATA).version]
     return version, resolve.folder_of(version, version.identity(DATA))
 
 

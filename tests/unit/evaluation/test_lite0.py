@@ -83,7 +83,7 @@ def begin(run):
 
 def meaning(run):
     found = resolve(run, "data")
-    return versions(run)[found.index].network, found.note
+    return versions(run)[found.version].network, found.note
 
 
 def test_a_new_run_takes_lite0(tmp_path):
