@@ -28,7 +28,7 @@ from distgan.monitor.rules_outcome import (
     overfitting,
     score_flat,
     score_improves,
-    score_mark,
+    scores_since_better,
     validation_rising,
 )
 from distgan.monitor.settings import Watch
@@ -138,12 +138,10 @@ def real_prob_low(rows: list[dict], s: Watch, values: dict[str, Any]) -> Finding
         return None
     real, fake = windows[-1, 1:]
     end = (_label(values, "real_label", 1.0) + _label(values, "fake_label", 0.0)) / 2
-    mark, _, evaluations = score_mark(rows, s)
+    _, _, after = scores_since_better(rows, s)
     level = (
         "note"
-        if real >= end - s.real_prob_reach
-        and mark is not None
-        and evaluations < s.score_flat_evaluations
+        if real >= end - s.real_prob_reach and 0 <= after < s.score_flat_evaluations
         else "warning"
     )
     means = (

@@ -202,47 +202,41 @@ def copies(rows: list[dict], s: Watch, values: dict[str, Any]) -> Finding | None
     )
 
 
-def score_mark(rows: list[dict], s: Watch) -> tuple[np.ndarray | None, np.ndarray | None, int]:
-    """Return (epoch, score) of the last clear improvement and of the last evaluation, and the
-    number of evaluations after the former; (None, None, 0) without a finite score.
+def scores_since_better(rows: list[dict], s: Watch) -> tuple[str, np.ndarray, int]:
+    """Return the key of the score, [n, 2] the (epoch, score) of all evaluations with a finite one,
+    and the number of evaluations after the last clear improvement; -1 without any.
     """
-    key = score_key(rows)
+    key = score_key(rows) or ""
     scores = finite(rows, key) if key else np.empty((0, 2))
-    if not len(scores):
-        return None, None, 0
     at = 0
     for i, score in enumerate(scores[:, 1]):
         if score < scores[at, 1] - abs(scores[at, 1]) * s.score_flat_change:
             at = i
-    return scores[at], scores[-1], len(scores) - 1 - at
+    return key, scores, len(scores) - 1 - at
 
 
 def score_improves(rows: list[dict], s: Watch, last: int | None = None) -> bool:
     """Return whether one of the `last` evaluations was clearly better than all before it; null:
     of the last `score_flat_evaluations`.
     """
-    mark, _, evaluations = score_mark(rows, s)
-    if mark is None or evaluations >= (last or s.score_flat_evaluations):
-        return False
-    return bool(mark[0] > finite(rows, score_key(rows))[0, 0])
+    _, scores, after = scores_since_better(rows, s)
+    few = 0 <= after < (last or s.score_flat_evaluations)
+    return few and bool(scores[-1 - after, 0] > scores[0, 0])
 
 
 def score_flat(rows: list[dict], s: Watch, values: dict[str, Any]) -> Finding | None:
-    mark, last, evaluations = score_mark(rows, s)
-    if (
-        s.score_flat_epochs is None
-        or mark is None
-        or evaluations < s.score_flat_evaluations
-        or last[0] - mark[0] < s.score_flat_epochs
-    ):
+    key, scores, after = scores_since_better(rows, s)
+    if s.score_flat_epochs is None or after < s.score_flat_evaluations:
         return None
-    name = score_key(rows).partition("/")[2]
+    mark, last = scores[-1 - after], scores[-1]
+    if last[0] - mark[0] < s.score_flat_epochs:
+        return None
     return Finding(
         "score_flat",
         "warning",
         float(mark[0]),
-        f"{name} flat for {last[0] - mark[0]:.4g} epochs ({evaluations} evaluations): {mark[1]:.4g}"
-        f" at epoch {mark[0]:.4g}, now {last[1]:.4g}",
+        f"{key.partition('/')[2]} flat for {last[0] - mark[0]:.4g} epochs ({after} evaluations):"
+        f" {mark[1]:.4g} at epoch {mark[0]:.4g}, now {last[1]:.4g}",
         "change the schedule, or stop early and keep the best checkpoint; cleaner data, another"
         " recipe",
     )
@@ -301,8 +295,7 @@ def _fallen(rows: list[dict], s: Watch) -> tuple[float, str] | None:
 
 def _jumped(rows: list[dict], s: Watch) -> tuple[float, str] | None:
     key = score_key(rows)
-    scores = finite(rows, key) if key and s.score_jump else np.empty((0, 2))
-    if len(scores) < 3:
+    if key is None or not s.score_jump or len(scores := finite(rows, key)) < 3:
         return None
     value = scores[1:, 1]
     best = np.minimum.accumulate(scores[:, 1])[:-1]

@@ -10,7 +10,7 @@ import numpy as np
 from distgan.monitor.journal import finite, gaps, medians, recent
 from distgan.monitor.results import HealthSignal
 from distgan.monitor.rules_game import g_loss_limit
-from distgan.monitor.rules_outcome import nonfinite_lines, score_flat, score_mark
+from distgan.monitor.rules_outcome import nonfinite_lines, score_flat, scores_since_better
 from distgan.monitor.settings import Range, Watch
 
 _PROBABILITIES = {
@@ -115,7 +115,7 @@ def _validation(rows: list[dict], s: Watch, gap: np.ndarray) -> list[SignalSpec]
         finite(rows, f"valid/{name}")[:, 1] for name in ("diversity", "nearest", "overfit")
     )
     lowest = medians(l1, s.valid_window)[:, 1]
-    rise = len(lowest) > 0 and s.valid_rise is not None
+    rise = s.valid_rise if len(lowest) else None
     return [
         SignalSpec(
             "validation L1 − training L1",
@@ -127,9 +127,9 @@ def _validation(rows: list[dict], s: Watch, gap: np.ndarray) -> list[SignalSpec]
         SignalSpec(
             "validation L1",
             *_median(l1[:, 1], s.valid_window),
-            (None, float(lowest.min() * (1 + s.valid_rise)) if rise else None),
+            (None, None if rise is None else float(lowest.min() * (1 + rise))),
             f"may be {s.valid_rise or 0:.0%} above its lowest median",
-            applies=rise,
+            applies=rise is not None,
         ),
         SignalSpec(
             "diversity of samples",
@@ -163,13 +163,13 @@ def _healthy_range(rows: list[dict], s: Watch, key: str, name: str, meaning: str
 
 
 def _since_better_score(rows: list[dict], s: Watch) -> HealthSignal:
-    mark, last, _ = score_mark(rows, s)
+    _, scores, after = scores_since_better(rows, s)
     return HealthSignal(
         "epochs without a better score",
-        None if mark is None else float(last[0] - mark[0]),
+        float(scores[-1, 0] - scores[-1 - after, 0]) if len(scores) else None,
         None,
         s.score_flat_epochs or float("inf"),
-        None if mark is None else score_flat(rows, s, {}) is None,
+        score_flat(rows, s, {}) is None if len(scores) else None,
         f"a better score is lower by at least {s.score_flat_change:.0%}",
     )
 
