@@ -68,9 +68,9 @@ def load(name: str, rate: int, weights: Path | None = None) -> Denoiser:
 
     `weights` are a user's own for deepfilternet. ConfigError names everything that is missing.
     """
-    if name == "deepfilternet" and weights is None:
-        return deepfilter3.DeepFilterNet3(rate)
     if name == "deepfilternet":
+        if weights is None:
+            return deepfilter3.DeepFilterNet3(rate)
         from distgan.shards.audio import deepfilter
 
         return deepfilter.load(rate, weights)

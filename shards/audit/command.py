@@ -163,13 +163,9 @@ class _Quality:
         if self.kind == "none" or not chosen:
             return
         fields = list(read(chosen[0]))
-        self.examiner: Any = (
-            pairs.Examiner(files.dataset, fields)
-            if self.kind == "pairs"
-            else (vectors if self.kind == "vectors" else images).Examiner(
-                files.dataset["sample"], fields
-            )
-        )
+        module = {"pairs": pairs, "vectors": vectors}.get(self.kind, images)
+        about = files.dataset if self.kind == "pairs" else files.dataset["sample"]
+        self.examiner = module.Examiner(about, fields)
         with console.bar(f"examining {self.kind}", len(chosen), self.kind) as bar:
             for reports in ordered_map(self.examiner, chunks(chosen), workers):
                 self.reports += reports

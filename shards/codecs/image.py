@@ -11,7 +11,7 @@ Pixels are uint8 [height, width] for one channel, [height, width, 3] for three.
 
 import contextlib
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -63,7 +63,7 @@ def encode(pixels: np.ndarray, payload: str) -> tuple[str, bytes]:
 
 
 @contextlib.contextmanager
-def opened(file: Path | BinaryIO, formats: Sequence[str] = FORMATS) -> Iterator[Image.Image]:
+def opened(file: Path | BinaryIO, formats: tuple[str, ...] = FORMATS) -> Iterator[Image.Image]:
     """Open a regular file, or bytes, as an image of one of the formats.
 
     Any exception of the decoder for another format, for damage, and for more pixels than Pillow

@@ -225,7 +225,8 @@ def _values(column: str, names: list[str], rows: list[dict[str, Any]], unit: str
             empty.append(name)
         elif type(value) not in (int, str):
             odd.append((name, value))
-        values.append(value)
+        else:
+            values.append(value)
     if empty:
         raise ValueError(
             f"column {column} is empty for {len(empty)} of {len(names)} {unit}, such as {empty[0]}"

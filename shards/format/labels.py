@@ -37,7 +37,7 @@ class LabelColumn:
     name: str
     field: str
     key: str | None
-    values: tuple[int, ...] | tuple[str, ...]
+    values: tuple[Value, ...]  # all of one type
     names: tuple[str, ...]
 
     def entry(self) -> dict[str, Any]:
@@ -46,7 +46,7 @@ class LabelColumn:
         return {"field": self.field, "key": self.key, "values": values, "names": names}
 
     @functools.cached_property
-    def numbers(self) -> dict[int, int] | dict[str, int]:
+    def numbers(self) -> dict[Value, int]:
         """The number of the class of each value."""
         return {value: number for number, value in enumerate(self.values)}
 
@@ -130,11 +130,11 @@ def _column(name: str, entry: Any, fields: list[str]) -> LabelColumn:
         "key": isinstance(key, str) if is_json else key is None,
         "values": _are_distinct(values, int) or _are_distinct(values, str),
         "names": _are_distinct(names, str)
-        and len(names) == (len(values) if isinstance(values, list) else 0),
+        and len(entry["names"]) == (len(values) if isinstance(values, list) else 0),
     }
     if wrong := [part for part, is_valid in valid.items() if not is_valid]:
         raise ValueError(f"labels: {wrong[0]} of {name}: {str(entry.get(wrong[0]))[:80]}")
-    return LabelColumn(name, str(field), key, tuple(values), tuple(names))
+    return LabelColumn(name, str(field), key, tuple(entry["values"]), tuple(entry["names"]))
 
 
 def _are_distinct(values: Any, kind: type) -> bool:
