@@ -201,9 +201,7 @@ class TrainedRun:
             return (scored(drawn, index, recipe.run.kind),)
 
         with _as_in_a_new_process(), console.bar("sampling", n, "samples") as bar:
-            rows = map_over_ranks(ranks, range(n), draw, bar)[0]
-        assert rows is not None, "this process is alone"
-        return rows
+            return map_over_ranks(ranks, range(n), draw, bar)[0]
 
     def repair(self, inputs: torch.Tensor, device: str = "cpu") -> torch.Tensor:
         """Return what a network of signals or image pairs makes of inputs [n, frames], or of images

@@ -6,13 +6,13 @@ import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from distgan.commands import trained_run
 from distgan.config.settings import Run
 from distgan.core.arguments import Arguments, Option, number
 from distgan.core.errors import ConfigError
+from distgan.recipes._catalog import Module
 
 COLUMNS = 8  # of the picture between two classes, as of every grid
 OPTIONS = (
@@ -107,7 +107,7 @@ def _rows(sample: Callable[..., Any], numbers: Any, *given: Any) -> Any:
     return sample(numbers // COLUMNS, *given)
 
 
-def requested(arguments: Arguments, module: ModuleType, run: Run, folder: Path) -> Request:
+def requested(arguments: Arguments, module: Module, run: Run, folder: Path) -> Request:
     """Return what the options ask of the run in `folder`; ConfigError, before processes start."""
     between = arguments.interpolate is not None
     option = "interpolate" if between else "class"
@@ -128,7 +128,7 @@ def requested(arguments: Arguments, module: ModuleType, run: Run, folder: Path) 
     return Request(names, numbers, between, truncation)
 
 
-def _require_classes(asked: str, between: bool, module: ModuleType, run: Run) -> None:
+def _require_classes(asked: str, between: bool, module: Module, run: Run) -> None:
     from distgan.recipes._noise import DrawsFromNoise
 
     if run.label_column is None:
@@ -147,7 +147,7 @@ def _require_classes(asked: str, between: bool, module: ModuleType, run: Run) ->
         )
 
 
-def _require_cut_noise(module: ModuleType, run: Run) -> None:
+def _require_cut_noise(module: Module, run: Run) -> None:
     sample = getattr(module.Recipe, "sample", None)
     if sample is None or "truncation" not in inspect.signature(sample).parameters:
         raise ConfigError(

@@ -7,7 +7,6 @@ import hashlib
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from distgan.commands import _drawn_images, trained_run
@@ -16,6 +15,7 @@ from distgan.config.settings import Run
 from distgan.core import console
 from distgan.core.arguments import Arguments, Command, Option, one_of, whole
 from distgan.core.errors import ConfigError
+from distgan.recipes._catalog import Module
 
 MAX_ITEMS = 1_000_000
 MAX_COLUMNS = 1000  # of vectors, in result.csv; samples.npy has all
@@ -124,8 +124,8 @@ def main(argv: list[str]) -> int:
     elif from_noise and not shards and not run.data.endswith(PASSED):
         fake = target / ("samples.npy" if is_vector else "images")
         # Samples of some classes compare with the real ones of these classes alone.
-        line = ("evaluate", words[0]) if request.names else ("evaluate", run.data, fake)
-        text += f"; next: {console.command(*line)}"
+        compared = (words[0],) if request.names else (run.data, fake)
+        text += f"; next: {console.command('evaluate', *compared)}"
     console.say(text)
     return 0
 
@@ -155,7 +155,7 @@ def _inputs(folder: str | None, data_folder: str, run: Run) -> str:
 
 def _images(
     request: _drawn_images.Request,
-    module: ModuleType,
+    module: Module,
     run: Run,
     checkpoint: Path,
     arguments: Arguments,
@@ -193,7 +193,7 @@ def _images(
 
 def _vectors(
     request: _drawn_images.Request,
-    module: ModuleType,
+    module: Module,
     run: Run,
     checkpoint: Path,
     arguments: Arguments,
@@ -239,9 +239,7 @@ def _vectors(
     return f"{count} vectors by {checkpoint}"
 
 
-def _repaired(
-    module: ModuleType, run: Run, checkpoint: Path, arguments: Arguments, store: Any
-) -> str:
+def _repaired(module: Module, run: Run, checkpoint: Path, arguments: Arguments, store: Any) -> str:
     import numpy as np
 
     from distgan.commands import _repairs
@@ -310,8 +308,8 @@ def _rows(
         yield row, dict(zip(suffixes, parts, strict=True))
 
 
-def _gather_files(ranks: Any, index: Any, files: list[bytes], total: int) -> list[bytes] | None:
-    """Gather files numbered by `index`: those of 0 to total - 1 on rank 0, None elsewhere.
+def _gather_files(ranks: Any, index: Any, files: list[bytes], total: int) -> list[bytes]:
+    """Gather files numbered by `index`: those of 0 to total - 1 on rank 0, none elsewhere.
 
     Collective.
     """
@@ -325,9 +323,7 @@ def _gather_files(ranks: Any, index: Any, files: list[bytes], total: int) -> lis
     for row, file in zip(rows, files, strict=True):
         row[: len(file)] = np.frombuffer(file, np.uint8)
     gathered = ranks.gather(index, torch.from_numpy(rows), total)
-    if gathered is None:
-        return None
     return [
         row[:length].numpy().tobytes()
-        for row, length in zip(gathered, lengths[:, 0].tolist(), strict=True)
+        for row, length in zip(gathered, lengths.flatten().tolist(), strict=True)
     ]

@@ -235,15 +235,15 @@ def located(
 
 def again(
     data: Data, seed: int, window: int, crop: int | None, positions: np.ndarray
-) -> _Delivered:
+) -> torch.Tensor:
     """Read the samples at these stream positions anew from the shards, as the stream delivered
     them. DataError names a sample.
     """
     order = order_of(data.train, seed, window)
-    delivered = Decoded(data, data.train, order, crop).__getitems__(positions)
-    if isinstance(delivered[2], DataError):
-        raise delivered[2]
-    return delivered
+    _, _, real = Decoded(data, data.train, order, crop).__getitems__(positions)
+    if isinstance(real, DataError):
+        raise real
+    return real
 
 
 class Decoded(torch.utils.data.Dataset):

@@ -38,10 +38,10 @@ def map_over_ranks(
     bar: console.Bar,
     columns: int = 1,
     absorb: Callable[[np.ndarray, torch.Tensor], None] | None = None,
-) -> list[torch.Tensor | None]:
+) -> list[torch.Tensor]:
     """Call `work([CHUNK]) -> columns tensors [CHUNK, d]` until every number was computed once.
 
-    Return all rows of each tensor in the order of `numbers`; None on ranks other than 0. With
+    Return all rows of each tensor in the order of `numbers`; on ranks other than 0 none. With
     `absorb`, `work` returns one tensor more, the first, whose rows are not gathered: `absorb`
     receives them with their numbers on the rank that computed them. Collective; advances `bar`.
     """

@@ -201,8 +201,8 @@ class Ranks:
             dist.all_gather_object(box, value, group=self._wait if patient else self._control)
         return box
 
-    def gather(self, index: np.ndarray, rows: torch.Tensor, total: int) -> torch.Tensor | None:
-        """Gather rows by their numbers: rank 0 gets the rows 0..total-1 in order, others None.
+    def gather(self, index: np.ndarray, rows: torch.Tensor, total: int) -> torch.Tensor:
+        """Gather rows by their numbers: rank 0 gets the rows 0..total-1 in order, others none.
 
         index: [n] int64 of this rank's rows [n, d]; n may differ among ranks and be 0. Raises
         RuntimeError if a number is missing or occurs twice.
@@ -213,7 +213,7 @@ class Ranks:
             dist.gather_object(parts[0], box, group=self._control)
             parts = box or []
         if not self.is_main:
-            return None
+            return torch.empty(0)
         numbers = np.concatenate([n for n, _ in parts])
         if not np.array_equal(np.sort(numbers), np.arange(total)):
             unique, counts = np.unique(numbers, return_counts=True)

@@ -172,12 +172,12 @@ def rounds(
     bar: console.Bar,
     extract: Callable[[torch.Tensor], torch.Tensor] | None = None,
     size: int = ROUND,
-) -> Iterator[tuple[int, list[torch.Tensor | None]]]:
+) -> Iterator[tuple[int, list[torch.Tensor]]]:
     """Generate the images of these numbers, `size` at a time.
 
     Yield (number of the first, [uint8 [n, channels, height, width], D's scores [n], with `extract`
-    its features]): tensors on rank 0, None elsewhere. Collective. `numbers` begins at a multiple of
-    CHUNK, so that an image is always generated among the same others.
+    its features]) on rank 0; elsewhere the tensors are empty. Collective. `numbers` begins at a
+    multiple of CHUNK, so that an image is always generated among the same others.
     """
 
     def generate(chunk: np.ndarray) -> tuple[torch.Tensor, ...]:

@@ -11,7 +11,6 @@ import gc
 import math
 import time
 from collections.abc import Iterator
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,6 +26,7 @@ from distgan.data.loader import MicroBatch, Stream
 from distgan.distributed.ranks import Ranks, SingleProcess
 from distgan.engine.player import Player
 from distgan.recipes._base import build_recipe
+from distgan.recipes._catalog import Module
 
 STEPS = 3  # a GAN amplifies rounding with every step, and every known fault shows in three
 
@@ -183,7 +183,7 @@ def _advice(run: Run, ranks: Ranks) -> str:
     return ", ".join(way for way, differs in ways.items() if differs)
 
 
-def check(module: ModuleType, run: Run, ranks: Ranks, data: Data, layout: BatchLayout) -> Report:
+def check(module: Module, run: Run, ranks: Ranks, data: Data, layout: BatchLayout) -> Report:
     """Return the same report on every rank. Collective.
 
     Rank 0 computes the reference while the others wait.
@@ -208,7 +208,6 @@ def check(module: ModuleType, run: Run, ranks: Ranks, data: Data, layout: BatchL
                 " for which this device has too little memory. Check with a smaller batch or"
                 " narrower networks: the result depends on neither"
             ) from error
-        assert apart is not None, "rank 0 gathers"
         return [*differences(mine, one, run.precision), *_among_ranks(one, apart.amax(0))]
 
     rows = ranks.on_rank_zero(compare)
@@ -264,7 +263,7 @@ def first_steps(
         yield [next(stream) for _ in range(run.batches_per_step)], clock.at(k)
 
 
-def _play(module: ModuleType, run: Run, ranks: Ranks, data: Data, layout: BatchLayout) -> Trace:
+def _play(module: Module, run: Run, ranks: Ranks, data: Data, layout: BatchLayout) -> Trace:
     """Take the first three steps of the run."""
     recipe = build_recipe(module, run, ranks, layout, data.shape, data.labels)
     states, logs = [state_of(recipe.players)], []

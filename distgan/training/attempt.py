@@ -53,7 +53,8 @@ def train(module: Module, run: Run, overrides: dict[str, Any]) -> Outcome:
 
 def _train(setup: TrainingSetup, overrides: dict[str, Any]) -> Outcome:
     run = setup.run
-    ranks, folder = setup.ranks, NoRunFolder()  # replaced on rank 0
+    ranks = setup.ranks
+    folder: RunFolder = NoRunFolder()  # replaced on rank 0
     clock = Clock(setup.layout.batch * setup.run.batches_per_step, len(setup.data.train))
     last = clock.steps(run.epochs)
 
@@ -112,8 +113,8 @@ def _attempt(setup: TrainingSetup, run: Run, folder: RunFolder) -> Literal["done
             folder.end("failed", cause, **_measured(setup.ranks))
             folder.event("failed", cause=cause)
         raise
-    cause = loop.requests.cause if state == "stopped" else None
-    folder.end(state, cause, **_measured(setup.ranks))
+    why = loop.requests.cause if state == "stopped" else None
+    folder.end(state, why, **_measured(setup.ranks))
     return state
 
 
@@ -130,9 +131,8 @@ def _checked_loop(setup: TrainingSetup, run: Run, folder: RunFolder) -> Loop:
 
     code = getattr(setup.module, "code", None)
     kind = f"compared-{setup.ranks.engine_choice.engine}"
-    shared = code and setup.ranks.world_size > 1
     if run.machine.self_check or setup.ranks.on_rank_zero(
-        lambda: shared and first_start.is_due(run, code, kind)
+        lambda: code and setup.ranks.world_size > 1 and first_start.is_due(run, code, kind)
     ):
         try:
             report = comparison.check(setup.module, run, setup.ranks, setup.data, setup.layout)

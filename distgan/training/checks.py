@@ -17,7 +17,7 @@ from distgan.evaluation.image_evaluator import Evaluator
 from distgan.monitor.decisions import Decision, decide, evaluate_rules
 from distgan.monitor.journal import UNSCHEDULED
 from distgan.monitor.moves import format_setting
-from distgan.recipes._base import Recipe, apply_settings, show, validate
+from distgan.recipes._base import apply_settings, show, validate
 from distgan.runs.folder import RunFolder
 from distgan.runs.training_state import TrainingState
 from distgan.training.journal_writer import JournalWriter, head
@@ -39,7 +39,7 @@ class Checks:
 
     def __init__(
         self,
-        recipe: Recipe,
+        recipe: Any,  # a `Recipe`, and one that `DrawsSamples` where there is an evaluator
         data: Data,
         ranks: Ranks,
         folder: RunFolder,
@@ -81,7 +81,7 @@ class Checks:
             result = self._ranks.on_rank_zero(
                 lambda: self._show_and_validate(now, state, due, mark)
             )
-        if due.evaluate:
+        if due.evaluate and self._evaluator:
             result = self._evaluator(self._recipe.sample)
         mark = {} if scheduled.evaluate or not due.evaluate and scheduled.validate else UNSCHEDULED
         improved = result is not None and self._record_score(now, state, result, mark)

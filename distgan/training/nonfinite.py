@@ -180,7 +180,7 @@ class NonFiniteMonitor:
             if not local:
                 return torch.empty(0, 1)
             window = run.shuffle_window or 0
-            return loader.again(self._data, run.seed, window, run.crop, positions)[2]
+            return loader.again(self._data, run.seed, window, run.crop, positions)
 
         real, count = ranks.on_all_ranks(read), len(chosen) * each
         samples = ranks.gather(index, real.flatten(1), count)
@@ -200,7 +200,7 @@ class NonFiniteMonitor:
         finite = [True] * len(samples)
         if samples.is_floating_point():
             finite = samples.isfinite().all(1).tolist()
-        rows = [
+        rows: list[dict[str, Any]] = [
             {
                 "rank": chosen[i // each][0],
                 "micro_batch": chosen[i // each][1],

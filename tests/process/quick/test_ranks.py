@@ -26,7 +26,7 @@ def test_sums_means_flags_and_gathers(tmp_path):
         assert r.any(r.rank == 2, False) == (True, False)
         mine = np.arange(r.rank, 7, 3) if r.rank else np.arange(0, 7, 3)
         rows = r.gather(mine, torch.tensor(mine)[:, None] * 10.0, 7)
-        assert (rows[:, 0].tolist() == [0, 10, 20, 30, 40, 50, 60]) if r.is_main else rows is None
+        assert (rows[:, 0].tolist() == [0, 10, 20, 30, 40, 50, 60]) if r.is_main else not len(rows)
         numbers = np.arange(2) if r.is_main else np.zeros(0, int)
         empty = r.gather(numbers, torch.ones(2, 4) if r.is_main else torch.zeros(0), 2)
         r.require_same("the weather", "fine")
