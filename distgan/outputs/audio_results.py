@@ -58,7 +58,7 @@ def repaired(
     source, target = transforms.to_waves(
         data.decode(data.validation, [i]).to(weight.device), weight.dtype
     ).unbind(1)
-    output, rate = repair(source), data.sample.rate
+    output, rate = repair(source), data.rate
     measured: dict[str, float] = {}
     for prefix, wave in (("", output), ("input_", source)):
         measured |= {

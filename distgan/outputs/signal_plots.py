@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from distgan.core.files import write_atomic
 
 BLUE, ORANGE, GREEN, RED, GRAY = "#3b82f6", "#f08c2e", "#2fa36b", "#e5484d", "#8a8f98"
-STYLE: dict[str, Any] = {
+STYLE: dict[Any, Any] = {  # matplotlib's stubs want each key's literal type
     "text.parse_math": False,
     "font.size": 9,
     "axes.linewidth": 0.6,
@@ -141,9 +141,9 @@ def scatter(path: Path, reals: Any, samples: Any) -> None:
         ax = figure.subplots()
         bins = np.histogram_bin_edges(np.nan_to_num(np.concatenate(both)[:, 0]), 60)
         for rows, (label, colour, alpha) in zip(both, looks, strict=True):
-            look = {"label": label, "color": colour, "alpha": alpha}
+            look: dict[str, Any] = {"label": label, "color": colour, "alpha": alpha}
             if rows.shape[1] > 1:
-                ax.scatter(*rows[:, :2].T, s=5, linewidths=0, **look)
+                ax.scatter(rows[:, 0], rows[:, 1], s=5, linewidths=0, **look)
             else:
                 ax.hist(rows[:, 0], bins.tolist(), density=True, **look)
         if both[0].shape[1] > 1:
@@ -154,7 +154,7 @@ def scatter(path: Path, reals: Any, samples: Any) -> None:
 
 def save(path: Path, figure: Figure) -> None:
     """Write a figure as PNG, whole or not at all; DiskError where it cannot be written."""
-    look = {"dpi": DPI, "metadata": {"Software": None}}
+    look: dict[str, Any] = {"dpi": DPI, "metadata": {"Software": None}}
     write_atomic(path, lambda file: figure.savefig(file, format="png", **look))
 
 
