@@ -27,7 +27,7 @@ PURPLE = "#8b5cf6"
 MAX_POINTS = 1200
 BINS = 400
 LEGEND_CHARS = 84  # of a legend that fits on one line
-STYLE: dict[str, Any] = signal_plots.STYLE | {
+STYLE: dict[Any, Any] = signal_plots.STYLE | {
     "svg.fonttype": "none",
     "text.color": INK,
     "axes.edgecolor": INK,
@@ -214,8 +214,8 @@ def healthy(ax: Axes, low: float | None, high: float | None, name: str = "") -> 
     """Draw the healthy range: a band, or a dashed line where one end is open."""
     if low is not None and high is not None:
         ax.axhspan(low, high, color=GREEN, alpha=0.12, linewidth=0, label=f"healthy{name}")
-    elif low is not None or high is not None:
-        end, side = (low, "above") if high is None else (high, "below")
+    elif (end := low if high is None else high) is not None:
+        side = "above" if high is None else "below"
         ax.axhline(
             end, color=GREEN, linewidth=0.9, linestyle=(0, (2, 3)), label=f"healthy{name} {side}"
         )
