@@ -14,7 +14,7 @@ import shlex
 import sys
 import time
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -170,7 +170,7 @@ def numbers(values: dict[str, float]) -> str:
 
 def table(
     columns: tuple[str, ...],
-    rows: list[tuple[str, ...]],
+    rows: Sequence[tuple[str, ...]],
     right: bool = True,
     left: tuple[str, ...] = (),
 ) -> None:

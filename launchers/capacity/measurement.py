@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import TypeGuard
 
 from distgan.core.errors import RunError
 from distgan.runs.history import is_run, one_error, read_history
@@ -51,7 +52,7 @@ class Row:
     checkpoint_mb: float | None = None
     score: float | None = None  # the best; lower is better
     best_epoch: float | None = None
-    measure: tuple[str, int, int] | None = (
+    measure: tuple[str, int | None, int | None] | None = (
         None  # metric, generated samples, real images: only scores measured alike are compared
     )
     scores: tuple[tuple[float, float], ...] = ()  # (epoch, score)
@@ -61,6 +62,17 @@ class Row:
     @property
     def overfits(self) -> bool:
         return any(rule in OVERFITTING for rule in self.warnings)
+
+
+class ScoredRow(Row):
+    """A row that `has_score`."""
+
+    score: float
+    measure: tuple[str, int | None, int | None]
+
+
+def has_score(row: Row) -> TypeGuard[ScoredRow]:
+    return row.score is not None
 
 
 # ---- measuring

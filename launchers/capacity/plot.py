@@ -6,7 +6,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from distgan.launchers.capacity.measurement import DOCUMENTS, Row
+from distgan.launchers.capacity.measurement import DOCUMENTS, Row, has_score
 from distgan.launchers.capacity.recommendation import WITHIN
 from distgan.outputs.signal_plots import BLUE, GREEN, ORANGE, RED
 
@@ -58,7 +58,7 @@ def draw(rows: list[Row], recommended: int | None, file: BinaryIO) -> None:
     panel(
         "Checkpoint, MB",
         [row.checkpoint_mb for row in rows],
-        [estimate and estimate.checkpoint_mb for estimate in docs],
+        [estimate.checkpoint_mb if estimate else None for estimate in docs],
     )
     devices = ", ".join(sorted({row.device for row in rows if row.device}))
     panel(
@@ -91,7 +91,7 @@ def _parameters(ax, rows: list[Row]) -> None:
     )
     ax.bar_label(top, [f"{(g + d) / 1e6:.3g}" for _, (g, d) in counted], fontsize=8, padding=2)
     docs = [DOCUMENTS.get(row.width) for row in rows]
-    _estimates(ax, [estimate and estimate.both for estimate in docs])
+    _estimates(ax, [estimate.both if estimate else None for estimate in docs])
     _frame(ax, "Parameters, millions", rows)
 
 
@@ -129,8 +129,8 @@ def _frame(ax, title: str, rows: list[Row], ticks: bool = True) -> None:
 
 
 def _scores(ax, rows: list[Row], recommended: int | None) -> None:
-    points = [(x, row) for x, row in enumerate(rows) if row.score is not None]
-    names = sorted({row.measure[0] for _, row in points if row.measure})
+    points = [(x, row) for x, row in enumerate(rows) if has_score(row)]
+    names = sorted({row.measure[0] for _, row in points})
     if points:
         best = min(row.score for _, row in points)
         ax.axhspan(

@@ -1,6 +1,6 @@
 """Recommend a width from the rows of a capacity study. Imports no torch."""
 
-from distgan.launchers.capacity.measurement import OVERFITTING, Row
+from distgan.launchers.capacity.measurement import OVERFITTING, Row, ScoredRow, has_score
 
 WITHIN = 0.10  # scores this close are taken for equal: about what another seed changes
 
@@ -30,9 +30,9 @@ def recommend(rows: list[Row], limit_gb: float | None = None) -> tuple[int | Non
                 f"{row.width} is left out: it takes {row.memory_mb / 1000:.3g} GB, allowed are"
                 f" {limit_gb:g}"
             )
-    alike: dict[tuple, list[Row]] = {}
+    alike: dict[tuple, list[ScoredRow]] = {}
     for row in rows:
-        if row.width not in left_out:
+        if row.width not in left_out and has_score(row):
             alike.setdefault(row.measure, []).append(row)
     comparable = max(alike.values(), key=len, default=[])
     for row in (row for group in alike.values() for row in group if group is not comparable):
@@ -64,13 +64,13 @@ def recommend(rows: list[Row], limit_gb: float | None = None) -> tuple[int | Non
     return chosen.width, [*_why(chosen, best, comparable), *left_out.values()]
 
 
-def _measured(row: Row) -> str:
+def _measured(row: ScoredRow) -> str:
     metric, samples, reals = row.measure
     return f"{metric} of {samples} samples against {reals} images"
 
 
-def _why(chosen: Row, best: Row, comparable: list[Row]) -> list[str]:
-    def beside(row: Row) -> str:
+def _why(chosen: ScoredRow, best: ScoredRow, comparable: list[ScoredRow]) -> list[str]:
+    def beside(row: ScoredRow) -> str:
         return f"{row.width}: {row.score:.4g} ({row.score / best.score - 1:+.0%})"
 
     why = [f"{best.width} has the best {best.measure[0]}, {best.score:.4g}"]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from distgan.config.sections import Evaluate
 from distgan.core import console
 from distgan.core.arguments import Arguments
 from distgan.core.errors import ConfigError
@@ -38,7 +39,7 @@ def submit(study: "Study", options: Arguments) -> int:
     ]
     home = runs_folder(planned[0].run)
     ledger = Ledger(home)
-    samples = options.n or planned[0].run.scored.samples
+    samples = options.n or (planned[0].run.scored or Evaluate()).samples
     with ledger.locked():
         rows, submissions = ledger.query(exclusive=True)
         selected = with_accounting(
@@ -71,14 +72,9 @@ def submit(study: "Study", options: Arguments) -> int:
         previous = submissions.get(str(folder))
         if previous and previous.key in rows and rows[previous.key].active:
             client.cancel([previous.key])  # it would report without what is submitted now
-        jobs = [
-            array.job,
-            *(
-                width.submitted.key
-                for width in selected
-                if width.queue_entry and width.queue_entry.active
-            ),
-        ]
+        entries = [width.queue_entry for width in selected]
+        active = [entry.key for entry in entries if entry and entry.active]
+        jobs = [job for job in (array.job, *active) if job]
         last = _submit_finish(study, resources, samples, folder, jobs)
     console.say(
         f"submitted   job {array.job}: {len(missing)} widths; job {last} after it evaluates"

@@ -54,7 +54,7 @@ def _cells(row: Row) -> tuple[str, ...]:
         str(row.width),
         _pair(g, "{:,}", docs and docs.g and f"{docs.g:g} M"),
         _pair(d, "{:,}", docs and docs.d and f"{docs.d:g} M"),
-        _pair(g and g + d, "{:,}", docs and f"{docs.both:g} M"),
+        _pair(row.parameters and sum(row.parameters), "{:,}", docs and f"{docs.both:g} M"),
         _pair(row.memory_mb and row.memory_mb / 1000, "{:.2f} GB", memory),
         _pair(
             row.checkpoint_mb,
@@ -67,7 +67,7 @@ def _cells(row: Row) -> tuple[str, ...]:
     )
 
 
-def _pair(measured: object, form: str, estimate: str | None | bool) -> str:
+def _pair(measured: object, form: str, estimate: object) -> str:
     """Return `3,824,514 (2.4 M)`; without a measurement the estimate stands alone."""
     return " ".join(
         [

@@ -17,7 +17,7 @@ from distgan.core.reading import parse_json
 from distgan.launchers.runs.plan import snapshot_files
 from distgan.launchers.runs.selection import RUNS, TARGET, SelectedRun, read_submission, select
 from distgan.launchers.slurm import client, submission
-from distgan.launchers.slurm.ledger import Ledger
+from distgan.launchers.slurm.ledger import Ledger, Submission
 from distgan.launchers.slurm.profiles import Resources
 from distgan.launchers.slurm.submission import RunSpec
 from distgan.runs.folder import SAVE, STOP
@@ -116,7 +116,7 @@ def cancel(argv: list[str]) -> int:
     selected = _select(options)
     active = [run for run in selected if run.queue_entry and run.queue_entry.active]
     shared = {
-        run.submitted.key: [
+        run.key: [
             folder
             for folder in run.submitted.submission.members[run.submitted.element]
             if folder not in {str(other.folder) for other in selected}
@@ -131,20 +131,22 @@ def cancel(argv: list[str]) -> int:
                 " these, too, or use `distgan stop`"
             )
     # Runs of other users whose jobs Slurm hides: this gives them up.
-    hidden = [run for run in selected if run.state.name == "uncertain" and run.submitted.key]
+    hidden = [run for run in selected if run.state.name == "uncertain" and run.key]
     if not options.dry_run:
         ledger = Ledger(options.runs.resolve())
         # Recorded before scancel: Slurm keeps no record of elements that never ran.
-        for run in [*active, *hidden]:
-            ledger.append(
-                {"state": "cancelled", "id": run.submitted.submission.id, "runs": [str(run.folder)]}
-            )
+        ended = [(run.folder, run.submitted) for run in [*active, *hidden]]
+        for folder, last in ended:
+            if last:
+                ledger.append(
+                    {"state": "cancelled", "id": last.submission.id, "runs": [str(folder)]}
+                )
         if active:
-            client.cancel(dict.fromkeys(run.submitted.key for run in active))
+            client.cancel(dict.fromkeys(run.key for run in active if run.key))
     return _report(
         selected,
         lambda run: (
-            ("would be cancelled" if options.dry_run else f"cancelled (job {run.submitted.key})")
+            ("would be cancelled" if options.dry_run else f"cancelled (job {run.key})")
             if run in [*active, *hidden]
             else f"is {run.state.name}; nothing to cancel"
         ),
@@ -161,17 +163,18 @@ def retry(argv: list[str]) -> int:
     with ledger.locked():
         selected = _select(options)
         chosen = [run for run in selected if run.state.name in (options.only or AGAIN)]
-        by_job: dict[str, list[SelectedRun]] = {}
+        by_job: dict[str, tuple[Submission, list[SelectedRun]]] = {}
         for run in chosen:
             if run.submitted is None:
                 raise ConfigError(
                     f"{run.folder.name} was never submitted from {home}: submit it with `distgan"
                     " submit`"
                 )
-            by_job.setdefault(run.submitted.submission.id, []).append(run)
+            last = run.submitted.submission
+            by_job.setdefault(last.id, (last, []))[1].append(run)
         done: dict[Path, str] = {}
-        for group in by_job.values():
-            again = _again(home, ledger, group, options)
+        for last, group in by_job.values():
+            again = _again(home, ledger, last, group, options)
             done |= {
                 run.folder: (
                     f"submitted again as job {again}" if again else "would be submitted again"
@@ -183,9 +186,11 @@ def retry(argv: list[str]) -> int:
     )
 
 
-def _again(home: Path, ledger: Ledger, group: list[SelectedRun], options: Arguments) -> str | None:
-    """Submit runs of one submission again as they were submitted; return the job, None with
-    --dry-run.
+def _again(
+    home: Path, ledger: Ledger, last: Submission, group: list[SelectedRun], options: Arguments
+) -> str | None:
+    """Submit runs of one submission, `last`, again as they were submitted; return the job, None
+    with --dry-run.
     """
     recorded, words = read_submission(home, group[0])
     if not all(str(run.folder) in words for run in group):
@@ -196,7 +201,8 @@ def _again(home: Path, ledger: Ledger, group: list[SelectedRun], options: Argume
     resources = loading.validate(Resources, recorded["resources"], options.set, what="the job")
     resources = resources.model_copy(update={"pack": 1})
     elements = [[RunSpec(str(run.folder), tuple(words[str(run.folder)]))] for run in group]
-    if not _is_trusted(ledger, group[0], recorded, elements, resources, options):
+    path = ledger.home / last.id / "submission.json"
+    if not _is_trusted(path, group[0].folder.name, recorded, elements, resources, options):
         return None
     for run in group:  # in a chain: the run that it grows from must be done
         grow = [word for word in words[str(run.folder)] if word.startswith("grow=")]
@@ -212,26 +218,25 @@ def _again(home: Path, ledger: Ledger, group: list[SelectedRun], options: Argume
             remove(run.folder / STOP)
     files = ledger.home / "files"
     elements = [[RunSpec(run.folder, snapshot_files(run.words, files))] for (run,) in elements]
-    kept = {
-        key: value for key, value in group[0].submitted.submission.details.items() if key == "sweep"
-    }
+    kept = {key: value for key, value in last.details.items() if key == "sweep"}
     return submission.submit(home, elements, resources, cwd=recorded.get("cwd"), **kept).job
 
 
 def _is_trusted(
-    ledger: Ledger,
-    run: SelectedRun,
+    path: Path,
+    name: str,
     recorded: dict[str, Any],
     elements: list[list[RunSpec]],
     resources: Resources,
     options: Arguments,
 ) -> bool:
-    """Return whether what was read from a run's submission.json may be executed by this user.
+    """Return whether what was read from `path`, the submission.json of the run `name`, may be
+    executed by this user.
 
     With --dry-run print it, and return False. LaunchError where another user has written the file,
     or may have, unless --trust-owner names its owner.
     """
-    path, cwd = ledger.home / run.submitted.submission.id / "submission.json", recorded.get("cwd")
+    cwd = recorded.get("cwd")
     with disk_errors(path, "submit the same line, or the sweep's file, again", LaunchError):
         with open(path, "rb", opener=opener) as file:  # owner and content of one file
             about, text = os.fstat(file.fileno()), file.read()
@@ -254,7 +259,7 @@ def _is_trusted(
         others = ", and others may write it" if not trusted else ""
         raise LaunchError(
             f"{path} belongs to user {owner}{others}; you, {client.user()}, would execute what it"
-            f" says. The job of {run.folder.name} would be\n\n{shown}\n\nnothing was submitted. If"
+            f" says. The job of {name} would be\n\n{shown}\n\nnothing was submitted. If"
             f" you would type every line of it yourself: {line}"
         )
     return True

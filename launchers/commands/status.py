@@ -189,7 +189,7 @@ def progress(run: SelectedRun) -> Progress:
     )
     if not status:
         return Progress()
-    newest = next((row for row in reversed(rows) if "seconds" in row), {})
+    newest: dict[str, Any] = next((row for row in reversed(rows) if "seconds" in row), {})
     speeds = (finite_number(row.get("samples_per_second")) for row in reversed(rows))
     speed = next(filter(None, speeds), None)
     epochs = _epochs(run.folder)

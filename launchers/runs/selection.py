@@ -4,7 +4,7 @@ SWEEP:INDEX, or job numbers of Slurm.
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,11 @@ class SelectedRun:
     queue_entry: client.QueueEntry | None
     sweep: str | None = None
     index: int | None = None
+
+    @property
+    def key(self) -> str | None:
+        """Slurm's name of the job, or element of an array, that it was last submitted as."""
+        return self.submitted.key if self.submitted else None
 
     @property
     def name(self) -> str:
@@ -115,32 +120,23 @@ def with_accounting(selected: list[SelectedRun]) -> list[SelectedRun]:
     open_ones = [
         run
         for run in selected
-        if run.submitted
-        and run.queue_entry is None
-        and run.submitted.key
+        if run.queue_entry is None
+        and run.key
         and not run.files.shorter
         and (run.state.name == "lost" or run.state.name == "stopped" and "SIGTERM" in run.state.why)
     ]
     spells = (
         {
             spell.key: spell
-            for spell in client.job_spans(run.submitted.key for run in open_ones) or []
+            for spell in client.job_spans(run.key for run in open_ones if run.key) or []
         }
         if open_ones
         else {}
     )
     return [
         (
-            SelectedRun(
-                run.folder,
-                run.files,
-                run_state(run.files, run.submitted, None, spells[run.submitted.key]),
-                run.submitted,
-                run.queue_entry,
-                run.sweep,
-                run.index,
-            )
-            if run in open_ones and run.submitted.key in spells
+            replace(run, state=run_state(run.files, run.submitted, None, spells[run.key]))
+            if run in open_ones and run.key in spells
             else run
         )
         for run in selected

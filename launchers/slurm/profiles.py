@@ -214,7 +214,7 @@ def job_options(many: bool = False) -> tuple[Option, ...]:
         *(
             Option(
                 key.replace("_", "-"),
-                Resources.model_fields[key].description,
+                Resources.model_fields[key].description or "",
                 metavars.get(key, "N"),
                 group=GROUP,
             )

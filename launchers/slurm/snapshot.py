@@ -100,7 +100,8 @@ def fault(code: str, *others: str) -> str | None:
     import stat
 
     used = ("job.pkl", "_submitted.pkl", "submission.json")
-    paths, contents = [code, *others], {}
+    paths = [code, *others]
+    contents: dict[str, str] = {}
     for folder in others:
         if os.path.isdir(folder):
             paths += [f"{folder}/{name}" for name in os.listdir(folder) if name.endswith(used)]

@@ -215,7 +215,7 @@ def _draw(
 
     figure = Figure(figsize=(9, 5), layout="constrained")
     axes, drawn = figure.add_subplot(), 0
-    colours = matplotlib.colormaps["tab10"].colors
+    colours = matplotlib.color_sequences["tab10"]
     for rank, index in enumerate(order):
         run = histories.get(index)
         key = score_key(run.rows) if run else None

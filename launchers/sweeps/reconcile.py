@@ -147,13 +147,13 @@ def _stages(sweep: Sweep, wanted: list[int], selected: list[SelectedRun]) -> lis
         if source in wanted:
             levels = depth(source)
             return None if levels is None else levels + 1
-        return 1 if selected[source].queue_entry and selected[source].queue_entry.active else None
+        return 1 if (entry := selected[source].queue_entry) and entry.active else None
 
     stages: dict[int, list[int]] = {0: []}
     for index in wanted:
         level = depth(index)
         if level is None:
-            source = selected[by_folder[sweep.members[index].after]]
+            source = selected[by_folder[sweep.members[index].after or ""]]
             console.say(
                 f"member {index} is held back: it grows from member {source.index}, which is"
                 f" {source.state.name}; retry that one first (--retry {source.state.name})"
@@ -204,7 +204,7 @@ def _array(sweep: Sweep, part: list[list[int]], dependency: str | None, after: i
         f"submitted   job {submitted.job}: {sum(map(len, elements))} runs in {len(elements)}"
         f" job{'s' * (len(elements) > 1)}" + (f", {dependency}" if dependency else "")
     )
-    return int(submitted.job)
+    return int(submitted.job or 0)
 
 
 def write(sweep: Sweep) -> None:

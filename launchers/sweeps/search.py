@@ -238,7 +238,7 @@ def _tell(study: Any, trial: Any, run: SelectedRun, prune: bool) -> bool:
 def scores(folder: Path) -> list[tuple[int, float]]:
     """Return (samples seen, score) of a run's evaluations so far."""
     rows = last_rows(folder / "journal.jsonl")
-    key = score_key(rows)
+    key = score_key(rows) or ""
     return [
         (int(row["samples"]), float(row[key]))
         for row in rows
