@@ -29,7 +29,11 @@ _POLYNOMIALS = (
 def model() -> Path:
     """Return the file of the network; ConfigError where it is not installed."""
     found = importlib.util.find_spec("speechmos")
-    if found is None or importlib.util.find_spec("onnxruntime") is None:
+    if (
+        found is None
+        or not found.submodule_search_locations
+        or importlib.util.find_spec("onnxruntime") is None
+    ):
         raise ConfigError(
             "metrics: dnsmos needs speechmos and onnxruntime: pip install 'distgan[speech]'"
         )

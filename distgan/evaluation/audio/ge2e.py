@@ -27,7 +27,7 @@ _LEAST_DB = -30.0  # softer sound is raised to this root mean square
 def weights() -> Path:
     """Return the file of the weights; ConfigError where it is not installed."""
     found = importlib.util.find_spec("resemblyzer")
-    if found is None:
+    if found is None or not found.submodule_search_locations:
         raise ConfigError(
             f"metrics: {GE2E} needs the weights in Resemblyzer: pip install --no-deps"
             " Resemblyzer==0.1.4"

@@ -35,7 +35,7 @@ class ValidationClips:
                 " the data set again with more, or --validation 0.1"
             )
         self._data, self._repair, self._device = data, repair, device
-        self.rate, self.resolutions = data.sample.rate, resolutions
+        self.rate, self.resolutions = data.rate, resolutions
         self.keys = [split.key(i) for i in range(len(split))]
         records = [
             _record(split.fields_of(i, ("json",))["json"]) if "json" in split.fields else {}

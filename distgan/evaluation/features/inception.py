@@ -140,4 +140,5 @@ def _network(weights: dict[str, torch.Tensor], path: str) -> nn.Module:
             module.conv, module.bn = conv, nn.Identity()
     # pool3 is the last pooling, before the classifier.
     layers = [layer for name, layer in net.named_children() if name not in ("dropout", "fc")]
-    return nn.Sequential(*layers).to(memory_format=torch.channels_last)
+    network = nn.Sequential(*layers)
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -35,6 +35,8 @@ class Transformer(nn.Module):
     width = 0  # of the projection after the last norm; 0 without one
     largest: float
     depth = 24
+    mean: torch.Tensor
+    sd: torch.Tensor
 
     def __init__(self, path: str):
         super().__init__()
@@ -56,7 +58,7 @@ class Transformer(nn.Module):
             raise ConfigError(
                 f"{self.about} needs timm: pip install 'distgan[transformers]'"
             ) from None
-        net = timm.create_model(
+        net: Any = timm.create_model(
             self.architecture, img_size=self.side, num_classes=self.width, depth=self.depth
         )
         try:

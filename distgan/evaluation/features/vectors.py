@@ -21,6 +21,9 @@ class Vectors(nn.Module):
     label = "cosines of standardised vectors, 96 features, version 1"
     preprocessing = "none"
     largest = 2.0
+    scale: torch.Tensor
+    waves: torch.Tensor
+    phases: torch.Tensor
 
     def __init__(self, reals: np.ndarray):
         super().__init__()

@@ -69,8 +69,7 @@ class UnverifiedMoments:
         if not np.allclose(cov, cov.T, rtol=1e-3, atol=1e-6 * float(np.abs(cov).max())):
             raise DataError(f"{file}: sigma is not symmetric, so it is no covariance")
         # The number of images is not known; 2 is the least that has a covariance.
-        cov = torch.from_numpy((cov + cov.T) / 2)
-        self.moments = Moments(2, torch.from_numpy(mean), cov)
+        self.moments = Moments(2, torch.from_numpy(mean), torch.from_numpy((cov + cov.T) / 2))
 
     @property
     def width(self) -> int:
@@ -79,6 +78,7 @@ class UnverifiedMoments:
 
 def _array(arrays: np.lib.npyio.NpzFile, name: str) -> np.ndarray:
     """Return an array in float64; ValueError, before it is unpacked, if it is too large."""
+    assert arrays.zip is not None, "it is open"
     if arrays.zip.getinfo(f"{name}.npy").file_size > 8 * WIDEST**2 + 4096:
         raise ValueError(f"{name} is larger than the covariance of {WIDEST:,} features")
     array = arrays[name]
