@@ -42,7 +42,7 @@ def of_run(checkpoint: Path, arguments: Arguments) -> Evaluation:
     module, run = trained_run.settings(checkpoint.parents[1], arguments.device)
     data = open_data(arguments.data or run.data)
     data.require(run)
-    metrics = suitable_metrics(arguments.metrics, data.sample.rate, arguments.embedding)
+    metrics = suitable_metrics(arguments.metrics, data.rate, arguments.embedding)
 
     def evaluation() -> tuple[Any, dict[str, Any] | None]:
         from distgan.distributed.ranks import Ranks

@@ -173,7 +173,7 @@ def of_folders(arguments: Arguments) -> Evaluation:
         ranks = Ranks(Machine(device=arguments.device))
         result = {"fake": fake.name, "fake_images": getattr(fake, "fingerprint", None)}
         if unverified:
-            sides = (_side(one, n, arguments) for one, n in ((real, None), (fake, samples)))
+            sides = _side(real, None, arguments), _side(fake, samples, arguments)
             return ranks, result | _unverified(ranks, *sides, choice)
         evaluator = _evaluator(ranks, real, samples, choice, arguments, whole)
         return ranks, result | evaluator.compare(fake) | _conditions(evaluator, ranks)

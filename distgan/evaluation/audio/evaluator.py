@@ -206,8 +206,8 @@ def score(
     metrics: Sequence[str] = PLAIN,
     embedding: Embedding | None = None,
     seed: int = 0,
-) -> dict[str, Any] | None:
-    """Measure all clips; return `summary.summarize` on rank 0, None elsewhere. Collective."""
+) -> dict[str, Any]:
+    """Measure all clips; return `summary.summarize`, the same on every rank. Collective."""
     names = columns(clips.rate, metrics, clips.paired)
     spaces = _spaces(metrics, embedding)
     dnsmos = Dnsmos() if DNSMOS in metrics else None
