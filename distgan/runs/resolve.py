@@ -84,10 +84,16 @@ def resolve(run: Run, fingerprint: str, start: str | None = None) -> Resolved:
 
 
 def _begun(version: Run, fingerprint: str, start: str | None) -> tuple[bool, str | None]:
-    """Return (has this version of the run a folder?, the digest of its start)."""
+    """Return (has this version of the run a folder?, the digest of its start).
+
+    A folder that was named for it is one: of a job that was queued before a default changed.
+    """
     digest = start or _recorded_start(version, fingerprint)
     identity = version.identity(fingerprint, digest)
-    begun = recorded_identity(folder_of(version, identity)) == identity
+    folder = folder_of(version, identity)
+    recorded = recorded_identity(folder)
+    named = bool(version.machine.folder) and folder.name.endswith(f"-{identity['id']}")
+    begun = recorded == identity or (recorded is None and named)
     return begun and not (version.starts_from and digest is None), digest
 
 

@@ -115,3 +115,12 @@ def test_the_identity_of_runs_with_other_features_is_what_it_was(tmp_path):
     ]
     assert with_weights[0].identity("data") == with_weights[1].identity("data")
     assert line(tmp_path).identity("data")["settings"]["evaluate"]["extractor"] == "lite0"
+
+
+def test_a_folder_that_was_named_for_a_version_keeps_it(tmp_path):
+    """Of a job that was queued before Lite0 was the default."""
+    digits = line(tmp_path, extractor="standin").identity("data")["id"]
+    given = {"data": "d", "machine": {"folder": str(tmp_path / f"seed3-{digits}")}}
+    assert meaning(sagan.Settings.model_validate(given).with_given(given))[0] == "standin"
+    given["machine"] = {"folder": str(tmp_path / "mine")}
+    assert meaning(sagan.Settings.model_validate(given).with_given(given))[0] == "lite0"
