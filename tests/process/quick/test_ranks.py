@@ -87,10 +87,10 @@ def test_a_launchers_count_that_accelerate_does_not_see_is_refused(tmp_path):
         tmp_path,
         """
         import accelerate
-        from distgan.distributed import ranks
+        from distgan.distributed import process_group
         class Alone(accelerate.Accelerator):
             num_processes, process_index = 1, 0
-        ranks.Accelerator = Alone
+        process_group.Accelerator = Alone
         try:
             Ranks(Machine(device="cpu", timeout_s=60))
         except LaunchError as error:
