@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from distgan.commands import trained_run
-from distgan.config.image_network import default_network
+from distgan.config.image_network import LITE0, default_network, require_lite0
 from distgan.config.sections import Evaluate
 from distgan.core import console
 from distgan.core.arguments import Arguments, Option, one_of, several, whole
@@ -101,12 +101,13 @@ def of_run(checkpoint: Path, arguments: Arguments, real: str | None = None) -> E
     against the data set of the run, or against `real`.
     """
     from distgan.evaluation.sets.datasets import DatasetImages
-    from distgan.evaluation.sets.statistics_files import UnverifiedMoments
+    from distgan.evaluation.sets.statistics_files import StatisticsFile, UnverifiedMoments
 
     folder = checkpoint.parents[1]
     module, run = trained_run.settings(folder, arguments.device)
     if run.scored is None:
         raise ConfigError(_not_scored(folder, module, run))
+    choice = _choice(arguments, run.scored)
     images, whole = _real(real, arguments) if real else (None, arguments.against == "all")
     data = None
     if images is None:
@@ -120,7 +121,8 @@ def of_run(checkpoint: Path, arguments: Arguments, real: str | None = None) -> E
     else:
         shape = trained_run.shape_of(run, folder)
         _require_alike(images, run.kind, shape[0] if run.kind == "vector" else None, str(folder))
-    choice = _choice(arguments, run.scored)
+    if isinstance(images, StatisticsFile):
+        arguments.path = images.path
     samples = arguments.n or run.scored.samples
 
     def evaluation() -> tuple[Any, dict[str, Any]]:
@@ -153,6 +155,7 @@ def of_folders(arguments: Arguments) -> Evaluation:
     from distgan.evaluation.sets import opening
     from distgan.evaluation.sets.statistics_files import StatisticsFile, UnverifiedMoments
 
+    choice = _choice(arguments)
     real, whole = _real(arguments.real, arguments)
     fake = opening.open_any(arguments.fake, arguments.resize)
     unverified = UnverifiedMoments in (type(real), type(fake))
@@ -164,7 +167,6 @@ def of_folders(arguments: Arguments) -> Evaluation:
     samples = 0 if isinstance(fake, UnverifiedMoments) else _samples(fake, arguments.n)
     if files and not unverified:
         arguments.path = files[0].path
-    choice = _choice(arguments)
 
     def evaluation() -> tuple[Any, dict[str, Any]]:
         from distgan.config.sections import Machine
@@ -173,7 +175,7 @@ def of_folders(arguments: Arguments) -> Evaluation:
         ranks = Ranks(Machine(device=arguments.device))
         result = {"fake": fake.name, "fake_images": getattr(fake, "fingerprint", None)}
         if unverified:
-            sides = _side(real, None, arguments), _side(fake, samples, arguments)
+            sides = _side(real, None), _side(fake, samples)
             return ranks, result | _unverified(ranks, *sides, choice)
         evaluator = _evaluator(ranks, real, samples, choice, arguments, whole)
         return ranks, result | evaluator.compare(fake) | _conditions(evaluator, ranks)
@@ -243,7 +245,7 @@ def _width(images: Any) -> int | None:
     return images.decode([0]).shape[1] if images.kind == "vector" else None
 
 
-def _side(images: Any, n: int | None, arguments: Arguments) -> Any:
+def _side(images: Any, n: int | None) -> Any:
     """Return a set as a side of `unverified.compare`: `n` images drawn from it, or its file."""
     from distgan.evaluation.sets.image_set import drawn
     from distgan.evaluation.sets.statistics_files import StatisticsFile, UnverifiedMoments
@@ -309,7 +311,14 @@ def _choice(arguments: Arguments, scored: Evaluate | None = None) -> Any:
     if scored and not arguments.extractor:
         inception, sha256 = inception or scored.inception, sha256 or scored.inception_sha256
     network = arguments.extractor or (scored.extractor if scored else default_network())
-    return Choice(network, inception, sha256, arguments.preprocessing, arguments.weights)
+    choice = Choice(network, inception, sha256, arguments.preprocessing, arguments.weights)
+    choice.require()
+    if arguments.inception and (arguments.extractor or arguments.weights):
+        raise ConfigError("--inception is an extractor of its own; leave --extractor out")
+    if arguments.extractor == LITE0:
+        require_lite0("--extractor lite0 is EfficientNet-Lite0")
+    _metrics(arguments.metrics, choice)
+    return choice
 
 
 def _metrics(metrics: tuple[str, ...], choice: Any) -> tuple[str, ...]:

@@ -24,7 +24,8 @@ def lite0_weights() -> Path | None:
         return None
     if code is None or weights is None or weights.origin is None:
         return None
-    return Path(weights.origin).parent / "models" / "efficientnet-lite0-57934424.pth"
+    file = Path(weights.origin).parent / "models" / "efficientnet-lite0-57934424.pth"
+    return file if file.is_file() else None
 
 
 def default_network() -> str:
@@ -36,7 +37,7 @@ def require_lite0(reason: str) -> Path:
     """Return the file of weights; ConfigError, which begins with `reason`, without it."""
     if (weights := lite0_weights()) is None:
         raise ConfigError(
-            f"{reason}, which is not installed here: {INSTALL}. (evaluate.extractor=standin scores"
-            " with a seeded random network, in another run)"
+            f"{reason}, which is not installed here: {INSTALL}. (The extractor standin, a seeded"
+            " random network, needs nothing; evaluate.extractor=standin makes another run)"
         )
     return weights

@@ -80,9 +80,12 @@ class Evaluator:
             DatasetImages(data, data.folder) if isinstance(data, Data) else data
         )
         self.reals = len(self._images) if whole else self._images.training
+        if (used := getattr(self._images, "used", None)) is not None:  # by a file of moments
+            self.reals = used
         if min(self.reals, samples) < (1 if thorough else 2):
+            part = "" if whole else "the training split of "
             raise DataError(
-                f"{self._images.name} holds {self.reals} image{'' if self.reals == 1 else 's'} to"
+                f"{part}{self._images.name} holds {self.reals} image{'' if self.reals == 1 else 's'} to"
                 f" compare {samples} with, and a Fréchet distance needs at least 2 on either side;"
                 " shard more images, or evaluate more samples"
             )

@@ -101,7 +101,8 @@ def compute(
     used: int,
     thorough: bool,
 ) -> ImagePairs | None:
-    """Compute the pairs with all ranks, of features that rank 0 alone has; None without.
+    """Compute the pairs with all ranks, of features that rank 0 alone has; None where no number
+    needs any.
 
     Every rank holds both sets while it works. Collective.
     """
@@ -110,15 +111,15 @@ def compute(
         return None if real is None or fake is None else [(x.shape, x.dtype) for x in (real, fake)]
 
     known = ranks.on_rank_zero(shapes)
-    if known is None:
+    if known is None or not {"kernel", "manifold", "nearest"} & set(metrics):
         return None
     if not ranks.is_main:
         real, fake = (torch.empty(shape, dtype=dtype) for shape, dtype in known)
     real, fake = (ranks.broadcast_cpu(x) for x in (real, fake))
     planned = plan(real, training, fake, metrics, used, thorough)
-    device = ranks.device.type if ranks.device.type in ROWS else "cpu"
+    device = str(ranks.device) if ranks.device.type in ROWS else "cpu"  # cuda:3, not any
     total = planned.pairs.blocks(device)
-    with console.bar("comparing pairs of images", total, "blocks") as bar:
+    with console.bar("comparing pairs", total, "blocks") as bar:
         planned.pairs.compute(
             Share(
                 ranks.rank,

@@ -48,7 +48,14 @@ def compare(ranks: Ranks, real: Side, fake: Side, choice: Choice) -> dict[str, A
         found[id(side)], about = _moments(ranks, side, files[0], choice)
     if len({file.width for file in files}) > 1:
         raise DataError(" and ".join(f"{one.name} holds {one.width} features" for one in files))
-    score = ranks.on_rank_zero(lambda: frechet.of_moments(found[id(real)], found[id(fake)]))
+
+    def distance() -> float:
+        try:
+            return frechet.of_moments(found[id(real)], found[id(fake)])
+        except ValueError as error:
+            raise DataError(f"{real.name} and {fake.name}: {error}") from error
+
+    score = ranks.on_rank_zero(distance)
     sizes = (
         [
             None if isinstance(side, UnverifiedMoments) else found[id(side)].n

@@ -94,7 +94,7 @@ class Pairs:
 
     def blocks(self, device: str = "cpu") -> int:
         """Return how many blocks there are."""
-        return sum(len(self._blocks(pairs, ROWS[device])) for pairs in self._rounds)
+        return sum(len(self._blocks(pairs, _rows_of(device))) for pairs in self._rounds)
 
     # ---- results
     def sums(self, number: int) -> KernelSums:
@@ -145,7 +145,7 @@ class Pairs:
     @torch.no_grad()
     def compute(self, share: Share = ALONE) -> "Pairs":
         """Compute every block, with all processes of `share`."""
-        size, threads = ROWS[share.device], torch.get_num_threads()
+        size, threads = _rows_of(share.device), torch.get_num_threads()
         self._centre = self._find_centre()
         self._load = functools.lru_cache(2 + 2 * share.threads)(self._read)
         workers = ThreadPoolExecutor(
@@ -310,6 +310,10 @@ class Pairs:
         """
         rows = self._rows(part, stretch * size, size).to(device)
         return rows, rows.square().sum(1), rows @ self._centre.to(device)
+
+
+def _rows_of(device: str) -> int:
+    return ROWS[torch.device(device).type]
 
 
 def _ordered(a: Union, b: Union) -> Iterator[tuple[int, int]]:

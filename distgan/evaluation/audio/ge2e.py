@@ -27,12 +27,14 @@ _LEAST_DB = -30.0  # softer sound is raised to this root mean square
 def weights() -> Path:
     """Return the file of the weights; ConfigError where it is not installed."""
     found = importlib.util.find_spec("resemblyzer")
-    if found is None or not found.submodule_search_locations:
+    places = (found and found.submodule_search_locations) or []
+    files = [file for place in places if (file := Path(place) / "pretrained.pt").is_file()]
+    if not files:
         raise ConfigError(
             f"metrics: {GE2E} needs the weights in Resemblyzer: pip install --no-deps"
             " Resemblyzer==0.1.4"
         )
-    return Path(found.submodule_search_locations[0]) / "pretrained.pt"
+    return files[0]
 
 
 class SpeakerEmbedding:

@@ -42,7 +42,8 @@ class ValidationClips:
             for i in range(len(split))
         ]
         self.snrs = [_snr(record) for record in records]
-        self.groups = [record.get("group") for record in records]
+        groups = (record.get("group") for record in records)
+        self.groups = [group if isinstance(group, str) else None for group in groups]
 
     @torch.no_grad()
     def __getitem__(self, i: int) -> Clip:

@@ -40,6 +40,16 @@ class Choice:
         """Return what a run has chosen."""
         return cls(settings.extractor, settings.inception, settings.inception_sha256)
 
+    def require(self) -> None:
+        """ConfigError unless a file of weights and the network belong together."""
+        if self.network in NETWORKS and not self.weights:
+            raise ConfigError(
+                f"--extractor {self.network} needs --weights FILE, the published file of"
+                f" {NETWORKS[self.network].about}; nothing is downloaded"
+            )
+        if self.weights and self.network not in NETWORKS:
+            raise ConfigError("--weights FILE goes with --extractor dinov2 or clip")
+
     def build(self, vectors: np.ndarray | None = None) -> Extractor:
         """Return the extractor; of `vectors` [n, d], real ones, their own.
 
@@ -54,13 +64,7 @@ class Choice:
             return Vectors(vectors)
         if self.inception:
             return Inception(self.inception, self.sha256, self.preprocessing)
-        if self.network in NETWORKS:
-            if not self.weights:
-                raise ConfigError(
-                    f"--extractor {self.network} needs --weights FILE, the published file of"
-                    f" {NETWORKS[self.network].about}; nothing is downloaded"
-                )
+        self.require()
+        if self.network in NETWORKS and self.weights:
             return NETWORKS[self.network](self.weights)
-        if self.weights:
-            raise ConfigError("--weights FILE goes with --extractor dinov2 or clip")
         return Lite0() if self.network == LITE0 else StandIn()

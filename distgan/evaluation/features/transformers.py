@@ -5,6 +5,7 @@ al. 2024). timm builds them and reads the files: `pip install 'distgan[transform
 
 import hashlib
 import warnings
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from distgan.core.errors import ConfigError, RunError
+from distgan.core.reading import open_regular
 from distgan.evaluation.features.inception import require_float32
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -40,17 +42,23 @@ class Transformer(nn.Module):
 
     def __init__(self, path: str):
         super().__init__()
-        file = Path(path).expanduser()
-        self.digest = _digest(file, self.sha256, self.about)
+        with _opened(Path(path).expanduser()) as file:
+            self.digest = hashlib.file_digest(file, "sha256").hexdigest()
+            if self.digest != self.sha256:
+                raise RunError(
+                    f"--weights {path}: SHA-256 is {self.digest}, that of {self.about} is"
+                    f" {self.sha256}"
+                )
+            file.seek(0)
+            self.net = self._load(file)
         self.preprocessing = f"antialiased bicubic {self.side}"
         self.label = f"{self.about}, weights {self.digest[:8]}"
         mean, sd = (torch.tensor(each)[:, None, None] for each in self.scale)
         self.register_buffer("mean", mean)
         self.register_buffer("sd", sd)
-        self.net = self._load(file)
         self.requires_grad_(False).eval()
 
-    def _load(self, file: Path) -> Any:
+    def _load(self, file: BufferedReader) -> Any:
         try:
             import timm
             from timm.models.vision_transformer import checkpoint_filter_fn
@@ -65,10 +73,10 @@ class Transformer(nn.Module):
             net.load_state_dict(checkpoint_filter_fn(self._read(file), net))
         except Exception as error:  # the bytes are those allowed, but may hold anything
             reason = str(error).splitlines()[0]
-            raise RunError(f"{file} holds no weights of {self.about}: {reason}") from error
+            raise RunError(f"--weights holds no weights of {self.about}: {reason}") from error
         return net
 
-    def _read(self, file: Path) -> dict[str, torch.Tensor]:
+    def _read(self, file: BufferedReader) -> dict[str, torch.Tensor]:
         return torch.load(file, map_location="cpu", weights_only=True)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -96,7 +104,7 @@ class Clip(Transformer):
     architecture, side, scale = "vit_large_patch14_clip_quickgelu_336", 336, CLIP
     width, largest = 768, 2.0
 
-    def _read(self, file: Path) -> dict[str, torch.Tensor]:
+    def _read(self, file: BufferedReader) -> dict[str, torch.Tensor]:
         """The published file is a program of TorchScript, of which the weights alone are used."""
         with warnings.catch_warnings():  # of torch.jit, that it is deprecated
             warnings.simplefilter("ignore", DeprecationWarning)
@@ -109,13 +117,8 @@ class Clip(Transformer):
 NETWORKS: dict[str, type[Transformer]] = {"dinov2": DinoV2, "clip": Clip}
 
 
-def _digest(file: Path, allowed: str, about: str) -> str:
-    """Return the SHA-256 of a file; RunError unless it is the one that is allowed."""
+def _opened(file: Path) -> BufferedReader:
     try:
-        with open(file, "rb") as data:
-            digest = hashlib.file_digest(data, "sha256").hexdigest()
+        return open_regular(file, links=True)
     except OSError as error:
         raise RunError(f"--weights {file}: {error.strerror}") from error
-    if digest != allowed:
-        raise RunError(f"--weights {file}: SHA-256 is {digest}, that of {about} is {allowed}")
-    return digest

@@ -6,6 +6,7 @@ not.
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from distgan.core.reading import open_regular
 from distgan.evaluation.sets import statistics_cache
 from distgan.evaluation.sets.traits import Traits
 from distgan.metrics.frechet import Moments
+from distgan.shards.codecs import array
 
 WIDEST = 8192  # features; a covariance of more would take gigabytes
 UNVERIFIED = (
@@ -30,14 +32,21 @@ class StatisticsFile:
     kind = "image"
 
     def __init__(self, file: Path):
-        self.key, _ = statistics_cache.open_user_file(file)
+        self.key, arrays = statistics_cache.open_user_file(file)
         self.file, self.name, self.statistics_folder = file, str(file), file.parent
-        self.fingerprint, self.training = self.key["images"], self.key["training"]
-        self.path = "moments" if "used" in self.key else "features"
+        n, training = (_number(self.key, name) for name in ("n", "training"))
+        rows = arrays["features"].shape[:1] if "features" in arrays else None
+        if n is None or training is None or rows not in (None, (n,)):
+            raise DataError(f"{file} is damaged: its arrays are not of the images that it names")
+        self._n, self.training = n, training
+        self.fingerprint = str(self.key.get("images"))
+        # How many of the images, the first ones, moments are of.
+        self.used = _number(self.key, "used")
+        self.path = "features" if self.used is None else "moments"
         self.traits = Traits()
 
     def __len__(self) -> int:
-        return self.key["n"]
+        return self._n
 
     def decode(self, numbers: Sequence[int]) -> torch.Tensor:
         raise DataError(f"{self.name} holds statistics, not images")
@@ -51,8 +60,9 @@ class UnverifiedMoments:
     def __init__(self, file: Path):
         self.name = str(file)
         try:
-            with open_regular(file, links=True) as opened, np.load(opened) as arrays:
-                found = {name: _array(arrays, name) for name in ("mu", "sigma")}
+            with array.one_error(), open_regular(file, links=True) as opened:
+                with np.load(opened) as arrays:
+                    found = {name: _array(arrays, name) for name in ("mu", "sigma")}
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise DataError(
                 f"{file} holds no statistics of pytorch-fid or clean-fid, which are arrays mu [d]"
@@ -76,12 +86,17 @@ class UnverifiedMoments:
         return len(self.moments.mean)
 
 
+def _number(key: Any, name: str) -> int | None:
+    value = key.get(name) if isinstance(key, dict) else None
+    return value if type(value) is int and value >= 0 else None
+
+
 def _array(arrays: np.lib.npyio.NpzFile, name: str) -> np.ndarray:
     """Return an array in float64; ValueError, before it is unpacked, if it is too large."""
     assert arrays.zip is not None, "it is open"
     if arrays.zip.getinfo(f"{name}.npy").file_size > 8 * WIDEST**2 + 4096:
         raise ValueError(f"{name} is larger than the covariance of {WIDEST:,} features")
-    array = arrays[name]
-    if array.dtype.kind not in "fiu":
-        raise ValueError(f"{name} holds {array.dtype}")
-    return array.astype(np.float64)
+    values = arrays[name]
+    if values.dtype.kind not in "fiu":
+        raise ValueError(f"{name} holds {values.dtype}")
+    return values.astype(np.float64)

@@ -182,6 +182,7 @@ def test_runs_sets_and_statistics_in_any_combination(trained, capsys):
     assert (as_real["samples"], as_real["reals"]) == (12, 54)
     assert scores(run, fake, f"--data={data}", "--against", "all")["score"] == of_folder["score"]
     assert scores(files["features"], f"{run}@last", "--n", "20")["reals"] == 60
+    assert scores(files["moments"], f"{run}@last", "--n", "12")["reals"] == 60
     np.save("rows.npy", np.zeros((9, 2)))
     with pytest.raises(ConfigError, match=r"rows.npy holds vectors of 2 numbers, .*run images"):
         evaluate.main(["rows.npy", run])
@@ -219,13 +220,23 @@ def test_means_and_covariances_of_pytorch_fid_have_another_name_and_a_warning(ca
     np.savez("skew.npz", mu=np.zeros(2), sigma=np.array([[1, 2], [0, 1]]))
     np.savez("images.npz", arr_0=np.zeros((2, 8, 8, 3)))
     Path("text.npz").write_text("nothing")
+    with open("array.npz", "wb") as file:
+        np.save(file, np.zeros(3))
+    np.savez_compressed("packed.npz", mu=np.arange(99.0), sigma=np.eye(99))
+    packed = bytearray(Path("packed.npz").read_bytes())
+    packed[120:140] = bytes(20)
+    Path("packed.npz").write_bytes(packed)
     for words, message in (
         (["wide.npz", fake], "holds the moments of 2048 features, but fake has 480 .*--inception"),
         (["one.npz", "wide.npz"], "one.npz holds 480 features and wide.npz holds 2048 features"),
         (["other.npz", fake], r"holds mu \[3\] and sigma \[2, 2\]"),
         (["skew.npz", fake], "sigma is not symmetric"),
         (["images.npz", fake], "holds no statistics of pytorch-fid or clean-fid"),
-        (["text.npz", fake], "holds no statistics of pytorch-fid or clean-fid"),
+        *(
+            ([f"{name}.npz", fake], "holds no statistics of pytorch-fid or clean-fid")
+            for name in ("text", "array", "packed")
+        ),
+        (["one.npz", written("one", of_class(0, 1))], "needs .* at least 2"),
     ):
         with pytest.raises(DataError, match=message):
             evaluate.main([*words, *STAND_IN])
@@ -303,3 +314,17 @@ def test_of_a_folder_of_sounds_and_pictures_the_sounds_are_compared(capsys):
     assert (
         "real holds sounds (1) and pictures (2): the sounds are compared" in capsys.readouterr().out
     )
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--metrics", "fid"], "without the published Inception weights"),
+        (["--extractor", "dinov2"], "needs --weights FILE"),
+        (["--weights", "w.pth"], "goes with --extractor dinov2 or clip"),
+        (["--extractor", "standin", "--inception", "i.pth"], "leave --extractor out"),
+    ],
+)
+def test_what_does_not_fit_together_is_refused_before_a_set_is_opened(words, message):
+    with pytest.raises(ConfigError, match=message):
+        evaluate.main(["no-such-folder", "another", *words])

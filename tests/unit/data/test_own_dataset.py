@@ -220,7 +220,8 @@ def test_a_module_of_a_package_in_the_working_directory_is_imported_as_one(code,
     package.mkdir()
     (package / "__init__.py").write_text("")
     (package / "sizes.py").write_text("SIZE = 16")
-    text = code.read_text().replace("from beside", "from .sizes")
+    (package / "own_data_beside.py").write_text("")  # as found before it was imported as a package
+    text = code.read_text().replace("from beside", "import own_data_beside\nfrom .sizes")
     (package / "photos.py").write_text(text)
     assert open_data("own_data_package.photos:photos").shape == (3, 16, 16)
     assert os.getcwd() not in sys.path

@@ -210,7 +210,9 @@ def test_images_of_another_size(refused):
 
 def test_a_data_set_that_is_too_small(refused):
     assert build_command.main(["particles", "two", "--n", "2", "--workers", "1"]) == 0
-    assert "the training split holds 1 image" in refused_after_output(refused, "sagan", "data=two")
+    assert "the training split of two holds 1 image" in refused_after_output(
+        refused, "sagan", "data=two"
+    )
 
 
 def refused_after_output(refused, *words):
