@@ -86,8 +86,9 @@ class Evaluator:
             part = "" if whole else "the training split of "
             raise DataError(
                 f"{part}{self._images.name} holds {self.reals}"
-                f" image{'' if self.reals == 1 else 's'} to compare {samples} with, and a Fréchet distance needs at least 2 on either side;"
-                " shard more images, or evaluate more samples"
+                f" image{'' if self.reals == 1 else 's'} to compare {samples} with, and a Fréchet"
+                " distance needs at least 2 on either side; shard more images, or evaluate more"
+                " samples"
             )
         like, vectors = torch.zeros(1, 3, 32, 32, dtype=torch.uint8), None
         if self._images.kind == "vector":
