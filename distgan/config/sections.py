@@ -55,11 +55,11 @@ class Evaluate(Section):
     )
     samples: int = Field(500, ge=2, le=1_000_000, description="generated images per evaluation")
     extractor: Annotated[Literal["lite0", "standin"], Neutral(STAND_IN)] = Field(
-        "lite0",
+        "standin",
         description=(
-            "network that images are scored through unless `inception` is given: lite0,"
-            " EfficientNet-Lite0 with ImageNet weights; standin, a seeded random network, the"
-            " default of a new run where `distgan[scores]` is not installed"
+            "network that images are scored through unless `inception` is given: standin, a seeded"
+            " random network; lite0, EfficientNet-Lite0 with ImageNet weights, of"
+            " `distgan[scores]`: docs/evaluation.md says which to choose"
         ),
     )
     inception: str | None = Field(

@@ -11,7 +11,6 @@ from pydantic import Field
 
 from distgan.config import identity
 from distgan.config.batch_layout import MAX_BATCH
-from distgan.config.image_network import STAND_IN
 from distgan.config.image_sizes import ANY, SizeRule
 from distgan.config.introspection import defaults, flatten, overlay, section_of
 from distgan.config.sections import Evaluate, Machine, Positive, Section
@@ -38,7 +37,6 @@ class Run(Section):
             "watch.nearest_low": None,
             **EARLIER_MOVES,
         },
-        4: {"evaluate.extractor": STAND_IN},
     }
     # The settings that the line or run file gave; set by loading.validate, no part of equality.
     _given: ClassVar[dict[str, Any]] = {}

