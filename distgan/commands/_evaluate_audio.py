@@ -88,7 +88,7 @@ def of_folders(arguments: Arguments) -> Evaluation:
 def _comparable(metrics: tuple[str, ...], clips: Any, arguments: Arguments) -> tuple[str, ...]:
     """Return the metrics that these folders have what they need for.
 
-    ConfigError for metrics that were asked for by name and cannot be had, and for clips of one
+    ConfigError for metrics that were named and are not available, and for clips of one
     name that differ in length.
     """
     from distgan.evaluation.audio.embeddings import RATE

@@ -272,7 +272,7 @@ class Evaluator:
         }
 
     def _inception_score(self, fake: SetStatistics) -> dict[str, Any]:
-        """Return the Inception Score, if it is asked for and the features are Inception's."""
+        """Return the Inception Score, if it is requested and the features are Inception's."""
         weights = getattr(self.extract, "classifier", None)
         if "inception_score" not in self._metrics or weights is None or fake.features is None:
             return {}

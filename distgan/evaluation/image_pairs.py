@@ -26,7 +26,7 @@ class ImagePairs:
     nearest: bool
 
     def balls(self, name: str) -> bool:
-        """Return whether precision and recall of a comparison are defined and asked for."""
+        """Return whether precision and recall of a comparison are defined and requested."""
         return name in self.numbers and self.pairs.comparisons[self.numbers[name]].balls
 
 

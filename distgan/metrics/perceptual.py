@@ -18,7 +18,7 @@ PACKAGES = {"pesq": "pesq", "stoi": "pystoi", "estoi": "pystoi"}
 NAMES = tuple(PACKAGES)
 PLAIN = ("si_sdr", "lsd", "mcd", "stft", "l1", "bands", "frechet")  # measures that need no package
 DNSMOS, GE2E = "dnsmos", "frechet_ge2e"
-BY_NAME = (*NAMES, DNSMOS, GE2E)  # asked for by name
+BY_NAME = (*NAMES, DNSMOS, GE2E)  # computed only if named
 UNPAIRED = ("frechet", DNSMOS, GE2E)  # need no clean counterpart of equal length
 
 

@@ -16,7 +16,7 @@ BETTER = {
     "sliced_wasserstein": "lower ↓",
     "nearest": "near 1",
 }
-# Standard deviations from which on a Fréchet distance is told from its floor: their size is an
+# Standard deviations from which on a Fréchet distance differs from its floor: their size is an
 # estimate, and between equal sets the differences vary by 1.3 to 1.7 of it (docs/evaluation.md).
 CERTAIN = 4.0
 ALIKE = "the sets are more alike"  # so begins the reason for no interval of metrics/kernel.py

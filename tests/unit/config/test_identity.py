@@ -121,6 +121,13 @@ def test_a_folder_of_ones_own_choice_is_continued_too(line, tmp_path):
     assert run.rate == 1e-3 and folder == tmp_path / "mine"
 
 
+def test_a_folder_that_was_named_for_a_version_keeps_it(line, tmp_path):
+    """Of a job that was queued before a default changed, and has not begun."""
+    digits = line(Released).identity(DATA)["id"]
+    run, folder = chosen(line(Later, f"machine.folder={tmp_path}/x-{digits}"))
+    assert (run.rate, run.order) == (1e-3, 1) and not folder.exists()
+
+
 @pytest.mark.parametrize("folder", sorted(EARLIER.glob("*/*")), ids=lambda path: path.parent.name)
 def test_the_lines_of_version_0_1_find_their_runs(folder):
     """Its monitor had fewer rules and other moves."""

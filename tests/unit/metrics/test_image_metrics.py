@@ -107,7 +107,7 @@ def test_a_badly_conditioned_covariance_is_not_left_to_cholesky():
 def test_the_standard_deviation_is_that_of_new_samples(kind, n, d, way):
     """To 20 % in the mean over sets of reals, and 5 % for what is counted here."""
     sets, times = 8, 40 if d < 300 else 20
-    true, told = [], []
+    true, estimated = [], []
     for i in range(sets):
         real = features(kind, n, 1000 * i, False, d)[0]
         found = []
@@ -118,9 +118,9 @@ def test_the_standard_deviation_is_that_of_new_samples(kind, n, d, way):
                 given = torch.from_numpy(classes) if kind == "balanced" else None
                 sd, how = frechet.spread(real, fake, 0, given)
                 assert how.startswith(way)
-                told.append(sd**2)
+                estimated.append(sd**2)
         true.append(np.var(found, ddof=1))
-    assert np.mean(told) ** 0.5 == pytest.approx(np.mean(true) ** 0.5, rel=0.25)
+    assert np.mean(estimated) ** 0.5 == pytest.approx(np.mean(true) ** 0.5, rel=0.25)
 
 
 def test_many_samples_without_full_rank_have_no_standard_deviation():
