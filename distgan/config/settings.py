@@ -261,7 +261,7 @@ class Run(Section):
     def earlier_versions(self) -> Iterator[Self]:
         """Yield what the line of this run meant before each changed default, oldest first."""
         for run in identity.earlier(type(self), self._given):
-            if run._hashed() != self._hashed():
+            if run._hashed() != self._hashed() or run.epochs != self.epochs:
                 yield run.with_given(self._given)
 
     def _hashed(self) -> dict[str, Any]:

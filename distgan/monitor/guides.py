@@ -174,3 +174,45 @@ TIMBRE_GUIDE: Guide = {
 EARLIER_TIMBRE_MOVES: dict[str, None] = dict.fromkeys(
     f"watch.moves.{rule}" for rule in ("mode_collapse", "real_prob_low", "fake_prob_high")
 )
+
+
+# From the specification of the wgan_flowers system.
+_SLOWER_CRITIC = tuple(Move(setting=name, factor=0.5, limit=1.25e-5) for name in ("g_lr", "d_lr"))
+_BETTER_CRITIC = (
+    Move(setting="n_critic", add=2, limit=10, in_flight=False),
+    Move(setting="penalty", to=10, in_flight=False),
+    Move(setting="optimizer", to="adam", in_flight=False),
+)
+# The options that the documents name, as moves. An unbounded critic has no range to leave, so its
+# other rules raise nothing.
+FLOWERS_GUIDE: Guide = {
+    "nonfinite": _SLOWER_CRITIC,
+    "mode_collapse": (*_SLOWER_CRITIC, *_BETTER_CRITIC),
+    "gradients_exploding": _SLOWER_CRITIC,
+    "critic_drift": (*_SLOWER_CRITIC, *_BETTER_CRITIC),
+    "copies": (DIFFAUGMENT, Move(setting="ngf", factor=0.75, limit=32, in_flight=False)),
+    "d_overfitting": (
+        Move(setting="rotation", add=15, limit=15),
+        Move(setting="jitter", add=0.2, limit=0.2),
+        Move(setting="translation", add=0.1, limit=0.1),
+    ),
+    "score_flat": (
+        *_SLOWER_CRITIC,
+        *_BETTER_CRITIC,
+        Move(setting="lr_every", to=500, in_flight=False),
+        Move(setting="attention", to=(16,), in_flight=False),
+    ),
+}
+# As it was while 500 epochs were the default.
+EARLIER_FLOWERS = {
+    "epochs": 500,
+    "sample_every": 10,
+    "evaluate.schedule": [[200, 10], [800, 20], [None, 50]],
+    "watch.score_flat_epochs": 100,
+    "watch.moves.score_flat": [
+        (move.model_copy(update={"to": 100}) if move.setting == "lr_every" else move).model_dump(
+            mode="json"
+        )
+        for move in FLOWERS_GUIDE["score_flat"]
+    ],
+}

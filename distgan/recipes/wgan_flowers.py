@@ -6,7 +6,7 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field, ValidationInfo, field_validator
@@ -26,8 +26,7 @@ from distgan.distributed.ranks import Ranks
 from distgan.engine.player import Log, Player, merge_logs
 from distgan.engine.strength import Strength
 from distgan.evaluation.features.choice import Choice
-from distgan.monitor.guides import DIFFAUGMENT, Guide
-from distgan.monitor.moves import Move
+from distgan.monitor.guides import EARLIER_FLOWERS, FLOWERS_GUIDE
 from distgan.monitor.settings import Watch
 from distgan.nn.image import Discriminator, Generator, freeze_blocks
 from distgan.nn.losses import d_wasserstein, g_wasserstein, gradient_penalty
@@ -39,35 +38,16 @@ from distgan.recipes._image_settings import CHANNELS, ImageSettings, Side
 
 REFERENCE_BATCH = 256
 WEIGHT_CLIP = 0.01
-_SLOWER = tuple(Move(setting=name, factor=0.5, limit=1.25e-5) for name in ("g_lr", "d_lr"))
-_BETTER_CRITIC = (
-    Move(setting="n_critic", add=2, limit=10, in_flight=False),
-    Move(setting="penalty", to=10, in_flight=False),
-    Move(setting="optimizer", to="adam", in_flight=False),
-)
-# The options that the documents name, as moves. An unbounded critic has no range to leave, so its
-# other rules raise nothing.
-GUIDE: Guide = {
-    "nonfinite": _SLOWER,
-    "mode_collapse": (*_SLOWER, *_BETTER_CRITIC),
-    "gradients_exploding": _SLOWER,
-    "critic_drift": (*_SLOWER, *_BETTER_CRITIC),
-    "copies": (DIFFAUGMENT, Move(setting="ngf", factor=0.75, limit=32, in_flight=False)),
-    "d_overfitting": (
-        Move(setting="rotation", add=15, limit=15),
-        Move(setting="jitter", add=0.2, limit=0.2),
-        Move(setting="translation", add=0.1, limit=0.1),
-    ),
-    "score_flat": (
-        *_SLOWER,
-        *_BETTER_CRITIC,
-        Move(setting="lr_every", to=100, in_flight=False),
-        Move(setting="attention", to=(16,), in_flight=False),
-    ),
-}
+# The document updates G once a batch: 500 epochs of 32 batches are 16,000 updates. A step takes
+# here n_critic = 5 batches, 1,280 images, and 16,000 of them are 2,632.4 epochs of 7,780 images.
+# What counts in epochs is five times what it is elsewhere, so as often in the course of a run.
+EPOCHS = 2633
+SCHEDULE = ((1000.0, 50.0), (4000.0, 100.0), (None, 250.0))
 
 
 class Settings(ImageSettings):
+    changed_defaults: ClassVar = {4: EARLIER_FLOWERS}
+
     recipe: Literal["wgan_flowers"] = Field("wgan_flowers", description="the system to train")
     batch: int = Field(
         REFERENCE_BATCH,
@@ -76,7 +56,10 @@ class Settings(ImageSettings):
         description="the global batch: samples per update over all ranks and micro-batches",
     )
     epochs: Positive = Field(
-        500, description="how far to train; a longer run is the same run, continued"
+        EPOCHS, description="how far to train; a longer run is the same run, continued"
+    )
+    sample_every: Positive = Field(
+        50, description="epochs between two sample grids from the same noise"
     )
     latent: int = Field(100, gt=0, le=65536, description="size of the noise vector")
     ngf: int = Field(64, gt=0, le=1024, description=CHANNELS.format("generator"))
@@ -158,7 +141,7 @@ class Settings(ImageSettings):
         (),
         description="changes of all that D sees, reals and samples: of color, translation, cutout",
     )
-    evaluate: Evaluate = Evaluate()
+    evaluate: Evaluate = Evaluate(schedule=SCHEDULE)
     results: int | None = Field(
         None,
         ge=0,
@@ -168,7 +151,7 @@ class Settings(ImageSettings):
             "data set has real images; 0: none"
         ),
     )
-    watch: Watch = Watch(unbounded=True, moves=GUIDE)
+    watch: Watch = Watch(unbounded=True, score_flat_epochs=500, moves=FLOWERS_GUIDE)
 
     @field_validator("weight_clip")
     @classmethod

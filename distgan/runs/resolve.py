@@ -54,7 +54,7 @@ def resolve(run: Run, fingerprint: str, start: str | None = None) -> Resolved:
     *earlier, present = versions(run)
     for index, version in enumerate(earlier):
         begun, digest = _begun(version, fingerprint, start)
-        if begun:
+        if begun and _is_of(version, present, fingerprint, digest):
             values = earlier_values(version, run)
             note = f"this run was begun with earlier defaults and keeps them: {values}"
             return Resolved(index, digest, note)
@@ -76,6 +76,22 @@ def _begun(version: Run, fingerprint: str, start: str | None) -> tuple[bool, str
     named = bool(version.machine.folder) and folder.name.endswith(f"-{identity['id']}")
     begun = recorded == identity or (recorded is None and named)
     return begun and not (version.starts_from and digest is None), digest
+
+
+def _is_of(version: Run, present: Run, fingerprint: str, start: str | None) -> bool:
+    """Return whether the run that has begun is of `version` and not of `present`.
+
+    A changed default of `epochs`, which is no part of the identity, is told by what the folder
+    records: a run that was to end at the earlier default ends there.
+    """
+    identity = version.identity(fingerprint, start)
+    if identity != present.identity(fingerprint, start):
+        return True
+    try:
+        recorded = read_yaml(folder_of(version, identity) / "config.yaml")
+    except ValueError:
+        return False
+    return recorded.get("epochs") == version.epochs
 
 
 def versions(run: Run) -> list[Run]:

@@ -84,6 +84,30 @@ def test_a_new_setting_at_its_neutral_value_changes_no_identity(line):
         assert other.identity(DATA)["id"] != released.identity(DATA)["id"]
 
 
+class Longer(Released):
+    """The same, which trains for longer, and nothing else."""
+
+    changed_defaults: ClassVar = {12: {"epochs": 4}}
+    epochs: float = 20
+
+
+def test_a_run_of_the_earlier_length_ends_there_unless_epochs_is_given(line):
+    begin(line(Released))
+    run, folder = chosen(line(Longer))
+    assert run.epochs == 4 and resolve.resolve(line(Longer), DATA).note.endswith("them: epochs=4.0")
+    assert chosen(line(Longer, "epochs=20")) == (line(Longer, "epochs=20"), folder)
+    begin(line(Longer, "epochs=20"))  # continued: the folder is of the later length now
+    assert chosen(line(Longer))[0].epochs == 20
+    (folder / "config.yaml").write_text("[")
+    assert chosen(line(Longer))[0].epochs == 20
+
+
+def test_a_longer_run_that_is_begun_now_is_not_of_the_earlier_length(line):
+    begin(line(Longer))
+    run, _ = chosen(line(Longer))
+    assert run.epochs == 20 and resolve.resolve(line(Longer), DATA).note is None
+
+
 def test_the_same_line_continues_a_run_of_earlier_defaults(line):
     before = begin(line(Released))
     run, folder = chosen(line(Later))

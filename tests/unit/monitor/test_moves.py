@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from distgan.config.loading import validate
 from distgan.core.errors import ConfigError
 from distgan.monitor.decisions import Decision, adapt, decide, evaluate_rules
-from distgan.monitor.guides import SAGAN_GUIDE
+from distgan.monitor.guides import FLOWERS_GUIDE, SAGAN_GUIDE
 from distgan.monitor.journal import current_settings
 from distgan.monitor.moves import Move, format_setting
 from distgan.monitor.results import Finding
@@ -337,7 +337,7 @@ def test_present_settings_are_those_of_the_start_and_what_the_journal_says_was_c
 def test_a_key_of_the_section_leaves_what_the_recipe_set_in_it():
     assert validate(
         wgan_flowers.Settings, {"recipe": "wgan_flowers", "data": "x"}, ["watch.window=9"]
-    ).watch == Watch(unbounded=True, moves=wgan_flowers.GUIDE, window=9)
+    ).watch == Watch(unbounded=True, score_flat_epochs=500, moves=FLOWERS_GUIDE, window=9)
     made = validate(
         sagan.Settings,
         SAGAN,

@@ -341,7 +341,7 @@ def test_the_defaults_of_the_documents():
     assert (run.batch, run.group, run.epochs, run.latent, run.n_critic, run.g_lr, run.d_lr) == (
         256,
         256,
-        500,
+        2633,
         100,
         5,
         1e-4,
@@ -367,6 +367,20 @@ def test_the_defaults_of_the_documents():
         run.ema,
         run.results,
     ) == ((0.0, 0.9), None, (), (), 0, 0, 0, None, None)
+
+
+def test_the_default_length_is_the_documents_16000_updates_of_g():
+    """500 epochs of 32 batches; schedules in epochs are as often in the course of a run."""
+    run = settings()
+    *_, before = run.earlier_versions()
+    clock = Clock(run.batch * run.batches_per_step, 7780)
+    lengths = [clock.steps(each.epochs) for each in (before, run)]
+    assert lengths == [3040, 16_004]
+    evaluations = [
+        sum(clock.at(step).due_in(each.evaluate.schedule) for step in range(last + 1))
+        for each, last in zip((before, run), lengths, strict=True)
+    ]
+    assert evaluations == [35, 36]
 
 
 def test_each_option_of_the_documents_is_there():
@@ -400,7 +414,7 @@ def test_the_guide_names_the_options_of_the_documents():
         {
             "step": k,
             "samples": k,
-            "epoch": 10.0 * k,
+            "epoch": 50.0 * k,
             "eval/frechet_standin": 20.0 if k == 0 else 10.0,
         }
         for k in range(20)
@@ -408,7 +422,7 @@ def test_the_guide_names_the_options_of_the_documents():
     (found,) = evaluate_rules(rows, run.watch, run.model_dump(mode="json"))
     assert found.rule == "score_flat" and found.advice.startswith(
         "g_lr 1e-4→5e-5, d_lr 1e-4→5e-5; not in flight: n_critic 5→7, penalty null→10, optimizer"
-        " rmsprop→adam, lr_every null→100, attention []→[16]"
+        " rmsprop→adam, lr_every null→500, attention []→[16]"
     )
     assert adapt([found], run.watch, run.model_dump(mode="json")) == {
         "g_lr": 5e-5,
