@@ -13,6 +13,7 @@ from distgan.core.errors import ConfigError
 from distgan.report.judgement import score_table
 from distgan.report.score_tables import class_scores
 from distgan.runs.folder import timestamp
+from distgan.shards.codecs.fitting import FITS, Resize
 from distgan.shards.format.sample_spec import UNITS
 
 METRICS = ("frechet", "kernel", "manifold", "sliced", "nearest")
@@ -81,10 +82,16 @@ OPTIONS = (
     whole(
         "resize",
         "make the images of both sets squares of this size, as `distgan shard images` does:"
-        " centred, Lanczos, antialiased; needed for a folder of several sizes",
+        " Lanczos, antialiased; needed for a folder of several sizes",
         8,
         4096,
         metavar="SIZE",
+    ),
+    one_of(
+        "fit",
+        "with --resize: crop, the largest centred square; squash, the whole image, whatever its"
+        " aspect (default: crop)",
+        *FITS,
     ),
     Option(
         "statistics",
@@ -116,7 +123,7 @@ def of_run(checkpoint: Path, arguments: Arguments, real: str | None = None) -> E
         data = open_data(arguments.data or run.data)
         if run.label_column is not None:
             trained_run.require_classes(data, run, folder)
-        images = DatasetImages(data, data.folder, arguments.resize)
+        images = DatasetImages(data, data.folder, _resize(arguments))
         _keep_statistics(images, arguments)
     else:
         shape = trained_run.shape_of(run, folder)
@@ -157,7 +164,7 @@ def of_folders(arguments: Arguments) -> Evaluation:
 
     choice = _choice(arguments)
     real, whole = _real(arguments.real, arguments)
-    fake = opening.open_any(arguments.fake, arguments.resize)
+    fake = opening.open_any(arguments.fake, _resize(arguments))
     unverified = UnverifiedMoments in (type(real), type(fake))
     files = [one for one in (real, fake) if isinstance(one, StatisticsFile)]
     if unverified and "vector" in (real.kind, fake.kind):
@@ -208,9 +215,13 @@ def _real(name: str, arguments: Arguments) -> tuple[Any, bool]:
         _, run = trained_run.settings(folder, arguments.device)
         console.say(f"{name} is a run: what is real is its data set {run.data}")
         name, whole = arguments.data or str(run.data), arguments.against == "all"
-    images = opening.open_any(name, arguments.resize)
+    images = opening.open_any(name, _resize(arguments))
     _keep_statistics(images, arguments)
     return images, whole
+
+
+def _resize(arguments: Arguments) -> Resize | None:
+    return Resize(arguments.resize, arguments.fit or "crop") if arguments.resize else None
 
 
 def _keep_statistics(images: Any, arguments: Arguments) -> None:
@@ -262,9 +273,11 @@ def _drawn(name: str, n: int, sample: Any, arguments: Arguments) -> Any:
     from distgan.evaluation.sets.resizing import resized
     from distgan.evaluation.unverified import Images
 
+    resize = _resize(arguments)
+
     def decode(numbers: Any) -> Any:
         images = scored(sample(numbers), numbers, "image")
-        return resized(images, arguments.resize) if arguments.resize else images
+        return resized(images, resize) if resize else images
 
     return Images(name, n, decode)
 
@@ -298,7 +311,7 @@ def _evaluator(
             metrics=_metrics(arguments.metrics, choice),
             thorough=True,
             seed=seed,
-            resize=arguments.resize,
+            resize=_resize(arguments),
         )
     )
 

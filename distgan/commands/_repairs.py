@@ -16,6 +16,7 @@ from distgan.evaluation.audio.sets import FolderClips, ValidationClips
 from distgan.metrics.stft import STFT_RESOLUTIONS
 from distgan.shards.codecs import audio as audio_codec
 from distgan.shards.codecs import image as image_codec
+from distgan.shards.codecs.fitting import FITS, to_size
 from distgan.shards.format.sample_spec import size_entry
 from distgan.shards.sources import images
 
@@ -70,7 +71,11 @@ class Images:
         """Return a file as the images of the data set are: uint8 [channels, height, width]."""
         _, channels, height, width = self._data.shape
         try:
-            image = images.to_size(images.decode(path, self._limits)[0], size_entry(height, width))
+            image = to_size(
+                images.decode(path, self._limits)[0],
+                size_entry(height, width),
+                stated_fit(self._data),
+            )
         except Exception as error:  # image decoders raise anything on damaged files
             raise DataError(f"{shown(str(path))} cannot be read: {images.reason(error)}") from error
         pixels = np.array(image.convert("L" if channels == 1 else "RGB"))
@@ -88,13 +93,21 @@ def stated_range(data: Data) -> tuple[float, float] | None:
     return (low, high) if isinstance(low, int | float) and isinstance(high, int | float) else None
 
 
+def stated_fit(data: Data) -> str:
+    """Return how `distgan shard … --fit` brought images to one size."""
+    stated = data.options.get("fit") if isinstance(data.options, dict) else None
+    return stated if stated in FITS else "crop"
+
+
 def inputs(data: Data, folder: Path) -> str:
     """Describe the images of a folder, and what is made of them before they are repaired."""
     _, channels, height, width = data.shape
     contents = Contents(folder, find_files(folder, images.EXTENSIONS)[0], "images")
     limits = stated_range(data)
     scaled = "" if limits is None else f", range {limits[0]:g} to {limits[1]:g}"
-    return f"{contents} at {width}x{height}, {channels} channels{scaled}"
+    fit = stated_fit(data)
+    fitted = "" if fit == "crop" else f", {fit}"
+    return f"{contents} at {width}x{height}, {channels} channels{scaled}{fitted}"
 
 
 def _png(image: torch.Tensor) -> bytes:

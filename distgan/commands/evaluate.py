@@ -48,6 +48,8 @@ def _check(arguments: Arguments) -> Iterator[str]:
     named = (len(arguments.words), bool(arguments.real), bool(arguments.fake))
     if named not in ((1, False, False), (2, False, False), (0, True, True)):
         yield "RUN, or REAL FAKE: give a run; or two sets, the real one first; or --real and --fake"
+    if getattr(arguments, "fit", None) and not arguments.resize:
+        yield "--fit: belongs to --resize SIZE, which is missing"
     embedding = [getattr(arguments, name, None) for name in _evaluate_audio.EMBEDDING]
     if any(embedding) and not all(embedding):
         yield (

@@ -15,8 +15,9 @@ from distgan.data import transforms
 from distgan.shards.codecs import array
 from distgan.shards.codecs import audio as audio_codec
 from distgan.shards.codecs import image as image_codec
+from distgan.shards.codecs.fitting import height_width
 from distgan.shards.format.reader import ShardSet
-from distgan.shards.format.sample_spec import UNITS, height_width
+from distgan.shards.format.sample_spec import UNITS
 
 Numbers = Sequence[int] | np.ndarray  # of samples in a split
 

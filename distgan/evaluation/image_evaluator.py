@@ -40,10 +40,11 @@ from distgan.evaluation.set_statistics import Computation
 from distgan.evaluation.sets import statistics_cache
 from distgan.evaluation.sets.datasets import DatasetImages
 from distgan.evaluation.sets.image_set import ImageSet, drawn
-from distgan.evaluation.sets.resizing import FILTER, resized
+from distgan.evaluation.sets.resizing import FILTERS, resized
 from distgan.evaluation.sets.statistics_files import StatisticsFile
 from distgan.evaluation.sets.traits import differences
 from distgan.metrics import frechet, inception_score
+from distgan.shards.codecs.fitting import Resize
 from distgan.shards.format.sample_spec import UNITS
 
 MAX_FEATURE_BYTES = 2**30  # above this, path=auto takes moments
@@ -71,7 +72,7 @@ class Evaluator:
         metrics: tuple[str, ...] = CHEAP,
         thorough: bool = False,
         seed: int = 0,
-        resize: int | None = None,
+        resize: Resize | None = None,
     ):
         self._resize = resize
         self._ranks, self._samples, self._seed = ranks, samples, seed
@@ -329,7 +330,7 @@ class Evaluator:
             ),
         }
         if self._resize:
-            key["resized"] = f"{self._resize}, {FILTER}"
+            key["resized"] = f"{self._resize.size}, {FILTERS[self._resize.fit]}"
         if self.path == "moments":
             key |= {"used": self.reals, "floor": min(self.reals // 2, self._samples)}
         return key

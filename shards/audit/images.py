@@ -23,9 +23,9 @@ from distgan.core.errors import DataError
 from distgan.shards.audit.findings import Checks, Finding
 from distgan.shards.audit.shard_integrity import Place, read
 from distgan.shards.codecs import image as image_codec
+from distgan.shards.codecs.fitting import height_width
 from distgan.shards.codecs.image import IMAGE_FIELDS, decode
 from distgan.shards.format.manifest import DATASET
-from distgan.shards.format.sample_spec import height_width
 
 BITS = 8  # of 64: two images within this distance are compared
 BLOCKS = 32

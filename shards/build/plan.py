@@ -38,6 +38,8 @@ from distgan.shards.sources._base import SampleIssue, SourceReport
 MAX_ROWS = 30  # of a table in a message; dataset.json has all of them
 # the entries of dataset.json that, with the options, decide which samples are in which shard
 PLAN_FIELDS = ("sample", "samples", "left_out")
+# of options that were added: the value by which sets were made that do not record it
+ADDED_OPTIONS = {"fit": "crop"}
 Task = tuple[int, int]  # number of this task, number of tasks
 
 
@@ -300,6 +302,8 @@ def _complete(out: Path, dataset: dict[str, Any]) -> dict[str, Any]:
 
 def other_options(recorded: dict[str, Any], options: dict[str, Any]) -> list[str]:
     """Return a line for each option that differs from what a data set records."""
+    added = {name: value for name, value in ADDED_OPTIONS.items() if name in options}
+    recorded = added | recorded
     return [
         f"  --{option}: {recorded.get(option)} there, {options.get(option)} now"
         for option in dict.fromkeys([*options, *recorded])

@@ -8,6 +8,7 @@ from typing import Any
 from distgan.config import image_sizes
 from distgan.core import console
 from distgan.shards.codecs.audio import WAVE_FIELDS
+from distgan.shards.codecs.fitting import height_width
 from distgan.shards.codecs.image import IMAGE_FIELDS
 from distgan.shards.format.manifest import VERSION
 
@@ -59,12 +60,6 @@ def sample_of(dataset: Any) -> dict[str, Any]:
     if wrong := [name for name, is_valid in valid.items() if not is_valid]:
         raise ValueError(f"sample: {wrong[0]} {sample.get(wrong[0])!r}")
     return sample
-
-
-def height_width(size: int | list[int]) -> tuple[int, int]:
-    """Return (height, width) of the `size` of images: an int for squares, else [height, width]."""
-    height, width = size if isinstance(size, list) else (size, size)
-    return height, width
 
 
 def read_size(text: str, least: int, most: int) -> int | list[int]:

@@ -6,11 +6,10 @@ All 8,189 photographs: the official train, val and test sets (1,020, 1,020 and 6
 so that a repeated photograph stays on one side; it holds out 5 %, half of the share of other
 sources, because the system trains on all.
 
-Images are treated as those of the source `images`: the largest centred square, reduced with
-Lanczos. Squashing the whole photograph to a square would keep its border, mostly leaves, but make
-round flowers oval by a different amount in every image; the photographs are centred on the flower.
-A Fréchet distance holds for one treatment: it is not comparable with one measured on squashed
-images.
+Images are treated as those of the source `images`: by default the largest centred square, reduced
+with Lanczos. `--fit squash` takes the whole photograph: it keeps the border, mostly leaves, and
+makes round flowers oval by a different amount in every image; the photographs are centred on the
+flower. A Fréchet distance holds for one treatment: those of the two are not comparable.
 
 The md5 of each published file in the folder is checked; it covers the photographs only in
 102flowers.tgz, so that archive is used if it exists, and the unpacked folder jpg/ otherwise. The
@@ -43,6 +42,7 @@ from distgan.core import console
 from distgan.core.arguments import Arguments, Option, switch, whole
 from distgan.core.errors import ConfigError, DataError
 from distgan.shards.codecs import image as image_codec
+from distgan.shards.codecs.fitting import FIT
 from distgan.shards.format.labels import FLOWERS
 from distgan.shards.sources._base import SourceReport
 from distgan.shards.sources.images import (
@@ -50,6 +50,7 @@ from distgan.shards.sources.images import (
     ImageReport,
     decode,
     encode,
+    fitted,
     inspect_all,
     inspect_image,
     reason,
@@ -59,6 +60,10 @@ EXAMPLES = [
     (
         "all 8,189 photographs at 64 x 64; --help says which files FOLDER must hold",
         "distgan shard flowers102 OUT --from FOLDER",
+    ),
+    (
+        "the whole photographs, squashed to squares, as torchvision's Resize((64, 64)) does",
+        "distgan shard flowers102 OUT --from FOLDER --fit squash",
     ),
     (
         "only the official test set, larger, decoded faster when training",
@@ -99,6 +104,7 @@ OPTIONS = (
         required=True,
     ),
     whole("size", "width and height in pixels", *SIZES, default=64),
+    FIT,
     Option(
         "splits",
         "official sets to use, separated by commas",
@@ -119,7 +125,7 @@ OPTIONS = (
 class Source:
     def __init__(self, args: Arguments):
         self.folder = _find(Path(args.folder))
-        self.size, self.payload = args.size, args.payload
+        self.size, self.payload, self.fit = args.size, args.payload, args.fit
         self._notes = [_check_md5(self.folder, args.unofficial)]
         self.labels, self.splits = _read_sets(self.folder, args.splits)
         self.numbers = sorted(self.splits)
@@ -136,6 +142,7 @@ class Source:
         self._require_photographs()
         self.options: dict[str, Any] = {
             "size": args.size,
+            "fit": args.fit,
             "splits": ",".join(name for name in SPLITS if name in args.splits),
             "payload": args.payload,
             "from": self._contents(),
@@ -156,14 +163,15 @@ class Source:
 
     def check(self, workers: int) -> SourceReport:
         """Decode every photograph once."""
-        self.reports, issues = inspect_all(
-            self._inspect, range(len(self.keys)), [f"{key}.jpg" for key in self.keys], workers
-        )
+        names = [f"{key}.jpg" for key in self.keys]
+        self.reports, issues = inspect_all(self._inspect, range(len(self.keys)), names, workers)
         counts = [
             f"{list(self.splits.values()).count(name)} {name}"
             for name in self.options["splits"].split(",")
         ]
-        return SourceReport(issues, [f"official sets, together: {', '.join(counts)}", *self._notes])
+        together = f"official sets, together: {', '.join(counts)}"
+        fit = fitted(names, self.reports, self.size, self.fit)
+        return SourceReport(issues, [together, *self._notes, fit])
 
     def group(self, i: int) -> str:
         """Return the hash of the pixels: photographs with the same pixels are one group."""
@@ -177,7 +185,7 @@ class Source:
             raise DataError(
                 f"{file} could be read when it was checked, not any more: {reason(error)}"
             ) from error
-        field, data = encode(image, self.size, 3, self.payload)
+        field, data = encode(image, self.size, 3, self.payload, self.fit)
         record = {"file": file, "label": self.labels[number], "split": self.splits[number]}
         return {
             "__key__": self.keys[i],
@@ -190,7 +198,7 @@ class Source:
 
     def _inspect(self, i: int) -> ImageReport:
         try:
-            return inspect_image(io.BytesIO(self._read(i)), self.size)
+            return inspect_image(io.BytesIO(self._read(i)), self.size, fit=self.fit)
         except OSError as error:
             return ImageReport(error=f"unreadable: {reason(error)}")
 

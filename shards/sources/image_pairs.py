@@ -2,7 +2,7 @@
 
 An image of the input folder is paired with the image of the target folder of the same name,
 extensions aside; files without a partner are refused, all of them by name. Both are converted as
-`distgan shard images` does, with the same centred crop, so they must have the same aspect.
+`distgan shard images` does, with the same `--fit`, so they must have the same aspect.
 
 A sample is `key.input.png`, `key.target.png` (or .jpg, .npy: `--payload`) and `key.json`: file,
 width, height and mode of both originals.
@@ -19,6 +19,7 @@ from distgan.core.arguments import Arguments
 from distgan.core.file_tree import shown
 from distgan.shards.audio.pairs import INPUT, TARGET, FilePairs
 from distgan.shards.codecs import image as image_codec
+from distgan.shards.codecs.fitting import Size
 from distgan.shards.sources import audio, images
 from distgan.shards.sources._base import SourceReport
 
@@ -59,10 +60,11 @@ class Source:
         else:
             self.files = FilePairs(Path(args.input), Path(args.target), images.EXTENSIONS, True)
         self.size, self.channels = args.size, args.channels
-        self.range, self.payload = args.range, args.payload
+        self.range, self.payload, self.fit = args.range, args.payload, args.fit
         self.keys = self.files.keys
         self.options: dict[str, Any] = {
             "size": args.size,
+            "fit": args.fit,
             "channels": args.channels,
             "range": args.range,
             "payload": args.payload,
@@ -74,7 +76,7 @@ class Source:
 
     def check(self, workers: int) -> SourceReport:
         """Decode every image once; without --channels, choose 3 if any image has colour."""
-        inspect = functools.partial(inspect_pair, size=self.size, limits=self.range)
+        inspect = functools.partial(inspect_pair, size=self.size, limits=self.range, fit=self.fit)
         paths = [self.files.paths(i) for i in range(len(self.keys))]
         names = self.files.names
         self.reports, issues = images.inspect_all(inspect, paths, names, workers)
@@ -87,7 +89,9 @@ class Source:
             "size": self.size,
             "fields": [f"{INPUT}.{field}", f"{TARGET}.{field}"],
         }
-        return SourceReport(issues, images.notes_of(names, self.reports, self.channels, self.range))
+        notes = images.notes_of(names, self.reports, self.channels, self.range)
+        notes.append(images.fitted(names, self.reports, self.size, self.fit))
+        return SourceReport(issues, notes)
 
     def group(self, i: int) -> str:
         """Return the hash of the target's pixels: none of training may be in validation."""
@@ -99,7 +103,7 @@ class Source:
         sides = zip((INPUT, TARGET), self.files.paths(i), self.files.digests[i], strict=True)
         for side, path, digest in sides:
             image, original = images.decode_again(path, digest, self.range)
-            field, data = images.encode(image, self.size, self.channels, self.payload)
+            field, data = images.encode(image, self.size, self.channels, self.payload, self.fit)
             sample[f"{side}.{field}"] = data
             record[side] = {"file": shown(path.name), **original}
         return sample | {"json": json.dumps(record).encode()}
@@ -109,10 +113,13 @@ class Source:
 
 
 def inspect_pair(
-    paths: tuple[Path, Path], size: images.Size, limits: Sequence[float] | None = None
+    paths: tuple[Path, Path],
+    size: Size,
+    limits: Sequence[float] | None = None,
+    fit: str = "crop",
 ) -> PairReport:
     """Examine both images of a pair as `images.inspect_image` does, and whether they are one."""
-    both = [images.inspect_image(path, size, limits) for path in paths]
+    both = [images.inspect_image(path, size, limits, fit) for path in paths]
     sides = list(zip((INPUT, TARGET), both, strict=True))
     if errors := [f"{side} is {report.error}" for side, report in sides if report.error]:
         return PairReport(error="; ".join(errors))
@@ -121,7 +128,7 @@ def inspect_pair(
     if abs(width * other_height - height * other_width) > max(*both[0].shape, *both[1].shape):
         return PairReport(
             error=f"{INPUT} is {width}x{height} pixels, {TARGET} {other_width}x{other_height}: of"
-            " another aspect, so that a crop shows other parts"
+            " another aspect, so that the same place would show other parts"
         )
     issues = [f"{side} is {report.quality_issue}" for side, report in sides if report.quality_issue]
     if both[0].digest == both[1].digest:

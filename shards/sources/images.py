@@ -9,9 +9,8 @@ Each image is converted in these steps:
    in a file of 16
 3. transparency is composited on black, before resizing, so that invisible colours do not bleed into
    edges
-4. the largest centred crop of the aspect of `--size`, by default a square, is cut out and resized
-   with Pillow's Lanczos filter, which widens with the reduction and so does not alias: the usual
-   choice for GAN training sets and the safe one for FID (Parmar et al. 2022, "On Aliased Resizing")
+4. it is brought to `--size`, by default a square of 64 pixels: its largest centred crop of that
+   aspect (`--fit crop`), or all of it (`--fit squash`), resized without aliasing: `codecs.fitting`
 5. values are rounded to 8 bits once, at the end
 
 `LowQuality` has the rules for low quality. A sample is `key.png` (or .jpg, .npy: `--payload`) and
@@ -37,8 +36,9 @@ from distgan.core.errors import ConfigError, DataError
 from distgan.core.file_tree import Contents, find_files, keys_of, shown
 from distgan.core.worker_pool import map_with_progress
 from distgan.shards.codecs import image as image_codec
+from distgan.shards.codecs.fitting import FIT, Size, fit_note, height_width, kept, to_size
 from distgan.shards.format import label_files
-from distgan.shards.format.sample_spec import height_width, read_size
+from distgan.shards.format.sample_spec import read_size
 from distgan.shards.sources._base import SampleIssue, SourceReport
 
 EXAMPLES = [
@@ -91,9 +91,6 @@ class ImageReport:
     quality_issue: str = ""
 
 
-Size = int | list[int]  # a side of squares, or [height, width]
-
-
 OPTIONS = (
     Option("from", "where the images are, at any depth", "FOLDER", dest="folder", required=True),
     Option(
@@ -104,6 +101,7 @@ OPTIONS = (
         allowed=f"{SIZES[0]:,} to {SIZES[1]:,}, or two of them as WIDTHxHEIGHT, such as 128x64",
         read=functools.partial(read_size, least=SIZES[0], most=SIZES[1]),
     ),
+    FIT,
     one_of(
         "channels",
         "1 grayscale, 3 colour (default: 1 if every image is gray, else 3)",
@@ -143,7 +141,7 @@ def check_options(args: Arguments) -> Iterator[str]:
 class Source:
     def __init__(self, args: Arguments):
         self.folder, self.size, self.channels = Path(args.folder), args.size, args.channels
-        self.range, self.payload = args.range, args.payload
+        self.range, self.payload, self.fit = args.range, args.payload, args.fit
         if not self.folder.is_dir():
             raise ConfigError(f"--from {self.folder}: no such folder")
         self.files, self.others = find_files(self.folder, EXTENSIONS)
@@ -155,6 +153,7 @@ class Source:
         self.keys, self.contents = keys_of(self.files), Contents(self.folder, self.files, "images")
         self.options: dict[str, Any] = {
             "size": args.size,
+            "fit": args.fit,
             "channels": args.channels,
             "range": args.range,
             "payload": args.payload,
@@ -172,7 +171,7 @@ class Source:
 
     def check(self, workers: int) -> SourceReport:
         """Decode every image once; without --channels, choose 3 if any image has colour."""
-        inspect = functools.partial(inspect_image, size=self.size, limits=self.range)
+        inspect = functools.partial(inspect_image, size=self.size, limits=self.range, fit=self.fit)
         paths = [self.folder / file for file in self.files]
         names = [shown(file) for file in self.files]
         self.reports, issues = inspect_all(inspect, paths, names, workers)
@@ -185,6 +184,7 @@ class Source:
             "field": image_codec.FIELDS[self.payload],
         }
         notes = notes_of(names, self.reports, self.channels, self.range)
+        notes.append(fitted(names, self.reports, self.size, self.fit))
         if self.others:
             counts = ", ".join(f"{n} {kind}" for kind, n in sorted(self.others.items()))
             notes.append(f"files that are not images, ignored: {counts}")
@@ -201,7 +201,7 @@ class Source:
     def make(self, i: int) -> dict[str, Any]:
         digest = self.contents.digests[self.files[i]]
         image, original = decode_again(self.folder / self.files[i], digest, self.range)
-        field, data = encode(image, self.size, self.channels, self.payload)
+        field, data = encode(image, self.size, self.channels, self.payload, self.fit)
         record = {"file": shown(self.files[i]), **original, **self.label_of(i)}
         return {"__key__": self.keys[i], field: data, "json": json.dumps(record).encode()}
 
@@ -237,10 +237,16 @@ def notes_of(
     return notes
 
 
+def fitted(names: list[str], reports: Sequence[ImageReport], size: Size, fit: str) -> str:
+    """Return a note about how the readable ones of these images are brought to `size`."""
+    both = zip(names, reports, strict=True)
+    return fit_note([(name, one.shape) for name, one in both if not one.error], size, fit)
+
+
 def inspect_image(
-    file: Path | BinaryIO, size: Size, limits: Sequence[float] | None = None
+    file: Path | BinaryIO, size: Size, limits: Sequence[float] | None = None, fit: str = "crop"
 ) -> ImageReport:
-    """Decode one image and examine the crop of this size that would be made of it."""
+    """Decode one image and examine what would be made of it."""
     # Image decoders raise any exception on damaged files: OSError, SyntaxError, struct.error,
     # IndexError, zlib.error.
     try:
@@ -248,8 +254,8 @@ def inspect_image(
     except Exception as error:
         return ImageReport(error=f"unreadable: {reason(error)}")
     values = np.asarray(image)
-    crop = np.asarray(to_size(image, size))
-    shorter, least = min(_largest_crop(image.size, size)), LowQuality.TINY * min(height_width(size))
+    crop = np.asarray(to_size(image, size, fit))
+    shorter, least = min(kept(image.size, size, fit)), LowQuality.TINY * min(height_width(size))
     saturated = float(np.mean(crop >= LowQuality.SATURATED_LEVEL))
     quality_issue = ""
     if shorter < least:
@@ -364,31 +370,12 @@ def decode(
     return image, original
 
 
-def to_size(image: Image.Image, size: Size) -> Image.Image:
-    """Return the largest centred crop of this aspect, resized to `size`, in mode L or RGB."""
-    width, height = _largest_crop(image.size, size)
-    left, upper = (image.width - width) // 2, (image.height - height) // 2
-    crop = image.crop((left, upper, left + width, upper + height)).resize(
-        height_width(size)[::-1], Image.Resampling.LANCZOS
-    )
-    if crop.mode == "F":
-        crop = Image.fromarray(np.clip(np.rint(np.asarray(crop)), 0, 255).astype(np.uint8))
-    return crop
-
-
-def _largest_crop(whole: tuple[int, int], size: Size) -> tuple[int, int]:
-    """Return (width, height) of the largest crop of an image that has the aspect of `size`."""
-    height, width = height_width(size)
-    if whole[0] * height > whole[1] * width:
-        return max(1, round(whole[1] * width / height)), whole[1]
-    return whole[0], max(1, round(whole[0] * height / width))
-
-
-def encode(image: Image.Image, size: Size, channels: int, payload: str) -> tuple[str, bytes]:
-    """Encode the crop of this size of a decoded image as (field, bytes)."""
-    return image_codec.encode(
-        np.asarray(to_size(image, size).convert("L" if channels == 1 else "RGB")), payload
-    )
+def encode(
+    image: Image.Image, size: Size, channels: int, payload: str, fit: str = "crop"
+) -> tuple[str, bytes]:
+    """Encode a decoded image, brought to this size, as (field, bytes)."""
+    pixels = np.asarray(to_size(image, size, fit).convert("L" if channels == 1 else "RGB"))
+    return image_codec.encode(pixels, payload)
 
 
 def reason(error: Exception) -> str:

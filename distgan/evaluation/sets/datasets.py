@@ -11,6 +11,7 @@ from distgan.data.dataset import Data
 from distgan.data.samples import Images
 from distgan.evaluation.sets.resizing import resized
 from distgan.evaluation.sets.traits import Traits
+from distgan.shards.codecs.fitting import Resize
 from distgan.shards.format.sample_spec import UNITS
 
 _FORMATS = {"jpg": "JPEG", "jpeg": "JPEG"}
@@ -19,7 +20,7 @@ _FORMATS = {"jpg": "JPEG", "jpeg": "JPEG"}
 class DatasetImages:
     """All images, or vectors, of a data set, the training split first, in the order of shards."""
 
-    def __init__(self, data: Data, folder: str | Path, resize: int | None = None):
+    def __init__(self, data: Data, folder: str | Path, resize: Resize | None = None):
         if data.kind not in ("image", "vector"):
             raise ConfigError(
                 f"{folder} holds {UNITS[data.kind]}; images and vectors are compared here"

@@ -14,7 +14,7 @@ from distgan.core.file_tree import Contents, find_files
 from distgan.core.files import cache_folder
 from distgan.evaluation.sets.traits import Traits
 from distgan.shards.codecs import image as image_codec
-from distgan.shards.sources.images import to_size
+from distgan.shards.codecs.fitting import Resize, to_size
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 _ROTATED = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
@@ -29,7 +29,7 @@ class FolderImages:
 
     kind = "image"
 
-    def __init__(self, folder: Path, resize: int | None = None):
+    def __init__(self, folder: Path, resize: Resize | None = None):
         self.folder, self.name, self._resize = folder, str(folder), resize
         self.statistics_folder = cache_folder() / "statistics"
         names, others = find_files(folder, EXTENSIONS)
@@ -68,7 +68,7 @@ class FolderImages:
 
     def _pixels(self, image: Image.Image) -> np.ndarray:
         image = image_codec.upright(image).convert("RGB")
-        return np.array(to_size(image, self._resize) if self._resize else image)
+        return np.array(to_size(image, *self._resize) if self._resize else image)
 
     def _examine(self, image: Image.Image) -> tuple[int, int]:
         """Count what the header says; return width and height as decoded."""

@@ -10,11 +10,12 @@ from distgan.evaluation.sets.arrays import ArrayVectors
 from distgan.evaluation.sets.datasets import DatasetImages
 from distgan.evaluation.sets.folders import FolderImages
 from distgan.evaluation.sets.statistics_files import StatisticsFile, UnverifiedMoments
+from distgan.shards.codecs.fitting import Resize
 
 AnySet = DatasetImages | FolderImages | ArrayVectors | StatisticsFile | UnverifiedMoments
 
 
-def open_any(text: str, resize: int | None = None) -> AnySet:
+def open_any(text: str, resize: Resize | None = None) -> AnySet:
     """Open a data set, a folder of images, an array or a file of statistics. DataError,
     ConfigError.
     """
@@ -24,11 +25,13 @@ def open_any(text: str, resize: int | None = None) -> AnySet:
     return UnverifiedMoments(path) if path.suffix == ".npz" else StatisticsFile(path)
 
 
-def open_set(text: str, resize: int | None = None) -> DatasetImages | FolderImages | ArrayVectors:
+def open_set(
+    text: str, resize: Resize | None = None
+) -> DatasetImages | FolderImages | ArrayVectors:
     """Open a data set of shards if the folder has its index, else the images in the folder; a file
     .npy as vectors.
 
-    `resize`: make images squares of this size. DataError, ConfigError.
+    `resize`: make images squares of one size. DataError, ConfigError.
     """
     if names_code(text):
         return DatasetImages(open_data(text), text, resize)

@@ -26,6 +26,7 @@ from distgan.evaluation.features.choice import Choice
 from distgan.evaluation.image_evaluator import Evaluator
 from distgan.evaluation.sets import opening, statistics_cache
 from distgan.shards.codecs import image as image_codec
+from distgan.shards.codecs.fitting import to_size
 from distgan.shards.sources import images as source
 
 
@@ -338,7 +339,7 @@ def test_files_of_a_folder_are_seen_as_shards_of_them_are(tmp_path):
     found = opened.decode([0, 1]).permute(0, 2, 3, 1).numpy()
     for name, seen in zip(opened.files, found, strict=True):
         np.testing.assert_array_equal(
-            seen, np.asarray(source.to_size(source.decode(folder / name)[0], 16).convert("RGB"))
+            seen, np.asarray(to_size(source.decode(folder / name)[0], 16).convert("RGB"))
         )
 
 

@@ -24,6 +24,7 @@ from distgan.evaluation.image_evaluator import Evaluator
 from distgan.evaluation.sets import opening, statistics_cache
 from distgan.evaluation.sets.traits import Traits, differences
 from distgan.outputs.image_results import Drawing
+from distgan.shards.codecs.fitting import Resize, to_size
 from distgan.shards.sources import images as source
 
 STAND_IN = ("--device", "cpu", "--extractor", "standin")
@@ -250,13 +251,19 @@ def test_several_sizes_are_resized_as_shards_are_and_differences_are_told(capsys
     Image.fromarray(of_class(3, 1, 48)[0]).save("fake/small.jpg")
     with pytest.raises(DataError, match="several sizes .* --resize SIZE makes the images of both"):
         evaluate.main([real, fake, "--device", "cpu"])
-    opened = opening.open_set(fake, 16)
+    opened = opening.open_set(fake, Resize(16))
     for name, seen in zip(opened.files, opened.decode(range(13)), strict=True):
-        expected = source.to_size(source.decode(Path(fake, name))[0], 16).convert("RGB")
+        expected = to_size(source.decode(Path(fake, name))[0], 16).convert("RGB")
         # Gray is made colour before, not after: the same values.
         np.testing.assert_array_equal(seen.permute(1, 2, 0).numpy(), np.asarray(expected))
     said = scores(real, fake, "--resize", "16")
     assert said["made_with"]["resized"].startswith("16, centred square, Pillow's Lanczos")
+    said = scores(real, fake, "--resize", "16", "--fit", "squash")
+    assert said["made_with"]["resized"].startswith("16, squashed to a square, Pillow's Lanczos")
+    wide = opening.open_set(fake, Resize(16, "squash")).decode(range(13))
+    assert not torch.equal(wide, opened.decode(range(13)))
+    with pytest.raises(ConfigError, match="--fit: belongs to --resize SIZE"):
+        evaluate.main([real, fake, "--fit", "squash"])
     assert [note.partition(" differ")[0] for note in said["notes"]] == [
         "sizes",
         "compression",
@@ -265,7 +272,7 @@ def test_several_sizes_are_resized_as_shards_are_and_differences_are_told(capsys
     ]
     assert "real 12 of 24x24, fake 6 of 40x40, 6 of 48x36, 1 of 48x48" in said["notes"][0]
     assert all(f"note: {note}" in capsys.readouterr().out for note in said["notes"][:1])
-    same = opening.open_set(real, 24).decode(range(12))
+    same = opening.open_set(real, Resize(24)).decode(range(12))
     assert torch.equal(same, opening.open_set(real).decode(range(12)))
 
 

@@ -23,11 +23,11 @@ from torchvision.datasets import Flowers102
 from distgan.core.errors import ConfigError, DataError
 from distgan.shards.build import command as build_command
 from distgan.shards.build.command import command_of
+from distgan.shards.codecs.fitting import to_size
 from distgan.shards.format.labels import labels_of, read_labels
 from distgan.shards.format.reader import open_parts
 from distgan.shards.sources import flowers102
 from distgan.shards.sources.flowers102 import ARCHIVE, LABELS, MD5, PAGE, SETS, Source
-from distgan.shards.sources.images import to_size
 
 
 def source(folder: Path, **changes) -> Source:
@@ -36,6 +36,7 @@ def source(folder: Path, **changes) -> Source:
             **{
                 "folder": str(folder),
                 "size": 16,
+                "fit": "crop",
                 "splits": list(flowers102.SPLITS),
                 "unofficial": True,
                 "payload": "png",
@@ -140,6 +141,16 @@ def test_a_sample_is_the_centre_square_of_its_photograph(official, payload, fiel
         "height": 60,
         "mode": "RGB",
     }
+
+
+def test_a_squashed_sample_is_the_whole_photograph(official):
+    flowers = source(official, fit="squash")
+    pixels = np.asarray(Image.open(io.BytesIO(flowers.make(4)["png"])))
+    with Image.open(official / "jpg" / "image_00005.jpg") as photograph:
+        expected = photograph.resize((16, 16), Image.Resampling.LANCZOS)
+    np.testing.assert_array_equal(pixels, np.asarray(expected))
+    note = "images have another aspect than 16x16 and were squashed to it (--fit squash)"
+    assert note in flowers.check(1).notes[-1] and flowers.options["fit"] == "squash"
 
 
 @pytest.mark.gate

@@ -15,7 +15,7 @@ from distgan.core.errors import ConfigError, DataError
 from distgan.data.dataset import Data
 from distgan.data.loader import Stream
 from distgan.recipes.sagan import Settings
-from distgan.shards.sources import images
+from distgan.shards.codecs.fitting import to_size
 
 
 def picture(number: int, width: int = 48, height: int = 32) -> Image.Image:
@@ -63,7 +63,7 @@ def test_both_images_of_a_pair_are_one_sample_cut_and_resized_alike(folders, cap
         both = data.decode(data.train, [i])[0].permute(0, 2, 3, 1).numpy()
         wanted = picture(number), picture(100 + number, 24, 16)
         for found, image in zip(both, wanted, strict=True):
-            np.testing.assert_array_equal(found, np.asarray(images.to_size(image, 16)))
+            np.testing.assert_array_equal(found, np.asarray(to_size(image, 16)))
 
 
 @pytest.mark.gate

@@ -10,8 +10,8 @@ from PIL import Image
 from distgan.core.errors import ConfigError
 from distgan.data.dataset import Data
 from distgan.shards.build import command as build_command
+from distgan.shards.codecs.fitting import to_size
 from distgan.shards.format.sample_spec import recipe_for, sample_of
-from distgan.shards.sources.images import to_size
 
 
 @pytest.fixture
@@ -66,6 +66,43 @@ def test_the_crop_is_the_largest_of_its_aspect_in_the_middle():
     upright = Image.fromarray(np.asarray(ramp).T.copy())
     np.testing.assert_array_equal(np.asarray(to_size(upright, [20, 40]))[:, 0], np.arange(26, 46))
     assert to_size(Image.new("L", (2000, 1)), [64, 16]).size == (16, 64), "never empty"
+
+
+def test_squashed_images_are_whole_and_a_set_keeps_its_fit(photos, capsys):
+    out = shard(photos, "--size", 32, "--fit", "squash")
+    said = capsys.readouterr().out
+    assert "4 of 4 images have another aspect than 32x32 and were squashed to it" in said
+    dataset = json.loads((out / "dataset.json").read_text())
+    assert dataset["options"]["fit"] == "squash"
+    data = Data(str(out))
+    whole = {
+        np.asarray(Image.open(file).resize((32, 32), Image.Resampling.LANCZOS)).tobytes()
+        for file in photos.iterdir()
+    }
+    for part in (data.train, data.validation):
+        pixels = data.decode(part, range(len(part))).numpy()
+        assert {image.tobytes() for image in pixels} <= whole
+    line = ["images", out, "--from", photos, "--workers", 1, "--size", 32]
+    with pytest.raises(ConfigError, match="--fit: squash there, crop now"):
+        build_command.main([str(word) for word in line])
+
+
+def test_a_crop_is_described_and_sets_made_before_the_option_go_on(photos, capsys):
+    out = shard(photos, "--size", 32)
+    said = capsys.readouterr().out
+    assert (
+        "4 of 4 images have another aspect than 32x32 and were cut to their centre before they were"
+        " resized (--fit crop): of 0.png of 72x40 pixels, 40x40 were kept" in said
+    )
+    dataset = json.loads((out / "dataset.json").read_text())
+    del dataset["options"]["fit"]
+    (out / "dataset.json").write_text(json.dumps(dataset))
+    line = ["images", out, "--from", photos, "--workers", 1, "--size", 32]
+    assert build_command.main([str(word) for word in line]) == 0
+    with pytest.raises(ConfigError, match="--fit: crop there, squash now"):
+        build_command.main([str(word) for word in [*line, "--fit", "squash"]])
+    shard(photos, "--size", "72x40")
+    assert "resized to 72x40; all images have that aspect" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ def source(folder: Path, **changes) -> Source:
                 "range": None,
                 "payload": "png",
                 "labels": None,
+                "fit": "crop",
                 **changes,
             }
         )
