@@ -14,6 +14,7 @@ from distgan.config.batch_layout import MAX_BATCH
 from distgan.config.image_sizes import ANY, SizeRule
 from distgan.config.introspection import defaults, flatten, overlay, section_of
 from distgan.config.sections import Evaluate, Machine, Positive, Section
+from distgan.core.clock import Clock
 from distgan.monitor.guides import EARLIER_MOVES
 from distgan.monitor.moves import goes_in_flight
 from distgan.monitor.settings import Neutral, Watch
@@ -230,6 +231,16 @@ class Run(Section):
     def batches_per_step(self) -> int:
         """Return how many global batches a step takes, each for an update of D."""
         return 1
+
+    @property
+    def updates_per_step(self) -> dict[str, int]:
+        """Return how often a step updates each player, by name; {} where that is not known."""
+        return {}
+
+    def update_counts(self, clock: Clock) -> dict[str, int]:
+        """Return how often each player is updated until `epochs`; {} where that is not known."""
+        steps = clock.steps(self.epochs)
+        return {name: n * steps for name, n in self.updates_per_step.items()}
 
     @property
     def whole_from(self) -> float:

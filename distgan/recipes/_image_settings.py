@@ -125,6 +125,10 @@ class ImageSettings(Run):
             return HalfLife(self.ema_kimg * 1000, self.ema_rampup, self.batch)
         return getattr(self, "ema", None)
 
+    @property
+    def updates_per_step(self) -> dict[str, int]:
+        return {"D": self.batches_per_step, "G": getattr(self, "g_steps", 1)}
+
     def attention_for(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Return the resolutions with attention for images of this shape.
 

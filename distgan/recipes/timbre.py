@@ -6,16 +6,14 @@ L1, multi-resolution STFT and, once it has started, a GAN loss on (denoised, cle
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 from torch import nn
 
-from distgan.config import batch_layout
 from distgan.config.batch_layout import BatchLayout
 from distgan.config.sections import Betas, Fraction, Positive
-from distgan.config.settings import Run
 from distgan.core.clock import Clock, step_decay
 from distgan.core.errors import ConfigError, DataError
 from distgan.data import diffaugment, transforms
@@ -33,12 +31,11 @@ from distgan.nn.spectrogram import MultiResolutionDiscriminator, Repair
 from distgan.outputs import audio_results
 from distgan.outputs.audio_results import Repaired
 from distgan.recipes._base import lower_first, score_logs, step_log, with_monitor_defaults
+from distgan.recipes._pair_settings import Count, PairSettings, Weight
 
 CHUNK = 8  # held-out pairs that are repaired at once
 SHOWN = 3  # held-out pairs in a picture
 SOUNDS = 8  # held-out pairs whose sound is among the results
-Frames = Annotated[int, Field(gt=0, le=1_000_000_000)]
-Weight = Annotated[float, Field(ge=0, le=1e9)]
 
 # The ranges are those of lsgan with labels 1 and 0, where a D that cannot tell stands at 0.5. G's
 # GAN loss is one of three and small: that it stands still is no fault.
@@ -53,38 +50,28 @@ WATCH = Watch(
 )
 
 
-class Settings(Run):
-    kind: ClassVar[str] = "pair"
+class Settings(PairSettings):
     judged_by: ClassVar[str | None] = "valid/stft"
     changed_defaults: ClassVar = {2: EARLIER_TIMBRE_MOVES}
 
     recipe: Literal["timbre"] = Field("timbre", description="the system to train")
-    batch: int = Field(
-        8,
-        gt=0,
-        le=batch_layout.MAX_BATCH,
-        description="the global batch: samples per update over all ranks and micro-batches",
-    )
-    epochs: Positive = Field(
-        24, description="how far to train; a longer run is the same run, continued"
-    )
     validate_every: Positive = Field(
         2, description="epochs between two validations, on rank 0, over the whole validation set"
     )
     sample_every: Positive = Field(
         6, description="epochs between two pictures, with sound, of the same held-out pairs"
     )
-    stft_resolutions: tuple[tuple[Frames, Frames, Frames], ...] = Field(
+    stft_resolutions: tuple[tuple[Count, Count, Count], ...] = Field(
         STFT_RESOLUTIONS,
         min_length=1,
         description="[FFT, hop, window] in frames, of the STFT loss and of D's spectrograms",
     )
-    segment_length: Frames = Field(
+    segment_length: Count = Field(
         16000,
         validate_default=True,
         description="frames of the window cut out of both sounds of a pair, at one place",
     )
-    save_segment_length: Frames | None = Field(
+    save_segment_length: Count | None = Field(
         None, description="least frames of a stored pair; null: segment_length is enough"
     )
     gain: tuple[Positive, Positive] = Field(
@@ -234,6 +221,12 @@ class Settings(Run):
     @property
     def crop(self) -> int:
         return self.segment_length
+
+    def update_counts(self, clock: Clock) -> dict[str, int]:
+        """Return them; D learns from the first step that begins at `gan_start_epoch` or later."""
+        steps = clock.steps(self.epochs)
+        before = clock.steps(self.gan_start_epoch) if self.gan_start_epoch else 0
+        return {"D": steps - before if self.lambda_adversarial else 0, "G": steps}
 
 
 class Recipe:

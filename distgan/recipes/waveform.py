@@ -7,15 +7,13 @@ A U-Net over time, a conditional PatchGAN, least-squares GAN loss and L1 (pix2pi
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from distgan.config import batch_layout
 from distgan.config.batch_layout import BatchLayout
 from distgan.config.sections import Betas, Fraction, Positive
-from distgan.config.settings import Run
 from distgan.core.clock import Clock, step_decay
 from distgan.core.errors import ConfigError
 from distgan.core.files import csv_text, write_atomic
@@ -31,11 +29,10 @@ from distgan.nn.losses import Mode, d_adversarial, g_adversarial
 from distgan.nn.waveform import Discriminator1d, Generator1d
 from distgan.outputs import signal_plots
 from distgan.recipes._base import lower_first, score_logs, step_log, with_monitor_defaults
+from distgan.recipes._pair_settings import Count, PairSettings, Weight
 
 CHUNK = 64  # held-out pairs that are looked at together
 SHOWN = 4  # held-out pairs in a picture
-Weight = Annotated[float, Field(ge=0, le=1e9)]
-Count = Annotated[int, Field(gt=0, le=1_000_000_000)]
 # A discriminator that has won long ago leaves G little gradient: the documents' moves alone were
 # measured not to bring it back (docs/waveform.md).
 FURTHER = (Move(setting="g_steps", add=1, limit=3), Move(setting="lambda_l1", factor=0.5, limit=1))
@@ -45,20 +42,10 @@ GUIDE = WAVEFORM.moves | {
 }
 
 
-class Settings(Run):
-    kind: ClassVar[str] = "pair"
+class Settings(PairSettings):
     judged_by: ClassVar[str | None] = "valid/l1"
 
     recipe: Literal["waveform"] = Field("waveform", description="the system to train")
-    batch: int = Field(
-        8,
-        gt=0,
-        le=batch_layout.MAX_BATCH,
-        description="the global batch: samples per update over all ranks and micro-batches",
-    )
-    epochs: Positive = Field(
-        24, description="how far to train; a longer run is the same run, continued"
-    )
     validate_every: Positive = Field(
         1, description="epochs between two validations, on rank 0, over the whole validation set"
     )
@@ -210,6 +197,10 @@ class Settings(Run):
     @property
     def batches_per_step(self) -> int:
         return self.d_steps
+
+    @property
+    def updates_per_step(self) -> dict[str, int]:
+        return {"D": self.d_steps, "G": self.g_steps}
 
 
 class Recipe:

@@ -27,7 +27,7 @@ from distgan.self_check import comparison, first_start
 from distgan.shards.format.sample_spec import UNITS
 from distgan.training import out_of_memory
 from distgan.training.loop import STOPPED, Loop
-from distgan.training.setup import TrainingSetup
+from distgan.training.setup import TrainingSetup, length, notes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +73,7 @@ def _train(setup: TrainingSetup, overrides: dict[str, Any]) -> Outcome:
             )
             state: Literal["done", "stopped"] = "done"
         else:
-            _announce(setup, run, path, clock.overshoot(run.epochs))
+            _announce(setup, run, path, clock)
             ranks.on_rank_zero(lambda: folder.begin(_facts(setup)))
             stacks = Path(path) / "attempts" / f"{attempt:03d}" / f"stacks-rank{ranks.rank}.txt"
             with (
@@ -92,11 +92,12 @@ def _train(setup: TrainingSetup, overrides: dict[str, Any]) -> Outcome:
     return Outcome(Path(path), state)
 
 
-def _announce(setup: TrainingSetup, run: Run, path: str, overshoot: str | None) -> None:
+def _announce(setup: TrainingSetup, run: Run, path: str, clock: Clock) -> None:
     console.say(
         f"run folder {path}\n{setup.layout}; {len(setup.data.train)} training {UNITS[run.kind]},"
         f" {len(setup.data.validation)} held out; on {setup.ranks.device.type},"
-        f" {_engine(setup.ranks)}, {_options(run)}" + (f"\nnote: {overshoot}" if overshoot else "")
+        f" {_engine(setup.ranks)}, {_options(run)}\n{length(run, clock)}"
+        + "".join(f"\nnote: {note}" for note in notes(run, clock))
     )
 
 

@@ -14,8 +14,7 @@ from distgan.recipes._catalog import Module
 from distgan.self_check import findings
 from distgan.self_check.comparison import check
 from distgan.self_check.inspection import inspect
-from distgan.shards.format.sample_spec import UNITS
-from distgan.training.setup import RunContext, TrainingSetup
+from distgan.training.setup import RunContext, TrainingSetup, length, notes
 
 
 def doctor(module: Module, run: Run) -> int:
@@ -43,10 +42,9 @@ def dry_run(module: Module, run: Run) -> int:
     console.say(f"run identity        {identity}  ({run.delta()}-{identity})")
     console.say(f"breakdown           {setup.layout}")
     clock = _clock(setup)
-    console.say(
-        f"length              {clock.steps(run.epochs)} steps of {clock.per_step}"
-        f" {UNITS[run.kind]}, {len(setup.data.train)} {UNITS[run.kind]} an epoch"
-    )
+    console.say(f"length              {length(run, clock)}")
+    for note in notes(run, clock):
+        console.say(f"note: {note}")
     for name, count in setup.parameters().items():
         console.say(f"parameters of {name}     {count:,}")
     weights, saved = _persistent_bytes(setup)

@@ -8,6 +8,7 @@ from distgan.config import batch_layout
 from distgan.config.introspection import flatten
 from distgan.config.settings import Run
 from distgan.core import console
+from distgan.core.clock import Clock
 from distgan.data.own_dataset import open_data
 from distgan.distributed.ranks import Ranks
 from distgan.evaluation.features.choice import Choice
@@ -26,6 +27,7 @@ from distgan.runs.resolve import (
 )
 from distgan.self_check import first_start
 from distgan.self_check.findings import explained
+from distgan.shards.format.sample_spec import UNITS
 
 # Settings in which the ranks of one run may differ: paths, and what no collective depends on.
 PER_RANK: Any = {
@@ -124,3 +126,37 @@ class TrainingSetup(RunContext):
             name: sum(p.numel() for p in player.module.parameters())
             for name, player in self.recipe.players.items()
         }
+
+
+def length(run: Run, clock: Clock) -> str:
+    """Return in words how far a run trains: epochs, steps, updates of each player, samples seen."""
+    unit, last = UNITS[run.kind], clock.at(clock.steps(run.epochs))
+    updates = ", ".join(f"{n:,} updates of {name}" for name, n in run.update_counts(clock).items())
+    return (
+        f"{run.epochs:,g} epochs of {clock.train:,} {unit} = {last.step:,} steps of"
+        f" {clock.per_step:,}: "
+        + (f"{updates}, " if updates else "")
+        + f"{last.samples:,} {unit} seen"
+    )
+
+
+def notes(run: Run, clock: Clock) -> list[str]:
+    """Return what a user should know of a run's length before it begins."""
+    return [note for note in (clock.overshoot(run.epochs), _late_patience(run)) if note]
+
+
+def _late_patience(run: Run) -> str | None:
+    """Return that `patience` can end the run early in few cases, or in none; None in others."""
+    if run.patience is None:
+        return None
+    given = f"patience={run.patience:g}"
+    if run.scored is None and run.judged_by is None:
+        return f"{given} cannot end this run early: it has no score"
+    if run.patience >= run.epochs:
+        return f"{given} cannot end this run early: it trains for epochs={run.epochs:g}"
+    if run.patience > run.epochs / 2:
+        return (
+            f"{given} ends this run early only if its best score is from epoch"
+            f" {run.epochs - run.patience:g} or before: it trains for epochs={run.epochs:g}"
+        )
+    return None
