@@ -236,8 +236,8 @@ def test_a_dry_run_prints_what_would_be_trained(dry, particles):
         in out
     )
     assert (
-        "length              2,000 epochs of 54 images = 6,750 steps of 16: 6,750 updates of D, 6,750"
-        " updates of G, 108,000 images seen\n" in out
+        "length              2,000 epochs of 54 images = 6,750 steps of 16: 6,750 updates of D,"
+        " 6,750 updates of G, 108,000 images seen\n" in out
     )
     assert re.search(r"run identity        [0-9a-f]{8}  \(default-[0-9a-f]{8}\)\n", out)
     # Weights, gradients and two moments of Adam for both, and the average of G, 4 bytes each.
