@@ -88,22 +88,31 @@ def affine(
 
 
 def colour_jitter(
-    images: torch.Tensor, seed: int, address: np.ndarray, strength: float
+    images: torch.Tensor,
+    seed: int,
+    address: np.ndarray,
+    brightness: float,
+    contrast: float,
+    saturation: float,
 ) -> torch.Tensor:
-    """Change brightness, then contrast, then saturation by factors of 1 ± `strength`, clipped to
-    the range after each.
+    """Change brightness, then contrast, then saturation by factors of 1 ± each strength, clipped to
+    the range after each. What has strength 0 is left as it is.
     """
 
-    def factor(name: str) -> torch.Tensor:
+    def factor(name: str, strength: float) -> torch.Tensor:
         return _column(
             _between(seed, f"augment/{name}", address, 1 - strength, 1 + strength), images
         )
 
-    images = ((images + 1) * factor("brightness") - 1).clamp(-1, 1)
-    mean = images.mean((1, 2, 3), keepdim=True)
-    images = (mean + (images - mean) * factor("contrast")).clamp(-1, 1)
-    gray = images.mean(1, keepdim=True)
-    return (gray + (images - gray) * factor("saturation")).clamp(-1, 1)
+    if brightness:
+        images = ((images + 1) * factor("brightness", brightness) - 1).clamp(-1, 1)
+    if contrast:
+        mean = images.mean((1, 2, 3), keepdim=True)
+        images = (mean + (images - mean) * factor("contrast", contrast)).clamp(-1, 1)
+    if saturation:
+        gray = images.mean(1, keepdim=True)
+        images = (gray + (images - gray) * factor("saturation", saturation)).clamp(-1, 1)
+    return images
 
 
 def to_waves(pairs: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:

@@ -6,7 +6,7 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field, ValidationInfo, field_validator
@@ -27,7 +27,7 @@ from distgan.engine.player import Log, Player, merge_logs
 from distgan.engine.strength import Strength
 from distgan.evaluation.features.choice import Choice
 from distgan.monitor.guides import EARLIER_FLOWERS, FLOWERS_GUIDE
-from distgan.monitor.settings import Watch
+from distgan.monitor.settings import Neutral, Watch
 from distgan.nn.image import Discriminator, Generator, freeze_blocks
 from distgan.nn.losses import d_wasserstein, g_wasserstein, gradient_penalty
 from distgan.nn.normalization import GroupBatchNorm2d
@@ -46,7 +46,7 @@ SCHEDULE = ((1000.0, 50.0), (4000.0, 100.0), (None, 250.0))
 
 
 class Settings(ImageSettings):
-    changed_defaults: ClassVar = {4: EARLIER_FLOWERS}
+    changed_defaults: ClassVar = {4: EARLIER_FLOWERS | {"saturation": None}}
 
     recipe: Literal["wgan_flowers"] = Field("wgan_flowers", description="the system to train")
     batch: int = Field(
@@ -134,8 +134,17 @@ class Settings(ImageSettings):
     jitter: Fraction = Field(
         0.0,
         description=(
-            "change brightness, contrast and saturation by up to ± this share; usual is 0.2"
+            "change brightness and contrast by up to ± this share; usual is 0.2 (ColorJitter)"
         ),
+    )
+    brightness: Annotated[Fraction | None, Neutral(None)] = Field(
+        None, description="change brightness by up to ± this share; null: as jitter"
+    )
+    contrast: Annotated[Fraction | None, Neutral(None)] = Field(
+        None, description="change contrast by up to ± this share; null: as jitter"
+    )
+    saturation: Annotated[Fraction | None, Neutral(None)] = Field(
+        0.0, description="change saturation by up to ± this share; null: as jitter"
     )
     diffaugment: tuple[ImagePolicy, ...] = Field(
         (),
@@ -323,11 +332,9 @@ class Recipe(_noise.DrawsFromNoise):
             images = transforms.affine(
                 images, run.seed, micro.address, run.rotation, run.translation
             )
-        return (
-            transforms.colour_jitter(images, run.seed, micro.address, run.jitter)
-            if run.jitter
-            else images
-        )
+        colours = (run.brightness, run.contrast, run.saturation)
+        strengths = [run.jitter if strength is None else strength for strength in colours]
+        return transforms.colour_jitter(images, run.seed, micro.address, *strengths)
 
     def validate(self, data: Data) -> dict[str, float]:
         """On one rank: the critic's estimate of the Wasserstein distance of samples from all

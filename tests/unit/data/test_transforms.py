@@ -15,7 +15,7 @@ AUGMENTATIONS = {
     "flip": (transforms.flip, IMAGES, (0.5, 0.5)),
     "flip of pairs": (transforms.flip, torch.stack([IMAGES, -IMAGES], 1), (0.5, 0.5)),
     "affine": (transforms.affine, IMAGES, (15.0, 0.1)),
-    "colour_jitter": (transforms.colour_jitter, IMAGES, (0.2,)),
+    "colour_jitter": (transforms.colour_jitter, IMAGES, (0.2, 0.2, 0.2)),
     "gain": (transforms.gain, PAIRS, (0.8, 1.0)),
     "polarity": (transforms.polarity, PAIRS, (0.5,)),
     "shift": (transforms.shift, PAIRS, (0.1,)),
@@ -85,11 +85,28 @@ def test_affine_does_not_skew_a_wide_image(monkeypatch):
 
 
 def test_colour_jitter_stays_in_range_and_keeps_gray_gray():
-    changed = transforms.colour_jitter(IMAGES, 0, ADDRESS, 0.9)
+    changed = transforms.colour_jitter(IMAGES, 0, ADDRESS, 0.9, 0.9, 0.9)
     assert changed.min() >= -1 and changed.max() <= 1
-    gray = transforms.colour_jitter(IMAGES[:, :1].expand(-1, 3, -1, -1), 0, ADDRESS, 0.5)
+    gray = transforms.colour_jitter(IMAGES[:, :1].expand(-1, 3, -1, -1), 0, ADDRESS, 0.5, 0.5, 0.5)
     assert torch.allclose(gray[:, 0], gray[:, 1], atol=1e-6) and torch.allclose(
         gray[:, 0], gray[:, 2], atol=1e-6
+    )
+
+
+def test_brightness_contrast_and_saturation_are_drawn_apart():
+    def changed(*strengths: float) -> torch.Tensor:
+        return transforms.colour_jitter(IMAGES / 8, 0, ADDRESS, *strengths)
+
+    assert torch.equal(changed(0, 0, 0), IMAGES / 8)
+    brighter = changed(0.2, 0, 0)
+    factor = (brighter + 1) / (IMAGES / 8 + 1)
+    assert torch.allclose(factor, factor[:, :1, :1, :1], atol=1e-5)
+    contrast = changed(0, 0.2, 0)
+    assert torch.allclose(contrast.mean((1, 2, 3)), (IMAGES / 8).mean((1, 2, 3)), atol=1e-5)
+    both = changed(0.2, 0.2, 0)
+    assert torch.equal(both, transforms.colour_jitter(brighter, 0, ADDRESS, 0, 0.2, 0))
+    assert torch.equal(
+        changed(0.2, 0.2, 0.2), transforms.colour_jitter(both, 0, ADDRESS, 0, 0, 0.2)
     )
 
 

@@ -10,6 +10,7 @@ from torch import nn
 from distgan.config import batch_layout, loading
 from distgan.core.clock import Clock
 from distgan.core.errors import ConfigError
+from distgan.data import transforms
 from distgan.data.dataset import Data
 from distgan.data.loader import MicroBatch, Stream
 from distgan.distributed.ranks import Ranks
@@ -333,6 +334,22 @@ def test_augmentations_are_options():
     assert changed._real(micro).shape == (12, 3, 64, 64) and not torch.equal(
         changed._real(micro), plain._real(micro)
     )
+
+
+def test_jitter_is_of_brightness_and_contrast_and_of_saturation_in_runs_of_before():
+    ((micro,),) = batches(1)
+    plain = recipe(*SMALL, "hflip=0")._real(micro)
+    run = settings(*SMALL, "hflip=0", "jitter=0.2")
+    *_, before = run.earlier_versions()
+    assert before.saturation is None and run.saturation == 0
+    for words, strengths in (
+        ((), (0.2, 0.2, 0.0)),
+        (("saturation=null",), (0.2, 0.2, 0.2)),
+        (("contrast=0", "saturation=0.1"), (0.2, 0.0, 0.1)),
+    ):
+        changed = recipe(*SMALL, "hflip=0", "jitter=0.2", *words)._real(micro)
+        expected = transforms.colour_jitter(plain, run.seed, micro.address, *strengths)
+        assert torch.equal(changed, expected)
 
 
 # ---- settings
