@@ -5,8 +5,9 @@ releases in two ways, and neither may orphan a run that was begun before:
 
 * A *new setting* carries `Neutral(value)`: the value with which a run is what it was before the
   setting existed. At that value it is left out of the hash.
-* A *changed default* is listed in `changed_defaults` of the settings class, under the version of
-  the settings that changed it. The same line then first looks for the run that it meant before.
+* A *changed default* is listed in `changed_defaults` of the settings class, or of a preset, under
+  the version of the settings that changed it. The same line then first looks for the run that it
+  meant before.
 
 A changed draw, order or decoding is a new setting (its version number, neutral at the old one)
 whose default changes.
@@ -71,16 +72,33 @@ def with_neutral(model: type[BaseModel], recorded: dict[str, Any]) -> dict[str, 
     return filled
 
 
-def earlier_defaults(model: type[BaseModel]) -> list[dict[str, Any]]:
-    """Return the defaults before each change, oldest version first, as trees of changed keys."""
+def earlier(
+    model: type[BaseModel], given: dict[str, Any], preset: dict[int, dict[str, Any]]
+) -> Iterator[Any]:
+    """Yield what `given`, the settings of a line, meant before each changed default, oldest first.
+
+    `preset`: the changed values of the preset that the line names, which are among those given.
+    A version in which these settings were not allowed is left out.
+    """
     changes: dict[int, dict[str, Any]] = {}
     for cls in reversed(model.__mro__):
         for version, keys in vars(cls).get("changed_defaults", {}).items():
             changes[version] = changes.get(version, {}) | keys
-    trees: list[dict[str, Any]] = []
+    for version in sorted(changes.keys() | preset.keys()):
+        below, above = (_before(model, each, version) for each in (changes, preset))
+        try:
+            yield model.model_validate(overlay(overlay(below, given), above))
+        except ValidationError:
+            continue
+
+
+def _before(
+    model: type[BaseModel], changes: dict[int, dict[str, Any]], version: int
+) -> dict[str, Any]:
+    """Return the values before `version` of all that has changed since, as a tree."""
     tree: dict[str, Any] = {}
-    for version in sorted(changes, reverse=True):
-        for key, value in changes[version].items():
+    for since in sorted(changes, reverse=True):
+        for key, value in changes[since].items() if since >= version else ():
             *parents, leaf = key.split(".")
             if key.partition(".")[0] not in model.model_fields:
                 continue
@@ -88,17 +106,4 @@ def earlier_defaults(model: type[BaseModel]) -> list[dict[str, Any]]:
             for parent in reversed(parents):
                 nested = {parent: nested}
             tree = overlay(tree, nested)
-        trees.insert(0, tree)
-    return trees
-
-
-def earlier(model: type[BaseModel], given: dict[str, Any]) -> Iterator[Any]:
-    """Yield what `given`, the settings of a line, meant before each changed default, oldest first.
-
-    A version in which these settings were not allowed is left out.
-    """
-    for tree in earlier_defaults(model):
-        try:
-            yield model.model_validate(overlay(tree, given))
-        except ValidationError:
-            continue
+    return tree

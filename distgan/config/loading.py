@@ -100,6 +100,14 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return tree
 
 
+class Preset(dict[str, Any]):
+    """The settings of a preset; `changed`: by version, those that it had before."""
+
+    def __init__(self, tree: dict[str, Any]):
+        super().__init__(tree)
+        self.changed: dict[int, dict[str, Any]] = self.pop("changed_defaults", {})
+
+
 def override(tree: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
     """Return `tree` with `a.b=value` applied in order; later ones win, values are YAML.
 
@@ -146,6 +154,11 @@ def validate(
 
     One ConfigError lists every fault; `what` names the settings in it.
     """
+    words = {text.partition("=")[0] for text in assignments or []}
+    changed = {
+        version: {key: value for key, value in keys.items() if key not in words}
+        for version, keys in getattr(tree, "changed", {}).items()
+    }
     tree, lines = _assign(tree, assignments or [])
     try:
         settings = model.model_validate(tree)
@@ -162,7 +175,7 @@ def validate(
         name = what or defaults(model).get("recipe") or tree.get("recipe") or "the run"
         raise ConfigError("\n".join([f"{_count(len(lines))} in the settings of {name}:", *lines]))
     if isinstance(settings, Run):
-        settings.with_given(tree)
+        settings.with_given(tree, changed)
     return settings
 
 

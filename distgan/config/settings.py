@@ -39,8 +39,10 @@ class Run(Section):
             **EARLIER_MOVES,
         },
     }
-    # The settings that the line or run file gave; set by loading.validate, no part of equality.
+    # The settings that the line or run file gave, and what the preset among them gave before; set
+    # by loading.validate, no part of equality.
     _given: ClassVar[dict[str, Any]] = {}
+    _preset: ClassVar[dict[int, dict[str, Any]]] = {}
 
     recipe: str = Field(description="the system to train")
     data: str = Field(
@@ -264,16 +266,21 @@ class Run(Section):
         """Return the settings that say where and how far to run, not what the run is."""
         return {"machine", "experiment", "epochs", "data", "code"}
 
-    def with_given(self, given: dict[str, Any]) -> Self:
-        """Remember the settings that a line gave; return this run."""
+    def with_given(
+        self, given: dict[str, Any], preset: dict[int, dict[str, Any]] | None = None
+    ) -> Self:
+        """Remember the settings that a line gave, and the changed ones of its preset; return this
+        run.
+        """
         object.__setattr__(self, "_given", given)
+        object.__setattr__(self, "_preset", preset or {})
         return self
 
     def earlier_versions(self) -> Iterator[Self]:
         """Yield what the line of this run meant before each changed default, oldest first."""
-        for run in identity.earlier(type(self), self._given):
+        for run in identity.earlier(type(self), self._given, self._preset):
             if run._hashed() != self._hashed() or run.epochs != self.epochs:
-                yield run.with_given(self._given)
+                yield run.with_given(self._given, self._preset)
 
     def _hashed(self) -> dict[str, Any]:
         """Return the settings that make the run what it is.

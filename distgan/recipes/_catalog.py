@@ -83,7 +83,7 @@ def resolve_recipe(what: str) -> tuple[Module, dict[str, Any]]:
         if isinstance(data := tree.get("data"), str):
             tree["data"] = data_code.checked(data, beside)
     elif what in _presets():
-        tree = loading.read_yaml(FOLDER / f"{what}.yaml")
+        tree = loading.Preset(loading.read_yaml(FOLDER / f"{what}.yaml"))
     name = str(tree.get("recipe", ""))
     if not name:
         raise ConfigError(

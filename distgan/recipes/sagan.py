@@ -1,7 +1,7 @@
 """Self-Attention GAN for small sets of images (Zhang et al. 2019, with a DCGAN backbone)."""
 
 from functools import partial
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field, ValidationInfo, field_validator, model_validator
@@ -19,7 +19,7 @@ from distgan.distributed.ranks import Ranks
 from distgan.engine.player import Log, Player, merge_logs
 from distgan.engine.strength import Strength
 from distgan.monitor.guides import EARLIER_OVERFITTING, EARLIER_SAGAN_MOVES, SAGAN_GUIDE
-from distgan.monitor.settings import Watch
+from distgan.monitor.settings import Neutral, Watch
 from distgan.nn.image import Discriminator, Generator, freeze_blocks
 from distgan.nn.losses import Mode, d_adversarial, g_adversarial
 from distgan.recipes import _noise
@@ -66,8 +66,12 @@ class Settings(ImageSettings):
         None,
         gt=0,
         description=(
-            "samples that share batch-norm statistics; null: the largest divisor of batch up to 16"
+            "samples that share batch-norm statistics; null: the largest divisor of batch up to"
+            " bn_group_max"
         ),
+    )
+    bn_group_max: Annotated[int, Neutral(REFERENCE_BATCH)] = Field(
+        REFERENCE_BATCH, gt=0, description="the most samples of a group, unless bn_group is given"
     )
     g_lr: Positive = Field(2e-4, description="Adam learning rate of the generator")
     d_lr: Positive = Field(2e-4, description="Adam learning rate of the discriminator")
@@ -120,7 +124,7 @@ class Settings(ImageSettings):
 
     @property
     def group(self) -> int:
-        return self.bn_group or batch_layout.reference_group(self.batch, REFERENCE_BATCH)
+        return self.bn_group or batch_layout.reference_group(self.batch, self.bn_group_max)
 
     @property
     def batches_per_step(self) -> int:

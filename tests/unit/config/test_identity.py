@@ -174,6 +174,24 @@ def test_a_run_that_grows_keeps_its_recorded_start(line):
     assert resolve.folder_of(version, version.identity(DATA, start)) == before
 
 
+def test_a_changed_value_of_a_preset_is_looked_for(tmp_path):
+    """capacity had batch-norm groups of 16, with its batch of 32."""
+
+    def study(*words):
+        module, tree = resolve_recipe("capacity")
+        where = [f"data={tmp_path}", f"machine.runs={tmp_path}/runs"]
+        return validate(module.Settings, tree, [*where, *words])
+
+    assert chosen(study())[0].group == 32 and chosen(study("batch=24"))[0].group == 24
+    before = begin(study("bn_group_max=16", "ngf=96"))
+    run, folder = chosen(study("ngf=96"))
+    assert folder == before and (run.group, run.bn_group_max, run.batch) == (16, 16, 32)
+    assert chosen(study("ngf=96", "bn_group_max=32"))[0].group == 32
+    assert chosen(study("ngf=64"))[0].group == 32
+    first, *_ = study().earlier_versions()
+    assert (first.group, first.watch.floored, first.epochs) == (16, False, 3000)
+
+
 def test_settings_recorded_without_a_later_setting_have_its_neutral_value(line):
     recorded = line(Released).model_dump(mode="json")
     run = validate(Later, identity.with_neutral(Later, recorded))

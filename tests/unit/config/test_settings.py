@@ -232,6 +232,7 @@ CHANGES = {
     "attention": [],
     "attention_reduction": 4,
     "bn_group": 8,
+    "bn_group_max": 8,
     "g_lr": 1,
     "d_lr": 1,
     "betas": [0, 0],
