@@ -1,7 +1,8 @@
-"""Sections of the settings: the base of all, when to evaluate, and the machine. Imports no
-torch.
+"""Sections of the settings: the base of all, when to evaluate, files of results, and the machine.
+Imports no torch.
 """
 
+import re
 from typing import Annotated, Literal
 
 import pydantic
@@ -84,6 +85,65 @@ class Evaluate(Section):
                 " 20], [null, 50]]"
             )
         return value
+
+
+# One number in it and no slash: files of other numbers have other names, in the one folder.
+_PATTERN = re.compile(
+    r"(?![.-])([\w.-]{0,100})\{i(?::0([1-9]))?\}([\w.-]{0,100}\.(?:png|jpe?g))", re.A
+)
+Content = Literal["id", "file_name", "base_name", "class", "critic_score", "sha256", "score"]
+
+
+class ResultFiles(Section):
+    """Names and formats of files that are written after training; no part of what was trained."""
+
+    pattern: str | None = Field(
+        None,
+        description=(
+            "names of the images in results/images, with their number as {i}, or {i:05} with zeros"
+            " before it: fake{i}.jpg; .jpg is JPEG, .png lossless; null: 00000.png and so on"
+        ),
+    )
+    quality: int = Field(
+        95, ge=1, le=100, description="of JPEG files, whose colours keep their full resolution"
+    )
+    columns: dict[str, Content] | None = Field(
+        None,
+        description=(
+            "the columns of result.csv, by heading: {Id: id, Filename: base_name, FID: score}, of"
+            " id, file_name, base_name, class, critic_score, sha256, score (of all files together);"
+            " null: id, file_name, critic_score, sha256"
+        ),
+    )
+
+    @pydantic.field_validator("pattern")
+    @classmethod
+    def _one_number(cls, value):
+        if value is not None and not _PATTERN.fullmatch(value):
+            raise ValueError(
+                "the name of a file, without a folder, with {i} or {i:05} once, and .png, .jpg or"
+                " .jpeg at its end; of letters, digits, ., _ and -, such as fake{i}.jpg"
+            )
+        return value
+
+    @pydantic.field_validator("columns")
+    @classmethod
+    def _headings(cls, value):
+        if value is not None and not (value and all(map(str.isprintable, value)) and all(value)):
+            raise ValueError("one heading at least, of visible characters")
+        return value
+
+    @property
+    def is_jpeg(self) -> bool:
+        return self.pattern is not None and not self.pattern.endswith(".png")
+
+    def name(self, i: int, count: int) -> str:
+        """Return the name of file `i` of `count`."""
+        if self.pattern is None:
+            return f"{i:0{max(len(str(count - 1)), 5)}d}.png"
+        match = _PATTERN.fullmatch(self.pattern)
+        assert match is not None  # validated
+        return f"{match[1]}{i:0{match[2] or 1}d}{match[3]}"
 
 
 class Machine(Section):

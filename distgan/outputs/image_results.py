@@ -2,9 +2,9 @@
 these files.
 
     images/00000.png …   image i is drawn from noise (seed, i) by the generator in eval mode, its
-                         average where there is one
+                         average where there is one; PNG, or JPEG, by names of a pattern
     result.csv           id, file_name, critic_score, sha256: a row for each file; of conditional
-                         networks the class as well
+                         networks the class as well; or columns of one's own
     result.json          the score against all images of the data set, held out or not; of
                          conditional networks that of each class as well
     grid.png             the first 64
@@ -16,7 +16,6 @@ depend on the number of ranks.
 import dataclasses
 import hashlib
 import inspect
-import io
 import json
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -25,8 +24,8 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from PIL import Image
 
+from distgan.config.sections import ResultFiles
 from distgan.core import console
 from distgan.core.files import csv_text, disk_errors, make_folder, opener, write_atomic
 from distgan.data import transforms
@@ -40,6 +39,7 @@ from distgan.evaluation.features.choice import Choice
 from distgan.evaluation.image_evaluator import Evaluator
 from distgan.evaluation.image_scores import Classes
 from distgan.outputs import image_grid
+from distgan.shards.codecs import image as image_codec
 
 # Not the noise of the evaluations that chose the checkpoint: it would flatter the score.
 RESULTS_NOISE = "noise/results"
@@ -47,6 +47,7 @@ GOOD = 50.0  # a FID below this is called good (and no other metric is)
 GRID = 64
 ROUND = 64 * CHUNK  # images that rank 0 holds at once
 Row = tuple[int | str, ...]  # of `Drawing.columns`
+PLAIN = ResultFiles()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,18 +62,19 @@ class Drawing:
     labels: Labels | None = None
     classes_of: Callable[[np.ndarray, str], np.ndarray] | None = None
     kind: str = "image"
+    format: ResultFiles = PLAIN
 
     @classmethod
-    def of(cls, recipe: Any) -> Self:
+    def of(cls, recipe: Any, format: ResultFiles = PLAIN) -> Self:
         """Return how a recipe with `sample` draws."""
         chosen = getattr(recipe, "classes_of", None)
         labels = getattr(recipe, "labels", None) if chosen else None
         drawn = chosen if labels else None
-        return cls(recipe.sample, recipe.players.get("D"), labels, drawn, recipe.run.kind)
+        return cls(recipe.sample, recipe.players.get("D"), labels, drawn, recipe.run.kind, format)
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns of result.csv."""
+        """The columns of result.csv, unless others are named."""
         return ("id", "file_name", *(["class"] if self.labels else []), "critic_score", "sha256")
 
     def classes(self, numbers: np.ndarray) -> np.ndarray | None:
@@ -97,13 +99,16 @@ class Drawing:
         real = np.concatenate([data.classes["train"], data.classes["validation"]])
         return Classes(self.labels.column, self.labels.names, real, drawn)
 
-    def draw(self, numbers: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return (uint8 [n, channels, height, width], or vectors [n, size]; D's scores [n])."""
+    def draw(self, numbers: np.ndarray) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return (uint8 [n, channels, height, width], or vectors [n, size]; the same as they are
+        read from their files; D's scores of these [n]).
+        """
         classes = self.classes(numbers)
         given = () if classes is None else (classes,)
         samples = self.sample(numbers, RESULTS_NOISE, *given)
         samples = scored(samples, numbers, self.kind)
-        return samples, _judge(self.D, samples, classes)
+        read = through_jpeg(samples, self.format.quality) if self.format.is_jpeg else samples
+        return samples, read, _judge(self.D, read, classes)
 
 
 def write(
@@ -119,15 +124,19 @@ def write(
     The recipe's networks to score are loaded. Collective.
     """
     evaluator = ranks.on_all_ranks(lambda: Evaluator(ranks, data, count, choice, whole=True))
-    features = write_images(folder, ranks, drawing, count, evaluator.extract)
+    features, rows = _write_files(folder, ranks, drawing, count, evaluator.extract)
     result = evaluator.score(features, drawing.classes_beside(data, count))
     result |= {
         "training": len(data.train),
         "held_out": len(data.validation),
         "real_halves": evaluator.real_halves(),
     }
+    if drawing.format.is_jpeg:
+        result |= {"jpeg_quality": drawing.format.quality}
     if evaluator.metric == "fid":
         result |= {"good_below": GOOD, "good": result["score"] < GOOD}
+    text = table(drawing, rows, float(result["score"]))
+    ranks.on_rank_zero(lambda: write_atomic(folder / "result.csv", text))
     ranks.on_rank_zero(lambda: write_atomic(folder / "result.json", json.dumps(result, indent=1)))
     console.say(
         f"{count} images: {result['metric']} {result['score']:.4g} against all {result['reals']}"
@@ -147,6 +156,34 @@ def write_images(
 
     Return `extract` of the images, [count, d], on rank 0; None elsewhere. Collective.
     """
+    features, rows = _write_files(folder, ranks, drawing, count, extract)
+    ranks.on_rank_zero(lambda: write_atomic(folder / "result.csv", csv_text(drawing.columns, rows)))
+    return features
+
+
+def table(drawing: Drawing, rows: list[Row], score: float) -> str:
+    """Return result.csv: the usual columns of these rows, or those that its format names."""
+    chosen = drawing.format.columns
+    if chosen is None:
+        return csv_text(drawing.columns, rows)
+    lines = []
+    for row in rows:
+        cells = dict(zip(drawing.columns, row, strict=True))
+        cells |= {"base_name": Path(str(cells["file_name"])).name, "score": f"{score:.9g}"}
+        lines.append([cells[content] for content in chosen.values()])
+    return csv_text(chosen, lines)
+
+
+def _write_files(
+    folder: Path,
+    ranks: Ranks,
+    drawing: Drawing,
+    count: int,
+    extract: Callable[[torch.Tensor], torch.Tensor] | None,
+) -> tuple[torch.Tensor | None, list[Row]]:
+    """Write images/ and grid.png; return `extract` of the images and the rows of the table, on rank
+    0; None and no rows elsewhere. Collective.
+    """
     rows: list[Row] = []
     features = []
 
@@ -161,8 +198,7 @@ def write_images(
         for start, columns in rounds(ranks, drawing, range(count), bar, extract):
             ranks.on_rank_zero(partial(write_round, start, *columns[:2]))
             features += columns[2:]
-    ranks.on_rank_zero(lambda: write_atomic(folder / "result.csv", csv_text(drawing.columns, rows)))
-    return torch.cat(features) if features and ranks.is_main else None
+    return torch.cat(features) if features and ranks.is_main else None, rows
 
 
 def rounds(
@@ -181,8 +217,8 @@ def rounds(
     """
 
     def generate(chunk: np.ndarray) -> tuple[torch.Tensor, ...]:
-        images, scores = drawing.draw(chunk)
-        return (images, scores) if extract is None else (images, scores, extract(images))
+        images, read, scores = drawing.draw(chunk)
+        return (images, scores) if extract is None else (images, scores, extract(read))
 
     columns = 3 if extract else 2
     for start in range(numbers.start, numbers.stop, size):
@@ -211,14 +247,15 @@ def _judge(D: Player | None, images: torch.Tensor, classes: np.ndarray | None) -
 def files(
     drawing: Drawing, start: int, images: torch.Tensor, scores: torch.Tensor, count: int
 ) -> Iterator[tuple[Row, bytes]]:
-    """Yield the row and the bytes of each PNG file, numbered from `start`, of `count` in all."""
-    digits = max(len(str(count - 1)), 5)
+    """Yield the row and the bytes of each file, numbered from `start`, of `count` in all."""
+    payload = "jpeg" if drawing.format.is_jpeg else "png"
     classes = drawing.classes(np.arange(start, start + len(images)))
     for i, (image, score) in enumerate(
         zip(images.permute(0, 2, 3, 1).numpy(), scores.tolist(), strict=True), start
     ):
-        data = _png(image)
-        name = f"images/{i:0{digits}d}.png"
+        pixels = image[:, :, 0] if image.shape[2] == 1 else image
+        _, data = image_codec.encode(pixels, payload, drawing.format.quality)
+        name = f"images/{drawing.format.name(i, count)}"
         named: tuple[str, ...] = ()
         if drawing.labels and classes is not None:
             named = (drawing.class_name(classes[i - start]),)
@@ -233,8 +270,10 @@ def save(path: Path, data: bytes) -> None:
             file.write(data)
 
 
-def _png(image: np.ndarray) -> bytes:
-    """Encode uint8 [height, width, 1 or 3] without loss: the file scores as the pixels do."""
-    out = io.BytesIO()
-    Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image).save(out, format="PNG")
-    return out.getvalue()
+def through_jpeg(images: torch.Tensor, quality: int) -> torch.Tensor:
+    """Return uint8 [n, channels, height, width] as they are read from JPEG files of them."""
+    read = np.empty((len(images), *images.shape[2:], images.shape[1]), np.uint8)
+    for out, image in zip(read, images.permute(0, 2, 3, 1).cpu().numpy(), strict=True):
+        pixels = image[:, :, 0] if image.shape[2] == 1 else image
+        image_codec.decode(image_codec.encode(pixels, "jpeg", quality)[1], "jpg", out)
+    return torch.from_numpy(read).permute(0, 3, 1, 2).contiguous().to(images.device)

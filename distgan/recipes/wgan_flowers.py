@@ -14,7 +14,7 @@ from torch import nn
 
 from distgan.config import batch_layout
 from distgan.config.batch_layout import BatchLayout
-from distgan.config.sections import Betas, Evaluate, Fraction, Positive
+from distgan.config.sections import Betas, Evaluate, Fraction, Positive, ResultFiles
 from distgan.core import rng
 from distgan.core.clock import Clock, step_decay
 from distgan.data import transforms
@@ -177,6 +177,15 @@ class Settings(ImageSettings):
             )
         return value
 
+    result_files: ResultFiles = ResultFiles()
+
+    @field_validator("result_files")
+    @classmethod
+    def _with_classes(cls, value, info: ValidationInfo):
+        if "class" in (value.columns or {}).values() and not info.data.get("conditional"):
+            raise ValueError("a column of class belongs to conditional=true")
+        return value
+
     @field_validator("results")
     @classmethod
     def _a_set(cls, value):
@@ -197,8 +206,8 @@ class Settings(ImageSettings):
 
     @classmethod
     def unhashed(cls) -> set[str]:
-        """Leave out `results`: the files written afterwards do not change what was trained."""
-        return super().unhashed() | {"results"}
+        """Leave out the files written afterwards: they do not change what was trained."""
+        return super().unhashed() | {"results", "result_files"}
 
     @property
     def normalisation(self) -> str:
@@ -363,7 +372,7 @@ class Recipe(_noise.DrawsFromNoise):
                 folder,
                 ranks,
                 data,
-                image_results.Drawing.of(self),
+                image_results.Drawing.of(self, self.run.result_files),
                 count,
                 Choice.of(self.run.evaluate),
             )

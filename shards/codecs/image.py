@@ -46,17 +46,17 @@ PAYLOAD = one_of(
 )
 
 
-def encode(pixels: np.ndarray, payload: str) -> tuple[str, bytes]:
+def encode(pixels: np.ndarray, payload: str, quality: int = 95) -> tuple[str, bytes]:
     """Encode uint8 [height, width] or [height, width, 3] as (field, bytes).
 
-    `payload` is png, jpeg or raw.
+    `payload` is png, jpeg (of this quality, full chroma) or raw.
     """
     field = FIELDS[payload]
     if field == "npy":
         return field, array.encode(pixels)
     file = io.BytesIO()
     if field == "jpg":
-        Image.fromarray(pixels).save(file, "JPEG", quality=95, subsampling=0)
+        Image.fromarray(pixels).save(file, "JPEG", quality=quality, subsampling=0)
     else:
         Image.fromarray(pixels).save(file, "PNG")
     return field, file.getvalue()
