@@ -44,7 +44,7 @@ def main(quick: bool = False, only: str = "") -> None:
         steps = (time.perf_counter() - before - paused[0]) / (4 * saves)
         size = sum(
             path.stat().st_size
-            for path in sorted((folder / "run/checkpoints").iterdir())[-1].iterdir()
+            for path in sorted((folder / "run/checkpoints").glob("0*"))[-1].iterdir()
         )
         loop.folder.close()
     middle = statistics.median(seconds)

@@ -96,7 +96,7 @@ def _train(
 
 
 def load(checkpoint: str | Path, player: str = "G", device: str = "cpu") -> nn.Module:
-    """Return a network of a run, `RUN@best`, `RUN@last`, `RUN@STEP` or `RUN`: see
+    """Return a network of a run, `RUN@best`, `RUN@last`, `RUN@epoch=1000`, `RUN@STEP` or `RUN`: see
     `TrainedRun.generator`.
     """
     return TrainedRun(checkpoint).generator(player, device)
@@ -104,8 +104,8 @@ def load(checkpoint: str | Path, player: str = "G", device: str = "cpu") -> nn.M
 
 class TrainedRun:
     """A run folder, trained or in training: `RUN`, or one of its checkpoints, `RUN@best`,
-    `RUN@last`, `RUN@STEP`. `RUN` alone means the best checkpoint, or the last where no score has
-    found a best.
+    `RUN@last`, `RUN@epoch=1000`, `RUN@STEP`. `RUN` alone means the best checkpoint, or the last
+    where no score has found a best.
     """
 
     def __init__(self, run: str | Path):

@@ -67,7 +67,7 @@ COMMAND = Command(
         *(replace(option, group="sounds") for option in _evaluate_audio.OPTIONS),
     ),
     (
-        "RUN[@best|@last|@STEP] | REAL FAKE",
+        "RUN[@best|@last|@epoch=N|@STEP] | REAL FAKE",
         "a run: samples of its best checkpoint, or of the last one, or of a step, against its"
         " training data. Or two of: a folder of images or sounds, a data set of shards, an array"
         " .npy of vectors, a file of statistics (DATA/statistics/….safetensors, or .npz of"

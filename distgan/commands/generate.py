@@ -58,7 +58,7 @@ verified the files.""",
         *(dataclasses.replace(option, group="images") for option in _drawn_images.OPTIONS),
     ),
     (
-        "RUN[@best|@last|@STEP] [OUT]",
+        "RUN[@best|@last|@epoch=N|@STEP] [OUT]",
         "a run folder (its best checkpoint, or the last one, or the one of a step), and the folder"
         " to make (default: RUN/generated-STEP)",
     ),

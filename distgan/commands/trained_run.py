@@ -24,7 +24,8 @@ OPTIONS = (
 
 
 def locate(text: str) -> Path:
-    """Return the checkpoint folder that RUN, RUN@best, RUN@last, RUN@STEP or its own path names.
+    """Return the checkpoint folder that RUN, RUN@best, RUN@last, RUN@epoch=N, RUN@STEP or its own
+    path names.
 
     RUN alone is its best checkpoint, or the last one if none has the best score, as for the results
     after training. ConfigError.

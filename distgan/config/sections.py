@@ -238,7 +238,14 @@ class Machine(Section):
     )
     checkpoint_every: Positive = Field(10, description="epochs between two checkpoints")
     keep: int = Field(
-        3, gt=0, description="newest checkpoints to keep; the best one is kept as well"
+        3, gt=0, description="newest checkpoints to resume from; the best one is kept as well"
+    )
+    keep_every: Annotated[int, Field(gt=0, le=10**9)] | None = Field(
+        200,
+        description=(
+            "epochs between two checkpoints of the archive, RUN@epoch=N: networks and averages,"
+            " which are kept; null: no archive"
+        ),
     )
     on_full_disk: Literal["stop", "warn"] = Field(
         "stop",

@@ -110,15 +110,15 @@ class Run(Section):
     grow: str | None = Field(
         None,
         description=(
-            "start from a trained run of narrower networks: RUN@best, RUN@last, RUN@STEP; null:"
-            " from the start"
+            "start from a trained run of narrower networks: RUN@best, RUN@last, RUN@epoch=1000,"
+            " RUN@STEP; null: from the start"
         ),
     )
     fine_tune: Annotated[str | None, Neutral(None)] = Field(
         None,
         description=(
             "start from the networks of a trained run, on this run's data: RUN@best, RUN@last,"
-            " RUN@STEP; the networks must be the same; null: from the start"
+            " RUN@epoch=1000, RUN@STEP; the networks must be the same; null: from the start"
         ),
     )
     code: Literal["accept"] | None = Field(

@@ -20,7 +20,7 @@ from distgan.monitor.results import HealthSignal
 from distgan.report.curves import curves
 from distgan.report.formatting import moment, number
 from distgan.report.media import generated, results, samples
-from distgan.report.score_tables import audio_scores, image_scores, newest_class_scores
+from distgan.report.score_tables import archive_table, audio_scores, image_scores, newest_class_scores
 from distgan.runs.history import History
 
 MAX_EVENTS = 40
@@ -47,6 +47,7 @@ def render(run: History, now: datetime | None = None) -> str:
         image_scores=image_scores(run),
         class_scores=newest_class_scores(run),
         audio_scores=audio_scores(run),
+        archive=archive_table(run),
         samples=samples(run),
         generated=generated(run),
         results=results(run),

@@ -34,6 +34,39 @@ def image_scores(run: History) -> dict[str, Any] | None:
     return {"heads": [*heads, *(name.replace("_", " ") for name in _PARTS)], "rows": rows}
 
 
+def archive_table(run: History) -> dict[str, Any] | None:
+    """Return the table of the archive's checkpoints, to compare them; None without an archive.
+
+    Each has its newest score, of the training or by `distgan evaluate`, and its floor, and the
+    diversity of samples that was validated at its step.
+    """
+    scored = {result.get("step"): (result, "in training") for result in run.evaluations}
+    for result in sorted(run.requested, key=lambda result: str(result.get("time"))):
+        if "score" in result:
+            scored[result.get("step")] = result, "distgan evaluate"
+    diversity = {
+        row["step"]: row["valid/diversity"] for row in run.rows if "valid/diversity" in row
+    }
+    best, rows = (run.best or {}).get("step"), []
+    for step, size in run.archive:
+        result, source = scored.get(step, ({}, ""))
+        floor = result.get("floor") or {}
+        rows.append(
+            [
+                number(run.epoch_of(step)),
+                f"{step}{', best' if step == best else ''}",
+                number(result.get("score")),
+                f"{number(result.get('metric'))}, {source}" if result else "not scored",
+                number((floor.get("generated") or {}).get("score")),
+                number((floor.get("real") or {}).get("score")),
+                number(diversity.get(step)),
+                f"{size / 1e6:.1f} MB",
+            ]
+        )
+    heads = ["epoch", "step", "score", "", "at equal sizes", "floor", "diversity", "size"]
+    return {"heads": heads, "rows": rows} if rows else None
+
+
 def _image_row(label: str, result: dict[str, Any]) -> dict[str, Any]:
     """Return {"cells": (text, note) of each column, "details": what the scores depend on}."""
     floor = result.get("floor") or {}

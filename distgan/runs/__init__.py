@@ -7,7 +7,7 @@ resolve         which run a command line means, and the path of its folder
 folder          the folder of a run that trains: lock, status, events, journal, DONE
 training_state  what a checkpoint holds beside networks and position
 checkpoints     save, verify and load checkpoints
-locate          `RUN@best` and the like -> a checkpoint
+locate          `RUN@best`, `RUN@epoch=1000` and the like -> a checkpoint
 class_source    the source of a recipe that is given as a class, also of a script or a notebook
 recipe_code     the source of a recipe that is not distgan's: files, digest, copies
 data_code       a Dataset that is named by code: `data=my_data.py:photos`

@@ -33,6 +33,7 @@ Held = tuple[
     dict[str, torch.Tensor], dict[str, Any]
 ]  # what a player's tensors() and state() return
 _FILES = ("networks.safetensors", "training.pt")
+ARCHIVE = "archive"  # in a run folder, beside checkpoints/
 _BEFORE = ".tmp-before-"  # + step: a checkpoint while another is saved under its name
 
 
@@ -89,6 +90,27 @@ def save(folder: Path, step: int, players: dict[str, Held], state: dict[str, Any
             " or give access, and run the same line again"
         ) from error
     return final
+
+
+def archive(run: Path, step: int, players: dict[str, Held], position: dict[str, Any]) -> Path:
+    """Write networks and averages of the players into the archive of a run folder; DiskError.
+
+    Enough to sample, to evaluate, and to start another run from: grow and fine_tune begin with new
+    optimizers. Those would be half of the file and more.
+    """
+    kept = ("updates", "skips")
+    networks = {
+        name: (tensors, {"optimizer": {}, **{key: state[key] for key in kept}})
+        for name, (tensors, state) in players.items()
+    }
+    path = save(run / ARCHIVE, step, networks, {**position, "optimizers": False})
+    prune(path.parent, keep=step + 1, also=set())  # only what a killed save left behind
+    return path
+
+
+def archived(run: Path, step: int) -> bool:
+    """Return True if the archive of a run folder has this step."""
+    return any(int(path.name) == step for path in present(run / ARCHIVE))
 
 
 def _write(
@@ -165,6 +187,8 @@ def newest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
                 raise _Damaged(
                     f"checkpoint {path} is one of step {about['step']} under another name"
                 )
+            if not about.get("optimizers", True):
+                raise _Damaged(f"checkpoint {path} is of an archive, without optimizers")
             return path, about
         except _Damaged as error:
             console.say(f"warning: {error}; falling back to the checkpoint before it")

@@ -6,7 +6,7 @@ status.json                                state, cause, attempt, step, samples 
                                            heartbeat
 events.jsonl journal.jsonl                 append-only: what happened; the numbers (keys `who/what`)
 attempts/000/attempt.json                  one per start
-checkpoints/ samples/ eval/ report.html
+checkpoints/ archive/ best.json samples/ eval/ report.html
 DONE                                       the only proof of success
 """
 

@@ -51,6 +51,7 @@ class History:
     evaluations: list[dict]  # of the training
     requested: list[dict]  # evaluations by `distgan evaluate`
     checkpoints: list[tuple[int, int]]  # step, bytes
+    archive: list[tuple[int, int]]
     sounds: list[Path]  # WAV files that belong to the newest picture
     results: list[Path]  # what the recipe made of the best checkpoint
     generated: list[Path]  # pictures by `distgan generate`, of images that lie beside them
@@ -271,14 +272,8 @@ def read_history(folder: Path) -> History:
             for path in sorted(folder.glob("eval/asked/*.json"))
             if _own(folder, path)
         ],
-        checkpoints=[
-            (
-                int(path.name),
-                sum(file.lstat().st_size for file in path.rglob("*") if not file.is_dir()),
-            )
-            for path in sorted(folder.glob("checkpoints/*"))
-            if path.name.isdecimal() and not path.is_symlink() and path.is_dir()
-        ],
+        checkpoints=_checkpoints(folder / "checkpoints"),
+        archive=_checkpoints(folder / "archive"),
         sounds=(
             [path for path in sorted(folder.glob(f"samples/{newest}*.wav")) if _own(folder, path)]
             if newest
@@ -287,6 +282,20 @@ def read_history(folder: Path) -> History:
         results=[path for path in sorted(folder.glob("results/**/*")) if _own(folder, path)],
         generated=[path for path in folder.glob("generated-*/grid.png") if _own(folder, path)],
     )
+
+
+def _checkpoints(folder: Path) -> list[tuple[int, int]]:
+    """Return (step, bytes) of the checkpoints in a folder that is no link."""
+    if folder.is_symlink():
+        return []
+    return [
+        (
+            int(path.name),
+            sum(file.lstat().st_size for file in path.rglob("*") if not file.is_dir()),
+        )
+        for path in sorted(folder.glob("*"))
+        if path.name.isdecimal() and not path.is_symlink() and path.is_dir()
+    ]
 
 
 _LOOKED = (

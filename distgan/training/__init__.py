@@ -7,6 +7,7 @@ setup           processes, data, batch layout, networks, evaluator
 attempt         train, and record the attempt
 dry_run         `--help`, `--dry-run`, `--doctor`
 loop            batches, step, journal, checks, checkpoints
+saving          checkpoints, the archive, the record of the best; the disk they take
 checks          samples, validation, evaluation and the monitor's decision between two steps
 nonfinite       updates that are not finite: count, report, respond
 journal_writer  numbers from the device to the journal

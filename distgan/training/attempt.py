@@ -27,6 +27,7 @@ from distgan.self_check import comparison, first_start
 from distgan.shards.format.sample_spec import UNITS
 from distgan.training import out_of_memory
 from distgan.training.loop import STOPPED, Loop
+from distgan.training.saving import Disk
 from distgan.training.setup import TrainingSetup, length, notes
 
 
@@ -93,11 +94,14 @@ def _train(setup: TrainingSetup, overrides: dict[str, Any]) -> Outcome:
 
 
 def _announce(setup: TrainingSetup, run: Run, path: str, clock: Clock) -> None:
+    disk = Disk.of(run, setup.recipe, setup.data, clock.at(clock.steps(run.epochs)))
+    shortage = setup.ranks.on_rank_zero(lambda: disk.shortage(Path(path)))
     console.say(
         f"run folder {path}\n{setup.layout}; {len(setup.data.train)} training {UNITS[run.kind]},"
         f" {len(setup.data.validation)} held out; on {setup.ranks.device.type},"
-        f" {_engine(setup.ranks)}, {_options(run)}\n{length(run, clock)}"
+        f" {_engine(setup.ranks)}, {_options(run)}\n{length(run, clock)}\ndisk: {disk}"
         + "".join(f"\nnote: {note}" for note in notes(run, clock))
+        + (f"\nwarning: {shortage}" if shortage else "")
     )
 
 

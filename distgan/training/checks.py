@@ -138,7 +138,7 @@ class Checks:
         score, metric = result["score"], result["metric"]
         improved = math.isfinite(score) and (state.best is None or score < state.best["score"])
         if improved:
-            state.best = head(now) | {"score": score, "metric": metric}
+            state.best = head(now) | {"score": score, "metric": metric} | _floor(result)
             if not mark:
                 state.best_scheduled = state.best
         row = head(now) | {f"eval/{metric}": score} | mark
@@ -234,3 +234,11 @@ class Checks:
         console.say(
             f"{decision.action} because of {decision.rule}: {moves or 'nothing left to change'}"
         )
+
+
+def _floor(result: dict[str, Any]) -> dict[str, Any]:
+    """Return {"floor": the score of k real samples, of k generated ones, k}; {} without one."""
+    if not (floor := result.get("floor")):
+        return {}
+    scores = {side: floor[side]["score"] for side in ("real", "generated")}
+    return {"floor": scores | {"samples": floor["samples"]}}

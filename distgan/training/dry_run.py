@@ -14,6 +14,7 @@ from distgan.recipes._catalog import Module
 from distgan.self_check import findings
 from distgan.self_check.comparison import check
 from distgan.self_check.inspection import inspect
+from distgan.training.saving import Disk
 from distgan.training.setup import RunContext, TrainingSetup, length, notes
 
 
@@ -47,13 +48,14 @@ def dry_run(module: Module, run: Run) -> int:
         console.say(f"note: {note}")
     for name, count in setup.parameters().items():
         console.say(f"parameters of {name}     {count:,}")
-    weights, saved = _persistent_bytes(setup)
+    weights = _persistent_bytes(setup)
     activations = max(_activation_bytes(setup).values())
     console.say(
         f"memory, estimated   {_mb(weights + activations)} per rank: weights, gradients, optimizer"
         f" and averages {_mb(weights)}, activations {_mb(activations)}"
     )
-    console.say(f"checkpoint          {_mb(saved)}")
+    disk = Disk.of(run, setup.recipe, setup.data, clock.at(clock.steps(run.epochs)))
+    console.say(f"disk                {disk}")
     setup.ranks.close()
     return 0
 
@@ -66,16 +68,15 @@ def _mb(size: float) -> str:
     return f"{size / 1e6:.1f} MB"
 
 
-def _persistent_bytes(setup: TrainingSetup) -> tuple[int, int]:
-    """Estimate (bytes held in memory between steps, bytes of a checkpoint)."""
-    weights = saved = 0
+def _persistent_bytes(setup: TrainingSetup) -> int:
+    """Estimate the bytes held in memory between steps."""
+    weights = 0
     for player in setup.recipe.players.values():
         network = sum(p.numel() * p.element_size() for p in player.module.parameters())
         average = network if player.ema is not player.module else 0
         moments = 2 * network  # Adam's two; RMSprop keeps one
         weights += 2 * network + moments + average
-        saved += network + moments + average
-    return weights, saved
+    return weights
 
 
 def _activation_bytes(setup: TrainingSetup) -> dict[str, int]:

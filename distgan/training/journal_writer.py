@@ -132,9 +132,17 @@ class JournalWriter:
             again = row["step"] == self._step
             self._step, self._rows_of_step = row["step"], self._rows_of_step * again + 1
 
-    def rows_at(self, step: int) -> int:
-        """Rank 0: return how many rows of the journal have this step, the last one."""
-        return self._rows_of_step if step == self._step else 0
+    def at_checkpoint(self, step: int) -> dict[str, Any]:
+        """Rank 0: return what a checkpoint of this step, the last one, holds of the journal: how
+        many rows it has of the step, and the rows of the history that it does not have.
+        """
+        count = self._rows_of_step if step == self._step else 0
+        return {"rows_of_step": count} | ({"rows": self.unshown} if self.unshown else {})
+
+    @property
+    def unshown(self) -> list[dict[str, Any]]:
+        """Return the rows of the history that no journal holds; checkpoints keep them."""
+        return [row for row in self.history if "unshown" in row]
 
     def set_history(self, rows: list[dict[str, Any]]) -> None:
         """Keep what the monitor evaluates of these rows.
@@ -142,11 +150,6 @@ class JournalWriter:
         A run that was continued keeps the same as one that never stopped.
         """
         self.history = recent(rows)
-
-    @property
-    def unshown(self) -> list[dict[str, Any]]:
-        """Return the rows of the history that no journal holds; checkpoints keep them."""
-        return [row for row in self.history if "unshown" in row]
 
 
 def head(now: Clock) -> dict[str, Any]:

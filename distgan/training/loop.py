@@ -25,6 +25,7 @@ from distgan.runs import checkpoints
 from distgan.runs.folder import RunFolder
 from distgan.runs.locate import find_start
 from distgan.runs.training_state import TrainingState
+from distgan.training import saving
 from distgan.training.checks import Checks
 from distgan.training.journal_writer import JournalWriter
 from distgan.training.nonfinite import RESPOND_STEPS, NonFiniteMonitor
@@ -105,7 +106,7 @@ class Loop:
                     continue
                 self.state.end_reason = self.checks.end_reason(now, self.state, decision)
                 last = now.step == self.last or self.state.end_reason is not None
-                due = now.due(self.run.machine.checkpoint_every) or self._may_roll_back_to(now)
+                due = saving.is_due(self.run.machine, now) or self._may_roll_back_to(now)
                 if improved or stop or save or last or due:
                     self.save(now, must=stop or last)
                 if stop or last:
@@ -116,6 +117,7 @@ class Loop:
         """Load the newest checkpoint; without one, check the networks before the first step."""
         if resumed := self.resume():
             self._status(resumed)
+            self.ranks.on_rank_zero(lambda: saving.record_best(self.folder, self.state.best))
             return resumed
         now = self.clock
         self.check(now)
@@ -207,7 +209,8 @@ class Loop:
         steps are lost.
         """
         step = saved["step"]
-        checkpoints.discard_after(self.folder.path / "checkpoints", step)
+        for name in ("checkpoints", checkpoints.ARCHIVE):
+            checkpoints.discard_after(self.folder.path / name, step)
         lost = self.folder.rewind(step, saved.get("rows_of_step"))
         journal = read_journal(self.folder.path / "journal.jsonl")
         self.writer.continue_from(journal, saved.get("rows", []))
@@ -264,19 +267,12 @@ class Loop:
         began, state = time.perf_counter(), self.state
         if state.is_healthy and self._may_roll_back_to(now):
             state = dataclasses.replace(state, last_healthy_step=now.step)
-        saved = {**self._stream_state(now), "epoch": now.epoch, **state.to_dict()}
-        saved["rows_of_step"] = self.writer.rows_at(now.step)
-        if self.writer.unshown:
-            saved["rows"] = self.writer.unshown
+        saved = {**state.to_dict(), **self.writer.at_checkpoint(now.step)}
         players = checkpoints.held(self.recipe.players)
 
         def write() -> None:
-            folder = self.folder.path / "checkpoints"
-            self.folder.sync()
-            identity = {"identity": self.folder.identity}
-            checkpoints.save(folder, now.step, players, saved | identity)
-            best = [score["step"] for score in (state.best, state.best_scheduled) if score]
-            checkpoints.prune(folder, self.run.machine.keep, {*best, state.last_healthy_step})
+            here = {**self._stream_state(now), "identity": self.folder.identity}
+            saving.write(self.folder, self.run.machine, now, players, here, saved)
             seconds = round(time.perf_counter() - began, 3)
             self.folder.event("checkpoint", step=now.step, seconds=seconds)
             self._status(now)

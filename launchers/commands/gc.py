@@ -17,7 +17,7 @@ COMMAND = Command(
     """List, and with --yes remove, what no run needs any more: files of submitit whose jobs have
 ended; snapshots of code without a link from a run; runs of `distgan debug`; and, with
 --checkpoints, all checkpoints of finished runs but the best and the last. Never removed: a run's
-journal, scores, samples, or the checkpoints of an unfinished run.""",
+journal, scores, samples, archive, or the checkpoints of an unfinished run.""",
     (
         RUNS,
         number(

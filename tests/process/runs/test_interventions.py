@@ -100,7 +100,7 @@ def test_a_restart_goes_on_with_the_changed_settings(particles, adapted, tmp_pat
     again = tmp_path / "run"
     shutil.copytree(adapted, again)
     (again / "DONE").unlink()
-    for path in sorted((again / "checkpoints").iterdir())[4:]:
+    for path in sorted((again / "checkpoints").glob("0*"))[4:]:
         shutil.rmtree(path)
     train(particles, again, "adapt")
     mine, theirs = final(again), final(adapted)
