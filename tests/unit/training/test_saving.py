@@ -256,7 +256,7 @@ def test_six_archive_points_are_compared_grown_from_and_within_the_announced_dis
     capsys.readouterr()
 
 
-def test_too_little_room_is_told_before_the_run_starts(tmp_path, monkeypatch):
+def test_too_little_room_is_a_warning_before_the_run_starts(tmp_path, monkeypatch):
     disk = saving.Disk(checkpoint=10**6, checkpoints=4, archive=10**6, archives=6, rest=10**6)
     assert disk.total == 11 * 10**6 and "6 archive checkpoints of 1 MB" in str(disk)
     free = types.SimpleNamespace(free=10**7)
