@@ -20,7 +20,12 @@ from distgan.monitor.results import HealthSignal
 from distgan.report.curves import curves
 from distgan.report.formatting import moment, number
 from distgan.report.media import generated, results, samples
-from distgan.report.score_tables import archive_table, audio_scores, image_scores, newest_class_scores
+from distgan.report.score_tables import (
+    archive_table,
+    audio_scores,
+    image_scores,
+    newest_class_scores,
+)
 from distgan.runs.history import History
 
 MAX_EVENTS = 40

@@ -91,8 +91,11 @@ def test_an_archive_is_kept_and_no_run_resumes_from_it(tmp_path):
 
 
 def test_a_killed_save_of_the_archive_leaves_nothing_under_its_name(tmp_path, monkeypatch):
+    def killed(*_, **__):
+        raise SystemExit
+
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoints.os, "replace", lambda *args, **more: (_ for _ in ()).throw(SystemExit))
+        patch.setattr(checkpoints.os, "replace", killed)
         with pytest.raises(SystemExit):
             write(Folder(tmp_path), 2)
     assert steps(tmp_path, "archive") == [] == steps(tmp_path, "checkpoints")
@@ -188,9 +191,9 @@ def test_an_epoch_names_the_first_checkpoint_at_or_after_it(tmp_path):
     for wrong in ("1.5", "5", "0", "", "x", "nan", "inf", "-1"):
         with pytest.raises(ConfigError) as error:
             find_checkpoint(f"{tmp_path}@epoch={wrong}")
-        assert (
-            "the run keeps epochs 1, 2, 3, 4 in its archive and steps 10" in str(error.value)
-        ), wrong
+        assert "the run keeps epochs 1, 2, 3, 4 in its archive and steps 10" in str(error.value), (
+            wrong
+        )
     with pytest.raises(ConfigError, match="best, last, epoch=N and a step"):
         find_checkpoint(f"{tmp_path}@newest")
     path = tmp_path / "archive/00000005/networks.safetensors"
