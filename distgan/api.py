@@ -7,9 +7,9 @@ names stay, or the changelog says what took their place.
 from pydantic import Field
 
 from distgan.config.batch_layout import BatchLayout
-from distgan.config.sections import Betas, Evaluate, Fraction, Positive
+from distgan.config.sections import Betas, Evaluate, Fraction, Positive, Restarts
 from distgan.config.settings import Run
-from distgan.core.clock import Clock, step_decay
+from distgan.core.clock import Clock, cosine_restarts, step_decay
 from distgan.core.errors import ConfigError
 from distgan.core.rng import normal, normal_each, numpy_generator, uniform
 from distgan.data.dataset import Data
@@ -73,11 +73,13 @@ __all__ = [
     "Ranks",
     "Recipe",
     "Repairs",
+    "Restarts",
     "Run",
     "Shows",
     "Validates",
     "Watch",
     "WritesResults",
+    "cosine_restarts",
     "d_adversarial",
     "d_hinge",
     "d_lsgan",

@@ -1,14 +1,17 @@
-"""Sections of the settings: the base of all, when to evaluate, files of results, and the machine.
-Imports no torch.
+"""Sections of the settings: the base of all, when to evaluate, files of results, schedules, and the
+machine. Imports no torch.
 """
 
 import re
+from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Literal
 
 import pydantic
 from pydantic import BaseModel, ConfigDict, Field
 
 from distgan.config.image_network import STAND_IN
+from distgan.core.clock import cosine_restarts, step_decay
 from distgan.monitor.settings import Neutral
 
 # Bounded, so that epochs x samples stays an integer that can be computed.
@@ -144,6 +147,40 @@ class ResultFiles(Section):
         match = _PATTERN.fullmatch(self.pattern)
         assert match is not None  # validated
         return f"{match[1]}{i:0{match[2] or 1}d}{match[3]}"
+
+
+class Restarts(Section):
+    """Cosine annealing of learning rates with warm restarts (Loshchilov & Hutter 2017, SGDR)."""
+
+    first: Positive | None = Field(
+        None,
+        description=(
+            "epochs of the first cosine, after which learning rates start anew (T_0), in place of"
+            " any other schedule; null: no restarts"
+        ),
+    )
+    factor: int = Field(
+        1, ge=1, le=1000, description="each cosine is so many times as long as the last (T_mult)"
+    )
+    least: Fraction = Field(
+        0.0, description="share of a learning rate that a cosine ends at (eta_min, as a share)"
+    )
+
+    @pydantic.field_validator("factor", "least")
+    @classmethod
+    def _of_a_cosine(cls, value, info):
+        name = str(info.field_name)
+        if value != cls.model_fields[name].default and info.data.get("first") is None:
+            raise ValueError("there is no cosine that it could shape; give first as well")
+        return value
+
+    def schedule(self, every: float | None = None, factor: float = 1.0) -> Callable[[float], float]:
+        """Return the schedule, epoch -> learning-rate factor; without restarts, that of a drop by
+        `factor` every `every` epochs (None: constant).
+        """
+        if self.first is None:
+            return partial(step_decay, every=every, factor=factor)
+        return partial(cosine_restarts, first=self.first, factor=self.factor, least=self.least)
 
 
 class Machine(Section):

@@ -13,7 +13,7 @@ from distgan.config import identity
 from distgan.config.batch_layout import MAX_BATCH
 from distgan.config.image_sizes import ANY, SizeRule
 from distgan.config.introspection import defaults, flatten, overlay, section_of
-from distgan.config.sections import Evaluate, Machine, Positive, Section
+from distgan.config.sections import Evaluate, Machine, Positive, Restarts, Section
 from distgan.core.clock import Clock
 from distgan.monitor.guides import EARLIER_MOVES
 from distgan.monitor.moves import goes_in_flight
@@ -164,6 +164,16 @@ class Run(Section):
                 " in_flight: false. In flight go"
                 f" {', '.join(sorted(filter(goes_in_flight, cls.model_fields)))}"
             )
+        return value
+
+    @pydantic.field_validator("lr_restarts", check_fields=False)
+    @classmethod
+    def _one_schedule(cls, value, info: pydantic.ValidationInfo):
+        """Refuse a cosine beside steps; those of the recipe's default give way to it."""
+        every, field = info.data.get("lr_every"), cls.model_fields.get("lr_every")
+        usual = (None, field.default if field else None)
+        if isinstance(value, Restarts) and value.first is not None and every not in usual:
+            raise ValueError(f"with lr_every={every:g} there are two schedules; leave one out")
         return value
 
     @pydantic.field_validator("fine_tune")

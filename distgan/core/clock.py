@@ -69,3 +69,17 @@ def step_decay(epoch: float, every: float | None, factor: float) -> float:
     StepLR does; 1.0 without `every`.
     """
     return factor ** int(epoch // every) if every else 1.0
+
+
+def cosine_restarts(epoch: float, first: float, factor: int = 1, least: float = 0.0) -> float:
+    """Return the learning-rate factor of cosine annealing with warm restarts, which falls from 1 to
+    `least` along half a cosine of `first` epochs, then again along one `factor` times as long, and
+    so on (Loshchilov & Hutter 2017, eq. 5): torch's CosineAnnealingWarmRestarts with T_0 = `first`,
+    T_mult = `factor` and eta_min = `least` times the rate.
+    """
+    since, period = epoch, first
+    if factor == 1:
+        since = epoch % first
+    while since >= period:
+        since, period = since - period, period * factor
+    return least + (1 - least) * (1 + math.cos(math.pi * since / period)) / 2

@@ -10,7 +10,7 @@ the average).
 import math
 from collections.abc import Sequence
 from functools import partial
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -18,7 +18,7 @@ from torch import nn
 
 from distgan.config import batch_layout, image_sizes
 from distgan.config.batch_layout import BatchLayout
-from distgan.config.sections import Betas, Evaluate, Fraction, Positive
+from distgan.config.sections import Betas, Evaluate, Fraction, Positive, Restarts
 from distgan.core.clock import Clock
 from distgan.data import transforms
 from distgan.data.dataset import Data
@@ -29,7 +29,7 @@ from distgan.distributed.ranks import Ranks
 from distgan.engine.player import Log, Player, merge_logs
 from distgan.engine.strength import Strength
 from distgan.monitor.guides import EARLIER_R3GAN_MOVES, EARLIER_R3GAN_OVERFITTING, R3GAN_GUIDE
-from distgan.monitor.settings import Watch
+from distgan.monitor.settings import Neutral, Watch
 from distgan.nn.class_vectors import class_vectors
 from distgan.nn.image import freeze_blocks
 from distgan.nn.losses import d_relativistic, g_relativistic, zero_centred_penalty
@@ -96,6 +96,7 @@ class Settings(ImageSettings):
     lr_end: Positive = Field(
         0.25, description="the learning rates after anneal_epochs, as a share of the first"
     )
+    lr_restarts: Annotated[Restarts, Neutral(Restarts())] = Restarts()
     betas: Betas = Field((0.0, 0.99), description="Adam beta1 and beta2")
     ema: float | None = Field(
         0.999,
@@ -193,6 +194,9 @@ class Recipe(_noise.DrawsFromNoise):
         return loss, {"adversarial": loss}
 
     def _rate(self, epoch: float) -> float:
+        restarts = self.run.lr_restarts
+        if restarts.first is not None:
+            return restarts.schedule()(epoch)
         return self.run.eased(epoch, self.run.lr_end)
 
     def _real(self, micro: MicroBatch) -> torch.Tensor:

@@ -8,8 +8,8 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from distgan.config import batch_layout
 from distgan.config.batch_layout import BatchLayout
-from distgan.config.sections import Betas, Evaluate, Fraction, Positive
-from distgan.core.clock import Clock, step_decay
+from distgan.config.sections import Betas, Evaluate, Fraction, Positive, Restarts
+from distgan.core.clock import Clock
 from distgan.data import transforms
 from distgan.data.dataset import Data
 from distgan.data.diffaugment import ImagePolicy
@@ -81,6 +81,7 @@ class Settings(ImageSettings):
         500, description="epochs between two learning-rate drops; null: constant"
     )
     lr_factor: Positive = Field(0.5, description="factor of each drop")
+    lr_restarts: Annotated[Restarts, Neutral(Restarts())] = Restarts()
     clip: Positive | None = Field(
         1.0, description="largest gradient norm, in both networks; null: no limit"
     )
@@ -144,7 +145,7 @@ class Recipe(_noise.DrawsFromNoise):
         classes = len(labels) if labels else 0
         self.run, self.labels, self.dtype = run, labels, ranks.dtype
         adam = partial(torch.optim.Adam, betas=run.betas, weight_decay=run.weight_decay)
-        schedule = partial(step_decay, every=run.lr_every, factor=run.lr_factor)
+        schedule = run.lr_restarts.schedule(run.lr_every, run.lr_factor)
         G = Generator(
             run.latent,
             run.ngf,

@@ -6,15 +6,15 @@ L1, multi-resolution STFT and, once it has started, a GAN loss on (denoised, cle
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 from torch import nn
 
 from distgan.config.batch_layout import BatchLayout
-from distgan.config.sections import Betas, Fraction, Positive
-from distgan.core.clock import Clock, step_decay
+from distgan.config.sections import Betas, Fraction, Positive, Restarts
+from distgan.core.clock import Clock
 from distgan.core.errors import ConfigError, DataError
 from distgan.data import diffaugment, transforms
 from distgan.data.dataset import Data
@@ -25,7 +25,7 @@ from distgan.engine.player import Log, Player
 from distgan.metrics.audio import table
 from distgan.metrics.stft import STFT_RESOLUTIONS, stft_distance
 from distgan.monitor.guides import EARLIER_TIMBRE_MOVES, TIMBRE_GUIDE
-from distgan.monitor.settings import Watch
+from distgan.monitor.settings import Neutral, Watch
 from distgan.nn.losses import Mode, d_adversarial, g_adversarial
 from distgan.nn.spectrogram import MultiResolutionDiscriminator, Repair
 from distgan.outputs import audio_results
@@ -134,6 +134,7 @@ class Settings(PairSettings):
         6, description="epochs between two learning-rate drops; null: constant"
     )
     lr_factor: Positive = Field(0.5, description="factor of each drop")
+    lr_restarts: Annotated[Restarts, Neutral(Restarts())] = Restarts()
     clip: Positive | None = Field(
         5.0, description="largest gradient norm, in both networks; null: no limit"
     )
@@ -238,7 +239,7 @@ class Recipe:
             )
         self.run, self.dtype = run, ranks.dtype
         adam = partial(torch.optim.Adam, betas=run.betas, weight_decay=run.weight_decay)
-        schedule = partial(step_decay, every=run.lr_every, factor=run.lr_factor)
+        schedule = run.lr_restarts.schedule(run.lr_every, run.lr_factor)
         G = Repair(run.g_width, run.g_fft, run.g_hop)
         D = MultiResolutionDiscriminator(run.d_width, run.stft_resolutions)
         self.G = Player(

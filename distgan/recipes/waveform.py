@@ -7,14 +7,14 @@ A U-Net over time, a conditional PatchGAN, least-squares GAN loss and L1 (pix2pi
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from distgan.config.batch_layout import BatchLayout
-from distgan.config.sections import Betas, Fraction, Positive
-from distgan.core.clock import Clock, step_decay
+from distgan.config.sections import Betas, Fraction, Positive, Restarts
+from distgan.core.clock import Clock
 from distgan.core.errors import ConfigError
 from distgan.core.files import csv_text, write_atomic
 from distgan.data import transforms
@@ -24,7 +24,7 @@ from distgan.distributed.ranks import Ranks
 from distgan.engine.player import Log, Player, merge_logs
 from distgan.metrics.stft import stft_distance
 from distgan.monitor.moves import Move
-from distgan.monitor.settings import WAVEFORM, Watch
+from distgan.monitor.settings import WAVEFORM, Neutral, Watch
 from distgan.nn.losses import Mode, d_adversarial, g_adversarial
 from distgan.nn.waveform import Discriminator1d, Generator1d
 from distgan.outputs import signal_plots
@@ -145,6 +145,7 @@ class Settings(PairSettings):
         None, description="epochs between two learning-rate drops; null: constant"
     )
     lr_factor: Positive = Field(0.5, description="factor of each drop")
+    lr_restarts: Annotated[Restarts, Neutral(Restarts())] = Restarts()
     clip: Positive | None = Field(
         None, description="largest gradient norm, in both networks; null: no limit"
     )
@@ -215,7 +216,7 @@ class Recipe:
             )
         self.run, self.dtype = run, ranks.dtype
         adam = partial(torch.optim.Adam, betas=run.betas, weight_decay=run.weight_decay)
-        schedule = partial(step_decay, every=run.lr_every, factor=run.lr_factor)
+        schedule = run.lr_restarts.schedule(run.lr_every, run.lr_factor)
         G = Generator1d(run.base_filters, run.num_layers, run.kernel, run.stride)
         undecided = (run.real_label + run.fake_label) / 2 if run.loss == "lsgan" else 0.0
         D = Discriminator1d(

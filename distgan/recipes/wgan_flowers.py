@@ -14,9 +14,9 @@ from torch import nn
 
 from distgan.config import batch_layout
 from distgan.config.batch_layout import BatchLayout
-from distgan.config.sections import Betas, Evaluate, Fraction, Positive, ResultFiles
+from distgan.config.sections import Betas, Evaluate, Fraction, Positive, Restarts, ResultFiles
 from distgan.core import rng
-from distgan.core.clock import Clock, step_decay
+from distgan.core.clock import Clock
 from distgan.data import transforms
 from distgan.data.dataset import Data
 from distgan.data.diffaugment import ImagePolicy
@@ -118,6 +118,7 @@ class Settings(ImageSettings):
         None, description="epochs between two learning-rate drops; null: constant"
     )
     lr_factor: Positive = Field(0.5, description="factor of each drop")
+    lr_restarts: Annotated[Restarts, Neutral(Restarts())] = Restarts()
     ema: float | None = Field(
         None,
         gt=0,
@@ -269,7 +270,7 @@ class Recipe(_noise.DrawsFromNoise):
             if run.optimizer == "adam"
             else torch.optim.RMSprop
         )
-        schedule = partial(step_decay, every=run.lr_every, factor=run.lr_factor)
+        schedule = run.lr_restarts.schedule(run.lr_every, run.lr_factor)
         freeze_blocks(D, run.freeze_d)
         self.ada = Strength(ranks)
         self.G = Player(

@@ -91,6 +91,20 @@ def test_a_run_that_was_continued_ends_alike(folder, reference, tmp_path):
     assert rates(found) == rates(reference) and len(set(rates(found).values())) == 3
 
 
+def test_warm_restarts_go_on_on_other_numbers_of_processes(folder, tmp_path):
+    """Two processes, then three, then one: rates to the bit, in the second and third cosine too."""
+    words = ("lr_every=6", "lr_restarts.first=1", "lr_restarts.factor=2", "lr_restarts.least=0.1")
+    whole = train(line("python"), folder, tmp_path / "whole", *words)
+    parts = tmp_path / "parts"
+    for processes, epochs in ((2, "3.25"), (3, "4.5"), (1, "6")):
+        way = line("torchrun", processes) if processes > 1 else line("python")
+        found = train(way, folder, parts, *words, f"epochs={epochs}")
+    assert rates(found) == rates(whole) and len(set(rates(whole).values())) > 12
+    assert losses_apart(whole, found) < 1e-9
+    mine, theirs = final(found), final(whole)
+    assert max(float((mine[name] - theirs[name]).abs().max()) for name in theirs) < 1e-9
+
+
 def losses_apart(a, b) -> float:
     """The largest relative difference of any number of both losses of all 24 steps.
 

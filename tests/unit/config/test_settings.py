@@ -126,6 +126,9 @@ def test_an_unknown_key_names_the_nearest(typo, meant):
         ("epochs=-1", "epochs: found -1"),
         ("epochs=.nan", "epochs: found NaN; input should be a finite number"),
         ("epochs=1e308", "epochs: found 1e+308"),
+        ("lr_restarts.first=0", "lr_restarts.first: found 0; input should be greater than 0"),
+        ("lr_restarts.factor=2", "lr_restarts.factor: found 2; there is no cosine that it could"),
+        ("lr_restarts={first: 5, least: 2}", "lr_restarts.least: found 2; input should be less"),
         ("betas=[0.5, 1.0]", "betas: found [0.5, 1.0]; both must be below 1"),
         ("betas=[0.5, 2]", "betas.1: found 2; input should be less than or equal to 1"),
         ("betas=[0.5]", "betas: found [0.5], which is too short"),
@@ -208,6 +211,16 @@ def test_an_unknown_recipe_names_all_there_are(what):
     assert ("did you mean sagan" in str(caught.value)) == (what in ("sagann", "../sagan"))
 
 
+def test_two_schedules_of_rates_are_refused():
+    assert "with lr_every=100 there are two schedules; leave one out" in fault(
+        "lr_every=100", "lr_restarts.first=10"
+    )
+    schedule = of("lr_restarts.first=10", "lr_restarts.least=0.5").lr_restarts.schedule(500, 0.5)
+    assert [schedule(epoch) for epoch in (0, 10, 510)] == [1, 1, 1] and schedule(9.99) < 0.51
+    assert [of().lr_restarts.schedule(500, 0.5)(epoch) for epoch in (499, 500)] == [1, 0.5]
+    assert of().lr_restarts.schedule()(1e6) == 1
+
+
 # ---- what makes two runs one
 @pytest.mark.parametrize(
     "assignment",
@@ -239,6 +252,7 @@ CHANGES = {
     "weight_decay": 1,
     "lr_every": None,
     "lr_factor": 1,
+    "lr_restarts": {"first": 10},
     "clip": None,
     "ema": None,
     "real_label": 1,

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distgan.config.sections import Evaluate
-from distgan.core.clock import Clock, step_decay
+from distgan.core.clock import Clock, cosine_restarts, step_decay
 
 SIZES = {"per_step": st.integers(1, 40), "train": st.integers(1, 60)}
 
@@ -79,6 +79,37 @@ def test_whole_epochs_are_exact(per_step, train, epochs):
 )
 def test_parts_of_epochs_are_rounded_up_and_rounding_errors_are_not(train, epochs, steps):
     assert Clock(1, train).steps(epochs) == steps
+
+
+@pytest.mark.parametrize(
+    ("first", "factor", "least"), [(10, 1, 0.0), (10, 2, 0.01), (7, 3, 0.25), (1, 1, 0.0)]
+)
+@pytest.mark.parametrize("steps", [1, 18, 61])  # an epoch
+def test_cosine_restarts_are_torchs(first, factor, least, steps):
+    """By its two ways of stepping: once an epoch, and with parts of epochs."""
+    rate = 2e-4
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=rate)
+    make = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts
+    schedule = make(optimizer, T_0=first, T_mult=factor, eta_min=least * rate)
+    optimizer.step()
+    for step in range(400 * (1 if steps == 1 else 10)):
+        now = Clock(16, 16 * steps, step)
+        if steps > 1:
+            schedule.step(now.epoch)
+        found = rate * cosine_restarts(now.epoch, first, factor, least)
+        assert found == pytest.approx(schedule.get_last_lr()[0], rel=1e-9, abs=1e-15)
+        if steps == 1:
+            schedule.step()
+
+
+def test_cosine_restarts_begin_anew_at_whole_epochs_and_are_a_function_of_the_epoch():
+    for epoch in (0, 5, 15, 35):
+        assert cosine_restarts(epoch, 5, 2) == 1.0
+    assert cosine_restarts(10, 5, 2, 0.2) == pytest.approx(0.6)  # in the middle of the second
+    assert cosine_restarts(1e9, 1e-3) <= 1 and cosine_restarts(1e9, 1e-3, 2) <= 1
+    # Reached by other batches, or after a resume: the same samples are the same rate to the bit.
+    one, other = Clock(24, 297, 990), Clock(8, 297, 2970)
+    assert cosine_restarts(one.epoch, 10, 2) == cosine_restarts(other.epoch, 10, 2)
 
 
 def test_step_decay_is_torchs_step_lr():
