@@ -1,4 +1,4 @@
-"""The lines that the README documents, run as they stand there.
+"""The lines that docs/launching.md documents, run as they stand there.
 
 Each starts what it says, and trains what one process trains.
 """
@@ -12,7 +12,8 @@ import socket
 import pytest
 from processes import BIN, ROOT, TINY, largest_difference, line, run
 
-SECTION = (ROOT / "README.md").read_text().split("## Five ways to start it")[1].split("\n## ")[0]
+PAGE = (ROOT / "docs" / "launching.md").read_text()
+SECTION = PAGE.split("## Five ways to start it")[1].split("\n## ")[0]
 LINES = [
     text for block in re.findall("```\n(.*?)```", SECTION, re.DOTALL) for text in block.splitlines()
 ]
@@ -43,7 +44,7 @@ def free_port() -> str:
 
 
 def launch(text: str, *settings: str, data: str, code: int = 0) -> str:
-    """A line of the README, with other data and further settings; what it prints."""
+    """A line of the page, with other data and further settings; what it prints."""
     words = [
         f"data={data}" if word == "data=data/particles" else word for word in shlex.split(text)
     ]
