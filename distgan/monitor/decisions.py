@@ -5,7 +5,7 @@ and the settings of a run. Imports no torch.
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 from distgan.monitor.journal import recent
 from distgan.monitor.moves import Rule, format_setting, is_rate
@@ -42,14 +42,14 @@ def evaluate_rules(
 
 # ---- moves
 def next_moves(
-    rule: Rule, settings: Watch, values: dict[str, Any], in_flight: bool
+    rule: str, settings: Watch, values: dict[str, Any], in_flight: bool
 ) -> dict[str, Any]:
-    """Return {setting: its value after the guide's next move}.
+    """Return {setting: its value after the guide's next move}; {} of a rule without moves.
 
     Of two moves of one setting, the first that is applicable counts.
     """
     changes: dict[str, Any] = {}
-    for move in settings.moves.get(rule, ()):
+    for move in settings.moves.get(cast(Rule, rule), ()):
         if move.in_flight == in_flight and move.setting in values and move.setting not in changes:
             new = move.next(values[move.setting])
             if new is not None:
@@ -136,38 +136,36 @@ def decide(
 
     if settings.on_trouble == "stop":
         return _decision("stop", warnings[0].rule, {}, memory, epoch)
-    if settings.on_trouble == "adapt":
+    back = [finding.rule for finding in warnings if finding.rule in settings.rollback_on]
+    if settings.goes_back and back:
+        return rollback_decision(back[0], settings, values, memory, epoch)
+    if settings.on_trouble != "rollback":
         rule, changes = _first_applicable_move(warnings, settings, values)
-        return _decision("adapt", rule, changes, memory, epoch) if rule else Decision(memory=memory)
-    rule = next(
-        (finding.rule for finding in warnings if finding.rule in settings.rollback_on), None
-    )
-    return (
-        rollback_decision(rule, settings, values, memory, epoch)
-        if rule
-        else Decision(memory=memory)
-    )
+        if rule:
+            return _decision("adapt", rule, changes, memory, epoch)
+    return Decision(memory=memory)
 
 
 def rollback_decision(
     rule: str, settings: Watch, values: dict[str, Any], memory: dict[str, Any], epoch: float
 ) -> Decision:
-    """Decide to roll back to the last healthy checkpoint with half the learning rates, or to stop
-    after `max_rollbacks` rollbacks.
+    """Decide to roll back to the last healthy checkpoint, or to stop after `max_rollbacks`
+    rollbacks.
+
+    With it go half the learning rates; with on_trouble=rollback_adapt the moves of the rule in
+    flight, as long as any is left.
     """
     if memory.get("rollbacks", 0) >= settings.max_rollbacks:
         return _decision("stop", rule, {}, memory, epoch)
-    return _decision(
-        "rollback",
-        rule,
-        {
-            name: float(f"{rate / 2:.12g}")
-            for name, rate in values.items()
-            if is_rate(name) and rate and type(rate) is float
-        },
-        memory,
-        epoch,
-    )
+    moves: dict[str, Any] = {}
+    if settings.on_trouble == "rollback_adapt":
+        moves = next_moves(rule, settings, values, in_flight=True)
+    halved = {
+        name: float(f"{rate / 2:.12g}")
+        for name, rate in values.items()
+        if is_rate(name) and rate and type(rate) is float
+    }
+    return _decision("rollback", rule, moves or halved, memory, epoch)
 
 
 def _decision(

@@ -57,7 +57,16 @@ DEFAULT_GUIDE: Guide = {
         Move(setting="attention", to=(8, 16, 32), in_flight=False),
     ),
 }
-SAGAN_GUIDE: Guide = DEFAULT_GUIDE | {"d_overfitting": (ADA, _SMALLER_D[1])}
+# From the specification of capacity, where the score does not fall: another ratio of updates, and
+# self-attention with more channels.
+SAGAN_GUIDE: Guide = DEFAULT_GUIDE | {
+    "d_overfitting": (ADA, _SMALLER_D[1]),
+    "score_flat": (
+        *DEFAULT_GUIDE["score_flat"],
+        Move(setting="attention_reduction", to=4, in_flight=False),
+        Move(setting="g_steps", add=1, limit=3, in_flight=False),
+    ),
+}
 
 
 # R1 and R2 are what holds D back; there is one update of each network in a step.
@@ -94,6 +103,10 @@ EARLIER_OVERFITTING = {
     "watch.moves.d_overfitting": [
         move.model_dump(mode="json") for move in (DIFFAUGMENT, _SMALLER_D[1])
     ]
+}
+# Before it named the ratio of updates and attention_reduction.
+EARLIER_SCORE_FLAT = {
+    "watch.moves.score_flat": [move.model_dump(mode="json") for move in DEFAULT_GUIDE["score_flat"]]
 }
 EARLIER_R3GAN_OVERFITTING = {
     "watch.moves.d_overfitting": [

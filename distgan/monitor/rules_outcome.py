@@ -253,14 +253,13 @@ def mode_collapse(rows: list[dict], s: Watch, values: dict[str, Any]) -> Finding
     if not parts:
         return None
     note = not jumped and score_improves(rows, s)
+    back = "return to an earlier checkpoint and lower the rates (on_trouble=rollback_adapt does so)"
     return Finding(
         "mode_collapse",
         "note" if note else "warning",
         min(epoch for epoch, _ in parts),
         "; ".join(text for _, text in parts) + (IMPROVES if note else ""),
-        LEAVE
-        if note
-        else "return to an earlier checkpoint and lower both rates (on_trouble=rollback does so)",
+        LEAVE if note else back,
     )
 
 

@@ -30,12 +30,13 @@ class Watch(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    on_trouble: Literal["warn", "adapt", "rollback", "stop"] = Field(
+    on_trouble: Literal["warn", "adapt", "rollback", "rollback_adapt", "stop"] = Field(
         "warn",
         description=(
             "response to a warning: warn (print it), adapt (apply the guide's moves that work in"
             " flight), rollback (to the last healthy checkpoint, with both learning rates halved),"
-            " stop"
+            " rollback_adapt (to it, with the guide's moves in place of halved rates; adapt for"
+            " rules that are not in rollback_on), stop"
         ),
     )
     settle_epochs: float = Field(
@@ -49,8 +50,8 @@ class Watch(BaseModel):
     rollback_on: tuple[Rule, ...] = Field(
         ("nonfinite", "mode_collapse", "d_loss_low", "d_too_strong", "g_loss_exploding"),
         description=(
-            "rules whose warnings cause a rollback with on_trouble=rollback; others are only"
-            " printed"
+            "rules whose warnings cause a rollback with on_trouble=rollback or rollback_adapt;"
+            " others are printed, or answered by adapt"
         ),
     )
     window: int = Field(
@@ -257,6 +258,11 @@ class Watch(BaseModel):
         if not isinstance(value, dict):
             return value
         return {rule: moves for rule, moves in value.items() if moves is not None}
+
+    @property
+    def goes_back(self) -> bool:
+        """Return True where a warning may lead back to a checkpoint."""
+        return self.on_trouble in ("rollback", "rollback_adapt")
 
     @property
     def least_d_loss(self) -> float:

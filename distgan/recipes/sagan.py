@@ -18,7 +18,12 @@ from distgan.data.loader import MicroBatch
 from distgan.distributed.ranks import Ranks
 from distgan.engine.player import Log, Player, merge_logs
 from distgan.engine.strength import Strength
-from distgan.monitor.guides import EARLIER_OVERFITTING, EARLIER_SAGAN_MOVES, SAGAN_GUIDE
+from distgan.monitor.guides import (
+    EARLIER_OVERFITTING,
+    EARLIER_SAGAN_MOVES,
+    EARLIER_SCORE_FLAT,
+    SAGAN_GUIDE,
+)
 from distgan.monitor.settings import Neutral, Watch
 from distgan.nn.image import Discriminator, Generator, freeze_blocks
 from distgan.nn.losses import Mode, d_adversarial, g_adversarial
@@ -30,7 +35,11 @@ REFERENCE_BATCH = 16
 
 
 class Settings(ImageSettings):
-    changed_defaults: ClassVar = {2: EARLIER_SAGAN_MOVES, 3: EARLIER_OVERFITTING}
+    changed_defaults: ClassVar = {
+        2: EARLIER_SAGAN_MOVES,
+        3: EARLIER_OVERFITTING,
+        4: EARLIER_SCORE_FLAT,
+    }
 
     recipe: Literal["sagan"] = Field("sagan", description="the system to train")
     batch: int = Field(

@@ -95,10 +95,14 @@ class Checks:
             decision = Decision(memory=state.monitor_memory)
             if not self._warned_no_healthy_checkpoint:
                 console.say(
-                    "warning: watch.on_trouble=rollback, but every checkpoint was saved during a"
-                    " warning: there is nowhere to go back to, and the run goes on"
+                    f"warning: watch.on_trouble={state.run.watch.on_trouble}, but every checkpoint"
+                    " was saved during a warning: there is nowhere to go back to, and the run goes"
+                    " on"
                 )
             self._warned_no_healthy_checkpoint = True
+        if decision.action == "rollback" and not self._is_allowed(state, decision):
+            gone_back = {"rollbacks": state.monitor_memory.get("rollbacks", 0)}
+            decision = Decision(memory=decision.memory | gone_back)
         state.monitor_memory = decision.memory
         if decision.action == "adapt" and self._is_allowed(state, decision):
             self.apply(now, state, decision)
@@ -205,8 +209,8 @@ class Checks:
                 for fault in error.errors()
             )
             console.say(
-                f"warning: adapt because of {decision.rule} would set {faults}. The settings are"
-                " unchanged; give the move a `limit`"
+                f"warning: {decision.action} because of {decision.rule} would set {faults}. The"
+                " settings are unchanged; give the move a `limit`"
             )
             return False
         return True

@@ -123,7 +123,7 @@ class Loop:
         self.check(now)
         # There is always a healthy checkpoint to roll back to; a grown network may be best as it
         # begins.
-        if self.run.watch.on_trouble == "rollback" or self.run.starts_from:
+        if self.run.watch.goes_back or self.run.starts_from:
             self.save(now)
         return now
 

@@ -146,12 +146,31 @@ def test_back_to_the_last_healthy_checkpoint_with_lower_rates(
     assert (folder / "DONE").exists()
 
 
-def test_a_run_that_went_back_and_was_restarted_ends_alike(particles, tmp_path):
-    whole = train(particles, tmp_path / "whole", "rollback", "watch.max_rollbacks=1")
-    short = train(particles, tmp_path / "short", "rollback", "watch.max_rollbacks=1", "epochs=3")
-    train(particles, short, "rollback", "watch.max_rollbacks=1")
+@pytest.mark.parametrize("how", ["rollback", "rollback_adapt"])
+def test_a_run_that_went_back_and_was_restarted_ends_alike(particles, tmp_path, how):
+    whole = train(particles, tmp_path / "whole", how, "watch.max_rollbacks=1")
+    short = train(particles, tmp_path / "short", how, "watch.max_rollbacks=1", "epochs=3")
+    train(particles, short, how, "watch.max_rollbacks=1")
     mine, theirs = final(short), final(whole)
     assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
+
+
+def test_back_to_the_last_healthy_checkpoint_with_the_moves_of_the_rule(particles, tmp_path):
+    """Two processes; the journal has the changes, and D sees what DiffAugment makes."""
+    back = ("rollback_adapt", "watch.max_rollbacks=2")
+    folder = train(particles, tmp_path / "run", *back, launcher="torchrun", processes=2)
+    first, second = events(folder, "rollback")
+    assert first["to_step"] < first["from_step"] and first["changes"] == {
+        "g_steps": 2,
+        "d_lr": pytest.approx(1e-4),
+        "diffaugment": ["color", "translation", "cutout"],
+    }
+    assert second["changes"] == {"g_steps": 3, "d_lr": pytest.approx(5e-5)}
+    rows = journal(folder)  # fails where a step stands twice
+    assert rows[max(rows)]["d/lr"] == pytest.approx(5e-5)
+    assert rows[max(rows)]["g/lr"] == pytest.approx(2e-4)
+    alone = train(particles, tmp_path / "alone", *back)
+    assert ends_differ_by(alone, folder) < 1e-9
 
 
 def test_stopped_by_trouble(particles, tmp_path):

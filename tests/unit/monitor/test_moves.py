@@ -11,15 +11,28 @@ from pydantic import ValidationError
 
 from distgan.config.loading import validate
 from distgan.core.errors import ConfigError
-from distgan.monitor.decisions import Decision, adapt, decide, evaluate_rules
+from distgan.monitor.decisions import (
+    Decision,
+    adapt,
+    decide,
+    evaluate_rules,
+    next_moves,
+    rollback_decision,
+)
 from distgan.monitor.guides import FLOWERS_GUIDE, SAGAN_GUIDE
 from distgan.monitor.journal import current_settings
 from distgan.monitor.moves import Move, format_setting
 from distgan.monitor.results import Finding
 from distgan.monitor.settings import WAVEFORM, Watch
 from distgan.recipes import r3gan, sagan, wgan_flowers
+from distgan.recipes._catalog import resolve_recipe
 
 SAGAN = {"recipe": "sagan", "data": "x"}
+
+
+def capacity(*words: str):
+    module, tree = resolve_recipe("capacity")
+    return validate(module.Settings, tree, ["data=x", *words])
 
 
 def warning(rule, level="warning"):
@@ -302,6 +315,52 @@ def test_rollback_halves_both_rates_and_stops_when_it_has_gone_back_often_enough
         ).action
         == "rollback"
     )
+
+
+def test_rollback_adapt_goes_back_with_the_moves_of_the_rule():
+    """As the capacity document has it: an earlier checkpoint, D 5e-5 and G 1e-4."""
+    run = capacity("watch.on_trouble=rollback_adapt")
+    watch, values = run.watch, run.model_dump(mode="json")
+    first = decide([warning("mode_collapse")], watch, values, {}, 100.0)
+    assert (first.action, first.rule, first.changes) == (
+        "rollback",
+        "mode_collapse",
+        {"d_lr": 5e-5},  # G is at 1e-4
+    )
+    run = validate(sagan.Settings, {"recipe": "sagan", "data": "x"})
+    values = run.model_dump(mode="json")
+    first = decide([warning("mode_collapse")], watch, values, {}, 100.0)
+    assert first.changes == {"d_lr": 5e-5, "g_lr": 1e-4} and first.memory["rollbacks"] == 1
+    # no move is left
+    second = decide([warning("mode_collapse")], watch, values | first.changes, first.memory, 200.0)
+    assert (second.action, second.changes) == ("rollback", {"d_lr": 2.5e-5, "g_lr": 5e-5})
+    assert rollback_decision("bad_numbers", watch, values, {}, 1.0).changes == {
+        "d_lr": 1e-4,
+        "g_lr": 1e-4,
+    }
+
+
+def test_rollback_adapt_answers_other_warnings_where_it_is():
+    watch = deciding("rollback_adapt", rollback_on=["mode_collapse"])
+    made = decide([warning("d_loss_low")], watch, VALUES, {}, 10.0)
+    assert (made.action, made.changes) == ("adapt", {"g_steps": 2, "d_lr": 1e-4})
+    made = decide([warning("d_loss_low"), warning("mode_collapse")], watch, VALUES, {}, 10.0)
+    assert (made.action, made.rule) == ("rollback", "mode_collapse")
+    assert decide([warning("score_flat")], watch, VALUES, {}, 10.0) == Decision()
+
+
+def test_a_flat_score_names_what_a_new_run_can_change():
+    run = capacity()
+    values = run.model_dump(mode="json")
+    assert next_moves("score_flat", run.watch, values, True) == {}
+    assert next_moves("score_flat", run.watch, values, False) == {
+        "lr_every": 250,
+        "ngf": 96,
+        "ndf": 96,
+        "attention": [8, 16, 32],
+        "attention_reduction": 4,
+        "g_steps": 3,
+    }
 
 
 def test_after_a_rollback_the_epochs_to_settle_count_from_the_earlier_epoch():

@@ -171,6 +171,21 @@ def test_a_rollback_with_nowhere_to_go_is_told_once_and_the_run_goes_on(troubled
     )
 
 
+def test_a_rollback_with_a_move_out_of_a_settings_range_is_told_and_not_made(
+    troubled, capsys, monkeypatch
+):
+    def late(rows, settings, values):
+        found = [Finding("d_loss_low", "warning", 0.0, "D has won", "")]
+        return found if rows[-1]["epoch"] >= 2 else []
+
+    monkeypatch.setattr("distgan.training.checks.evaluate_rules", late)
+    moves = {"d_loss_low": [{"setting": "real_label", "add": 0.3}]}
+    events = troubled(on_trouble="rollback_adapt", max_rollbacks=1, moves=moves)
+    said = capsys.readouterr().out
+    assert said.count("rollback because of d_loss_low would set real_label to 1.2") == 2
+    assert '"rollback"' not in events and '"done"' in events
+
+
 def test_a_move_out_of_a_settings_range_is_told_and_not_made(troubled, capsys):
     events = troubled(
         on_trouble="adapt", moves={"d_loss_low": [{"setting": "real_label", "add": 0.3}]}
