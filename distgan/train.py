@@ -70,6 +70,8 @@ def _check(arguments: Arguments) -> Iterator[str]:
     chosen = [name for name in ("dry-run", "doctor", "find-batch") if name in arguments.given]
     if len(chosen) > 1:
         yield f"--{chosen[0]}, --{chosen[1]}: give one of them"
+    if arguments.all and not arguments.dry_run:
+        yield "--all: only with --dry-run"
     for name in ("processes", "memory"):
         if name in arguments.given and not arguments.find_batch:
             yield (
@@ -118,6 +120,7 @@ COMMAND = Command(
     "Train one run: a recipe, or a run file, with settings.",
     (
         switch("dry-run", "check everything, build the networks, estimate memory; train nothing"),
+        switch("all", "with --dry-run: print every setting, not only those that differ"),
         switch("doctor", "compare the first steps with those of one process; train nothing"),
         switch("find-batch", "find the largest per-rank batch that fits in memory; train nothing"),
         whole("processes", "with --find-batch: of so many processes", 1, 4096, default=1),
@@ -159,7 +162,7 @@ def main(argv: list[str]) -> int:
     if options.doctor:
         return dry_run.doctor(module, run)
     if options.dry_run:
-        return dry_run.dry_run(module, run)
+        return dry_run.dry_run(module, run, options.all)
     console.ignore_closed_pipes()
     return attempt.train(module, run, asked).exit_code
 

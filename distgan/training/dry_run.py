@@ -1,11 +1,13 @@
 """`--dry-run` and `--doctor`: print, and write nothing."""
 
+import json
 from functools import partial
 from typing import Any
 
 import torch
 import yaml
 
+from distgan.config.introspection import defaults, flatten
 from distgan.config.settings import Run
 from distgan.core import console
 from distgan.core.clock import Clock
@@ -34,11 +36,14 @@ def doctor(module: Module, run: Run) -> int:
     return 0 if report.holds else 1
 
 
-def dry_run(module: Module, run: Run) -> int:
-    """`--dry-run`: print the settings, the run's identity and length, and its sizes."""
+def dry_run(module: Module, run: Run, every_setting: bool = False) -> int:
+    """`--dry-run`: print the run's identity, its length, its sizes, and the settings that differ
+    from their defaults or, if `every_setting`, all of them.
+    """
     setup = TrainingSetup(module, run)
     run = setup.run
-    console.say(yaml.safe_dump(run.model_dump(mode="json"), sort_keys=False))
+    if every_setting:
+        console.say(yaml.safe_dump(run.model_dump(mode="json"), sort_keys=False))
     identity = run.identity(setup.data.fingerprint_for(run), setup.start)["id"]
     console.say(f"run identity        {identity}  ({run.delta()}-{identity})")
     console.say(f"breakdown           {setup.layout}")
@@ -56,8 +61,23 @@ def dry_run(module: Module, run: Run) -> int:
     )
     disk = Disk.of(run, setup.recipe, setup.data, clock.at(clock.steps(run.epochs)))
     console.say(f"disk                {disk}")
+    if not every_setting:
+        _say_changed(run)
     setup.ranks.close()
     return 0
+
+
+def _say_changed(run: Run) -> None:
+    usual = dict(flatten(defaults(type(run))))
+    values = dict(flatten(run.model_dump(mode="json")))
+    changed = [key for key, value in values.items() if usual.get(key) != value and key != "recipe"]
+    for number, key in enumerate(changed):
+        value = values[key] if isinstance(values[key], str) else json.dumps(values[key])
+        console.say(f"{'' if number else 'settings':19} {key}={value}")
+    console.say(
+        f"{'':19} {len(values) - len(changed)} others have their defaults:"
+        " `--dry-run --all` prints every setting"
+    )
 
 
 def _clock(setup: TrainingSetup) -> Clock:

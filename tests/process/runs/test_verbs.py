@@ -80,6 +80,12 @@ def test_two_processes_start(particles, tmp_path):
     assert output.count("batch 12 = 2 ranks x 1 micro-batches x 6 per rank, in groups of 12") == 1
 
 
+def test_a_dry_run_prints_what_differs_and_all_of_it_where_asked(dry):
+    short, long = dry("hflip=0", *TINY), dry("hflip=0", *TINY, "--all")
+    assert len(short.splitlines()) < 25 and "hflip=0.0" in short and "vflip" not in short
+    assert "--dry-run --all" in short and "vflip: 0.5" in long and len(long) > 3 * len(short)
+
+
 def test_the_identity_of_a_dry_run_is_that_of_the_run(dry, particles, tmp_path):
     name = re.search(
         r"\((\S+)\)", dry("epochs=1", *TINY, "evaluate.samples=2").split("run identity")[1]

@@ -72,8 +72,8 @@ def refused(data, tmp_path, capfd):
             ["sagan", "data=data", "--dryrun"],
             (
                 "  --dryrun: no such option (did you mean --dry-run?)\noptions: --dry-run,"
-                " --doctor, --find-batch, --processes, --memory, --help; settings are written"
-                " key=value\n"
+                " --all, --doctor, --find-batch, --processes, --memory, --help; settings are"
+                " written key=value\n"
             ),
         ),
         (["sagan", "data=data", "batch=0"], "batch: found 0"),
