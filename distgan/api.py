@@ -7,7 +7,7 @@ names stay, or the changelog says what took their place.
 from pydantic import Field
 
 from distgan.config.batch_layout import BatchLayout
-from distgan.config.sections import Betas, Evaluate, Fraction, Positive, Restarts
+from distgan.config.sections import BestBy, Betas, Evaluate, Fraction, Positive, Restarts
 from distgan.config.settings import Run
 from distgan.core.clock import Clock, cosine_restarts, step_decay
 from distgan.core.errors import ConfigError
@@ -55,6 +55,7 @@ from distgan.recipes._noise import sample as sample_from_noise
 
 __all__ = [
     "BatchLayout",
+    "BestBy",
     "Betas",
     "Clock",
     "ConfigError",

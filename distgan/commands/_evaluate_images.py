@@ -200,7 +200,7 @@ def _not_scored(folder: Path, module: Any, run: Any) -> str:
         )
     return (
         f"{folder} is a run of {run.recipe}, which is judged by"
-        f" {run.judged_by or 'no score of samples'}; {remedy}"
+        f" {run.judge.label if run.judge else 'no score of samples'}; {remedy}"
     )
 
 

@@ -18,6 +18,18 @@ from distgan.monitor.settings import Neutral
 Positive = Annotated[float, Field(gt=0, le=1e9)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
+# A setting of recipes that a number of their validation judges; see config/judge.py.
+BestBy = Annotated[
+    str | None,
+    Neutral(None),
+    Field(
+        description=(
+            "number of the validation that finds the best checkpoint and ends by patience, or a"
+            " weighted total that is to be low, as l1+0.5*stft; null: the recipe's own"
+        )
+    ),
+]
+
 
 def _below_one(value: tuple[float, float]) -> tuple[float, float]:
     if max(value) >= 1:

@@ -13,6 +13,7 @@ from distgan.config import identity
 from distgan.config.batch_layout import MAX_BATCH
 from distgan.config.image_sizes import ANY, SizeRule
 from distgan.config.introspection import defaults, flatten, overlay, section_of
+from distgan.config.judge import Judge
 from distgan.config.sections import Evaluate, Machine, Positive, Restarts, Section
 from distgan.core.clock import Clock
 from distgan.monitor.guides import EARLIER_MOVES
@@ -30,6 +31,9 @@ class Run(Section):
     sizes: ClassVar[SizeRule] = ANY
     # The validation number that ranks checkpoints, lower is better; None: the score of samples.
     judged_by: ClassVar[str | None] = None
+    # What a setting `best_by` may name in place of it, without `valid/`; () where that is not known
+    # before a validation.
+    validated: ClassVar[tuple[str, ...]] = ()
     # Version of the settings -> defaults before it, by key; see config/identity.py.
     changed_defaults: ClassVar[dict[int, dict[str, Any]]] = {
         2: {
@@ -166,6 +170,19 @@ class Run(Section):
             )
         return value
 
+    @pydantic.field_validator("best_by", check_fields=False)
+    @classmethod
+    def _a_judge(cls, value):
+        if not isinstance(value, str):
+            return value
+        judge, own = Judge.parse(value), cls.judged_by and Judge.of_key(cls.judged_by)
+        unknown = [name for name in judge.names if cls.validated and name not in cls.validated]
+        if unknown:
+            raise ValueError(
+                f"the validation has no {unknown[0]}; there are {', '.join(cls.validated)}"
+            )
+        return None if judge == own else judge.label
+
     @pydantic.field_validator("lr_restarts", check_fields=False)
     @classmethod
     def _one_schedule(cls, value, info: pydantic.ValidationInfo):
@@ -211,6 +228,13 @@ class Run(Section):
         Else None.
         """
         return getattr(self, "evaluate", None)
+
+    @property
+    def judge(self) -> Judge | None:
+        """Return what the numbers of a validation are judged by; None where they are not."""
+        if best_by := getattr(self, "best_by", None):
+            return Judge.parse(best_by)
+        return Judge.of_key(self.judged_by) if self.judged_by else None
 
     @property
     def network(self) -> str | None:

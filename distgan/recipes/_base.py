@@ -133,8 +133,8 @@ def build_recipe(
         recipe = module.Recipe(run, ranks, layout, shape, **given)
     if run.scored:
         require_method(recipe, run, "sample", "; or leave `evaluate` out of its Settings")
-    if run.judged_by and not hasattr(recipe, "repairer"):
-        require_method(recipe, run, "validate", f", which returns {run.judged_by!r}")
+    if run.judge and not hasattr(recipe, "repairer"):
+        require_method(recipe, run, "validate", f", which returns {run.judge.terms[0][1]!r}")
     return recipe
 
 

@@ -2,10 +2,10 @@
 
 from typing import Annotated, ClassVar
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from distgan.config import batch_layout
-from distgan.config.sections import Positive
+from distgan.config.sections import BestBy, Positive
 from distgan.config.settings import Run
 
 Weight = Annotated[float, Field(ge=0, le=1e9)]
@@ -16,7 +16,9 @@ class PairSettings(Run):
     """Settings of a recipe that trains on pairs of signals."""
 
     kind: ClassVar[str] = "pair"
+    validated: ClassVar[tuple[str, ...]] = ("l1", "stft", "si_sdr", "lsd", "adversarial", "g_loss")
 
+    best_by: BestBy = None
     batch: int = Field(
         8,
         gt=0,
@@ -26,3 +28,14 @@ class PairSettings(Run):
     epochs: Positive = Field(
         24, description="how far to train; a longer run is the same run, continued"
     )
+
+    @field_validator("lambda_adversarial", check_fields=False)
+    @classmethod
+    def _judged_by_what_is_there(cls, value, info: ValidationInfo):
+        if value == 0 and "adversarial" in (info.data.get("best_by") or ""):
+            raise ValueError(f"best_by={info.data['best_by']} names a GAN loss that there is not")
+        return value
+
+    def is_judged_by(self, name: str) -> bool:
+        """Return whether the number `name` of the validation is among what `best_by` names."""
+        return self.judge is not None and name in self.judge.names

@@ -324,8 +324,12 @@ class Recipe:
                 row = table(repaired, target, rate, run.stft_resolutions)
                 before = table(given, target, rate, run.stft_resolutions)
                 row |= {f"input_{name}": value for name, value in before.items()}
+                total = run.lambda_l1 * row["l1"] + run.lambda_stft * row["stft"]
                 if self.D.updates > 0:
                     row |= self._adversarial(judge(target), judge(repaired))
+                    row["g_loss"] = total + run.lambda_adversarial * row["adversarial"]
+                elif not run.lambda_adversarial:
+                    row["g_loss"] = total
                 rows.append(row)
         if not rows:
             raise DataError(

@@ -22,6 +22,7 @@ from distgan.data.dataset import Data
 from distgan.data.loader import MicroBatch
 from distgan.distributed.ranks import Ranks
 from distgan.engine.player import Log, Player, merge_logs
+from distgan.metrics.audio import log_spectral_distance, si_sdr
 from distgan.metrics.stft import stft_distance
 from distgan.monitor.moves import Move
 from distgan.monitor.settings import WAVEFORM, Neutral, Watch
@@ -207,7 +208,7 @@ class Settings(PairSettings):
 class Recipe:
     def __init__(self, run: Settings, ranks: Ranks, layout: BatchLayout, shape: tuple[int, int]):
         least = 2 ** (run.num_layers_d + 1)
-        if run.lambda_stft:
+        if run.lambda_stft or run.is_judged_by("stft"):
             least = max(least, *(size // 2 + 1 for size, _, _ in run.stft_resolutions))
         if (frames := run.segment or shape[1]) < least:
             raise ConfigError(
@@ -331,9 +332,15 @@ class Recipe:
                     "d_loss": d_adversarial(run.loss, real, fake, run.real_label, run.fake_label),
                     **score_logs(run.loss, real=real, fake=fake),
                 }
-                if run.lambda_stft:
+                row["g_loss"] = row["adversarial"] + run.lambda_l1 * row["l1"]
+                if run.lambda_stft or run.is_judged_by("stft"):
                     stft = stft_distance(output[:, 0], target[:, 0], run.stft_resolutions)
                     row["stft"] = stft.mean()
+                    row["g_loss"] = row["g_loss"] + run.lambda_stft * row["stft"]
+                if run.is_judged_by("si_sdr"):
+                    row["si_sdr"] = si_sdr(output[:, 0], target[:, 0]).mean()
+                if run.is_judged_by("lsd"):
+                    row["lsd"] = log_spectral_distance(output[:, 0], target[:, 0], data.rate).mean()
                 rows.append((len(given), row))
         total = sum(n for n, _ in rows)
         return {

@@ -121,17 +121,20 @@ class Checks:
         numbers = validate(self._recipe, self._data)
         self._writer.write([head(now) | numbers | mark])
         self._folder.event("validation", **head(now), **numbers)
-        key = state.run.judged_by
-        if not key:
+        run = state.run
+        if not (judge := run.judge):
             return None
-        if key not in numbers:
+        if missing := judge.missing(numbers):
+            if run.validated:  # it comes later, with the GAN loss
+                return None
+            setting = "best_by" if getattr(run, "best_by", None) else "judged_by"
             raise RunError(
-                f"judged_by: {key} finds the best checkpoint of {state.run.recipe}, but its method"
-                f" `validate` returned {', '.join(numbers) or 'nothing'}"
+                f"{setting}: {', '.join(missing)} finds the best checkpoint of {run.recipe}, but"
+                f" its method `validate` returned {', '.join(numbers) or 'nothing'}"
             )
         return {
-            "metric": key.rpartition("/")[2],
-            "score": numbers[key],
+            "metric": judge.label,
+            "score": judge.score(numbers),
             "samples": len(self._data.validation),
         }
 

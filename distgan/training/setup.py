@@ -150,7 +150,7 @@ def _late_patience(run: Run) -> str | None:
     if run.patience is None:
         return None
     given = f"patience={run.patience:g}"
-    if run.scored is None and run.judged_by is None:
+    if run.scored is None and run.judge is None:
         return f"{given} cannot end this run early: it has no score"
     if run.patience >= run.epochs:
         return f"{given} cannot end this run early: it trains for epochs={run.epochs:g}"

@@ -433,6 +433,21 @@ def test_validation_includes_the_gan_loss_without_touching_the_discriminator(pul
         (((real - 0.9) ** 2).mean() + ((fake - 0.1) ** 2).mean()).item(), rel=1e-6
     )
     assert {"valid/stft", "valid/real_score", "valid/fake_score"} <= found.keys()
+    assert "valid/si_sdr" not in found and found["valid/g_loss"] == pytest.approx(
+        found["valid/adversarial"] + 10 * found["valid/l1"] + found["valid/stft"], rel=1e-6
+    )
+
+
+def test_validation_has_what_it_is_judged_by(pulses):
+    made = recipe("best_by=stft+lsd-0.1*si_sdr", "stft_resolutions=[[32,8,32]]")
+    found = made.validate(Data(str(pulses)))
+    assert made.run.judge.missing(found) == []
+    # Neither is in the loss, and so in no total of it.
+    assert found["valid/g_loss"] == pytest.approx(
+        found["valid/adversarial"] + 10 * found["valid/l1"], rel=1e-6
+    )
+    with pytest.raises(ConfigError, match="need 257"):
+        recipe("best_by=stft", "stft_resolutions=[[512,128,512]]")
 
 
 @pytest.mark.gate

@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from distgan.config.judge import Judge
 from distgan.config.sections import Machine
 from distgan.core.clock import Clock
+from distgan.core.errors import RunError
 from distgan.distributed.ranks import Ranks
 from distgan.monitor.decisions import Decision
 from distgan.monitor.settings import Watch
@@ -23,7 +25,8 @@ RUN = types.SimpleNamespace(
     sample_every=100,
     validate_every=1,
     scored=None,
-    judged_by="valid/l1",
+    judge=Judge.of_key("valid/l1"),
+    validated=(),
     patience=2,
     watch=Watch(),
     model_dump=lambda mode: {},
@@ -69,6 +72,26 @@ def test_a_number_of_the_validation_is_the_score(made):
     ]
     record = json.loads((folder.path / "eval" / "00000006.json").read_text())
     assert (record["metric"], record["score"], record["samples"]) == ("l1", 0.4, 3)
+
+
+def test_a_number_that_is_better_the_higher_judges(made):
+    folder, checks, state = made
+    run = types.SimpleNamespace(**{**vars(RUN), "judge": Judge.parse("si_sdr")})
+    state.run, numbers = run, iter({"valid/si_sdr": n} for n in (3.0, 8.0, 5.0))
+    checks._recipe.validate = lambda data: next(numbers)
+    improved = [checks.check(CLOCK.at(step), state)[0] for step in (2, 4, 6)]
+    assert improved == [True, True, False]
+    assert (state.best["metric"], state.best["score"], state.best["step"]) == ("-si_sdr", -8.0, 4)
+
+
+def test_a_judge_that_comes_with_the_gan_loss_is_waited_for_and_an_unknown_one_refused(made):
+    folder, checks, state = made
+    later = {"judge": Judge.parse("l1+g_loss"), "best_by": "l1+g_loss", "recipe": "mine"}
+    state.run = types.SimpleNamespace(**{**vars(RUN), **later, "validated": ("l1", "g_loss")})
+    assert checks.check(CLOCK.at(2), state)[0] is False and state.best is None
+    state.run = types.SimpleNamespace(**{**vars(RUN), **later})
+    with pytest.raises(RunError, match="best_by: valid/g_loss finds .* returned valid/l1"):
+        checks.check(CLOCK.at(4), state)
 
 
 def test_what_was_decided_is_applied_recorded_and_told(made, monkeypatch, capsys):
