@@ -4,6 +4,8 @@ report.
 
 import json
 
+from PIL import Image
+
 from distgan.launchers.local import demo
 
 
@@ -16,6 +18,9 @@ def test_the_demo_learns_and_reports(tmp_path, capfd):
     assert scores[0] > 5 * scores[-1], scores
     assert any("valid/overfit" in row for row in rows)
     assert (tmp_path / "run" / "DONE").exists()
+    with Image.open(tmp_path / demo.GROWTH) as picture:
+        columns, rows = (side / (2 * 33) for side in picture.size)
+    assert (columns, rows) == (7, len(demo.SHOWN))  # before training, and every 4 of 24 epochs
     assert "frechet_standin" in (tmp_path / "run" / "report.html").read_text()
     assert "report.html in a browser" in capfd.readouterr().out
     assert demo.main(tmp_path) == 0
