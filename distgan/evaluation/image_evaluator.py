@@ -192,7 +192,6 @@ class Evaluator:
         self, features: torch.Tensor | None, classes: Classes | None = None
     ) -> dict[str, Any]:
         """Score precomputed features [n, d], held by rank 0; other ranks pass None. Collective."""
-        self.load_reference()
         n = 0 if features is None else len(features)
         return self._result(SetStatistics(n, 0, features), classes)
 
@@ -213,19 +212,19 @@ class Evaluator:
 
     def real_halves(self) -> dict[str, Any]:
         """Score one half of the real images, drawn at random, against the other. Collective."""
-        self.load_reference()
+        real = self.load_reference()
         first, second = disjoint_halves(self.reals, self.reals)
 
         def distance() -> float | None:
             if len(first) < 2:
                 return None
-            return frechet.distance(self._real.features[first], self._real.features[second])
+            return frechet.distance(real.rows[first], real.rows[second])
 
         return {"score": self._ranks.on_rank_zero(distance), "reals": [len(first)] * 2}
 
     # ---- on rank 0
     def _result(self, fake: SetStatistics, classes: Classes | None = None) -> dict[str, Any]:
-        began = time.perf_counter()
+        real, began = self.load_reference(), time.perf_counter()
         metrics = tuple(
             name for name in self._metrics if name != "sliced" or fake.projections is not None
         )
@@ -237,7 +236,7 @@ class Evaluator:
         def work() -> dict[str, Any]:
             with one_thread():
                 scores = compare(
-                    self._real,
+                    real,
                     fake,
                     metrics,
                     names,
@@ -248,17 +247,15 @@ class Evaluator:
                     classes,
                 )
                 if classes is not None and fake.features is not None:
-                    scores["by_class"] = by_class(
-                        self._real, fake, classes, metrics, names, self.reals
-                    )
+                    scores["by_class"] = by_class(real, fake, classes, metrics, names, self.reals)
             return scores | self._inception_score(fake) | {"samples": fake.n}
 
         if self._thorough:  # many images take minutes
             console.say(f"comparing {self.reals} real {self._unit} with {self._samples}")
         pairs = image_pairs.compute(
             self._ranks,
-            self._real.features,
-            self._real.training,
+            real.features,
+            real.training,
             fake.features,
             metrics,
             self.reals,
@@ -284,13 +281,13 @@ class Evaluator:
         return {"inception_score": mean, "inception_score_sd": sd}
 
     # ---- on all ranks
-    def load_reference(self) -> None:
-        """Load the statistics of the real images from their file, or compute and store them.
+    def load_reference(self) -> SetStatistics:
+        """Return the statistics of the real images: from their file, or computed and stored.
 
         Once: the images do not change during a run. Collective.
         """
         if self._real is not None:
-            return
+            return self._real
         began, images, key = time.perf_counter(), self._images, self._reference_key()
         file = getattr(images, "file", None)
         if file is None:
@@ -314,6 +311,7 @@ class Evaluator:
             self._ranks.on_rank_zero(lambda: statistics_cache.write(file, key, reference.arrays()))
         self._real = reference
         self.seconds["reals"] = time.perf_counter() - began
+        return reference
 
     def _reference_key(self) -> dict[str, Any]:
         """Return everything that the statistics of the real images depend on."""

@@ -70,7 +70,8 @@ def plan(
     if k:
         compared["real"] = (k, those(0, 1), those(0, 2))
         compared["generated"] = (k, those(0, 1), samples[:1])
-    comparisons, numbers = [], {}
+    comparisons: list[Comparison] = []
+    numbers: dict[str, int] = {}
     for name, (n, a, b) in compared.items():
         balls = "manifold" in metrics and n > manifold.K and (thorough or name == "whole")
         if balls or ("kernel" in metrics and n >= kernel.LEAST):
@@ -115,7 +116,8 @@ def compute(
         return None
     if not ranks.is_main:
         real, fake = (torch.empty(shape, dtype=dtype) for shape, dtype in known)
-    real, fake = (ranks.broadcast_cpu(x) for x in (real, fake))
+    assert real is not None and fake is not None
+    real, fake = ranks.broadcast_cpu(real), ranks.broadcast_cpu(fake)
     planned = plan(real, training, fake, metrics, used, thorough)
     device = str(ranks.device) if ranks.device.type in ROWS else "cpu"  # cuda:3, not any
     total = planned.pairs.blocks(device)

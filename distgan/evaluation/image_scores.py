@@ -36,6 +36,16 @@ class SetStatistics:
     projections: torch.Tensor | None = None
     moments: dict[str, frechet.Moments] | None = None  # all; first, second: of the floor's halves
 
+    @property
+    def rows(self) -> torch.Tensor:
+        """Return the features; RuntimeError where moments alone are kept, or not on rank 0."""
+        return _require(self.features)
+
+    @property
+    def projected(self) -> torch.Tensor:
+        """Return the projections; RuntimeError where none are kept, or not on rank 0."""
+        return _require(self.projections)
+
     def arrays(self) -> dict[str, torch.Tensor]:
         """Return the arrays that a file of statistics stores, by name."""
         arrays = {"features": self.features, "projections": self.projections}
@@ -58,6 +68,12 @@ class SetStatistics:
             )
             for name in names
         } or None
+
+
+def _require(array: torch.Tensor | None) -> torch.Tensor:
+    if array is None:
+        raise RuntimeError("these statistics hold no rows of images")
+    return array
 
 
 @dataclass(frozen=True)
@@ -87,17 +103,19 @@ def compare(
     too. `pairs`: those of both sets, if they were computed. RunError where a metric is not defined.
     """
     if real.moments is not None or fake.moments is not None:
-        result = _compare_moments(real, fake, names[0], used)
-        return result | (_without_rows(result, metrics, names[1]) if thorough else {})
-    a, b = real.features[:used], fake.features
-    strata = classes and _by_design(classes, used)
+        scores = _compare_moments(real, fake, names[0], used)
+        return scores | (_without_rows(scores, metrics, names[1]) if thorough else {})
+    a, b = real.rows[:used], fake.rows
+    strata = None if classes is None else _by_design(classes, used)
     defined = min(len(a), len(b)) > 1
     result: dict[str, Any] = {
         "metric": names[0],
         "score": _as_run_error(frechet.distance, a, b) if defined else None,
     }
     if thorough and defined:
-        sd, sd_method = frechet.spread(a, b, seed, strata and torch.from_numpy(strata[1]))
+        sd, sd_method = frechet.spread(
+            a, b, seed, None if strata is None else torch.from_numpy(strata[1])
+        )
         limit, limit_method = frechet.at_infinity(a, b, seed)
         result |= {
             "score_sd": sd,
@@ -107,16 +125,16 @@ def compare(
             "features": a.shape[1],
         }
     if pairs is None:
-        pairs = plan(real.features, real.training, fake.features, metrics, used, thorough)
+        pairs = plan(real.rows, real.training, fake.rows, metrics, used, thorough)
         pairs.pairs.compute()
-    scores, why = _of_pairs(pairs, "whole", metrics, names[1], strata)
-    result |= scores
+    of_pairs, why = _of_pairs(pairs, "whole", metrics, names[1], strata)
+    result |= of_pairs
     if "manifold" in metrics:
         result["k"] = manifold.K
     if "cmmd" in metrics:
         result["cmmd"] = cmmd.distance(a, b) if defined else None
     if "sliced" in metrics:
-        result["sliced_wasserstein"] = sliced.distance(real.projections[:used], fake.projections)
+        result["sliced_wasserstein"] = sliced.distance(real.projected[:used], fake.projected)
     if "nearest" in metrics:
         result["nearest"] = manifold.nearest_of_pairs(pairs.pairs) if pairs.nearest else None
     result["floor"] = _floor(real, fake, metrics, names, used, thorough, pairs)
@@ -174,13 +192,13 @@ def _floor(
         return None
 
     def scores(side: str, of: SetStatistics, rows: Any) -> dict[str, Any]:
-        a, b = real.features[first], of.features[rows]
+        a, b = real.rows[first], of.rows[rows]
         out: dict[str, Any] = {"score": _as_run_error(frechet.distance, a, b)}
         out |= _of_pairs(pairs, side, metrics, names[1])[0]
         if thorough and "cmmd" in metrics:
             out["cmmd"] = cmmd.distance(a, b)
         if thorough and "sliced" in metrics:
-            a, b = real.projections[first], of.projections[rows]
+            a, b = real.projected[first], of.projected[rows]
             out["sliced_wasserstein"] = sliced.distance(a, b)
         return out
 
@@ -206,14 +224,14 @@ def by_class(
     metrics = tuple(name for name in metrics if name == "kernel")
     rows = []
     for number, name in enumerate(classes.names):
-        a = real.features[:used][torch.from_numpy(classes.real[:used] == number)]
-        b = fake.features[torch.from_numpy(classes.samples == number)]
+        a = real.rows[:used][torch.from_numpy(classes.real[:used] == number)]
+        b = fake.rows[torch.from_numpy(classes.samples == number)]
         if len(a) or len(b):
             sizes = {"class": name, "reals": len(a), "samples": len(b)}
             rows.append(sizes | _of_class(a, b, metrics, names))
     return {
         "column": classes.column,
-        "features": real.features.shape[1],
+        "features": real.rows.shape[1],
         "metric": names[0],
         "kernel": names[1] if metrics else None,
         "fewest": FEWEST,
@@ -268,7 +286,7 @@ def _moments(of: SetStatistics, name: str, rows: Any) -> frechet.Moments | None:
     """Return the stored moments of that name, or those of these rows; None where there are none."""
     if of.moments is not None:
         return of.moments.get(name)
-    features = of.features[rows]
+    features = of.rows[rows]
     return frechet.moments(features) if len(features) > 1 else None
 
 
@@ -293,7 +311,7 @@ def _of_pairs(
             why, interval = found.why, found.interval
             out |= {kernel_name: found.value, f"{kernel_name}_sd": found.sd}
             out[f"{kernel_name}_interval"] = None if interval is None else list(interval)
-    if pairs.balls(name):
+    if number is not None and pairs.balls(name):
         out |= manifold.of_pairs(pairs.pairs, number)
     elif "manifold" in metrics and name == "whole":
         out |= dict.fromkeys(("precision", "recall", "density", "coverage"))

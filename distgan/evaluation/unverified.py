@@ -42,10 +42,12 @@ def compare(ranks: Ranks, real: Side, fake: Side, choice: Choice) -> dict[str, A
     """
     files = [side for side in (real, fake) if isinstance(side, UnverifiedMoments)]
     others = [side for side in (real, fake) if not isinstance(side, UnverifiedMoments)]
-    found = {id(side): side.moments for side in files}
+    found = {id(side): side.moments for side in files}  # of all on rank 0
     about: dict[str, Any] = {"extractor": None}
     for side in others:
-        found[id(side)], about = _moments(ranks, side, files[0], choice)
+        moments, about = _moments(ranks, side, files[0], choice)
+        if moments is not None:
+            found[id(side)] = moments
     if len({file.width for file in files}) > 1:
         raise DataError(" and ".join(f"{one.name} holds {one.width} features" for one in files))
 
@@ -117,4 +119,4 @@ def _moments(
 def _of(statistics: SetStatistics) -> frechet.Moments:
     if statistics.moments is not None:
         return statistics.moments["all"]
-    return frechet.moments(statistics.features)
+    return frechet.moments(statistics.rows)

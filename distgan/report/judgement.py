@@ -33,12 +33,12 @@ def judgement(result: dict[str, Any]) -> str:
     known for n and goes as 1/√n.
     """
     floor, name = result.get("floor") or {}, kernel_of(result)
-    n, k, sd = result.get("samples"), floor.get("samples"), result.get("score_sd")
-    at_floor, at_samples = ((floor.get(x) or {}).get("score") for x in ("real", "generated"))
-    value, kernel_sd, interval = (result.get(name + x) for x in ("", "_sd", "_interval"))
+    n, reals, sd = (_value(result, x) for x in ("samples", "reals", "score_sd"))
+    k = _value(floor, "samples")
+    at_floor, at_samples = (_value(floor.get(x) or {}, "score") for x in ("real", "generated"))
+    value, kernel_sd, interval = (_value(result, name + x) for x in ("", "_sd", "_interval"))
     if result.get("metric") == "frechet_unverified":
         return "not judged: without the images of both sides there is no floor"
-    reals = result.get("reals")
     if not _numbers(n, reals) or min(n, reals) < FEWEST:
         return f"not judged: fewer than {FEWEST} samples or real samples"
     interval = interval if isinstance(interval, list) and _numbers(*interval) else None
@@ -52,6 +52,11 @@ def judgement(result: dict[str, Any]) -> str:
         side = (z >= CERTAIN) - (z <= -CERTAIN)
         return _sentence(f"{result['metric']} of {k} samples", z, "its floor", side, k)
     return "not judged: no standard deviation is known; compare the score with its floor by eye"
+
+
+def _value(tree: dict[str, Any], name: str) -> Any:
+    """Return a value of a result, which others may have written: any type, None if it is absent."""
+    return tree.get(name)
 
 
 def _sentence(what: str, z: float, floor: str, side: int, n: Any) -> str:
