@@ -15,10 +15,10 @@ from distgan.runs.history import History, find_runs, one_error, read_history
 
 COMMAND = Command(
     "report",
-    """Print one line per run and write report.html into each run folder: one file that opens
-anywhere, with the success criteria, curves, pictures and sounds, results, health and findings,
-settings, attempts and events of the run. Nothing else in the folder is changed, and a run may be
-training meanwhile.""",
+    """Print a line and a verdict for each run, and write report.html into each run folder: one file
+that opens anywhere, with the success criteria, curves, pictures and sounds, results, health and
+findings, settings, attempts and events of the run. Nothing else in the folder is changed, and a run
+may be training meanwhile.""",
     (switch("no-page", "print the table only, write no report.html"),),
     ("RUN …", "run folders, or folders that hold runs up to two levels below"),
     least=1,
@@ -29,7 +29,7 @@ training meanwhile.""",
   distgan report runs                          all runs
   distgan report runs --no-page                the table alone""",
 )
-LEFT = ("run", "state", "best", "warnings")  # columns of text
+LEFT = ("run", "state", "best")  # columns of text
 FEW = 4  # runs that are read before anyone would look for a bar
 
 
@@ -53,8 +53,7 @@ def main(argv: list[str]) -> int:
             failed.append(str(error))
     if not lines:
         raise RunError("\n".join(broken))
-    columns = tuple(name for name in lines[0] if name in LEFT or any(r[name] != "–" for r in lines))
-    table(columns, [tuple(row[name] for name in columns) for row in lines], left=LEFT)
+    show(lines)
     for path in written:
         say(f"wrote {path}")
     for text in broken:
@@ -62,6 +61,15 @@ def main(argv: list[str]) -> int:
     if failed:
         raise RunError("\n".join(failed))
     return 0
+
+
+def show(lines: list[dict[str, str]]) -> None:
+    """Print the table of runs, without columns that none has, and the verdict on each below it."""
+    names = [name for name in lines[0] if name != "verdict"]
+    columns = tuple(name for name in names if name in LEFT or any(r[name] != "–" for r in lines))
+    table(columns, [tuple(row[name] for name in columns) for row in lines], left=LEFT)
+    say("")
+    table(("run", "verdict"), [(row["run"], row["verdict"]) for row in lines], right=False)
 
 
 def write(folder: Path) -> Path:
@@ -88,15 +96,7 @@ def line(run: History) -> dict[str, str]:
     def recent(key: str) -> str:
         return number(run.recent(key), 3)
 
-    best, warnings = (
-        run.best,
-        [finding.rule for finding in run.findings if finding.level == "warning"],
-    )
-    criteria = (
-        f"{sum(one.met is True for one in run.criteria)} of {len(run.criteria)}"
-        if run.criteria
-        else "–"
-    )
+    best = run.best
     return {
         "run": run.name,
         "state": run.state,
@@ -115,8 +115,7 @@ def line(run: History) -> dict[str, str]:
         "valid L1": number(run.last("valid/l1"), 3),
         "SI-SDR": number(run.last("valid/si_sdr"), 3),
         "samples/s": number(run.speed, 3),
-        "criteria": criteria,
-        "warnings": ", ".join(warnings) or "–",
+        "verdict": run.verdict.sentence,
     }
 
 

@@ -73,7 +73,9 @@ def plan(
     comparisons: list[Comparison] = []
     numbers: dict[str, int] = {}
     for name, (n, a, b) in compared.items():
-        balls = "manifold" in metrics and n > manifold.K and (thorough or name == "whole")
+        wanted = "manifold" in metrics and (thorough or name == "whole")
+        wanted |= "coverage" in metrics and name != "whole"
+        balls = wanted and n > manifold.K
         if balls or ("kernel" in metrics and n >= kernel.LEAST):
             numbers[name] = len(comparisons)
             comparisons.append(Comparison(a, b, balls))

@@ -15,7 +15,8 @@ from distgan.evaluation.image_pairs import ImagePairs, disjoint_halves, plan
 from distgan.metrics import cmmd, frechet, kernel, manifold, sliced
 
 METRICS = ("frechet", "kernel", "manifold", "sliced", "nearest")
-CHEAP = ("frechet", "kernel", "nearest")  # at every evaluation of a training
+# At every evaluation of a training; "coverage": manifold, of the floor's halves alone.
+CHEAP = ("frechet", "kernel", "coverage", "nearest")
 # Images of a class, on either side, from which on its Fréchet distance tells more than its floor
 # varies: docs/evaluation.md, By class.
 FEWEST = 16

@@ -12,6 +12,6 @@ rules_game      rules of the game between D and G
 rules_outcome   rules of validation, score, overfitting and diversity
 signals         the table of health signals
 decisions       evaluate all rules, name the guide's next moves, decide what to do
-criteria        was the run a success?
+success         criteria and verdict: was the run a success?
 interventions   what the monitor did to a run, from its events
 """

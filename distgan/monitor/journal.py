@@ -69,7 +69,11 @@ def recent(rows: list[dict]) -> list[dict]:
     recent(recent(a) + b) == recent(a + b), so a run that keeps only these lines and one that was
     continued, and read its whole journal, get the same findings.
     """
-    rows = [row for row in rows if "unscheduled" not in row]
+    return thinned([row for row in rows if "unscheduled" not in row])
+
+
+def thinned(rows: list[dict]) -> list[dict]:
+    """Return the same lines, with the validations and scores that are not scheduled."""
     training = [i for i, row in enumerate(rows) if "seconds" in row]
     if len(training) <= RECENT:
         return rows
@@ -79,6 +83,27 @@ def recent(rows: list[dict]) -> list[dict]:
         for i, row in enumerate(rows)
         if i >= start or row["step"] % THIN == 0 or "seconds" not in row
     ]
+
+
+def at_last_check(rows: list[dict]) -> list[dict]:
+    """Return the lines of a journal up to its last validation or evaluation; [] before the first.
+
+    Of the training lines, those of the last RECENT / 2 steps, and every THIN-th step before them:
+    `thinned` still keeps all of these RECENT / 2 steps later.
+    """
+    rows = [row for row in rows if "unshown" not in row]
+    checks = (i for i in range(len(rows) - 1, -1, -1) if _is_check(rows[i]))
+    rows = rows[: next(checks, -1) + 1]
+    start = rows[-1]["step"] - RECENT // 2 if rows else 0
+    return [
+        row
+        for row in rows
+        if "seconds" not in row or row["step"] > start or row["step"] % THIN == 0
+    ]
+
+
+def _is_check(row: dict) -> bool:
+    return any(key.startswith(("valid/", "eval/")) for key in row)
 
 
 def series(rows: list[dict], *keys: str) -> np.ndarray:
@@ -154,6 +179,27 @@ def since(bad: np.ndarray, good: np.ndarray) -> int | None:
 def score_key(rows: list[dict]) -> str | None:
     """Return the key of the last score, as in `eval/fid`; None before the first evaluation."""
     return next((key for row in reversed(rows) for key in row if key.startswith("eval/")), None)
+
+
+def floor_row(result: dict[str, Any]) -> dict[str, Any]:
+    """Return the keys `floor/…` of an evaluation: how k samples score beside k real images.
+
+    Both against the same k other real images, so their ratio is free of the bias of a small k. Only
+    finite numbers: what an evaluation did not measure has no key.
+    """
+    floor = result.get("floor")
+    floor = floor if isinstance(floor, dict) else {}
+    real, samples = (
+        side if isinstance(side := floor.get(name), dict) else {} for name in ("real", "generated")
+    )
+    found = {
+        "floor/samples": floor.get("samples"),
+        "floor/real": real.get("score"),
+        "floor/generated": samples.get("score"),
+        "floor/real_coverage": real.get("coverage"),
+        "floor/coverage": samples.get("coverage"),
+    }
+    return {key: value for key, value in found.items() if finite_number(value) is not None}
 
 
 def gaps(rows: list[dict], key: str = "l1") -> np.ndarray:

@@ -23,8 +23,8 @@ class Finding:
 
 @dataclass(frozen=True)
 class HealthSignal:
-    """A number to watch: its recent value, its healthy range (None: an open end), and `ok`, if the
-    value is in that range (None: too few lines).
+    """A number to watch: the median of its recent values, its healthy range (None: an open end),
+    `ok`, if that is in the range (None: too few lines), and `now`, its last value.
     """
 
     name: str
@@ -33,3 +33,4 @@ class HealthSignal:
     high: float | None
     ok: bool | None
     meaning: str
+    now: float | None = None

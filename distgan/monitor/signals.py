@@ -23,7 +23,8 @@ class SignalSpec(NamedTuple):
     """One row of the table."""
 
     name: str
-    value: float | None
+    value: float | None  # a median
+    now: float | None
     enough: bool  # the journal holds a full window of lines
     range: Range  # both ends count as healthy; None: an open end
     meaning: str
@@ -34,7 +35,7 @@ class SignalSpec(NamedTuple):
         ok = None
         if self.enough and self.value is not None:
             ok = (low is None or self.value >= low) and (high is None or self.value <= high)
-        return HealthSignal(self.name, self.value, low, high, ok, self.meaning)
+        return HealthSignal(self.name, self.value, low, high, ok, self.meaning, self.now)
 
 
 def health_signals(rows: list[dict], s: Watch) -> list[HealthSignal]:
@@ -62,6 +63,7 @@ def health_signals(rows: list[dict], s: Watch) -> list[HealthSignal]:
         SignalSpec(
             "lines with NaN or infinity",
             float(len(lines)) if rows else None,
+            float(len(lines)) if rows else None,
             True,
             (None, 0.0),
             f"of the last {s.window}",
@@ -78,12 +80,13 @@ def _game(rows: list[dict], s: Watch, paired: bool) -> Iterator[SignalSpec]:
         yield _healthy_range(rows, s, key, name, meaning)
     yield (d := _d_loss(rows, s))
     g_losses = finite(rows, "g/loss")
-    g_loss, g_enough = _median(g_losses[:, 1], s.window)
+    g_loss, g_now, g_enough = _recent(g_losses[:, 1], s.window)
     limit = g_loss_limit(medians(g_losses, s.window)[:, 1], s)
     g_high = float(limit[-1]) if len(limit) and s.g_loss_growth else s.g_loss_high
     yield SignalSpec(
         "G loss",
         g_loss,
+        g_now,
         g_enough,
         s.healthy.get("g/loss", (None, g_high)),
         "healthy range" if "g/loss" in s.healthy else "compared with its own lowest median",
@@ -91,6 +94,7 @@ def _game(rows: list[dict], s: Watch, paired: bool) -> Iterator[SignalSpec]:
     yield SignalSpec(
         "G loss / D loss",
         g_loss / d.value if d.value and g_loss is not None else None,
+        g_now / d.now if d.now and g_now is not None else None,
         d.enough and g_enough,
         (1 / s.loss_ratio, s.loss_ratio),
         "of comparable size",
@@ -102,7 +106,7 @@ def _d_loss(rows: list[dict], s: Watch) -> SignalSpec:
     table = finite(rows, "d/adversarial")
     return SignalSpec(
         "D loss",
-        *_median((table if len(table) else finite(rows, "d/loss"))[:, 1], s.window),
+        *_recent((table if len(table) else finite(rows, "d/loss"))[:, 1], s.window),
         s.healthy.get("d/loss", (s.least_d_loss + (s.d_loss_strong or 0.0), s.d_loss_weak)),
         "near its floor D has nothing left to learn and G gets no gradient",
     )
@@ -119,35 +123,35 @@ def _validation(rows: list[dict], s: Watch, gap: np.ndarray) -> list[SignalSpec]
     return [
         SignalSpec(
             "validation L1 − training L1",
-            *_median(gap, s.valid_window),
+            *_recent(gap, s.valid_window),
             (None, s.gap_healthy),
             "a gap means overfitting",
             applies=len(gap) > 0,
         ),
         SignalSpec(
             "validation L1",
-            *_median(l1[:, 1], s.valid_window),
+            *_recent(l1[:, 1], s.valid_window),
             (None, None if rise is None else float(lowest.min() * (1 + rise))),
             f"may be {s.valid_rise or 0:.0%} above its lowest median",
             applies=rise is not None,
         ),
         SignalSpec(
             "diversity of samples",
-            *_median(diversity, s.valid_window),
+            *_recent(diversity, s.valid_window),
             (s.diversity_low, None),
             "relative to real samples: 1 is healthy, 0 is mode collapse",
             applies=len(diversity) > 0 and s.diversity_low is not None,
         ),
         SignalSpec(
             "distance from training images",
-            *_median(nearest, s.valid_window),
+            *_recent(nearest, s.valid_window),
             (s.nearest_low, None),
             "relative to unseen images: 1 is healthy, 0 is copies",
             applies=len(nearest) > 0 and s.nearest_low is not None,
         ),
         SignalSpec(
             "overfit of D",
-            *_median(overfit, s.valid_window),
+            *_recent(overfit, s.valid_window),
             (None, s.overfit_high),
             "(train − held-out) / (train − fake): 0 is none; 1: held-out samples look generated",
             applies=bool(s.overfit_high) and (len(overfit) > 0 or not len(gap)),
@@ -159,22 +163,25 @@ def _healthy_range(rows: list[dict], s: Watch, key: str, name: str, meaning: str
     """A journal key with a range in `watch.healthy`."""
     values, limits = finite(rows, key)[:, 1], s.healthy.get(key, (None, None))
     applies = limits != (None, None) and (len(values) > 0 or not rows)
-    return SignalSpec(name, *_median(values, s.window), limits, meaning, applies)
+    return SignalSpec(name, *_recent(values, s.window), limits, meaning, applies)
 
 
 def _since_better_score(rows: list[dict], s: Watch) -> HealthSignal:
     _, scores, after = scores_since_better(rows, s)
     return HealthSignal(
         "epochs without a better score",
-        float(scores[-1, 0] - scores[-1 - after, 0]) if len(scores) else None,
+        (epochs := float(scores[-1, 0] - scores[-1 - after, 0]) if len(scores) else None),
         None,
         s.score_flat_epochs or float("inf"),
         score_flat(rows, s, {}) is None if len(scores) else None,
         f"a better score is lower by at least {s.score_flat_change:.0%}",
+        epochs,
     )
 
 
-def _median(values: np.ndarray, window: int) -> tuple[float | None, bool]:
-    """(the median of the last `window` values, are there so many)."""
+def _recent(values: np.ndarray, window: int) -> tuple[float | None, float | None, bool]:
+    """(the median of the last `window` values, the last value, are there so many)."""
     last = values[-window:]
-    return (float(np.median(last)) if len(last) else None), len(last) >= window
+    if not len(last):
+        return None, None, False
+    return float(np.median(last)), float(last[-1]), len(last) >= window

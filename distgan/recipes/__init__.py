@@ -17,5 +17,5 @@ _catalog       find a recipe by name, file or import path, without torch
 _own_code      import a recipe that is not distgan's, from the sources of its digest
 _noise         samples and validation of recipes that start from noise
 _image_settings   settings that these recipes share
-_pair_settings    settings that waveform and timbre share
+_pair_settings    settings that waveform and timbre share; what trivial outputs score
 """

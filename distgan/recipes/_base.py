@@ -21,6 +21,7 @@ from distgan.distributed.ranks import Ranks
 from distgan.engine.player import Log, Player
 from distgan.outputs.image_grid import COLUMNS, save_grid
 from distgan.outputs.signal_plots import overlay
+from distgan.recipes._pair_settings import beside_trivial
 
 GRID = 64  # images of a sample grid
 SHOWN = 4  # held-out pairs of signals in a picture; COLUMNS of images
@@ -51,7 +52,7 @@ class Recipe(Protocol):
 class Validates(Protocol):
     """A recipe with numbers of its own beside the score of samples.
 
-    Others that repair sounds get `valid/l1` and `valid/input_l1`.
+    Others that repair sounds get `valid/l1` and `beside_trivial`.
     """
 
     def validate(self, data: Data) -> dict[str, float]:
@@ -190,24 +191,25 @@ def _grid(recipe: Any) -> torch.Tensor:
 def validate(recipe: Any, data: Data) -> dict[str, float]:
     """Return the recipe's numbers over the validation split.
 
-    Of one without any that repairs: the mean absolute difference of output and target, and that of
-    input and target, each pair of equal weight; of images the peak signal-to-noise ratio in dB,
+    Of one without any that repairs: the mean absolute difference of output and target, and what is
+    in `beside_trivial`, each pair of equal weight; of images the peak signal-to-noise ratio in dB,
     too.
     """
     if isinstance(recipe, Validates):
         return recipe.validate(data)
     if not hasattr(recipe, "repairer"):
         return {}
-    sums = {"valid/l1": 0.0, "valid/input_l1": 0.0}
-    of_images = {"valid/psnr": 0.0} if data.kind == "image_pair" else {}
+    sums: dict[str, float] = {}
     for given, target, output in _repairs(recipe, data):
         axes = tuple(range(1, target.ndim))
-        for name, made in zip(sums, (output, given), strict=True):
-            sums[name] += float(np.abs(made - target).mean(axes).sum())
-        for name in of_images:  # values are in [-1, 1]
+        trivial = beside_trivial(*(torch.from_numpy(x) for x in (output, target, given)))
+        found = {"l1": np.abs(output - target).mean(axes).sum()}
+        found |= {name: float(value) * len(output) for name, value in trivial.items()}
+        if data.kind == "image_pair":  # values are in [-1, 1]
             squares = np.square(output - target).mean(axes)
-            of_images[name] += float(10 * np.log10(4 / squares.clip(1e-12)).sum())
-    sums |= of_images
+            found["psnr"] = (10 * np.log10(4 / squares.clip(1e-12))).sum()
+        for name, value in found.items():
+            sums[f"valid/{name}"] = sums.get(f"valid/{name}", 0.0) + float(value)
     return {name: value / len(data.validation) for name, value in sums.items()}
 
 

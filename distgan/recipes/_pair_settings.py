@@ -1,7 +1,8 @@
-"""Settings that the recipes have in common that turn one signal into another."""
+"""Settings, and a measure, that the recipes have in common that turn one signal into another."""
 
 from typing import Annotated, ClassVar
 
+import torch
 from pydantic import Field, ValidationInfo, field_validator
 
 from distgan.config import batch_layout
@@ -39,3 +40,21 @@ class PairSettings(Run):
     def is_judged_by(self, name: str) -> bool:
         """Return whether the number `name` of the validation is among what `best_by` names."""
         return self.judge is not None and name in self.judge.names
+
+
+def beside_trivial(
+    output: torch.Tensor, target: torch.Tensor, given: torch.Tensor
+) -> dict[str, torch.Tensor]:
+    """Return what trivial outputs score, means over samples [n, …] in the units of the target: the
+    L1 of zeros (silence, mid-grey), that of the input as it is, and the share of samples on which
+    the output's is below both.
+    """
+    l1, zeros, untouched = (
+        (x - target).abs().flatten(1).mean(1) for x in (output, torch.zeros_like(target), given)
+    )
+    beats = (l1 < torch.minimum(zeros, untouched)).to(l1.dtype)
+    return {
+        "input_l1": untouched.mean(),
+        "zeros_l1": zeros.mean(),
+        "beats_trivial": beats.mean(),
+    }

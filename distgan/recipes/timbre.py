@@ -324,6 +324,7 @@ class Recipe:
                 row = table(repaired, target, rate, run.stft_resolutions)
                 before = table(given, target, rate, run.stft_resolutions)
                 row |= {f"input_{name}": value for name, value in before.items()}
+                row["beats_input"] = (row["si_sdr"] > before["si_sdr"]).double()
                 total = run.lambda_l1 * row["l1"] + run.lambda_stft * row["stft"]
                 if self.D.updates > 0:
                     row |= self._adversarial(judge(target), judge(repaired))

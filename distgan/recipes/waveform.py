@@ -30,7 +30,7 @@ from distgan.nn.losses import Mode, d_adversarial, g_adversarial
 from distgan.nn.waveform import Discriminator1d, Generator1d
 from distgan.outputs import signal_plots
 from distgan.recipes._base import lower_first, score_logs, step_log, with_monitor_defaults
-from distgan.recipes._pair_settings import Count, PairSettings, Weight
+from distgan.recipes._pair_settings import Count, PairSettings, Weight, beside_trivial
 
 CHUNK = 64  # held-out pairs that are looked at together
 SHOWN = 4  # held-out pairs in a picture
@@ -331,6 +331,7 @@ class Recipe:
                     "adversarial": g_adversarial(run.loss, fake, run.real_label),
                     "d_loss": d_adversarial(run.loss, real, fake, run.real_label, run.fake_label),
                     **score_logs(run.loss, real=real, fake=fake),
+                    **beside_trivial(output, target, given * run.target_gain / run.input_gain),
                 }
                 row["g_loss"] = row["adversarial"] + run.lambda_l1 * row["l1"]
                 if run.lambda_stft or run.is_judged_by("stft"):
@@ -369,16 +370,18 @@ class Recipe:
         ranks.on_rank_zero(lambda: self._results(data, folder))
 
     def _results(self, data: Data, folder: Path) -> None:
-        rows: list[tuple[str, int, str, str]] = []
+        rows: list[tuple[str, ...]] = []
         for given, target, output in self._held_out(data):
             untouched = given * self.run.target_gain / self.run.input_gain
             for one, clean, before in zip(output, target, untouched, strict=True):
-                l1, input_l1 = (
-                    (x - clean).abs().mean().item() / self.run.target_gain for x in (one, before)
+                l1s = (
+                    (x - clean).abs().mean().item() / self.run.target_gain
+                    for x in (one, before, torch.zeros_like(clean))
                 )
                 key = data.validation.key(len(rows))
-                rows.append((key, one.shape[1], f"{l1:.6g}", f"{input_l1:.6g}"))
-        write_atomic(folder / "measures.csv", csv_text(("key", "frames", "l1", "input_l1"), rows))
+                rows.append((key, str(one.shape[1]), *(f"{l1:.6g}" for l1 in l1s)))
+        heads = ("key", "frames", "l1", "input_l1", "zeros_l1")
+        write_atomic(folder / "measures.csv", csv_text(heads, rows))
         self._draw(data, folder / "overlay.png", 8 * SHOWN)
 
     def _draw(self, data: Data, path: Path, limit: int) -> None:

@@ -45,7 +45,7 @@ def render(run: History, now: datetime | None = None) -> str:
     now = now or datetime.now(UTC)
     return TEMPLATES.get_template("page.html").render(
         run=run,
-        verdict=verdict(run, now),
+        progress=progress(run, now),
         facts=_facts(run),
         drawings=curves(run.rows, run.settings, run.best, marks(run.interventions, run.rows)),
         curve_notes=_curve_notes(run),
@@ -65,8 +65,8 @@ def render(run: History, now: datetime | None = None) -> str:
     )
 
 
-def verdict(run: History, now: datetime | None = None) -> str:
-    """Summarize the progress, the best score and the warnings of a run in one line."""
+def progress(run: History, now: datetime | None = None) -> str:
+    """Summarize the progress and the best score of a run in one line."""
     epochs = run.config.get("epochs")
     parts = [f"epoch {run.epoch:.4g}" + (f" of {epochs:.4g}" if epochs else "")]
     if not run.rows:
@@ -78,17 +78,6 @@ def verdict(run: History, now: datetime | None = None) -> str:
         )
     elif run.rows:
         parts.append("not evaluated yet")
-    if run.criteria:
-        met = sum(criterion.met is True for criterion in run.criteria)
-        parts.append(f"{met} of {len(run.criteria)} success criteria met")
-    warnings = [finding.rule for finding in run.findings if finding.level == "warning"]
-    if warnings:
-        plural = "s" if len(warnings) > 1 else ""
-        parts.append(f"{len(warnings)} warning{plural} ({', '.join(warnings)})")
-    elif any(signal.ok is not None for signal in run.signals[:-2]):
-        parts.append("no warnings")
-    else:
-        parts.append("too few journal lines to judge its health")
     if run.status.get("cause") and run.state != "done":
         parts.append(f"cause: {run.status['cause']}")
     silent_s = run.silent_s(now)

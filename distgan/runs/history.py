@@ -18,14 +18,22 @@ from pydantic import ValidationError
 from distgan.config.identity import with_neutral
 from distgan.config.loading import YAML_BYTES, parse_yaml
 from distgan.core.errors import RunError
-from distgan.core.reading import parse_json, read_bytes, read_lines
-from distgan.monitor.criteria import Criterion, criteria
+from distgan.core.reading import read_bytes
 from distgan.monitor.decisions import evaluate_rules
 from distgan.monitor.interventions import Intervention, interventions
-from distgan.monitor.journal import current_settings, finite_number, read_journal, score_key, series
+from distgan.monitor.journal import (
+    current_settings,
+    finite_number,
+    floor_row,
+    read_journal,
+    score_key,
+    series,
+)
 from distgan.monitor.results import Finding, HealthSignal
 from distgan.monitor.settings import Watch
 from distgan.monitor.signals import health_signals
+from distgan.monitor.success.criterion import Criterion
+from distgan.monitor.success.verdict import Verdict, judge
 from distgan.runs import records
 from distgan.shards.format.sample_spec import UNITS
 
@@ -75,14 +83,26 @@ class History:
         return evaluate_rules(self.rows, self.settings, self.values)
 
     @cached_property
-    def criteria(self) -> list[Criterion]:
+    def verdict(self) -> Verdict:
+        """Was the run a success, as of its last validation or evaluation?"""
+        return judge(self._with_floors(), self.config, self.settings, records.warnings(self.events))
+
+    @property
+    def criteria(self) -> tuple[Criterion, ...]:
         """The success criteria of this system."""
-        return criteria(
-            self.rows,
-            self.config,
-            self.settings,
-            [event for event in self.events if event.get("event") == "warning"],
-        )
+        return self.verdict.criteria
+
+    def _with_floors(self) -> list[dict]:
+        """Return the journal; scores of earlier versions get their floors from eval/*.json."""
+        floors = {
+            one["step"]: floor_row(one) for one in self.evaluations if type(one.get("step")) is int
+        }
+        return [
+            floors.get(row["step"], {}) | row
+            if any(key.startswith("eval/") for key in row)
+            else row
+            for row in self.rows
+        ]
 
     @cached_property
     def signals(self) -> list[HealthSignal]:
@@ -259,7 +279,7 @@ def read_history(folder: Path) -> History:
             path.parent.name: _mapping(folder, path.relative_to(folder))
             for path in sorted(folder.glob("attempts/*/attempt.json"))
         },
-        events=_lines(folder, "events.jsonl"),
+        events=records.read_events(folder / "events.jsonl"),
         rows=read_journal(folder / "journal.jsonl"),
         samples=samples,
         evaluations=[
@@ -346,28 +366,6 @@ def _mapping(folder: Path, name: str | Path) -> dict:
     if not isinstance(value, dict | None):
         raise RunError(f"{path} is damaged: expected a mapping, not {type(value).__name__}")
     return value or {}
-
-
-def _lines(folder: Path, name: str) -> list[dict]:
-    """Return the events; a damaged line becomes an event `unreadable`."""
-    try:
-        lines = read_lines(folder / name)
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise RunError(f"{folder / name} cannot be read: {error.strerror}") from error
-    events = []
-    for line in filter(bytes.strip, lines):
-        try:
-            event = parse_json(line)
-        except ValueError:
-            event = None
-        events.append(
-            event
-            if isinstance(event, dict)
-            else {"event": "unreadable", "line": line[:80].decode(errors="replace")}
-        )
-    return events
 
 
 def _time(text: str | None) -> datetime | None:

@@ -9,7 +9,8 @@ from typing import Annotated, Any, Required
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
-from distgan.core.reading import read_bytes, read_json
+from distgan.core.errors import RunError
+from distgan.core.reading import parse_json, read_bytes, read_json, read_lines
 
 Count = Annotated[int, Field(ge=-(2**53), le=2**53)]
 Time = Annotated[float, Field(ge=-1e15, le=1e15)]  # seconds; not infinite, not NaN
@@ -36,6 +37,7 @@ class Status(TypedDict, total=False):
     samples: Count | None
     epoch: Time | None
     best: Best | None
+    verdict: str | None
     heartbeat: str | None
     started: str | None
     ended: str | None
@@ -199,3 +201,32 @@ def refusal(folder: Path) -> str | None:
     except OSError as error:
         return f"NO_RESTART cannot be read: {error.strerror}"
     return text[:2000] or "NO_RESTART"
+
+
+def read_events(path: Path) -> list[dict[str, Any]]:
+    """Return the events of events.jsonl, [] without one; a damaged line becomes an event
+    `unreadable`. RunError if the file cannot be read.
+    """
+    try:
+        lines = read_lines(path)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error.strerror}") from error
+    events = []
+    for line in filter(bytes.strip, lines):
+        try:
+            event = parse_json(line)
+        except ValueError:
+            event = None
+        events.append(
+            event
+            if isinstance(event, dict)
+            else {"event": "unreadable", "line": line[:80].decode(errors="replace")}
+        )
+    return events
+
+
+def warnings(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the events `warning`."""
+    return [event for event in events if event.get("event") == "warning"]

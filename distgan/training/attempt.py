@@ -120,6 +120,8 @@ def _attempt(setup: TrainingSetup, run: Run, folder: RunFolder) -> Literal["done
         raise
     why = loop.requests.cause if state == "stopped" else None
     folder.end(state, why, **_measured(setup.ranks))
+    if setup.ranks.is_main:
+        console.say(f"verdict: {loop.checks.summary(loop.state)['verdict']}")
     return state
 
 

@@ -1,5 +1,6 @@
 """The checks between two steps: samples, validation, evaluation, and the monitor's decision."""
 
+import contextlib
 import json
 import math
 import time
@@ -15,9 +16,11 @@ from distgan.data.dataset import Data
 from distgan.distributed.ranks import Ranks
 from distgan.evaluation.image_evaluator import Evaluator
 from distgan.monitor.decisions import Decision, decide, evaluate_rules
-from distgan.monitor.journal import UNSCHEDULED
+from distgan.monitor.journal import UNSCHEDULED, floor_row
 from distgan.monitor.moves import format_setting
+from distgan.monitor.success.verdict import judge
 from distgan.recipes._base import apply_settings, show, validate
+from distgan.runs import records
 from distgan.runs.folder import RunFolder
 from distgan.runs.training_state import TrainingState
 from distgan.training.journal_writer import JournalWriter, head
@@ -50,6 +53,7 @@ class Checks:
         self._recipe, self._data, self._ranks, self._folder = recipe, data, ranks, folder
         self._writer, self._evaluator, self._last = writer, evaluator, last
         self._warned_no_healthy_checkpoint = False
+        self._verdict: str | None = None  # since the last check, once it was asked for
 
     def scheduled(self, now: Clock, state: TrainingState) -> Due:
         """Return what the run's schedules ask for at this step, whatever `epochs` is."""
@@ -74,6 +78,7 @@ class Checks:
         journal without waiting rows. Collective.
         """
         due, scheduled = self.due(now, state), self.scheduled(now, state)
+        self._verdict = None
         began = time.perf_counter()
         result = None
         if due.show or due.validate:
@@ -148,7 +153,7 @@ class Checks:
             state.best = head(now) | {"score": score, "metric": metric} | _floor(result)
             if not mark:
                 state.best_scheduled = state.best
-        row = head(now) | {f"eval/{metric}": score} | mark
+        row = head(now) | {f"eval/{metric}": score} | floor_row(result) | mark
         if result.get("nearest") is not None:
             row["valid/nearest"] = result["nearest"]
         self._writer.write([row])
@@ -190,6 +195,21 @@ class Checks:
             any(finding.level == "warning" for finding in findings),
             decide(findings, watch, values, state.monitor_memory, now.epoch),
         )
+
+    def summary(self, state: TrainingState) -> dict[str, Any]:
+        """Return the best score, and the verdict of `distgan report` as of the last check, for
+        status.json. {} on other ranks than 0.
+        """
+        if not self._ranks.is_main:
+            return {}
+        if self._verdict is None:
+            rows = sorted(self._writer.history, key=lambda row: row["step"])
+            warnings: list[dict] = []
+            with contextlib.suppress(RunError):
+                warnings = records.warnings(records.read_events(self._folder.path / "events.jsonl"))
+            values = state.run.model_dump(mode="json")
+            self._verdict = judge(rows, values, state.run.watch, warnings).sentence
+        return {"best": state.best, "verdict": self._verdict}
 
     def end_reason(self, now: Clock, state: TrainingState, decision: Decision) -> str | None:
         """Return why a run of any length ends at this step; None if it goes on."""

@@ -14,7 +14,7 @@ import torch
 
 from distgan.core.clock import Clock
 from distgan.distributed.ranks import Ranks
-from distgan.monitor.journal import recent
+from distgan.monitor.journal import thinned
 from distgan.runs.folder import RunFolder
 
 UNSHOWN = {"unshown": True}  # in rows that machine.journal_every leaves out of the journal
@@ -145,11 +145,11 @@ class JournalWriter:
         return [row for row in self.history if "unshown" in row]
 
     def set_history(self, rows: list[dict[str, Any]]) -> None:
-        """Keep what the monitor evaluates of these rows.
+        """Keep what the monitor evaluates of these rows, and what the verdict looks at.
 
         A run that was continued keeps the same as one that never stopped.
         """
-        self.history = recent(rows)
+        self.history = thinned(rows)
 
 
 def head(now: Clock) -> dict[str, Any]:

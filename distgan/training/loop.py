@@ -334,7 +334,7 @@ class Loop:
             step=now.step,
             samples=now.samples,
             epoch=now.epoch,
-            best=self.state.best,
+            **self.checks.summary(self.state),
         )
 
     def _report_resumed(self) -> None:

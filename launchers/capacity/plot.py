@@ -6,7 +6,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from distgan.launchers.capacity.measurement import DOCUMENTS, Row, has_score
+from distgan.launchers.capacity.measurement import DOCUMENTS, ROAD_MAP, Row, has_score
 from distgan.launchers.capacity.recommendation import WITHIN
 from distgan.outputs.signal_plots import BLUE, GREEN, ORANGE, RED
 
@@ -169,6 +169,8 @@ def _scores(ax, rows: list[Row], recommended: int | None) -> None:
 
 
 def _curves(ax, rows: list[Row]) -> None:
+    """Draw the scores; of FID with the documents' road maps: down triangles are sagan's."""
+    fid = any(row.measure and row.measure[0] == "fid" for row in rows)
     for row, colour in zip([row for row in rows if row.scores], PALETTE * len(rows), strict=False):
         epochs, scores = zip(*row.scores, strict=True)
         ax.plot(
@@ -180,6 +182,18 @@ def _curves(ax, rows: list[Row]) -> None:
             markersize=2.5,
             label=str(row.width),
         )
+    last = max((row.epochs for row in rows), default=0.0)
+    for mark in ROAD_MAP if fid else ():
+        if mark.number == "FID" and mark.epoch <= last:
+            ax.errorbar(
+                mark.epoch,
+                mark.high,
+                yerr=[[mark.high - mark.low], [0]] if mark.low is not None else None,
+                color=ORANGE,
+                marker="_" if mark.study == "capacity" else "v",
+                capsize=3,
+                zorder=5,
+            )
     values = [score for row in rows for _, score in row.scores if score > 0]
     if values and max(values) > 10 * min(values):
         ax.set_yscale("log")

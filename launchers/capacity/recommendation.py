@@ -12,6 +12,8 @@ LEARNT = 0.50  # of the untrained networks' score: above it there is nothing to 
 def recommend(rows: list[Row], limit_gb: float | None = None) -> tuple[int | None, list[str]]:
     """Return the narrowest width that scores like the best one and is sound, and the reasons.
 
+    A width whose run has collapsed, or copies training images, is left out.
+
     None if there is nothing to choose from.
     """
     left_out = {
@@ -30,6 +32,9 @@ def recommend(rows: list[Row], limit_gb: float | None = None) -> tuple[int | Non
                 f"{row.width} is left out: it takes {row.memory_mb / 1000:.3g} GB, allowed are"
                 f" {limit_gb:g}"
             )
+    for row in rows:
+        if row.width not in left_out and row.unsound:
+            left_out[row.width] = f"{row.width} is left out: {', '.join(row.unsound)}"
     alike: dict[tuple, list[ScoredRow]] = {}
     for row in rows:
         if row.width not in left_out and has_score(row):
@@ -105,6 +110,7 @@ def _why(chosen: ScoredRow, best: ScoredRow, comparable: list[ScoredRow]) -> lis
             f"its D overfits{overfit}: it tells training images from held-out ones; keep its best"
             " checkpoint, and look at the samples"
         )
+    why += _unknown(chosen)
     others = [rule for rule in chosen.warnings if rule not in OVERFITTING]
     if others:
         why.append(
@@ -123,6 +129,15 @@ def _why(chosen: ScoredRow, best: ScoredRow, comparable: list[ScoredRow]) -> lis
             + ", ".join(f"{row.width}: {row.epochs:.4g}" for row in comparable)
         )
     return why
+
+
+def _unknown(row: Row) -> list[str]:
+    """Return a reason to look at the samples, where nothing measured their variety."""
+    names = ("diversity", "coverage")
+    missing = [name for name in names if getattr(row, name) is None]
+    were = "was" if len(missing) == 1 else "were"
+    said = f"its {' and '.join(missing)} {were} not measured: look at its samples"
+    return [said] if missing else []
 
 
 def _costs(a: Row, b: Row) -> list[tuple[str, float | None, float | None]]:

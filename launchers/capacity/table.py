@@ -1,8 +1,38 @@
 """The table of a capacity study, as Markdown and as CSV. Imports no torch."""
 
 from distgan.core.files import csv_text
-from distgan.launchers.capacity.measurement import DOCUMENTS, Documents, Row
+from distgan.launchers.capacity.measurement import DOCUMENTS, ROAD_MAP, Documents, Milestone, Row
 from distgan.launchers.capacity.recommendation import recommend
+
+COLUMNS = (  # of the CSV
+    "width",
+    "state",
+    "epochs",
+    "parameters_g",
+    "parameters_d",
+    "documents_parameters_m",
+    "peak_memory_mb",
+    "documents_memory_gb",
+    "checkpoint_mb",
+    "documents_checkpoint_mb",
+    "epoch_s",
+    "documents_epoch_s",
+    "hours",
+    "documents_hours",
+    "disk_mb",
+    "documents_disk_mb",
+    "diversity",
+    "coverage",
+    "metric",
+    "score",
+    "best_epoch",
+    "samples",
+    "documents_fid",
+    "device",
+    "processes",
+    "warnings",
+    "verdict",
+)
 
 
 # ---- showing
@@ -17,13 +47,30 @@ def text(rows: list[Row], limit_gb: float | None = None) -> str:
         "together",
         "peak memory",
         "checkpoint",
+        "disk",
         "time per epoch",
+        "total hours",
+        "diversity",
+        "coverage",
         f"best {' or '.join(sorted(metrics)) or 'score'}",
         "run",
     )
-    lines = [heads, tuple("---" for _ in heads), *(_cells(row) for row in rows)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(heads))]
-    table = "\n".join(
+    table = _markdown([heads, *(_cells(row) for row in rows)])
+    verdict = f"Recommended: ngf = ndf = {width}" if width else "No recommendation"
+    return (
+        f"{table}\n\n{_legend(rows, metrics)}\n\n{verdict}\n\n"
+        + "\n".join(f"* {reason}" for reason in reasons)
+        + "\n\nVerdicts\n\n"
+        + "\n".join(f"* {row.width}: {row.verdict or row.state}" for row in rows)
+        + f"\n\nThe documents' road maps\n\n{_road_map(rows)}\n"
+    )
+
+
+def _markdown(lines: list[tuple[str, ...]]) -> str:
+    """Return a table; the first line is its heading."""
+    lines = [lines[0], tuple("---" for _ in lines[0]), *lines[1:]]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    return "\n".join(
         "| "
         + " | ".join(
             cell.ljust(n, "-" if cell == "---" else " ")
@@ -32,12 +79,31 @@ def text(rows: list[Row], limit_gb: float | None = None) -> str:
         + " |"
         for line in lines
     )
-    verdict = f"Recommended: ngf = ndf = {width}" if width else "No recommendation"
-    return (
-        f"{table}\n\n{_legend(rows, metrics)}\n\n{verdict}\n\n"
-        + "\n".join(f"* {reason}" for reason in reasons)
-        + "\n"
-    )
+
+
+def _road_map(rows: list[Row]) -> str:
+    """Return the phases of the documents beside what each width had measured by that epoch."""
+    heads = ("by epoch", "document", "expected", *(str(row.width) for row in rows))
+    lines = [heads]
+    for mark in ROAD_MAP:
+        low = f"{mark.low:g}–" if mark.low is not None else "below "
+        expected = f"{mark.number} {low}{mark.high:g}"
+        measured = (_at(row, mark) for row in rows)
+        lines.append((str(mark.epoch), mark.study, expected, *measured))
+    return _markdown(lines)
+
+
+def _at(row: Row, mark: Milestone) -> str:
+    """Return the score or D(x) of the last measurement by that epoch; – before it is reached.
+
+    A score of another metric than FID stands with its name.
+    """
+    points = row.scores if mark.number == "FID" else row.real_prob
+    reached = [value for epoch, value in points if epoch < mark.epoch + 1]
+    if not reached or row.epochs < mark.epoch:
+        return "–"
+    other = mark.number == "FID" and row.measure and row.measure[0] != "fid"
+    return f"{reached[-1]:.3g}" + (f" {row.measure[0]}" if other and row.measure else "")
 
 
 def _cells(row: Row) -> tuple[str, ...]:
@@ -61,7 +127,11 @@ def _cells(row: Row) -> tuple[str, ...]:
             "{:.0f} MB",
             docs and docs.checkpoint_mb and f"{docs.checkpoint_mb:g} MB",
         ),
+        _pair(row.disk_mb, "{:.0f} MB", docs and docs.disk_mb and f"{docs.disk_mb:g} MB"),
         _pair(row.epoch_s, "{:.3g} s", docs and docs.epoch_min and f"{60 * docs.epoch_min:g} s"),
+        _pair(row.hours, "{:.3g}", docs and docs.hours and f"{docs.hours:g}"),
+        _pair(row.diversity, "{:.3g}", None),
+        _pair(row.coverage, "{:.0%}", None),
         _pair(score, "{}", docs and docs.fid and f"FID {docs.fid}"),
         "; ".join([state, *row.warnings]),
     )
@@ -104,8 +174,10 @@ def _legend(rows: list[Row], metrics: set[str]) -> str:
         " the documents' is the weights alone, 4 bytes each.",
         (
             "Time per epoch: training alone, the median of the journal's speeds, without"
-            " validations and evaluations."
+            " validations and evaluations. Total hours: of all attempts, with those; the documents'"
+            " are of 3000 epochs. Disk: all files of the run; the documents' is 15 checkpoints."
         ),
+        "Diversity (1: that of real images) and coverage (of real images): at the end.",
     ]
     if metrics and metrics != {"fid"}:
         notes.append(
@@ -117,28 +189,6 @@ def _legend(rows: list[Row], metrics: set[str]) -> str:
 
 def table_csv(rows: list[Row]) -> str:
     """Return the rows as CSV, with the estimates in columns of their own."""
-    names = (
-        "width",
-        "state",
-        "epochs",
-        "parameters_g",
-        "parameters_d",
-        "documents_parameters_m",
-        "peak_memory_mb",
-        "documents_memory_gb",
-        "checkpoint_mb",
-        "documents_checkpoint_mb",
-        "epoch_s",
-        "documents_epoch_s",
-        "metric",
-        "score",
-        "best_epoch",
-        "samples",
-        "documents_fid",
-        "device",
-        "processes",
-        "warnings",
-    )
     lines = []
     for row in rows:
         docs = DOCUMENTS.get(row.width) or Documents(0)
@@ -157,6 +207,12 @@ def table_csv(rows: list[Row]) -> str:
                 docs.checkpoint_mb,
                 row.epoch_s,
                 docs.epoch_min and 60 * docs.epoch_min,
+                row.hours,
+                docs.hours,
+                row.disk_mb,
+                docs.disk_mb,
+                row.diversity,
+                row.coverage,
                 metric,
                 row.score,
                 row.best_epoch,
@@ -165,6 +221,7 @@ def table_csv(rows: list[Row]) -> str:
                 row.device,
                 row.processes,
                 " ".join(row.warnings),
+                row.verdict,
             ]
         )
-    return csv_text(names, lines)
+    return csv_text(COLUMNS, lines)

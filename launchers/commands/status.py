@@ -111,6 +111,7 @@ def show(selected: Sequence[SelectedRun], home: Path) -> None:
     console.table(
         tuple(heads[i] for i in used), [tuple(row[i] for i in used) for row in rows], right=False
     )
+    _show_verdicts(selected[:LIMIT])
     if len(selected) > LIMIT:
         console.say(f"… and {len(selected) - LIMIT} more (--json lists all)")
     counts = Counter(run.state.name for run in selected)
@@ -136,10 +137,9 @@ def _row(run: SelectedRun) -> tuple[str, ...]:
         if run_progress.epoch is not None
         else "–"
     )
-    name = run.name if not run.sweep else run.folder.name
     return (
         index,
-        name if len(name) <= 46 else name[:28] + "…" + name[-17:],
+        _name(run),
         run.state.name,
         epoch,
         _number(losses.get("g/loss")),
@@ -154,6 +154,29 @@ def _row(run: SelectedRun) -> tuple[str, ...]:
         (run.submitted.key if run.submitted else None) or "–",
         _remark(run),
     )
+
+
+def _name(run: SelectedRun) -> str:
+    name = run.name if not run.sweep else run.folder.name
+    return name if len(name) <= 46 else name[:28] + "…" + name[-17:]
+
+
+def _show_verdicts(selected: Sequence[SelectedRun]) -> None:
+    """Print the verdict on each run, as it recorded it at its last validation or evaluation."""
+    rows = [
+        (f"{run.sweep}:{run.index}" if run.sweep else _name(run), verdict)
+        for run in selected
+        if (verdict := recorded_verdict(run))
+    ]
+    if rows:
+        console.say("")
+        console.table(("", "verdict"), rows, right=False)
+
+
+def recorded_verdict(run: SelectedRun) -> str | None:
+    """Return the sentence in status.json; None in those of earlier versions."""
+    verdict = run.files.status.get("verdict")
+    return verdict if isinstance(verdict, str) else None
 
 
 def _remark(run: SelectedRun) -> str:
@@ -248,6 +271,7 @@ def as_dict(run: SelectedRun) -> dict[str, Any]:
         "epochs": run_progress.epochs,
         "losses": run_progress.losses,
         "best": run.files.status.get("best"),
+        "verdict": recorded_verdict(run),
         "samples_per_second": run_progress.speed,
         "left_s": run_progress.left_s,
         "nodes": run.queue_entry.nodes if run.queue_entry else None,

@@ -37,8 +37,7 @@ def write(folder: Path, members: Sequence[str], values: Sequence[dict[str, Any]]
         "samples/s",
         "hours",
         "restarts",
-        "criteria",
-        "warnings",
+        "verdict",
         "run",
     )
     rows = [
@@ -54,7 +53,9 @@ def write(folder: Path, members: Sequence[str], values: Sequence[dict[str, Any]]
     )
     write_atomic(folder / "report.csv", _csv(heads, rows))
     picture = _draw(folder / "report.png", histories, values, order)
-    console.table(heads[:-1], [row[:-1] for row in rows], right=False)
+    console.table(heads[:-2], [row[:-2] for row in rows], right=False)
+    console.say("")
+    console.table(("", "verdict"), [(row[0], row[-2]) for row in rows], right=False)
     console.say(
         "\n".join(
             [
@@ -137,7 +138,7 @@ def _row(
 ) -> tuple[str, ...]:
     cells = (str(index), *(str(values.get(key, "–")) for key in keys))
     if run is None:
-        return (*cells, "new", *["–"] * 8, folder.name)
+        return (*cells, "new", *["–"] * 7, folder.name)
     best, spent, files = run.best or {}, run_cost(folder, None), read_run_files(folder)
     row = report.line(run)
     state = "done" if files.done else "failed" if files.refused else row["state"]
@@ -150,8 +151,7 @@ def _row(
         row["samples/s"],
         f"{spent.elapsed / 3600:.2f}" if spent.turns else f"{run.wall_s / 3600:.2f}",
         str(max(0, files.attempts - 1)),
-        row["criteria"],
-        row["warnings"],
+        row["verdict"],
         folder.name,
     )
 
@@ -182,11 +182,8 @@ def _markdown(
             f"frechet_standin is computed with stand-in weights ({'; '.join(made)}): it compares"
             " these runs with each other only."
         )
-    warned = [row for row in rows if row[-2] not in ("–", "")]
-    if warned:
-        notes.append(
-            f"{len(warned)} runs ended with warnings; `distgan report RUN` has their advice."
-        )
+    if any(run.verdict.raised for run in histories.values()):
+        notes.append("`distgan report RUN` has the advice on warnings.")
     return (
         f"# Sweep {name}\n\n"
         + "\n".join(lines)

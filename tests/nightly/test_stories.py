@@ -56,6 +56,7 @@ def test_the_repaired_run_is_healthy(buried, tmp_path):
         "D loss": True,
         "training and validation L1": True,
         "generalisation gap": True,
+        "trivial output": True,
         "warnings": True,
     }
 

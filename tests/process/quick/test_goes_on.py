@@ -1,7 +1,11 @@
 """A run goes on after its end and ends with its story; its journal is on the disk first."""
 
+import json
+
 from broken_trainers import FROM_STEP_6
 from processes import TINY, broken, events, line, run
+
+from distgan.runs.history import read_history
 
 
 def test_the_journal_is_on_the_disk_before_the_checkpoint_that_counts_on_it(particles, tmp_path):
@@ -37,7 +41,7 @@ def test_the_journal_is_on_the_disk_before_the_checkpoint_that_counts_on_it(part
 
 def test_running_a_finished_run_says_so(particles, tmp_path):
     ask = ["sagan", f"data={particles}", "epochs=1", *TINY]
-    run(line("python"), *ask, cwd=tmp_path)
+    first = run(line("python"), *ask, cwd=tmp_path)
     (folder,) = (tmp_path / "runs" / "sagan").iterdir()
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
     output = run(line("python"), *ask, cwd=tmp_path)
@@ -45,9 +49,14 @@ def test_running_a_finished_run_says_so(particles, tmp_path):
     changed = [path.name for path, at in before.items() if path.stat().st_mtime_ns != at]
     assert not changed
     # A longer run is the same run, continued.
-    assert "continuing from step" in run(
-        line("python"), *ask[: -len(TINY) - 1], "epochs=2", *TINY, cwd=tmp_path
-    )
+    longer = run(line("python"), *ask[: -len(TINY) - 1], "epochs=2", *TINY, cwd=tmp_path)
+    assert "continuing from step" in longer
+    # The terminal, status.json and the report have one sentence.
+    assert "\nverdict: too early to judge: 1 evaluation after the start" in first
+    sentence = read_history(folder).verdict.sentence
+    assert sentence.startswith("too early to judge: 2 evaluations after the start")
+    assert f"\nverdict: {sentence}\n" in longer
+    assert json.loads((folder / "status.json").read_text())["verdict"] == sentence
 
 
 def test_then_the_run_ends_with_its_story(particles, tmp_path):

@@ -13,7 +13,7 @@ from reports import Reader, invent, page_of
 from distgan.commands import report
 from distgan.core.errors import RunError
 from distgan.report.media import pick
-from distgan.report.page import TEMPLATES, verdict
+from distgan.report.page import TEMPLATES, progress
 from distgan.runs.history import find_runs, read_history
 
 
@@ -83,8 +83,9 @@ def test_the_table_has_a_line_for_each_run(tmp_path, capsys):
         "sagan/ngf=64-aaaaaaaa",
         "sagan/ngf=96-bbbbbbbb",
     ]
-    assert "frechet_standin" in lines[1] and "d_overfitting" in lines[1]
-    assert [line.endswith("report.html") for line in lines[3:]] == [True, True]
+    assert "frechet_standin" in lines[1] and lines[4].split() == ["run", "verdict"]
+    assert all(line.startswith("sagan/") and "d_overfitting" in line for line in lines[5:7])
+    assert [line.endswith("report.html") for line in lines[7:]] == [True, True]
 
 
 @pytest.mark.parametrize(
@@ -212,7 +213,7 @@ def test_a_silent_run_is_doubted(tmp_path):
     folder = invent(tmp_path / "sagan/silent-00000000", grids=0)
     status = json.loads((folder / "status.json").read_text()) | {"state": "running"}
     (folder / "status.json").write_text(json.dumps(status))
-    assert "no heartbeat for" in verdict(read_history(folder))
+    assert "no heartbeat for" in progress(read_history(folder))
 
 
 def test_the_grids_picked_are_the_first_the_best_the_last_and_some_between():

@@ -18,14 +18,14 @@ from run_folders import clip, invent_pair, wav
 
 from distgan.commands import report
 from distgan.core.errors import RunError
-from distgan.monitor.criteria import Criterion
 from distgan.monitor.interventions import interventions, marks
 from distgan.monitor.settings import Watch
+from distgan.monitor.success import verdict
+from distgan.monitor.success.criterion import Criterion
 from distgan.outputs.signal_plots import GREEN, RED
 from distgan.report import media
 from distgan.report.curves import _losses, _paired, curves
 from distgan.report.page import TEMPLATES
-from distgan.runs import history
 from distgan.runs.history import read_history
 
 EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>"
@@ -122,9 +122,10 @@ def test_criteria_are_told_one_by_one(plain, monkeypatch):
         Criterion("D loss in range", True, "0.31", "0.2–0.7"),
         Criterion("no warning", False, EVIL, "none"),
         Criterion("the gap", None, "no validation yet", "below 0.1"),
+        Criterion("D(x)", None, "0.45", "0.5–0.8", unreachable=True),
     ]
     monkeypatch.setattr(
-        history,
+        verdict,
         "criteria",
         lambda rows, config, watch, warnings: (
             found if [w["rule"] for w in warnings] == ["d_loss_low"] and config else []
@@ -132,12 +133,13 @@ def test_criteria_are_told_one_by_one(plain, monkeypatch):
     )
     page = page_of(plain)
     text = Reader(page).text
-    assert "Success criteria" in text and "1 of 3 success criteria met" in text
-    assert re.findall(r">(met|not met|unknown)</td>", page) == ["met", "not met", "unknown"]
+    assert "Success criteria" in text and "1 of 4 success criteria met" in text
+    states = ["met", "not met", "not measured", "unreachable"]
+    assert re.findall(r">(met|not met|not measured|unreachable)</td>", page) == states
     assert (
         links(page) == []
         and EVIL in text
-        and "1 of 3" in report.line(read_history(plain))["criteria"]
+        and "1 of 4" in report.line(read_history(plain))["verdict"]
     )
 
 
@@ -477,7 +479,7 @@ def test_columns_are_those_that_any_run_has(tmp_path, capsys):
     assert "D(x)" not in capsys.readouterr().out
     invent(tmp_path / "sagan/b-0", grids=0)
     report.main([str(tmp_path), "--no-page"])
-    heads, *rows = capsys.readouterr().out.splitlines()
+    heads, *rows = capsys.readouterr().out.partition("\n\n")[0].splitlines()
     assert (
         all(head in heads for head in ("D(x)", "L1", "valid L1", "samples/s"))
         and "SI-SDR" not in heads

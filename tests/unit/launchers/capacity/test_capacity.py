@@ -296,6 +296,33 @@ def test_an_overfitting_width_is_passed_over_where_another_is_as_good():
     assert width == 64 and any("its D overfits (valid/overfit 0.9)" in one for one in why)
 
 
+def test_a_collapsed_width_is_not_recommended_whatever_its_score():
+    found = rows(w64=30.0, w80=62.0, w96=60.0)
+    alike = "samples are alike (diversity 0.079)"
+    found[0] = replace(found[0], unsound=(alike,), verdict=f"failed: {alike}", diversity=0.079)
+    width, why = recommend(found)
+    assert width == 80 and f"64 is left out: {alike}" in why
+    assert "its diversity and coverage were not measured: look at its samples" in why
+    shown = text(found)
+    assert f"* 64: failed: {alike}" in shown and "| 0.079 " in shown
+    found = [replace(row, unsound=(alike,)) for row in found]
+    assert recommend(found)[0] is None
+
+
+def test_the_road_maps_stand_beside_what_was_measured_by_then():
+    found = rows(w64=61.0, w80=60.0)
+    scores = ((0.0, 180.0), (190.0, 95.0), (200.03, 90.0), (400.0, 70.0))
+    found[0] = replace(found[0], epochs=600, scores=scores, real_prob=((499.0, 0.8), (501.0, 0.9)))
+    lines = [line.split("|")[1:-1] for line in text(found).split("road maps")[1].splitlines()[2:]]
+    cells = {tuple(cell.strip() for cell in line[:3]): line[3].strip() for line in lines}
+    assert cells["200", "sagan", "FID 80–100"] == "90"
+    assert cells["500", "capacity", "D(x) 0.7–0.9"] == "0.8"
+    assert cells["500", "sagan", "FID 60–80"] == "70"
+    assert cells["1500", "sagan", "FID below 50"] == cells["3000", "capacity", "FID 60–65"] == "–"
+    other = replace(found[0], measure=("frechet_standin", 500, 300))
+    assert "| 90 frechet_standin " in text([other])
+
+
 def test_what_takes_too_much_memory_is_left_out():
     width, why = recommend(rows(w64=100.0, w96=60.0, w128=40.0), limit_gb=1.0)
     assert width == 96 and "128 is left out: it takes 1.28 GB, allowed are 1" in why
@@ -357,11 +384,16 @@ def test_estimates_stand_beside_measurements():
         "9,600 (5.1 M)",
         "0.64 GB (5–6 GB)",
         "32 MB (20 MB)",
+        "– (300 MB)",
         "6.4 s (150 s)",
+        "– (125)",
+        "–",
+        "–",
         "61 @ 20 (FID 70–80)",
         "done, epoch 50",
     ]
-    assert cells[1][3:8] == ["12,000 (7.2 M)", "0.80 GB", "40 MB", "8 s", "60 @ 20"]
+    assert cells[1][3:8] == ["12,000 (7.2 M)", "0.80 GB", "40 MB", "–", "8 s"]
+    assert cells[1][8:12] == ["–", "–", "–", "60 @ 20"]
     assert cells[2] == [
         "96",
         "– (5.4 M)",
@@ -369,7 +401,11 @@ def test_estimates_stand_beside_measurements():
         "– (11.5 M)",
         "– (7–9 GB)",
         "– (45 MB)",
+        "– (675 MB)",
         "– (210 s)",
+        "– (175)",
+        "–",
+        "–",
         "– (FID 60–70)",
         "not begun",
     ]
