@@ -133,7 +133,7 @@ class Disk:
             weights = sum(p.numel() * p.element_size() for p in player.module.parameters())
             moments += (1 if one_moment else 2) * weights
         beside = _DESCRIPTION + _TENSOR * count
-        has_best = run.scored is not None or run.judged_by is not None
+        has_best = run.scored is not None or run.judge is not None
         return cls(
             networks + moments + 3 * beside,
             # The newest, the best, the one to roll back to, and the one that is being written.

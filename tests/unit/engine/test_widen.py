@@ -301,7 +301,7 @@ def test_a_checkpoint_is_found(folder, text, step):
         ),
         (
             "narrow@newest",
-            "allowed after the @ are best, last and a step; the run keeps steps 12, 24",
+            "allowed after the @ are best, last, epoch=N and a step; the run keeps steps 12, 24",
         ),
         ("narrow@-1", "allowed after the @ are"),
         ("", "no run folder"),

@@ -222,7 +222,7 @@ def dry(particles, tmp_path, monkeypatch, capsys):
 
 
 def test_a_dry_run_prints_what_would_be_trained(dry, particles):
-    out = dry()
+    out = dry("--all")
     settings = yaml.safe_load(out[: out.index("run identity")])
     assert (
         settings["batch"] == 16
@@ -264,7 +264,9 @@ def test_the_size_of_a_checkpoint_is_known_before(dry, particles, tmp_path, word
     from distgan.recipes._catalog import resolve_recipe
     from distgan.training.setup import TrainingSetup
 
-    told = float(re.search(r"^checkpoint +([\d.]+) MB$", dry(*words), re.MULTILINE)[1])
+    told = float(
+        re.search(r"^disk .*?: \d+ checkpoints of ([\d.]+) MB", dry(*words), re.MULTILINE)[1]
+    )
     module, tree = resolve_recipe("sagan")
     setup = TrainingSetup(
         module, validate(module.Settings, tree, [f"data={particles}", "batch=2", *words])
