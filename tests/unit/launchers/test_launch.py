@@ -257,7 +257,7 @@ def test_a_dry_run_prints_what_would_be_trained(dry, particles):
     ],
 )
 def test_the_size_of_a_checkpoint_is_known_before(dry, particles, tmp_path, words):
-    """Within 5 % of a real one, whose optimizers have taken a step."""
+    """At least a real one, whose optimizers have taken a step, and at most 8 % more: a bound."""
     import torch
 
     from distgan.config.loading import validate
@@ -280,7 +280,7 @@ def test_the_size_of_a_checkpoint_is_known_before(dry, particles, tmp_path, word
     )
     real = sum(path.stat().st_size for path in written.iterdir()) / 1e6
     shutil.rmtree(tmp_path / "checkpoints")
-    assert abs(told / real - 1) < 0.05, (told, real)
+    assert -0.002 < told / real - 1 < 0.08, (told, real)  # three digits are printed
 
 
 @pytest.mark.parametrize(
