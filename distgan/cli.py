@@ -200,9 +200,14 @@ def main() -> None:
 
             exit_process(code)
         sys.exit(code)
+    sys.exit(guarded(overview, argv))
+
+
+def overview(argv: list[str]) -> int:
+    """Print the version, or all verbs; 2 where a word is no verb."""
     if argv and argv[0] == "--version":
         print(f"distgan {__version__}")
-        sys.exit(0)
+        return 0
     print(
         "distgan: train GANs on images and audio; one run, any cluster\n\nusage: distgan VERB …  "
         " (distgan VERB --help)\n"
@@ -215,4 +220,5 @@ def main() -> None:
             f" {', '.join(VERBS)}",
             file=sys.stderr,
         )
-        sys.exit(2)
+        return 2
+    return 0

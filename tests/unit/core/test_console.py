@@ -62,6 +62,12 @@ def test_a_reader_that_has_gone_ends_a_verb_and_no_training():
     for words, code in ((["training"], 0), ([], 1)):
         done = subprocess.run([*into, *words], capture_output=True, text=True)
         assert f"code {code}" in done.stderr and "Traceback" not in done.stderr, done.stderr
+    closed = subprocess.run(
+        ["bash", "-c", '"$0" -m distgan --help | true', sys.executable],
+        capture_output=True,
+        text=True,
+    )
+    assert closed.stderr == ""
 
 
 def test_a_verb_whose_output_is_lost_says_so():
