@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from distgan.monitor.journal import finite, gaps, medians, recent
+from distgan.monitor.journal import finite, gaps, medians, thinned
 from distgan.monitor.results import HealthSignal
 from distgan.monitor.rules_game import g_loss_limit
 from distgan.monitor.rules_outcome import nonfinite_lines, score_flat, scores_since_better
@@ -43,7 +43,7 @@ def health_signals(rows: list[dict], s: Watch) -> list[HealthSignal]:
 
     rows: lines of the journal; s: thresholds. The last two signals need no full window.
     """
-    rows = recent(rows)
+    rows = thinned(rows)  # with the validation and score of the end, scheduled or not
     table = gaps(rows)
     gap = table[:, 2] - table[:, 1]
     specs = [
@@ -80,7 +80,7 @@ def _game(rows: list[dict], s: Watch, paired: bool) -> Iterator[SignalSpec]:
         yield _healthy_range(rows, s, key, name, meaning)
     yield (d := _d_loss(rows, s))
     g_losses = finite(rows, "g/loss")
-    g_loss, g_now, g_enough = _recent(g_losses[:, 1], s.window)
+    g_loss, g_now, g_enough = _latest(g_losses[:, 1], s.window)
     limit = g_loss_limit(medians(g_losses, s.window)[:, 1], s)
     g_high = float(limit[-1]) if len(limit) and s.g_loss_growth else s.g_loss_high
     yield SignalSpec(
@@ -106,7 +106,7 @@ def _d_loss(rows: list[dict], s: Watch) -> SignalSpec:
     table = finite(rows, "d/adversarial")
     return SignalSpec(
         "D loss",
-        *_recent((table if len(table) else finite(rows, "d/loss"))[:, 1], s.window),
+        *_latest((table if len(table) else finite(rows, "d/loss"))[:, 1], s.window),
         s.healthy.get("d/loss", (s.least_d_loss + (s.d_loss_strong or 0.0), s.d_loss_weak)),
         "near its floor D has nothing left to learn and G gets no gradient",
     )
@@ -123,35 +123,35 @@ def _validation(rows: list[dict], s: Watch, gap: np.ndarray) -> list[SignalSpec]
     return [
         SignalSpec(
             "validation L1 − training L1",
-            *_recent(gap, s.valid_window),
+            *_latest(gap, s.valid_window),
             (None, s.gap_healthy),
             "a gap means overfitting",
             applies=len(gap) > 0,
         ),
         SignalSpec(
             "validation L1",
-            *_recent(l1[:, 1], s.valid_window),
+            *_latest(l1[:, 1], s.valid_window),
             (None, None if rise is None else float(lowest.min() * (1 + rise))),
             f"may be {s.valid_rise or 0:.0%} above its lowest median",
             applies=rise is not None,
         ),
         SignalSpec(
             "diversity of samples",
-            *_recent(diversity, s.valid_window),
+            *_latest(diversity, s.valid_window),
             (s.diversity_low, None),
             "relative to real samples: 1 is healthy, 0 is mode collapse",
             applies=len(diversity) > 0 and s.diversity_low is not None,
         ),
         SignalSpec(
             "distance from training images",
-            *_recent(nearest, s.valid_window),
+            *_latest(nearest, s.valid_window),
             (s.nearest_low, None),
             "relative to unseen images: 1 is healthy, 0 is copies",
             applies=len(nearest) > 0 and s.nearest_low is not None,
         ),
         SignalSpec(
             "overfit of D",
-            *_recent(overfit, s.valid_window),
+            *_latest(overfit, s.valid_window),
             (None, s.overfit_high),
             "(train − held-out) / (train − fake): 0 is none; 1: held-out samples look generated",
             applies=bool(s.overfit_high) and (len(overfit) > 0 or not len(gap)),
@@ -163,7 +163,7 @@ def _healthy_range(rows: list[dict], s: Watch, key: str, name: str, meaning: str
     """A journal key with a range in `watch.healthy`."""
     values, limits = finite(rows, key)[:, 1], s.healthy.get(key, (None, None))
     applies = limits != (None, None) and (len(values) > 0 or not rows)
-    return SignalSpec(name, *_recent(values, s.window), limits, meaning, applies)
+    return SignalSpec(name, *_latest(values, s.window), limits, meaning, applies)
 
 
 def _since_better_score(rows: list[dict], s: Watch) -> HealthSignal:
@@ -179,7 +179,7 @@ def _since_better_score(rows: list[dict], s: Watch) -> HealthSignal:
     )
 
 
-def _recent(values: np.ndarray, window: int) -> tuple[float | None, float | None, bool]:
+def _latest(values: np.ndarray, window: int) -> tuple[float | None, float | None, bool]:
     """(the median of the last `window` values, the last value, are there so many)."""
     last = values[-window:]
     if not len(last):

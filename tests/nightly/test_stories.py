@@ -61,6 +61,19 @@ def test_the_repaired_run_is_healthy(buried, tmp_path):
     }
 
 
+def test_a_collapsed_run_is_no_success(tmp_path):
+    """Its score falls 100-fold and more, its losses look well, and all its samples are alike."""
+    data = tmp_path / "particles"
+    assert build_command.main(["particles", str(data), "--workers", "1"]) == 0
+    words = ["ngf=8", "ndf=8", "attention=[8]", "g_lr=4e-4", "d_lr=1.6e-3", "epochs=24"]
+    words += ["evaluate.samples=300", "evaluate.schedule=[[null,4]]"]
+    history = trained(tmp_path / "run", "sagan", f"data={data}", *words)
+    found = history.verdict
+    assert found.level == "failed" and "samples are alike" in found.sentence
+    assert found.of_state("not met")[:3] == ["diversity", "coverage", "frechet_standin"]
+    assert history.status["verdict"] == found.sentence
+
+
 def test_the_failing_run_is_caught_and_answered(buried, tmp_path):
     history = trained(
         tmp_path / "run",

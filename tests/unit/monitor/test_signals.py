@@ -41,3 +41,10 @@ def test_a_ratio_of_losses_needs_both_windows():
     for row in rows[10:]:
         del row["g/loss"]
     assert signals(rows)["G loss / D loss"].ok is None
+
+
+def test_now_is_the_last_value_scheduled_or_not():
+    ends = [{"step": 18 * i, "epoch": float(i), "valid/diversity": 0.7} for i in range(401, 404)]
+    last = {"step": 7300, "epoch": 405.5, "valid/diversity": 0.42, "unscheduled": True}
+    found = signals([*journal(), *ends, last])["diversity of samples"]
+    assert (found.now, found.value) == (0.42, 0.7)
