@@ -114,8 +114,8 @@ class Run(Section):
     grow: str | None = Field(
         None,
         description=(
-            "start from a trained run of narrower networks: RUN@best, RUN@last, RUN@epoch=1000,"
-            " RUN@STEP; null: from the start"
+            "start from a trained run of narrower networks, or at a smaller size: RUN@best,"
+            " RUN@last, RUN@epoch=1000, RUN@STEP; null: from the start"
         ),
     )
     fine_tune: Annotated[str | None, Neutral(None)] = Field(

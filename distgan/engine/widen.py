@@ -7,8 +7,12 @@ take part as training moves those zeros (a function-preserving start as in Net2N
 2016, which copies channels where this sets zeros; copies would stay equal for ever). This holds for
 chains of convolutions, linear layers, normalisation by channel and self-attention. Where a network
 joins two tensors before a layer, or normalises over channels, the function is not preserved.
+
+The networks of `nn.image` also start from those for smaller images: what both have is copied, and
+the layers nearest the image, which the smaller network has none of, stay as initialised.
 """
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +35,8 @@ Tensors = dict[str, torch.Tensor]
 LARGEST_NEW = 0.5
 EVENTS = {"grow": "grown", "fine_tune": "fine_tuned"}  # what a run records, by its setting
 MAX_FAULTS = 12  # listed in one message
+_LAYER = re.compile(r"((?:net|ema)\.layers\.)(\d+)\.")
+_CONVOLUTION = re.compile(r"net\.layers\.\d+\.(?:parametrizations\.weight\.original|weight)")
 
 
 def widen(path: Path, players: dict[str, Player], setting: str = "grow") -> list[str]:
@@ -47,12 +53,17 @@ def widen(path: Path, players: dict[str, Player], setting: str = "grow") -> list
         states = torch.load(path / "training.pt", map_location="cpu", weights_only=True)
     except Exception as error:  # torch, safetensors and pickle each raise their own kinds
         raise ConfigError(f"{setting}: checkpoint {path} cannot be read: {error}") from error
-    narrow = {name: _sides(name, source, player) for name, player in players.items()}
     fresh = {
         name: {key: value.detach().cpu() for key, value in player.tensors().items()}
         for name, player in players.items()
     }
-    faults = [line for name in players for line in _faults(name, narrow[name], fresh[name], equal)]
+    narrow, new, faults = {}, {}, []
+    for name, player in players.items():
+        narrow[name], new[name] = _sides(name, source, player), frozenset[str]()
+        if not equal:
+            narrow[name], new[name] = _at_this_size(player.module, narrow[name], fresh[name])
+        known = {key: value for key, value in fresh[name].items() if key not in new[name]}
+        faults += _faults(name, narrow[name], known, equal)
     if faults:
         widths = "these networks" if equal else "this network in the same or smaller widths"
         lines = [f"{setting}: {path} does not hold {widths}:"]
@@ -63,16 +74,18 @@ def widen(path: Path, players: dict[str, Player], setting: str = "grow") -> list
     lines, copied, total = [], 0, 0
     for name, player in players.items():
         # The average keeps its count of updates: from 0 it would forget the narrow network within
-        # ten updates.
+        # ten updates. New layers it must follow at once.
+        updates = 0 if new[name] else states[name]["updates"]
         player.load(
-            _widened(player.module, narrow[name], fresh[name]),
-            {"optimizer": {}, "updates": states[name]["updates"], "skips": 0},
+            _widened(player.module, narrow[name], fresh[name], new[name]),
+            {"optimizer": {}, "updates": updates, "skips": 0},
         )
         for key in (f"net.{key}" for key, _ in player.module.named_parameters()):
-            lines.append(
-                f"{name}.{key} {list(narrow[name][key].shape)} -> {list(fresh[name][key].shape)}"
-            )
-            copied, total = copied + narrow[name][key].numel(), total + fresh[name][key].numel()
+            was = narrow[name].get(key)
+            before = "new" if was is None else list(was.shape)
+            lines.append(f"{name}.{key} {before} -> {list(fresh[name][key].shape)}")
+            copied += 0 if was is None else was.numel()
+            total += fresh[name][key].numel()
     return [
         *lines,
         (
@@ -95,6 +108,36 @@ def _sides(name: str, source: Tensors, player: Player) -> Tensors:
     if player.ema is player.module:
         return net
     return {f"ema.{key[4:]}": value for key, value in net.items()} | sides
+
+
+def _at_this_size(net: nn.Module, smaller: Tensors, fresh: Tensors) -> tuple[Tensors, frozenset]:
+    """Return the tensors of a network for smaller images by the names that they have in `net`, and
+    the names of what is new in `net`: the layers nearest the image. All and none, if the network is
+    for images of this size, or not of `nn.image`.
+    """
+    end = getattr(net, "image_end", None)
+    last, here = (max(map(_layer, tensors), default=0) for tensors in (smaller, fresh))
+    if end is None or _blocks(smaller) >= _blocks(fresh):
+        return smaller, frozenset()
+    shift, outermost = (0, last) if end == "last" else (here - last, 0)
+    moved = {
+        _LAYER.sub(lambda match: f"{match[1]}{int(match[2]) + shift}.", key): value
+        for key, value in smaller.items()
+        if _layer(key) != outermost
+    }
+    is_new = (lambda layer: layer >= last) if end == "last" else (lambda layer: layer <= shift)
+    return moved, frozenset(key for key in fresh if _LAYER.match(key) and is_new(_layer(key)))
+
+
+def _blocks(tensors: Tensors) -> int:
+    """Return how many layers of the network are convolutions: one for each resolution, and one."""
+    return sum(bool(_CONVOLUTION.fullmatch(key)) and tensors[key].ndim == 4 for key in tensors)
+
+
+def _layer(key: str) -> int:
+    """Return the number of the layer that has this tensor; -1 of no layer."""
+    match = _LAYER.match(key)
+    return int(match[2]) if match else -1
 
 
 def _faults(name: str, narrow: Tensors, fresh: Tensors, equal: bool) -> list[str]:
@@ -164,11 +207,13 @@ def _kernels(net: nn.Module) -> list[_Kernel]:
     return found
 
 
-def _widened(net: nn.Module, narrow: Tensors, fresh: Tensors) -> Tensors:
+def _widened(net: nn.Module, narrow: Tensors, fresh: Tensors, unchanged: frozenset) -> Tensors:
     """Return all tensors of the wide player; `net` is its network, in which kernels are found."""
     grown = {key: value.clone() for key, value in fresh.items()}
     for side in dict.fromkeys(key[:4] for key in fresh):
         for kernel in _kernels(net):
+            if side + kernel.weight in unchanged:
+                continue
             old, new = narrow[side + kernel.weight], grown[side + kernel.weight]
             _start(kernel, old, new)
             if kernel.vectors:
@@ -187,7 +232,7 @@ def _widened(net: nn.Module, narrow: Tensors, fresh: Tensors) -> Tensors:
         for kernel in _kernels(net)
         if kernel.vectors
     }
-    for key in grown.keys() - vectors:
+    for key in grown.keys() - vectors - unchanged:
         _copy(narrow[key], grown[key])
     return grown
 

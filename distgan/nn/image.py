@@ -54,6 +54,8 @@ class Generator(nn.Module):
     [batch, classes].
     """
 
+    image_end = "last"  # of `layers`; those of a network for larger images follow there
+
     def __init__(
         self,
         latent: int,
@@ -109,6 +111,8 @@ class Discriminator(nn.Module):
     product of the last features, summed over places, with a vector of the class (the projection of
     Miyato and Koyama 2018, eq. 3).
     """
+
+    image_end = "first"
 
     def __init__(
         self,

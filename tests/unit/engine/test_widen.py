@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from processes import line, run
+from processes import final, line, run
 from safetensors.torch import load_file, save_file
 
 from distgan.config import batch_layout, loading
@@ -22,6 +22,7 @@ from distgan.recipes._base import build_recipe
 from distgan.recipes._catalog import resolve_recipe
 from distgan.runs import checkpoints
 from distgan.runs.locate import find_checkpoint, find_start
+from distgan.shards.build import command as shard_command
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def build(particles):
     means equal.
     """
 
-    def make(name, width, *words):
+    def make(name, width, *words, size=64):
         module, tree = resolve_recipe(name)
         run = loading.validate(
             module.Settings,
@@ -51,7 +52,7 @@ def build(particles):
             run,
             ranks,
             batch_layout.fit(run.batch, 1, 1, run.group, run.group_of),
-            (1, 64, 64),
+            (1, size, size),
         )
 
     return make
@@ -64,8 +65,8 @@ def trained(build, tmp_path):
     No weight, average, statistic or gamma at its start.
     """
 
-    def make(name, width, *words):
-        recipe = build(name, width, *words)
+    def make(name, width, *words, size=64):
+        recipe = build(name, width, *words, size=size)
         for p, player in recipe.players.items():
             for n, (key, value) in enumerate(player.tensors().items()):
                 if not key.endswith((".u", ".v")):
@@ -125,6 +126,75 @@ def test_the_grown_network_starts_as_the_narrow_one(trained, build, name, words)
         scale = value.abs().max()
         assert (outputs(wide)[what] - value).abs().max() < 1e-12 * scale, what
         assert (before[what] - value).abs().max() > 0.01 * scale, what
+
+
+def inner(net, images_last: bool, layers: int, x):
+    """What the layers of a network make of x but those nearest the image, `layers` of them."""
+    body = net.layers[:-layers] if images_last else net.layers[layers:]
+    for layer in body:
+        x = layer(x)
+    return x
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "size", "nearest"),
+    [
+        # layers nearest the image that only the larger network has, of G and of D
+        ("sagan", ["attention=[8]"], (32, 64), (5, 4)),
+        ("sagan", [ATTENTIVE], (32, 64), (5, 5)),
+        ("wgan_flowers", ["ema=0.9"], (16, 32), (5, 5)),
+        ("wgan_flowers", ["spectral_norm=[G,D]", "weight_clip=null"], (16, 64), (8, 8)),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("width", [8, 12])
+def test_networks_for_larger_images_keep_the_layers_of_smaller_ones(
+    trained, build, name, words, size, nearest, width
+):
+    """Features at the resolutions that both have are the same; 8 channels of 32x32 are as wide at
+    16x16 as 4 of 64x64.
+    """
+    small, path = trained(name, 8 * size[1] // size[0], *words, size=size[0])
+    large = build(name, width, *words, size=size[1])
+    fresh = {key: value.clone() for key, value in large.G.tensors().items()}
+    lines = widen(path, large.players)
+    noise = rng.normal(0, "test/noise", 0, (8, 4, 1, 1)).double()
+    with torch.no_grad():
+        for net in (small.G.module, large.G.module, small.D.module, large.D.module):
+            net.eval()
+        # G: up to the last resolution of the small one; its last convolution and Tanh are dropped
+        expected = inner(small.G.module, True, 2, noise)
+        found = inner(large.G.module, True, nearest[0], noise)[:, : expected.shape[1]]
+        assert (found - expected).abs().max() < 1e-12 * expected.abs().max()
+        # D: from the second block of the small one on
+        first = small.D.module.block_ends[0]
+        channels = small.D.module.layers[0].out_channels
+        x = rng.normal(0, "test/features", 0, (3, channels, 8, 8)).double()[:, :, : size[0] // 2]
+        x = x[..., : size[0] // 2].repeat(1, 1, max(1, size[0] // 16), max(1, size[0] // 16))
+        wide = torch.zeros(3, large.D.module.layers[nearest[1]].in_channels, *x.shape[2:]).double()
+        wide[:, :channels] = x
+        expected = inner(small.D.module, False, first, x)
+        found = inner(large.D.module, False, nearest[1], wide)
+        assert (found - expected).abs().max() < 1e-12 * expected.abs().max()
+    last = max(int(key.split(".")[2]) for key in fresh if key.startswith("net."))
+    key = next(key for key in fresh if key.startswith(f"net.layers.{last}.") and "bias" in key)
+    assert torch.equal(large.G.tensors()[key], fresh[key])
+    assert any(line.startswith(f"G.net.layers.{last}.") and "new ->" in line for line in lines)
+    assert int(large.G.updates) == 0  # the average follows the new layers at once
+
+
+def test_another_structure_is_no_smaller_image(trained, build):
+    _, path = trained("sagan", 8, "attention=[8]")
+    with pytest.raises(ConfigError, match="only this run has it"):
+        widen(path, build("sagan", 8, "attention=[8,32]").players)
+    _, path = trained("sagan", 8, "attention=[8]", size=32)
+    with pytest.raises(ConfigError, match="only the checkpoint has it"):
+        widen(path, build("sagan", 8, "attention=[16]").players)
+    with pytest.raises(ConfigError, match="fine_tune: .* does not hold these networks"):
+        widen(path, build("sagan", 8, "attention=[8]").players, "fine_tune")
+    _, path = trained("sagan", 8, "attention=[8]")
+    with pytest.raises(ConfigError, match="does not hold this network in the same or smaller"):
+        widen(path, build("sagan", 8, "attention=[8]", size=32).players)
 
 
 def test_every_overlap_is_copied_and_the_rest_is_this_runs_own(trained, build):
@@ -385,6 +455,25 @@ def test_a_grown_run_starts_better_than_from_scratch(particles, tmp_path):
     said = run(line("python"), *tuned, "machine.folder=tuned", "ngf=8", "ndf=8", cwd=tmp_path)
     first = json.loads((tmp_path / "tuned" / "eval" / "00000000.json").read_text())["score"]
     assert "fine_tuned from away" in said and first == pytest.approx(best, rel=1e-4)
+
+
+@pytest.mark.gate
+def test_a_run_at_a_larger_size_is_alike_in_two_processes_and_after_a_restart(tmp_path):
+    for size in (16, 32):
+        words = ["particles", str(tmp_path / str(size)), "--n", "40", "--size", str(size)]
+        assert shard_command.main([*words, "--workers", "1"]) == 0
+    words = ["sagan", *SHORT, "attention=[8]", "precision=float64", "validate_every=100"]
+    small = ["data=16", "ngf=8", "ndf=8", "epochs=1", "machine.folder=small"]
+    run(line("python"), *words, *small, cwd=tmp_path)
+    large = ["data=32", "ngf=4", "ndf=4", "grow=small@last"]
+    for folder, processes, lengths in (("one", 1, (1,)), ("two", 2, (0.5, 1))):
+        for epochs in lengths:
+            way = line("python") if processes == 1 else line("torchrun", processes)
+            here = [f"machine.folder={folder}", f"epochs={epochs}"]
+            said = run(way, *words, *large, *here, cwd=tmp_path)
+    assert "continuing from step" in said
+    one, two = final(tmp_path / "one"), final(tmp_path / "two")
+    assert max(float((one[name] - two[name]).abs().max()) for name in one) < 1e-9
 
 
 def _untrained(particles, tmp_path, width: int) -> float:
