@@ -1,5 +1,6 @@
 """Pairs of images in two folders: matched by name, cut and resized alike, read as one sample."""
 
+import io
 import json
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import torch
 from PIL import Image
 from shard_sets import contents, shard
 
+from distgan.commands import _repairs
 from distgan.config import loading
 from distgan.config.batch_layout import fit
 from distgan.core.errors import ConfigError, DataError
@@ -64,6 +66,16 @@ def test_both_images_of_a_pair_are_one_sample_cut_and_resized_alike(folders, cap
         wanted = picture(number), picture(100 + number, 24, 16)
         for found, image in zip(both, wanted, strict=True):
             np.testing.assert_array_equal(found, np.asarray(to_size(image, 16)))
+
+
+def test_squashed_pairs_are_repaired_from_files_that_are_squashed_alike(folders):
+    data = Data(str(make(folders, "--fit", "squash")))
+    kind = _repairs.Images(data, lambda x: x, torch.device("cpu"), folders / "before")
+    for name, key in ((f"n {i}.png", f"deep/n {i}") for i in range(3)):
+        (file,) = kind.files(kind.keys.index(key), 1)
+        whole = to_size(Image.open(folders / "before" / "deep" / name), 16, "squash")
+        np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(file))), np.asarray(whole))
+    assert _repairs.inputs(data, folders / "before").endswith("at 16x16, 3 channels, squash")
 
 
 @pytest.mark.gate
