@@ -208,17 +208,24 @@ def overview(argv: list[str]) -> int:
     if argv and argv[0] == "--version":
         print(f"distgan {__version__}")
         return 0
+    if argv and argv[0] not in ("-h", "--help"):
+        print(f"error: {_no_verb(argv)}", file=sys.stderr)
+        return 2
     print(
         "distgan: train GANs on images and audio; one run, any cluster\n\nusage: distgan VERB …  "
         " (distgan VERB --help)\n"
     )
     for name, (_, meaning) in VERBS.items():
         print(f"  {name:11} {meaning}")
-    if argv and argv[0] not in ("-h", "--help"):
-        print(
-            f"\nerror: no verb {argv[0]!r}{did_you_mean(argv[0], VERBS)}; there are:"
-            f" {', '.join(VERBS)}",
-            file=sys.stderr,
-        )
-        return 2
     return 0
+
+
+def _no_verb(argv: list[str]) -> str:
+    from distgan.recipes._catalog import recipe_names
+
+    word = argv[0]
+    if word in recipe_names() or word.endswith((".py", ".yaml")):
+        return f"{word} comes after a verb: {console.command('train', *argv)}"
+    near = did_you_mean(word, VERBS)
+    names = ", ".join(VERBS)
+    return f"no verb {word[:60]!r}{near}; there are: {names}. `distgan --help` explains them"

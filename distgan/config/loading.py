@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -119,10 +120,32 @@ def override(tree: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
     return tree
 
 
-def _assign(tree: dict[str, Any], assignments: list[str]) -> tuple[dict[str, Any], list[str]]:
-    """Return (a new tree, a line for each assignment that is wrong)."""
+def _joined(words: list[str], known: list[str]) -> tuple[list[str], list[str]]:
+    """Return (words with `key value` and `key = value` of known keys as key=value, a line for each
+    of those).
+    """
+    queue, out, wrong = list(words), [], []
+    while queue:
+        parts = [queue.pop(0)]
+        if parts[0].removesuffix("=") in known:
+            if "=" not in parts[0] and queue and queue[0].startswith("="):
+                parts.append(queue.pop(0))
+            if parts[-1] in (parts[0], "=") and queue and "=" not in queue[0]:
+                parts.append(queue.pop(0))
+        out.append("".join(parts))
+        if len(parts) > 1:
+            value = "".join(parts[1:]).removeprefix("=")
+            out[-1] = f"{parts[0].removesuffix('=')}={value}"
+            wrong.append(f"  {' '.join(parts)}: write {shlex.quote(out[-1])}, without a space")
+    return out, wrong
+
+
+def _assign(
+    tree: dict[str, Any], assignments: list[str], known: list[str] | None = None
+) -> tuple[dict[str, Any], list[str]]:
+    """Return (a new tree, a line for each assignment that is wrong). `known`: all keys."""
     tree = json.loads(json.dumps(tree, default=str))
-    wrong = []
+    assignments, wrong = _joined(assignments, known or [])
     for text in assignments:
         key, equals, value = text.partition("=")
         if not equals or not re.fullmatch(r"\w[\w.]*", key):
@@ -159,11 +182,11 @@ def validate(
         version: {key: value for key, value in keys.items() if key not in words}
         for version, keys in getattr(tree, "changed", {}).items()
     }
-    tree, lines = _assign(tree, assignments or [])
+    known = [key for key, *_ in describe(model)]
+    tree, lines = _assign(tree, assignments or [], known)
     try:
         settings = model.model_validate(tree)
     except pydantic.ValidationError as error:
-        known = [key for key, *_ in describe(model)]
         faults = error.errors()
         # A list whose items are wrong is also "too short" to pydantic: the items say enough.
         lines += [

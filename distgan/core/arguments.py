@@ -6,6 +6,7 @@ takes words that name none of its options as settings.
 """
 
 import re
+import shlex
 import shutil
 import textwrap
 from collections.abc import Callable, Iterable
@@ -237,6 +238,9 @@ class Command:
             elif option is None:
                 shown = word.partition("=")[0][:60]
                 near = did_you_mean(name, [option.name for option in self.options], "--")
+                if self.settings and not near and (value or _is_value(queue)):
+                    words.append(f"{name}={value or queue.pop(0)}")
+                    near = f"; settings have no dashes: {shlex.quote(words[-1])}"
                 faults.append(f"{shown}: no such option{near}")
             else:
                 faults += _take(option, value, queue, given)
@@ -268,6 +272,10 @@ class Command:
 
 
 HELP = switch("help", "print this", short="h")
+
+
+def _is_value(queue: list[str]) -> bool:
+    return bool(queue) and "=" not in queue[0] and not queue[0].startswith("-")
 
 
 def _take(

@@ -3,7 +3,6 @@
 import json
 import shlex
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -16,21 +15,15 @@ from distgan.core.errors import ConfigError, DataError, did_you_mean
 from distgan.core.reading import read_json
 from distgan.data.labels import Labels
 from distgan.data.samples import Images, Numbers, Pairs, Vectors, trainable_sample
+from distgan.shards.build.advice import advice
 from distgan.shards.format.labels import LabelColumn, labels_of, read_labels
 from distgan.shards.format.manifest import fingerprint
 from distgan.shards.format.reader import ShardSet, open_parts
 from distgan.shards.format.sample_spec import UNITS, sample_of
-from distgan.shards.sources.images import EXTENSIONS
-
-MOST_LOOKED_AT = 1000  # files of a folder without shards
 
 
 def _why_no_dataset(folder: str, root: Path) -> str:
     """Return the message for a folder without dataset.json, with the remedy."""
-    if root.is_file():
-        line = console.command("shard", "vectors", "data/rows", "--from", folder)
-        made = f". Make one: {line}" if root.suffix.lower() in (".npy", ".csv") else ""
-        return f"{folder} is a file; data= names a folder of shards{made}"
     parents = (root.parent, root.resolve().parent)  # they differ for `.`
     whole = next((path for path in parents if (path / "dataset.json").is_file()), None)
     if (root / "manifest.json").is_file() and whole:
@@ -43,17 +36,7 @@ def _why_no_dataset(folder: str, root: Path) -> str:
             f"{folder} holds shards with an index, but is no data set: a data set has two tars or"
             " more, some of them for validation"
         )
-    if any(path.suffix.lower() in EXTENSIONS for path in islice(root.rglob("*"), MOST_LOOKED_AT)):
-        made = f"data/{root.resolve().name}"
-        line = console.command("shard", "images", made, "--from", folder)
-        train = shlex.quote(f"data={made}")
-        return f"{folder} holds pictures, and no shards. Make them: {line}; then train with {train}"
-    return (
-        f"no shards in {folder}: {root / 'dataset.json'} is missing. Make them:"
-        f" {console.command('shard', 'images', folder, '--from', 'PICTURES')} (a folder of your"
-        f" own), or {console.command('shard', 'particles', folder)} (built in); or, if it holds"
-        f" WebDataset tars: {console.command('index', folder)}. More: distgan shard --help"
-    )
+    return advice(folder)
 
 
 class Data:

@@ -135,6 +135,9 @@ def find_code(name: str, beside: Path | None = None) -> RecipeCode:
         own = name if target != name else ".".join(filter(None, (file, attribute)))
         own = _checked(own, found)
         return recipe_code.collect(found, attribute or "Recipe", own, file, named_in=beside)
+    if os.path.exists(name):
+        line = console.command("train", "sagan", f"data={name}")
+        raise ConfigError(f"{name} is no recipe. Name a recipe first, then data: {line}")
     files = [f"{name}.py"] if os.path.isfile(f"{name}.py") else []
     near = did_you_mean(name, files or recipe_names())
     raise ConfigError(

@@ -25,6 +25,7 @@ from distgan.core.errors import ConfigError, DataError
 from distgan.core.files import write_atomic
 from distgan.shards.adopt.infer import infer
 from distgan.shards.adopt.labels import label_columns, places
+from distgan.shards.build.advice import advice
 from distgan.shards.build.split import rank
 from distgan.shards.format.index import index_path, index_tar, load_json
 from distgan.shards.format.manifest import (
@@ -114,10 +115,7 @@ def main(argv: list[str]) -> int:
         args = COMMAND.parse([*kept, *argv])
         console.say(f"{root} was indexed with {' '.join(kept)}, and is again; {DATASET} keeps it")
     if not root.is_dir():
-        raise ConfigError(
-            f"{root}: no such folder; name the folder of the tars, or of their train and validation"
-            " folders"
-        )
+        raise ConfigError(advice(args.words[0]))
     try:
         if not _verify_existing(root):
             adopt(root, args)
@@ -298,6 +296,8 @@ def _only(root: Path, inside: list[str], usual: tuple[str, ...], option: str) ->
         raise ConfigError(
             f"{root} has {' and '.join(candidates)}; choose with {option} {candidates[0]}"
         )
+    if not inside and not any(root.rglob("*.tar*")):
+        raise ConfigError(advice(str(root)))
     hint = (
         f"; to hold out whole tars of one folder: {console.command('index', root / inside[0])}"
         if len(inside) == 1

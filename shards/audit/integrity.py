@@ -11,6 +11,7 @@ from distgan.core.reading import read_bytes
 from distgan.core.worker_pool import map_with_progress
 from distgan.shards.audit.findings import Checks, FileFindings, Finding
 from distgan.shards.audit.shard_integrity import Shard, examine_shard
+from distgan.shards.build.advice import advice
 from distgan.shards.format.index import index_path, load_json
 from distgan.shards.format.manifest import DATASET, MANIFEST, fingerprint, load_manifest, parts_of
 from distgan.shards.format.sample_spec import sample_of
@@ -43,11 +44,7 @@ def examine(root: Path, checks: Checks, workers: int) -> Integrity:
                 f"{root} is one split of a data set; name the folder that holds both:"
                 f" {console.command('check', root.resolve().parent)}"
             )
-        raise DataError(
-            f"{root} is not a data set: no {DATASET}, no train/{MANIFEST}; make one with:"
-            f" {console.command('shard', 'SOURCE', root)}, or, from tars of other programs, with:"
-            f" {console.command('index', root)}"
-        )
+        raise DataError(advice(str(root)))
     manifests = {folder: _manifest(folder, findings) for folder in folders}
     if dataset.get("complete") is True and all(manifests.values()):
         _counts_and_fingerprint(dataset, parts, manifests, findings)

@@ -1,12 +1,12 @@
 """Find a source by its name; the results of its check."""
 
-import difflib
 import importlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 
-from distgan.core.errors import ConfigError
+from distgan.core import console
+from distgan.core.errors import ConfigError, did_you_mean
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,10 @@ def source_names() -> list[str]:
 def load_source(name: str) -> ModuleType:
     """Return the source module of that name; ConfigError with the nearest name if none."""
     if name not in source_names():
-        near = difflib.get_close_matches(name, source_names(), 1)
-        meant = f"; did you mean {near[0]}?" if near else ""
-        raise ConfigError(f"no source {name!r}; there are: {', '.join(source_names())}{meant}")
+        near = did_you_mean(name, source_names())
+        names = f"no source {name!r}{near}; there are: {', '.join(source_names())}"
+        if Path(name).is_dir():
+            line = console.command("shard", "images", f"data/{Path(name).name}", "--from", name)
+            names += f". Of a folder of images: {line}"
+        raise ConfigError(names)
     return importlib.import_module(f"{__package__}.{name}")

@@ -355,14 +355,14 @@ def test_noise_is_cut_from_the_global_batch(folders):
 
 
 def test_a_folder_without_shards_says_how_to_make_them(tmp_path):
-    with pytest.raises(DataError, match="distgan shard particles"):
+    with pytest.raises(DataError, match="which is empty. `distgan shard --help`"):
         Data(str(tmp_path))
     (tmp_path / "photos" / "in").mkdir(parents=True)
     (tmp_path / "photos" / "in" / "A.JPG").touch()
     line = f"distgan shard images data/photos --from {tmp_path}/photos"
-    with pytest.raises(DataError, match=f"holds pictures, and no shards. Make them: {line}; then"):
+    with pytest.raises(DataError, match=f"holds images, and no shards. Make them: {line}; then"):
         Data(str(tmp_path / "photos"))
-    with pytest.raises(DataError, match="Make them: distgan shard images lost --from PICTURES"):
+    with pytest.raises(DataError, match="Make them: distgan shard images lost --from FOLDER"):
         Data("lost")
 
 

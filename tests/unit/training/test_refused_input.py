@@ -81,13 +81,16 @@ def refused(data, tmp_path, capfd):
         (["sagan", "data=data", "data=" + "x" * 300], "File name too long"),
         (
             ["sagan", "data=nowhere"],
-            "no shards in nowhere: nowhere/dataset.json is missing. Make them: distgan shard",
+            "no shards in nowhere: there is no such folder. Make them: distgan shard images",
         ),
         (
             ["sagan", "data=data/train"],
             "data/train is one split of a data set; name the folder that holds both: data=data",
         ),
-        (["sagan", "data=data/dataset.json"], "data/dataset.json is a file; data= names a folder"),
+        (
+            ["sagan", "data=data/dataset.json"],
+            "data/dataset.json is a file; a data set is a folder",
+        ),
         (["missing.yaml"], "cannot read the run file missing.yaml: No such file or directory"),
         (["sagan", "data=data", "machine.device=cuda"], "torch sees no CUDA device here"),
         (

@@ -554,7 +554,7 @@ def test_a_folder_that_leaves_is_no_folder_of_the_set(tmp_path):
 def test_what_cannot_be_divided_says_what_to_do(tmp_path):
     with pytest.raises(ConfigError, match="no such folder"):
         index(tmp_path / "nowhere")
-    with pytest.raises(ConfigError, match="has no .tar files"):
+    with pytest.raises(ConfigError, match="which is empty"):
         index(tmp_path)
     with pytest.raises(ConfigError, match=r"has one tar, w-0.tar, .* --validation 0"):
         index(pictures(tmp_path / "one", 1))

@@ -264,7 +264,7 @@ def test_exit_codes(tmp_path, no_pictures, capsys):
     errors = capsys.readouterr().err
     for text in (
         "no such folder; make it with `distgan shard",
-        "is not a data set: no dataset.json",
+        "no shards in",
         "choose another folder: distgan check",
         "no check 'dellay' has thresholds; there are: active,",
     ):

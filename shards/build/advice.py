@@ -1,0 +1,82 @@
+"""What is a path that holds no data set, and which command makes one of it?"""
+
+import shlex
+from itertools import islice
+from pathlib import Path
+
+from distgan.core import console
+from distgan.core.errors import did_you_mean
+from distgan.shards.audio.pairs import SOUNDS
+from distgan.shards.sources.images import EXTENSIONS
+
+MOST_LOOKED_AT = 1000  # files of a folder
+ROWS = (".npy", ".csv")
+ARCHIVES = (".zip", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
+OF_A_RUN = ("journal.jsonl", "status.json", "identity.json")
+
+
+def advice(named: str) -> str:
+    """Return a sentence on what `named` is, and the next command. It may be any text."""
+    path = Path(named).expanduser()
+    made = f"data/{(path.stem if path.is_file() else path.resolve().name) or 'set'}"
+    if path.is_file():
+        return f"{named} is {_file(path, named, made)}"
+    if not path.is_dir():
+        near = did_you_mean(path.name, _neighbours(path), f"{path.parent}/".removeprefix("./"))
+        return (
+            f"no shards in {named}: there is no such folder{near}. Make them:"
+            f" {console.command('shard', 'images', named, '--from', 'FOLDER')} (images of your"
+            f" own), or {console.command('shard', 'shapes', named)} (drawn ones); `distgan shard"
+            " --help` lists all sources"
+        )
+    if any((path / name).is_file() for name in OF_A_RUN):
+        return f"{named} is a run and no data set; show it: {console.command('report', named)}"
+    suffixes = [file.suffix.lower() for file in islice(path.rglob("*"), MOST_LOOKED_AT)]
+    if any(suffix in EXTENSIONS for suffix in suffixes):
+        line = console.command("shard", "images", made, "--from", named)
+        return f"{named} holds images, and no shards. {_then(line, made)}"
+    if any(suffix in SOUNDS for suffix in suffixes):
+        if (path / "input").is_dir() and (path / "target").is_dir():
+            line = console.command("shard", "audio", made, "--from", named)
+            return f"{named} holds pairs of sounds, and no shards. {_then(line, made)}"
+        line = console.command("shard", "timbre", made, "--speech", named)
+        return (
+            f"{named} holds sounds, and no shards. Of clean speech, for the recipe timbre: {line};"
+            " of pairs of sounds: distgan shard audio --help"
+        )
+    if ".tar" in suffixes:
+        return (
+            f"{named} holds tars, and no index. Make it: {console.command('index', named)};"
+            f" then train with {shlex.quote(f'data={named}')}"
+        )
+    what = "is empty" if not suffixes else "holds no images, sounds or tars"
+    return (
+        f"no shards in {named}, which {what}. `distgan shard --help` lists what shards are made of"
+    )
+
+
+def _file(path: Path, named: str, made: str) -> str:
+    name = path.name.lower()
+    if name.endswith(ROWS):
+        line = console.command("shard", "vectors", made, "--from", named)
+        return f"a file; a data set is a folder of shards. {_then(line, made)}"
+    if name.endswith(".tar"):
+        line = console.command("index", path.parent)
+        return f"a tar; a data set is a folder of tars with an index. Make the index: {line}"
+    if name.endswith(ARCHIVES):
+        folder = str(path.with_name(path.name.partition(".")[0]))
+        unpack = ["unzip", named, "-d", folder] if name.endswith(".zip") else ["tar", "xf", named]
+        line = console.command("shard", "images", made, "--from", folder)
+        return f"an archive. Unpack it: {shlex.join(unpack)}; then, if it holds images: {line}"
+    return "a file; a data set is a folder of shards"
+
+
+def _then(line: str, made: str) -> str:
+    return f"Make them: {line}; then train with {shlex.quote(f'data={made}')}"
+
+
+def _neighbours(path: Path) -> list[str]:
+    try:
+        return [one.name for one in islice(path.parent.iterdir(), MOST_LOOKED_AT) if one.is_dir()]
+    except OSError:
+        return []
