@@ -41,6 +41,9 @@ LINES = {
         f" seed=1 sample_every=2 {USUAL} epochs=8"
     ),
 }
+BEGAN = {"sagan": 12, "wgan_flowers": 23, "r3gan": 6, "waveform": 9, "timbre": 12}  # continued at
+# On another CPU other roundings grow from 2e-5 of 5 steps to 0.7 of 25 (wgan_flowers, measured).
+COMPARED, ROUNDING = 5, 1e-4
 TIMES = {"seconds", "samples_per_second"}
 LATER = {  # numbers that it did not have, of all systems or of this one
     *("valid/g_loss", "valid/beats_trivial", "valid/beats_input", "valid/zeros_l1"),
@@ -79,7 +82,9 @@ def same_machine() -> bool:
 
 
 def ends_as(folder: Path, name: str) -> None:
-    """Assert that a run ended as b0128e9 ended it: all bits here, else 1e-3 of the numbers."""
+    """Assert that a run ended as b0128e9 ended it: all bits here, on another CPU the numbers of the
+    first steps.
+    """
     expected = json.loads((EXPECTED / f"{name}.json").read_text())
     rows = [json.loads(text) for text in (folder / "journal.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [row["step"] for row in expected["journal"]]
@@ -98,8 +103,9 @@ def ends_as(folder: Path, name: str) -> None:
         for key in keys:
             # Distances of pairs come of products since, which round otherwise.
             rounding = 1e-12 if key.endswith(("nearest", "kernel_standin")) else 0
-            tolerance = rounding if exact else 1e-3
-            assert row[key] == pytest.approx(other[key], rel=tolerance, abs=tolerance), key
+            tolerance = rounding if exact else ROUNDING
+            if exact or row["step"] <= BEGAN.get(name, 0) + COMPARED:
+                assert row[key] == pytest.approx(other[key], rel=tolerance, abs=tolerance), key
     if exact:
         for key, tensor in tensors.items():
             data = tensor.contiguous().view(-1).view(torch.uint8).numpy().tobytes()
