@@ -47,10 +47,11 @@ from distgan.recipes._base import (
     Shows,
     Validates,
     WritesResults,
+    diversity,
     repair,
     step_log,
 )
-from distgan.recipes._noise import diversity, overfitting_ratio
+from distgan.recipes._noise import overfitting_ratio
 from distgan.recipes._noise import sample as sample_from_noise
 
 __all__ = [

@@ -173,7 +173,8 @@ class Data:
             raise ConfigError(
                 f"data: {self.folder} has no labels, and conditional networks are given one for"
                 " each sample. Make the shards again with labels, as in `distgan shard"
-                f" {labelled}`, or train without them: conditional=false"
+                f" {labelled}`, or train without labels: with distgan's own recipes,"
+                " conditional=false"
             )
         if not name and len(self._columns) == 1:
             return next(iter(self._columns.values()))

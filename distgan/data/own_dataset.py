@@ -233,7 +233,8 @@ class OwnData(Data):
             raise ConfigError(
                 f"data: {self.folder} has no classes, and conditional networks are given one for"
                 " each sample. Let `__getitem__` return (array, number of its class), and give the"
-                " Dataset an attribute `classes`, their names; or train with conditional=false"
+                " Dataset an attribute `classes`, their names; or train without them: with"
+                " distgan's own recipes, conditional=false"
             )
         return super()._column(name)
 

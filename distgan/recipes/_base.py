@@ -52,7 +52,7 @@ class Recipe(Protocol):
 class Validates(Protocol):
     """A recipe with numbers of its own beside the score of samples.
 
-    Others that repair sounds get `valid/l1` and `beside_trivial`.
+    Others get `valid/diversity` of samples, or of repairs `valid/l1` and `beside_trivial`.
     """
 
     def validate(self, data: Data) -> dict[str, float]:
@@ -191,12 +191,14 @@ def _grid(recipe: Any) -> torch.Tensor:
 def validate(recipe: Any, data: Data) -> dict[str, float]:
     """Return the recipe's numbers over the validation split.
 
-    Of one without any that repairs: the mean absolute difference of output and target, and what is
-    in `beside_trivial`, each pair of equal weight; of images the peak signal-to-noise ratio in dB,
-    too.
+    Of one without any that draws samples: their diversity. Of one that repairs: the mean absolute
+    difference of output and target, and what is in `beside_trivial`, each pair of equal weight; of
+    images the peak signal-to-noise ratio in dB, too.
     """
     if isinstance(recipe, Validates):
         return recipe.validate(data)
+    if hasattr(recipe, "sample") and data.kind in ("image", "vector"):
+        return {"valid/diversity": diversity(data, recipe.sample)}
     if not hasattr(recipe, "repairer"):
         return {}
     sums: dict[str, float] = {}
@@ -211,6 +213,25 @@ def validate(recipe: Any, data: Data) -> dict[str, float]:
         for name, value in found.items():
             sums[f"valid/{name}"] = sums.get(f"valid/{name}", 0.0) + float(value)
     return {name: value / len(data.validation) for name, value in sums.items()}
+
+
+def diversity(data: Data, draw: Callable[[np.ndarray, str], torch.Tensor]) -> float:
+    """How much samples of fixed noise differ among each other, beside as many training images: 1 as
+    much as those do, towards 0 a collapse.
+
+    The root of the variance over samples, averaged over pixels and channels, or over the numbers of
+    vectors, of up to 64 samples, divided by that of reals.
+    """
+    n = min(GRID, len(data.train))
+    real = torch.cat(list(data.chunks(data.train, n, limit=n)))
+    fake = draw(np.arange(n), "noise/grid")
+    if data.kind == "image":
+        real, fake = to_unit(real), to_unit(to_bytes(fake))
+    return _spread(fake) / max(_spread(real), 1e-6)
+
+
+def _spread(images: torch.Tensor) -> float:
+    return float(images.var(0).mean().sqrt())
 
 
 def _repairs(

@@ -13,7 +13,6 @@ from distgan.data.labels import Labels
 from distgan.data.loader import MicroBatch
 from distgan.engine.player import Log, Player
 from distgan.engine.strength import Strength
-from distgan.recipes._base import GRID
 
 CHUNK = 64  # images that are judged at once
 
@@ -178,22 +177,3 @@ def overfitting_ratio(held_out: torch.Tensor, seen: torch.Tensor, fake: torch.Te
         float((seen.var() / len(seen) + fake.var() / len(fake)).sqrt()) if len(seen) > 1 else 0.0
     )
     return float(seen.mean() - held_out.mean()) / gap if gap > max(2 * chance, 1e-6) else 0.0
-
-
-def diversity(data: Data, draw: Callable[[np.ndarray, str], torch.Tensor]) -> float:
-    """How much samples of fixed noise differ among each other, beside as many training images: 1 as
-    much as those do, towards 0 a collapse.
-
-    The root of the variance over samples, averaged over pixels and channels, or over the numbers of
-    vectors, of up to 64 samples, divided by that of reals.
-    """
-    n = min(GRID, len(data.train))
-    real = torch.cat(list(data.chunks(data.train, CHUNK, limit=n)))
-    fake = draw(np.arange(n), "noise/grid")
-    if data.kind == "image":
-        real, fake = transforms.to_unit(real), transforms.to_unit(transforms.to_bytes(fake))
-    return _spread(fake) / max(_spread(real), 1e-6)
-
-
-def _spread(images: torch.Tensor) -> float:
-    return float(images.var(0).mean().sqrt())

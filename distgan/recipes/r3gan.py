@@ -34,7 +34,7 @@ from distgan.nn.class_vectors import class_vectors
 from distgan.nn.image import freeze_blocks
 from distgan.nn.losses import d_relativistic, g_relativistic, zero_centred_penalty
 from distgan.recipes import _noise
-from distgan.recipes._base import step_log
+from distgan.recipes._base import diversity, step_log
 from distgan.recipes._image_settings import CHANNELS, ImageSettings
 
 WIDEST = 8  # times the channels at half the size of the image
@@ -219,7 +219,7 @@ class Recipe(_noise.DrawsFromNoise):
             "g_loss": g_relativistic(real, fake),
             "train_d_loss": d_relativistic(seen, fake[: len(seen)]),
             "overfit": _noise.overfitting_ratio(real, seen, fake),
-            "diversity": _noise.diversity(data, self.sample),
+            "diversity": diversity(data, self.sample),
         }
         return {f"valid/{name}": float(value) for name, value in numbers.items()}
 

@@ -28,7 +28,7 @@ from distgan.monitor.settings import Neutral, Watch
 from distgan.nn.image import Discriminator, Generator, freeze_blocks
 from distgan.nn.losses import Mode, d_adversarial, g_adversarial
 from distgan.recipes import _noise
-from distgan.recipes._base import score_logs, step_log, with_monitor_defaults
+from distgan.recipes._base import diversity, score_logs, step_log, with_monitor_defaults
 from distgan.recipes._image_settings import CHANNELS, ImageSettings, Side
 
 REFERENCE_BATCH = 16
@@ -245,6 +245,6 @@ class Recipe(_noise.DrawsFromNoise):
             "adversarial": g_loss,
             **score_logs(self.run.loss, real=real, train=seen, fake=fake),
             "overfit": _noise.overfitting_ratio(real, seen, fake),
-            "diversity": _noise.diversity(data, self.sample),
+            "diversity": diversity(data, self.sample),
         }
         return {f"valid/{name}": float(value) for name, value in numbers.items()}

@@ -33,7 +33,7 @@ from distgan.nn.losses import d_wasserstein, g_wasserstein, gradient_penalty
 from distgan.nn.normalization import GroupBatchNorm2d
 from distgan.outputs import image_results
 from distgan.recipes import _noise
-from distgan.recipes._base import step_log
+from distgan.recipes._base import diversity, step_log
 from distgan.recipes._image_settings import CHANNELS, ImageSettings, Side
 
 REFERENCE_BATCH = 256
@@ -357,7 +357,7 @@ class Recipe(_noise.DrawsFromNoise):
             "wasserstein": -d_wasserstein(real, fake),
             "train_wasserstein": -d_wasserstein(seen, fake),
             "overfit": _noise.overfitting_ratio(real, seen, fake),
-            "diversity": _noise.diversity(data, self.sample),
+            "diversity": diversity(data, self.sample),
         }
         return {f"valid/{name}": float(value) for name, value in numbers.items()}
 

@@ -1,4 +1,4 @@
-"""What is a path that holds no data set, and which command makes one of it?"""
+"""Name what a path is that holds no data set, and the command that makes one of it."""
 
 import shlex
 from itertools import islice

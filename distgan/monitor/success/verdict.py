@@ -59,6 +59,9 @@ def judge(
     findings = evaluate_rules(rows, watch, values)
     holding = tuple(one.rule for one in findings if one.level == "warning")
     raised = tuple(str(event.get("rule")) for event in once)
+    if any(row.get("unscheduled") and row["step"] == rows[-1]["step"] for row in rows):
+        # The monitor does not judge what is run only because a run ends here.
+        holding = tuple(rule for rule in holding if rule in raised)
     raised += tuple(rule for rule in holding if rule not in raised)
     level, why = _level(rows, values, watch, found, raised, holding)
     parts = [f"{LEADS[level]}{': ' if why else ''}{', '.join(why)}", _counts(found)]
@@ -131,8 +134,7 @@ def _collapsed(
     alike = len(diversity) > 0 and sorted(diversity)[len(diversity) // 2] < (
         watch.diversity_low or 0
     )
-    covered = finite(rows, "floor/coverage")[-1:, 1]
-    return "mode_collapse" in raised or ended and (alike or bool((covered < 0.1).any()))
+    return "mode_collapse" in raised or ended and alike
 
 
 def _counts(found: tuple[Criterion, ...]) -> str:

@@ -12,8 +12,8 @@ from distgan.data.dataset import Data
 from distgan.data.labels import Labels
 from distgan.distributed.ranks import Ranks
 from distgan.recipes import r3gan, sagan, wgan_flowers
-from distgan.recipes._base import build_recipe
-from distgan.recipes._noise import diversity, truncated
+from distgan.recipes._base import build_recipe, diversity
+from distgan.recipes._noise import truncated
 
 
 @pytest.mark.parametrize("limit", [0.01, 0.5, 2.0])

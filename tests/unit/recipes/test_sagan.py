@@ -4,6 +4,7 @@ Losses, soft labels, spectral norm and attention anywhere; and what it measures 
 """
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from distgan.data.loader import MicroBatch
 from distgan.distributed.ranks import Ranks
 from distgan.nn import losses, normalization
 from distgan.nn.image import SelfAttention2d
-from distgan.recipes import _noise
+from distgan.recipes._base import diversity, validate
 from distgan.recipes._catalog import resolve_recipe
 from distgan.recipes.sagan import Recipe, Settings
 
@@ -185,10 +186,12 @@ def test_diversity_is_the_spread_of_samples_beside_that_of_reals(particles):
         numbers % 2
     ) * 1.0 - 0.5  # half of the samples at -0.5, half at 0.5: 8 bits hold ±0.498
     level = 0.5 * 254 / 255
-    found = _noise.diversity(data, lambda n, purpose: drawn[n])
+    found = diversity(data, lambda n, purpose: drawn[n])
     assert found == pytest.approx(level * (54 / 53) ** 0.5 / spread, rel=0.01)
-    assert _noise.diversity(data, lambda n, purpose: reals[n].float()) == pytest.approx(1)
-    assert _noise.diversity(data, lambda n, purpose: torch.zeros(len(n), 1, 64, 64)) == 0
+    assert diversity(data, lambda n, purpose: reals[n].float()) == pytest.approx(1)
+    assert diversity(data, lambda n, purpose: torch.zeros(len(n), 1, 64, 64)) == 0
+    own = SimpleNamespace(sample=lambda n, purpose: drawn[n])  # one without a validation of its own
+    assert validate(own, data) == {"valid/diversity": found}
 
 
 def test_a_validation_has_the_numbers_of_the_journal_and_leaves_d_alone(particles):
