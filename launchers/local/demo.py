@@ -16,6 +16,7 @@ from PIL import Image
 from distgan.core.files import write_atomic
 from distgan.distributed import launch_line
 from distgan.distributed.environment import CONFIGS
+from distgan.shards.codecs import image as image_codec
 
 # Rates and widths for some thousand updates. Batches of 48 share out to 1, 2 and 3 processes, with
 # groups of batch norm that lie inside a process, which spares two of them a quarter of a step.
@@ -76,7 +77,10 @@ def _shown(path: Path) -> str:
 
 def save_growth(run: Path) -> None:
     """Write what samples of the same noise looked like over the run: a column for each grid."""
-    grids = [np.asarray(Image.open(path)) for path in sorted((run / "samples").glob("*.png"))]
+    grids = []
+    for path in sorted((run / "samples").glob("*.png")):
+        with image_codec.opened(path, ("PNG",)) as image:
+            grids.append(np.asarray(image))
     side = (grids[0].shape[1] - 1) // COLUMNS
     columns = [
         np.concatenate(

@@ -84,7 +84,5 @@ def test_a_wrong_entry_of_a_vector(tmp_path, entry, value):
 
 def test_a_file_of_rows_in_place_of_shards_names_the_command(tmp_path):
     (tmp_path / "a.csv").write_text(json.dumps([]))
-    with pytest.raises(
-        DataError, match=r"Make one: distgan shard vectors data/rows --from .*a\.csv"
-    ):
+    with pytest.raises(DataError, match=r"Make them: distgan shard vectors data/a --from .*a\.csv"):
         Data(str(tmp_path / "a.csv"))

@@ -126,7 +126,7 @@ def test_an_unknown_verb(distgan):
         in err
         and "Traceback" not in err
     )
-    assert distgan()[0] == out
+    assert not out and "shard       turn images" in distgan()[0]
     assert re.fullmatch(r"distgan \d+\.\d+\.\d+\n", distgan("--version")[0])
 
 
@@ -294,9 +294,9 @@ def test_the_size_of_a_checkpoint_is_known_before(dry, particles, tmp_path, word
         (["retry", "nowhere"], "no run folder"),
         (["show", "nowhere", "--cmd"], "no run folder"),
         (["sweep", "nowhere.yaml"], "cannot read"),
-        (["sweep", "sagan", "data=nowhere", "seed=1,2"], "data"),
+        (["sweep", "sagan", "data=nowhere", "seed=1,2"], "no shards in nowhere"),
         (["sweep", "nowhere", "--report"], "is named nowhere; there is none"),
-        (["submit", "sagan", "data=nowhere"], "data"),
+        (["submit", "sagan", "data=nowhere"], "no shards in nowhere"),
         (["submit", "sagna", "data=x"], "did you mean sagan"),
     ],
 )
