@@ -20,7 +20,7 @@ def test_the_demo_learns_and_reports(tmp_path, capfd):
     assert (tmp_path / "run" / "DONE").exists()
     with Image.open(tmp_path / demo.GROWTH) as picture:
         columns, rows = (side / (2 * 33) for side in picture.size)
-    assert (columns, rows) == (7, len(demo.SHOWN))  # before training, and every 4 of 24 epochs
+    assert (columns, rows) == (7, len(demo.SHOWN))  # before training, and every 5 of 30 epochs
     assert "frechet_standin" in (tmp_path / "run" / "report.html").read_text()
     assert "report.html in a browser" in capfd.readouterr().out
     assert demo.main(tmp_path) == 0

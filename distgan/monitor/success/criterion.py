@@ -11,7 +11,7 @@ class Criterion:
     outcome: it judges what the run made, so that a run that does not meet it is no success; others
     judge how it was trained. unreachable: the settings or the data put the target out of reach.
     fault: a few words for the verdict where it is not met. early: what is missing may come with
-    further training.
+    further training. near: it is missed by little, which alone is no failure.
     """
 
     name: str
@@ -22,6 +22,7 @@ class Criterion:
     fault: str = ""
     unreachable: bool = False
     early: bool = False
+    near: bool = False
 
     @property
     def state(self) -> str:

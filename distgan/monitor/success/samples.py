@@ -14,6 +14,7 @@ FRECHET = ("eval/fid", "eval/frechet_lite0", "eval/frechet_standin", "eval/frech
 FID_GOOD = 50.0  # of sagan and wgan_flowers; another extractor has another scale
 DIVERSE = (0.5, 1.5)  # of the spread of real samples; above it is noise
 COVERED = 0.5  # of real samples, where other real ones cover 95 %
+NEAR = 5.0  # floors, below which samples that vary and cover the reals have not failed
 FLOORS = 2.0  # times the score of as many real samples
 FEWEST = 16  # samples on either side, below which nothing is judged
 
@@ -71,7 +72,8 @@ def score(rows: list[dict], key: str, s: Watch) -> Criterion:
         measured = f"{ratio:.3g} times ({at_samples:.4g} and {floor:.4g}, of {k:.0f}); {course}"
         fault = f"{name} {ratio:.3g} times its floor"
         met = bool(ratio <= FLOORS)
-        return Criterion(name, met, measured, required, True, fault, early=True)
+        near = bool(ratio <= NEAR)
+        return Criterion(name, met, measured, required, True, fault, early=True, near=near)
     if len(scores) > 1 and best[1] >= first[1] * (1 - s.score_flat_change):
         return Criterion(name, False, course, required, True, f"{name} never fell")
     return Criterion(name, None, f"no floor is known; {course}", required, outcome=True)

@@ -13,13 +13,16 @@ from distgan.monitor.settings import Watch
 from distgan.monitor.success.criteria import criteria
 from distgan.monitor.success.criterion import Criterion, count
 
-Level = Literal["success", "reservations", "undecided", "early", "improving", "failed", "unjudged"]
+Level = Literal[
+    "success", "reservations", "undecided", "early", "improving", "short", "failed", "unjudged"
+]
 LEADS: dict[Level, str] = {
     "success": "success",
     "reservations": "good, with reservations",
     "undecided": "undecided",
     "early": "too early to judge",
     "improving": "not good yet, but improving",
+    "short": "not good enough",
     "failed": "failed",
     "unjudged": "not judged",
 }
@@ -100,7 +103,11 @@ def _level(
     if faults:
         improves = all(one.early for one in failed) and score_improves(rows, watch)
         lost = "nonfinite" in holding or _collapsed(rows, values, watch, raised)
-        return "improving" if improves and not lost else "failed", faults
+        if lost:
+            return "failed", faults
+        if improves:
+            return "improving", faults
+        return ("failed" if missing or not all(one.near for one in failed) else "short"), faults
     if early := [one.name for one in found if one.state == "not measured" and one.early]:
         return "early", [f"too few lines or epochs for {', '.join(early)}"]
     if missing:

@@ -67,6 +67,18 @@ TABLE = {
         "failed",
         ["samples copy training images (nearest 0)", "3 of 4"],
     ),
+    "varied samples that miss the score by little, and get no better": (
+        scored((9, 5, 5, 5, 5), floor_ratio=2.3),
+        [],
+        "short",
+        ["not good enough: frechet_standin 2.3 times its floor", "3 of 4"],
+    ),
+    "the same score of samples whose variety nothing measures": (
+        scored((9, 5, 5, 5, 5), floor_ratio=2.3, floor_coverage=None, **WITHOUT),
+        [],
+        "failed",
+        ["frechet_standin 2.3 times its floor"],
+    ),
     "collapsed, of a GAN of one's own": (
         scored((9, 8, 8, 8, 8), floor_coverage=0.01, floor_ratio=8.5, **WITHOUT),
         [],
