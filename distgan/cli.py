@@ -224,7 +224,7 @@ def _no_verb(argv: list[str]) -> str:
     from distgan.recipes._catalog import recipe_names
 
     word = argv[0]
-    if word in recipe_names() or word.endswith((".py", ".yaml")):
+    if word in recipe_names() or word.endswith(".py"):
         return f"{word} comes after a verb: {console.command('train', *argv)}"
     near = did_you_mean(word, VERBS)
     names = ", ".join(VERBS)

@@ -63,7 +63,7 @@ class Judge(NamedTuple):
     def label(self) -> str:
         """The total as people write it: `l1`, `-si_sdr`, `l1+0.5*stft`."""
         parts = (
-            f"{'-' if weight < 0 else '+'}{'' if abs(weight) == 1 else f'{abs(weight):g}*'}"
+            f"{'-' if weight < 0 else '+'}{'' if abs(weight) == 1 else f'{_exact(abs(weight))}*'}"
             f"{key.rpartition('/')[2]}"
             for weight, key in self.terms
         )
@@ -81,3 +81,8 @@ class Judge(NamedTuple):
     def score(self, numbers: Mapping[str, float]) -> float:
         """Return the total of a validation that misses nothing."""
         return sum(weight * numbers[key] for weight, key in self.terms)
+
+
+def _exact(weight: float) -> str:
+    """Return the shortest text that is read as the same number."""
+    return f"{weight:g}" if float(f"{weight:g}") == weight else repr(weight)

@@ -238,9 +238,9 @@ class Command:
             elif option is None:
                 shown = word.partition("=")[0][:60]
                 near = did_you_mean(name, [option.name for option in self.options], "--")
-                if self.settings and not near and (value or _is_value(queue)):
+                if self.settings and not near and words and (value or _is_value(value, queue)):
                     words.append(f"{name}={value or queue.pop(0)}")
-                    near = f"; settings have no dashes: {shlex.quote(words[-1])}"
+                    near = f"; a setting has no dashes: {shlex.quote(words[-1])}"
                 faults.append(f"{shown}: no such option{near}")
             else:
                 faults += _take(option, value, queue, given)
@@ -274,8 +274,9 @@ class Command:
 HELP = switch("help", "print this", short="h")
 
 
-def _is_value(queue: list[str]) -> bool:
-    return bool(queue) and "=" not in queue[0] and not queue[0].startswith("-")
+def _is_value(value: str | None, queue: list[str]) -> bool:
+    """Return True if the next word may be the value of an option that was given none."""
+    return value is None and bool(queue) and "=" not in queue[0] and not queue[0].startswith("-")
 
 
 def _take(

@@ -1,5 +1,6 @@
 """The interface of a recipe, and what several recipes need."""
 
+import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -197,7 +198,7 @@ def validate(recipe: Any, data: Data) -> dict[str, float]:
     """
     if isinstance(recipe, Validates):
         return recipe.validate(data)
-    if hasattr(recipe, "sample") and data.kind in ("image", "vector"):
+    if data.kind in ("image", "vector") and _draws(recipe):
         return {"valid/diversity": diversity(data, recipe.sample)}
     if not hasattr(recipe, "repairer"):
         return {}
@@ -215,6 +216,15 @@ def validate(recipe: Any, data: Data) -> dict[str, float]:
     return {name: value / len(data.validation) for name, value in sums.items()}
 
 
+def _draws(recipe: Any) -> bool:
+    """Return True for a recipe whose `sample` is that of `DrawsSamples`."""
+    try:
+        inspect.signature(recipe.sample).bind(np.arange(1), "noise/grid")
+    except (AttributeError, TypeError):
+        return False
+    return True
+
+
 def diversity(data: Data, draw: Callable[[np.ndarray, str], torch.Tensor]) -> float:
     """How much samples of fixed noise differ among each other, beside as many training images: 1 as
     much as those do, towards 0 a collapse.
@@ -227,6 +237,10 @@ def diversity(data: Data, draw: Callable[[np.ndarray, str], torch.Tensor]) -> fl
     fake = draw(np.arange(n), "noise/grid")
     if data.kind == "image":
         real, fake = to_unit(real), to_unit(to_bytes(fake))
+    else:  # columns of a table have scales of their own
+        scale = real.std(0)
+        scale = torch.where(scale > 0, scale, torch.ones_like(scale))
+        real, fake = real / scale, fake / scale
     return _spread(fake) / max(_spread(real), 1e-6)
 
 

@@ -135,7 +135,7 @@ def find_code(name: str, beside: Path | None = None) -> RecipeCode:
         own = name if target != name else ".".join(filter(None, (file, attribute)))
         own = _checked(own, found)
         return recipe_code.collect(found, attribute or "Recipe", own, file, named_in=beside)
-    if os.path.exists(name):
+    if os.path.exists(name) and not os.path.isfile(f"{name}.py"):
         line = console.command("train", "sagan", f"data={name}")
         raise ConfigError(f"{name} is no recipe. Name a recipe first, then data: {line}")
     files = [f"{name}.py"] if os.path.isfile(f"{name}.py") else []

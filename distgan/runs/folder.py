@@ -76,6 +76,8 @@ class RunFolder:
             require_code(run, code, self.path)
             for name in ("attempts", "checkpoints", "samples", "eval"):
                 make_folder(self.path / name)
+            if os.path.lexists(archive := self.path / "archive"):
+                make_folder(archive)  # one that is there: OSError for a link or a file
             self._lock = open(self.path / ".lock", "a", opener=opener)
         except OSError as error:
             raise RunError(f"cannot write the run folder {self.path}: {error.strerror}") from error

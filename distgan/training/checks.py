@@ -1,6 +1,5 @@
 """The checks between two steps: samples, validation, evaluation, and the monitor's decision."""
 
-import contextlib
 import json
 import math
 import time
@@ -78,7 +77,6 @@ class Checks:
         journal without waiting rows. Collective.
         """
         due, scheduled = self.due(now, state), self.scheduled(now, state)
-        self._verdict = None
         began = time.perf_counter()
         result = None
         if due.show or due.validate:
@@ -91,6 +89,7 @@ class Checks:
         mark = {} if scheduled.evaluate or not due.evaluate and scheduled.validate else UNSCHEDULED
         improved = result is not None and self._record_score(now, state, result, mark)
         if not any(scheduled):
+            self._judge(state)
             self._writer.exclude_time(time.perf_counter() - began)
             return improved, Decision(memory=state.monitor_memory)
         state.warned, state.has_warning, decision = self._ranks.on_rank_zero(
@@ -109,6 +108,7 @@ class Checks:
             gone_back = {"rollbacks": state.monitor_memory.get("rollbacks", 0)}
             decision = Decision(memory=decision.memory | gone_back)
         state.monitor_memory = decision.memory
+        self._judge(state)  # by the settings of now: an `adapt` counts from the next check on
         if decision.action == "adapt" and self._is_allowed(state, decision):
             self.apply(now, state, decision)
         self._writer.exclude_time(time.perf_counter() - began)
@@ -203,13 +203,26 @@ class Checks:
         if not self._ranks.is_main:
             return {}
         if self._verdict is None:
+            self._judge(state)
+        return {"best": state.best, "verdict": self._verdict}
+
+    def forget(self) -> None:
+        """Judge anew: the run went back behind its last check."""
+        self._verdict = None
+
+    def _judge(self, state: TrainingState) -> None:
+        """Rank 0: judge the run as of its last check. What others wrote into its files may make
+        that impossible, which stops no run.
+        """
+        if not self._ranks.is_main:
+            return
+        try:
             rows = sorted(self._writer.history, key=lambda row: row["step"])
-            warnings: list[dict] = []
-            with contextlib.suppress(RunError):
-                warnings = records.warnings(records.read_events(self._folder.path / "events.jsonl"))
+            warnings = records.warnings(records.read_events(self._folder.path / "events.jsonl"))
             values = state.run.model_dump(mode="json")
             self._verdict = judge(rows, values, state.run.watch, warnings).sentence
-        return {"best": state.best, "verdict": self._verdict}
+        except (RunError, TypeError, ValueError, KeyError) as error:
+            self._verdict = f"not judged: {error}"
 
     def end_reason(self, now: Clock, state: TrainingState, decision: Decision) -> str | None:
         """Return why a run of any length ends at this step; None if it goes on."""

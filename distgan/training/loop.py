@@ -251,6 +251,7 @@ class Loop:
         # All ranks have read it before it is saved anew.
         self.ranks.on_all_ranks(lambda: checkpoints.load(path, self.recipe.players))
         self._restore(saved | {"changed": self.state.changed, "memory": decision.memory})
+        self.checks.forget()
         self.checks.apply(now, self.state, decision, from_step=came_from, to_step=now.step)
         self.save(now)
         return now

@@ -22,6 +22,7 @@ import torch
 from distgan.config.sections import Machine
 from distgan.config.settings import Run
 from distgan.core.clock import Clock
+from distgan.core.errors import DiskError
 from distgan.core.files import opened_folder, remove, write_atomic
 from distgan.data.dataset import Data
 from distgan.recipes._base import GRID, WritesResults
@@ -65,12 +66,18 @@ def write(
     folder.sync()
     # One that is there holds these networks: archives after a step that a run goes back to are
     # deleted. Written again it would have another digest, and runs grown from it another identity.
+    fault: DiskError | None = None
     if _is_archived(machine, now) and not checkpoints.archived(folder.path, now.step):
-        folder.write_or_warn(lambda: checkpoints.archive(folder.path, now.step, players, here))
+        try:
+            folder.write_or_warn(lambda: checkpoints.archive(folder.path, now.step, players, here))
+        except DiskError as error:
+            fault = error  # first what a run resumes from
     checkpoints.save(home, now.step, players, here | state)
     best = [score["step"] for score in (state["best"], state["best_scheduled"]) if score]
     checkpoints.prune(home, machine.keep, {*best, state["healthy"]})
     record_best(folder, state["best"])
+    if fault:
+        raise fault
 
 
 def record_best(folder: RunFolder, best: dict[str, Any] | None) -> None:
@@ -198,7 +205,7 @@ def _rest(run: Run, recipe: Any, data: Data, last: Clock) -> int:
     if isinstance(recipe, WritesResults):
         every = len(data.train) + len(data.validation)
         count = getattr(run, "results", None)
-        images = (every if count is None else count) * (image + 256)
+        images = (count if type(count) is int else every) * (image + 256)
         sounds = 8 * _PLOT + 3 * _SOUNDS * sample * _FRAME + every * 1024
         total += images if data.kind == "image" else sounds
     return total

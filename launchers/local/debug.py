@@ -138,9 +138,15 @@ def scale(run: Run, epochs: float, clock: Clock) -> dict[str, Any]:
     """
     short = epochs / run.epochs
     scaled: dict[str, Any] = {}
+    cosine = getattr(getattr(run, "lr_restarts", None), "first", None)
+    if short < 1 and cosine:
+        scaled["lr_restarts.first"] = round(max(cosine * short, clock.at(1).epoch), 6)
     for key, field in type(run).model_fields.items():
         value = getattr(run, key)
-        if short < 1 and value and key not in CHECKS and _may_be_float(field.annotation):
+        if key == "lr_every" and cosine:
+            continue
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if short < 1 and number and value and key not in CHECKS and _may_be_float(field.annotation):
             if key.endswith("_epoch"):
                 before = int(clock.steps(epochs) * value / run.epochs)  # steps, rounded down
                 scaled[key] = round(clock.at(before).epoch, 6)

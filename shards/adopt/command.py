@@ -15,6 +15,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from contextlib import nullcontext
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -296,7 +297,7 @@ def _only(root: Path, inside: list[str], usual: tuple[str, ...], option: str) ->
         raise ConfigError(
             f"{root} has {' and '.join(candidates)}; choose with {option} {candidates[0]}"
         )
-    if not inside and not any(root.rglob("*.tar*")):
+    if not inside and not any(".tar" in path.name for path in islice(root.rglob("*"), 100_000)):
         raise ConfigError(advice(str(root)))
     hint = (
         f"; to hold out whole tars of one folder: {console.command('index', root / inside[0])}"

@@ -31,7 +31,17 @@ def advice(named: str) -> str:
         )
     if any((path / name).is_file() for name in OF_A_RUN):
         return f"{named} is a run and no data set; show it: {console.command('report', named)}"
-    suffixes = [file.suffix.lower() for file in islice(path.rglob("*"), MOST_LOOKED_AT)]
+    files = list(islice(path.rglob("*"), MOST_LOOKED_AT))
+    if sets := sorted({file.parent for file in files if file.name == "dataset.json"})[:3]:
+        names = ", ".join(shlex.quote(f"data={one}") for one in sets)
+        return f"{named} holds data sets; name one of them: {names}"
+    if any(file.name in OF_A_RUN for file in files):
+        return f"{named} holds runs and no data set; show them: {console.command('report', named)}"
+    suffixes = [file.suffix.lower() for file in files]
+    if any(file.suffix.lower() == ".tar" and file.parent in _roots(path) for file in files):
+        line = console.command("index", named)
+        train = shlex.quote(f"data={named}")
+        return f"{named} holds tars, and no index. Make it: {line}; then train with {train}"
     if any(suffix in EXTENSIONS for suffix in suffixes):
         line = console.command("shard", "images", made, "--from", named)
         return f"{named} holds images, and no shards. {_then(line, made)}"
@@ -43,11 +53,6 @@ def advice(named: str) -> str:
         return (
             f"{named} holds sounds, and no shards. Of clean speech, for the recipe timbre: {line};"
             " of pairs of sounds: distgan shard audio --help"
-        )
-    if ".tar" in suffixes:
-        return (
-            f"{named} holds tars, and no index. Make it: {console.command('index', named)};"
-            f" then train with {shlex.quote(f'data={named}')}"
         )
     what = "is empty" if not suffixes else "holds no images, sounds or tars"
     return (
@@ -73,6 +78,11 @@ def _file(path: Path, named: str, made: str) -> str:
 
 def _then(line: str, made: str) -> str:
     return f"Make them: {line}; then train with {shlex.quote(f'data={made}')}"
+
+
+def _roots(path: Path) -> tuple[Path, ...]:
+    """Return the folders in which `distgan index` looks for tars by itself."""
+    return (path, *(path / name for name in ("train", "training", "val", "valid", "validation")))
 
 
 def _neighbours(path: Path) -> list[str]:

@@ -1,6 +1,7 @@
 """Find a source by its name; the results of its check."""
 
 import importlib
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -38,7 +39,7 @@ def load_source(name: str) -> ModuleType:
     if name not in source_names():
         near = did_you_mean(name, source_names())
         names = f"no source {name!r}{near}; there are: {', '.join(source_names())}"
-        if Path(name).is_dir():
+        if os.path.isdir(name):
             line = console.command("shard", "images", f"data/{Path(name).name}", "--from", name)
             names += f". Of a folder of images: {line}"
         raise ConfigError(names)

@@ -14,6 +14,7 @@ from distgan.monitor.success import game, pairs, samples
 from distgan.monitor.success.criterion import Criterion
 
 # Of runs that draw samples from noise; any of them, or a Fréchet distance, makes a run one.
+GAN_LOSSES = {"g/adversarial", "g/loss"}
 FROM_NOISE = ("valid/diversity", "valid/nearest", "valid/overfit", "d/real_prob", "d/wasserstein")
 
 
@@ -39,12 +40,7 @@ def criteria(
             pairs.l1_falls(rows, watch),
             pairs.gap(rows, watch),
             pairs.beats_trivial(rows),
-            *([] if watch.unbounded else [game.d_loss(rows, watch)]),
-            *(
-                []
-                if watch.unbounded or watch.stagnant_change is None
-                else [game.gan_loss(rows, watch)]
-            ),
+            *_of_losses(rows, keys, watch),
             game.no_warning(rows, warnings),
         ]
     score = score_key(rows)
@@ -54,6 +50,16 @@ def criteria(
     if "d/wasserstein" in keys:
         return [*found, game.wasserstein(rows, watch)]
     return [*found, *_of_probabilities(rows, keys, values, watch)]
+
+
+def _of_losses(rows: list[dict], keys: set[str], watch: Watch) -> list[Criterion]:
+    """Return the criteria of the game of pairs, of the losses that the run journals."""
+    if watch.unbounded:
+        return []
+    found = [game.d_loss(rows, watch)] if "d/loss" in keys else []
+    if watch.stagnant_change is not None and GAN_LOSSES & keys:
+        found.append(game.gan_loss(rows, watch))
+    return found
 
 
 def _of_samples(rows: list[dict], score: str | None, watch: Watch) -> list[Criterion]:
@@ -81,7 +87,7 @@ def _of_probabilities(
     d_loss = watch.healthy.get("d/loss")
     return [
         game.real_prob(rows, values, watch),
-        game.drift(rows, watch),
+        *([game.drift(rows, watch)] if "d/fake_prob" in keys else []),
         *([game.now("D loss", rows, "d/loss", *d_loss, watch)] if d_loss else []),
-        game.comparable(rows, watch),
+        *([game.comparable(rows, watch)] if {"d/loss", "g/loss"} <= keys else []),
     ]

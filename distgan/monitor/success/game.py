@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from distgan.monitor.journal import epoch_means, finite, medians
+from distgan.monitor.journal import epoch_means, finite, finite_number, medians
 from distgan.monitor.rules_game import gan_means
 from distgan.monitor.settings import Watch
 from distgan.monitor.success.criterion import Criterion, count, in_range
@@ -98,7 +98,8 @@ def no_warning(rows: list[dict], warnings: list[dict]) -> Criterion:
         )
     names = ", ".join(
         dict.fromkeys(
-            f"{event.get('rule')} (epoch {event.get('epoch', 0):.4g})" for event in raised
+            f"{event.get('rule')} (epoch {finite_number(event.get('epoch')) or 0:.4g})"
+            for event in raised
         )
     )
     return Criterion("warnings", False, f"{len(raised)}: {names}", "none was raised")
@@ -111,8 +112,9 @@ def real_prob(rows: list[dict], values: dict[str, Any], s: Watch) -> Criterion:
     """
     low, high = s.healthy.get("d/real_prob", (None, None))
     made = now("D(x)", rows, "d/real_prob", low, high, s)
-    label, other = values.get("real_label"), values.get("fake_label") or 0
-    if made.met is not False or not isinstance(label, int | float) or low is None:
+    label, other = (finite_number(values.get(name)) for name in ("real_label", "fake_label"))
+    other = other or 0.0
+    if made.met is not False or label is None or low is None:
         return made
     end, value = (label + other) / 2, float(np.median(finite(rows, "d/real_prob")[-s.window :, 1]))
     measured = f"{made.measured}; the expected equilibrium for these labels is {end:.3g}"

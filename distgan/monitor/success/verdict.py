@@ -124,9 +124,13 @@ def _looks(rows: list[dict]) -> int:
     """Return how many evaluations, or validations where nothing is evaluated, were made after the
     start.
     """
-    key = score_key(rows)
-    table = finite(rows, key) if key else finite(rows, "valid/l1")
-    return int((table[:, 0] > 0).sum())
+    begins = "eval/" if score_key(rows) else "valid/"
+    steps = {
+        row["step"]
+        for row in rows
+        if row["epoch"] > 0 and any(key.startswith(begins) for key in row)
+    }
+    return len(steps)
 
 
 def _collapsed(

@@ -20,7 +20,8 @@ MISTAKES = [
     ("shard photos", "distgan shard images data/photos --from photos"),
     ("train photos", "distgan train sagan data=photos"),
     ("evaluate photos", "distgan evaluate REAL photos"),
-    ("train sagan data=.", r"distgan shard images data/\S+ --from ."),
+    ("train sagan data=.", "name one of them: data=data/made"),
+    ("train sagan data=photos/cats", "distgan shard images data/cats --from photos/cats"),
     ("train sagan data=sounds", "distgan shard timbre data/sounds --speech sounds"),
     ("index sounds", "distgan shard timbre data/sounds --speech sounds"),
     ("train sagan data=pairs", "distgan shard audio data/pairs --from pairs"),
@@ -33,15 +34,18 @@ MISTAKES = [
     ("train sagan data=photos.tar.gz", "tar xf photos.tar.gz"),
     ("train sagan data=notes.txt", "a data set is a folder of shards"),
     ("train sagan data=empty", "distgan shard --help"),
+    ("train sagan data=data", "name one of them: data=data/made"),
+    ("train sagan data=runs", "distgan report runs"),
+    ("train --conditional sagan data=photos", "--conditional: no such option\n"),
     ("train sagan data=photo", r"did you mean photos\?"),
     ("index nowhere", "distgan shard images nowhere --from FOLDER"),
     ("train sagan data=run", "distgan report run"),
     ("train sagan data photos", "write data=photos, without a space"),
     ("train sagan data = photos", "write data=photos, without a space"),
     ("train sagan data= photos", "write data=photos, without a space"),
-    ("train sagan --data photos", "settings have no dashes: data=photos"),
-    ("train sagan --data=photos", "settings have no dashes: data=photos"),
-    ("train sagan --epochs=3 data=photos", "settings have no dashes: epochs=3"),
+    ("train sagan --data photos", "a setting has no dashes: data=photos"),
+    ("train sagan --data=photos", "a setting has no dashes: data=photos"),
+    ("train sagan --epochs=3 data=photos", "a setting has no dashes: epochs=3"),
     ("train sagan data=photos epoch=3", r"did you mean epochs\?"),
     ("train sagan data=photos watch.window=x", "watch.window"),
     ("train sagn data=photos", r"did you mean sagan\?"),
@@ -61,7 +65,17 @@ MISTAKES = [
 @pytest.fixture
 def things(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for folder in ("photos/cats", "sounds", "pairs/input", "pairs/target", "tars", "empty", "run"):
+    for folder in (
+        "photos/cats",
+        "sounds",
+        "pairs/input",
+        "pairs/target",
+        "tars",
+        "empty",
+        "run",
+        "data/made/train",
+        "runs/a/samples",
+    ):
         (tmp_path / folder).mkdir(parents=True)
     Image.new("RGB", (40, 30)).save("photos/cats/a.jpg")
     for path in ("sounds/a.wav", "pairs/input/a.wav", "pairs/target/a.wav"):
@@ -72,7 +86,13 @@ def things(tmp_path, monkeypatch):
     with zipfile.ZipFile("photos.zip", "w") as archive:
         archive.write("photos/cats/a.jpg")
     np.save("rows.npy", np.zeros((3, 2), np.float32))
-    for path in ("rows.csv", "notes.txt", "run/journal.jsonl"):
+    for path in (
+        "rows.csv",
+        "notes.txt",
+        "run/journal.jsonl",
+        "runs/a/status.json",
+        "data/made/dataset.json",
+    ):
         (tmp_path / path).write_text("")
 
 

@@ -24,6 +24,7 @@ OPTIONS = [
     ["sagan", "conditional=true", "ada=true"],
     ["wgan_flowers", "lr_every=100", "penalty=10", "batch=64"],
     ["timbre", "gan_start_epoch=0"],
+    ["sagan", "lr_restarts.first=100"],
     ["sagan", "epochs=0.1"],  # shorter than 20 steps
 ]
 
@@ -46,9 +47,12 @@ def test_every_recipe_and_preset_is_allowed_its_few_steps(
     real, short = planned(words, sets, monkeypatch, tmp_path, steps)
     clock = make_clock(short, 54)
     assert clock.steps(short.epochs) == min(steps, clock.steps(real.epochs))
-    for key in ("lr_every", "gan_start_epoch"):
+    cosine = getattr(getattr(real, "lr_restarts", None), "first", None)
+    for key in ("lr_every",) * (not cosine) + ("gan_start_epoch",):
         if (value := getattr(real, key, None)) is not None and value < real.epochs:
             assert getattr(short, key) < max(short.epochs, 2 * clock.at(1).epoch), key
+    if cosine:
+        assert short.lr_restarts.first < max(short.epochs, 2 * clock.at(1).epoch)
     if short.scored:
         assert short.scored.samples <= debug.MOST_SAMPLES
     assert getattr(short, "results", 0) in (0, debug.MOST_RESULTS)

@@ -112,6 +112,7 @@ def test_on_a_full_disk_the_checkpoint_to_resume_from_comes_before_the_archive(
     monkeypatch.setattr(checkpoints, "archive", full)
     with pytest.raises(DiskError):
         write(Folder(tmp_path), 2)
+    assert steps(tmp_path, "checkpoints") == [2]
     folder = Folder(tmp_path, stops=False)  # machine.on_full_disk=warn
     write(folder, 2)
     assert folder.failed == ["no room"] and steps(tmp_path, "checkpoints") == [2]

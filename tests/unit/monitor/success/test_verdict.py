@@ -79,6 +79,21 @@ TABLE = {
         "failed",
         ["frechet_standin 2.3 times its floor"],
     ),
+    "a GAN of one's own that is validated and not scored, collapsed": (
+        [
+            {"step": i, "epoch": float(i), "valid/diversity": 0.01, "valid/mine": 1.0}
+            for i in range(12)
+        ],
+        [],
+        "failed",
+        ["samples are alike (diversity 0.01)"],
+    ),
+    "scores that are not finite": (
+        scored((9, float("nan"), float("nan"), float("nan")), floor_ratio=None),
+        [],
+        "failed",
+        ["numbers are not finite"],
+    ),
     "collapsed, of a GAN of one's own": (
         scored((9, 8, 8, 8, 8), floor_coverage=0.01, floor_ratio=8.5, **WITHOUT),
         [],
