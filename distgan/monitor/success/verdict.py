@@ -7,7 +7,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from distgan.monitor.decisions import evaluate_rules
-from distgan.monitor.journal import at_last_check, current_settings, finite, score_key
+from distgan.monitor.journal import (
+    at_last_check,
+    current_settings,
+    finite,
+    finite_number,
+    score_key,
+)
 from distgan.monitor.rules_outcome import score_improves
 from distgan.monitor.settings import Watch
 from distgan.monitor.success.criteria import criteria
@@ -57,12 +63,15 @@ def judge(
     rows = at_last_check(rows)
     if not rows:
         return Verdict("unjudged", "not judged: the journal holds no validation yet", (), (), ())
+    last = rows[-1]["step"]
+    # A run that was made longer has checks at its former ends; one trained at once has not.
+    rows = [row for row in rows if not row.get("unscheduled") or row["step"] == last]
     values, once = current_settings(values, rows), _once(warnings)
     found = tuple(criteria(rows, values, watch, once))
     findings = evaluate_rules(rows, watch, values)
     holding = tuple(one.rule for one in findings if one.level == "warning")
     raised = tuple(str(event.get("rule")) for event in once)
-    if any(row.get("unscheduled") and row["step"] == rows[-1]["step"] for row in rows):
+    if any(row.get("unscheduled") for row in rows):
         # The monitor does not judge what is run only because a run ends here.
         holding = tuple(rule for rule in holding if rule in raised)
     raised += tuple(rule for rule in holding if rule not in raised)
@@ -108,7 +117,8 @@ def _level(
         if improves:
             return "improving", faults
         return ("failed" if missing or not all(one.near for one in failed) else "short"), faults
-    if early := [one.name for one in found if one.state == "not measured" and one.early]:
+    early = [one.name for one in found if one.state == "not measured" and one.early]
+    if early and not _ended(rows, values):
         return "early", [f"too few lines or epochs for {', '.join(early)}"]
     if missing:
         return "undecided", [f"not measured: {', '.join(missing)}"]
@@ -139,13 +149,16 @@ def _collapsed(
     """Return True if a run has ended with samples that are alike. Before its end they may be the
     mean image that a young G draws while its score improves.
     """
-    epochs = values.get("epochs")
-    ended = isinstance(epochs, int | float) and rows[-1]["epoch"] >= epochs
     diversity = finite(rows, "valid/diversity")[-watch.valid_window :, 1]
     alike = len(diversity) > 0 and sorted(diversity)[len(diversity) // 2] < (
         watch.diversity_low or 0
     )
-    return "mode_collapse" in raised or ended and alike
+    return "mode_collapse" in raised or alike and _ended(rows, values)
+
+
+def _ended(rows: list[dict], values: dict[str, Any]) -> bool:
+    epochs = finite_number(values.get("epochs"))
+    return epochs is not None and rows[-1]["epoch"] >= epochs
 
 
 def _counts(found: tuple[Criterion, ...]) -> str:
