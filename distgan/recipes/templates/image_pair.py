@@ -12,7 +12,6 @@ from distgan import api
 class Settings(api.Run):  # each is `name=value` on the command line; another value is another run
     kind = "image_pair"  # of sample in the data: input and target
     judged_by = "valid/l1"  # |output - target| of held-out pairs finds the best checkpoint
-    best_by: api.BestBy = None  # another number of the validation, or a total of several
     batch: int = api.Field(8, gt=0, description="pairs of an update, over all processes")
     epochs: api.Positive = api.Field(100, description="how far to train; more continues the run")
     width: int = api.Field(16, gt=0, multiple_of=4, description="channels at half the size")

@@ -11,7 +11,6 @@ from distgan import api
 class Settings(api.Run):  # each is `name=value` on the command line; another value is another run
     kind = "pair"  # of sample in the data
     judged_by = "valid/l1"  # |output - target| of held-out pairs finds the best checkpoint
-    best_by: api.BestBy = None  # another number of the validation, or a total of several
     batch: int = api.Field(8, gt=0, description="pairs of an update, over all processes")
     epochs: api.Positive = api.Field(20, description="how far to train; more continues the run")
     validate_every: api.Positive = api.Field(1, description="epochs between two validations")

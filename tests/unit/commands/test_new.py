@@ -107,7 +107,7 @@ def test_a_run_of_it_generates_evaluates_and_reports(template, sets, here, capsy
         assert len(rows) == 3 and all(f",{name}," in row for row in rows)
     if kind == "image_pair":  # its validation has all there is
         assert cli.guarded(evaluate.main, ["run"]) == 2
-        assert "judged by valid/l1" in capsys.readouterr().err
+        assert "judged by l1" in capsys.readouterr().err
     else:
         scored = kind in ("image", "vector")
         assert evaluate.main(["run", *(["--n", "8"] if scored else [])]) == 0
