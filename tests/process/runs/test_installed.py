@@ -13,12 +13,16 @@ HOSTILE = ("launchers", "shards", "config", "core", "runs", "data/__init__", "tr
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
-    """(a folder like site-packages that holds the package, a working directory of the user)."""
+    """(a folder like site-packages that holds the package, a working directory of the user with a
+    data set `d`).
+    """
     site = snapshot.take(tmp_path_factory.mktemp("site"))
     work = tmp_path_factory.mktemp("work")
     (work / "data").mkdir()
     for name in HOSTILE:
         (work / f"{name}.py").write_text(f"raise SystemExit('{name}.py of the user was imported')")
+    made = run((site, work), "distgan", "shard", "particles", "d", "--n", "60")
+    assert "distgan run" in made
     return site, work
 
 
@@ -38,7 +42,6 @@ def run(installed, *words: str) -> str:
 
 def test_shard_train_evaluate_and_report_beside_hostile_files(installed):
     site, work = installed
-    assert "distgan run" in run(installed, "distgan", "shard", "particles", "d", "--n", "60")
     line = run(installed, "distgan", "run", "--processes", "2", "--show", "sagan", "data=d")
     assert f"{site}/distgan/train.py sagan" in line
     words = ["sagan", "data=d", "epochs=1", *TINY]
