@@ -20,7 +20,8 @@ from distgan.core.files import disk_errors, remove
 from distgan.launchers.runs.plan import make_clock
 
 MOST_SAMPLES, MOST_RESULTS = 64, 16  # that are scored, and written when training has ended
-MOST_IMAGES = 8  # of a batch: 20 steps take 15 to 31 CPU seconds with it, of r3gan 80
+MOST_IMAGES = 32  # of a batch; larger ones become smaller:
+FEW_IMAGES = 8  # 20 steps take 15 to 31 CPU seconds, of r3gan 80
 CHECKS = ("validate_every", "sample_every", "rollback_every")  # a short run has them at its ends
 EPILOG = """examples:
   distgan debug sagan data=data/particles                 20 steps
@@ -29,8 +30,8 @@ EPILOG = """examples:
 
 The folder of the real run is not touched: this one is RUNS/_debug/…, and starts anew each time.
 What is set in epochs is scaled to so few steps, fewer samples are scored and written, and batches
-of images are small: a line says which settings. A batch that the line gives is kept, and with it
-data order and noise are those of the real run."""
+of more than 32 images become 8: a line says which settings. A batch that the line gives is kept.
+With the batch of the real run, data order and noise are those of it."""
 
 COMMAND = Command(
     "debug",
@@ -119,7 +120,7 @@ def _small_batch(words: list[str], run: Run) -> list[str]:
     given = any(word.startswith("batch=") for word in words[1:])
     if given or run.kind not in ("image", "image_pair") or run.batch <= MOST_IMAGES:
         return []
-    small = [f"batch={MOST_IMAGES}"]
+    small = [f"batch={FEW_IMAGES}"]
     try:
         _, smaller, _ = train.plan([*words, *small])
         batch_layout.fit(
