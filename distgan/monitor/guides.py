@@ -196,7 +196,7 @@ _BETTER_CRITIC = (
     Move(setting="penalty", to=10, in_flight=False),
     Move(setting="optimizer", to="adam", in_flight=False),
 )
-# The options that the documents name, as moves. An unbounded critic has no range to leave, so its
+# Options of the flowers specification, as moves. An unbounded critic has no range to leave, so its
 # other rules raise nothing.
 FLOWERS_GUIDE: Guide = {
     "nonfinite": _SLOWER_CRITIC,

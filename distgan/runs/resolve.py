@@ -81,8 +81,8 @@ def _begun(version: Run, fingerprint: str, start: str | None) -> tuple[bool, str
 def _is_of(version: Run, present: Run, fingerprint: str, start: str | None) -> bool:
     """Return whether the run that has begun is of `version` and not of `present`.
 
-    A changed default of `epochs`, which is no part of the identity, is told by what the folder
-    records: a run that was to end at the earlier default ends there.
+    A changed default of `epochs`, which is no part of the identity, is recognised by what the
+    folder records: a run that was to end at the earlier default ends there.
     """
     identity = version.identity(fingerprint, start)
     if identity != present.identity(fingerprint, start):

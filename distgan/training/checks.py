@@ -52,7 +52,7 @@ class Checks:
         self._recipe, self._data, self._ranks, self._folder = recipe, data, ranks, folder
         self._writer, self._evaluator, self._last = writer, evaluator, last
         self._warned_no_healthy_checkpoint = False
-        self._verdict: str | None = None  # since the last check, once it was asked for
+        self._verdict: str | None = None  # as of the last check; None: not judged yet
 
     def scheduled(self, now: Clock, state: TrainingState) -> Due:
         """Return what the run's schedules ask for at this step, whatever `epochs` is."""

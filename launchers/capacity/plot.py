@@ -169,7 +169,7 @@ def _scores(ax, rows: list[Row], recommended: int | None) -> None:
 
 
 def _curves(ax, rows: list[Row]) -> None:
-    """Draw the scores; of FID with the documents' road maps: down triangles are sagan's."""
+    """Draw the scores; of FID with the road maps of its specification and of sagan's."""
     fid = any(row.measure and row.measure[0] == "fid" for row in rows)
     for row, colour in zip([row for row in rows if row.scores], PALETTE * len(rows), strict=False):
         epochs, scores = zip(*row.scores, strict=True)

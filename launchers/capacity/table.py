@@ -82,7 +82,7 @@ def _markdown(lines: list[tuple[str, ...]]) -> str:
 
 
 def _road_map(rows: list[Row]) -> str:
-    """Return the phases of the documents beside what each width had measured by that epoch."""
+    """Return the phases of the specifications beside what each width had measured by that epoch."""
     heads = ("by epoch", "document", "expected", *(str(row.width) for row in rows))
     lines = [heads]
     for mark in ROAD_MAP:
