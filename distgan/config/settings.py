@@ -29,6 +29,7 @@ class Run(Section):
     kind: ClassVar[str] = "image"
     channels: ClassVar[tuple[int, ...]] = (1, 3)
     sizes: ClassVar[SizeRule] = ANY
+    debug_batch: ClassVar[int] = 32  # images: `distgan debug` makes larger batches smaller
     # The validation number that ranks checkpoints, lower is better; None: the score of samples.
     judged_by: ClassVar[str | None] = None
     # What a setting `best_by` may name in place of it, without `valid/`; () where that is not known

@@ -20,8 +20,7 @@ from distgan.core.files import disk_errors, remove
 from distgan.launchers.runs.plan import make_clock
 
 MOST_SAMPLES, MOST_RESULTS = 64, 16  # that are scored, and written when training has ended
-MOST_IMAGES = 32  # of a batch; larger ones become smaller:
-FEW_IMAGES = 8  # 20 steps take 15 to 31 CPU seconds, of r3gan 80
+FEW_IMAGES = 8  # of a batch that is larger than the recipe's debug_batch: 20 steps in a minute
 CHECKS = ("validate_every", "sample_every", "rollback_every")  # a short run has them at its ends
 EPILOG = """examples:
   distgan debug sagan data=data/particles                 20 steps
@@ -30,7 +29,8 @@ EPILOG = """examples:
 
 The folder of the real run is not touched: this one is RUNS/_debug/…, and starts anew each time.
 What is set in epochs is scaled to so few steps, fewer samples are scored and written, and batches
-of more than 32 images become 8: a line says which settings. A batch that the line gives is kept.
+of more than 32 images (r3gan: 8) become 8: a line says which settings. A batch that the line gives
+is kept.
 With the batch of the real run, data order and noise are those of it."""
 
 COMMAND = Command(
@@ -118,7 +118,7 @@ def _small_batch(words: list[str], run: Run) -> list[str]:
     the settings allow no such one.
     """
     given = any(word.startswith("batch=") for word in words[1:])
-    if given or run.kind not in ("image", "image_pair") or run.batch <= MOST_IMAGES:
+    if given or run.kind not in ("image", "image_pair") or run.batch <= run.debug_batch:
         return []
     small = [f"batch={FEW_IMAGES}"]
     try:

@@ -56,7 +56,8 @@ def test_every_recipe_and_preset_is_allowed_its_few_steps(
     if short.scored:
         assert short.scored.samples <= debug.MOST_SAMPLES
     assert getattr(short, "results", 0) in (0, debug.MOST_RESULTS)
-    assert short.batch == (8 if real.batch > 32 and "batch=64" not in words else real.batch)
+    large = real.batch > real.debug_batch and "batch=64" not in words
+    assert short.batch == (8 if large else real.batch)
 
 
 def test_both_phases_of_timbre_are_tried(sets, monkeypatch, tmp_path):
