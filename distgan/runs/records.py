@@ -138,6 +138,8 @@ class Members(TypedDict, total=False):
     __pydantic_config__ = _OPEN  # type: ignore[misc]
     runs: Required[list[str]]
     values: list[dict[str, Any]]
+    numbers: list[Count]  # of the runs, as in SWEEP:NUMBER; without: their places in the list
+    dropped: dict[str, Count]  # runs that are no longer members, with their numbers
 
 
 class LedgerEntry(TypedDict, total=False):

@@ -22,7 +22,7 @@ from distgan.launchers.slurm.profiles import Resources
 from distgan.launchers.slurm.submission import RunSpec
 from distgan.runs.folder import SAVE, STOP
 
-AGAIN = ("failed", "cancelled", "stopped", "lost")
+AGAIN = ("failed", "cancelled", "stopped", "lost", "unknown")
 
 
 def _command(verb: str, does: str, *options: Option) -> Command:
@@ -50,9 +50,10 @@ stay cancelled until `distgan retry`.""",
 )
 RETRY_RUNS = _command(
     "retry",
-    """Submit again, each from its last checkpoint, what failed, was cancelled or stopped, or is
-lost. Settings stay as they were; for other settings submit another run.""",
-    one_of("only", "only runs in this state (default: all four)", *AGAIN, repeat=True),
+    """Submit again, each from its last checkpoint, what failed, was cancelled or stopped, is
+lost, or ended in an unknown way. Settings stay as they were; for other settings submit another
+run.""",
+    one_of("only", "only runs in this state (default: all five)", *AGAIN, repeat=True),
     Option(
         "set",
         "with another job: time=24h, mem_gb=64, partition=… (a profile's keys)",
@@ -64,7 +65,7 @@ lost. Settings stay as they were; for other settings submit another run.""",
 
 
 def _select(options: Arguments) -> list[SelectedRun]:
-    return select(options.runs.resolve(), options.words)
+    return select(options.runs.resolve(), options.words, acting=True)
 
 
 def _report(selected: Sequence[SelectedRun], does: Callable[[SelectedRun], str]) -> int:
@@ -131,30 +132,38 @@ def cancel(argv: list[str]) -> int:
                 " these, too, or use `distgan stop`"
             )
     # Runs of other users whose jobs Slurm hides: this gives them up.
+    refused: dict[str, str] = {}
     hidden = [run for run in selected if run.state.name == "uncertain" and run.key]
     if not options.dry_run:
         ledger = Ledger(options.runs.resolve())
-        # Recorded before scancel: Slurm keeps no record of elements that never ran.
-        ended = [(run.folder, run.submitted) for run in [*active, *hidden]]
-        for folder, last in ended:
-            if last:
+        refused = client.cancel(dict.fromkeys(run.key for run in active if run.key))
+        for run in [*active, *hidden]:
+            if run.submitted and run.key not in refused:
                 ledger.append(
-                    {"state": "cancelled", "id": last.submission.id, "runs": [str(folder)]}
+                    {
+                        "state": "cancelled",
+                        "id": run.submitted.submission.id,
+                        "runs": [str(run.folder)],
+                    }
                 )
-        if active:
-            client.cancel(dict.fromkeys(run.key for run in active if run.key))
-    return _report(
-        selected,
-        lambda run: (
-            ("would be cancelled" if options.dry_run else f"cancelled (job {run.key})")
-            if run in [*active, *hidden]
-            else f"is {run.state.name}; nothing to cancel"
-        ),
-    )
+
+    def does(run: SelectedRun) -> str:
+        if run not in [*active, *hidden]:
+            return f"is {run.state.name}; nothing to cancel"
+        if run.key in refused:
+            owner = run.queue_entry.user if run.queue_entry else ""
+            return (
+                f"was NOT cancelled: {refused[run.key]} (job {run.key}"
+                f"{f' of user {owner}' if owner else ''})"
+            )
+        return "would be cancelled" if options.dry_run else f"cancelled (job {run.key})"
+
+    _report(selected, does)
+    return 2 if refused else 0
 
 
 def retry(argv: list[str]) -> int:
-    """Submit failed, cancelled, stopped and lost runs again."""
+    """Submit failed, cancelled, stopped, lost and unknown runs again."""
 
     options = RETRY_RUNS.parse(argv)
     home = options.runs.resolve()
@@ -182,8 +191,13 @@ def retry(argv: list[str]) -> int:
                 for run in group
             }
     return _report(
-        selected, lambda run: done.get(run.folder) or f"is {run.state.name}; left as it is"
+        selected,
+        lambda run: done.get(run.folder) or f"is {run.state.name}; left as it is" + _release(run),
     )
+
+
+def _release(run: SelectedRun) -> str:
+    return f" (scontrol release {run.key})" if run.state.name == "held" else ""
 
 
 def _again(

@@ -72,7 +72,7 @@ def _garbage(home: Path, checkpoints: bool) -> Iterator[tuple[Path, str]]:
     for path in sorted(home.glob("_debug/*")):
         if path.is_dir():
             yield path, "a run of distgan debug"
-    for run in select(home, []) if checkpoints else []:
+    for run in select(home, [], acting=True) if checkpoints else []:
         if run.state.name == "done" and not run.files.faults:
             best = (run.files.status.get("best") or {}).get("step")
             paths = sorted((run.folder / "checkpoints").glob("[0-9]" * 8))

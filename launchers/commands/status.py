@@ -25,7 +25,8 @@ EPILOG = """examples:
   distgan status --watch                again every 10 seconds
   distgan status --json                 for programs
 
-Exit code 0 if all are done, 2 if some failed, were cancelled or are lost, 3 if some go on."""
+Exit code 0 if all are done, 2 if some failed, were cancelled, are lost,
+unknown or held, 3 if some go on."""
 COMMAND = Command(
     "status",
     """Show every submitted run in one table: state, progress, losses, score, speed, time left,
@@ -40,7 +41,7 @@ problems.""",
     epilog=EPILOG,
 )
 LIMIT = 200  # runs that are shown one by one
-FAULTY = ("failed", "cancelled", "lost")
+FAULTY = ("failed", "cancelled", "lost", "unknown", "held")
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,13 @@ def main(argv: list[str]) -> int:
         console.say(f"run         {planned.folder}\njob         {resources.describe()}")
         if run.state.name == "uncertain":
             raise LaunchError(f"nothing was submitted: {run.state.why}; try again in a few minutes")
-        if run.state.name in ("queued", "requeued", "running", "stopping", "done"):
+        if run.state.name == "unknown":
+            raise LaunchError(
+                f"nothing was submitted: how job {run.key} of this run ended is unknown"
+                f" ({run.state.why}). `{console.command('why', planned.folder)}` shows what there"
+                f" is; `{console.command('retry', planned.folder)}` submits it again"
+            )
+        if run.state.name in ("queued", "requeued", "held", "running", "stopping", "done"):
             verb = "report" if run.state.name == "done" else "status"
             console.say(
                 f"it is {run.state.name}{f' as job {run.submitted.key}' if run.submitted else ''};"

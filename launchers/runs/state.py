@@ -1,7 +1,10 @@
 """Determine the state of a run from its own files, the ledger, and one answer of squeue, trusted in
 this order. Imports no torch.
 
-    new, queued, running, stopping, requeued, done, failed, cancelled, stopped, uncertain, lost
+    new, queued, held, running, stopping, requeued, done, failed, cancelled, stopped,
+    uncertain      whether Slurm has it is not known yet; asked again later
+    lost           it was ended without being queued again, by Slurm or here
+    unknown        nothing shows how it ended: submitted again only when a person asks for it
 
 A finished run has the file DONE: Slurm forgets jobs, and calls jobs completed whose training
 failed.
@@ -23,7 +26,7 @@ from distgan.launchers.slurm.restart_policy import TIME
 from distgan.runs import records
 
 OLD_S = 300.0  # without a heartbeat for so long, a run that Slurm does not know is not running
-UNDER_WAY = ("queued", "requeued", "uncertain", "running", "stopping")
+UNDER_WAY = ("queued", "requeued", "held", "uncertain", "running", "stopping")
 
 
 @dataclass(frozen=True)
@@ -120,10 +123,10 @@ def run_state(
         return RunState("done")
     if row and row.active:
         return _active(files, row)
+    if files.refused:  # removed at each submission: it is of the last one
+        return RunState("failed", files.refused)
     if submitted and submitted.cancelled or row and row.state == "CANCELLED":
         return RunState("cancelled")
-    if files.refused:
-        return RunState("failed", files.refused)
     if submitted and submitted.submission.job is None:
         return RunState(
             "uncertain",
@@ -146,8 +149,10 @@ def run_state(
         and ended in (None, "COMPLETED", "FAILED", "PREEMPTED")
     ):
         return RunState(recorded, files.status.get("cause") or "")
-    if ended in ("CANCELLED", "PREEMPTED"):
-        return RunState("cancelled" if ended == "CANCELLED" else "lost", "")
+    if ended == "CANCELLED":
+        return RunState("cancelled")
+    if ended == "PREEMPTED":
+        return RunState("lost", "preempted, and not queued again by Slurm")
     if ended and ended != "COMPLETED":
         return RunState(
             "failed",
@@ -161,8 +166,15 @@ def run_state(
         return RunState("running", "not in Slurm's queue" if not submitted else "")
     if files.shorter:
         return RunState("new", "finished a shorter run; epochs was raised")
-    if submitted or recorded == "running":
-        return RunState("lost", "neither Slurm nor its files record how it ended")
+    return _silent(submitted is not None, recorded == "running")
+
+
+def _silent(submitted: bool, was_running: bool) -> RunState:
+    """Return the state of a run that neither Slurm nor its own files tell the end of."""
+    if submitted:
+        return RunState("unknown", "neither Slurm nor its files record how it ended")
+    if was_running:
+        return RunState("lost", "its process has gone without a word")
     return RunState("new")
 
 
@@ -173,6 +185,8 @@ def _code(spell: client.JobSpan | None) -> str:
 def _active(files: RunFiles, row: client.QueueEntry) -> RunState:
     if row.reason == "DependencyNeverSatisfied":
         return RunState("failed", "the run that it grows from has failed")
+    if row.held:
+        return RunState("held", f"{row.reason}; it begins after: scontrol release {row.key}")
     if row.state == "COMPLETING":
         return RunState("stopping")
     if row.state in ("PENDING", "REQUEUED", "REQUEUE_HOLD"):
@@ -197,6 +211,9 @@ def _active(files: RunFiles, row: client.QueueEntry) -> RunState:
 
 def _short(job: Mapping[str, Any]) -> str:
     kind = job.get("kind")
-    return {"preempted": "preempted", "time": "time limit", "crash": "crashed", "hang": "hung"}.get(
-        kind or "", ""
-    ) or "node failed, or requeued by hand"
+    return {
+        "preempted": "preempted, or requeued by hand",
+        "time": "time limit",
+        "crash": "crashed",
+        "hang": "hung",
+    }.get(kind or "", "") or "node failed, or requeued by hand"

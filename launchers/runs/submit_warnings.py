@@ -5,14 +5,14 @@ from pathlib import Path
 
 from distgan.core.reading import parse_json, read_lines
 from distgan.launchers.runs.plan import PlannedRun
-from distgan.launchers.slurm import client
+from distgan.launchers.slurm.limits import read_limits
 from distgan.launchers.slurm.profiles import Resources
 from distgan.monitor.journal import finite_number
 
 
 def collect(resources: Resources, planned: Sequence[PlannedRun]) -> list[str]:
     """Return warnings as sentences; [] if there are none."""
-    facts, warnings = client.read_limits(resources.partition), []
+    facts, warnings = read_limits(resources.partition), []
     if facts.preempt_mode in ("CANCEL", "SUSPEND", "SUSPEND,GANG", "GANG,SUSPEND"):
         warnings.append(
             f"a job that is preempted here is not queued again (PreemptMode={facts.preempt_mode}):"

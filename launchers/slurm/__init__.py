@@ -4,6 +4,7 @@ The only package that calls Slurm's commands. It knows run folders by their file
 `distgan.core`, `config`, `runs`, `distributed.launch_line`; no torch, no recipe.
 
 client.py          Slurm's commands and the parsing of their output
+limits.py          limits of a cluster and an account; the remedy for a refused job
 profiles.py        `Resources`: what a job asks for, from a profile and options
 snapshot.py        the copy of the package that a job runs
 ledger.py          every submission, on disk before sbatch is called

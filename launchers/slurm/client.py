@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from distgan.core.errors import LaunchError
@@ -34,7 +34,6 @@ _INHERITED = re.compile(
 _KEPT = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS", "SLURM_JWT")
 # A user's own would hide jobs from us, or change how times are printed.
 _FILTERS = re.compile(r"(SQUEUE|SACCT|SCONTROL|SCANCEL|SINFO)_|SLURM_TIME_FORMAT$")
-_NUMBER = re.compile(r"\d+")
 # A controller that is busy or restarts; asked again a moment later, it answers. Only questions are
 # repeated, never what changes something.
 _BUSY = re.compile(
@@ -43,6 +42,9 @@ _BUSY = re.compile(
     re.IGNORECASE,
 )
 _AGAIN_S = (2.0, 5.0)
+_HELD = re.compile(r"JobHeld(User|Admin)|requeued[ _](in[ _])?held", re.IGNORECASE)
+_REFUSED = re.compile(r"job id (\S+?): (.+)")  # how scancel names a job that it left alone
+MAX_ELEMENTS = 4_000_001  # Slurm's own limit of an array
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,18 @@ class QueueEntry:
     @property
     def active(self) -> bool:
         return self.state not in ENDED
+
+    @property
+    def refused(self) -> bool:
+        """True if sbatch refused the job: Slurm leaves a record of a job that never had a node."""
+        return self.state == "FAILED" and (self.reason == "BadConstraints" or not self.nodes)
+
+    @property
+    def held(self) -> bool:
+        """True if the job waits until somebody releases it: `scontrol release`."""
+        return self.state == "REQUEUE_HOLD" or (
+            self.state == "PENDING" and bool(_HELD.search(self.reason))
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,12 +104,24 @@ def run_command(*words: str, timeout: float = 60, check: bool = True) -> str:
 
     Queries are repeated while Slurm is busy; commands that change something never are.
     """
+    result = _call(words, timeout)
+    if result.returncode and check:
+        raise LaunchError(
+            f"{' '.join(words)[:200]}:"
+            f" {(result.stderr or result.stdout).strip()[:600] or f'exit code {result.returncode}'}"
+        )
+    return result.stdout
+
+
+def _call(words: Sequence[str], timeout: float = 60) -> subprocess.CompletedProcess[str]:
+    """Run a command; raise LaunchError if there is none, no answer or no cluster."""
     if shutil.which(words[0]) is None:
         raise LaunchError(
             f"{words[0]} is not on this machine: run this on a login node, or start a"
             " cluster on this machine: distgan dev-cluster up"
         )
     env = {name: value for name, value in os.environ.items() if not _FILTERS.match(name)}
+    env["SLURM_BITSTR_LEN"] = "0"  # or a long list of an array's elements ends in "..."
     asks = words[0] in ("squeue", "sacct", "sacctmgr", "sinfo") or words[:2] == ("scontrol", "show")
     for wait in (*(_AGAIN_S if asks else ()), None):
         try:
@@ -121,12 +147,20 @@ def run_command(*words: str, timeout: float = 60, check: bool = True) -> str:
             f"{words[0]} finds no cluster: set SLURM_CONF, or run this on a login node. `distgan"
             " dev-cluster up` starts a cluster on this machine and prints the line that sets it"
         )
-    if result.returncode and check:
-        raise LaunchError(
-            f"{' '.join(words)[:200]}:"
-            f" {(result.stderr or result.stdout).strip()[:600] or f'exit code {result.returncode}'}"
-        )
-    return result.stdout
+    return result
+
+
+def expand(key: str) -> list[str]:
+    """Expand the elements of an array that Slurm prints as one: `12_[1-3,7%2]` -> `12_1`, …"""
+    job, bracket, elements = key.partition("_[")
+    if not bracket:
+        return [key]
+    numbers: list[int] = []
+    for part in elements.rstrip("]").partition("%")[0].split(","):
+        if span := re.fullmatch(r"(\d{1,7})(?:-(\d{1,7})(?::(\d{1,7}))?)?", part):
+            last, step = int(span[2] or span[1]), max(1, int(span[3] or 1))
+            numbers += range(int(span[1]), min(last + 1, MAX_ELEMENTS), step)
+    return [f"{job}_{number}" for number in numbers]
 
 
 def queue(others: Iterable[str] = ()) -> dict[str, QueueEntry]:
@@ -143,9 +177,10 @@ def queue(others: Iterable[str] = ()) -> dict[str, QueueEntry]:
         "--format=%i|%T|%r|%j|%N|%L|%S|%u",
     )
     return {
-        row[0]: QueueEntry(*row[:8])
+        key: QueueEntry(key, *row[1:8])
         for row in (line.split("|") for line in text.splitlines())
         if len(row) >= 8
+        for key in expand(row[0])
     }
 
 
@@ -169,21 +204,21 @@ def job_spans(jobs: Iterable[str]) -> list[JobSpan] | None:
         return None
     spans = []
     for line in text.splitlines():
-        key, state, elapsed, tres, nodes, cpus, exit_code, start = line.split("|")
+        elements, state, elapsed, tres, nodes, cpus, exit_code, start = line.split("|")
         gpus = re.search(r"gres/gpu=(\d+)", tres)
-        if "[" not in key:
-            spans.append(
-                JobSpan(
-                    key=key,
-                    state=state.split()[0],
-                    seconds=int(elapsed or 0),
-                    gpus=int(gpus[1]) if gpus else 0,
-                    nodes=int(nodes or 0),
-                    cpus=int(cpus or 0),
-                    exit_code=exit_code,
-                    start=start,
-                )
+        spans += [
+            JobSpan(
+                key=key,
+                state=state.split()[0],
+                seconds=int(elapsed or 0),
+                gpus=int(gpus[1]) if gpus else 0,
+                nodes=int(nodes or 0),
+                cpus=int(cpus or 0),
+                exit_code=exit_code,
+                start=start,
             )
+            for key in expand(elements)
+        ]
     return spans
 
 
@@ -233,10 +268,24 @@ def user() -> str:
     return user_name(os.getuid())
 
 
-def cancel(keys: Iterable[str]) -> None:
-    keys = list(keys)
+def cancel(keys: Iterable[str]) -> dict[str, str]:
+    """Cancel jobs; return Slurm's words on each that it left alone.
+
+    A job that has ended meanwhile is none of these. LaunchError if Slurm does not say which.
+    """
+    keys, refused = list(keys), dict[str, str]()
     for start in range(0, len(keys), 500):
-        run_command("scancel", *keys[start : start + 500])
+        words = ("scancel", *keys[start : start + 500])
+        result = _call(words)
+        errors = dict(_REFUSED.findall(result.stderr))
+        if result.returncode and not errors:
+            raise LaunchError(f"scancel: {result.stderr.strip()[:600] or 'no reason given'}")
+        refused |= {
+            key: error
+            for key, error in errors.items()
+            if not re.search(r"invalid job id|already complet", error, re.IGNORECASE)
+        }
+    return refused
 
 
 def job_key(environment: dict[str, str]) -> str:
@@ -279,83 +328,3 @@ def parse_time(text: str) -> float | None:
         return time.mktime(time.strptime(text.strip(), "%Y-%m-%dT%H:%M:%S"))
     except ValueError:
         return None
-
-
-@dataclass(frozen=True)
-class ClusterLimits:
-    """The settings of a cluster that decide how a run may be submitted and how long it may save.
-
-    Times in seconds.
-    """
-
-    max_array: int
-    kill_wait: int
-    grace: int
-    preempt_mode: str  # what becomes of a preempted job: REQUEUE, CANCEL, OFF …
-    signals_all: bool  # every process of a job gets its signals, not only the task
-    max_submit: int | None
-    accounting: bool
-    min_age: int
-    requeues: bool
-
-    @property
-    def seconds_to_save(self) -> int:
-        """Seconds from the first signal of a preemption to SIGKILL."""
-        return self.grace + self.kill_wait
-
-
-def read_limits(partition: str | None = None, account: str | None = None) -> ClusterLimits:
-    """Read the limits of the cluster, and of the partition and account that jobs would use."""
-    config = read_config()
-    partition_record = show("partition", partition) if partition else {}
-
-    def number(text: str, usual: int) -> int:
-        match = _NUMBER.search(text)
-        return int(match[0]) if match else usual
-
-    mode = partition_record.get("PreemptMode") or config.get("PreemptMode", "OFF")
-    return ClusterLimits(
-        max_array=number(config.get("MaxArraySize", ""), 1001),
-        kill_wait=number(config.get("KillWait", ""), 30),
-        grace=parse_duration(partition_record.get("GraceTime", ""))
-        or number(partition_record.get("GraceTime", ""), 0),
-        preempt_mode=(
-            mode
-            if config.get("PreemptType", "").strip("()") not in ("null", "preempt/none")
-            else "OFF"
-        ),
-        signals_all="cgroup" not in config.get("ProctrackType", ""),
-        max_submit=_max_submit(account, config.get("ClusterName", "")),
-        accounting="slurmdbd" in config.get("AccountingStorageType", ""),
-        min_age=number(config.get("MinJobAge", ""), 300),
-        requeues=config.get("JobRequeue", "1") == "1",
-    )
-
-
-def _max_submit(account: str | None, cluster: str) -> int | None:
-    """Return how many jobs the user may have at a time; None if unlimited or unknown."""
-    if shutil.which("sacctmgr") is None:
-        return None
-    where = [
-        f"user={user()}",
-        *([f"cluster={cluster}"] if cluster else []),
-        *([f"account={account}"] if account else []),
-    ]
-    try:
-        text = run_command(
-            "sacctmgr",
-            "--noheader",
-            "--parsable2",
-            "show",
-            "assoc",
-            *where,
-            "format=MaxSubmit,GrpSubmit",
-            check=False,
-            timeout=20,
-        )
-    except LaunchError:
-        return None
-    limits = [
-        int(word) for line in text.splitlines() for word in line.split("|") if word.isdecimal()
-    ]
-    return min(limits, default=None)

@@ -12,6 +12,7 @@ from distgan.core import console
 from distgan.core.errors import LaunchError
 from distgan.core.files import make_folder, touch
 from distgan.launchers.slurm import client, profiles, submission
+from distgan.launchers.slurm.limits import ClusterLimits, read_limits, submit_limit
 
 Row = tuple[str, str, str]
 
@@ -19,13 +20,13 @@ Row = tuple[str, str, str]
 def survey(profile: str | None, runs: str) -> int:
     """Print the survey. Return 0, or 1 if something would keep jobs from working."""
     resources = profiles.read(profile, {})
-    facts, config = client.read_limits(resources.partition), client.read_config()
+    facts, config = read_limits(resources.partition), client.read_config()
     console.say(
         f"cluster     {config.get('ClusterName', '?')}, Slurm {config.get('SLURM_VERSION', '?')};"
         f" submitit {importlib.metadata.version('submitit')}, python {sys.executable}"
     )
     console.say(f"partitions  {', '.join(_partitions())}\n")
-    rows = _limits(facts)
+    rows = _limits(facts, submit_limit(resources.account, resources.qos, resources.partition))
     rows.append(
         ("profile", profile or "none", "--profile NAME; there are " + ", ".join(profiles.names()))
     )
@@ -48,7 +49,7 @@ def survey(profile: str | None, runs: str) -> int:
     return 0 if works else 1
 
 
-def _limits(facts: client.ClusterLimits) -> list[Row]:
+def _limits(facts: ClusterLimits, limit: int | None) -> list[Row]:
     """The cluster's limits as rows of the table: name, value, what follows from it."""
     comes_back = "REQUEUE" in facts.preempt_mode and facts.requeues
     return [
@@ -70,7 +71,7 @@ def _limits(facts: client.ClusterLimits) -> list[Row]:
         ("elements of an array", f"{facts.max_array:,}", "larger sweeps are split"),
         (
             "jobs in the queue",
-            "no limit known" if facts.max_submit is None else f"{facts.max_submit:,}",
+            "no limit known" if limit is None else f"{limit:,}",
             "a larger sweep is submitted in parts: run the same line again",
         ),
         (

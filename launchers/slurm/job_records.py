@@ -82,6 +82,19 @@ def state_of(folder: Path, attempt: Path) -> str | None:
     return state
 
 
+def launch_log(folder: Path, submission: str, key: str) -> str | None:
+    """Return what a job of a run printed itself, before the run had a log; None if it never began.
+
+    Sets up, starts and ends the training: the output of the job's script and of srun.
+    """
+    home = folder.parents[1] / "_slurm" / submission
+    texts = []
+    for path in sorted(home.glob(f"{key}_*_log.*")):
+        with contextlib.suppress(OSError):
+            texts.append(read_tail(path, 20_000).decode(errors="replace"))
+    return "\n".join(texts) if texts else None
+
+
 def tail(attempt: Path, size: int = 20_000) -> str:
     """Return the last `size` bytes of each log of an attempt."""
     texts = []

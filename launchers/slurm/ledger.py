@@ -46,7 +46,7 @@ class Submission:
     details: dict[str, Any] = field(default_factory=dict)
     job: str | None = None
     array: bool = False
-    void: bool = False
+    void: str | None = None  # why Slurm does not have it
 
     @property
     def user(self) -> str:
@@ -66,10 +66,23 @@ class LastSubmission:
     submission: Submission
     element: int
     cancelled: bool = False
+    earlier: tuple[str, ...] = ()  # ids of the submissions before it, newest first
 
     @property
     def key(self) -> str | None:
         return self.submission.key(self.element)
+
+
+def anchor(home: Path, run: str) -> str:
+    """Return the path of a recorded run in `home`, the folder of runs: HOME/EXPERIMENT/RUN.
+
+    A run is EXPERIMENT/RUN, wherever the folder of runs was when it was recorded.
+    """
+    path = Path(run)
+    if not path.is_absolute() or len(path.parts) < 4 or path.parents[1] == home:
+        return run
+    here = home / path.parent.name / path.name
+    return str(here) if here.is_dir() else run
 
 
 class Ledger:
@@ -129,7 +142,7 @@ class Ledger:
         self.append({"id": submission.id, "state": "submitted", "job": job, "array": array})
 
     def void(self, submission: Submission, why: str) -> None:
-        submission.void = True
+        submission.void = why
         self.append({"id": submission.id, "state": "void", "why": why})
 
     def read(self) -> tuple[list[Submission], set[tuple[str, str]]]:
@@ -139,6 +152,7 @@ class Ledger:
         """
         submissions: dict[str, Submission] = {}
         cancelled: set[tuple[str, str]] = set()
+        home = self.home.parent.resolve()
         try:
             lines = read_lines(self.path)
         except FileNotFoundError:
@@ -156,23 +170,18 @@ class Ledger:
                         for key, value in entry.items()
                         if key not in ("id", "state", "name", "members", "time")
                     }
+                    members = [[anchor(home, run) for run in runs] for runs in entry["members"]]
                     submissions[entry["id"]] = Submission(
-                        entry["id"], entry["name"], entry["time"], entry["members"], details
+                        entry["id"], entry["name"], entry["time"], members, details
                     )
                 elif entry["state"] == "submitted":
-                    (
-                        submissions[entry["id"]].job,
-                        submissions[entry["id"]].array,
-                        submissions[entry["id"]].void,
-                    ) = (
-                        entry["job"],
-                        entry["array"],
-                        False,
-                    )
+                    submission = submissions[entry["id"]]
+                    submission.job, submission.array = entry["job"], entry["array"]
+                    submission.void = None
                 elif entry["state"] == "void":
-                    submissions[entry["id"]].void = True
+                    submissions[entry["id"]].void = f"{entry.get('why') or 'no reason is recorded'}"
                 elif entry["state"] == "cancelled":
-                    cancelled |= {(entry["id"], run) for run in entry["runs"]}
+                    cancelled |= {(entry["id"], anchor(home, run)) for run in entry["runs"]}
         return list(submissions.values()), cancelled
 
     def query(
@@ -201,15 +210,22 @@ class Ledger:
         submitting at this moment; only then is a submission given up. Jobs that scancel ended are
         recorded while Slurm remembers them.
         """
-        names = {row.name: key for key, row in rows.items()}
+        names = {row.name: key for key, row in rows.items() if not row.refused}
+        refused = {row.name: row.reason for row in rows.values() if row.refused}
         open_ones = []
         submissions, cancelled = self.read()
         self._note_cancelled(submissions, cancelled, rows)
         for submission in submissions:
-            if submission.job is None and not submission.void and submission.user == client.user():
+            if (
+                submission.job is None
+                and submission.void is None
+                and submission.user == client.user()
+            ):
                 key = names.get(submission.name)
                 if key:
                     self.submitted(submission, key.partition("_")[0], "_" in key)
+                elif submission.name in refused:
+                    self.void(submission, f"sbatch refused the job: {refused[submission.name]}")
                 elif not exclusive:
                     open_ones.append(submission)
                 elif any(
@@ -246,16 +262,35 @@ class Ledger:
                     {"state": "cancelled", "id": submission.id, "runs": runs_, "by": "scancel"}
                 )
 
+    def refusal(self, run: Path) -> str | None:
+        """Return why Slurm refused the newest submission of a run that it refused; None if none."""
+        submissions, _ = self.read()
+        return next(
+            (
+                submission.void
+                for submission in reversed(submissions)
+                if submission.void and any(str(run) in members for members in submission.members)
+            ),
+            None,
+        )
+
     def last_submissions(self) -> dict[str, LastSubmission]:
         """Return the last submission of each run, by run folder."""
         submissions, cancelled = self.read()
-        return {
-            run: LastSubmission(submission, element, (submission.id, run) in cancelled)
-            for submission in submissions
-            if not submission.void
-            for element, members in enumerate(submission.members)
-            for run in members
-        }
+        last: dict[str, LastSubmission] = {}
+        for submission in submissions:
+            for element, members in enumerate(
+                submission.members if submission.void is None else ()
+            ):
+                for run in members:
+                    before = last.get(run)
+                    last[run] = LastSubmission(
+                        submission,
+                        element,
+                        (submission.id, run) in cancelled,
+                        (before.submission.id, *before.earlier[:1]) if before else (),
+                    )
+        return last
 
 
 def _tried(run: Path, submission: str) -> bool:

@@ -86,7 +86,7 @@ def decide(
         return RestartDecision(
             "fail",
             "error",
-            _last_line(end.log_tail) or f"ended with code {end.code} before it began to train",
+            last_line(end.log_tail) or f"ended with code {end.code} before it began to train",
         )
     kind = "hang" if "Timeout (" in end.log_tail and "stacks" in end.log_tail else "crash"
     cause = end.cause if end.state == "stopped" else None
@@ -110,7 +110,7 @@ def _within(
     return RestartDecision("requeue", kind, cause)
 
 
-def _last_line(text: str) -> str:
+def last_line(text: str) -> str:
     """Return the last line that begins with `error:` or looks like an exception, else the last
     line.
     """

@@ -20,6 +20,7 @@ from distgan.core.files import disk_errors, make_folder, only_owner_writes, writ
 from distgan.launchers.slurm import client, snapshot
 from distgan.launchers.slurm.job import Job
 from distgan.launchers.slurm.ledger import Ledger, Submission
+from distgan.launchers.slurm.limits import read_limits, remedy
 from distgan.launchers.slurm.profiles import Resources
 
 
@@ -51,7 +52,7 @@ def submit(
         with disk_errors(Path(member.folder)):
             make_folder(Path(member.folder))
         snapshot.link(Path(member.folder), code)
-    cwd, facts = cwd or os.getcwd(), client.read_limits(resources.partition, resources.account)
+    cwd, facts = cwd or os.getcwd(), read_limits(resources.partition)
     submission = ledger.begin(rows, resources=resources.model_dump(mode="json"), **details)
     folder = ledger.home / submission.id
     record = {
@@ -89,7 +90,12 @@ def _accepted(name: str) -> str | None:
     """Return the job that a failed sbatch has queued all the same; "" if none, None if unknown."""
     try:
         return next(
-            (key.partition("_")[0] for key, row in client.queue().items() if row.name == name), ""
+            (
+                key.partition("_")[0]
+                for key, row in client.queue().items()
+                if row.name == name and not row.refused
+            ),
+            "",
         )
     except LaunchError:
         return None
@@ -119,8 +125,16 @@ def _sbatch(
             with executor.batch():
                 jobs = [executor.submit(Job(str(folder))) for _ in range(count)]
         except submitit.core.utils.FailedJobError as error:
-            raise LaunchError(f"sbatch refused the job: {str(error).strip()[-600:]}") from error
+            raise LaunchError(_refusal(str(error))) from error
         return jobs[0].job_id.partition("_")[0]
+
+
+def _refusal(words: str) -> str:
+    """Return the message on a job that sbatch refused: its own words, and the remedy."""
+    said = [line for line in words.strip().splitlines() if "sbatch: error: " in line]
+    text = " ".join(line.partition("sbatch: error: ")[2].strip() for line in said)
+    text = (text or words.strip())[-600:]
+    return "\n".join(filter(None, [f"sbatch refused the job: {text}", remedy(text)]))
 
 
 def parameters(
@@ -225,5 +239,5 @@ def test_only(resources: Resources, count: int = 1) -> str:
             raise LaunchError(f"sbatch --test-only: {error}") from error
     output = (result.stderr or result.stdout).strip()
     if result.returncode:
-        raise LaunchError(f"sbatch would refuse such a job: {output[-600:]}")
+        raise LaunchError(_refusal(output).replace("refused the job", "would refuse such a job"))
     return output.removeprefix("sbatch: ")

@@ -54,8 +54,10 @@ submits what is missing.""",
             "failed",
             "cancelled",
             "stopped",
+            "unknown",
             repeat=True,
         ),
+        switch("prune", "cancel runs that are no longer members"),
         switch("report", "compare the members; submit nothing"),
         switch("watch", "stay: submit again when limits of the cluster allow, report at the end"),
         switch("help-file", "print the keys of a sweep file"),
@@ -89,7 +91,7 @@ def main(argv: list[str]) -> int:
         from distgan.launchers.sweeps import search
 
         return search.advance(sweep, watch=options.watch, dry_run=options.dry_run)
-    code = reconcile(sweep, options.retry, options.dry_run)
+    code = reconcile(sweep, options.retry, options.dry_run, prune=options.prune)
     return _watch(sweep) if options.watch and not options.dry_run else code
 
 
@@ -134,6 +136,6 @@ def _watch(sweep: Sweep) -> int:
             f"{time.strftime('%H:%M:%S')} "
             f" {', '.join(f'{count} {name}' for name, count in counts.items())}"
         )
-        if set(counts) <= {"done", "failed", "cancelled", "stopped"}:
+        if set(counts) <= {"done", "failed", "cancelled", "stopped", "unknown", "held"}:
             _compare(sweep)
             return code

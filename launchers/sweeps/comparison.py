@@ -11,6 +11,7 @@ from distgan.core.errors import RunError
 from distgan.core.files import csv_text, disk_errors, make_folder, write_atomic
 from distgan.launchers.runs.accounting import run_cost
 from distgan.launchers.runs.state import read_run_files
+from distgan.launchers.slurm.ledger import anchor
 from distgan.monitor.journal import score_key, series
 from distgan.runs.history import History, one_error, read_history
 from distgan.runs.records import read_if_good
@@ -248,5 +249,6 @@ def _draw(
 def known(home: Path, name: str) -> tuple[list[str], list[dict[str, Any]]]:
     """Return members and values of a sweep by its name; both empty without such a sweep."""
     recorded = read_if_good(home / "_sweeps" / name / "members.json")
-    runs, values = recorded.get("runs", []), recorded.get("values", [])
+    values = recorded.get("values", [])
+    runs = [anchor(home, run) for run in recorded.get("runs", [])]
     return runs, values if len(values) == len(runs) else [{} for _ in runs]

@@ -1,19 +1,26 @@
 """Submit the missing members of a sweep and leave the others alone."""
 
+import itertools
 import json
 from collections import Counter
 from collections.abc import Iterable
+from pathlib import Path
 
 from distgan.core import console
 from distgan.core.files import disk_errors, make_folder, write_atomic
 from distgan.launchers.runs import submit_warnings
 from distgan.launchers.runs.accounting import estimate
 from distgan.launchers.runs.plan import clear_end_markers, snapshot_files
-from distgan.launchers.runs.selection import SelectedRun, inspect, with_accounting
+from distgan.launchers.runs.selection import (
+    SelectedRun,
+    inspect,
+    read_sweeps,
+    with_accounting,
+)
 from distgan.launchers.slurm import client, submission
-from distgan.launchers.slurm.ledger import Ledger
+from distgan.launchers.slurm.ledger import Ledger, anchor
+from distgan.launchers.slurm.limits import read_limits, submit_limit
 from distgan.launchers.slurm.submission import RunSpec
-from distgan.launchers.sweeps import comparison
 from distgan.launchers.sweeps.members import Sweep
 
 SHOWN = 24  # members that are listed run by run
@@ -24,6 +31,7 @@ def select_members(sweep: Sweep, exclusive: bool = False) -> list[SelectedRun]:
     the ledger.
     """
     rows, submissions = Ledger(sweep.home).query(exclusive)
+    numbers, _ = numbering(sweep)
     return with_accounting(
         [
             inspect(
@@ -31,17 +39,36 @@ def select_members(sweep: Sweep, exclusive: bool = False) -> list[SelectedRun]:
                 submissions.get(member.spec.folder),
                 rows,
                 sweep.name,
-                index,
+                number,
                 member.steps,
             )
-            for index, member in enumerate(sweep.members)
+            for number, member in zip(numbers, sweep.members, strict=True)
         ]
     )
 
 
+def numbering(sweep: Sweep) -> tuple[list[int], dict[str, int]]:
+    """Return (the numbers of the members, as in SWEEP:NUMBER; runs that were members, with theirs).
+
+    A run keeps its number for ever: an edited sweep must not let SWEEP:2 be another run.
+    """
+    known = read_sweeps(sweep.home).get(sweep.name, {})
+    before = {anchor(sweep.home, run): number for run, number in known.get("dropped", {}).items()}
+    before |= dict(zip(known.get("runs", []), known.get("numbers", []), strict=True))
+    free, numbers = itertools.count(max(before.values(), default=-1) + 1), list[int]()
+    for member in sweep.members:
+        number = before.pop(member.spec.folder, None)
+        numbers.append(next(free) if number is None else number)
+    return numbers, before
+
+
 # ---- submitting
-def reconcile(sweep: Sweep, retry: Iterable[str], dry_run: bool, quiet: bool = False) -> int:
-    """Submit missing members. Return 0, or 2 if members failed and were not retried."""
+def reconcile(
+    sweep: Sweep, retry: Iterable[str], dry_run: bool, quiet: bool = False, prune: bool = False
+) -> int:
+    """Submit missing members; with `prune` cancel what is no longer a member. Return 0, or 2 if
+    members failed and were not retried.
+    """
     ledger = Ledger(sweep.home)
     with ledger.locked():
         selected = select_members(sweep, exclusive=True)
@@ -56,35 +83,30 @@ def reconcile(sweep: Sweep, retry: Iterable[str], dry_run: bool, quiet: bool = F
             run.state.why for run in selected if run.state.name == "uncertain"
         ).items():
             console.say(f"{count} members are uncertain and left alone: {why}")
+        if not quiet:
+            _drop(sweep, ledger, prune, dry_run)
         if dry_run:
             if wanted:
-                count = min(len(wanted), client.read_limits().max_array)
+                count = min(len(wanted), read_limits().max_array)
                 console.say(f"Slurm       {submission.test_only(sweep.resources, count)}")
             console.say("nothing was submitted")
             return 0
-        previous = set(
-            comparison.known(sweep.home, sweep.name)[0]
-            if (sweep.folder / "members.json").exists()
-            else ()
-        )
-        if gone := previous - {run.spec.folder for run in sweep.members}:
-            console.say(
-                f"{len(gone)} runs are no longer members of {sweep.name}; they are left alone"
-                " (distgan cancel RUN ends one)"
-            )
         write(sweep)
         if wanted:
             _submit(sweep, wanted, selected)
     failed = [
         run
         for run in selected
-        if run.state.name in ("failed", "cancelled") and run.state.name not in retry
+        if run.state.name in ("failed", "cancelled", "unknown", "held")
+        and run.state.name not in retry
     ]
     if failed and not quiet:
+        counts = Counter(run.state.name for run in failed)
+        again = next((name for name in counts if name != "held"), None)
         console.say(
-            f"{len(failed)} failed or were cancelled: "
-            f"`{console.command('why', f'{sweep.name}:{failed[0].index}')}`"
-            " says why; --retry failed submits them again"
+            f"{', '.join(f'{count} {name}' for name, count in counts.items())}: "
+            f"`{console.command('why', f'{sweep.name}:{failed[0].index}')}` says why"
+            + (f"; --retry {again} submits them again" if again else "")
         )
     if not quiet:
         console.say(
@@ -95,15 +117,51 @@ def reconcile(sweep: Sweep, retry: Iterable[str], dry_run: bool, quiet: bool = F
     return 2 if failed else 0
 
 
+def _drop(sweep: Sweep, ledger: Ledger, prune: bool, dry_run: bool) -> None:
+    """Name the runs that are no longer members, and with `prune` cancel those under way."""
+    _, dropped = numbering(sweep)
+    if not dropped:
+        return
+    rows, submissions = ledger.query(exclusive=True)
+    runs = [
+        inspect(Path(run), submissions.get(run), rows, sweep.name, number)
+        for run, number in sorted(dropped.items(), key=lambda pair: pair[1])
+    ]
+    active = [run for run in runs if run.queue_entry and run.queue_entry.active]
+    console.say(f"{len(runs)} runs are no longer members of {sweep.name}:")
+    for run in (active + [run for run in runs if run not in active])[:SHOWN]:
+        console.say(f"  {sweep.name}:{run.index} {run.folder.name} is {run.state.name}")
+    if active and not prune:
+        console.say("  what is under way goes on; --prune cancels it")
+    if active and prune and dry_run:
+        console.say(f"  {len(active)} would be cancelled")
+    elif active and prune:
+        members = {member.spec.folder for member in sweep.members}
+        for key in dict.fromkeys(run.key for run in active if run.key):
+            submitted = next(run.submitted for run in active if run.key == key)
+            folders = submitted.submission.members[submitted.element] if submitted else []
+            if shared := members.intersection(folders):
+                console.say(f"  job {key} goes on: it also trains {Path(min(shared)).name}")
+                continue
+            words = client.cancel([key]).get(key)
+            console.say(f"  job {key} was {f'NOT cancelled: {words}' if words else 'cancelled'}")
+            if submitted and not words:
+                ledger.append(
+                    {"state": "cancelled", "id": submitted.submission.id, "runs": folders}
+                )
+
+
 def _submit(sweep: Sweep, wanted: list[int], selected: list[SelectedRun]) -> None:
-    facts = client.read_limits(sweep.resources.partition, sweep.resources.account)
+    asked = sweep.resources
+    facts = read_limits(asked.partition)
+    limit = submit_limit(asked.account, asked.qos, asked.partition)
     for line in submit_warnings.collect(
         sweep.resources, [sweep.members[index] for index in wanted]
     ):
         console.say(f"warning: {line}")
     room = len(wanted)
-    if facts.max_submit is not None:
-        room = max(0, facts.max_submit - sum(row.active for row in client.queue().values()))
+    if limit is not None:
+        room = max(0, limit - sum(row.active for row in client.queue().values()))
     stages = _stages(sweep, wanted, selected)
     unsubmitted, count = 0, 0
     for depth, stage in enumerate(stages):
@@ -128,7 +186,7 @@ def _submit(sweep: Sweep, wanted: list[int], selected: list[SelectedRun]) -> Non
             count = number if sweep.resources.max_parallel and depth == 0 else 0
     if unsubmitted:
         console.say(
-            f"{unsubmitted} jobs are not submitted yet: the limit is {facts.max_submit} per user."
+            f"{unsubmitted} jobs are not submitted yet: the limit is {limit} at a time."
             " Run the same line again later, or use --watch"
         )
 
@@ -211,6 +269,7 @@ def write(sweep: Sweep) -> None:
     """Write members.json, by which other verbs know the sweep by its name."""
     with disk_errors(sweep.folder):
         make_folder(sweep.folder)
+    numbers, dropped = numbering(sweep)
     write_atomic(
         sweep.folder / "members.json",
         json.dumps(
@@ -221,6 +280,8 @@ def write(sweep: Sweep) -> None:
                 "resources": sweep.resources.model_dump(mode="json"),
                 "runs": [member.spec.folder for member in sweep.members],
                 "values": [member.values for member in sweep.members],
+                "numbers": numbers,
+                "dropped": dropped,
                 "epochs": [member.run.epochs for member in sweep.members],
             }
         ),
@@ -236,7 +297,7 @@ def _show(sweep: Sweep, selected: list[SelectedRun], wanted: set[int]) -> None:
     keys = [*dict.fromkeys(key for member in sweep.members for key in member.values)]
     rows = [
         (
-            str(index),
+            str(run.index),
             *(str(sweep.members[index].values.get(key, "–")) for key in keys),
             run.state.name,
             (
@@ -247,6 +308,8 @@ def _show(sweep: Sweep, selected: list[SelectedRun], wanted: set[int]) -> None:
                     "failed": "leave (--retry failed)",
                     "cancelled": "leave (--retry cancelled)",
                     "stopped": "leave (--retry stopped)",
+                    "unknown": "leave (--retry unknown)",
+                    "held": f"leave (scontrol release {run.key})",
                 }.get(run.state.name, "leave")
             ),
         )

@@ -26,8 +26,9 @@ from distgan.core.errors import ConfigError, DistganError, LaunchError
 from distgan.core.files import disk_errors, make_folder, touch, write_atomic
 from distgan.launchers.runs.plan import PlannedRun, plan_run, snapshot_files
 from distgan.launchers.runs.selection import SelectedRun, inspect, with_accounting
-from distgan.launchers.slurm import client, submission
+from distgan.launchers.slurm import submission
 from distgan.launchers.slurm.ledger import Ledger
+from distgan.launchers.slurm.limits import read_limits
 from distgan.launchers.slurm.submission import RunSpec
 from distgan.launchers.sweeps import definition
 from distgan.launchers.sweeps.members import Sweep
@@ -127,7 +128,7 @@ def _once(sweep: Sweep, search: Search, dry_run: bool) -> tuple[int, bool]:
         members += [
             member for member in (_ask(sweep, study, search) for _ in range(room)) if member
         ]
-        members = members[: client.read_limits(sweep.resources.partition).max_array]
+        members = members[: read_limits(sweep.resources.partition).max_array]
         if members:
             files = sweep.folder / "files"
             elements = [
@@ -209,7 +210,7 @@ def _tell(study: Any, trial: Any, run: SelectedRun, prune: bool) -> bool:
         else:
             study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
         return True
-    if run.state.name in ("failed", "cancelled", "stopped"):
+    if run.state.name in ("failed", "cancelled", "stopped", "unknown"):
         study.tell(
             trial.number,
             state=(

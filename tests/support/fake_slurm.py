@@ -25,8 +25,10 @@ WORDS = {
         " --format=JobID,State,ElapsedRaw,AllocTRES,NNodes,NCPUS,ExitCode,Start"
     ),
     "sacctmgr": (
-        "--noheader --parsable2 show assoc user=[^ ]+( cluster=[^ ]+)?( account=[^ ]+)?"
-        " format=MaxSubmit,GrpSubmit"
+        "--noheader --parsable2 show (user [^ ]+ format=DefaultAccount"
+        "|assoc account=[^ ]+( cluster=[^ ]+)?"
+        " format=User,ParentName,MaxSubmit,GrpSubmit,DefaultQOS"
+        "|qos [^ ]+ format=MaxSubmitPU,MaxSubmitPA,GrpSubmit)"
     ),
 }
 
@@ -58,6 +60,18 @@ class FakeSlurm:
             f"printf %s {shlex.quote(output)}\nprintf %s {shlex.quote(error)} >&2\nexit {code}\n"
         )
         path.chmod(0o755)
+
+    def reply(self, name: str, answers: dict[str, str]):
+        """From now on the command prints the answer to the first of these words in its own."""
+        self.answers(name)
+        cases = "".join(
+            f"*{shlex.quote(words)}*) printf '%s\\n' {shlex.quote(text)};;\n"
+            for words, text in answers.items()
+        )
+        with open(self.folder / name, "a") as file:
+            file.write(f'case "$*" in\n{cases}esac\n')
+        text = (self.folder / name).read_text().replace("\nexit 0\n", "\n")
+        (self.folder / name).write_text(text + "exit 0\n")
 
     def calls(self, *names: str) -> list[list[str]]:
         """Words of all calls of these commands, in order."""

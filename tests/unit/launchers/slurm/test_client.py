@@ -78,6 +78,20 @@ def test_a_question_is_asked_again_where_slurm_is_busy(tmp_path, monkeypatch):
     assert (tmp_path / "cancels").read_text() == "x\n"  # what changes something is not repeated
 
 
+@pytest.mark.parametrize(
+    ("printed", "keys"),
+    [
+        ("12", ["12"]),
+        ("12_3", ["12_3"]),
+        ("103_[1-3%1]", ["103_1", "103_2", "103_3"]),
+        ("103_[0,7,9-13:2]", ["103_0", "103_7", "103_9", "103_11", "103_13"]),
+        ("103_[4-5,...]", ["103_4", "103_5"]),
+    ],
+)
+def test_elements_that_slurm_prints_as_one_are_expanded(printed, keys):
+    assert client.expand(printed) == keys
+
+
 SACCT = """\
 42|PREEMPTED by 0|61|cpu=24,gres/gpu:l4=5,gres/gpu=5,node=2|2|24|0:15|2026-03-01T10:00:00
 42|COMPLETED|1307|billing=4,cpu=16,mem=32G,node=4|4|16|0:0|2026-03-01T11:30:00
@@ -97,6 +111,11 @@ def test_every_stay_of_a_job_is_read(tmp_path, monkeypatch):
         | {"exit_code": "0:0", "start": "2026-03-01T11:30:00"},
         {"key": "57_6", "state": "FAILED", "seconds": 9, "gpus": 1, "nodes": 3, "cpus": 7}
         | {"exit_code": "1:0", "start": "2026-03-02T00:00:08"},
+        *(
+            {"key": f"57_{k}", "state": "PENDING", "seconds": 0, "gpus": 0, "nodes": 0, "cpus": 0}
+            | {"exit_code": "0:0", "start": "Unknown"}
+            for k in (7, 8, 9)
+        ),
         {"key": "58", "state": "PENDING", "seconds": 0, "gpus": 0, "nodes": 0, "cpus": 0}
         | {"exit_code": "", "start": ""},
     ]

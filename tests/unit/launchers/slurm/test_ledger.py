@@ -65,7 +65,7 @@ def test_a_submission_of_which_one_run_was_tried_is_over(tmp_path):
         )
     assert [open_.id for open_ in ledger.resolve_pending({})] == [one.id, two.id]
     assert [open_.id for open_ in ledger.resolve_pending({}, exclusive=True)] == [two.id]
-    assert [each.void for each in ledger.read()[0]] == [True, False]
+    assert [bool(each.void) for each in ledger.read()[0]] == [True, False]
 
 
 def test_what_slurm_has_cancelled_is_remembered(tmp_path):
@@ -109,3 +109,15 @@ def test_jobs_of_others_who_submitted_here_are_asked_for(tmp_path, monkeypatch):
         run_state(RunFiles(), places[str(run)], rows["9_0"]).name == "running"
         and interrupted.user == client.user()
     )
+
+
+@pytest.mark.parametrize("state", [("FAILED", "BadConstraints"), ("FAILED", "None")])
+def test_the_record_of_a_refused_job_is_no_job(state, tmp_path):
+    """Slurm 22.05 keeps a FAILED record of a job that sbatch refused; it never had a node."""
+    ledger = Ledger(tmp_path)
+    run = tmp_path / "e" / "a"
+    one = ledger.begin([[str(run)]])
+    row = client.QueueEntry("105", *state, one.name, "", "", "")
+    assert row.refused and ledger.resolve_pending({"105": row}) == []
+    assert ledger.last_submissions() == {}
+    assert "sbatch refused the job" in (ledger.refusal(run) or "")

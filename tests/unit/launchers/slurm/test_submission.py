@@ -10,7 +10,7 @@ import pytest
 from fake_slurm import FakeSlurm
 
 from distgan.core.errors import LaunchError
-from distgan.launchers.slurm import client, snapshot
+from distgan.launchers.slurm import client, limits, snapshot
 from distgan.launchers.slurm.ledger import Ledger
 from distgan.launchers.slurm.profiles import Resources
 from distgan.launchers.slurm.submission import RunSpec, parameters, submit
@@ -72,7 +72,7 @@ def test_one_run_is_a_plain_job(slurm, tmp_path):
     assert (code / "distgan").is_dir() and slurm.kept.index(check) < started
     assert not [path for path in (folder, *folder.iterdir()) if path.stat().st_mode & 0o022]
     ((again,), cancelled) = Ledger(tmp_path / "runs").read()
-    assert (again.job, again.array, again.void, cancelled) == ("4217", False, False, set())
+    assert (again.job, again.array, again.void, cancelled) == ("4217", False, None, set())
 
 
 def test_several_are_one_array(slurm, tmp_path):
@@ -97,6 +97,26 @@ def test_a_refusal_is_slurms_words_and_nothing_is_queued(slurm, tmp_path):
     assert len(noted) == 300 and noted.startswith("sbatch refused the job: ")
 
 
+def test_a_refused_job_that_slurm_remembers_is_no_job(slurm, tmp_path, monkeypatch):
+    """Slurm keeps a record FAILED of a job with a node configuration that it does not have."""
+    usual = Ledger.begin
+
+    def begin(self, *args, **about):
+        one = usual(self, *args, **about)
+        slurm.answers("squeue", f"105|FAILED|BadConstraints|{one.name}||1:00|N/A|me\n")
+        return one
+
+    monkeypatch.setattr(Ledger, "begin", begin)
+    words = (
+        "sbatch: error: Batch job submission failed: Requested node configuration is not available"
+    )
+    slurm.answers("sbatch", error=words, code=1)
+    with pytest.raises(LaunchError, match="(?s)refused the job: Batch job .*sinfo -o.*--cpus"):
+        submit(tmp_path / "runs", elements(tmp_path, 1), Resources(cpus=8))
+    ((one,), _) = Ledger(tmp_path / "runs").read()
+    assert one.job is None and "not available" in one.void
+
+
 @pytest.mark.parametrize("known", [True, False])
 def test_an_answer_that_was_lost_is_looked_up(known, slurm, tmp_path, monkeypatch):
     """sbatch failed, and the job may be queued all the same: its name says so."""
@@ -114,7 +134,7 @@ def test_an_answer_that_was_lost_is_looked_up(known, slurm, tmp_path, monkeypatc
     slurm.answers("sbatch", error="Socket timed out", code=1)
     if known:
         one = submit(tmp_path / "runs", elements(tmp_path, 2), Resources())
-        assert (one.job, one.key(1), one.void) == ("88", "88_1", False)
+        assert (one.job, one.key(1), one.void) == ("88", "88_1", None)
     else:
         with pytest.raises(LaunchError, match="unknown whether Slurm has accepted the job"):
             submit(tmp_path / "runs", elements(tmp_path, 1), Resources())
@@ -140,17 +160,7 @@ def test_a_bare_scancel_is_never_run(slurm):
     assert all(len(call) > 1 for call in slurm.calls("scancel"))
 
 
-@pytest.mark.parametrize(
-    ("account", "cluster", "where"),
-    [
-        ("lab", "big", ["cluster=big", "account=lab"]),
-        (None, "", []),
-        (None, "big", ["cluster=big"]),
-    ],
-)
-def test_limits_are_those_of_the_cluster_the_partition_and_the_account(
-    account, cluster, where, slurm
-):
+def test_limits_are_those_of_the_cluster_and_the_partition(slurm):
     config = {
         "MaxArraySize": "10",
         "KillWait": "45 sec",
@@ -160,21 +170,42 @@ def test_limits_are_those_of_the_cluster_the_partition_and_the_account(
         "AccountingStorageType": "accounting_storage/slurmdbd",
         "MinJobAge": "120 sec",
         "JobRequeue": "0",
-        "ClusterName": cluster,
     }
     partition = "PartitionName=long GraceTime=00:01:10 PreemptMode=CANCEL"
     slurm.answers("scontrol", "\n".join([partition, *map(" = ".join, config.items())]))
-    slurm.answers("sacctmgr", "200|\n|30\n")
-    limits = client.read_limits("long", account)
-    assert (limits.max_array, limits.max_submit, limits.min_age) == (10, 30, 120)
-    assert (limits.preempt_mode, limits.grace, limits.seconds_to_save) == ("CANCEL", 70, 115)
-    assert not limits.signals_all and limits.accounting and not limits.requeues
-    ((*_, first, last),) = [[*call[:5], call[5:-1], call[-1]] for call in slurm.calls("sacctmgr")]
-    assert first == [f"user={client.user()}", *where] and last == "format=MaxSubmit,GrpSubmit"
+    found = limits.read_limits("long")
+    assert (found.max_array, found.min_age) == (10, 120)
+    assert (found.preempt_mode, found.grace, found.seconds_to_save) == ("CANCEL", 70, 115)
+    assert not found.signals_all and found.accounting and not found.requeues
     assert ["scontrol", "--oneliner", "show", "partition", "long"] in slurm.calls("scontrol")
-    slurm.answers("sacctmgr", "|\n")
-    assert client.read_limits(None).max_submit is None
-    assert client.read_limits(None).preempt_mode == "REQUEUE"
+    assert limits.read_limits(None).preempt_mode == "REQUEUE"
+
+
+@pytest.mark.parametrize(
+    ("account", "qos", "limit"), [(None, None, 3), ("big", None, 40), ("big", "day", 30)]
+)
+def test_the_submit_limit_is_the_least_of_account_parents_and_qos(
+    account, qos, limit, slurm, tmp_path
+):
+    """The default account's, not another's; of the accounts above it; of the quality of service."""
+    slurm.answers("scontrol", "ClusterName = c\n")
+    me = client.user()
+    slurm.reply(
+        "sacctmgr",
+        {
+            f"user {me}": "lab",
+            "account=lab": f"|top|||\n{me}||200||normal\nother||1||normal",
+            "account=big": f"|top|||\n{me}||40||long",
+            "account=top": "|root||90|",
+            "account=root": "||||",
+            "qos normal": "3||",
+            "qos long": "||",
+            "qos day": "|30|1000",
+        },
+    )
+    assert limits.submit_limit(account, qos) == limit
+    slurm.answers("sacctmgr", "")
+    assert limits.submit_limit(account, qos) is None
 
 
 def test_what_sbatch_is_told(tmp_path):
