@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import os
 import resource
+import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -275,6 +276,21 @@ def _dynamo(machine: Machine) -> Iterator[str]:
             f"accelerate was configured with dynamo_backend: inductor, dynamo_mode: {mode}, but"
             f" machine.compile={machine.compile or 'null'}; "
             f'set machine.compile={mode}, or write dynamo_backend: "no" in its configuration'
+        )
+
+
+def require_gpus(machine: Machine, count: int) -> None:
+    """Raise LaunchError where a job asked for more GPUs on each node than the `count` that torch
+    sees: a run that was meant for GPUs would train on the processors, and say nothing.
+    """
+    given = os.environ.get("DISTGAN_GPUS", "")
+    if machine.device == "auto" and given.isdecimal() and count < int(given):
+        raise LaunchError(
+            f"{given} GPUs were requested on each node, and torch sees {count} on"
+            f" {socket.gethostname()}: a driver that is too old, a torch without CUDA, or a broken"
+            " node; what `nvidia-smi` prints there says which. `distgan retry RUN --set"
+            f" exclude={socket.gethostname()}` leaves the node out; machine.device=cpu trains on"
+            " processors"
         )
 
 

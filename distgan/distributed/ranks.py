@@ -28,6 +28,7 @@ from distgan.distributed.environment import (
     EngineChoice,
     check_environment,
     process_count,
+    require_gpus,
     resolve_engine,
     settled_variables,
 )
@@ -54,6 +55,7 @@ class Ranks:
                 "machine.device=cuda, but torch sees no CUDA device here; use machine.device=auto,"
                 " which falls back to the CPU"
             )
+        require_gpus(machine, torch.cuda.device_count())
         on_cpu = machine.device == "cpu" or not torch.cuda.is_available()
         check_environment()
         source, count = process_count()

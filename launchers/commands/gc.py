@@ -92,7 +92,7 @@ def _ended_submissions(home: Path) -> Iterator[tuple[Path, str]]:
     needed = {last.submission.id for last in ledger.last_submissions().values()}  # `distgan retry`
     for submission in submissions:
         folder = home / "_slurm" / submission.id
-        if not {submission.job, f"distgan-{submission.id}"}.isdisjoint(active):
+        if not {submission.job, submission.name}.isdisjoint(active):
             continue
         if not folder.is_dir() or folder.lstat().st_uid != os.getuid():
             continue

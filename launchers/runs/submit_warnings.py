@@ -7,6 +7,7 @@ from distgan.core.reading import parse_json, read_lines
 from distgan.launchers.runs.plan import PlannedRun
 from distgan.launchers.slurm.limits import read_limits
 from distgan.launchers.slurm.profiles import Resources
+from distgan.launchers.slurm.submission import passed_on
 from distgan.monitor.journal import finite_number
 
 
@@ -28,6 +29,9 @@ def collect(resources: Resources, planned: Sequence[PlannedRun]) -> list[str]:
             " since the last checkpoint would be lost; checkpoint more often"
             " (machine.checkpoint_every=…)"
         )
+    if passed := passed_on(resources):
+        given = " ".join(f"{name}={value}" for name, value in sorted(passed.items()))
+        warnings.append(f"sbatch adds what this shell has set: {given}")
     if slowest and slowest * 2 + 10 > resources.signal_lead_s:
         warnings.append(
             f"signal_lead_s={resources.signal_lead_s}, and saving took up to {slowest:.1f} s"

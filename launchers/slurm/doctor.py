@@ -2,17 +2,22 @@
 leave, and whether jobs see the same files.
 """
 
+import contextlib
 import importlib.metadata
 import shutil
 import sys
+import time
 import uuid
 from pathlib import Path
 
 from distgan.core import console
-from distgan.core.errors import LaunchError
-from distgan.core.files import make_folder, touch
-from distgan.launchers.slurm import client, profiles, submission
-from distgan.launchers.slurm.limits import ClusterLimits, read_limits, submit_limit
+from distgan.core.errors import LaunchError, RunError
+from distgan.core.files import make_folder, remove, touch
+from distgan.core.reading import read_tail
+from distgan.launchers.slurm import client, profiles, snapshot, submission
+from distgan.launchers.slurm.limits import ClusterLimits, read_limits, remedy, submit_limit
+from distgan.launchers.slurm.restart_policy import last_line
+from distgan.runs.records import read_if_good
 
 Row = tuple[str, str, str]
 
@@ -37,7 +42,10 @@ def survey(profile: str | None, runs: str) -> int:
         rows.append(("such a job", "is refused", str(error)))
         works = False
     console.table(("", "", ""), rows, right=False)
-    works = works and _shared(Path(runs).absolute(), resources)
+    if works:
+        works = _shared(Path(runs).absolute(), resources)
+    else:
+        console.say("\nshared      not tested: Slurm refuses the job that would")
     console.say(
         "\nnext: "
         + (
@@ -104,37 +112,76 @@ def _names() -> tuple[str, str]:
         return "do not resolve", "not needed: ranks connect to the NodeAddr that Slurm has"
 
 
+# Run by a job of the kind that trains: imports what it would import, and writes what it sees.
+_PROBE = """
+import json, os, socket, sys
+answer, mark = sys.argv[1:]
+import torch, distgan
+record = {"node": socket.gethostname(), "seen": os.path.exists(mark)}
+record |= {"gpus": torch.cuda.device_count(), "package": distgan.__file__}
+with open(answer + ".new", "w") as file:
+    json.dump(record, file)
+os.replace(answer + ".new", answer)
+"""
+
+
 def _shared(runs: Path, resources: profiles.Resources) -> bool:
-    """Return whether a job finds a file that was written here, and the same Python."""
-    make_folder(runs)
-    mark = runs / f".doctor-{uuid.uuid4().hex[:8]}"
+    """Return whether a job as `submit` makes them begins, imports the package and finds a file that
+    was written here. Submitted by sbatch, with the same options, setup and environment.
+    """
+    folder = runs / "_slurm" / f"doctor-{uuid.uuid4().hex[:8]}"
+    make_folder(folder)
+    mark, answer = folder / "mark", folder / "answer.json"
     touch(mark)
-    where = [f"--partition={resources.partition}"] if resources.partition else []
+    job = None
     try:
-        client.run_command(
-            "srun",
-            "--nodes=1",
-            "--ntasks=1",
-            "--time=2",
-            "--immediate=60",
-            "--quiet",
-            *where,
-            *([f"--account={resources.account}"] if resources.account else []),
-            "test",
-            "-e",
-            str(mark),
-            "-a",
-            "-x",
-            sys.executable,
-            timeout=120,
-        )
+        code = snapshot.take(runs / "_code")
+        short = resources.model_copy(update={"time": "10m", "signal_lead_s": 30, "pack": 1})
+        words = [sys.executable, "-c", _PROBE, str(answer), str(mark)]
+        job = submission.submit_probe(folder, short, code, words)
+        fault = _outcome(job, folder, answer, resources)
+    except (LaunchError, RunError) as error:
+        fault = str(error)
+    finally:
+        if job:
+            with contextlib.suppress(LaunchError):
+                client.cancel([job])
+        remove(folder)
+    if fault is None:
         console.say(f"\nshared      a node sees {runs} and {sys.executable}")
         return True
-    except LaunchError as error:
-        console.say(
-            f"\nshared      no node was free within a minute, or it does not see {runs} or"
-            f" {sys.executable}: {error}"
-        )
-        return False
-    finally:
-        mark.unlink(missing_ok=True)
+    console.say(f"\nshared      {fault}")
+    return False
+
+
+def _outcome(
+    job: str, folder: Path, answer: Path, resources: profiles.Resources, seconds: float = 120
+) -> str | None:
+    """Wait for the job; return what is wrong, None if nothing is."""
+    ends, entry = time.monotonic() + seconds, None
+    while time.monotonic() < ends:
+        if answer.exists():
+            record = read_if_good(answer)
+            if not record.get("seen"):
+                return f"node {record.get('node')} does not see the files of {folder.parents[1]}"
+            if record.get("gpus", 0) < resources.gpus:
+                return (
+                    f"{resources.gpus} GPUs were requested, and torch sees {record.get('gpus')} on"
+                    f" {record.get('node')}; what `nvidia-smi` prints there says why"
+                )
+            return None
+        entry = client.queue().get(job, entry)
+        if entry is None or not entry.active or entry.held:
+            time.sleep(5)  # a network file system shows a file late
+            if not answer.exists():
+                break
+        time.sleep(1)
+    if entry and entry.active:
+        why = remedy(entry.reason) or "try again when a node is free"
+        return f"job {job} is {entry.state} ({entry.reason}) after {seconds:.0f} s: {why}"
+    logs = [read_tail(path, 4000).decode(errors="replace") for path in folder.glob("*_log.*")]
+    return (
+        f"the job ended as {entry.state if entry else 'unknown'} before it could import the"
+        f" package with {sys.executable}: "
+        + (last_line("\n".join(logs)) or f"no log in {folder.parent}: does a node see that folder?")
+    )

@@ -281,6 +281,8 @@ class JobAttempt:
             )
         # With which the training asks again, as the time limit may be changed.
         env["DISTGAN_JOB"] = self.environment.get("SLURM_JOB_ID", "")
+        # Without one of them the training would go on on the processors, and say nothing.
+        env["DISTGAN_GPUS"] = str(self.resources.gpus)
         if self.resources.gpus == 0:
             env |= {
                 "CUDA_VISIBLE_DEVICES": "",

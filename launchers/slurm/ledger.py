@@ -125,7 +125,9 @@ class Ledger:
                 **details,
             },
         )
-        submission = Submission(number, f"distgan-{number}", time.time(), members, details)
+        label = details.get("sweep") or Path(members[0][0]).name
+        name = f"{re.sub('[^A-Za-z0-9_.,=-]', '_', str(label))[:40]}-{number}"
+        submission = Submission(number, name, time.time(), members, details)
         self.append(
             {
                 "id": number,

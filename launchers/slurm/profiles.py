@@ -5,12 +5,13 @@ the package. Imports no torch.
 """
 
 import json
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 import distgan
 from distgan.config import loading
@@ -25,6 +26,33 @@ PLACES = (
     Path(distgan.__file__).with_name("slurm") / "profiles",
 )
 Count = Annotated[int, Field(gt=0, le=100_000)]
+# Options of sbatch that have a key of their own in a profile, and those that distgan gives itself.
+_KEYS = {
+    **{name: name for name in ("partition", "account", "qos", "constraint", "nodes", "time")},
+    **{"nodelist": "nodelist", "exclude": "exclude", "mem": "mem_gb", "cpus_per_task": "cpus"},
+    **dict.fromkeys(("gpus", "gpus_per_node", "gpus_per_task", "gpus_per_socket"), "gpus"),
+    **dict.fromkeys(("ntasks", "ntasks_per_node", "tasks_per_node"), "processes"),
+}
+_OURS = {
+    *("job_name", "output", "error", "input", "array", "parsable", "wait", "wrap", "signal"),
+    *("chdir", "dependency", "open_mode", "kill_on_invalid_dep", "test_only", "hold"),
+}
+_REFUSED = {
+    **dict.fromkeys(
+        ("requeue", "no_requeue"),
+        "a run goes on by being queued again; time_outs: 0 and crashes: 0 keep it from that",
+    ),
+    **dict.fromkeys(("clusters", "cluster"), "choose the cluster by `export SLURM_CLUSTERS=NAME`"),
+}
+# Variables of a shell that sbatch would rank above the options of a script, and the keys that they
+# are the defaults of.
+SHELL = {
+    "SBATCH_PARTITION": "partition",
+    "SBATCH_ACCOUNT": "account",
+    "SBATCH_QOS": "qos",
+    "SBATCH_CONSTRAINT": "constraint",
+    "SBATCH_TIMELIMIT": "time",
+}
 
 
 class Resources(Section):
@@ -39,7 +67,12 @@ class Resources(Section):
         None, description="features that nodes must have, as in a100|h100"
     )
     nodes: Count = Field(1, description="nodes for each run")
-    gpus: int = Field(0, ge=0, le=1024, description="GPUs on each node; 0: train on the CPU")
+    gpus: int = Field(
+        0, ge=0, le=1024, description="GPUs on each node, as in 4 or a100:4; 0: train on the CPU"
+    )
+    gpu_type: str | None = Field(
+        None, pattern=r"^[\w.+-]{1,80}$", description="type of the GPUs; null: any"
+    )
     processes: Count | None = Field(
         None, description="training processes on each node; null: one for each GPU, or one"
     )
@@ -73,9 +106,13 @@ class Resources(Section):
     nodelist: str | None = Field(None, description="only on these nodes")
     exclude: str | None = Field(None, description="not on these nodes")
     setup: tuple[str, ...] = Field(
-        (), description="lines of shell before the job begins, such as module load cuda"
+        (),
+        description=(
+            "lines of shell before the job begins, such as module load cuda; one that fails ends"
+            " the job"
+        ),
     )
-    sbatch: dict[str, bool | str] = Field(
+    sbatch: dict[str, bool | int | str] = Field(
         {}, description="further options of sbatch, as in {mail-type: END, exclusive: true}"
     )
     program: tuple[str, ...] | None = Field(
@@ -85,29 +122,15 @@ class Resources(Section):
         ),
     )
 
-    @field_validator("sbatch")
+    @model_validator(mode="before")
     @classmethod
-    def _ours(cls, value):
-        taken = sorted(
-            {key.replace("_", "-") for key in value}
-            & {
-                "job-name",
-                "output",
-                "error",
-                "array",
-                "parsable",
-                "wait",
-                "signal",
-                "chdir",
-                "dependency",
-                "open-mode",
-            }
-        )
-        if taken:
-            raise ValueError(
-                f"{', '.join(taken)} cannot be set: distgan needs these options itself"
-            )
-        return value
+    def _typed(cls, tree: Any) -> Any:
+        """Split `gpus: a100:4` into the number and the type."""
+        if isinstance(tree, dict) and isinstance(tree.get("gpus"), str):
+            kind, colon, count = tree["gpus"].rpartition(":")
+            if colon and kind and count.isdecimal():
+                return {**tree, "gpus": int(count), "gpu_type": kind}
+        return tree
 
     @field_validator("*")
     @classmethod
@@ -121,6 +144,46 @@ class Resources(Section):
                     " one line of text"
                 )
         return value
+
+    @field_validator("sbatch")
+    @classmethod
+    def _checked(cls, value: dict[str, bool | int | str]) -> dict[str, bool | int | str]:
+        """Give each option its one spelling; refuse what would be ignored, or said twice."""
+        options: dict[str, bool | int | str] = {}
+        wrong = []
+        for written, setting in value.items():
+            key = written.removeprefix("--").replace("-", "_")
+            if len(key) < 2 or not re.fullmatch(r"[a-z][a-z0-9_]*", key):
+                wrong.append(f"{written}: write the long name of the option, such as mail-type")
+            elif key in _KEYS:
+                wrong.append(f"{written}: the profile's own key for it is {_KEYS[key]}")
+            elif key in _OURS:
+                wrong.append(f"{written}: cannot be set, since distgan needs it itself")
+            elif key in _REFUSED:
+                wrong.append(f"{written}: cannot be set: {_REFUSED[key]}")
+            elif key in options:
+                wrong.append(f"{written}: is given twice, as {key.replace('_', '-')}")
+            options[key] = setting
+        if wrong:
+            raise ValueError("; ".join(wrong))
+        return options
+
+    @model_validator(mode="after")
+    def _agreeing(self) -> Self:
+        gres = self.sbatch.get("gres")
+        gpus = [part.split(":") for part in f"{gres or ''}".split(",") if part.startswith("gpu")]
+        counts = [int(part[-1]) if part[-1].isdecimal() else 1 for part in gpus]
+        if counts and sum(counts) != self.gpus:
+            raise ValueError(
+                f"sbatch: gres={gres} has {sum(counts)} GPUs a node and gpus is {self.gpus}; give"
+                f" the same number, or only gpus: TYPE:{sum(counts)}"
+            )
+        if self.mem_gb and (more := {"mem_per_cpu", "mem_per_gpu"} & self.sbatch.keys()):
+            raise ValueError(
+                f"sbatch: {min(more)} and mem_gb={self.mem_gb:g} exclude each other; write"
+                " mem_gb: null"
+            )
+        return self
 
     @field_validator("time")
     @classmethod
@@ -150,19 +213,37 @@ class Resources(Section):
         processes = self.nodes * self.per_node
         return (
             f"{self.nodes} node{'s' * (self.nodes > 1)},"
-            f" {f'{self.gpus} GPUs a node' if self.gpus else 'no GPU'}, {processes}"
-            f" process{'es' * (processes > 1)}, {self.time}, partition"
+            f" {self._gpus()}, {processes}"
+            f" process{'es' * (processes > 1)}, {self._duration()}, partition"
             f" {self.partition or 'of the cluster'}"
             + (f", {self.pack} runs a job" if self.pack > 1 else "")
             + (f", {self.max_parallel} jobs at a time" if self.max_parallel else "")
         )
 
+    def _gpus(self) -> str:
+        if not self.gpus:
+            return "no GPU"
+        kind = f"{self.gpu_type} " if self.gpu_type else ""
+        return f"{self.gpus} {kind}GPU{'s' * (self.gpus > 1)} a node"
+
+    def _duration(self) -> str:
+        plain = self.time[-1].isalpha() or self.time.count(":") == 2
+        return self.time if plain else f"{self.minutes} min"
+
 
 def minutes(text: str) -> int:
-    """Convert `90m`, `12h`, `2d`, `1-12:00:00` or `30` to minutes; else raise ValueError."""
+    """Convert `90m`, `12h`, `2d`, or a time as Slurm writes it, to minutes; else raise ValueError.
+
+    Slurm's: `30` minutes, `1:30` is minutes and seconds, `1:30:00`, `1-12` days and hours,
+    `1-12:30`, `1-12:30:00`.
+    """
     units = {"m": 1, "h": 60, "d": 1440, "": 1}
     if match := re.fullmatch(r"(\d{1,6})([mhd]?)", text):
         value = int(match[1]) * units[match[2]]
+    elif match := re.fullmatch(r"(\d{1,6}):(\d\d)", text):
+        value = int(match[1]) + (int(match[2]) > 0)
+    elif match := re.fullmatch(r"(\d{1,4})-(\d{1,2})(?::(\d\d))?", text):
+        value = 1440 * int(match[1]) + 60 * int(match[2]) + int(match[3] or 0)
     elif match := re.fullmatch(r"(?:(\d{1,4})-)?(\d{1,3}):(\d\d):(\d\d)", text):
         value = 1440 * int(match[1] or 0) + 60 * int(match[2]) + int(match[3]) + (int(match[4]) > 0)
     else:
@@ -191,18 +272,38 @@ def read(name: str | None, changes: dict[str, Any]) -> Resources:
                 " a path, or the name of a file in slurm/profiles or ~/.config/distgan/profiles"
             )
         tree = loading.read_yaml(paths[0])
-    return loading.validate(
-        Resources, tree | changes, what=f"profile {name}" if name else "the job"
+    resources = loading.validate(
+        Resources, from_shell() | tree | changes, what=f"profile {name}" if name else "the job"
     )
+    if resources.signal_lead_s >= resources.minutes * 60:
+        raise ConfigError(
+            f"time={resources.time} and signal_lead_s={resources.signal_lead_s}: the signal to save"
+            f" would come before the job begins; give a longer --time, or --set"
+            f" signal_lead_s={max(1, resources.minutes * 6)}"
+        )
+    return resources
 
 
+def from_shell() -> dict[str, str]:
+    """Return the keys that SBATCH_… variables of the shell are the defaults of.
+
+    A surrounding job's variables are not its user's.
+    """
+    if "SLURM_JOB_ID" in os.environ:
+        return {}
+    return {key: os.environ[name] for name, key in SHELL.items() if os.environ.get(name)}
+
+
+_TEXTS = ("partition", "account", "time", "gpus", "nodelist", "exclude")
 GROUP = "the job (each overrides the profile's key of the same name)"
 
 
 def job_options(many: bool = False) -> tuple[Option, ...]:
     """Return the options of verbs that submit; what is not given stays the profile's."""
     keys = ["partition", "account", "time", "nodes", "gpus", "processes", "cpus", "mem_gb"]
-    metavars = {"partition": "NAME", "account": "NAME", "time": "TIME"}
+    keys += ["nodelist", "exclude"]
+    metavars = {"partition": "NAME", "account": "NAME", "time": "TIME", "gpus": "[TYPE:]N"}
+    metavars |= {"nodelist": "NODES", "exclude": "NODES"}
     there = ", ".join(names()) or "none"
     return (
         Option(
@@ -241,11 +342,7 @@ def chosen(options: Arguments, base: dict[str, Any] | None = None) -> Resources:
         if hasattr(options, name)
     }
     # Not read as YAML: 12:00:00 and 1e5 are no numbers here.
-    text = {
-        name: value
-        for name, value in given.items()
-        if value is not None and name in ("partition", "account", "time")
-    }
+    text = {name: value for name, value in given.items() if value is not None and name in _TEXTS}
     words = [
         f"{name}={value}" for name, value in given.items() if value is not None and name not in text
     ] + options.set

@@ -6,18 +6,19 @@ No process has to stay alive afterwards. submitit makes the job script from `par
 import contextlib
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from distgan.core.errors import LaunchError
+from distgan.core.errors import ConfigError, LaunchError
 from distgan.core.files import disk_errors, make_folder, only_owner_writes, write_atomic
-from distgan.launchers.slurm import client, snapshot
+from distgan.launchers.slurm import client, profiles, snapshot
 from distgan.launchers.slurm.job import Job
 from distgan.launchers.slurm.ledger import Ledger, Submission
 from distgan.launchers.slurm.limits import read_limits, remedy
@@ -46,6 +47,8 @@ def submit(
     paths in the words refer to, by default that of this process. `details` are kept in the ledger,
     such as the sweep.
     """
+    if "%" in str(home):
+        raise LaunchError(f"{home}: Slurm reads % in the path of a log as a pattern; rename it")
     ledger, rows = Ledger(home), [[member.folder for member in members] for members in elements]
     code = snapshot.take(home / "_code")
     for member in (member for members in elements for member in members):
@@ -53,6 +56,7 @@ def submit(
             make_folder(Path(member.folder))
         snapshot.link(Path(member.folder), code)
     cwd, facts = cwd or os.getcwd(), read_limits(resources.partition)
+    shell = passed_on(resources)
     submission = ledger.begin(rows, resources=resources.model_dump(mode="json"), **details)
     folder = ledger.home / submission.id
     record = {
@@ -61,6 +65,7 @@ def submit(
         "resources": resources.model_dump(mode="json"),
         "signals_all": facts.signals_all,
         "cwd": cwd,
+        "shell": shell,
     }
     try:
         with only_owner_writes():
@@ -113,10 +118,10 @@ def _sbatch(
 ) -> str:
     import submitit
 
-    with _environment(code):
+    with _environment(resources):
         executor = submitit.SlurmExecutor(folder, max_num_timeout=resources.time_outs)
         options = parameters(folder, name, count, resources, dependency, cwd)
-        options["setup"].insert(-1, snapshot.check(code, folder, *files))
+        options["setup"] += [snapshot.check(code, folder, *files), *_imports(code)]
         executor.update_parameters(**options)
         # The job script takes the pickle from here: submitit itself moves pickles to their jobs
         # after sbatch, which a killed process would not do.
@@ -156,12 +161,13 @@ def parameters(
         "account": resources.account,
         "qos": resources.qos,
         "constraint": resources.constraint,
-        "gpus_per_node": resources.gpus or None,
+        "gpus_per_node": _gpus(resources),
         "mem": f"{int(resources.mem_gb * 1024)}MB" if resources.mem_gb else None,
         "nodelist": resources.nodelist,
         "exclude": resources.exclude,
         "dependency": dependency,
     }
+    setup = checked_setup(resources.setup)
     return {
         "job_name": name,
         "time": resources.minutes,
@@ -172,15 +178,18 @@ def parameters(
         "array_parallelism": min(resources.max_parallel or count, count),
         # A dead rank must not leave the others hanging. Since Slurm 22.05 srun does not take over
         # the processors of the job by itself.
+        # By --export=NONE, of the profile or of SBATCH_EXPORT, srun would give the task nothing.
         "srun_args": [
+            "--export=ALL",
             "--kill-on-bad-exit=1",
             "--wait=60",
             f"--cpus-per-task={resources.cpus * resources.per_node * resources.pack}",
         ],
         "setup": [
-            *resources.setup,
+            *setup,
             f"[ -e {pickle} ] || cp {shlex.quote(str(folder / 'job.pkl'))} {pickle}",
         ],
+        "wckey": None,
         "additional_parameters": {
             "requeue": True,
             **({"chdir": cwd} if cwd else {}),
@@ -191,19 +200,97 @@ def parameters(
     }
 
 
-@contextlib.contextmanager
-def _environment(code: Path | None) -> Iterator[None]:
-    """Enter an environment without a surrounding job, in which the job imports the snapshot."""
-    saved = dict(os.environ)
-    os.environ.clear()
-    os.environ.update(client.clean_environment(saved))
-    if code:
-        # `python -m` would put the working directory first: often the checkout, which may change.
-        os.environ["PYTHONSAFEPATH"] = "1"
-        os.environ["PYTHONDONTWRITEBYTECODE"] = "1"  # the copy stays what it is
-        os.environ["PYTHONPATH"] = os.pathsep.join(
-            [str(code.resolve()), *filter(None, [saved.get("PYTHONPATH")])]
+def _gpus(resources: Resources) -> int | str | None:
+    """Return the value of --gpus-per-node; None without GPUs, or where `gres` asks for them."""
+    if not resources.gpus or "gres" in resources.sbatch:
+        return None
+    kind = resources.gpu_type
+    return f"{kind}:{resources.gpus}" if kind else resources.gpus
+
+
+def checked_setup(lines: Sequence[str]) -> list[str]:
+    """Return the lines of a profile's setup, each followed by a check that ends the job.
+
+    Lines that are whole commands only together, as those of an `if`, are checked as one.
+    ConfigError where the shell cannot read them.
+    """
+    if not lines:
+        return []
+    whole = all(_unreadable(line) is None for line in lines)
+    parts = list(lines) if whole else ["\n".join(lines)]
+    if not whole and (fault := _unreadable(parts[0])):
+        raise ConfigError(f"setup: the shell cannot read these lines: {fault}")
+    check = (
+        "distgan_check() { local code=$?; [ $code -eq 0 ] && return; echo"
+        ' "error: setup: exit code $code of: $1" >&2; exit 1; }'
+    )
+    return [check, *(f"{part}\ndistgan_check {shlex.quote(part)}" for part in parts)]
+
+
+def _unreadable(text: str) -> str | None:
+    result = subprocess.run(["bash", "-n", "-c", text], capture_output=True, text=True)
+    return result.stderr.strip()[-300:] if result.returncode or result.stderr else None
+
+
+def _imports(code: Path) -> list[str]:
+    """Return the lines of a job's script by which the job imports the snapshot, and nothing of the
+    working directory, which is often the checkout.
+
+    In the script, since --export=NONE gives a job nothing of the shell that submitted it.
+    """
+    path = shlex.quote(str(code.resolve()))
+    return [
+        f"export PYTHONPATH={path}${{PYTHONPATH:+:$PYTHONPATH}}",
+        "export PYTHONSAFEPATH=1",
+        "export PYTHONDONTWRITEBYTECODE=1",  # the copy stays what it is
+    ]
+
+
+# What the script gives itself, or gives on purpose not; sbatch ranks the variables above it.
+_REPLACED = re.compile(
+    r"SBATCH_(ARRAY_INX|JOB_NAME|OUTPUT|ERROR|INPUT|OPEN_MODE|SIGNAL|WAIT|(NO_)?REQUEUE|DEPENDENCY"
+    r"|KILL_INVALID_DEP|TEST_ONLY|\w*GPUS?(_\w+)?)$"
+)
+
+
+def passed_on(resources: Resources) -> dict[str, str]:
+    """Return the SBATCH_… variables of this shell that sbatch adds to what a job asks for.
+
+    LaunchError for another cluster: the other commands would ask this one.
+    """
+    variables = {
+        name: value
+        for name, value in client.clean_environment(dict(os.environ)).items()
+        if name.startswith("SBATCH_")
+    }
+    if clusters := variables.get("SBATCH_CLUSTERS"):
+        raise LaunchError(
+            f"SBATCH_CLUSTERS={clusters}: squeue and sacct would ask another cluster; unset it, and"
+            f" export SLURM_CLUSTERS={clusters}, which all of Slurm's commands follow"
         )
+    given = {f"SBATCH_{key.upper()}" for key in resources.sbatch} | profiles.SHELL.keys()
+    if resources.mem_gb or {"mem_per_cpu", "mem_per_gpu"} & resources.sbatch.keys():
+        given |= {"SBATCH_MEM_PER_NODE", "SBATCH_MEM_PER_CPU", "SBATCH_MEM_PER_GPU"}
+    return {
+        name: value
+        for name, value in variables.items()
+        if name not in given
+        and not _REPLACED.match(name)
+        and not (name == "SBATCH_GRES" and "gpu" in value)
+    }
+
+
+@contextlib.contextmanager
+def _environment(resources: Resources) -> Iterator[None]:
+    """Enter an environment without a surrounding job, and without the SBATCH_… variables that
+    would win against the script.
+    """
+    saved, passed = dict(os.environ), passed_on(resources)
+    clean = client.clean_environment(saved)
+    os.environ.clear()
+    os.environ.update(
+        {n: value for n, value in clean.items() if n in passed or not n.startswith("SBATCH_")}
+    )
     try:
         yield
     finally:
@@ -223,21 +310,39 @@ def script(folder: Path, count: int, resources: Resources, cwd: str | None = Non
     )
 
 
+def submit_probe(folder: Path, resources: Resources, code: Path, words: list[str]) -> str:
+    """Submit a job as `submit` makes them that runs `words` in place of a training; return it."""
+    from submitit.slurm.slurm import _make_sbatch_string
+
+    options = parameters(folder, folder.name, 1, resources)
+    options["setup"] = [*options["setup"][:-1], *_imports(code)]
+    path = folder / "job.sh"
+    path.write_text(_make_sbatch_string(command=shlex.join(words), folder=folder, **options))
+    return _sbatch_words("--parsable", str(path), resources=resources).partition(";")[0].strip()
+
+
+def _sbatch_words(*words: str, resources: Resources) -> str:
+    """Return what sbatch prints; LaunchError with its words and the remedy if it refuses."""
+    with _environment(resources):
+        try:
+            result = subprocess.run(["sbatch", *words], capture_output=True, text=True, timeout=60)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise LaunchError(f"sbatch: {error}") from error
+    if result.returncode:
+        text = _refusal(result.stderr or result.stdout)
+        if "--test-only" in words:
+            text = text.replace("refused the job", "would refuse such a job")
+        raise LaunchError(text)
+    return (result.stdout or result.stderr).strip()
+
+
 def test_only(resources: Resources, count: int = 1) -> str:
     """Return when and where `sbatch --test-only` would start such a job.
 
     Raise LaunchError if Slurm would refuse it.
     """
-    with tempfile.TemporaryDirectory() as folder, _environment(None):
+    with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "job.sh"
         path.write_text(script(Path(folder), count, resources))
-        try:
-            result = subprocess.run(
-                ["sbatch", "--test-only", str(path)], capture_output=True, text=True, timeout=60
-            )
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise LaunchError(f"sbatch --test-only: {error}") from error
-    output = (result.stderr or result.stdout).strip()
-    if result.returncode:
-        raise LaunchError(_refusal(output).replace("refused the job", "would refuse such a job"))
-    return output.removeprefix("sbatch: ")
+        said = _sbatch_words("--test-only", str(path), resources=resources)
+    return said.removeprefix("sbatch: ")

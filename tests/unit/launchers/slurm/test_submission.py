@@ -3,14 +3,15 @@
 import json
 import os
 import pickle
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from fake_slurm import FakeSlurm
 
-from distgan.core.errors import LaunchError
-from distgan.launchers.slurm import client, limits, snapshot
+from distgan.core.errors import ConfigError, LaunchError
+from distgan.launchers.slurm import client, limits, snapshot, submission
 from distgan.launchers.slurm.ledger import Ledger
 from distgan.launchers.slurm.profiles import Resources
 from distgan.launchers.slurm.submission import RunSpec, parameters, submit
@@ -45,7 +46,6 @@ def test_one_run_is_a_plain_job(slurm, tmp_path):
     logs = {f"#SBATCH --{name}={folder}/%j_0_log.{name[:3]}" for name in ("output", "error")}
     assert options == logs | {
         "#SBATCH --open-mode=append",
-        "#SBATCH --wckey=submitit",
         f"#SBATCH --job-name={one.name}",
         "#SBATCH --time=90",
         "#SBATCH --nodes=1",
@@ -233,3 +233,62 @@ def test_what_sbatch_is_told(tmp_path):
     assert found["additional_parameters"] == {"requeue": True, "exclusive": True}
     odd = parameters(Path("/a folder/$(touch x)"), "n", 1, resources)["setup"][-1]
     assert "'/a folder/$(touch x)'/" in odd  # quoted: nothing of a path is run
+
+
+def sent(slurm, tmp_path, resources, monkeypatch, **shell):
+    """What sbatch gets: its script, and the SBATCH_ variables."""
+    for name, value in shell.items():
+        monkeypatch.setenv(name, value)
+    seen = tmp_path / "seen"
+    path = slurm.folder / "sbatch"
+    path.write_text(path.read_text().replace("#!/bin/sh", f"#!/bin/sh\nenv > {seen}"))
+    submit(tmp_path / "runs", elements(tmp_path, 1), resources)
+    variables = dict(line.partition("=")[::2] for line in seen.read_text().splitlines())
+    return slurm.kept, {name for name in variables if name.startswith("SBATCH_")}
+
+
+def test_what_is_printed_is_what_is_requested(slurm, tmp_path, monkeypatch):
+    """sbatch ranks SBATCH_ variables above the lines of a script; what adds to them stays."""
+    shell = {"SBATCH_PARTITION": "urgent", "SBATCH_TIMELIMIT": "5", "SBATCH_GPUS": "8"}
+    shell |= {"SBATCH_MEM_PER_CPU": "1G", "SBATCH_RESERVATION": "class", "SBATCH_NO_REQUEUE": "1"}
+    shell |= {"SBATCH_JOB_NAME": "mine", "SBATCH_EXPORT": "NONE", "SBATCH_GRES": "nvme:1"}
+    resources = Resources(partition="main", time="1h", mem_gb=1)
+    script, variables = sent(slurm, tmp_path, resources, monkeypatch, **shell)
+    assert variables == {"SBATCH_RESERVATION", "SBATCH_EXPORT", "SBATCH_GRES"}
+    assert "--partition=main" in script and "--time=60" in script
+    resources = resources.model_copy(update={"sbatch": {"reservation": "own"}})
+    script, variables = sent(slurm, tmp_path, resources, monkeypatch)
+    assert "SBATCH_RESERVATION" not in variables and "--reservation=own" in script
+    monkeypatch.setenv("SBATCH_CLUSTERS", "other")
+    with pytest.raises(LaunchError, match="export SLURM_CLUSTERS=other"):
+        submit(tmp_path / "runs", elements(tmp_path, 1), resources)
+
+
+def test_a_job_without_the_shells_environment_imports_the_copy(slurm, tmp_path, monkeypatch):
+    """--export=NONE: the script sets what the job needs, and srun passes it on."""
+    resources = Resources(sbatch={"export": "NONE"}, gpus=2, gpu_type="a100")
+    script, _ = sent(slurm, tmp_path, resources, monkeypatch)
+    code = (tmp_path / "runs" / "r0" / "code").resolve()
+    assert f"export PYTHONPATH={code}${{PYTHONPATH:+:$PYTHONPATH}}" in script
+    assert "--export=NONE" in script and "srun --unbuffered" in script
+    assert "--export=ALL" in script.partition("srun --unbuffered")[2]
+    assert "#SBATCH --gpus-per-node=a100:2" in script
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        (("true", "export A=1"), None),
+        (("module load cuda",), "error: setup: exit code 127 of: module load cuda"),
+        (("if true; then", "  false", "fi"), "error: setup: exit code 1 of: if true; then"),
+        (("if true; then", "  true", "fi"), None),
+        (("false || true",), None),
+    ],
+)
+def test_a_line_of_setup_that_fails_ends_the_job_with_its_text(lines, said):
+    script = "\n".join([*submission.checked_setup(lines), "echo began"])
+    result = subprocess.run(["bash", "-c", script], capture_output=True, text=True)
+    assert (result.stdout == "began\n") == (said is None) == (result.returncode == 0)
+    assert said is None or said in result.stderr
+    with pytest.raises(ConfigError, match="the shell cannot read these lines"):
+        submission.checked_setup(("if true; then",))
