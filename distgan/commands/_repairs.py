@@ -16,6 +16,7 @@ from distgan.evaluation.audio.sets import FolderClips, ValidationClips
 from distgan.metrics.stft import STFT_RESOLUTIONS
 from distgan.shards.codecs import audio as audio_codec
 from distgan.shards.codecs import image as image_codec
+from distgan.shards.codecs import image_files
 from distgan.shards.codecs.fitting import FITS, to_size
 from distgan.shards.format.sample_spec import size_entry
 from distgan.shards.sources import images
@@ -49,9 +50,9 @@ class Images:
 
     def __init__(self, data: Data, repair: Repair, device: torch.device, source: Path | None):
         self._data, self._repair, self._device, self._source = data, repair, device, source
-        self._names = find_files(source, images.EXTENSIONS)[0] if source else []
+        self._names = find_files(source, image_files.EXTENSIONS)[0] if source else []
         if source and not self._names:
-            raise ConfigError(f"from={source}: has no images ({', '.join(images.EXTENSIONS)})")
+            raise ConfigError(f"from={source}: has no images ({', '.join(image_files.EXTENSIONS)})")
         self._limits = stated_range(data)
         held_out = data.validation
         self.keys = [os.path.splitext(name)[0] for name in self._names] or [
@@ -72,7 +73,7 @@ class Images:
         _, channels, height, width = self._data.shape
         try:
             image = to_size(
-                images.decode(path, self._limits)[0],
+                image_files.picture(path, self._limits)[0],
                 size_entry(height, width),
                 stated_fit(self._data),
             )
@@ -102,7 +103,7 @@ def stated_fit(data: Data) -> str:
 def inputs(data: Data, folder: Path) -> str:
     """Describe the images of a folder, and what is made of them before they are repaired."""
     _, channels, height, width = data.shape
-    contents = Contents(folder, find_files(folder, images.EXTENSIONS)[0], "images")
+    contents = Contents(folder, find_files(folder, image_files.EXTENSIONS)[0], "images")
     limits = stated_range(data)
     scaled = "" if limits is None else f", range {limits[0]:g} to {limits[1]:g}"
     fit = stated_fit(data)
@@ -111,5 +112,5 @@ def inputs(data: Data, folder: Path) -> str:
 
 
 def _png(image: torch.Tensor) -> bytes:
-    pixels = image.permute(1, 2, 0).cpu().contiguous().numpy()
-    return image_codec.encode(pixels[..., 0] if pixels.shape[2] == 1 else pixels, "png")[1]
+    values = image.permute(1, 2, 0).cpu().contiguous().numpy()
+    return image_codec.encode(values[..., 0] if values.shape[2] == 1 else values, "png")[1]

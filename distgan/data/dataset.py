@@ -4,7 +4,7 @@ import json
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -16,8 +16,9 @@ from distgan.core.reading import read_json
 from distgan.data.labels import Labels
 from distgan.data.samples import Images, Numbers, Pairs, Vectors, trainable_sample
 from distgan.shards.build.advice import advice
+from distgan.shards.codecs.image_files import DECODING
 from distgan.shards.format.labels import LabelColumn, labels_of, read_labels
-from distgan.shards.format.manifest import fingerprint
+from distgan.shards.format.manifest import fingerprint, set_fingerprint
 from distgan.shards.format.reader import ShardSet, open_parts
 from distgan.shards.format.sample_spec import UNITS, sample_of
 
@@ -60,11 +61,13 @@ class Data:
         self.train, self.validation = parts["train"], parts["validation"]
         self.options = entry.get("options")  # of the command that made it; not checked
         self.statistics_folder = root / "statistics"  # of its images, for scores
-        self.fingerprint = fingerprint([self.train.fingerprint, self.validation.fingerprint])
+        prints = [self.train.fingerprint, self.validation.fingerprint]
+        self.fingerprint = set_fingerprint(entry, prints)
         try:
             self._columns = labels_of(entry, self.train.fields)
         except ValueError as error:
             raise DataError(f"{root / 'dataset.json'} is damaged ({error})") from None
+        self._say_decoding(entry)
         # Of networks that are given labels, after `require`: the classes, and each sample's class.
         self.labels: Labels | None = None
         self.classes: dict[str, np.ndarray] = {}
@@ -74,6 +77,18 @@ class Data:
                 f"{root / 'dataset.json'} is damaged, or of other shards: it has fingerprint"
                 f" {stated}, they have {self.fingerprint}"
             )
+
+    def _say_decoding(self, entry: dict[str, Any]) -> None:
+        """Say so where tars of others are decoded as by an earlier version."""
+        if entry.get("source") == "index" and isinstance(self.sample, Images):
+            if self.sample.decoding < DECODING and self.sample.reads_files:
+                console.say(
+                    f"{self.folder} was indexed by an earlier version, and its images are decoded"
+                    " as by that one: without their orientation (EXIF) and with the colours below"
+                    " transparency. To decode them as `distgan shard images` does:"
+                    f" {console.command('index', self.folder)}; that is another data set, with"
+                    " another fingerprint, and runs on this one do not go on with it"
+                )
 
     @property
     def kind(self) -> str:

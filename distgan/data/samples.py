@@ -12,9 +12,8 @@ import torch
 
 from distgan.core.errors import ConfigError, DataError
 from distgan.data import transforms
-from distgan.shards.codecs import array
+from distgan.shards.codecs import array, image_files
 from distgan.shards.codecs import audio as audio_codec
-from distgan.shards.codecs import image as image_codec
 from distgan.shards.codecs.fitting import height_width
 from distgan.shards.format.reader import ShardSet
 from distgan.shards.format.sample_spec import UNITS
@@ -29,7 +28,8 @@ class Images:
     channels: int
     height: int
     width: int
-    fields: tuple[str, ...]  # one or two members: …png, …jpg or …npy
+    fields: tuple[str, ...]  # one or two members: …png, …jpg, …npy; of tars of others also others
+    decoding: int = 1  # of tars of others: the version of `codecs.image_files` that reads them
     even = True
 
     @property
@@ -45,6 +45,11 @@ class Images:
     def bytes(self) -> int:
         return math.prod(self.shape)
 
+    @property
+    def reads_files(self) -> bool:
+        """True where samples are files of images, and no arrays."""
+        return not all(field.rpartition(".")[2] == "npy" for field in self.fields)
+
     def decode(
         self, split: ShardSet, numbers: Numbers, crop: int | None, at: np.ndarray | None
     ) -> np.ndarray:
@@ -58,7 +63,7 @@ class Images:
             try:
                 sample = split.fields_of(i, self.fields)
                 for out, field in zip(outs, self.fields, strict=True):
-                    image_codec.decode(sample[field], field, out, strict=True)
+                    image_files.decode(sample[field], field, out, self.decoding, strict=True)
             except DataError:
                 raise
             # Any kind: SyntaxError for a broken chunk, DecompressionBombError for a false size.
@@ -291,7 +296,7 @@ def trainable_sample(entry: dict[str, Any]) -> Images | Pairs | Vectors:
     if kind in ("image", "image_pair") and entry.get("size"):
         size = height_width(entry["size"])
         fields = (entry.get("field", "png"),) if kind == "image" else tuple(entry["fields"])
-        return Images(entry["channels"], *size, fields)
+        return Images(entry["channels"], *size, fields, entry.get("decoding", 1))
     if kind in ("image", "image_pair"):
         raise DataError(
             "images of different sizes cannot be trained on; unpack them and make one size: distgan"

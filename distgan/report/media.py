@@ -19,6 +19,7 @@ from distgan.data.labels import Labels
 from distgan.report.formatting import number
 from distgan.runs.history import History
 from distgan.shards.codecs import image as image_codec
+from distgan.shards.codecs import image_files
 
 MAX_GRIDS, MAX_CLIP_PICTURES, MAX_GENERATED = 8, 4, 4
 THUMB_PIXELS, LARGE_PIXELS = 320, 1024
@@ -107,19 +108,18 @@ def pick(steps: list[int], best: int | None, count: int = MAX_GRIDS) -> list[int
     return sorted(wanted)
 
 
-def _figure(path: Path, pixels: int, text: str, best: bool = False) -> dict[str, Any]:
-    return {"source": picture(path, pixels), "text": text, "best": best}
+def _figure(path: Path, most: int, text: str, best: bool = False) -> dict[str, Any]:
+    return {"source": picture(path, most), "text": text, "best": best}
 
 
-def picture(path: Path, pixels: int) -> str | None:
-    """Return the image as a data URI, at most `pixels` wide and high; None if unreadable."""
+def picture(path: Path, most: int) -> str | None:
+    """Return the image as a data URI, at most `most` pixels wide and high; None if unreadable."""
     try:
-        with image_codec.opened(path, FORMATS) as image:
-            image.thumbnail((pixels, pixels), Image.Resampling.LANCZOS)
-            out = io.BytesIO()
-            image.convert("L" if image.mode in ("L", "1", "I;16") else "RGB").save(
-                out, "JPEG", quality=88, subsampling=0
-            )
+        image, _ = image_files.picture(path, formats=FORMATS)
+        image.thumbnail((most, most), Image.Resampling.LANCZOS)
+        out = io.BytesIO()
+        values = image_files.as_bytes(image, 3 if image.mode == "RGB" else 1)
+        Image.fromarray(values).save(out, "JPEG", quality=88, subsampling=0)
     except _UNREADABLE:
         return None
     return "data:image/jpeg;base64," + base64.b64encode(out.getvalue()).decode("ascii")

@@ -10,16 +10,12 @@ import soundfile
 
 from distgan.core import console
 from distgan.core.errors import ConfigError, DataError
-from distgan.shards.codecs import array
-from distgan.shards.codecs import image as image_codec
+from distgan.shards.codecs import array, image_files
 from distgan.shards.codecs.audio import HEAD_BYTES, WAVE_FIELDS, wav_layout
-from distgan.shards.codecs.image import IMAGE_FIELDS
+from distgan.shards.codecs.image_files import FIELDS as IMAGE_FIELDS
 from distgan.shards.format.reader import ShardSet
 from distgan.shards.format.sample_spec import LARGEST, MOST_VALUES, VECTOR_FIELDS, size_entry
 
-_GRAY = ("1", "L", "LA")
-_COLOUR = ("P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
-_BEGINNINGS = {"PNG": b"\x89PNG\r\n\x1a\n", "JPEG": b"\xff\xd8\xff"}
 MAX_EXAMPLES = 5  # in a message
 
 
@@ -29,7 +25,8 @@ def infer(
     pair: tuple[str, str] | None,
     vector: str | None = None,
 ) -> tuple[dict[str, Any], list[str]]:
-    """Return ("sample" of dataset.json, reasons why the samples cannot be trained on).
+    """Return ("sample" of dataset.json, notes: reasons why the samples cannot be trained on, and
+    what their files state that is not applied).
 
     `image`, `pair` (input, target) and `vector` name the fields; otherwise png, jpg, jpeg or npy is
     an image, but npy of float32 a vector, and input.wav and target.wav (or .flac, or of images
@@ -86,30 +83,33 @@ def _check_names(fields: list[str], chosen: list[str], kinds: tuple[str, ...], o
 def _image(parts: dict[str, ShardSet], *fields: str) -> tuple[dict[str, Any], list[str]]:
     """One field, or the input and target of pairs, which must have one size."""
 
-    def inspect(shard_set: ShardSet, i: int) -> tuple[int, int, int]:
+    def inspect(shard_set: ShardSet, i: int) -> tuple[int, int, int, str]:
         sample = shard_set.fields_of(i, fields)
         headers = [_image_header(sample[field], _extension(field)) for field in fields]
-        (width, height, _), (other_width, other_height, _) = headers[0], headers[-1]
+        (width, height, *_), (other_width, other_height, *_) = headers[0], headers[-1]
         if (width, height) != (other_width, other_height):
             raise ValueError(
                 f"{fields[0]} has {width}x{height} pixels, {fields[1]} {other_width}x{other_height}"
             )
-        return width, height, max(channels for *_, channels in headers)
+        spaces = [space for *_, space in headers if space]
+        return width, height, max(channels for _, _, channels, _ in headers), "".join(spaces[:1])
 
     headers, errors = _inspect_all(parts, inspect, "images")
     if not headers:
         return {"kind": "unknown", "fields": parts["train"].fields}, [
             _summary("images cannot be read", errors)
         ]
-    counts = Counter((width, height) for width, height, _ in headers)
+    counts = Counter((width, height) for width, height, *_ in headers)
     (width, height), _ = counts.most_common(1)[0]
     one_size = len(counts) == 1 and max(width, height) <= LARGEST and not errors
     sample: dict[str, Any] = {
         "kind": "image" if len(fields) == 1 else "image_pair",
-        "channels": max(channels for _, _, channels in headers),
+        "channels": max(channels for _, _, channels, _ in headers),
         "size": size_entry(height, width) if one_size else None,
     }
     sample |= {"field": fields[0]} if len(fields) == 1 else {"fields": list(fields)}
+    if not all(_extension(field) == "npy" for field in fields):
+        sample["decoding"] = image_files.DECODING
     if errors:
         return sample, [_summary("images cannot be read", errors)]
     if not one_size:
@@ -123,7 +123,12 @@ def _image(parts: dict[str, ShardSet], *fields: str) -> tuple[dict[str, Any], li
             f"training needs images of one size, at most {LARGEST:,} pixels a side; found"
             f" {', '.join(sizes)}"
         ]
-    return sample, []
+    spaces = Counter(space for *_, space in headers if space)
+    return sample, [
+        f"{count} of {len(headers)} images state {space}, another colour space than sRGB; their"
+        " values are used as they are"
+        for space, count in spaces.most_common(MAX_EXAMPLES)
+    ]
 
 
 def _pair(parts: dict[str, ShardSet], fields: tuple[str, str]) -> tuple[dict[str, Any], list[str]]:
@@ -211,9 +216,10 @@ def _inspect_all(
     return headers, errors
 
 
-def _image_header(data: bytes, kind: str) -> tuple[int, int, int]:
-    """Return (width, height, channels 1 or 3); ValueError if it is not an image of 8 bits."""
-    file = io.BytesIO(data)
+def _image_header(data: bytes, kind: str) -> tuple[int, int, int, str]:
+    """Return (width, height, channels 1 or 3, colour space) as `image_files.decode` reads it;
+    ValueError if it is no image, or its pixels have no stated meaning.
+    """
     if kind == "npy":
         shape, dtype = array.header(data)
         if dtype != np.uint8 or len(shape) not in (2, 3) or shape[2:] not in ((), (1,), (3,)):
@@ -221,14 +227,9 @@ def _image_header(data: bytes, kind: str) -> tuple[int, int, int]:
                 f"an array of {dtype} {list(shape)}; an image is uint8 [height, width] or [height,"
                 " width, 3]"
             )
-        return shape[1], shape[0], 3 if shape[2:] == (3,) else 1
-    form = "PNG" if kind == "png" else "JPEG"
-    if not data.startswith(_BEGINNINGS[form]):
-        raise ValueError(f"not a {form} file")
-    with image_codec.opened(file, (form,)) as image:
-        if image.mode not in _GRAY + _COLOUR:
-            raise ValueError(f"values of mode {image.mode}; allowed are 8 bits")
-        return image.width, image.height, 1 if image.mode in _GRAY else 3
+        return shape[1], shape[0], 3 if shape[2:] == (3,) else 1, ""
+    header = image_files.header(io.BytesIO(data))
+    return header.width, header.height, 1 if header.is_gray else 3, header.space
 
 
 def _sound_header(shard_set: ShardSet, i: int, field: str) -> tuple[int, int, str]:

@@ -22,9 +22,9 @@ from distgan.core import console
 from distgan.core.errors import DataError
 from distgan.shards.audit.findings import Checks, Finding
 from distgan.shards.audit.shard_integrity import Place, read
+from distgan.shards.codecs import array, image_files
 from distgan.shards.codecs import image as image_codec
 from distgan.shards.codecs.fitting import height_width
-from distgan.shards.codecs.image import IMAGE_FIELDS, decode
 from distgan.shards.format.manifest import DATASET
 
 BITS = 8  # of 64: two images within this distance are compared
@@ -54,7 +54,8 @@ class Examiner:
 
     def __init__(self, sample: dict[str, Any], fields: list[str]):
         self.size, self.channels = height_width(sample["size"]), sample["channels"]
-        usual = [field for field in fields if field in IMAGE_FIELDS][:1]
+        self.decoding = sample.get("decoding", 1)
+        usual = [field for field in fields if field in image_files.FIELDS][:1]
         self.fields = sample.get("fields") or [sample.get("field") or usual[0]]
         if not set(self.fields) <= set(fields):
             raise DataError(
@@ -77,7 +78,7 @@ class Examiner:
         try:
             sample = read(place)
             for out, field in zip(outs, self.fields, strict=True):
-                decode(sample[field], field, out)
+                image_files.decode(sample[field], field, out, self.decoding)
         except Exception:
             return None
         return np.concatenate(outs, 1)
@@ -86,7 +87,7 @@ class Examiner:
         # Image decoders raise anything on damaged files: OSError, SyntaxError, struct.error,
         # zlib.error.
         try:
-            shape, mode = _header(data, field)
+            shape, mode = self._header(data, field)
         except Exception as error:
             return ImageReport(place, {"undecodable": _reason(error)})
         if shape != self.size:
@@ -96,30 +97,45 @@ class Examiner:
             )
         expected = _MODES[self.channels]
         errors = {} if mode == expected else {"mode": f"{mode}, expected {expected}"}
-        pixels = np.empty((*self.size, self.channels), np.uint8)
+        levels = np.empty((*self.size, self.channels), np.uint8)
         try:
-            decode(data, field, pixels)
+            image_files.decode(data, field, levels, self.decoding)
         except Exception as error:
             return ImageReport(place, {"undecodable": _reason(error)})
-        low, high = np.percentile(pixels, (1, 99))
+        low, high = np.percentile(levels, (1, 99))
         values = {
-            "contrast": float(pixels.std()),
-            "range": float(pixels.max()) - float(pixels.min()),
-            "saturated": float(np.mean(pixels >= _SATURATED)),
-            "mean": float(pixels.mean()),
+            "contrast": float(levels.std()),
+            "range": float(levels.max()) - float(levels.min()),
+            "saturated": float(np.mean(levels >= _SATURATED)),
+            "mean": float(levels.mean()),
             "low": float(low),
             "high": float(high),
         }
-        gray = pixels[..., 0] if self.channels == 1 else np.rint(pixels.mean(2)).astype(np.uint8)
+        gray = levels[..., 0] if self.channels == 1 else np.rint(levels.mean(2)).astype(np.uint8)
         blocks = np.asarray(Image.fromarray(gray).resize((BLOCKS, BLOCKS), Image.Resampling.BOX))
         return ImageReport(
             place,
             errors,
             values,
-            hashlib.sha256(pixels.data).digest()[:16],
+            hashlib.sha256(levels.data).digest()[:16],
             perceptual_hash(blocks),
             blocks.tobytes(),
         )
+
+    def _header(self, data: bytes, field: str) -> tuple[tuple[int, ...], str]:
+        """Return ((height, width), mode) from the header: as it is decoded, or as it is stored in
+        sets whose images are decoded as they were encoded.
+        """
+        if field.rpartition(".")[2] == "npy":
+            shape, _ = array.header(data)
+            modes = {(): "L", (1,): "L", (3,): "RGB"}
+            return shape[:2], modes.get(shape[2:], f"{list(shape)}")
+        if self.decoding > 1:
+            header = image_files.header(io.BytesIO(data))
+            mode = _MODES[self.channels] if header.is_gray or self.channels == 3 else "RGB"
+            return (header.height, header.width), mode
+        with image_codec.opened(io.BytesIO(data), ("PNG", "JPEG")) as image:
+            return (image.height, image.width), image.mode
 
 
 def _pair(source: ImageReport, target: ImageReport) -> ImageReport:
@@ -139,16 +155,6 @@ def _pair(source: ImageReport, target: ImageReport) -> ImageReport:
     return ImageReport(
         target.place, errors, values, digests[0], target.hash, target.blocks, digests[1]
     )
-
-
-def _header(data: bytes, field: str) -> tuple[tuple[int, ...], str]:
-    """Return ((height, width), mode) from the header."""
-    if field == "npy":
-        array = np.load(io.BytesIO(data), allow_pickle=False)
-        modes = {(): "L", (1,): "L", (3,): "RGB"}
-        return array.shape[:2], modes.get(array.shape[2:], f"{list(array.shape)}")
-    with image_codec.opened(io.BytesIO(data), ("PNG", "JPEG")) as image:
-        return (image.height, image.width), image.mode
 
 
 def _reason(error: Exception) -> str:

@@ -13,7 +13,14 @@ from distgan.shards.audit.findings import Checks, FileFindings, Finding
 from distgan.shards.audit.shard_integrity import Shard, examine_shard
 from distgan.shards.build.advice import advice
 from distgan.shards.format.index import index_path, load_json
-from distgan.shards.format.manifest import DATASET, MANIFEST, fingerprint, load_manifest, parts_of
+from distgan.shards.format.manifest import (
+    DATASET,
+    MANIFEST,
+    fingerprint,
+    load_manifest,
+    parts_of,
+    set_fingerprint,
+)
 from distgan.shards.format.sample_spec import sample_of
 
 SUMS = "SHA256SUMS"
@@ -151,13 +158,14 @@ def _counts_and_fingerprint(
             findings.add(
                 "dataset", split, "", "", f"{expected} samples in {DATASET}, {count} in {MANIFEST}"
             )
-    if dataset.get("fingerprint") != fingerprint(prints):
+    whole = set_fingerprint(dataset, prints)
+    if dataset.get("fingerprint") != whole:
         findings.add(
             "dataset",
             "",
             "",
             "",
-            f"fingerprint {dataset.get('fingerprint')} in {DATASET}, {fingerprint(prints)} of the"
+            f"fingerprint {dataset.get('fingerprint')} in {DATASET}, {whole} of the"
             " splits: they are of different runs",
         )
 

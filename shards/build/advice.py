@@ -7,7 +7,7 @@ from pathlib import Path
 from distgan.core import console
 from distgan.core.errors import did_you_mean
 from distgan.shards.audio.pairs import SOUNDS
-from distgan.shards.sources.images import EXTENSIONS
+from distgan.shards.codecs.image_files import EXTENSIONS
 
 MOST_LOOKED_AT = 1000  # files of a folder
 ROWS = (".npy", ".csv")

@@ -26,6 +26,7 @@ from distgan.core.arguments import Arguments, Command, Option, number, switch, w
 from distgan.core.errors import ConfigError, DataError
 from distgan.core.worker_pool import default_workers
 from distgan.shards.build.plan import (
+    ADDED_OPTIONS,
     Task,
     build,
     finish,
@@ -94,9 +95,11 @@ def main(argv: list[str]) -> int:
 def _keep_choices(module: Any, args: Arguments) -> None:
     """Give options of module.KEPT that are not on the line the values of a set that was begun."""
     dataset = Path(args.words[0]) / DATASET
-    recorded = load_json(dataset).get("options", {}) if dataset.is_file() else {}
+    recorded = {}
+    if dataset.is_file():
+        recorded = ADDED_OPTIONS | load_json(dataset).get("options", {})
     for option in getattr(module, "KEPT", ()):
-        if getattr(args, option) is None:
+        if getattr(args, option, None) is None:
             setattr(args, option, recorded.get(option))
 
 

@@ -39,7 +39,7 @@ MAX_ROWS = 30  # of a table in a message; dataset.json has all of them
 # the entries of dataset.json that, with the options, decide which samples are in which shard
 PLAN_FIELDS = ("sample", "samples", "left_out")
 # of options that were added: the value by which sets were made that do not record it
-ADDED_OPTIONS = {"fit": "crop"}
+ADDED_OPTIONS = {"fit": "crop", "decoding": 1}
 Task = tuple[int, int]  # number of this task, number of tasks
 
 

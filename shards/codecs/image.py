@@ -10,6 +10,7 @@ Pixels are uint8 [height, width] for one channel, [height, width, 3] for three.
 """
 
 import contextlib
+import importlib.util
 import io
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,7 +28,8 @@ from distgan.shards.codecs import array
 FIELDS = {"png": "png", "jpeg": "jpg", "raw": "npy"}
 # Only declared formats: of files from elsewhere Image.open would open anything, and start
 # Ghostscript for a PostScript file of that name.
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+_AVIF = ("AVIF",) if importlib.util.find_spec("PIL.AvifImagePlugin") else ()  # Pillow 11.3
+FORMATS = (*_AVIF, "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 _READERS: dict[str, Any] = {"png": PngImageFile, "jpg": JpegImageFile, "jpeg": JpegImageFile}
 _GRAY = ("1", "L", "LA")
 # Pillow's modes of one channel that hold more than 8 bits

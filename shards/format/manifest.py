@@ -115,6 +115,17 @@ def fingerprint(hashes: list[str]) -> str:
     return hashlib.sha256("".join(hashes).encode()).hexdigest()[:16]
 
 
+def set_fingerprint(dataset: dict[str, Any], prints: list[str]) -> str:
+    """Return the fingerprint of a data set, of those of its splits.
+
+    It includes how samples are decoded where dataset.json states that: of tars of others, whose
+    pixels depend on it.
+    """
+    sample = dataset.get("sample")
+    stated = isinstance(sample, dict) and "decoding" in sample
+    return fingerprint([*prints, *([json.dumps(sample, sort_keys=True)] if stated else [])])
+
+
 def parts_of(dataset: dict[str, Any], root: Path) -> dict[str, tuple[Path, list[str] | None]]:
     """Return {"train": (folder, tar files or None for all), "validation": ...} of a dataset.json.
 

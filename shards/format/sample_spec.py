@@ -9,7 +9,7 @@ from distgan.config import image_sizes
 from distgan.core import console
 from distgan.shards.codecs.audio import WAVE_FIELDS
 from distgan.shards.codecs.fitting import height_width
-from distgan.shards.codecs.image import IMAGE_FIELDS
+from distgan.shards.codecs.image_files import DECODING, FIELDS
 from distgan.shards.format.manifest import VERSION
 
 # The kinds of samples, and words for several of them.
@@ -36,11 +36,13 @@ def sample_of(dataset: Any) -> dict[str, Any]:
         valid = {
             "channels": sample.get("channels") in (1, 3),
             "size": "size" in sample and _is_size(sample["size"]),
+            "decoding": type(decoding := sample.get("decoding", 1)) is int
+            and 1 <= decoding <= DECODING,
         }
         if kind == "image":
-            valid["field"] = _is_field(sample.get("field", "png"), IMAGE_FIELDS)
+            valid["field"] = _is_field(sample.get("field", "png"), FIELDS)
         else:
-            valid["fields"] = _are_two_fields(sample.get("fields"), IMAGE_FIELDS)
+            valid["fields"] = _are_two_fields(sample.get("fields"), FIELDS)
     elif kind == "pair":
         length, longest = sample.get("length"), sample.get("longest")
         valid = {

@@ -5,8 +5,9 @@ A source module has
     EXAMPLES            list of (description, command line) for --help
     RECIPE              the recipe to name as the next command; None while no recipe trains on it
     KIND                optional: the kind of its samples, where recipes of one's own train on them
-    KEPT                optional: options that the machine decides where they are not given; a data
-                        set that was begun keeps what it was begun with
+    KEPT                optional: options that the machine or the version of the program decides
+                        where they are not given; a data set that was begun keeps what it was begun
+                        with
     VALIDATION          optional: the share of the samples for validation, if it is not 0.1
     OPTIONS             the command line options of this source
     check_options(args) optional: yield the errors of options that do not fit together

@@ -42,13 +42,13 @@ from distgan.core import console
 from distgan.core.arguments import Arguments, Option, switch, whole
 from distgan.core.errors import ConfigError, DataError
 from distgan.shards.codecs import image as image_codec
+from distgan.shards.codecs import image_files
 from distgan.shards.codecs.fitting import FIT
 from distgan.shards.format.labels import FLOWERS
 from distgan.shards.sources._base import SourceReport
 from distgan.shards.sources.images import (
     SIZES,
     ImageReport,
-    decode,
     encode,
     fitted,
     inspect_all,
@@ -180,7 +180,7 @@ class Source:
     def make(self, i: int) -> dict[str, Any]:
         number, file = self.numbers[i], f"{self.keys[i]}.jpg"
         try:
-            image, original = decode(io.BytesIO(self._read(i)))
+            image, original = image_files.picture(io.BytesIO(self._read(i)))
         except Exception as error:
             raise DataError(
                 f"{file} could be read when it was checked, not any more: {reason(error)}"

@@ -20,6 +20,7 @@ from distgan.core.file_tree import shown
 from distgan.shards.audio.pairs import INPUT, TARGET, FilePairs
 from distgan.shards.codecs import image as image_codec
 from distgan.shards.codecs.fitting import Size
+from distgan.shards.codecs.image_files import DECODING, EXTENSIONS
 from distgan.shards.sources import audio, images
 from distgan.shards.sources._base import SourceReport
 
@@ -34,6 +35,7 @@ EXAMPLES = [
     ),
 ]
 RECIPE, KIND = None, "image_pair"
+KEPT = images.KEPT
 OPTIONS = (
     *audio.FOLDERS,
     *(option for option in images.OPTIONS if option.name not in ("from", "labels")),
@@ -56,11 +58,12 @@ def check_options(args: Arguments) -> Iterator[str]:
 class Source:
     def __init__(self, args: Arguments):
         if args.folder:
-            self.files = FilePairs.in_one_folder(Path(args.folder), images.EXTENSIONS, True)
+            self.files = FilePairs.in_one_folder(Path(args.folder), EXTENSIONS, True)
         else:
-            self.files = FilePairs(Path(args.input), Path(args.target), images.EXTENSIONS, True)
+            self.files = FilePairs(Path(args.input), Path(args.target), EXTENSIONS, True)
         self.size, self.channels = args.size, args.channels
         self.range, self.payload, self.fit = args.range, args.payload, args.fit
+        self.decoding = images.decoding_of(args)
         self.keys = self.files.keys
         self.options: dict[str, Any] = {
             "size": args.size,
@@ -68,6 +71,7 @@ class Source:
             "channels": args.channels,
             "range": args.range,
             "payload": args.payload,
+            "decoding": self.decoding,
             "from": self.files.contents(),
         }
         self.origin: dict[str, Any] = {"folders": [str(folder) for folder in self.files.folders]}
@@ -76,7 +80,13 @@ class Source:
 
     def check(self, workers: int) -> SourceReport:
         """Decode every image once; without --channels, choose 3 if any image has colour."""
-        inspect = functools.partial(inspect_pair, size=self.size, limits=self.range, fit=self.fit)
+        inspect = functools.partial(
+            inspect_pair,
+            size=self.size,
+            limits=self.range,
+            fit=self.fit,
+            decoding=self.decoding,
+        )
         paths = [self.files.paths(i) for i in range(len(self.keys))]
         names = self.files.names
         self.reports, issues = images.inspect_all(inspect, paths, names, workers)
@@ -102,7 +112,7 @@ class Source:
         record: dict[str, Any] = {}
         sides = zip((INPUT, TARGET), self.files.paths(i), self.files.digests[i], strict=True)
         for side, path, digest in sides:
-            image, original = images.decode_again(path, digest, self.range)
+            image, original = images.decode_again(path, digest, self.range, self.decoding)
             field, data = images.encode(image, self.size, self.channels, self.payload, self.fit)
             sample[f"{side}.{field}"] = data
             record[side] = {"file": shown(path.name), **original}
@@ -117,9 +127,10 @@ def inspect_pair(
     size: Size,
     limits: Sequence[float] | None = None,
     fit: str = "crop",
+    decoding: int = DECODING,
 ) -> PairReport:
     """Examine both images of a pair as `images.inspect_image` does, and whether they are one."""
-    both = [images.inspect_image(path, size, limits, fit) for path in paths]
+    both = [images.inspect_image(path, size, limits, fit, decoding) for path in paths]
     sides = list(zip((INPUT, TARGET), both, strict=True))
     if errors := [f"{side} is {report.error}" for side, report in sides if report.error]:
         return PairReport(error="; ".join(errors))
@@ -140,5 +151,6 @@ def inspect_pair(
         max(report.frames for report in both),
         max(report.outside for report in both),
         quality_issue="; ".join(issues),
+        space=both[0].space or both[1].space,
         target=both[1].digest,
     )

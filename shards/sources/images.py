@@ -2,16 +2,12 @@
 
 Each image is converted in these steps:
 
-1. the camera's orientation (EXIF) is applied
-2. 16-bit values are divided by 257, the full range 0..65535 -> 0..255, the same for every image:
-   stretching each image to its own range would make a dim particle as bright as a strong one.
-   32-bit integers and floats have no full range: `--range` states it, also for a camera's 12 bits
-   in a file of 16
-3. transparency is composited on black, before resizing, so that invisible colours do not bleed into
-   edges
-4. it is brought to `--size`, by default a square of 64 pixels: its largest centred crop of that
+1. it is read as its file means it: orientation, transparency, depth, polarity
+   (`codecs.image_files`). 32-bit integers and floats have no full range: `--range` states it, also
+   for a camera's 12 bits in a file of 16
+2. it is brought to `--size`, by default a square of 64 pixels: its largest centred crop of that
    aspect (`--fit crop`), or all of it (`--fit squash`), resized without aliasing: `codecs.fitting`
-5. values are rounded to 8 bits once, at the end
+3. values are rounded to 8 bits once, at the end
 
 `LowQuality` has the rules for low quality. A sample is `key.png` (or .jpg, .npy: `--payload`) and
 `key.json`: file, width, height and mode of the original, and its labels (`--labels`).
@@ -22,7 +18,6 @@ import hashlib
 import io
 import json
 import math
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +31,7 @@ from distgan.core.errors import ConfigError, DataError
 from distgan.core.file_tree import Contents, find_files, keys_of, shown
 from distgan.core.worker_pool import map_with_progress
 from distgan.shards.codecs import image as image_codec
+from distgan.shards.codecs import image_files
 from distgan.shards.codecs.fitting import FIT, Size, fit_note, height_width, kept, to_size
 from distgan.shards.format import label_files
 from distgan.shards.format.sample_spec import read_size
@@ -57,15 +53,8 @@ EXAMPLES = [
 ]
 RECIPE = "sagan"
 
-# fmt: off
-EXTENSIONS = (
-    ".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff",
-    ".webp",
-)
-# fmt: on
+KEPT = ("decoding",)
 SIZES = (8, 2048)
-# for any file name; not PostScript, which Pillow passes to Ghostscript
-MODES_16_BIT = ("I;16", "I;16B", "I;16L")
 
 
 class LowQuality:
@@ -89,6 +78,7 @@ class ImageReport:
     outside: float = 0.0  # share of the values that --range clips
     error: str = ""  # why it cannot be read
     quality_issue: str = ""
+    space: str = ""  # the colour space it states, if not sRGB
 
 
 OPTIONS = (
@@ -142,13 +132,14 @@ class Source:
     def __init__(self, args: Arguments):
         self.folder, self.size, self.channels = Path(args.folder), args.size, args.channels
         self.range, self.payload, self.fit = args.range, args.payload, args.fit
+        self.decoding = decoding_of(args)
         if not self.folder.is_dir():
             raise ConfigError(f"--from {self.folder}: no such folder")
-        self.files, self.others = find_files(self.folder, EXTENSIONS)
+        self.files, self.others = find_files(self.folder, image_files.EXTENSIONS)
         if not self.files:
             raise ConfigError(
-                f"--from {self.folder}: has no images ({', '.join(EXTENSIONS)}; any case), but"
-                f" {sum(self.others.values())} other files"
+                f"--from {self.folder}: has no images ({', '.join(image_files.EXTENSIONS)}; any"
+                f" case), but {sum(self.others.values())} other files"
             )
         self.keys, self.contents = keys_of(self.files), Contents(self.folder, self.files, "images")
         self.options: dict[str, Any] = {
@@ -157,6 +148,7 @@ class Source:
             "channels": args.channels,
             "range": args.range,
             "payload": args.payload,
+            "decoding": self.decoding,
             "from": str(self.contents),
         }
         self.origin: dict[str, Any] = {"folder": args.folder}
@@ -171,7 +163,13 @@ class Source:
 
     def check(self, workers: int) -> SourceReport:
         """Decode every image once; without --channels, choose 3 if any image has colour."""
-        inspect = functools.partial(inspect_image, size=self.size, limits=self.range, fit=self.fit)
+        inspect = functools.partial(
+            inspect_image,
+            size=self.size,
+            limits=self.range,
+            fit=self.fit,
+            decoding=self.decoding,
+        )
         paths = [self.folder / file for file in self.files]
         names = [shown(file) for file in self.files]
         self.reports, issues = inspect_all(inspect, paths, names, workers)
@@ -200,7 +198,9 @@ class Source:
 
     def make(self, i: int) -> dict[str, Any]:
         digest = self.contents.digests[self.files[i]]
-        image, original = decode_again(self.folder / self.files[i], digest, self.range)
+        image, original = decode_again(
+            self.folder / self.files[i], digest, self.range, self.decoding
+        )
         field, data = encode(image, self.size, self.channels, self.payload, self.fit)
         record = {"file": shown(self.files[i]), **original, **self.label_of(i)}
         return {"__key__": self.keys[i], field: data, "json": json.dumps(record).encode()}
@@ -227,6 +227,11 @@ def notes_of(
             f"only the first frame is used of files with several: {len(several)}, such as"
             f" {several[0]}"
         )
+    if others := [(name, report.space) for name, report in readable if report.space]:
+        notes.append(
+            f"{len(others)} of {len(readable)} images state another colour space than sRGB, and"
+            f" their values are used as they are: such as {others[0][0]}, {others[0][1]}"
+        )
     clipped = [(report.outside, name) for name, report in readable if report.outside]
     if clipped and limits:
         share, name = max(clipped, key=lambda item: item[0])
@@ -243,14 +248,23 @@ def fitted(names: list[str], reports: Sequence[ImageReport], size: Size, fit: st
     return fit_note([(name, one.shape) for name, one in both if not one.error], size, fit)
 
 
+def decoding_of(args: Arguments) -> int:
+    """Return how files are read: that of a set that was begun, else that of this version."""
+    return getattr(args, "decoding", None) or image_files.DECODING
+
+
 def inspect_image(
-    file: Path | BinaryIO, size: Size, limits: Sequence[float] | None = None, fit: str = "crop"
+    file: Path | BinaryIO,
+    size: Size,
+    limits: Sequence[float] | None = None,
+    fit: str = "crop",
+    decoding: int = image_files.DECODING,
 ) -> ImageReport:
     """Decode one image and examine what would be made of it."""
     # Image decoders raise any exception on damaged files: OSError, SyntaxError, struct.error,
     # IndexError, zlib.error.
     try:
-        image, _ = decode(file, limits)
+        image, _ = image_files.picture(file, limits, decoding=decoding)
     except Exception as error:
         return ImageReport(error=f"unreadable: {reason(error)}")
     values = np.asarray(image)
@@ -277,7 +291,13 @@ def inspect_image(
         f"{plain.shape}".encode() + np.ascontiguousarray(plain, dtype="<f4").tobytes()
     ).hexdigest()
     return ImageReport(
-        digest, image.size, colour, image.info["frames"], image.info["outside"], "", quality_issue
+        digest,
+        image.size,
+        colour,
+        image.info["frames"],
+        image.info["outside"],
+        quality_issue=quality_issue,
+        space=image.info["space"],
     )
 
 
@@ -303,7 +323,7 @@ def inspect_all(
 
 
 def decode_again(
-    path: Path, digest: bytes, limits: Sequence[float] | None
+    path: Path, digest: bytes, limits: Sequence[float] | None, decoding: int
 ) -> tuple[Image.Image, dict[str, Any]]:
     """Decode a file that was examined; DataError where it is not the same, with this sha256."""
     try:
@@ -313,69 +333,18 @@ def decode_again(
             raise DataError(
                 "it was changed in the meantime; run the same command again, with a new folder"
             )
-        return decode(io.BytesIO(file), limits)
+        return image_files.picture(io.BytesIO(file), limits, decoding=decoding)
     except Exception as error:
         raise DataError(
             f"{shown(str(path))} could be read when it was checked, not any more: {reason(error)}"
         ) from error
 
 
-def decode(
-    file: Path | BinaryIO, limits: Sequence[float] | None = None
-) -> tuple[Image.Image, dict[str, Any]]:
-    """Return the first frame, upright, in mode RGB, L, or F scaled to 0..255, and {width, height,
-    mode} of the file.
-
-    Values of more than 8 bits are scaled from `limits` (low, high) and clipped, info["outside"]
-    being the share clipped; without limits, 16-bit ones by their full range. Raises any exception
-    of the decoder, and ValueError for pixels without a stated range or that are not finite.
-    """
-    with warnings.catch_warnings():
-        # Pillow warns about damaged metadata that it skips, and about large images, which are
-        # usual here; it still refuses huge ones.
-        warnings.simplefilter("ignore")
-        with image_codec.opened(file) as opened:
-            original = {"width": opened.width, "height": opened.height, "mode": opened.mode}
-            if opened.mode not in image_codec.WIDE and (depth := image_codec.deep(opened)):
-                raise ValueError(
-                    f"more than 8 bits in each of several channels ({depth}), of which the decoder"
-                    " would keep 8; convert it to 8 bits, or to gray of 16"
-                )
-            frames = getattr(opened, "n_frames", 1)
-            sixteen = opened.mode in MODES_16_BIT or opened.mode == "I" and opened.format == "PPM"
-            # of a PGM, which Pillow scales to 16 bits: --range is of the values in the file
-            full = image_codec.maxval(opened)
-            opened.load()
-            image = image_codec.upright(opened)
-    outside = 0.0
-    if sixteen and not limits:
-        image = Image.fromarray(np.asarray(image).astype(np.float32) / 257)
-    elif sixteen or image.mode in ("I", "F"):
-        if not limits:
-            raise ValueError(
-                f"pixels of mode {image.mode} have no stated range; state it with --range LOW HIGH,"
-                " or convert them"
-            )
-        values = np.asarray(image).astype(np.float64) * (full / 65535 if full else 1)
-        levels = (values - limits[0]) * (255 / (limits[1] - limits[0]))
-        if not np.isfinite(levels).all():
-            raise ValueError("some pixels are not finite numbers")
-        outside = float(np.mean((levels < 0) | (levels > 255)))
-        image = Image.fromarray(np.clip(levels, 0, 255).astype(np.float32))
-    elif image.mode in ("1", "L"):
-        image = image.convert("L")
-    else:
-        image = image.convert("RGB")
-    image.info |= {"frames": frames, "outside": outside}
-    return image, original
-
-
 def encode(
     image: Image.Image, size: Size, channels: int, payload: str, fit: str = "crop"
 ) -> tuple[str, bytes]:
     """Encode a decoded image, brought to this size, as (field, bytes)."""
-    pixels = np.asarray(to_size(image, size, fit).convert("L" if channels == 1 else "RGB"))
-    return image_codec.encode(pixels, payload)
+    return image_codec.encode(image_files.as_bytes(to_size(image, size, fit), channels), payload)
 
 
 def reason(error: Exception) -> str:

@@ -7,17 +7,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image
 
 from distgan.core.errors import DataError
 from distgan.core.file_tree import Contents, find_files
 from distgan.core.files import cache_folder
 from distgan.evaluation.sets.traits import Traits
 from distgan.shards.codecs import image as image_codec
+from distgan.shards.codecs import image_files
 from distgan.shards.codecs.fitting import Resize, to_size
-
-EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
-_ROTATED = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
 
 
 class FolderImages:
@@ -32,10 +29,10 @@ class FolderImages:
     def __init__(self, folder: Path, resize: Resize | None = None):
         self.folder, self.name, self._resize = folder, str(folder), resize
         self.statistics_folder = cache_folder() / "statistics"
-        names, others = find_files(folder, EXTENSIONS)
+        names, others = find_files(folder, image_files.EXTENSIONS)
         if not names:
             raise DataError(
-                f"{folder} holds no images ({', '.join(EXTENSIONS)}); it holds"
+                f"{folder} holds no images ({', '.join(image_files.EXTENSIONS)}); it holds"
                 f" {others or 'nothing'}"
             )
         digests = Contents(folder, names, "images").digests
@@ -59,38 +56,33 @@ class FolderImages:
         return len(self.files)
 
     def decode(self, numbers: Sequence[int]) -> torch.Tensor:
-        """Return images rotated and composited on black as by `distgan shard images`.
+        """Return images as `distgan shard images` reads their files (`shards.codecs.image_files`).
 
         Gray is repeated, as pytorch-fid does.
         """
         images = [self._open(self.files[i], self._pixels) for i in numbers]
         return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
 
-    def _pixels(self, image: Image.Image) -> np.ndarray:
-        image = image_codec.upright(image).convert("RGB")
-        return np.array(to_size(image, *self._resize) if self._resize else image)
+    def _pixels(self, path: Path) -> np.ndarray:
+        image, _ = image_files.picture(path)
+        return image_files.as_bytes(to_size(image, *self._resize) if self._resize else image, 3)
 
-    def _examine(self, image: Image.Image) -> tuple[int, int]:
+    def _examine(self, path: Path) -> tuple[int, int]:
         """Count what the header says; return width and height as decoded."""
-        if wide := image_codec.deep(image):
-            raise ValueError(
-                f"it has more than 8 bits ({wide}); scores are of 8-bit images, so"
-                " scale it to 0 to 255 first"
+        with image_codec.opened(path) as image:
+            header = image_files.header_of(image)
+            self.traits.count(
+                (header.width, header.height),
+                image.format or "unknown",
+                is_gray=header.is_gray,
+                has_alpha=image.has_transparency_data,
+                space=header.space,
             )
-        rotated = image.getexif().get(ExifTags.Base.Orientation) in _ROTATED
-        width, height = image.size[::-1] if rotated else image.size
-        self.traits.count(
-            (width, height),
-            image.format or "unknown",
-            is_gray=image.mode in ("1", "L", "LA"),
-            has_alpha=image.has_transparency_data,
-        )
-        return width, height
+        return header.width, header.height
 
-    def _open(self, name: str, read: Callable[[Image.Image], Any]) -> Any:
+    def _open(self, name: str, read: Callable[[Path], Any]) -> Any:
         try:
-            with image_codec.opened(self.folder / name) as image:
-                return read(image)
+            return read(self.folder / name)
         except DataError:
             raise
         # Pillow raises SyntaxError for a broken chunk, DecompressionBombError for a false size.

@@ -18,11 +18,21 @@ class Traits:
     compression: Counter[str] = field(default_factory=Counter)
     colour: Counter[str] = field(default_factory=Counter)
     transparency: Counter[str] = field(default_factory=Counter)
+    colour_space: Counter[str] = field(default_factory=Counter)
 
     def count(
-        self, size: tuple[int, int], format: str, is_gray: bool, has_alpha: bool, n: int = 1
+        self,
+        size: tuple[int, int],
+        format: str,
+        is_gray: bool,
+        has_alpha: bool,
+        n: int = 1,
+        space: str = "",
     ) -> None:
-        """Add `n` images of one width and height, and of one format of Pillow, "" for none."""
+        """Add `n` images of one width and height, of one format of Pillow, "" for none, and of the
+        colour space that they state, "" for sRGB.
+        """
+        self.colour_space[space or "sRGB"] += n
         self.sizes[f"{size[0]}x{size[1]}"] += n
         if format:
             self.compression[_LOSSY.get(format, "lossless")] += n
@@ -37,6 +47,7 @@ _EFFECTS = {
     ),
     "colour": "gray images count as colour images with three equal channels",
     "transparency": "transparent parts are put on black, as in shards",
+    "colour_space": "values are used as they are, whatever colour space a file states",
 }
 
 
@@ -46,8 +57,9 @@ def differences(real: Traits, fake: Traits) -> list[str]:
     for name, effect in _EFFECTS.items():
         counts: tuple[Counter[str], Counter[str]] = getattr(real, name), getattr(fake, name)
         if all(counts) and _distance(*counts) > DIFFER:
+            differ = "differ" if name == "sizes" else "differs"
             notes.append(
-                f"{name} differ{'' if name == 'sizes' else 's'}: real {_words(counts[0])}, fake"
+                f"{name.replace('_', ' ')} {differ}: real {_words(counts[0])}, fake"
                 f" {_words(counts[1])}; {effect}"
             )
     return notes

@@ -24,8 +24,8 @@ from distgan.evaluation.image_evaluator import Evaluator
 from distgan.evaluation.sets import opening, statistics_cache
 from distgan.evaluation.sets.traits import Traits, differences
 from distgan.outputs.image_results import Drawing
+from distgan.shards.codecs import image_files
 from distgan.shards.codecs.fitting import Resize, to_size
-from distgan.shards.sources import images as source
 
 STAND_IN = ("--device", "cpu", "--extractor", "standin")
 
@@ -253,7 +253,7 @@ def test_several_sizes_are_resized_as_shards_are_and_differences_are_told(capsys
         evaluate.main([real, fake, "--device", "cpu"])
     opened = opening.open_set(fake, Resize(16))
     for name, seen in zip(opened.files, opened.decode(range(13)), strict=True):
-        expected = to_size(source.decode(Path(fake, name))[0], 16).convert("RGB")
+        expected = to_size(image_files.picture(Path(fake, name))[0], 16).convert("RGB")
         # Gray is made colour before, not after: the same values.
         np.testing.assert_array_equal(seen.permute(1, 2, 0).numpy(), np.asarray(expected))
     said = scores(real, fake, "--resize", "16")

@@ -14,7 +14,7 @@ from PIL import Image
 from distgan.core.errors import DataError
 from distgan.core.file_tree import Contents, find_files
 from distgan.shards.audio.pairs import ArrayPairs, FilePairs
-from distgan.shards.sources import images
+from distgan.shards.codecs import image_files
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_postscript_is_no_image(tmp_path, monkeypatch):
         b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n"
     )
     with pytest.raises(Image.UnidentifiedImageError):
-        images.decode(tmp_path / "a.png")
+        image_files.picture(tmp_path / "a.png")
 
 
 def test_contents_name_files_by_their_bytes(tmp_path):

@@ -33,7 +33,7 @@ PAIR = {
         ("size", 0, "sample: size 0"),
         ("size", 1e999, "sample: size inf"),
         ("size", 2**40, "sample: size"),
-        ("field", "gif", "sample: field 'gif'"),
+        ("field", "txt", "sample: field 'txt'"),
         ("kind", "imagd", "sample: kind 'imagd'"),
         ("fingerprint", "0" * 16, "is damaged, or of other shards"),
     ],

@@ -20,6 +20,8 @@ from distgan.shards.codecs import audio as audio_codec
 from distgan.shards.codecs import image as image_codec
 from distgan.shards.format.reader import open_parts
 
+IMAGE = {"kind": "image", "channels": 3, "size": 8, "field": "png", "decoding": 2}
+
 
 def tar(path: Path, members: dict[str, bytes]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -82,10 +84,7 @@ def test_one_folder_of_tars_holds_out_whole_tars(tmp_path, capsys):
         path: (path.read_bytes(), path.stat().st_mtime_ns) for path in tmp_path.glob("*.tar")
     } == before, "the tars are only read"
     dataset = about(tmp_path)
-    assert (
-        dataset["sample"] == {"kind": "image", "channels": 3, "size": 8, "field": "png"}
-        and dataset["complete"]
-    )
+    assert dataset["sample"] == IMAGE and dataset["complete"]
     assert (
         dataset["source"] == "index"
         and dataset["samples"] == {"train": 55, "validation": 5}
@@ -228,12 +227,7 @@ def test_pictures_of_several_sizes_are_indexed_and_the_way_on_is_told(tmp_path, 
     pictures(tmp_path, 3)
     tar(tmp_path / "z.tar", {"z.png": picture(1, (8, 9), colour=False), "z.cls": b""})
     assert index(tmp_path) == 0
-    assert about(tmp_path)["sample"] == {
-        "kind": "image",
-        "channels": 3,
-        "size": None,
-        "field": "png",
-    }
+    assert about(tmp_path)["sample"] == IMAGE | {"size": None}
     out = capsys.readouterr().out
     assert (
         "needs images of one size, at most 16,384 pixels a side; found 15 of 8x8, 1 of 9x8" in out
@@ -252,12 +246,10 @@ def test_kinds_of_pictures(tmp_path, capsys, payload, colour, channels):
     for k in range(2):
         tar(tmp_path / f"{k}.tar", {f"{k}.{field}": picture(k, 16, payload, colour)})
     index(tmp_path)
-    assert about(tmp_path)["sample"] == {
-        "kind": "image",
-        "channels": channels,
-        "size": 16,
-        "field": field,
-    }
+    sample = IMAGE | {"channels": channels, "size": 16, "field": field}
+    if payload == "raw":
+        del sample["decoding"]  # an array has one meaning
+    assert about(tmp_path)["sample"] == sample
     line = (
         f"next: distgan check {tmp_path}\nnext: distgan run --processes 2 sagan data={tmp_path}"
         "  # or my_gan.py of your own in place of sagan: distgan new my_gan.py\n"
@@ -265,7 +257,7 @@ def test_kinds_of_pictures(tmp_path, capsys, payload, colour, channels):
     assert line in capsys.readouterr().out
 
 
-def test_rectangles_are_a_data_set_and_16_bits_are_told(tmp_path, capsys):
+def test_rectangles_are_a_data_set_and_floats_are_told(tmp_path, capsys):
     for k in range(2):
         tar(tmp_path / "flat" / f"{k}.tar", {f"{k}.png": picture(k, (8, 16))})
     index(tmp_path / "flat")
@@ -282,13 +274,13 @@ def test_rectangles_are_a_data_set_and_16_bits_are_told(tmp_path, capsys):
     assert about(tmp_path / "wide")["sample"]["size"] is None
     assert "at most 16,384 pixels a side; found 2 of 16385x1" in capsys.readouterr().out
     file = io.BytesIO()
-    Image.fromarray(np.full((8, 8), 999, np.uint16)).save(file, "PNG")
+    Image.fromarray(np.full((8, 8), 0.5, np.float32)).save(file, "TIFF")
     for k, data in enumerate((picture(1), file.getvalue())):
         tar(tmp_path / "deep" / f"{k}.tar", {f"{k}.png": data})
     index(tmp_path / "deep")
     assert (
         about(tmp_path / "deep")["sample"]["size"] is None
-        and "1: values of mode I;16; allowed are 8 bits" in capsys.readouterr().out
+        and "1: pixels of mode F have no stated range" in capsys.readouterr().out
     )
 
 
@@ -308,8 +300,7 @@ def test_pairs_of_two_rates_are_told(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("field", "data", "message"),
     [
-        ("png", b"no picture", "k: not a PNG file"),
-        ("jpg", picture(1), "k: not a JPEG file"),
+        ("png", b"no picture", "k: not an image in one of the formats"),
         ("png", picture(1)[:20], "k: "),
         ("npy", b"\x93NUMPY", "k: "),
         ("npy", None, "k: an array of float64 [8, 8]; an image is uint8"),
@@ -437,12 +428,7 @@ def test_other_samples_are_indexed_and_the_options_told(tmp_path, capsys):
         in capsys.readouterr().out
     )
     index(tmp_path, "--image", "left.png")
-    assert about(tmp_path)["sample"] == {
-        "kind": "image",
-        "channels": 3,
-        "size": 8,
-        "field": "left.png",
-    }
+    assert about(tmp_path)["sample"] == IMAGE | {"field": "left.png"}
     assert about(tmp_path)["options"] == {"image": "left.png"}
 
 
@@ -453,7 +439,8 @@ def test_pairs_of_images(tmp_path, capsys, sides):
         tar(tmp_path / f"{k}.tar", {f"{k}.{field}": picture(k) for field in fields})
     named = [] if sides[0] == "input" else ["--input", fields[0], "--target", fields[1]]
     assert index(tmp_path, *named) == 0
-    about_pairs = {"kind": "image_pair", "channels": 3, "size": 8, "fields": fields}
+    about_pairs = IMAGE | {"kind": "image_pair", "fields": fields}
+    del about_pairs["field"]
     assert about(tmp_path)["sample"] == about_pairs
     assert (
         "next: distgan new my_gan.py --kind image_pair  # then: distgan train"
@@ -520,10 +507,10 @@ def test_several_images_are_not_guessed(tmp_path, capsys):
     ("options", "message"),
     [
         (("--image", "jpg"), "--image: no field 'jpg'; there are: cls, png"),
-        (("--image", "cls"), "'cls' is of an unsupported kind; allowed are png, jpg"),
+        (("--image", "cls"), "'cls' is of an unsupported kind; allowed are .*png"),
         (
             ("--input", "png", "--target", "cls"),
-            "'cls' is of an unsupported kind; allowed are png, jpg",
+            "'cls' is of an unsupported kind; allowed are .*png",
         ),
         (("--input", "png"), "both --input and --target"),
         (("--image", "png", "--input", "a", "--target", "b"), "either --image, or both"),

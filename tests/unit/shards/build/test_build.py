@@ -329,7 +329,7 @@ def test_wrong_options_are_named_together(tmp_path, validation):
 def test_an_unknown_source_is_answered_with_the_nearest():
     with pytest.raises(
         ConfigError,
-        match=r"no source 'partcles'; there are: .*images, .*; did you mean particles\?",
+        match=r"no source 'partcles' \(did you mean particles\?\); there are: .*images, ",
     ):
         shard("partcles", "out")
 

@@ -18,10 +18,9 @@ from distgan.core.errors import ConfigError, DataError
 from distgan.evaluation.sets import folders
 from distgan.outputs import image_grid
 from distgan.report import media
-from distgan.shards.codecs import array
+from distgan.shards.codecs import array, image_files
 from distgan.shards.codecs import audio as audio_codec
 from distgan.shards.codecs import image as image_codec
-from distgan.shards.sources import images as images_source
 
 
 def pixels(*shape):
@@ -199,7 +198,7 @@ def test_what_a_picture_is_called_does_not_open_it(content, said, tmp_path, ghos
     with pytest.raises((OSError, Image.DecompressionBombError), match=said):
         image_grid.load([path])
     with pytest.raises((OSError, Image.DecompressionBombError), match=said):
-        images_source.decode(path)
+        image_files.picture(path)
     assert not ghostscript.exists()
 
 
@@ -217,7 +216,7 @@ def test_images_are_opened_in_one_place():
 def test_a_pipe_called_a_picture_hangs_nothing(tmp_path):
     os.mkfifo(tmp_path / "a.png")
     with bounded(), pytest.raises(OSError, match="it is not a regular file"):
-        images_source.decode(tmp_path / "a.png")
+        image_files.picture(tmp_path / "a.png")
     assert media.picture(tmp_path / "a.png", 64) is None
 
 

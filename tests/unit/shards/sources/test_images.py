@@ -16,7 +16,8 @@ from distgan.core.errors import ConfigError, DataError
 from distgan.core.file_tree import find_files, keys_of, shown
 from distgan.shards.build.command import command_of
 from distgan.shards.codecs import image as image_codec
-from distgan.shards.sources.images import EXTENSIONS, Source
+from distgan.shards.codecs.image_files import EXTENSIONS
+from distgan.shards.sources.images import Source
 
 
 def source(folder: Path, **changes) -> Source:
@@ -402,7 +403,7 @@ def test_missing_and_empty_folders_and_wrong_sizes_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="absent: no such folder"):
         source(tmp_path / "absent")
     (tmp_path / "notes.txt").touch()
-    with pytest.raises(ConfigError, match=r"has no images \(\.bmp.*\), but 1 other files"):
+    with pytest.raises(ConfigError, match=r"has no images \(\.avif.*\), but 1 other files"):
         source(tmp_path)
     with pytest.raises(ConfigError, match="--size: found '4', allowed: 8 to 2,048"):
         command_of("images").parse(["OUT", "--from", "x", "--size", "4"])
