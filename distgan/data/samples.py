@@ -2,6 +2,7 @@
 out a crop; of a WAV file only those bytes are read.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -220,9 +221,7 @@ class Pairs:
             ]
         sizes = [split.size(i, field) for field in self.fields]
         return [
-            audio_codec.wav_layout(
-                split.read_range(i, field, 0, min(audio_codec.HEAD_BYTES, size)), size
-            )
+            audio_codec.read_layout(functools.partial(split.read_range, i, field), size)
             for field, size in zip(self.fields, sizes, strict=True)
         ]
 

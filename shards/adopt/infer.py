@@ -1,5 +1,6 @@
 """Infer the format of a sample from the field names and headers of all members."""
 
+import functools
 import io
 from collections import Counter
 from collections.abc import Callable
@@ -11,11 +12,16 @@ import soundfile
 from distgan.core import console
 from distgan.core.errors import ConfigError, DataError
 from distgan.shards.codecs import array, image_files
-from distgan.shards.codecs.audio import HEAD_BYTES, WAVE_FIELDS, wav_layout
+from distgan.shards.codecs.audio import WAVE_FIELDS, read_layout
 from distgan.shards.codecs.image_files import FIELDS as IMAGE_FIELDS
 from distgan.shards.format.reader import ShardSet
 from distgan.shards.format.sample_spec import LARGEST, MOST_VALUES, VECTOR_FIELDS, size_entry
 
+ANY_SOUND = (
+    "other kinds of sound files, rates and numbers of channels are for `distgan shard audio`, which"
+    " converts them: unpack the tars into a folder for each side, then distgan shard audio OUT"
+    " --input FOLDER --target FOLDER"
+)
 MAX_EXAMPLES = 5  # in a message
 
 
@@ -144,14 +150,15 @@ def _pair(parts: dict[str, ShardSet], fields: tuple[str, str]) -> tuple[dict[str
     counts = Counter((rate, dtype) for _, rate, dtype in headers)
     unknown = {"kind": "unknown", "fields": parts["train"].fields}
     if errors:
-        return unknown, [_summary("pairs cannot be read", errors)]
+        return unknown, [_summary("pairs cannot be read", errors), ANY_SOUND]
     if len(counts) > 1:
         return unknown, [
+            ANY_SOUND,
             "training needs one rate and one type of values; found "
             + ", ".join(
                 f"{count} pairs of {dtype} at {rate} Hz"
                 for (rate, dtype), count in counts.most_common(MAX_EXAMPLES)
-            )
+            ),
         ]
     ((rate, dtype),) = counts
     frames = [frames for frames, _, _ in headers]
@@ -236,7 +243,7 @@ def _sound_header(shard_set: ShardSet, i: int, field: str) -> tuple[int, int, st
     """Return (frames, rate in Hz, "int16" or "float32") of one mono sound."""
     if _extension(field) == "wav":
         size = shard_set.size(i, field)
-        layout = wav_layout(shard_set.read_range(i, field, 0, min(size, HEAD_BYTES)), size)
+        layout = read_layout(functools.partial(shard_set.read_range, i, field), size)
         channels, frames, rate, dtype = (
             layout.channels,
             layout.frames,

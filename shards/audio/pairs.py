@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import soundfile
 
 from distgan.core.errors import ConfigError, DataError
 from distgan.core.file_tree import Contents, find_files, keys_of, shown
@@ -249,10 +248,10 @@ def frames_and_rate(path: Path) -> tuple[int, int]:
     if path.suffix.lower() in ARRAYS:
         return 0, 0
     try:
-        info = soundfile.info(path)
-    except (soundfile.LibsndfileError, OSError, TypeError):
+        with audio_codec.opened(path) as sound:
+            return sound.frames, sound.samplerate
+    except DataError:
         return 0, 0
-    return info.frames, info.samplerate
 
 
 def read_span(path: Path, rate: int, first: int, frames: int) -> np.ndarray:
@@ -261,19 +260,16 @@ def read_span(path: Path, rate: int, first: int, frames: int) -> np.ndarray:
     Channels are averaged; shorter if the file ends. Equal to resampling the whole file and then
     cutting: reading begins at a frame that both rates share, with a margin for the filter.
     """
-    try:
-        with soundfile.SoundFile(path) as file:
-            file_rate = file.samplerate
-            common = math.gcd(file_rate, rate)
-            file_step, step = file_rate // common, rate // common
-            margin = 0 if file_rate == rate else math.ceil(_FILTER_REACH / min(file_step, step))
-            begin = max(0, first // step - margin)
-            end = -(-(first + frames) // step) + margin
-            skip = begin * file_step if path.suffix.lower() in _SEEKABLE else 0
-            file.seek(min(skip, file.frames))
-            samples = file.read(end * file_step - skip, dtype="float32", always_2d=True)
-    except (soundfile.LibsndfileError, OSError, TypeError) as error:
-        raise DataError(f"{path} cannot be read as sound: {error}") from error
+    with audio_codec.opened(path) as file:
+        file_rate = file.samplerate
+        common = math.gcd(file_rate, rate)
+        file_step, step = file_rate // common, rate // common
+        margin = 0 if file_rate == rate else math.ceil(_FILTER_REACH / min(file_step, step))
+        begin = max(0, first // step - margin)
+        end = -(-(first + frames) // step) + margin
+        skip = begin * file_step if path.suffix.lower() in _SEEKABLE else 0
+        file.seek(min(skip, file.frames))
+        samples = file.read(end * file_step - skip, dtype="float32", always_2d=True)
     samples = samples[begin * file_step - skip :].mean(1)
     if file_rate != rate and len(samples):
         samples = audio_codec.resample(samples, file_rate, rate)

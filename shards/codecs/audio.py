@@ -4,16 +4,21 @@ WAV with 16-bit integers or 32-bit floats, so that a crop can be read without th
 (`Layout.span`; distgan.data.samples does so), or FLAC with 16 bits.
 """
 
+import contextlib
 import io
 import struct
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO, Literal
 
 import numpy as np
 import soundfile
 
 from distgan.core.errors import DataError
+from distgan.core.reading import open_regular
 
+UNKNOWN_LENGTH = 0xFFFFFFFF  # in the header of a file that was written to a pipe
 FULL_SCALE = 32768  # 16-bit integers are this many steps of 1
 SOUND_RATES = (4_000, 1_000_000)  # Hz; signals outside this range are not recorded sound
 WAVE_FIELDS = ("wav", "flac")
@@ -89,19 +94,100 @@ def wav_layout(head: bytes, size: int) -> Layout:
                 kind = int.from_bytes(head[at + 32 : at + 34], "little")
             form = (kind, bits, channels, rate)
         elif name == b"data":
+            if length == UNKNOWN_LENGTH:  # written to a pipe: up to the end of the file
+                length = size - at - 8
             if form is None or (form[0], form[1]) not in _KINDS or form[2] < 1:
                 raise ValueError(
                     "WAV of an unsupported kind; allowed are 16-bit integers and 32-bit floats"
                 )
             dtype = _KINDS[form[0], form[1]]
-            if at + 8 + length > size:
-                raise ValueError(
-                    f"WAV of {size} bytes that announces {length} bytes of sound after byte"
-                    f" {at + 8}"
-                )
+            if cut := _disagreement(at + 8, length, size):
+                raise ValueError(f"WAV {cut}")
             return Layout(at + 8, length // (dtype.itemsize * form[2]), form[2], form[3], dtype)
         at += 8 + length + length % 2
-    raise ValueError("WAV without sound in its first bytes")
+    raise HeaderBeyond(at)
+
+
+def read_layout(read: Callable[[int, int], bytes], size: int) -> Layout:
+    """Return the layout of a WAV file of `size` bytes; `read(start, stop)` returns some of them.
+
+    Metadata before the sound may have any length. ValueError as `wav_layout`.
+    """
+    most = HEAD_BYTES
+    while True:
+        try:
+            return wav_layout(read(0, min(most, size)), size)
+        except HeaderBeyond as error:
+            if most >= size:
+                raise
+            most = error.at + HEAD_BYTES
+
+
+class HeaderBeyond(ValueError):
+    """The header of a WAV file goes on at byte `at`, beyond what was given."""
+
+    def __init__(self, at: int):
+        super().__init__("WAV without sound")
+        self.at = at
+
+
+def _disagreement(start: int, announced: int, size: int) -> str:
+    """Describe how a file of `size` bytes does not hold what its header announces, or return ""."""
+    if start + announced > size:
+        return (
+            f"of {size} bytes that is cut: its header announces {announced} bytes of sound after"
+            f" byte {start}"
+        )
+    if not announced and size > start:
+        return (
+            f"whose header announces no sound, though {size - start} bytes follow: it was never"
+            " completed. Write the file again, as with ffmpeg -i IN.wav OUT.wav"
+        )
+    return ""
+
+
+def _stated_sound(file: BinaryIO) -> tuple[int, int] | None:
+    """Return (first byte, bytes) of the sound that the header of WAV, RF64, AIFF or AU announces;
+    None for other formats and for streams, whose length is unknown.
+    """
+    head = file.read(12)
+    if head[:4] == b".snd":
+        start, length = struct.unpack(">II", head[4:12])
+        return None if length == UNKNOWN_LENGTH else (start, length)
+    order: Literal["little", "big"] = "big" if head[:4] in (b"FORM", b"RIFX") else "little"
+    if head[:4] not in (b"RIFF", b"RF64", b"RIFX", b"FORM"):
+        return None
+    long_size = 0
+    while len(chunk := file.read(8)) == 8:
+        length = int.from_bytes(chunk[4:], order)
+        if chunk[:4] == b"ds64" and length >= 16:
+            long_size = int.from_bytes(file.read(16)[8:], "little")
+            file.seek(length + length % 2 - 16, 1)
+            continue
+        if chunk[:4] in (b"data", b"SSND"):
+            if length == UNKNOWN_LENGTH:
+                length = long_size
+                if not length:
+                    return None
+            return file.tell(), length
+        file.seek(length + length % 2, 1)
+    return None
+
+
+@contextlib.contextmanager
+def opened(path: str | Path) -> Iterator[soundfile.SoundFile]:
+    """Open any sound file that libsndfile reads; DataError names one that it cannot read, and one
+    that does not hold what its header announces, of which libsndfile would read the rest.
+    """
+    try:
+        with open_regular(Path(path), links=True) as file:
+            stated, size = _stated_sound(file), file.seek(0, 2)
+            if stated and (cut := _disagreement(*stated, size)):
+                raise DataError(f"{path} is a file {cut}")
+        with soundfile.SoundFile(path) as sound:
+            yield sound
+    except (soundfile.LibsndfileError, OSError, TypeError) as error:
+        raise DataError(f"{path} cannot be read as sound: {error}") from error
 
 
 def read_wav(data: bytes) -> tuple[np.ndarray, int]:
@@ -155,10 +241,9 @@ def load(path: str | Path, rate: int | None = None) -> tuple[np.ndarray, int]:
     Return (float32 [frames], rate in Hz), with `rate` resampled to it (band-limited, torchaudio).
     DataError names the file.
     """
-    try:
-        samples, file_rate = soundfile.read(path, dtype="float32", always_2d=True)
-    except (soundfile.LibsndfileError, OSError, TypeError) as error:
-        raise DataError(f"{path} cannot be read as sound: {error}") from error
+    with opened(path) as sound:
+        file_rate = sound.samplerate
+        samples = sound.read(dtype="float32", always_2d=True)
     samples = samples.mean(1)
     if rate and rate != file_rate:
         return resample(samples, file_rate, rate), rate

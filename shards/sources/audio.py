@@ -59,6 +59,7 @@ MAX_DELAY_S = 0.125
 ALIGN_S = 60.0  # of a recording, to estimate its delay
 DELAY_SAMPLES, DRIFT_SAMPLES = 0.5, 1.0  # more is reported
 CLIPPED_SHARE = 1e-4
+LARGEST_PEAK = 256  # floats above 1 are loud, above this of another scale
 _MARGIN = 1024  # frames around a piece whose delay is not a whole number of samples
 
 
@@ -242,6 +243,11 @@ class Source:
             if (peak := np.abs(x).max(initial=0)) < SILENT_PEAK:
                 level = 20 * math.log10(max(peak, 1e-10))
                 return f"{name} is silent: peak {level:.0f} dB of full scale"
+            if peak > LARGEST_PEAK:
+                return (
+                    f"{name} has values up to {peak:g}, and sound is within ±1: these look like"
+                    " integers in a file of floats; divide them by their full scale, such as 32768"
+                )
         if abs(len(source) - len(target)) > LENGTH_TOLERANCE_S * self.rate:
             return (
                 f"input has {len(source)} frames, target {len(target)}: more than"

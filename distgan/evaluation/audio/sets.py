@@ -5,7 +5,6 @@ repaired by it, or files of two or three folders.
 from collections.abc import Callable
 from pathlib import Path
 
-import soundfile
 import torch
 
 from distgan.core.errors import ConfigError, DataError
@@ -155,11 +154,8 @@ class Folders:
 
 def _info(path: Path) -> tuple[int, int, int]:
     """Return (frames, rate in Hz, channels) of a sound file."""
-    try:
-        info = soundfile.info(path)
-    except (soundfile.LibsndfileError, OSError) as error:
-        raise DataError(f"{path} cannot be read as sound: {error}") from error
-    return info.frames, info.samplerate, info.channels
+    with audio_codec.opened(path) as sound:
+        return sound.frames, sound.samplerate, sound.channels
 
 
 def _record(data: bytes) -> dict:
