@@ -210,12 +210,10 @@ def test_a_training_image_in_validation_is_a_fail(tmp_path):
     assert [f["other"] for f in report["findings"]] == ["train/0003", "train/0004"]
 
 
-def test_near_duplicates_are_found_in_every_block_of_the_comparison(monkeypatch):
-    """Of 300 images, number i + 150 is a copy of i.
-
-    Blocks of 16 rows, so most copies are not in the block of their original.
-    """
-    monkeypatch.setattr(images, "_ROWS", 16)
+@pytest.mark.parametrize("exact", [4000, 16])
+def test_near_duplicates_are_found_by_all_pairs_and_by_hashing(monkeypatch, exact):
+    """Of 300 images, number i + 150 is a copy of i."""
+    monkeypatch.setattr(images, "EXACT", exact)
     looks = [
         images.ImageReport(
             Place("train", Path("t.tar"), i, str(i)),
@@ -232,6 +230,21 @@ def test_near_duplicates_are_found_in_every_block_of_the_comparison(monkeypatch)
     assert [(f.check, f.key, f.other) for f in found] == [
         ("near-duplicate", str(i + 150), f"train/{i}") for i in range(150)
     ]
+
+
+def test_hashing_finds_what_comparing_all_pairs_finds(monkeypatch):
+    """Of 3,000 hashes, 500 are copies with up to 8 bits changed, a third in the other split."""
+    rng = np.random.default_rng(0)
+    hashes = rng.integers(0, 2**64, 3000, dtype=np.uint64)
+    for i in range(2500, 3000):
+        changed = rng.choice(64, i % 9, replace=False).astype(np.uint64)
+        hashes[i] = hashes[i - 2500] ^ np.bitwise_or.reduce(np.uint64(1) << changed, initial=0)
+    splits = (np.arange(3000) % 3 == 0).astype(np.int8)
+    every = images.nearest(hashes, splits)
+    monkeypatch.setattr(images, "EXACT", 0)
+    for exact, hashed in zip(every, images.nearest(hashes, splits), strict=True):
+        assert (exact < images.NONE).sum() > 100
+        np.testing.assert_array_equal(exact, hashed)
 
 
 @pytest.mark.gate
