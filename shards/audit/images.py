@@ -2,10 +2,11 @@
 
 Near-duplicates are found in two steps. A hash of 64 bits, the signs of 8 x 8 low frequencies of a
 cosine transform of 32 x 32 block means (Zauner 2010, "Implementation and Benchmarking of Perceptual
-Image Hash Functions"), selects for each image the most similar one (`nearest`: all pairs of a
-small set, neighbours in random orders of a large one); the correlation of block means decides. The hash alone is not enough: of 2,700 different particle images 5 % have another one
-within 8 bits, but none has one with a correlation above 0.95. Rescaled, brightened, noisy or JPEG
-copies are found; mirrored or rotated ones are not, nor thin lines moved by a pixel.
+Image Hash Functions"), selects for each image the most similar one (`nearest`: all pairs of a small
+set, neighbours in random orders of a large one); the correlation of block means decides. The hash
+alone is not enough: of 2,700 different particle images 5 % have another one within 8 bits, but none
+has one with a correlation above 0.95. Rescaled, brightened, noisy or JPEG copies are found;
+mirrored or rotated ones are not, nor thin lines moved by a pixel.
 """
 
 import hashlib
