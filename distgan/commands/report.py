@@ -2,13 +2,15 @@
 nothing can be trained.
 """
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from distgan.core.arguments import MANY, Command, switch
+from distgan.core.arguments import MANY, Command, Option, switch
 from distgan.core.console import bar, say, table
 from distgan.core.errors import RunError
 from distgan.core.files import write_atomic
+from distgan.report import comparison
 from distgan.report.formatting import number
 from distgan.report.page import render
 from distgan.runs.history import History, find_runs, one_error, read_history
@@ -18,8 +20,17 @@ COMMAND = Command(
     """Print a line and a verdict for each run, and write report.html into each run folder: one file
 that opens anywhere, with the success criteria, curves, pictures and sounds, results, health and
 findings, settings, attempts and events of the run. Nothing else in the folder is changed, and a run
-may be training meanwhile.""",
-    (switch("no-page", "print the table only, write no report.html"),),
+may be training meanwhile. With several runs also write comparison.html: their curves over each
+other, samples side by side, and the settings in which they differ.""",
+    (
+        switch("no-page", "print the table only, write no page"),
+        Option(
+            "out",
+            "of several runs: the file that compares them (default: comparison.html in the folder"
+            " that holds them)",
+            "FILE",
+        ),
+    ),
     ("RUN …", "run folders, or folders that hold runs up to two levels below"),
     least=1,
     most=MANY,
@@ -27,6 +38,8 @@ may be training meanwhile.""",
   distgan report runs/sagan/ngf96-1a2b3c4d     one run
   distgan report runs/sagan                    all runs of an experiment
   distgan report runs                          all runs
+  distgan report runs/sagan/ngf96-1a2b3c4d runs/sagan/ngf64-5e6f7a8b
+                                               two runs, compared in runs/sagan/comparison.html
   distgan report runs --no-page                the table alone""",
 )
 LEFT = ("run", "state", "best")  # columns of text
@@ -36,7 +49,7 @@ FEW = 4  # runs that are read before anyone would look for a bar
 def main(argv: list[str]) -> int:
     """The command; RunError where a folder is no run or is damaged."""
     arguments = COMMAND.parse(argv)
-    lines, written, broken, failed = [], [], [], []
+    lines, runs, written, broken, failed = [], [], [], [], []
     for folder in _counted(find_runs([Path(word) for word in arguments.words])):
         try:
             with one_error():
@@ -47,12 +60,18 @@ def main(argv: list[str]) -> int:
             broken.append(f"{folder} cannot be read: {error}")
             continue
         lines.append(row)
+        runs.append(run)
         try:
             written += [write_page(folder, page)] if page else []
         except RunError as error:
             failed.append(str(error))
     if not lines:
         raise RunError("\n".join(broken))
+    if len(runs) > 1 and not arguments.no_page:
+        try:
+            written.append(write_comparison(runs, arguments.out))
+        except RunError as error:
+            failed.append(str(error))
     show(lines)
     for path in written:
         say(f"wrote {path}")
@@ -77,6 +96,21 @@ def write(folder: Path) -> Path:
     with one_error():
         page = render(read_history(folder))
     return write_page(folder, page)
+
+
+def write_comparison(runs: list[History], out: str | None) -> Path:
+    """Write the page that compares runs, by default into the folder that holds them; return its
+    path. RunError where it cannot be written.
+    """
+    folder = Path(os.path.commonpath([run.folder.parent for run in runs]))
+    path = Path(out).expanduser().absolute() if out else folder / "comparison.html"
+    named = [
+        comparison.Compared(str(run.folder.relative_to(folder)), run, run.folder / "report.html")
+        for run in runs
+    ]
+    with one_error():
+        write_atomic(path, comparison.render(folder.name, named, path.parent))
+    return path
 
 
 def _counted(folders: list[Path]) -> Iterator[Path]:

@@ -178,6 +178,27 @@ def show(recipe: Any, data: Data, path: Path) -> None:
         overlay(path, list(zip(keys, given, target, output, strict=True)), data.rate)
 
 
+def show_reals(recipe: Any, data: Data, path: Path) -> None:
+    """Write a picture of training images beside which samples are judged: as many, and in the same
+    rows of classes, as the grid of `show`. Nothing for recipes with another picture.
+    """
+    if isinstance(recipe, Shows) or not hasattr(recipe, "sample") or data.kind != "image":
+        return
+    labels = getattr(recipe, "labels", None) if isinstance(recipe, DrawsByClass) else None
+    if labels is None:
+        numbers = _evenly(np.arange(len(data.train)), GRID)
+    else:
+        of = data.classes["train"]
+        rows = [_evenly(np.flatnonzero(of == one), COLUMNS) for one in labels.shown()]
+        numbers = np.concatenate(rows)
+    save_grid(path, data.decode(data.train, numbers))
+
+
+def _evenly(numbers: np.ndarray, count: int) -> np.ndarray:
+    """Return `count` of the numbers, from all parts of them; of fewer, some twice."""
+    return numbers[np.linspace(0, len(numbers) - 1, count).round().astype(int)]
+
+
 def _grid(recipe: Any) -> torch.Tensor:
     """Return the images of a sample grid; of conditional networks a row for each class that is
     shown, with the same noise along a column.

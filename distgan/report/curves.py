@@ -13,9 +13,10 @@ from matplotlib.axes import Axes
 from distgan.monitor.journal import finite, finite_number, gaps, series
 from distgan.monitor.settings import Watch
 from distgan.outputs.signal_plots import BLUE, GRAY, GREEN, ORANGE, RED, plain
-from distgan.report.plotting import PURPLE, draw, healthy, lines, scale
+from distgan.report.plotting import PURPLE, TALL, WIDE, draw, healthy, lines, scale
 
 Keys = dict[str, tuple[str, str]]  # {label: (journal key, colour)}
+FLOOR = "Score against its floor"
 PAIRED = {
     "L1": "l1",
     "STFT": "stft",
@@ -60,6 +61,7 @@ def curves(
         **{title: partial(_paired, name=name) for title, name in PAIRED.items()},
         **{title: partial(_ranged, keys=keys) for title, keys in RANGED.items()},
         "Score": partial(_score, best=best),
+        FLOOR: _floor,
         "Diversity of samples": _diversity,
         "D on held-out samples": _validation,
         **{title: partial(_plain, keys=keys) for title, keys in PLAIN.items()},
@@ -67,7 +69,12 @@ def curves(
         "Learning rates": partial(_plain, keys=_of_players(rows, "lr"), smooth=False, dashes=True),
     }
     drawn = {
-        title: draw(title, partial(paint, rows=rows, settings=settings), marks)
+        title: draw(
+            title,
+            partial(paint, rows=rows, settings=settings),
+            marks,
+            TALL if title == FLOOR else WIDE,
+        )
         for title, paint in drawings.items()
     }
     return {title: svg for title, svg in drawn.items() if svg}
@@ -222,6 +229,26 @@ def _score(ax: Axes, rows: list[dict], settings: Watch, best: dict | None) -> bo
             zorder=5,
         )
     return True
+
+
+def _floor(ax: Axes, rows: list[dict], settings: Watch) -> bool:
+    """Draw the score of k samples and that of k real images, both against k other real images."""
+    counts = finite(rows, "floor/samples")[:, 1]
+    if not len(counts):
+        return False
+    k = f"{counts[-1]:,.0f}"
+    drawn = lines(
+        ax,
+        rows,
+        {
+            f"{k} samples": ("floor/generated", BLUE),
+            f"floor: {k} real images": ("floor/real", GREEN),
+        },
+        smooth=False,
+    )
+    if drawn:
+        scale(ax, np.concatenate([line.get_ydata() for line in ax.lines]))
+    return drawn
 
 
 def _validation(ax: Axes, rows: list[dict], settings: Watch) -> bool:

@@ -12,17 +12,22 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
+from distgan.core.errors import DataError
 from distgan.core.reading import open_regular
 from distgan.data.labels import Labels
 from distgan.report.formatting import number
 from distgan.runs.history import History
+from distgan.shards.codecs import audio as audio_codec
 from distgan.shards.codecs import image as image_codec
 from distgan.shards.codecs import image_files
 
 MAX_GRIDS, MAX_CLIP_PICTURES, MAX_GENERATED = 8, 4, 4
-THUMB_PIXELS, LARGE_PIXELS = 320, 1024
+FRAME_PIXELS, LARGE_PIXELS = 640, 1024
+MIN_ENLARGED = 100  # pixels, of grids of small images
+SPECTROGRAM = 320, 96  # pixels
 # Of results: a few large pictures, one below the other, and many small ones.
 SMALL_PIXELS, MAX_SMALL, MAX_LARGE = 256, 36, 3
 MAX_SOUND_BYTES = 2_000_000  # of all sounds together: a page must fit into a mail
@@ -40,10 +45,8 @@ _VERSIONS = (
 
 # ---- pictures of the training
 def samples(run: History) -> dict[str, Any] | None:
-    """Return the newest picture, other pictures of the training and sounds; None without pictures.
-
-    Of images and vectors all of them are `others`; of pairs the pictures are large, and the newest
-    is not.
+    """Return the newest picture, real images beside it, pictures of the training in order
+    (`frames`, from two on) and sounds; None without pictures.
     """
     if not run.samples:
         return None
@@ -54,15 +57,15 @@ def samples(run: History) -> dict[str, Any] | None:
     def embed(step: int, pixels: int) -> dict[str, Any]:
         epoch = run.epoch_of(step)
         text = f"step {step}" if epoch is None else f"epoch {epoch:.4g}"
-        return _figure(run.samples[step], pixels, text, step == at_best)
+        return figure(run.samples[step], pixels, text, step == at_best)
 
-    if small:
-        others = [embed(step, THUMB_PIXELS) for step in chosen] if len(chosen) > 1 else []
-    else:
-        others = [embed(step, LARGE_PIXELS) for step in chosen[:-1]]
+    pixels = FRAME_PIXELS if small else LARGE_PIXELS
+    newest = embed(chosen[-1], pixels)
+    frames = [*(embed(step, pixels) for step in chosen[:-1]), newest] if len(chosen) > 1 else []
     return {
-        "newest": embed(chosen[-1], LARGE_PIXELS),
-        "others": others,
+        "newest": newest,
+        "reals": figure(run.reals, pixels, "real training images") if run.reals else None,
+        "frames": frames,
         "chosen": len(chosen),
         "classes": _classes(run) if run.kind == "image" else [],
         # Results have newer sounds of the same clips.
@@ -86,7 +89,7 @@ def generated(run: History) -> list[tuple[dict[str, Any], int]]:
     """
     newest = sorted(run.generated, key=lambda path: path.stat().st_mtime)[-MAX_GENERATED:]
     return [
-        (_figure(path, LARGE_PIXELS, path.parent.name), min(_size(path)[0], LARGE_PIXELS))
+        (figure(path, LARGE_PIXELS, path.parent.name), min(_size(path)[0], LARGE_PIXELS))
         for path in sorted(newest)
     ]
 
@@ -108,7 +111,8 @@ def pick(steps: list[int], best: int | None, count: int = MAX_GRIDS) -> list[int
     return sorted(wanted)
 
 
-def _figure(path: Path, most: int, text: str, best: bool = False) -> dict[str, Any]:
+def figure(path: Path, most: int, text: str, best: bool = False) -> dict[str, Any]:
+    """Return a picture for a page, at most `most` pixels wide and high, with its caption."""
     return {"source": picture(path, most), "text": text, "best": best}
 
 
@@ -117,9 +121,13 @@ def picture(path: Path, most: int) -> str | None:
     try:
         image, _ = image_files.picture(path, formats=FORMATS)
         image.thumbnail((most, most), Image.Resampling.LANCZOS)
-        out = io.BytesIO()
         values = image_files.as_bytes(image, 3 if image.mode == "RGB" else 1)
-        Image.fromarray(values).save(out, "JPEG", quality=88, subsampling=0)
+        image, out = Image.fromarray(values), io.BytesIO()
+        # Browsers blur what they enlarge.
+        if (times := most // max(image.size)) > 1 and max(image.size) >= MIN_ENLARGED:
+            size = image.width * times, image.height * times
+            image = image.resize(size, Image.Resampling.NEAREST)
+        image.save(out, "JPEG", quality=88, subsampling=0)
     except _UNREADABLE:
         return None
     return "data:image/jpeg;base64," + base64.b64encode(out.getvalue()).decode("ascii")
@@ -158,10 +166,10 @@ def _pictures(
         width, height = _size(path)
         if max(width, height) > SMALL_PIXELS:
             if len(large) < MAX_LARGE:
-                figure = _figure(path, LARGE_PIXELS, _name(run, path))
-                large.append((figure, min(width, LARGE_PIXELS)))
+                shown = figure(path, LARGE_PIXELS, _name(run, path))
+                large.append((shown, min(width, LARGE_PIXELS)))
         elif len(small) < MAX_SMALL:
-            small.append(_figure(path, SMALL_PIXELS, path.name))
+            small.append(figure(path, SMALL_PIXELS, path.name))
     return small, large
 
 
@@ -186,8 +194,8 @@ def _result_sounds(run: History) -> list[Path]:
 def _sounds(paths: list[Path]) -> dict[str, Any]:
     """Group files such as KEY.before.wav and KEY.after.wav by clip.
 
-    `clips` holds (KEY, {version: data URI, or None if unreadable}); clips beyond MAX_SOUND_BYTES
-    are left out and counted.
+    `clips` holds (KEY, {version: (data URI of the sound, of its spectrogram), each None if
+    unreadable}); clips beyond MAX_SOUND_BYTES are left out and counted.
     """
     files: dict[str, dict[str, Path]] = {}
     for path in paths:
@@ -198,7 +206,9 @@ def _sounds(paths: list[Path]) -> dict[str, Any]:
         size = sum(path.stat().st_size for path in versions.values())
         if size <= bytes_left:
             bytes_left -= size
-            clips.append((clip, {version: sound(path) for version, path in versions.items()}))
+            clips.append(
+                (clip, {v: (sound(path), spectrogram(path)) for v, path in versions.items()})
+            )
     return {
         "versions": sorted(
             {version for versions in files.values() for version in versions}, key=_version_order
@@ -219,6 +229,11 @@ def _version_order(version: str) -> tuple[int, str]:
 
 def sound(path: Path) -> str | None:
     """Return a WAV file as a data URI; None if it is unreadable or another format."""
+    data = _wav(path)
+    return data and "data:audio/wav;base64," + base64.b64encode(data).decode("ascii")
+
+
+def _wav(path: Path) -> bytes | None:
     try:
         with open_regular(path) as file:
             data = file.read(MAX_SOUND_BYTES + 1)  # the file may have grown since its size was read
@@ -226,7 +241,31 @@ def sound(path: Path) -> str | None:
         return None
     if len(data) > MAX_SOUND_BYTES or data[:4] != b"RIFF" or data[8:12] != b"WAVE":
         return None
-    return "data:audio/wav;base64," + base64.b64encode(data).decode("ascii")
+    return data
+
+
+def spectrogram(path: Path) -> str | None:
+    """Return the spectrogram of a WAV file as a data URI, time to the right and frequency upwards,
+    80 dB from black to yellow; None if the file is unreadable or too short.
+    """
+    from matplotlib import colormaps
+
+    columns, height = SPECTROGRAM
+    try:
+        wave = audio_codec.to_float(audio_codec.read_wav(_wav(path) or b"")[0]).mean(axis=1)
+    except (OSError, ValueError, RuntimeError, DataError):
+        return None
+    size = 2 * height
+    if len(wave) < size or not np.isfinite(wave).all():
+        return None
+    starts = np.linspace(0, len(wave) - size, columns).astype(int)
+    frames = wave[starts[:, None] + np.arange(size)] * np.hanning(size)
+    levels = 20 * np.log10(np.abs(np.fft.rfft(frames, axis=1))[:, :height] + 1e-9)
+    shown = np.clip((levels - levels.max()) / 80 + 1, 0, 1)
+    image = Image.fromarray((colormaps["magma"](shown.T[::-1])[..., :3] * 255).astype(np.uint8))
+    out = io.BytesIO()
+    image.save(out, "JPEG", quality=80)
+    return "data:image/jpeg;base64," + base64.b64encode(out.getvalue()).decode("ascii")
 
 
 # ---- tables

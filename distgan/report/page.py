@@ -17,7 +17,7 @@ from distgan.core.console import clock, printable
 from distgan.monitor.interventions import marks
 from distgan.monitor.moves import format_setting
 from distgan.monitor.results import HealthSignal
-from distgan.report.curves import curves
+from distgan.report.curves import FLOOR, curves
 from distgan.report.formatting import moment, number
 from distgan.report.media import generated, results, samples
 from distgan.report.score_tables import (
@@ -43,11 +43,14 @@ TEMPLATES.filters |= {"number": number, "moment": moment}
 def render(run: History, now: datetime | None = None) -> str:
     """Return the page of a run as HTML, as of `now`."""
     now = now or datetime.now(UTC)
+    drawings = curves(run.with_floors, run.settings, run.best, marks(run.interventions, run.rows))
+    first = drawings.pop(FLOOR, None) or drawings.pop("Score", None)
     return TEMPLATES.get_template("page.html").render(
         run=run,
         progress=progress(run, now),
         facts=_facts(run),
-        drawings=curves(run.rows, run.settings, run.best, marks(run.interventions, run.rows)),
+        score_drawing=first,
+        drawings=drawings,
         curve_notes=_curve_notes(run),
         image_scores=image_scores(run),
         class_scores=newest_class_scores(run),
@@ -161,27 +164,22 @@ def _healthy_range(signal: HealthSignal) -> str:
     return f"≤ {high:.3g}" if high is not None and math.isfinite(high) else "–"
 
 
-def _settings(run: History) -> dict[str, Any]:
-    """Return the settings, the tuning guide apart, and how many of them the user chose."""
+def _settings(run: History) -> dict[str, list[dict[str, Any]]]:
+    """Return the settings that the user chose or that were changed in flight, the others, and the
+    tuning guide.
+    """
     chosen, resolved = dict(flatten(run.overrides)), dict(flatten(run.config))
     changed = {
         key: format_setting(value)
         for key, value in run.values.items()
         if key not in run.config or run.config[key] != value
     }
-    settings: list[dict[str, Any]] = []
-    guide: list[dict[str, Any]] = []
+    parts: dict[str, list[dict[str, Any]]] = {"chosen": [], "settings": [], "guide": []}
     for key, value in (chosen | resolved).items():
-        rows = guide if key.startswith("watch.moves.") and key not in chosen else settings
-        rows.append(
-            {
-                "key": key,
-                "text": _yaml(value),
-                "changed": changed.get(key),
-                "chosen": key in chosen,
-            }
-        )
-    return {"settings": settings, "guide": guide, "chosen": len(chosen)}
+        part = "guide" if key.startswith("watch.moves.") else "settings"
+        row = {"key": key, "text": _yaml(value), "changed": changed.get(key)}
+        parts["chosen" if key in chosen or row["changed"] else part].append(row)
+    return parts
 
 
 def _yaml(value: Any) -> str:

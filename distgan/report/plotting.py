@@ -6,6 +6,7 @@ and dark pages.
 """
 
 import io
+import math
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from numpy.typing import ArrayLike
 
 from distgan.monitor.journal import series
 from distgan.outputs import signal_plots
@@ -26,7 +28,8 @@ PURPLE = "#8b5cf6"
 # A journal with more lines is drawn as the band between the lowest and highest of each bin.
 MAX_POINTS = 1200
 BINS = 400
-LEGEND_CHARS = 84  # of a legend that fits on one line
+WIDE, TALL = (5.6, 2.7), (4.4, 4.2)  # inches
+LEGEND_CHARS = 15  # of a legend that fits on one line, for each inch
 STYLE: dict[Any, Any] = signal_plots.STYLE | {
     "svg.fonttype": "none",
     "text.color": INK,
@@ -46,14 +49,17 @@ MARKS = {
 
 
 def draw(
-    title: str, paint: Callable[[Axes], bool], marks: Sequence[tuple[float, str]]
+    title: str,
+    paint: Callable[[Axes], bool],
+    marks: Sequence[tuple[float, str]] = (),
+    size: tuple[float, float] = WIDE,
 ) -> str | None:
     """Return one drawing as an svg element; None if `paint(ax)` returns False: no data.
 
-    `marks` are (epoch, action) of what `watch` changed.
+    `marks` are (epoch, action) of what `watch` changed; `size` is in inches.
     """
     with mpl.rc_context({**STYLE, "svg.hashsalt": title}):
-        figure = Figure(figsize=(5.6, 2.7), layout="constrained")
+        figure = Figure(figsize=size, layout="constrained")
         FigureCanvasSVG(figure)
         ax = figure.add_subplot()
         if not paint(ax):
@@ -126,7 +132,7 @@ def lines(
             levels.append(y)
             continue
         _raw(ax, x, y, colour)
-        mean = _smooth(y, window)
+        mean = moving_mean(y, window)
         thin = slice(None, None, max(len(x) // MAX_POINTS, 1))
         ax.plot(x[thin], mean[thin], color=colour, label=label, linewidth=1.6)
         levels.append(mean)
@@ -150,7 +156,7 @@ def _raw(ax: Axes, x: np.ndarray, y: np.ndarray, colour: str) -> None:
     )
 
 
-def _smooth(y: np.ndarray, window: int) -> np.ndarray:
+def moving_mean(y: np.ndarray, window: int) -> np.ndarray:
     """Return the centred mean over `window` values, over fewer at the ends."""
     total = np.concatenate([[0.0], np.cumsum(y)])
     center = np.arange(len(y))
@@ -158,8 +164,9 @@ def _smooth(y: np.ndarray, window: int) -> np.ndarray:
     return (total[high] - total[low]) / (high - low)
 
 
-def scale(ax: Axes, levels: np.ndarray) -> None:
+def scale(ax: Axes, values: ArrayLike) -> None:
     """Take a logarithmic axis for values over more than a decade, with plain numbers on it."""
+    levels = np.asarray(values)
     if levels.min() <= 0 or levels.max() <= 10 * levels.min():
         if abs(levels).max() < 1e-2:
             if levels.min() >= 0:
@@ -195,7 +202,8 @@ def _legend(ax: Axes) -> None:
     handles, labels = ax.get_legend_handles_labels()
     if not handles:
         return
-    on_lines = -(-(sum(map(len, labels)) + 6 * len(labels)) // LEGEND_CHARS)
+    width = LEGEND_CHARS * ax.get_figure(root=True).get_figwidth()
+    on_lines = math.ceil((sum(map(len, labels)) + 6 * len(labels)) / width)
     ax.set_title(ax.get_title(loc="left"), pad=6 + 12.5 * on_lines)
     ax.legend(
         handles,

@@ -6,7 +6,7 @@ status.json                                state, cause, attempt, step, samples 
                                            heartbeat
 events.jsonl journal.jsonl                 append-only: what happened; the numbers (keys `who/what`)
 attempts/000/attempt.json                  one per start
-checkpoints/ archive/ best.json samples/ eval/ report.html
+checkpoints/ archive/ best.json samples/ real.png eval/ report.html
 DONE                                       the only proof of success
 """
 
@@ -33,6 +33,7 @@ from distgan.runs.recipe_code import COPIES, RecipeCode
 from distgan.runs.resolve import folder_of, has_copy, require_code
 
 GO_ON = "Going on without it, because of machine.on_full_disk=warn"
+REALS = "real.png"  # training images, beside which samples are judged by eye
 STOP, SAVE = "STOP", "SAVE"  # files in a run folder with which a person asks a run to save
 # What a start that was killed before it wrote identity.json leaves, beside empty folders; and what
 # a submitted job has before it trains: a link to its code, records and logs of its attempts.

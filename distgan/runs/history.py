@@ -35,6 +35,7 @@ from distgan.monitor.signals import health_signals
 from distgan.monitor.success.criterion import Criterion
 from distgan.monitor.success.verdict import Verdict, judge
 from distgan.runs import records
+from distgan.runs.folder import REALS
 from distgan.shards.format.sample_spec import UNITS
 
 MARKS = ("status.json", "identity.json", "journal.jsonl")  # any of these makes a folder a run
@@ -60,6 +61,7 @@ class History:
     requested: list[dict]  # evaluations by `distgan evaluate`
     checkpoints: list[tuple[int, int]]  # step, bytes
     archive: list[tuple[int, int]]
+    reals: Path | None  # a picture of as many training images as a sample grid has
     sounds: list[Path]  # WAV files that belong to the newest picture
     results: list[Path]  # what the recipe made of the best checkpoint
     generated: list[Path]  # pictures by `distgan generate`, of images that lie beside them
@@ -85,15 +87,16 @@ class History:
     @cached_property
     def verdict(self) -> Verdict:
         """Was the run a success, as of its last validation or evaluation?"""
-        return judge(self._with_floors(), self.config, self.settings, records.warnings(self.events))
+        return judge(self.with_floors, self.config, self.settings, records.warnings(self.events))
 
     @property
     def criteria(self) -> tuple[Criterion, ...]:
         """The success criteria of this system."""
         return self.verdict.criteria
 
-    def _with_floors(self) -> list[dict]:
-        """Return the journal; scores of earlier versions get their floors from eval/*.json."""
+    @cached_property
+    def with_floors(self) -> list[dict]:
+        """The journal; scores of earlier versions get their floors from eval/*.json."""
         floors = {
             one["step"]: floor_row(one) for one in self.evaluations if type(one.get("step")) is int
         }
@@ -294,6 +297,7 @@ def read_history(folder: Path) -> History:
         ],
         checkpoints=_checkpoints(folder / "checkpoints"),
         archive=_checkpoints(folder / "archive"),
+        reals=folder / REALS if _own(folder, folder / REALS) else None,
         sounds=(
             [path for path in sorted(folder.glob(f"samples/{newest}*.wav")) if _own(folder, path)]
             if newest

@@ -1,5 +1,6 @@
 """The checks between two steps: samples, validation, evaluation, and the monitor's decision."""
 
+import contextlib
 import json
 import math
 import time
@@ -9,7 +10,7 @@ import pydantic
 
 from distgan.core import console
 from distgan.core.clock import Clock
-from distgan.core.errors import RunError
+from distgan.core.errors import DataError, RunError
 from distgan.core.files import write_atomic
 from distgan.data.dataset import Data
 from distgan.distributed.ranks import Ranks
@@ -18,9 +19,9 @@ from distgan.monitor.decisions import Decision, decide, evaluate_rules
 from distgan.monitor.journal import UNSCHEDULED, floor_row
 from distgan.monitor.moves import format_setting
 from distgan.monitor.success.verdict import judge
-from distgan.recipes._base import apply_settings, show, validate
+from distgan.recipes._base import apply_settings, show, show_reals, validate
 from distgan.runs import records
-from distgan.runs.folder import RunFolder
+from distgan.runs.folder import REALS, RunFolder
 from distgan.runs.training_state import TrainingState
 from distgan.training.journal_writer import JournalWriter, head
 
@@ -121,6 +122,7 @@ class Checks:
         if due.show:
             path = self._folder.path / "samples" / f"{now.step:08d}.png"
             self._folder.write_optional("samples", lambda: show(self._recipe, self._data, path))
+            self._show_reals()
         if not due.validate:
             return None
         numbers = validate(self._recipe, self._data)
@@ -142,6 +144,15 @@ class Checks:
             "score": judge.score(numbers),
             "samples": len(self._data.validation),
         }
+
+    def _show_reals(self) -> None:
+        """Write the picture of real images once. Damaged ones are left to the training to name."""
+        path = self._folder.path / REALS
+        if not path.exists():
+            with contextlib.suppress(DataError):
+                self._folder.write_optional(
+                    "real images", lambda: show_reals(self._recipe, self._data, path)
+                )
 
     def _record_score(
         self, now: Clock, state: TrainingState, result: dict[str, Any], mark: dict[str, bool]

@@ -191,7 +191,7 @@ def _rest(run: Run, recipe: Any, data: Data, last: Clock) -> int:
         files = _PLOT + 3 * _SHOWN * sample * _FRAME
     checks = last.epoch * (1 / run.sample_every) + 3, last.epoch * (1 / run.validate_every) + 3
     steps = last.step // run.machine.journal_every
-    total = steps * _ROW + int(checks[0]) * files + int(checks[1]) * _SCORES
+    total = steps * _ROW + (int(checks[0]) + 1) * files + int(checks[1]) * _SCORES
     if run.scored:
         evaluations = sum(
             max(min(until or last.epoch, last.epoch) - start, 0) / every

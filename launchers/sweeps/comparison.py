@@ -13,12 +13,14 @@ from distgan.launchers.runs.accounting import run_cost
 from distgan.launchers.runs.state import read_run_files
 from distgan.launchers.slurm.ledger import anchor
 from distgan.monitor.journal import score_key, series
+from distgan.report.comparison import Compared, render
 from distgan.runs.history import History, one_error, read_history
 from distgan.runs.records import read_if_good
 
 
 def write(folder: Path, members: Sequence[str], values: Sequence[dict[str, Any]]) -> None:
-    """Write report.md, report.csv and report.png into `folder`, and report.html into each run.
+    """Write report.html, report.md, report.csv and report.png into `folder`, and report.html into
+    each run.
 
     Print the table. Raise RunError if no member has begun.
     """
@@ -53,6 +55,7 @@ def write(folder: Path, members: Sequence[str], values: Sequence[dict[str, Any]]
         folder / "report.md", console.printable(_markdown(folder.name, heads, rows, histories))
     )
     write_atomic(folder / "report.csv", _csv(heads, rows))
+    write_atomic(folder / "report.html", _page(folder, values, histories))
     picture = _draw(folder / "report.png", histories, values, order)
     console.table(heads[:-2], [row[:-2] for row in rows], right=False)
     console.say("")
@@ -65,10 +68,29 @@ def write(folder: Path, members: Sequence[str], values: Sequence[dict[str, Any]]
                 f"wrote {folder / 'report.md'}",
                 f"wrote {folder / 'report.csv'}",
                 *([f"wrote {folder / 'report.png'}"] if picture else []),
+                f"wrote {folder / 'report.html'}",
                 f"wrote report.html into {len(histories)} run folders",
             ]
         )
     )
+
+
+def _page(folder: Path, values: Sequence[dict[str, Any]], histories: dict[int, History]) -> str:
+    """Return the page of a sweep: its members by what they vary."""
+    members = [
+        Compared(
+            f"{index}: {_varied(values[index]) or run.folder.name}",
+            run,
+            run.folder / "report.html",
+        )
+        for index, run in histories.items()
+    ]
+    begun = f"{len(histories)} of {len(values)} members have begun."
+    return render(f"Sweep {folder.name}", members, folder, [begun, *_apart(histories)])
+
+
+def _varied(values: dict[str, Any]) -> str:
+    return ", ".join(f"{name.rpartition('.')[2]}={value}" for name, value in values.items())
 
 
 def _read_and_report(members: Sequence[str]) -> dict[int, History]:
@@ -220,10 +242,7 @@ def _draw(
         if run is None or key is None:
             continue
         points = series(run.rows, key)
-        label = (
-            ", ".join(f"{name.rpartition('.')[2]}={value}" for name, value in values[index].items())
-            or run.folder.name
-        )
+        label = _varied(values[index]) or run.folder.name
         axes.plot(
             points[:, 0],
             points[:, 1],

@@ -218,7 +218,7 @@ members = {"runs": [str(precious), str(run.parent / "x"), str(run)]}
 (runs / "_sweeps" / "s").mkdir(parents=True)
 members = {"runs": [str(run)], "values": [{}]}
 (runs / "_sweeps" / "s" / "members.json").write_text(json.dumps(members))
-for name in ("report.md", "report.csv", "report.png"):
+for name in ("report.html", "report.md", "report.csv", "report.png"):
     plant(runs / "_sweeps" / "s" / name, precious / "work" / "file")
 """,
         ),

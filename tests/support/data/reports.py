@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 
 from distgan.commands import report
 
-VOID = {"meta", "br", "img"}
+VOID = {"meta", "br", "img", "input"}
 
 
 TRAINING = {

@@ -11,8 +11,9 @@ from distgan.core import rng
 from distgan.data.dataset import Data
 from distgan.data.labels import Labels
 from distgan.distributed.ranks import Ranks
+from distgan.outputs.image_grid import load
 from distgan.recipes import r3gan, sagan, wgan_flowers
-from distgan.recipes._base import build_recipe, diversity
+from distgan.recipes._base import build_recipe, diversity, show_reals
 from distgan.recipes._noise import truncated
 
 
@@ -67,3 +68,27 @@ def test_images_between_two_classes_go_from_the_one_to_the_other(module):
     steps = (images[1:] - images[:-1]).flatten(1).norm(dim=1)
     assert (steps > 0).all() and steps.max() < (images[8] - images[0]).norm()
     assert torch.allclose(scores, ends[0] + (ends[1] - ends[0]) * torch.from_numpy(share).float())
+
+
+def test_real_images_are_shown_in_the_rows_of_the_grid(shapes, tmp_path):
+    data = Data(shapes)
+    data.read_labels("shape")
+
+    class Conditional:
+        labels = data.labels
+
+        def sample(self, numbers, purpose="", classes=None): ...
+        def classes_of(self, numbers, purpose=""): ...
+
+    show_reals(Conditional(), data, tmp_path / "real.png")
+    rows = [8 * [one] for one in data.labels.shown()]
+    sheet = load([tmp_path / "real.png"])[0]
+    for y, row in enumerate(rows):
+        of = np.flatnonzero(data.classes["train"] == row[0])
+        reals = data.decode(data.train, of)
+        for x in range(8):
+            cell = sheet[:, y * 33 + 1 : (y + 1) * 33, x * 33 + 1 : (x + 1) * 33]
+            assert (reals == cell).flatten(1).all(1).any()
+    Conditional.labels = None
+    show_reals(Conditional(), data, tmp_path / "plain.png")
+    assert load([tmp_path / "plain.png"]).shape[2:] == (8 * 33 + 1, 8 * 33 + 1)

@@ -16,6 +16,8 @@ from distgan.report.media import pick
 from distgan.report.page import TEMPLATES, progress
 from distgan.runs.history import find_runs, read_history
 
+SVG = "http://www.w3.org"
+
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
@@ -50,9 +52,9 @@ def test_the_page_says_what_the_run_is(finished):
     ):
         assert part in text, part
     assert Reader(page).tags.count("img") == 9
-    assert (
-        '<tr class="set"><td>ngf</td><td><code>96</code>' in page and page.count('class="set"') == 1
-    )
+    chosen, _, others = page[page.index("<h2>Settings") :].partition("<details>")
+    assert chosen.count("<tr>") == 1 and "<td>ngf</td><td><code>96</code>" in chosen
+    assert "others have their defaults" in others
 
 
 def test_a_stand_in_score_is_never_called_by_another_name(finished, capsys):
@@ -85,7 +87,36 @@ def test_the_table_has_a_line_for_each_run(tmp_path, capsys):
     ]
     assert "frechet_standin" in lines[1] and lines[4].split() == ["run", "verdict"]
     assert all(line.startswith("sagan/") and "d_overfitting" in line for line in lines[5:7])
-    assert [line.endswith("report.html") for line in lines[7:]] == [True, True]
+    assert [line.rpartition("/")[2] for line in lines[7:]] == [
+        *("report.html", "report.html", "comparison.html")
+    ]
+    page = (tmp_path / "runs/sagan/comparison.html").read_text()
+    reader = Reader(page)
+    assert "Settings that differ" not in reader.text and page.count('role="img"') == 4
+    assert reader.links[:2] == ["ngf%3D64-aaaaaaaa/report.html", "ngf%3D96-bbbbbbbb/report.html"]
+    assert "<script" not in page and "http" not in page.replace("http-equiv", "").replace(SVG, "")
+
+
+@pytest.mark.gate
+def test_runs_are_compared_best_first_with_what_differs(tmp_path, capsys):
+    for ngf, seed, score in ((64, 3, 50.0), (96, 4, 20.0)):
+        folder = invent(
+            tmp_path / f"x/ngf={ngf}", grids=1, side=16, overrides={"ngf": ngf, "seed": seed}
+        )
+        status = json.loads((folder / "status.json").read_text())
+        status["best"]["score"] = score
+        (folder / "status.json").write_text(json.dumps(status))
+    folder = invent(tmp_path / "x/<b>hostile", grids=0)
+    (folder / "status.json").write_text("{}")
+    out = tmp_path / "both.html"
+    assert report.main([str(tmp_path / "x"), "--out", str(out)]) == 0
+    text = Reader(out.read_text()).text
+    assert text.index("ngf=96") < text.index("ngf=64")
+    settings = text[text.index("Settings that differ") :]
+    assert "".join(settings.split()).startswith("Settingsthatdifferrunseedngf")
+    assert "<b>hostile" in text and "<b>hostile" not in out.read_text()
+    with pytest.raises(RunError, match="both.html"):
+        report.main([str(tmp_path / "x"), "--out", str(out / "page.html")])
 
 
 @pytest.mark.parametrize(
@@ -273,6 +304,7 @@ def test_only_the_drawings_are_inserted_as_they_are():
     names = TEMPLATES.list_templates(extensions=["html"])
     sources = {name: TEMPLATES.loader.get_source(TEMPLATES, name)[0] for name in names}
     assert {name for name, text in sources.items() if re.search(r"\|\s*safe", text)} == {
-        "curves.html"
+        "curves.html",
+        "hero.html",
     }
     assert not any("autoescape" in text for text in sources.values())
