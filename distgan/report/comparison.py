@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import quote
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
 
 from distgan.config.introspection import flatten
@@ -87,8 +88,7 @@ def changed(runs: Any) -> list[str]:
 def _best(one: Compared) -> tuple[str, float]:
     """Sort by score, within runs of one metric; runs without a score last."""
     score = (one.run.best or {}).get("score")
-    measured = isinstance(score, int | float)
-    return (str(one.run.metric), float(score)) if measured else ("~", 0.0)
+    return (str(one.run.metric), score) if isinstance(score, int | float) else ("~", 0.0)
 
 
 def _row(one: Compared, keys: Sequence[str], folder: Path) -> dict[str, Any]:
@@ -155,4 +155,4 @@ def _line(ax: Axes, rank: int, name: str, x: Any, y: Any) -> None:
         zorder=30 - min(rank, 20),
         label=plain(name)[:NAME_CHARS] if coloured else None,
     )
-    scale(ax, [value for line in ax.lines for value in line.get_ydata()])
+    scale(ax, np.concatenate([np.asarray(line.get_ydata(), float) for line in ax.lines]))

@@ -230,7 +230,9 @@ def _version_order(version: str) -> tuple[int, str]:
 def sound(path: Path) -> str | None:
     """Return a WAV file as a data URI; None if it is unreadable or another format."""
     data = _wav(path)
-    return data and "data:audio/wav;base64," + base64.b64encode(data).decode("ascii")
+    if data is None:
+        return None
+    return "data:audio/wav;base64," + base64.b64encode(data).decode("ascii")
 
 
 def _wav(path: Path) -> bytes | None:

@@ -17,7 +17,6 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-from numpy.typing import ArrayLike
 
 from distgan.monitor.journal import series
 from distgan.outputs import signal_plots
@@ -164,9 +163,8 @@ def moving_mean(y: np.ndarray, window: int) -> np.ndarray:
     return (total[high] - total[low]) / (high - low)
 
 
-def scale(ax: Axes, values: ArrayLike) -> None:
+def scale(ax: Axes, levels: np.ndarray) -> None:
     """Take a logarithmic axis for values over more than a decade, with plain numbers on it."""
-    levels = np.asarray(values)
     if levels.min() <= 0 or levels.max() <= 10 * levels.min():
         if abs(levels).max() < 1e-2:
             if levels.min() >= 0:
@@ -202,7 +200,9 @@ def _legend(ax: Axes) -> None:
     handles, labels = ax.get_legend_handles_labels()
     if not handles:
         return
-    width = LEGEND_CHARS * ax.get_figure(root=True).get_figwidth()
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    width = LEGEND_CHARS * figure.get_figwidth()
     on_lines = math.ceil((sum(map(len, labels)) + 6 * len(labels)) / width)
     ax.set_title(ax.get_title(loc="left"), pad=6 + 12.5 * on_lines)
     ax.legend(
