@@ -1,4 +1,4 @@
-"""What the tests hold: python tests/programs/mutation.py FOLDER [--mutants 150] [--seed 20261129]
+"""What the tests hold: python tests/programs/mutation/measure.py FOLDER [--mutants 150] [--seed 20261129]
 [--tier test|gate] [--workers 2] [--limit 150].
 
 Mutants are drawn at random from distgan, launchers and shards (`mutants.py`). A probe run of the
@@ -28,7 +28,7 @@ from pathlib import Path
 
 from mutants import Mutant, apply, mutants, probed
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 PACKAGES = ("distgan", "launchers", "shards")
 TIERS = {"test": "not gate and not nightly", "gate": "gate and not nightly"}
 PLACES = ("tests/unit", "tests/process")
