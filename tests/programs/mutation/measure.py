@@ -1,5 +1,5 @@
-"""What the tests hold: python tests/programs/mutation/measure.py FOLDER [--mutants 150] [--seed 20261129]
-[--tier test|gate] [--workers 2] [--limit 150].
+"""What the tests hold: python tests/programs/mutation/measure.py FOLDER [--mutants 150]
+[--seed 20261129] [--tier test|gate] [--workers 2] [--limit 150].
 
 Mutants are drawn at random from distgan, launchers and shards (`mutants.py`). A probe run of the
 tier, in a copy of the checkout, finds the tests that execute each; then each mutant is put into a
