@@ -11,6 +11,7 @@ from distgan.core.arguments import Arguments
 from distgan.core.errors import LaunchError
 from distgan.core.interrupts import STOP_SIGNALS
 
+ACCELERATE = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch"]
 TRAIN = Path(distgan.__file__).with_name("train.py")
 
 
@@ -43,10 +44,7 @@ def command(
     if processes == 1 and nodes is None:
         return [sys.executable, *program, *arguments]
     launch = [
-        sys.executable,
-        "-m",
-        "accelerate.commands.accelerate_cli",
-        "launch",
+        *ACCELERATE,
         "--multi_gpu",
         "--mixed_precision",
         "no",

@@ -19,7 +19,7 @@ import time
 import psutil
 import pytest
 import torch
-from processes import TINY, TRAIN, broken, environment, final, journal, line, run, start
+from processes import BIN, TINY, TRAIN, broken, environment, final, journal, line, run, start
 
 EPOCHS = 12
 ASK = [
@@ -104,6 +104,29 @@ def test_a_signal_saves_and_leaves_with_75(name, particles, tmp_path, undisturbe
     assert json.loads((tmp_path / "run/status.json").read_text())["state"] == "stopped"
     run(line("python"), *ask(particles, tmp_path), cwd=tmp_path)
     assert equal(tmp_path / "run", undisturbed)
+
+
+def test_ctrl_c_of_distgan_run_saves_and_leaves_with_75(particles, tmp_path, undisturbed):
+    words = [str(BIN / "distgan"), "run", "--processes", "2", *ask(particles, tmp_path)]
+    process = start(["env", "--default-signal=INT", *words], cwd=tmp_path)
+    wait_for(process, tmp_path / "run")
+    process.send_signal(signal.SIGINT)  # of a terminal: its ranks are sessions of their own
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 75 and "Traceback" not in output and "elastic" not in output
+    assert output.splitlines()[-1].startswith("saved and stopped; run the same line again")
+    process = start(words, cwd=tmp_path)
+    wait_for(process, tmp_path / "run", 30)
+    rank = next(
+        child
+        for child in psutil.Process(process.pid).children()
+        if child.environ().get("RANK") == "1"
+    )
+    rank.kill()
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 137 and "Traceback" not in output
+    assert "error: rank 1 was ended by SIGKILL" in output
+    run(words, cwd=tmp_path)
+    assert final(tmp_path / "run").keys() == final(undisturbed).keys()
 
 
 def test_a_signal_to_the_whole_group_leaves_the_decoding_processes_alone(

@@ -315,3 +315,18 @@ def test_wrong_words_are_one_message_and_nothing_is_written(
     error = capsys.readouterr().err
     assert error.startswith("error: ") and said in error and "Traceback" not in error
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("gpus", "words", "processes", "why"),
+    [
+        (0, (), 1, "1 process, as there is no GPU"),
+        (1, (), 1, "1 process, on the only GPU"),
+        (4, (), 4, "4 processes, one per GPU"),
+        (4, ("batch=18",), 3, "3 of 4 GPUs, the most that share batch=18 evenly"),
+        (4, ("machine.device=cpu",), 1, "1 process, as machine.device=cpu"),
+    ],
+)
+def test_run_takes_all_gpus(gpus, words, processes, why, monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
+    assert local.choose(["sagan", "data=d", "batch=64", *words]) == (processes, why)
