@@ -117,6 +117,11 @@ def _notes(result: dict[str, Any], k: int | None) -> list[str]:
         reasons.setdefault(why, []).append(result["metric"] if name == "score" else name)
     notes += [f"no {', '.join(names)}: {why}" for why, names in reasons.items()]
     notes += [f"note: {note}" for note in result.get("notes") or []]
+    if result.get("noise"):
+        notes.append(
+            "the samples are drawn from other noise than those scored during training, so the two"
+            " scores of a checkpoint differ by chance"
+        )
     made_with = result["made_with"]
     parts = [made_with.get("extractor")]
     for name in ("preprocessing", "resized"):

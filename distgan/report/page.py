@@ -176,6 +176,12 @@ def _settings(run: History) -> dict[str, list[dict[str, Any]]]:
     }
     parts: dict[str, list[dict[str, Any]]] = {"chosen": [], "settings": [], "guide": []}
     for key, value in (chosen | resolved).items():
+        if key.startswith("watch.moves.") and isinstance(value, list):
+            # Of a guide only what this recipe can move.
+            moves = [m for m in value if not isinstance(m, dict) or m.get("setting") in resolved]
+            if value and not moves and key not in chosen:
+                continue
+            value = moves
         part = "guide" if key.startswith("watch.moves.") else "settings"
         row = {"key": key, "text": _yaml(value), "changed": changed.get(key)}
         parts["chosen" if key in chosen or row["changed"] else part].append(row)

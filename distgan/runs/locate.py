@@ -34,6 +34,11 @@ def find_checkpoint(text: str) -> Path:
             raise ConfigError(f"found {text!r}; {error}") from error
         if newest:
             return newest[0]
+        if archive := checkpoints.present(path / checkpoints.ARCHIVE):
+            raise ConfigError(
+                f"found {text!r}, but {path} has no checkpoint to continue from, and keeps"
+                f" {_listed([], archive)}; name one of these: {path}@epoch=N"
+            )
     kept = checkpoints.present(path / "checkpoints")
     archive = checkpoints.present(path / checkpoints.ARCHIVE)
     if not kept + archive:

@@ -78,7 +78,7 @@ class Loop:
     def _train(self) -> tuple[Clock, bool]:
         """Return where training ended, and if a request has stopped it."""
         now = self._begin()
-        stream, losses = self._stream(now), None
+        stream, losses, fetched = self._stream(now), None, ""
         with console.bar("training", self.last, "steps", start=now.step) as bar:
             # A run that was killed after its last save has an end_reason.
             while now.step < self.last and not self.state.end_reason:
@@ -91,11 +91,11 @@ class Loop:
                 show = now.step % self.run.machine.journal_every == 0 or now.step == self.last
                 self.writer.add(now, log, show)
                 if now.step % self.run.machine.flush_steps == 0:
-                    losses = self.flush(now)
+                    losses, fetched = self.flush(now), f"  at step {now.step}:"
                 elif now.step % RESPOND_STEPS == 0:
                     self._inspect(now)
                 speed = f"{bar.rate * self.clock.per_step:.4g} {self.run.kind.replace('_', ' ')}s/s"
-                bar.advance(1, losses, f"epoch {now.epoch:.1f}  {speed}")
+                bar.advance(1, losses, f"epoch {now.epoch:.1f}  {speed}{fetched}")
                 stop, save = requested()
                 self._report_resumed()
                 improved, decision = self.check(now)

@@ -3,7 +3,7 @@
 Imports `local`, `runs` and `slurm`.
 
 command.py         the verb; trains the widths one after the other
-measurement.py     run folders -> rows, and the documents' estimates beside them
+measurement.py     run folders -> rows, and the capacity document's estimates beside them
 recommendation.py  rows -> the recommended width, with reasons
 table.py           rows as Markdown and CSV
 plot.py            rows as one picture

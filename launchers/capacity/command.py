@@ -38,8 +38,9 @@ from distgan.shards.build.command import parse_task
 HELP = """Train sagan with the settings of the study (`distgan train capacity --help` lists them) at
 ngf = ndf = each of these widths, one after the other, each in a run folder of its own. Then write
 capacity.md, capacity.csv and capacity.png beside these runs, and print the table: parameters, peak
-memory, time per epoch, checkpoint, best score, the documents' estimates, and which width is
-recommended and why. The same line again continues; finished widths are left as they are.
+memory, time per epoch, checkpoint, best score, the estimates of the capacity document
+(docs/capacity.md), and which width is recommended and why. The same line again continues; finished
+widths are left as they are.
 Exit code 0; 1 if a width failed; 75 if it was asked to stop."""
 EXAMPLES = """examples:
   distgan capacity data=data/particles                 widths 64, 80, 96, 128: the whole study

@@ -14,7 +14,9 @@ PALETTE = (BLUE, ORANGE, GREEN, RED, "#8b5cf6", "#0f766e", "#a16207", "#6b7280")
 
 
 def draw(rows: list[Row], recommended: int | None, file: BinaryIO) -> None:
-    """Draw six panels: the costs of each width beside the documents' estimates, and its scores."""
+    """Draw six panels: the costs of each width beside the capacity document's estimates, and its
+    scores.
+    """
     figure = Figure(figsize=(12, 6.6), layout="constrained", dpi=110)
     FigureCanvasAgg(figure)
     axes = figure.subplots(2, 3).flat
@@ -62,7 +64,7 @@ def draw(rows: list[Row], recommended: int | None, file: BinaryIO) -> None:
     )
     devices = ", ".join(sorted({row.device for row in rows if row.device}))
     panel(
-        f"Time per epoch, s ({devices}; documents: T4)",
+        f"Time per epoch, s ({devices}; capacity document: T4)",
         [row.epoch_s for row in rows],
         [60 * estimate.epoch_min if estimate and estimate.epoch_min else None for estimate in docs],
     )
@@ -96,7 +98,7 @@ def _parameters(ax, rows: list[Row]) -> None:
 
 
 def _estimates(ax, low: list[float | None], high: list[float | None] | None = None) -> None:
-    label: str | None = "documents' estimate"
+    label: str | None = "capacity document's estimate"
     for x, (a, b) in enumerate(zip(low, high or low, strict=True)):
         if a is not None:
             ax.plot([x - 0.38, x + 0.38], [a, a], color=ORANGE, linewidth=2, label=label)

@@ -62,7 +62,7 @@ def text(rows: list[Row], limit_gb: float | None = None) -> str:
         + "\n".join(f"* {reason}" for reason in reasons)
         + "\n\nVerdicts\n\n"
         + "\n".join(f"* {row.width}: {row.verdict or row.state}" for row in rows)
-        + f"\n\nThe documents' road maps\n\n{_road_map(rows)}\n"
+        + f"\n\nRoad maps of the capacity document\n\n{_road_map(rows)}\n"
     )
 
 
@@ -157,12 +157,12 @@ def _legend(rows: list[Row], metrics: set[str]) -> str:
     notes = [
         (
             f"Measured on: {'; '.join(sorted(where)) or 'nothing yet'}; one run of each width. In"
-            " brackets: the documents' estimates, for a T4 and a batch of 32."
+            " brackets: the capacity document's estimates, for a T4 and a batch of 32."
         ),
         (
-            "Parameters: the documents' figure for G at 64 contradicts the network they describe."
-            " Its 4x4 kernels 128-512-256-128-64-1 alone hold 16*(128*512 + 512*256 + 256*128 +"
-            " 128*64 + 64*1) = 3,802,112 weights, not 2.4 M."
+            "Parameters: the capacity document's figure for G at 64 contradicts the network that it"
+            " describes. Its 4x4 kernels 128-512-256-128-64-1 alone hold 16*(128*512 + 512*256 +"
+            " 256*128 + 128*64 + 64*1) = 3,802,112 weights, not 2.4 M."
         ),
         "Peak memory: "
         + (
@@ -171,18 +171,19 @@ def _legend(rows: list[Row], metrics: set[str]) -> str:
             else "allocated on the GPU of rank 0"
         )
         + ". Checkpoint: weights and two moments of Adam for both networks, and the average of G;"
-        " the documents' is the weights alone, 4 bytes each.",
+        " that document's is the weights alone, 4 bytes each.",
         (
             "Time per epoch: training alone, the median of the journal's speeds, without"
-            " validations and evaluations. Total hours: of all attempts, with those; the documents'"
-            " are of 3000 epochs. Disk: all files of the run; the documents' is 15 checkpoints."
+            " validations and evaluations. Total hours: of all attempts, with those; that"
+            " document's are of 3000 epochs. Disk: all files of the run; that document's is 15"
+            " checkpoints."
         ),
         "Diversity (1: that of real images) and coverage (of real images): at the end.",
     ]
     if metrics and metrics != {"fid"}:
         notes.append(
             "The score is no FID (there were no Inception weights): it compares these runs with"
-            " each other, not with the documents' FID."
+            " each other, not with the capacity document's FID."
         )
     return "\n".join(notes)
 

@@ -88,7 +88,9 @@ def test_it_says_when_it_cannot_tell(change, said):
 
 
 def test_the_table_has_a_direction_for_every_number():
-    heads, rows, notes = score_table(scored(0) | {"nearest": None, "coverage": 0.5} | MADE)
+    more = {"nearest": None, "coverage": 0.5, "noise": "noise/results"}
+    heads, rows, notes = score_table(scored(0) | more | MADE)
+    assert "the samples are drawn from other noise than those scored" in " ".join(notes)
     assert heads[:4] == ("100 samples, 120 real samples", "better", "score", "sd")
     assert heads[4:] == ("60 samples", "floor: 60 real samples")
     assert [row[:2] for row in rows] == [

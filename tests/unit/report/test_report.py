@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 from PIL import Image
 from reports import Reader, invent, page_of
 
@@ -308,3 +309,14 @@ def test_only_the_drawings_are_inserted_as_they_are():
         "hero.html",
     }
     assert not any("autoescape" in text for text in sources.values())
+
+
+def test_the_guide_names_only_what_the_recipe_can_move(tmp_path):
+    moves = [{"setting": "ngf", "factor": 2}, {"setting": "depth", "add": 1}]
+    guide = {"d_loss_low": moves, "copies": [{"setting": "depth", "add": 2}]}
+    folder = invent(tmp_path / "x/y", lines=2, grids=0)
+    config = yaml.safe_load((folder / "config.yaml").read_text()) | {"watch": {"moves": guide}}
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    text = Reader(page_of(folder)).text
+    text = text[text.index("Tuning guide") : text.index("Environment")]
+    assert "setting: ngf" in text and "depth" not in text and "copies" not in text

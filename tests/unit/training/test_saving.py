@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import types
 
 import pytest
@@ -197,6 +198,9 @@ def test_an_epoch_names_the_first_checkpoint_at_or_after_it(tmp_path):
         )
     with pytest.raises(ConfigError, match="best, last, epoch=N and a step"):
         find_checkpoint(f"{tmp_path}@newest")
+    shutil.copytree(tmp_path / "archive", tmp_path / "bare/archive")
+    with pytest.raises(ConfigError, match="keeps epochs 1, 2, 3, 4 in its archive; name one"):
+        find_checkpoint(f"{tmp_path / 'bare'}@last")
     path = tmp_path / "archive/00000005/networks.safetensors"
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(ConfigError, match="00000005 is damaged"):

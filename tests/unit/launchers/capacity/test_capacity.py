@@ -313,7 +313,7 @@ def test_the_road_maps_stand_beside_what_was_measured_by_then():
     found = rows(w64=61.0, w80=60.0)
     scores = ((0.0, 180.0), (190.0, 95.0), (200.03, 90.0), (400.0, 70.0))
     found[0] = replace(found[0], epochs=600, scores=scores, real_prob=((499.0, 0.8), (501.0, 0.9)))
-    lines = [line.split("|")[1:-1] for line in text(found).split("road maps")[1].splitlines()[2:]]
+    lines = [line.split("|")[1:-1] for line in text(found).split("Road maps")[1].splitlines()[2:]]
     cells = {tuple(cell.strip() for cell in line[:3]): line[3].strip() for line in lines}
     assert cells["200", "sagan", "FID 80–100"] == "90"
     assert cells["500", "capacity", "D(x) 0.7–0.9"] == "0.8"
