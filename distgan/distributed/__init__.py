@@ -10,5 +10,6 @@ claimed_ranks   one process that tells a recipe's own code it is one of several
 environment     the number of processes and the engine that a launcher left in the environment
 deepspeed_json  the keys of a DeepSpeed JSON file that may be set
 job_end         how long this job may still run
+accelerate_launch  `accelerate launch` that ends as its ranks do, without a traceback of its own
 launch_line     the accelerate command line that starts a run
 """

@@ -12,7 +12,7 @@ from distgan.core.arguments import MANY, Command, switch, whole
 from distgan.core.errors import ConfigError, LaunchError
 from distgan.distributed.launch_line import ACCELERATE, command, environment
 
-QUIET = "distgan.launchers.local.accelerate_launch"
+QUIET = "distgan.distributed.accelerate_launch"
 
 
 def refuse_early(processes: int, arguments: list[str]) -> Path:
