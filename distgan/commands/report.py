@@ -4,6 +4,7 @@ nothing can be trained.
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from distgan.core.arguments import MANY, Command, Option, switch
@@ -56,11 +57,12 @@ def main(argv: list[str]) -> int:
                 run = read_history(folder)
                 row = line(run)
                 page = None if arguments.no_page else render(run)
+                compared = comparison.Compared.of(run, run.name)
         except RunError as error:
             broken.append(f"{folder} cannot be read: {error}")
             continue
         lines.append(row)
-        runs.append(run)
+        runs.append(compared)
         try:
             written += [write_page(folder, page)] if page else []
         except RunError as error:
@@ -98,16 +100,13 @@ def write(folder: Path) -> Path:
     return write_page(folder, page)
 
 
-def write_comparison(runs: list[History], out: str | None) -> Path:
+def write_comparison(runs: list[comparison.Compared], out: str | None) -> Path:
     """Write the page that compares runs, by default into the folder that holds them; return its
     path. RunError where it cannot be written.
     """
-    folder = Path(os.path.commonpath([run.folder.parent for run in runs]))
+    folder = Path(os.path.commonpath([run.page.parent.parent for run in runs]))
     path = Path(out).expanduser().absolute() if out else folder / "comparison.html"
-    named = [
-        comparison.Compared(str(run.folder.relative_to(folder)), run, run.folder / "report.html")
-        for run in runs
-    ]
+    named = [replace(run, name=str(run.page.parent.relative_to(folder))) for run in runs]
     with one_error():
         write_atomic(path, comparison.render(folder.name, named, path.parent))
     return path

@@ -78,11 +78,7 @@ def write(folder: Path, members: Sequence[str], values: Sequence[dict[str, Any]]
 def _page(folder: Path, values: Sequence[dict[str, Any]], histories: dict[int, History]) -> str:
     """Return the page of a sweep: its members by what they vary."""
     members = [
-        Compared(
-            f"{index}: {_varied(values[index]) or run.folder.name}",
-            run,
-            run.folder / "report.html",
-        )
+        Compared.of(run, f"{index}: {_varied(values[index]) or run.folder.name}")
         for index, run in histories.items()
     ]
     begun = f"{len(histories)} of {len(values)} members have begun."

@@ -17,6 +17,7 @@ from test_report_pairs import clip, invent_pair, wav
 
 from distgan.commands import report
 from distgan.launchers.sweeps import comparison
+from distgan.report.comparison import Compared
 from distgan.runs.history import read_history
 
 CHROMIUM = next(
@@ -162,7 +163,9 @@ def test_pages_are_readable_at_every_width(tmp_path):
         wav(pair / f"results/speaker1.{version}.wav", clip(0))
     sweep = home / "_sweeps/widths"
     comparison.write(sweep, [str(folder), str(other)], [{"ngf": 96}, {"ngf": 64}])
-    two = report.write_comparison([read_history(folder), read_history(other)], None)
+    two = report.write_comparison(
+        [Compared.of(read_history(one), "") for one in (folder, other)], None
+    )
     assert two == home / "sagan/comparison.html"
     pages = {
         "images": (folder / "report.html").read_text(),
