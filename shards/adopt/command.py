@@ -7,34 +7,39 @@ set, without changing them.
 
 Each tar gets an index beside it, each folder manifest.json and SHA256SUMS (see
 distgan.shards.format.index and manifest). FOLDER/dataset.json describes a sample and lists the tars
-for training. Running it again reads every tar and finds any that changed.
+for training. Running it again reads the tars that are new, or of another size or time.
 """
 
 import json
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from distgan.config.data_name import folder_of_shards
 from distgan.core import console
-from distgan.core.arguments import Arguments, Command, Option
+from distgan.core.arguments import Arguments, Command, Option, switch, whole
 from distgan.core.errors import ConfigError, DataError
 from distgan.core.files import write_atomic
+from distgan.core.worker_pool import default_workers
+from distgan.shards.adopt.choose import Choice, choose, combinations_of, link_tars, select
 from distgan.shards.adopt.folders import (
     SHARE,
     TRAIN,
     VALIDATION,
+    Parts,
+    by_part,
     layout,
     require_disjoint,
     require_listed,
     tars_of,
 )
-from distgan.shards.adopt.infer import infer
+from distgan.shards.adopt.infer import Combination, infer
 from distgan.shards.adopt.labels import label_columns, places
+from distgan.shards.adopt.scan import scan_all
 from distgan.shards.build.advice import advice
-from distgan.shards.format.index import index_tar, load_json
+from distgan.shards.format.index import load_json
 from distgan.shards.format.manifest import (
     DATASET,
     MANIFEST,
@@ -47,7 +52,13 @@ from distgan.shards.format.reader import ShardSet, open_parts
 from distgan.shards.format.sample_spec import UNITS, next_lines
 
 # As dataset.json records them; one of a group replaces all of it.
-OPTIONS = (("train", "validation"), ("image", "input", "target", "vector"), ("label",))
+OPTIONS = (
+    ("train", "validation"),
+    ("image", "input", "target", "vector"),
+    ("fields",),
+    ("label",),
+    ("skip-broken",),
+)
 RECIPES = {"image": "sagan"}  # to name as the next command
 
 
@@ -61,7 +72,7 @@ COMMAND = Command(
     "index",
     """Make tars that others wrote (webdataset's ShardWriter, tar --sort=name -cf) a data set to
 train on. The tars are only read, and every byte of them: cut, damaged or unsafe ones are refused.
-Running it again finds any that changed, and keeps the options that it was made with.""",
+Running it again reads new and changed ones, and keeps the options that it was made with.""",
     (
         Option("train", f"the folder for training (default: {' or '.join(TRAIN)})", "NAME"),
         Option(
@@ -87,6 +98,26 @@ Running it again finds any that changed, and keeps the options that it was made 
             allowed="FIELD or FIELD:KEY, separated by commas",
             read=places,
         ),
+        Option(
+            "fields",
+            "index these fields alone, separated by commas, as jpg,cls; a sample must have all of"
+            " them (default: what is trained on, labels, and what all samples have)",
+            "FIELD,…",
+            read=lambda text: text.lower().split(","),
+        ),
+        switch(
+            "skip-broken",
+            "decode every image, and leave out samples that are damaged or lack a field; they are"
+            " counted and listed in dataset.json",
+        ),
+        Option(
+            "out",
+            "make the data set in this folder, of links to the tars: nothing is written beside"
+            " them",
+            "FOLDER",
+        ),
+        switch("verify", "read tars again that have the size and time that they had"),
+        whole("workers", "processes that read tars", 1, default=default_workers()),
     ),
     ("FOLDER", "where the tars are, or the folders that hold them"),
     least=1,
@@ -100,6 +131,8 @@ Running it again finds any that changed, and keeps the options that it was made 
   distgan index tars --label json:species       what conditional networks are given
   distgan index tars --input noisy.wav --target clean.wav
   distgan index tars --input a.png --target b.png
+  distgan index tars --fields jpg,cls --skip-broken
+  distgan index /data/tars --out idx            the tars are read-only: links to them, in idx
 
 then: distgan check FOLDER
 then: distgan run --processes 2 sagan data=FOLDER""",
@@ -113,6 +146,11 @@ def main(argv: list[str]) -> int:
     """
     args = COMMAND.parse(argv)
     root = folder_of_shards(args.words[0])
+    if args.out:
+        if not root.is_dir():
+            raise ConfigError(advice(args.words[0]))
+        root, tars = Path(args.out), root
+        link_tars(tars, root)
     if kept := _as_before(root / DATASET, args):
         args = COMMAND.parse([*kept, *argv])
         console.say(f"{root} was indexed with {' '.join(kept)}, and is again; {DATASET} keeps it")
@@ -123,8 +161,8 @@ def main(argv: list[str]) -> int:
             adopt(root, args)
     except PermissionError as error:
         raise DataError(
-            f"{error.filename} cannot be written, and the index goes beside the tars: make a folder"
-            " of your own with links to them (ln -s) and index that"
+            f"{error.filename} cannot be written, and the index goes beside the tars; make the data"
+            f" set elsewhere: {console.command('index', args.words[0], '--out', 'FOLDER')}"
         ) from error
     return 0
 
@@ -135,7 +173,7 @@ def _as_before(path: Path, args: Arguments) -> list[str]:
         return []
     recorded = about.get("options")
     return [
-        f"--{name}={recorded[name]}"
+        f"--{name}={recorded[name]}" if recorded[name] else f"--{name}"
         for group in OPTIONS
         if isinstance(recorded, dict) and not set(group) & args.given.keys()
         for name in group
@@ -148,21 +186,28 @@ def adopt(root: Path, args: Arguments) -> None:
     parts = layout(root, args.train, args.validation)
     folders = list(dict.fromkeys(part["folder"] for part in parts.values())) or ["."]
     tars = {folder: tars_of(root / folder) for folder in folders}
-    known = sum(path.with_suffix(".json").exists() for paths in tars.values() for path in paths)
-    with console.bar(f"indexing {root}", sum(map(len, tars.values())), "tars") as bar:
-        for folder, paths in tars.items():
-            require_listed(root / folder, paths)
-            for path in paths:
-                index_tar(path)
-                bar.advance()
+    for folder, paths in tars.items():
+        require_listed(root / folder, paths)
+    every = [path for paths in tars.values() for path in paths]
+    read = scan_all(every, args.skip_broken, args.verify, args.workers)
+    parts_tars = by_part(parts, tars)
+    pair = (args.input, args.target) if args.input else None
+    choice, samples = choose(
+        combinations_of(parts_tars), args.fields, args.label, args.image, pair, args.vector
+    )
+    left_out = select(every, choice, args.skip_broken)
     manifests = {
-        folder: write_manifest(root / folder, (root / folder).resolve().name, pattern="*.tar")
+        folder: write_manifest(
+            root / folder,
+            (root / folder).resolve().name,
+            pattern="*.tar",
+            fields=None if choice.is_strict else choice.fields,
+        )
         for folder in folders
     }
-    total = sum(len(paths) for paths in tars.values())
     console.say(
-        f"{root}: {total} tars are whole; {total - known} were indexed, {known} had their index and"
-        " are unchanged"
+        f"{root}: {len(every)} tars are whole; {read} were read, {len(every) - read} have the size"
+        " and time that they had when they were indexed"
     )
     if not parts:
         console.say(
@@ -170,16 +215,29 @@ def adopt(root: Path, args: Arguments) -> None:
             f" {', '.join(manifests['.']['fields'])}; only the index was asked for"
         )
         return
+    _describe(root, args, parts, choice, samples, left_out)
+
+
+def _describe(
+    root: Path,
+    args: Arguments,
+    parts: Parts,
+    choice: Choice,
+    samples: Sequence[Combination],
+    left_out: list[dict[str, str]],
+) -> None:
+    """Write dataset.json, and report."""
     sets = {
         part: ShardSet(folder, shards=shards)
         for part, (folder, shards) in parts_of({"parts": parts}, root).items()
     }
     require_disjoint(sets)
-    pair = (args.input, args.target) if args.input else None
-    sample, errors = infer(sets, args.image, pair, args.vector)
+    if args.skip_broken:
+        samples = [one for one in samples if choice.is_whole(one)]
+    sample, notes = infer(choice.role, choice.fields, samples)
     columns = label_columns(sets, args.label)
     names = [name for group in OPTIONS for name in group if name in args.given]
-    options = {name: args.given[name][0] for name in names}
+    options = {name: "".join(args.given[name][:1]) for name in names}
     labels = {"labels": {column.name: column.entry() for column in columns}} if columns else {}
     dataset = {
         "version": VERSION,
@@ -190,9 +248,13 @@ def adopt(root: Path, args: Arguments) -> None:
         **labels,
         "parts": parts,
         "samples": {part: len(shard_set) for part, shard_set in sets.items()},
-        "left_out": [],
+        "left_out": left_out,
         "low_quality_kept": [],
-        "notes": errors + [f"labels: {len(one.values)} classes in {one.place}" for one in columns],
+        "notes": [
+            *notes,
+            *choice.notes,
+            *(f"labels: {len(one.values)} classes in {one.place}" for one in columns),
+        ],
         "complete": True,
     }
     prints = [shard_set.fingerprint for shard_set in sets.values()]
@@ -235,6 +297,9 @@ def _report(root: Path, dataset: dict[str, Any]) -> None:
         f"{root}: {counts['train']} train, {counts['validation']} validation, kind {kind};"
         f" fingerprint {dataset['fingerprint']}"
     )
+    if left_out := dataset["left_out"]:
+        reasons = "\n".join(f"  {one['name']}: {one['reason']}" for one in left_out[:5])
+        console.say(f"{len(left_out)} samples were left out; {DATASET} lists them:\n{reasons}")
     for note in dataset["notes"]:
         console.say(note)
     if sample["kind"] == "image" and not sample["size"]:

@@ -138,6 +138,18 @@ def tars_of(folder: Path) -> list[Path]:
     return tars
 
 
+def by_part(parts: Parts, tars: dict[str, list[Path]]) -> dict[str, list[Path]]:
+    """Return the tars of each part, of those by folder; all of them where there are no parts."""
+    if not parts:
+        return {"all": [path for paths in tars.values() for path in paths]}
+    chosen = {}
+    for part, entry in parts.items():
+        names = entry.get("shards")
+        paths = tars[entry["folder"]]
+        chosen[part] = [path for path in paths if names is None or path.name in names]
+    return chosen
+
+
 def require_listed(folder: Path, paths: list[Path]) -> None:
     """Raise DataError if a tar of an earlier manifest is missing: no set may shrink unnoticed."""
     if not (folder / MANIFEST).is_file():

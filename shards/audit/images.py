@@ -59,7 +59,7 @@ class Examiner:
     def __init__(self, sample: dict[str, Any], fields: list[str]):
         self.size, self.channels = height_width(sample["size"]), sample["channels"]
         self.decoding = sample.get("decoding", 1)
-        usual = [field for field in fields if field in image_files.FIELDS][:1]
+        usual = [field for field in fields if field.split("|")[0] in image_files.FIELDS][:1]
         self.fields = sample.get("fields") or [sample.get("field") or usual[0]]
         if not set(self.fields) <= set(fields):
             raise DataError(

@@ -2,6 +2,7 @@
 samples of shards that may be damaged, in chunks for worker processes.
 """
 
+import contextlib
 import functools
 import os
 from collections.abc import Collection
@@ -20,10 +21,11 @@ from distgan.shards.format.index import (
     describe_member,
     index_path,
     load_index,
+    load_json,
     samples_of,
     split_member,
 )
-from distgan.shards.format.manifest import MANIFEST
+from distgan.shards.format.manifest import MANIFEST, load_manifest
 from distgan.shards.format.tar_members import iter_members
 
 _CHUNK_SAMPLES = 32  # samples that one worker examines at a time
@@ -90,11 +92,19 @@ def examine_shard(item: tuple[str, Path, dict | None, list[str] | None]) -> Shar
             ("sha256", "", f"{sha256[:12]}, its index has {index['hash_lfs'][:12]}")
         )
     shard.keys = keys
-    _examine_members(shard, index["files"])
+    _examine_members(shard, index["files"], _unread(path))
     return shard
 
 
-def _examine_members(shard: Shard, files: dict[str, dict[str, Any]]) -> None:
+def _unread(path: Path) -> set[Any]:
+    """Return where the members are that `distgan index` left out of the index."""
+    others = load_json(index_path(path)).get("others")
+    entries = others.values() if isinstance(others, dict) else ()
+    offsets = [entry.get("offset") for entry in entries if isinstance(entry, dict)]
+    return {offset for offset in offsets if isinstance(offset, int)}
+
+
+def _examine_members(shard: Shard, files: dict[str, dict[str, Any]], unread: set[Any]) -> None:
     """Verify every member of the index, bytes and header; report members it does not list."""
     walked, stopped = _walk(shard.path)
     with open_regular(shard.path, links=True) as file:
@@ -136,7 +146,7 @@ def _examine_members(shard: Shard, files: dict[str, dict[str, Any]]) -> None:
                     shard.errors.append(
                         ("header", key, f"header at byte {offset - BLOCKSIZE} of {member}: {error}")
                     )
-    listed = {entry["offset"] for entry in files.values()}
+    listed = {entry["offset"] for entry in files.values()} | unread
     for offset, (member, size) in walked.items():
         if offset not in listed and split_member(member):
             shard.errors.append(
@@ -240,5 +250,10 @@ def read(place: Place, only: Collection[str] | None = None) -> dict[str, bytes]:
 @functools.lru_cache(maxsize=4)
 def _table(shard: Path) -> tuple[list[str], np.ndarray]:
     """Return the fields, and int64 [samples, fields, 2]: offset and size."""
+    # of tars of others the manifest names `jpg|png`
+    with contextlib.suppress(DataError):
+        known = load_manifest(shard.parent)["fields"]
+        _, fields, table = samples_of(shard, load_index(shard), known)
+        return fields, table[..., :2]
     _, fields, table = samples_of(shard, load_index(shard))
     return fields, table[..., :2]

@@ -20,6 +20,7 @@ are taken as sRGB; `colour_space` names what a file states instead.
 
 import contextlib
 import io
+import struct
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -43,6 +44,7 @@ _GRAY = ("1", "L", "LA", *WIDE)
 _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # TIFF's tags
 _WHITE_IS_ZERO, _UNSIGNED, _SIGNED = 0, 1, 2
 _TURNED = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
+_PLAIN_PIXELS = 1 << 26  # Pillow refuses more than some 178 million
 _SRGB_GAMMA = (0.44, 0.47)  # gAMA of a PNG is about 1 / 2.2
 
 
@@ -64,6 +66,33 @@ def _opened(file: Path | BinaryIO, formats: tuple[str, ...]) -> Iterator[Image.I
         warnings.simplefilter("ignore")
         with image_codec.opened(file, formats) as image:
             yield image
+
+
+def quick_header(data: bytes) -> Header | None:
+    """Return what `header` does, of the plainest PNG and JPEG, in a twentieth of the time; None for
+    any other file, and for those with metadata.
+    """
+    if data.startswith(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR") and data[37:41] == b"IDAT":
+        width, height, bits, colour, compression, method, _ = struct.unpack(">IIBBBBB", data[16:29])
+        if bits == 8 and colour in (0, 2) and not compression and not method:
+            if 0 < width * height <= _PLAIN_PIXELS:
+                return Header(width, height, colour == 0, "")
+    if not data.startswith(b"\xff\xd8\xff"):
+        return None
+    at, found = 2, None
+    while at + 10 <= len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if marker == 0xDA:  # the scan: metadata may stand anywhere before it
+            return found
+        if marker in (0xC0, 0xC1, 0xC2):
+            bits, height, width, channels = struct.unpack(">BHHB", data[at + 4 : at + 10])
+            if bits != 8 or channels not in (1, 3) or not 0 < width * height <= _PLAIN_PIXELS:
+                return None
+            found = Header(width, height, channels == 1, "")
+        elif marker not in (0xDB, 0xC4, 0xDD, 0xE0, 0xFE):  # tables, JFIF, comment
+            return None
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return None
 
 
 def header(file: Path | BinaryIO, formats: tuple[str, ...] = FORMATS) -> Header:

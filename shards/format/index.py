@@ -12,6 +12,7 @@ import hashlib
 import json
 import re
 from collections import Counter
+from collections.abc import Callable
 from contextlib import nullcontext
 from operator import itemgetter
 from pathlib import Path
@@ -54,9 +55,12 @@ def describe_member(offset: int, name: str, data: bytes) -> dict[str, Any]:
     return entry
 
 
-def write_index(shard: Path, files: dict[str, dict[str, Any]], sha256: str) -> None:
-    """Write the index, which commits the shard: after this call it counts as written."""
-    index = {"filesize": shard.stat().st_size, "hash_lfs": sha256, "files": files}
+def write_index(shard: Path, files: dict[str, dict[str, Any]], sha256: str, **more: Any) -> None:
+    """Write the index, which commits the shard: after this call it counts as written.
+
+    `more`: what `distgan index` keeps beside it.
+    """
+    index = {"filesize": shard.stat().st_size, "hash_lfs": sha256, "files": files, **more}
     write_atomic(index_path(shard), json.dumps(index), nullcontext)
 
 
@@ -148,10 +152,12 @@ def samples_of(
     """Return keys, fields, and int64 [samples, fields, 3]: offset, size, crc32 of each member.
 
     Neighbouring members with the same key are one sample; all samples must have exactly `fields`
-    (by default those of the first), else DataError.
+    (by default those of the first), else DataError. A field `jpg|png` is one of these in each
+    sample.
     """
     keys: list[str] = []
     columns: dict[str, int] = {}
+    named = {one: field for field in fields or () for one in field.split("|")}
     rows, member_columns = [], []
     for member in index["files"]:
         parts = split_member(member)
@@ -161,7 +167,7 @@ def samples_of(
         if not keys or key != keys[-1]:
             keys.append(key)
         rows.append(len(keys) - 1)
-        member_columns.append(columns.setdefault(field, len(columns)))
+        member_columns.append(columns.setdefault(named.get(field, field), len(columns)))
     if not keys:
         raise DataError(
             f"{shard}: holds no samples: no member has a name of the form key.field, such as"
@@ -218,11 +224,26 @@ def _raise_irregular(
 def index_tar(shard: str | Path) -> dict[str, Any]:
     """Verify and index a tar from any program (webdataset's ShardWriter, `tar cf`).
 
-    Return the index. The tar is only read. DataError, naming the member, for everything that
-    tar_members refuses, for a member that occurs twice, for samples that differ in their fields,
-    and if the existing index is that of another tar.
+    Return the index. The tar is only read. DataError as `read_tar`, and for samples that differ in
+    their fields.
     """
     shard = Path(shard)
+    files, sha256 = read_tar(shard)
+    samples_of(shard, {"files": files})
+    if not index_path(shard).exists() or load_index(shard)["files"] != files:
+        write_index(shard, files, sha256)
+    return load_index(shard)
+
+
+def read_tar(
+    shard: Path, visit: Callable[[str, bytes], None] = lambda name, data: None
+) -> tuple[dict[str, dict[str, Any]], str]:
+    """Read a tar from any program once; return the entries of its members, and its sha256.
+
+    `visit` is called with each member that has a name of the form key.field. DataError, naming the
+    member, for everything that tar_members refuses, for a member that occurs twice, and if the
+    existing index is that of another tar.
+    """
     if not shard.is_file():
         raise DataError(f"{shard} is {'not a file' if shard.exists() else 'missing'}")
     try:
@@ -239,13 +260,11 @@ def index_tar(shard: str | Path) -> dict[str, Any]:
         if name in files:
             raise DataError(f"{shard}: member {name} occurs twice")
         files[name] = describe_member(offset, name, data)
+        visit(name, data)
     if before and before["hash_lfs"] != sha256.hexdigest():
         raise DataError(
             f"{index_path(shard)} is the index of another tar (sha256 {before['hash_lfs'][:12]},"
             f" not {sha256.hexdigest()[:12]}); restore the tar, or delete the index to accept the"
             " tar as it is"
         )
-    samples_of(shard, {"files": files})
-    if before is None or before["files"] != files:
-        write_index(shard, files, sha256.hexdigest())
-    return load_index(shard)
+    return files, sha256.hexdigest()

@@ -26,16 +26,20 @@ _PART = re.compile(r"[^/\0]+")
 
 
 def write_manifest(
-    folder: Path, name: str, samples: int | None = None, pattern: str | None = None
+    folder: Path,
+    name: str,
+    samples: int | None = None,
+    pattern: str | None = None,
+    fields: list[str] | None = None,
 ) -> dict[str, Any]:
     """List the committed shards of `folder` in manifest.json and SHA256SUMS; return the manifest.
 
-    `pattern` selects the tars, by default `name-*.tar`. DataError if a shard has no valid index, a
+    `pattern` selects the tars, by default `name-*.tar`; `fields` are those of every sample, by
+    default those of the first. DataError if a shard has no valid index, a
     key occurs in two shards, or the number of samples is not `samples`.
     """
     shards: list[dict[str, Any]] = []
     seen: set[str] = set()
-    fields: list[str] | None = None
     for shard in sorted(folder.glob(pattern or f"{name}-*.tar")):
         index = load_index(shard)
         if shard.stat().st_size != index["filesize"]:
@@ -118,12 +122,16 @@ def fingerprint(hashes: list[str]) -> str:
 def set_fingerprint(dataset: dict[str, Any], prints: list[str]) -> str:
     """Return the fingerprint of a data set, of those of its splits.
 
-    It includes how samples are decoded where dataset.json states that: of tars of others, whose
-    pixels depend on it.
+    It includes how samples are decoded where dataset.json states that, and which were left out: of
+    tars of others, whose samples depend on it.
     """
-    sample = dataset.get("sample")
-    stated = isinstance(sample, dict) and "decoding" in sample
-    return fingerprint([*prints, *([json.dumps(sample, sort_keys=True)] if stated else [])])
+    sample, left_out = dataset.get("sample"), dataset.get("left_out")
+    more = []
+    if isinstance(sample, dict) and "decoding" in sample:
+        more.append(json.dumps(sample, sort_keys=True))
+    if dataset.get("source") == "index" and left_out:
+        more.append(json.dumps(left_out, sort_keys=True))
+    return fingerprint([*prints, *more])
 
 
 def parts_of(dataset: dict[str, Any], root: Path) -> dict[str, tuple[Path, list[str] | None]]:

@@ -146,4 +146,7 @@ def _are_names(value: Any, count: Any) -> bool:
 
 
 def _is_field(value: Any, kinds: tuple[str, ...]) -> bool:
-    return isinstance(value, str) and value.rpartition(".")[2] in kinds
+    """One field, or several with | between them, of which each sample has one."""
+    return isinstance(value, str) and all(
+        one.rpartition(".")[2] in kinds for one in value.split("|")
+    )

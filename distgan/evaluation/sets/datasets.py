@@ -30,7 +30,9 @@ class DatasetImages:
         self.training, self._resize = len(data.train), resize
         self.traits = Traits()
         if isinstance(sample := data.sample, Images):
-            format = _FORMATS.get(sample.fields[0].rpartition(".")[2], "PNG")
+            field = sample.fields[0]
+            # "": several, in tars of others
+            format = "" if "|" in field else _FORMATS.get(field.rpartition(".")[2], "PNG")
             size, is_gray = (sample.width, sample.height), sample.channels == 1
             self.traits.count(size, format, is_gray, has_alpha=False, n=len(self))
 
