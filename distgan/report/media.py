@@ -27,7 +27,7 @@ from distgan.shards.codecs import image_files
 MAX_GRIDS, MAX_CLIP_PICTURES, MAX_GENERATED = 8, 4, 4
 FRAME_PIXELS, LARGE_PIXELS = 640, 1024
 MIN_ENLARGED = 100  # pixels, of grids of small images
-SPECTROGRAM = 320, 96  # pixels
+SPECTROGRAM, MAX_SPECTROGRAMS = (320, 96), 60  # pixels; of the first sounds
 # Of results: a few large pictures, one below the other, and many small ones.
 SMALL_PIXELS, MAX_SMALL, MAX_LARGE = 256, 36, 3
 MAX_SOUND_BYTES = 2_000_000  # of all sounds together: a page must fit into a mail
@@ -201,14 +201,13 @@ def _sounds(paths: list[Path]) -> dict[str, Any]:
     for path in paths:
         clip, _, version = path.stem.rpartition(".")
         files.setdefault(clip or version, {})[version if clip else ""] = path
-    clips, bytes_left = [], MAX_SOUND_BYTES
+    clips, bytes_left, shown = [], MAX_SOUND_BYTES, 0
     for clip, versions in files.items():
         size = sum(path.stat().st_size for path in versions.values())
         if size <= bytes_left:
-            bytes_left -= size
-            clips.append(
-                (clip, {v: (sound(path), spectrogram(path)) for v, path in versions.items()})
-            )
+            bytes_left, shown = bytes_left - size, shown + len(versions)
+            draws = spectrogram if shown <= MAX_SPECTROGRAMS else lambda path: None
+            clips.append((clip, {v: (sound(path), draws(path)) for v, path in versions.items()}))
     return {
         "versions": sorted(
             {version for versions in files.values() for version in versions}, key=_version_order
@@ -254,7 +253,9 @@ def spectrogram(path: Path) -> str | None:
 
     columns, height = SPECTROGRAM
     try:
-        wave = audio_codec.to_float(audio_codec.read_wav(_wav(path) or b"")[0]).mean(axis=1)
+        wave = audio_codec.to_float(audio_codec.read_wav(_wav(path) or b"")[0]).mean(
+            1, dtype=np.float64
+        )
     except (OSError, ValueError, RuntimeError, DataError):
         return None
     size = 2 * height

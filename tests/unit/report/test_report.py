@@ -218,10 +218,12 @@ def test_pictures_outside_the_run_are_not_followed(tmp_path):
     folder = invent(tmp_path / "sagan/link-00000000", grids=0)
     Image.new("L", (8, 8)).save(tmp_path / "private.png")
     (folder / "samples/00000007.png").symlink_to(tmp_path / "private.png")
+    (folder / "real.png").symlink_to(tmp_path / "private.png")
+    (folder / "samples/00000000.png").write_text("no picture")
     (tmp_path / "private.json").write_text('{"metric": "private"}')
     (folder / "eval/00000007.json").symlink_to(tmp_path / "private.json")
     page = page_of(folder)
-    assert "<img" not in page and "private" not in page
+    assert "<img" not in page and "private" not in page and "cannot be read" in page
 
 
 def test_a_folder_that_is_no_run(tmp_path):

@@ -353,6 +353,19 @@ def test_a_sheet_before_small_pictures(plain):
     )
 
 
+@pytest.mark.gate
+def test_the_first_sounds_have_spectrograms(plain, monkeypatch):
+    (plain / "results").mkdir()
+    for i in range(5):
+        wav(plain / f"results/{i}.after.wav", clip(0))
+    monkeypatch.setattr(media, "MAX_SPECTROGRAMS", 3)
+    page = page_of(plain)
+    assert page.count('alt="spectrogram"') == 3 and page.count("<audio") == 5
+    assert media.spectrogram(plain / "results/missing.wav") is None
+    wav(plain / "results/short.wav", clip(0)[:100])
+    assert media.spectrogram(plain / "results/short.wav") is None
+
+
 def test_sounds_can_be_heard(made):
     page = made["timbre"][1]
     assert (
