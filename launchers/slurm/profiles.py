@@ -35,7 +35,7 @@ _KEYS = {
 }
 _OURS = {
     *("job_name", "output", "error", "input", "array", "parsable", "wait", "wrap", "signal"),
-    *("chdir", "dependency", "open_mode", "kill_on_invalid_dep", "test_only", "hold"),
+    *("chdir", "dependency", "open_mode", "kill_on_invalid_dep", "test_only"),
 }
 _REFUSED = {
     **dict.fromkeys(
