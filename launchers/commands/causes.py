@@ -8,12 +8,15 @@ LINES = 6  # of evidence
 
 @dataclass(frozen=True)
 class Cause:
-    """A cause: its name in a word or two, its meaning, the next command, lines of evidence."""
+    """A cause: its name in a word or two, its meaning, the next command, lines of evidence, and the
+    node that they name.
+    """
 
     name: str
     meaning: str
     then: str
     evidence: tuple[str, ...] = field(default=())
+    node: str = ""
 
 
 # What a log says -> (cause, meaning, what to do). The first that fits is it: the more telling stand

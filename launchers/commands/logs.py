@@ -13,6 +13,7 @@ from distgan.core.errors import RunError
 from distgan.core.reading import open_regular
 from distgan.launchers.runs.selection import RUNS, TARGET, SelectedRun, select
 from distgan.launchers.runs.state import UNDER_WAY
+from distgan.launchers.slurm.job_records import launch_log
 
 EPILOG = """examples:
   distgan logs ngf-study:3               rank 0 of the last attempt
@@ -66,6 +67,8 @@ def main(argv: list[str]) -> int:
     folder = selected[0].folder
     name = "launcher.log" if options.launcher else f"rank{options.rank}.log"
     paths = _paths(folder, name, options.attempt)
+    if not paths and not options.follow and _show_launch_log(selected[0], wanted):
+        return 0
     if not paths and not options.follow:
         raise RunError(_nothing_printed(selected[0], name, options))
     offsets = {
@@ -83,6 +86,20 @@ def main(argv: list[str]) -> int:
             return 0
         time.sleep(2)
     return 0
+
+
+def _show_launch_log(run: SelectedRun, wanted: re.Pattern[str]) -> bool:
+    """Print what the last job of a run printed itself, if it ended before the run had a log."""
+    if run.submitted is None or run.key is None or any((run.folder / "attempts").glob("*/*.log")):
+        return False
+    text = launch_log(run.folder, run.submitted.submission.id, run.key)
+    if not text or not text.strip():
+        return False
+    console.say(f"---- job {run.key}, before the training began")
+    for line in text.splitlines():
+        if line.strip() and wanted.search(line):
+            print(console.printable(line))
+    return True
 
 
 def _nothing_printed(run: SelectedRun, name: str, options: Arguments) -> str:

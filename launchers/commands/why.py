@@ -7,13 +7,20 @@ from typing import Any
 
 from distgan.core import console
 from distgan.core.arguments import MANY, Command
-from distgan.core.reading import read_tail
 from distgan.launchers.commands.causes import LINES, SLURM, Cause, match
+from distgan.launchers.commands.launch_causes import match_launch, waiting
 from distgan.launchers.runs.selection import RUNS, TARGET, SelectedRun, select
 from distgan.launchers.slurm import client
-from distgan.launchers.slurm.job_records import records, tail
+from distgan.launchers.slurm.job_records import launch_log, records, tail
+from distgan.launchers.slurm.ledger import Ledger
+from distgan.launchers.slurm.limits import remedy
 from distgan.runs.records import read_if_good
 
+# Causes that say less than what a job prints before its first step.
+VAGUE = (
+    *("refused", "an exception", "import error", "disk full", "port in use"),
+    "lost another process",
+)
 COMMAND = Command(
     "why",
     "Why runs ended as they did, or do not begin: cause, evidence, next command.",
@@ -34,7 +41,10 @@ def main(argv: list[str]) -> int:
 
 def say(run: SelectedRun) -> None:
     matched, name = cause(run), f"{run.sweep}:{run.index}" if run.sweep else run.folder.name
-    words = {"TARGET": name, "RUN": str(run.folder)}
+    nodes = run.files.job.get("nodes") or (run.queue_entry.nodes if run.queue_entry else "")
+    words = {"TARGET": name, "RUN": str(run.folder), "NODE": matched.node or nodes}
+    if not words["NODE"] or set("[,") & set(words["NODE"]):  # one of several: no one knows which
+        words["NODE"] = "NODE"
     console.say(
         f"{name}  {run.folder}\n  state    "
         f" {run.state.name}{f': {run.state.why}' if run.state.why else ''}\n  cause    "
@@ -42,7 +52,7 @@ def say(run: SelectedRun) -> None:
     )
     for line in (*run.files.faults, *matched.evidence):
         console.say(f"  evidence  {line[:200]}")
-    then = re.sub("TARGET|RUN", lambda word: shlex.quote(words[word[0]]), matched.then)
+    then = re.sub(r"TARGET|RUN|\bNODE\b", lambda word: shlex.quote(words[word[0]]), matched.then)
     console.say(f"  next      {then}\n")
 
 
@@ -53,7 +63,7 @@ def cause(run: SelectedRun) -> Cause:
     name = run.state.name
     if name == "done":
         return Cause("done", "it has trained to its end", "distgan report RUN", _history(turns))
-    if name in ("queued", "requeued"):
+    if name in ("queued", "requeued", "held"):
         return _waits(run, turns)
     if name in ("running", "stopping"):
         nodes = run.queue_entry.nodes if run.queue_entry else last.get("host", "this machine")
@@ -61,7 +71,15 @@ def cause(run: SelectedRun) -> Cause:
             name,
             f"it is on {nodes}",
             "distgan logs -f TARGET",
-            _history(turns),
+            _history(turns, running=True),
+        )
+    if name == "new" and (words := Ledger(run.folder.parents[1]).refusal(run.folder)):
+        said, _, advice = words.partition("\n")
+        return Cause(
+            "refused by Slurm" if "refused" in said else "not submitted",
+            "Slurm has no job of it",
+            f"{remedy(said) or advice or 'mend that'}; then the line that submits it, again",
+            (said,),
         )
     if name in ("new", "uncertain"):
         return Cause(
@@ -102,19 +120,23 @@ def _ended(run: SelectedRun, turns: Sequence[Mapping[str, Any]], last: Mapping[s
         return _with(SLURM["CANCELLED"], _history(turns))
     if "no progress: " in (run.files.refused or ""):
         own_cause = run.files.refused or ""
+    text = tail(run.folder / "attempts" / last["attempt"]) if last else ""
+    text = f"{own_cause}\n{text}\n{_launch_log(run)}"
+    # Before the first step what a job prints says more than what the trainer makes of it.
+    began = (run.folder / "journal.jsonl").exists()
+    launch = None if began else match_launch(text)
     if own_cause:
         matched = match(own_cause, own_cause)
-        if matched and matched.name not in ("refused", "an exception"):
+        if matched and matched.name not in (VAGUE if launch else ("refused", "an exception")):
             return _with(matched, (own_cause.splitlines()[0], *_history(turns)[-2:]))
-    text = tail(run.folder / "attempts" / last["attempt"]) if last else ""
-    if (matched := match(own_cause + "\n" + text + "\n" + _submitit(run), own_cause)) and not (
-        slurm in SLURM and matched.name == "an exception"
-    ):
+    matched = match(text, own_cause)
+    if launch and (matched is None or matched.name in VAGUE):
+        return launch
+    if matched and not (slurm in SLURM and matched.name == "an exception"):
         return matched
     if slurm in SLURM:
         return _with(SLURM[slurm], _history(turns))
-    launch = _launch_failure(run)
-    return launch or Cause(
+    return _launch_failure(run) or Cause(
         "unknown",
         "neither Slurm, nor the run, nor its logs show it",
         "distgan logs TARGET; distgan retry TARGET",
@@ -122,48 +144,41 @@ def _ended(run: SelectedRun, turns: Sequence[Mapping[str, Any]], last: Mapping[s
     )
 
 
+def _launch_log(run: SelectedRun) -> str:
+    """Return the output of the job before the run had a log."""
+    if not run.submitted or not run.submitted.key:
+        return ""
+    return launch_log(run.folder, run.submitted.submission.id, run.submitted.key) or ""
+
+
 def _waits(run: SelectedRun, turns: Sequence[Mapping[str, Any]]) -> Cause:
-    reason = run.queue_entry.reason if run.queue_entry else ""
-    explanations = {
-        "Priority": "other jobs come first",
-        "Resources": "no node is free for it",
-        "JobArrayTaskLimit": "as many of the sweep run as may at a time (--max-parallel)",
-        "BeginTime": "Slurm lets a requeued job wait two minutes or so",
-        "Dependency": "it waits for another job",
-        "DependencyNeverSatisfied": "the run it grows from has failed",
-        "QOSMaxSubmitJobPerUserLimit": "this user's limit of jobs",
-        "AssocGrpGRES": "the account's GPUs are in use",
-        "ReqNodeNotAvail": "nodes are reserved or down",
-        "PartitionTimeLimit": (
-            "it asks for more time than the partition allows: distgan cancel TARGET, then submit"
-            " with a shorter --time"
-        ),
-    }
-    why = next(
-        (text for key, text in explanations.items() if reason.startswith(key)),
-        "see REASON CODES in the manual of squeue",
-    )
-    start = (
-        run.queue_entry.start
-        if run.queue_entry and run.queue_entry.start not in ("N/A", "")
-        else "unknown"
-    )
+    entry = run.queue_entry
+    reason = entry.reason if entry else ""
+    meaning, then = waiting(reason, run.key or "JOB")
+    start = entry.start if entry and entry.start not in ("N/A", "") else "unknown"
     return Cause(
         run.state.name,
-        f"{reason or 'waiting'}: {why}",
-        "distgan status --watch TARGET",
+        f"{reason or 'waiting'}: {meaning}",
+        then or "distgan status --watch TARGET",
         (f"expected start: {start}", *_history(turns)),
     )
 
 
-def _history(turns: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    """Return a line for each of the last attempts."""
-    return tuple(
+def _history(turns: Sequence[Mapping[str, Any]], running: bool = False) -> tuple[str, ...]:
+    """Return a line for each of the last attempts. `running`: the last one goes on."""
+    lines = [
         f"attempt {turn['attempt']}: job {turn['job']} on {turn.get('nodes')}, steps"
         f" {turn.get('step', 0)} to {turn.get('last_step', '?')},"
         f" {turn.get('cause') or 'ended without a record'}"
         for turn in turns[-4:]
-    )
+    ]
+    if running and lines:
+        last = turns[-1]
+        lines[-1] = (
+            f"attempt {last['attempt']}: job {last['job']} on {last.get('nodes')}, from step"
+            f" {last.get('step', 0)}, goes on"
+        )
+    return tuple(lines)
 
 
 def _accounted(run: SelectedRun) -> str | None:
@@ -173,23 +188,6 @@ def _accounted(run: SelectedRun) -> str | None:
         else None
     )
     return spells[-1].state if spells else None
-
-
-def _submitit(run: SelectedRun) -> str:
-    """Return the output of the job before the run had a log."""
-    if not run.submitted or not run.submitted.key:
-        return ""
-    texts = []
-    for path in sorted(
-        (run.folder.parents[1] / "_slurm" / run.submitted.submission.id).glob(
-            f"{run.submitted.key}_*_log.*"
-        )
-    ):
-        try:
-            texts.append(read_tail(path, 8000).decode(errors="replace"))
-        except OSError:
-            continue
-    return "\n".join(texts)
 
 
 def _launch_failure(run: SelectedRun) -> Cause | None:
