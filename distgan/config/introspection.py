@@ -44,6 +44,13 @@ def defaults(model: type[BaseModel]) -> dict[str, Any]:
     }
 
 
+def changed(settings: BaseModel) -> dict[str, Any]:
+    """Return {key: value} of the settings that differ from their defaults, but for the recipe."""
+    usual = dict(flatten(defaults(type(settings))))
+    values = flatten(settings.model_dump(mode="json"))
+    return {key: value for key, value in values if usual.get(key) != value and key != "recipe"}
+
+
 def describe(
     model: type[BaseModel], prefix: str = "", section: dict[str, Any] | None = None
 ) -> list[tuple[str, str, str, str]]:

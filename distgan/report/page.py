@@ -165,10 +165,14 @@ def _healthy_range(signal: HealthSignal) -> str:
 
 
 def _settings(run: History) -> dict[str, list[dict[str, Any]]]:
-    """Return the settings that the user chose or that were changed in flight, the others, and the
-    tuning guide.
+    """Return the settings that the user gave, that differ from their defaults or were changed in
+    flight; the others; and the tuning guide.
     """
-    chosen, resolved = dict(flatten(run.overrides)), dict(flatten(run.config))
+    resolved = dict(flatten(run.config))
+    newest = (list(run.attempts.values()) or [{}])[-1].get("changed")
+    differing = newest if isinstance(newest, list) else []  # runs made before have no such record
+    chosen = {key: resolved[key] for key in differing if type(key) is str and key in resolved}
+    chosen |= dict(flatten(run.overrides))
     changed = {
         key: format_setting(value)
         for key, value in run.values.items()

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import torch
 
 from distgan import __version__
+from distgan.config.introspection import changed
 from distgan.config.sections import Machine
 from distgan.config.settings import Run
 from distgan.core import console, watchdog
@@ -180,6 +181,7 @@ def _facts(setup: TrainingSetup) -> dict[str, Any]:
     on_gpu = ranks.device.type == "cuda"
     return {
         "argv": sys.argv,
+        "changed": list(changed(setup.run)),  # settings that differ from their defaults
         "data": {
             "kind": data.kind,
             "train": len(data.train),

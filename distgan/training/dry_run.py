@@ -7,7 +7,7 @@ from typing import Any
 import torch
 import yaml
 
-from distgan.config.introspection import defaults, flatten
+from distgan.config.introspection import changed, flatten
 from distgan.config.settings import Run
 from distgan.core import console
 from distgan.core.clock import Clock
@@ -68,14 +68,12 @@ def dry_run(module: Module, run: Run, every_setting: bool = False) -> int:
 
 
 def _say_changed(run: Run) -> None:
-    usual = dict(flatten(defaults(type(run))))
-    values = dict(flatten(run.model_dump(mode="json")))
-    changed = [key for key, value in values.items() if usual.get(key) != value and key != "recipe"]
-    for number, key in enumerate(changed):
-        value = values[key] if isinstance(values[key], str) else json.dumps(values[key])
-        console.say(f"{'' if number else 'settings':19} {key}={value}")
+    differing, count = changed(run), len(list(flatten(run.model_dump(mode="json"))))
+    for number, (key, value) in enumerate(differing.items()):
+        text = value if isinstance(value, str) else json.dumps(value)
+        console.say(f"{'' if number else 'settings':19} {key}={text}")
     console.say(
-        f"{'':19} {len(values) - len(changed)} others have their defaults:"
+        f"{'':19} {count - len(differing)} others have their defaults:"
         " `--dry-run --all` prints every setting"
     )
 

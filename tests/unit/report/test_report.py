@@ -322,3 +322,13 @@ def test_the_guide_names_only_what_the_recipe_can_move(tmp_path):
     text = Reader(page_of(folder)).text
     text = text[text.index("Tuning guide") : text.index("Environment")]
     assert "setting: ngf" in text and "depth" not in text and "copies" not in text
+
+
+def test_settings_of_a_run_file_are_shown_as_changed(tmp_path):
+    folder = invent(tmp_path / "x/y", lines=2, grids=0)
+    path = folder / "attempts/001/attempt.json"
+    facts = json.loads(path.read_text()) | {"changed": ["latent", 7, "unknown", "clip"]}
+    path.write_text(json.dumps(facts))
+    page = page_of(folder)
+    chosen = page[page.index("<h2>Settings") :].partition("<details>")[0]
+    assert re.findall("<tr><td>([^<]*)", chosen) == ["latent", "clip", "ngf"]
