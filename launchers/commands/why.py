@@ -127,7 +127,8 @@ def _ended(run: SelectedRun, turns: Sequence[Mapping[str, Any]], last: Mapping[s
     launch = None if began else match_launch(text)
     if own_cause:
         matched = match(own_cause, own_cause)
-        if matched and matched.name not in (VAGUE if launch else ("refused", "an exception")):
+        vague = {*VAGUE} - {"disk full"} if launch else {"refused", "an exception"}
+        if matched and matched.name not in vague:
             return _with(matched, (own_cause.splitlines()[0], *_history(turns)[-2:]))
     matched = match(text, own_cause)
     if launch and (matched is None or matched.name in VAGUE):
