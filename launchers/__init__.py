@@ -5,6 +5,7 @@ A launcher decides where a run's processes run; it changes no number of the run.
 and the capacity study import more. Packages, each of which may import those above it:
 
 slurm      one cluster: its commands, profiles, submission, the program inside a job; no torch
+executors  where submitted runs are executed: Slurm or this machine; no torch
 runs       runs as the launchers see them: plan, state, selection, cost
 local      several processes on this machine
 commands   the verbs for submitted runs

@@ -11,6 +11,7 @@ from distgan.core import console
 from distgan.core.arguments import Arguments
 from distgan.core.errors import ConfigError
 from distgan.core.files import disk_errors, remove
+from distgan.launchers.executors import interface as executors
 from distgan.launchers.runs import submit_warnings
 from distgan.launchers.runs.plan import clear_end_markers, plan_run, runs_folder
 from distgan.launchers.runs.selection import SelectedRun, inspect, with_accounting
@@ -41,7 +42,7 @@ def submit(study: "Study", options: Arguments) -> int:
     ledger = Ledger(home)
     samples = options.n or (planned[0].run.scored or Evaluate()).samples
     with ledger.locked():
-        rows, submissions = ledger.query(exclusive=True)
+        rows, submissions = executors.query(ledger, exclusive=True, need_slurm=True)
         selected = with_accounting(
             [
                 inspect(run.folder, submissions.get(run.spec.folder), rows, steps=run.steps)

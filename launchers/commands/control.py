@@ -14,6 +14,7 @@ from distgan.core.arguments import MANY, Arguments, Command, Option, one_of, swi
 from distgan.core.errors import ConfigError, LaunchError
 from distgan.core.files import disk_errors, opener, remove, touch, user_name
 from distgan.core.reading import parse_json
+from distgan.launchers.executors import interface as executors
 from distgan.launchers.runs.plan import snapshot_files
 from distgan.launchers.runs.selection import RUNS, TARGET, SelectedRun, read_submission, select
 from distgan.launchers.slurm import client, submission
@@ -136,7 +137,7 @@ def cancel(argv: list[str]) -> int:
     hidden = [run for run in selected if run.state.name == "uncertain" and run.key]
     if not options.dry_run:
         ledger = Ledger(options.runs.resolve())
-        refused = client.cancel(dict.fromkeys(run.key for run in active if run.key))
+        refused = executors.cancel(ledger.home, [run.submitted for run in active if run.submitted])
         for run in [*active, *hidden]:
             if run.submitted and run.key not in refused:
                 ledger.append(
@@ -233,7 +234,8 @@ def _again(
     files = ledger.home / "files"
     elements = [[RunSpec(run.folder, snapshot_files(run.words, files))] for (run,) in elements]
     kept = {key: value for key, value in last.details.items() if key == "sweep"}
-    return submission.submit(home, elements, resources, cwd=recorded.get("cwd"), **kept).job
+    executor = executors.of(home, last)
+    return executor.submit(home, elements, resources, cwd=recorded.get("cwd"), **kept).job
 
 
 def _is_trusted(
@@ -257,9 +259,11 @@ def _is_trusted(
     if parse_json(text) != recorded or cwd and not f"{cwd}".isprintable():
         raise LaunchError(f"{path} was changed while it was read, or is damaged; try again")
     train = [*(resources.program or ("distgan", "train"))]
+    local = recorded.get("executor") == "local"
+    script = submission.script(path.parent, len(elements), resources, cwd) if not local else ""
     shown = "\n".join(
         [
-            submission.script(path.parent, len(elements), resources, cwd).rstrip(),
+            script.rstrip() or f"cd {shlex.quote(str(cwd))}",
             *(f"# it trains: {shlex.join([*train, *member.words])}" for (member,) in elements),
         ]
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 from distgan.core import console
 from distgan.core.arguments import Command, number, switch
 from distgan.core.files import opened_folder, remove
+from distgan.launchers.executors import interface as executors
 from distgan.launchers.runs.selection import RUNS, select
 from distgan.launchers.slurm import client
 from distgan.launchers.slurm.ledger import Ledger
@@ -63,8 +64,7 @@ def main(argv: list[str]) -> int:
 
 def _garbage(home: Path, checkpoints: bool) -> Iterator[tuple[Path, str]]:
     """Yield what may be removed, and why."""
-    if client.is_available():  # elsewhere nothing tells which jobs are still waiting
-        yield from _ended_submissions(home)
+    yield from _ended_submissions(home)
     linked = {os.path.realpath(path) for path in home.glob("*/*/code") if path.is_symlink()}
     for path in sorted(home.glob("_code/*")):
         if path.is_dir() and os.path.realpath(path) not in linked:
@@ -86,11 +86,13 @@ def _ended_submissions(home: Path) -> Iterator[tuple[Path, str]]:
     """Yield files of submissions of this user whose jobs have ended; others' may be hidden."""
     ledger = Ledger(home)
     submissions, _ = ledger.read()
-    rows = client.queue() if submissions else {}
+    rows, _ = executors.query(ledger)
     active = {key.partition("_")[0] for key, row in rows.items() if row.active}
     active |= {row.name for row in rows.values() if row.active}
     needed = {last.submission.id for last in ledger.last_submissions().values()}  # `distgan retry`
     for submission in submissions:
+        if not submission.is_local and not client.is_available():
+            continue  # nothing shows here which jobs are still waiting
         folder = home / "_slurm" / submission.id
         if not {submission.job, submission.name}.isdisjoint(active):
             continue

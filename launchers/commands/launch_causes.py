@@ -228,6 +228,7 @@ REASONS: tuple[tuple[str, str, str], ...] = (
     (r"Priority", "other jobs come first", ""),
     (r"Resources", "no node is free for it", ""),
     (r"JobArrayTaskLimit", "as many of the sweep run as may at a time (--max-parallel)", ""),
+    (r"LocalPlaces", "as many run on this machine as may at a time (--parallel, --gpus)", ""),
     (
         r"BeginTime",
         "it is to begin later: `begin` of the profile, or the two minutes or so that Slurm lets a"

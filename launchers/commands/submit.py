@@ -1,13 +1,14 @@
-"""`distgan submit`: submit one run as a job of Slurm."""
+"""`distgan submit`: submit one run as a job of Slurm, or of this machine."""
 
 import distgan.train as train
 from distgan.core import console
 from distgan.core.arguments import MANY, Command, switch
 from distgan.core.errors import LaunchError
+from distgan.launchers.executors import interface as executors
 from distgan.launchers.runs import submit_warnings
 from distgan.launchers.runs.plan import clear_end_markers, plan_run, runs_folder, snapshot_files
 from distgan.launchers.runs.selection import inspect, with_accounting
-from distgan.launchers.slurm import profiles, submission
+from distgan.launchers.slurm import profiles
 from distgan.launchers.slurm.ledger import Ledger
 from distgan.launchers.slurm.submission import RunSpec
 
@@ -15,6 +16,7 @@ EPILOG = """examples:
   distgan submit sagan data=data/particles --profile gpu             one GPU
   distgan submit run.yaml --profile gpu-node --nodes 2 --time 12h    two nodes of 8 GPUs
   distgan submit sagan data=data/particles --profile gpu --dry-run   check, and ask when it starts
+  distgan submit sagan data=data/particles --here                    detached, on this machine
 
 The number of nodes and GPUs does not change the result. No process has to stay alive:
 `distgan status` shows progress, `distgan logs -f` the output, `distgan why` why a run ended. A job
@@ -26,6 +28,7 @@ COMMAND = Command(
     "Train one run as a job of Slurm. Submit and leave.",
     (
         switch("dry-run", "check everything and ask Slurm when it would start; submit nothing"),
+        *executors.OPTIONS,
         *profiles.job_options(),
     ),
     train.COMMAND.words,
@@ -38,12 +41,12 @@ COMMAND = Command(
 
 def main(argv: list[str]) -> int:
     options = COMMAND.parse(argv)
-    resources = profiles.chosen(options)
+    executor, resources = executors.chosen(options)
     planned = plan_run(options.words, resources)
     home = runs_folder(planned.run)
     ledger = Ledger(home)
     with ledger.locked():
-        rows, submissions = ledger.query(exclusive=True)
+        rows, submissions = executors.query(ledger, True, need_slurm=not executor.is_local)
         (run,) = with_accounting(
             [
                 inspect(
@@ -51,7 +54,7 @@ def main(argv: list[str]) -> int:
                 )
             ]
         )
-        console.say(f"run         {planned.folder}\njob         {resources.describe()}")
+        console.say(f"run         {planned.folder}\njob         {executor.describe(resources)}")
         if run.state.name == "uncertain":
             raise LaunchError(f"nothing was submitted: {run.state.why}; try again in a few minutes")
         if run.state.name == "unknown":
@@ -67,17 +70,18 @@ def main(argv: list[str]) -> int:
                 f" nothing was submitted. next: {console.command(verb, planned.folder)}"
             )
             return 0
-        for line in submit_warnings.collect(resources, [planned]):
-            console.say(f"warning: {line}")
+        if not executor.is_local:
+            for line in submit_warnings.collect(resources, [planned]):
+                console.say(f"warning: {line}")
         if options.dry_run:
-            console.say(f"Slurm       {submission.test_only(resources)}\nnothing was submitted")
+            console.say(f"{executor.test(resources, 1)}\nnothing was submitted")
             return 0
         clear_end_markers(planned)
         member = RunSpec(
             planned.spec.folder,
             snapshot_files(planned.spec.words, home / "_slurm" / "files"),
         )
-        submitted = submission.submit(home, [[member]], resources)
+        submitted = executor.submit(home, [[member]], resources)
     console.say(
         f"submitted   job {submitted.job}\nnext: {console.command('status', planned.folder.name)}"
     )

@@ -38,7 +38,12 @@ class RunCost:
 
 def run_costs(selected: Sequence[SelectedRun]) -> list[RunCost]:
     """Return the cost of each run, by one call of sacct."""
-    jobs = {record["job"] for run in selected for record in records(run.folder)}
+    jobs = {
+        record["job"]
+        for run in selected
+        for record in records(run.folder)
+        if record["job"][:1].isdecimal()  # else it was no job of Slurm
+    }
     spells = (
         client.job_spans({job.partition("_")[0] for job in jobs})
         if jobs and client.is_available()

@@ -12,6 +12,7 @@ from distgan.core import console
 from distgan.core.arguments import Option
 from distgan.core.errors import LaunchError, RunError
 from distgan.core.files import opened_folder
+from distgan.launchers.executors import interface as executors
 from distgan.launchers.runs.state import RunFiles, RunState, read_run_files, run_state
 from distgan.launchers.slurm import client, job_records
 from distgan.launchers.slurm.ledger import LastSubmission, Ledger, anchor
@@ -91,7 +92,7 @@ def select(home: Path, words: Sequence[str], acting: bool = False) -> list[Selec
     """
     ledger, rows = Ledger(home), None
     try:
-        rows, submissions = ledger.query()
+        rows, submissions = executors.query(ledger)
     except LaunchError as error:
         if acting:
             raise
@@ -144,7 +145,9 @@ def with_accounting(selected: list[SelectedRun]) -> list[SelectedRun]:
         run
         for run in selected
         if run.queue_entry is None
+        and run.submitted
         and run.key
+        and not run.submitted.submission.is_local
         and not run.files.shorter
         and (
             run.state.name == "unknown"

@@ -139,6 +139,8 @@ def run_state(
             f"submitted by {submitted.submission.user}, and Slurm shows no such job now; `distgan"
             " cancel` gives it up",
         )
+    if row and row.state == "LOST":
+        return RunState("lost", row.reason)
     recorded = files.status.get("state")
     ended = row.state if row else spell.state if spell else None
     if ended and ended not in client.ENDED:  # sacct knows a job that squeue did not show

@@ -25,6 +25,7 @@ ENDED = (
     "DEADLINE",
     "OUT_OF_MEMORY",
     "REVOKED",
+    "LOST",  # no state of Slurm's: a job of this machine that ended without a word
 )
 # What a surrounding job or launcher left would be taken for the new job's; how the cluster is found
 # must stay.

@@ -244,22 +244,28 @@ class JobAttempt:
         )
 
     def _about(self, step: int) -> dict[str, Any]:
-        env = self.environment
         job = client.show("job", self.key)
+        return {
+            **self._facts(step),
+            "nodes": self.environment.get("SLURM_JOB_NODELIST"),
+            "cpus": int(job.get("NumCPUs") or 0),
+            "queued": client.parse_time(job.get("SubmitTime", "")),
+            "slurm_start": client.parse_time(job.get("StartTime", "")),
+            "slurm_end": client.parse_time(job.get("EndTime", "")),
+        }
+
+    def _facts(self, step: int) -> dict[str, Any]:
+        """Return what the record of an attempt has of any executor."""
+        env = self.environment
         return {
             "submission": self.id,
             "job": self.key,
             "raw": env.get("SLURM_JOB_ID"),
             "restart": self.restart,
-            "nodes": env.get("SLURM_JOB_NODELIST"),
             "gpus": self.resources.gpus * self.nodes,
-            "cpus": int(job.get("NumCPUs") or 0),
             "partition": env.get("SLURM_JOB_PARTITION"),
             "host": socket.gethostname(),
             "shared_by": len(self.members),
-            "queued": client.parse_time(job.get("SubmitTime", "")),
-            "slurm_start": client.parse_time(job.get("StartTime", "")),
-            "slurm_end": client.parse_time(job.get("EndTime", "")),
             "started": time.time(),
             "step": step,
             "python": sys.executable,

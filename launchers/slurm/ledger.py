@@ -47,6 +47,12 @@ class Submission:
     job: str | None = None
     array: bool = False
     void: str | None = None  # why Slurm does not have it
+    process: Any = None  # of a job of this machine: its scheduler, as it was recorded
+
+    @property
+    def is_local(self) -> bool:
+        """True if it was submitted to a machine without Slurm (`launchers/executors/local.py`)."""
+        return self.details.get("executor") == "local"
 
     @property
     def user(self) -> str:
@@ -139,9 +145,9 @@ class Ledger:
         )
         return submission
 
-    def submitted(self, submission: Submission, job: str, array: bool) -> None:
+    def submitted(self, submission: Submission, job: str, array: bool, **more: Any) -> None:
         submission.job, submission.array = job, array
-        self.append({"id": submission.id, "state": "submitted", "job": job, "array": array})
+        self.append({"id": submission.id, "state": "submitted", "job": job, "array": array, **more})
 
     def void(self, submission: Submission, why: str) -> None:
         submission.void = why
@@ -180,28 +186,12 @@ class Ledger:
                     submission = submissions[entry["id"]]
                     submission.job, submission.array = entry["job"], entry["array"]
                     submission.void = None
+                    submission.process = entry.get("process")
                 elif entry["state"] == "void":
                     submissions[entry["id"]].void = f"{entry.get('why') or 'no reason is recorded'}"
                 elif entry["state"] == "cancelled":
                     cancelled |= {(entry["id"], anchor(home, run)) for run in entry["runs"]}
         return list(submissions.values()), cancelled
-
-    def query(
-        self, exclusive: bool = False
-    ) -> tuple[dict[str, client.QueueEntry], dict[str, "LastSubmission"]]:
-        """Return (the queue of all users who submitted from here, the last submission of each run).
-
-        One call of squeue, then `resolve_pending`. The queue is empty without Slurm and before the
-        first submission.
-        """
-        submissions, _ = self.read()
-        rows = (
-            client.queue({submission.user for submission in submissions})
-            if exclusive or submissions and client.is_available()
-            else {}
-        )
-        self.resolve_pending(rows, exclusive)
-        return rows, self.last_submissions()
 
     def resolve_pending(
         self, rows: Mapping[str, client.QueueEntry], exclusive: bool = False
@@ -230,6 +220,8 @@ class Ledger:
                     self.void(submission, f"sbatch refused the job: {refused[submission.name]}")
                 elif not exclusive:
                     open_ones.append(submission)
+                elif submission.is_local:  # its scheduler starts nothing before the ledger has it
+                    self.void(submission, "interrupted before its scheduler was recorded")
                 elif any(
                     (Path(run) / "attempts").is_dir() and _tried(Path(run), submission.id)
                     for members in submission.members

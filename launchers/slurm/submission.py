@@ -49,12 +49,7 @@ def submit(
     """
     if "%" in str(home):
         raise LaunchError(f"{home}: Slurm reads % in the path of a log as a pattern; rename it")
-    ledger, rows = Ledger(home), [[member.folder for member in members] for members in elements]
-    code = snapshot.take(home / "_code")
-    for member in (member for members in elements for member in members):
-        with disk_errors(Path(member.folder)):
-            make_folder(Path(member.folder))
-        snapshot.link(Path(member.folder), code)
+    ledger, (code, rows) = Ledger(home), prepare(home, elements)
     cwd, facts = cwd or os.getcwd(), read_limits(resources.partition)
     shell = passed_on(resources)
     submission = ledger.begin(rows, resources=resources.model_dump(mode="json"), **details)
@@ -89,6 +84,18 @@ def submit(
         job = accepted
     ledger.submitted(submission, job, len(elements) > 1)
     return submission
+
+
+def prepare(home: Path, elements: list[list[RunSpec]]) -> tuple[Path, list[list[str]]]:
+    """Make the folders of runs and link them to a copy of the code; return (the copy, the folders
+    of each element).
+    """
+    code = snapshot.take(home / "_code")
+    for member in (member for members in elements for member in members):
+        with disk_errors(Path(member.folder)):
+            make_folder(Path(member.folder))
+        snapshot.link(Path(member.folder), code)
+    return code, [[member.folder for member in members] for members in elements]
 
 
 def _accepted(name: str) -> str | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from distgan.core import console
 from distgan.core.arguments import MANY, Arguments, Command, Option, one_of, switch
 from distgan.core.errors import LaunchError, RunError
+from distgan.launchers.executors import interface as executors
 from distgan.launchers.runs.selection import read_sweeps
 from distgan.launchers.slurm import profiles
 from distgan.launchers.sweeps import comparison, definition
@@ -22,6 +23,10 @@ EPILOG = """examples:
   distgan sweep sweep.yaml                 a file; `distgan sweep --help-file` shows its keys
   distgan sweep sweep.yaml --dry-run       the plan, its cost, and when Slurm would start it
   distgan sweep sweep.yaml --pack 4        four small models beside each other in each job
+  distgan sweep sweep.yaml --here --parallel 2
+                                           on this machine, two runs at a time; --gpus 0,1,2,3:
+                                           one on each of these GPUs. Closing the terminal ends
+                                           nothing; the same line again continues what was ended
   distgan sweep sweep.yaml --retry failed  submit failed runs again, too
   distgan sweep NAME --report              compare the runs of a sweep, by its name, file or words
 
@@ -61,6 +66,7 @@ submits what is missing.""",
         switch("report", "compare the members; submit nothing"),
         switch("watch", "stay: submit again when limits of the cluster allow, report at the end"),
         switch("help-file", "print the keys of a sweep file"),
+        *executors.OPTIONS,
         *profiles.job_options(many=True),
     ),
     (

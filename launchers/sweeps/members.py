@@ -9,6 +9,8 @@ from pathlib import Path
 from distgan.core import console
 from distgan.core.arguments import Arguments
 from distgan.core.errors import ConfigError, LaunchError, RunError
+from distgan.launchers.executors import interface as executors
+from distgan.launchers.executors.interface import Executor
 from distgan.launchers.runs.plan import PlannedRun, plan_run, runs_folder
 from distgan.launchers.slurm import profiles
 from distgan.launchers.sweeps import definition
@@ -24,6 +26,7 @@ class Sweep:
     members: list[PlannedRun]
     resources: profiles.Resources
     home: Path
+    executor: Executor
 
     @property
     def folder(self) -> Path:
@@ -33,11 +36,11 @@ class Sweep:
 def plan_sweep(options: Arguments) -> Sweep:
     """Read a sweep and check all members; raise one ConfigError with the faults of all."""
     parsed = definition.read(options.words)
-    resources = profiles.chosen(options, parsed.slurm)
+    executor, resources = executors.chosen(options, parsed.slurm)
     name = options.name or _default_name(options.words, parsed)
     if parsed.search:
         first = plan_run([parsed.recipe, *parsed.words], resources)
-        return Sweep(name, parsed, [], resources, runs_folder(first.run))
+        return Sweep(name, parsed, [], resources, runs_folder(first.run), executor)
     members, faults = plan_members(parsed, resources)
     if faults:
         raise ConfigError(
@@ -63,7 +66,7 @@ def plan_sweep(options: Arguments) -> Sweep:
             f"{len(twice)} runs are in the sweep twice: {same[0]} and {same[1]} differ in no"
             " setting that is part of a run's identity"
         )
-    return Sweep(name, parsed, members, resources, runs_folder(members[0].run))
+    return Sweep(name, parsed, members, resources, runs_folder(members[0].run), executor)
 
 
 def plan_members(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from distgan.core import console
 from distgan.core.files import disk_errors, make_folder, write_atomic
+from distgan.launchers.executors import interface as executors
 from distgan.launchers.runs import submit_warnings
 from distgan.launchers.runs.accounting import estimate
 from distgan.launchers.runs.plan import clear_end_markers, snapshot_files
@@ -17,9 +18,8 @@ from distgan.launchers.runs.selection import (
     read_sweeps,
     with_accounting,
 )
-from distgan.launchers.slurm import client, submission
+from distgan.launchers.slurm import client
 from distgan.launchers.slurm.ledger import Ledger, anchor
-from distgan.launchers.slurm.limits import read_limits, submit_limit
 from distgan.launchers.slurm.submission import RunSpec
 from distgan.launchers.sweeps.members import Sweep
 
@@ -30,7 +30,8 @@ def select_members(sweep: Sweep, exclusive: bool = False) -> list[SelectedRun]:
     """Return the members with their states, by one call of squeue. `exclusive`: under the lock of
     the ledger.
     """
-    rows, submissions = Ledger(sweep.home).query(exclusive)
+    need_slurm = exclusive and not sweep.executor.is_local
+    rows, submissions = executors.query(Ledger(sweep.home), exclusive, need_slurm)
     numbers, _ = numbering(sweep)
     return with_accounting(
         [
@@ -87,8 +88,7 @@ def reconcile(
             _drop(sweep, ledger, prune, dry_run)
         if dry_run:
             if wanted:
-                count = min(len(wanted), read_limits().max_array)
-                console.say(f"Slurm       {submission.test_only(sweep.resources, count)}")
+                console.say(sweep.executor.test(sweep.resources, len(wanted)))
             console.say("nothing was submitted")
             return 0
         write(sweep)
@@ -122,7 +122,7 @@ def _drop(sweep: Sweep, ledger: Ledger, prune: bool, dry_run: bool) -> None:
     _, dropped = numbering(sweep)
     if not dropped:
         return
-    rows, submissions = ledger.query(exclusive=True)
+    rows, submissions = executors.query(ledger, True, need_slurm=not sweep.executor.is_local)
     runs = [
         inspect(Path(run), submissions.get(run), rows, sweep.name, number)
         for run, number in sorted(dropped.items(), key=lambda pair: pair[1])
@@ -143,7 +143,7 @@ def _drop(sweep: Sweep, ledger: Ledger, prune: bool, dry_run: bool) -> None:
             if shared := members.intersection(folders):
                 console.say(f"  job {key} goes on: it also trains {Path(min(shared)).name}")
                 continue
-            words = client.cancel([key]).get(key)
+            words = executors.cancel(ledger.home, [submitted] if submitted else []).get(key)
             console.say(f"  job {key} was {f'NOT cancelled: {words}' if words else 'cancelled'}")
             if submitted and not words:
                 ledger.append(
@@ -152,38 +152,33 @@ def _drop(sweep: Sweep, ledger: Ledger, prune: bool, dry_run: bool) -> None:
 
 
 def _submit(sweep: Sweep, wanted: list[int], selected: list[SelectedRun]) -> None:
-    asked = sweep.resources
-    facts = read_limits(asked.partition)
-    limit = submit_limit(asked.account, asked.qos, asked.partition)
-    for line in submit_warnings.collect(
-        sweep.resources, [sweep.members[index] for index in wanted]
-    ):
-        console.say(f"warning: {line}")
+    most, limit = sweep.executor.limits(sweep.resources)
+    if not sweep.executor.is_local:
+        chosen = [sweep.members[index] for index in wanted]
+        for line in submit_warnings.collect(sweep.resources, chosen):
+            console.say(f"warning: {line}")
     room = len(wanted)
     if limit is not None:
         room = max(0, limit - sum(row.active for row in client.queue().values()))
     stages = _stages(sweep, wanted, selected)
-    unsubmitted, count = 0, 0
+    unsubmitted, previous = 0, ""
     for depth, stage in enumerate(stages):
         pack = sweep.resources.pack if sweep.definition.chain is None else 1
         elements = [stage[start : start + pack] for start in range(0, len(stage), pack)]
         fits, room = elements[:room], max(0, room - len(elements))
         unsubmitted += len(elements) - len(fits)
         for part in (
-            [
-                fits[start : start + facts.max_array]
-                for start in range(0, len(fits), facts.max_array)
-            ]
+            [fits[start : start + most] for start in range(0, len(fits), most)]
             if depth == 0
             else [[element] for element in fits]
         ):
-            number = _array(
+            job = _array(
                 sweep,
                 part,
                 None if depth == 0 else _dependency(sweep, part[0][0]),
-                after=count if depth == 0 else 0,
+                after=previous if depth == 0 else "",
             )
-            count = number if sweep.resources.max_parallel and depth == 0 else 0
+            previous = job if sweep.resources.max_parallel and depth == 0 else ""
     if unsubmitted:
         console.say(
             f"{unsubmitted} jobs are not submitted yet: the limit is {limit} at a time."
@@ -227,8 +222,8 @@ def _dependency(sweep: Sweep, index: int) -> str | None:
     return f"afterok:{submitted.key}" if submitted and submitted.key else None
 
 
-def _array(sweep: Sweep, part: list[list[int]], dependency: str | None, after: int = 0) -> int:
-    """Submit one array; return its number.
+def _array(sweep: Sweep, part: list[list[int]], dependency: str | None, after: str = "") -> str:
+    """Submit one array; return its job.
 
     `after`: an array that must end first, if the number of jobs at a time is limited and there are
     several arrays.
@@ -251,7 +246,7 @@ def _array(sweep: Sweep, part: list[list[int]], dependency: str | None, after: i
         ]
         for element in part
     ]
-    submitted = submission.submit(
+    submitted = sweep.executor.submit(
         sweep.home,
         elements,
         resources,
@@ -262,7 +257,7 @@ def _array(sweep: Sweep, part: list[list[int]], dependency: str | None, after: i
         f"submitted   job {submitted.job}: {sum(map(len, elements))} runs in {len(elements)}"
         f" job{'s' * (len(elements) > 1)}" + (f", {dependency}" if dependency else "")
     )
-    return int(submitted.job or 0)
+    return submitted.job or ""
 
 
 def write(sweep: Sweep) -> None:
@@ -292,7 +287,7 @@ def _show(sweep: Sweep, selected: list[SelectedRun], wanted: set[int]) -> None:
     """Print members and states, what will be submitted, and what that may cost."""
     console.say(
         f"sweep {sweep.name}: {len(selected)} runs of {sweep.definition.recipe}\njob        "
-        f" {sweep.resources.describe()}\n"
+        f" {sweep.executor.describe(sweep.resources)}\n"
     )
     keys = [*dict.fromkeys(key for member in sweep.members for key in member.values)]
     rows = [
@@ -324,5 +319,5 @@ def _show(sweep: Sweep, selected: list[SelectedRun], wanted: set[int]) -> None:
         f" {len(wanted)}"
     )
     finished = [run.folder for run in selected if run.state.name == "done"]
-    if wanted:
+    if wanted and (finished or not sweep.executor.is_local):  # here no time limit bounds it
         console.say(f"cost        {estimate(sweep.resources, finished, len(wanted))}")

@@ -24,11 +24,10 @@ from distgan.config.sections import Section
 from distgan.core import console
 from distgan.core.errors import ConfigError, DistganError, LaunchError
 from distgan.core.files import disk_errors, make_folder, touch, write_atomic
+from distgan.launchers.executors import interface as executors
 from distgan.launchers.runs.plan import PlannedRun, plan_run, snapshot_files
 from distgan.launchers.runs.selection import SelectedRun, inspect, with_accounting
-from distgan.launchers.slurm import submission
 from distgan.launchers.slurm.ledger import Ledger
-from distgan.launchers.slurm.limits import read_limits
 from distgan.launchers.slurm.submission import RunSpec
 from distgan.launchers.sweeps import definition
 from distgan.launchers.sweeps.members import Sweep
@@ -120,7 +119,7 @@ def _once(sweep: Sweep, search: Search, dry_run: bool) -> tuple[int, bool]:
         room = max(0, min(search.parallel - len(running), search.trials - begun))
         console.say(
             f"search {sweep.name}: {begun} of {search.trials} trials; {len(running)} under way;"
-            f" to submit: {room}\njob         {sweep.resources.describe()}"
+            f" to submit: {room}\njob         {sweep.executor.describe(sweep.resources)}"
         )
         if dry_run:
             console.say("nothing was submitted")
@@ -128,13 +127,15 @@ def _once(sweep: Sweep, search: Search, dry_run: bool) -> tuple[int, bool]:
         members += [
             member for member in (_ask(sweep, study, search) for _ in range(room)) if member
         ]
-        members = members[: read_limits(sweep.resources.partition).max_array]
+        members = members[: sweep.executor.limits(sweep.resources)[0]]
         if members:
             files = sweep.folder / "files"
             elements = [
                 [RunSpec(member.folder, snapshot_files(member.words, files))] for member in members
             ]
-            submitted = submission.submit(sweep.home, elements, sweep.resources, sweep=sweep.name)
+            submitted = sweep.executor.submit(
+                sweep.home, elements, sweep.resources, sweep=sweep.name
+            )
             console.say(f"submitted   job {submitted.job}: {len(members)} trials")
         _write(sweep, study)
     failed = _show(sweep, study)
@@ -149,7 +150,8 @@ def _under_way(
     """
     import optuna
 
-    rows, submissions = ledger.query(exclusive=True)
+    need_slurm = not sweep.executor.is_local
+    rows, submissions = executors.query(ledger, exclusive=True, need_slurm=need_slurm)
     running, again = [], []
     for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
         folder = Path(os.path.normpath(trial.user_attrs.get("run", "")))

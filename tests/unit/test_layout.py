@@ -44,6 +44,7 @@ distgan.training
 distgan.train
 distgan.commands
 distgan.launchers.slurm
+distgan.launchers.executors
 distgan.launchers.runs
 distgan.launchers
 distgan.launchers.local

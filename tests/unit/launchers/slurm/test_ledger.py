@@ -7,6 +7,7 @@ import pytest
 from fake_slurm import queue_entry
 
 from distgan.core.errors import LaunchError
+from distgan.launchers.executors import interface as executors
 from distgan.launchers.runs.state import RunFiles, run_state
 from distgan.launchers.slurm import client
 from distgan.launchers.slurm.ledger import Ledger
@@ -101,7 +102,7 @@ def test_jobs_of_others_who_submitted_here_are_asked_for(tmp_path, monkeypatch):
     interrupted = ledger.begin(
         [[str(tmp_path / "p" / "s")]], user="ada, --all"
     )  # no name of a user: taken for one's own
-    rows, places = ledger.query()
+    rows, places = executors.query(ledger)
     assert (
         f"--users={','.join(sorted(['ada', client.user()]))} " in (tmp_path / "words").read_text()
     )
