@@ -3,6 +3,8 @@ left, problems.
 """
 
 import json
+import shutil
+import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -109,9 +111,8 @@ def show(selected: Sequence[SelectedRun], home: Path) -> None:
         "remark",
     )
     used = [i for i in range(len(heads)) if any(row[i] not in ("", "–") for row in rows)]
-    console.table(
-        tuple(heads[i] for i in used), [tuple(row[i] for i in used) for row in rows], right=False
-    )
+    shown = [tuple(row[i] for i in used) for row in rows]
+    console.table(tuple(heads[i] for i in used), _fit(shown), right=False)
     _show_verdicts(selected[:LIMIT])
     if len(selected) > LIMIT:
         console.say(f"… and {len(selected) - LIMIT} more (--json lists all)")
@@ -124,7 +125,21 @@ def show(selected: Sequence[SelectedRun], home: Path) -> None:
     elif exit_code(selected) == 3:
         console.say("next: distgan status --watch, distgan logs -f TARGET")
     else:
-        console.say(f"next: {console.command('report', selected[0].folder.parent)}")
+        sweeps = {run.sweep for run in selected}
+        (sweep,) = sweeps if len(sweeps) == 1 else (None,)
+        line = ("sweep", sweep, "--report") if sweep else ("report", selected[0].folder.parent)
+        console.say(f"next: {console.command(*line)}")
+
+
+def _fit(rows: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """Cut the remarks, the last column, to what a terminal has left: the numbers are worth more."""
+    if not sys.stdout.isatty():
+        return [*rows]
+    others = sum(2 + max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1))
+    left = max(20, shutil.get_terminal_size().columns - others - 1)
+    return [
+        (*row[:-1], row[-1] if len(row[-1]) <= left else row[-1][: left - 1] + "…") for row in rows
+    ]
 
 
 def _row(run: SelectedRun) -> tuple[str, ...]:

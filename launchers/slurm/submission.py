@@ -144,7 +144,7 @@ def _sbatch(
 def _refusal(words: str) -> str:
     """Return the message on a job that sbatch refused: its own words, and the remedy."""
     said = [line for line in words.strip().splitlines() if "sbatch: error: " in line]
-    text = " ".join(line.partition("sbatch: error: ")[2].strip() for line in said)
+    text = "; ".join(line.partition("sbatch: error: ")[2].strip() for line in said)
     text = (text or words.strip())[-600:]
     return "\n".join(filter(None, [f"sbatch refused the job: {text}", remedy(text)]))
 
