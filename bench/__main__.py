@@ -18,6 +18,7 @@ QUICK = (
     "comparing",
     "extraction",
     "sweeping",
+    "dividing",
 )  # understand --quick and --only
 NAMES = (*QUICK, "equality", "alignment", "denoising")
 

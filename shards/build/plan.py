@@ -33,7 +33,7 @@ from distgan.shards.format.writer import (
     remove_left_over,
     write_chunks,
 )
-from distgan.shards.sources._base import SampleIssue, SourceReport
+from distgan.shards.sources._base import SampleIssue, Shared, SourceReport
 
 MAX_ROWS = 30  # of a table in a message; dataset.json has all of them
 # the entries of dataset.json that, with the options, decide which samples are in which shard
@@ -58,6 +58,11 @@ def build(
     anything is written, if samples cannot be read and are not to be dropped, and if a key is
     malformed or occurs twice.
     """
+    if task and hasattr(source, "shared"):
+        with file_system(out):
+            make_folder(out)
+        # its name: `_complete` deletes it
+        source.shared = Shared(out / f"{DATASET}.tmp-check", source.options, task)
     check: SourceReport = source.check(workers)
     dropped = [f for f in check.issues if options["drop-low-quality"] or not f.usable]
     if dropped and not (options["drop-low-quality"] or options["drop-unreadable"]):

@@ -21,6 +21,8 @@ and a `Source`, which is pickled to the writer processes, has
     keys: list[str]     one unique key per possible sample, in any order, as `make` returns them
     check(workers)      examine every sample before anything is written and return a
                         `SourceReport`, the same on every machine
+    shared              optional, None: set before `check` where the tasks of an array examine the
+                        samples together (_base.Shared)
     sample: dict        the format of a sample, complete after `check`; written to dataset.json
                         unchanged. One of
                         {"kind": "image", "channels": 1|3, "field": "png"|"jpg"|"npy",
@@ -46,7 +48,7 @@ and a `Source`, which is pickled to the writer processes, has
 
 Imports distgan.core, shards.codecs, shards.format and shards.audio.
 
-_base             find a source by its name; SourceReport and SampleIssue, the results of `check`
+_base             find a source by its name; the results of `check`, and how tasks share its work
 images            a folder of images
 image_pairs       pairs of images in two folders
 particles         synthetic bubble-chamber photographs

@@ -24,7 +24,6 @@ import numpy as np
 
 from distgan.core.arguments import Arguments, Option, number, one_of, switch, whole
 from distgan.core.errors import ConfigError, DataError
-from distgan.core.worker_pool import map_with_progress
 from distgan.shards.audio import align
 from distgan.shards.audio.pairs import (
     INPUT,
@@ -38,7 +37,7 @@ from distgan.shards.audio.pairs import (
     read_span,
 )
 from distgan.shards.codecs import audio as audio_codec
-from distgan.shards.sources._base import SampleIssue, SourceReport
+from distgan.shards.sources._base import SampleIssue, Shared, SourceReport, examine
 
 EXAMPLES = [
     (
@@ -123,6 +122,7 @@ class Source:
             raise ConfigError(f"none of the {len(self.files.names)} pairs can be read as sound")
         self.rate, self.payload, self.align = rate, args.payload, args.align
         self.segment = args.segment
+        self.shared: Shared | None = None
         self.options: dict[str, Any] = {
             "from": self.files.contents(),
             "rate": rate,
@@ -140,9 +140,11 @@ class Source:
     def check(self, workers: int) -> SourceReport:
         """Examine every recording once, and cut the usable ones into pieces."""
         recordings = range(len(self.files.names))
-        self.reports = list(
-            map_with_progress("checking", self._inspect, recordings, workers, "recordings")
-        )
+
+        def parse(fields: dict[str, Any]) -> PairReport:
+            return PairReport(**fields | {"delay": align.Delay(**fields["delay"])})
+
+        self.reports = examine(self.shared, self._inspect, recordings, workers, "recordings", parse)
         result = SourceReport(notes=list(self.files.notes))
         self.pieces, self.keys, short = [], [], []
         for i, report in enumerate(self.reports):

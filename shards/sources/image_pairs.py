@@ -22,7 +22,7 @@ from distgan.shards.codecs import image as image_codec
 from distgan.shards.codecs.fitting import Size
 from distgan.shards.codecs.image_files import DECODING, EXTENSIONS
 from distgan.shards.sources import audio, images
-from distgan.shards.sources._base import SourceReport
+from distgan.shards.sources._base import Shared, SourceReport
 
 EXAMPLES = [
     (
@@ -64,6 +64,7 @@ class Source:
         self.size, self.channels = args.size, args.channels
         self.range, self.payload, self.fit = args.range, args.payload, args.fit
         self.decoding = images.decoding_of(args)
+        self.shared: Shared | None = None
         self.keys = self.files.keys
         self.options: dict[str, Any] = {
             "size": args.size,
@@ -89,7 +90,9 @@ class Source:
         )
         paths = [self.files.paths(i) for i in range(len(self.keys))]
         names = self.files.names
-        self.reports, issues = images.inspect_all(inspect, paths, names, workers)
+        self.reports, issues = images.inspect_all(
+            inspect, paths, names, workers, self.shared, PairReport
+        )
         if self.channels is None:
             self.channels = 3 if any(report.colour for report in self.reports) else 1
         field = image_codec.FIELDS[self.payload]

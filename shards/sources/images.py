@@ -29,13 +29,12 @@ from PIL import Image
 from distgan.core.arguments import Arguments, Option, number, one_of
 from distgan.core.errors import ConfigError, DataError
 from distgan.core.file_tree import Contents, find_files, keys_of, shown
-from distgan.core.worker_pool import map_with_progress
 from distgan.shards.codecs import image as image_codec
 from distgan.shards.codecs import image_files
 from distgan.shards.codecs.fitting import FIT, Size, fit_note, height_width, kept, to_size
 from distgan.shards.format import label_files
 from distgan.shards.format.sample_spec import read_size
-from distgan.shards.sources._base import SampleIssue, SourceReport
+from distgan.shards.sources._base import SampleIssue, Shared, SourceReport, examine
 
 EXAMPLES = [
     (
@@ -133,6 +132,7 @@ class Source:
         self.folder, self.size, self.channels = Path(args.folder), args.size, args.channels
         self.range, self.payload, self.fit = args.range, args.payload, args.fit
         self.decoding = decoding_of(args)
+        self.shared: Shared | None = None
         if not self.folder.is_dir():
             raise ConfigError(f"--from {self.folder}: no such folder")
         self.files, self.others = find_files(self.folder, image_files.EXTENSIONS)
@@ -172,7 +172,7 @@ class Source:
         )
         paths = [self.folder / file for file in self.files]
         names = [shown(file) for file in self.files]
-        self.reports, issues = inspect_all(inspect, paths, names, workers)
+        self.reports, issues = inspect_all(inspect, paths, names, workers, self.shared)
         if self.channels is None:
             self.channels = 3 if any(report.colour for report in self.reports) else 1
         self.sample = {
@@ -302,13 +302,22 @@ def inspect_image(
 
 
 def inspect_all(
-    inspect: Callable[[Any], ImageReport], items: Sequence[Any], names: list[str], workers: int
+    inspect: Callable[[Any], Any],
+    items: Sequence[Any],
+    names: list[str],
+    workers: int,
+    shared: Shared | None = None,
+    kind: type[ImageReport] = ImageReport,
 ) -> tuple[list[ImageReport], list[SampleIssue]]:
     """Return `inspect(item)` of every item, computed in `workers` processes, and all issues.
 
     An issue is an unreadable image, low quality, or the pixels of an earlier image.
     """
-    reports = list(map_with_progress("checking", inspect, items, workers, "images"))
+
+    def parse(fields: dict[str, Any]) -> ImageReport:
+        return kind(**fields | {"shape": tuple(fields["shape"])})
+
+    reports = examine(shared, inspect, items, workers, "images", parse)
     issues: list[SampleIssue] = []
     first: dict[str, str] = {}
     for i, (name, report) in enumerate(zip(names, reports, strict=True)):

@@ -10,14 +10,18 @@ import shlex
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from shard_sets import SMALL, contents, shard
 
 from distgan.core.errors import ConfigError, DataError
 from distgan.shards.build import plan
 from distgan.shards.build.command import parse_task
+from distgan.shards.sources import _base, images
 
 
 @pytest.fixture
@@ -218,3 +222,56 @@ def test_a_task_finds_its_place_in_a_slurm_array_only_when_asked(tmp_path, monke
     assert [path.name for path in tmp_path.rglob("*.tar")] == ["train-000003.tar"]
     shard("particles", tmp_path / "whole", *SMALL, "--workers", 1)
     assert len(list((tmp_path / "whole").rglob("*.tar"))) == 7
+
+
+def photographs(folder: Path, n: int = 40) -> Path:
+    folder.mkdir()
+    for i in range(n):
+        pixels = np.random.default_rng(i % 37).integers(0, 256, (24, 20, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"{i}.png")
+    return folder
+
+
+def test_tasks_examine_each_sample_once_in_all(tmp_path, monkeypatch):
+    """One after the other: the first examines all, the others nothing; the bytes are those of one
+    run, copies on one side of the split included.
+    """
+    line = ["--from", photographs(tmp_path / "photos"), "--size", 16, "--per-shard", 5]
+    line += ["--workers", 1]
+    shard("images", tmp_path / "whole", *line)
+    examined = []
+
+    def counted(path: Path, **how):
+        examined.append(path)
+        return inspect(path, **how)
+
+    inspect = images.inspect_image
+    monkeypatch.setattr(images, "inspect_image", counted)
+    for task in range(3):
+        shard("images", tmp_path / "tasks", *line, "--task", f"{task}/3")
+        assert len(examined) == 40
+    shard("images", tmp_path / "tasks", *line, "--finish")
+    assert contents(tmp_path / "tasks") == contents(tmp_path / "whole")
+    assert not list((tmp_path / "tasks").glob("*.tmp*"))
+
+
+def test_a_part_that_another_task_holds_is_waited_for_and_a_lost_one_taken(tmp_path):
+    folder = tmp_path / "parts"
+    first = _base.Shared(folder, {"a": 1}, (0, 2))
+    folder.mkdir()
+    held = open(folder / f"{first._name}-001.lock", "w")
+    fcntl.flock(held, fcntl.LOCK_EX)
+    issue = _base.SampleIssue
+
+    def work() -> list:
+        return first.map(lambda i: issue(i, "", "", True), range(5), 1, "x", lambda d: issue(**d))
+
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(work)
+        while len(list(folder.glob("*.json"))) < 4:
+            assert not waiting.done()
+        held.close()  # as when the task that held it was killed
+        assert [one.sample for one in waiting.result(60)] == list(range(5))
+    (folder / f"{first._name}-003.json").write_text("[")
+    with pytest.raises(DataError, match="-003.json is damaged"):
+        work()
