@@ -262,3 +262,22 @@ def test_the_channel_study_is_one_array_and_one_report(particles, place):
         and "ecommend" in report.read_text()
     )
     assert len(list(place.glob("runs/*/*/eval/asked/*.json"))) == 2
+
+
+def test_a_sweep_begun_without_slurm_goes_on_here(particles, place):
+    """Two members as processes of this machine, then two more seeds as jobs, and back."""
+    words = ["sweep", "sagan", f"data={particles}", "epochs=2", *QUIET, "--name", "both"]
+    distgan(*words, "seed=range(2)", "--here", "--parallel", "2")
+    until(lambda: [one["state"] for one in states("both")] == ["done"] * 2)
+    said = distgan(*words, "seed=range(4)", "--profile", "dev")
+    assert "to submit: 2" in said and "submitted   job local" not in said
+    all_done("both")
+    found = states("both")
+    assert [one["attempts"] for one in found] == [1] * 4
+    assert [one["job"].startswith("local:") for one in found] == [True, True, False, False]
+    assert distgan("sweep", "both", "--report").count("wrote") >= 3
+    costs = [json.loads(text) for text in distgan("cost", "both", "--json").splitlines()]
+    assert all(cost["turns"] == 1 and cost["useful"] > 0 for cost in costs)
+    distgan(*words, "seed=range(5)", "--here")
+    until(lambda: [one["state"] for one in states("both")] == ["done"] * 5)
+    assert [one["attempts"] for one in states("both")] == [1] * 5
