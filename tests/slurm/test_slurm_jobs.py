@@ -438,7 +438,8 @@ def test_without_accounting_the_runs_own_records_tell(particles, place, monkeypa
     (
         Path(states("n")[1]["run"]) / "DONE"
     ).unlink()  # as if it had been killed, and Slurm had forgotten it
-    assert "to submit: 1" in distgan(
-        "sweep", "sagan", f"data={particles}", "seed=0,1", "--name", "n", *dry()
-    )
+    words = ["sweep", "sagan", f"data={particles}", "seed=0,1", "--name", "n", *dry()]
+    again = distgan(*words, code=2)  # nothing shows how it ended: a person is asked
+    assert "to submit: 0" in again and "leave (--retry unknown)" in again
+    assert "to submit: 1" in distgan(*words, "--retry", "unknown")
     all_done("n")

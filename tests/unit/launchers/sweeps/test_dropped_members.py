@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 from fake_slurm import FakeSlurm
 
+from distgan.launchers.executors.cluster import SlurmExecutor
 from distgan.launchers.runs.selection import select
 from distgan.launchers.slurm.ledger import Ledger
 from distgan.launchers.slurm.profiles import Resources
@@ -24,7 +25,7 @@ def sweep_of(home, *names):
         for name in names
     ]
     definition = SimpleNamespace(recipe="sagan", words=[], chain=None)
-    return Sweep("s", definition, members, Resources(), home)
+    return Sweep("s", definition, members, Resources(), home, SlurmExecutor())
 
 
 @pytest.fixture
