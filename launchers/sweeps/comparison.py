@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from distgan.commands import report
 from distgan.core import console
 from distgan.core.errors import RunError
@@ -12,6 +14,7 @@ from distgan.core.files import csv_text, disk_errors, make_folder, write_atomic
 from distgan.launchers.runs.accounting import run_cost
 from distgan.launchers.runs.state import read_run_files
 from distgan.launchers.slurm.ledger import anchor
+from distgan.launchers.sweeps import seeds
 from distgan.monitor.journal import score_key, series
 from distgan.report.comparison import Compared, render
 from distgan.runs.history import History, one_error, read_history
@@ -51,12 +54,15 @@ def write(folder: Path, members: Sequence[str], values: Sequence[dict[str, Any]]
     rows = [rows[i] for i in order]
     with disk_errors(folder):
         make_folder(folder)
-    write_atomic(
-        folder / "report.md", console.printable(_markdown(folder.name, heads, rows, histories))
-    )
+    repeated = _repeated(values, keys, histories)
+    text = _markdown(folder.name, heads, rows, histories, repeated)
+    write_atomic(folder / "report.md", console.printable(text))
     write_atomic(folder / "report.csv", _csv(heads, rows))
     write_atomic(folder / "report.html", _page(folder, values, histories))
     picture = _draw(folder / "report.png", histories, values, order)
+    for table in repeated:
+        console.table(table[0], table[1:], right=False)
+        console.say("")
     console.table(heads[:-2], [row[:-2] for row in rows], right=False)
     console.say("")
     console.table(("", "verdict"), [(row[0], row[-2]) for row in rows], right=False)
@@ -73,6 +79,16 @@ def write(folder: Path, members: Sequence[str], values: Sequence[dict[str, Any]]
             ]
         )
     )
+
+
+def _repeated(
+    values: Sequence[dict[str, Any]], keys: Sequence[str], histories: dict[int, History]
+) -> list[list[tuple[str, ...]]]:
+    """Return the table over seeds, its head first; [] where no setting has two seeds."""
+    scores = {i: best for i, run in histories.items() if (best := _best(run)) is not None}
+    measured = {i: tuple(map(str, _measured(histories[i]).values())) for i in scores}
+    rows = seeds.rows(values, keys, scores, measured)
+    return [[(*(key for key in keys if key != "seed"), *seeds.HEADS), *rows]] if rows else []
 
 
 def _page(folder: Path, values: Sequence[dict[str, Any]], histories: dict[int, History]) -> str:
@@ -176,13 +192,16 @@ def _row(
 
 
 def _markdown(
-    name: str, heads: Sequence[str], rows: Sequence[Sequence[str]], histories: dict[int, History]
+    name: str,
+    heads: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    histories: dict[int, History],
+    repeated: Sequence[Sequence[tuple[str, ...]]],
 ) -> str:
-    lines = [
-        "| " + " | ".join(heads) + " |",
-        "|" + " --- |" * len(heads),
-        *("| " + " | ".join(cell.replace("|", "/") for cell in row) + " |" for row in rows),
-    ]
+    single = _markdown_table([heads, *rows])
+    tables = "".join(f"{_markdown_table(table)}\n\n" for table in repeated)
+    if tables:  # the single members are folded
+        single = f"<details><summary>{len(rows)} members</summary>\n\n{single}\n\n</details>"
     metrics = {best["metric"] for run in histories.values() if (best := run.best)}
     notes = [
         f"Sorted by the best score ({', '.join(sorted(metrics)) or 'none yet'}; lower is better)."
@@ -205,11 +224,18 @@ def _markdown(
         notes.append("`distgan report RUN` has the advice on warnings.")
     return (
         f"# Sweep {name}\n\n"
-        + "\n".join(lines)
+        + tables
+        + single
         + "\n\n"
         + "\n".join(f"* {note}" for note in notes)
         + "\n\n![best score by epoch](report.png)\n"
     )
+
+
+def _markdown_table(rows: Sequence[Sequence[str]]) -> str:
+    """Return a table in Markdown; the first row is its head."""
+    lines = ["| " + " | ".join(cell.replace("|", "/") for cell in row) + " |" for row in rows]
+    return "\n".join([lines[0], "|" + " --- |" * len(rows[0]), *lines[1:]])
 
 
 def _csv(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -232,6 +258,8 @@ def _draw(
     figure = Figure(figsize=(9, 5), layout="constrained")
     axes, drawn = figure.add_subplot(), 0
     colours = matplotlib.color_sequences["tab10"]
+    if groups := seeds.groups(values):
+        drawn, order = _draw_groups(axes, colours, groups, histories, values), []
     for rank, index in enumerate(order):
         run = histories.get(index)
         key = score_key(run.rows) if run else None
@@ -259,6 +287,38 @@ def _draw(
     axes.legend(fontsize=8, title="best first")
     write_atomic(path, lambda file: figure.savefig(file, dpi=110, format="png"))
     return True
+
+
+def _draw_groups(
+    axes: Any,
+    colours: Sequence[Any],
+    groups: Sequence[Sequence[int]],
+    histories: dict[int, History],
+    values: Sequence[dict[str, Any]],
+) -> int:
+    """Draw mean and standard deviation over the seeds of each setting, and the single runs thin;
+    return how many settings have a score.
+    """
+    drawn = 0
+    for group in groups:
+        runs = [histories[index] for index in group if index in histories]
+        points = [series(run.rows, key) for run in runs if (key := score_key(run.rows))]
+        if not points:
+            continue
+        colour = colours[drawn] if drawn < 10 else "0.8"
+        others = {key: value for key, value in values[group[0]].items() if key != "seed"}
+        label = f"{_varied(others)[:34] or 'all'} ({len(points)} seeds)" if drawn < 10 else None
+        for run in points:
+            axes.plot(run[:, 0], run[:, 1], color=colour, linewidth=0.6, alpha=0.5)
+        if len(points) > 1:
+            epochs, mean, deviation = seeds.curve(points)
+            low = np.maximum(mean - deviation, mean * 0.01)  # the scale is logarithmic
+            axes.fill_between(epochs, low, mean + deviation, color=colour, alpha=0.2)
+        else:
+            epochs, mean = points[0][:, 0], points[0][:, 1]
+        axes.plot(epochs, mean, marker=".", color=colour, label=label)
+        drawn += 1
+    return drawn
 
 
 def known(home: Path, name: str) -> tuple[list[str], list[dict[str, Any]]]:
