@@ -180,6 +180,9 @@ class OwnSplit(ShardSet):
     def read_range(self, i: int, field: str, start: int, stop: int) -> bytes:
         return self.fields_of(i, (field,))[field][start:stop]
 
+    def undecodable(self, i: int, error: Exception) -> DataError:
+        return self._damaged_item(i, f"does not decode: {error}")
+
     def _damaged_item(self, i: int, what: str) -> DataError:
         return DataError(f"sample {self.numbers[i]} of {self.name}: {what}")
 

@@ -69,7 +69,7 @@ class Images:
                 raise
             # Any kind: SyntaxError for a broken chunk, DecompressionBombError for a false size.
             except Exception as error:
-                raise _undecodable(split, i, error) from error
+                raise split.undecodable(i, error) from error
         return batch if len(self.fields) == 2 else batch[:, 0]
 
     def tensor(self, batch: np.ndarray) -> torch.Tensor:
@@ -119,7 +119,7 @@ class Vectors:
             except DataError:
                 raise
             except Exception as error:  # NumPy raises any kind for a damaged header
-                raise _undecodable(split, i, error) from error
+                raise split.undecodable(i, error) from error
         return batch
 
     def tensor(self, batch: np.ndarray) -> torch.Tensor:
@@ -177,7 +177,7 @@ class Pairs:
                 raise
             # Any kind: SyntaxError for a broken chunk, DecompressionBombError for a false size.
             except Exception as error:
-                raise _undecodable(split, i, error) from error
+                raise split.undecodable(i, error) from error
         return batch
 
     def _crop(self, split: ShardSet, i: int, crop: int | None, at: float) -> list[np.ndarray]:
@@ -275,10 +275,6 @@ class Pairs:
 
 def _words(values: tuple) -> str:
     return ", ".join(map(str, values))
-
-
-def _undecodable(split: ShardSet, i: int, error: Exception) -> DataError:
-    return DataError(f"sample {split.key(i)} does not decode: {error}")
 
 
 def trainable_sample(entry: dict[str, Any]) -> Images | Pairs | Vectors:

@@ -1,5 +1,6 @@
 """Name what a path is that holds no data set, and the command that makes one of it."""
 
+import re
 import shlex
 from itertools import islice
 from pathlib import Path
@@ -17,6 +18,11 @@ OF_A_RUN = ("journal.jsonl", "status.json", "identity.json")
 
 def advice(named: str) -> str:
     """Return a sentence on what `named` is, and the next command. It may be any text."""
+    if is_address(named):
+        return (
+            f"{named} is an address, and data sets are folders: copy it to one, as with `aws s3"
+            " sync`, `rclone copy` or a mount, and name that"
+        )
     path = Path(named).expanduser()
     made = f"data/{(path.stem if path.is_file() else path.resolve().name) or 'set'}"
     if path.is_file():
@@ -58,6 +64,11 @@ def advice(named: str) -> str:
     return (
         f"no shards in {named}, which {what}. `distgan shard --help` lists what shards are made of"
     )
+
+
+def is_address(named: str) -> bool:
+    """Return whether a name is that of a place on a network, such as s3://bucket/set."""
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", named) is not None
 
 
 def _file(path: Path, named: str, made: str) -> str:

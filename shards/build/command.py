@@ -25,6 +25,7 @@ from distgan.core import console
 from distgan.core.arguments import Arguments, Command, Option, number, switch, whole
 from distgan.core.errors import ConfigError, DataError
 from distgan.core.worker_pool import default_workers
+from distgan.shards.build.advice import is_address
 from distgan.shards.build.plan import (
     ADDED_OPTIONS,
     Task,
@@ -104,6 +105,8 @@ def _keep_choices(module: Any, args: Arguments) -> None:
 
 
 def _exclusive(args: Arguments) -> Iterator[str]:
+    if is_address(out := (args.words or [""])[-1]):
+        yield f"{out} is an address; shards are written to a folder: write them, then copy it there"
     if args.task and args.finish:
         yield "--task, --finish: give one of them"
 

@@ -164,6 +164,17 @@ class ShardSet:
         i = self._index(i)
         return self._keys[self._key_ends[i] : self._key_ends[i + 1]].decode()
 
+    def undecodable(self, i: int, error: Exception) -> DataError:
+        """Return the error for a sample that is as it was written and does not decode."""
+        shard = self.folder / self.shards[bisect_right(self.bounds, self._index(i)) - 1]["file"]
+        is_whole = (self.folder / DATASET).is_file()
+        root = self.folder if is_whole else self.folder.parent
+        return DataError(
+            f"{shard}: sample {self.key(i)} does not decode: {error}. To see all of them:"
+            f" {console.command('check', root)}; of tars of others, to leave them out:"
+            f" {console.command('index', root, '--skip-broken')}"
+        )
+
     def __getitem__(self, i: int) -> dict[str, Any]:
         return {"__key__": self.key(i), **self.fields_of(i, self.fields)}
 

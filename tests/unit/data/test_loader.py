@@ -392,17 +392,6 @@ def png(size, *chunks):
     )
 
 
-class OneSample:
-    def __init__(self, content):
-        self.content = content
-
-    def fields_of(self, i, fields):
-        return {"png": self.content}
-
-    def key(self, i):
-        return "k"
-
-
 @pytest.mark.parametrize(
     "content",
     [
@@ -413,11 +402,17 @@ class OneSample:
     ],
     ids=["PostScript", "bomb", "chunk", "empty"],
 )
-def test_what_is_no_png_is_named_and_not_opened(particles, content):
+def test_what_is_no_png_is_named_and_not_opened(tmp_path, content):
     """Intact shards that someone else has made: the checksums fit."""
-    with pytest.raises(DataError, match="sample k does not decode: ") as caught:
-        Data(str(particles)).decode(OneSample(content), [0])
-    assert "Ghostscript" not in str(caught.value)
+    sample = {"kind": "image", "channels": 1, "size": 64, "field": "png"}
+    root = shard_sets.write(
+        tmp_path / "d", sample, lambda i: {"__key__": f"k{i}", "png": content}, 4, 2, 10
+    )
+    data = Data(str(root))
+    with pytest.raises(DataError, match=r"\.tar: sample k0 does not decode: ") as caught:
+        data.decode(data.train, [0])
+    said = str(caught.value)
+    assert "Ghostscript" not in said and f"distgan index {root} --skip-broken" in said
 
 
 def test_a_loader_that_was_divided_twice_is_noticed_at_once(tmp_path, monkeypatch):

@@ -23,7 +23,8 @@ from shard_sets import ROOT, SMALL, contents, shard
 
 from distgan.cli import guarded
 from distgan.core.errors import ConfigError, DataError
-from distgan.shards.build import plan
+from distgan.shards.build import command, plan
+from distgan.shards.build.advice import advice
 from distgan.shards.build.plan import locked
 from distgan.shards.build.split import split
 from distgan.shards.format.reader import ShardSet
@@ -470,3 +471,11 @@ def test_an_interrupt_is_told_without_a_traceback(capsys):
         guarded(interrupted, []) == 130
         and capsys.readouterr().err == "interrupted; the same line again goes on\n"
     )
+
+
+def test_an_address_is_no_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="s3://b/x is an address; shards are written to a folder"):
+        command.main(["gaussians", "s3://b/x"])
+    assert not list(tmp_path.iterdir())
+    assert "s3://b/x is an address, and data sets are folders: copy it" in advice("s3://b/x")
