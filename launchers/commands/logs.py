@@ -18,6 +18,7 @@ from distgan.launchers.slurm.job_records import launch_log
 EPILOG = """examples:
   distgan logs ngf-study:3               rank 0 of the last attempt
   distgan logs ngf-study:3 -f            and what comes, across restarts, until the run has ended
+  distgan logs ngf-study:3 --tail 20     the last 20 lines; with -f also what comes
   distgan logs ngf-study:3 --rank 1 --attempt 0
   distgan logs ngf-study:3 --launcher    output of accelerate or torchrun, as a failed import
   distgan logs ngf-study:3 --grep 'warning|error'"""
@@ -38,6 +39,7 @@ COMMAND = Command(
         switch("follow", "show what comes, also in the next attempts", short="f"),
         whole("rank", "of which process", 0, metavar="R", default=0),
         whole("attempt", "of which attempt (default: the last)", 0, metavar="K"),
+        whole("tail", "only the last so many lines", 0, 10**9, metavar="N"),
         switch("all", "all attempts, one after the other"),
         switch("launcher", "what the launcher printed instead of a rank"),
         Option(
@@ -67,14 +69,13 @@ def main(argv: list[str]) -> int:
     folder = selected[0].folder
     name = "launcher.log" if options.launcher else f"rank{options.rank}.log"
     paths = _paths(folder, name, options.attempt)
-    if not paths and not options.follow and _show_launch_log(selected[0], wanted):
+    if not paths and not options.follow and _show_launch_log(selected[0], options):
         return 0
     if not paths and not options.follow:
         raise RunError(_nothing_printed(selected[0], name, options))
-    offsets = {
-        path: _show(path, 0, wanted)
-        for path in (paths if options.all or options.follow else paths[-1:])
-    }
+    shown = paths if (options.all or options.follow) and options.tail is None else paths[-1:]
+    offsets = {path: path.lstat().st_size for path in paths if path not in shown}
+    offsets |= {path: _show(path, 0, wanted, options.tail) for path in shown}
     while options.follow:
         for path in _paths(folder, name, options.attempt):
             if path not in offsets:
@@ -88,7 +89,7 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _show_launch_log(run: SelectedRun, wanted: re.Pattern[str]) -> bool:
+def _show_launch_log(run: SelectedRun, options: Arguments) -> bool:
     """Print what the last job of a run printed itself, if it ended before the run had a log."""
     if run.submitted is None or run.key is None or any((run.folder / "attempts").glob("*/*.log")):
         return False
@@ -96,10 +97,14 @@ def _show_launch_log(run: SelectedRun, wanted: re.Pattern[str]) -> bool:
     if not text or not text.strip():
         return False
     console.say(f"---- job {run.key}, before the training began")
-    for line in text.splitlines():
-        if line.strip() and wanted.search(line):
-            print(console.printable(line))
+    lines = [line for line in text.splitlines() if line.strip() and options.grep.search(line)]
+    for line in _last(lines, options.tail):
+        print(console.printable(line))
     return True
+
+
+def _last(lines: list[str], most: int | None) -> list[str]:
+    return lines if most is None else lines[len(lines) - min(most, len(lines)) :]
 
 
 def _nothing_printed(run: SelectedRun, name: str, options: Arguments) -> str:
@@ -123,8 +128,10 @@ def _paths(folder: Path, name: str, attempt: int | None) -> list[Path]:
     return sorted((folder / "attempts").glob(f"{number}/{name}"))
 
 
-def _show(path: Path, offset: int, wanted: re.Pattern[str]) -> int:
-    """Print the whole lines from position `at` on; return the position after them."""
+def _show(path: Path, offset: int, wanted: re.Pattern[str], most: int | None = None) -> int:
+    """Print the whole lines from position `offset` on, at most the last `most` of those wanted;
+    return the position after them.
+    """
     try:
         with open_regular(path) as file:
             file.seek(offset)
@@ -132,8 +139,8 @@ def _show(path: Path, offset: int, wanted: re.Pattern[str]) -> int:
     except OSError as error:
         raise RunError(f"cannot read {path}: {error.strerror}") from error
     whole = text[: text.rfind(b"\n") + 1] if offset or text.endswith(b"\n") else text
-    for line in whole.decode(errors="replace").splitlines():
-        if wanted.search(line):
-            print(console.printable(line))
+    lines = [line for line in whole.decode(errors="replace").splitlines() if wanted.search(line)]
+    for line in _last(lines, most):
+        print(console.printable(line))
     sys.stdout.flush()
     return offset + len(whole)
