@@ -3,7 +3,8 @@
 recipe: sagan                                    a recipe, a preset, one's own file, a run file
 settings: {data: data/particles}                 of all members
 grid: {ngf: [64, 96], seed: range(3)}            every combination
-cases: [{g_lr: 1e-4, d_lr: 4e-4}, {g_lr: 2e-4}]  each of these, times the grid
+cases: [{g_lr: 1e-4, d_lr: 4e-4}, {g_lr: 2e-4}]  each of these, times the grid; a case or the grid
+                                                 may name another `recipe` by its name
 random: {members: 20, seed: 0, g_lr: "loguniform(1e-5, 1e-3)", bn_group: "choice(4, 8)"}
                                                  drawn, times the grid
 search: {trials: 40, space: {g_lr: "loguniform(1e-5, 1e-3)"}}
@@ -97,9 +98,22 @@ def read(words: list[str]) -> SweepDefinition:
             f"chain: found {_text(chain)}, allowed is one of the keys that the sweep varies:"
             f" {', '.join(grid)}"
         )
+    values = _members(grid, tree)
+    _require_names(values)
     return SweepDefinition(
-        tree["recipe"], fixed, _members(grid, tree), chain, tree.get("slurm") or {}, _search(tree)
+        tree["recipe"], fixed, values, chain, tree.get("slurm") or {}, _search(tree)
     )
+
+
+def _require_names(values: list[dict[str, Any]]) -> None:
+    """Raise ConfigError where members vary `recipe` by anything but names of recipes."""
+    names = recipe_names()
+    for member in values:
+        if "recipe" in member and member["recipe"] not in names:
+            raise ConfigError(
+                f"recipe: {_text(member['recipe'])} is no recipe's name; members may vary it"
+                f" among {', '.join(names)}"
+            )
 
 
 def _search(tree: dict[str, Any]) -> dict[str, Any] | None:
@@ -271,6 +285,12 @@ def parse_distribution(key: str, value: Any) -> tuple[Any, tuple[str, list[Any]]
 
 def _rounded(value: float) -> float:
     return float(f"{value:.4g}")
+
+
+def member_words(parsed: SweepDefinition, values: dict[str, Any]) -> list[str]:
+    """Return the line of a member, as words after `distgan train`."""
+    own = {key: value for key, value in values.items() if key != "recipe"}
+    return [values.get("recipe", parsed.recipe), *parsed.words, *to_words(own)]
 
 
 def to_words(values: dict[str, Any]) -> list[str]:

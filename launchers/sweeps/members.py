@@ -92,7 +92,7 @@ def plan_members(
     with console.bar("checking", len(parsed.values), "members") as bar:
         for number in order:
             values = parsed.values[number]
-            words = [parsed.recipe, *parsed.words, *definition.to_words(values)]
+            words = definition.member_words(parsed, values)
             try:
                 if number in sources and sources[number] in planned:
                     source = planned[sources[number]]

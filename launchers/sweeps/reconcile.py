@@ -285,8 +285,10 @@ def write(sweep: Sweep) -> None:
 
 def _show(sweep: Sweep, selected: list[SelectedRun], wanted: set[int]) -> None:
     """Print members and states, what will be submitted, and what that may cost."""
+    parsed = sweep.definition
+    recipes = dict.fromkeys(member.values.get("recipe", parsed.recipe) for member in sweep.members)
     console.say(
-        f"sweep {sweep.name}: {len(selected)} runs of {sweep.definition.recipe}\njob        "
+        f"sweep {sweep.name}: {len(selected)} runs of {', '.join(recipes)}\njob        "
         f" {sweep.executor.describe(sweep.resources)}\n"
     )
     keys = [*dict.fromkeys(key for member in sweep.members for key in member.values)]

@@ -84,6 +84,8 @@ def test_a_file_makes_members(tmp_path):
             "recipe: sagan\nsearch: {trials: 3, space: {a: [1, 2]}}\ngrid: {b: [1, 2]}",
             "search: cannot be combined",
         ),
+        ("recipe: sagan\ngrid: {recipe: [sagan, ./gan.py]}", '"./gan.py" is no recipe'),
+        ("recipe: sagan\nrandom: {members: 2, recipe: [/x.py]}", '"/x.py" is no recipe'),
         ("recipe: sagan\ngrid: [1, 2]", "grid: found [1, 2], allowed is a mapping"),
     ],
 )

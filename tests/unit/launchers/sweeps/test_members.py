@@ -25,3 +25,19 @@ def test_every_member_is_checked_before_anything_is_submitted(particles, tmp_pat
             options_of(["sagan", f"data={particles}", "seed=1,2", "batch=16"], nodes="3")
         )
     assert not (tmp_path / "runs").exists()
+
+
+def test_members_may_be_of_several_recipes(particles, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "s.yaml"
+    path.write_text(
+        f"recipe: sagan\nsettings: {{data: {particles}, epochs: 1, batch: 12}}\ngrid: {{seed: [0,"
+        " 1]}\ncases: [{ngf: 4}, {recipe: r3gan, ngf: 4}]\n"
+    )
+    sweep = members.plan_sweep(options_of([str(path)]))
+    assert [(member.run.recipe, member.run.seed) for member in sweep.members] == [
+        ("sagan", 0),
+        ("sagan", 1),
+        ("r3gan", 0),
+        ("r3gan", 1),
+    ]
