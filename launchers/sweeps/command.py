@@ -4,6 +4,7 @@ line again submits what is missing.
 
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 from distgan.core import console
@@ -12,7 +13,7 @@ from distgan.core.errors import LaunchError, RunError
 from distgan.launchers.executors import interface as executors
 from distgan.launchers.runs.selection import read_sweeps
 from distgan.launchers.slurm import profiles
-from distgan.launchers.sweeps import comparison, definition
+from distgan.launchers.sweeps import comparison, definition, notify
 from distgan.launchers.sweeps.members import Sweep, is_name, plan_sweep
 from distgan.launchers.sweeps.reconcile import reconcile, select_members
 from distgan.recipes._catalog import recipe_names
@@ -40,6 +41,13 @@ def _name(word: str) -> str:
     return word
 
 
+def _check(options: Arguments) -> Iterator[str]:
+    if not options.words and not options.help_file:
+        yield "SWEEP.yaml|RECIPE|RUN.yaml: missing"
+    if options.notify and not options.watch:
+        yield "--notify needs --watch, which stays until the sweep has ended"
+
+
 COMMAND = Command(
     "sweep",
     """Train the runs of a sweep file, or of `key=a,b`, as arrays of Slurm. The same line again
@@ -65,6 +73,13 @@ submits what is missing.""",
         switch("prune", "cancel runs that are no longer members"),
         switch("report", "compare the members; submit nothing"),
         switch("watch", "stay: submit again when limits of the cluster allow, report at the end"),
+        Option(
+            "notify",
+            "with --watch: run this once when all members have ended; its input is a line about it",
+            "COMMAND",
+            allowed="words quoted as in a shell, or a JSON list",
+            read=notify.read_command,
+        ),
         switch("help-file", "print the keys of a sweep file"),
         *executors.OPTIONS,
         *profiles.job_options(many=True),
@@ -75,9 +90,7 @@ submits what is missing.""",
     ),
     most=MANY,
     settings=lambda words: words and definition.read(words),
-    check=lambda options: (
-        () if options.words or options.help_file else ["SWEEP.yaml|RECIPE|RUN.yaml: missing"]
-    ),
+    check=_check,
     epilog=EPILOG,
 )
 
@@ -96,9 +109,17 @@ def main(argv: list[str]) -> int:
     if sweep.definition.search:
         from distgan.launchers.sweeps import search
 
-        return search.advance(sweep, watch=options.watch, dry_run=options.dry_run)
+        code = search.advance(sweep, watch=options.watch, dry_run=options.dry_run)
+        if options.notify and not options.dry_run:
+            notify.notify(options.notify, sweep.name, f"exit code {code}")
+        return code
     code = reconcile(sweep, options.retry, options.dry_run, prune=options.prune)
-    return _watch(sweep) if options.watch and not options.dry_run else code
+    if not options.watch or options.dry_run:
+        return code
+    code, summary = _watch(sweep)
+    if options.notify:
+        notify.notify(options.notify, sweep.name, summary)
+    return code
 
 
 def _report(options: Arguments) -> int:
@@ -128,8 +149,10 @@ def _compare(sweep: Sweep) -> None:
     )
 
 
-def _watch(sweep: Sweep) -> int:
-    """Submit missing members every 30 seconds until all have ended; then compare them."""
+def _watch(sweep: Sweep) -> tuple[int, str]:
+    """Submit missing members every 30 seconds until all have ended; then compare them. Return
+    (the exit code, how many are in which state).
+    """
     while True:
         time.sleep(30)
         try:
@@ -138,10 +161,8 @@ def _watch(sweep: Sweep) -> int:
             console.say(f"warning: {error}; trying again")
             continue
         counts = Counter(run.state.name for run in selected)
-        console.say(
-            f"{time.strftime('%H:%M:%S')} "
-            f" {', '.join(f'{count} {name}' for name, count in counts.items())}"
-        )
+        summary = ", ".join(f"{count} {name}" for name, count in counts.items())
+        console.say(f"{time.strftime('%H:%M:%S')}  {summary}")
         if set(counts) <= {"done", "failed", "cancelled", "stopped", "unknown", "held"}:
             _compare(sweep)
-            return code
+            return code, summary
