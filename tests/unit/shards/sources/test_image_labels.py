@@ -110,8 +110,8 @@ def test_another_file_of_labels_is_another_set(photos, tmp_path):
 def test_without_labels_the_set_is_that_of_earlier_versions(photos, tmp_path):
     dataset = shard(photos, tmp_path / "out", "--payload", "raw")
     assert "labels" not in dataset and "labels" not in dataset["origin"]
-    assert list(dataset["options"])[:7] == [
-        *("size", "fit", "channels", "range", "payload"),
+    assert list(dataset["options"])[:8] == [
+        *("size", "fit", "channels", "range", "payload", "decoding"),
         "from",
         "validation",
     ]
