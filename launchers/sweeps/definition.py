@@ -100,6 +100,8 @@ def read(words: list[str]) -> SweepDefinition:
         )
     values = _members(grid, tree)
     _require_names(values)
+    if any("recipe" in member for member in values):
+        values = [{"recipe": tree["recipe"], **member} for member in values]
     return SweepDefinition(
         tree["recipe"], fixed, values, chain, tree.get("slurm") or {}, _search(tree)
     )

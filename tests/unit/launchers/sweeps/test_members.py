@@ -41,3 +41,6 @@ def test_members_may_be_of_several_recipes(particles, tmp_path, monkeypatch):
         ("r3gan", 0),
         ("r3gan", 1),
     ]
+    assert [next(iter(member.values.items())) for member in sweep.members] == [
+        ("recipe", member.run.recipe) for member in sweep.members
+    ]
