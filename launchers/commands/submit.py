@@ -6,9 +6,15 @@ from distgan.core.arguments import MANY, Command, switch
 from distgan.core.errors import LaunchError
 from distgan.launchers.executors import interface as executors
 from distgan.launchers.runs import submit_warnings
-from distgan.launchers.runs.plan import clear_end_markers, plan_run, runs_folder, snapshot_files
+from distgan.launchers.runs.plan import (
+    PlannedRun,
+    clear_end_markers,
+    plan_run,
+    runs_folder,
+    snapshot_files,
+)
 from distgan.launchers.runs.selection import inspect, with_accounting
-from distgan.launchers.slurm import profiles
+from distgan.launchers.slurm import client, profiles
 from distgan.launchers.slurm.ledger import Ledger
 from distgan.launchers.slurm.submission import RunSpec
 
@@ -46,7 +52,8 @@ def main(argv: list[str]) -> int:
     home = runs_folder(planned.run)
     ledger = Ledger(home)
     with ledger.locked():
-        rows, submissions = executors.query(ledger, True, need_slurm=not executor.is_local)
+        need_slurm = not executor.is_local and not options.dry_run
+        rows, submissions = executors.query(ledger, True, need_slurm)
         (run,) = with_accounting(
             [
                 inspect(
@@ -71,10 +78,9 @@ def main(argv: list[str]) -> int:
             )
             return 0
         if not executor.is_local:
-            for line in submit_warnings.collect(resources, [planned]):
-                console.say(f"warning: {line}")
+            _warn(resources, planned, options.dry_run)
         if options.dry_run:
-            console.say(f"{executor.test(resources, 1)}\nnothing was submitted")
+            console.say(f"{executors.test(executor, resources, 1)}\nnothing was submitted")
             return 0
         clear_end_markers(planned)
         member = RunSpec(
@@ -86,3 +92,15 @@ def main(argv: list[str]) -> int:
         f"submitted   job {submitted.job}\nnext: {console.command('status', planned.folder.name)}"
     )
     return 0
+
+
+def _warn(resources: profiles.Resources, planned: PlannedRun, dry_run: bool) -> None:
+    """Print what would hurt the run on this cluster; without one a dry run prints nothing."""
+    try:
+        warnings = submit_warnings.collect(resources, [planned])
+    except client.NoClusterError:
+        if not dry_run:
+            raise
+        return
+    for line in warnings:
+        console.say(f"warning: {line}")

@@ -76,20 +76,35 @@ def of(home: Path, submission: Submission) -> Executor:
     return cluster.SlurmExecutor()
 
 
+def test(executor: Executor, resources: Resources, count: int) -> str:
+    """Return when `count` jobs would start, for a dry run: without a cluster that is not known.
+
+    LaunchError if they would be refused.
+    """
+    try:
+        return executor.test(resources, count)
+    except client.NoClusterError as error:
+        return f"Slurm       not asked: {error}"
+
+
 def query(
     ledger: Ledger, exclusive: bool = False, need_slurm: bool = False
 ) -> tuple[dict[str, client.QueueEntry], dict[str, LastSubmission]]:
     """Return (the jobs of all who submitted from here, the last submission of each run).
 
     One call of squeue, then `Ledger.resolve_pending`. `exclusive`: this process holds the ledger's
-    lock. Slurm is left out before the first submission to it, and where it is not on this machine
-    unless `need_slurm`.
+    lock. Slurm is left out before the first submission to it, and where no cluster can be had
+    unless `need_slurm`: then NoClusterError.
     """
     submissions, cancelled = ledger.read()
     rows = local.queue(ledger.home, submissions, cancelled)
     users = {submission.user for submission in submissions if not submission.is_local}
-    if need_slurm or users and client.is_available():
-        rows |= client.queue(users)
+    if need_slurm or users:
+        try:
+            rows |= client.queue(users)
+        except client.NoClusterError:
+            if need_slurm:
+                raise
     ledger.resolve_pending(rows, exclusive)
     return rows, ledger.last_submissions()
 

@@ -95,6 +95,10 @@ class JobSpan:
     start: str
 
 
+class NoClusterError(LaunchError):
+    """Slurm's commands are not on this machine, or know no cluster."""
+
+
 def is_available() -> bool:
     """Return whether Slurm's commands are on the path."""
     return shutil.which("squeue") is not None
@@ -117,7 +121,7 @@ def run_command(*words: str, timeout: float = 60, check: bool = True) -> str:
 def _call(words: Sequence[str], timeout: float = 60) -> subprocess.CompletedProcess[str]:
     """Run a command; raise LaunchError if there is none, no answer or no cluster."""
     if shutil.which(words[0]) is None:
-        raise LaunchError(
+        raise NoClusterError(
             f"{words[0]} is not on this machine: run this on a login node, or start a"
             " cluster on this machine: distgan dev-cluster up"
         )
@@ -144,7 +148,7 @@ def _call(words: Sequence[str], timeout: float = 60) -> subprocess.CompletedProc
             break
         time.sleep(wait)
     if result.returncode and "could not establish a configuration source" in result.stderr.lower():
-        raise LaunchError(
+        raise NoClusterError(
             f"{words[0]} finds no cluster: set SLURM_CONF, or run this on a login node. `distgan"
             " dev-cluster up` starts a cluster on this machine and prints the line that sets it"
         )

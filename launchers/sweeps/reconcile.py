@@ -26,11 +26,13 @@ from distgan.launchers.sweeps.members import Sweep
 SHOWN = 24  # members that are listed run by run
 
 
-def select_members(sweep: Sweep, exclusive: bool = False) -> list[SelectedRun]:
+def select_members(
+    sweep: Sweep, exclusive: bool = False, dry_run: bool = False
+) -> list[SelectedRun]:
     """Return the members with their states, by one call of squeue. `exclusive`: under the lock of
-    the ledger.
+    the ledger. Without a cluster a `dry_run` goes by the files alone.
     """
-    need_slurm = exclusive and not sweep.executor.is_local
+    need_slurm = exclusive and not sweep.executor.is_local and not dry_run
     rows, submissions = executors.query(Ledger(sweep.home), exclusive, need_slurm)
     numbers, _ = numbering(sweep)
     return with_accounting(
@@ -72,7 +74,7 @@ def reconcile(
     """
     ledger = Ledger(sweep.home)
     with ledger.locked():
-        selected = select_members(sweep, exclusive=True)
+        selected = select_members(sweep, exclusive=True, dry_run=dry_run)
         wanted = [
             index
             for index, run in enumerate(selected)
@@ -88,7 +90,7 @@ def reconcile(
             _drop(sweep, ledger, prune, dry_run)
         if dry_run:
             if wanted:
-                console.say(sweep.executor.test(sweep.resources, len(wanted)))
+                console.say(executors.test(sweep.executor, sweep.resources, len(wanted)))
             console.say("nothing was submitted")
             return 0
         write(sweep)
@@ -122,7 +124,8 @@ def _drop(sweep: Sweep, ledger: Ledger, prune: bool, dry_run: bool) -> None:
     _, dropped = numbering(sweep)
     if not dropped:
         return
-    rows, submissions = executors.query(ledger, True, need_slurm=not sweep.executor.is_local)
+    need_slurm = not sweep.executor.is_local and not dry_run
+    rows, submissions = executors.query(ledger, True, need_slurm)
     runs = [
         inspect(Path(run), submissions.get(run), rows, sweep.name, number)
         for run, number in sorted(dropped.items(), key=lambda pair: pair[1])
