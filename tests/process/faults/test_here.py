@@ -82,6 +82,7 @@ def test_a_sweep_survives_its_terminal_and_its_scheduler(particles, place):
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # nohup has it ignored
     )
     until(lambda: len([*Path("runs").glob("sagan/*/journal.jsonl")]) == 2)
     os.killpg(terminal.pid, signal.SIGHUP)

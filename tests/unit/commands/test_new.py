@@ -113,8 +113,8 @@ def test_a_run_of_it_generates_evaluates_and_reports(template, sets, here, capsy
         assert evaluate.main(["run", *(["--n", "8"] if scored else [])]) == 0
     assert report.main(["run"]) == 0
     page = Path("run/report.html").read_text()
-    of_noise = kind in ("image", "vector")
-    assert ("the same noise each time" if of_noise else "the same held-out clips") in page
+    same = {"pair": "held-out clips", "image_pair": "held-out pairs"}.get(kind, "noise")
+    assert f"the same {same} each time" in page
     assert kind != "vector" or "2 of 2 pictures" in page
 
 
