@@ -113,7 +113,7 @@ def test_a_run_of_it_generates_evaluates_and_reports(template, sets, here, capsy
         assert evaluate.main(["run", *(["--n", "8"] if scored else [])]) == 0
     assert report.main(["run"]) == 0
     page = Path("run/report.html").read_text()
-    same = {"pair": "held-out clips", "image_pair": "held-out pairs"}.get(kind, "noise")
+    same = {"pair": "held-out clips", "image_pair": "held-out image pairs"}.get(kind, "noise")
     assert f"the same {same} each time" in page
     assert kind != "vector" or "2 of 2 pictures" in page
 
