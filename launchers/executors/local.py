@@ -78,13 +78,13 @@ class LocalExecutor:
     ) -> Submission:
         ledger, cwd = Ledger(home), cwd or os.getcwd()
         code, rows = prepare(home, elements)
-        told = resources.model_dump(mode="json")
-        submission = ledger.begin(rows, resources=told, executor="local", **details)
+        settings = resources.model_dump(mode="json")
+        submission = ledger.begin(rows, resources=settings, executor="local", **details)
         folder = ledger.home / submission.id
         record = {
             "id": submission.id,
             "elements": [[asdict(spec) for spec in element] for element in elements],
-            "resources": told,
+            "resources": settings,
             "signals_all": False,  # the program of a job passes them on
             "cwd": cwd,
             "executor": "local",

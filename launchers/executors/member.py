@@ -1,5 +1,5 @@
-"""The process of one local job: the program of a job of Slurm, told by variables of the same names
-which job it is.
+"""The process of one local job: the program of a job of Slurm, which reads from variables of the
+same names which job it is.
 
     python -m distgan.launchers.executors.member FOLDER ELEMENT RESTART PLACE[,PLACE …]
 
