@@ -52,8 +52,8 @@ def main(argv: list[str]) -> int:
     home = runs_folder(planned.run)
     ledger = Ledger(home)
     with ledger.locked():
-        need_slurm = not executor.is_local and not options.dry_run
-        rows, submissions = executors.query(ledger, True, need_slurm)
+        need_slurm = not executor.is_local
+        rows, submissions = executors.query(ledger, True, need_slurm, options.dry_run)
         (run,) = with_accounting(
             [
                 inspect(

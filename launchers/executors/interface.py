@@ -88,22 +88,22 @@ def test(executor: Executor, resources: Resources, count: int) -> str:
 
 
 def query(
-    ledger: Ledger, exclusive: bool = False, need_slurm: bool = False
+    ledger: Ledger, exclusive: bool = False, need_slurm: bool = False, dry_run: bool = False
 ) -> tuple[dict[str, client.QueueEntry], dict[str, LastSubmission]]:
     """Return (the jobs of all who submitted from here, the last submission of each run).
 
     One call of squeue, then `Ledger.resolve_pending`. `exclusive`: this process holds the ledger's
-    lock. Slurm is left out before the first submission to it, and where no cluster can be had
-    unless `need_slurm`: then NoClusterError.
+    lock. Slurm is left out before the first submission to it, and where it is not on this machine
+    unless `need_slurm`. A `dry_run` leaves it out where there is no cluster, too.
     """
     submissions, cancelled = ledger.read()
     rows = local.queue(ledger.home, submissions, cancelled)
     users = {submission.user for submission in submissions if not submission.is_local}
-    if need_slurm or users:
+    if need_slurm or users and client.is_available():
         try:
             rows |= client.queue(users)
         except client.NoClusterError:
-            if need_slurm:
+            if not dry_run:
                 raise
     ledger.resolve_pending(rows, exclusive)
     return rows, ledger.last_submissions()

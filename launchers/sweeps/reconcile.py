@@ -32,8 +32,8 @@ def select_members(
     """Return the members with their states, by one call of squeue. `exclusive`: under the lock of
     the ledger. Without a cluster a `dry_run` goes by the files alone.
     """
-    need_slurm = exclusive and not sweep.executor.is_local and not dry_run
-    rows, submissions = executors.query(Ledger(sweep.home), exclusive, need_slurm)
+    need_slurm = exclusive and not sweep.executor.is_local
+    rows, submissions = executors.query(Ledger(sweep.home), exclusive, need_slurm, dry_run)
     numbers, _ = numbering(sweep)
     return with_accounting(
         [
@@ -124,8 +124,8 @@ def _drop(sweep: Sweep, ledger: Ledger, prune: bool, dry_run: bool) -> None:
     _, dropped = numbering(sweep)
     if not dropped:
         return
-    need_slurm = not sweep.executor.is_local and not dry_run
-    rows, submissions = executors.query(ledger, True, need_slurm)
+    need_slurm = not sweep.executor.is_local
+    rows, submissions = executors.query(ledger, True, need_slurm, dry_run)
     runs = [
         inspect(Path(run), submissions.get(run), rows, sweep.name, number)
         for run, number in sorted(dropped.items(), key=lambda pair: pair[1])
