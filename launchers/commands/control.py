@@ -137,16 +137,23 @@ def cancel(argv: list[str]) -> int:
     hidden = [run for run in selected if run.state.name == "uncertain" and run.key]
     if not options.dry_run:
         ledger = Ledger(options.runs.resolve())
-        refused = executors.cancel(ledger.home, [run.submitted for run in active if run.submitted])
-        for run in [*active, *hidden]:
-            if run.submitted and run.key not in refused:
-                ledger.append(
-                    {
-                        "state": "cancelled",
-                        "id": run.submitted.submission.id,
-                        "runs": [str(run.folder)],
-                    }
-                )
+        for local in (True, False):  # recorded before the next is asked, which may not answer
+            mine = [
+                run
+                for run in [*active, *hidden]
+                if run.submitted and run.submitted.submission.is_local == local
+            ]
+            signalled = [run.submitted for run in mine if run.submitted and run in active]
+            refused |= executors.cancel(ledger.home, signalled)
+            for run in mine:
+                if run.submitted and run.key not in refused:
+                    ledger.append(
+                        {
+                            "state": "cancelled",
+                            "id": run.submitted.submission.id,
+                            "runs": [str(run.folder)],
+                        }
+                    )
 
     def does(run: SelectedRun) -> str:
         if run not in [*active, *hidden]:

@@ -97,16 +97,29 @@ def query(
     unless `need_slurm`. A `dry_run` leaves it out where there is no cluster, too.
     """
     submissions, cancelled = ledger.read()
-    rows = local.queue(ledger.home, submissions, cancelled)
+    rows, asked = local.queue(ledger.home, submissions, cancelled), True
     users = {submission.user for submission in submissions if not submission.is_local}
-    if need_slurm or users and client.is_available():
+    if need_slurm or users:
         try:
             rows |= client.queue(users)
         except client.NoClusterError:
-            if not dry_run:
+            if not dry_run and (need_slurm or client.is_available()):
                 raise
-    ledger.resolve_pending(rows, exclusive)
-    return rows, ledger.last_submissions()
+            asked = False
+    ledger.resolve_pending(rows, exclusive, asked)
+    last = ledger.last_submissions()
+    if not asked:
+        slurm = [one for one in last.values() if one.key and not one.submission.is_local]
+        rows |= {one.key or "": _not_asked(one) for one in slurm}
+    return rows, last
+
+
+def _not_asked(run: LastSubmission) -> client.QueueEntry:
+    why = "there is no Slurm here to ask whether its job still waits"
+    submission = run.submission
+    return client.QueueEntry(
+        run.key or "", "NOT_ASKED", why, submission.name, "", "", "N/A", submission.user
+    )
 
 
 def cancel(ledger: Path, runs: Iterable[LastSubmission]) -> dict[str, str]:

@@ -150,14 +150,18 @@ def choose(
         raise ConfigError("give --gpus or --parallel: with GPUs, one run trains on each of them")
     names = [] if parallel is not None else _devices(gpus)
     each = max(1, resources.gpus)
-    if gpus is not None and (
-        len(names) < each
-        or len(set(names)) < len(names)
-        or not all(re.fullmatch(r"[A-Za-z0-9][\w/-]{0,80}", name) for name in names)
+    if (
+        0 < len(names) < each
+        or gpus is not None
+        and (
+            not names
+            or len(set(names)) < len(names)
+            or not all(re.fullmatch(r"[A-Za-z0-9][\w/-]{0,80}", name) for name in names)
+        )
     ):
         raise ConfigError(
-            f"--gpus: found {gpus!r}, allowed with --here is a list of at least {each} different"
-            " GPUs, as in 0,1,2,3"
+            f"--gpus {','.join(names) if gpus is None else gpus}: with --here, at least {each}"
+            " different GPUs are needed for each run, as in 0,1,2,3"
         )
     places = [tuple(names[i : i + each]) for i in range(0, len(names) - each + 1, each)]
     if not places:
@@ -263,6 +267,8 @@ def _state(folder: Path, element: int, runs: Sequence[str], alive: bool) -> tupl
         return ("COMPLETED", "FAILED")[code], "None"
     if alive and (not record or record.get("again") or "ended" not in record):
         return "PENDING", PLACES
+    if not here:
+        return "SILENT", "no sign of its scheduler, which ran elsewhere or as another user"
     return "LOST", "its process has ended, and no scheduler of this machine would start it again"
 
 

@@ -5,6 +5,7 @@ user. None is taken for what the record names, let alone signalled, before all f
 """
 
 import contextlib
+import json
 import os
 import signal
 from collections.abc import Iterator
@@ -51,10 +52,16 @@ def parse(record: Any) -> ProcessId | None:
     return ProcessId(pid, start, where) if isinstance(where, str) else None  # type: ignore[arg-type]
 
 
+def find(pid: int) -> ProcessId | None:
+    """Return the process that has this number now."""
+    found = _stat(pid)
+    return ProcessId(pid, found.start, machine()) if found else None
+
+
 def this_process() -> ProcessId:
-    found = _stat(os.getpid())
-    assert found is not None
-    return ProcessId(os.getpid(), found.start, machine())
+    process = find(os.getpid())
+    assert process is not None
+    return process
 
 
 def is_alive(process: ProcessId | None, *words: str) -> bool:
@@ -77,7 +84,7 @@ def _is(process: ProcessId, words: tuple[str, ...]) -> bool:
 
 def session(process: ProcessId | None, *about: str) -> list[ProcessId]:
     """Return this user's processes in the session that `process` led, also after its own end, whose
-    command contains one of the texts `about`.
+    command contains one of the texts `about`, as it is or as JSON has it.
 
     While any is left the kernel gives the number to no other process; a later process of this
     number means that none is.
@@ -87,6 +94,7 @@ def session(process: ProcessId | None, *about: str) -> list[ProcessId]:
     leader = _stat(process.pid)
     if leader and leader.start != process.start:
         return []
+    texts = {*about, *(json.dumps(text)[1:-1] for text in about)}
     members = []
     for name in os.listdir(_PROC):
         found = _stat(int(name)) if name.isdecimal() else None
@@ -96,7 +104,7 @@ def session(process: ProcessId | None, *about: str) -> list[ProcessId]:
             and found.uid == os.getuid()
             and found.start >= process.start
             and found.state not in "ZX"
-            and any(text in word for word in _command(int(name)) for text in about)
+            and any(text in word for word in _command(int(name)) for text in texts)
         ):
             members.append(ProcessId(int(name), found.start, process.machine))
     return members

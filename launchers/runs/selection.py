@@ -183,7 +183,8 @@ def _with_launch_log(run: SelectedRun) -> SelectedRun:
     if identifiers[0] in begun:
         return run
     if run.state.name == "lost":
-        if len(identifiers) < STUCK or begun & set(identifiers):
+        local = run.submitted.submission.is_local  # the machine may have been restarted
+        if local or len(identifiers) < STUCK or begun & set(identifiers):
             return run
         why = f"no progress: the last {STUCK} jobs ended before the training began"
         return replace(run, state=RunState("failed", f"{why}, preempted"))

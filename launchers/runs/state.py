@@ -26,6 +26,11 @@ from distgan.launchers.slurm.restart_policy import TIME
 from distgan.runs import records
 
 OLD_S = 300.0  # without a heartbeat for so long, a run that Slurm does not know is not running
+FAILURES = {
+    "NODE_FAIL": "its node failed",
+    "TIMEOUT": "the time limit came before the job could requeue itself",
+    "OUT_OF_MEMORY": "out of memory, according to Slurm",
+}
 UNDER_WAY = ("queued", "requeued", "held", "uncertain", "running", "stopping")
 
 
@@ -119,6 +124,8 @@ def run_state(
 
     `row`: its line of squeue, None without one. `spell`: its last stay on nodes by sacct, if asked.
     """
+    if row and row.state == "NOT_ASKED":
+        return _not_asked(files, submitted, row.reason)
     if files.done:
         return RunState("done")
     if row and row.active:
@@ -139,9 +146,11 @@ def run_state(
             f"submitted by {submitted.submission.user}, and Slurm shows no such job now; `distgan"
             " cancel` gives it up",
         )
-    if row and row.state == "LOST":
-        return RunState("lost", row.reason)
     recorded = files.status.get("state")
+    if row and row.state == "SILENT" and recorded == "running" and files.silent_s < OLD_S:
+        return RunState("running", row.reason)
+    if row and row.state in ("LOST", "SILENT"):
+        return RunState("lost", row.reason)
     ended = row.state if row else spell.state if spell else None
     if ended and ended not in client.ENDED:  # sacct knows a job that squeue did not show
         return RunState("queued" if ended in ("PENDING", "REQUEUED") else "running")
@@ -156,14 +165,7 @@ def run_state(
     if ended == "PREEMPTED":
         return RunState("lost", "preempted, and not queued again by Slurm")
     if ended and ended != "COMPLETED":
-        return RunState(
-            "failed",
-            {
-                "NODE_FAIL": "its node failed",
-                "TIMEOUT": "the time limit came before the job could requeue itself",
-                "OUT_OF_MEMORY": "out of memory, according to Slurm",
-            }.get(ended, f"Slurm: {ended}{_code(spell)}"),
-        )
+        return RunState("failed", FAILURES.get(ended, f"Slurm: {ended}{_code(spell)}"))
     if recorded == "running" and files.silent_s < OLD_S and not ended:
         return RunState("running", "not in Slurm's queue" if not submitted else "")
     if files.shorter:
@@ -171,12 +173,23 @@ def run_state(
     return _silent(submitted is not None, recorded == "running")
 
 
+def _not_asked(files: RunFiles, submitted: LastSubmission | None, why: str) -> RunState:
+    """Return the state of a run whose job may still wait in a queue that nobody here can see: what
+    a sweep would submit is unknown, unless this job has finished a shorter run.
+    """
+    state = run_state(files, submitted, None)
+    ended = submitted and files.job.get("submission") == submitted.submission.id
+    if not state.missing or files.shorter and ended:
+        return state
+    return RunState("unknown", f"by its files it is {state.name}; {why}")
+
+
 def _silent(submitted: bool, was_running: bool) -> RunState:
     """Return the state of a run that neither Slurm nor its own files tell the end of."""
     if submitted:
         return RunState("unknown", "neither Slurm nor its files record how it ended")
     if was_running:
-        return RunState("lost", "its process has gone without a word")
+        return RunState("lost", "its process ended and recorded no reason")
     return RunState("new")
 
 

@@ -25,7 +25,11 @@ ENDED = (
     "DEADLINE",
     "OUT_OF_MEMORY",
     "REVOKED",
-    "LOST",  # no state of Slurm's: a job of this machine that ended without a word
+    # No states of Slurm's: a job of this machine that ended and recorded nothing; one of another
+    # machine or user whose scheduler is silent; a job of Slurm on a machine without Slurm.
+    "LOST",
+    "SILENT",
+    "NOT_ASKED",
 )
 # What a surrounding job or launcher left would be taken for the new job's; how the cluster is found
 # must stay.

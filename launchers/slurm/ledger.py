@@ -194,12 +194,13 @@ class Ledger:
         return list(submissions.values()), cancelled
 
     def resolve_pending(
-        self, rows: Mapping[str, client.QueueEntry], exclusive: bool = False
+        self, rows: Mapping[str, client.QueueEntry], exclusive: bool = False, asked: bool = True
     ) -> list[Submission]:
         """Resolve interrupted submissions; return those that are still uncertain.
 
         `rows`: the queue, read a moment ago. `exclusive`: this process holds the lock, so nobody is
-        submitting at this moment; only then is a submission given up. Jobs that scancel ended are
+        submitting at this moment; only then is a submission given up. `asked`: Slurm is among
+        `rows`; without its answer none of its jobs is given up. Jobs that scancel ended are
         recorded while Slurm remembers them.
         """
         names = {row.name: key for key, row in rows.items() if not row.refused}
@@ -230,7 +231,7 @@ class Ledger:
                     self.void(
                         submission, "its jobs have ended, and their records are in the run folders"
                     )
-                elif time.time() - submission.time > UNCERTAIN_S:
+                elif asked and time.time() - submission.time > UNCERTAIN_S:
                     self.void(submission, "interrupted before sbatch; no job has its name")
                 else:
                     open_ones.append(submission)

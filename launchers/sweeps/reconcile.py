@@ -140,11 +140,20 @@ def _drop(sweep: Sweep, ledger: Ledger, prune: bool, dry_run: bool) -> None:
         console.say(f"  {len(active)} would be cancelled")
     elif active and prune:
         members = {member.spec.folder for member in sweep.members}
+        sweeps = read_sweeps(sweep.home)
+        elsewhere = {
+            run: name for name, one in sweeps.items() if name != sweep.name for run in one["runs"]
+        }
         for key in dict.fromkeys(run.key for run in active if run.key):
             submitted = next(run.submitted for run in active if run.key == key)
             folders = submitted.submission.members[submitted.element] if submitted else []
             if shared := members.intersection(folders):
                 console.say(f"  job {key} goes on: it also trains {Path(min(shared)).name}")
+                continue
+            if shared := elsewhere.keys() & folders:
+                console.say(
+                    f"  job {key} goes on: sweep {elsewhere[min(shared)]} has this run, too"
+                )
                 continue
             words = executors.cancel(ledger.home, [submitted] if submitted else []).get(key)
             console.say(f"  job {key} was {f'NOT cancelled: {words}' if words else 'cancelled'}")

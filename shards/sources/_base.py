@@ -14,7 +14,7 @@ from typing import Any
 
 from distgan.core import console
 from distgan.core.errors import ConfigError, DataError, did_you_mean
-from distgan.core.files import lock, make_folder, write_atomic
+from distgan.core.files import lock, make_folder, opener, write_atomic
 from distgan.core.reading import LINES_BYTES, read_json
 from distgan.core.worker_pool import map_with_progress, ordered_map
 
@@ -97,7 +97,7 @@ class Shared:
     ) -> bool:
         """Write the results of a part; return whether they are there. False: another does so."""
         busy = DataError(f"{path} is being written")
-        with open(path.with_suffix(".lock"), "w") as file:
+        with open(path.with_suffix(".lock"), "a", opener=opener) as file:
             try:
                 lock(file, busy, forks=False)
             except DataError:

@@ -1,6 +1,9 @@
 """The executor of this machine: its places, and what it believes of a ledger."""
 
+import json
 import os
+import subprocess
+import sys
 
 import pytest
 from sweep_options import options_of
@@ -26,6 +29,8 @@ def test_a_place_for_each_gpu_or_so_many_without(monkeypatch):
     for wrong in ("0,0", "", "a b", "0,../x"):
         with pytest.raises(ConfigError, match="--gpus"):
             places(gpus=wrong)
+    with pytest.raises(ConfigError, match="--gpus 2,5: with --here, at least 3 different GPUs"):
+        places(set=["gpus=3"])
     with pytest.raises(ConfigError, match="--gpus or --parallel"):
         places(gpus="0", parallel=2)
     with pytest.raises(ConfigError, match="--parallel belongs to --here"):
@@ -47,5 +52,14 @@ def test_no_process_is_believed_by_its_number(tmp_path):
         (row,) = local.queue(ledger.home, *ledger.read()).values()
         assert row.state == "LOST" and not row.active, record
     assert processes.session(this, "no command has this text") == []
+    word = f'machine.folder="{json.dumps("/runs/josé")[1:-1]}"'
+    child = subprocess.Popen(
+        [sys.executable, "-c", "input()", word], stdin=subprocess.PIPE, start_new_session=True
+    )
+    with child:
+        while not (left := processes.session(processes.find(child.pid), "/runs/josé")):
+            assert child.poll() is None
+        child.stdin.close()
+    assert [one.pid for one in left] == [child.pid]
     other = processes.ProcessId(os.getpid(), this.start + 1, this.machine)
     assert not processes.is_alive(other) and not processes.send(other, 0)  # type: ignore[arg-type]

@@ -6,9 +6,11 @@ from fake_slurm import queue_entry
 from distgan.launchers.runs.state import RunFiles, read_run_files, run_state
 from distgan.launchers.slurm import job_records as records
 from distgan.launchers.slurm.ledger import LastSubmission, Submission
+from distgan.launchers.slurm.restart_policy import TIME
 
 SENT = LastSubmission(Submission("x", "distgan-x", 0.0, [["a"], ["b"]], job="7", array=True), 1)
 
+TIMED_OUT = {"state": "stopped", "cause": TIME[0]}
 FRESH = {"state": "running", "heartbeat": "2999-01-01T00:00:00+00:00"}
 
 
@@ -56,6 +58,16 @@ FRESH = {"state": "running", "heartbeat": "2999-01-01T00:00:00+00:00"}
             None,
             "lost",
         ),
+        (RunFiles(), SENT, queue_entry("NOT_ASKED"), "unknown"),
+        (RunFiles(done=True), SENT, queue_entry("NOT_ASKED"), "done"),
+        (RunFiles(status=FRESH), SENT, queue_entry("NOT_ASKED"), "running"),
+        (RunFiles(status=TIMED_OUT), SENT, queue_entry("NOT_ASKED"), "unknown"),
+        (RunFiles(status={"state": "failed"}), SENT, queue_entry("NOT_ASKED"), "failed"),
+        (RunFiles(shorter=True), SENT, queue_entry("NOT_ASKED"), "unknown"),
+        (RunFiles(shorter=True, job={"submission": "x"}), SENT, queue_entry("NOT_ASKED"), "new"),
+        (RunFiles(status=FRESH), SENT, queue_entry("SILENT"), "running"),
+        (RunFiles(status=FRESH), SENT, queue_entry("LOST"), "lost"),
+        (RunFiles(), SENT, queue_entry("SILENT"), "lost"),
         (RunFiles(), SENT, queue_entry("PENDING", reason="JobHeldUser"), "held"),
         (RunFiles(), SENT, queue_entry("PENDING", reason="launch failed requeued held"), "held"),
         (RunFiles(), SENT, queue_entry("PENDING", reason="job_requeued_in_held_state"), "held"),

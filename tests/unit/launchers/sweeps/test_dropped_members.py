@@ -1,6 +1,7 @@
 """A sweep whose file was edited: members keep their numbers, and what was dropped is named."""
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -76,3 +77,13 @@ def test_what_was_dropped_is_named_and_cancelled_if_asked(
     cancelled = prune and not dry_run
     assert slurm.calls("scancel") == ([["scancel", "7_1"]] if cancelled else [])
     assert bool(Ledger(home).read()[1]) == cancelled
+
+
+def test_what_another_sweep_has_is_not_cancelled(home, tmp_path, monkeypatch, capsys):
+    slurm = FakeSlurm(tmp_path, monkeypatch)
+    slurm.answers("squeue", "7_1|RUNNING|None|x|n1|1:00|N/A|me\n")
+    slurm.answers("scancel")
+    write(replace(sweep_of(home, "b"), name="other"))
+    _drop(sweep_of(home, "a"), Ledger(home), True, False)
+    assert "job 7_1 goes on: sweep other has this run, too" in capsys.readouterr().out
+    assert slurm.calls("scancel") == [] and not Ledger(home).read()[1]
